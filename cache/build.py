@@ -1,0 +1,330 @@
+"""The stage-1 run: plan, skip finished shards, embed, write, seal. Kill it anywhere and run it again."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cache.banks import make_bank, save_bank
+from cache.captions import Captions
+from cache.embed import Seconds, ShardPlan, embed_shards
+from cache.errors import CacheMismatch, UserError
+from cache.files import digest, remove_temporaries, replacing, sha256_of
+from cache.images import ImageFolder
+from cache.manifest import NAME, BankEntry, Manifest, ShardEntry, SkippedImage
+from cache.plan import match_classes, plan_split
+from cache.reader import EmbeddingCache
+from cache.rows import ShardRows
+from cache.shards import FORMATS
+from cache.spec import CacheSpec
+from cache.teacher import Teacher
+from cache.texts import BankTexts
+
+
+class Progress(Protocol):
+    """What a build tells whoever watches."""
+
+    def start(self, total: int) -> None:
+        """``total`` images are still to be embedded."""
+
+    def advance(self, images: int) -> None:
+        """``images`` more are done."""
+
+    def note(self, message: str) -> None:
+        """Say something worth a line."""
+
+
+class Silent:
+    """A progress that says nothing."""
+
+    def start(self, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, images: int) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How to run a build; nothing here changes a number in the cache."""
+
+    batch_size: int = 64
+    workers: int = 1
+    strict: bool = False
+    rebuild: bool = False
+    neighbours: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary:
+    """What a build did."""
+
+    rows: int
+    new_rows: int
+    bytes: int
+    images_per_s: float
+    seconds: Seconds
+    total_seconds: float
+    skipped: dict[str, SkippedImage] = field(default_factory=dict)
+    truncated: dict[str, int] = field(default_factory=dict)
+    missing_captions: int = 0
+
+
+def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) -> Manifest:
+    """Return the manifest of a cache to be continued, or a new one.
+
+    Raises
+    ------
+    CacheMismatch
+        If ``out`` holds a cache of another teacher, preprocessing, dtype or format.
+    UserError
+        If ``out`` is a folder of something else.
+    """
+    fresh = Manifest(spec=spec, embed_dim=embed_dim, versions=_versions())
+    if not (out / NAME).exists():
+        if out.is_file() or (out.is_dir() and any(child.suffix != ".tmp" for child in out.iterdir())):
+            raise UserError(
+                f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
+            )
+        return fresh
+    found = Manifest.load(out)
+    differences = found.spec.differences(spec)
+    if not differences:
+        return found
+    if rebuild:
+        return fresh
+    raise CacheMismatch(
+        f"{out} is a cache of another make ({'; '.join(differences)})",
+        fix="choose another --out, or use --rebuild to replace it.",
+    )
+
+
+def build_cache(
+    folder: ImageFolder,
+    out: Path,
+    teacher: Teacher,
+    spec: CacheSpec,
+    *,
+    banks: Sequence[BankTexts],
+    captions: Captions | None = None,
+    options: BuildOptions | None = None,
+    progress: Progress | None = None,
+) -> BuildSummary:
+    """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
+
+    Every shard is written beside its name and renamed, and only then listed in the manifest; so a
+    build that is killed loses at most the shard it was on.
+
+    Raises
+    ------
+    UserError
+        If the output cannot be written, belongs to another teacher, or (see :mod:`cache.plan`) images
+        with rows were changed.
+    """
+    options, progress = options or BuildOptions(), progress or Silent()
+    began, seconds = time.perf_counter(), Seconds()
+    manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
+    remove_temporaries(out)
+    manifest = match_classes(manifest, folder, rebuild=options.rebuild)
+    plans: list[ShardPlan] = []
+    for split in folder.splits.values():
+        manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
+        plans += planned
+    manifest = replace(manifest, complete=manifest.complete and not plans)
+    manifest.save(out)
+    _remove_unlisted(out, manifest)
+    manifest = _write_banks(manifest, out, teacher, banks)
+    before = manifest.rows
+    manifest = _write_shards(manifest, out, teacher, plans, captions, options, progress, seconds)
+    manifest = _match_captions(manifest, out, teacher, captions, folder)
+    if not manifest.rows:
+        raise UserError(f"no image of {folder.path} could be read", fix="check that the files are images.")
+    manifest = replace(manifest, complete=True)
+    manifest.save(out)
+    _store_neighbours(out, manifest, banks, options.neighbours)
+    embedding = seconds.waiting + seconds.teacher + seconds.writing
+    return BuildSummary(
+        rows=manifest.rows,
+        new_rows=manifest.rows - before,
+        bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
+        images_per_s=(manifest.rows - before) / embedding if embedding else 0.0,
+        seconds=seconds,
+        total_seconds=time.perf_counter() - began,
+        skipped={
+            f"{n}/{image.key}": image for n, split in manifest.splits.items() for image in split.skipped
+        },
+        truncated=_truncated(manifest),
+        missing_captions=sum(shard.captions_missing for _, shard in manifest.shard_entries),
+    )
+
+
+def _truncated(manifest: Manifest) -> dict[str, int]:
+    found = {name: bank.truncated for name, bank in manifest.banks.items()}
+    found["captions"] = sum(shard.captions_truncated for _, shard in manifest.shard_entries)
+    return {name: count for name, count in found.items() if count}
+
+
+def _versions() -> dict[str, str]:
+    names = ("distill", "torch", "open_clip_torch", "faiss-cpu", "h5py", "numpy", "pillow", "webdataset")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except ModuleNotFoundError:  # faiss-gpu instead of faiss-cpu, or distill run from its folder
+            continue
+    return found
+
+
+def _remove_unlisted(out: Path, manifest: Manifest) -> None:
+    # A shard that is not listed does not exist; its file is what a kill or a rebuild left behind.
+    listed = {shard.file for _, shard in manifest.shard_entries}
+    for file in (out / "images").glob("*"):
+        if f"images/{file.name}" not in listed:
+            file.unlink()
+
+
+def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
+    for bank in banks:
+        made_from = digest([bank.texts, bank.classes])
+        known = manifest.banks.get(bank.name)
+        if known is None or known.made_from != made_from or not (out / known.file).is_file():
+            rows, cut = teacher.embed_texts(bank.texts)
+            path = out / "texts" / f"{bank.name}.h5"
+            save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
+            known = bank_entry(
+                path, texts=len(bank.texts), made_from=made_from, templates=bank.templates, truncated=cut
+            )
+            manifest = manifest.with_bank(bank.name, known)
+            manifest.save(out)
+    return manifest
+
+
+def bank_entry(
+    path: Path, *, texts: int, made_from: str, templates: tuple[str, ...] = (), truncated: int = 0
+) -> BankEntry:
+    """Return the manifest's line for a bank file that has just been written."""
+    return BankEntry(
+        file=f"texts/{path.name}",
+        texts=texts,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        made_from=made_from,
+        templates=templates,
+        truncated=truncated,
+    )
+
+
+def _write_shards(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    plans: Sequence[ShardPlan],
+    captions: Captions | None,
+    options: BuildOptions,
+    progress: Progress,
+    seconds: Seconds,
+) -> Manifest:
+    progress.start(sum(len(plan.images) for plan in plans))
+    shards = embed_shards(
+        teacher,
+        plans,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        strict=options.strict,
+        seconds=seconds,
+        on_images=progress.advance,
+    )
+    for shard in shards:
+        start = time.perf_counter()
+        rows = shard.rows(manifest.spec.dtype)
+        skipped = tuple(shard.skipped)
+        for image in skipped:
+            progress.note(f"skipped {shard.plan.split}/{image.key}: {image.reason}")
+        if rows is None:
+            split = manifest.splits[shard.plan.split]
+            manifest = manifest.with_split(
+                shard.plan.split, replace(split, skipped=(*split.skipped, *skipped))
+            )
+        else:
+            paths = [record.path for record in shard.records]
+            entry = _write_captioned(
+                out, shard.plan.file, rows, paths, manifest.spec.format, teacher, captions
+            )
+            manifest = manifest.with_shard(shard.plan.split, entry, skipped)
+        manifest.save(out)
+        seconds.writing += time.perf_counter() - start
+    return manifest
+
+
+def _write_captioned(
+    out: Path,
+    file: str,
+    rows: ShardRows,
+    images: Sequence[Path],
+    format: str,
+    teacher: Teacher,
+    captions: Captions | None,
+) -> ShardEntry:
+    if captions is None:
+        return write_shard(out, file, rows, format, images=images)
+    rows, missing, truncated = captions.added_to(rows, teacher)
+    entry = write_shard(out, file, rows, format, images=images)
+    return replace(
+        entry, captions_sha256=captions.sha256, captions_missing=missing, captions_truncated=truncated
+    )
+
+
+def write_shard(
+    out: Path, file: str, rows: ShardRows, format: str, *, images: Sequence[Path] | None = None
+) -> ShardEntry:
+    """Write one shard, whole or not at all, and return the manifest's line for it.
+
+    Raises
+    ------
+    UserError
+        If a number does not fit the cache's dtype, or the file cannot be written.
+    """
+    path = out / file
+    if not np.isfinite(rows.image_embedding).all():
+        raise UserError(
+            f"embeddings of {file} are too large for {rows.image_embedding.dtype}", fix="use --dtype float32."
+        )
+    with replacing(path) as temporary:
+        FORMATS[format].write(temporary, rows, images)
+    return ShardEntry(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _match_captions(
+    manifest: Manifest, out: Path, teacher: Teacher, captions: Captions | None, folder: ImageFolder
+) -> Manifest:
+    """Give finished shards the captions of this run; the images are not embedded again."""
+    for split, shard in manifest.shard_entries:
+        if captions is None or shard.captions_sha256 == captions.sha256:
+            continue
+        # Copied out of the map, because the file under it is about to be replaced.
+        rows = FORMATS[manifest.spec.format].read(out / shard.file)
+        rows = replace(rows, image_embedding=np.array(rows.image_embedding))
+        where = {record.key: record.path for record in folder.splits[split].images}
+        images = [where[key] for key in rows.keys]
+        entry = _write_captioned(out, shard.file, rows, images, manifest.spec.format, teacher, captions)
+        manifest = manifest.with_shard(split, entry)
+        manifest.save(out)
+    return manifest
+
+
+def _store_neighbours(out: Path, manifest: Manifest, banks: Sequence[BankTexts], k: int) -> None:
+    cache = EmbeddingCache(out, manifest)
+    for bank in banks:
+        if all(bank.classes):
+            for split in cache.split_names:
+                cache.neighbours(split, bank.name, k)

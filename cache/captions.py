@@ -1,0 +1,85 @@
+"""One caption an image: from JSON lines, embedded by the teacher, or from the original code's tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.arrays import keys_in_original_order, load_array
+from cache.errors import UserError
+from cache.files import digest, sha256_of
+from cache.images import ImageFolder
+from cache.rows import ShardRows
+from cache.teacher import Teacher
+from cache.texts import MISSING_CAPTION, caption_of, read_captions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captions:
+    """Captions by key: texts that the teacher embeds, or embeddings that are there already.
+
+    ``sha256`` names their content: a shard that holds other captions is given these.
+    """
+
+    sha256: str
+    texts: Mapping[str, str]
+    embeddings: Mapping[str, NDArray[Any]]
+
+    def added_to(self, rows: ShardRows, teacher: Teacher) -> tuple[ShardRows, int, int]:
+        """Return rows with captions, how many images had none of their own, and how many were truncated.
+
+        Ready-made embeddings may cover the training images alone (the original code's do); rows of
+        other splits then stay without captions.
+        """
+        dtype = rows.image_embedding.dtype
+        if self.embeddings:
+            found = [self.embeddings.get(f"{rows.split}/{key}") for key in rows.keys]
+            have = [row for row in found if row is not None]
+            if len(have) < len(found):
+                return replace(rows, captions=None, caption_embedding=None), len(found) - len(have), 0
+            return (
+                replace(rows, captions=[""] * len(rows), caption_embedding=np.stack(have).astype(dtype)),
+                0,
+                0,
+            )
+        own = [caption_of(self.texts, rows.split, key) for key in rows.keys]
+        texts = [text or MISSING_CAPTION for text in own]
+        embedded, truncated = teacher.embed_texts(texts)
+        rows = replace(rows, captions=texts, caption_embedding=embedded.numpy().astype(dtype))
+        return rows, own.count(None), truncated
+
+
+def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:
+    """Read JSON lines, or a tensor in the original code's order.
+
+    Raises
+    ------
+    UserError
+        If no key matches an image, or the tensor has not one row an image of ``embed_dim`` numbers.
+    """
+    if path.suffix.lower() in (".pt", ".pth", ".npy"):
+        return _from_tensor(path, folder, embed_dim)
+    texts = read_captions(path)
+    images = [(name, image.key) for name, split in folder.splits.items() for image in split.images]
+    if not any(caption_of(texts, name, key) for name, key in images):
+        raise UserError(
+            f"{path}: none of its {len(texts)} keys is an image of {folder.path}",
+            fix=f"write keys like {images[0][1]!r}.",
+        )
+    return Captions(sha256=digest(texts), texts=texts, embeddings={})
+
+
+def _from_tensor(path: Path, folder: ImageFolder, embed_dim: int) -> Captions:
+    rows = load_array(str(path))
+    keys = keys_in_original_order(folder, len(rows), source=str(path))
+    if rows.ndim != 2 or rows.shape[1] != embed_dim:
+        raise UserError(
+            f"{path} has shape {rows.shape}, expected ({len(keys)}, {embed_dim})",
+            fix="give the captions that this very teacher embedded.",
+        )
+    return Captions(sha256=sha256_of(path), texts={}, embeddings=dict(zip(keys, rows, strict=True)))

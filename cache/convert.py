@@ -1,0 +1,78 @@
+"""One cache in the other format, number for number."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cache.build import open_manifest, write_shard
+from cache.errors import UserError
+from cache.files import remove_temporaries, replacing
+from cache.images import ImageFolder
+from cache.manifest import Manifest, SplitEntry
+from cache.reader import EmbeddingCache
+from cache.shards import FORMATS
+
+
+def convert_cache(
+    source: Path,
+    out: Path,
+    *,
+    format: str,
+    folder: ImageFolder | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Manifest:
+    """Write the finished cache ``source`` to ``out`` in another format; what is there is continued.
+
+    ``folder`` gives a WebDataset its pictures; without it the rows carry embeddings alone. The
+    fingerprint stays: a format changes no number.
+
+    Raises
+    ------
+    UserError
+        If ``source`` has that format already, or ``out`` holds another cache.
+    """
+    cache = EmbeddingCache.open(source)
+    old = cache.manifest
+    if old.spec.format == format:
+        raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
+    manifest = open_manifest(out, replace(old.spec, format=format), old.embed_dim, rebuild=False)
+    if manifest.complete:
+        return manifest
+    remove_temporaries(out)
+    for name, split in old.splits.items():
+        known = manifest.splits.get(name, SplitEntry(class_names=split.class_names, skipped=split.skipped))
+        manifest = manifest.with_split(name, known)
+        paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
+        for shard in split.shards:
+            file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ending}"))
+            if file not in {done.file for done in known.shards}:
+                rows = FORMATS[old.spec.format].read(source / shard.file)
+                images = [_path_of(paths, key, folder) for key in rows.keys] if folder else None
+                entry = write_shard(out, file, rows, format, images=images)
+                entry = replace(
+                    entry,
+                    captions_sha256=shard.captions_sha256,
+                    captions_missing=shard.captions_missing,
+                    captions_truncated=shard.captions_truncated,
+                )
+                manifest = manifest.with_shard(name, entry)
+                manifest.save(out)
+            on_rows(shard.rows)
+    for bank in old.banks.values():
+        with replacing(out / bank.file) as temporary:
+            shutil.copyfile(source / bank.file, temporary)
+    manifest = replace(manifest, banks=old.banks, complete=True)
+    manifest.save(out)
+    return manifest
+
+
+def _path_of(paths: dict[str, Path], key: str, folder: ImageFolder) -> Path:
+    if key not in paths:
+        raise UserError(
+            f"{folder.path} has no image {key!r}, which the cache holds",
+            fix="give the cache's own data folder.",
+        )
+    return paths[key]

@@ -1,0 +1,240 @@
+"""Images -> the teacher's rows: decoding in worker processes overlaps the teacher's forward."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.errors import UserError
+from cache.images import ImageRecord, UnreadableImage, load_rgb
+from cache.manifest import SkippedImage
+from cache.rows import ShardRows
+from cache.teacher import Teacher
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardPlan:
+    """A shard that is still to be made: its file name and its images, in order."""
+
+    split: str
+    file: str
+    images: tuple[ImageRecord, ...]
+
+
+@dataclass(kw_only=True)
+class Seconds:
+    """Where a run's time went. Decoding happens in workers, beside the rest; waiting is what it cost."""
+
+    decoding: float = 0.0
+    waiting: float = 0.0
+    teacher: float = 0.0
+    writing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoded:
+    """One image as a worker hands it over; ``pixels`` is None when it could not be read."""
+
+    pixels: Tensor | None
+    reason: str
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class EmbeddedShard:
+    """A planned shard with its rows and the images that were skipped."""
+
+    plan: ShardPlan
+    records: list[ImageRecord] = field(default_factory=list)
+    decoded: list[Decoded] = field(default_factory=list)
+    embeddings: list[Tensor] = field(default_factory=list)
+    skipped: list[SkippedImage] = field(default_factory=list)
+
+    def rows(self, dtype: str) -> ShardRows | None:
+        """Return the rows in the cache's dtype, or None when no image could be read."""
+        if not self.records:
+            return None
+        return ShardRows(
+            split=self.plan.split,
+            keys=[record.key for record in self.records],
+            labels=np.array([record.label for record in self.records], dtype=np.int64),
+            image_embedding=torch.cat(self.embeddings).numpy().astype(dtype),
+            file_sha256=[image.sha256 for image in self.decoded],
+            file_bytes=np.array([image.bytes for image in self.decoded], dtype=np.int64),
+            file_mtime_ns=np.array([image.mtime_ns for image in self.decoded], dtype=np.int64),
+        )
+
+
+class _Images(Dataset[Any]):
+    """Decodes and preprocesses one image; runs in workers."""
+
+    def __init__(self, records: Sequence[ImageRecord], transform: Callable[[Any], Tensor]) -> None:
+        self.records = records
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Decoded:
+        start = time.perf_counter()
+        record, pixels, reason = self.records[index], None, ""
+        sha256, size, mtime_ns = file_identity(record)
+        try:
+            pixels = self.transform(load_rgb(record.path))
+        except UnreadableImage as error:
+            reason = str(error)
+        return Decoded(
+            pixels=pixels,
+            reason=reason,
+            sha256=sha256,
+            bytes=size,
+            mtime_ns=mtime_ns,
+            seconds=time.perf_counter() - start,
+        )
+
+
+def file_identity(record: ImageRecord) -> tuple[str, int, int]:
+    """Return (SHA-256, bytes, modification time in ns) of a file; an unreadable one has the hash ''."""
+    try:
+        status = record.path.stat()
+        return hashlib.sha256(record.path.read_bytes()).hexdigest(), status.st_size, status.st_mtime_ns
+    except OSError:
+        return "", 0, 0
+
+
+def embed_shards(
+    teacher: Teacher,
+    plans: Sequence[ShardPlan],
+    *,
+    batch_size: int,
+    workers: int,
+    strict: bool,
+    seconds: Seconds,
+    on_images: Callable[[int], None],
+) -> Iterator[EmbeddedShard]:
+    """Embed planned shards in order, yielding each when its last image is done.
+
+    Batches never cross a shard's end, so that a shard redone after a kill is computed from the same
+    batches and holds the same bits.
+
+    Raises
+    ------
+    UserError
+        If the teacher's output is not finite, or with ``strict`` an image cannot be read.
+    """
+    batches = [
+        (plan_number, batch)
+        for plan_number, plan in enumerate(plans)
+        for batch in _chunks(plan.images, batch_size)
+    ]
+    loader = _loader(plans, [len(batch) for _, batch in batches], teacher, workers)
+    current: EmbeddedShard | None = None
+    for (plan_number, records), decoded in zip(batches, _timed(loader, seconds), strict=True):
+        if current is None or current.plan is not plans[plan_number]:
+            if current is not None:
+                yield current
+            current = EmbeddedShard(plan=plans[plan_number])
+        _add_batch(current, teacher, records, decoded, strict=strict, seconds=seconds)
+        on_images(len(records))
+    if current is not None:
+        yield current
+
+
+def _chunks(images: Sequence[ImageRecord], size: int) -> list[Sequence[ImageRecord]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def _loader(
+    plans: Sequence[ShardPlan], batch_sizes: Sequence[int], teacher: Teacher, workers: int
+) -> DataLoader[list[Decoded]]:
+    records = [record for plan in plans for record in plan.images]
+    ends = np.cumsum(batch_sizes).tolist()
+    indices = [list(range(end - size, end)) for end, size in zip(ends, batch_sizes, strict=True)]
+    return DataLoader(
+        _Images(records, teacher.transform),
+        batch_sampler=indices,
+        num_workers=workers,
+        collate_fn=_as_list,
+        pin_memory=False,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def _as_list(decoded: list[Decoded]) -> list[Decoded]:
+    return decoded
+
+
+def _timed(loader: DataLoader[list[Decoded]], seconds: Seconds) -> Iterator[list[Decoded]]:
+    iterator = iter(loader)
+    while True:
+        start = time.perf_counter()
+        batch = next(iterator, None)
+        seconds.waiting += time.perf_counter() - start
+        if batch is None:
+            return
+        seconds.decoding += sum(image.seconds for image in batch)
+        yield batch
+
+
+def _add_batch(
+    shard: EmbeddedShard,
+    teacher: Teacher,
+    records: Sequence[ImageRecord],
+    decoded: Sequence[Decoded],
+    *,
+    strict: bool,
+    seconds: Seconds,
+) -> None:
+    readable = []
+    for record, image in zip(records, decoded, strict=True):
+        if image.pixels is not None:
+            readable.append((record, image, image.pixels))
+            continue
+        if strict:
+            raise UserError(
+                f"{record.path} cannot be read as an image ({image.reason})",
+                fix="mend or remove the file, or leave out --strict to skip it.",
+            )
+        shard.skipped.append(
+            SkippedImage(key=record.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns)
+        )
+    if not readable:
+        return
+    start = time.perf_counter()
+    pixels = torch.stack([pixels for *_, pixels in readable])
+    if teacher.device.type == "cuda":
+        pixels = pixels.pin_memory()
+    embeddings = teacher.embed_images(pixels)
+    seconds.teacher += time.perf_counter() - start
+    finite = torch.isfinite(embeddings).all(dim=1)
+    if not finite.all():
+        bad = readable[int((~finite).nonzero()[0])][0]
+        raise UserError(
+            f"the teacher gave numbers that are not finite for {bad.path}",
+            fix="use --precision float32 or bfloat16.",
+        )
+    shard.embeddings.append(embeddings)
+    for record, image, _ in readable:
+        shard.records.append(record)
+        # Without its pixels: a shard of 4,096 images would hold gigabytes of them.
+        shard.decoded.append(
+            Decoded(
+                pixels=None,
+                reason="",
+                sha256=image.sha256,
+                bytes=image.bytes,
+                mtime_ns=image.mtime_ns,
+                seconds=image.seconds,
+            )
+        )

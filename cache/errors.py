@@ -1,0 +1,37 @@
+"""The one error a user sees: what went wrong, then what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something in the user's input is wrong; the message says what to do about it.
+
+    The command line prints the message on one line, without a traceback, and exits with status 1.
+
+    Parameters
+    ----------
+    problem
+        What was found, and where: it names the file or option.
+    fix
+        The next thing to try. Required, so that no error can leave it out.
+    """
+
+    def __init__(self, problem: str, *, fix: str) -> None:
+        super().__init__(f"{problem.rstrip('.')}. Fix: {fix}")
+        self.problem = problem
+        self.fix = fix
+
+
+class CacheMismatch(UserError):
+    """A cache, run or image folder that does not belong to what was asked for."""
+
+
+def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
+    """Return ``did you mean 'x' or 'y'? `` for the known names nearest to ``name``, or nothing."""
+    known = list(known)
+    folded = {k.casefold(): k for k in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=n, cutoff=0.5)
+    return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""

@@ -1,0 +1,141 @@
+"""Stage 1 from a data folder's files: what ``distill cache-features`` calls."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cache.build import BuildOptions, BuildSummary, Progress, build_cache
+from cache.captions import load_captions
+from cache.errors import UserError
+from cache.images import ImageFolder
+from cache.spec import CacheSpec
+from cache.teacher import load_teacher
+from cache.texts import (
+    BankTexts,
+    class_names_of,
+    description_bank,
+    descriptions_of,
+    file_bank,
+    label_bank,
+    template_bank,
+)
+
+LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA."""
+
+    model: str
+    pretrained: str | None = None
+    preprocessing: str = "model"
+    precision: str = "auto"
+    device: str = "auto"
+    label2text: Path | None = None
+    descriptions: Path | None = None
+    captions: Path | None = None
+    templates: tuple[str, ...] = ()
+    text_files: tuple[Path, ...] = ()
+    format: str = "hdf5"
+    dtype: str = "float16"
+    rows_per_shard: int = 4096
+    neighbours: int = 256
+    batch_size: int | None = None
+    workers: int | None = None
+    strict: bool = False
+    rebuild: bool = False
+
+
+def cache_features(
+    data: Path, out: Path, options: FeatureOptions, *, progress: Progress | None = None
+) -> BuildSummary:
+    """Embed a data folder's images and texts into the cache ``out``; run again, it continues.
+
+    Raises
+    ------
+    UserError
+        If anything the user gave is wrong. Names, texts and shapes are checked before the teacher,
+        which is slow to load.
+    """
+    folder = ImageFolder.scan(data)
+    banks = text_banks(folder, options)
+    device = choose_device(options.device)
+    teacher = load_teacher(
+        options.model,
+        pretrained=options.pretrained,
+        preprocessing=options.preprocessing,
+        precision=options.precision,
+        device=device,
+    )
+    spec = CacheSpec(
+        teacher=teacher.spec,
+        dtype=options.dtype,
+        format=options.format,
+        rows_per_shard=options.rows_per_shard,
+    )
+    captions = _given_or_found(options.captions, data / CAPTIONS)
+    return build_cache(
+        folder,
+        out,
+        teacher,
+        spec,
+        banks=banks,
+        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
+        options=BuildOptions(
+            batch_size=options.batch_size or (256 if device.type == "cuda" else 32),
+            workers=default_workers(device) if options.workers is None else options.workers,
+            strict=options.strict,
+            rebuild=options.rebuild,
+            neighbours=options.neighbours,
+        ),
+        progress=progress,
+    )
+
+
+def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
+    """Return the banks of a data folder: labels, descriptions where there are any, and what was asked for."""
+    labels = _given_or_found(options.label2text, folder.path / LABELS)
+    names = class_names_of(labels, folder.class_names)
+    banks = [label_bank(names)]
+    descriptions = _given_or_found(options.descriptions, folder.path / DESCRIPTIONS)
+    if descriptions:
+        banks.append(description_bank(names, descriptions_of(descriptions, names)))
+    if options.templates:
+        banks.append(template_bank("templates", names, options.templates))
+    banks += [file_bank(path, names) for path in options.text_files]
+    seen: set[str] = set()
+    for bank in banks:
+        if bank.name in seen:
+            raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
+        seen.add(bank.name)
+    return banks
+
+
+def _given_or_found(given: Path | None, default: Path) -> Path | None:
+    if given is not None and not given.is_file():
+        raise UserError(f"{given} does not exist", fix="check the path.")
+    return given or (default if default.is_file() else None)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this torch sees no CUDA device", fix="use --device cpu.")
+    return device
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes decode: all cores beside a GPU, one beside a teacher on the CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 16) if device.type == "cuda" else 1

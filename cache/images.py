@@ -1,0 +1,162 @@
+"""An image folder as sorted records, and how one image is decoded.
+
+Layout: ``DATA/train/CLASS/FILE``, ``DATA/val_on_train/CLASS/FILE`` (optional) and
+``DATA/val/CLASS/FILE``. A key is ``CLASS/FILE``; a class's label is its position among the sorted
+folder names of its split.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from cache.errors import UserError
+from cache.splits import FOLDERS, SPLITS, split_name
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+class UnreadableImage(Exception):
+    """A file that has an image's name but cannot be decoded; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """One image file: its key, its path and its label within its split."""
+
+    key: str
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitImages:
+    """The images of one split, sorted by key, and its class folders, sorted."""
+
+    name: str
+    class_names: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """The splits found in one data folder."""
+
+    path: Path
+    splits: dict[str, SplitImages]
+
+    @classmethod
+    def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
+        """List every image of every split below ``path``.
+
+        Raises
+        ------
+        UserError
+            If the folder or a required split is missing, or a class folder is empty or holds two
+            images of one name.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(
+                f"the data folder {path} does not exist", fix="give the folder that holds train/."
+            )
+        found = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
+        folder = cls(path=path, splits={})
+        for name in require:
+            if name not in found:
+                raise folder._missing(name)
+        return cls(path=path, splits={name: _scan_split(name, where) for name, where in found.items()})
+
+    def split(self, name: str) -> SplitImages:
+        """Return one split by either of its names; UserError when DATA has no such folder."""
+        name = split_name(name)
+        if name not in self.splits:
+            raise self._missing(name)
+        return self.splits[name]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Every class folder of every split, sorted, once."""
+        return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
+
+    def _missing(self, name: str) -> UserError:
+        found = sorted(child.name for child in self.path.iterdir() if child.is_dir())[:8]
+        return UserError(
+            f"{self.path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
+            f"(folders found: {', '.join(found) or 'none'})",
+            fix=f"lay the images out as {FOLDERS[name]}/CLASS/FILE below the data folder.",
+        )
+
+
+def _scan_split(name: str, where: Path) -> SplitImages:
+    folders = sorted(
+        child.name for child in where.iterdir() if child.is_dir() and not child.name.startswith(".")
+    )
+    if not folders:
+        raise UserError(f"{where} has no class folders", fix=f"lay the images out as {where}/CLASS/FILE.")
+    images = [
+        ImageRecord(key=f"{folder}/{file.name}", path=file, label=label)
+        for label, folder in enumerate(folders)
+        for file in _files_of_class(where / folder)
+    ]
+    return SplitImages(
+        name=name, class_names=tuple(folders), images=tuple(sorted(images, key=lambda image: image.key))
+    )
+
+
+def _files_of_class(folder: Path) -> list[Path]:
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+    ]
+    if not files:
+        raise UserError(
+            f"the class folder {folder} holds no image",
+            fix=f"add images ({', '.join(sorted(ENDINGS))}) or remove the folder.",
+        )
+    by_stem: dict[str, Path] = {}
+    for file in sorted(files):
+        # Rows of a WebDataset shard are named by the stem, so two endings of one stem would collide.
+        if file.stem in by_stem:
+            raise UserError(
+                f"two images in {folder} have one name: {by_stem[file.stem].name} and {file.name}",
+                fix="rename or remove one of them.",
+            )
+        by_stem[file.stem] = file
+    return files
+
+
+def load_rgb(path: Path) -> Image.Image:
+    """Decode one image file to 8-bit RGB, as torchvision's ImageFolder does.
+
+    Transparency is dropped, not blended; EXIF orientation is not applied; a truncated file is an
+    error. One departure: 16-bit grey is scaled to 8 bits, where Pillow's conversion would clip
+    nearly all of it to white.
+
+    Raises
+    ------
+    UnreadableImage
+        If the file cannot be opened or decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of transparent palettes and odd EXIF; neither changes the RGB result. A
+            # decompression bomb is refused instead of warned about.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.mode.startswith("I"):
+                    return (
+                        image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
+                    )
+                return image.convert("RGB")
+    # Pillow's decoders raise nearly anything on a broken file (OSError, SyntaxError, ValueError,
+    # struct.error, ...); each of them means the same to us.
+    except Exception as error:
+        reason = str(error).replace(str(path), path.name) or type(error).__name__
+        raise UnreadableImage(reason.splitlines()[0]) from error

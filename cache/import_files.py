@@ -1,0 +1,66 @@
+"""Imports from files: what ``distill cache import`` calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cache.arrays import keys_in_original_order, load_array, load_names
+from cache.errors import UserError
+from cache.images import ImageFolder
+from cache.import_embeddings import ImportedTexts, import_embeddings
+from cache.manifest import Manifest
+from cache.splits import split_name
+
+
+def import_files(
+    out: Path,
+    *,
+    images: str,
+    keys: str | None = None,
+    data: Path | None = None,
+    captions: str | None = None,
+    texts: str | None = None,
+    classes: str | None = None,
+    bank: str = "labels",
+    split: str = "train",
+    model: str = "imported",
+    dtype: str = "float16",
+    format: str = "hdf5",
+) -> Manifest:
+    """Make a cache from arrays in files; see :func:`cache.import_embeddings.import_embeddings`.
+
+    Without ``keys``, rows are in the original research code's order of the images below ``data``.
+
+    Raises
+    ------
+    UserError
+        If an option is missing, a file holds no array, or the shapes do not fit.
+    """
+    folder = ImageFolder.scan(data, require=()) if data else None
+    embeddings = load_array(images)
+    if keys is not None:
+        names = load_names(keys)
+    elif folder is not None:
+        names = keys_in_original_order(folder, len(embeddings), source=images)
+    else:
+        raise UserError(
+            f"nothing says which images the rows of {images} are",
+            fix="give --keys, or --data for rows in the original code's order.",
+        )
+    if (texts is None) != (classes is None):
+        raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
+    banks = []
+    if texts is not None and classes is not None:
+        banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=load_array(texts))]
+    return import_embeddings(
+        out,
+        keys=names,
+        embeddings=embeddings,
+        texts=banks,
+        folder=folder,
+        caption_embeddings=load_array(captions) if captions else None,
+        split=split_name(split),
+        teacher=model,
+        dtype=dtype,
+        format=format,
+    )

@@ -1,0 +1,101 @@
+"""The k nearest class texts of every image, exactly, through FAISS. The only importer of faiss."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import faiss
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.files import replacing
+
+Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
+ROWS_AT_ONCE = 65_536
+
+
+def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return rows of length 1, float32; a row of zeros stays zero."""
+    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1), dtype=np.float32)
+
+
+def nearest_texts(images: Any, texts: NDArray[Any], k: int) -> Neighbours:
+    """Return the k texts of highest cosine for every image.
+
+    Parameters
+    ----------
+    images
+        [N, D], raw; any array whose slices are arrays.
+    texts
+        [C, D], raw.
+    k
+        How many; at most C are given.
+
+    Returns
+    -------
+    nearest, similarity
+        [N, k] int32 columns of ``texts`` and [N, k] float32 cosines, best first.
+    """
+    k = min(k, len(texts))
+    index = _index(unit_rows(texts))
+    parts = [
+        index.search(unit_rows(images[start : start + ROWS_AT_ONCE]), k)
+        for start in range(0, len(images), ROWS_AT_ONCE)
+    ]
+    if not parts:
+        return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.float32)
+    similarity = np.concatenate([part[0] for part in parts])
+    return np.concatenate([part[1] for part in parts]).astype(np.int32), similarity
+
+
+def _index(texts: NDArray[np.float32]) -> Any:
+    index: Any = faiss.IndexFlatIP(texts.shape[1])
+    # The CPU build has no such function at all; the GPU build says 0 where there is no device.
+    if getattr(faiss, "get_num_gpus", lambda: 0)() > 0 and hasattr(faiss, "index_cpu_to_all_gpus"):
+        index = faiss.index_cpu_to_all_gpus(index)
+    index.add(texts)
+    return index
+
+
+def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> None:
+    """Write ``neighbours/SPLIT--BANK.h5``; ``made_from`` says of which rows and texts they are."""
+    nearest, similarity = neighbours
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file["nearest"], file["similarity"] = nearest, similarity
+        file.attrs["made_from"] = made_from
+        file.attrs["sha256"] = content_sha256(neighbours)
+
+
+def load_neighbours(path: Path, *, made_from: str, k: int) -> Neighbours | None:
+    """Read stored neighbours; None when there are none, too few, or they are of other rows or texts."""
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs["made_from"] != made_from or file["nearest"].shape[1] < k:
+                return None
+            return file["nearest"][:, :k], file["similarity"][:, :k]
+    except (OSError, KeyError, AttributeError):
+        return None
+
+
+def check_neighbours(path: Path) -> str | None:
+    """Return what is wrong with a stored file, or None."""
+    try:
+        with h5py.File(path, "r") as file:
+            stored, found = file.attrs["sha256"], content_sha256((file["nearest"][:], file["similarity"][:]))
+    except (OSError, KeyError, AttributeError) as error:
+        return f"cannot be read ({error})"
+    return None if stored == found else "its numbers differ from their checksum"
+
+
+def content_sha256(neighbours: Neighbours) -> str:
+    """Return one checksum for both arrays."""
+    whole = hashlib.sha256()
+    for array in neighbours:
+        whole.update(f"{array.shape} {array.dtype} ".encode())
+        whole.update(np.ascontiguousarray(array).data)
+    return whole.hexdigest()

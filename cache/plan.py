@@ -1,0 +1,131 @@
+"""What is left to do: which images of a folder already have rows, and which shards are still to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cache.embed import ShardPlan, file_identity
+from cache.errors import CacheMismatch
+from cache.images import ImageFolder, ImageRecord, SplitImages
+from cache.manifest import Manifest, ShardEntry, SplitEntry
+from cache.rows import ShardRows
+from cache.shards import FORMATS
+
+
+def match_classes(manifest: Manifest, folder: ImageFolder, *, rebuild: bool) -> Manifest:
+    """Return a manifest whose splits have the folder's classes.
+
+    Raises
+    ------
+    CacheMismatch
+        If a split's class folders have changed, which would relabel rows, and ``rebuild`` is off.
+    """
+    for name in manifest.splits:
+        if name not in folder.splits:
+            if not rebuild:
+                raise CacheMismatch(
+                    f"the cache holds the split {name}, but {folder.path} has no such folder any more",
+                    fix="bring the folder back, or use --rebuild to drop its rows.",
+                )
+            manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n != name})
+    for name, split in folder.splits.items():
+        known = manifest.splits.get(name)
+        if known is not None and known.class_names != split.class_names and not rebuild:
+            raise CacheMismatch(
+                f"the class folders of {name} changed ({_changes(known.class_names, split.class_names)})",
+                fix="bring them back, or use --rebuild to embed that split again.",
+            )
+        if known is None or known.class_names != split.class_names:
+            manifest = manifest.with_split(name, SplitEntry(class_names=split.class_names))
+    return manifest
+
+
+def _changes(old: Sequence[str], new: Sequence[str]) -> str:
+    added, gone = sorted(set(new) - set(old)), sorted(set(old) - set(new))
+    parts = [f"added: {_some(added)}"] if added else []
+    return "; ".join(parts + ([f"gone: {_some(gone)}"] if gone else []))
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+def plan_split(
+    cache: Path, manifest: Manifest, split: SplitImages, *, rebuild: bool
+) -> tuple[Manifest, list[ShardPlan]]:
+    """Return the manifest less what is out of date, and the shards that are still to be made.
+
+    Images without a row become new shards, cut in key order; an unreadable image is tried again only
+    when its file has changed.
+
+    Raises
+    ------
+    CacheMismatch
+        If images that have rows were changed or removed, and ``rebuild`` is off.
+    """
+    entry = manifest.splits[split.name]
+    records = {record.key: record for record in split.images}
+    done: set[str] = set()
+    stale: list[ShardEntry] = []
+    complaints: list[str] = []
+    for shard in entry.shards:
+        rows = FORMATS[manifest.spec.format].read(cache / shard.file)
+        wrong = _out_of_date(rows, records)
+        complaints += wrong
+        if wrong:
+            stale.append(shard)
+        else:
+            done.update(rows.keys)
+    if complaints and not rebuild:
+        raise CacheMismatch(
+            f"{len(complaints)} images of {split.name} are not what the cache holds: {_some(complaints)}",
+            fix="bring them back, or use --rebuild to embed the shards they are in again.",
+        )
+    kept = replace(
+        entry,
+        shards=tuple(shard for shard in entry.shards if shard not in stale),
+        skipped=tuple(
+            image for image in entry.skipped if _still_so(image.bytes, image.mtime_ns, records.get(image.key))
+        ),
+    )
+    done.update(image.key for image in kept.skipped)
+    missing = [record for record in split.images if record.key not in done]
+    return manifest.with_split(split.name, kept), _cut(missing, kept, manifest, split.name)
+
+
+def _out_of_date(rows: ShardRows, records: dict[str, ImageRecord]) -> list[str]:
+    wrong = []
+    for i, key in enumerate(rows.keys):
+        if key not in records:
+            wrong.append(f"{key} (removed)")
+        elif not _still_so(int(rows.file_bytes[i]), int(rows.file_mtime_ns[i]), records[key]) and (
+            file_identity(records[key])[0] != rows.file_sha256[i]
+        ):
+            wrong.append(f"{key} (changed)")
+    return wrong
+
+
+def _still_so(size: int, mtime_ns: int, record: ImageRecord | None) -> bool:
+    if record is None:
+        return False
+    status = record.path.stat()
+    return status.st_size == size and status.st_mtime_ns == mtime_ns
+
+
+def _cut(
+    missing: Sequence[ImageRecord], entry: SplitEntry, manifest: Manifest, split: str
+) -> list[ShardPlan]:
+    size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ending
+    # A number once used is not used again: a rebuilt shard never takes the place of one still listed.
+    numbers = [int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards]
+    first = max(numbers, default=-1) + 1
+    return [
+        ShardPlan(
+            split=split,
+            file=f"images/{split}-{first + number:05d}.{ending}",
+            images=tuple(missing[start : start + size]),
+        )
+        for number, start in enumerate(range(0, len(missing), size))
+    ]

@@ -1,0 +1,215 @@
+"""What stage 2 reads: ``EmbeddingCache.open(path)`` gives embeddings, texts and neighbours, by key."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.banks import TextBank, load_bank
+from cache.errors import UserError, nearest_names
+from cache.files import digest
+from cache.manifest import Manifest
+from cache.neighbours import Neighbours, load_neighbours, nearest_texts, save_neighbours
+from cache.shards import FORMATS, ShardRows
+from cache.splits import split_name
+
+
+class MappedRows:
+    """Rows [N, D] that lie in several shards, read when asked for.
+
+    Behaves as a read-only array in what training needs: ``len``, ``shape``, ``dtype``, one index, a
+    slice, an integer array, and ``np.asarray`` for all of it.
+    """
+
+    def __init__(self, shards: Sequence[NDArray[Any]], order: NDArray[np.int64]) -> None:
+        """Join ``shards``; row i of the whole is row ``order[i]`` of their concatenation."""
+        self._shards = list(shards)
+        self._order = order
+        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
+        self.shape = (len(order), shards[0].shape[1])
+        self.dtype = shards[0].dtype
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        places = self._order[index]
+        if np.ndim(places) == 0:
+            shard = int(np.searchsorted(self._starts, places, side="right")) - 1
+            return np.array(self._shards[shard][places - self._starts[shard]])
+        rows = np.empty((len(places), self.shape[1]), dtype=self.dtype)
+        shard_of = np.searchsorted(self._starts, places, side="right") - 1
+        for shard in np.unique(shard_of):
+            chosen = shard_of == shard
+            rows[chosen] = self._shards[shard][places[chosen] - self._starts[shard]]
+        return rows
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        rows = self[:]
+        return rows if dtype is None else rows.astype(dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRows:
+    """One split's rows, sorted by key.
+
+    ``labels`` [N] int64 index ``class_names``; ``embeddings`` and ``caption_embeddings`` are [N, D],
+    raw, in the cache's dtype.
+    """
+
+    name: str
+    keys: list[str]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    embeddings: MappedRows
+    captions: list[str] | None
+    caption_embeddings: MappedRows | None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Row number of each key."""
+        return {key: i for i, key in enumerate(self.keys)}
+
+
+class EmbeddingCache:
+    """A finished cache folder, open for reading. Safe to share between processes."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Use :meth:`open`."""
+        self.path = path
+        self.manifest = manifest
+        self._splits: dict[str, SplitRows] = {}
+
+    @classmethod
+    def open(cls, path: Path | str) -> EmbeddingCache:
+        """Open a cache folder.
+
+        Raises
+        ------
+        UserError
+            If the folder is no cache, or its build has not finished.
+        """
+        path = Path(path)
+        manifest = Manifest.load(path)
+        if not manifest.complete:
+            raise UserError(
+                f"the cache {path} is not finished ({manifest.rows:,} rows so far)",
+                fix="run the same 'distill cache-features' command again: it continues.",
+            )
+        return cls(path, manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the teacher, its preprocessing and the dtype."""
+        return self.manifest.spec.fingerprint()
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the length of every embedding."""
+        return self.manifest.embed_dim
+
+    @property
+    def teacher(self) -> dict[str, Any]:
+        """The teacher in words."""
+        return dict(self.manifest.spec.to_json()["teacher"])
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """The splits that have rows."""
+        return tuple(name for name, split in self.manifest.splits.items() if split.rows)
+
+    @property
+    def bank_names(self) -> tuple[str, ...]:
+        """The text banks."""
+        return tuple(self.manifest.banks)
+
+    def split(self, name: str) -> SplitRows:
+        """Return a split's rows by either of its names; UserError when there are none or one is damaged."""
+        name = split_name(name)
+        if name not in self.split_names:
+            raise UserError(
+                f"the cache {self.path} has no split {name} (it has {', '.join(self.split_names) or 'none'})",
+                fix="add the folder to the data and run cache-features again.",
+            )
+        if name not in self._splits:
+            self._splits[name] = self._read_split(name)
+        return self._splits[name]
+
+    def _read_split(self, name: str) -> SplitRows:
+        entry = self.manifest.splits[name]
+        read = FORMATS[self.manifest.spec.format].read
+        shards = [
+            self._checked(read(self.path / shard.file), shard.file, shard.rows) for shard in entry.shards
+        ]
+        keys = [key for shard in shards for key in shard.keys]
+        order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+        captioned = all(shard.captions is not None for shard in shards)
+        captions = [text for shard in shards for text in shard.captions or ()] if captioned else None
+        return SplitRows(
+            name=name,
+            keys=[keys[i] for i in order],
+            labels=np.concatenate([shard.labels for shard in shards])[order],
+            class_names=entry.class_names,
+            embeddings=MappedRows([shard.image_embedding for shard in shards], order),
+            captions=[captions[i] for i in order] if captions is not None else None,
+            caption_embeddings=(
+                MappedRows([s.caption_embedding for s in shards if s.caption_embedding is not None], order)
+                if captioned
+                else None
+            ),
+        )
+
+    def _checked(self, rows: ShardRows, file: str, expected: int) -> ShardRows:
+        if len(rows) != expected or rows.image_embedding.shape[1] != self.embed_dim:
+            raise UserError(
+                f"{self.path / file} holds {rows.image_embedding.shape} numbers, "
+                f"the manifest says ({expected}, {self.embed_dim})",
+                fix="run 'distill cache verify', then cache-features again.",
+            )
+        return rows
+
+    def text_bank(self, name: str) -> TextBank:
+        """Return one text bank; UserError with the nearest name when there is none called so."""
+        if name not in self.manifest.banks:
+            known = ", ".join(self.bank_names) or "none"
+            raise UserError(
+                f"the cache {self.path} has no text bank {name!r}",
+                fix=f"{nearest_names(name, self.bank_names)}choose from {known}.",
+            )
+        return load_bank(self.path / self.manifest.banks[name].file, name)
+
+    def neighbours(self, split: str, bank: str, k: int) -> Neighbours:
+        """Return every image's k nearest class texts: int32 [N, k] class labels and float32 [N, k] cosines.
+
+        Rows are in the order of ``split(...).keys``, best first; k is cut to the number of classes.
+        What is not stored is computed and, where the folder can be written, kept.
+        """
+        rows = self.split(split)
+        k = min(k, len(rows.class_names))
+        path = self.path / "neighbours" / f"{rows.name}--{bank}.h5"
+        made_from = self._neighbours_source(rows.name, bank)
+        stored = load_neighbours(path, made_from=made_from, k=k)
+        if stored is not None:
+            return stored
+        found = nearest_texts(rows.embeddings, self.text_bank(bank).class_texts(rows.class_names), k)
+        # A cache that we may only read is still a good cache.
+        with contextlib.suppress(UserError):
+            save_neighbours(path, found, made_from=made_from)
+        return found
+
+    def _neighbours_source(self, split: str, bank: str) -> str:
+        entry = self.manifest.splits[split]
+        text = self.manifest.banks.get(bank)
+        return digest(
+            [[shard.sha256 for shard in entry.shards], entry.class_names, text.sha256 if text else ""]
+        )

@@ -1,0 +1,79 @@
+"""What a cache is made from. Two caches with one fingerprint hold the same numbers for one image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cache.files import digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSpec:
+    """A teacher and how it is run.
+
+    ``model`` and ``pretrained`` are the words the user gave. They are not part of the identity:
+    weights keep their meaning when their file is moved. ``architecture`` (a name, or the digest of a
+    model config) and the weights' checksum are.
+    """
+
+    model: str
+    pretrained: str
+    architecture: str
+    weights_sha256: str
+    preprocessing: str
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    resize_mode: str
+    precision: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return every field that can change an embedding."""
+        return {name: value for name, value in asdict(self).items() if name not in ("model", "pretrained")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheSpec:
+    """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset."""
+
+    teacher: TeacherSpec
+    dtype: str = "float16"
+    format: str = "hdf5"
+    rows_per_shard: int = 4096
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that name the teacher, its preprocessing and the dtype.
+
+        The file format and the shard size are left out: they change no number.
+        """
+        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype})[:16]
+
+    def differences(self, other: CacheSpec) -> list[str]:
+        """Return one ``field: here -> there`` line for everything that separates two caches."""
+        mine, theirs = self.teacher.identity(), other.teacher.identity()
+        lines = [f"{n}: {_short(mine[n])} -> {_short(theirs[n])}" for n in mine if mine[n] != theirs[n]]
+        for name in ("dtype", "format"):
+            here, there = getattr(self, name), getattr(other, name)
+            if here != there:
+                lines.append(f"{name}: {here} -> {there}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CacheSpec:
+        """Return the spec that :meth:`to_json` wrote."""
+        teacher = dict(value["teacher"])
+        for name in ("mean", "std"):
+            teacher[name] = tuple(teacher[name])
+        known = {f.name for f in fields(cls)} - {"teacher"}
+        return cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known})
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."

@@ -1,0 +1,206 @@
+"""Class folders -> names -> texts; descriptions; captions. Everything a data folder says in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.errors import UserError, nearest_names
+from cache.splits import FOLDERS, SPLIT_ALIASES, SPLITS
+
+LABEL_TEMPLATE = "a photo of {}"
+DESCRIPTION_TEMPLATE = "a photo of {} . {}"
+# What the original research code gave an image whose caption failed.
+MISSING_CAPTION = "a photo"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BankTexts:
+    """The texts of one bank before they are embedded. ``classes[i]`` is the folder of ``texts[i]``, or ''."""
+
+    name: str
+    texts: tuple[str, ...]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+def class_names_of(path: Path | None, folders: Sequence[str]) -> dict[str, str]:
+    """Return ``{folder: name}`` in the order of label2text, or of ``folders`` where there is none.
+
+    A line reads ``FOLDER INDEX NAME``; underscores in NAME are spaces.
+
+    Raises
+    ------
+    UserError
+        If a line has another form, a folder stands there twice, or one of ``folders`` is missing.
+    """
+    if path is None:
+        return {folder: _as_words(folder) for folder in folders}
+    names: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        folder, name = _split_label_line(line.strip(), set(folders), where=f"{path}, line {number}")
+        if folder in names:
+            raise UserError(
+                f"{path}, line {number}: the class {folder!r} is there twice",
+                fix="keep one of the two lines.",
+            )
+        names[folder] = name
+    for folder in folders:
+        if folder not in names:
+            raise UserError(
+                f"{path} has no line for the class folder {folder!r}",
+                fix=f"{nearest_names(folder, names)}add a line: {folder} INDEX NAME.",
+            )
+    return names
+
+
+def _as_words(text: str) -> str:
+    return " ".join(text.replace("_", " ").split())
+
+
+def _split_label_line(line: str, folders: set[str], *, where: str) -> tuple[str, str]:
+    # Folder and name may both hold spaces and numbers: the folder that exists decides.
+    splits = [
+        (line[: match.start()].strip(), _as_words(line[match.end() :]))
+        for match in re.finditer(r"\s\d+\s", line)
+    ]
+    splits = [(folder, name) for folder, name in splits if folder and name]
+    if not splits:
+        raise UserError(f"{where}: {line[:80]!r} is not FOLDER INDEX NAME", fix="write the three, by spaces.")
+    return next((split for split in splits if split[0] in folders), splits[0])
+
+
+def descriptions_of(path: Path, names: Mapping[str, str]) -> dict[str, str]:
+    """Return ``{folder: description}``: one line a class in the order of ``names``, blank lines skipped."""
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
+    if len(lines) != len(names):
+        raise UserError(
+            f"{path} has {len(lines)} descriptions, but there are {len(names)} classes",
+            fix="write one description a line, in label2text's order.",
+        )
+    return dict(zip(names, lines, strict=True))
+
+
+def label_bank(names: Mapping[str, str]) -> BankTexts:
+    """Return the bank ``labels``: ``a photo of NAME``."""
+    return template_bank("labels", names, (LABEL_TEMPLATE,))
+
+
+def description_bank(names: Mapping[str, str], descriptions: Mapping[str, str]) -> BankTexts:
+    """Return the bank ``descriptions``: ``a photo of NAME . DESCRIPTION``."""
+    texts = tuple(DESCRIPTION_TEMPLATE.format(names[folder], descriptions[folder]) for folder in names)
+    return BankTexts(
+        name="descriptions", texts=texts, classes=tuple(names), templates=(DESCRIPTION_TEMPLATE,)
+    )
+
+
+def template_bank(bank: str, names: Mapping[str, str], templates: Sequence[str]) -> BankTexts:
+    """Return a bank of every class name in every template; a reader averages a class's unit rows."""
+    for template in templates:
+        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+            raise UserError(
+                f"--template {template!r} has no single {{}} where the class name goes",
+                fix=f"write it like {LABEL_TEMPLATE!r}.",
+            )
+    pairs = [(folder, template.format(name)) for folder, name in names.items() for template in templates]
+    return BankTexts(
+        name=bank,
+        texts=tuple(text for _, text in pairs),
+        classes=tuple(folder for folder, _ in pairs),
+        templates=tuple(templates),
+    )
+
+
+def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
+    """Return a bank, called as its file, of the texts in it.
+
+    Lines of ``FOLDER<TAB>TEXT`` belong to classes (several lines of one class are averaged). Plain
+    lines belong to the classes in label2text's order when there are exactly as many; any other number
+    of plain lines is a free bank, whose texts belong to no class.
+    """
+    lines = [line for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise UserError(f"{path} holds no text", fix="write one text a line.")
+    tabbed = sum("\t" in line for line in lines)
+    if tabbed == len(lines):
+        pairs = [_class_and_text(line, names, path) for line in lines]
+    elif tabbed:
+        raise UserError(
+            f"{path}: {tabbed} of {len(lines)} lines have a tab",
+            fix="write FOLDER<TAB>TEXT on every line, or on none.",
+        )
+    else:
+        owners = tuple(names) if len(lines) == len(names) else ("",) * len(lines)
+        pairs = [(owner, line.strip()) for owner, line in zip(owners, lines, strict=True)]
+    return BankTexts(
+        name=path.stem,
+        texts=tuple(t for _, t in pairs),
+        classes=tuple(c for c, _ in pairs),
+        templates=("{}",),
+    )
+
+
+def _class_and_text(line: str, names: Mapping[str, str], path: Path) -> tuple[str, str]:
+    folder, text = (part.strip() for part in line.split("\t", 1))
+    if folder not in names:
+        raise UserError(
+            f"{path}: {folder!r} is not a class", fix=f"{nearest_names(folder, names)}name a class folder."
+        )
+    return folder, text
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Return ``{key: caption}`` from JSON lines ``{"key": ..., "caption": ...}``.
+
+    Keys are ``CLASS/FILE``, or ``SPLIT/CLASS/FILE`` with either name of the split.
+    """
+    captions: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            key, caption = row["key"], row["caption"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{where}: {line.strip()[:60]!r} is not a caption",
+                fix='write {"key": "CLASS/FILE", "caption": "..."}, one a line.',
+            ) from error
+        if not isinstance(key, str) or not isinstance(caption, str):
+            raise UserError(f"{where}: key and caption must be text", fix="put both in quotes.")
+        if key in captions:
+            raise UserError(f"{where}: the key {key!r} is there twice", fix="keep one caption an image.")
+        captions[key] = caption.strip() or MISSING_CAPTION
+    return captions
+
+
+def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:
+    """Return the caption of one image under any spelling of its key, or None."""
+    for spelling in (f"{split}/{key}", f"{FOLDERS[split]}/{key}", key):
+        if spelling in captions:
+            return captions[spelling]
+    return None
+
+
+def split_and_key(name: str) -> tuple[str | None, str]:
+    """Split ``SPLIT/CLASS/FILE`` into our split name (None when left out) and ``CLASS/FILE``."""
+    first, _, rest = name.partition("/")
+    if "/" in rest and (first in SPLIT_ALIASES or first in SPLITS):
+        return SPLIT_ALIASES.get(first, first), rest
+    return None, name
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return a text file's lines; UserError when it is missing or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error})", fix="save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", fix="check the path.") from error

@@ -1,0 +1,375 @@
+"""The command ``distill``: each command parses, calls one function, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from cache.errors import UserError
+
+if TYPE_CHECKING:
+    from cache.build import BuildSummary
+    from cache.manifest import Manifest
+
+# Every import of torch, h5py and the like stands inside a command: --help does not wait for them.
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class Friendly(click.Group):
+    """Shows a UserError as one line; every other exception is our bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            if ctx.params.get("debug"):
+                raise
+            _stop(str(error), 1)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="distill", prog_name="distill")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Distil a large vision-language model into a small open-vocabulary image model.
+
+    Stage 1 runs the teacher once and keeps its embeddings: cache-features. Stage 2 trains students from
+    that cache, with no teacher in memory: train. To see both on a small example: demo.
+    """
+    del debug  # read by Friendly
+
+
+@main.command("cache-features")
+@click.argument("data", type=EXISTING_FOLDER)
+@click.option("--out", required=True, type=FOLDER, help="The cache folder; run again, it continues.")
+@click.option(
+    "--model",
+    default="ViT-L-14-quickgelu",
+    show_default=True,
+    help="open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.",
+)
+@click.option("--pretrained", help="Weights of a named model: a tag such as 'openai', or a checkpoint file.")
+@click.option(
+    "--preprocess",
+    "preprocessing",
+    type=click.Choice(["model", "squash"]),
+    default="model",
+    show_default=True,
+    help="The model's own, or 256x256 squashed as the original code.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="What the teacher computes in.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="What rows are stored in.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["hdf5", "webdataset"]),
+    default="hdf5",
+    show_default=True,
+    help="Shard format.",
+)
+@click.option("--label2text", type=FILE, help="Class names; found in DATA, else the folders' names.")
+@click.option(
+    "--descriptions",
+    type=FILE,
+    help="One description a line, in label2text's order; chatgpt.txt in DATA is found.",
+)
+@click.option(
+    "--captions",
+    type=FILE,
+    help="JSON lines {key, caption} or clip_caption_feats.pt; captions.jsonl in DATA is found.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help="A text bank 'templates', e.g. 'a sketch of {}'. Repeatable: averaged.",
+)
+@click.option(
+    "--text-file",
+    "text_files",
+    multiple=True,
+    type=FILE,
+    help="A text bank called as its file, one text a line. Repeatable.",
+)
+@click.option(
+    "--neighbours",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Nearest class texts kept for every image.",
+)
+@click.option(
+    "--rows-per-shard",
+    default=4096,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rows in one shard file.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images at once  [default: 256 on a GPU, 32 on the CPU]"
+)
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Processes that decode  [default: by the machine]"
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--strict", is_flag=True, help="Stop at an unreadable image instead of skipping it.")
+@click.option(
+    "--rebuild", is_flag=True, help="Redo what no longer fits: another teacher, changed or removed images."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def cache_features_command(data: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Run the teacher over DATA once and keep its embeddings (stage 1).
+
+    Example: distill cache-features photos --out artifacts/photos --pretrained openai
+    """
+    from cache.features import FeatureOptions, cache_features
+    from cache.progress import progress_for
+
+    _wants_weights(given)
+    progress = progress_for("embedding")
+    try:
+        summary = cache_features(data, out, FeatureOptions(**given), progress=progress)
+    finally:
+        progress.close()
+    _print_build(summary, out, as_json=as_json)
+
+
+def _wants_weights(given: dict[str, Any]) -> None:
+    if not given["pretrained"] and ":" not in given["model"]:
+        raise click.UsageError(
+            f"--model {given['model']} needs --pretrained: a tag such as 'openai' or a checkpoint file."
+        )
+
+
+def _print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
+    seconds = summary.seconds
+    rows = {
+        "rows": f"{summary.rows:,} ({summary.new_rows:,} new)",
+        "size": f"{summary.bytes / 1e6:,.1f} MB",
+        "rate": f"{summary.images_per_s:,.1f} images/s",
+        "decoding (in workers)": f"{seconds.decoding:,.1f} s",
+        "waiting for images": f"{seconds.waiting:,.1f} s",
+        "teacher": f"{seconds.teacher:,.1f} s",
+        "writing": f"{seconds.writing:,.1f} s",
+        "all": f"{summary.total_seconds:,.1f} s",
+    }
+    for name, count in summary.truncated.items():
+        rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
+    if summary.missing_captions:
+        rows["without a caption"] = f"{summary.missing_captions:,} (given 'a photo')"
+    if summary.skipped:
+        rows["skipped, unreadable"] = f"{len(summary.skipped):,}"
+    if as_json:
+        value = {
+            "cache": str(out),
+            "rows": summary.rows,
+            "new_rows": summary.new_rows,
+            "bytes": summary.bytes,
+            "images_per_s": summary.images_per_s,
+            "seconds": {
+                "decoding": seconds.decoding,
+                "waiting": seconds.waiting,
+                "teacher": seconds.teacher,
+                "writing": seconds.writing,
+                "all": summary.total_seconds,
+            },
+            "truncated": summary.truncated,
+            "missing_captions": summary.missing_captions,
+            "skipped": {key: image.reason for key, image in summary.skipped.items()},
+        }
+        click.echo(json.dumps(value, indent=2))
+        return
+    _table(f"cache {out}", ["", ""], [[name, text] for name, text in rows.items()])
+    for key, image in summary.skipped.items():
+        click.echo(f"skipped {key}: {image.reason}")
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(text.replace("[", "\\[") for text in row))
+    # A log has no width of its own: 80 columns would break numbers apart.
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@main.group("cache")
+def cache_group() -> None:
+    """Look into a cache, check it, make one from embeddings, change its format."""
+
+
+@cache_group.command("info")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+def cache_info(cache: Path, as_json: bool) -> None:
+    """Say what is in CACHE.
+
+    Example: distill cache info artifacts/photos
+    """
+    from cache.manifest import NAME, Manifest
+
+    manifest = Manifest.load(cache)
+    if as_json:
+        click.echo((cache / NAME).read_text(encoding="utf-8"), nl=False)
+        return
+    _table(f"cache {cache}", ["", ""], _about(manifest))
+    splits = [
+        [
+            name,
+            f"{split.rows:,}",
+            str(len(split.class_names)),
+            str(len(split.shards)),
+            str(len(split.skipped)),
+        ]
+        for name, split in manifest.splits.items()
+    ]
+    _table("splits", ["split", "rows", "classes", "shards", "skipped"], splits)
+    banks = [
+        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates)]
+        for name, bank in manifest.banks.items()
+    ]
+    _table("text banks", ["bank", "texts", "truncated", "template"], banks)
+
+
+def _about(manifest: Manifest) -> list[list[str]]:
+    teacher = manifest.spec.teacher
+    return [
+        ["fingerprint", manifest.spec.fingerprint()],
+        ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
+        ["teacher", f"{teacher.model} ({teacher.pretrained})"],
+        ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
+        ["preprocessing", f"{teacher.preprocessing}, {teacher.image_size} px"],
+        ["computed in", teacher.precision],
+        ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
+        ["embed_dim", str(manifest.embed_dim)],
+    ]
+
+
+@cache_group.command("verify")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
+def cache_verify(cache: Path, as_json: bool) -> None:
+    """Check every checksum and row count of CACHE; exit status 1 when one is wrong.
+
+    Example: distill cache verify artifacts/photos
+    """
+    from cache.verify import verify_cache
+
+    checks = verify_cache(cache)
+    bad = [check for check in checks if check.problem]
+    if as_json:
+        click.echo(
+            json.dumps([{"file": c.file, "rows": c.rows, "problem": c.problem} for c in checks], indent=2)
+        )
+    else:
+        for check in bad:
+            click.echo(f"{check.file}: {check.problem}")
+        click.echo(f"{len(checks) - len(bad)} of {len(checks)} files are sound.")
+    if bad:
+        names = ", ".join(check.file for check in bad[:3])
+        _stop(
+            f"{cache} has {len(bad)} damaged files ({names}). Fix: build the cache again with --rebuild.", 1
+        )
+
+
+@cache_group.command("import")
+@click.option("--out", required=True, type=FOLDER, help="The cache folder to write.")
+@click.option(
+    "--images", required=True, help="Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME."
+)
+@click.option(
+    "--keys",
+    help="SPLIT/CLASS/FILE of each row: a text file, .npy or FILE.npz:NAME. Left out: the original code's order.",
+)
+@click.option("--data", type=EXISTING_FOLDER, help="The images' folder; needed without --keys.")
+@click.option("--captions", help="Caption embeddings in the same order (clip_caption_feats.pt).")
+@click.option("--texts", help="Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
+@click.option(
+    "--classes", help="The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME."
+)
+@click.option("--bank", default="labels", show_default=True, help="Name of that text bank.")
+@click.option("--split", default="train", show_default=True, help="The split of keys that name none.")
+@click.option("--model", default="imported", show_default=True, help="The teacher's name, for the record.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="What rows are stored in.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["hdf5", "webdataset"]),
+    default="hdf5",
+    show_default=True,
+    help="Shard format.",
+)
+def cache_import(out: Path, **given: Any) -> None:
+    """Make a cache from embeddings that are there already.
+
+    \b
+    Examples:
+      distill cache import --out artifacts/cub --data CUB --images clip_image_feats.pt \\
+          --captions clip_caption_feats.pt --texts class_embeddings.npy --classes classes.txt
+      distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
+    """
+    from cache.import_files import import_files
+
+    manifest = import_files(out, **given)
+    banks = ", ".join(manifest.banks) or "none"
+    click.echo(f"{out}: {manifest.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
+
+
+@cache_group.command("convert")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option(
+    "--to", "format", required=True, type=click.Choice(["hdf5", "webdataset"]), help="The format to write."
+)
+@click.option("--out", required=True, type=FOLDER, help="The new cache folder.")
+@click.option(
+    "--data", type=EXISTING_FOLDER, help="The images' folder, for a WebDataset that holds the pictures too."
+)
+def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
+    """Write CACHE in the other format, number for number.
+
+    Example: distill cache convert artifacts/photos --to webdataset --out artifacts/photos-tar --data photos
+    """
+    from cache.convert import convert_cache
+    from cache.images import ImageFolder
+
+    folder = ImageFolder.scan(data, require=()) if data else None
+    manifest = convert_cache(cache, out, format=format, folder=folder)
+    click.echo(f"{out}: {manifest.rows:,} rows as {format}")
+
+
+if __name__ == "__main__":
+    main()
