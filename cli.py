@@ -297,7 +297,8 @@ def cache_verify(cache: Path, as_json: bool) -> None:
     if bad:
         names = ", ".join(check.file for check in bad[:3])
         _stop(
-            f"{cache} has {len(bad)} damaged files ({names}). Fix: build the cache again with --rebuild.", 1
+            f"{cache} has {len(bad)} damaged files ({names}). Fix: run cache-features again: it redoes them.",
+            1,
         )
 
 
@@ -308,7 +309,7 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 )
 @click.option(
     "--keys",
-    help="SPLIT/CLASS/FILE of each row: a text file, .npy or FILE.npz:NAME. Left out: the original code's order.",
+    help="SPLIT/CLASS/FILE of each row: a text file, .npy or FILE.npz:NAME. Else the original code's order.",
 )
 @click.option("--data", type=EXISTING_FOLDER, help="The images' folder; needed without --keys.")
 @click.option("--captions", help="Caption embeddings in the same order (clip_caption_feats.pt).")

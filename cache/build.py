@@ -197,7 +197,7 @@ def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequenc
     for bank in banks:
         made_from = digest([bank.texts, bank.classes])
         known = manifest.banks.get(bank.name)
-        if known is None or known.made_from != made_from or not (out / known.file).is_file():
+        if known is None or known.made_from != made_from or not _sound(out, known):
             rows, cut = teacher.embed_texts(bank.texts)
             path = out / "texts" / f"{bank.name}.h5"
             save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
@@ -207,6 +207,11 @@ def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequenc
             manifest = manifest.with_bank(bank.name, known)
             manifest.save(out)
     return manifest
+
+
+def _sound(out: Path, bank: BankEntry) -> bool:
+    path = out / bank.file
+    return path.is_file() and sha256_of(path) == bank.sha256
 
 
 def bank_entry(

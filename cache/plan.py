@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cache.embed import ShardPlan, file_identity
 from cache.errors import CacheMismatch
+from cache.files import sha256_of
 from cache.images import ImageFolder, ImageRecord, SplitImages
 from cache.manifest import Manifest, ShardEntry, SplitEntry
 from cache.rows import ShardRows
@@ -71,6 +72,9 @@ def plan_split(
     stale: list[ShardEntry] = []
     complaints: list[str] = []
     for shard in entry.shards:
+        if not _sound(cache / shard.file, shard):
+            stale.append(shard)
+            continue
         rows = FORMATS[manifest.spec.format].read(cache / shard.file)
         wrong = _out_of_date(rows, records)
         complaints += wrong
@@ -93,6 +97,11 @@ def plan_split(
     done.update(image.key for image in kept.skipped)
     missing = [record for record in split.images if record.key not in done]
     return manifest.with_split(split.name, kept), _cut(missing, kept, manifest, split.name)
+
+
+def _sound(path: Path, shard: ShardEntry) -> bool:
+    # A shard that is gone or damaged is made again, so the same command also mends a cache.
+    return path.is_file() and path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
 
 
 def _out_of_date(rows: ShardRows, records: dict[str, ImageRecord]) -> list[str]:

@@ -36,7 +36,9 @@ def _import_torchvision() -> ModuleType:
 
 if TYPE_CHECKING:
     import torchvision
+    import torchvision.transforms.v2
 else:
     torchvision = _import_torchvision()
+    importlib.import_module("torchvision.transforms.v2")
 
 __all__ = ["torchvision"]

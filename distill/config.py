@@ -1,0 +1,330 @@
+"""The whole of a run as one frozen value: what is not in here cannot change a result.
+
+A recipe is a TOML file of these sections; ``--set section.key=value`` changes one value.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from cache.errors import UserError, nearest_names
+
+RECIPES = Path(__file__).parent / "recipes"
+T = TypeVar("T")
+
+
+def _require(condition: bool, problem: str, fix: str) -> None:
+    if not condition:
+        raise UserError(problem, fix=fix)
+
+
+def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    _require(
+        value in choices,
+        f"{name} is {value!r}",
+        f"{nearest_names(value, choices)}choose from {', '.join(choices)}.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentConfig:
+    """The student: a torchvision or timm name, its weights, its input size in pixels."""
+
+    arch: str = "resnet18"
+    pretrained: bool = False
+    weights: str = ""
+    image_size: int = 224
+
+    def __post_init__(self) -> None:
+        _require(self.image_size >= 8, f"student.image_size is {self.image_size}", "give at least 8 pixels.")
+        _require(
+            not (self.pretrained and self.weights),
+            "student.pretrained and student.weights are both given",
+            "keep one: named weights, or a file.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """How much each loss counts (0 leaves it out), and what they share."""
+
+    cls: float = 1.0
+    mse: float = 0.0
+    mse_raw: float = 0.0
+    im_cst: float = 0.0
+    vlalign: float = 0.0
+    cap: float = 0.0
+    vlalign_k: int = 256
+    vlalign_filter: bool = False
+    im_cst_bidirectional: bool = True
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        for name in LOSS_TERMS:
+            weight = getattr(self, name)
+            _require(
+                0 <= weight < float("inf"),
+                f"loss.{name} is {weight}, but a weight is a number of at least 0",
+                f"use 0 to leave {name} out.",
+            )
+        _require(self.vlalign_k >= 1, f"loss.vlalign_k is {self.vlalign_k}", "give at least 1.")
+        _require(self.temperature > 0, f"loss.temperature is {self.temperature}", "give a number above 0.")
+
+
+LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """The optimiser and its learning rate over the epochs (one step of the schedule an epoch)."""
+
+    name: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: str = "step"
+    milestones: tuple[int, ...] = (30, 60)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_choice("optim.name", self.name, ("sgd", "adamw"))
+        _require_choice("optim.schedule", self.schedule, ("step", "onecycle", "cosine", "constant"))
+        _require(self.lr > 0, f"optim.lr is {self.lr}", "give a number above 0.")
+        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}", "give a number from 0 to 1.")
+        _require(self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}", "give at least 0.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """How training images are drawn.
+
+    ``policy`` is crop_flip, randaugment or none; ``per_image`` false draws one crop for a whole batch, as
+    the original research code; ``id_val`` is the share of train set aside to choose on; ``memory_mb`` is
+    how much memory decoded images may take before they are decoded anew every epoch.
+    """
+
+    repeat_epochs: int = 1
+    policy: str = "crop_flip"
+    per_image: bool = True
+    scale_min: float = 0.08
+    id_val: float = 0.0
+    memory_mb: int = 2048
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _require_choice("data.policy", self.policy, ("crop_flip", "randaugment", "none"))
+        _require(self.repeat_epochs >= 1, f"data.repeat_epochs is {self.repeat_epochs}", "give at least 1.")
+        _require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
+        _require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")
+        _require(self.workers >= 0, f"data.workers is {self.workers}", "give at least 0.")
+        _require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The loop. ``baseline`` trains a closed-set classifier without a teacher instead."""
+
+    epochs: int = 90
+    batch_size: int = 128
+    eval_batch_size: int = 64
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    baseline: bool = False
+    compile: bool = False
+    checkpoint_steps: int = 500
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"train.epochs is {self.epochs}", "give at least 1.")
+        _require(self.batch_size >= 2, f"train.batch_size is {self.batch_size}", "give at least 2.")
+        _require(
+            self.eval_batch_size >= 1, f"train.eval_batch_size is {self.eval_batch_size}", "give at least 1."
+        )
+        _require(
+            self.checkpoint_steps >= 1,
+            f"train.checkpoint_steps is {self.checkpoint_steps}",
+            "give at least 1.",
+        )
+        _require_choice("train.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that can change a run's result. ``text`` names the text bank that classifies."""
+
+    text: str = "labels"
+    student: StudentConfig = field(default_factory=StudentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
+        _require(
+            self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
+        )
+
+
+def recipe_names() -> list[str]:
+    """Return the built-in recipes' names."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(name: str) -> RunConfig:
+    """Return a built-in recipe by its name, or one in a TOML file by its path.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is not TOML, or a key or value in it is wrong.
+    """
+    path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
+    if not path.is_file():
+        known = ", ".join(recipe_names())
+        raise UserError(
+            f"no recipe is called {name!r}",
+            fix=f"{nearest_names(name, recipe_names())}choose from {known}, or give a TOML file.",
+        )
+    return from_toml(path.read_text(encoding="utf-8"), where=str(path))
+
+
+def from_toml(text: str, *, where: str) -> RunConfig:
+    """Return the config that a TOML text says; ``where`` is named in errors."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is not TOML ({error})", fix="mend that line.") from error
+    try:
+        return _built(RunConfig, table, prefix="")
+    except UserError as error:
+        raise UserError(f"{where}: {error.problem}", fix=error.fix) from error
+
+
+def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
+    hints = get_type_hints(kind)
+    values = {}
+    for name, value in table.items():
+        if name not in hints:
+            raise UserError(
+                f"{prefix}{name} is not a setting",
+                fix=f"{nearest_names(name, hints)}settings here are {', '.join(sorted(hints))}.",
+            )
+        values[name] = _value(hints[name], value, f"{prefix}{name}")
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, name: str) -> Any:
+    if is_dataclass(hint):
+        _require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
+        return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        _require(
+            isinstance(value, list), f"{name} is {value!r}, expected a list", f"write {name} = [30, 60]."
+        )
+        return tuple(_value(inner, item, name) for item in value)
+    if get_origin(hint) in (Union, UnionType):
+        raise TypeError(f"{name}: settings have one type")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
+    expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
+    _require(not wrong, f"{name} is {value!r}, expected {expected}", f"write {name} = {_example(hint)}.")
+    return value
+
+
+def _example(hint: Any) -> str:
+    return {int: "10", float: "0.5", bool: "true", str: '"name"'}[hint]
+
+
+def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+    """Return ``config`` with ``section.key=value`` settings applied; a bare word is a text.
+
+    Raises
+    ------
+    UserError
+        If a setting has no ``=``, an unknown name or a value of the wrong kind.
+    """
+    table = asdict(config)
+    for setting in settings:
+        name, separator, value = setting.partition("=")
+        _require(bool(separator), f"--set {setting!r} has no '='", "write --set section.key=value.")
+        *sections, key = name.strip().split(".")
+        place: Any = table
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                raise _unknown(name, table)
+            place = place[section]
+        if key not in place or isinstance(place[key], dict):
+            raise _unknown(name, table)
+        place[key] = _parsed(value.strip())
+    return _built(RunConfig, _lists(table), prefix="")
+
+
+def _unknown(name: str, table: dict[str, Any]) -> UserError:
+    known = [f"{s}.{key}" for s, part in table.items() if isinstance(part, dict) for key in part]
+    known += [key for key, part in table.items() if not isinstance(part, dict)]
+    near = nearest_names(name, known)
+    section = name.partition(".")[0]
+    here = [key for key in known if key.startswith(f"{section}.")] or known
+    return UserError(
+        f"--set {name}: {name} is not a setting", fix=f"{near}settings here are {', '.join(here)}."
+    )
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _lists(item) for name, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def to_toml(config: RunConfig) -> str:
+    """Return ``config`` as TOML that :func:`from_toml` reads back to an equal value."""
+    plain = [f for f in fields(config) if not is_dataclass(getattr(config, f.name))]
+    lines = [f"{f.name} = {_toml(getattr(config, f.name))}" for f in plain]
+    for section in (f for f in fields(config) if f not in plain):
+        value = getattr(config, section.name)
+        lines += ["", f"[{section.name}]"]
+        lines += [f"{f.name} = {_toml(getattr(value, f.name))}" for f in fields(value)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'"{escaped}"'
+    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, tuple) else repr(value)
+
+
+def differences(one: RunConfig, other: RunConfig) -> list[str]:
+    """Return one ``section.key: here -> there`` line for every setting that differs."""
+    lines = []
+    for name, mine in asdict(one).items():
+        theirs = asdict(other)[name]
+        if isinstance(mine, dict):
+            lines += [
+                f"{name}.{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]
+            ]
+        elif mine != theirs:
+            lines.append(f"{name}: {mine} -> {theirs}")
+    return lines
+
+
+def with_part(config: RunConfig, section: str, **values: Any) -> RunConfig:
+    """Return ``config`` with values of one section replaced."""
+    return replace(config, **{section: replace(getattr(config, section), **values)})

@@ -1,0 +1,159 @@
+"""Losses between student and teacher. Pure functions: tensors in, one scalar out.
+
+Source: "Distilling Large Vision-Language Model with Out-of-Distribution Generalizability" (ICCV 2023,
+arXiv 2307.03135) and its code. Shape suffixes: B = images in the batch, C = class texts, D = embedding
+size, K = neighbours per image. Rows of a ``unit_`` tensor have length 1. Everything is computed in
+float32 whatever autocast says: exp(1 / 0.07) does not fit float16.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# What the original code subtracts to keep a pair out of the softmax.
+MASKED_OUT = -1e7
+
+
+def classification_loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """L-cls: cross-entropy of the similarities to every class text, divided by temperature.
+
+    Parameters
+    ----------
+    logits_BC
+        ``unit_student @ unit_text.T / temperature``.
+    labels_B
+        Column of each image's own class, int64.
+    """
+    return F.cross_entropy(logits_BC.float(), labels_B)
+
+
+def mse_loss(unit_student_BD: Tensor, unit_teacher_BD: Tensor) -> Tensor:
+    """L-mse between unit rows: summed over D, mean over B. (A mean over D would change its weight D-fold.)"""
+    return (unit_student_BD.float() - unit_teacher_BD.float()).square().sum(dim=1).mean()
+
+
+def mse_raw_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Unnormalised L-mse: ``log(1 + mean_B sum_D (s - v)^2 / 10)`` of raw rows."""
+    return torch.log1p((student_BD.float() - teacher_BD.float()).square().sum(dim=1).mean() / 10)
+
+
+def image_contrastive_loss(logits_BB: Tensor, *, bidirectional: bool = True) -> Tensor:
+    """L-im-cst: each student row finds its own image's teacher row among the batch's.
+
+    Parameters
+    ----------
+    logits_BB
+        ``unit_student @ unit_teacher.T / temperature``: row = student, column = teacher.
+    bidirectional
+        Average with the other direction, each teacher row finding its student row.
+    """
+    logits = logits_BB.float()
+    target_B = torch.arange(len(logits), device=logits.device)
+    forward = F.cross_entropy(logits, target_B)
+    return (forward + F.cross_entropy(logits.T, target_B)) / 2 if bidirectional else forward
+
+
+def vlalign_loss(
+    student_logits_BC: Tensor,
+    teacher_logits_BK: Tensor,
+    nearest_BK: Tensor,
+    *,
+    keep_B: Tensor | None = None,
+) -> Tensor:
+    """L-vlalign: KL(teacher || student) over the K texts nearest to each image, renormalised over them.
+
+    Parameters
+    ----------
+    student_logits_BC
+        Student similarity to every class text, divided by temperature.
+    teacher_logits_BK
+        Teacher similarity to its own K nearest texts, divided by the same temperature.
+    nearest_BK
+        Which columns of ``student_logits_BC`` those K texts are, int64.
+    keep_B
+        True for images to use; None uses all. The paper's filter keeps those the teacher gets right.
+
+    Returns
+    -------
+    Tensor
+        Scalar: mean over kept images. If none is kept, zero with zero gradient.
+
+    Raises
+    ------
+    ValueError
+        If ``teacher_logits_BK`` and ``nearest_BK`` differ in shape.
+    """
+    if teacher_logits_BK.shape != nearest_BK.shape:
+        raise ValueError(
+            f"teacher_logits_BK {tuple(teacher_logits_BK.shape)} and nearest_BK "
+            f"{tuple(nearest_BK.shape)} must have one shape"
+        )
+    student_BK = student_logits_BC.float().gather(1, nearest_BK).log_softmax(dim=1)
+    teacher_BK = teacher_logits_BK.float().log_softmax(dim=1)
+    kl_B = F.kl_div(student_BK, teacher_BK, reduction="none", log_target=True).sum(dim=1)
+    if keep_B is None:
+        return kl_B.mean()
+    # A weighted mean instead of kl_B[keep_B].mean(): no wait for the device to count, and the mean of
+    # no rows, which is NaN in the original code, is zero.
+    weight_B = keep_B.to(kl_B.dtype)
+    return (kl_B * weight_B).sum() / weight_B.sum().clamp(min=1)
+
+
+def caption_loss(similarity_BB: Tensor, labels_B: Tensor) -> Tensor:
+    """L-cap: each student row finds its own image's caption in the batch, without temperature.
+
+    Parameters
+    ----------
+    similarity_BB
+        ``unit_student @ unit_caption.T``: row = student, column = caption.
+    labels_B
+        Pairs of one class other than an image's own caption are masked out.
+    """
+    own = torch.eye(len(labels_B), dtype=torch.bool, device=labels_B.device)
+    same_class = labels_B[:, None] == labels_B[None, :]
+    logits = similarity_BB.float().masked_fill(same_class & ~own, MASKED_OUT)
+    return F.cross_entropy(logits, torch.arange(len(labels_B), device=labels_B.device))
+
+
+def asymmetric_loss(
+    scores: Tensor,
+    targets: Tensor,
+    *,
+    gamma_neg: float = 4,
+    gamma_pos: float = 1,
+    clip: float = 0.05,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Asymmetric loss for multi-label classification (arXiv 2009.14119, equations 4 to 6).
+
+    Parameters
+    ----------
+    scores
+        Probabilities [B, C] in 0..1.
+    targets
+        Multi-hot [B, C].
+    gamma_neg, gamma_pos
+        Focusing of negatives and of positives. The focusing weight carries no gradient.
+    clip
+        Probability by which negatives are shifted, so that easy ones count nothing.
+    bias
+        A raw scalar b: ``tanh(b)`` is added to the scores, which are clamped to 0..1.
+
+    Returns
+    -------
+    Tensor
+        Scalar: minus the sum over classes and images, divided by B.
+    """
+    scores, targets = scores.float(), targets.float()
+    if bias is not None:
+        scores = (scores + torch.tanh(bias)).clamp(0, 1)
+    negatives = (1 - scores + clip).clamp(max=1) if clip > 0 else 1 - scores
+    log_likelihood = targets * scores.clamp(min=1e-8).log() + (1 - targets) * negatives.clamp(min=1e-8).log()
+    if gamma_neg > 0 or gamma_pos > 0:
+        with torch.no_grad():
+            likelihood = scores * targets + negatives * (1 - targets)
+            weight = (1 - likelihood) ** (gamma_pos * targets + gamma_neg * (1 - targets))
+        log_likelihood = log_likelihood * weight
+    return -log_likelihood.sum() / len(scores)

@@ -1,0 +1,29 @@
+"""How well: macro accuracy (the mean of every class's own accuracy), in percent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+
+def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return each class's accuracy, percent, float64 [C]; NaN for a class without images.
+
+    ``logits`` is [N, C] (the highest column wins), ``labels`` int64 [N].
+    """
+    confusion = multiclass_confusion_matrix(logits.argmax(dim=1), labels, num_classes=num_classes).double()
+    return 100 * confusion.diag() / confusion.sum(dim=1)
+
+
+def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean of :func:`per_class_accuracy` over the classes present, percent.
+
+    Raises
+    ------
+    ValueError
+        If there is no image.
+    """
+    if not len(labels):
+        raise ValueError("there is no image to judge")
+    return float(torch.nanmean(per_class_accuracy(logits, labels, logits.shape[1])))

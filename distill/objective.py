@@ -1,0 +1,101 @@
+"""The one place that adds the losses up."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill import losses
+from distill.config import LossConfig
+
+Neighbours = tuple[Tensor, Tensor]
+
+
+def distillation_objective(
+    student: Tensor,
+    teacher: Tensor,
+    text: Tensor,
+    labels: Tensor,
+    config: LossConfig,
+    *,
+    captions: Tensor | None = None,
+    neighbours: Neighbours | None = None,
+) -> dict[str, Tensor]:
+    """Return every loss that is switched on, and their weighted sum.
+
+    Parameters
+    ----------
+    student, teacher
+        Image embeddings [B, D], raw.
+    text
+        Class texts' embeddings [C, D], raw.
+    labels
+        Row of ``text`` that is each image's class, int64 [B].
+    config
+        Weights, temperature, k and the filter.
+    captions
+        Caption embeddings [B, D], raw; needed when ``config.cap`` is on.
+    neighbours
+        ``(nearest [B, K] columns of text, similarity [B, K] plain cosines)``, best first, K at least
+        ``min(config.vlalign_k, C)``; None takes them from ``teacher`` and ``text``.
+
+    Returns
+    -------
+    dict
+        Unweighted scalars by the name of their weight in ``config``, and ``total``.
+
+    Raises
+    ------
+    ValueError
+        If captions are needed and not given, or fewer neighbours are given than are asked for.
+    """
+    parts: dict[str, Tensor] = {}
+    unit_student, unit_teacher = _unit(student), _unit(teacher)
+    if config.cls or config.vlalign:
+        unit_text = _unit(text)
+        logits = unit_student @ unit_text.T / config.temperature
+        if config.cls:
+            parts["cls"] = losses.classification_loss(logits, labels)
+        if config.vlalign:
+            parts["vlalign"] = _vlalign(logits, unit_teacher, unit_text, labels, config, neighbours)
+    if config.mse:
+        parts["mse"] = losses.mse_loss(unit_student, unit_teacher)
+    if config.mse_raw:
+        parts["mse_raw"] = losses.mse_raw_loss(student, teacher)
+    if config.im_cst:
+        pairs = unit_student @ unit_teacher.T / config.temperature
+        parts["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
+    if config.cap:
+        if captions is None:
+            raise ValueError("loss.cap is on, but there are no caption embeddings")
+        parts["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
+    weighted = [getattr(config, name) * part for name, part in parts.items()]
+    # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
+    total = weighted[0] if weighted else student.sum() * 0
+    for part in weighted[1:]:
+        total = total + part
+    return {**parts, "total": total}
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return F.normalize(rows.float(), dim=1)
+
+
+def _vlalign(
+    logits: Tensor,
+    unit_teacher: Tensor,
+    unit_text: Tensor,
+    labels: Tensor,
+    config: LossConfig,
+    neighbours: Neighbours | None,
+) -> Tensor:
+    k = min(config.vlalign_k, len(unit_text))
+    if neighbours is None:
+        similarity, nearest = (unit_teacher @ unit_text.T).topk(k, dim=1)
+    else:
+        nearest, similarity = neighbours
+        if nearest.shape[1] < k:
+            raise ValueError(f"{k} neighbours are asked for, {nearest.shape[1]} are given")
+        nearest, similarity = nearest[:, :k].long(), similarity[:, :k]
+    keep = nearest[:, 0] == labels if config.vlalign_filter else None
+    return losses.vlalign_loss(logits, similarity / config.temperature, nearest, keep_B=keep)

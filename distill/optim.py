@@ -1,0 +1,92 @@
+"""Optimisers, and the learning rate as a pure function of the epoch, so that resuming changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from distill.config import OptimConfig
+
+# torch.optim.lr_scheduler.OneCycleLR's defaults, which the original code uses.
+WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
+MOMENTUM_LOW, MOMENTUM_HIGH = 0.85, 0.95
+
+
+def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """Return SGD with momentum or AdamW over all parameters; weight decay on all, as the original code."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    fused = all(p.is_cuda for p in parameters)
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+        )
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def learning_rate(
+    epoch: int,
+    *,
+    schedule: str,
+    base_lr: float,
+    epochs: int,
+    milestones: Sequence[int] = (30, 60),
+    gamma: float = 0.1,
+) -> float:
+    """Return the learning rate of an epoch counted from 0.
+
+    ``onecycle`` is torch's OneCycleLR with ``total_steps=epochs``, stepped once an epoch.
+    """
+    if schedule == "step":
+        return base_lr * gamma ** sum(epoch >= milestone for milestone in milestones)
+    if schedule == "onecycle":
+        low, end = base_lr / START_DIVISOR, base_lr / START_DIVISOR / END_DIVISOR
+        return _one_cycle(epoch, epochs, low, base_lr, end)
+    if schedule == "cosine":
+        return base_lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    if schedule == "constant":
+        return base_lr
+    raise ValueError(f"no schedule is called {schedule!r}")
+
+
+def momentum(epoch: int, *, schedule: str, base_momentum: float, epochs: int) -> float:
+    """Return the momentum (AdamW: the first beta) of an epoch; OneCycleLR cycles it too."""
+    if schedule != "onecycle":
+        return base_momentum
+    return _one_cycle(epoch, epochs, MOMENTUM_HIGH, MOMENTUM_LOW, MOMENTUM_HIGH)
+
+
+def _one_cycle(epoch: int, epochs: int, start: float, peak: float, end: float) -> float:
+    top, last = WARM_SHARE * epochs - 1, epochs - 1
+    if epoch <= top:
+        return _cosine_between(start, peak, epoch / top if top else 1.0)
+    return _cosine_between(peak, end, (epoch - top) / (last - top))
+
+
+def _cosine_between(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+def set_epoch(optimizer: Optimizer, config: OptimConfig, *, epoch: int, epochs: int) -> float:
+    """Set an optimiser's learning rate and momentum for an epoch; return the learning rate."""
+    lr = learning_rate(
+        epoch,
+        schedule=config.schedule,
+        base_lr=config.lr,
+        epochs=epochs,
+        milestones=config.milestones,
+        gamma=config.gamma,
+    )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if "betas" in group:
+            beta = momentum(epoch, schedule=config.schedule, base_momentum=0.9, epochs=epochs)
+            group["betas"] = (beta, group["betas"][1])
+        else:
+            group["momentum"] = momentum(
+                epoch, schedule=config.schedule, base_momentum=config.momentum, epochs=epochs
+            )
+    return lr

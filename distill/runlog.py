@@ -1,0 +1,168 @@
+"""What a run leaves behind for people: metrics.jsonl, TensorBoard events, curves.png, summary.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.files import replacing, write_json
+from distill.session import Session, cores
+
+# The headline is a mean over the last epochs: no test split chooses an epoch.
+LAST_EPOCHS = 5
+PACKAGES = ("distill", "torch", "torchvision", "timm", "numpy")
+
+
+def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON line an epoch, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+
+
+class TensorBoard:
+    """The same numbers as TensorBoard events; a resumed run takes back what it will write again."""
+
+    def __init__(self, folder: Path, *, first_epoch: int) -> None:
+        """Open an event file; events from ``first_epoch`` on are purged."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch or None)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write one epoch."""
+        for name, value in line.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, line["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+def draw_curves(path: Path, history: Sequence[dict[str, Any]], *, title: str) -> None:
+    """Draw loss parts and accuracies over the epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    epochs = [line["epoch"] for line in history]
+    for name in (name for name in history[-1] if name.startswith("loss_")):
+        left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
+    left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
+    for name in ("train", "id_val", "id_test", "ood_test"):
+        points = [(line["epoch"], line[f"{name}_accuracy"]) for line in history if f"{name}_accuracy" in line]
+        if points:
+            right.plot(*zip(*points, strict=True), label=name, marker=".")
+    right.set(xlabel="epoch", ylabel="macro accuracy (%)", ylim=(0, 100))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    pyplot.close(figure)
+
+
+def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
+    """Return the mean of a metric over the last epochs that have it; None where no epoch has."""
+    values = [line[name] for line in history[-LAST_EPOCHS:] if name in line]
+    return sum(values) / len(values) if values else None
+
+
+def write_summary(
+    path: Path,
+    session: Session,
+    history: Sequence[dict[str, Any]],
+    *,
+    seconds: float,
+    per_class: dict[str, dict[str, float]],
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Write and return summary.json: the headline, and everything needed to trust and repeat it."""
+    headline = {
+        f"{split}_{what}": last_mean(history, f"{split}_{what}")
+        for split in ("train", *session.evals)
+        for what in ("accuracy", "loss")
+    }
+    joined = session.data.joined
+    summary = {
+        "status": "finished",
+        "epochs": len(history),
+        "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, macro accuracy in percent",
+        **{name: value for name, value in headline.items() if value is not None},
+        "ood_test_accuracy_best_epoch": max((line["ood_test_accuracy"] for line in history), default=None),
+        "classes": {"train": len(session.class_names)}
+        | {name: len(split.class_names) for name, split in session.evals.items()},
+        "images": {"train": len(joined.images)}
+        | {
+            name: len(split.pixels.records) - len(split.pixels.unreadable)
+            for name, split in session.evals.items()
+        },
+        "training_images_without_teacher_row": joined.left_out,
+        "unreadable_images": {name: split.pixels.unreadable for name, split in session.evals.items()},
+        "student": session.config.student.arch,
+        "student_parameters": sum(p.numel() for p in session.student.parameters()),
+        "cache": str(session.cache.path),
+        "cache_fingerprint": session.cache.fingerprint,
+        "teacher": session.cache.teacher,
+        "seconds": seconds,
+        "images_per_s": last_mean(history, "images_per_s"),
+        "peak_memory_bytes": peak_memory(session.device),
+        "versions": versions(),
+        "hardware": hardware(session.device),
+        "command": list(command),
+        "per_class_accuracy": per_class,
+    }
+    write_json(path, summary)
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from its folder, without being installed
+            found[name] = "not installed"
+    return found
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Return the processor, its cores, and the GPU in use."""
+    found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "device": str(device)}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Return the most memory that this process has held, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated(device)
+    return found
