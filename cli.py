@@ -372,5 +372,172 @@ def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> Non
     click.echo(f"{out}: {manifest.rows:,} rows as {format}")
 
 
+@main.command()
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--data", required=True, type=EXISTING_FOLDER, help="The images' folder.")
+@click.option("--out", required=True, type=FOLDER, help="New folder for this run.")
+@click.option("--recipe", default="resnet18", show_default=True, help="A built-in recipe, or a TOML file.")
+@click.option("--arch", help="Student: a torchvision or timm name.")
+@click.option("--epochs", type=int, help="Epochs.")
+@click.option("--batch-size", type=int, help="Images in a step.")
+@click.option("--lr", type=float, help="Learning rate at its highest.")
+@click.option(
+    "--losses", metavar="A,B,...", help="Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap."
+)
+@click.option("--k", type=int, help="Nearest texts that vlalign compares.")
+@click.option("--image-size", type=int, help="Student's input side, pixels.")
+@click.option("--text", help="Text bank that classifies: labels, descriptions, ...")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting. Repeatable.")
+@click.option("--seed", type=int, help="Decides first weights, order and augmentation.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **given: Any) -> None:
+    """Train one student from CACHE, with no teacher in memory (stage 2).
+
+    \b
+    Examples:
+      distill train artifacts/photos --data photos --out runs/first --recipe resnet18 --epochs 20
+      distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
+    """
+    from cache.progress import progress_for
+    from distill.recipes import run_config
+    from distill.train import Stopped, run
+
+    config = run_config(**given)
+    progress = progress_for("training")
+    try:
+        summary = run(
+            config,
+            cache_dir=cache,
+            data_dir=data,
+            out=out,
+            resume_run=resume,
+            progress=progress,
+            command=sys.argv,
+        )
+    except Stopped as stopped:
+        progress.close()
+        _stop(str(stopped), 128 + stopped.signal_number)
+    finally:
+        progress.close()
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    shown = [split for split in SPLITS_SHOWN if f"{split}_accuracy" in summary]
+    rows = [[split, _percent(summary[f"{split}_accuracy"])] for split in shown]
+    _table(f"run {out}: {summary['headline']}", ["split", "accuracy"], rows)
+    click.echo(
+        f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
+    )
+
+
+SPLITS_SHOWN = ("train", "id_val", "id_test", "ood_test")
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}%"
+
+
+@main.command()
+@click.argument("folder", metavar="RUN_OR_CACHE", type=EXISTING_FOLDER)
+@click.option(
+    "--teacher", is_flag=True, help="The folder is a cache: judge its teacher, from the cache alone."
+)
+@click.option("--data", type=EXISTING_FOLDER, help="The images' folder  [default: the run's own]")
+@click.option(
+    "--cache", type=EXISTING_FOLDER, help="The cache with the class texts  [default: the run's own]"
+)
+@click.option(
+    "--split", "splits", multiple=True, help="train, id_val, id_test, ood_test. Repeatable  [default: tests]"
+)
+@click.option("--text", help="Text bank that classifies  [default: the run's own; labels for a teacher]")
+@click.option("--checkpoint", default="last", show_default=True, help="last, or best where id_val chose one.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print accuracies, losses and every class as JSON.")
+def evaluate(
+    folder: Path, teacher: bool, splits: tuple[str, ...], text: str | None, as_json: bool, **given: Any
+) -> None:
+    """Say how well a run's student, or a cache's teacher, classifies.
+
+    \b
+    Examples:
+      distill evaluate runs/first --split ood_test
+      distill evaluate artifacts/photos --teacher
+    """
+    if teacher:
+        from distill.evaluate import evaluate_teacher
+
+        if given["data"] or given["cache"]:
+            raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
+        results = evaluate_teacher(folder, splits=splits, text=text or "labels")
+    else:
+        from distill.evaluate_run import evaluate_run
+
+        results = evaluate_run(
+            folder,
+            data_dir=given["data"],
+            cache_dir=given["cache"],
+            splits=splits,
+            checkpoint=given["checkpoint"],
+            text=text,
+            device=given["device"],
+        )
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
+        return
+    rows = [
+        [
+            name,
+            _percent(r.accuracy),
+            f"{r.loss:.3f}",
+            _percent(r.chance),
+            f"{r.images:,}",
+            str(len(r.per_class)),
+        ]
+        for name, r in results.items()
+    ]
+    who = f"teacher of {folder}" if teacher else str(folder)
+    _table(who, ["split", "accuracy", "loss", "chance", "images", "classes"], rows)
+    for result in results.values():
+        for key, reason in result.unreadable.items():
+            click.echo(f"skipped {result.split}/{key}: {reason}")
+
+
+@main.command()
+@click.option(
+    "--out", default="artifacts/demo", show_default=True, type=FOLDER, help="Where everything goes."
+)
+@click.option(
+    "--epochs", default=10, show_default=True, type=click.IntRange(min=1), help="Epochs of each student."
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Decides first weights and batches.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:
+    """Draw a small data set, cache it with a small teacher, train two students, compare.
+
+    Example: distill demo
+    """
+    from distill.demo.run import run_demo
+    from distill.train import Stopped
+
+    try:
+        results = run_demo(
+            out, epochs=epochs, seed=seed, device=device, say=lambda text: click.echo(text, err=True)
+        )
+    except Stopped as stopped:
+        _stop(str(stopped), 128 + stopped.signal_number)
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    rows = [[who, _percent(r["id_test"]), _percent(r["ood_test"])] for who, r in results["accuracy"].items()]
+    _table("macro accuracy", ["", "ID", "OOD"], rows)
+    for what, where in results["files"].items():
+        click.echo(f"{what}: {where}")
+
+
 if __name__ == "__main__":
     main()

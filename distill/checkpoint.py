@@ -39,7 +39,10 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "config": to_toml(session.config),
         "fingerprint": session.cache.fingerprint,
         "embed_dim": session.cache.embed_dim,
+        "cache_dir": str(session.cache.path.resolve()),
+        "data_dir": str(session.folder.path.resolve()),
         "class_names": list(session.class_names),
+        "all_classes": list(session.folder.class_names),
         "position": {name: getattr(position, name) for name in Position.__dataclass_fields__},
     }
     with replacing(path) as temporary:

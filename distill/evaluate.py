@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
+from cache.errors import UserError
 from cache.splits import SPLITS, split_name
 from distill.augment import eval_transform
 from distill.classifier import Classifier, TextClassifier
@@ -36,7 +37,7 @@ class SplitResult:
     loss: float
     images: int
     per_class: dict[str, float]
-    unreadable: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def chance(self) -> float:
@@ -51,6 +52,7 @@ def evaluate(
     *,
     split: str,
     class_names: Sequence[str],
+    unreadable: Mapping[str, str] | None = None,
 ) -> SplitResult:
     """Judge outputs against labels.
 
@@ -60,11 +62,20 @@ def evaluate(
         Batches of (outputs [B, D], labels [B] int64).
     classifier
         Turns outputs into logits over ``class_names``.
+    unreadable
+        Images that could not be judged, by key, with the reason; filled while ``outputs`` is read.
+
+    Raises
+    ------
+    UserError
+        If there is no image to judge.
     """
     logits, labels = [], []
     for output, label in outputs:
         logits.append(classifier(output).cpu())
         labels.append(label.cpu())
+    if not labels:
+        raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     all_logits, all_labels = torch.cat(logits), torch.cat(labels)
     per_class = per_class_accuracy(all_logits, all_labels, len(class_names))
     present = ~per_class.isnan()
@@ -78,6 +89,7 @@ def evaluate(
             for name, value, here in zip(class_names, per_class, present, strict=True)
             if here
         },
+        unreadable=dict(unreadable or {}),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+# Before torchmetrics, which imports torchvision itself.
+import cache.vision  # noqa: F401
 
 
 def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -12,6 +14,8 @@ def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tens
 
     ``logits`` is [N, C] (the highest column wins), ``labels`` int64 [N].
     """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     confusion = multiclass_confusion_matrix(logits.argmax(dim=1), labels, num_classes=num_classes).double()
     return 100 * confusion.diag() / confusion.sum(dim=1)
 

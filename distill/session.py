@@ -41,6 +41,7 @@ class Session:
 
     config: RunConfig
     cache: EmbeddingCache
+    folder: ImageFolder
     device: torch.device
     data: TrainingData
     class_names: tuple[str, ...]
@@ -106,6 +107,7 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
     return Session(
         config=config,
         cache=cache,
+        folder=folder,
         device=device,
         data=data,
         class_names=class_names,

@@ -315,7 +315,13 @@ def _judge(session: Session, split: EvalSplit) -> SplitResult:
         device=session.device,
         autocast=session.autocast,
     )
-    return evaluate(outputs, split.classifier, split=split.name, class_names=split.class_names)
+    return evaluate(
+        outputs,
+        split.classifier,
+        split=split.name,
+        class_names=split.class_names,
+        unreadable=split.pixels.unreadable,
+    )
 
 
 def _judge_epoch(session: Session, position: Position) -> dict[str, SplitResult]:

@@ -1,0 +1,90 @@
+"""``distill demo``: the whole way in a few minutes, from drawn pictures to two students compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from cache.features import FeatureOptions, cache_features
+from cache.images import ImageFolder
+from distill.config import RunConfig, load_recipe, with_settings
+from distill.demo.scenes import draw_dataset
+from distill.evaluate import evaluate_teacher
+from distill.train import CONFIG, SUMMARY, run
+
+RECIPE = Path(__file__).parent / "demo.toml"
+CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0")
+STUDENTS = {"student, L-cls alone": ("cls", CLS_ALONE), "student, full method": ("full", ())}
+
+
+class Lines:
+    """Progress as lines of text."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def start(self, total: int) -> None:
+        """Say nothing: the demo's steps are short."""
+
+    def advance(self, images: int) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Pass a line on."""
+        self._say(f"  {message}")
+
+
+def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Draw, cache, train with L-cls alone and with the full method, and compare.
+
+    Run again, it goes on: what is drawn, cached or trained already is used.
+
+    Returns
+    -------
+    dict
+        ``accuracy``: percent by who and split (teacher, students, chance); ``files``: where things are.
+    """
+    data, cache = out / "data", out / "cache"
+    if not (data / "label2text.txt").exists():
+        say(f"drawing pictures into {data}")
+        draw_dataset(data)
+    say(f"embedding them once with the small teacher into {cache}")
+    with as_file(files("distill.demo") / "teacher") as teacher:
+        options = FeatureOptions(model=f"local-dir:{teacher}", device=device)
+        summary = cache_features(data, cache, options, progress=Lines(say))
+    say(f"  {summary.rows:,} images, {summary.new_rows:,} of them embedded now")
+    config = with_settings(
+        load_recipe(str(RECIPE)), [f"train.epochs={epochs}", f"train.seed={seed}", f'train.device="{device}"']
+    )
+    of_teacher = {name: result.accuracy for name, result in evaluate_teacher(cache).items()}
+    accuracy = {"teacher": of_teacher}
+    runs = {}
+    for who, (name, settings) in STUDENTS.items():
+        runs[who] = out / "runs" / f"{name}-{epochs}-epochs-seed-{seed}"
+        say(f"training the {who}, into {runs[who]}")
+        result = _train(with_settings(config, settings), cache, data, runs[who], say)
+        accuracy[who] = {split: result[f"{split}_accuracy"] for split in ("id_test", "ood_test")}
+    folder = ImageFolder.scan(data)
+    accuracy["chance"] = {
+        split: 100 / len(folder.split(split).class_names) for split in ("id_test", "ood_test")
+    }
+    places = {"pictures": str(data), "cache": str(cache)}
+    places |= {f"curves of the {who}": str(where / "curves.png") for who, where in runs.items()}
+    return {"accuracy": accuracy, "files": places}
+
+
+def _train(
+    config: RunConfig, cache: Path, data: Path, out: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    if (out / SUMMARY).exists():
+        say("  trained already")
+    return run(
+        config,
+        cache_dir=cache,
+        data_dir=data,
+        out=out,
+        resume_run=(out / CONFIG).exists(),
+        progress=Lines(say),
+    )

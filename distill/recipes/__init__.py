@@ -1,0 +1,57 @@
+"""Recipes: TOML files of settings beside this one, and how the command line's flags change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cache.errors import UserError, nearest_names
+from distill.config import LOSS_TERMS, RunConfig, load_recipe, with_settings
+
+
+def run_config(
+    *,
+    recipe: str,
+    arch: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    losses: str | None = None,
+    k: int | None = None,
+    image_size: int | None = None,
+    text: str | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    settings: tuple[str, ...] = (),
+) -> RunConfig:
+    """Return a recipe with the given flags, then ``settings`` (``section.key=value``), applied.
+
+    Raises
+    ------
+    UserError
+        If the recipe, a loss or a setting has no such name, or a value is wrong.
+    """
+    flags = {
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "train.seed": seed,
+        "optim.lr": lr,
+        "loss.vlalign_k": k,
+        "student.image_size": image_size,
+    }
+    given = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    words = {"student.arch": arch, "text": text, "train.device": device}
+    given += [f'{name}="{value}"' for name, value in words.items() if value is not None]
+    if losses is not None:
+        given += _loss_settings(losses)
+    return with_settings(load_recipe(recipe), [*given, *settings])
+
+
+def _loss_settings(losses: str) -> Iterator[str]:
+    chosen = [name.strip() for name in losses.split(",") if name.strip()]
+    for name in chosen:
+        if name not in LOSS_TERMS:
+            raise UserError(
+                f"--losses: {name!r} is not a loss",
+                fix=f"{nearest_names(name, LOSS_TERMS)}choose from {', '.join(LOSS_TERMS)}.",
+            )
+    return (f"loss.{name}={float(name in chosen)}" for name in LOSS_TERMS)
