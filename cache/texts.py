@@ -67,7 +67,7 @@ def _split_label_line(line: str, folders: set[str], *, where: str) -> tuple[str,
     # Folder and name may both hold spaces and numbers: the folder that exists decides.
     splits = [
         (line[: match.start()].strip(), _as_words(line[match.end() :]))
-        for match in re.finditer(r"\s\d+\s", line)
+        for match in re.finditer(r"(?<=\s)\d+(?=\s)", line)
     ]
     splits = [(folder, name) for folder, name in splits if folder and name]
     if not splits:

@@ -1,0 +1,118 @@
+"""Small real things: image folders, a teacher saved to disk, caches made from them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+# Before torch: tests run side by side, and threads that outnumber cores wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cache import EmbeddingCache
+from cache.images import ImageFolder
+from cache.import_embeddings import ImportedTexts, import_embeddings
+
+ID_CLASSES, OOD_CLASSES = ("apple", "banana", "cherry"), ("lemon", "plum")
+COLOURS = {
+    "apple": (200, 40, 40),
+    "banana": (220, 200, 40),
+    "cherry": (120, 10, 40),
+    "lemon": (240, 240, 90),
+    "plum": (90, 40, 120),
+}
+EMBED_DIM = 16
+REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def write_image(path: Path, colour: tuple[int, int, int], rng: np.random.Generator, side: int = 40) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = (np.array(colour) + rng.normal(0, 25, size=(side, side, 3))).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def make_photos(root: Path, *, train: int = 8, test: int = 3) -> Path:
+    rng = np.random.default_rng(0)
+    for folder, classes, count in (
+        ("train", ID_CLASSES, train),
+        ("val_on_train", ID_CLASSES, test),
+        ("val", OOD_CLASSES, test),
+    ):
+        for name in classes:
+            for i in range(count):
+                write_image(root / folder / name / f"{folder}_{i}.jpg", COLOURS[name], rng)
+    names = sorted({*ID_CLASSES, *OOD_CLASSES})
+    (root / "label2text.txt").write_text("".join(f"{n} {i} {n}\n" for i, n in enumerate(names, start=1)))
+    (root / "chatgpt.txt").write_text("\n".join(f"A {n} is a fruit." for n in names) + "\n")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """An image folder of five classes."""
+    return make_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def write_jpeg():
+    """A function (path, colour) that writes one small JPEG."""
+    rng = np.random.default_rng(1)
+    return lambda path, colour=(10, 200, 30): write_image(path, colour, rng)
+
+
+@pytest.fixture(scope="session")
+def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small CLIP with random weights, saved as open_clip's local-dir."""
+    import torch
+
+    import cache.vision  # noqa: F401  # isort: skip
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    config = {
+        "embed_dim": EMBED_DIM,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    folder = tmp_path_factory.mktemp("teacher")
+    save_file(
+        open_clip.CLIP(**json.loads(json.dumps(config))).state_dict(), folder / "open_clip_model.safetensors"
+    )
+    value = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (folder / "open_clip_config.json").write_text(json.dumps(value))
+    return folder
+
+
+def make_cache(
+    out: Path, photos: Path, *, captions: bool = False, dtype: str = "float32", seed: int = 0
+) -> EmbeddingCache:
+    """A cache whose rows lie near their class's text, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    folder = ImageFolder.scan(photos)
+    texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    rows = np.stack([2 * texts[key.split("/")[1]] + rng.normal(size=EMBED_DIM) for key in keys]).astype(
+        "float32"
+    )
+    bank = ImportedTexts(name="labels", classes=list(texts), embeddings=np.stack(list(texts.values())))
+    import_embeddings(
+        out,
+        keys=keys,
+        embeddings=rows,
+        texts=[bank],
+        folder=folder,
+        dtype=dtype,
+        caption_embeddings=rows + rng.normal(size=rows.shape).astype("float32") if captions else None,
+    )
+    return EmbeddingCache.open(out)
+
+
+@pytest.fixture
+def cached(tmp_path: Path, photos: Path) -> EmbeddingCache:
+    """A finished cache of ``photos`` with captions."""
+    return make_cache(tmp_path / "cache", photos, captions=True)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def options_of(command, path=""):
+    if isinstance(command, click.Group):
+        return {
+            k: v
+            for name, sub in command.commands.items()
+            for k, v in options_of(sub, f"{path} {name}".strip()).items()
+        }
+    return {
+        path: sorted(
+            o for p in command.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")
+        )
+    }
+
+
+def test_the_set_of_options_is_what_we_mean_it_to_be():
+    assert options_of(cli.main) == {
+        "cache-features": sorted(
+            ["--out", "--model", "--pretrained", "--preprocess", "--precision", "--dtype", "--format", "--label2text", "--descriptions", "--captions", "--template", "--text-file", "--neighbours", "--rows-per-shard", "--batch-size", "--workers", "--device", "--strict", "--rebuild", "--json"]
+        ),
+        "cache info": ["--json"],
+        "cache verify": ["--json"],
+        "cache import": sorted(
+            ["--out", "--images", "--keys", "--data", "--captions", "--texts", "--classes", "--bank", "--split", "--model", "--dtype", "--format"]
+        ),
+        "cache convert": ["--data", "--out", "--to"],
+        "train": sorted(
+            ["--data", "--out", "--recipe", "--arch", "--epochs", "--batch-size", "--lr", "--losses", "--k", "--image-size", "--text", "--set", "--seed", "--device", "--resume", "--json"]
+        ),
+        "evaluate": sorted(["--teacher", "--data", "--cache", "--split", "--text", "--checkpoint", "--device", "--json"]),
+        "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
+    }
+
+
+def test_every_command_has_help_with_an_example():
+    def walk(command, words):
+        if isinstance(command, click.Group):
+            for name, sub in command.commands.items():
+                walk(sub, [*words, name])
+            return
+        text = CliRunner().invoke(cli.main, [*words, "--help"]).output
+        assert "Example" in text, words
+
+    walk(cli.main, [])
+
+
+def test_importing_the_command_line_does_not_import_torch():
+    code = "import sys, cli; print([m for m in ('torch', 'numpy', 'h5py', 'open_clip', 'rich') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def test_imports_run_one_way_and_heavy_libraries_have_one_door():
+    doors = {
+        "open_clip": {"cache/teacher.py"},
+        "faiss": {"cache/neighbours.py"},
+        "click": {"cli.py"},
+        "torchvision": {"cache/vision.py"},
+    }
+    for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), ROOT / "cli.py"]:
+        name = str(path.relative_to(ROOT))
+        for module in imports_of(path):
+            top = module.partition(".")[0]
+            assert top not in doors or name in doors[top], f"{name} imports {module}"
+            assert not (name.startswith("cache/") and top in ("distill", "cli")), f"{name} imports {module}"
+            assert not (name.startswith("distill/") and top == "cli"), f"{name} imports {module}"
+            trains = name.startswith("distill/") and not name.startswith("distill/demo/")
+            assert not (trains and module in ("cache.teacher", "cache.features", "cache.build")), (
+                f"{name} imports {module}"
+            )
+
+
+def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
+    runner, cache, run = CliRunner(), str(tmp_path / "cache"), str(tmp_path / "run")
+
+    def call(*words):
+        result = runner.invoke(cli.main, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    built = json.loads(
+        call(
+            "cache-features",
+            photos,
+            "--out",
+            cache,
+            "--model",
+            f"local-dir:{teacher_dir}",
+            "--device",
+            "cpu",
+            "--json",
+        )
+    )
+    assert built["rows"] == 39
+    assert "labels" in call("cache", "info", cache)
+    assert json.loads(call("cache", "info", cache, "--json"))["complete"]
+    assert "files are sound" in call("cache", "verify", cache)
+    call("cache", "convert", cache, "--to", "webdataset", "--out", tmp_path / "tar", "--data", photos)
+    small = [
+        "--arch",
+        "timm:test_resnet",
+        "--image-size",
+        "32",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "6",
+        "--device",
+        "cpu",
+    ]
+    trained = json.loads(
+        call("train", tmp_path / "tar", "--data", photos, "--out", run, "--recipe", "smoke", *small, "--json")
+    )
+    judged = json.loads(call("evaluate", run, "--device", "cpu", "--json"))
+    assert judged["ood_test"]["accuracy"] == pytest.approx(trained["ood_test_accuracy"])
+    assert "ood_test" in call("evaluate", cache, "--teacher")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["train", "nowhere", "--data", ".", "--out", "x"], 2, "nowhere"),
+        (["cache-features", ".", "--out", "x"], 2, "--pretrained"),
+        (["cache-features", ".", "--out", "x", "--pretrained", "openai", "--dtype", "int4"], 2, "int4"),
+        (["trian"], 2, "trian"),
+        (["cache", "info", "."], 1, "is not a cache"),
+        (["evaluate", ".", "--teacher"], 1, "is not a cache"),
+        (["evaluate", "."], 1, "no checkpoint"),
+    ],
+)
+def test_bad_input_is_one_line_and_the_right_status(words, status, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli.main, words)
+    assert result.exit_code == status
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "--debug", "cache", "info", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" in done.stderr

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import EMBED_DIM, make_cache
+
+from cache import EmbeddingCache
+from cache.convert import convert_cache
+from cache.errors import UserError
+from cache.images import ImageFolder
+from cache.import_files import import_files
+from cache.verify import verify_cache
+
+
+@pytest.fixture
+def arrays(tmp_path, photos):
+    rng = np.random.default_rng(0)
+    train = [image.key for image in ImageFolder.scan(photos).split("train").images]
+    rows = rng.normal(size=(len(train), EMBED_DIM)).astype("float32")
+    np.save(tmp_path / "rows.npy", rows)
+    torch.save(torch.from_numpy(rows), tmp_path / "clip_image_feats.pt")
+    torch.save(torch.from_numpy(rows[::-1].copy()), tmp_path / "clip_caption_feats.pt")
+    (tmp_path / "keys.txt").write_text("\n".join(f"train/{key}" for key in train))
+    np.savez(tmp_path / "all.npz", e=rows, k=np.array([f"train/{key}" for key in train]))
+    return train, rows
+
+
+@pytest.mark.parametrize(
+    "source", [{"images": "rows.npy", "keys": "keys.txt"}, {"images": "all.npz:e", "keys": "all.npz:k"}]
+)
+def test_plain_arrays_with_keys_become_a_cache(tmp_path, arrays, source):
+    train, rows = arrays
+    given = {name: str(tmp_path / value) for name, value in source.items()}
+    import_files(tmp_path / "cache", **given, dtype="float32")
+    split = EmbeddingCache.open(tmp_path / "cache").split("train")
+    assert split.keys == train
+    np.testing.assert_array_equal(split.embeddings[:], rows)
+
+
+def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, arrays):
+    train, rows = arrays
+    first = photos / "train" / train[-1]
+    first.rename(first.with_suffix(".JPEG"))
+    import_files(
+        tmp_path / "cache",
+        images=str(tmp_path / "clip_image_feats.pt"),
+        captions=str(tmp_path / "clip_caption_feats.pt"),
+        data=photos,
+        dtype="float32",
+    )
+    split = EmbeddingCache.open(tmp_path / "cache").split("train")
+    last = split.position[train[-1].replace(".jpg", ".JPEG")]
+    # All .JPEG paths come first.
+    np.testing.assert_array_equal(split.embeddings[last], rows[0])
+    np.testing.assert_array_equal(split.embeddings[split.position[train[0]]], rows[1])
+    np.testing.assert_array_equal(split.caption_embeddings[last], rows[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"keys": None}, "nothing says which images"),
+        ({"images": "missing.npy"}, "does not exist"),
+        ({"images": "keys.txt"}, "holds no plain array"),
+        ({"images": "all.npz:x"}, "has no array 'x'"),
+        ({"texts": "rows.npy"}, "belong together"),
+        ({"captions": "short.npy"}, "caption embeddings have shape (3, 16)"),
+        ({"keys": "two.txt"}, "for 2 keys"),
+        ({"texts": "short.npy", "classes": "two.txt"}, "expected (2, 16)"),
+        ({"images": "nan.npy"}, "row 4 of the image embeddings is not finite"),
+        ({"keys": "twice.txt"}, "is there twice"),
+        ({"images": "pickle.npy"}, "holds no plain array"),
+    ],
+)
+def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, change, said):
+    train, rows = arrays
+    np.save(tmp_path / "short.npy", rows[:3])
+    bad = rows.copy()
+    bad[4, 1] = np.nan
+    np.save(tmp_path / "nan.npy", bad)
+    np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "two.txt").write_text("train/apple/a.jpg\ntrain/apple/b.jpg\n")
+    (tmp_path / "twice.txt").write_text("\n".join([f"train/{train[0]}"] * len(train)))
+    given = {"images": "rows.npy", "keys": "keys.txt", **change}
+    with pytest.raises(UserError) as error:
+        import_files(tmp_path / "cache", **{n: str(tmp_path / v) if v else None for n, v in given.items()})
+    assert said in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_keys_of_no_image_are_refused_when_the_data_is_given(tmp_path, photos, arrays):
+    (photos / "train" / "apple" / "train_0.jpg").unlink()
+    with pytest.raises(UserError, match=r"apple/train_0\.jpg' is no image"):
+        import_files(
+            tmp_path / "cache",
+            images=str(tmp_path / "rows.npy"),
+            keys=str(tmp_path / "keys.txt"),
+            data=photos,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_cache_survives_a_round_trip_through_both_formats(tmp_path, photos, dtype):
+    one = make_cache(tmp_path / "one", photos, captions=True, dtype=dtype)
+    convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
+    convert_cache(tmp_path / "two", tmp_path / "three", format="hdf5")
+    three = EmbeddingCache.open(tmp_path / "three")
+    assert three.fingerprint == one.fingerprint
+    for name in one.split_names:
+        a, b = one.split(name), three.split(name)
+        assert a.keys == b.keys
+        np.testing.assert_array_equal(a.embeddings[:], b.embeddings[:])
+        np.testing.assert_array_equal(a.caption_embeddings[:], b.caption_embeddings[:])
+    for folder in ("two", "three"):
+        assert all(not check.problem for check in verify_cache(tmp_path / folder))
+    with pytest.raises(UserError, match="has the format hdf5 already"):
+        convert_cache(tmp_path / "one", tmp_path / "four", format="hdf5")
+
+
+def test_names_with_dots_and_spaces_keep_their_keys_in_a_webdataset(tmp_path, photos, write_jpeg):
+    for name in ("a.b.c.jpg", "a b%2E.jpg", "é ü.jpg"):
+        write_jpeg(photos / "train" / "apple" / name)
+    one = make_cache(tmp_path / "one", photos)
+    convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
+    assert EmbeddingCache.open(tmp_path / "two").split("train").keys == one.split("train").keys

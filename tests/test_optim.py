@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distill.config import OptimConfig
+from distill.optim import build_optimizer, learning_rate, set_epoch
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("epochs", [5, 20, 90])
+def test_onecycle_equals_torchs_scheduler_stepped_once_an_epoch(name, epochs):
+    config = OptimConfig(name=name, lr=0.1, schedule="onecycle")
+    ours, theirs = (build_optimizer(torch.nn.Linear(2, 2), config) for _ in range(2))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.1, total_steps=epochs)
+    for epoch in range(epochs):
+        assert set_epoch(ours, config, epoch=epoch, epochs=epochs) == pytest.approx(
+            theirs.param_groups[0]["lr"]
+        )
+        for key in ("momentum", "betas"):
+            if key in theirs.param_groups[0]:
+                assert ours.param_groups[0][key] == pytest.approx(theirs.param_groups[0][key])
+        theirs.step()
+        if epoch < epochs - 1:
+            scheduler.step()
+
+
+def test_step_equals_torchs_multistep():
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.05)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60], gamma=0.1)
+    for epoch in range(90):
+        assert learning_rate(epoch, schedule="step", base_lr=0.05, epochs=90) == pytest.approx(
+            optimizer.param_groups[0]["lr"]
+        )
+        optimizer.step()
+        scheduler.step()
+
+
+def test_cosine_and_constant_end_where_they_should():
+    assert learning_rate(0, schedule="cosine", base_lr=1.0, epochs=10) == 1.0
+    assert learning_rate(5, schedule="cosine", base_lr=1.0, epochs=10) == pytest.approx(0.5)
+    assert learning_rate(9, schedule="constant", base_lr=1.0, epochs=10) == 1.0
