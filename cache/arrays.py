@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,10 @@ def load_array(source: str) -> NDArray[Any]:
         if path.suffix == ".npz":
             return _from_npz(path, name)
         return np.load(path, allow_pickle=False) if path.suffix == ".npy" else _from_torch(path)
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except UserError:
+        raise
+    # numpy, zipfile and torch's unpickler raise nearly anything on a file of another kind.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} holds no plain array ({reason})", fix="save one tensor or array, without pickles."

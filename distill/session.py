@@ -168,7 +168,7 @@ def new_student(
         weights=Path(config.student.weights) if config.student.weights else None,
         image_size=config.student.image_size,
     ).to(device)
-    if device.type == "cuda" and family(config.student.arch) == "cnn":
+    if family(config.student.arch) == "cnn":
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return student, build_optimizer(student, config.optim)
 

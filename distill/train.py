@@ -298,7 +298,7 @@ def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[
 
 
 def _not_finite(parts: dict[str, Tensor], batch: Batch, position: Position) -> UserError:
-    said = ", ".join(f"{name} {float(value):g}" for name, value in parts.items())
+    said = ", ".join(f"{name} {value.item():g}" for name, value in parts.items())
     return UserError(
         f"the loss is not finite in epoch {position.epoch}, step {position.step} ({said}; "
         f"images {', '.join(batch.keys[:3])}, ...)",

@@ -32,18 +32,71 @@ def options_of(command, path=""):
 def test_the_set_of_options_is_what_we_mean_it_to_be():
     assert options_of(cli.main) == {
         "cache-features": sorted(
-            ["--out", "--model", "--pretrained", "--preprocess", "--precision", "--dtype", "--format", "--label2text", "--descriptions", "--captions", "--template", "--text-file", "--neighbours", "--rows-per-shard", "--batch-size", "--workers", "--device", "--strict", "--rebuild", "--json"]
+            [
+                "--out",
+                "--model",
+                "--pretrained",
+                "--preprocess",
+                "--precision",
+                "--dtype",
+                "--format",
+                "--label2text",
+                "--descriptions",
+                "--captions",
+                "--template",
+                "--text-file",
+                "--neighbours",
+                "--rows-per-shard",
+                "--batch-size",
+                "--workers",
+                "--device",
+                "--strict",
+                "--rebuild",
+                "--json",
+            ]
         ),
         "cache info": ["--json"],
         "cache verify": ["--json"],
         "cache import": sorted(
-            ["--out", "--images", "--keys", "--data", "--captions", "--texts", "--classes", "--bank", "--split", "--model", "--dtype", "--format"]
+            [
+                "--out",
+                "--images",
+                "--keys",
+                "--data",
+                "--captions",
+                "--texts",
+                "--classes",
+                "--bank",
+                "--split",
+                "--model",
+                "--dtype",
+                "--format",
+            ]
         ),
         "cache convert": ["--data", "--out", "--to"],
         "train": sorted(
-            ["--data", "--out", "--recipe", "--arch", "--epochs", "--batch-size", "--lr", "--losses", "--k", "--image-size", "--text", "--set", "--seed", "--device", "--resume", "--json"]
+            [
+                "--data",
+                "--out",
+                "--recipe",
+                "--arch",
+                "--epochs",
+                "--batch-size",
+                "--lr",
+                "--losses",
+                "--k",
+                "--image-size",
+                "--text",
+                "--set",
+                "--seed",
+                "--device",
+                "--resume",
+                "--json",
+            ]
         ),
-        "evaluate": sorted(["--teacher", "--data", "--cache", "--split", "--text", "--checkpoint", "--device", "--json"]),
+        "evaluate": sorted(
+            ["--teacher", "--data", "--cache", "--split", "--text", "--checkpoint", "--device", "--json"]
+        ),
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
     }
 

@@ -93,7 +93,7 @@ def test_local_weights_fill_the_backbone_and_leave_the_new_last_layer(tmp_path, 
 
 def test_weights_of_another_student_are_refused_by_name(tmp_path):
     torch.save(torchvision.models.resnet34(num_classes=7).state_dict(), tmp_path / "w.pt")
-    with pytest.raises(UserError, match="not of this student.*unknown: layer1.2"):
+    with pytest.raises(UserError, match=r"not of this student.*unknown: layer1\.2"):
         build_student("resnet18", embed_dim=24, weights=tmp_path / "w.pt", image_size=32)
     state = torchvision.models.resnet18().state_dict()
     del state["layer1.0.conv1.weight"]

@@ -15,7 +15,7 @@ from distill.evaluate import evaluate_teacher
 from distill.train import CONFIG, SUMMARY, run
 
 RECIPE = Path(__file__).parent / "demo.toml"
-CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0")
+CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0", "loss.cap=0")
 STUDENTS = {"student, L-cls alone": ("cls", CLS_ALONE), "student, full method": ("full", ())}
 
 
