@@ -511,7 +511,7 @@ def evaluate(
     "--out", default="artifacts/demo", show_default=True, type=FOLDER, help="Where everything goes."
 )
 @click.option(
-    "--epochs", default=10, show_default=True, type=click.IntRange(min=1), help="Epochs of each student."
+    "--epochs", default=14, show_default=True, type=click.IntRange(min=1), help="Epochs of each student."
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Decides first weights and batches.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")

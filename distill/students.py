@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 from cache.errors import UserError, nearest_names
 from cache.vision import torchvision
 
-# What a family needs besides its number of outputs. These two have auxiliary heads that would make
-# the output a tuple while training; the rest take their input size where they are built.
-_SPECIAL: dict[str, Callable[[int], dict[str, Any]]] = {
-    "inception_v3": lambda size: {"aux_logits": False, "init_weights": True},
-    "googlenet": lambda size: {"aux_logits": False, "init_weights": True},
-    "maxvit_t": lambda size: {"input_size": (size, size)},
-}
+# Auxiliary heads would make the output a tuple while training. The published weights of these two are for
+# pixels in -1..1; transform_input turns ImageNet's normalisation into that, and is always on, because a
+# state dict does not say whether it was.
+_INCEPTION = {"aux_logits": False, "init_weights": True, "transform_input": True}
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
-_VIT_MARKS = ("vit", "deit", "beit", "eva", "swin", "cait", "xcit", "mixer", "transformer")
+# torchvision's published DenseNets have "denselayer1.norm.1.weight" for "denselayer1.norm1.weight".
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_VIT_MARKS = (
+    *("vit", "deit", "beit", "eva", "swin", "cait", "xcit", "mixer", "former", "hiera", "pit_", "tnt_"),
+    *("twins", "volo", "coat", "nest_", "mlp", "pvt", "aimv2"),
+)
 
 
 def build_student(
@@ -50,22 +53,33 @@ def build_student(
         If no model has the name, it cannot take that size, or the weights are missing or do not fit.
     """
     library, name = resolve(arch)
+    if library == "torchvision":
+        _check_size(name, image_size)
 
-    def build(outputs: int, named_weights: bool = False) -> nn.Module:
-        return _BUILDERS[library](name, outputs, image_size, named_weights)
+    def build(outputs: int) -> nn.Module:
+        if library == "timm":
+            return _build_timm(name, outputs, image_size, pretrained)
+        return _build_torchvision(name, outputs, image_size)
 
     try:
-        student = build(embed_dim, pretrained)
+        student = build(embed_dim)
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(
             f"{arch} cannot be built for {image_size} px images ({_first_line(error)})",
             fix="change student.image_size, often to a multiple of 32 or of the patch size.",
         ) from error
-    if weights is not None:
+    downloaded = pretrained and library == "torchvision"
+    if weights is not None or downloaded:
+        state = _download(name) if weights is None else read_state_dict(weights)
+        source = f"the published file of {name}" if weights is None else str(weights)
         # The last layer is what changes when the number of outputs does, whatever a family calls it.
         one, other = student.state_dict(), build(embed_dim + 1).state_dict()
         head = {key for key in one if one[key].shape != other[key].shape}
-        _load_backbone(student, read_state_dict(weights), head, source=str(weights))
+        if library == "torchvision":
+            state = _as_torchvision_loads(name, state, student, image_size)
+        if downloaded:  # ImageNet's classes are no embedding, also where their number is embed_dim
+            state = {key: value for key, value in state.items() if key not in head}
+        _load_backbone(student, state, head, source=source)
     _check_output(student, arch, embed_dim, image_size)
     return student
 
@@ -107,29 +121,50 @@ def family(arch: str) -> str:
     return "vit" if any(mark in name for mark in _VIT_MARKS) else "cnn"
 
 
-def _build_torchvision(name: str, outputs: int, image_size: int, pretrained: bool) -> nn.Module:
-    builder = torchvision.models.get_model_builder(name)
-    special = _SPECIAL.get(name, lambda size: {})(image_size)
+def _check_size(name: str, image_size: int) -> None:
+    """Refuse a side that a torchvision model's patches or windows do not divide."""
     if name.startswith("vit_"):
+        step = int(name.rpartition("_")[2])
+    else:
+        step = 224 if name == "maxvit_t" else 1  # five halvings, then windows of 7
+    if image_size % step:
+        below, above = image_size // step * step, (image_size // step + 1) * step
+        raise UserError(
+            f"{name} cannot take {image_size} px images, only multiples of {step}",
+            fix=f"set student.image_size to {f'{below} or ' if below else ''}{above}.",
+        )
+
+
+def _build_torchvision(name: str, outputs: int, image_size: int) -> nn.Module:
+    special: dict[str, Any] = {}
+    if name in ("inception_v3", "googlenet"):
+        special = _INCEPTION
+    elif name.startswith("vit_"):
         special = {"image_size": image_size}
-    student = builder(weights=None, num_classes=outputs, **special)
-    if pretrained:
-        state = _download(name)
-        if name.startswith("vit_"):
-            state = torchvision.models.vision_transformer.interpolate_embeddings(
-                image_size, student.patch_size, state
-            )
-        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
-        own = student.state_dict()
-        head = {key for key, value in state.items() if key in own and value.shape != own[key].shape}
-        _load_backbone(student, state, head, source=f"the weights of {name}")
-    return student
+    elif name == "maxvit_t":
+        special = {"input_size": (image_size, image_size)}
+    return torchvision.models.get_model(name, weights=None, num_classes=outputs, **special)
+
+
+def _as_torchvision_loads(
+    name: str, state: dict[str, Tensor], student: nn.Module, image_size: int
+) -> dict[str, Tensor]:
+    """Return a torchvision state dict in today's names, for this image size, without auxiliary heads."""
+    state = {
+        _OLD_DENSENET.sub(r"\1\2", key): value
+        for key, value in state.items()
+        if not key.startswith(_AUXILIARY)
+    }
+    if name.startswith("vit_") and "encoder.pos_embedding" in state:
+        resized = torchvision.models.vision_transformer.interpolate_embeddings
+        state = resized(image_size, int(student.patch_size), OrderedDict(state))  # type: ignore[arg-type]
+    return state
 
 
 def _download(name: str) -> dict[str, Tensor]:
     try:
         return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False))
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is not the published one
         raise _no_download(name, error) from error
 
 
@@ -143,25 +178,25 @@ def _no_download(name: str, error: Exception) -> UserError:
 def _build_timm(name: str, outputs: int, image_size: int, pretrained: bool) -> nn.Module:
     import timm
 
+    student: Any
+    sized = {"img_size": image_size}
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=outputs, img_size=image_size)
+        student = timm.create_model(name, num_classes=outputs, **sized)
     except TypeError as error:
         # Only models of a fixed input size know the argument; the others take any.
         if "img_size" not in str(error):
             raise
-    except Exception as error:  # the hub's client has a family of errors of its own
-        if pretrained:
-            raise _no_download(name, error) from error
-        raise
+        sized = {}
+        student = timm.create_model(name, num_classes=outputs)
+    if not pretrained:
+        return student
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=outputs)
-    except Exception as error:
-        if pretrained:
-            raise _no_download(name, error) from error
-        raise
-
-
-_BUILDERS = {"torchvision": _build_torchvision, "timm": _build_timm}
+        student = timm.create_model(name, pretrained=True, num_classes=outputs, **sized)
+    except Exception as error:  # the hub's client has a family of errors of its own
+        raise _no_download(name, error) from error
+    if student.pretrained_cfg.get("num_classes") == outputs:
+        student.reset_classifier(outputs)  # timm keeps ImageNet's last layer where it fits
+    return student
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -189,33 +224,40 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no state dict", fix="save model.state_dict().")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    # What DistributedDataParallel and torch.compile put before every name.
+    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
 
 
 def _load_backbone(student: nn.Module, state: dict[str, Tensor], head: set[str], *, source: str) -> None:
     own = student.state_dict()
-    wrong = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape and key not in head
-    ]
-    kept = {key: value for key, value in state.items() if not (key in head and value.shape != own[key].shape)}
-    missing = [key for key in own if key not in kept and key not in head]
-    surplus = [key for key in kept if key not in own]
+    kept: OrderedDict[str, Tensor] = OrderedDict()
+    wrong = []
+    for key, value in state.items():
+        if key not in own or value.shape == own[key].shape:
+            kept[key] = value
+        elif key not in head:
+            wrong.append(f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}")
+    # Modules rename what older files call otherwise, and MNASNet does not load without its version.
+    kept._metadata = {"": own._metadata[""]}  # type: ignore[attr-defined]
+    missing: list[str] = []
+    surplus: list[str] = []
+    if not wrong:
+        # Not strict, because the last layer may be missing; everything else is looked at below.
+        left = student.load_state_dict(kept, strict=False)
+        missing, surplus = [key for key in left.missing_keys if key not in head], left.unexpected_keys
     if wrong or missing or surplus:
         parts = [("of another shape", wrong), ("missing", missing), ("unknown", surplus)]
         said = "; ".join(f"{what}: {', '.join(keys[:3])} ({len(keys)})" for what, keys in parts if keys)
         raise UserError(
             f"{source} is not of this student ({said})", fix="give weights of the same architecture."
         )
-    student.load_state_dict({**own, **kept})
 
 
 @torch.no_grad()
 def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int) -> None:
     training = student.training
     try:
-        shape = tuple(student.eval()(torch.zeros(1, 3, image_size, image_size)).shape)
+        output = student.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(
             f"{arch} cannot take {image_size} px images ({_first_line(error)})",
@@ -223,6 +265,7 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         ) from error
     finally:
         student.train(training)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if shape != (1, embed_dim):
         raise UserError(
             f"{arch} gives outputs {shape}, expected (1, {embed_dim})", fix="choose another student."

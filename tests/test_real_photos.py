@@ -1,0 +1,90 @@
+"""The same code on real photos, where they are at hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import REAL_PHOTOS
+
+from cache import EmbeddingCache
+from cache.features import FeatureOptions, cache_features
+from cache.images import ImageFolder
+from cache.import_files import import_files
+from distill.config import RunConfig, with_settings
+from distill.evaluate import evaluate_teacher
+from distill.train import run
+
+FLOWERS, GROCERY = REAL_PHOTOS / "flowers102", REAL_PHOTOS / "grocery"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FLOWERS.is_dir(), reason=f"no real photos at {REAL_PHOTOS}"),
+]
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    source = FLOWERS / "clip_vit_b_32.npz"
+    arrays = {
+        name: f"{source}:{array}"
+        for name, array in (
+            ("images", "image_embeddings"),
+            ("keys", "keys"),
+            ("texts", "class_embeddings"),
+            ("classes", "class_folders"),
+        )
+    }
+    import_files(tmp_path / "flowers", **arrays, data=FLOWERS, model="ViT-B-32")
+    return EmbeddingCache.open(tmp_path / "flowers")
+
+
+def test_real_clip_embeddings_of_flowers_are_imported_and_the_teacher_is_good(flowers):
+    assert {name: len(flowers.split(name)) for name in flowers.split_names} == {
+        "train": 1572,
+        "id_test": 636,
+        "ood_test": 1888,
+    }
+    source = np.load(FLOWERS / "clip_vit_b_32.npz")
+    rows, keys = flowers.split("ood_test"), [str(key) for key in source["keys"]]
+    np.testing.assert_array_equal(
+        rows.embeddings[5], source["image_embeddings"][keys.index(f"val/{rows.keys[5]}")]
+    )
+    results = evaluate_teacher(flowers.path)
+    assert results["id_test"].accuracy > 92
+    assert results["ood_test"].accuracy > 94
+
+
+def test_a_student_of_real_embeddings_learns_within_a_minute(flowers, tmp_path):
+    settings = [
+        "student.arch=timm:test_resnet",
+        "student.image_size=32",
+        "train.epochs=2",
+        "train.batch_size=64",
+        "train.device=cpu",
+        "optim.lr=0.02",
+        "loss.mse=1",
+        "loss.im_cst=1",
+        "loss.vlalign=1",
+    ]
+    summary = run(
+        with_settings(RunConfig(), settings), cache_dir=flowers.path, data_dir=FLOWERS, out=tmp_path / "run"
+    )
+    assert summary["images"] == {"train": 1572, "id_test": 1303, "ood_test": 3774}
+    assert summary["training_images_without_teacher_row"] == 1540
+    assert summary["id_test_accuracy"] > 2 * 100 / 51
+
+
+def test_grocery_goes_through_stage_one_with_its_long_descriptions(teacher_dir, tmp_path):
+    summary = cache_features(
+        GROCERY,
+        tmp_path / "cache",
+        FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", rows_per_shard=100),
+    )
+    folder = ImageFolder.scan(GROCERY)
+    assert summary.rows == sum(len(split.images) for split in folder.splits.values())
+    assert summary.truncated["descriptions"] > 0
+    assert not summary.skipped
+    assert (
+        json.loads((tmp_path / "cache" / "manifest.json").read_text())["banks"]["descriptions"]["texts"] == 40
+    )
