@@ -123,10 +123,8 @@ def family(arch: str) -> str:
 
 def _check_size(name: str, image_size: int) -> None:
     """Refuse a side that a torchvision model's patches or windows do not divide."""
-    if name.startswith("vit_"):
-        step = int(name.rpartition("_")[2])
-    else:
-        step = 224 if name == "maxvit_t" else 1  # five halvings, then windows of 7
+    # maxvit: five halvings, then windows of 7.
+    step = int(name.rpartition("_")[2]) if name.startswith("vit_") else 224 if name == "maxvit_t" else 1
     if image_size % step:
         below, above = image_size // step * step, (image_size // step + 1) * step
         raise UserError(
@@ -179,7 +177,7 @@ def _build_timm(name: str, outputs: int, image_size: int, pretrained: bool) -> n
     import timm
 
     student: Any
-    sized = {"img_size": image_size}
+    sized: dict[str, Any] = {"img_size": image_size}
     try:
         student = timm.create_model(name, num_classes=outputs, **sized)
     except TypeError as error:
