@@ -213,11 +213,12 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=any(columns))
+    table = Table(show_header=any(columns))
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(text.replace("[", "\\[") for text in row))
+    click.echo(title)
     # A log has no width of its own: 80 columns would break numbers apart.
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -20,38 +19,13 @@ from cache.files import digest, remove_temporaries, replacing, sha256_of
 from cache.images import ImageFolder
 from cache.manifest import NAME, BankEntry, Manifest, ShardEntry, SkippedImage
 from cache.plan import match_classes, plan_split
+from cache.progress import Progress, Silent
 from cache.reader import EmbeddingCache
 from cache.rows import ShardRows
 from cache.shards import FORMATS
 from cache.spec import CacheSpec
 from cache.teacher import Teacher
 from cache.texts import BankTexts
-
-
-class Progress(Protocol):
-    """What a build tells whoever watches."""
-
-    def start(self, total: int) -> None:
-        """``total`` images are still to be embedded."""
-
-    def advance(self, images: int) -> None:
-        """``images`` more are done."""
-
-    def note(self, message: str) -> None:
-        """Say something worth a line."""
-
-
-class Silent:
-    """A progress that says nothing."""
-
-    def start(self, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, images: int) -> None:
-        """Say nothing."""
-
-    def note(self, message: str) -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

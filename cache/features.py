@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from cache.build import BuildOptions, BuildSummary, Progress, build_cache
+from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import load_captions
+from cache.devices import choose_device, default_workers
 from cache.errors import UserError
 from cache.images import ImageFolder
+from cache.progress import Progress
 from cache.spec import CacheSpec
 from cache.teacher import load_teacher
 from cache.texts import (
@@ -120,22 +119,3 @@ def _given_or_found(given: Path | None, default: Path) -> Path | None:
     if given is not None and not given.is_file():
         raise UserError(f"{given} does not exist", fix="check the path.")
     return given or (default if default.is_file() else None)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this torch sees no CUDA device", fix="use --device cpu.")
-    return device
-
-
-def default_workers(device: torch.device) -> int:
-    """Return how many processes decode: all cores beside a GPU, one beside a teacher on the CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 16) if device.type == "cuda" else 1

@@ -4,22 +4,48 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import Protocol, TextIO
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Progress(Protocol):
+    """What a long piece of work tells whoever watches."""
+
+    def start(self, total: int) -> None:
+        """``total`` images are still to be done."""
+
+    def advance(self, images: int) -> None:
+        """``images`` more are done."""
+
+    def note(self, message: str) -> None:
+        """Say something worth a line."""
+
+
+class Silent:
+    """A progress that says nothing; also the beginning of one that says little."""
+
+    def start(self, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, images: int) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
 
 
 class BarProgress:
     """A rich bar on standard error."""
 
     def __init__(self, what: str) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[rate]}"),
+            rich.progress.TimeRemainingColumn(),
             console=Console(stderr=True),
         )
         self._task = self._bar.add_task(what, total=None, rate="")

@@ -21,6 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
+POLICIES = ("crop_flip", "randaugment", "none")
 RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE, RANDAUGMENT_BINS = 2, 9, 31
 
 
@@ -56,6 +57,10 @@ class TrainAugment:
     per_image: bool = True
     scale: tuple[float, float] = (0.08, 1.0)
 
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy is {self.policy!r}, expected one of {', '.join(POLICIES)}")
+
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
         """Return augmented images; one state of a CPU generator gives the same on every device."""
         if self.policy == "none":
@@ -88,8 +93,9 @@ def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: 
     found = fits.any(dim=0)
     width = torch.where(found, width.gather(0, first)[0], side)
     height = torch.where(found, height.gather(0, first)[0], side)
-    left = (torch.rand(count, generator=generator) * (side - width + 1)).floor()
-    top = (torch.rand(count, generator=generator) * (side - height + 1)).floor()
+    # minimum: the largest float32 below 1, times 257, rounds to 257.
+    left = (torch.rand(count, generator=generator) * (side - width + 1)).floor().minimum(side - width)
+    top = (torch.rand(count, generator=generator) * (side - height + 1)).floor().minimum(side - height)
     return torch.stack([left, top, width, height], dim=1)
 
 
@@ -130,7 +136,8 @@ def rand_augment(images: Tensor, draws: int, generator: Generator) -> Tensor:
 
 
 def _share(top: float) -> float:
-    return top * RANDAUGMENT_MAGNITUDE / (RANDAUGMENT_BINS - 1)
+    # As torchvision has it, rounded to float32: otherwise pixels differ from its own by one level.
+    return float(torch.linspace(0.0, top, RANDAUGMENT_BINS)[RANDAUGMENT_MAGNITUDE])
 
 
 def _affine(

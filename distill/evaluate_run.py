@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cache import EmbeddingCache
+from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError, nearest_names
 from cache.images import ImageFolder, ImageRecord
 from distill.augment import resize_size
@@ -15,7 +16,7 @@ from distill.config import from_toml, with_settings
 from distill.data import join_training_rows
 from distill.evaluate import SplitResult, evaluate, student_outputs
 from distill.pixels import Pixels
-from distill.session import choose_device, classifier_for, output_size
+from distill.session import classifier_for, output_size
 from distill.students import build_student
 
 CHECKPOINTS = ("last", "best")

@@ -124,7 +124,7 @@ def asymmetric_loss(
     gamma_neg: float = 4,
     gamma_pos: float = 1,
     clip: float = 0.05,
-    bias: Tensor | None = None,
+    bias: Tensor | float | None = None,
 ) -> Tensor:
     """Asymmetric loss for multi-label classification (arXiv 2009.14119, equations 4 to 6).
 
@@ -139,7 +139,7 @@ def asymmetric_loss(
     clip
         Probability by which negatives are shifted, so that easy ones count nothing.
     bias
-        A raw scalar b: ``tanh(b)`` is added to the scores, which are clamped to 0..1.
+        Scalar added to the scores, which are then clamped to 0..1. A learned b goes in as ``tanh(b)``.
 
     Returns
     -------
@@ -148,7 +148,7 @@ def asymmetric_loss(
     """
     scores, targets = scores.float(), targets.float()
     if bias is not None:
-        scores = (scores + torch.tanh(bias)).clamp(0, 1)
+        scores = (scores + bias).clamp(0, 1)
     negatives = (1 - scores + clip).clamp(max=1) if clip > 0 else 1 - scores
     log_likelihood = targets * scores.clamp(min=1e-8).log() + (1 - targets) * negatives.clamp(min=1e-8).log()
     if gamma_neg > 0 or gamma_pos > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def distillation_objective(
     captions: Tensor | None = None,
     neighbours: Neighbours | None = None,
 ) -> dict[str, Tensor]:
-    """Return every loss that is switched on, and their weighted sum.
+    """Return every loss that is switched on, and their weighted sum, in float32 also under autocast.
 
     Parameters
     ----------
@@ -49,6 +50,28 @@ def distillation_objective(
     ValueError
         If captions are needed and not given, or fewer neighbours are given than are asked for.
     """
+    if config.cap and captions is None:
+        raise ValueError("loss.cap is on, but there are no caption embeddings")
+    # Autocast would run the products of cosines in 16 bits, and dividing by 0.07 magnifies what that rounds.
+    with torch.autocast(student.device.type, enabled=False):
+        parts = _terms(student, teacher, text, labels, config, captions, neighbours)
+    weighted = [getattr(config, name) * part for name, part in parts.items()]
+    # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
+    total = weighted[0] if weighted else student.sum() * 0
+    for part in weighted[1:]:
+        total = total + part
+    return {**parts, "total": total}
+
+
+def _terms(
+    student: Tensor,
+    teacher: Tensor,
+    text: Tensor,
+    labels: Tensor,
+    config: LossConfig,
+    captions: Tensor | None,
+    neighbours: Neighbours | None,
+) -> dict[str, Tensor]:
     parts: dict[str, Tensor] = {}
     unit_student, unit_teacher = _unit(student), _unit(teacher)
     if config.cls or config.vlalign:
@@ -65,16 +88,9 @@ def distillation_objective(
     if config.im_cst:
         pairs = unit_student @ unit_teacher.T / config.temperature
         parts["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
-    if config.cap:
-        if captions is None:
-            raise ValueError("loss.cap is on, but there are no caption embeddings")
+    if config.cap and captions is not None:
         parts["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
-    weighted = [getattr(config, name) * part for name, part in parts.items()]
-    # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
-    total = weighted[0] if weighted else student.sum() * 0
-    for part in weighted[1:]:
-        total = total + part
-    return {**parts, "total": total}
+    return parts
 
 
 def _unit(rows: Tensor) -> Tensor:

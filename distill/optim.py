@@ -9,7 +9,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from cache.errors import UserError, nearest_names
 from distill.config import OptimConfig
+
+SCHEDULES = ("step", "onecycle", "cosine", "constant")
 
 # torch.optim.lr_scheduler.OneCycleLR's defaults, which the original code uses.
 WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
@@ -39,6 +42,11 @@ def learning_rate(
     """Return the learning rate of an epoch counted from 0.
 
     ``onecycle`` is torch's OneCycleLR with ``total_steps=epochs``, stepped once an epoch.
+
+    Raises
+    ------
+    UserError
+        If no schedule has the name.
     """
     if schedule == "step":
         return base_lr * gamma ** sum(epoch >= milestone for milestone in milestones)
@@ -49,7 +57,10 @@ def learning_rate(
         return base_lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
     if schedule == "constant":
         return base_lr
-    raise ValueError(f"no schedule is called {schedule!r}")
+    raise UserError(
+        f"no schedule is called {schedule!r}",
+        fix=f"{nearest_names(schedule, SCHEDULES)}choose from {', '.join(SCHEDULES)}.",
+    )
 
 
 def momentum(epoch: int, *, schedule: str, base_momentum: float, epochs: int) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from cache.devices import cores
 from cache.files import replacing, write_json
-from distill.session import Session, cores
+from distill.session import Session
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
 LAST_EPOCHS = 5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cache import EmbeddingCache
+from cache.devices import choose_device
 from cache.errors import UserError
 from cache.images import ImageFolder, ImageRecord
 from distill.augment import TrainAugment, resize_size
@@ -59,19 +59,6 @@ class Session:
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.amp_dtype)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"the device {name} was asked for, but this torch sees none", fix="use cpu or auto.")
-    return device
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Session:
@@ -194,8 +181,3 @@ def _amp_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "float16" and device.type == "cpu":
         raise UserError("train.precision is float16 on the CPU", fix="use float32 or bfloat16 there.")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cache.errors import UserError
 from cache.files import replacing
+from cache.progress import Progress, Silent
 from distill.batch import Batch
 from distill.checkpoint import Position, resume, save_checkpoint
 from distill.config import RunConfig, to_toml
@@ -38,32 +39,6 @@ LAST, BEST, METRICS, CONFIG, SUMMARY, CURVES = (
     "summary.json",
     "curves.png",
 )
-
-
-class Progress(Protocol):
-    """What a run tells whoever watches."""
-
-    def start(self, total: int) -> None:
-        """``total`` images are still to be seen."""
-
-    def advance(self, images: int) -> None:
-        """``images`` more were seen."""
-
-    def note(self, message: str) -> None:
-        """Say something worth a line."""
-
-
-class Silent:
-    """A progress that says nothing."""
-
-    def start(self, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, images: int) -> None:
-        """Say nothing."""
-
-    def note(self, message: str) -> None:
-        """Say nothing."""
 
 
 class Stopped(Exception):

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from cache.build import BuildOptions, build_cache
-from cache.features import choose_device
+from cache.devices import choose_device
 from cache.files import write_json
 from cache.images import ImageFolder, SplitImages, load_rgb
 from cache.spec import CacheSpec

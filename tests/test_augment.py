@@ -81,6 +81,7 @@ MAGNITUDE = 9
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_each_randaugment_operation_equals_torchvisions(images, name, sign):
+    images = images // 5 * 4 + 30  # AutoContrast leaves images alone that reach from 0 to 255
     space = T.RandAugment()._augmentation_space(31, (36, 36))
     magnitudes, signed = space[name]
     magnitude = float(magnitudes[MAGNITUDE]) if magnitudes.ndim else 0.0
@@ -91,6 +92,8 @@ def test_each_randaugment_operation_equals_torchvisions(images, name, sign):
     )
     # torchvision's own two versions of Color and Sharpness round differently by one level.
     assert (OPERATIONS[name](images, sign).int() - theirs.int()).abs().max() <= 1
+    if name != "Identity":
+        assert not torch.equal(theirs, images), "a comparison that cannot fail"
 
 
 def test_randaugment_knows_torchvisions_operations():
@@ -113,3 +116,39 @@ def test_evaluation_is_a_centre_crop_with_imagenets_mean_and_std(images):
 
 def test_images_are_squashed_to_256_for_224():
     assert [resize_size(size) for size in (224, 64, 32)] == [256, 73, 37]
+
+
+def test_an_unknown_policy_is_an_error():
+    with pytest.raises(ValueError, match="policy is 'flip'"):
+        TrainAugment(image_size=32, policy="flip")
+
+
+def test_half_of_the_images_are_flipped():
+    left_dark = torch.zeros(400, 3, 36, 36, dtype=torch.uint8)
+    left_dark[..., 18:] = 255
+    # A box of the whole image keeps the dark side, so that its place shows the flip.
+    out = TrainAugment(image_size=32, scale=(0.999, 1.0))(left_dark, generator())
+    flipped = out[..., 0].mean(dim=(1, 2)) > out[..., -1].mean(dim=(1, 2))
+    assert 160 < int(flipped.sum()) < 240
+
+
+def test_randaugment_draws_every_operation_about_equally_often(images):
+    same = images[:1].expand(1400, -1, -1, -1)
+    known = {
+        OPERATIONS[name](images[:1], sign).numpy().tobytes() for name in OPERATIONS for sign in (1.0, -1.0)
+    }
+    # Two operations in a row: 1/196 of the images draw Identity twice, and are left alone.
+    out = rand_augment(same, 1400, generator())
+    untouched = sum(row.numpy().tobytes() == images[0].numpy().tobytes() for row in out)
+    once = sum(row.numpy().tobytes() in known for row in out)
+    assert untouched < 60
+    assert 100 < once < 400  # one of the two was Identity: 27/196 of 1,400 is 193
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("policy", ["crop_flip", "none"])
+def test_a_state_of_the_generator_gives_the_same_images_on_the_gpu(images, policy):
+    augment = TrainAugment(image_size=32, policy=policy)
+    there = augment(images.cuda(), generator()).cpu()
+    torch.testing.assert_close(there, augment(images, generator()), atol=1e-2, rtol=1e-3)

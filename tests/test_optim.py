@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cache.errors import UserError
 from distill.config import OptimConfig
 from distill.optim import build_optimizer, learning_rate, set_epoch
 
@@ -40,3 +41,29 @@ def test_cosine_and_constant_end_where_they_should():
     assert learning_rate(0, schedule="cosine", base_lr=1.0, epochs=10) == 1.0
     assert learning_rate(5, schedule="cosine", base_lr=1.0, epochs=10) == pytest.approx(0.5)
     assert learning_rate(9, schedule="constant", base_lr=1.0, epochs=10) == 1.0
+
+
+def test_cosine_equals_torchs_cosine_annealing():
+    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.3)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
+    for epoch in range(12):
+        assert learning_rate(epoch, schedule="cosine", base_lr=0.3, epochs=12) == pytest.approx(
+            optimizer.param_groups[0]["lr"]
+        )
+        optimizer.step()
+        scheduler.step()
+
+
+def test_an_unknown_schedule_suggests_near_ones():
+    with pytest.raises(UserError, match="did you mean 'cosine'"):
+        learning_rate(0, schedule="cosin", base_lr=1.0, epochs=10)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_weight_decay_is_applied_to_every_trained_parameter(name):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    model[0].bias.requires_grad_(False)
+    optimizer = build_optimizer(model, OptimConfig(name=name, weight_decay=0.01))
+    (group,) = optimizer.param_groups
+    assert group["weight_decay"] == 0.01
+    assert len(group["params"]) == 3

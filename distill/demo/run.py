@@ -9,6 +9,7 @@ from typing import Any
 
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
+from cache.progress import Silent
 from distill.config import RunConfig, load_recipe, with_settings
 from distill.demo.scenes import draw_dataset
 from distill.evaluate import evaluate_teacher
@@ -19,17 +20,11 @@ CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0", "loss.cap=0")
 STUDENTS = {"student, L-cls alone": ("cls", CLS_ALONE), "student, full method": ("full", ())}
 
 
-class Lines:
-    """Progress as lines of text."""
+class Lines(Silent):
+    """Notes alone, as lines of text: the demo's steps are short."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-
-    def start(self, total: int) -> None:
-        """Say nothing: the demo's steps are short."""
-
-    def advance(self, images: int) -> None:
-        """Say nothing."""
 
     def note(self, message: str) -> None:
         """Pass a line on."""

@@ -1,0 +1,38 @@
+"""Where to compute, and with how many processes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from cache.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    UserError
+        If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"the device {name} was asked for, but this torch sees none", fix="use cpu or auto.")
+    return device
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(device: torch.device) -> int:
+    """Return how many processes decode: all cores beside a GPU, one beside a teacher on the CPU."""
+    return min(cores(), 16) if device.type == "cuda" else 1
