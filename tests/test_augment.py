@@ -81,7 +81,7 @@ MAGNITUDE = 9
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_each_randaugment_operation_equals_torchvisions(images, name, sign):
-    images = images // 5 * 4 + 30  # AutoContrast leaves images alone that reach from 0 to 255
+    images = images // 5 * 4 + 31  # AutoContrast leaves images alone that reach from 0 to 255
     space = T.RandAugment()._augmentation_space(31, (36, 36))
     magnitudes, signed = space[name]
     magnitude = float(magnitudes[MAGNITUDE]) if magnitudes.ndim else 0.0
