@@ -320,7 +320,11 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 )
 @click.option("--bank", default="labels", show_default=True, help="Name of that text bank.")
 @click.option("--split", default="train", show_default=True, help="The split of keys that name none.")
-@click.option("--model", default="imported", show_default=True, help="The teacher's name, for the record.")
+@click.option("--model", default="imported", show_default=True, help="The teacher's name.")
+@click.option(
+    "--pretrained",
+    help="Its weights, as for cache-features: embeds DATA's class texts where --texts is not given.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),

@@ -226,20 +226,15 @@ def _write_shards(
     for shard in shards:
         start = time.perf_counter()
         rows = shard.rows(manifest.spec.dtype)
-        skipped = tuple(shard.skipped)
-        for image in skipped:
+        for image in shard.skipped:
             progress.note(f"skipped {shard.plan.split}/{image.key}: {image.reason}")
-        if rows is None:
-            split = manifest.splits[shard.plan.split]
-            manifest = manifest.with_split(
-                shard.plan.split, replace(split, skipped=(*split.skipped, *skipped))
-            )
-        else:
+        manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
+        if rows is not None:
             paths = [record.path for record in shard.records]
             entry = _write_captioned(
                 out, shard.plan.file, rows, paths, manifest.spec.format, teacher, captions
             )
-            manifest = manifest.with_shard(shard.plan.split, entry, skipped)
+            manifest = manifest.with_shard(shard.plan.split, entry)
         manifest.save(out)
         seconds.writing += time.perf_counter() - start
     return manifest

@@ -83,6 +83,7 @@ def import_embeddings(
     )
     manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
     manifest = replace(manifest, splits={}, banks={}, complete=False)
+    manifest.save(out)
     remove_temporaries(out)
     for name in sorted(placed, key=SPLITS.index):
         manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)

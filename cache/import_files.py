@@ -24,12 +24,15 @@ def import_files(
     bank: str = "labels",
     split: str = "train",
     model: str = "imported",
+    pretrained: str | None = None,
     dtype: str = "float16",
     format: str = "hdf5",
 ) -> Manifest:
     """Make a cache from arrays in files; see :func:`cache.import_embeddings.import_embeddings`.
 
-    Without ``keys``, rows are in the original research code's order of the images below ``data``.
+    Without ``keys``, rows are in the original research code's order of the images below ``data``. With a
+    teacher at hand (``pretrained``, or a ``model`` that brings its weights), the class texts of ``data``
+    are embedded by its text tower; otherwise ``texts`` brings them.
 
     Raises
     ------
@@ -52,6 +55,8 @@ def import_files(
     banks = []
     if texts is not None and classes is not None:
         banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=load_array(texts))]
+    elif pretrained or ":" in model:
+        banks = _banks_of_teacher(folder, model, pretrained)
     return import_embeddings(
         out,
         keys=names,
@@ -64,3 +69,22 @@ def import_files(
         dtype=dtype,
         format=format,
     )
+
+
+def _banks_of_teacher(folder: ImageFolder | None, model: str, pretrained: str | None) -> list[ImportedTexts]:
+    if folder is None:
+        raise UserError("class texts need the class folders", fix="give --data.")
+    # Here, because it imports open_clip, which plain imports do without.
+    from cache.features import FeatureOptions, text_banks
+    from cache.teacher import load_teacher
+
+    teacher = load_teacher(model, pretrained=pretrained)
+    return [
+        ImportedTexts(
+            name=bank.name,
+            classes=bank.classes,
+            texts=bank.texts,
+            embeddings=teacher.embed_texts(bank.texts)[0].numpy(),
+        )
+        for bank in text_banks(folder, FeatureOptions(model=model))
+    ]

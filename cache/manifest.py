@@ -6,6 +6,7 @@ A shard that it does not list does not exist.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,18 +152,19 @@ class Manifest:
         """Return a manifest in which one split is ``split``."""
         return replace(self, splits={**self.splits, name: split})
 
-    def with_shard(self, name: str, shard: ShardEntry, skipped: tuple[SkippedImage, ...] = ()) -> Manifest:
+    def with_shard(self, name: str, shard: ShardEntry) -> Manifest:
         """Return a manifest that lists one more shard of a split, in place of one of the same file if any."""
         split = self.splits[name]
         shards = [*(other for other in split.shards if other.file != shard.file), shard]
-        renewed = {image.key for image in skipped}
-        kept = [image for image in split.skipped if image.key not in renewed]
-        entry = SplitEntry(
-            class_names=split.class_names,
-            shards=tuple(sorted(shards, key=lambda entry: entry.file)),
-            skipped=tuple(sorted([*kept, *skipped], key=lambda image: image.key)),
+        return self.with_split(
+            name, replace(split, shards=tuple(sorted(shards, key=lambda entry: entry.file)))
         )
-        return self.with_split(name, entry)
+
+    def with_skipped(self, name: str, skipped: Sequence[SkippedImage]) -> Manifest:
+        """Return a manifest that lists more skipped images of a split, in place of those of the same key."""
+        by_key = {image.key: image for image in (*self.splits[name].skipped, *skipped)}
+        ordered = tuple(by_key[key] for key in sorted(by_key))
+        return self.with_split(name, replace(self.splits[name], skipped=ordered))
 
     def with_bank(self, name: str, bank: BankEntry) -> Manifest:
         """Return a manifest that lists one more text bank."""

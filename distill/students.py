@@ -257,9 +257,11 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
     try:
         output = student.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
+        own = getattr(student, "pretrained_cfg", {}).get("input_size", (0,))[-1]  # timm's
+        hint = f"set student.image_size to {own}, its own size" if own else "give a larger student.image_size"
         raise UserError(
             f"{arch} cannot take {image_size} px images ({_first_line(error)})",
-            fix="give a larger student.image_size, or one that its patches divide.",
+            fix=f"{hint}, or one that its patches divide.",
         ) from error
     finally:
         student.train(training)

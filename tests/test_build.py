@@ -70,6 +70,8 @@ def test_a_row_is_what_the_teacher_says_of_its_image(build, photos, tmp_path, te
     assert all(not check.problem for check in verify_cache(tmp_path / "cache"))
 
 
+# webdataset leaves its stream for the collector to close.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_plain_h5py_and_plain_webdataset_read_the_shards(build, tmp_path):
     build("a"), build("b", format="webdataset")
     cache = EmbeddingCache.open(tmp_path / "a")

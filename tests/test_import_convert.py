@@ -124,3 +124,16 @@ def test_names_with_dots_and_spaces_keep_their_keys_in_a_webdataset(tmp_path, ph
     one = make_cache(tmp_path / "one", photos)
     convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
     assert EmbeddingCache.open(tmp_path / "two").split("train").keys == one.split("train").keys
+
+
+def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, photos, arrays, teacher_dir):
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "data": photos}
+    import_files(tmp_path / "cache", **given, model=f"local-dir:{teacher_dir}")
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    assert cache.bank_names == ("labels", "descriptions")
+    from cache.teacher import load_teacher
+
+    expected = load_teacher(f"local-dir:{teacher_dir}").embed_texts(["a photo of banana"])[0][0]
+    np.testing.assert_allclose(
+        cache.text_bank("labels").class_texts(["banana"])[0], expected, rtol=1e-4, atol=1e-5
+    )

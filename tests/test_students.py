@@ -75,6 +75,8 @@ def test_a_size_that_patches_do_not_divide_is_a_clear_error():
         build_student("vit_b_32", embed_dim=4, image_size=50)
     with pytest.raises(UserError, match=r"200 px.*set student\.image_size to 224"):
         build_student("maxvit_t", embed_dim=4, image_size=200)
+    with pytest.raises(UserError, match=r"64 px.*set student\.image_size to 224, its own size"):
+        build_student("efficientformer_l1", embed_dim=4, image_size=64)
     with pytest.raises(UserError, match="32 px"):
         build_student("inception_v3", embed_dim=4, image_size=32)
 
