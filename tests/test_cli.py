@@ -69,6 +69,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--bank",
                 "--split",
                 "--model",
+                "--pretrained",
                 "--dtype",
                 "--format",
             ]
