@@ -37,8 +37,8 @@ def distillation_objective(
     captions
         Caption embeddings [B, D], raw; needed when ``config.cap`` is on.
     neighbours
-        ``(nearest [B, K] columns of text, similarity [B, K] plain cosines)``, best first, K at least
-        ``min(config.vlalign_k, C)``; None takes them from ``teacher`` and ``text``.
+        ``(nearest [B, K] columns of text, similarity [B, K] plain cosines)``, best first; the first
+        ``min(config.vlalign_k, K)`` count. None takes them from ``teacher`` and ``text``.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def distillation_objective(
     Raises
     ------
     ValueError
-        If captions are needed and not given, or fewer neighbours are given than are asked for.
+        If captions are needed and not given.
     """
     if config.cap and captions is None:
         raise ValueError("loss.cap is on, but there are no caption embeddings")
@@ -110,8 +110,6 @@ def _vlalign(
         similarity, nearest = (unit_teacher @ unit_text.T).topk(k, dim=1)
     else:
         nearest, similarity = neighbours
-        if nearest.shape[1] < k:
-            raise ValueError(f"{k} neighbours are asked for, {nearest.shape[1]} are given")
         nearest, similarity = nearest[:, :k].long(), similarity[:, :k]
     keep = nearest[:, 0] == labels if config.vlalign_filter else None
     return losses.vlalign_loss(logits, similarity / config.temperature, nearest, keep_B=keep)

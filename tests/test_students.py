@@ -23,6 +23,11 @@ TIMM = [
     "efficientvit_m0",
     "convnext_atto",
     "mixer_s32_224",
+    "efficientformerv2_s0",
+    "efficientnet_lite0",
+    "levit_128s",
+    "regnetx_002",
+    "xcit_nano_12_p16_224",
 ]
 
 
