@@ -136,7 +136,6 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     baseline: bool = False
-    compile: bool = False
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:
