@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.errors import UserError, nearest_names
-from cache.files import replacing
+from cache.files import replacing, sha256_of
+from cache.manifest import BankEntry
 from cache.shards_hdf5 import read_strings, write_strings
 
 
@@ -101,4 +102,19 @@ def make_bank(name: str, texts: Sequence[str], classes: Sequence[str], embedding
         class_folders=folders,
         class_index=np.array([index.get(folder, -1) for folder in classes], dtype=np.int32),
         embeddings=np.asarray(embeddings, dtype=np.float32),
+    )
+
+
+def bank_entry(
+    path: Path, *, texts: int, made_from: str, templates: tuple[str, ...] = (), truncated: int = 0
+) -> BankEntry:
+    """Return the manifest's line for a bank file that has just been written."""
+    return BankEntry(
+        file=f"texts/{path.name}",
+        texts=texts,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        made_from=made_from,
+        templates=templates,
+        truncated=truncated,
     )

@@ -11,21 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.banks import make_bank, save_bank
+from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
 from cache.embed import Seconds, ShardPlan, embed_shards
 from cache.errors import CacheMismatch, UserError
 from cache.files import digest, remove_temporaries, replacing, sha256_of
 from cache.images import ImageFolder
-from cache.manifest import NAME, BankEntry, Manifest, ShardEntry, SkippedImage
+from cache.manifest import NAME, BankEntry, FileEntry, Manifest, ShardEntry, SkippedImage
 from cache.plan import match_classes, plan_split
 from cache.progress import Progress, Silent
 from cache.reader import EmbeddingCache
 from cache.rows import ShardRows
 from cache.shards import FORMATS
 from cache.spec import CacheSpec
-from cache.teacher import Teacher
+from cache.teacher import Teacher, text_network_of
+from cache.text_tower import FOLDER as TEXT_TOWER
+from cache.text_tower import save_text_tower
 from cache.texts import BankTexts
+from cache.views import FOLDER as SUPPORT
+from cache.views import ViewOptions, write_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,9 @@ class BuildOptions:
     strict: bool = False
     rebuild: bool = False
     neighbours: int = 256
+    support_views: int = 0
+    support_shots: int = 0
+    keep_text_tower: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +130,7 @@ def build_cache(
     manifest = _match_captions(manifest, out, teacher, captions, folder)
     if not manifest.rows:
         raise UserError(f"no image of {folder.path} could be read", fix="check that the files are images.")
+    manifest = _write_extras(manifest, out, teacher, folder, options, progress)
     manifest = replace(manifest, complete=True)
     manifest.save(out)
     _store_neighbours(out, manifest, banks, options.neighbours)
@@ -162,9 +170,36 @@ def _versions() -> dict[str, str]:
 def _remove_unlisted(out: Path, manifest: Manifest) -> None:
     # A shard that is not listed does not exist; its file is what a kill or a rebuild left behind.
     listed = {shard.file for _, shard in manifest.shard_entries}
-    for file in (out / "images").glob("*"):
-        if f"images/{file.name}" not in listed:
-            file.unlink()
+    listed |= {shard.file for views in manifest.support.values() for shard in views.shards}
+    listed |= {file.file for file in manifest.text_tower}
+    for folder in ("images", SUPPORT, TEXT_TOWER):
+        for file in (out / folder).glob("*"):
+            if f"{folder}/{file.name}" not in listed:
+                file.unlink()
+
+
+def _write_extras(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    folder: ImageFolder,
+    options: BuildOptions,
+    progress: Progress,
+) -> Manifest:
+    """Add what only some uses need: augmented views for retrieval, the text tower for prompt learning."""
+    if options.support_views:
+        views = ViewOptions(
+            views=options.support_views,
+            shots=options.support_shots,
+            batch_size=options.batch_size,
+            workers=options.workers,
+        )
+        manifest = write_views(manifest, out, teacher, folder, views, progress)
+    if options.keep_text_tower and not all(_sound(out, file) for file in manifest.text_tower or [None]):
+        files = save_text_tower(out, *text_network_of(teacher))
+        manifest = replace(manifest, text_tower=files)
+        manifest.save(out)
+    return manifest
 
 
 def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
@@ -183,24 +218,8 @@ def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequenc
     return manifest
 
 
-def _sound(out: Path, bank: BankEntry) -> bool:
-    path = out / bank.file
-    return path.is_file() and sha256_of(path) == bank.sha256
-
-
-def bank_entry(
-    path: Path, *, texts: int, made_from: str, templates: tuple[str, ...] = (), truncated: int = 0
-) -> BankEntry:
-    """Return the manifest's line for a bank file that has just been written."""
-    return BankEntry(
-        file=f"texts/{path.name}",
-        texts=texts,
-        bytes=path.stat().st_size,
-        sha256=sha256_of(path),
-        made_from=made_from,
-        templates=templates,
-        truncated=truncated,
-    )
+def _sound(out: Path, entry: BankEntry | FileEntry | None) -> bool:
+    return entry is not None and (out / entry.file).is_file() and sha256_of(out / entry.file) == entry.sha256
 
 
 def _write_shards(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import load_captions
 from cache.devices import choose_device, default_workers
-from cache.errors import UserError
+from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.progress import Progress
+from cache.reader import TEACHERS, EmbeddingCache
 from cache.spec import CacheSpec
+from cache.splits import MAIN_TEACHER
 from cache.teacher import load_teacher
 from cache.texts import (
     BankTexts,
@@ -48,6 +51,10 @@ class FeatureOptions:
     workers: int | None = None
     strict: bool = False
     rebuild: bool = False
+    teacher: str = MAIN_TEACHER
+    support_views: int = 0
+    support_shots: int = 0
+    keep_text_tower: bool = False
 
 
 def cache_features(
@@ -63,6 +70,9 @@ def cache_features(
     """
     folder = ImageFolder.scan(data)
     banks = text_banks(folder, options)
+    first = None
+    if options.teacher != MAIN_TEACHER:
+        first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
     device = choose_device(options.device)
     teacher = load_teacher(
         options.model,
@@ -78,7 +88,7 @@ def cache_features(
         rows_per_shard=options.rows_per_shard,
     )
     captions = _given_or_found(options.captions, data / CAPTIONS)
-    return build_cache(
+    summary = build_cache(
         folder,
         out,
         teacher,
@@ -91,9 +101,44 @@ def cache_features(
             strict=options.strict,
             rebuild=options.rebuild,
             neighbours=options.neighbours,
+            support_views=options.support_views,
+            support_shots=options.support_shots,
+            keep_text_tower=options.keep_text_tower,
         ),
         progress=progress,
     )
+    if first is not None:
+        check_same_keys(first, EmbeddingCache.open(out))
+    return summary
+
+
+def added_teacher(cache: Path, name: str) -> Path:
+    """Return the folder of a teacher added to a cache: a cache of its own, with the same keys."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(
+            f"--teacher {name!r} cannot name a folder", fix="use letters, digits, '.', '_' and '-'."
+        )
+    return cache / TEACHERS / name
+
+
+def check_same_keys(first: EmbeddingCache, other: EmbeddingCache) -> None:
+    """Make sure that two teachers' rows are of the same images.
+
+    Raises
+    ------
+    CacheMismatch
+        If they are not.
+    """
+    for name in sorted({*first.split_names, *other.split_names}):
+        mine, theirs = (
+            set(cache.split(name).keys) if name in cache.split_names else set() for cache in (first, other)
+        )
+        if mine != theirs:
+            odd = sorted(mine ^ theirs)
+            raise CacheMismatch(
+                f"{other.path} has other rows of {name} than {first.path} ({len(odd)} differ, such as {odd[0]})",
+                fix="give the data folder that the cache was made from, or bring the first teacher up to date.",
+            )
 
 
 def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.banks import make_bank, save_bank
-from cache.build import bank_entry, open_manifest, write_shard
+from cache.banks import bank_entry, make_bank, save_bank
+from cache.build import open_manifest, write_shard
 from cache.errors import UserError, nearest_names
 from cache.files import digest, remove_temporaries
 from cache.images import ImageFolder

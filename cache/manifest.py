@@ -69,6 +69,24 @@ class BankEntry:
     truncated: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEntry:
+    """A file below the cache folder and its checksum."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewsEntry:
+    """Augmented views of some images of a split: files, how many views an image, and what made them."""
+
+    views: int
+    shards: tuple[ShardEntry, ...] = ()
+    made_from: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The state of a cache folder. Every change is a new value, saved whole."""
@@ -77,6 +95,8 @@ class Manifest:
     embed_dim: int
     splits: dict[str, SplitEntry] = field(default_factory=dict)
     banks: dict[str, BankEntry] = field(default_factory=dict)
+    support: dict[str, ViewsEntry] = field(default_factory=dict)
+    text_tower: tuple[FileEntry, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     complete: bool = False
 
@@ -90,6 +110,8 @@ class Manifest:
             "embed_dim": self.embed_dim,
             "splits": {name: {**asdict(split), "rows": split.rows} for name, split in self.splits.items()},
             "banks": {name: asdict(bank) for name, bank in self.banks.items()},
+            "support": {name: asdict(views) for name, views in self.support.items()},
+            "text_tower": [asdict(file) for file in self.text_tower],
             "versions": self.versions,
         }
         write_json(folder / NAME, value)
@@ -134,6 +156,8 @@ class Manifest:
                 name: BankEntry(**{**bank, "templates": tuple(bank["templates"])})
                 for name, bank in value["banks"].items()
             },
+            support={name: _views_from_json(views) for name, views in value.get("support", {}).items()},
+            text_tower=tuple(FileEntry(**file) for file in value.get("text_tower", ())),
             versions=dict(value["versions"]),
             complete=bool(value["complete"]),
         )
@@ -176,6 +200,14 @@ def _split_from_json(value: dict[str, Any]) -> SplitEntry:
         class_names=tuple(value["class_names"]),
         shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
         skipped=tuple(SkippedImage(**image) for image in value["skipped"]),
+    )
+
+
+def _views_from_json(value: dict[str, Any]) -> ViewsEntry:
+    return ViewsEntry(
+        views=int(value["views"]),
+        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
+        made_from=tuple(value["made_from"]),
     )
 
 

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from cache.banks import TextBank, load_bank
 from cache.errors import UserError, nearest_names
 from cache.files import digest
+from cache.manifest import NAME as MANIFEST
 from cache.manifest import Manifest
 from cache.neighbours import Neighbours, load_neighbours, nearest_texts, save_neighbours
 from cache.shards import FORMATS, ShardRows
-from cache.splits import split_name
+from cache.splits import MAIN_TEACHER, split_name
+from cache.views import read_views
+
+TEACHERS = "teachers"
 
 
 class MappedRows:
@@ -28,7 +32,7 @@ class MappedRows:
     slice, an integer array, and ``np.asarray`` for all of it.
     """
 
-    def __init__(self, shards: Sequence[NDArray[Any]], order: NDArray[np.int64]) -> None:
+    def __init__(self, shards: Sequence[Any], order: NDArray[np.int64]) -> None:
         """Join ``shards``; row i of the whole is row ``order[i]`` of their concatenation."""
         self._shards = list(shards)
         self._order = order
@@ -124,6 +128,30 @@ class EmbeddingCache:
         return dict(self.manifest.spec.to_json()["teacher"])
 
     @property
+    def teacher_names(self) -> tuple[str, ...]:
+        """The teachers whose rows are here: ``main``, then those that were added, sorted."""
+        added = sorted(path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}"))
+        return (MAIN_TEACHER, *added)
+
+    def teacher_cache(self, name: str) -> EmbeddingCache:
+        """Return the cache of one teacher: itself for ``main``, else the one added under that name.
+
+        Raises
+        ------
+        UserError
+            If there is none of that name.
+        """
+        if name == MAIN_TEACHER:
+            return self
+        if name not in self.teacher_names:
+            raise UserError(
+                f"the cache {self.path} has no teacher {name!r}",
+                fix=f"{nearest_names(name, self.teacher_names)}choose from {', '.join(self.teacher_names)}, "
+                f"or add it: cache-features --teacher {name}.",
+            )
+        return EmbeddingCache.open(self.path / TEACHERS / name)
+
+    @property
     def split_names(self) -> tuple[str, ...]:
         """The splits that have rows."""
         return tuple(name for name, split in self.manifest.splits.items() if split.rows)
@@ -206,6 +234,22 @@ class EmbeddingCache:
         with contextlib.suppress(UserError):
             save_neighbours(path, found, made_from=made_from)
         return found
+
+    def support_views(self, split: str, keys: Sequence[str], *, views: int | None = None) -> NDArray[Any]:
+        """Return V views of each image, [n, V, D] float32, raw: the plain row, then its augmented copies.
+
+        ``views`` None gives all that are kept; 1 gives the plain rows alone, which every cache has.
+
+        Raises
+        ------
+        UserError
+            If the cache keeps fewer views of one of the images; the message names the command that adds them.
+        """
+        rows = self.split(split)
+        plain = np.stack([rows.embeddings[rows.position[key]] for key in keys]).astype(np.float32)[:, None]
+        if views == 1:
+            return plain
+        return np.concatenate([plain, read_views(self.path, self.manifest, rows.name, keys, views)], axis=1)
 
     def _neighbours_source(self, split: str, bank: str) -> str:
         entry = self.manifest.splits[split]

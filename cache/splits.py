@@ -12,6 +12,8 @@ from cache.errors import UserError, nearest_names
 # and printed nowhere else.
 SPLIT_ALIASES = {"train": "train", "val_on_train": "id_test", "val": "ood_test"}
 SPLITS = tuple(SPLIT_ALIASES.values())
+# The teacher that a cache was built with; others are added beside it.
+MAIN_TEACHER = "main"
 FOLDERS = {name: folder for folder, name in SPLIT_ALIASES.items()}
 
 

@@ -352,3 +352,60 @@ def _quiet_open_clip() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the config and the weights of a teacher's text tower alone, for :func:`build_text_network`.
+
+    Raises
+    ------
+    UserError
+        If the text tower is not open_clip's own transformer with CLIP's tokenizer.
+    """
+    config = get_model_config(
+        teacher.spec.model.replace("/", "-") if ":" not in teacher.spec.model else teacher.spec.model
+    )
+    text = dict(config["text_cfg"])
+    if (
+        text.get("hf_model_name")
+        or text.get("hf_tokenizer_name")
+        or not hasattr(teacher.tokenizer, "sot_token_id")
+    ):
+        raise UserError(
+            f"the text tower of {teacher.spec.model} is not open_clip's own transformer with CLIP's tokenizer",
+            fix="leave --keep-text-tower out, or choose a CLIP teacher.",
+        )
+    state = teacher.model.state_dict()
+    own = "text." if hasattr(teacher.model, "text") else ""
+    weights = {
+        key.removeprefix(own): value.detach().cpu().contiguous()
+        for key, value in state.items()
+        if key.startswith(own) and not key.startswith(("visual.", "logit_", "text_decoder."))
+    }
+    kept = {
+        "embed_dim": config["embed_dim"],
+        "quick_gelu": bool(config.get("quick_gelu", False)),
+        "text_cfg": text,
+    }
+    return kept, weights
+
+
+def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tuple[nn.Module, Any]:
+    """Return a frozen text tower in float32 and its tokenizer; no image tower is built.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If config and weights do not fit each other.
+    """
+    from open_clip.model import _build_text_tower
+    from open_clip.tokenizer import SimpleTokenizer
+
+    text = dict(config["text_cfg"])
+    network = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
+    network.load_state_dict({key: value.float() for key, value in weights.items()})
+    network.output_tokens = False
+    tokenizer = SimpleTokenizer(
+        context_length=int(text.get("context_length", 77)), **(text.get("tokenizer_kwargs") or {})
+    )
+    return network.eval().requires_grad_(False), tokenizer

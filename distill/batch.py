@@ -10,25 +10,17 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """B images with their cached teacher targets. Row i of every tensor is one image.
+class Targets:
+    """What one teacher said of B images.
 
-    ``image_B3RR`` is uint8, squashed and not yet augmented; ``label_B`` int64; ``teacher_BD`` and
-    ``caption_BD`` raw embeddings, float32; ``nearest_BK`` int32 class labels and ``similarity_BK`` their
-    cosines. ``keys`` name the images in errors.
+    ``teacher_BD`` and ``caption_BD`` are raw embeddings, float32; ``nearest_BK`` int32 class labels and
+    ``similarity_BK`` their cosines.
     """
 
-    keys: tuple[str, ...]
-    image_B3RR: Tensor
-    label_B: Tensor
     teacher_BD: Tensor
     caption_BD: Tensor | None = None
     nearest_BK: Tensor | None = None
     similarity_BK: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        sizes = {name: len(value) for name, value in self._tensors().items()} | {"keys": len(self.keys)}
-        assert len(set(sizes.values())) == 1, f"rows do not line up: {sizes}"
 
     @property
     def neighbours(self) -> tuple[Tensor, Tensor] | None:
@@ -39,9 +31,38 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """Copy every tensor to ``device``."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in self._tensors().items()}
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors().items()}
         return replace(self, **moved)  # type: ignore[arg-type]
 
-    def _tensors(self) -> dict[str, Tensor]:
-        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keys"}
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what there is, by name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """B images, and one :class:`Targets` for every teacher. Row i of every tensor is one image.
+
+    ``image_B3RR`` is uint8, squashed and not yet augmented; ``label_B`` int64. ``keys`` name the images
+    in errors.
+    """
+
+    keys: tuple[str, ...]
+    image_B3RR: Tensor
+    label_B: Tensor
+    targets: tuple[Targets, ...]
+
+    def __post_init__(self) -> None:
+        rows = [self.image_B3RR, self.label_B, *(t for each in self.targets for t in each.tensors().values())]
+        sizes = {len(self.keys), *(len(tensor) for tensor in rows)}
+        assert len(sizes) == 1, f"rows do not line up: {sizes}"
+
+    def to(self, device: torch.device) -> Self:
+        """Copy every tensor to ``device``."""
+        return replace(
+            self,
+            image_B3RR=self.image_B3RR.to(device, non_blocking=True),
+            label_B=self.label_B.to(device, non_blocking=True),
+            targets=tuple(each.to(device) for each in self.targets),
+        )

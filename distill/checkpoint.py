@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cache.errors import CacheMismatch, UserError
 from cache.files import replacing
 from distill.config import RunConfig, differences, from_toml, to_toml
-from distill.session import Session
+from distill.heads import fingerprint_of
+
+if TYPE_CHECKING:
+    from distill.session import Session
 
 SCHEMA_VERSION = 1
 
@@ -33,11 +36,12 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
     state = {
         "schema_version": SCHEMA_VERSION,
         "student": session.student.state_dict(),
+        "prompts": session.learner.state_dict() if session.learner is not None else {},
         "optimizer": session.optimizer.state_dict(),
         "scaler": session.scaler.state_dict(),
         "random": {"cpu": torch.get_rng_state()},
         "config": to_toml(session.config),
-        "fingerprint": session.cache.fingerprint,
+        "fingerprint": fingerprint_of(session.cache, session.heads),
         "embed_dim": session.cache.embed_dim,
         "cache_dir": str(session.cache.path.resolve()),
         "data_dir": str(session.folder.path.resolve()),
@@ -80,14 +84,17 @@ def resume(path: Path, session: Session) -> Position:
     state = read_checkpoint(path, device=session.device)
     config: RunConfig = from_toml(state["config"], where=str(path))
     changed = differences(config, session.config)
-    if state["fingerprint"] != session.cache.fingerprint:
-        changed.append(f"cache: {state['fingerprint']} -> {session.cache.fingerprint}")
+    fingerprint = fingerprint_of(session.cache, session.heads)
+    if state["fingerprint"] != fingerprint:
+        changed.append(f"cache: {state['fingerprint']} -> {fingerprint}")
     if changed:
         raise CacheMismatch(
             f"{path} was trained with other settings ({'; '.join(changed)})",
             fix="resume with the same settings, or choose another --out.",
         )
     session.student.load_state_dict(state["student"])
+    if session.learner is not None:
+        session.learner.load_state_dict(state["prompts"])
     session.optimizer.load_state_dict(state["optimizer"])
     session.scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"]["cpu"].cpu())

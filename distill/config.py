@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cache.errors import UserError, nearest_names
+from cache.splits import MAIN_TEACHER
 
 RECIPES = Path(__file__).parent / "recipes"
 T = TypeVar("T")
@@ -153,17 +154,73 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PromptConfig:
+    """Prompt learning in place of a fixed prompt: ``none``, ``coop``, or ``cocoop`` (shifted by the image)."""
+
+    learner: str = "none"
+    n_ctx: int = 8
+
+    def __post_init__(self) -> None:
+        _require_choice("prompts.learner", self.learner, ("none", "coop", "cocoop"))
+        _require(self.n_ctx >= 1, f"prompts.n_ctx is {self.n_ctx}", "give at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewShotConfig:
+    """Few-shot finetuning: ``shots`` images of every OOD class join the training images; 0 is off.
+
+    ``support_seed`` draws them (-1: the first ones, sorted by key); ``start`` is the checkpoint whose
+    weights the student starts from.
+    """
+
+    shots: int = 0
+    support_seed: int = -1
+    start: str = ""
+
+    def __post_init__(self) -> None:
+        _require(self.shots >= 0, f"fewshot.shots is {self.shots}", "give at least 1, or 0 for none.")
+        _require(
+            self.support_seed >= -1,
+            f"fewshot.support_seed is {self.support_seed}",
+            "give at least 0, or -1 for the first images.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Everything that can change a run's result. ``text`` names the text bank that classifies."""
+    """Everything that can change a run's result.
+
+    ``text`` names the text bank that classifies; ``teachers`` the teachers of the cache to learn from, one
+    head of the student each (``main`` is the cache's own).
+    """
 
     text: str = "labels"
+    teachers: tuple[str, ...] = (MAIN_TEACHER,)
     student: StudentConfig = field(default_factory=StudentConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    fewshot: FewShotConfig = field(default_factory=FewShotConfig)
 
     def __post_init__(self) -> None:
+        learns = self.prompts.learner != "none"
+        _require(
+            len(self.teachers) == len(set(self.teachers)) > 0,
+            f"teachers is {list(self.teachers)}",
+            f'name at least one, each once: teachers=["{MAIN_TEACHER}"].',
+        )
+        _require(
+            not (learns and len(self.teachers) > 1),
+            f"prompts.learner is {self.prompts.learner} with {len(self.teachers)} teachers",
+            "learn prompts against one teacher.",
+        )
+        _require(
+            not (learns and self.train.baseline),
+            f"prompts.learner is {self.prompts.learner} with train.baseline",
+            "the closed-set baseline has no prompts: switch one of them off.",
+        )
         off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
         _require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
@@ -224,8 +281,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
+        example = f"[{_example(inner)}]"
         _require(
-            isinstance(value, list), f"{name} is {value!r}, expected a list", f"write {name} = [30, 60]."
+            isinstance(value, list), f"{name} is {value!r}, expected a list", f"write {name} = {example}."
         )
         return tuple(_value(inner, item, name) for item in value)
     if get_origin(hint) in (Union, UnionType):

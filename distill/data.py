@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder, ImageRecord
+from cache.neighbours import nearest_texts
 from cache.reader import SplitRows
-from distill.batch import Batch
+from distill.batch import Batch, Targets
 from distill.config import LossConfig
 from distill.pixels import Pixels
 
@@ -24,7 +25,8 @@ from distill.pixels import Pixels
 class TrainingRows:
     """The training images that have a teacher row, and that row's number in the cache.
 
-    ``id_val`` are images of the same kind set aside to choose on; ``left_out`` counts images without a row.
+    ``id_val`` are images of the same kind set aside to choose on; ``left_out`` counts images without a row;
+    the last ``support`` images are few-shot images of OOD classes.
     """
 
     rows: SplitRows
@@ -32,6 +34,7 @@ class TrainingRows:
     row_of: NDArray[np.int64]
     id_val: tuple[ImageRecord, ...] = ()
     left_out: int = 0
+    support: int = 0
 
 
 def join_training_rows(cache: EmbeddingCache, folder: ImageFolder, *, id_val: float = 0.0) -> TrainingRows:
@@ -88,17 +91,68 @@ def _hash_share(key: str) -> float:
 
 
 def epoch_batches(
-    count: int, *, batch_size: int, repeats: int, seed: int, epoch: int
+    count: int, *, batch_size: int, repeats: int, seed: int, epoch: int, least: int = 2
 ) -> list[NDArray[np.int64]]:
     """Return an epoch's batches of image indices: ``repeats`` permutations one after the other.
 
-    A function of seed and epoch alone. A last batch of one image is left out: batch norm cannot
-    train on it.
+    A function of seed and epoch alone. A last batch of fewer than ``least`` images is left out: batch
+    norm cannot train on one.
     """
     rng = np.random.default_rng([seed, epoch])
     order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batch for batch in batches if len(batch) > 1]
+    return [batch for batch in batches if len(batch) >= least]
+
+
+def mixed_batches(
+    count: int, support: int, *, batch_size: int, repeats: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """Return an epoch's batches for few-shot finetuning.
+
+    Images ``0 .. count - 1`` are in-distribution: each comes ``repeats`` times, in the order that
+    :func:`epoch_batches` draws. The ``support`` few-shot images after them take half the places of every
+    batch, or as many as there are: no image twice in a batch, and over an epoch each as often as any
+    other (up to one). A function of seed and epoch alone.
+    """
+    places = min(support, batch_size // 2)
+    drawn = epoch_batches(
+        count, batch_size=batch_size - places, repeats=repeats, seed=seed, epoch=epoch, least=1
+    )
+    rng = np.random.default_rng([seed, epoch, support])
+    queue: list[int] = []
+    batches = []
+    for batch in drawn:
+        chosen = queue[:places]
+        queue = queue[places:]
+        if len(chosen) < places:
+            fresh = rng.permutation(support).tolist()
+            more = [image for image in fresh if image not in chosen][: places - len(chosen)]
+            queue = [image for image in fresh if image not in more]
+            chosen += more
+        batches.append(rng.permutation(np.concatenate([batch, count + np.array(chosen, dtype=np.int64)])))
+    return batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRows:
+    """One teacher's rows of the training images: row ``row_of[i]`` of every column is image i."""
+
+    rows: SplitRows
+    row_of: NDArray[np.int64]
+    nearest: NDArray[np.int32] | None = None
+    similarity: NDArray[np.float32] | None = None
+    with_captions: bool = False
+
+    def targets(self, chosen: NDArray[np.int64]) -> Targets:
+        """Return what the teacher said of these images."""
+        at = self.row_of[chosen]
+        captions = self.rows.caption_embeddings if self.with_captions else None
+        return Targets(
+            teacher_BD=torch.from_numpy(self.rows.embeddings[at]).float(),
+            caption_BD=torch.from_numpy(captions[at]).float() if captions is not None else None,
+            nearest_BK=torch.from_numpy(self.nearest[at]) if self.nearest is not None else None,
+            similarity_BK=torch.from_numpy(self.similarity[at]) if self.similarity is not None else None,
+        )
 
 
 @dataclass(kw_only=True)
@@ -107,37 +161,39 @@ class TrainingData:
 
     joined: TrainingRows
     pixels: Pixels
-    nearest: NDArray[np.int32] | None = None
-    similarity: NDArray[np.float32] | None = None
-    with_captions: bool = False
+    teachers: tuple[TeacherRows, ...]
     keys: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.keys = [image.key for image in self.joined.images]
+        self._labels = torch.from_numpy(self.joined.rows.labels[self.joined.row_of])
+
+    def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> list[NDArray[np.int64]]:
+        """Return the image indices of an epoch's batches."""
+        support = self.joined.support
+        drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
+        if support:
+            return mixed_batches(len(self.keys) - support, support, **drawn)
+        return epoch_batches(len(self.keys), **drawn)
 
     def batches(self, indices: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
         """Yield the batches of these images."""
         for chosen, images in self.pixels.batches(indices):
-            yield self._batch(chosen, images)
-
-    def _batch(self, chosen: NDArray[np.int64], images: Tensor) -> Batch:
-        rows, at = self.joined.rows, self.joined.row_of[chosen]
-        captions = rows.caption_embeddings if self.with_captions else None
-        return Batch(
-            keys=tuple(self.keys[i] for i in chosen),
-            image_B3RR=images,
-            label_B=torch.from_numpy(rows.labels[at]),
-            teacher_BD=torch.from_numpy(rows.embeddings[at]).float(),
-            caption_BD=torch.from_numpy(captions[at]).float() if captions is not None else None,
-            nearest_BK=torch.from_numpy(self.nearest[at]) if self.nearest is not None else None,
-            similarity_BK=torch.from_numpy(self.similarity[at]) if self.similarity is not None else None,
-        )
+            yield Batch(
+                keys=tuple(self.keys[i] for i in chosen),
+                image_B3RR=images,
+                label_B=self._labels[torch.from_numpy(chosen)],
+                targets=tuple(teacher.targets(chosen) for teacher in self.teachers),
+            )
 
 
-def training_data(
-    cache: EmbeddingCache, joined: TrainingRows, pixels: Pixels, loss: LossConfig, text: str
-) -> TrainingData:
-    """Return the training data with the targets that ``loss`` needs.
+def teacher_rows(
+    cache: EmbeddingCache, joined: TrainingRows, loss: LossConfig, *, text: str, learnt_text: bool = False
+) -> TeacherRows:
+    """Return one teacher's rows with the targets that ``loss`` needs.
+
+    The nearest texts are the cache's own where the classes are the training split's, else computed; with
+    ``learnt_text`` there are none, because they change with the texts.
 
     Raises
     ------
@@ -150,8 +206,16 @@ def training_data(
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
     nearest = similarity = None
-    if loss.vlalign:
-        nearest, similarity = cache.neighbours("train", text, loss.vlalign_k)
-    return TrainingData(
-        joined=joined, pixels=pixels, nearest=nearest, similarity=similarity, with_captions=bool(loss.cap)
+    if loss.vlalign and not learnt_text:
+        if joined.support:
+            texts = cache.text_bank(text).class_texts(joined.rows.class_names)
+            nearest, similarity = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
+        else:
+            nearest, similarity = cache.neighbours("train", text, loss.vlalign_k)
+    return TeacherRows(
+        rows=joined.rows,
+        row_of=joined.row_of,
+        nearest=nearest,
+        similarity=similarity,
+        with_captions=bool(loss.cap),
     )

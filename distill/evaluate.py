@@ -93,6 +93,31 @@ def evaluate(
     )
 
 
+def judge_heads(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    classifiers: Sequence[tuple[str, slice, Classifier]],
+    *,
+    split: str,
+    class_names: Sequence[str],
+    pixels: Pixels,
+) -> dict[str, SplitResult]:
+    """Judge one pass of a student's outputs by every head's classifier.
+
+    ``classifiers`` are (ending, columns, classifier); a head's result is called SPLIT and its ending.
+    """
+    kept = list(outputs)
+    return {
+        f"{split}{ending}": evaluate(
+            [(output[:, columns], label) for output, label in kept],
+            classifier,
+            split=f"{split}{ending}",
+            class_names=class_names,
+            unreadable=pixels.unreadable,
+        )
+        for ending, columns, classifier in classifiers
+    }
+
+
 @torch.no_grad()
 def student_outputs(
     student: nn.Module,

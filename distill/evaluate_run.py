@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError, nearest_names
 from cache.images import ImageFolder, ImageRecord
+from cache.splits import split_name
 from distill.augment import resize_size
 from distill.checkpoint import read_checkpoint
-from distill.config import from_toml, with_settings
+from distill.config import RunConfig, from_toml, with_settings
 from distill.data import join_training_rows
-from distill.evaluate import SplitResult, evaluate, student_outputs
+from distill.evaluate import SplitResult, judge_heads, student_outputs
+from distill.fewshot import QUERY, support_of
+from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.pixels import Pixels
-from distill.session import classifier_for, output_size
+from distill.session import EvalSplit, classifiers_for, output_size, splits_to_judge
+from distill.space_run import space_of_split, teacher_has_rows
 from distill.students import build_student
 
 CHECKPOINTS = ("last", "best")
@@ -50,15 +58,155 @@ def evaluate_run(
     UserError
         If the run, its data or its cache is missing, or the cache is of another teacher.
     """
+    trained = open_trained(
+        run, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, text=text, device=device
+    )
+    results: dict[str, SplitResult] = {}
+    for split in trained.wanted(splits):
+        outputs = trained.outputs(split.pixels)
+        classifiers = classifiers_for(
+            trained.config, trained.heads, trained.folder.class_names, split.class_names
+        )
+        results |= judge_heads(
+            outputs, classifiers, split=split.name, class_names=split.class_names, pixels=split.pixels
+        )
+    return results
+
+
+def space_of_run(
+    run: Path,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    splits: Sequence[str] = (),
+    checkpoint: str = "last",
+    text: str | None = None,
+    device: str = "auto",
+) -> dict[str, dict[str, float]]:
+    """Return the space metrics (:mod:`distill.space`) of a run's student by split; see :func:`evaluate_run`.
+
+    Splits without teacher rows are left out.
+
+    Raises
+    ------
+    UserError
+        As :func:`evaluate_run`; if the run has no teacher, or no split has teacher rows.
+    """
+    trained = open_trained(
+        run, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, text=text, device=device
+    )
+    if not trained.heads:
+        raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
+    found: dict[str, dict[str, float]] = {}
+    for split in trained.wanted(splits):
+        if teacher_has_rows(trained.heads, split):
+            outputs = trained.outputs(split.pixels)
+            found |= space_of_split(trained.heads, outputs, split, trained.config.loss)
+    if not found:
+        raise UserError(
+            f"the cache {trained.cache.path} has no teacher rows of those splits",
+            fix="choose a --split that the cache has.",
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run's student with everything it takes to judge it."""
+
+    config: RunConfig
+    cache: EmbeddingCache
+    folder: ImageFolder
+    heads: tuple[Head, ...]
+    student: nn.Module
+    device: torch.device
+
+    def outputs(self, pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the student's (outputs [B, D], labels [B]) over images in their order."""
+        return student_outputs(
+            self.student,
+            pixels,
+            image_size=self.config.student.image_size,
+            batch_size=self.config.train.eval_batch_size,
+            device=self.device,
+        )
+
+    def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
+        """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
+
+        Raises
+        ------
+        UserError
+            If there is no such split, or a few-shot run is asked for images that it was trained on.
+        """
+        id_val: tuple[ImageRecord, ...] = ()
+        if self.config.data.id_val and "train" in self.folder.splits:
+            id_val = join_training_rows(self.cache, self.folder, id_val=self.config.data.id_val).id_val
+        fewshot = self.config.fewshot
+        support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
+        judged = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
+        names = [_known_split(name) for name in splits] or [name for name in judged if name != "id_val"]
+        return [self._split(name, judged) for name in names]
+
+    def _split(self, name: str, judged: dict[str, Any]) -> EvalSplit:
+        if name == "id_val" and name not in judged:
+            raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
+        if name in ("ood_test", QUERY) and name not in judged:
+            if name == QUERY:
+                raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
+            if self.config.fewshot.shots:
+                raise UserError(
+                    "the few-shot run was trained on some images of ood_test", fix=f"use --split {QUERY}."
+                )
+        if name in judged:
+            images, class_names = judged[name]
+        else:
+            split = self.folder.split(name)
+            images, class_names = split.images, split.class_names
+        return EvalSplit(name=name, pixels=self.pixels(images), class_names=class_names)
+
+    def pixels(self, images: Sequence[ImageRecord]) -> Pixels:
+        """Return images as this student takes them, decoded when asked for."""
+        return Pixels(
+            images,
+            resize_size(self.config.student.image_size),
+            memory=0,
+            workers=self.config.data.workers,
+            strict=False,
+        )
+
+
+def _known_split(name: str) -> str:
+    return name if name in ("id_val", QUERY) else split_name(name)
+
+
+def open_trained(
+    run: Path,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    checkpoint: str = "last",
+    text: str | None = None,
+    device: str = "auto",
+) -> TrainedRun:
+    """Open a run's student; the arguments are those of :func:`evaluate_run`.
+
+    Raises
+    ------
+    UserError
+        If the run, its data or its cache is missing, or the cache is of another teacher.
+    """
     where = choose_device(device)
     state = read_checkpoint(_checkpoint_file(run, checkpoint), device=where)
     config = from_toml(state["config"], where=str(run))
     if text:
         config = with_settings(config, [f'text="{text}"'])
     cache = EmbeddingCache.open(cache_dir or Path(state["cache_dir"]))
-    if cache.fingerprint != state["fingerprint"]:
+    heads = open_heads(config, cache, where)
+    if fingerprint_of(cache, heads) != state["fingerprint"]:
         raise CacheMismatch(
-            f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {cache.fingerprint}",
+            f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is "
+            f"{fingerprint_of(cache, heads)}",
             fix="give the run's own cache with --cache.",
         )
     folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
@@ -69,31 +217,16 @@ def evaluate_run(
         )
     student = build_student(
         config.student.arch,
-        embed_dim=output_size(config, cache, folder.class_names),
+        embed_dim=output_size(config, cache, folder.class_names, heads),
         image_size=config.student.image_size,
     ).to(where)
     student.load_state_dict(state["student"])
-    results = {}
-    for name, images, class_names in _wanted(folder, cache, splits, config.data.id_val):
-        pixels = Pixels(
-            images,
-            resize_size(config.student.image_size),
-            memory=0,
-            workers=config.data.workers,
-            strict=False,
-        )
-        outputs = student_outputs(
-            student,
-            pixels,
-            image_size=config.student.image_size,
-            batch_size=config.train.eval_batch_size,
-            device=where,
-        )
-        classifier = classifier_for(config, cache, folder.class_names, class_names)
-        results[name] = evaluate(
-            outputs, classifier, split=name, class_names=class_names, unreadable=pixels.unreadable
-        )
-    return results
+    learner = learner_of(heads)
+    if learner is not None:
+        learner.load_state_dict(state["prompts"])
+    return TrainedRun(
+        config=config, cache=cache, folder=folder, heads=heads, student=student.eval(), device=where
+    )
 
 
 def _checkpoint_file(run: Path, checkpoint: str) -> Path:
@@ -103,20 +236,3 @@ def _checkpoint_file(run: Path, checkpoint: str) -> Path:
             fix=f"{nearest_names(checkpoint, CHECKPOINTS)}choose from {', '.join(CHECKPOINTS)}.",
         )
     return run / f"{checkpoint}.pt"
-
-
-def _wanted(
-    folder: ImageFolder, cache: EmbeddingCache, splits: Sequence[str], id_val: float
-) -> list[tuple[str, tuple[ImageRecord, ...], tuple[str, ...]]]:
-    names = list(splits) or [name for name in folder.splits if name != "train"]
-    wanted: list[Any] = []
-    for name in names:
-        if name == "id_val":
-            images = join_training_rows(cache, folder, id_val=id_val).id_val
-            if not images:
-                raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
-            wanted.append(("id_val", images, folder.split("train").class_names))
-        else:
-            split = folder.split(name)
-            wanted.append((split.name, split.images, split.class_names))
-    return wanted

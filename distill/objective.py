@@ -29,7 +29,7 @@ def distillation_objective(
     student, teacher
         Image embeddings [B, D], raw.
     text
-        Class texts' embeddings [C, D], raw.
+        Class texts' embeddings [C, D], raw; [B, C, D] where every image has texts of its own.
     labels
         Row of ``text`` that is each image's class, int64 [B].
     config
@@ -76,7 +76,7 @@ def _terms(
     unit_student, unit_teacher = _unit(student), _unit(teacher)
     if config.cls or config.vlalign:
         unit_text = _unit(text)
-        logits = unit_student @ unit_text.T / config.temperature
+        logits = _cosines(unit_student, unit_text) / config.temperature
         if config.cls:
             parts["cls"] = losses.classification_loss(logits, labels)
         if config.vlalign:
@@ -94,7 +94,13 @@ def _terms(
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return F.normalize(rows.float(), dim=1)
+    return F.normalize(rows.float(), dim=-1)
+
+
+def _cosines(unit_rows: Tensor, unit_text: Tensor) -> Tensor:
+    if unit_text.dim() == 3:
+        return torch.einsum("bd,bcd->bc", unit_rows, unit_text)
+    return unit_rows @ unit_text.T
 
 
 def _vlalign(
@@ -105,9 +111,9 @@ def _vlalign(
     config: LossConfig,
     neighbours: Neighbours | None,
 ) -> Tensor:
-    k = min(config.vlalign_k, len(unit_text))
+    k = min(config.vlalign_k, unit_text.shape[-2])
     if neighbours is None:
-        similarity, nearest = (unit_teacher @ unit_text.T).topk(k, dim=1)
+        similarity, nearest = _cosines(unit_teacher, unit_text).topk(k, dim=1)
     else:
         nearest, similarity = neighbours
         nearest, similarity = nearest[:, :k].long(), similarity[:, :k]

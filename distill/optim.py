@@ -19,9 +19,9 @@ WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
 MOMENTUM_LOW, MOMENTUM_HIGH = 0.85, 0.95
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig, *more: nn.Module) -> Optimizer:
     """Return SGD with momentum or AdamW over all parameters; weight decay on all, as the original code."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = [p for module in (model, *more) for p in module.parameters() if p.requires_grad]
     fused = all(p.is_cuda for p in parameters)
     if config.name == "sgd":
         return torch.optim.SGD(

@@ -15,6 +15,7 @@ import torch
 
 from cache.devices import cores
 from cache.files import replacing, write_json
+from distill.heads import fingerprint_of
 from distill.session import Session
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
@@ -62,7 +63,7 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]], *, title: str) ->
     for name in (name for name in history[-1] if name.startswith("loss_")):
         left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
     left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
-    for name in ("train", "id_val", "id_test", "ood_test"):
+    for name in ("train", "id_val", "id_test", "ood_test", "ood_query"):
         points = [(line["epoch"], line[f"{name}_accuracy"]) for line in history if f"{name}_accuracy" in line]
         if points:
             right.plot(*zip(*points, strict=True), label=name, marker=".")
@@ -83,6 +84,12 @@ def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def judged_names(session: Session) -> list[str]:
+    """Return the names that results have: of every split, and with more heads of SPLIT@TEACHER."""
+    more = [f"@{head.name}" for head in session.heads[1:]]
+    return [f"{split}{ending}" for split in session.evals for ending in ("", *more)]
+
+
 def write_summary(
     path: Path,
     session: Session,
@@ -90,12 +97,13 @@ def write_summary(
     *,
     seconds: float,
     per_class: dict[str, dict[str, float]],
+    space: dict[str, dict[str, float]],
     command: Sequence[str],
 ) -> dict[str, Any]:
     """Write and return summary.json: the headline, and everything needed to trust and repeat it."""
     headline = {
         f"{split}_{what}": last_mean(history, f"{split}_{what}")
-        for split in ("train", *session.evals)
+        for split in ("train", *judged_names(session))
         for what in ("accuracy", "loss")
     }
     joined = session.data.joined
@@ -104,7 +112,10 @@ def write_summary(
         "epochs": len(history),
         "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, macro accuracy in percent",
         **{name: value for name, value in headline.items() if value is not None},
-        "ood_test_accuracy_best_epoch": max((line["ood_test_accuracy"] for line in history), default=None),
+        "ood_test_accuracy_best_epoch": max(
+            (line["ood_test_accuracy"] for line in history if "ood_test_accuracy" in line), default=None
+        ),
+        "space": space,
         "classes": {"train": len(session.class_names)}
         | {name: len(split.class_names) for name, split in session.evals.items()},
         "images": {"train": len(joined.images)}
@@ -117,7 +128,7 @@ def write_summary(
         "student": session.config.student.arch,
         "student_parameters": sum(p.numel() for p in session.student.parameters()),
         "cache": str(session.cache.path),
-        "cache_fingerprint": session.cache.fingerprint,
+        "cache_fingerprint": fingerprint_of(session.cache, session.heads),
         "teacher": session.cache.teacher,
         "seconds": seconds,
         "images_per_s": last_mean(history, "images_per_s"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ from torch.optim import Optimizer
 
 from cache import EmbeddingCache
 from cache.devices import choose_device
-from cache.errors import UserError
+from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder, ImageRecord
 from distill.augment import TrainAugment, resize_size
-from distill.classifier import Classifier, ClosedSetClassifier, TextClassifier, closed_set_columns
+from distill.checkpoint import read_checkpoint
+from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
 from distill.config import RunConfig
-from distill.data import TrainingData, join_training_rows, training_data
+from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows, teacher_rows
+from distill.fewshot import join_support, query_of, support_of
+from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.optim import build_optimizer
 from distill.pixels import Pixels
 from distill.students import build_student, family
@@ -27,17 +31,19 @@ MB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSplit:
-    """A split to judge the student on: its images, its classes, and what classifies among them."""
+    """A split to judge the student on: its images and its classes."""
 
     name: str
     pixels: Pixels
     class_names: tuple[str, ...]
-    classifier: Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """The parts of one run. ``text`` [C, D] are the training classes' texts; None for the baseline."""
+    """The parts of one run. ``heads`` has one for every teacher, none for the baseline.
+
+    ``columns`` are the baseline's outputs of the training classes; ``learner`` is where prompts are learnt.
+    """
 
     config: RunConfig
     cache: EmbeddingCache
@@ -45,7 +51,8 @@ class Session:
     device: torch.device
     data: TrainingData
     class_names: tuple[str, ...]
-    text: Tensor | None
+    heads: tuple[Head, ...]
+    learner: nn.Module | None
     columns: Tensor | None
     evals: dict[str, EvalSplit]
     student: nn.Module
@@ -71,34 +78,32 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
     """
     cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
     device = choose_device(config.train.device)
-    text = None
-    if not config.train.baseline:
-        bank = cache.text_bank(config.text)
-        text = torch.from_numpy(bank.class_texts(folder.split("train").class_names)).to(device)
-    joined = join_training_rows(cache, folder, id_val=config.data.id_val)
+    heads = open_heads(config, cache, device)
+    support = support_of(cache, folder.split("ood_test"), config.fewshot) if config.fewshot.shots else []
+    joined, teachers = _join(config, cache, folder, heads, support)
+    class_names = joined.rows.class_names
+    for head in heads:  # a bank without a text for one of the classes is found before anything is decoded
+        head.classifier(class_names, temperature=config.loss.temperature)
     budget = config.data.memory_mb * MB
     pixels = _pixels(joined.images, config, budget, strict=True)
     budget -= pixels.kept_bytes
-    data = training_data(cache, joined, pixels, config.loss, config.text)
     evals = {}
-    for name, records, class_names in _splits_to_judge(folder, joined.id_val):
+    for name, records, names in splits_to_judge(folder, joined.id_val, support):
         split_pixels = _pixels(records, config, budget, strict=False)
         budget -= split_pixels.kept_bytes
-        classifier = classifier_for(config, cache, folder.class_names, class_names)
-        evals[name] = EvalSplit(
-            name=name, pixels=split_pixels, class_names=class_names, classifier=classifier
-        )
-    class_names = folder.split("train").class_names
-    student, optimizer = new_student(config, cache, folder, device)
+        evals[name] = EvalSplit(name=name, pixels=split_pixels, class_names=names)
+    learner = learner_of(heads)
+    student, optimizer = new_student(config, cache, folder, device, heads, learner)
     amp_dtype = _amp_dtype(config.train.precision, device)
     return Session(
         config=config,
         cache=cache,
         folder=folder,
         device=device,
-        data=data,
+        data=TrainingData(joined=joined, pixels=pixels, teachers=teachers),
         class_names=class_names,
-        text=text,
+        heads=heads,
+        learner=learner,
         columns=_label_columns(config, folder.class_names, class_names, device),
         evals=evals,
         student=student,
@@ -114,13 +119,44 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
     )
 
 
-def _splits_to_judge(
-    folder: ImageFolder, id_val: tuple[ImageRecord, ...]
+def _join(
+    config: RunConfig,
+    cache: EmbeddingCache,
+    folder: ImageFolder,
+    heads: Sequence[Head],
+    support: Sequence[str],
+) -> tuple[TrainingRows, tuple[TeacherRows, ...]]:
+    """Return the training images, and what every teacher says of them."""
+    found = []
+    for own in [head.cache for head in heads] or [cache]:
+        joined = join_training_rows(own, folder, id_val=config.data.id_val)
+        found.append(join_support(joined, own, folder, support) if support else joined)
+    for head, joined in zip(heads, found, strict=False):
+        if joined.images != found[0].images:
+            raise CacheMismatch(
+                f"the teachers {heads[0].name} and {head.name} of {cache.path} have rows of other images",
+                fix=f"run cache-features again for both, last with --teacher {head.name}.",
+            )
+    learns = config.prompts.learner != "none"
+    teachers = (
+        teacher_rows(head.cache, joined, config.loss, text=config.text, learnt_text=learns)
+        for head, joined in zip(heads, found, strict=False)
+    )
+    return found[0], tuple(teachers)
+
+
+def splits_to_judge(
+    folder: ImageFolder, id_val: tuple[ImageRecord, ...], support: Sequence[str]
 ) -> list[tuple[str, tuple[ImageRecord, ...], tuple[str, ...]]]:
-    found = [
-        (name, split.images, split.class_names) for name, split in folder.splits.items() if name != "train"
-    ]
-    return [("id_val", id_val, folder.split("train").class_names), *found] if id_val else found
+    """Return (name, images, class names) of every split that is not trained on; id_val first.
+
+    With a support, the OOD images less the support are ``ood_query``.
+    """
+    found = [split for name, split in folder.splits.items() if name != "train"]
+    if support:
+        found = [query_of(split, support) if split.name == "ood_test" else split for split in found]
+    judged = [(split.name, split.images, split.class_names) for split in found]
+    return [("id_val", id_val, folder.split("train").class_names), *judged] if id_val else judged
 
 
 def _pixels(records: tuple[ImageRecord, ...], config: RunConfig, budget: int, *, strict: bool) -> Pixels:
@@ -133,36 +169,81 @@ def _pixels(records: tuple[ImageRecord, ...], config: RunConfig, budget: int, *,
     )
 
 
-def classifier_for(
-    config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...], class_names: tuple[str, ...]
-) -> Classifier:
-    """Return what classifies a student's outputs among ``class_names``."""
+def classifiers_for(
+    config: RunConfig, heads: Sequence[Head], all_classes: tuple[str, ...], class_names: tuple[str, ...]
+) -> list[tuple[str, slice, Classifier]]:
+    """Return what classifies a student's outputs among ``class_names``: (ending, columns, classifier).
+
+    One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``.
+    """
     if config.train.baseline:
-        return ClosedSetClassifier(columns=closed_set_columns(all_classes, class_names))
-    text = torch.from_numpy(cache.text_bank(config.text).class_texts(class_names))
-    return TextClassifier(text=text, temperature=config.loss.temperature)
+        columns = closed_set_columns(all_classes, class_names)
+        return [("", slice(None), ClosedSetClassifier(columns=columns))]
+    return [
+        (
+            f"@{head.name}" if i else "",
+            slice(head.start, head.stop),
+            head.classifier(class_names, temperature=config.loss.temperature),
+        )
+        for i, head in enumerate(heads)
+    ]
 
 
 def new_student(
-    config: RunConfig, cache: EmbeddingCache, folder: ImageFolder, device: torch.device
+    config: RunConfig,
+    cache: EmbeddingCache,
+    folder: ImageFolder,
+    device: torch.device,
+    heads: Sequence[Head] = (),
+    learner: nn.Module | None = None,
 ) -> tuple[nn.Module, Optimizer]:
-    """Return a new student on ``device`` and its optimiser; the seed decides the first weights."""
+    """Return a new student on ``device`` and its optimiser; the seed decides the first weights.
+
+    In few-shot finetuning the weights, and those of the prompt learner, are those of ``fewshot.start``.
+    """
     torch.manual_seed(config.train.seed)
     student = build_student(
         config.student.arch,
-        embed_dim=output_size(config, cache, folder.class_names),
+        embed_dim=output_size(config, cache, folder.class_names, heads),
         pretrained=config.student.pretrained,
         weights=Path(config.student.weights) if config.student.weights else None,
         image_size=config.student.image_size,
     ).to(device)
+    if config.fewshot.start:
+        _start_from(Path(config.fewshot.start), student, learner, fingerprint_of(cache, heads), device)
     if family(config.student.arch) == "cnn":
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return student, build_optimizer(student, config.optim)
+    more = [learner] if learner is not None else []
+    return student, build_optimizer(student, config.optim, *more)
 
 
-def output_size(config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...]) -> int:
-    """Return D, or for the closed-set baseline one output for every class of every split."""
-    return len(all_classes) if config.train.baseline else cache.embed_dim
+def _start_from(
+    path: Path, student: nn.Module, learner: nn.Module | None, fingerprint: str, device: torch.device
+) -> None:
+    state = read_checkpoint(path, device=device)
+    if state["fingerprint"] != fingerprint:
+        raise CacheMismatch(
+            f"{path} was trained with the cache {state['fingerprint']}, this one is {fingerprint}",
+            fix="give the run's own cache.",
+        )
+    try:
+        student.load_state_dict(state["student"])
+        if learner is not None:
+            learner.load_state_dict(state["prompts"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is not of this student ({str(error).splitlines()[0]})",
+            fix="keep the run's own student and prompts.",
+        ) from error
+
+
+def output_size(
+    config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...], heads: Sequence[Head] = ()
+) -> int:
+    """Return D summed over the teachers, or for the closed-set baseline one output for every class."""
+    if config.train.baseline:
+        return len(all_classes)
+    return heads[-1].stop if heads else cache.embed_dim
 
 
 def _label_columns(

@@ -24,12 +24,12 @@ from cache.progress import Progress, Silent
 from distill.batch import Batch
 from distill.checkpoint import Position, resume, save_checkpoint
 from distill.config import RunConfig, to_toml
-from distill.data import epoch_batches
-from distill.evaluate import SplitResult, evaluate, student_outputs
+from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.objective import distillation_objective
 from distill.optim import set_epoch
 from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
-from distill.session import EvalSplit, Session, open_session
+from distill.session import EvalSplit, Session, classifiers_for, open_session
+from distill.space_run import space_of_split, teacher_has_rows
 
 LAST, BEST, METRICS, CONFIG, SUMMARY, CURVES = (
     "last.pt",
@@ -150,7 +150,7 @@ def run(
     finally:
         board.close()
     if not results:  # a run that had ended before its summary was written
-        results = {name: _judge(session, split) for name, split in session.evals.items()}
+        results = {n: r for split in session.evals.values() for n, r in _judge(session, split).items()}
     draw_curves(out / CURVES, position.history, title=f"{config.student.arch}: {out.name}")
     return write_summary(
         out / SUMMARY,
@@ -158,6 +158,7 @@ def run(
         position.history,
         seconds=position.seconds,
         per_class={name: result.per_class for name, result in results.items()},
+        space=space_of_session(session),
         command=command or sys.argv,
     )
 
@@ -177,12 +178,11 @@ def _epoch(
     """Train one epoch from where it stands, judge, and save. Returns the splits judged."""
     config, began = session.config.train, time.perf_counter()
     lr = set_epoch(session.optimizer, session.config.optim, epoch=position.epoch, epochs=config.epochs)
-    batches = epoch_batches(
-        len(session.data.keys),
+    batches = session.data.epoch(
+        position.epoch,
         batch_size=config.batch_size,
         repeats=session.config.data.repeat_epochs,
         seed=config.seed,
-        epoch=position.epoch,
     )
     sums = _sums(session, position)
     session.student.train()
@@ -253,23 +253,44 @@ def _step(session: Session, batch: Batch, position: Position) -> tuple[dict[str,
 
 
 def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the losses of a batch and its logits over the training classes."""
-    if session.text is None:
+    """Return the losses of a batch and its logits over the training classes.
+
+    With several teachers each has its own losses, called ``TEACHER/LOSS``, and the total is their sum; the
+    logits are the first head's.
+    """
+    if not session.heads:
         assert session.columns is not None
         loss = F.cross_entropy(outputs.float(), session.columns[batch.label_B])
         return {"cls": loss, "total": loss}, outputs.detach()[:, session.columns]
-    parts = distillation_objective(
-        outputs,
-        batch.teacher_BD,
-        session.text,
-        batch.label_B,
-        session.config.loss,
-        captions=batch.caption_BD,
-        neighbours=batch.neighbours,
-    )
-    with torch.no_grad():
-        logits = outputs.detach().float() @ F.normalize(session.text, dim=1).T
-    return parts, logits
+    parts: dict[str, Tensor] = {}
+    total, logits = outputs.new_zeros((), dtype=torch.float32), None
+    for head, targets in zip(session.heads, batch.targets, strict=True):
+        rows = head.embed(outputs)
+        text = head.texts(session.class_names, rows)
+        found = distillation_objective(
+            rows,
+            targets.teacher_BD,
+            text,
+            batch.label_B,
+            session.config.loss,
+            captions=targets.caption_BD,
+            neighbours=targets.neighbours,
+        )
+        total = total + found.pop("total")
+        before = f"{head.name}/" if len(session.heads) > 1 else ""
+        parts |= {f"{before}{name}": value for name, value in found.items()}
+        if logits is None:
+            logits = _cosines(rows, text)
+    assert logits is not None
+    return {**parts, "total": total}, logits
+
+
+@torch.no_grad()
+def _cosines(rows: Tensor, text: Tensor) -> Tensor:
+    unit_text = F.normalize(text.float(), dim=-1)
+    if unit_text.dim() == 3:  # every image has texts of its own
+        return torch.einsum("bd,bcd->bc", rows.float(), unit_text)
+    return rows.float() @ unit_text.T
 
 
 def _not_finite(parts: dict[str, Tensor], batch: Batch, position: Position) -> UserError:
@@ -281,8 +302,19 @@ def _not_finite(parts: dict[str, Tensor], batch: Batch, position: Position) -> U
     )
 
 
-def _judge(session: Session, split: EvalSplit) -> SplitResult:
-    outputs = student_outputs(
+def _judge(session: Session, split: EvalSplit) -> dict[str, SplitResult]:
+    """Return how well every head classifies a split; see :func:`distill.session.classifiers_for`."""
+    return judge_heads(
+        _outputs(session, split),
+        classifiers_for(session.config, session.heads, session.folder.class_names, split.class_names),
+        split=split.name,
+        class_names=split.class_names,
+        pixels=split.pixels,
+    )
+
+
+def _outputs(session: Session, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]]:
+    return student_outputs(
         session.student,
         split.pixels,
         image_size=session.config.student.image_size,
@@ -290,20 +322,25 @@ def _judge(session: Session, split: EvalSplit) -> SplitResult:
         device=session.device,
         autocast=session.autocast,
     )
-    return evaluate(
-        outputs,
-        split.classifier,
-        split=split.name,
-        class_names=split.class_names,
-        unreadable=split.pixels.unreadable,
-    )
+
+
+def space_of_session(session: Session) -> dict[str, dict[str, float]]:
+    """Return how close the student's embeddings are to the teacher's, by split; see :mod:`distill.space`.
+
+    Splits without teacher rows are left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for split in session.evals.values() if session.heads else ():
+        if teacher_has_rows(session.heads, split):
+            found |= space_of_split(session.heads, _outputs(session, split), split, session.config.loss)
+    return found
 
 
 def _judge_epoch(session: Session, position: Position) -> dict[str, SplitResult]:
     """OOD and id_val every epoch, ID in the last epochs, as the original code reports them."""
     late = position.epoch >= session.config.train.epochs - LAST_EPOCHS
     wanted = [split for name, split in session.evals.items() if name != "id_test" or late]
-    return {split.name: _judge(session, split) for split in wanted}
+    return {name: result for split in wanted for name, result in _judge(session, split).items()}
 
 
 def _keep_best(session: Session, position: Position, results: dict[str, SplitResult], out: Path) -> None:
@@ -315,7 +352,7 @@ def _keep_best(session: Session, position: Position, results: dict[str, SplitRes
 def _said(line: dict[str, Any], epochs: int) -> str:
     accuracies = [
         f"{name} {line[f'{name}_accuracy']:.1f}%"
-        for name in ("train", "id_val", "id_test", "ood_test")
+        for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
         if f"{name}_accuracy" in line
     ]
     return (
