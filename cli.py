@@ -137,6 +137,28 @@ def main(debug: bool) -> None:
     "--workers", type=click.IntRange(min=0), help="Processes that decode  [default: by the machine]"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option(
+    "--support-views",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Keep the rows of so many views of train and OOD images, for 'fewshot --method retrieval': the "
+    "image and its RandAugment copies. The paper's is 10.",
+)
+@click.option(
+    "--support-shots",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Views of the first images of each class alone, sorted by key  [default: of all]",
+)
+@click.option(
+    "--keep-text-tower", is_flag=True, help="Keep the teacher's text tower, for 'train --prompts coop'."
+)
+@click.option(
+    "--teacher",
+    default="main",
+    show_default=True,
+    help="Add a second teacher of this name to a finished cache, for 'train --teachers'.",
+)
 @click.option("--strict", is_flag=True, help="Stop at an unreadable image instead of skipping it.")
 @click.option(
     "--rebuild", is_flag=True, help="Redo what no longer fits: another teacher, changed or removed images."
@@ -159,7 +181,17 @@ def cache_features_command(data: Path, out: Path, as_json: bool, **given: Any) -
     _print_build(summary, out, as_json=as_json)
 
 
+def _numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Read 1,2,4 as numbers."""
+    try:
+        return tuple(int(part) for part in (value or "").split(",") if part.strip())
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not numbers like 1,2,4", ctx=ctx, param=option) from None
+
+
 def _wants_weights(given: dict[str, Any]) -> None:
+    if given["support_views"] == 1:
+        raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
     if not given["pretrained"] and ":" not in given["model"]:
         raise click.UsageError(
             f"--model {given['model']} needs --pretrained: a tag such as 'openai' or a checkpoint file."
@@ -237,6 +269,7 @@ def cache_info(cache: Path, as_json: bool) -> None:
     Example: distill cache info artifacts/photos
     """
     from cache.manifest import NAME, Manifest
+    from cache.reader import TEACHERS, EmbeddingCache
 
     manifest = Manifest.load(cache)
     if as_json:
@@ -259,10 +292,14 @@ def cache_info(cache: Path, as_json: bool) -> None:
         for name, bank in manifest.banks.items()
     ]
     _table("text banks", ["bank", "texts", "truncated", "template"], banks)
+    added = EmbeddingCache(cache, manifest).teacher_names[1:]
+    if added:
+        click.echo(f"other teachers: {', '.join(added)} (in {cache / TEACHERS})")
 
 
 def _about(manifest: Manifest) -> list[list[str]]:
     teacher = manifest.spec.teacher
+    kept = [f"{name}: {views.views} views" for name, views in manifest.support.items()]
     return [
         ["fingerprint", manifest.spec.fingerprint()],
         ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
@@ -272,6 +309,8 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["computed in", teacher.precision],
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
         ["embed_dim", str(manifest.embed_dim)],
+        ["support views", ", ".join(kept) or "none"],
+        ["text tower", "kept" if manifest.text_tower else "not kept"],
     ]
 
 
@@ -377,6 +416,21 @@ def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> Non
     click.echo(f"{out}: {manifest.rows:,} rows as {format}")
 
 
+@cache_group.command("add-prompts")
+@click.argument("run", type=EXISTING_FOLDER)
+@click.option("--bank", default="coop", show_default=True, help="Name of the new text bank.")
+@click.option("--cache", type=EXISTING_FOLDER, help="A cache of the same teacher  [default: the run's own]")
+def cache_add_prompts(run: Path, bank: str, cache: Path | None) -> None:
+    """Add the prompts that RUN learnt to its cache, as a text bank for other students.
+
+    Example: distill cache add-prompts runs/coop --bank coop
+    """
+    from distill.prompts import export_prompts
+
+    where, entry = export_prompts(run, bank=bank, cache_dir=cache)
+    click.echo(f"{where / entry.file}: {entry.texts} texts; use them with: train --text {bank}")
+
+
 @main.command()
 @click.argument("cache", type=EXISTING_FOLDER)
 @click.option("--data", required=True, type=EXISTING_FOLDER, help="The images' folder.")
@@ -392,6 +446,12 @@ def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> Non
 @click.option("--k", type=int, help="Nearest texts that vlalign compares.")
 @click.option("--image-size", type=int, help="Student's input side, pixels.")
 @click.option("--text", help="Text bank that classifies: labels, descriptions, ...")
+@click.option(
+    "--prompts",
+    type=click.Choice(["none", "coop", "cocoop"]),
+    help="Learn the prompt instead; --set prompts.n_ctx=8.",
+)
+@click.option("--teachers", metavar="A,B", help="Teachers of the cache, one head each; the first is 'main'.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting. Repeatable.")
 @click.option("--seed", type=int, help="Decides first weights, order and augmentation.")
 @click.option("--device", help="auto, cpu, cuda, cuda:N.")
@@ -429,15 +489,15 @@ def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **giv
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
-    shown = [split for split in SPLITS_SHOWN if f"{split}_accuracy" in summary]
-    rows = [[split, _percent(summary[f"{split}_accuracy"])] for split in shown]
+    rows = [
+        [name.removesuffix("_accuracy"), _percent(value)]
+        for name, value in summary.items()
+        if name.endswith("_accuracy")
+    ]
     _table(f"run {out}: {summary['headline']}", ["split", "accuracy"], rows)
     click.echo(
         f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
     )
-
-
-SPLITS_SHOWN = ("train", "id_val", "id_test", "ood_test")
 
 
 def _percent(value: float) -> str:
@@ -458,18 +518,29 @@ def _percent(value: float) -> str:
 )
 @click.option("--text", help="Text bank that classifies  [default: the run's own; labels for a teacher]")
 @click.option("--checkpoint", default="last", show_default=True, help="last, or best where id_val chose one.")
+@click.option("--space", is_flag=True, help="Compare the student's embeddings with the teacher's instead.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print accuracies, losses and every class as JSON.")
 def evaluate(
-    folder: Path, teacher: bool, splits: tuple[str, ...], text: str | None, as_json: bool, **given: Any
+    folder: Path,
+    teacher: bool,
+    space: bool,
+    splits: tuple[str, ...],
+    text: str | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Say how well a run's student, or a cache's teacher, classifies.
 
     \b
     Examples:
       distill evaluate runs/first --split ood_test
+      distill evaluate runs/first --space
       distill evaluate artifacts/photos --teacher
     """
+    if space:
+        _evaluate_space(folder, teacher, splits, text, as_json, given)
+        return
     if teacher:
         from distill.evaluate import evaluate_teacher
 
@@ -509,6 +580,128 @@ def evaluate(
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(f"skipped {result.split}/{key}: {reason}")
+
+
+def _evaluate_space(
+    run: Path, teacher: bool, splits: tuple[str, ...], text: str | None, as_json: bool, given: dict[str, Any]
+) -> None:
+    from distill.evaluate_run import space_of_run
+
+    if teacher:
+        raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
+    found = space_of_run(
+        run,
+        data_dir=given["data"],
+        cache_dir=given["cache"],
+        splits=splits,
+        checkpoint=given["checkpoint"],
+        text=text,
+        device=given["device"],
+    )
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
+    rows = [[name, *(_number(metrics.get(name)) for metrics in found.values())] for name in names]
+    _table(f"{run}: student beside teacher", ["", *found], rows)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+@main.command()
+@click.argument("run", type=EXISTING_FOLDER)
+@click.option(
+    "--shots",
+    default="5",
+    show_default=True,
+    callback=_numbers,
+    metavar="N,N,...",
+    help="Images of each OOD class.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["finetune", "retrieval"]),
+    default="finetune",
+    show_default=True,
+    help="Train on them too, or retrieve among the teacher's rows of them.",
+)
+@click.option("--out", type=FOLDER, help="Where results go  [default: RUN/fewshot-METHOD]")
+@click.option(
+    "--support-seed",
+    "support_seeds",
+    callback=_numbers,
+    metavar="N,N,...",
+    help="Draw the images, once a seed; mean and deviation are reported  [default: the first, sorted]",
+)
+@click.option("--alpha", default=1.0, show_default=True, help="Retrieval: weight of the support.")
+@click.option("--beta", default=5.5, show_default=True, help="Retrieval: its sharpness.")
+@click.option("--search", metavar="SPLIT", help="Retrieval: choose both on id_val or id_test, never on OOD.")
+@click.option(
+    "--views",
+    type=click.IntRange(min=1),
+    help="Retrieval: views of an image that count; 1 is the image alone  [default: all in the cache]",
+)
+@click.option("--average-views", is_flag=True, help="Retrieval: one row an image, the mean of its views.")
+@click.option("--epochs", type=int, help="Finetune: epochs  [default: 20]")
+@click.option("--lr", type=float, help="Finetune: highest rate  [default: 0.001 with SGD, 0.0002 with AdamW]")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Finetune: any setting. Repeatable."
+)
+@click.option("--data", type=EXISTING_FOLDER, help="The images' folder  [default: the run's own]")
+@click.option("--cache", type=EXISTING_FOLDER, help="The cache  [default: the run's own]")
+@click.option("--checkpoint", default="last", show_default=True, help="last, or best where id_val chose one.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def fewshot(run: Path, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Teach RUN's student the OOD classes from a few images of each; judge it on the others.
+
+    \b
+    Examples:
+      distill fewshot runs/first --shots 5 --method finetune
+      distill fewshot runs/first --shots 1,2,4,8 --method retrieval --support-seed 0,1,2
+    """
+    from cache.progress import progress_for
+    from distill.fewshot_run import few_shot, fewshot_options
+    from distill.train import Stopped
+
+    out = out or run / f"fewshot-{given['method']}"
+    places = {"data_dir": given.pop("data"), "cache_dir": given.pop("cache")}
+    options = fewshot_options(**given)
+    progress = progress_for("finetuning")
+    try:
+        results = few_shot(run, out, options, **places, progress=progress)
+    except Stopped as stopped:
+        progress.close()
+        _stop(f"{stopped} (For few-shot runs: the same command.)", 128 + stopped.signal_number)
+    finally:
+        progress.close()
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+        return
+    rows = [
+        [
+            str(row["shots"]),
+            *(_mean(row, name) for name in ("before", "ood_query", "id_test")),
+            str(row["draws"]),
+        ]
+        for row in results["table"]
+    ]
+    _table(
+        f"{run}: {results['method']}, {results['headline']}",
+        ["shots", "zero-shot", "ood_query", "id_test", "draws"],
+        rows,
+    )
+    click.echo(f"plot in {out / 'fewshot.png'}, all numbers in {out / 'fewshot.json'}")
+
+
+def _mean(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return ""
+    return _percent(row[name]) + (f" ± {row[f'{name}_std']:.1f}" if row[f"{name}_std"] is not None else "")
 
 
 @main.command()

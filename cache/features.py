@@ -136,8 +136,8 @@ def check_same_keys(first: EmbeddingCache, other: EmbeddingCache) -> None:
         if mine != theirs:
             odd = sorted(mine ^ theirs)
             raise CacheMismatch(
-                f"{other.path} has other rows of {name} than {first.path} ({len(odd)} differ, such as {odd[0]})",
-                fix="give the data folder that the cache was made from, or bring the first teacher up to date.",
+                f"{other.path} has other rows of {name} than {first.path} ({len(odd)} differ: {odd[0]}, ...)",
+                fix="give the data the cache was made from, or bring the first teacher up to date.",
             )
 
 

@@ -155,7 +155,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptConfig:
-    """Prompt learning in place of a fixed prompt: ``none``, ``coop``, or ``cocoop`` (shifted by the image)."""
+    """Prompt learning in place of a fixed prompt: ``none``, ``coop``, or ``cocoop``."""
 
     learner: str = "none"
     n_ctx: int = 8

@@ -99,7 +99,7 @@ def judge_heads(
     *,
     split: str,
     class_names: Sequence[str],
-    pixels: Pixels,
+    pixels: Pixels | None = None,
 ) -> dict[str, SplitResult]:
     """Judge one pass of a student's outputs by every head's classifier.
 
@@ -112,7 +112,7 @@ def judge_heads(
             classifier,
             split=f"{split}{ending}",
             class_names=class_names,
-            unreadable=pixels.unreadable,
+            unreadable=pixels.unreadable if pixels is not None else {},
         )
         for ending, columns, classifier in classifiers
     }

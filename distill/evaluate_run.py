@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,8 @@ def evaluate_run(
     )
     results: dict[str, SplitResult] = {}
     for split in trained.wanted(splits):
-        outputs = trained.outputs(split.pixels)
-        classifiers = classifiers_for(
-            trained.config, trained.heads, trained.folder.class_names, split.class_names
-        )
-        results |= judge_heads(
-            outputs, classifiers, split=split.name, class_names=split.class_names, pixels=split.pixels
-        )
+        found = trained.judged(trained.outputs(split.pixels), split.class_names, split.name, split.pixels)
+        results |= found
     return results
 
 
@@ -130,6 +125,17 @@ class TrainedRun:
             batch_size=self.config.train.eval_batch_size,
             device=self.device,
         )
+
+    def judged(
+        self,
+        outputs: Iterable[tuple[Tensor, Tensor]],
+        class_names: tuple[str, ...],
+        split: str,
+        pixels: Pixels | None = None,
+    ) -> dict[str, SplitResult]:
+        """Judge outputs among ``class_names`` by every head; see :func:`distill.evaluate.judge_heads`."""
+        classifiers = classifiers_for(self.config, self.heads, self.folder.class_names, class_names)
+        return judge_heads(outputs, classifiers, split=split, class_names=class_names, pixels=pixels)
 
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.

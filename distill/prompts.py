@@ -6,7 +6,10 @@ adds a shift that a small net reads off each image's embedding.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +18,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cache import EmbeddingCache
-from cache.errors import UserError
+from cache.banks import bank_entry, make_bank, save_bank
+from cache.errors import CacheMismatch, UserError
+from cache.files import digest
+from cache.manifest import BankEntry, Manifest
 from cache.text_tower import TextTower
 from cache.texts import LABEL_TEMPLATE
-from distill.config import PromptConfig
+from distill.config import PromptConfig, from_toml
 
 INIT_STD = 0.02
 META_REDUCTION = 16
@@ -113,8 +119,68 @@ def class_words(cache: EmbeddingCache, bank: str) -> dict[str, str]:
         folder = texts.class_folders[index] if index >= 0 else None
         if folder is None or folder in words or not text.startswith(prefix):
             raise UserError(
-                f"no prompt can be learnt for the text bank {bank!r}: not one {prefix.strip()!r} text a class",
+                f"no prompt can be learnt for the bank {bank!r}: not one {prefix.strip()!r} text a class",
                 fix="use --text labels or --text descriptions.",
             )
         words[folder] = text.removeprefix(prefix)
     return words
+
+
+def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt_from: str) -> BankEntry:
+    """Add the class texts of a learnt context to a cache as a text bank; any student can be trained on it.
+
+    Raises
+    ------
+    UserError
+        If the texts depend on the image (CoCoOp), or the cache has another bank of that name.
+    """
+    if learnt.per_image:
+        raise UserError(
+            "CoCoOp's texts are different for every image and make no bank", fix="learn with --prompts coop."
+        )
+    made_from = digest([learnt_from, list(learnt.words.items())])
+    known = cache.manifest.banks.get(bank)
+    if known is not None and known.made_from != made_from:
+        raise UserError(
+            f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
+        )
+    folders = tuple(learnt.words)
+    with torch.no_grad():
+        rows = learnt(folders, torch.empty(0))
+    count = len(learnt.learner.context)
+    texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
+    path = cache.path / "texts" / f"{bank}.h5"
+    save_bank(path, make_bank(bank, texts, folders, rows.cpu().numpy()))
+    entry = bank_entry(path, texts=len(texts), made_from=made_from, templates=(f"[{count} learnt] {{}}.",))
+    Manifest.load(cache.path).with_bank(bank, entry).save(cache.path)
+    return entry
+
+
+def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tuple[Path, BankEntry]:
+    """Add what a run learnt as a text bank to its cache, or to another of the same teacher; see above.
+
+    Raises
+    ------
+    UserError
+        If the run learnt no prompts, or see :func:`export_bank`.
+    """
+    from distill.checkpoint import read_checkpoint
+
+    state = read_checkpoint(run / "last.pt")
+    config = from_toml(state["config"], where=str(run))
+    if config.prompts.learner == "none":
+        raise UserError(f"{run} learnt no prompts", fix="train with --prompts coop.")
+    cache = EmbeddingCache.open(cache_dir or Path(state["cache_dir"])).teacher_cache(config.teachers[0])
+    if cache.fingerprint != state["fingerprint"]:
+        raise CacheMismatch(
+            f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {cache.fingerprint}",
+            fix="give a cache of the run's own teacher.",
+        )
+    learnt = open_texts(
+        cache, config.prompts, text=config.text, seed=config.train.seed, device=torch.device("cpu")
+    )
+    learnt.learner.load_state_dict(state["prompts"])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bank):
+        raise UserError(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
+    said = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
+    return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=said)

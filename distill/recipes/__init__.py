@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from cache.errors import UserError, nearest_names
@@ -19,6 +20,8 @@ def run_config(
     k: int | None = None,
     image_size: int | None = None,
     text: str | None = None,
+    prompts: str | None = None,
+    teachers: str | None = None,
     seed: int | None = None,
     device: str | None = None,
     settings: tuple[str, ...] = (),
@@ -39,8 +42,10 @@ def run_config(
         "student.image_size": image_size,
     }
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    words = {"student.arch": arch, "text": text, "train.device": device}
+    words = {"student.arch": arch, "text": text, "train.device": device, "prompts.learner": prompts}
     given += [f'{name}="{value}"' for name, value in words.items() if value is not None]
+    if teachers is not None:
+        given.append(f"teachers={json.dumps([name.strip() for name in teachers.split(',')])}")
     if losses is not None:
         given += _loss_settings(losses)
     return with_settings(load_recipe(recipe), [*given, *settings])
