@@ -12,7 +12,7 @@ from cache.errors import UserError
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.manifest import Manifest, SplitEntry
-from cache.reader import EmbeddingCache
+from cache.reader import TEACHERS, EmbeddingCache
 from cache.shards import FORMATS
 
 
@@ -61,11 +61,17 @@ def convert_cache(
                 manifest = manifest.with_shard(name, entry)
                 manifest.save(out)
             on_rows(shard.rows)
-    for bank in old.banks.values():
-        with replacing(out / bank.file) as temporary:
-            shutil.copyfile(source / bank.file, temporary)
-    manifest = replace(manifest, banks=old.banks, complete=True)
+    views = [shard.file for entry in old.support.values() for shard in entry.shards]
+    for file in (*(b.file for b in old.banks.values()), *views, *(f.file for f in old.text_tower)):
+        with replacing(out / file) as temporary:
+            shutil.copyfile(source / file, temporary)
+    manifest = replace(
+        manifest, banks=old.banks, support=old.support, text_tower=old.text_tower, complete=True
+    )
     manifest.save(out)
+    for name in cache.teacher_names[1:]:
+        there = Path(TEACHERS) / name
+        convert_cache(source / there, out / there, format=format, folder=folder, on_rows=on_rows)
     return manifest
 
 

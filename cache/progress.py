@@ -39,7 +39,8 @@ class Silent:
 class BarProgress:
     """A rich bar on standard error."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str = "images") -> None:
+        self._unit = unit
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -62,7 +63,7 @@ class BarProgress:
         """Move on by ``images``."""
         self._done += images
         rate = self._done / max(time.perf_counter() - self._began, 1e-9)
-        self._bar.update(self._task, advance=images, rate=f"{rate:,.1f} images/s")
+        self._bar.update(self._task, advance=images, rate=f"{rate:,.1f} {self._unit}/s")
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
@@ -76,7 +77,10 @@ class BarProgress:
 class LineProgress:
     """Plain lines, at most one every ``every`` seconds."""
 
-    def __init__(self, what: str, *, every: float = 10.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, what: str, unit: str = "images", *, every: float = 10.0, stream: TextIO | None = None
+    ) -> None:
+        self._unit = unit
         self._what, self._every, self._stream = what, every, stream or sys.stderr
         self._total = self._done = 0
         self._began = self._said = time.perf_counter()
@@ -85,7 +89,7 @@ class LineProgress:
         """Say how many images there are."""
         self._total, self._began = total, time.perf_counter()
         if total:
-            self.note(f"{self._what}: {total:,} images")
+            self.note(f"{self._what}: {total:,} {self._unit}")
 
     def advance(self, images: int) -> None:
         """Say where the work is, now and then and at its end."""
@@ -96,7 +100,9 @@ class LineProgress:
         self._said = now
         rate = self._done / max(now - self._began, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
-        self.note(f"{self._what}: {self._done:,}/{self._total:,}  {rate:,.1f} images/s  {left:,.0f} s left")
+        self.note(
+            f"{self._what}: {self._done:,}/{self._total:,}  {rate:,.1f} {self._unit}/s  {left:,.0f} s left"
+        )
 
     def note(self, message: str) -> None:
         """Write a line."""
@@ -107,6 +113,6 @@ class LineProgress:
         """Nothing is open."""
 
 
-def progress_for(what: str) -> BarProgress | LineProgress:
+def progress_for(what: str, unit: str = "images") -> BarProgress | LineProgress:
     """Return a bar on a terminal, lines elsewhere."""
-    return BarProgress(what) if sys.stderr.isatty() else LineProgress(what)
+    return BarProgress(what, unit) if sys.stderr.isatty() else LineProgress(what, unit)

@@ -372,7 +372,7 @@ def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]
         or not hasattr(teacher.tokenizer, "sot_token_id")
     ):
         raise UserError(
-            f"the text tower of {teacher.spec.model} is not open_clip's own transformer with CLIP's tokenizer",
+            f"the text tower of {teacher.spec.model} is not open_clip's transformer with CLIP's tokenizer",
             fix="leave --keep-text-tower out, or choose a CLIP teacher.",
         )
     state = teacher.model.state_dict()

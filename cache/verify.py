@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.banks import load_bank
@@ -11,6 +11,7 @@ from cache.errors import UserError
 from cache.files import sha256_of
 from cache.manifest import Manifest
 from cache.neighbours import check_neighbours
+from cache.reader import TEACHERS, EmbeddingCache
 from cache.shards import FORMATS
 
 
@@ -46,10 +47,23 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
             path, name, manifest.embed_dim, bank.texts
         )
         checks.append(Check(file=bank.file, rows=bank.texts, problem=problem))
+    for views in manifest.support.values():
+        for shard in views.shards:
+            on_file(shard.file)
+            problem = _file_problem(folder / shard.file, shard.sha256)
+            checks.append(Check(file=shard.file, rows=shard.rows, problem=problem))
+    for file in manifest.text_tower:
+        on_file(file.file)
+        checks.append(Check(file=file.file, rows=0, problem=_file_problem(folder / file.file, file.sha256)))
     for path in sorted((folder / "neighbours").glob("*.h5")):
         checks.append(Check(file=f"neighbours/{path.name}", rows=0, problem=check_neighbours(path) or ""))
     if not manifest.complete:
         checks.append(Check(file="manifest.json", rows=0, problem="the build has not finished; run it again"))
+    for name in EmbeddingCache(folder, manifest).teacher_names[1:]:
+        where = f"{TEACHERS}/{name}"
+        checks += [
+            replace(c, file=f"{where}/{c.file}") for c in verify_cache(folder / where, on_file=on_file)
+        ]
     return checks
 
 
