@@ -54,8 +54,8 @@ class BarProgress:
 
     def start(self, total: int) -> None:
         """Show a bar for ``total`` images."""
-        self._began = time.perf_counter()
-        self._bar.update(self._task, total=total)
+        self._done, self._began = 0, time.perf_counter()
+        self._bar.reset(self._task, total=total, start=bool(total))
         if total:
             self._bar.start()
 
@@ -87,7 +87,7 @@ class LineProgress:
 
     def start(self, total: int) -> None:
         """Say how many images there are."""
-        self._total, self._began = total, time.perf_counter()
+        self._total, self._done, self._began = total, 0, time.perf_counter()
         if total:
             self.note(f"{self._what}: {total:,} {self._unit}")
 

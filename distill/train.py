@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.errors import UserError
@@ -138,9 +139,7 @@ def run(
         temporary.write_text(to_toml(config), encoding="utf-8")
     write_metrics(out / METRICS, position.history)
     board = TensorBoard(out, first_epoch=position.epoch)
-    progress.start(
-        (config.train.epochs - position.epoch) * len(session.data.keys) * config.data.repeat_epochs
-    )
+    progress.start((config.train.epochs - position.epoch) * sum(map(len, _batches(session, position))))
     results: dict[str, SplitResult] = {}
     try:
         with _listening() as stop:
@@ -178,12 +177,7 @@ def _epoch(
     """Train one epoch from where it stands, judge, and save. Returns the splits judged."""
     config, began = session.config.train, time.perf_counter()
     lr = set_epoch(session.optimizer, session.config.optim, epoch=position.epoch, epochs=config.epochs)
-    batches = session.data.epoch(
-        position.epoch,
-        batch_size=config.batch_size,
-        repeats=session.config.data.repeat_epochs,
-        seed=config.seed,
-    )
+    batches = _batches(session, position)
     sums = _sums(session, position)
     session.student.train()
     before = sums.images
@@ -216,6 +210,16 @@ def _epoch(
     write_metrics(out / METRICS, position.history)
     progress.note(_said(line, config.epochs))
     return results
+
+
+def _batches(session: Session, position: Position) -> list[NDArray[np.int64]]:
+    config = session.config
+    return session.data.epoch(
+        position.epoch,
+        batch_size=config.train.batch_size,
+        repeats=config.data.repeat_epochs,
+        seed=config.train.seed,
+    )
 
 
 def _sums(session: Session, position: Position) -> _Sums:
