@@ -183,11 +183,17 @@ def cache_features_command(data: Path, out: Path, as_json: bool, **given: Any) -
 
 
 def _numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Read 1,2,4 as numbers."""
+    """Read 1,2,4 as numbers: of images from 1, of seeds from 0."""
+    least = 1 if option.name == "shots" else 0
     try:
-        return tuple(int(part) for part in (value or "").split(",") if part.strip())
+        numbers = tuple(int(part) for part in (value or "").split(",") if part.strip())
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not numbers like 1,2,4", ctx=ctx, param=option) from None
+        numbers = (-1,)
+    if min(numbers, default=least) < least:
+        raise click.BadParameter(
+            f"{value!r} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
+        )
+    return numbers
 
 
 def _wants_weights(given: dict[str, Any]) -> None:
@@ -776,9 +782,21 @@ def _number(value: float | None) -> str:
     metavar="N,N,...",
     help="Draw the images, once a seed; mean and deviation are reported  [default: the first, sorted]",
 )
-@click.option("--alpha", default=1.0, show_default=True, help="Retrieval: weight of the support.")
-@click.option("--beta", default=5.5, show_default=True, help="Retrieval: its sharpness.")
-@click.option("--search", metavar="SPLIT", help="Retrieval: choose both on id_val or id_test, never on OOD.")
+@click.option(
+    "--alpha",
+    default=1.0,
+    type=click.FloatRange(min=0),
+    show_default=True,
+    help="Retrieval: weight of the support.",
+)
+@click.option(
+    "--beta", default=5.5, type=click.FloatRange(min=0), show_default=True, help="Retrieval: its sharpness."
+)
+@click.option(
+    "--search",
+    type=click.Choice(["id_val", "id_test"]),
+    help="Retrieval: choose both on this ID split, never on OOD.",
+)
 @click.option(
     "--views",
     type=click.IntRange(min=1),

@@ -201,8 +201,9 @@ def teacher_rows(
         If captions are asked for and the cache has none.
     """
     if loss.cap and joined.rows.caption_embeddings is None:
+        images = "the training and the OOD images" if joined.support else "the training images"
         raise UserError(
-            f"loss.cap is on, but the cache {cache.path} has no captions of the training images",
+            f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
     nearest = similarity = None

@@ -53,8 +53,52 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--strict",
                 "--rebuild",
                 "--json",
+                "--support-views",
+                "--support-shots",
+                "--keep-text-tower",
+                "--teacher",
             ]
         ),
+        "split": sorted(
+            [
+                "--out",
+                "--dataset",
+                "--lists",
+                "--ood-classes",
+                "--ood",
+                "--id-test",
+                "--seed",
+                "--copy",
+                "--allow-missing",
+                "--json",
+            ]
+        ),
+        "describe": sorted(
+            ["--model", "--base-url", "--out", "--prompt", "--label2text", "--workers", "--retries"]
+        ),
+        "caption": sorted(["--model", "--out", "--split", "--batch-size", "--workers", "--device"]),
+        "fewshot": sorted(
+            [
+                "--shots",
+                "--method",
+                "--out",
+                "--support-seed",
+                "--alpha",
+                "--beta",
+                "--search",
+                "--views",
+                "--average-views",
+                "--epochs",
+                "--lr",
+                "--set",
+                "--data",
+                "--cache",
+                "--checkpoint",
+                "--device",
+                "--json",
+            ]
+        ),
+        "cache add-prompts": ["--bank", "--cache"],
         "cache info": ["--json"],
         "cache verify": ["--json"],
         "cache import": sorted(
@@ -88,6 +132,8 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--k",
                 "--image-size",
                 "--text",
+                "--prompts",
+                "--teachers",
                 "--set",
                 "--seed",
                 "--device",
@@ -96,7 +142,17 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
             ]
         ),
         "evaluate": sorted(
-            ["--teacher", "--data", "--cache", "--split", "--text", "--checkpoint", "--device", "--json"]
+            [
+                "--teacher",
+                "--data",
+                "--cache",
+                "--split",
+                "--text",
+                "--checkpoint",
+                "--space",
+                "--device",
+                "--json",
+            ]
         ),
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
     }
@@ -136,6 +192,8 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
         "faiss": {"cache/neighbours.py"},
         "click": {"cli.py"},
         "torchvision": {"cache/vision.py"},
+        "openai": {"cache/describe.py"},
+        "transformers": {"cache/captioner.py"},
     }
     for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), ROOT / "cli.py"]:
         name = str(path.relative_to(ROOT))
@@ -206,6 +264,23 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
         (["cache", "info", "."], 1, "is not a cache"),
         (["evaluate", ".", "--teacher"], 1, "is not a cache"),
         (["evaluate", "."], 1, "no checkpoint"),
+        (["evaluate", ".", "--teacher", "--space"], 2, "leave out --teacher"),
+        (["fewshot", "."], 1, "no checkpoint"),
+        (["fewshot", ".", "--shots", "0"], 2, "--shots"),
+        (["fewshot", ".", "--shots", "two"], 2, "1,2,4"),
+        (["fewshot", ".", "--method", "guess"], 2, "guess"),
+        (["fewshot", ".", "--alpha", "-1"], 2, "--alpha"),
+        (["split", ".", "--out", "x", "--dataset", "Food101"], 2, "--lists"),
+        (["split", ".", "--out", "x", "--ood-classes", "nowhere.txt"], 2, "nowhere.txt"),
+        (["split", ".", "--out", "x", "--dataset", "Food101", "--lists", ".", "--ood", "0.2"], 2, "--ood"),
+        (["describe", ".", "--model", "m"], 1, "has no classes"),
+        (["caption", ".", "--model", "m"], 1, "has no images"),
+        (["cache", "add-prompts", "."], 1, "no checkpoint"),
+        (
+            ["cache-features", ".", "--out", "x", "--pretrained", "openai", "--support-views", "1"],
+            2,
+            "2 or more",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_the_right_status(words, status, said, tmp_path, monkeypatch):
