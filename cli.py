@@ -637,7 +637,7 @@ def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **giv
     rows = [
         [name.removesuffix("_accuracy"), _percent(value)]
         for name, value in summary.items()
-        if name.endswith("_accuracy")
+        if name.endswith("_accuracy") and isinstance(value, float)
     ]
     _table(f"run {out}: {summary['headline']}", ["split", "accuracy"], rows)
     click.echo(

@@ -45,6 +45,12 @@ class TensorBoard:
                 self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, line["epoch"])
         self._writer.flush()
 
+    def write_space(self, space: dict[str, dict[str, float]], epoch: int) -> None:
+        """Write the space metrics of every split, once, at the run's end."""
+        for split, metrics in space.items():
+            for name, value in metrics.items():
+                self._writer.add_scalar(f"space/{split}/{name}", value, epoch)
+
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()

@@ -146,6 +146,8 @@ def run(
             while position.epoch < config.train.epochs:
                 results = _epoch(session, position, out, stop, progress)
                 board.write(position.history[-1])
+        space = space_of_session(session)
+        board.write_space(space, config.train.epochs - 1)
     finally:
         board.close()
     if not results:  # a run that had ended before its summary was written
@@ -157,7 +159,7 @@ def run(
         position.history,
         seconds=position.seconds,
         per_class={name: result.per_class for name, result in results.items()},
-        space=space_of_session(session),
+        space=space,
         command=command or sys.argv,
     )
 

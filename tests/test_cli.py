@@ -249,6 +249,19 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
     trained = json.loads(
         call("train", tmp_path / "tar", "--data", photos, "--out", run, "--recipe", "smoke", *small, "--json")
     )
+    again = [
+        "train",
+        tmp_path / "tar",
+        "--data",
+        photos,
+        "--out",
+        run,
+        "--recipe",
+        "smoke",
+        *small,
+        "--resume",
+    ]
+    assert "ood_test" in call(*again)
     judged = json.loads(call("evaluate", run, "--device", "cpu", "--json"))
     assert judged["ood_test"]["accuracy"] == pytest.approx(trained["ood_test_accuracy"])
     assert "ood_test" in call("evaluate", cache, "--teacher")
