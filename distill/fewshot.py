@@ -17,24 +17,28 @@ from distill.data import TrainingRows
 QUERY = "ood_query"
 
 
-def pick_support(keys_by_class: Mapping[str, Sequence[str]], *, shots: int, seed: int = -1) -> list[str]:
+def pick_support(
+    keys_by_class: Mapping[str, Sequence[str]], *, shots: int, seed: int = -1, leave: int = 1
+) -> list[str]:
     """Return ``shots`` distinct image keys of every class, class after class.
 
     With seed -1 the first ones, sorted by key, as in the paper; any other seed draws them. What is
-    drawn of a class depends on its keys alone, on no other class and no order of files.
+    drawn of a class depends on its keys alone, on no other class and no order of files. ``leave`` is how
+    many images of each class must be left over, to test on.
 
     Raises
     ------
     UserError
-        If a class would be left without an image to test on.
+        If a class has too few images.
     """
     support: list[str] = []
     for name in sorted(keys_by_class):
         keys = sorted(keys_by_class[name])
-        if len(keys) <= shots:
+        if len(keys) < shots + leave:
+            and_then = " would leave none to test on" if leave else " are too many"
             raise UserError(
-                f"class {name!r} has {len(keys)} images, so {shots} shots would leave none to test on",
-                fix=f"lower --shots below {len(keys)}, or drop the class.",
+                f"class {name!r} has {len(keys)} images, so {shots} shots{and_then}",
+                fix=f"lower --shots to {len(keys) - leave} or fewer, or drop the class.",
             )
         if seed < 0:
             support += keys[:shots]

@@ -153,7 +153,7 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image in joined.images:
         by_class[joined.rows.class_names[image.label]].append(image.key)
-    keys = pick_support(by_class, shots=support.shots, seed=support.support_seed)
+    keys = pick_support(by_class, shots=support.shots, seed=support.support_seed, leave=0)
     query = {image.key for image in images.images}
     found = {
         (alpha, beta): judge.judged(
