@@ -124,7 +124,10 @@ def test_a_few_shot_run_is_judged_on_the_query_alone(trained, tmp_path):
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert judged["ood_query"].accuracy == pytest.approx(last["ood_query_accuracy"])
     assert results["draws"][0]["ood_query"] == pytest.approx(
-        statistics.fmean(json.loads(line)["ood_query_accuracy"] for line in (folder / "metrics.jsonl").read_text().splitlines())
+        statistics.fmean(
+            json.loads(line)["ood_query_accuracy"]
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        )
     )
     with pytest.raises(UserError, match="ood_query"):
         evaluate_run(folder, splits=["ood_test"], device="cpu")
