@@ -72,7 +72,7 @@ def test_views_do_not_depend_on_workers_or_batches(build):
 
 def test_a_finished_cache_gets_views_later_and_keeps_its_images(build):
     cache = build(support_views=0)
-    with pytest.raises(UserError, match="keeps no views.*--support-views 10"):
+    with pytest.raises(UserError, match=r"keeps no views.*--support-views 10"):
         views_of(cache)
     images = {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()}
     cache = build()
