@@ -139,7 +139,7 @@ def run(
         temporary.write_text(to_toml(config), encoding="utf-8")
     write_metrics(out / METRICS, position.history)
     board = TensorBoard(out, first_epoch=position.epoch)
-    progress.start((config.train.epochs - position.epoch) * sum(map(len, _batches(session, position))))
+    progress.start(_images_left(session, position))
     results: dict[str, SplitResult] = {}
     try:
         with _listening() as stop:
@@ -222,6 +222,13 @@ def _batches(session: Session, position: Position) -> list[NDArray[np.int64]]:
         repeats=config.data.repeat_epochs,
         seed=config.train.seed,
     )
+
+
+def _images_left(session: Session, position: Position) -> int:
+    if position.epoch == session.config.train.epochs:
+        return 0
+    images = [len(batch) for batch in _batches(session, position)]
+    return (session.config.train.epochs - position.epoch) * sum(images) - sum(images[: position.step])
 
 
 def _sums(session: Session, position: Position) -> _Sums:

@@ -35,6 +35,24 @@ def write_image(path: Path, colour: tuple[int, int, int], rng: np.random.Generat
     Image.fromarray(pixels).save(path)
 
 
+class Counted:
+    """A progress that keeps, for every piece of work, what it was told to come and what was done."""
+
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+        self.done: list[int] = []
+
+    def start(self, total: int) -> None:
+        self.totals.append(total)
+        self.done.append(0)
+
+    def advance(self, images: int) -> None:
+        self.done[-1] += images
+
+    def note(self, message: str) -> None:
+        pass
+
+
 def make_photos(root: Path, *, train: int = 8, test: int = 3) -> Path:
     rng = np.random.default_rng(0)
     for folder, classes, count in (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import make_cache
+from conftest import Counted, make_cache
 
 import cli
 from cache import EmbeddingCache
@@ -96,7 +96,10 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
 def test_draws_are_reported_as_mean_and_deviation_with_a_plot(trained, tmp_path):
     source = trained()
     options = FewShotOptions(shots=(2, 1), support_seeds=(0, 1), settings=QUICK)
-    results = few_shot(source, tmp_path / "out", options)
+    progress = Counted()
+    results = few_shot(source, tmp_path / "out", options, progress=progress)
+    assert len(progress.totals) == 4
+    assert progress.done == progress.totals
     assert [row["shots"] for row in results["table"]] == [1, 2]
     for row in results["table"]:
         draws = [d for d in results["draws"] if d["shots"] == row["shots"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_cache
+from conftest import Counted, make_cache
 
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
@@ -91,23 +91,19 @@ def test_the_same_seed_gives_the_same_numbers_whatever_decodes(train, tmp_path):
     assert numbers(tmp_path / "one") != numbers(tmp_path / "other")
 
 
-class StopAt:
+class StopAt(Counted):
     """Asks for a stop once so many images were seen, as Ctrl-C would."""
 
     def __init__(self, images: int) -> None:
+        super().__init__()
         self.left = images
 
-    def start(self, total: int) -> None:
-        pass
-
     def advance(self, images: int) -> None:
+        super().advance(images)
         self.left -= images
         if self.left <= 0:
             self.left = 10**9
             signal.raise_signal(signal.SIGTERM)
-
-    def note(self, message: str) -> None:
-        pass
 
 
 @pytest.mark.parametrize("images", [6, 24, 40])
@@ -127,10 +123,12 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(
     train, tmp_path, images, settings
 ):
     train("whole", *settings)
+    before, after = StopAt(images), Counted()
     with pytest.raises(Stopped) as stopped:
-        train("cut", *settings, progress=StopAt(images))
+        train("cut", *settings, progress=before)
     assert stopped.value.signal_number == signal.SIGTERM
-    train("cut", *settings, resume_run=True)
+    train("cut", *settings, resume_run=True, progress=after)
+    assert after.done == after.totals == [before.totals[0] - before.done[0]]
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert all(torch.equal(one[name], other[name]) for name in one)
