@@ -174,7 +174,7 @@ def _resolve(model: str, pretrained: str | None) -> _Source:
     if name not in open_clip.list_models():
         raise UserError(
             f"no teacher is called {model!r}",
-            fix=f"{nearest_names(name, open_clip.list_models())}or give local-dir:FOLDER or hf-hub:ORG/REPO.",
+            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.",
         )
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
