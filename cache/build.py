@@ -16,11 +16,12 @@ from cache.captions import Captions
 from cache.embed import Seconds, ShardPlan, embed_shards
 from cache.errors import CacheMismatch, UserError
 from cache.files import digest, remove_temporaries, replacing, sha256_of
-from cache.images import ImageFolder
+from cache.images import ImageFolder, ImageRecord
 from cache.manifest import NAME, BankEntry, FileEntry, Manifest, ShardEntry, SkippedImage
 from cache.plan import match_classes, plan_split
 from cache.progress import Progress, Silent
 from cache.reader import EmbeddingCache
+from cache.records import RecordFolder
 from cache.rows import ShardRows
 from cache.shards import FORMATS
 from cache.spec import CacheSpec
@@ -91,7 +92,7 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
 
 
 def build_cache(
-    folder: ImageFolder,
+    folder: RecordFolder,
     out: Path,
     teacher: Teacher,
     spec: CacheSpec,
@@ -182,12 +183,12 @@ def _write_extras(
     manifest: Manifest,
     out: Path,
     teacher: Teacher,
-    folder: ImageFolder,
+    folder: RecordFolder,
     options: BuildOptions,
     progress: Progress,
 ) -> Manifest:
     """Add what only some uses need: augmented views for retrieval, the text tower for prompt learning."""
-    if options.support_views:
+    if options.support_views and isinstance(folder, ImageFolder):
         views = ViewOptions(
             views=options.support_views,
             shots=options.support_shots,
@@ -239,6 +240,7 @@ def _write_shards(
         batch_size=options.batch_size,
         workers=options.workers,
         strict=options.strict,
+        regions=manifest.spec.regions,
         seconds=seconds,
         on_images=progress.advance,
     )
@@ -249,9 +251,10 @@ def _write_shards(
             progress.note(f"skipped {shard.plan.split}/{image.key}: {image.reason}")
         manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
         if rows is not None:
-            paths = [record.path for record in shard.records]
+            # An episode's file holds many rows: only photos are files that a row can carry.
+            photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
             entry = _write_captioned(
-                out, shard.plan.file, rows, paths, manifest.spec.format, teacher, captions
+                out, shard.plan.file, rows, photos or None, manifest.spec.format, teacher, captions
             )
             manifest = manifest.with_shard(shard.plan.split, entry)
         manifest.save(out)
@@ -263,7 +266,7 @@ def _write_captioned(
     out: Path,
     file: str,
     rows: ShardRows,
-    images: Sequence[Path],
+    images: Sequence[Path] | None,
     format: str,
     teacher: Teacher,
     captions: Captions | None,
@@ -288,7 +291,7 @@ def write_shard(
         If a number does not fit the cache's dtype, or the file cannot be written.
     """
     path = out / file
-    if not np.isfinite(rows.image_embedding).all():
+    if not all(np.isfinite(column).all() for column in (rows.image_embedding, *rows.more.values())):
         raise UserError(
             f"embeddings of {file} are too large for {rows.image_embedding.dtype}", fix="use --dtype float32."
         )
@@ -298,7 +301,7 @@ def write_shard(
 
 
 def _match_captions(
-    manifest: Manifest, out: Path, teacher: Teacher, captions: Captions | None, folder: ImageFolder
+    manifest: Manifest, out: Path, teacher: Teacher, captions: Captions | None, folder: RecordFolder
 ) -> Manifest:
     """Give finished shards the captions of this run; the images are not embedded again."""
     for split, shard in manifest.shard_entries:
@@ -306,7 +309,8 @@ def _match_captions(
             continue
         # Copied out of the map, because the file under it is about to be replaced.
         rows = FORMATS[manifest.spec.format].read(out / shard.file)
-        rows = replace(rows, image_embedding=np.array(rows.image_embedding))
+        copied = {name: np.array(column) for name, column in rows.more.items()}
+        rows = replace(rows, image_embedding=np.array(rows.image_embedding), more=copied)
         where = {record.key: record.path for record in folder.splits[split].images}
         images = [where[key] for key in rows.keys]
         entry = _write_captioned(out, shard.file, rows, images, manifest.spec.format, teacher, captions)
@@ -318,6 +322,6 @@ def _match_captions(
 def _store_neighbours(out: Path, manifest: Manifest, banks: Sequence[BankTexts], k: int) -> None:
     cache = EmbeddingCache(out, manifest)
     for bank in banks:
-        if all(bank.classes):
+        if k and all(bank.classes):
             for split in cache.split_names:
                 cache.neighbours(split, bank.name, k)

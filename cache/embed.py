@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.errors import UserError
-from cache.images import ImageRecord, UnreadableImage, load_rgb
 from cache.manifest import SkippedImage
+from cache.records import Record, UnreadableImage
 from cache.rows import ShardRows
 from cache.teacher import Teacher
 
@@ -26,7 +25,7 @@ class ShardPlan:
 
     split: str
     file: str
-    images: tuple[ImageRecord, ...]
+    images: tuple[Record, ...]
 
 
 @dataclass(kw_only=True)
@@ -41,7 +40,7 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One image as a worker hands it over; ``pixels`` is None when it could not be read."""
+    """One record as a worker hands it over: ``pixels`` [V, 3, H, W], None when it could not be read."""
 
     pixels: Tensor | None
     reason: str
@@ -53,33 +52,38 @@ class Decoded:
 
 @dataclass(kw_only=True)
 class EmbeddedShard:
-    """A planned shard with its rows and the images that were skipped."""
+    """A planned shard with its rows and the images that were skipped.
+
+    ``columns`` has batches of every column, [B, D], or [B, 49, D] for regions.
+    """
 
     plan: ShardPlan
-    records: list[ImageRecord] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     decoded: list[Decoded] = field(default_factory=list)
-    embeddings: list[Tensor] = field(default_factory=list)
+    columns: dict[str, list[Tensor]] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
 
     def rows(self, dtype: str) -> ShardRows | None:
         """Return the rows in the cache's dtype, or None when no image could be read."""
         if not self.records:
             return None
+        columns = {name: torch.cat(found).numpy().astype(dtype) for name, found in self.columns.items()}
         return ShardRows(
             split=self.plan.split,
             keys=[record.key for record in self.records],
             labels=np.array([record.label for record in self.records], dtype=np.int64),
-            image_embedding=torch.cat(self.embeddings).numpy().astype(dtype),
+            image_embedding=columns.pop("image_embedding"),
             file_sha256=[image.sha256 for image in self.decoded],
             file_bytes=np.array([image.bytes for image in self.decoded], dtype=np.int64),
             file_mtime_ns=np.array([image.mtime_ns for image in self.decoded], dtype=np.int64),
+            more=columns,
         )
 
 
 class _Images(Dataset[Any]):
-    """Decodes and preprocesses one image; runs in workers."""
+    """Decodes and preprocesses one record's pictures; runs in workers."""
 
-    def __init__(self, records: Sequence[ImageRecord], transform: Callable[[Any], Tensor]) -> None:
+    def __init__(self, records: Sequence[Record], transform: Callable[[Any], Tensor]) -> None:
         self.records = records
         self.transform = transform
 
@@ -89,9 +93,9 @@ class _Images(Dataset[Any]):
     def __getitem__(self, index: int) -> Decoded:
         start = time.perf_counter()
         record, pixels, reason = self.records[index], None, ""
-        sha256, size, mtime_ns = file_identity(record)
+        sha256, size, mtime_ns = record.identity()
         try:
-            pixels = self.transform(load_rgb(record.path))
+            pixels = torch.stack([self.transform(picture) for picture in record.pictures()])
         except UnreadableImage as error:
             reason = str(error)
         return Decoded(
@@ -104,15 +108,6 @@ class _Images(Dataset[Any]):
         )
 
 
-def file_identity(record: ImageRecord) -> tuple[str, int, int]:
-    """Return (SHA-256, bytes, modification time in ns) of a file; an unreadable one has the hash ''."""
-    try:
-        status = record.path.stat()
-        return hashlib.sha256(record.path.read_bytes()).hexdigest(), status.st_size, status.st_mtime_ns
-    except OSError:
-        return "", 0, 0
-
-
 def embed_shards(
     teacher: Teacher,
     plans: Sequence[ShardPlan],
@@ -120,13 +115,14 @@ def embed_shards(
     batch_size: int,
     workers: int,
     strict: bool,
+    regions: bool = False,
     seconds: Seconds,
     on_images: Callable[[int], None],
 ) -> Iterator[EmbeddedShard]:
     """Embed planned shards in order, yielding each when its last image is done.
 
     Batches never cross a shard's end, so that a shard redone after a kill is computed from the same
-    batches and holds the same bits.
+    batches and holds the same bits. With ``regions`` every picture's region embeddings are kept too.
 
     Raises
     ------
@@ -145,13 +141,13 @@ def embed_shards(
             if current is not None:
                 yield current
             current = EmbeddedShard(plan=plans[plan_number])
-        _add_batch(current, teacher, records, decoded, strict=strict, seconds=seconds)
+        _add_batch(current, teacher, records, decoded, strict=strict, regions=regions, seconds=seconds)
         on_images(len(records))
     if current is not None:
         yield current
 
 
-def _chunks(images: Sequence[ImageRecord], size: int) -> list[Sequence[ImageRecord]]:
+def _chunks(images: Sequence[Record], size: int) -> list[Sequence[Record]]:
     return [images[start : start + size] for start in range(0, len(images), size)]
 
 
@@ -190,10 +186,11 @@ def _timed(loader: DataLoader[list[Decoded]], seconds: Seconds) -> Iterator[list
 def _add_batch(
     shard: EmbeddedShard,
     teacher: Teacher,
-    records: Sequence[ImageRecord],
+    records: Sequence[Record],
     decoded: Sequence[Decoded],
     *,
     strict: bool,
+    regions: bool,
     seconds: Seconds,
 ) -> None:
     readable = []
@@ -203,7 +200,7 @@ def _add_batch(
             continue
         if strict:
             raise UserError(
-                f"{record.path} cannot be read as an image ({image.reason})",
+                f"{record.where} cannot be read as an image ({image.reason})",
                 fix="mend or remove the file, or leave out --strict to skip it.",
             )
         shard.skipped.append(
@@ -215,16 +212,17 @@ def _add_batch(
     pixels = torch.stack([pixels for *_, pixels in readable])
     if teacher.device.type == "cuda":
         pixels = pixels.pin_memory()
-    embeddings = teacher.embed_images(pixels)
+    columns = _columns(teacher, pixels, readable[0][0].views, regions=regions)
     seconds.teacher += time.perf_counter() - start
-    finite = torch.isfinite(embeddings).all(dim=1)
-    if not finite.all():
-        bad = readable[int((~finite).nonzero()[0])][0]
-        raise UserError(
-            f"the teacher gave numbers that are not finite for {bad.path}",
-            fix="use --precision float32 or bfloat16.",
-        )
-    shard.embeddings.append(embeddings)
+    for name, column in columns.items():
+        finite = torch.isfinite(column).flatten(1).all(dim=1)
+        if not finite.all():
+            bad = readable[int((~finite).nonzero()[0])][0]
+            raise UserError(
+                f"the teacher gave numbers that are not finite for {bad.where}",
+                fix="use --precision float32 or bfloat16.",
+            )
+        shard.columns.setdefault(name, []).append(column)
     for record, image, _ in readable:
         shard.records.append(record)
         # Without its pixels: a shard of 4,096 images would hold gigabytes of them.
@@ -238,3 +236,20 @@ def _add_batch(
                 seconds=image.seconds,
             )
         )
+
+
+def _columns(
+    teacher: Teacher, pixels_BV3HW: Tensor, views: Sequence[str], *, regions: bool
+) -> dict[str, Tensor]:
+    """Return every view's embeddings as columns, and with ``regions`` its region embeddings."""
+    pictures = pixels_BV3HW.flatten(0, 1)
+    found = {}
+    if regions:
+        found["embedding"], found["region_embedding"] = teacher.embed_regions(pictures)
+    else:
+        found["embedding"] = teacher.embed_images(pictures)
+    return {
+        f"{view}_{name}": rows.unflatten(0, (-1, len(views)))[:, number].contiguous()
+        for name, rows in found.items()
+        for number, view in enumerate(views)
+    }

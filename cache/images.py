@@ -10,18 +10,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar
 
 from PIL import Image
 
 from cache.errors import UserError
+from cache.records import UnreadableImage
 from cache.splits import FOLDERS, SPLITS, split_name
 
+__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "SplitImages", "UnreadableImage", "load_rgb"]
+
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-
-
-class UnreadableImage(Exception):
-    """A file that has an image's name but cannot be decoded; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,24 @@ class ImageRecord:
     key: str
     path: Path
     label: int
+    views: ClassVar[tuple[str, ...]] = ("image",)
+
+    @property
+    def where(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """Return the decoded file; see :func:`load_rgb`."""
+        return (load_rgb(self.path),)
+
+    def identity(self) -> tuple[str, int, int]:
+        """Return (SHA-256, bytes, modification time in ns) of the file; an unreadable one has the hash ''."""
+        try:
+            status = self.path.stat()
+            return sha256(self.path.read_bytes()).hexdigest(), status.st_size, status.st_mtime_ns
+        except OSError:
+            return "", 0, 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

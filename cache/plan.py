@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.embed import ShardPlan, file_identity
+from cache.embed import ShardPlan
 from cache.errors import CacheMismatch
 from cache.files import sha256_of
-from cache.images import ImageFolder, ImageRecord, SplitImages
 from cache.manifest import Manifest, ShardEntry, SplitEntry
+from cache.records import Record, RecordFolder, RecordSplit
 from cache.rows import ShardRows
 from cache.shards import FORMATS
 
 
-def match_classes(manifest: Manifest, folder: ImageFolder, *, rebuild: bool) -> Manifest:
+def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) -> Manifest:
     """Return a manifest whose splits have the folder's classes.
 
     Raises
@@ -54,7 +54,7 @@ def _some(names: Sequence[str], n: int = 5) -> str:
 
 
 def plan_split(
-    cache: Path, manifest: Manifest, split: SplitImages, *, rebuild: bool
+    cache: Path, manifest: Manifest, split: RecordSplit, *, rebuild: bool
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest less what is out of date, and the shards that are still to be made.
 
@@ -104,28 +104,26 @@ def _sound(path: Path, shard: ShardEntry) -> bool:
     return path.is_file() and path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
 
 
-def _out_of_date(rows: ShardRows, records: dict[str, ImageRecord]) -> list[str]:
+def _out_of_date(rows: ShardRows, records: dict[str, Record]) -> list[str]:
     wrong = []
     for i, key in enumerate(rows.keys):
         if key not in records:
             wrong.append(f"{key} (removed)")
         elif not _still_so(int(rows.file_bytes[i]), int(rows.file_mtime_ns[i]), records[key]) and (
-            file_identity(records[key])[0] != rows.file_sha256[i]
+            records[key].identity()[0] != rows.file_sha256[i]
         ):
             wrong.append(f"{key} (changed)")
     return wrong
 
 
-def _still_so(size: int, mtime_ns: int, record: ImageRecord | None) -> bool:
+def _still_so(size: int, mtime_ns: int, record: Record | None) -> bool:
     if record is None:
         return False
     status = record.path.stat()
     return status.st_size == size and status.st_mtime_ns == mtime_ns
 
 
-def _cut(
-    missing: Sequence[ImageRecord], entry: SplitEntry, manifest: Manifest, split: str
-) -> list[ShardPlan]:
+def _cut(missing: Sequence[Record], entry: SplitEntry, manifest: Manifest, split: str) -> list[ShardPlan]:
     size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ending
     # A number once used is not used again: a rebuilt shard never takes the place of one still listed.
     numbers = [int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ TEACHERS = "teachers"
 
 
 class MappedRows:
-    """Rows [N, D] that lie in several shards, read when asked for.
+    """Rows [N, D], or of any shape after N, that lie in several shards, read when asked for.
 
     Behaves as a read-only array in what training needs: ``len``, ``shape``, ``dtype``, one index, a
     slice, an integer array, and ``np.asarray`` for all of it.
@@ -37,7 +37,7 @@ class MappedRows:
         self._shards = list(shards)
         self._order = order
         self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        self.shape = (len(order), shards[0].shape[1])
+        self.shape = (len(order), *shards[0].shape[1:])
         self.dtype = shards[0].dtype
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class MappedRows:
         if np.ndim(places) == 0:
             shard = int(np.searchsorted(self._starts, places, side="right")) - 1
             return np.array(self._shards[shard][places - self._starts[shard]])
-        rows = np.empty((len(places), self.shape[1]), dtype=self.dtype)
+        rows = np.empty((len(places), *self.shape[1:]), dtype=self.dtype)
         shard_of = np.searchsorted(self._starts, places, side="right") - 1
         for shard in np.unique(shard_of):
             chosen = shard_of == shard
@@ -64,8 +64,8 @@ class MappedRows:
 class SplitRows:
     """One split's rows, sorted by key.
 
-    ``labels`` [N] int64 index ``class_names``; ``embeddings`` and ``caption_embeddings`` are [N, D],
-    raw, in the cache's dtype.
+    ``labels`` [N] int64 index ``class_names``, or are [N, C] of 0 and 1; ``embeddings`` and
+    ``caption_embeddings`` are [N, D], raw, in the cache's dtype; ``more`` are further columns by name.
     """
 
     name: str
@@ -75,6 +75,7 @@ class SplitRows:
     embeddings: MappedRows
     captions: list[str] | None
     caption_embeddings: MappedRows | None
+    more: dict[str, MappedRows] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -195,6 +196,10 @@ class EmbeddingCache:
                 if captioned
                 else None
             ),
+            more={
+                column: MappedRows([shard.more[column] for shard in shards], order)
+                for column in shards[0].more
+            },
         )
 
     def _checked(self, rows: ShardRows, file: str, expected: int) -> ShardRows:

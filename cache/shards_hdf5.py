@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from cache.errors import UserError
 from cache.rows import ShardRows
 
+MORE = "more"
+
 
 def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> None:
     """Write one shard. ``images`` is the other format's business: this one keeps no pictures."""
@@ -28,6 +30,8 @@ def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> 
         if rows.captions is not None:
             write_strings(file, "caption", rows.captions)
             file["caption_embedding"] = rows.caption_embedding
+        for name, column in rows.more.items():
+            file[f"{MORE}/{name}"] = column
 
 
 def read(path: Path) -> ShardRows:
@@ -51,6 +55,7 @@ def read(path: Path) -> ShardRows:
                 file_mtime_ns=file["file_mtime_ns"][:],
                 captions=read_strings(file, "caption") if captioned else None,
                 caption_embedding=mapped(path, file["caption_embedding"]) if captioned else None,
+                more={name: mapped(path, column) for name, column in file.get(MORE, {}).items()},
             )
     except (OSError, KeyError, ValueError, AttributeError) as error:
         raise UserError(

@@ -1,4 +1,8 @@
-"""Shards as WebDataset tar files: ``KEY.jpg .cls .json .embedding.npy``; plain webdataset streams them."""
+"""Shards as WebDataset tar files: ``KEY.jpg .cls .json .embedding.npy``; plain webdataset streams them.
+
+A row with several labels has them in its ``.json`` instead of ``.cls``; further columns are
+``NAME.npy``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,10 @@ import webdataset
 from numpy.typing import NDArray
 
 from cache.errors import UserError
+from cache.images import ENDINGS
 from cache.rows import ShardRows
+
+OWN = ("embedding.npy", "caption_embedding.npy")
 
 
 def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> None:
@@ -27,12 +34,14 @@ def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> 
             sample = {
                 "__key__": tar_name(key),
                 "json": _described(rows, i),
-                "cls": str(rows.labels[i]).encode(),
             }
+            if rows.labels.ndim == 1:
+                sample["cls"] = str(rows.labels[i]).encode()
             sample["embedding.npy"] = _npy(rows.image_embedding[i])
             if rows.captions is not None and rows.caption_embedding is not None:
                 sample["caption_embedding.npy"] = _npy(rows.caption_embedding[i])
                 sample["txt"] = rows.captions[i].encode("utf-8")
+            sample |= {f"{name}.npy": _npy(column[i]) for name, column in rows.more.items()}
             if images is not None:
                 sample[images[i].suffix.lstrip(".").lower()] = images[i].read_bytes()
             tar.write(sample)
@@ -41,8 +50,10 @@ def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> 
 def tar_name(key: str) -> str:
     """Return a key's name in the tar: without its ending, and without the dots that WebDataset cuts at."""
     folder, _, file = key.rpartition("/")
-    stem = file.rpartition(".")[0] or file
-    return f"{folder}/{stem.replace('%', '%25').replace('.', '%2E')}"
+    # Only what is an image's ending: an episode may be called "run.1".
+    stem = file.rpartition(".")[0] if Path(file).suffix.lower() in ENDINGS else file
+    name = (stem or file).replace("%", "%25").replace(".", "%2E")
+    return f"{folder}/{name}" if folder else name
 
 
 def read(path: Path) -> ShardRows:
@@ -60,7 +71,7 @@ def read(path: Path) -> ShardRows:
         return ShardRows(
             split=described[0]["split"],
             keys=[row["key"] for row in described],
-            labels=np.array([int(sample["cls"]) for sample in samples], dtype=np.int64),
+            labels=np.array([row["label"] for row in described], dtype=np.int64),
             image_embedding=np.stack([sample["embedding.npy"] for sample in samples]),
             file_sha256=[row["file_sha256"] for row in described],
             file_bytes=np.array([row["file_bytes"] for row in described], dtype=np.int64),
@@ -69,6 +80,11 @@ def read(path: Path) -> ShardRows:
             caption_embedding=np.stack([sample["caption_embedding.npy"] for sample in samples])
             if captioned
             else None,
+            more={
+                name.removesuffix(".npy"): np.stack([sample[name] for sample in samples])
+                for name in samples[0]
+                if name.endswith(".npy") and name not in OWN
+            },
         )
     except (OSError, EOFError, KeyError, IndexError, ValueError, tarfile.TarError) as error:
         raise UserError(
@@ -96,7 +112,7 @@ def _described(rows: ShardRows, i: int) -> bytes:
     row = {
         "key": rows.keys[i],
         "split": rows.split,
-        "label": int(rows.labels[i]),
+        "label": rows.labels[i].tolist(),
         "file_sha256": rows.file_sha256[i],
         "file_bytes": int(rows.file_bytes[i]),
         "file_mtime_ns": int(rows.file_mtime_ns[i]),

@@ -36,17 +36,21 @@ class TeacherSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheSpec:
-    """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset."""
+    """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset.
+
+    ``regions``: every picture's region embeddings are kept beside its embedding.
+    """
 
     teacher: TeacherSpec
     dtype: str = "float16"
     format: str = "hdf5"
     rows_per_shard: int = 4096
+    regions: bool = False
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name the teacher, its preprocessing and the dtype.
 
-        The file format and the shard size are left out: they change no number.
+        The file format, the shard size and further columns are left out: they change no number.
         """
         return digest({"teacher": self.teacher.identity(), "dtype": self.dtype})[:16]
 
@@ -54,7 +58,7 @@ class CacheSpec:
         """Return one ``field: here -> there`` line for everything that separates two caches."""
         mine, theirs = self.teacher.identity(), other.teacher.identity()
         lines = [f"{n}: {_short(mine[n])} -> {_short(theirs[n])}" for n in mine if mine[n] != theirs[n]]
-        for name in ("dtype", "format"):
+        for name in ("dtype", "format", "regions"):
             here, there = getattr(self, name), getattr(other, name)
             if here != there:
                 lines.append(f"{name}: {here} -> {there}")
@@ -71,7 +75,7 @@ class CacheSpec:
         for name in ("mean", "std"):
             teacher[name] = tuple(teacher[name])
         known = {f.name for f in fields(cls)} - {"teacher"}
-        return cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known})
+        return cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
 
 
 def _short(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Before open_clip, which imports torchvision itself.
@@ -30,6 +32,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
 SQUASH_SIZE = 256
+REGIONS_PER_SIDE = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,31 @@ class Teacher:
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model.encode_image(images).float().cpu()  # type: ignore[operator]
+
+    @torch.inference_mode()
+    def embed_regions(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings as :meth:`embed_images` does, and those of 7x7 regions, [B, 49, D], row by row.
+
+        A region is the mean of the patch tokens in it, each put through the tower's final norm and
+        projection in place of its class token.
+
+        Raises
+        ------
+        UserError
+            If the image tower is no ViT, or its pooling is a learnt one.
+        """
+        tokens: list[Tensor] = []
+        last, project = _patch_tokens(self.model.visual, self.spec.model)
+        hook = last.register_forward_hook(lambda module, given, output: tokens.append(output))
+        try:
+            embeddings = self.embed_images(images_B3HW)
+        finally:
+            hook.remove()
+        patches = project(tokens[0]).float()
+        side = math.isqrt(patches.shape[1])
+        grid = patches.transpose(1, 2).unflatten(2, (side, side))
+        pooled = F.adaptive_avg_pool2d(grid, REGIONS_PER_SIDE)
+        return embeddings, pooled.flatten(2).transpose(1, 2).cpu()
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, int]:
@@ -144,6 +172,20 @@ def load_teacher(
     )
 
 
+def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return the module whose output are all tokens, and what makes the patches' embeddings of them."""
+    trunk: Any = getattr(visual, "trunk", None)
+    if isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None:
+        return visual.transformer, lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj
+    if hasattr(trunk, "num_prefix_tokens") and getattr(trunk, "attn_pool", None) is None:
+        first = trunk.num_prefix_tokens
+        return trunk.norm, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
+    raise UserError(
+        f"the image tower of {model} has no patch tokens that can be embedded one by one",
+        fix="leave --regions out, or choose a ViT teacher without attention pooling.",
+    )
+
+
 def _prefers_channels_last(network: nn.Module) -> bool:
     """Put a convolutional image tower in the layout that it is fast in; a ViT gains nothing."""
     if sum(isinstance(module, nn.Conv2d) for module in network.visual.modules()) < 3:  # type: ignore[union-attr]
@@ -174,7 +216,8 @@ def _resolve(model: str, pretrained: str | None) -> _Source:
     if name not in open_clip.list_models():
         raise UserError(
             f"no teacher is called {model!r}",
-            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.",
+            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or "
+            "hf-hub:ORG/REPO.",
         )
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:

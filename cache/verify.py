@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from cache.banks import load_bank
 from cache.errors import UserError
 from cache.files import sha256_of
 from cache.manifest import Manifest
 from cache.neighbours import check_neighbours
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.shards import FORMATS
+from cache.shards import FORMATS, ShardRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,11 +85,15 @@ def _shard_problem(path: Path, manifest: Manifest, split: str, expected: int) ->
         return f"holds rows of {rows.split}"
     if rows.image_embedding.shape != (expected, manifest.embed_dim):
         return f"holds {rows.image_embedding.shape}, the manifest says ({expected}, {manifest.embed_dim})"
-    if len(rows) and not 0 <= rows.labels.min() <= rows.labels.max() < len(
-        manifest.splits[split].class_names
-    ):
-        return "holds labels of no class"
-    return ""
+    return _label_problem(rows, len(manifest.splits[split].class_names))
+
+
+def _label_problem(rows: ShardRows, classes: int) -> str:
+    if rows.labels.ndim == 2:
+        good = rows.labels.shape[1] == classes and bool(np.isin(rows.labels, (0, 1)).all())
+    else:
+        good = not len(rows) or 0 <= rows.labels.min() <= rows.labels.max() < classes
+    return "" if good else "holds labels of no class"
 
 
 def _bank_problem(path: Path, name: str, embed_dim: int, texts: int) -> str:

@@ -21,7 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
-POLICIES = ("crop_flip", "randaugment", "none")
+POLICIES = ("crop_flip", "flip", "randaugment", "none")
 RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE, RANDAUGMENT_BINS = 2, 9, 31
 
 
@@ -48,7 +48,8 @@ class TrainAugment:
     """What training images go through.
 
     ``policy``: ``crop_flip`` is RandomResizedCrop and a horizontal flip, ``randaugment`` is
-    RandomResizedCrop and RandAugment(2, 9) without a flip, ``none`` is the evaluation's centre crop.
+    RandomResizedCrop and RandAugment(2, 9) without a flip, ``none`` is the evaluation's centre crop, ``flip``
+    that with a horizontal flip.
     ``per_image`` false draws once for the whole batch, as the original research code did.
     """
 
@@ -67,6 +68,8 @@ class TrainAugment:
             return eval_transform(images, self.image_size)
         count = len(images)
         draws = count if self.per_image else 1
+        if self.policy == "flip":
+            return eval_transform(flipped(images, draws, generator), self.image_size)
         boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
         flips = torch.zeros(draws, dtype=torch.bool)
         if self.policy == "crop_flip":
@@ -75,6 +78,12 @@ class TrainAugment:
         if self.policy == "randaugment":
             cropped = rand_augment(cropped.round().clamp(0, 255).to(torch.uint8), draws, generator)
         return normalise(cropped)
+
+
+def flipped(images: Tensor, draws: int, generator: Generator) -> Tensor:
+    """Return images [B, X, H, W], half of them mirrored; ``draws`` is B, or 1 for one draw for all."""
+    mirror = (torch.rand(draws, generator=generator) < 0.5).expand(len(images)).to(images.device)
+    return torch.where(mirror[:, None, None, None], images.flip(-1), images)
 
 
 def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: Generator) -> Tensor:

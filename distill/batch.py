@@ -44,17 +44,17 @@ class Targets:
 class Batch:
     """B images, and one :class:`Targets` for every teacher. Row i of every tensor is one image.
 
-    ``image_B3RR`` is uint8, squashed and not yet augmented; ``label_B`` int64. ``keys`` name the images
-    in errors.
+    ``image_BXRR`` is what :mod:`distill.pixels` decoded, not yet augmented: X channels, uint8 for photos;
+    ``label_B`` int64, multi-hot [B, C] where an image has several. ``keys`` name the images in errors.
     """
 
     keys: tuple[str, ...]
-    image_B3RR: Tensor
+    image_BXRR: Tensor
     label_B: Tensor
     targets: tuple[Targets, ...]
 
     def __post_init__(self) -> None:
-        rows = [self.image_B3RR, self.label_B, *(t for each in self.targets for t in each.tensors().values())]
+        rows = [self.image_BXRR, self.label_B, *(t for each in self.targets for t in each.tensors().values())]
         sizes = {len(self.keys), *(len(tensor) for tensor in rows)}
         assert len(sizes) == 1, f"rows do not line up: {sizes}"
 
@@ -62,7 +62,7 @@ class Batch:
         """Copy every tensor to ``device``."""
         return replace(
             self,
-            image_B3RR=self.image_B3RR.to(device, non_blocking=True),
+            image_BXRR=self.image_BXRR.to(device, non_blocking=True),
             label_B=self.label_B.to(device, non_blocking=True),
             targets=tuple(each.to(device) for each in self.targets),
         )

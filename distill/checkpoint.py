@@ -10,11 +10,10 @@ import torch
 
 from cache.errors import CacheMismatch, UserError
 from cache.files import replacing
-from distill.config import RunConfig, differences, from_toml, to_toml
-from distill.heads import fingerprint_of
+from distill.config import differences, from_toml, to_toml
 
 if TYPE_CHECKING:
-    from distill.session import Session
+    from distill.session import TrainingSession
 
 SCHEMA_VERSION = 1
 
@@ -31,7 +30,7 @@ class Position:
     best_id_val: float = -1.0
 
 
-def save_checkpoint(path: Path, session: Session, position: Position) -> None:
+def save_checkpoint(path: Path, session: TrainingSession, position: Position) -> None:
     """Write the state, whole or not at all."""
     state = {
         "schema_version": SCHEMA_VERSION,
@@ -41,7 +40,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "scaler": session.scaler.state_dict(),
         "random": {"cpu": torch.get_rng_state()},
         "config": to_toml(session.config),
-        "fingerprint": fingerprint_of(session.cache, session.heads),
+        "fingerprint": session.fingerprint,
         "embed_dim": session.cache.embed_dim,
         "cache_dir": str(session.cache.path.resolve()),
         "data_dir": str(session.folder.path.resolve()),
@@ -73,7 +72,7 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     return state
 
 
-def resume(path: Path, session: Session) -> Position:
+def resume(path: Path, session: TrainingSession) -> Position:
     """Put a session where its checkpoint left it, and return that place.
 
     Raises
@@ -82,11 +81,10 @@ def resume(path: Path, session: Session) -> Position:
         If the checkpoint is of another config or cache.
     """
     state = read_checkpoint(path, device=session.device)
-    config: RunConfig = from_toml(state["config"], where=str(path))
+    config = from_toml(state["config"], where=str(path), kind=type(session.config))
     changed = differences(config, session.config)
-    fingerprint = fingerprint_of(session.cache, session.heads)
-    if state["fingerprint"] != fingerprint:
-        changed.append(f"cache: {state['fingerprint']} -> {fingerprint}")
+    if state["fingerprint"] != session.fingerprint:
+        changed.append(f"cache: {state['fingerprint']} -> {session.fingerprint}")
     if changed:
         raise CacheMismatch(
             f"{path} was trained with other settings ({'; '.join(changed)})",

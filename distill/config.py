@@ -10,22 +10,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from cache.errors import UserError, nearest_names
 from cache.splits import MAIN_TEACHER
 
 RECIPES = Path(__file__).parent / "recipes"
 T = TypeVar("T")
+Config = TypeVar("Config", bound="RunConfig")
 
 
-def _require(condition: bool, problem: str, fix: str) -> None:
+def require(condition: bool, problem: str, fix: str) -> None:
+    """Raise a UserError unless ``condition``."""
     if not condition:
         raise UserError(problem, fix=fix)
 
 
-def _require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    _require(
+def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise a UserError with the nearest choice unless ``value`` is one of them."""
+    require(
         value in choices,
         f"{name} is {value!r}",
         f"{nearest_names(value, choices)}choose from {', '.join(choices)}.",
@@ -42,8 +45,8 @@ class StudentConfig:
     image_size: int = 224
 
     def __post_init__(self) -> None:
-        _require(self.image_size >= 8, f"student.image_size is {self.image_size}", "give at least 8 pixels.")
-        _require(
+        require(self.image_size >= 8, f"student.image_size is {self.image_size}", "give at least 8 pixels.")
+        require(
             not (self.pretrained and self.weights),
             "student.pretrained and student.weights are both given",
             "keep one: named weights, or a file.",
@@ -68,13 +71,13 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name in LOSS_TERMS:
             weight = getattr(self, name)
-            _require(
+            require(
                 0 <= weight < float("inf"),
                 f"loss.{name} is {weight}, but a weight is a number of at least 0",
                 f"use 0 to leave {name} out.",
             )
-        _require(self.vlalign_k >= 1, f"loss.vlalign_k is {self.vlalign_k}", "give at least 1.")
-        _require(self.temperature > 0, f"loss.temperature is {self.temperature}", "give a number above 0.")
+        require(self.vlalign_k >= 1, f"loss.vlalign_k is {self.vlalign_k}", "give at least 1.")
+        require(self.temperature > 0, f"loss.temperature is {self.temperature}", "give a number above 0.")
 
 
 LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
@@ -93,20 +96,20 @@ class OptimConfig:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        _require_choice("optim.name", self.name, ("sgd", "adamw"))
-        _require_choice("optim.schedule", self.schedule, ("step", "onecycle", "cosine", "constant"))
-        _require(self.lr > 0, f"optim.lr is {self.lr}", "give a number above 0.")
-        _require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}", "give a number from 0 to 1.")
-        _require(self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}", "give at least 0.")
+        require_choice("optim.name", self.name, ("sgd", "adamw"))
+        require_choice("optim.schedule", self.schedule, ("step", "onecycle", "cosine", "constant"))
+        require(self.lr > 0, f"optim.lr is {self.lr}", "give a number above 0.")
+        require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}", "give a number from 0 to 1.")
+        require(self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}", "give at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """How training images are drawn.
 
-    ``policy`` is crop_flip, randaugment or none; ``per_image`` false draws one crop for a whole batch, as
-    the original research code; ``id_val`` is the share of train set aside to choose on; ``memory_mb`` is
-    how much memory decoded images may take before they are decoded anew every epoch.
+    ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole
+    batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
+    ``memory_mb`` is how much memory decoded images may take before they are decoded anew every epoch.
     """
 
     repeat_epochs: int = 1
@@ -118,12 +121,12 @@ class DataConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        _require_choice("data.policy", self.policy, ("crop_flip", "randaugment", "none"))
-        _require(self.repeat_epochs >= 1, f"data.repeat_epochs is {self.repeat_epochs}", "give at least 1.")
-        _require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
-        _require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")
-        _require(self.workers >= 0, f"data.workers is {self.workers}", "give at least 0.")
-        _require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
+        require_choice("data.policy", self.policy, ("crop_flip", "flip", "randaugment", "none"))
+        require(self.repeat_epochs >= 1, f"data.repeat_epochs is {self.repeat_epochs}", "give at least 1.")
+        require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
+        require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")
+        require(self.workers >= 0, f"data.workers is {self.workers}", "give at least 0.")
+        require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,17 +143,17 @@ class TrainConfig:
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"train.epochs is {self.epochs}", "give at least 1.")
-        _require(self.batch_size >= 2, f"train.batch_size is {self.batch_size}", "give at least 2.")
-        _require(
+        require(self.epochs >= 1, f"train.epochs is {self.epochs}", "give at least 1.")
+        require(self.batch_size >= 2, f"train.batch_size is {self.batch_size}", "give at least 2.")
+        require(
             self.eval_batch_size >= 1, f"train.eval_batch_size is {self.eval_batch_size}", "give at least 1."
         )
-        _require(
+        require(
             self.checkpoint_steps >= 1,
             f"train.checkpoint_steps is {self.checkpoint_steps}",
             "give at least 1.",
         )
-        _require_choice("train.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        require_choice("train.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,8 +164,8 @@ class PromptConfig:
     n_ctx: int = 8
 
     def __post_init__(self) -> None:
-        _require_choice("prompts.learner", self.learner, ("none", "coop", "cocoop"))
-        _require(self.n_ctx >= 1, f"prompts.n_ctx is {self.n_ctx}", "give at least 1.")
+        require_choice("prompts.learner", self.learner, ("none", "coop", "cocoop"))
+        require(self.n_ctx >= 1, f"prompts.n_ctx is {self.n_ctx}", "give at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,8 +181,8 @@ class FewShotConfig:
     start: str = ""
 
     def __post_init__(self) -> None:
-        _require(self.shots >= 0, f"fewshot.shots is {self.shots}", "give at least 1, or 0 for none.")
-        _require(
+        require(self.shots >= 0, f"fewshot.shots is {self.shots}", "give at least 1, or 0 for none.")
+        require(
             self.support_seed >= -1,
             f"fewshot.support_seed is {self.support_seed}",
             "give at least 0, or -1 for the first images.",
@@ -194,6 +197,7 @@ class RunConfig:
     head of the student each (``main`` is the cache's own).
     """
 
+    recipe_folder: ClassVar[Path] = RECIPES
     text: str = "labels"
     teachers: tuple[str, ...] = (MAIN_TEACHER,)
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -206,58 +210,70 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         learns = self.prompts.learner != "none"
-        _require(
+        require(
             len(self.teachers) == len(set(self.teachers)) > 0,
             f"teachers is {list(self.teachers)}",
             f'name at least one, each once: teachers=["{MAIN_TEACHER}"].',
         )
-        _require(
+        require(
             not (learns and len(self.teachers) > 1),
             f"prompts.learner is {self.prompts.learner} with {len(self.teachers)} teachers",
             "learn prompts against one teacher.",
         )
-        _require(
+        require(
             not (learns and self.train.baseline),
             f"prompts.learner is {self.prompts.learner} with train.baseline",
             "the closed-set baseline has no prompts: switch one of them off.",
         )
         off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
-        _require(
+        require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
         )
 
 
-def recipe_names() -> list[str]:
-    """Return the built-in recipes' names."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+def recipe_names(kind: type[RunConfig] = RunConfig) -> list[str]:
+    """Return the names of the built-in recipes of a kind of config."""
+    return sorted(path.stem for path in kind.recipe_folder.glob("*.toml"))
 
 
-def load_recipe(name: str) -> RunConfig:
-    """Return a built-in recipe by its name, or one in a TOML file by its path.
+@overload
+def load_recipe(name: str) -> RunConfig: ...
+@overload
+def load_recipe(name: str, *, kind: type[Config]) -> Config: ...
+def load_recipe(name: str, *, kind: type[RunConfig] = RunConfig) -> RunConfig:
+    """Return a built-in recipe by its name, or one in a TOML file by its path, as a config of ``kind``.
 
     Raises
     ------
     UserError
         If there is none, it is not TOML, or a key or value in it is wrong.
     """
-    path = RECIPES / f"{name}.toml" if name in recipe_names() else Path(name)
+    names = recipe_names(kind)
+    path = kind.recipe_folder / f"{name}.toml" if name in names else Path(name)
     if not path.is_file():
-        known = ", ".join(recipe_names())
+        known = ", ".join(names)
         raise UserError(
             f"no recipe is called {name!r}",
-            fix=f"{nearest_names(name, recipe_names())}choose from {known}, or give a TOML file.",
+            fix=f"{nearest_names(name, names)}choose from {known}, or give a TOML file.",
         )
-    return from_toml(path.read_text(encoding="utf-8"), where=str(path))
+    return from_toml(path.read_text(encoding="utf-8"), where=str(path), kind=kind)
 
 
-def from_toml(text: str, *, where: str) -> RunConfig:
-    """Return the config that a TOML text says; ``where`` is named in errors."""
+@overload
+def from_toml(text: str, *, where: str) -> RunConfig: ...
+@overload
+def from_toml(text: str, *, where: str, kind: type[Config]) -> Config: ...
+def from_toml(text: str, *, where: str, kind: type[RunConfig] = RunConfig) -> RunConfig:
+    """Return the config of ``kind`` that a TOML text says; ``where`` is named in errors."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{where} is not TOML ({error})", fix="mend that line.") from error
+    if ("robotics" in table) != ("robotics" in get_type_hints(kind)):
+        said, command = ("a", "distill robotics") if "robotics" in table else ("no", "distill")
+        raise UserError(f"{where} is {said} robotics config", fix=f"use the commands of '{command}' on it.")
     try:
-        return _built(RunConfig, table, prefix="")
+        return _built(kind, table, prefix="")
     except UserError as error:
         raise UserError(f"{where}: {error.problem}", fix=error.fix) from error
 
@@ -277,12 +293,12 @@ def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     if is_dataclass(hint):
-        _require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
+        require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
         return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
         example = f"[{_example(inner)}]"
-        _require(
+        require(
             isinstance(value, list), f"{name} is {value!r}, expected a list", f"write {name} = {example}."
         )
         return tuple(_value(inner, item, name) for item in value)
@@ -292,7 +308,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return float(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    _require(not wrong, f"{name} is {value!r}, expected {expected}", f"write {name} = {_example(hint)}.")
+    require(not wrong, f"{name} is {value!r}, expected {expected}", f"write {name} = {_example(hint)}.")
     return value
 
 
@@ -300,7 +316,7 @@ def _example(hint: Any) -> str:
     return {int: "10", float: "0.5", bool: "true", str: '"name"'}[hint]
 
 
-def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
+def with_settings(config: Config, settings: Sequence[str]) -> Config:
     """Return ``config`` with ``section.key=value`` settings applied; a bare word is a text.
 
     Raises
@@ -311,7 +327,7 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     table = asdict(config)
     for setting in settings:
         name, separator, value = setting.partition("=")
-        _require(bool(separator), f"--set {setting!r} has no '='", "write --set section.key=value.")
+        require(bool(separator), f"--set {setting!r} has no '='", "write --set section.key=value.")
         *sections, key = name.strip().split(".")
         place: Any = table
         for section in sections:
@@ -321,7 +337,7 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
         if key not in place or isinstance(place[key], dict):
             raise _unknown(name, table)
         place[key] = _parsed(value.strip())
-    return _built(RunConfig, _lists(table), prefix="")
+    return _built(type(config), _lists(table), prefix="")
 
 
 def _unknown(name: str, table: dict[str, Any]) -> UserError:
@@ -382,6 +398,6 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
     return lines
 
 
-def with_part(config: RunConfig, section: str, **values: Any) -> RunConfig:
+def with_part(config: Config, section: str, **values: Any) -> Config:
     """Return ``config`` with values of one section replaced."""
     return replace(config, **{section: replace(getattr(config, section), **values)})

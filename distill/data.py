@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
-from cache.images import ImageFolder, ImageRecord
 from cache.neighbours import nearest_texts
 from cache.reader import SplitRows
+from cache.records import Record, RecordFolder
 from distill.batch import Batch, Targets
 from distill.config import LossConfig
 from distill.pixels import Pixels
@@ -30,14 +30,14 @@ class TrainingRows:
     """
 
     rows: SplitRows
-    images: tuple[ImageRecord, ...]
+    images: tuple[Record, ...]
     row_of: NDArray[np.int64]
-    id_val: tuple[ImageRecord, ...] = ()
+    id_val: tuple[Record, ...] = ()
     left_out: int = 0
     support: int = 0
 
 
-def join_training_rows(cache: EmbeddingCache, folder: ImageFolder, *, id_val: float = 0.0) -> TrainingRows:
+def join_training_rows(cache: EmbeddingCache, folder: RecordFolder, *, id_val: float = 0.0) -> TrainingRows:
     """Join DATA's training images to the cache's rows by key.
 
     ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same
@@ -75,11 +75,12 @@ def join_training_rows(cache: EmbeddingCache, folder: ImageFolder, *, id_val: fl
     )
 
 
-def _set_aside(images: Sequence[ImageRecord], share: float) -> tuple[list[ImageRecord], list[ImageRecord]]:
+def _set_aside(images: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
     if not share:
         return list(images), []
     aside = {image.key for image in images if _hash_share(image.key) < share}
-    for label in {image.label for image in images}:
+    # Where images have several labels no class is emptied by one image.
+    for label in {image.label for image in images if isinstance(image.label, int)}:
         of_class = [image.key for image in images if image.label == label]
         if aside.issuperset(of_class):
             aside.discard(max(of_class, key=_hash_share))
@@ -181,7 +182,7 @@ class TrainingData:
         for chosen, images in self.pixels.batches(indices):
             yield Batch(
                 keys=tuple(self.keys[i] for i in chosen),
-                image_B3RR=images,
+                image_BXRR=images,
                 label_B=self._labels[torch.from_numpy(chosen)],
                 targets=tuple(teacher.targets(chosen) for teacher in self.teachers),
             )

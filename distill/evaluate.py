@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.splits import SPLITS, split_name
-from distill.augment import eval_transform
 from distill.classifier import Classifier, TextClassifier
 from distill.metrics import per_class_accuracy
 from distill.pixels import Pixels
@@ -122,13 +120,15 @@ def judge_heads(
 def student_outputs(
     student: nn.Module,
     pixels: Pixels,
+    forward: Callable[[Tensor], Tensor],
     *,
-    image_size: int,
     batch_size: int,
     device: torch.device,
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (outputs [B, D], labels [B]) of a student over images in their order."""
+    """Yield (outputs [B, ...] float32, labels) over images in their order.
+
+    ``forward`` takes decoded images on ``device`` to outputs of ``student``, which is in evaluation mode.
+    """
     labels = np.array([record.label for record in pixels.records], dtype=np.int64)
     order = np.arange(len(labels))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -137,9 +137,7 @@ def student_outputs(
     try:
         for indices, images in pixels.batches(batches):
             if len(indices):
-                with autocast():
-                    outputs = student(eval_transform(images.to(device), image_size))
-                yield outputs.float(), torch.from_numpy(labels[indices])
+                yield forward(images.to(device)).float(), torch.from_numpy(labels[indices])
     finally:
         student.train(was_training)
 

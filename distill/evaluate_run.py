@@ -13,16 +13,17 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError, nearest_names
-from cache.images import ImageFolder, ImageRecord
+from cache.images import ImageFolder
+from cache.records import Record
 from cache.splits import split_name
-from distill.augment import resize_size
+from distill.augment import eval_transform, resize_size
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig, from_toml, with_settings
 from distill.data import join_training_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
-from distill.pixels import Pixels
+from distill.pixels import Pixels, SquashedPhoto
 from distill.session import EvalSplit, classifiers_for, output_size, splits_to_judge
 from distill.space_run import space_of_split, teacher_has_rows
 from distill.students import build_student
@@ -121,7 +122,7 @@ class TrainedRun:
         return student_outputs(
             self.student,
             pixels,
-            image_size=self.config.student.image_size,
+            lambda images: self.student(eval_transform(images, self.config.student.image_size)),
             batch_size=self.config.train.eval_batch_size,
             device=self.device,
         )
@@ -145,13 +146,13 @@ class TrainedRun:
         UserError
             If there is no such split, or a few-shot run is asked for images that it was trained on.
         """
-        id_val: tuple[ImageRecord, ...] = ()
+        id_val: tuple[Record, ...] = ()
         if self.config.data.id_val and "train" in self.folder.splits:
             id_val = join_training_rows(self.cache, self.folder, id_val=self.config.data.id_val).id_val
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
         judged = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [_known_split(name) for name in splits] or [name for name in judged if name != "id_val"]
+        names = [known_split(name) for name in splits] or [name for name in judged if name != "id_val"]
         return [self._split(name, judged) for name in names]
 
     def _split(self, name: str, judged: dict[str, Any]) -> EvalSplit:
@@ -171,18 +172,19 @@ class TrainedRun:
             images, class_names = split.images, split.class_names
         return EvalSplit(name=name, pixels=self.pixels(images), class_names=class_names)
 
-    def pixels(self, images: Sequence[ImageRecord]) -> Pixels:
+    def pixels(self, images: Sequence[Record]) -> Pixels:
         """Return images as this student takes them, decoded when asked for."""
         return Pixels(
             images,
-            resize_size(self.config.student.image_size),
+            SquashedPhoto(resize_size(self.config.student.image_size)),
             memory=0,
             workers=self.config.data.workers,
             strict=False,
         )
 
 
-def _known_split(name: str) -> str:
+def known_split(name: str) -> str:
+    """Return a split's name by either of its names, ``id_val`` or ``ood_query``; UserError else."""
     return name if name in ("id_val", QUERY) else split_name(name)
 
 
@@ -203,7 +205,7 @@ def open_trained(
         If the run, its data or its cache is missing, or the cache is of another teacher.
     """
     where = choose_device(device)
-    state = read_checkpoint(_checkpoint_file(run, checkpoint), device=where)
+    state = read_checkpoint(checkpoint_file(run, checkpoint), device=where)
     config = from_toml(state["config"], where=str(run))
     if text:
         config = with_settings(config, [f'text="{text}"'])
@@ -235,7 +237,8 @@ def open_trained(
     )
 
 
-def _checkpoint_file(run: Path, checkpoint: str) -> Path:
+def checkpoint_file(run: Path, checkpoint: str) -> Path:
+    """Return a run's checkpoint ``last`` or ``best``; UserError for another name."""
     if checkpoint not in CHECKPOINTS:
         raise UserError(
             f"no checkpoint is called {checkpoint!r}",

@@ -94,7 +94,10 @@ class Judge:
                 "the run set no id_val aside to search on",
                 fix="train with --set data.id_val=0.1, or use --search id_test.",
             )
-        return replace(trained.folder.split("train"), name="id_val", images=joined.id_val)
+        train, aside = trained.folder.split("train"), {image.key for image in joined.id_val}
+        return replace(
+            train, name="id_val", images=tuple(image for image in train.images if image.key in aside)
+        )
 
     def query(self, support: Sequence[str], shots: int, retrieval: Retrieval | None) -> SplitResult:
         """Judge the OOD images less the support: zero-shot, or with the support bank."""
@@ -151,8 +154,8 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
     images = judge.id_val if split == "id_val" else trained.folder.split("id_test")
     joined = join_training_rows(trained.cache, trained.folder, id_val=trained.config.data.id_val)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
-    for image in joined.images:
-        by_class[joined.rows.class_names[image.label]].append(image.key)
+    for image, row in zip(joined.images, joined.row_of, strict=True):
+        by_class[joined.rows.class_names[joined.rows.labels[row]]].append(image.key)
     keys = pick_support(by_class, shots=support.shots, seed=support.support_seed, leave=0)
     query = {image.key for image in images.images}
     found = {

@@ -15,8 +15,7 @@ import torch
 
 from cache.devices import cores
 from cache.files import replacing, write_json
-from distill.heads import fingerprint_of
-from distill.session import Session
+from distill.session import TrainingSession
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
 LAST_EPOCHS = 5
@@ -56,8 +55,10 @@ class TensorBoard:
         self._writer.close()
 
 
-def draw_curves(path: Path, history: Sequence[dict[str, Any]], *, title: str) -> None:
-    """Draw loss parts and accuracies over the epochs."""
+def draw_curves(
+    path: Path, history: Sequence[dict[str, Any]], *, curves: Sequence[tuple[str, str]], of: str, title: str
+) -> None:
+    """Draw loss parts, and ``curves`` (label, metric in percent) ``of`` what they are, over the epochs."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -69,11 +70,11 @@ def draw_curves(path: Path, history: Sequence[dict[str, Any]], *, title: str) ->
     for name in (name for name in history[-1] if name.startswith("loss_")):
         left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
     left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
-    for name in ("train", "id_val", "id_test", "ood_test", "ood_query"):
-        points = [(line["epoch"], line[f"{name}_accuracy"]) for line in history if f"{name}_accuracy" in line]
+    for label, name in curves:
+        points = [(line["epoch"], line[name]) for line in history if name in line]
         if points:
-            right.plot(*zip(*points, strict=True), label=name, marker=".")
-    right.set(xlabel="epoch", ylabel="macro accuracy (%)", ylim=(0, 100))
+            right.plot(*zip(*points, strict=True), label=label, marker=".")
+    right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend()
@@ -90,38 +91,24 @@ def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def judged_names(session: Session) -> list[str]:
-    """Return the names that results have: of every split, and with more heads of SPLIT@TEACHER."""
-    more = [f"@{head.name}" for head in session.heads[1:]]
-    return [f"{split}{ending}" for split in session.evals for ending in ("", *more)]
-
-
 def write_summary(
     path: Path,
-    session: Session,
+    session: TrainingSession,
     history: Sequence[dict[str, Any]],
     *,
+    headline: str,
+    more: dict[str, Any],
     seconds: float,
-    per_class: dict[str, dict[str, float]],
-    space: dict[str, dict[str, float]],
     command: Sequence[str],
 ) -> dict[str, Any]:
     """Write and return summary.json: the headline, and everything needed to trust and repeat it."""
-    headline = {
-        f"{split}_{what}": last_mean(history, f"{split}_{what}")
-        for split in ("train", *judged_names(session))
-        for what in ("accuracy", "loss")
-    }
+    means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
     joined = session.data.joined
     summary = {
         "status": "finished",
         "epochs": len(history),
-        "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, macro accuracy in percent",
-        **{name: value for name, value in headline.items() if value is not None},
-        "ood_test_accuracy_best_epoch": max(
-            (line["ood_test_accuracy"] for line in history if "ood_test_accuracy" in line), default=None
-        ),
-        "space": space,
+        "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, {headline} in percent",
+        **{name: value for name, value in means.items() if value is not None},
         "classes": {"train": len(session.class_names)}
         | {name: len(split.class_names) for name, split in session.evals.items()},
         "images": {"train": len(joined.images)}
@@ -134,7 +121,7 @@ def write_summary(
         "student": session.config.student.arch,
         "student_parameters": sum(p.numel() for p in session.student.parameters()),
         "cache": str(session.cache.path),
-        "cache_fingerprint": fingerprint_of(session.cache, session.heads),
+        "cache_fingerprint": session.fingerprint,
         "teacher": session.cache.teacher,
         "seconds": seconds,
         "images_per_s": last_mean(history, "images_per_s"),
@@ -142,10 +129,16 @@ def write_summary(
         "versions": versions(),
         "hardware": hardware(session.device),
         "command": list(command),
-        "per_class_accuracy": per_class,
+        **more,
     }
     write_json(path, summary)
     return summary
+
+
+def _judged_metrics(session: TrainingSession, history: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the metrics of a split in the order of the splits."""
+    names = list(dict.fromkeys(name for line in history for name in line))
+    return [name for split in ("train", *session.judged) for name in names if name.startswith(f"{split}_")]
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch.optim import Optimizer
 from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError
-from cache.images import ImageFolder, ImageRecord
+from cache.images import ImageFolder
+from cache.records import Record
 from distill.augment import TrainAugment, resize_size
 from distill.checkpoint import read_checkpoint
 from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
@@ -23,7 +25,7 @@ from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_
 from distill.fewshot import join_support, query_of, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.optim import build_optimizer
-from distill.pixels import Pixels
+from distill.pixels import Pixels, SquashedPhoto
 from distill.students import build_student, family
 
 MB = 2**20
@@ -38,34 +40,67 @@ class EvalSplit:
     class_names: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """The parts of one run. ``heads`` has one for every teacher, none for the baseline.
+class DataFolder(Protocol):
+    """Where the images of a run are, and every class of every split."""
 
-    ``columns`` are the baseline's outputs of the training classes; ``learner`` is where prompts are learnt.
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Every class of every split, once."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSession:
+    """The parts of one run that every task has.
+
+    ``fingerprint`` names what the student learns from; ``learner`` is where prompts are learnt; ``columns``
+    are the closed-set baseline's outputs of the training classes.
     """
 
     config: RunConfig
     cache: EmbeddingCache
-    folder: ImageFolder
+    folder: DataFolder
+    fingerprint: str
     device: torch.device
     data: TrainingData
     class_names: tuple[str, ...]
-    heads: tuple[Head, ...]
     learner: nn.Module | None
     columns: Tensor | None
     evals: dict[str, EvalSplit]
     student: nn.Module
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
-    augment: TrainAugment
     amp_dtype: torch.dtype | None
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The names that results have: of every split."""
+        return tuple(self.evals)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context the student computes in."""
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.amp_dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session(TrainingSession):
+    """The parts of a run on an image folder. ``heads`` has one for every teacher, none for the baseline."""
+
+    heads: tuple[Head, ...]
+    augment: TrainAugment
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The names that results have: of every split, and with more heads of SPLIT@TEACHER."""
+        more = [f"@{head.name}" for head in self.heads[1:]]
+        return tuple(f"{split}{ending}" for split in self.evals for ending in ("", *more))
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Session:
@@ -94,11 +129,12 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
         evals[name] = EvalSplit(name=name, pixels=split_pixels, class_names=names)
     learner = learner_of(heads)
     student, optimizer = new_student(config, cache, folder, device, heads, learner)
-    amp_dtype = _amp_dtype(config.train.precision, device)
+    amp_dtype = amp_dtype_of(config.train.precision, device)
     return Session(
         config=config,
         cache=cache,
         folder=folder,
+        fingerprint=fingerprint_of(cache, heads),
         device=device,
         data=TrainingData(joined=joined, pixels=pixels, teachers=teachers),
         class_names=class_names,
@@ -146,8 +182,8 @@ def _join(
 
 
 def splits_to_judge(
-    folder: ImageFolder, id_val: tuple[ImageRecord, ...], support: Sequence[str]
-) -> list[tuple[str, tuple[ImageRecord, ...], tuple[str, ...]]]:
+    folder: ImageFolder, id_val: tuple[Record, ...], support: Sequence[str]
+) -> list[tuple[str, tuple[Record, ...], tuple[str, ...]]]:
     """Return (name, images, class names) of every split that is not trained on; id_val first.
 
     With a support, the OOD images less the support are ``ood_query``.
@@ -155,14 +191,16 @@ def splits_to_judge(
     found = [split for name, split in folder.splits.items() if name != "train"]
     if support:
         found = [query_of(split, support) if split.name == "ood_test" else split for split in found]
-    judged = [(split.name, split.images, split.class_names) for split in found]
+    judged: list[tuple[str, tuple[Record, ...], tuple[str, ...]]] = [
+        (split.name, split.images, split.class_names) for split in found
+    ]
     return [("id_val", id_val, folder.split("train").class_names), *judged] if id_val else judged
 
 
-def _pixels(records: tuple[ImageRecord, ...], config: RunConfig, budget: int, *, strict: bool) -> Pixels:
+def _pixels(records: tuple[Record, ...], config: RunConfig, budget: int, *, strict: bool) -> Pixels:
     return Pixels(
         records,
-        resize_size(config.student.image_size),
+        SquashedPhoto(resize_size(config.student.image_size)),
         memory=budget,
         workers=config.data.workers,
         strict=strict,
@@ -210,16 +248,23 @@ def new_student(
         image_size=config.student.image_size,
     ).to(device)
     if config.fewshot.start:
-        _start_from(Path(config.fewshot.start), student, learner, fingerprint_of(cache, heads), device)
+        start_from(Path(config.fewshot.start), student, learner, fingerprint_of(cache, heads), device)
     if family(config.student.arch) == "cnn":
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     more = [learner] if learner is not None else []
     return student, build_optimizer(student, config.optim, *more)
 
 
-def _start_from(
+def start_from(
     path: Path, student: nn.Module, learner: nn.Module | None, fingerprint: str, device: torch.device
 ) -> None:
+    """Put a checkpoint's weights into a student and its prompt learner.
+
+    Raises
+    ------
+    UserError
+        If it is of another cache or another student.
+    """
     state = read_checkpoint(path, device=device)
     if state["fingerprint"] != fingerprint:
         raise CacheMismatch(
@@ -254,7 +299,8 @@ def _label_columns(
     return torch.tensor(closed_set_columns(all_classes, class_names), device=device)
 
 
-def _amp_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return what ``train.precision`` computes in on a device; None is float32 throughout."""
     if precision == "auto":
         if device.type != "cuda":
             return None

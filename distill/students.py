@@ -65,7 +65,7 @@ def build_student(
         student = build(embed_dim)
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(
-            f"{arch} cannot be built for {image_size} px images ({_first_line(error)})",
+            f"{arch} cannot be built for {image_size} px images ({first_line(error)})",
             fix="change student.image_size, often to a multiple of 32 or of the patch size.",
         ) from error
     downloaded = pretrained and library == "torchvision"
@@ -168,7 +168,7 @@ def _download(name: str) -> dict[str, Tensor]:
 
 def _no_download(name: str, error: Exception) -> UserError:
     return UserError(
-        f"the weights of {name} could not be downloaded ({_first_line(error)})",
+        f"the weights of {name} could not be downloaded ({first_line(error)})",
         fix="connect to the network, give a local file with student.weights, or train from scratch.",
     )
 
@@ -215,7 +215,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors, one meaning
         raise UserError(
-            f"{path} cannot be read as weights ({_first_line(error)})", fix="save a plain state dict."
+            f"{path} cannot be read as weights ({first_line(error)})", fix="save a plain state dict."
         ) from error
     for wrapper in ("state_dict", "model", "student"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -260,7 +260,7 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         own = getattr(student, "pretrained_cfg", {}).get("input_size", (0,))[-1]  # timm's
         hint = f"set student.image_size to {own}, its own size" if own else "give a larger student.image_size"
         raise UserError(
-            f"{arch} cannot take {image_size} px images ({_first_line(error)})",
+            f"{arch} cannot take {image_size} px images ({first_line(error)})",
             fix=f"{hint}, or one that its patches divide.",
         ) from error
     finally:
@@ -272,6 +272,7 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

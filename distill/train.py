@@ -1,105 +1,27 @@
-"""The loop: train one student from the cache. No teacher is in memory."""
+"""Train a student on an image folder: its losses, its training accuracy, and how it is judged."""
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
-from cache.errors import UserError
-from cache.files import replacing
 from cache.progress import Progress, Silent
+from distill.augment import eval_transform
 from distill.batch import Batch
-from distill.checkpoint import Position, resume, save_checkpoint
-from distill.config import RunConfig, to_toml
+from distill.config import RunConfig
 from distill.evaluate import SplitResult, judge_heads, student_outputs
+from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.objective import distillation_objective
-from distill.optim import set_epoch
-from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
 from distill.session import EvalSplit, Session, classifiers_for, open_session
 from distill.space_run import space_of_split, teacher_has_rows
 
-LAST, BEST, METRICS, CONFIG, SUMMARY, CURVES = (
-    "last.pt",
-    "best.pt",
-    "metrics.jsonl",
-    "config.toml",
-    "summary.json",
-    "curves.png",
-)
-
-
-class Stopped(Exception):
-    """A signal stopped the run; its checkpoint is written. ``signal_number`` says which."""
-
-    def __init__(self, signal_number: int, out: Path) -> None:
-        super().__init__(f"stopped, and saved in {out / LAST}; go on with the same command and --resume.")
-        self.signal_number = signal_number
-
-
-@dataclass(kw_only=True)
-class _Stop:
-    signal_number: int = 0
-
-
-@contextmanager
-def _listening() -> Iterator[_Stop]:
-    """Turn SIGTERM and Ctrl-C into a request to stop after the step."""
-    stop = _Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        stop.signal_number = number
-
-    # Only the main thread may set handlers; elsewhere a run cannot be signalled.
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@dataclass(kw_only=True)
-class _Sums:
-    """One epoch's sums so far, on the device: read once an epoch."""
-
-    images: int = 0
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    right_C: Tensor
-    seen_C: Tensor
-
-    def add(self, parts: dict[str, Tensor], logits: Tensor, labels: Tensor) -> None:
-        count = len(labels)
-        self.images += count
-        for name, value in parts.items():
-            self.parts[name] = self.parts.get(name, 0) + value.detach().double() * count
-        self.seen_C.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
-        self.right_C.index_add_(0, labels, (logits.argmax(dim=1) == labels).double())
-
-    def state(self) -> dict[str, Any]:
-        return {"images": self.images, "parts": self.parts, "right_C": self.right_C, "seen_C": self.seen_C}
-
-    def metrics(self) -> dict[str, float]:
-        losses = {f"loss_{name}": float(value) / self.images for name, value in self.parts.items()}
-        seen = self.seen_C > 0
-        return {**losses, "train_accuracy": float((100 * self.right_C[seen] / self.seen_C[seen]).mean())}
+__all__ = ["BEST", "CONFIG", "CURVES", "LAST", "METRICS", "SUMMARY", "Stopped", "run"]
 
 
 def run(
@@ -112,13 +34,7 @@ def run(
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train one student and return its summary, which is also ``out/summary.json``.
-
-    Parameters
-    ----------
-    out
-        A new folder; with ``resume_run`` one that holds this very run, which then goes on to the same
-        numbers as one that was never interrupted.
+    """Train one student and return its summary; see :func:`distill.loop.fit`.
 
     Raises
     ------
@@ -128,141 +44,89 @@ def run(
         After SIGTERM or Ctrl-C, with the state saved.
     """
     progress = progress or Silent()
-    _check_out(out, resume_run=resume_run)
+    check_out(out, resume_run=resume_run)
     session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
-    if session.data.joined.left_out:
-        progress.note(
-            f"{session.data.joined.left_out:,} training images have no teacher row and are left out"
-        )
-    position = resume(out / LAST, session) if resume_run and (out / LAST).exists() else Position()
-    with replacing(out / CONFIG) as temporary:
-        temporary.write_text(to_toml(config), encoding="utf-8")
-    write_metrics(out / METRICS, position.history)
-    board = TensorBoard(out, first_epoch=position.epoch)
-    progress.start(_images_left(session, position))
-    results: dict[str, SplitResult] = {}
-    try:
-        with _listening() as stop:
-            while position.epoch < config.train.epochs:
-                results = _epoch(session, position, out, stop, progress)
-                board.write(position.history[-1])
-        space = space_of_session(session)
-        board.write_space(space, config.train.epochs - 1)
-    finally:
-        board.close()
-    if not results:  # a run that had ended before its summary was written
-        results = {n: r for split in session.evals.values() for n, r in _judge(session, split).items()}
-    draw_curves(out / CURVES, position.history, title=f"{config.student.arch}: {out.name}")
-    return write_summary(
-        out / SUMMARY,
-        session,
-        position.history,
-        seconds=position.seconds,
-        per_class={name: result.per_class for name, result in results.items()},
-        space=space,
-        command=command or sys.argv,
+    left_out = session.data.joined.left_out
+    if left_out:
+        progress.note(f"{left_out:,} training images have no teacher row and are left out")
+    return fit(ImageTask(session), out, resume_run=resume_run, progress=progress, command=command)
+
+
+@dataclass(kw_only=True)
+class ClassCounts:
+    """Right answers and images of every class, on the device."""
+
+    right_C: Tensor
+    seen_C: Tensor
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count one batch: scores [B, C], labels int64 [B]."""
+        self.seen_C.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
+        self.right_C.index_add_(0, labels, (scores.argmax(dim=1) == labels).double())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return both counts."""
+        return {"right_C": self.right_C, "seen_C": self.seen_C}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the macro accuracy over the classes seen, in percent."""
+        seen = self.seen_C > 0
+        return {"train_accuracy": float((100 * self.right_C[seen] / self.seen_C[seen]).mean())}
+
+
+@dataclass
+class ImageTask:
+    """One label an image: the distillation objective, judged by macro accuracy."""
+
+    session: Session
+    results: dict[str, SplitResult] = field(default_factory=dict)
+    headline: str = "macro accuracy"
+    curves: tuple[tuple[str, str], ...] = tuple(
+        (name, f"{name}_accuracy") for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
     )
 
+    def losses(self, batch: Batch, generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
+        """Return a batch's losses, and its cosines or logits [B, C]."""
+        images = self.session.augment(batch.image_BXRR, generator)
+        with self.session.autocast():
+            outputs = self.session.student(images)
+        return losses_and_logits(self.session, outputs, batch)
 
-def _check_out(out: Path, *, resume_run: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file", fix="choose a new folder for --out.")
-    if out.is_dir() and any(out.iterdir()) and not resume_run:
-        raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
-    if resume_run and not (out / CONFIG).is_file():
-        raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")
+    def counts(self, state: dict[str, Tensor]) -> ClassCounts:
+        """Return the counts of an epoch."""
+        if state:
+            return ClassCounts(**state)
+        zeros = torch.zeros(len(self.session.class_names), dtype=torch.float64, device=self.session.device)
+        return ClassCounts(right_C=zeros, seen_C=zeros.clone())
 
+    def judge(self, *, late: bool) -> dict[str, float]:
+        """Judge OOD and id_val every epoch, ID in the last epochs, as the original code reports them."""
+        self.results = {
+            name: result
+            for split in self.session.evals.values()
+            if late or split.name != "id_test"
+            for name, result in _judged(self.session, split).items()
+        }
+        return {
+            f"{name}_{what}": getattr(result, what)
+            for what in ("accuracy", "loss")
+            for name, result in self.results.items()
+        }
 
-def _epoch(
-    session: Session, position: Position, out: Path, stop: _Stop, progress: Progress
-) -> dict[str, SplitResult]:
-    """Train one epoch from where it stands, judge, and save. Returns the splits judged."""
-    config, began = session.config.train, time.perf_counter()
-    lr = set_epoch(session.optimizer, session.config.optim, epoch=position.epoch, epochs=config.epochs)
-    batches = _batches(session, position)
-    sums = _sums(session, position)
-    session.student.train()
-    before = sums.images
-    for batch in session.data.batches(batches[position.step :]):
-        parts, logits, labels = _step(session, batch, position)
-        sums.add(parts, logits, labels)
-        position.step += 1
-        progress.advance(len(batch.keys))
-        if stop.signal_number or (
-            position.step % config.checkpoint_steps == 0 and position.step < len(batches)
-        ):
-            _save(session, position, sums, out, began)
-            began = time.perf_counter()
-        if stop.signal_number:
-            raise Stopped(stop.signal_number, out)
-    train_seconds = time.perf_counter() - began
-    results = _judge_epoch(session, position)
-    line = {
-        "epoch": position.epoch,
-        "lr": lr,
-        **sums.metrics(),
-        **{f"{name}_accuracy": result.accuracy for name, result in results.items()},
-        **{f"{name}_loss": result.loss for name, result in results.items()},
-        "images_per_s": (sums.images - before) / max(train_seconds, 1e-9),
-    }
-    position.history.append(line)
-    position.epoch, position.step = position.epoch + 1, 0
-    _keep_best(session, position, results, out)
-    _save(session, position, None, out, began)
-    write_metrics(out / METRICS, position.history)
-    progress.note(_said(line, config.epochs))
-    return results
+    def chosen_by(self, metrics: dict[str, float]) -> float | None:
+        """Return the accuracy on id_val."""
+        return metrics.get("id_val_accuracy")
 
-
-def _batches(session: Session, position: Position) -> list[NDArray[np.int64]]:
-    config = session.config
-    return session.data.epoch(
-        position.epoch,
-        batch_size=config.train.batch_size,
-        repeats=config.data.repeat_epochs,
-        seed=config.train.seed,
-    )
-
-
-def _images_left(session: Session, position: Position) -> int:
-    if position.epoch == session.config.train.epochs:
-        return 0
-    images = [len(batch) for batch in _batches(session, position)]
-    return (session.config.train.epochs - position.epoch) * sum(images) - sum(images[: position.step])
-
-
-def _sums(session: Session, position: Position) -> _Sums:
-    if position.step and position.sums:
-        return _Sums(**position.sums)
-    zeros = torch.zeros(len(session.class_names), dtype=torch.float64, device=session.device)
-    return _Sums(right_C=zeros, seen_C=zeros.clone())
-
-
-def _save(session: Session, position: Position, sums: _Sums | None, out: Path, began: float) -> None:
-    position.seconds += time.perf_counter() - began
-    position.sums = sums.state() if sums is not None else {}
-    save_checkpoint(out / LAST, session, position)
-
-
-def _step(session: Session, batch: Batch, position: Position) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """One step of the optimiser. Everything random in it is a function of seed, epoch and step."""
-    seeds = np.random.SeedSequence([session.config.train.seed, position.epoch, position.step]).generate_state(
-        2
-    )
-    generator = torch.Generator().manual_seed(int(seeds[0]))
-    torch.manual_seed(int(seeds[1]))
-    batch = batch.to(session.device)
-    images = session.augment(batch.image_B3RR, generator)
-    session.optimizer.zero_grad(set_to_none=True)
-    with session.autocast():
-        outputs = session.student(images)
-    parts, logits = losses_and_logits(session, outputs, batch)
-    if not torch.isfinite(parts["total"]):
-        raise _not_finite(parts, batch, position)
-    session.scaler.scale(parts["total"]).backward()
-    session.scaler.step(session.optimizer)
-    session.scaler.update()
-    return parts, logits, batch.label_B
+    def summary(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the space metrics and every class's accuracy."""
+        if not self.results:  # a run that had ended before its summary was written
+            self.judge(late=True)
+        ood = [line["ood_test_accuracy"] for line in history if "ood_test_accuracy" in line]
+        return {
+            "ood_test_accuracy_best_epoch": max(ood, default=None),
+            "space": space_of_session(self.session),
+            "per_class_accuracy": {name: result.per_class for name, result in self.results.items()},
+        }
 
 
 def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -306,16 +170,7 @@ def _cosines(rows: Tensor, text: Tensor) -> Tensor:
     return rows.float() @ unit_text.T
 
 
-def _not_finite(parts: dict[str, Tensor], batch: Batch, position: Position) -> UserError:
-    said = ", ".join(f"{name} {value.item():g}" for name, value in parts.items())
-    return UserError(
-        f"the loss is not finite in epoch {position.epoch}, step {position.step} ({said}; "
-        f"images {', '.join(batch.keys[:3])}, ...)",
-        fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
-    )
-
-
-def _judge(session: Session, split: EvalSplit) -> dict[str, SplitResult]:
+def _judged(session: Session, split: EvalSplit) -> dict[str, SplitResult]:
     """Return how well every head classifies a split; see :func:`distill.session.classifiers_for`."""
     return judge_heads(
         _outputs(session, split),
@@ -327,13 +182,17 @@ def _judge(session: Session, split: EvalSplit) -> dict[str, SplitResult]:
 
 
 def _outputs(session: Session, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]]:
+    def forward(images: Tensor) -> Tensor:
+        with session.autocast():
+            outputs: Tensor = session.student(eval_transform(images, session.config.student.image_size))
+        return outputs
+
     return student_outputs(
         session.student,
         split.pixels,
-        image_size=session.config.student.image_size,
+        forward,
         batch_size=session.config.train.eval_batch_size,
         device=session.device,
-        autocast=session.autocast,
     )
 
 
@@ -347,28 +206,3 @@ def space_of_session(session: Session) -> dict[str, dict[str, float]]:
         if teacher_has_rows(session.heads, split):
             found |= space_of_split(session.heads, _outputs(session, split), split, session.config.loss)
     return found
-
-
-def _judge_epoch(session: Session, position: Position) -> dict[str, SplitResult]:
-    """OOD and id_val every epoch, ID in the last epochs, as the original code reports them."""
-    late = position.epoch >= session.config.train.epochs - LAST_EPOCHS
-    wanted = [split for name, split in session.evals.items() if name != "id_test" or late]
-    return {name: result for split in wanted for name, result in _judge(session, split).items()}
-
-
-def _keep_best(session: Session, position: Position, results: dict[str, SplitResult], out: Path) -> None:
-    if "id_val" in results and results["id_val"].accuracy > position.best_id_val:
-        position.best_id_val = results["id_val"].accuracy
-        save_checkpoint(out / BEST, session, position)
-
-
-def _said(line: dict[str, Any], epochs: int) -> str:
-    accuracies = [
-        f"{name} {line[f'{name}_accuracy']:.1f}%"
-        for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
-        if f"{name}_accuracy" in line
-    ]
-    return (
-        f"epoch {line['epoch'] + 1}/{epochs}  loss {line['loss_total']:.3f}  {'  '.join(accuracies)}  "
-        f"{line['images_per_s']:,.0f} images/s"
-    )

@@ -64,7 +64,7 @@ def test_every_image_has_its_own_crop_unless_asked_otherwise():
     assert len({row.numpy().tobytes() for row in shared}) == 1
 
 
-@pytest.mark.parametrize("policy", ["crop_flip", "randaugment", "none"])
+@pytest.mark.parametrize("policy", ["crop_flip", "flip", "randaugment", "none"])
 @pytest.mark.parametrize("per_image", [True, False])
 def test_one_state_of_the_generator_gives_one_result(images, policy, per_image):
     augment = TrainAugment(image_size=32, policy=policy, per_image=per_image)

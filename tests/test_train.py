@@ -18,7 +18,7 @@ from distill.config import RunConfig, with_settings
 from distill.data import epoch_batches, join_training_rows
 from distill.evaluate import evaluate_teacher
 from distill.evaluate_run import evaluate_run
-from distill.pixels import Pixels
+from distill.pixels import Pixels, SquashedPhoto
 from distill.train import Stopped, run
 
 ROOT = Path(__file__).parent.parent
@@ -301,9 +301,9 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
 def test_unreadable_test_images_are_left_out_and_named(photos, memory):
     images = ImageFolder.scan(photos).split("ood_test").images
     images[1].path.write_text("hello")
-    pixels = Pixels(images, 16, memory=memory, workers=0, strict=False)
+    pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
     found = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])
     assert found.tolist() == [0, 2, 3, 4, 5]
     assert list(pixels.unreadable) == [images[1].key]
     with pytest.raises(UserError, match="any more"):
-        list(Pixels(images, 16, memory=memory, workers=0, strict=True).batches([np.arange(3)]))
+        list(Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=True).batches([np.arange(3)]))

@@ -12,9 +12,9 @@ from PIL import Image
 
 from cache.files import replacing
 from cache.splits import FOLDERS
+from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, SHAPES, ShapeClass, caption
 
-Array = NDArray[np.float64]
 JPEG_QUALITY = 90
 
 
@@ -31,17 +31,17 @@ def draw_scene(kind: ShapeClass, rng: np.random.Generator, *, image_size: int = 
     axis = (np.arange(image_size) + 0.5) / image_size * 2 - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
     background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
-    picture = _backdrop(BACKGROUNDS[background], x, y, rng)
+    picture = backdrop(BACKGROUNDS[background], x, y, rng)
     for _ in range(rng.integers(2, 6)):
         _add_clutter(picture, x, y, rng)
     radius = rng.uniform(0.3, 0.62)
     centre = rng.uniform(-(0.95 - radius), 0.95 - radius, size=2)
-    u, v = _turned(x - centre[0], y - centre[1], rng.uniform(-0.6, 0.6), radius)
-    mask = _soft(_outside(kind.shape, u, v) * radius, image_size)
-    own = _jittered(COLOURS[kind.colour], rng, 28)
+    u, v = turned(x - centre[0], y - centre[1], rng.uniform(-0.6, 0.6), radius)
+    mask = soft(outside(kind.shape, u, v) * radius, image_size)
+    own = jittered(COLOURS[kind.colour], rng, 28)
     mark = 0.25 * own + 0.75 * rng.uniform(215, 255, size=3)
-    marks = _marks(kind.pattern, u, v, rng)
-    surface = own + marks[..., None] * (mark - own)
+    pale = marks(kind.pattern, u, v, rng)
+    surface = own + pale[..., None] * (mark - own)
     picture += mask[..., None] * (surface - picture)
     light = 1 + rng.uniform(-0.35, 0.35) * x + rng.uniform(-0.35, 0.35) * y
     picture = picture * (light * rng.uniform(0.7, 1.15))[..., None]
@@ -50,61 +50,15 @@ def draw_scene(kind: ShapeClass, rng: np.random.Generator, *, image_size: int = 
     return Scene(pixels=picture.clip(0, 255).astype(np.uint8), caption=words)
 
 
-def _jittered(colour: tuple[int, int, int], rng: np.random.Generator, amount: float) -> Array:
-    return (np.array(colour) + rng.uniform(-amount, amount, size=3)).clip(0, 255)
-
-
-def _backdrop(colour: tuple[int, int, int], x: Array, y: Array, rng: np.random.Generator) -> Array:
-    waves = np.zeros_like(x)
-    for _ in range(3):
-        waves += np.sin(rng.uniform(1, 9) * x + rng.uniform(1, 9) * y + rng.uniform(0, 6.3))
-    return _jittered(colour, rng, 18) + 9 * waves[..., None]
-
-
 def _add_clutter(picture: Array, x: Array, y: Array, rng: np.random.Generator) -> None:
     # Of any colour and shape, smaller than the object and plain, so that neither colour nor shape
     # alone gives the class away.
-    colour = _jittered(list(COLOURS.values())[rng.integers(len(COLOURS))], rng, 40)
+    colour = jittered(list(COLOURS.values())[rng.integers(len(COLOURS))], rng, 40)
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
     radius = rng.uniform(0.06, 0.17)
-    u, v = _turned(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1), rng.uniform(0, 6.3), radius)
-    mask = _soft(_outside(shape, u, v) * radius, len(x))
+    u, v = turned(x - rng.uniform(-1, 1), y - rng.uniform(-1, 1), rng.uniform(0, 6.3), radius)
+    mask = soft(outside(shape, u, v) * radius, len(x))
     picture += rng.uniform(0.5, 1.0) * mask[..., None] * (colour - picture)
-
-
-def _turned(x: Array, y: Array, angle: float, radius: float) -> tuple[Array, Array]:
-    cos, sin = np.cos(angle), np.sin(angle)
-    return (cos * x + sin * y) / radius, (cos * y - sin * x) / radius
-
-
-def _outside(shape: str, u: Array, v: Array) -> Array:
-    """Return how far each point lies outside a shape of radius 1; negative inside."""
-    if shape == "circle":
-        return np.hypot(u, v) - 0.92
-    if shape == "square":
-        return np.maximum(abs(u), abs(v)) - 0.8
-    if shape == "triangle":
-        return np.maximum(abs(u) * 0.866 - v * 0.5, v) - 0.52
-    reach = np.hypot(u, v) * (1 + 0.42 * np.cos(5 * (np.arctan2(u, -v) + np.pi)))
-    return reach / 1.1 - 0.62 if shape == "star" else reach
-
-
-def _soft(outside: Array, image_size: int) -> Array:
-    return (0.5 - outside * image_size / 2).clip(0, 1)
-
-
-def _marks(pattern: str, u: Array, v: Array, rng: np.random.Generator) -> Array:
-    """Return how pale each point of the surface is, 0 to 1."""
-    pitch, shift = rng.uniform(5.5, 8.0), rng.uniform(0, 6.3, size=2)
-    a, b = np.sin(pitch * u + shift[0]), np.sin(pitch * v + shift[1])
-    waves = {
-        "plain": np.full_like(u, -1.0),
-        "striped": a,
-        "dotted": a + b - 1.05,
-        "checked": a * b * 2,
-        "ringed": np.sin(1.25 * pitch * np.hypot(u, v) + shift[0]),
-    }
-    return (0.5 + 4 * waves[pattern]).clip(0, 1)
 
 
 def _size_word(radius: float) -> str:

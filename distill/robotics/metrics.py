@@ -1,0 +1,152 @@
+"""How well objects are found: counts over all episodes, one ratio each at the end, in percent.
+
+What is undefined (precision where nothing was found, recall and average precision where no object is
+there) is left out, neither 0 nor NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multilabel_average_precision
+
+from distill.robotics.scores import scores
+
+RATIOS = ("accuracy", "precision", "recall")
+
+
+@dataclass(kw_only=True)
+class ObjectCounts:
+    """Right and wrong decisions over objects and episodes, counted on the device."""
+
+    true_positive: Tensor
+    false_positive: Tensor
+    true_negative: Tensor
+    false_negative: Tensor
+    threshold: float = 0.5
+
+    @classmethod
+    def none(cls, device: torch.device | str = "cpu", *, threshold: float = 0.5) -> ObjectCounts:
+        """Return counts of nothing."""
+        zeros = torch.zeros(4, dtype=torch.float64, device=device)
+        return cls(
+            true_positive=zeros[0].clone(),
+            false_positive=zeros[1].clone(),
+            true_negative=zeros[2].clone(),
+            false_negative=zeros[3].clone(),
+            threshold=threshold,
+        )
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count scores [B, C] in 0..1 against labels [B, C] of 0 and 1."""
+        found, there = scores >= self.threshold, labels.bool()
+        self.true_positive += (found & there).sum()
+        self.false_positive += (found & ~there).sum()
+        self.true_negative += (~found & ~there).sum()
+        self.false_negative += (~found & there).sum()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the four counts."""
+        return {name: value for name, value in asdict(self).items() if name != "threshold"}
+
+    def ratios(self) -> dict[str, float]:
+        """Return accuracy, precision and recall in percent, each where it is defined."""
+        tp, fp, tn, fn = (float(value) for value in self.state().values())
+        parts = {
+            "accuracy": (tp + tn, tp + fp + tn + fn),
+            "precision": (tp, tp + fp),
+            "recall": (tp, tp + fn),
+        }
+        return {name: 100 * part / whole for name, (part, whole) in parts.items() if whole}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the ratios as an epoch's training metrics."""
+        return {f"train_{name}": value for name, value in self.ratios().items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """How well a split's objects are found.
+
+    ``groups`` has the metrics in percent of ``all`` objects, and where there are both kinds of ``id_objects``
+    and ``ood_objects``: accuracy, precision and recall at the threshold, and ``average_precision``, the mean
+    over the group's objects that occur. ``per_object`` is each one's average precision.
+    """
+
+    split: str
+    episodes: int
+    groups: dict[str, dict[str, float]]
+    per_object: dict[str, float]
+    unreadable: dict[str, str]
+
+    def flat(self) -> dict[str, float]:
+        """Return ``SPLIT_METRIC`` of all objects and ``SPLIT_GROUP_METRIC`` of the others."""
+        return {
+            f"{self.split}_{'' if group == 'all' else group + '_'}{name}": value
+            for group, metrics in self.groups.items()
+            for name, value in metrics.items()
+        }
+
+
+def judge_objects(
+    margin_NC: Tensor,
+    labels_NC: Tensor,
+    *,
+    score_bias: Tensor | float = 0.0,
+    split: str,
+    class_names: Sequence[str],
+    id_objects: Sequence[str],
+    threshold: float = 0.5,
+    unreadable: Mapping[str, str] | None = None,
+) -> EpisodeResult:
+    """Judge margins [N, C] against labels [N, C] of 0 and 1; see :class:`EpisodeResult`.
+
+    A margin's sigmoid is the probability. Decisions are by the scores, with the learnt bias b; average
+    precision is by the margins, which stand in the same order, but are not made equal by rounding or
+    clamping to 0 and 1.
+    """
+    scores_NC = scores(margin_NC.sigmoid(), torch.as_tensor(score_bias))
+    precision = multilabel_average_precision(
+        _places(margin_NC), labels_NC.long(), num_labels=len(class_names), average="none", thresholds=None
+    )
+    there = labels_NC.bool().any(dim=0).tolist()
+    groups = {"all": list(range(len(class_names)))}
+    known = [i for i in groups["all"] if class_names[i] in set(id_objects)]
+    if 0 < len(known) < len(class_names):
+        new = [i for i in groups["all"] if i not in known]
+        groups |= {"id_objects": known, "ood_objects": new}
+    per_object = {
+        name: 100 * float(value)
+        for name, value, occurs in zip(class_names, precision, there, strict=True)
+        if occurs
+    }
+    return EpisodeResult(
+        split=split,
+        episodes=len(scores_NC),
+        groups={
+            group: _metrics(scores_NC[:, inside], labels_NC[:, inside], threshold)
+            | _mean_precision([per_object[class_names[i]] for i in inside if class_names[i] in per_object])
+            for group, inside in groups.items()
+        },
+        per_object=per_object,
+        unreadable=dict(unreadable or {}),
+    )
+
+
+def _places(margin_NC: Tensor) -> Tensor:
+    """Return numbers in 0..1 in the order of each column, which torchmetrics takes as they are."""
+    columns = [column.unique(return_inverse=True)[1] for column in margin_NC.T]
+    return torch.stack(columns, dim=1).double() / max(1, len(margin_NC))
+
+
+def _metrics(scores: Tensor, labels: Tensor, threshold: float) -> dict[str, float]:
+    counts = ObjectCounts.none(threshold=threshold)
+    counts.add(scores, labels)
+    return counts.ratios()
+
+
+def _mean_precision(values: Sequence[float]) -> dict[str, float]:
+    return {"average_precision": sum(values) / len(values)} if values else {}

@@ -1,0 +1,58 @@
+"""The robotics losses, added up: asymmetric L-cls, and L-mse and L-im-cst as everywhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from distill.config import LossConfig
+from distill.losses import asymmetric_loss
+from distill.objective import distillation_objective
+from distill.robotics.config import RoboticsConfig
+
+
+def episode_objective(
+    probability_BC: Tensor,
+    labels_BC: Tensor,
+    score_bias: Tensor,
+    config: LossConfig,
+    robotics: RoboticsConfig,
+    *,
+    student_BD: Tensor | None = None,
+    teacher_BD: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Return every loss that is switched on, and their weighted sum ``total``, in float32.
+
+    Parameters
+    ----------
+    probability_BC
+        Softmax over each object's pair of texts, its positive side.
+    labels_BC
+        Which objects are there, 0 and 1.
+    score_bias
+        The learnt b, a scalar: tanh(b) is added to the probabilities, which are then clamped to 0..1.
+    student_BD, teacher_BD
+        The student's global embedding, and the teacher's of the hand camera, raw; left out for the
+        closed-set baseline.
+    """
+    parts: dict[str, Tensor] = {}
+    if student_BD is not None and teacher_BD is not None:
+        of_images = replace(config, cls=0.0)
+        nothing = torch.empty(0, device=student_BD.device)
+        parts = distillation_objective(student_BD, teacher_BD, nothing, labels_BC, of_images)
+    if config.cls or student_BD is None:
+        weight = config.cls if student_BD is not None else 1.0
+        cls = asymmetric_loss(
+            probability_BC,
+            labels_BC,
+            gamma_neg=robotics.gamma_neg,
+            gamma_pos=robotics.gamma_pos,
+            clip=robotics.clip,
+            bias=torch.tanh(score_bias),
+        )
+        rest = parts.pop("total", None)
+        total = weight * cls if rest is None else weight * cls + rest
+        parts = {"cls": cls, **parts, "total": total}
+    return parts

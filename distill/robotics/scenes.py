@@ -1,0 +1,207 @@
+"""Draws the demo's episodes: patterned shapes on a table, seen by two cameras, with depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cache.episode_texts import DESCRIPTIONS, NEGATIVES
+from cache.episodes import BASE, DEPTH, ENDING, HAND, OBJECTS, RGB, Frames
+from cache.errors import UserError
+from cache.files import replacing
+from cache.splits import FOLDERS
+from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
+from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, ShapeClass
+
+ID_OBJECTS, OOD_OBJECTS = 14, 12
+MOST_OBJECTS = 3
+# Distances in metres, as a depth camera would give them.
+BASE_HEIGHT, HAND_HEIGHT, OBJECT_HEIGHT = 1.2, 0.5, 0.12
+ARM = (95, 98, 105)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Thing:
+    """One object on the table: what it is, where, and the seed of how it looks."""
+
+    kind: ShapeClass
+    centre: tuple[float, float]
+    radius: float
+    angle: float
+    look: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Camera:
+    """Where a camera looks: a place on the table, how much of it is in view, its turn and its height."""
+
+    centre: tuple[float, float]
+    reach: float
+    angle: float
+    height: float
+
+
+def object_kinds() -> tuple[tuple[ShapeClass, ...], tuple[ShapeClass, ...]]:
+    """Return the 14 ID and the 12 OOD objects, spread over the demo's classes."""
+    known = [kind for kind in CLASSES if kind.in_distribution]
+    new = [kind for kind in CLASSES if not kind.in_distribution]
+    # Steps that are prime to the numbers of patterns, colours and shapes meet all of them.
+    return (
+        tuple(known[(7 * i) % len(known)] for i in range(ID_OBJECTS)),
+        tuple(new[(7 * i + 3) % len(new)] for i in range(OOD_OBJECTS)),
+    )
+
+
+def model_id(kind: ShapeClass) -> str:
+    """Return an object's name in the files, such as ``011_striped_red_star``."""
+    return f"{CLASSES.index(kind):03d}_{kind.folder}"
+
+
+def draw_episode(kinds: list[ShapeClass], rng: np.random.Generator, *, image_size: int) -> Frames:
+    """Draw one episode of some objects; everything but the objects is drawn from ``rng``."""
+    things: list[_Thing] = []
+    for kind in kinds:
+        radius = rng.uniform(0.24, 0.34)
+        things.append(
+            _Thing(
+                kind=kind,
+                centre=_free_place(things, radius, rng),
+                radius=radius,
+                angle=rng.uniform(-0.6, 0.6),
+                look=int(rng.integers(2**31)),
+            )
+        )
+    held = things[rng.integers(len(things))]
+    ground = list(BACKGROUNDS.values())[rng.integers(len(BACKGROUNDS))]
+    light = int(rng.integers(2**31))
+    base = _Camera(centre=(0.0, 0.0), reach=1.1, angle=0.0, height=BASE_HEIGHT)
+    near = _Camera(
+        centre=tuple(rng.normal(held.centre, 0.08)),
+        reach=rng.uniform(0.5, 0.75),
+        angle=rng.uniform(-0.5, 0.5),
+        height=HAND_HEIGHT,
+    )
+    base_rgb, base_depth = _seen(base, things, ground, light, image_size, rng, arm_at=held.centre)
+    hand_rgb, hand_depth = _seen(near, things, ground, light, image_size, rng)
+    return Frames(base_rgb=base_rgb, base_depth=base_depth, hand_rgb=hand_rgb, hand_depth=hand_depth)
+
+
+def _free_place(things: list[_Thing], radius: float, rng: np.random.Generator) -> tuple[float, float]:
+    room = 0.95 - radius
+    places = rng.uniform(-room, room, size=(64, 2))
+    for place in places:
+        if all(np.hypot(*(place - thing.centre)) > 0.9 * (radius + thing.radius) for thing in things):
+            return float(place[0]), float(place[1])
+    return float(places[0][0]), float(places[0][1])
+
+
+def _seen(
+    camera: _Camera,
+    things: list[_Thing],
+    ground: tuple[int, int, int],
+    light: int,
+    image_size: int,
+    rng: np.random.Generator,
+    *,
+    arm_at: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    axis = (np.arange(image_size) + 0.5) / image_size * 2 - 1
+    across, down = np.meshgrid(axis, axis)
+    u, v = turned(across, down, camera.angle, 1 / camera.reach)
+    x, y = u + camera.centre[0], v + camera.centre[1]
+    of_scene = np.random.default_rng(light)
+    picture = backdrop(ground, x, y, of_scene)
+    depth = camera.height * (1 + 0.08 * down)
+    for thing in things:
+        _put(picture, depth, thing, x, y, camera, image_size)
+    shade = 1 + of_scene.uniform(-0.2, 0.2) * x + of_scene.uniform(-0.2, 0.2) * y
+    picture *= (shade * of_scene.uniform(0.75, 1.1))[..., None]
+    if arm_at is not None:
+        _put_arm(picture, depth, x, y, arm_at)
+    picture += rng.normal(0, rng.uniform(3, 8), size=picture.shape)
+    depth = depth + rng.normal(0, 0.004, size=depth.shape)
+    return picture.clip(0, 255).astype(np.uint8), depth.astype(np.float32)[..., None]
+
+
+def _put(
+    picture: Array, depth: Array, thing: _Thing, x: Array, y: Array, camera: _Camera, image_size: int
+) -> None:
+    look = np.random.default_rng(thing.look)
+    u, v = turned(x - thing.centre[0], y - thing.centre[1], thing.angle, thing.radius)
+    mask = soft(outside(thing.kind.shape, u, v) * thing.radius / camera.reach, image_size)
+    own = jittered(COLOURS[thing.kind.colour], look, 22)
+    mark = 0.25 * own + 0.75 * look.uniform(215, 255, size=3)
+    surface = own + marks(thing.kind.pattern, u, v, look)[..., None] * (mark - own)
+    picture += mask[..., None] * (surface - picture)
+    depth -= mask * OBJECT_HEIGHT * (1 - 0.4 * np.hypot(u, v)).clip(0.3, 1)
+
+
+def _put_arm(picture: Array, depth: Array, x: Array, y: Array, arm_at: tuple[float, float]) -> None:
+    """Draw the robot's arm, which comes from the top and ends above what the hand looks at."""
+    above = (abs(x - arm_at[0]) < 0.07) & (y < arm_at[1] - 0.25)
+    picture[above] = ARM
+    depth[above] = BASE_HEIGHT / 2
+
+
+def draw_episodes(
+    out: Path,
+    *,
+    seed: int = 0,
+    image_size: int = 64,
+    train: int = 480,
+    id_test: int = 120,
+    ood_test: int = 160,
+) -> dict[str, int]:
+    """Draw episode files into ``out``, with descriptions; return how many episodes each has.
+
+    ``train`` and ``id_test`` show one to three ID objects, ``ood_test`` at least one OOD object among them.
+    The same seed draws the same episodes.
+
+    Raises
+    ------
+    UserError
+        If ``out`` is a file, or there are too few episodes to show every object.
+    """
+    known, new = object_kinds()
+    least = {"train": ID_OBJECTS, "id_test": 1, "ood_test": OOD_OBJECTS}
+    counts = {"train": train, "id_test": id_test, "ood_test": ood_test}
+    for name, count in counts.items():
+        if count < least[name]:
+            raise UserError(f"{name} is to have {count} episodes", fix=f"give at least {least[name]}.")
+    for number, (name, count) in enumerate(counts.items()):
+        rng = np.random.default_rng([seed, number])
+        with replacing(out / f"{FOLDERS[name]}{ENDING}") as temporary, h5py.File(temporary, "w") as file:
+            for i in range(count):
+                first = new[i % len(new)] if name == "ood_test" else known[i % len(known)]
+                others = known + new if name == "ood_test" else known
+                kinds = _chosen(first, others, rng)
+                _write(file, f"episode_{i:05d}", draw_episode(kinds, rng, image_size=image_size), kinds)
+    ordered = sorted(known, key=model_id) + sorted(new, key=model_id)
+    negative = "Nothing {} with the surface of a {} is to be seen."
+    texts = {
+        DESCRIPTIONS: [kind.description for kind in ordered],
+        NEGATIVES: [negative.format(kind.colour, kind.shape) for kind in ordered],
+    }
+    for file_name, lines in texts.items():
+        with replacing(out / file_name) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return counts
+
+
+def _chosen(first: ShapeClass, others: tuple[ShapeClass, ...], rng: np.random.Generator) -> list[ShapeClass]:
+    rest = [kind for kind in others if kind != first]
+    more = rng.choice(len(rest), size=rng.integers(0, MOST_OBJECTS), replace=False)
+    return [first, *(rest[i] for i in more)]
+
+
+def _write(file: h5py.File, key: str, frames: Frames, kinds: list[ShapeClass]) -> None:
+    episode = file.create_group(key)
+    for camera, rgb, depth in (
+        (BASE, frames.base_rgb, frames.base_depth),
+        (HAND, frames.hand_rgb, frames.hand_depth),
+    ):
+        episode[f"{camera}/{RGB}"], episode[f"{camera}/{DEPTH}"] = rgb, depth
+    episode[OBJECTS] = np.array([model_id(kind).encode() for kind in kinds])

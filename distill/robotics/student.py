@@ -1,0 +1,166 @@
+"""The robotics student: any image model with a wider first convolution, two heads and a score bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cache.errors import UserError
+from distill.robotics.frames import CHANNELS
+from distill.students import build_student, family, first_line
+
+RGB = 3
+# Pixels a side at which every CNN has a last feature map of several locations.
+PROBE_SIZE = 224
+
+
+@dataclass(frozen=True)
+class _Tap:
+    """Where a backbone's last feature map is: what comes out of a module, or (``pooled``) what goes in."""
+
+    module: nn.Module
+    pooled: bool
+    channels: int
+
+
+class EpisodeStudent(nn.Module):
+    """Frames [B, 8, S, S] -> (global embeddings [B, D], embeddings of locations [B, L, D] or None).
+
+    Locations are those of the backbone's last feature map, each projected by a 1x1 convolution.
+    ``score_bias`` is the learnt b; scores have tanh(b) added.
+    """
+
+    def __init__(self, backbone: nn.Module, *, embed_dim: int, tap: _Tap | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.score_bias = nn.Parameter(torch.zeros(()))
+        self.projection: nn.Conv2d | None = None
+        self._map: Tensor | None = None
+        if tap is not None:
+            tap.module.register_forward_hook(self._keep_input if tap.pooled else self._keep_output)
+            self.projection = nn.Conv2d(tap.channels, embed_dim, kernel_size=1)
+
+    def _keep_input(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        del module, output
+        self._map = given[0]
+
+    def _keep_output(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        del module, given
+        self._map = output
+
+    def forward(self, frames_B8SS: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return both heads' outputs."""
+        embeddings = self.backbone(frames_B8SS)
+        if self.projection is None:
+            return embeddings, None
+        assert self._map is not None
+        located, self._map = self.projection(self._map), None
+        return embeddings, located.flatten(2).transpose(1, 2)
+
+
+def build_episode_student(
+    arch: str,
+    *,
+    embed_dim: int,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    image_size: int = 224,
+    local: bool = False,
+) -> EpisodeStudent:
+    """Return a new student of eight channels; see :func:`distill.students.build_student`.
+
+    Raises
+    ------
+    UserError
+        As there; if the first convolution cannot be widened, or ``local`` is asked of a model without a
+        feature map.
+    """
+    backbone = build_student(
+        arch, embed_dim=embed_dim, pretrained=pretrained, weights=weights, image_size=image_size
+    )
+    widen_stem(backbone, arch, keep=pretrained or weights is not None)
+    _check(backbone, arch, image_size)
+    tap = _last_map(backbone, arch, image_size) if local else None
+    return EpisodeStudent(backbone, embed_dim=embed_dim, tap=tap)
+
+
+def widen_stem(backbone: nn.Module, arch: str, *, keep: bool) -> None:
+    """Make the first convolution take eight channels instead of three.
+
+    With ``keep`` its weights go on: both cameras' RGB share them, depth gets their mean over the channels,
+    and all are halved, because two cameras add up. Without, they are drawn anew.
+
+    Raises
+    ------
+    UserError
+        If the first convolution is not one over three channels.
+    """
+    stem = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
+    if stem is None or stem.in_channels != RGB or stem.groups != 1:
+        raise UserError(
+            f"{arch} has no first convolution over the picture that could take {CHANNELS} channels",
+            fix="choose another student, such as efficientnet_b0 or resnet18.",
+        )
+    wide = nn.Conv2d(
+        CHANNELS,
+        stem.out_channels,
+        kernel_size=stem.kernel_size,  # type: ignore[arg-type]
+        stride=stem.stride,  # type: ignore[arg-type]
+        padding=stem.padding,  # type: ignore[arg-type]
+        dilation=stem.dilation,  # type: ignore[arg-type]
+        bias=stem.bias is not None,
+        padding_mode=stem.padding_mode,
+    )
+    if keep:
+        depth = stem.weight.detach().mean(dim=1, keepdim=True)
+        camera = torch.cat([stem.weight.detach(), depth], dim=1) / 2
+        wide.weight.data.copy_(torch.cat([camera, camera], dim=1))
+        if stem.bias is not None and wide.bias is not None:
+            wide.bias.data.copy_(stem.bias.detach())
+    # A subclass (timm pads some of its own) keeps its class and forward; only the weights change.
+    stem.in_channels, stem.weight, stem.bias = CHANNELS, wide.weight, wide.bias
+
+
+@torch.no_grad()
+def _check(backbone: nn.Module, arch: str, image_size: int) -> None:
+    training = backbone.training
+    try:
+        backbone.eval()(torch.zeros(1, CHANNELS, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{arch} cannot take {CHANNELS} channels ({first_line(error)})",
+            fix="choose another student, such as efficientnet_b0 or resnet18.",
+        ) from error
+    finally:
+        backbone.train(training)
+
+
+@torch.no_grad()
+def _last_map(backbone: nn.Module, arch: str, image_size: int) -> _Tap:
+    """Return the last module in a forward pass that sees a map of several locations."""
+    seen: list[_Tap] = []
+
+    def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        for pooled, found in enumerate((output, given[0] if given else None)):
+            if isinstance(found, Tensor) and found.dim() == 4 and min(found.shape[-2:]) > 1:
+                seen.append(_Tap(module, bool(pooled), found.shape[1]))
+                return
+
+    leaves = [module for module in backbone.modules() if not list(module.children())]
+    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    training, side = backbone.training, max(image_size, PROBE_SIZE)
+    try:
+        backbone.eval()(torch.zeros(1, CHANNELS, side, side))
+    finally:
+        backbone.train(training)
+        for hook in hooks:
+            hook.remove()
+    if family(arch) == "vit" or not seen:
+        raise UserError(
+            f"{arch} has no feature map to aggregate over", fix="set robotics.local=false, or choose a CNN."
+        )
+    return seen[-1]

@@ -1,0 +1,88 @@
+"""A positive and a negative text for every object: fixed prompts, or learnt contexts (dual CoOp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cache import EmbeddingCache
+from cache.episode_texts import prompt_of
+from cache.episodes import object_name
+from cache.errors import UserError
+from cache.text_tower import TextTower
+from distill.heads import FixedTexts, Texts
+from distill.prompts import LearntTexts, PromptLearner
+from distill.robotics.config import RoboticsRunConfig
+
+# The ending of the names of banks with descriptions.
+DESCRIBED = "descriptions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTexts:
+    """Gives both texts of objects; ``learner`` is where their contexts are learnt, None for fixed prompts."""
+
+    positive: Texts
+    negative: Texts
+    learner: nn.Module | None = None
+
+    def __call__(self, class_names: Sequence[str]) -> Tensor:
+        """Return raw embeddings [2, C, D] float32, the positive texts first.
+
+        Raises
+        ------
+        UserError
+            If a bank has no text of an object.
+        """
+        nothing = torch.empty(0)
+        return torch.stack([self.positive(class_names, nothing), self.negative(class_names, nothing)])
+
+
+def open_pair_texts(cache: EmbeddingCache, config: RoboticsRunConfig, device: torch.device) -> PairTexts:
+    """Return the texts that a config asks for.
+
+    Dual CoOp (arXiv 2206.09541) learns a context for positive and another for negative texts, before ``NAME``
+    or ``NAME . DESCRIPTION``, and for a negative description ``NAME . DESCRIPTION . NAME``.
+
+    Raises
+    ------
+    UserError
+        If the cache has no such banks, or keeps no text tower where prompts are to be learnt.
+    """
+    names = (config.text, config.robotics.negative_text)
+    banks = [cache.text_bank(name) for name in names]
+    if config.prompts.learner == "none":
+        positive, negative = (FixedTexts(bank, device) for bank in banks)
+        return PairTexts(positive=positive, negative=negative)
+    tower = TextTower.load(cache.path, device=device)
+    torch.manual_seed(config.train.seed)
+    learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)
+    positive_words = _words(cache, names[0], "{name} . {description}")
+    negative_words = _words(cache, names[1], "{name} . {description} . {name}")
+    return PairTexts(
+        positive=LearntTexts(tower, learners[0], positive_words),  # type: ignore[arg-type]
+        negative=LearntTexts(tower, learners[1], negative_words),  # type: ignore[arg-type]
+        learner=learners,
+    )
+
+
+def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
+    """Return what follows the learnt context for every object of a bank: its name, or ``described``."""
+    bank, templates = cache.text_bank(name), cache.manifest.banks[name].templates
+    words = {}
+    for text, index in zip(bank.texts, bank.class_index, strict=True):
+        known = bank.class_folders[index]
+        with_description = name.endswith(DESCRIBED)
+        prompt = prompt_of(templates[0], object_name(known), described=with_description) if templates else ""
+        if not prompt or not text.startswith(prompt):
+            raise UserError(
+                f"no prompt can be learnt for the bank {name!r}: it was not made of one prompt an object",
+                fix="use the banks labels or descriptions, and their negative ones.",
+            )
+        description = text.removeprefix(prompt).strip().rstrip(".")
+        form = described if description else "{name}"
+        words[known] = form.format(name=object_name(known), description=description)
+    return words
