@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 
 from cache.errors import UserError, nearest_names
-from distill.config import LOSS_TERMS, RunConfig, load_recipe, with_settings
+from distill.config import LOSS_TERMS, Config, RunConfig, load_recipe, with_settings
 
 
 def run_config(
     *,
     recipe: str,
+    kind: type[Config] = RunConfig,  # type: ignore[assignment]
     arch: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -22,11 +23,14 @@ def run_config(
     text: str | None = None,
     prompts: str | None = None,
     teachers: str | None = None,
+    negative_text: str | None = None,
+    local: bool | None = None,
+    baseline: bool | None = None,
     seed: int | None = None,
     device: str | None = None,
     settings: tuple[str, ...] = (),
-) -> RunConfig:
-    """Return a recipe with the given flags, then ``settings`` (``section.key=value``), applied.
+) -> Config:
+    """Return a recipe of a kind with the given flags, then ``settings`` (``section.key=value``), applied.
 
     Raises
     ------
@@ -42,13 +46,21 @@ def run_config(
         "student.image_size": image_size,
     }
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    words = {"student.arch": arch, "text": text, "train.device": device, "prompts.learner": prompts}
+    switches = {"robotics.local": local, "train.baseline": baseline}
+    given += [f"{name}={str(value).lower()}" for name, value in switches.items() if value is not None]
+    words = {
+        "student.arch": arch,
+        "text": text,
+        "train.device": device,
+        "prompts.learner": prompts,
+        "robotics.negative_text": negative_text,
+    }
     given += [f'{name}="{value}"' for name, value in words.items() if value is not None]
     if teachers is not None:
         given.append(f"teachers={json.dumps([name.strip() for name in teachers.split(',')])}")
     if losses is not None:
         given += _loss_settings(losses)
-    return with_settings(load_recipe(recipe), [*given, *settings])
+    return with_settings(load_recipe(recipe, kind=kind), [*given, *settings])
 
 
 def _loss_settings(losses: str) -> Iterator[str]:

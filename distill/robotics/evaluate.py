@@ -29,8 +29,8 @@ from distill.robotics.scores import margins, pair_logits
 from distill.robotics.session import (
     closed_columns,
     episode_pixels,
-    new_episode_student,
     logits_of,
+    new_episode_student,
     splits_to_judge,
     support_episodes,
 )

@@ -1,0 +1,209 @@
+"""Stage 1: the teacher's embeddings of a folder of images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, table
+from cli.root import main
+
+if TYPE_CHECKING:
+    from cache.build import BuildSummary
+
+teacher_options = options(
+    click.option(
+        "--model",
+        default="ViT-L-14-quickgelu",
+        show_default=True,
+        help="open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.",
+    ),
+    click.option(
+        "--pretrained", help="Weights of a named model: a tag such as 'openai', or a checkpoint file."
+    ),
+    click.option(
+        "--preprocess",
+        "preprocessing",
+        type=click.Choice(["model", "squash"]),
+        default="model",
+        show_default=True,
+        help="The model's own, or 256x256 squashed as the original code.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        default="auto",
+        show_default=True,
+        help="What the teacher computes in.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "float32"]),
+        default="float16",
+        show_default=True,
+        help="What rows are stored in.",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(["hdf5", "webdataset"]),
+        default="hdf5",
+        show_default=True,
+        help="Shard format.",
+    ),
+    click.option(
+        "--rows-per-shard",
+        default=4096,
+        show_default=True,
+        type=click.IntRange(min=1),
+        help="Rows in one shard file.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        help="Images at once  [default: 256 on a GPU, 32 on the CPU]",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=0), help="Processes that decode  [default: by the machine]"
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
+    click.option(
+        "--keep-text-tower", is_flag=True, help="Keep the teacher's text tower, for 'train --prompts coop'."
+    ),
+    click.option("--strict", is_flag=True, help="Stop at an unreadable image instead of skipping it."),
+    click.option(
+        "--rebuild",
+        is_flag=True,
+        help="Redo what no longer fits: another teacher, changed or removed images.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+)
+"""How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
+
+
+@main.command("cache-features")
+@click.argument("data", type=EXISTING_FOLDER)
+@click.option("--out", required=True, type=FOLDER, help="The cache folder; run again, it continues.")
+@click.option("--label2text", type=FILE, help="Class names; found in DATA, else the folders' names.")
+@click.option(
+    "--descriptions",
+    type=FILE,
+    help="One description a line, in label2text's order; chatgpt.txt in DATA is found.",
+)
+@click.option(
+    "--captions",
+    type=FILE,
+    help="JSON lines {key, caption} or clip_caption_feats.pt; captions.jsonl in DATA is found.",
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help="A text bank 'templates', e.g. 'a sketch of {}'. Repeatable: averaged.",
+)
+@click.option(
+    "--text-file",
+    "text_files",
+    multiple=True,
+    type=FILE,
+    help="A text bank called as its file, one text a line. Repeatable.",
+)
+@click.option(
+    "--neighbours",
+    default=256,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Nearest class texts kept for every image.",
+)
+@click.option(
+    "--support-views",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Keep the rows of so many views of train and OOD images, for 'fewshot --method retrieval': the "
+    "image and its RandAugment copies. The paper's is 10.",
+)
+@click.option(
+    "--support-shots",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Views of the first images of each class alone, sorted by key  [default: of all]",
+)
+@click.option(
+    "--teacher",
+    default="main",
+    show_default=True,
+    help="Add a second teacher of this name to a finished cache, for 'train --teachers'.",
+)
+@teacher_options
+def cache_features_command(data: Path, out: Path, as_json: bool, **given: Any) -> None:
+    """Run the teacher over DATA once and keep its embeddings (stage 1).
+
+    Example: distill cache-features photos --out artifacts/photos --pretrained openai
+    """
+    from cache.features import FeatureOptions, cache_features
+    from cache.progress import progress_for
+
+    if given["support_views"] == 1:
+        raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
+    wants_weights(given)
+    progress = progress_for("embedding")
+    try:
+        summary = cache_features(data, out, FeatureOptions(**given), progress=progress)
+    finally:
+        progress.close()
+    print_build(summary, out, as_json=as_json)
+
+
+def wants_weights(given: dict[str, Any]) -> None:
+    """Make sure that a named model comes with weights."""
+    if not given["pretrained"] and ":" not in given["model"]:
+        raise click.UsageError(
+            f"--model {given['model']} needs --pretrained: a tag such as 'openai' or a checkpoint file."
+        )
+
+
+def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
+    """Print what a build did."""
+    seconds = summary.seconds
+    rows = {
+        "rows": f"{summary.rows:,} ({summary.new_rows:,} new)",
+        "size": f"{summary.bytes / 1e6:,.1f} MB",
+        "rate": f"{summary.images_per_s:,.1f} images/s",
+        "decoding (in workers)": f"{seconds.decoding:,.1f} s",
+        "waiting for images": f"{seconds.waiting:,.1f} s",
+        "teacher": f"{seconds.teacher:,.1f} s",
+        "writing": f"{seconds.writing:,.1f} s",
+        "all": f"{summary.total_seconds:,.1f} s",
+    }
+    for name, count in summary.truncated.items():
+        rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
+    if summary.missing_captions:
+        rows["without a caption"] = f"{summary.missing_captions:,} (given 'a photo')"
+    if summary.skipped:
+        rows["skipped, unreadable"] = f"{len(summary.skipped):,}"
+    if as_json:
+        value = {
+            "cache": str(out),
+            "rows": summary.rows,
+            "new_rows": summary.new_rows,
+            "bytes": summary.bytes,
+            "images_per_s": summary.images_per_s,
+            "seconds": {
+                "decoding": seconds.decoding,
+                "waiting": seconds.waiting,
+                "teacher": seconds.teacher,
+                "writing": seconds.writing,
+                "all": summary.total_seconds,
+            },
+            "truncated": summary.truncated,
+            "missing_captions": summary.missing_captions,
+            "skipped": {key: image.reason for key, image in summary.skipped.items()},
+        }
+        click.echo(json.dumps(value, indent=2))
+        return
+    table(f"cache {out}", ["", ""], [[name, text] for name, text in rows.items()])
+    for key, image in summary.skipped.items():
+        click.echo(f"skipped {key}: {image.reason}")

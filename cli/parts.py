@@ -1,0 +1,82 @@
+"""What several commands share: kinds of options, tables, the end of a command that cannot go on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def options(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Return one decorator for options that several commands have, in the order given."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def stop(message: str, status: int) -> NoReturn:
+    """Say what is wrong in one line and leave with a status."""
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(status)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table with a title; without column names it has no header."""
+    from rich.console import Console
+    from rich.table import Table
+
+    lines = Table(show_header=any(columns))
+    for i, column in enumerate(columns):
+        lines.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        lines.add_row(*(text.replace("[", "\\[") for text in row))
+    click.echo(title)
+    # A log has no width of its own: 80 columns would break numbers apart.
+    Console(width=None if sys.stdout.isatty() else 140).print(lines)
+
+
+def percent(value: float) -> str:
+    """Return a percentage with one decimal."""
+    return f"{value:.1f}%"
+
+
+def number(value: float | None) -> str:
+    """Return a number as text, nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def mean(row: dict[str, Any], name: str) -> str:
+    """Return a mean with its deviation, where there is one."""
+    if row[name] is None:
+        return ""
+    return percent(row[name]) + (f" ± {row[f'{name}_std']:.1f}" if row[f"{name}_std"] is not None else "")
+
+
+def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Read 1,2,4 as numbers: of seeds from 0, of anything else from 1."""
+    least = 0 if option.name == "support_seeds" else 1
+    try:
+        found = tuple(int(part) for part in (value or "").split(",") if part.strip())
+    except ValueError:
+        found = (-1,)
+    if min(found, default=least) < least:
+        raise click.BadParameter(
+            f"{value!r} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
+        )
+    return found

@@ -1,0 +1,35 @@
+"""The command ``distill`` itself, without its commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cache.errors import UserError
+from cli.parts import stop
+
+
+class Friendly(click.Group):
+    """Shows a UserError as one line; every other exception is our bug and keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            if ctx.params.get("debug"):
+                raise
+            stop(str(error), 1)
+
+
+@click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="distill", prog_name="distill")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Distil a large vision-language model into a small open-vocabulary image model.
+
+    Stage 1 runs the teacher once and keeps its embeddings: cache-features. Stage 2 trains students from
+    that cache, with no teacher in memory: train. To see both on a small example: demo.
+    """
+    del debug  # read by Friendly
