@@ -213,11 +213,12 @@ def _checked(episode: Any, where: str) -> list[str]:
         for part, channels, dtype in ((RGB, 3, "uint8"), (DEPTH, 1, "float32")):
             _check_part(episode, f"{camera}/{part}", channels, dtype, where)
     objects = _part(episode, OBJECTS, where)
-    names = np.atleast_1d(objects.asstr("utf-8")[()] if objects.dtype.kind in "SO" else objects[()])
-    if not all(isinstance(name, str) and name for name in names.tolist()):
+    try:
+        names = np.atleast_1d(objects.asstr("utf-8")[()]).tolist() if objects.size else []
+    except (TypeError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{where}: {OBJECTS} is of {objects.dtype}", fix="write byte texts like b'011_banana'."
-        )
+            f"{where}: {OBJECTS} is of {objects.dtype}, expected texts", fix="write bytes like b'011_banana'."
+        ) from error
     return [str(name) for name in names]
 
 
@@ -237,7 +238,9 @@ def _part(episode: Any, name: str, where: str) -> h5py.Dataset:
 def _check_part(episode: Any, name: str, channels: int, dtype: str, where: str) -> None:
     found = _part(episode, name, where)
     good = len(found.shape) == 3 and found.shape[2] == channels and min(found.shape) > 0
-    if not good or found.dtype.kind != np.dtype(dtype).kind:
+    # Depth may be of another precision; bytes of another width are other pictures.
+    right = found.dtype.kind == "f" if dtype == "float32" else found.dtype == dtype
+    if not good or not right:
         raise UserError(
             f"{where}: {name} is {found.dtype} {list(found.shape)}, expected {dtype} [H, W, {channels}]",
             fix="write it in that form.",

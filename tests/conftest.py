@@ -106,6 +106,29 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small drawn episodes, to be read."""
+    from distill.robotics.scenes import draw_episodes
+
+    folder = tmp_path_factory.mktemp("episodes")
+    draw_episodes(folder, image_size=32, train=16, id_test=6, ood_test=14)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def episode_cache(tmp_path_factory: pytest.TempPathFactory, episodes: Path, teacher_dir: Path) -> Path:
+    """A finished cache of ``episodes`` with regions and the text tower, to be read."""
+    from cache.episode_features import EpisodeOptions, cache_episode_features
+
+    out = tmp_path_factory.mktemp("episode_cache") / "cache"
+    options = EpisodeOptions(
+        model=f"local-dir:{teacher_dir}", device="cpu", workers=0, regions=True, keep_text_tower=True
+    )
+    cache_episode_features(episodes, out, options)
+    return out
+
+
 def make_cache(
     out: Path, photos: Path, *, captions: bool = False, dtype: str = "float32", seed: int = 0
 ) -> EmbeddingCache:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision
 
 from distill.robotics.scores import scores
 
@@ -109,19 +109,16 @@ def judge_objects(
     clamping to 0 and 1.
     """
     scores_NC = scores(margin_NC.sigmoid(), torch.as_tensor(score_bias))
-    precision = multilabel_average_precision(
-        _places(margin_NC), labels_NC.long(), num_labels=len(class_names), average="none", thresholds=None
-    )
-    there = labels_NC.bool().any(dim=0).tolist()
     groups = {"all": list(range(len(class_names)))}
     known = [i for i in groups["all"] if class_names[i] in set(id_objects)]
     if 0 < len(known) < len(class_names):
         new = [i for i in groups["all"] if i not in known]
         groups |= {"id_objects": known, "ood_objects": new}
+    places_NC, there_NC = _places(margin_NC), labels_NC.bool()
     per_object = {
-        name: 100 * float(value)
-        for name, value, occurs in zip(class_names, precision, there, strict=True)
-        if occurs
+        name: 100 * float(binary_average_precision(places_NC[:, c], labels_NC[:, c].long()))
+        for c, name in enumerate(class_names)
+        if there_NC[:, c].any()
     }
     return EpisodeResult(
         split=split,

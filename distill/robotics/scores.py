@@ -23,13 +23,13 @@ def local_pair_logits(located_BLD: Tensor, text_2CD: Tensor, *, temperature: flo
     A cosine counts with its softmax over the locations at the same temperature (DualCoOp, arXiv 2206.09541,
     equation 3).
     """
-    cosines = torch.einsum("bld,pcd->plbc", _unit(located_BLD), _unit(text_2CD))
-    return aggregated(cosines, temperature=temperature) / temperature
+    cosines_2BCL = _unit(text_2CD).unsqueeze(1) @ _unit(located_BLD).transpose(1, 2)
+    return aggregated(cosines_2BCL, temperature=temperature) / temperature
 
 
-def aggregated(values_PLBC: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Return sum_L softmax_L(value / temperature) * value, [P, B, C]."""
-    return ((values_PLBC / temperature).softmax(dim=1) * values_PLBC).sum(dim=1)
+def aggregated(values_2BCL: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return sum_L softmax_L(value / temperature) * value, [2, B, C]."""
+    return ((values_2BCL / temperature).softmax(dim=-1) * values_2BCL).sum(dim=-1)
 
 
 def closed_set_logits(outputs: Tensor, columns_C: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def closed_set_logits(outputs: Tensor, columns_C: Tensor) -> Tensor:
     pairs = outputs.float().unflatten(-1, (2, -1))[..., columns_C]
     if pairs.dim() == 3:
         return pairs.transpose(0, 1)
-    return aggregated(pairs.permute(2, 1, 0, 3))
+    return aggregated(pairs.permute(2, 0, 3, 1))
 
 
 def probabilities(logits_2BC: Tensor) -> Tensor:
