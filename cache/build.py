@@ -116,6 +116,8 @@ def build_cache(
     options, progress = options or BuildOptions(), progress or Silent()
     began, seconds = time.perf_counter(), Seconds()
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
+    if not options.rebuild:
+        _check_banks(manifest, out, banks)
     remove_temporaries(out)
     manifest = match_classes(manifest, folder, rebuild=options.rebuild)
     plans: list[ShardPlan] = []
@@ -203,9 +205,25 @@ def _write_extras(
     return manifest
 
 
+def _made_from(bank: BankTexts) -> str:
+    return digest([bank.texts, bank.classes])
+
+
+def _check_banks(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) -> None:
+    """Refuse other texts for a bank: students that learnt with it are judged with it later."""
+    for bank in banks:
+        known = manifest.banks.get(bank.name)
+        if known is not None and known.made_from != _made_from(bank):
+            raise CacheMismatch(
+                f"the text bank {bank.name!r} of {out} was made of other texts than now, which begin "
+                f"{bank.texts[0]!r}",
+                fix="bring the texts back, choose another --out, or use --rebuild to embed them again.",
+            )
+
+
 def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
     for bank in banks:
-        made_from = digest([bank.texts, bank.classes])
+        made_from = _made_from(bank)
         known = manifest.banks.get(bank.name)
         if known is None or known.made_from != made_from or not _sound(out, known):
             rows, cut = teacher.embed_texts(bank.texts)

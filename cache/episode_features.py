@@ -70,6 +70,8 @@ def cache_episode_features(
         precision=options.precision,
         device=device,
     )
+    if options.regions:
+        teacher.check_regions()
     spec = CacheSpec(
         teacher=teacher.spec,
         dtype=options.dtype,

@@ -12,6 +12,7 @@ from cache.texts import BankTexts, descriptions_of
 DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."
 NEGATIVE_TEMPLATE = "You cannot find a {} in this image, except a robot arm."
+ORDER = "the order of the objects: ID ones sorted, then OOD ones sorted"
 # Where the description goes in the template of a bank with descriptions.
 DESCRIBED = "{} {{}}"
 
@@ -53,7 +54,7 @@ def episode_banks(
     ):
         path = given or folder.path / file
         if given or path.is_file():
-            banks.append(_bank(bank, names, prompt, descriptions_of(path, names)))
+            banks.append(_bank(bank, names, prompt, descriptions_of(path, names, order=ORDER)))
     return banks
 
 

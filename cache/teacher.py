@@ -56,6 +56,10 @@ class Teacher:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model.encode_image(images).float().cpu()  # type: ignore[operator]
 
+    def check_regions(self) -> None:
+        """Make sure that :meth:`embed_regions` can work; UserError else."""
+        _patch_tokens(self.model.visual, self.spec.model)
+
     @torch.inference_mode()
     def embed_regions(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Return embeddings as :meth:`embed_images` does, and those of 7x7 regions, [B, 49, D], row by row.

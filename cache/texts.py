@@ -75,13 +75,18 @@ def _split_label_line(line: str, folders: set[str], *, where: str) -> tuple[str,
     return next((split for split in splits if split[0] in folders), splits[0])
 
 
-def descriptions_of(path: Path, names: Mapping[str, str]) -> dict[str, str]:
-    """Return ``{folder: description}``: one line a class in the order of ``names``, blank lines skipped."""
+def descriptions_of(
+    path: Path, names: Mapping[str, str], *, order: str = "label2text's order"
+) -> dict[str, str]:
+    """Return ``{folder: description}``: one line a class in the order of ``names``, blank lines skipped.
+
+    ``order`` says in words, for the error of a wrong number of lines, which order that is.
+    """
     lines = [line.strip() for line in read_lines(path) if line.strip()]
     if len(lines) != len(names):
         raise UserError(
             f"{path} has {len(lines)} descriptions, but there are {len(names)} classes",
-            fix="write one description a line, in label2text's order.",
+            fix=f"write one description a line, in {order}.",
         )
     return dict(zip(names, lines, strict=True))
 

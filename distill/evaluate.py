@@ -152,7 +152,7 @@ def evaluate_teacher(
     Raises
     ------
     UserError
-        If the cache has no such split or text bank.
+        If the cache has no such split or text bank, or is of episodes.
     """
     cache = EmbeddingCache.open(cache_dir)
     bank = cache.text_bank(text)
@@ -160,6 +160,11 @@ def evaluate_teacher(
     results = {}
     for name in names:
         rows = cache.split(name)
+        if rows.labels.ndim != 1:
+            raise UserError(
+                f"{cache_dir} is a cache of episodes with several labels each",
+                fix="use 'distill robotics evaluate --teacher'.",
+            )
         classifier = TextClassifier(
             text=torch.from_numpy(bank.class_texts(rows.class_names)), temperature=TEACHER_TEMPERATURE
         )

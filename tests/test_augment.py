@@ -134,8 +134,8 @@ def test_images_are_squashed_to_256_for_224():
 
 
 def test_an_unknown_policy_is_an_error():
-    with pytest.raises(ValueError, match="policy is 'flip'"):
-        TrainAugment(image_size=32, policy="flip")
+    with pytest.raises(ValueError, match="policy is 'flop'"):
+        TrainAugment(image_size=32, policy="flop")
 
 
 def test_half_of_the_images_are_flipped():

@@ -216,6 +216,19 @@ def test_regions_of_a_convolutional_teacher_are_refused(episodes, tmp_path):
     options = EpisodeOptions(model="local-dir:distill/demo/teacher", device="cpu", workers=0, regions=True)
     with pytest.raises(UserError, match="has no patch tokens"):
         cache_episode_features(episodes, tmp_path / "cache", options)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_other_texts_do_not_take_the_place_of_a_bank_unasked(folder, teacher_dir, tmp_path):
+    options = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0)
+    cache_episode_features(folder, tmp_path / "cache", options)
+    before = EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts
+    other = replace(options, template="a photo of a {}")
+    with pytest.raises(CacheMismatch, match=r"text bank 'labels' .* was made of other texts"):
+        cache_episode_features(folder, tmp_path / "cache", other)
+    assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts == before
+    cache_episode_features(folder, tmp_path / "cache", replace(other, rebuild=True))
+    assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts[0] == "a photo of a banana"
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from cache import EmbeddingCache
 from cache.episodes import EpisodeFolder
 from cache.errors import CacheMismatch, UserError
 from distill.config import FewShotConfig, RunConfig, load_recipe, with_settings
+from distill.evaluate import evaluate_teacher
 from distill.evaluate_run import evaluate_run
 from distill.loop import Stopped
 from distill.robotics.config import RoboticsRunConfig
@@ -182,6 +183,11 @@ def test_the_teacher_is_judged_from_the_cache_alone(episode_cache, tmp_path):
     assert results["train"].episodes == 16
 
 
+def test_the_teacher_of_episodes_is_not_judged_as_one_of_photos(episode_cache):
+    with pytest.raises(UserError, match="is a cache of episodes"):
+        evaluate_teacher(episode_cache)
+
+
 def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, episode_cache, tmp_path):
     train()
     progress = Counted()
@@ -302,7 +308,6 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     assert "OOD after" in call("fewshot", out, *few)
     assert (out / "fewshot" / "fewshot.json").is_file()
     call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
-    assert (
     wrong = call("train", cache, "--data", data, "--out", tmp_path / "x", "--prompts", "cocoop", status=2)
     assert "'cocoop' is not one of 'none', 'coop'" in wrong
     assert "needs --pretrained" in call(
