@@ -116,10 +116,10 @@ def build_cache(
     options, progress = options or BuildOptions(), progress or Silent()
     began, seconds = time.perf_counter(), Seconds()
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
-    if not options.rebuild:
-        _check_banks(manifest, out, banks)
     remove_temporaries(out)
     manifest = match_classes(manifest, folder, rebuild=options.rebuild)
+    if not options.rebuild:
+        _check_banks(manifest, out, banks)
     plans: list[ShardPlan] = []
     for split in folder.splits.values():
         manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
