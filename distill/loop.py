@@ -71,6 +71,11 @@ class Task(Protocol):
         ...
 
     @property
+    def measure(self) -> str:
+        """What the curves are of."""
+        ...
+
+    @property
     def headline(self) -> str:
         """What the summary's numbers are."""
         ...
@@ -203,7 +208,7 @@ def fit(
     finally:
         board.close()
     title = f"{session.config.student.arch}: {out.name}"
-    draw_curves(out / CURVES, position.history, curves=task.curves, of=task.headline, title=title)
+    draw_curves(out / CURVES, position.history, curves=task.curves, of=task.measure, title=title)
     return write_summary(
         out / SUMMARY,
         session,

@@ -81,6 +81,7 @@ class ImageTask:
     session: Session
     results: dict[str, SplitResult] = field(default_factory=dict)
     headline: str = "macro accuracy"
+    measure: str = "macro accuracy"
     curves: tuple[tuple[str, str], ...] = tuple(
         (name, f"{name}_accuracy") for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
     )

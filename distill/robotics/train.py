@@ -58,6 +58,7 @@ class EpisodeTask:
     session: RoboticsSession
     results: dict[str, EpisodeResult] = field(default_factory=dict)
     headline: str = "accuracy, precision and recall by counts, mean average precision"
+    measure: str = "mean average precision"
     curves: tuple[tuple[str, str], ...] = tuple(
         (f"{split}{words} AP", f"{split}_{group}average_precision")
         for split in ("id_val", "id_test", "ood_test", "ood_query")
