@@ -18,6 +18,8 @@ from cache.errors import CacheMismatch, UserError
 from cache.files import digest, remove_temporaries, replacing, sha256_of
 from cache.images import ImageFolder, ImageRecord
 from cache.manifest import NAME, BankEntry, FileEntry, Manifest, ShardEntry, SkippedImage
+from cache.pixels import FOLDER as PIXELS
+from cache.pixels import PixelOptions, write_pixels
 from cache.plan import match_classes, plan_split
 from cache.progress import Progress, Silent
 from cache.reader import EmbeddingCache
@@ -45,6 +47,7 @@ class BuildOptions:
     support_views: int = 0
     support_shots: int = 0
     keep_text_tower: bool = False
+    pixels: PixelOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +176,9 @@ def _versions() -> dict[str, str]:
 def _remove_unlisted(out: Path, manifest: Manifest) -> None:
     # A shard that is not listed does not exist; its file is what a kill or a rebuild left behind.
     listed = {shard.file for _, shard in manifest.shard_entries}
-    listed |= {shard.file for views in manifest.support.values() for shard in views.shards}
+    listed |= {shard.file for shard in manifest.side_shards}
     listed |= {file.file for file in manifest.text_tower}
-    for folder in ("images", SUPPORT, TEXT_TOWER):
+    for folder in ("images", SUPPORT, PIXELS, TEXT_TOWER):
         for file in (out / folder).glob("*"):
             if f"{folder}/{file.name}" not in listed:
                 file.unlink()
@@ -189,7 +192,7 @@ def _write_extras(
     options: BuildOptions,
     progress: Progress,
 ) -> Manifest:
-    """Add what only some uses need: augmented views for retrieval, the text tower for prompt learning."""
+    """Add what only some uses need: views for retrieval, pixels, the text tower for prompt learning."""
     if options.support_views and isinstance(folder, ImageFolder):
         views = ViewOptions(
             views=options.support_views,
@@ -198,6 +201,8 @@ def _write_extras(
             workers=options.workers,
         )
         manifest = write_views(manifest, out, teacher, folder, views, progress)
+    if options.pixels and isinstance(folder, ImageFolder):
+        manifest = write_pixels(manifest, out, folder, options.pixels, progress)
     if options.keep_text_tower and not all(_sound(out, file) for file in manifest.text_tower or [None]):
         files = save_text_tower(out, *text_network_of(teacher))
         manifest = replace(manifest, text_tower=files)

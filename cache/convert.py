@@ -61,12 +61,17 @@ def convert_cache(
                 manifest = manifest.with_shard(name, entry)
                 manifest.save(out)
             on_rows(shard.rows)
-    views = [shard.file for entry in old.support.values() for shard in entry.shards]
-    for file in (*(b.file for b in old.banks.values()), *views, *(f.file for f in old.text_tower)):
+    beside = [shard.file for shard in old.side_shards]
+    for file in (*(b.file for b in old.banks.values()), *beside, *(f.file for f in old.text_tower)):
         with replacing(out / file) as temporary:
             shutil.copyfile(source / file, temporary)
     manifest = replace(
-        manifest, banks=old.banks, support=old.support, text_tower=old.text_tower, complete=True
+        manifest,
+        banks=old.banks,
+        support=old.support,
+        pixels=old.pixels,
+        text_tower=old.text_tower,
+        complete=True,
     )
     manifest.save(out)
     for name in cache.teacher_names[1:]:

@@ -11,6 +11,7 @@ from cache.captions import load_captions
 from cache.devices import choose_device, default_workers
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
+from cache.pixels import PixelOptions
 from cache.progress import Progress
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.spec import CacheSpec
@@ -55,6 +56,8 @@ class FeatureOptions:
     support_views: int = 0
     support_shots: int = 0
     keep_text_tower: bool = False
+    pixels: int | None = None
+    pixels_format: str = "raw"
 
 
 def cache_features(
@@ -88,6 +91,7 @@ def cache_features(
         rows_per_shard=options.rows_per_shard,
     )
     captions = _given_or_found(options.captions, data / CAPTIONS)
+    workers = default_workers(device) if options.workers is None else options.workers
     summary = build_cache(
         folder,
         out,
@@ -97,13 +101,16 @@ def cache_features(
         captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
         options=BuildOptions(
             batch_size=options.batch_size or (256 if device.type == "cuda" else 32),
-            workers=default_workers(device) if options.workers is None else options.workers,
+            workers=workers,
             strict=options.strict,
             rebuild=options.rebuild,
             neighbours=options.neighbours,
             support_views=options.support_views,
             support_shots=options.support_shots,
             keep_text_tower=options.keep_text_tower,
+            pixels=PixelOptions(side=options.pixels, kind=options.pixels_format, workers=workers)
+            if options.pixels
+            else None,
         ),
         progress=progress,
     )

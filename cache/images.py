@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from PIL import Image
 
@@ -20,7 +20,10 @@ from cache.errors import UserError
 from cache.records import UnreadableImage
 from cache.splits import FOLDERS, SPLITS, split_name
 
-__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "SplitImages", "UnreadableImage", "load_rgb"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "SplitImages", "UnreadableImage", "load_rgb", "squashed"]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -179,3 +182,18 @@ def load_rgb(path: Path) -> Image.Image:
     except Exception as error:
         reason = str(error).replace(str(path), path.name) or type(error).__name__
         raise UnreadableImage(reason.splitlines()[0]) from error
+
+
+def squashed(path: Path, side: int) -> Tensor:
+    """Return an image file squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side].
+
+    Raises
+    ------
+    UnreadableImage
+        If the file cannot be opened or decoded.
+    """
+    import numpy as np
+    import torch
+
+    picture = load_rgb(path).resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

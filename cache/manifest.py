@@ -87,6 +87,16 @@ class ViewsEntry:
     made_from: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelsEntry:
+    """The images of a split themselves, squashed to ``side``: ``raw`` or ``jpeg``; files, what made them."""
+
+    side: int
+    kind: str
+    shards: tuple[ShardEntry, ...] = ()
+    made_from: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The state of a cache folder. Every change is a new value, saved whole."""
@@ -96,6 +106,7 @@ class Manifest:
     splits: dict[str, SplitEntry] = field(default_factory=dict)
     banks: dict[str, BankEntry] = field(default_factory=dict)
     support: dict[str, ViewsEntry] = field(default_factory=dict)
+    pixels: dict[str, PixelsEntry] = field(default_factory=dict)
     text_tower: tuple[FileEntry, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     complete: bool = False
@@ -111,6 +122,7 @@ class Manifest:
             "splits": {name: {**asdict(split), "rows": split.rows} for name, split in self.splits.items()},
             "banks": {name: asdict(bank) for name, bank in self.banks.items()},
             "support": {name: asdict(views) for name, views in self.support.items()},
+            "pixels": {name: asdict(pixels) for name, pixels in self.pixels.items()},
             "text_tower": [asdict(file) for file in self.text_tower],
             "versions": self.versions,
         }
@@ -157,6 +169,7 @@ class Manifest:
                 for name, bank in value["banks"].items()
             },
             support={name: _views_from_json(views) for name, views in value.get("support", {}).items()},
+            pixels={name: _pixels_from_json(pixels) for name, pixels in value.get("pixels", {}).items()},
             text_tower=tuple(FileEntry(**file) for file in value.get("text_tower", ())),
             versions=dict(value["versions"]),
             complete=bool(value["complete"]),
@@ -171,6 +184,12 @@ class Manifest:
     def shard_entries(self) -> list[tuple[str, ShardEntry]]:
         """Every shard with its split's name."""
         return [(name, shard) for name, split in self.splits.items() for shard in split.shards]
+
+    @property
+    def side_shards(self) -> list[ShardEntry]:
+        """Every shard beside the image shards: support views and pixels."""
+        found = [shard for entry in self.support.values() for shard in entry.shards]
+        return found + [shard for entry in self.pixels.values() for shard in entry.shards]
 
     def with_split(self, name: str, split: SplitEntry) -> Manifest:
         """Return a manifest in which one split is ``split``."""
@@ -206,6 +225,15 @@ def _split_from_json(value: dict[str, Any]) -> SplitEntry:
 def _views_from_json(value: dict[str, Any]) -> ViewsEntry:
     return ViewsEntry(
         views=int(value["views"]),
+        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
+        made_from=tuple(value["made_from"]),
+    )
+
+
+def _pixels_from_json(value: dict[str, Any]) -> PixelsEntry:
+    return PixelsEntry(
+        side=int(value["side"]),
+        kind=str(value["kind"]),
         shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
         made_from=tuple(value["made_from"]),
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,46 +18,15 @@ from cache.files import digest
 from cache.manifest import NAME as MANIFEST
 from cache.manifest import Manifest
 from cache.neighbours import Neighbours, load_neighbours, nearest_texts, save_neighbours
+from cache.reader_rows import MappedRows
 from cache.shards import FORMATS, ShardRows
 from cache.splits import MAIN_TEACHER, split_name
 from cache.views import read_views
 
+if TYPE_CHECKING:
+    from cache.pixels import StoredPixels
+
 TEACHERS = "teachers"
-
-
-class MappedRows:
-    """Rows [N, D], or of any shape after N, that lie in several shards, read when asked for.
-
-    Behaves as a read-only array in what training needs: ``len``, ``shape``, ``dtype``, one index, a
-    slice, an integer array, and ``np.asarray`` for all of it.
-    """
-
-    def __init__(self, shards: Sequence[Any], order: NDArray[np.int64]) -> None:
-        """Join ``shards``; row i of the whole is row ``order[i]`` of their concatenation."""
-        self._shards = list(shards)
-        self._order = order
-        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        self.shape = (len(order), *shards[0].shape[1:])
-        self.dtype = shards[0].dtype
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        places = self._order[index]
-        if np.ndim(places) == 0:
-            shard = int(np.searchsorted(self._starts, places, side="right")) - 1
-            return np.array(self._shards[shard][places - self._starts[shard]])
-        rows = np.empty((len(places), *self.shape[1:]), dtype=self.dtype)
-        shard_of = np.searchsorted(self._starts, places, side="right") - 1
-        for shard in np.unique(shard_of):
-            chosen = shard_of == shard
-            rows[chosen] = self._shards[shard][places[chosen] - self._starts[shard]]
-        return rows
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        rows = self[:]
-        return rows if dtype is None else rows.astype(dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +224,16 @@ class EmbeddingCache:
         if views == 1:
             return plain
         return np.concatenate([plain, read_views(self.path, self.manifest, rows.name, keys, views)], axis=1)
+
+    def pixels(self, split: str, *, side: int) -> StoredPixels | None:
+        """Return a split's images of that side, None where none are kept; see :mod:`cache.pixels`."""
+        entry = self.manifest.pixels.get(split_name(split))
+        if entry is None or entry.side != side or not entry.shards:
+            return None
+        # Here, because it imports torch, which a reader of embeddings does without.
+        from cache.pixels import StoredPixels
+
+        return StoredPixels(self.path, entry)
 
     def _neighbours_source(self, split: str, bank: str) -> str:
         entry = self.manifest.splits[split]

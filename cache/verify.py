@@ -49,11 +49,10 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
             path, name, manifest.embed_dim, bank.texts
         )
         checks.append(Check(file=bank.file, rows=bank.texts, problem=problem))
-    for views in manifest.support.values():
-        for shard in views.shards:
-            on_file(shard.file)
-            problem = _file_problem(folder / shard.file, shard.sha256)
-            checks.append(Check(file=shard.file, rows=shard.rows, problem=problem))
+    for shard in manifest.side_shards:
+        on_file(shard.file)
+        problem = _file_problem(folder / shard.file, shard.sha256)
+        checks.append(Check(file=shard.file, rows=shard.rows, problem=problem))
     for file in manifest.text_tower:
         on_file(file.file)
         checks.append(Check(file=file.file, rows=0, problem=_file_problem(folder / file.file, file.sha256)))

@@ -8,7 +8,7 @@ in the manifest, so that a build that is killed or repeated redoes only what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.errors import UserError
-from cache.files import digest, replacing, sha256_of
-from cache.images import ImageFolder, ImageRecord, UnreadableImage, load_rgb
-from cache.manifest import Manifest, ShardEntry, ViewsEntry
+from cache.images import ImageFolder, UnreadableImage, load_rgb
+from cache.manifest import Manifest, ViewsEntry
 from cache.progress import Progress
-from cache.shards import FORMATS
+from cache.records import Record
 from cache.shards_hdf5 import mapped, read_strings, write_strings
+from cache.side_shards import SideShards, write_side_shards
 
 if TYPE_CHECKING:
     from cache.teacher import Teacher
@@ -65,94 +65,30 @@ def write_views(
     UserError
         If an image cannot be read any more.
     """
-    plans = {name: _plan(manifest, out, folder, name, options) for name in SPLITS if name in folder.splits}
-    for name, chunks in plans.items():
-        manifest = _keep_sound(manifest, out, name, chunks, options)
-    missing = [
-        (name, chunk)
-        for name, chunks in plans.items()
-        for chunk in chunks
-        if _made_from(chunk, options) not in manifest.support[name].made_from
-    ]
-    progress.start(sum(len(chunk) for _, chunk in missing))
-    for name, chunk in missing:
-        file = _free_name(name, manifest.support[name])
-        rows = _embed(teacher, [record for record, _ in chunk], options, progress.advance)
-        with replacing(out / file) as temporary, h5py.File(temporary, "w") as shard:
-            write_strings(shard, "key", [record.key for record, _ in chunk])
+    made_by = [options.views, OPERATIONS, MAGNITUDE]
+
+    def write(path: Path, records: Sequence[Record]) -> None:
+        rows = _embed(teacher, records, options, progress.advance)
+        with h5py.File(path, "w") as shard:
+            write_strings(shard, "key", [record.key for record in records])
             shard["view_embedding"] = rows.astype(manifest.spec.dtype)
-        entry = ShardEntry(
-            file=file, rows=len(chunk), bytes=(out / file).stat().st_size, sha256=sha256_of(out / file)
-        )
-        known = manifest.support[name]
-        known = replace(
-            known,
-            shards=(*known.shards, entry),
-            made_from=(*known.made_from, _made_from(chunk, options)),
-        )
-        manifest = replace(manifest, support={**manifest.support, name: known})
-        manifest.save(out)
-    return manifest
 
-
-Chunk = list[tuple[ImageRecord, str]]
-
-
-def _free_name(split: str, entry: ViewsEntry) -> str:
-    numbers = [int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards]
-    return f"{FOLDER}/{split}-{max(numbers, default=-1) + 1:05d}.h5"
-
-
-def _plan(
-    manifest: Manifest, out: Path, folder: ImageFolder, split: str, options: ViewOptions
-) -> list[Chunk]:
-    """Return the images that want views, with their file's hash, cut into shards."""
-    read = FORMATS[manifest.spec.format].read
-    hashes: dict[str, str] = {}
-    for shard in manifest.splits[split].shards:
-        rows = read(out / shard.file)
-        hashes.update(zip(rows.keys, rows.file_sha256, strict=True))
-    counts: dict[int, int] = {}
-    chosen: Chunk = []
-    for record in folder.splits[split].images:
-        if record.key not in hashes or (options.shots and counts.get(record.label, 0) >= options.shots):
-            continue
-        counts[record.label] = counts.get(record.label, 0) + 1
-        chosen.append((record, hashes[record.key]))
-    return [chosen[start : start + IMAGES_PER_SHARD] for start in range(0, len(chosen), IMAGES_PER_SHARD)]
-
-
-def _made_from(chunk: Chunk, options: ViewOptions) -> str:
-    return digest([[[record.key, file] for record, file in chunk], options.views, OPERATIONS, MAGNITUDE])
-
-
-def _keep_sound(
-    manifest: Manifest, out: Path, split: str, chunks: Sequence[Chunk], options: ViewOptions
-) -> Manifest:
-    """Return the manifest less the shards of other images, other views, or a damaged file."""
-    wanted = {_made_from(chunk, options) for chunk in chunks}
-    known = manifest.support.get(split, ViewsEntry(views=options.views))
-    kept = [
-        (shard, made_from)
-        for shard, made_from in zip(known.shards, known.made_from, strict=True)
-        if made_from in wanted
-        and (out / shard.file).is_file()
-        and sha256_of(out / shard.file) == shard.sha256
-    ]
-    entry = ViewsEntry(
-        views=options.views,
-        shards=tuple(shard for shard, _ in kept),
-        made_from=tuple(made_from for _, made_from in kept),
+    kind = SideShards(
+        field=FOLDER,
+        empty=ViewsEntry(views=options.views),
+        splits=SPLITS,
+        made_by=made_by,
+        images_per_shard=IMAGES_PER_SHARD,
+        write=write,
+        shots=options.shots,
     )
-    manifest = replace(manifest, support={**manifest.support, split: entry})
-    manifest.save(out)
-    return manifest
+    return write_side_shards(manifest, out, folder, kind, progress)
 
 
 class _Views(Dataset[Any]):
     """Decodes an image and draws its augmented copies; runs in workers."""
 
-    def __init__(self, records: Sequence[ImageRecord], teacher: Teacher, copies: int) -> None:
+    def __init__(self, records: Sequence[Record], teacher: Teacher, copies: int) -> None:
         from cache.vision import torchvision
 
         self.records, self.transform, self.copies = records, teacher.transform, copies
@@ -178,7 +114,7 @@ class _Views(Dataset[Any]):
 
 
 def _embed(
-    teacher: Teacher, records: Sequence[ImageRecord], options: ViewOptions, advance: Callable[[int], None]
+    teacher: Teacher, records: Sequence[Record], options: ViewOptions, advance: Callable[[int], None]
 ) -> NDArray[np.float32]:
     loader = DataLoader(
         _Views(records, teacher, options.views - 1),

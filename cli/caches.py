@@ -70,6 +70,10 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
         ["embed_dim", str(manifest.embed_dim)],
         ["support views", ", ".join(kept) or "none"],
+        [
+            "pixels",
+            ", ".join(f"{n}: {p.side} px, {p.kind}" for n, p in manifest.pixels.items()) or "not kept",
+        ],
         ["text tower", "kept" if manifest.text_tower else "not kept"],
     ]
 

@@ -132,6 +132,19 @@ teacher_options = options(
     help="Views of the first images of each class alone, sorted by key  [default: of all]",
 )
 @click.option(
+    "--pixels",
+    type=click.IntRange(min=8),
+    metavar="SIZE",
+    help="Keep the images too, SIZE x SIZE, so that training decodes nothing: 256 for a student of 224 px.",
+)
+@click.option(
+    "--pixels-format",
+    type=click.Choice(["raw", "jpeg"]),
+    default="raw",
+    show_default=True,
+    help="Kept as bytes of pixels, or as JPEG of quality 95: a seventh of the size, decoded at each use.",
+)
+@click.option(
     "--teacher",
     default="main",
     show_default=True,

@@ -42,6 +42,11 @@ train_options = options(
     type=click.Choice(["none", "coop", "cocoop"]),
     help="Learn the prompt instead; --set prompts.n_ctx=8.",
 )
+@click.option(
+    "--device-images",
+    type=click.Choice(["auto", "on", "off"]),
+    help="Keep the decoded images on the device  [default: auto, on CUDA where they fit]",
+)
 @click.option("--teachers", metavar="A,B", help="Teachers of the cache, one head each; the first is 'main'.")
 @train_options
 def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **given: Any) -> None:

@@ -109,7 +109,9 @@ class DataConfig:
 
     ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole
     batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
-    ``memory_mb`` is how much memory decoded images may take before they are decoded anew every epoch.
+    ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
+    whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
+    much memory decoded images may take otherwise before they are decoded anew every epoch.
     """
 
     repeat_epochs: int = 1
@@ -117,11 +119,15 @@ class DataConfig:
     per_image: bool = True
     scale_min: float = 0.08
     id_val: float = 0.0
+    pixels: str = "auto"
+    device_images: str = "auto"
     memory_mb: int = 2048
     workers: int = 1
 
     def __post_init__(self) -> None:
         require_choice("data.policy", self.policy, ("crop_flip", "flip", "randaugment", "none"))
+        require_choice("data.pixels", self.pixels, ("auto", "files"))
+        require_choice("data.device_images", self.device_images, ("auto", "on", "off"))
         require(self.repeat_epochs >= 1, f"data.repeat_epochs is {self.repeat_epochs}", "give at least 1.")
         require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
         require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")

@@ -16,16 +16,17 @@ from cache.errors import CacheMismatch, UserError, nearest_names
 from cache.images import ImageFolder
 from cache.records import Record
 from cache.splits import split_name
-from distill.augment import eval_transform, resize_size
+from distill.augment import eval_transform
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig, from_toml, with_settings
 from distill.data import join_training_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
-from distill.pixels import Pixels, SquashedPhoto
+from distill.images_of_run import PixelMaker
+from distill.pixels import Pixels
 from distill.session import EvalSplit, classifiers_for, output_size, splits_to_judge
-from distill.space_run import space_of_split, teacher_has_rows
+from distill.space_run import ROWS_OF, space_of_split, teacher_has_rows
 from distill.students import build_student
 
 CHECKPOINTS = ("last", "best")
@@ -170,17 +171,12 @@ class TrainedRun:
         else:
             split = self.folder.split(name)
             images, class_names = split.images, split.class_names
-        return EvalSplit(name=name, pixels=self.pixels(images), class_names=class_names)
+        return EvalSplit(name=name, pixels=self.pixels(images, name), class_names=class_names)
 
-    def pixels(self, images: Sequence[Record]) -> Pixels:
-        """Return images as this student takes them, decoded when asked for."""
-        return Pixels(
-            images,
-            SquashedPhoto(resize_size(self.config.student.image_size)),
-            memory=0,
-            workers=self.config.data.workers,
-            strict=False,
-        )
+    def pixels(self, images: Sequence[Record], split: str) -> Pixels:
+        """Return a split's images as this student takes them, from the cache or decoded when asked for."""
+        config = with_settings(self.config, ["data.memory_mb=0"])
+        return PixelMaker(config=config, cache=self.cache)(images, (ROWS_OF.get(split, split),))
 
 
 def known_split(name: str) -> str:

@@ -77,7 +77,7 @@ class Judge:
     def outputs(self, split: SplitImages) -> tuple[Tensor, Tensor, list[str]]:
         """Return (outputs [N, D], labels [N], keys) of a split's readable images."""
         if split.name not in self._kept:
-            pixels = self.trained.pixels(split.images)
+            pixels = self.trained.pixels(split.images, split.name)
             found = list(self.trained.outputs(pixels))
             keys = [image.key for image in split.images if image.key not in pixels.unreadable]
             rows = torch.cat([output.cpu() for output, _ in found])

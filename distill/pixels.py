@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.errors import UserError
-from cache.images import ImageRecord, UnreadableImage, load_rgb
+from cache.images import ImageRecord, UnreadableImage, squashed
 from cache.records import Record
+
+if TYPE_CHECKING:
+    from cache import EmbeddingCache
+    from cache.pixels import StoredPixels
 
 Indices = NDArray[np.int64]
 
@@ -52,10 +56,7 @@ class SquashedPhoto:
 
     def __call__(self, record: ImageRecord) -> Tensor:
         """Decode one image file."""
-        from PIL import Image
-
-        squashed = load_rgb(record.path).resize((self.side, self.side), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(squashed)).permute(2, 0, 1)
+        return squashed(record.path, self.side)
 
 
 class _Decoder(Dataset[Any]):
@@ -74,41 +75,117 @@ class _Decoder(Dataset[Any]):
             return str(error)
 
 
+class _StoredDecoder(Dataset[Any]):
+    """Decodes one image that a cache keeps encoded; runs in workers."""
+
+    def __init__(self, stored: StoredImages, count: int) -> None:
+        self.stored, self.count = stored, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.stored.images(np.array([index]))[0]
+
+
+def image_bytes(decode: Decode, count: int) -> int:
+    """Return the bytes of ``count`` decoded images."""
+    return count * math.prod(decode.shape) * decode.dtype.itemsize
+
+
 def _as_list(items: list[Any]) -> list[Any]:
     return items
+
+
+class StoredImages:
+    """The images of some records that a cache keeps; nothing is decoded where it keeps them raw."""
+
+    def __init__(self, sources: Sequence[StoredPixels], source_of: Indices, row_of: Indices) -> None:
+        """Image i is row ``row_of[i]`` of source ``source_of[i]``."""
+        self._sources, self._source_of, self._row_of = sources, source_of, row_of
+
+    @classmethod
+    def find(
+        cls, cache: EmbeddingCache, splits: Sequence[str], records: Sequence[Record], side: int
+    ) -> StoredImages | None:
+        """Return the images of ``records`` among some splits of a cache; None unless it has all of them."""
+        found = [cache.pixels(split, side=side) for split in splits]
+        sources = [source for source in found if source is not None]
+        places = [
+            next(((i, s.position[r.key]) for i, s in enumerate(sources) if r.key in s.position), None)
+            for r in records
+        ]
+        known = [place for place in places if place is not None]
+        if not known or len(known) < len(places):
+            return None
+        source_of, row_of = np.array(known, dtype=np.int64).T
+        return cls(sources, source_of, row_of)
+
+    @property
+    def raw(self) -> bool:
+        """Whether nothing has to be decoded."""
+        return all(source.kind == "raw" for source in self._sources)
+
+    def images(self, indices: Indices) -> Tensor:
+        """Return some images, uint8 [B, 3, R, R]."""
+        sources, rows = self._source_of[indices], self._row_of[indices]
+        if len(self._sources) == 1:
+            return self._sources[0].images(rows)
+        side = self._sources[0].side
+        images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
+        for number in np.unique(sources):
+            chosen = sources == number
+            images[torch.from_numpy(chosen)] = self._sources[number].images(rows[chosen])
+        return images
 
 
 class Pixels:
     """The decoded images of some records.
 
-    ``memory`` is how many bytes may be spent on keeping all of them; 0 decodes anew each time. An
+    ``memory`` is how many bytes may be spent on keeping all of them; 0 decodes anew each time. What is
+    ``stored`` is read from there instead. With ``device`` all are kept there, whatever ``memory`` says. An
     unreadable file is an error with ``strict``, else it is left out of every batch and named in
     ``unreadable``.
     """
 
     def __init__(
-        self, records: Sequence[Record], decode: Decode, *, memory: int, workers: int, strict: bool
+        self,
+        records: Sequence[Record],
+        decode: Decode,
+        *,
+        memory: int,
+        workers: int,
+        strict: bool,
+        stored: StoredImages | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.records, self.decode, self.workers, self.strict = list(records), decode, workers, strict
-        self.bytes = len(self.records) * math.prod(decode.shape) * decode.dtype.itemsize
+        self.bytes = image_bytes(decode, len(self.records))
+        self.stored = stored
         self.unreadable: dict[str, str] = {}
         self._kept: Tensor | None = None
         self._good = np.ones(len(self.records), dtype=bool)
-        if self.bytes <= memory:
-            self._keep_all()
+        if device is not None or (stored is None and self.bytes <= memory):
+            self._keep_all(device or torch.device("cpu"))
 
     @property
     def kept_bytes(self) -> int:
-        """How much memory the kept images take."""
-        return self.bytes if self._kept is not None else 0
+        """How much of the computer's memory the kept images take."""
+        return self.bytes if self._kept is not None and self._kept.device.type == "cpu" else 0
 
     def batches(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, Tensor]]:
         """Yield for every index array its readable indices and their images, [B, X, R, R]."""
         if self._kept is not None:
             for indices in batches:
                 readable = indices[self._good[indices]]
-                yield readable, self._kept[torch.from_numpy(readable)]
-            return
+                yield readable, self._kept[torch.from_numpy(readable).to(self._kept.device)]
+        elif self.stored is not None and self.stored.raw:
+            for indices in batches:
+                yield indices, self.stored.images(indices)
+        else:
+            yield from self._decoded(batches)
+
+    def _decoded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, Tensor]]:
         for indices, images in zip(batches, self._loader(batches), strict=True):
             good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
             self._note_unreadable(indices, images)
@@ -116,10 +193,15 @@ class Pixels:
             if tensors:
                 yield indices[good], torch.stack(tensors)
 
-    def _keep_all(self) -> None:
-        kept = torch.zeros(len(self.records), *self.decode.shape, dtype=self.decode.dtype)
+    def _keep_all(self, device: torch.device) -> None:
+        kept = torch.zeros(len(self.records), *self.decode.shape, dtype=self.decode.dtype, device=device)
         everything = np.arange(len(self.records))
         chunks = [everything[start : start + 64] for start in range(0, len(everything), 64)]
+        if self.stored is not None:
+            for indices in chunks:
+                kept[torch.from_numpy(indices).to(device)] = self.stored.images(indices).to(device)
+            self._kept = kept
+            return
         for indices, images in zip(chunks, self._loader(chunks), strict=True):
             self._note_unreadable(indices, images)
             for index, image in zip(indices, images, strict=True):
@@ -142,8 +224,11 @@ class Pixels:
             self.unreadable[record.key] = image
 
     def _loader(self, batches: Sequence[Indices]) -> DataLoader[Any]:
+        stored = self.stored
         return DataLoader(
-            _Decoder(self.records, self.decode),
+            _Decoder(self.records, self.decode)
+            if stored is None
+            else _StoredDecoder(stored, len(self.records)),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.workers,
             collate_fn=_as_list,

@@ -17,18 +17,18 @@ from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.records import Record
-from distill.augment import TrainAugment, resize_size
+from distill.augment import TrainAugment
 from distill.checkpoint import read_checkpoint
 from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
 from distill.config import RunConfig
 from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows, teacher_rows
 from distill.fewshot import join_support, query_of, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
+from distill.images_of_run import PixelMaker, device_for_images
 from distill.optim import build_optimizer
-from distill.pixels import Pixels, SquashedPhoto
+from distill.pixels import Pixels
+from distill.space_run import ROWS_OF
 from distill.students import build_student, family
-
-MB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,14 +119,14 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
     class_names = joined.rows.class_names
     for head in heads:  # a bank without a text for one of the classes is found before anything is decoded
         head.classifier(class_names, temperature=config.loss.temperature)
-    budget = config.data.memory_mb * MB
-    pixels = _pixels(joined.images, config, budget, strict=True)
-    budget -= pixels.kept_bytes
-    evals = {}
-    for name, records, names in splits_to_judge(folder, joined.id_val, support):
-        split_pixels = _pixels(records, config, budget, strict=False)
-        budget -= split_pixels.kept_bytes
-        evals[name] = EvalSplit(name=name, pixels=split_pixels, class_names=names)
+    judged = splits_to_judge(folder, joined.id_val, support)
+    count = len(joined.images) + sum(len(records) for _, records, _ in judged)
+    make = PixelMaker(config=config, cache=cache, device=device_for_images(config, device, count))
+    pixels = make(joined.images, ("train", "ood_test") if support else ("train",), strict=True)
+    evals = {
+        name: EvalSplit(name=name, pixels=make(records, (ROWS_OF.get(name, name),)), class_names=names)
+        for name, records, names in judged
+    }
     learner = learner_of(heads)
     student, optimizer = new_student(config, cache, folder, device, heads, learner)
     amp_dtype = amp_dtype_of(config.train.precision, device)
@@ -195,16 +195,6 @@ def splits_to_judge(
         (split.name, split.images, split.class_names) for split in found
     ]
     return [("id_val", id_val, folder.split("train").class_names), *judged] if id_val else judged
-
-
-def _pixels(records: tuple[Record, ...], config: RunConfig, budget: int, *, strict: bool) -> Pixels:
-    return Pixels(
-        records,
-        SquashedPhoto(resize_size(config.student.image_size)),
-        memory=budget,
-        workers=config.data.workers,
-        strict=strict,
-    )
 
 
 def classifiers_for(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from cache.progress import Progress, Silent
-from distill.augment import eval_transform
+from distill.augment import eval_transform, resize_size
 from distill.batch import Batch
 from distill.config import RunConfig
 from distill.evaluate import SplitResult, judge_heads, student_outputs
@@ -49,6 +49,12 @@ def run(
     left_out = session.data.joined.left_out
     if left_out:
         progress.note(f"{left_out:,} training images have no teacher row and are left out")
+    kept = session.cache.manifest.pixels.get("train")
+    if kept is not None and config.data.pixels == "auto" and session.data.pixels.stored is None:
+        side = resize_size(config.student.image_size)
+        progress.note(
+            f"the cache keeps pixels of {kept.side} px, this student takes {side}: files are decoded"
+        )
     return fit(ImageTask(session), out, resume_run=resume_run, progress=progress, command=command)
 
 

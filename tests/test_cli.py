@@ -56,6 +56,8 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--support-views",
                 "--support-shots",
                 "--keep-text-tower",
+                "--pixels",
+                "--pixels-format",
                 "--teacher",
             ]
         ),
@@ -134,6 +136,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--text",
                 "--prompts",
                 "--teachers",
+                "--device-images",
                 "--set",
                 "--seed",
                 "--device",

@@ -221,7 +221,11 @@ def test_retrieval_equals_the_formula_written_out(viewed, tmp_path):
     }
     trained = open_trained(viewed / "run", device="cpu")
     split = ImageFolder.scan(viewed / "photos").split("ood_test")
-    outputs = torch.cat([rows for rows, _ in trained.outputs(trained.pixels(split.images))]).double().numpy()
+    outputs = (
+        torch.cat([rows for rows, _ in trained.outputs(trained.pixels(split.images, "ood_test"))])
+        .double()
+        .numpy()
+    )
     right = {name: [] for name in names}
     for image, row in zip(split.images, outputs, strict=True):
         if image.key.endswith(("val_0.jpg", "val_1.jpg")):

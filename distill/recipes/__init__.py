@@ -23,6 +23,7 @@ def run_config(
     text: str | None = None,
     prompts: str | None = None,
     teachers: str | None = None,
+    device_images: str | None = None,
     negative_text: str | None = None,
     local: bool | None = None,
     baseline: bool | None = None,
@@ -54,6 +55,7 @@ def run_config(
         "train.device": device,
         "prompts.learner": prompts,
         "robotics.negative_text": negative_text,
+        "data.device_images": device_images,
     }
     given += [f'{name}="{value}"' for name, value in words.items() if value is not None]
     if teachers is not None:

@@ -20,6 +20,7 @@ from distill.classifier import closed_set_columns
 from distill.config import FewShotConfig
 from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows
 from distill.fewshot import QUERY
+from distill.images_of_run import MB
 from distill.optim import build_optimizer
 from distill.pixels import Pixels
 from distill.robotics.config import RoboticsRunConfig
@@ -27,7 +28,7 @@ from distill.robotics.frames import EpisodeFrames, FrameAugment
 from distill.robotics.scores import closed_set_logits, local_pair_logits, pair_logits
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import PairTexts, open_pair_texts
-from distill.session import MB, EvalSplit, TrainingSession, amp_dtype_of, start_from
+from distill.session import EvalSplit, TrainingSession, amp_dtype_of, start_from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,194 @@
+"""The images themselves in a cache, decoded and squashed once: ``pixels/SPLIT-00000.h5``.
+
+``raw`` is uint8 [n, 3, R, R], contiguous, so that training maps it and decodes nothing; ``jpeg`` is JPEG of
+quality 95, a seventh of the bytes, decoded at each use.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.errors import UserError
+from cache.images import ImageFolder, UnreadableImage, squashed
+from cache.manifest import Manifest, PixelsEntry
+from cache.progress import Progress
+from cache.reader_rows import MappedRows
+from cache.records import Record
+from cache.shards_hdf5 import mapped, read_strings, write_strings
+from cache.side_shards import SideShards, write_side_shards
+from cache.splits import SPLITS
+
+FOLDER = "pixels"
+KINDS = ("raw", "jpeg")
+JPEG_QUALITY = 95
+IMAGES_PER_SHARD = 2048
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOptions:
+    """Images of ``side`` x ``side``, ``raw`` or ``jpeg``, decoded in ``workers`` processes."""
+
+    side: int
+    kind: str = "raw"
+    workers: int = 1
+
+
+def write_pixels(
+    manifest: Manifest, out: Path, folder: ImageFolder, options: PixelOptions, progress: Progress
+) -> Manifest:
+    """Keep every image that has a row; continue what is there.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read any more.
+    """
+    write = _write_raw if options.kind == "raw" else _write_jpeg
+    kind = SideShards(
+        field=FOLDER,
+        empty=PixelsEntry(side=options.side, kind=options.kind),
+        splits=SPLITS,
+        made_by=[options.side, options.kind],
+        images_per_shard=IMAGES_PER_SHARD,
+        write=lambda path, records: write(path, records, options, progress.advance),
+    )
+    return write_side_shards(manifest, out, folder, kind, progress)
+
+
+class _Squashed(Dataset[Any]):
+    """Decodes and squashes one image; runs in workers."""
+
+    def __init__(self, records: Sequence[Record], options: PixelOptions) -> None:
+        self.records, self.options = records, options
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor:
+        record = self.records[index]
+        try:
+            pixels = squashed(record.path, self.options.side)
+        except UnreadableImage as error:
+            raise UserError(
+                f"{record.where} cannot be read any more ({error})", fix="bring it back."
+            ) from error
+        return pixels if self.options.kind == "raw" else _encoded(pixels)
+
+
+def _encoded(pixels: Tensor) -> Tensor:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="jpeg", quality=JPEG_QUALITY)
+    return torch.from_numpy(np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy())
+
+
+def _decoded(encoded: NDArray[np.uint8]) -> Tensor:
+    with Image.open(io.BytesIO(encoded.tobytes())) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _as_list(items: list[Tensor]) -> list[Tensor]:
+    return items
+
+
+def _batches(records: Sequence[Record], options: PixelOptions) -> DataLoader[list[Tensor]]:
+    return DataLoader(
+        _Squashed(records, options),
+        batch_size=BATCH,
+        num_workers=options.workers,
+        collate_fn=_as_list,
+        prefetch_factor=2 if options.workers else None,
+    )
+
+
+def _write_raw(
+    path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
+) -> None:
+    with h5py.File(path, "w") as file:
+        write_strings(file, "key", [record.key for record in records])
+        shape = (len(records), 3, options.side, options.side)
+        pixels, done = file.create_dataset("pixels", shape=shape, dtype=np.uint8), 0
+        for batch in _batches(records, options):
+            pixels[done : done + len(batch)] = torch.stack(batch).numpy()
+            done += len(batch)
+            advance(len(batch))
+
+
+def _write_jpeg(
+    path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
+) -> None:
+    encoded: list[NDArray[np.uint8]] = []
+    for batch in _batches(records, options):
+        encoded += [image.numpy() for image in batch]
+        advance(len(batch))
+    with h5py.File(path, "w") as file:
+        write_strings(file, "key", [record.key for record in records])
+        file["offset"] = np.cumsum([0, *(len(image) for image in encoded)])
+        file["jpeg"] = np.concatenate(encoded)
+
+
+class StoredPixels:
+    """The kept images of one split, uint8 [n, 3, R, R] by row; see :meth:`EmbeddingCache.pixels`."""
+
+    def __init__(self, cache: Path, entry: PixelsEntry) -> None:
+        """Open the shards of an entry; UserError when one is damaged."""
+        self.side, self.kind = entry.side, entry.kind
+        self.keys: list[str] = []
+        shards: list[Any] = []
+        for shard in entry.shards:
+            rows, keys = _read_shard(cache / shard.file, entry.kind)
+            shards.append(rows)
+            self.keys += keys
+        self.position = {key: i for i, key in enumerate(self.keys)}
+        self._rows = MappedRows(shards, np.arange(len(self.keys)))
+
+    def images(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the images of some rows, uint8 [B, 3, R, R]."""
+        found = self._rows[rows]
+        if self.kind == "raw":
+            return torch.from_numpy(found)
+        return torch.stack([_decoded(image) for image in found])
+
+
+class _EncodedRows:
+    """Encoded images that lie one after the other; behaves as the rows of an array of objects."""
+
+    dtype = np.dtype(object)
+
+    def __init__(self, encoded: NDArray[np.uint8], offset: NDArray[np.int64]) -> None:
+        self._encoded, self._offset = encoded, offset
+        self.shape = (len(offset) - 1,)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        found = np.empty(len(rows), dtype=object)
+        for i, row in enumerate(rows):
+            found[i] = np.array(self._encoded[self._offset[row] : self._offset[row + 1]])
+        return found
+
+
+def _read_shard(path: Path, kind: str) -> tuple[Any, list[str]]:
+    try:
+        with h5py.File(path, "r") as file:
+            keys = read_strings(file, "key")
+            if kind == "raw":
+                return mapped(path, file["pixels"]), keys
+            return _EncodedRows(mapped(path, file["jpeg"]), file["offset"][:]), keys
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the shard {path} is damaged ({error})", fix="run the same cache-features command again."
+        ) from error

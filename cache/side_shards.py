@@ -1,0 +1,122 @@
+"""Shards beside the image shards: more about the same images, added to a cache when it is asked for.
+
+Which images a shard holds, and how it was made, is in the manifest as a digest, so that a build that is
+killed or repeated redoes only what is missing or no longer fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache.files import digest, replacing, sha256_of
+from cache.manifest import Manifest, PixelsEntry, ShardEntry, ViewsEntry
+from cache.progress import Progress
+from cache.records import Record, RecordFolder
+from cache.shards import FORMATS
+
+Entry = PixelsEntry | ViewsEntry
+Chunk = list[tuple[Record, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideShards:
+    """One kind: its ``field`` of the manifest and folder of the cache, an entry without shards, what made it.
+
+    ``write`` puts the images of one shard into a file. ``shots`` takes the first images of each class alone.
+    """
+
+    field: str
+    empty: Entry
+    splits: tuple[str, ...]
+    made_by: Sequence[Any]
+    images_per_shard: int
+    write: Callable[[Path, Sequence[Record]], None]
+    shots: int = 0
+
+
+def write_side_shards(
+    manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards, progress: Progress
+) -> Manifest:
+    """Make the shards of a kind that are missing, for the images that have a row; return the new manifest."""
+    plans = {name: _plan(manifest, out, folder, name, kind) for name in kind.splits if name in folder.splits}
+    for name, chunks in plans.items():
+        manifest = _keep_sound(manifest, out, name, chunks, kind)
+    missing = [
+        (name, chunk)
+        for name, chunks in plans.items()
+        for chunk in chunks
+        if _made_from(chunk, kind) not in getattr(manifest, kind.field)[name].made_from
+    ]
+    progress.start(sum(len(chunk) for _, chunk in missing))
+    for name, chunk in missing:
+        known = getattr(manifest, kind.field)[name]
+        file = _free_name(name, known, kind)
+        with replacing(out / file) as temporary:
+            kind.write(temporary, [record for record, _ in chunk])
+        entry = ShardEntry(
+            file=file, rows=len(chunk), bytes=(out / file).stat().st_size, sha256=sha256_of(out / file)
+        )
+        known = replace(
+            known, shards=(*known.shards, entry), made_from=(*known.made_from, _made_from(chunk, kind))
+        )
+        manifest = _with_entry(manifest, name, known, kind)
+        manifest.save(out)
+    return manifest
+
+
+def _with_entry(manifest: Manifest, name: str, entry: Entry, kind: SideShards) -> Manifest:
+    changed: dict[str, Any] = {kind.field: {**getattr(manifest, kind.field), name: entry}}
+    return replace(manifest, **changed)
+
+
+def _free_name(split: str, entry: Entry, kind: SideShards) -> str:
+    numbers = [int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards]
+    return f"{kind.field}/{split}-{max(numbers, default=-1) + 1:05d}.h5"
+
+
+def _plan(manifest: Manifest, out: Path, folder: RecordFolder, split: str, kind: SideShards) -> list[Chunk]:
+    """Return the images of a split, with their file's hash, cut into shards."""
+    read = FORMATS[manifest.spec.format].read
+    hashes: dict[str, str] = {}
+    for shard in manifest.splits[split].shards:
+        rows = read(out / shard.file)
+        hashes.update(zip(rows.keys, rows.file_sha256, strict=True))
+    counts: dict[Any, int] = {}
+    chosen: Chunk = []
+    for record in folder.splits[split].images:
+        if record.key not in hashes or (kind.shots and counts.get(record.label, 0) >= kind.shots):
+            continue
+        counts[record.label] = counts.get(record.label, 0) + 1
+        chosen.append((record, hashes[record.key]))
+    size = kind.images_per_shard
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+
+def _made_from(chunk: Chunk, kind: SideShards) -> str:
+    return digest([[[record.key, file] for record, file in chunk], *kind.made_by])
+
+
+def _keep_sound(
+    manifest: Manifest, out: Path, split: str, chunks: Sequence[Chunk], kind: SideShards
+) -> Manifest:
+    """Return the manifest less the shards of other images, of another make, or with a damaged file."""
+    wanted = {_made_from(chunk, kind) for chunk in chunks}
+    known = getattr(manifest, kind.field).get(split, kind.empty)
+    kept = [
+        (shard, made_from)
+        for shard, made_from in zip(known.shards, known.made_from, strict=True)
+        if made_from in wanted
+        and (out / shard.file).is_file()
+        and sha256_of(out / shard.file) == shard.sha256
+    ]
+    entry = replace(
+        kind.empty,
+        shards=tuple(shard for shard, _ in kept),
+        made_from=tuple(made_from for _, made_from in kept),
+    )
+    manifest = _with_entry(manifest, split, entry, kind)
+    manifest.save(out)
+    return manifest

@@ -1,0 +1,79 @@
+"""Where a run takes its images from: the cache's own pixels, else their files; kept where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from cache import EmbeddingCache
+from cache.errors import UserError
+from cache.records import Record
+from distill.augment import resize_size
+from distill.config import RunConfig
+from distill.pixels import Pixels, SquashedPhoto, StoredImages, image_bytes
+
+MB = 2**20
+# What decoded images may take of a GPU's free memory; the rest is the student's.
+DEVICE_SHARE = 0.5
+
+
+@dataclass(kw_only=True)
+class PixelMaker:
+    """Makes the :class:`Pixels` of one split after the other, from one budget of memory.
+
+    ``device`` is where all images are kept, None where they are not.
+    """
+
+    config: RunConfig
+    cache: EmbeddingCache
+    device: torch.device | None = None
+    budget: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = self.config.data.memory_mb * MB
+
+    def __call__(self, records: Sequence[Record], splits: Sequence[str], *, strict: bool = False) -> Pixels:
+        """Return the images of some records, which are rows of ``splits`` of the cache if they have rows."""
+        side = resize_size(self.config.student.image_size)
+        stored = None
+        if self.config.data.pixels == "auto":
+            stored = StoredImages.find(self.cache, splits, records, side)
+        pixels = Pixels(
+            records,
+            SquashedPhoto(side),
+            memory=self.budget,
+            workers=self.config.data.workers,
+            strict=strict,
+            stored=stored,
+            device=self.device,
+        )
+        self.budget -= pixels.kept_bytes
+        return pixels
+
+
+def device_for_images(config: RunConfig, device: torch.device, count: int) -> torch.device | None:
+    """Return where ``count`` decoded images are kept: the device as ``data.device_images`` says, or None.
+
+    Raises
+    ------
+    UserError
+        If they are to be kept on a GPU that has not the memory.
+    """
+    wanted = config.data.device_images
+    if wanted == "off" or (wanted == "auto" and device.type != "cuda"):
+        return None
+    if device.type != "cuda":
+        return device
+    needed = image_bytes(SquashedPhoto(resize_size(config.student.image_size)), count)
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed <= DEVICE_SHARE * free:
+        return device
+    if wanted == "auto":
+        return None
+    raise UserError(
+        f"data.device_images is on, but {count:,} images take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+        "are free",
+        fix="use data.device_images=auto, or a smaller student.image_size.",
+    )
