@@ -136,7 +136,7 @@ def _listening() -> Iterator[_Stop]:
 
 
 @dataclass(kw_only=True)
-class _Sums:
+class EpochSums:
     """One epoch's sums so far, on the device: read once an epoch."""
 
     counts: Counts
@@ -144,15 +144,18 @@ class _Sums:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, parts: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
+        """Add a batch's losses, and count its scores."""
         self.images += len(labels)
         for name, value in parts.items():
             self.parts[name] = self.parts.get(name, 0) + value.detach().double() * len(labels)
         self.counts.add(scores, labels)
 
     def state(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint."""
         return {"images": self.images, "parts": self.parts, "counts": self.counts.state()}
 
     def metrics(self) -> dict[str, float]:
+        """Return the epoch's mean losses and training metrics."""
         losses = {f"loss_{name}": float(value) / self.images for name, value in self.parts.items()}
         return {**losses, **self.counts.metrics()}
 
@@ -226,11 +229,11 @@ def _epoch(task: Task, position: Position, out: Path, stop: _Stop, progress: Pro
     config = session.config.train
     lr = set_epoch(session.optimizer, session.config.optim, epoch=position.epoch, epochs=config.epochs)
     batches = _batches(session, position)
-    sums = _sums(task, position)
+    sums = sums_of(task, position)
     session.student.train()
     before = sums.images
     for batch in session.data.batches(batches[position.step :]):
-        _step(task, batch, position, sums)
+        step(task, batch, position, sums)
         position.step += 1
         progress.advance(len(batch.keys))
         if stop.signal_number or (
@@ -273,18 +276,21 @@ def _images_left(session: TrainingSession, position: Position) -> int:
     return (session.config.train.epochs - position.epoch) * sum(images) - sum(images[: position.step])
 
 
-def _sums(task: Task, position: Position) -> _Sums:
+def sums_of(task: Task, position: Position) -> EpochSums:
+    """Return an epoch's sums, gone on with where a checkpoint kept them."""
     kept = position.sums if position.step else {}
-    return _Sums(**{**kept, "counts": task.counts(kept.get("counts", {}))})
+    return EpochSums(**{**kept, "counts": task.counts(kept.get("counts", {}))})
 
 
-def _save(session: TrainingSession, position: Position, sums: _Sums | None, out: Path, began: float) -> None:
+def _save(
+    session: TrainingSession, position: Position, sums: EpochSums | None, out: Path, began: float
+) -> None:
     position.seconds += time.perf_counter() - began
     position.sums = sums.state() if sums is not None else {}
     save_checkpoint(out / LAST, session, position)
 
 
-def _step(task: Task, batch: Batch, position: Position, sums: _Sums) -> None:
+def step(task: Task, batch: Batch, position: Position, sums: EpochSums) -> None:
     """One step of the optimiser. Everything random in it is a function of seed, epoch and step."""
     session = task.session
     source = np.random.SeedSequence([session.config.train.seed, position.epoch, position.step])
