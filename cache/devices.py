@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import torch
 
 from cache.errors import UserError
+
+# Names of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,3 +41,17 @@ def cores() -> int:
 def default_workers(device: torch.device) -> int:
     """Return how many processes decode: all cores beside a GPU, one beside a teacher on the CPU."""
     return min(cores(), 16) if device.type == "cuda" else 1
+
+
+def keep_freed_memory(device: torch.device) -> None:
+    """On the CPU, make glibc keep the memory that tensors free; elsewhere do nothing.
+
+    As it is, glibc maps every large tensor anew and hands it back: a training step of a ResNet-18 then spends
+    a tenth to a fifth of its time on page faults. The price is a higher peak of resident memory.
+    """
+    if device.type != "cpu" or not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # another C library has none
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

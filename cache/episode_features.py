@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.build import BuildOptions, BuildSummary, build_cache
-from cache.devices import choose_device, default_workers
+from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.episode_texts import NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.episodes import EpisodeFolder
 from cache.progress import Progress
@@ -63,6 +63,7 @@ def cache_episode_features(
         negative_descriptions=options.negative_descriptions,
     )
     device = choose_device(options.device)
+    keep_freed_memory(device)
     teacher = load_teacher(
         options.model,
         pretrained=options.pretrained,

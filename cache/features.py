@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import load_captions
-from cache.devices import choose_device, default_workers
+from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.pixels import PixelOptions
@@ -77,6 +77,7 @@ def cache_features(
     if options.teacher != MAIN_TEACHER:
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
     device = choose_device(options.device)
+    keep_freed_memory(device)
     teacher = load_teacher(
         options.model,
         pretrained=options.pretrained,

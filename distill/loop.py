@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
+from cache.devices import keep_freed_memory
 from cache.errors import UserError
 from cache.files import replacing
 from cache.progress import Progress, Silent
@@ -194,6 +195,7 @@ def fit(
         After SIGTERM or Ctrl-C, with the state saved.
     """
     progress, session = progress or Silent(), task.session
+    keep_freed_memory(session.device)
     position = resume(out / LAST, session) if resume_run and (out / LAST).exists() else Position()
     with replacing(out / CONFIG) as temporary:
         temporary.write_text(to_toml(session.config), encoding="utf-8")
