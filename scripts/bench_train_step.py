@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from cache.devices import keep_freed_memory
 from cache.files import write_json
 from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
@@ -32,7 +33,7 @@ from distill.checkpoint import Position
 from distill.config import RunConfig, with_settings
 from distill.loop import step, sums_of
 from distill.optim import build_optimizer
-from distill.runlog import hardware, versions
+from distill.runlog import hardware, peak_memory, versions
 from distill.session import Session, open_session
 from distill.students import build_student, family
 from distill.train import ImageTask
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--plain-allocator", action="store_true", help="Leave glibc's malloc as it is.")
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench_train_step.json"))
     args = parser.parse_args()
     chosen = [f"loss.{name}=1" for name in args.losses.split(",")]
@@ -146,6 +148,8 @@ def main() -> None:
         )
         session = open_session(config, cache_dir=cache, data_dir=data)
         session.student.train()
+        if not args.plain_allocator:  # a run asks for it too
+            keep_freed_memory(session.device)
         batch = next(session.data.batches([np.arange(args.batch_size)])).to(session.device)
         bare = replace(session, augment=replace(session.augment, policy="none"))
         steps = {
@@ -171,6 +175,7 @@ def report(args: argparse.Namespace, rounds: list[dict[str, float]], device: tor
         ratio = statistics.median(r[name] / r["plain supervised"] for r in rounds)
         result[name] = {"seconds": seconds, "images_per_s": args.batch_size / seconds, "ratio": ratio}
         print(f"{name:24}{1000 * seconds:10.1f}{args.batch_size / seconds:12.1f}{ratio:10.3f}")
+    result["peak_memory_bytes"] = peak_memory(device)
     write_json(args.out, {**result, "hardware": hardware(device), "versions": versions()})
 
 
