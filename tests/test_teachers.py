@@ -169,7 +169,7 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     found = json.loads(done.stdout)
     trained = open_trained(tmp_path / "run", device="cpu")
     images = trained.folder.split("ood_test").images
-    outputs = torch.cat([rows for rows, _ in trained.outputs(trained.pixels(images))])
+    outputs = torch.cat([rows for rows, _ in trained.outputs(trained.pixels(images, "ood_test"))])
     rows = two.split("ood_test")
     teacher = torch.from_numpy(np.asarray(rows.embeddings)).float()
     text = torch.from_numpy(two.text_bank("labels").class_texts(rows.class_names))
