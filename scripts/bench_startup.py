@@ -1,0 +1,111 @@
+"""How long `distill train` takes to its first step, and what memory it holds, by the number of rows.
+
+    python scripts/bench_startup.py --rows 10000,100000 --rounds 2
+
+For every number of rows it makes a data folder of tiny pictures (hard links to one a class) and a cache of
+random rows, starts the command as a process, and looks for the checkpoint that it writes after its first
+step. Memory is the process's own, resident, then. Prints a table of medians, writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cache.devices import choose_device
+from cache.files import write_json
+from cache.images import ImageFolder
+from cache.import_embeddings import ImportedTexts, import_embeddings
+from distill.runlog import hardware, versions
+
+
+def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, Path]:
+    """Make a data folder of so many training pictures and its cache of random rows; return both."""
+    rng = np.random.default_rng(0)
+    data = folder / "data"
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    for split, count in (("train", rows), ("val", 4)):
+        for c in range(classes if split == "train" else 2):
+            place = data / split / f"{split}_{c:05d}"
+            place.mkdir(parents=True)
+            picture.save(place / "000000.jpg")
+            for i in range(1, max(1, count // classes)):
+                os.link(place / "000000.jpg", place / f"{i:06d}.jpg")
+    found = ImageFolder.scan(data)
+    keys = [f"{name}/{image.key}" for name, split in found.splits.items() for image in split.images]
+    names = list(found.class_names)
+    texts = ImportedTexts(name="labels", classes=names, embeddings=rng.normal(size=(len(names), embed_dim)))
+    embeddings = rng.standard_normal((len(keys), embed_dim), dtype=np.float32)
+    import_embeddings(folder / "cache", keys=keys, embeddings=embeddings, texts=[texts], folder=found)
+    return data, folder / "cache"
+
+
+def first_step(data: Path, cache: Path, out: Path, arch: str, image_size: int) -> dict[str, float]:
+    """Return the seconds to the first checkpoint, and the gigabytes resident then."""
+    shutil.rmtree(out, ignore_errors=True)
+    settings = ["train.checkpoint_steps=1", "data.memory_mb=0", "loss.vlalign=1", "loss.mse=1"]
+    command = [sys.executable, "-m", "cli", "train", str(cache), "--data", str(data), "--out", str(out)]
+    command += ["--arch", arch, "--image-size", str(image_size), "--batch-size", "32"]
+    command += [word for setting in settings for word in ("--set", setting)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not (out / "last.pt").exists():
+            if process.poll() is not None:
+                raise RuntimeError(f"the run ended with status {process.returncode} before its first step")
+            time.sleep(0.02)
+        seconds = time.perf_counter() - began
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    return {"seconds": seconds, "gigabytes": int(resident) / 1e6}
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", default="10000,100000")
+    parser.add_argument("--classes", type=int, default=200)
+    parser.add_argument("--embed-dim", type=int, default=768)
+    parser.add_argument("--arch", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("artifacts/bench_startup.json"))
+    args = parser.parse_args()
+    result: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(args).items()}}
+    print(f"{'rows':>12}{'first step, s':>16}{'resident, GB':>16}")
+    for rows in (int(number) for number in args.rows.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            data, cache = make(Path(folder), rows, args.classes, args.embed_dim)
+            # The first start computes and keeps the nearest texts, as cache-features does.
+            first_step(data, cache, Path(folder) / "run", args.arch, args.image_size)
+            found = [
+                first_step(data, cache, Path(folder) / "run", args.arch, args.image_size)
+                for _ in range(args.rounds)
+            ]
+        medians = {name: statistics.median(one[name] for one in found) for name in found[0]}
+        result[str(rows)] = {"rounds": found, **medians}
+        print(f"{rows:12,}{medians['seconds']:16.2f}{medians['gigabytes']:16.2f}", flush=True)
+    write_json(args.out, {**result, "hardware": hardware(choose_device("auto")), "versions": versions()})
+
+
+if __name__ == "__main__":
+    main()
