@@ -7,6 +7,7 @@ folder names of its split.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,12 +31,17 @@ ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecord:
-    """One image file: its key, its path and its label within its split."""
+    """One image file: its key, the folder of its split, and its label there."""
 
     key: str
-    path: Path
+    root: Path
     label: int
     views: ClassVar[tuple[str, ...]] = ("image",)
+
+    @property
+    def path(self) -> Path:
+        """The file. Made when asked for: a Path takes several times the memory of the rest."""
+        return self.root / self.key
 
     @property
     def where(self) -> str:
@@ -121,36 +127,42 @@ def _scan_split(name: str, where: Path) -> SplitImages:
     if not folders:
         raise UserError(f"{where} has no class folders", fix=f"lay the images out as {where}/CLASS/FILE.")
     images = [
-        ImageRecord(key=f"{folder}/{file.name}", path=file, label=label)
+        ImageRecord(key=f"{folder}/{name}", root=where, label=label)
         for label, folder in enumerate(folders)
-        for file in _files_of_class(where / folder)
+        for name in _files_of_class(where / folder)
     ]
     return SplitImages(
         name=name, class_names=tuple(folders), images=tuple(sorted(images, key=lambda image: image.key))
     )
 
 
-def _files_of_class(folder: Path) -> list[Path]:
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
-    ]
-    if not files:
+def _files_of_class(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:  # which knows a file from a folder without asking the disk again
+        names = sorted(
+            entry.name
+            for entry in entries
+            if _ending(entry.name) in ENDINGS and not entry.name.startswith(".") and entry.is_file()
+        )
+    if not names:
         raise UserError(
             f"the class folder {folder} holds no image",
             fix=f"add images ({', '.join(sorted(ENDINGS))}) or remove the folder.",
         )
-    by_stem: dict[str, Path] = {}
-    for file in sorted(files):
+    by_stem: dict[str, str] = {}
+    for name in names:
         # Rows of a WebDataset shard are named by the stem, so two endings of one stem would collide.
-        if file.stem in by_stem:
+        stem = os.path.splitext(name)[0]
+        if stem in by_stem:
             raise UserError(
-                f"two images in {folder} have one name: {by_stem[file.stem].name} and {file.name}",
+                f"two images in {folder} have one name: {by_stem[stem]} and {name}",
                 fix="rename or remove one of them.",
             )
-        by_stem[file.stem] = file
-    return files
+        by_stem[stem] = name
+    return names
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def load_rgb(path: Path) -> Image.Image:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.files import replacing
+from cache.shards_hdf5 import mapped
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 ROWS_AT_ONCE = 65_536
@@ -72,12 +73,12 @@ def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> No
 
 
 def load_neighbours(path: Path, *, made_from: str, k: int) -> Neighbours | None:
-    """Read stored neighbours; None when there are none, too few, or they are of other rows or texts."""
+    """Map stored neighbours; None when there are none, too few, or they are of other rows or texts."""
     try:
         with h5py.File(path, "r") as file:
             if file.attrs["made_from"] != made_from or file["nearest"].shape[1] < k:
                 return None
-            return file["nearest"][:, :k], file["similarity"][:, :k]
+            return mapped(path, file["nearest"])[:, :k], mapped(path, file["similarity"])[:, :k]
     except (OSError, KeyError, AttributeError):
         return None
 

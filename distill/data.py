@@ -15,6 +15,7 @@ from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
 from cache.neighbours import nearest_texts
 from cache.reader import SplitRows
+from cache.reader_rows import MappedRows
 from cache.records import Record, RecordFolder
 from distill.batch import Batch, Targets
 from distill.config import LossConfig
@@ -140,8 +141,8 @@ class TeacherRows:
 
     rows: SplitRows
     row_of: NDArray[np.int64]
-    nearest: NDArray[np.int32] | None = None
-    similarity: NDArray[np.float32] | None = None
+    nearest: MappedRows | None = None
+    similarity: MappedRows | None = None
     with_captions: bool = False
 
     def targets(self, chosen: NDArray[np.int64]) -> Targets:
@@ -211,9 +212,10 @@ def teacher_rows(
     if loss.vlalign and not learnt_text:
         if joined.support:
             texts = cache.text_bank(text).class_texts(joined.rows.class_names)
-            nearest, similarity = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
+            found = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
         else:
-            nearest, similarity = cache.neighbours("train", text, loss.vlalign_k)
+            found = cache.neighbours("train", text, loss.vlalign_k)
+        nearest, similarity = map(MappedRows.of, found)
     return TeacherRows(
         rows=joined.rows,
         row_of=joined.row_of,

@@ -4,7 +4,7 @@
 
 For every number of rows it makes a data folder of tiny pictures (hard links to one a class) and a cache of
 random rows, starts the command as a process, and looks for the checkpoint that it writes after its first
-step. Memory is the process's own, resident, then. Prints a table of medians, writes JSON.
+step. Memory is the most that the process held of its own until then, resident. Prints a table of medians, writes JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, P
 
 
 def first_step(data: Path, cache: Path, out: Path, arch: str, image_size: int) -> dict[str, float]:
-    """Return the seconds to the first checkpoint, and the gigabytes resident then."""
+    """Return the seconds to the first checkpoint, and the most gigabytes that were resident until then."""
     shutil.rmtree(out, ignore_errors=True)
     settings = ["train.checkpoint_steps=1", "data.memory_mb=0", "loss.vlalign=1", "loss.mse=1"]
     command = [sys.executable, "-m", "cli", "train", str(cache), "--data", str(data), "--out", str(out)]
@@ -73,7 +73,7 @@ def first_step(data: Path, cache: Path, out: Path, arch: str, image_size: int) -
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
+    resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return {"seconds": seconds, "gigabytes": int(resident) / 1e6}
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("artifacts/bench_startup.json"))
     args = parser.parse_args()
     result: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(args).items()}}
-    print(f"{'rows':>12}{'first step, s':>16}{'resident, GB':>16}")
+    print(f"{'rows':>12}{'first step, s':>16}{'peak, GB':>16}")
     for rows in (int(number) for number in args.rows.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             data, cache = make(Path(folder), rows, args.classes, args.embed_dim)

@@ -67,7 +67,7 @@ def test_a_class_without_an_image_left_to_test_on_is_named():
 def test_the_query_is_all_images_less_the_support(classes, shots, seed):
     by_class = keyed(classes)
     images = tuple(
-        ImageRecord(key=key, path=None, label=label)
+        ImageRecord(key=key, root=None, label=label)
         for label, name in enumerate(sorted(by_class))
         for key in sorted(by_class[name])
     )
