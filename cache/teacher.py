@@ -25,6 +25,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.errors import UserError, nearest_names
 from cache.files import digest, sha256_of
+from cache.short_texts import context_of, lengths
 from cache.spec import TeacherSpec
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
@@ -89,15 +90,19 @@ class Teacher:
     def embed_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, int]:
         """Return raw embeddings [T, D] float32 on the CPU, and how many texts had to be truncated.
 
-        Texts are embedded in order of length, so that the batches are the same whatever order they
-        come in, and returned in the order given.
+        Texts are embedded in order of length, so that little of a batch is padding and the batches are
+        the same whatever order they come in, and returned in the order given.
         """
-        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
         rows = torch.empty(len(texts), self.embed_dim)
+        tokens = self.tokenizer(list(texts)) if texts else torch.empty(0, 0)
+        length = lengths(self.model, tokens).tolist()
+        order = sorted(range(len(texts)), key=lambda i: (length[i], texts[i]))
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            tokens = self.tokenizer([texts[i] for i in chosen]).to(self.device)
-            rows[chosen] = self.model.encode_text(tokens).float().cpu()  # type: ignore[operator]
+            longest = length[chosen[-1]]
+            with context_of(self.model, longest):
+                found = self.model.encode_text(tokens[chosen, :longest].to(self.device))  # type: ignore[operator]
+            rows[chosen] = found.float().cpu()
         return rows, sum(self.is_too_long(text) for text in texts)
 
     def is_too_long(self, text: str) -> bool:
