@@ -15,16 +15,18 @@ from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
 from cache.embed import Seconds, ShardPlan, embed_shards
 from cache.errors import CacheMismatch, UserError
-from cache.files import digest, remove_temporaries, replacing, sha256_of
-from cache.images import ImageFolder, ImageRecord
-from cache.manifest import NAME, BankEntry, FileEntry, Manifest, ShardEntry, SkippedImage
+from cache.files import digest, remove_temporaries, sha256_of
+from cache.images import ImageFolder
+from cache.manifest import NAME, BankEntry, FileEntry, Manifest, SkippedImage
+from cache.parts import join_parts, part_folder
 from cache.pixels import FOLDER as PIXELS
 from cache.pixels import PixelOptions, write_pixels
 from cache.plan import match_classes, plan_split
 from cache.progress import Progress, Silent
+from cache.ranks import Ranks
 from cache.reader import EmbeddingCache
 from cache.records import RecordFolder
-from cache.rows import ShardRows
+from cache.shard_writer import ShardWriter, with_captions, write_shard
 from cache.shards import FORMATS
 from cache.spec import CacheSpec
 from cache.teacher import Teacher, text_network_of
@@ -104,11 +106,13 @@ def build_cache(
     captions: Captions | None = None,
     options: BuildOptions | None = None,
     progress: Progress | None = None,
+    ranks: Ranks | None = None,
 ) -> BuildSummary:
     """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
 
     Every shard is written beside its name and renamed, and only then listed in the manifest; so a
-    build that is killed loses at most the shard it was on.
+    build that is killed loses at most the shard it was on, and the one that was being written.
+    With several ranks each embeds its own shards; the first does what there is one of.
 
     Raises
     ------
@@ -116,30 +120,27 @@ def build_cache(
         If the output cannot be written, belongs to another teacher, or (see :mod:`cache.plan`) images
         with rows were changed.
     """
-    options, progress = options or BuildOptions(), progress or Silent()
+    options, progress, ranks = options or BuildOptions(), progress or Silent(), ranks or Ranks()
     began, seconds = time.perf_counter(), Seconds()
-    manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
-    remove_temporaries(out)
-    manifest = match_classes(manifest, folder, rebuild=options.rebuild)
-    if not options.rebuild:
-        _check_banks(manifest, out, banks)
-    plans: list[ShardPlan] = []
-    for split in folder.splits.values():
-        manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
-        plans += planned
-    manifest = replace(manifest, complete=manifest.complete and not plans)
-    manifest.save(out)
-    _remove_unlisted(out, manifest)
-    manifest = _write_banks(manifest, out, teacher, banks)
+    prepared = None
+    if ranks.is_first:
+        prepared = _prepare(folder, out, teacher, spec, banks, options)
+    manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
     before = manifest.rows
-    manifest = _write_shards(manifest, out, teacher, plans, captions, options, progress, seconds)
-    manifest = _match_captions(manifest, out, teacher, captions, folder)
-    if not manifest.rows:
-        raise UserError(f"no image of {folder.path} could be read", fix="check that the files are images.")
-    manifest = _write_extras(manifest, out, teacher, folder, options, progress)
-    manifest = replace(manifest, complete=True)
-    manifest.save(out)
-    _store_neighbours(out, manifest, banks, options.neighbours)
+    manifest = _embed(manifest, out, teacher, plans, captions, options, progress, seconds, ranks)
+    ranks.wait()
+    if ranks.is_first:
+        manifest = join_parts(manifest, out)
+        manifest = _match_captions(manifest, out, teacher, captions, folder)
+        if not manifest.rows:
+            raise UserError(
+                f"no image of {folder.path} could be read", fix="check that the files are images."
+            )
+        manifest = _write_extras(manifest, out, teacher, folder, options, progress)
+        manifest = replace(manifest, complete=True)
+        manifest.save(out)
+        _store_neighbours(out, manifest, banks, options.neighbours)
+    manifest = ranks.from_first(manifest)
     embedding = seconds.waiting + seconds.teacher + seconds.writing
     return BuildSummary(
         rows=manifest.rows,
@@ -154,6 +155,66 @@ def build_cache(
         truncated=_truncated(manifest),
         missing_captions=sum(shard.captions_missing for _, shard in manifest.shard_entries),
     )
+
+
+def _prepare(
+    folder: RecordFolder,
+    out: Path,
+    teacher: Teacher,
+    spec: CacheSpec,
+    banks: Sequence[BankTexts],
+    options: BuildOptions,
+) -> tuple[Manifest, list[ShardPlan]]:
+    """Return the manifest with its text banks, and the shards that are still to be made."""
+    manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
+    remove_temporaries(out)
+    manifest = join_parts(manifest, out)
+    manifest = match_classes(manifest, folder, rebuild=options.rebuild)
+    if not options.rebuild:
+        _check_banks(manifest, out, banks)
+    plans: list[ShardPlan] = []
+    for split in folder.splits.values():
+        manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
+        plans += planned
+    manifest = replace(manifest, complete=manifest.complete and not plans)
+    manifest.save(out)
+    _remove_unlisted(out, manifest)
+    return _write_banks(manifest, out, teacher, banks), plans
+
+
+def _embed(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    plans: Sequence[ShardPlan],
+    captions: Captions | None,
+    options: BuildOptions,
+    progress: Progress,
+    seconds: Seconds,
+    ranks: Ranks,
+) -> Manifest:
+    """Embed this rank's shards; return the manifest that lists them."""
+    mine = plans[ranks.rank :: ranks.world]
+    progress.start(sum(len(plan.images) for plan in mine))
+    shards = embed_shards(
+        teacher,
+        mine,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        strict=options.strict,
+        regions=manifest.spec.regions,
+        seconds=seconds,
+        on_images=progress.advance,
+    )
+    keep_in = out if ranks.is_first else part_folder(out, ranks.rank)
+    writer = ShardWriter(
+        out=out,
+        teacher=teacher,
+        captions=captions,
+        save=lambda changed: changed.save(keep_in),
+        note=progress.note,
+    )
+    return writer.write_all(shards, manifest, seconds)
 
 
 def _truncated(manifest: Manifest) -> dict[str, int]:
@@ -246,83 +307,6 @@ def _sound(out: Path, entry: BankEntry | FileEntry | None) -> bool:
     return entry is not None and (out / entry.file).is_file() and sha256_of(out / entry.file) == entry.sha256
 
 
-def _write_shards(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    plans: Sequence[ShardPlan],
-    captions: Captions | None,
-    options: BuildOptions,
-    progress: Progress,
-    seconds: Seconds,
-) -> Manifest:
-    progress.start(sum(len(plan.images) for plan in plans))
-    shards = embed_shards(
-        teacher,
-        plans,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        strict=options.strict,
-        regions=manifest.spec.regions,
-        seconds=seconds,
-        on_images=progress.advance,
-    )
-    for shard in shards:
-        start = time.perf_counter()
-        rows = shard.rows(manifest.spec.dtype)
-        for image in shard.skipped:
-            progress.note(f"skipped {shard.plan.split}/{image.key}: {image.reason}")
-        manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        if rows is not None:
-            # An episode's file holds many rows: only photos are files that a row can carry.
-            photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
-            entry = _write_captioned(
-                out, shard.plan.file, rows, photos or None, manifest.spec.format, teacher, captions
-            )
-            manifest = manifest.with_shard(shard.plan.split, entry)
-        manifest.save(out)
-        seconds.writing += time.perf_counter() - start
-    return manifest
-
-
-def _write_captioned(
-    out: Path,
-    file: str,
-    rows: ShardRows,
-    images: Sequence[Path] | None,
-    format: str,
-    teacher: Teacher,
-    captions: Captions | None,
-) -> ShardEntry:
-    if captions is None:
-        return write_shard(out, file, rows, format, images=images)
-    rows, missing, truncated = captions.added_to(rows, teacher)
-    entry = write_shard(out, file, rows, format, images=images)
-    return replace(
-        entry, captions_sha256=captions.sha256, captions_missing=missing, captions_truncated=truncated
-    )
-
-
-def write_shard(
-    out: Path, file: str, rows: ShardRows, format: str, *, images: Sequence[Path] | None = None
-) -> ShardEntry:
-    """Write one shard, whole or not at all, and return the manifest's line for it.
-
-    Raises
-    ------
-    UserError
-        If a number does not fit the cache's dtype, or the file cannot be written.
-    """
-    path = out / file
-    if not all(np.isfinite(column).all() for column in (rows.image_embedding, *rows.more.values())):
-        raise UserError(
-            f"embeddings of {file} are too large for {rows.image_embedding.dtype}", fix="use --dtype float32."
-        )
-    with replacing(path) as temporary:
-        FORMATS[format].write(temporary, rows, images)
-    return ShardEntry(file=file, rows=len(rows), bytes=path.stat().st_size, sha256=sha256_of(path))
-
-
 def _match_captions(
     manifest: Manifest, out: Path, teacher: Teacher, captions: Captions | None, folder: RecordFolder
 ) -> Manifest:
@@ -336,7 +320,8 @@ def _match_captions(
         rows = replace(rows, image_embedding=np.array(rows.image_embedding), more=copied)
         where = {record.key: record.path for record in folder.splits[split].images}
         images = [where[key] for key in rows.keys]
-        entry = _write_captioned(out, shard.file, rows, images, manifest.spec.format, teacher, captions)
+        rows, said = with_captions(rows, captions, teacher)
+        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, said=said)
         manifest = manifest.with_shard(split, entry)
         manifest.save(out)
     return manifest

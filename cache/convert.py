@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cache.build import open_manifest, write_shard
+from cache.build import open_manifest
 from cache.errors import UserError
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.manifest import Manifest, SplitEntry
 from cache.reader import TEACHERS, EmbeddingCache
+from cache.shard_writer import write_shard
 from cache.shards import FORMATS
 
 

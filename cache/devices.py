@@ -17,13 +17,17 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def choose_device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
 
+    Under torchrun, where no GPU is named by its number, every process gets its own.
+
     Raises
     ------
     UserError
         If there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -39,8 +43,12 @@ def cores() -> int:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return how many processes decode: all cores beside a GPU, one beside a teacher on the CPU."""
-    return min(cores(), 16) if device.type == "cuda" else 1
+    """Return how many processes decode: all cores beside a GPU, one beside a teacher on the CPU.
+
+    The processes of one machine's torchrun share the cores.
+    """
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(cores() // beside, 16)) if device.type == "cuda" else 1
 
 
 def keep_freed_memory(device: torch.device) -> None:

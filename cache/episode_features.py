@@ -10,6 +10,7 @@ from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.episode_texts import NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.episodes import EpisodeFolder
 from cache.progress import Progress
+from cache.ranks import ranks_of_torchrun
 from cache.spec import CacheSpec
 from cache.teacher import load_teacher
 
@@ -80,20 +81,16 @@ def cache_episode_features(
         rows_per_shard=options.rows_per_shard,
         regions=options.regions,
     )
-    return build_cache(
-        folder,
-        out,
-        teacher,
-        spec,
-        banks=banks,
-        options=BuildOptions(
-            batch_size=options.batch_size or (128 if device.type == "cuda" else 16),
-            workers=default_workers(device) if options.workers is None else options.workers,
-            strict=options.strict,
-            rebuild=options.rebuild,
-            # Neighbours belong to L-vlalign, which knows one label an image.
-            neighbours=0,
-            keep_text_tower=options.keep_text_tower,
-        ),
-        progress=progress,
+    build = BuildOptions(
+        batch_size=options.batch_size or (128 if device.type == "cuda" else 16),
+        workers=default_workers(device) if options.workers is None else options.workers,
+        strict=options.strict,
+        rebuild=options.rebuild,
+        # Neighbours belong to L-vlalign, which knows one label an image.
+        neighbours=0,
+        keep_text_tower=options.keep_text_tower,
     )
+    with ranks_of_torchrun() as ranks:
+        return build_cache(
+            folder, out, teacher, spec, banks=banks, options=build, progress=progress, ranks=ranks
+        )

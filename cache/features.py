@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import load_captions
 from cache.devices import choose_device, default_workers, keep_freed_memory
@@ -13,6 +15,7 @@ from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.pixels import PixelOptions
 from cache.progress import Progress
+from cache.ranks import ranks_of_torchrun
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.spec import CacheSpec
 from cache.splits import MAIN_TEACHER
@@ -65,6 +68,8 @@ def cache_features(
 ) -> BuildSummary:
     """Embed a data folder's images and texts into the cache ``out``; run again, it continues.
 
+    Under torchrun every process embeds its own shards, and returns the summary of the whole.
+
     Raises
     ------
     UserError
@@ -92,32 +97,39 @@ def cache_features(
         rows_per_shard=options.rows_per_shard,
     )
     captions = _given_or_found(options.captions, data / CAPTIONS)
-    workers = default_workers(device) if options.workers is None else options.workers
-    summary = build_cache(
-        folder,
-        out,
-        teacher,
-        spec,
-        banks=banks,
-        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
-        options=BuildOptions(
-            batch_size=options.batch_size or (256 if device.type == "cuda" else 32),
-            workers=workers,
-            strict=options.strict,
-            rebuild=options.rebuild,
-            neighbours=options.neighbours,
-            support_views=options.support_views,
-            support_shots=options.support_shots,
-            keep_text_tower=options.keep_text_tower,
-            pixels=PixelOptions(side=options.pixels, kind=options.pixels_format, workers=workers)
-            if options.pixels
-            else None,
-        ),
-        progress=progress,
-    )
+    with ranks_of_torchrun() as ranks:
+        summary = build_cache(
+            folder,
+            out,
+            teacher,
+            spec,
+            banks=banks,
+            captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
+            options=_build_options(options, device),
+            progress=progress,
+            ranks=ranks,
+        )
     if first is not None:
         check_same_keys(first, EmbeddingCache.open(out))
     return summary
+
+
+def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:
+    workers = default_workers(device) if options.workers is None else options.workers
+    pixels = None
+    if options.pixels:
+        pixels = PixelOptions(side=options.pixels, kind=options.pixels_format, workers=workers)
+    return BuildOptions(
+        batch_size=options.batch_size or (256 if device.type == "cuda" else 32),
+        workers=workers,
+        strict=options.strict,
+        rebuild=options.rebuild,
+        neighbours=options.neighbours,
+        support_views=options.support_views,
+        support_shots=options.support_shots,
+        keep_text_tower=options.keep_text_tower,
+        pixels=pixels,
+    )
 
 
 def added_teacher(cache: Path, name: str) -> Path:

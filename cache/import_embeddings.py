@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.banks import bank_entry, make_bank, save_bank
-from cache.build import open_manifest, write_shard
+from cache.build import open_manifest
 from cache.errors import UserError, nearest_names
 from cache.files import digest, remove_temporaries
 from cache.images import ImageFolder
 from cache.manifest import Manifest, SplitEntry
 from cache.rows import ShardRows
+from cache.shard_writer import write_shard
 from cache.shards import FORMATS
 from cache.spec import CacheSpec, TeacherSpec
 from cache.splits import SPLITS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import Protocol, TextIO
@@ -33,6 +34,9 @@ class Silent:
         """Say nothing."""
 
     def note(self, message: str) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
         """Say nothing."""
 
 
@@ -113,6 +117,13 @@ class LineProgress:
         """Nothing is open."""
 
 
-def progress_for(what: str, unit: str = "images") -> BarProgress | LineProgress:
-    """Return a bar on a terminal, lines elsewhere."""
+def speaks() -> bool:
+    """Say whether this process is the one that talks to people: alone, or the first of torchrun's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def progress_for(what: str, unit: str = "images") -> BarProgress | LineProgress | Silent:
+    """Return a bar on a terminal, lines elsewhere; silence in all but one of several processes."""
+    if not speaks():
+        return Silent()
     return BarProgress(what, unit) if sys.stderr.isatty() else LineProgress(what, unit)

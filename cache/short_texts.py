@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def lengths(model: nn.Module, tokens_TL: Tensor) -> Tensor:
-    """Return how many tokens of each text count, int64 [T]: to the end token where padding can be cut, else L."""
+    """Return how many tokens of each text count, int64 [T]: to its end, or L where no padding can be cut."""
     tower = _tower(model)
     whole = torch.full((len(tokens_TL),), tokens_TL.shape[1])
     if not _is_causal(tower):
@@ -30,7 +30,7 @@ def lengths(model: nn.Module, tokens_TL: Tensor) -> Tensor:
 
 @contextmanager
 def context_of(model: nn.Module, length: int) -> Iterator[None]:
-    """Let the text tower take ``length`` tokens, as counted by :func:`lengths`, instead of its whole context."""
+    """Let the text tower take ``length`` tokens, as counted by :func:`lengths`, instead of all."""
     tower = _tower(model)
     if not _is_causal(tower) or length >= len(tower.positional_embedding):
         yield

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import click
 
 from cache.errors import UserError
+from cache.progress import speaks
 from cli.parts import stop
 
 
@@ -14,7 +17,9 @@ class Friendly(click.Group):
     """Shows a UserError as one line; every other exception is our bug and keeps its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; see the class."""
+        """Run a command; see the class. Of several processes that torchrun started one prints."""
+        if not speaks():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
         try:
             return super().invoke(ctx)
         except UserError as error:

@@ -4,7 +4,8 @@
 
 For every number of rows it makes a data folder of tiny pictures (hard links to one a class) and a cache of
 random rows, starts the command as a process, and looks for the checkpoint that it writes after its first
-step. Memory is the most that the process held of its own until then, resident. Prints a table of medians, writes JSON.
+step. Memory is the most that the process held of its own until then, resident. Prints a table of medians,
+writes JSON.
 """
 
 from __future__ import annotations

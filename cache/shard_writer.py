@@ -1,0 +1,115 @@
+"""Embedded shards -> files and the manifest's lines for them, written beside the embedding of the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from cache.captions import Captions
+from cache.embed import EmbeddedShard, Seconds
+from cache.errors import UserError
+from cache.files import replacing, sha256_of
+from cache.images import ImageRecord
+from cache.manifest import Manifest, ShardEntry
+from cache.rows import ShardRows
+from cache.shards import FORMATS
+from cache.teacher import Teacher
+
+
+def write_shard(
+    out: Path,
+    file: str,
+    rows: ShardRows,
+    format: str,
+    *,
+    images: Sequence[Path] | None = None,
+    said: Mapping[str, Any] | None = None,
+) -> ShardEntry:
+    """Write one shard, whole or not at all, and return the manifest's line for it with what is ``said``.
+
+    Raises
+    ------
+    UserError
+        If a number does not fit the cache's dtype, or the file cannot be written.
+    """
+    path = out / file
+    if not all(np.isfinite(column).all() for column in (rows.image_embedding, *rows.more.values())):
+        raise UserError(
+            f"embeddings of {file} are too large for {rows.image_embedding.dtype}", fix="use --dtype float32."
+        )
+    with replacing(path) as temporary:
+        FORMATS[format].write(temporary, rows, images)
+    size, checksum = path.stat().st_size, sha256_of(path)
+    return ShardEntry(file=file, rows=len(rows), bytes=size, sha256=checksum, **(said or {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWriter:
+    """Writes embedded shards of the cache ``out``; ``save`` keeps the manifest that lists them."""
+
+    out: Path
+    teacher: Teacher
+    captions: Captions | None
+    save: Callable[[Manifest], None]
+    note: Callable[[str], None]
+
+    def write_all(self, shards: Iterable[EmbeddedShard], manifest: Manifest, seconds: Seconds) -> Manifest:
+        """Write every shard and return the manifest that lists them, saved after each.
+
+        A thread writes one shard while the teacher embeds the next; what that costs is the wait for it.
+        """
+        writing: Future[Manifest] | None = None
+        with ThreadPoolExecutor(1) as thread:
+            for shard in shards:
+                for image in shard.skipped:
+                    self.note(f"skipped {shard.plan.split}/{image.key}: {image.reason}")
+                rows, said = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
+                manifest = _waited_for(writing, manifest, seconds)
+                writing = thread.submit(self._listed, manifest, shard, rows, said)
+            return _waited_for(writing, manifest, seconds)
+
+    def _listed(
+        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, said: dict[str, Any]
+    ) -> Manifest:
+        manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
+        if rows is not None:
+            # An episode's file holds many rows: only photos are files that a row can carry.
+            photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
+            entry = write_shard(
+                self.out, shard.plan.file, rows, manifest.spec.format, images=photos or None, said=said
+            )
+            manifest = manifest.with_shard(shard.plan.split, entry)
+        self.save(manifest)
+        return manifest
+
+
+Rows = TypeVar("Rows", ShardRows, ShardRows | None)
+
+
+def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tuple[Rows, dict[str, Any]]:
+    """Return rows with their captions, and what the manifest says of these."""
+    if captions is None or rows is None:
+        return rows, {}
+    captioned, missing, truncated = captions.added_to(rows, teacher)
+    said = {
+        "captions_sha256": captions.sha256,
+        "captions_missing": missing,
+        "captions_truncated": truncated,
+    }
+    return captioned, said
+
+
+def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:
+    if writing is None:
+        return manifest
+    start = time.perf_counter()
+    try:
+        return writing.result()
+    finally:
+        seconds.writing += time.perf_counter() - start

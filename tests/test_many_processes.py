@@ -1,0 +1,97 @@
+"""Stage 1 by two real processes that torchrun starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from conftest import make_photos
+from test_build import rows_of
+
+from cache.features import FeatureOptions, cache_features
+from cache.manifest import Manifest
+
+ROOT = Path(__file__).parent.parent
+
+
+def torchrun(*words: object, processes: int = 2) -> list[str]:
+    """The command that runs ``distill`` in so many processes."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*run, "-m", "cli", *map(str, words)]
+
+
+def stage_1(photos, out, teacher_dir, *more):
+    return ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
+
+
+def one_by_one(photos, out, teacher_dir):
+    options = FeatureOptions(
+        model=f"local-dir:{teacher_dir}", device="cpu", workers=0, rows_per_shard=1, batch_size=1
+    )
+    return cache_features(photos, out, options)
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_path):
+    (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
+    (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
+    small = ("--rows-per-shard", 5, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(
+        [sys.executable, "-m", "cli", *map(str, stage_1(photos, one, teacher_dir, *small))], cwd=ROOT
+    )
+    done = subprocess.run(
+        torchrun(*stage_1(photos, two, teacher_dir, *small, "--json")),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)  # said once
+    assert (summary["rows"], list(summary["skipped"])) == (39, ["train/apple/broken.jpg"])
+    assert files_below(one) == files_below(two)
+    for file in files_below(one / "images"):
+        assert (one / "images" / file).read_bytes() == (two / "images" / file).read_bytes()
+    assert json.loads((one / "manifest.json").read_text()) == json.loads((two / "manifest.json").read_text())
+
+
+def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(teacher_dir, tmp_path):
+    photos, whole, lost = make_photos(tmp_path / "photos", train=150), tmp_path / "whole", tmp_path / "lost"
+    shards = one_by_one(photos, whole, teacher_dir).rows
+    command = torchrun(
+        *stage_1(photos, lost, teacher_dir, "--rows-per-shard", 1, "--batch-size", 1, "--workers", 0),
+        *("--device", "cpu"),
+    )
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    part = lost / "ranks" / "00001"
+    while run.poll() is None and not (part / "manifest.json").exists():
+        time.sleep(0.02)
+    os.kill(second_of(run.pid), signal.SIGKILL)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode != 0, said
+    kept = Manifest.load(lost).rows + Manifest.load(part).rows
+    assert 0 < kept < shards
+    assert one_by_one(photos, lost, teacher_dir).new_rows == shards - kept
+    assert rows_of(lost) == rows_of(whole)
+    assert len(files_below(lost)) == len(files_below(whole)) and not (lost / "ranks").exists()
+
+
+def second_of(torchrun_pid: int) -> int:
+    """The process number of rank 1."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == torchrun_pid and b"RANK=1" in environment:
+            return int(process.name)
+    raise AssertionError("rank 1 is not there")
