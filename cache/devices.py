@@ -9,6 +9,7 @@ import sys
 import torch
 
 from cache.errors import UserError
+from cache.torchrun import local_rank, processes_here
 
 # Names of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -26,8 +27,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name == "cuda" and local_rank() is not None:
+        name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -47,8 +48,7 @@ def default_workers(device: torch.device) -> int:
 
     The processes of one machine's torchrun share the cores.
     """
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(cores() // beside, 16)) if device.type == "cuda" else 1
+    return max(1, min(cores() // processes_here(), 16)) if device.type == "cuda" else 1
 
 
 def keep_freed_memory(device: torch.device) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import Protocol, TextIO
 
 import rich.progress
 from rich.console import Console
+
+from cache.torchrun import speaks
 
 
 class Progress(Protocol):
@@ -115,11 +116,6 @@ class LineProgress:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def speaks() -> bool:
-    """Say whether this process is the one that talks to people: alone, or the first of torchrun's."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def progress_for(what: str, unit: str = "images") -> BarProgress | LineProgress | Silent:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 
 from cache.errors import UserError
+from cache.torchrun import local_rank, world_size
 
 T = TypeVar("T")
 # Ranks wait for the slowest, whose share of the images may take hours longer; a lost one is noticed at once.
@@ -45,18 +46,37 @@ class Ranks:
             with _lost_ranks():
                 dist.barrier()
 
+    def largest(self, number: int) -> int:
+        """Return the largest of what the ranks gave."""
+        if self.world == 1:
+            return number
+        box = torch.tensor([number])
+        with _lost_ranks():
+            dist.all_reduce(box, dist.ReduceOp.MAX)
+        return int(box)
+
+
+def current_ranks() -> Ranks:
+    """Return which process this is of those that :func:`ranks_of_torchrun` joined."""
+    if not dist.is_available() or not dist.is_initialized():
+        return Ranks()
+    return Ranks(rank=dist.get_rank(), world=dist.get_world_size())
+
 
 @contextmanager
 def ranks_of_torchrun() -> Iterator[Ranks]:
     """Join the processes that torchrun started, by its environment; without torchrun there is one."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    if world_size() == 1:
         yield Ranks()
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank() or 0)
     with _lost_ranks():
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+        )
     try:
-        yield Ranks(rank=dist.get_rank(), world=world)
+        yield current_ranks()
     finally:
         dist.destroy_process_group()
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cache.errors import UserError
-from cache.progress import speaks
+from cache.torchrun import speaks
 from cli.parts import stop
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from cache.vision import torchvision
+from distill.batch import Share
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -62,28 +63,32 @@ class TrainAugment:
         if self.policy not in POLICIES:
             raise ValueError(f"policy is {self.policy!r}, expected one of {', '.join(POLICIES)}")
 
-    def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        """Return augmented images; one state of a CPU generator gives the same on every device."""
+    def __call__(self, images: Tensor, generator: Generator, share: Share | None = None) -> Tensor:
+        """Return augmented images; one state of a CPU generator gives the same on every device.
+
+        Where ``images`` are a ``share`` of a batch, they come out as they would in the whole batch.
+        """
         if self.policy == "none":
             return eval_transform(images, self.image_size)
-        count = len(images)
-        draws = count if self.per_image else 1
+        share = share or Share.whole(len(images))
+        draws = share.total if self.per_image else 1
         if self.policy == "flip":
-            return eval_transform(flipped(images, draws, generator), self.image_size)
+            return eval_transform(flipped(images, draws, generator, share), self.image_size)
         boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
         flips = torch.zeros(draws, dtype=torch.bool)
         if self.policy == "crop_flip":
             flips = torch.rand(draws, generator=generator) < 0.5
-        cropped = crop(images, boxes.expand(count, 4), flips.expand(count), self.image_size)
+        boxes, flips = boxes.expand(share.total, 4)[share.rows], flips.expand(share.total)[share.rows]
+        cropped = crop(images, boxes, flips, self.image_size)
         if self.policy == "randaugment":
-            cropped = rand_augment(cropped.round().clamp(0, 255).to(torch.uint8), draws, generator)
+            cropped = rand_augment(cropped.round().clamp(0, 255).to(torch.uint8), draws, generator, share)
         return normalise(cropped)
 
 
-def flipped(images: Tensor, draws: int, generator: Generator) -> Tensor:
-    """Return images [B, X, H, W], half of them mirrored; ``draws`` is B, or 1 for one draw for all."""
-    mirror = (torch.rand(draws, generator=generator) < 0.5).expand(len(images)).to(images.device)
-    return torch.where(mirror[:, None, None, None], images.flip(-1), images)
+def flipped(images: Tensor, draws: int, generator: Generator, share: Share) -> Tensor:
+    """Return images [B, X, H, W], half of them mirrored; ``draws`` is one an image, or 1 for all."""
+    mirror = (torch.rand(draws, generator=generator) < 0.5).expand(share.total)[share.rows]
+    return torch.where(mirror.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
 def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: Generator) -> Tensor:
@@ -125,16 +130,16 @@ def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def rand_augment(images: Tensor, draws: int, generator: Generator) -> Tensor:
-    """Apply RandAugment(2, 9) to uint8 images [B, 3, S, S]; ``draws`` is B, or 1 for one policy for all.
+def rand_augment(images: Tensor, draws: int, generator: Generator, share: Share | None = None) -> Tensor:
+    """Apply RandAugment(2, 9) to uint8 images [B, 3, S, S]; ``draws`` is one an image, or 1 for all.
 
     Images that drew the same operation and sign go through it together.
     """
-    names = list(OPERATIONS)
+    names, share = list(OPERATIONS), share or Share.whole(len(images))
     for _ in range(RANDAUGMENT_OPS):
-        operation = torch.randint(len(names), (draws,), generator=generator).expand(len(images))
-        negative = (torch.rand(draws, generator=generator) < 0.5).expand(len(images))
-        code = operation * 2 + negative.long()
+        operation = torch.randint(len(names), (draws,), generator=generator).expand(share.total)
+        negative = (torch.rand(draws, generator=generator) < 0.5).expand(share.total)
+        code = (operation * 2 + negative.long())[share.rows]
         out = images.clone()
         for value in code.unique().tolist():
             chosen = (code == value).nonzero()[:, 0].to(images.device)

@@ -10,6 +10,30 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Which rows of a batch of ``total`` one process computes: ``start`` to ``stop``."""
+
+    total: int
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.start, self.stop)
+
+    @classmethod
+    def whole(cls, total: int) -> Share:
+        """Return all of a batch."""
+        return cls(total=total, start=0, stop=total)
+
+    @classmethod
+    def of(cls, total: int, rank: int, world: int) -> Share:
+        """Return the share of one of ``world`` processes."""
+        return cls(total=total, start=total * rank // world, stop=total * (rank + 1) // world)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Targets:
     """What one teacher said of B images.
 
@@ -44,7 +68,8 @@ class Targets:
 class Batch:
     """B images, and one :class:`Targets` for every teacher. Row i of every tensor is one image.
 
-    ``image_BXRR`` is what :mod:`distill.pixels` decoded, not yet augmented: X channels, uint8 for photos;
+    ``image_BXRR`` is what :mod:`distill.pixels` decoded, X channels, uint8 for photos, or what the student
+    takes once they are augmented; with several processes it has this one's share of the rows alone.
     ``label_B`` int64, multi-hot [B, C] where an image has several. ``keys`` name the images in errors.
     """
 
@@ -54,9 +79,10 @@ class Batch:
     targets: tuple[Targets, ...]
 
     def __post_init__(self) -> None:
-        rows = [self.image_BXRR, self.label_B, *(t for each in self.targets for t in each.tensors().values())]
+        rows = [self.label_B, *(t for each in self.targets for t in each.tensors().values())]
         sizes = {len(self.keys), *(len(tensor) for tensor in rows)}
         assert len(sizes) == 1, f"rows do not line up: {sizes}"
+        assert len(self.image_BXRR) <= len(self.keys)
 
     def to(self, device: torch.device) -> Self:
         """Copy every tensor to ``device``."""

@@ -109,6 +109,7 @@ class DataConfig:
 
     ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole
     batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
+    ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
     much memory decoded images may take otherwise before they are decoded anew every epoch.
@@ -119,6 +120,7 @@ class DataConfig:
     per_image: bool = True
     scale_min: float = 0.08
     id_val: float = 0.0
+    seed: int = -1
     pixels: str = "auto"
     device_images: str = "auto"
     memory_mb: int = 2048
@@ -131,13 +133,18 @@ class DataConfig:
         require(self.repeat_epochs >= 1, f"data.repeat_epochs is {self.repeat_epochs}", "give at least 1.")
         require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
         require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")
+        require(self.seed >= -1, f"data.seed is {self.seed}", "give at least 0, or -1 for train.seed.")
         require(self.workers >= 0, f"data.workers is {self.workers}", "give at least 0.")
         require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
-    """The loop. ``baseline`` trains a closed-set classifier without a teacher instead."""
+    """The loop.
+
+    ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
+    through torch.compile, which pays on some GPUs in long runs.
+    """
 
     epochs: int = 90
     batch_size: int = 128
@@ -146,6 +153,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     baseline: bool = False
+    compile: bool = False
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:
@@ -213,6 +221,11 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     fewshot: FewShotConfig = field(default_factory=FewShotConfig)
+
+    @property
+    def stream_seed(self) -> int:
+        """What decides the order of the images and their augmentation."""
+        return self.train.seed if self.data.seed < 0 else self.data.seed
 
     def __post_init__(self) -> None:
         learns = self.prompts.learner != "none"

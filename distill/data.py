@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
 from cache.neighbours import nearest_texts
+from cache.ranks import current_ranks
 from cache.reader import SplitRows
 from cache.reader_rows import MappedRows
 from cache.records import Record, RecordFolder
 from distill.batch import Batch, Targets
 from distill.config import LossConfig
+from distill.distributed import own_share
 from distill.pixels import Pixels
 
 
@@ -98,7 +101,7 @@ def epoch_batches(
     """Return an epoch's batches of image indices: ``repeats`` permutations one after the other.
 
     A function of seed and epoch alone. A last batch of fewer than ``least`` images is left out: batch
-    norm cannot train on one.
+    norm cannot train on one, and each of several processes needs one.
     """
     rng = np.random.default_rng([seed, epoch])
     order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
@@ -176,17 +179,27 @@ class TrainingData:
         drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
         if support:
             return mixed_batches(len(self.keys) - support, support, **drawn)
-        return epoch_batches(len(self.keys), **drawn)
+        return epoch_batches(len(self.keys), least=max(2, current_ranks().world), **drawn)
 
-    def batches(self, indices: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield the batches of these images."""
-        for chosen, images in self.pixels.batches(indices):
-            yield Batch(
-                keys=tuple(self.keys[i] for i in chosen),
-                image_BXRR=images,
-                label_B=self._labels[torch.from_numpy(chosen)],
-                targets=tuple(teacher.targets(chosen) for teacher in self.teachers),
-            )
+    def images(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield every batch's image indices, and this process's share of the images, decoded."""
+        shares = [chosen[own_share(len(chosen)).rows] for chosen in batches]
+        for chosen, (_, images) in zip(batches, self.pixels.batches(shares), strict=True):
+            yield chosen, images
+
+    def batch(self, chosen: NDArray[np.int64], images: Tensor) -> Batch:
+        """Return the batch of these images, with what the teachers said of them."""
+        return Batch(
+            keys=tuple(self.keys[i] for i in chosen),
+            image_BXRR=images,
+            label_B=self._labels[torch.from_numpy(chosen)],
+            targets=tuple(teacher.targets(chosen) for teacher in self.teachers),
+        )
+
+    def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Yield batches of decoded images."""
+        for chosen, images in self.images(batches):
+            yield self.batch(chosen, images)
 
 
 def teacher_rows(

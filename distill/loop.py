@@ -1,7 +1,7 @@
-"""The loop: train a student from the cache, whatever the task. No teacher is in memory.
+"""The loop: batches from the cache to one student, or to several beside each other. No teacher is in memory.
 
-A :class:`Task` says what a step's losses are and how the student is judged; steps, epochs, signals,
-checkpoints and the files that a run leaves are the same for every task, and are here.
+Students that take the same stream of batches are trained together for the price of one stream: images are
+read, decoded, augmented and moved to the device once.
 """
 
 from __future__ import annotations
@@ -9,104 +9,49 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Generator, Tensor
+from typing import Any
 
 from cache.devices import keep_freed_memory
 from cache.errors import UserError
-from cache.files import replacing
 from cache.progress import Progress, Silent
-from distill.batch import Batch
-from distill.checkpoint import Position, resume, save_checkpoint
-from distill.config import to_toml
-from distill.optim import set_epoch
-from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
-from distill.session import TrainingSession
-
-LAST, BEST, METRICS, CONFIG, SUMMARY, CURVES = (
-    "last.pt",
-    "best.pt",
-    "metrics.jsonl",
-    "config.toml",
-    "summary.json",
-    "curves.png",
+from cache.ranks import current_ranks
+from distill.distributed import own_share
+from distill.student_run import (
+    BEST,
+    CONFIG,
+    CURVES,
+    LAST,
+    METRICS,
+    SUMMARY,
+    StudentRun,
+    Task,
+    stream_generator,
 )
 
-
-class Counts(Protocol):
-    """How well an epoch's training batches were classified so far, counted on the device."""
-
-    def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Count one batch: scores [B, C] and its labels."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what goes into a checkpoint."""
-        ...
-
-    def metrics(self) -> dict[str, float]:
-        """Return the epoch's training metrics, in percent."""
-        ...
-
-
-class Task(Protocol):
-    """What is trained and how it is judged."""
-
-    @property
-    def session(self) -> TrainingSession:
-        """The parts of the run."""
-        ...
-
-    @property
-    def curves(self) -> tuple[tuple[str, str], ...]:
-        """(label, metric) of what is drawn and said of every epoch, in percent."""
-        ...
-
-    @property
-    def measure(self) -> str:
-        """What the curves are of."""
-        ...
-
-    @property
-    def headline(self) -> str:
-        """What the summary's numbers are."""
-        ...
-
-    def losses(self, batch: Batch, generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """Return a batch's losses with their ``total``, and its scores [B, C] without gradient."""
-        ...
-
-    def counts(self, state: dict[str, Tensor]) -> Counts:
-        """Return counts that go on from ``state``, which may be empty."""
-        ...
-
-    def judge(self, *, late: bool) -> dict[str, float]:
-        """Return the metrics of the splits; ``late`` in the last epochs, where every split is judged."""
-        ...
-
-    def chosen_by(self, metrics: dict[str, float]) -> float | None:
-        """Return what the best epoch has most of, from ``id_val`` alone; None where there is none."""
-        ...
-
-    def summary(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return what the summary says beside the means of the metrics."""
-        ...
+__all__ = [
+    "BEST",
+    "CONFIG",
+    "CURVES",
+    "LAST",
+    "METRICS",
+    "SUMMARY",
+    "Member",
+    "Stopped",
+    "fit",
+    "fit_together",
+]
 
 
 class Stopped(Exception):
     """A signal stopped the run; its checkpoint is written. ``signal_number`` says which."""
 
-    def __init__(self, signal_number: int, out: Path) -> None:
-        super().__init__(f"stopped, and saved in {out / LAST}; go on with the same command and --resume.")
+    def __init__(self, signal_number: int, where: str) -> None:
+        super().__init__(f"stopped, and saved in {where}; go on with the same command and --resume.")
         self.signal_number = signal_number
 
 
@@ -136,31 +81,6 @@ def _listening() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-@dataclass(kw_only=True)
-class EpochSums:
-    """One epoch's sums so far, on the device: read once an epoch."""
-
-    counts: Counts
-    images: int = 0
-    parts: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, parts: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
-        """Add a batch's losses, and count its scores."""
-        self.images += len(labels)
-        for name, value in parts.items():
-            self.parts[name] = self.parts.get(name, 0) + value.detach().double() * len(labels)
-        self.counts.add(scores, labels)
-
-    def state(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint."""
-        return {"images": self.images, "parts": self.parts, "counts": self.counts.state()}
-
-    def metrics(self) -> dict[str, float]:
-        """Return the epoch's mean losses and training metrics."""
-        losses = {f"loss_{name}": float(value) / self.images for name, value in self.parts.items()}
-        return {**losses, **self.counts.metrics()}
-
-
 def check_out(out: Path, *, resume_run: bool) -> None:
     """Make sure that ``out`` is new, or with ``resume_run`` a run; UserError else."""
     if out.exists() and not out.is_dir():
@@ -169,6 +89,15 @@ def check_out(out: Path, *, resume_run: bool) -> None:
         raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
     if resume_run and not (out / CONFIG).is_file():
         raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One student of several: its task, its folder, and whether that holds a run to go on with."""
+
+    task: Task
+    out: Path
+    resume_run: bool = False
 
 
 def fit(
@@ -180,6 +109,8 @@ def fit(
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a task's student and return its summary, which is also ``out/summary.json``.
+
+    Under torchrun the batch is shared by the processes; the first writes, and all return its summary.
 
     Parameters
     ----------
@@ -194,142 +125,83 @@ def fit(
     Stopped
         After SIGTERM or Ctrl-C, with the state saved.
     """
-    progress, session = progress or Silent(), task.session
-    keep_freed_memory(session.device)
-    position = resume(out / LAST, session) if resume_run and (out / LAST).exists() else Position()
-    with replacing(out / CONFIG) as temporary:
-        temporary.write_text(to_toml(session.config), encoding="utf-8")
-    write_metrics(out / METRICS, position.history)
-    board = TensorBoard(out, first_epoch=position.epoch)
-    epochs = session.config.train.epochs
-    progress.start(_images_left(session, position))
+    member = Member(task=task, out=out, resume_run=resume_run)
+    (found,) = fit_together([member], progress=progress, command=command)
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def fit_together(
+    members: Sequence[Member], *, progress: Progress | None = None, command: Sequence[str] = ()
+) -> list[dict[str, Any] | UserError]:
+    """Train students that take one stream of batches; return each one's summary, or why it failed.
+
+    The stream is that of the first; see :func:`distill.together.same_stream`. A student whose loss is not
+    finite drops out, and the others go on.
+
+    Raises
+    ------
+    Stopped
+        After SIGTERM or Ctrl-C, with every student saved.
+    """
+    progress = progress or Silent()
+    keep_freed_memory(members[0].task.session.device)
+    runs = [StudentRun(member.task, member.out, resume_run=member.resume_run) for member in members]
+    failed: dict[StudentRun, UserError] = {}
+    progress.start(sum(run.images_left() for run in runs))
     try:
         with _listening() as stop:
-            while position.epoch < epochs:
-                _epoch(task, position, out, stop, progress)
-                board.write(position.history[-1])
-        more = task.summary(position.history)
-        board.write_space(more.get("space", {}), epochs - 1)
+            while left := [run for run in runs if not run.is_trained and run not in failed]:
+                _epoch(left, failed, stop, progress)
+        beside = {"trained_beside": len(runs) - 1} if len(runs) > 1 else {}
+        found = [failed.get(run) or run.finish(command or sys.argv, **beside) for run in runs]
+        return current_ranks().from_first(found)
     finally:
-        board.close()
-    title = f"{session.config.student.arch}: {out.name}"
-    draw_curves(out / CURVES, position.history, curves=task.curves, of=task.measure, title=title)
-    return write_summary(
-        out / SUMMARY,
-        session,
-        position.history,
-        headline=task.headline,
-        more=more,
-        seconds=position.seconds,
-        command=command or sys.argv,
-    )
+        for run in runs:
+            run.close()
 
 
-def _epoch(task: Task, position: Position, out: Path, stop: _Stop, progress: Progress) -> None:
-    """Train one epoch from where it stands, judge, and save."""
-    session, began = task.session, time.perf_counter()
-    config = session.config.train
-    lr = set_epoch(session.optimizer, session.config.optim, epoch=position.epoch, epochs=config.epochs)
-    batches = _batches(session, position)
-    sums = sums_of(task, position)
-    session.student.train()
-    before = sums.images
-    for batch in session.data.batches(batches[position.step :]):
-        step(task, batch, position, sums)
-        position.step += 1
-        progress.advance(len(batch.keys))
-        if stop.signal_number or (
-            position.step % config.checkpoint_steps == 0 and position.step < len(batches)
-        ):
-            _save(session, position, sums, out, began)
-            began = time.perf_counter()
-        if stop.signal_number:
-            raise Stopped(stop.signal_number, out)
-    train_seconds = time.perf_counter() - began
-    line = {
-        "epoch": position.epoch,
-        "lr": lr,
-        **sums.metrics(),
-        **task.judge(late=position.epoch >= config.epochs - LAST_EPOCHS),
-        "images_per_s": (sums.images - before) / max(train_seconds, 1e-9),
-    }
-    position.history.append(line)
-    position.epoch, position.step = position.epoch + 1, 0
-    _keep_best(task, position, out)
-    _save(session, position, None, out, began)
-    write_metrics(out / METRICS, position.history)
-    progress.note(_said(task, line))
-
-
-def _batches(session: TrainingSession, position: Position) -> list[NDArray[np.int64]]:
-    config = session.config
-    return session.data.epoch(
-        position.epoch,
-        batch_size=config.train.batch_size,
-        repeats=config.data.repeat_epochs,
-        seed=config.train.seed,
-    )
-
-
-def _images_left(session: TrainingSession, position: Position) -> int:
-    if position.epoch == session.config.train.epochs:
-        return 0
-    images = [len(batch) for batch in _batches(session, position)]
-    return (session.config.train.epochs - position.epoch) * sum(images) - sum(images[: position.step])
-
-
-def sums_of(task: Task, position: Position) -> EpochSums:
-    """Return an epoch's sums, gone on with where a checkpoint kept them."""
-    kept = position.sums if position.step else {}
-    return EpochSums(**{**kept, "counts": task.counts(kept.get("counts", {}))})
-
-
-def _save(
-    session: TrainingSession, position: Position, sums: EpochSums | None, out: Path, began: float
+def _epoch(
+    left: Sequence[StudentRun], failed: dict[StudentRun, UserError], stop: _Stop, progress: Progress
 ) -> None:
-    position.seconds += time.perf_counter() - began
-    position.sums = sums.state() if sums is not None else {}
-    save_checkpoint(out / LAST, session, position)
+    """Train those that are furthest behind for the rest of their epoch."""
+    epoch = min(run.position.epoch for run in left)
+    runs = [run for run in left if run.position.epoch == epoch]
+    for run in runs:
+        run.begin_epoch()
+    stream = runs[0]
+    batches, first = stream.batches_of(epoch), min(run.position.step for run in runs)
+    images = stream.session.data.images(batches[first:])
+    for step, (chosen, decoded) in enumerate(images, start=first):
+        share, device = own_share(len(chosen)), stream.session.device
+        generator = stream_generator(stream.config.stream_seed, epoch, step)
+        augmented = stream.task.augmented(decoded.to(device, non_blocking=True), generator, share)
+        due = [run for run in runs if run.position.step == step and run not in failed]
+        for run in due:
+            try:
+                run.step(run.session.data.batch(chosen, augmented).to(device))
+            except UserError as error:
+                _dropped(run, error, failed, progress)
+        progress.advance(len(chosen) * len(due))
+        asked = current_ranks().largest(stop.signal_number)
+        for run in due:
+            if run not in failed and (asked or run.is_save_due):
+                run.save()
+        if asked:
+            where = " and ".join(str(run.out / LAST) for run in runs[:2])
+            raise Stopped(asked, where if len(runs) < 3 else f"{where} and {len(runs) - 2} more")
+    for run in (run for run in runs if run not in failed):
+        try:
+            said = run.end_epoch()
+        except UserError as error:
+            _dropped(run, error, failed, progress)
+            continue
+        progress.note(said if len(left) == 1 else f"{run.out.name}: {said}")
 
 
-def step(task: Task, batch: Batch, position: Position, sums: EpochSums) -> None:
-    """One step of the optimiser. Everything random in it is a function of seed, epoch and step."""
-    session = task.session
-    source = np.random.SeedSequence([session.config.train.seed, position.epoch, position.step])
-    seeds = source.generate_state(2)
-    generator = torch.Generator().manual_seed(int(seeds[0]))
-    torch.manual_seed(int(seeds[1]))
-    batch = batch.to(session.device)
-    session.optimizer.zero_grad(set_to_none=True)
-    parts, scores = task.losses(batch, generator)
-    if not torch.isfinite(parts["total"]):
-        raise _not_finite(parts, batch, position)
-    session.scaler.scale(parts["total"]).backward()
-    session.scaler.step(session.optimizer)
-    session.scaler.update()
-    sums.add(parts, scores, batch.label_B)
-
-
-def _not_finite(parts: dict[str, Tensor], batch: Batch, position: Position) -> UserError:
-    said = ", ".join(f"{name} {value.item():g}" for name, value in parts.items())
-    return UserError(
-        f"the loss is not finite in epoch {position.epoch}, step {position.step} ({said}; "
-        f"images {', '.join(batch.keys[:3])}, ...)",
-        fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
-    )
-
-
-def _keep_best(task: Task, position: Position, out: Path) -> None:
-    found = task.chosen_by(position.history[-1])
-    if found is not None and found > position.best_id_val:
-        position.best_id_val = found
-        save_checkpoint(out / BEST, task.session, position)
-
-
-def _said(task: Task, line: dict[str, Any]) -> str:
-    metrics = "  ".join(f"{label} {line[name]:.1f}%" for label, name in task.curves if name in line)
-    epochs = task.session.config.train.epochs
-    return (
-        f"epoch {line['epoch'] + 1}/{epochs}  loss {line['loss_total']:.3f}  {metrics}  "
-        f"{line['images_per_s']:,.0f} images/s"
-    )
+def _dropped(
+    run: StudentRun, error: UserError, failed: dict[StudentRun, UserError], progress: Progress
+) -> None:
+    failed[run] = error
+    progress.note(f"{run.out.name} failed: {error}")

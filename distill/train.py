@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from cache.progress import Progress, Silent
+from cache.ranks import ranks_of_torchrun
 from distill.augment import eval_transform, resize_size
-from distill.batch import Batch
+from distill.batch import Batch, Share
 from distill.config import RunConfig
+from distill.distributed import gather_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.objective import distillation_objective
@@ -45,17 +47,24 @@ def run(
     """
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
-    session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
+    with ranks_of_torchrun() as ranks:
+        session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
+        say_what_differs(session, progress)
+        ranks.wait()  # until every process has looked at ``out``
+        return fit(ImageTask(session), out, resume_run=resume_run, progress=progress, command=command)
+
+
+def say_what_differs(session: Session, progress: Progress) -> None:
+    """Note what a user may not expect of this cache: images without rows, pixels of another size."""
     left_out = session.data.joined.left_out
     if left_out:
         progress.note(f"{left_out:,} training images have no teacher row and are left out")
     kept = session.cache.manifest.pixels.get("train")
-    if kept is not None and config.data.pixels == "auto" and session.data.pixels.stored is None:
-        side = resize_size(config.student.image_size)
+    if kept is not None and session.config.data.pixels == "auto" and session.data.pixels.stored is None:
+        side = resize_size(session.config.student.image_size)
         progress.note(
             f"the cache keeps pixels of {kept.side} px, this student takes {side}: files are decoded"
         )
-    return fit(ImageTask(session), out, resume_run=resume_run, progress=progress, command=command)
 
 
 @dataclass(kw_only=True)
@@ -92,12 +101,15 @@ class ImageTask:
         (name, f"{name}_accuracy") for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
     )
 
-    def losses(self, batch: Batch, generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """Return a batch's losses, and its cosines or logits [B, C]."""
-        images = self.session.augment(batch.image_BXRR, generator)
+    def augmented(self, images: Tensor, generator: Generator, share: Share) -> Tensor:
+        """Return augmented images."""
+        return self.session.augment(images, generator, share)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return an augmented batch's losses, and its cosines or logits [B, C]."""
         with self.session.autocast():
-            outputs = self.session.student(images)
-        return losses_and_logits(self.session, outputs, batch)
+            outputs = self.session.network(batch.image_BXRR)
+        return losses_and_logits(self.session, gather_rows(outputs, len(batch.keys)), batch)
 
     def counts(self, state: dict[str, Tensor]) -> ClassCounts:
         """Return the counts of an epoch."""

@@ -28,13 +28,12 @@ from cache.devices import keep_freed_memory
 from cache.files import write_json
 from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
-from distill.batch import Batch
-from distill.checkpoint import Position
+from distill.batch import Batch, Share
 from distill.config import RunConfig, with_settings
-from distill.loop import step, sums_of
 from distill.optim import build_optimizer
 from distill.runlog import hardware, peak_memory, versions
 from distill.session import Session, open_session
+from distill.student_run import StudentRun, stream_generator
 from distill.students import build_student, family
 from distill.train import ImageTask
 
@@ -89,14 +88,16 @@ def plain_step(session: Session, classes: int, batch: Batch, image_size: int) ->
     return take
 
 
-def own_step(session: Session, batch: Batch) -> Callable[[], None]:
+def own_step(session: Session, batch: Batch, out: Path) -> Callable[[], None]:
     """Return this program's step on a resident batch."""
-    task, position = ImageTask(session), Position()
-    sums = sums_of(task, position)
+    run = StudentRun(ImageTask(session), out, resume_run=False)
+    run.begin_epoch()
+    share = Share.whole(len(batch.keys))
 
     def take() -> None:
-        step(task, batch, position, sums)
-        position.step += 1
+        generator = stream_generator(0, 0, run.position.step)
+        images = run.task.augmented(batch.image_BXRR, generator, share)
+        run.step(replace(batch, image_BXRR=images))
 
     return take
 
@@ -154,8 +155,8 @@ def main() -> None:
         bare = replace(session, augment=replace(session.augment, policy="none"))
         steps = {
             "plain supervised": plain_step(session, args.classes, batch, args.image_size),
-            "whole step": own_step(session, batch),
-            "without augmentation": own_step(bare, batch),
+            "whole step": own_step(session, batch, Path(folder) / "whole"),
+            "without augmentation": own_step(bare, batch, Path(folder) / "bare"),
         }
         for take in steps.values():
             seconds_of(take, session.device, 2)

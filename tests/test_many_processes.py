@@ -81,7 +81,8 @@ def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(
     assert 0 < kept < shards
     assert one_by_one(photos, lost, teacher_dir).new_rows == shards - kept
     assert rows_of(lost) == rows_of(whole)
-    assert len(files_below(lost)) == len(files_below(whole)) and not (lost / "ranks").exists()
+    assert len(files_below(lost)) == len(files_below(whole))
+    assert not (lost / "ranks").exists()
 
 
 def second_of(torchrun_pid: int) -> int:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from cache.episodes import EpisodeRecord
 from distill.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
+from distill.batch import Share
 
 CHANNELS = 8
 
@@ -60,8 +61,9 @@ class FrameAugment:
     policy: str = "flip"
     per_image: bool = True
 
-    def __call__(self, frames: Tensor, generator: Generator) -> Tensor:
+    def __call__(self, frames: Tensor, generator: Generator, share: Share | None = None) -> Tensor:
         """Return augmented, normalised frames; drawn from a CPU generator, the same on every device."""
+        share = share or Share.whole(len(frames))
         if self.policy == "flip":
-            frames = flipped(frames, len(frames) if self.per_image else 1, generator)
+            frames = flipped(frames, share.total if self.per_image else 1, generator, share)
         return normalise_frames(frames)

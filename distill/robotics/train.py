@@ -11,7 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from cache.progress import Progress, Silent
-from distill.batch import Batch
+from cache.ranks import ranks_of_torchrun
+from distill.batch import Batch, Share
+from distill.distributed import gather_rows
 from distill.loop import check_out, fit
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import EpisodeJudge
@@ -44,11 +46,13 @@ def run(
     """
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
-    session = open_episode_session(config, cache_dir=cache_dir, data_dir=data_dir)
-    left_out = session.data.joined.left_out
-    if left_out:
-        progress.note(f"{left_out:,} training episodes have no teacher row and are left out")
-    return fit(EpisodeTask(session), out, resume_run=resume_run, progress=progress, command=command)
+    with ranks_of_torchrun() as ranks:
+        session = open_episode_session(config, cache_dir=cache_dir, data_dir=data_dir)
+        left_out = session.data.joined.left_out
+        if left_out:
+            progress.note(f"{left_out:,} training episodes have no teacher row and are left out")
+        ranks.wait()  # until every process has looked at ``out``
+        return fit(EpisodeTask(session), out, resume_run=resume_run, progress=progress, command=command)
 
 
 @dataclass
@@ -65,12 +69,19 @@ class EpisodeTask:
         for group, words in GROUPS.items()
     )
 
-    def losses(self, batch: Batch, generator: Generator) -> tuple[dict[str, Tensor], Tensor]:
-        """Return a batch's losses, and its scores [B, C]."""
-        session, (targets,) = self.session, batch.targets
-        frames = session.augment(batch.image_BXRR, generator)
+    def augmented(self, images: Tensor, generator: Generator, share: Share) -> Tensor:
+        """Return augmented frames."""
+        return self.session.augment(images, generator, share)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return an augmented batch's losses, and its scores [B, C]."""
+        session, (targets,), total = self.session, batch.targets, len(batch.keys)
         with session.autocast():
-            outputs = session.student(frames)
+            embeddings, located = session.network(batch.image_BXRR)
+        outputs = (
+            gather_rows(embeddings, total),
+            gather_rows(located, total) if located is not None else None,
+        )
         text = session.texts(session.class_names) if session.texts is not None else None
         logits = logits_of(outputs, config=session.config, text_2CD=text, columns_C=session.columns)
         bias, found = session.student.score_bias, probabilities(logits)

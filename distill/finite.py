@@ -1,0 +1,48 @@
+"""A loss that is not finite stops a run before the step, without waiting for a GPU at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+# How many steps a GPU may be ahead of the look at its losses.
+STEPS_BETWEEN_LOOKS = 50
+
+
+class FiniteGuard:
+    """Remembers the first loss of an epoch that is not finite.
+
+    On the CPU it is looked at in every step. A GPU would have to be waited for; so there the mark stays on
+    the device, fused optimisers skip their steps while it stands (as a gradient scaler has them do), and it
+    is looked at now and then, and always before anything is saved.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Begin with nothing bad."""
+        self._every = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
+        self.bad = torch.zeros((), device=device)
+        self._step = torch.zeros((), device=device)
+        self._parts: dict[str, Tensor] = {}
+
+    def add(self, parts: Mapping[str, Tensor], step: int) -> None:
+        """Note a step's losses, a scalar each."""
+        now = 1 - torch.isfinite(parts["total"].detach()).float()
+        first = now > self.bad
+        self._step = torch.where(first, float(step), self._step)
+        self._parts = {
+            name: torch.where(first, value.detach().float(), self._parts.get(name, now))
+            for name, value in parts.items()
+        }
+        self.bad = torch.maximum(self.bad, now)
+
+    def is_due(self, step: int) -> bool:
+        """Say whether it is time to look after this step."""
+        return step % self._every == 0
+
+    def look(self) -> tuple[int, dict[str, float]] | None:
+        """Wait for the device; return the first bad step and its losses, None when all were finite."""
+        if not self.bad.item():
+            return None
+        return int(self._step.item()), {name: value.item() for name, value in self._parts.items()}

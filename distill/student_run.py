@@ -1,0 +1,323 @@
+"""One student in training: where it stands, its sums, and the files that its folder gets.
+
+A :class:`Task` says what a step's losses are and how the student is judged; steps, epochs, checkpoints and
+files are the same for every task, and are here. Who feeds it batches is :mod:`distill.loop`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from cache.errors import UserError
+from cache.files import replacing
+from cache.ranks import current_ranks
+from distill.batch import Batch, Share
+from distill.checkpoint import Position, resume, save_checkpoint
+from distill.config import to_toml
+from distill.distributed import average_gradients
+from distill.finite import FiniteGuard
+from distill.optim import set_epoch
+from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
+from distill.session import TrainingSession
+
+LAST, BEST, METRICS, CONFIG, SUMMARY, CURVES = (
+    "last.pt",
+    "best.pt",
+    "metrics.jsonl",
+    "config.toml",
+    "summary.json",
+    "curves.png",
+)
+
+
+class Counts(Protocol):
+    """How well an epoch's training batches were classified so far, counted on the device."""
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count one batch: scores [B, C] and its labels."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what goes into a checkpoint."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Return the epoch's training metrics, in percent."""
+        ...
+
+
+class Task(Protocol):
+    """What is trained and how it is judged."""
+
+    @property
+    def session(self) -> TrainingSession:
+        """The parts of the run."""
+        ...
+
+    @property
+    def curves(self) -> tuple[tuple[str, str], ...]:
+        """(label, metric) of what is drawn and said of every epoch, in percent."""
+        ...
+
+    @property
+    def measure(self) -> str:
+        """What the curves are of."""
+        ...
+
+    @property
+    def headline(self) -> str:
+        """What the summary's numbers are."""
+        ...
+
+    def augmented(self, images: Tensor, generator: Generator, share: Share) -> Tensor:
+        """Return decoded images as the student takes them; they are a ``share`` of a batch."""
+        ...
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return an augmented batch's losses with their ``total``, and its scores [B, C] without gradient."""
+        ...
+
+    def counts(self, state: dict[str, Tensor]) -> Counts:
+        """Return counts that go on from ``state``, which may be empty."""
+        ...
+
+    def judge(self, *, late: bool) -> dict[str, float]:
+        """Return the metrics of the splits; ``late`` in the last epochs, where every split is judged."""
+        ...
+
+    def chosen_by(self, metrics: dict[str, float]) -> float | None:
+        """Return what the best epoch has most of, from ``id_val`` alone; None where there is none."""
+        ...
+
+    def summary(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return what the summary says beside the means of the metrics."""
+        ...
+
+
+@dataclass(kw_only=True)
+class EpochSums:
+    """One epoch's sums so far, on the device: read once an epoch."""
+
+    counts: Counts
+    images: int = 0
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, parts: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
+        """Add a batch's losses, and count its scores."""
+        self.images += len(labels)
+        for name, value in parts.items():
+            self.parts[name] = self.parts.get(name, 0) + value.detach().double() * len(labels)
+        self.counts.add(scores, labels)
+
+    def state(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint."""
+        return {"images": self.images, "parts": self.parts, "counts": self.counts.state()}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the epoch's mean losses and training metrics."""
+        losses = {f"loss_{name}": float(value) / self.images for name, value in self.parts.items()}
+        return {**losses, **self.counts.metrics()}
+
+
+class StudentRun:
+    """A student that is trained batch by batch, whoever draws the batches."""
+
+    def __init__(self, task: Task, out: Path, *, resume_run: bool) -> None:
+        """Put a task's student at the start, or with ``resume_run`` where its checkpoint left it."""
+        self.task, self.out = task, out
+        self.session: TrainingSession = task.session
+        self.config = self.session.config
+        going_on = resume_run and (out / LAST).exists()
+        self.position = resume(out / LAST, self.session) if going_on else Position()
+        self._writes = current_ranks().is_first
+        self._sums = self._sums_here()
+        self._guard = FiniteGuard(self.session.device)
+        self._board: TensorBoard | None = None
+        self._batches: list[NDArray[np.int64]] = []
+        self._began = time.perf_counter()
+        if self._writes:
+            with replacing(out / CONFIG) as temporary:
+                temporary.write_text(to_toml(self.config), encoding="utf-8")
+            write_metrics(out / METRICS, self.position.history)
+            self._board = TensorBoard(out, first_epoch=self.position.epoch)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether no epoch is left."""
+        return self.position.epoch >= self.config.train.epochs
+
+    def images_left(self) -> int:
+        """Return how many images its remaining steps will take."""
+        if self.is_trained:
+            return 0
+        images = [len(batch) for batch in self.batches_of(self.position.epoch)]
+        return (self.config.train.epochs - self.position.epoch) * sum(images) - sum(
+            images[: self.position.step]
+        )
+
+    def batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the image indices of an epoch's batches."""
+        return self.session.data.epoch(
+            epoch,
+            batch_size=self.config.train.batch_size,
+            repeats=self.config.data.repeat_epochs,
+            seed=self.config.stream_seed,
+        )
+
+    def begin_epoch(self) -> None:
+        """Set the epoch's learning rate and go on with its sums, if a checkpoint kept them."""
+        self._began = time.perf_counter()
+        self._batches = self.batches_of(self.position.epoch)
+        self._rate = set_epoch(
+            self.session.optimizer,
+            self.config.optim,
+            epoch=self.position.epoch,
+            epochs=self.config.train.epochs,
+        )
+        self._sums = self._sums_here()
+        self._images_before, self._seconds_before = self._sums.images, self.position.seconds
+        self.session.student.train()
+
+    def _sums_here(self) -> EpochSums:
+        kept = self.position.sums if self.position.step else {}
+        return EpochSums(**{**kept, "counts": self.task.counts(kept.get("counts", {}))})
+
+    def step(self, batch: Batch) -> None:
+        """Take one step of the optimiser. Everything random in it is a function of seed, epoch and step."""
+        session = self.session
+        torch.manual_seed(model_seed(self.config.train.seed, self.position))
+        session.optimizer.zero_grad(set_to_none=True)
+        parts, scores = self.task.losses(batch)
+        self._guard.add(parts, self.position.step)
+        if self._guard.is_due(self.position.step):
+            self._check_finite()
+        session.scaler.scale(parts["total"]).backward()
+        if session.learner is not None:
+            average_gradients(session.learner)
+        if session.device.type != "cpu" and not session.scaler.is_enabled():
+            session.optimizer.found_inf = self._guard.bad  # type: ignore[attr-defined]
+        session.scaler.step(session.optimizer)
+        session.scaler.update()
+        self._sums.add(parts, scores, batch.label_B)
+        self.position.step += 1
+
+    def _check_finite(self) -> None:
+        found = self._guard.look()
+        if found is None:
+            return
+        step, parts = found
+        said = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+        keys = [self.session.data.keys[i] for i in self._batches[step][:3]] if self._batches else []
+        raise UserError(
+            f"the loss is not finite in epoch {self.position.epoch}, step {step} ({said}; "
+            f"images {', '.join(keys)}, ...)",
+            fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
+        )
+
+    @property
+    def is_save_due(self) -> bool:
+        """Whether the step just taken is one after which the run is saved; an epoch's end saves anyway."""
+        step = self.position.step
+        return step % self.config.train.checkpoint_steps == 0 and step < len(self._batches)
+
+    def save(self) -> None:
+        """Write the state within an epoch."""
+        self._check_finite()
+        self._save(self._sums)
+
+    def _save(self, sums: EpochSums | None) -> None:
+        now = time.perf_counter()
+        self.position.seconds += now - self._began
+        self._began = now
+        self.position.sums = sums.state() if sums is not None else {}
+        if self._writes:
+            save_checkpoint(self.out / LAST, self.session, self.position)
+
+    def end_epoch(self) -> str:
+        """Judge and save; return a line that says how the epoch was."""
+        self._check_finite()
+        position, epochs = self.position, self.config.train.epochs
+        seconds = position.seconds - self._seconds_before + time.perf_counter() - self._began
+        judged = self.task.judge(late=position.epoch >= epochs - LAST_EPOCHS) if self._writes else {}
+        line = {
+            "epoch": position.epoch,
+            "lr": self._rate,
+            **self._sums.metrics(),
+            **judged,
+            "images_per_s": (self._sums.images - self._images_before) / max(seconds, 1e-9),
+        }
+        position.history.append(line)
+        position.epoch, position.step = position.epoch + 1, 0
+        if self._writes:
+            self._keep_best()
+        self._save(None)
+        if self._writes:
+            write_metrics(self.out / METRICS, position.history)
+        if self._board is not None:
+            self._board.write(line)
+        return self._said(line)
+
+    def _keep_best(self) -> None:
+        found = self.task.chosen_by(self.position.history[-1])
+        if found is not None and found > self.position.best_id_val:
+            self.position.best_id_val = found
+            save_checkpoint(self.out / BEST, self.session, self.position)
+
+    def _said(self, line: dict[str, Any]) -> str:
+        metrics = "  ".join(f"{label} {line[name]:.1f}%" for label, name in self.task.curves if name in line)
+        return (
+            f"epoch {line['epoch'] + 1}/{self.config.train.epochs}  loss {line['loss_total']:.3f}  {metrics}"
+            f"  {line['images_per_s']:,.0f} images/s"
+        )
+
+    def finish(self, command: Sequence[str], **said: Any) -> dict[str, Any]:
+        """Write the curves and the summary of a trained student, and return the summary."""
+        if not self._writes:
+            return {}
+        more = self.task.summary(self.position.history)
+        if self._board is not None:
+            self._board.write_space(more.get("space", {}), self.config.train.epochs - 1)
+        draw_curves(
+            self.out / CURVES,
+            self.position.history,
+            curves=self.task.curves,
+            of=self.task.measure,
+            title=f"{self.config.student.arch}: {self.out.name}",
+        )
+        return write_summary(
+            self.out / SUMMARY,
+            self.session,
+            self.position.history,
+            headline=self.task.headline,
+            more={**said, **more},
+            seconds=self.position.seconds,
+            command=command,
+        )
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._board is not None:
+            self._board.close()
+
+
+def stream_generator(seed: int, epoch: int, step: int) -> Generator:
+    """Return what a step's augmentation is drawn from."""
+    return torch.Generator().manual_seed(_seeds(seed, epoch, step)[0])
+
+
+def model_seed(seed: int, position: Position) -> int:
+    """Return the seed of what a student itself draws in a step, such as dropout; each process its own."""
+    return _seeds(seed, position.epoch, position.step)[1] + current_ranks().rank
+
+
+def _seeds(seed: int, epoch: int, step: int) -> tuple[int, int]:
+    first, second = np.random.SeedSequence([seed, epoch, step]).generate_state(2)
+    return int(first), int(second)
