@@ -7,12 +7,14 @@ add up to W times what one process would have, and the average takes that back.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather, all_reduce
+from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from cache.ranks import current_ranks
 from distill.batch import Share
@@ -32,34 +34,69 @@ def gather_rows(rows: Tensor, total: int) -> Tensor:
     shares = [Share.of(total, rank, world) for rank in range(world)]
     sizes = [share.stop - share.start for share in shares]
     padded = torch.cat([rows, rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])])
-    gathered = all_gather(padded.contiguous())
-    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+    parts = _Gathered.apply(padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def data_parallel(student: nn.Module, device: torch.device) -> nn.Module:
-    """Return what a training step calls: the student itself, or with several processes wrapped for them.
-
-    Its batch norms are replaced in place by ones that see the whole batch.
-    """
+def share_batch_norms(student: nn.Module, device: torch.device) -> None:
+    """With several processes, replace a student's batch norms in place by ones that see the whole batch."""
     if current_ranks().world == 1:
-        return student
+        return
     if device.type == "cuda":
         from timm.layers import convert_sync_batchnorm  # which knows timm's norms with an activation inside
 
         convert_sync_batchnorm(student)
     else:
-        _share_batch_norms(student)
-    ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(student, device_ids=ids, broadcast_buffers=False)
+        _replace_batch_norms(student)
 
 
-def average_gradients(module: nn.Module) -> None:
-    """Average the gradients of what is no part of the student, such as learnt prompts."""
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Average the gradients of several processes, in one exchange.
+
+    (DistributedDataParallel would hide some of it behind the backward pass, but its reducer can hang the
+    process when the group is taken down, and a student is small.)
+    """
     world = current_ranks().world
-    for parameter in module.parameters() if world > 1 else ():
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world
+    gradients = [p.grad for p in parameters if p.grad is not None] if world > 1 else []
+    if not gradients:
+        return
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+class _Gathered(Function):
+    """Every process's tensor, [...] -> [W, ...]."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        found = [torch.empty_like(own) for _ in range(current_ranks().world)]
+        dist.all_gather(found, own.contiguous())
+        return torch.stack(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient[current_ranks().rank]
+
+
+class _Summed(Function):
+    """The sum of every process's tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -76,16 +113,17 @@ class SharedBatchNorm(_BatchNorm):
         return out
 
     def _normalised(self, input: Tensor) -> Tensor:
-        rows = input.float().transpose(0, 1).flatten(1)  # [X, numbers]
-        count = all_reduce(rows.new_tensor([rows.shape[1]]))
-        mean = all_reduce(rows.sum(dim=1)) / count
-        variance = all_reduce((rows - mean[:, None]).square().sum(dim=1)) / count
+        exact = input.to(torch.promote_types(input.dtype, torch.float32))
+        rows = exact.transpose(0, 1).flatten(1)  # [X, numbers]
+        count = _Summed.apply(rows.new_tensor([rows.shape[1]]))
+        mean = _Summed.apply(rows.sum(dim=1)) / count
+        variance = _Summed.apply((rows - mean[:, None]).square().sum(dim=1)) / count
         self._keep(mean.detach(), (variance * count / (count - 1)).detach())
         shape = [1, -1, *[1] * (input.dim() - 2)]
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
             scale = scale * self.weight
-        out = (input.float() - mean.view(shape)) * scale.view(shape)
+        out = (exact - mean.view(shape)) * scale.view(shape)
         if self.affine:
             out = out + self.bias.view(shape)
         return out.to(input.dtype)
@@ -103,7 +141,7 @@ class SharedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance, share)
 
 
-def _share_batch_norms(module: nn.Module) -> None:
+def _replace_batch_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
             shared = SharedBatchNorm(
@@ -114,4 +152,4 @@ def _share_batch_norms(module: nn.Module) -> None:
             shared._modules = child._modules
             module.register_module(name, shared.train(child.training))
         else:
-            _share_batch_norms(child)
+            _replace_batch_norms(child)

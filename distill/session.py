@@ -22,7 +22,7 @@ from distill.checkpoint import read_checkpoint
 from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
 from distill.config import RunConfig
 from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows, teacher_rows
-from distill.distributed import data_parallel
+from distill.distributed import share_batch_norms
 from distill.fewshot import join_support, query_of, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.images_of_run import PixelMaker, device_for_images
@@ -60,8 +60,7 @@ class TrainingSession:
     """The parts of one run that every task has.
 
     ``fingerprint`` names what the student learns from; ``learner`` is where prompts are learnt; ``columns``
-    are the closed-set baseline's outputs of the training classes. ``network`` is the student as a training
-    step calls it: itself, or wrapped for several processes.
+    are the closed-set baseline's outputs of the training classes.
     """
 
     config: RunConfig
@@ -75,7 +74,6 @@ class TrainingSession:
     columns: Tensor | None
     evals: dict[str, EvalSplit]
     student: nn.Module
-    network: nn.Module
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
     amp_dtype: torch.dtype | None
@@ -146,7 +144,6 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
         columns=_label_columns(config, folder.class_names, class_names, device),
         evals=evals,
         student=student,
-        network=network_of(student, config, device),
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16),
         augment=TrainAugment(
@@ -245,15 +242,16 @@ def new_student(
         start_from(Path(config.fewshot.start), student, learner, fingerprint_of(cache, heads), device)
     if family(config.student.arch) == "cnn":
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prepare(student, config, device)
     more = [learner] if learner is not None else []
     return student, build_optimizer(student, config.optim, *more)
 
 
-def network_of(student: nn.Module, config: RunConfig, device: torch.device) -> nn.Module:
-    """Return a student as a training step calls it: compiled if the config says so, shared by torchrun's."""
+def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None:
+    """Make a student ready to be trained as the config says, and by several processes."""
+    share_batch_norms(student, device)
     if config.train.compile:
         student.compile()
-    return data_parallel(student, device)
 
 
 def start_from(

@@ -200,8 +200,7 @@ class StudentRun:
         if self._guard.is_due(self.position.step):
             self._check_finite()
         session.scaler.scale(parts["total"]).backward()
-        if session.learner is not None:
-            average_gradients(session.learner)
+        average_gradients(p for group in session.optimizer.param_groups for p in group["params"])
         if session.device.type != "cpu" and not session.scaler.is_enabled():
             session.optimizer.found_inf = self._guard.bad  # type: ignore[attr-defined]
         session.scaler.step(session.optimizer)

@@ -108,7 +108,7 @@ class ImageTask:
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return an augmented batch's losses, and its cosines or logits [B, C]."""
         with self.session.autocast():
-            outputs = self.session.network(batch.image_BXRR)
+            outputs = self.session.student(batch.image_BXRR)
         return losses_and_logits(self.session, gather_rows(outputs, len(batch.keys)), batch)
 
     def counts(self, state: dict[str, Tensor]) -> ClassCounts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 # Before torch: tests run side by side, and threads that outnumber cores wait for each other.
@@ -26,6 +27,9 @@ COLOURS = {
     "plum": (90, 40, 120),
 }
 EMBED_DIM = 16
+ROOT = Path(__file__).parent.parent
+# Then how many processes, and what they run.
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
 
 

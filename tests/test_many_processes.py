@@ -10,19 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import make_photos
+from conftest import ROOT, TORCHRUN, make_photos
 from test_build import rows_of
 
 from cache.features import FeatureOptions, cache_features
 from cache.manifest import Manifest
 
-ROOT = Path(__file__).parent.parent
 
-
-def torchrun(*words: object, processes: int = 2) -> list[str]:
-    """The command that runs ``distill`` in so many processes."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*run, "-m", "cli", *map(str, words)]
+def torchrun(*words: object) -> list[str]:
+    """The command that runs ``distill`` in two processes."""
+    return [*TORCHRUN, "2", "-m", "cli", *map(str, words)]
 
 
 def stage_1(photos, out, teacher_dir, *more):

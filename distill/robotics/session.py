@@ -28,7 +28,7 @@ from distill.robotics.frames import EpisodeFrames, FrameAugment
 from distill.robotics.scores import closed_set_logits, local_pair_logits, pair_logits
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import PairTexts, open_pair_texts
-from distill.session import EvalSplit, TrainingSession, amp_dtype_of, network_of, start_from
+from distill.session import EvalSplit, TrainingSession, amp_dtype_of, prepare, start_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,7 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
     student = new_episode_student(config, cache, folder, starting=True).to(device)
     if config.fewshot.start:
         start_from(Path(config.fewshot.start), student, learner, cache.fingerprint, device)
+    prepare(student, config, device)
     amp_dtype = amp_dtype_of(config.train.precision, device)
     return RoboticsSession(
         config=config,
@@ -88,7 +89,6 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
         columns=closed_columns(config, folder, class_names, device),
         evals=evals,
         student=student,
-        network=network_of(student, config, device),
         optimizer=build_optimizer(student, config.optim, *([learner] if learner is not None else [])),
         scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16),
         amp_dtype=amp_dtype,

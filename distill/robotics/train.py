@@ -77,7 +77,7 @@ class EpisodeTask:
         """Return an augmented batch's losses, and its scores [B, C]."""
         session, (targets,), total = self.session, batch.targets, len(batch.keys)
         with session.autocast():
-            embeddings, located = session.network(batch.image_BXRR)
+            embeddings, located = session.student(batch.image_BXRR)
         outputs = (
             gather_rows(embeddings, total),
             gather_rows(located, total) if located is not None else None,
