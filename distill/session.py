@@ -16,11 +16,12 @@ from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
+from cache.ranks import current_ranks
 from cache.records import Record
 from distill.augment import TrainAugment
 from distill.checkpoint import read_checkpoint
 from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
-from distill.config import RunConfig
+from distill.config import RunConfig, require
 from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows, teacher_rows
 from distill.distributed import share_batch_norms
 from distill.fewshot import join_support, query_of, support_of
@@ -248,7 +249,19 @@ def new_student(
 
 
 def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None:
-    """Make a student ready to be trained as the config says, and by several processes."""
+    """Make a student ready to be trained as the config says, and by several processes.
+
+    Raises
+    ------
+    UserError
+        If a batch has fewer images than there are processes.
+    """
+    world = current_ranks().world
+    require(
+        config.train.batch_size >= world,
+        f"train.batch_size is {config.train.batch_size}, but {world} processes share a batch",
+        "give a larger batch, or torchrun fewer processes.",
+    )
     share_batch_norms(student, device)
     if config.train.compile:
         student.compile()

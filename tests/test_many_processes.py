@@ -1,4 +1,4 @@
-"""Stage 1 by two real processes that torchrun starts."""
+"""Both stages by two real processes that torchrun starts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+import torch
 from conftest import ROOT, TORCHRUN, make_photos
 from test_build import rows_of
 
@@ -93,3 +95,63 @@ def second_of(torchrun_pid: int) -> int:
         if parent == torchrun_pid and b"RANK=1" in environment:
             return int(process.name)
     raise AssertionError("rank 1 is not there")
+
+
+@pytest.mark.parametrize("arch", ["timm:test_resnet", "timm:test_vit"])
+def test_a_batch_in_shares_has_the_losses_and_gradients_of_the_whole(arch):
+    command = [*TORCHRUN, "2", str(ROOT / "tests" / "gradients_of_shares.py"), arch]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    one, shared = found["losses"]
+    assert shared == pytest.approx(one, rel=1e-12)
+    assert found["gradients"] < 1e-10
+    assert found["statistics"] < 1e-12
+
+
+def stage_2(photos, cache, out, *settings):
+    words = ["student.image_size=32", "data.workers=0", "train.device=cpu", "loss.mse=1"]
+    words += ["loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "optim.lr=0.0003", *settings]
+    command = ["train", cache, "--data", photos, "--out", out, "--json"]
+    return [str(word) for word in command] + [word for setting in words for word in ("--set", setting)]
+
+
+# Shares of unlike size: 3 and 2, 12 and 11. On these flat pictures a batch norm divides by next to nothing and
+# magnifies rounding with every step, so that student takes fewer steps.
+@pytest.mark.parametrize(
+    ("arch", "batch_size", "epochs"), [("timm:test_vit", 5, 2), ("timm:test_resnet", 23, 1)]
+)
+def test_two_processes_train_the_student_that_one_trains(photos, cached, tmp_path, arch, batch_size, epochs):
+    one, two = tmp_path / "one", tmp_path / "two"
+    chosen = (f"student.arch={arch}", f"train.batch_size={batch_size}", f"train.epochs={epochs}")
+    alone = [sys.executable, "-m", "cli", *stage_2(photos, cached.path, one, *chosen)]
+    subprocess.run(alone, cwd=ROOT, capture_output=True, check=True, timeout=200)
+    command = torchrun(*stage_2(photos, cached.path, two, *chosen))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == json.loads((one / "summary.json").read_text())["images"]
+    first_files, second_files = (
+        [path.name.partition(".tfevents")[0] for path in files_below(run)] for run in (one, two)
+    )
+    assert second_files == first_files
+    for mine, theirs in zip(metrics_of(one), metrics_of(two), strict=True):
+        assert theirs == pytest.approx(mine, rel=3e-4)
+    first, second = (torch.load(run / "last.pt", weights_only=True)["student"] for run in (one, two))
+    for name, weights in first.items():
+        torch.testing.assert_close(second[name], weights, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def metrics_of(run):
+    """A run's metrics without its speed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_s"} for line in lines]
+
+
+def test_a_batch_of_fewer_images_than_processes_is_refused_in_one_line(photos, cached, tmp_path):
+    words = stage_2(photos, cached.path, tmp_path / "run", "student.arch=timm:test_vit", "train.batch_size=2")
+    command = [*TORCHRUN, "3", "-m", "cli", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert "train.batch_size is 2, but 3 processes share a batch" in done.stderr
