@@ -25,8 +25,9 @@ from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.images_of_run import PixelMaker
 from distill.pixels import Pixels
-from distill.session import EvalSplit, classifiers_for, output_size, splits_to_judge
+from distill.session import classifiers_for, output_size
 from distill.space_run import ROWS_OF, space_of_split, teacher_has_rows
+from distill.stream import EvalSplit, splits_to_judge
 from distill.students import build_student
 
 CHECKPOINTS = ("last", "best")

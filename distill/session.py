@@ -13,33 +13,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cache import EmbeddingCache
-from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.ranks import current_ranks
-from cache.records import Record
 from distill.augment import TrainAugment
 from distill.checkpoint import read_checkpoint
 from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
 from distill.config import RunConfig, require
-from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows, teacher_rows
+from distill.data import TeacherRows, TrainingData, teacher_rows
 from distill.distributed import share_batch_norms
-from distill.fewshot import join_support, query_of, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
-from distill.images_of_run import PixelMaker, device_for_images
 from distill.optim import build_optimizer
-from distill.pixels import Pixels
-from distill.space_run import ROWS_OF
+from distill.stream import EvalSplit, Stream, stream_settings
 from distill.students import build_student, family
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalSplit:
-    """A split to judge the student on: its images and its classes."""
-
-    name: str
-    pixels: Pixels
-    class_names: tuple[str, ...]
 
 
 class DataFolder(Protocol):
@@ -113,22 +99,37 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
     UserError
         If the cache, the data and the config do not fit each other.
     """
-    cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
-    device = choose_device(config.train.device)
+    return session_of(config, Stream.open(config, cache_dir=cache_dir, data_dir=data_dir))
+
+
+def open_together(configs: Sequence[RunConfig], *, cache_dir: Path, data_dir: Path) -> list[Session]:
+    """Make the parts of several runs that share one stream of images, which is opened and decoded once.
+
+    Raises
+    ------
+    UserError
+        If the configs differ in what decides the stream, or cache, data and one of them do not fit.
+    """
+    wanted = stream_settings(configs[0])
+    for config in configs[1:]:
+        odd = [name for name, value in stream_settings(config).items() if value != wanted[name]]
+        require(
+            not odd,
+            f"students with another {' and '.join(odd)} cannot be trained from one stream of batches",
+            "train them in another group.",
+        )
+    stream = Stream.open(configs[0], cache_dir=cache_dir, data_dir=data_dir)
+    return [session_of(config, stream) for config in configs]
+
+
+def session_of(config: RunConfig, stream: Stream) -> Session:
+    """Make the parts of a run that takes a stream of images."""
+    cache, folder, device = stream.cache, stream.folder, stream.device
     heads = open_heads(config, cache, device)
-    support = support_of(cache, folder.split("ood_test"), config.fewshot) if config.fewshot.shots else []
-    joined, teachers = _join(config, cache, folder, heads, support)
-    class_names = joined.rows.class_names
+    class_names = stream.images.rows.class_names
     for head in heads:  # a bank without a text for one of the classes is found before anything is decoded
         head.classifier(class_names, temperature=config.loss.temperature)
-    judged = splits_to_judge(folder, joined.id_val, support)
-    count = len(joined.images) + sum(len(records) for _, records, _ in judged)
-    make = PixelMaker(config=config, cache=cache, device=device_for_images(config, device, count))
-    pixels = make(joined.images, ("train", "ood_test") if support else ("train",), strict=True)
-    evals = {
-        name: EvalSplit(name=name, pixels=make(records, (ROWS_OF.get(name, name),)), class_names=names)
-        for name, records, names in judged
-    }
+    teachers = tuple(_teacher_rows(config, head, stream) for head in heads)
     learner = learner_of(heads)
     student, optimizer = new_student(config, cache, folder, device, heads, learner)
     amp_dtype = amp_dtype_of(config.train.precision, device)
@@ -138,12 +139,12 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
         folder=folder,
         fingerprint=fingerprint_of(cache, heads),
         device=device,
-        data=TrainingData(joined=joined, pixels=pixels, teachers=teachers),
+        data=TrainingData(joined=stream.images, pixels=stream.pixels, teachers=teachers),
         class_names=class_names,
         heads=heads,
         learner=learner,
         columns=_label_columns(config, folder.class_names, class_names, device),
-        evals=evals,
+        evals=stream.evals,
         student=student,
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16),
@@ -157,46 +158,10 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
     )
 
 
-def _join(
-    config: RunConfig,
-    cache: EmbeddingCache,
-    folder: ImageFolder,
-    heads: Sequence[Head],
-    support: Sequence[str],
-) -> tuple[TrainingRows, tuple[TeacherRows, ...]]:
-    """Return the training images, and what every teacher says of them."""
-    found = []
-    for own in [head.cache for head in heads] or [cache]:
-        joined = join_training_rows(own, folder, id_val=config.data.id_val)
-        found.append(join_support(joined, own, folder, support) if support else joined)
-    for head, joined in zip(heads, found, strict=False):
-        if joined.images != found[0].images:
-            raise CacheMismatch(
-                f"the teachers {heads[0].name} and {head.name} of {cache.path} have rows of other images",
-                fix=f"run cache-features again for both, last with --teacher {head.name}.",
-            )
+def _teacher_rows(config: RunConfig, head: Head, stream: Stream) -> TeacherRows:
     learns = config.prompts.learner != "none"
-    teachers = (
-        teacher_rows(head.cache, joined, config.loss, text=config.text, learnt_text=learns)
-        for head, joined in zip(heads, found, strict=False)
-    )
-    return found[0], tuple(teachers)
-
-
-def splits_to_judge(
-    folder: ImageFolder, id_val: tuple[Record, ...], support: Sequence[str]
-) -> list[tuple[str, tuple[Record, ...], tuple[str, ...]]]:
-    """Return (name, images, class names) of every split that is not trained on; id_val first.
-
-    With a support, the OOD images less the support are ``ood_query``.
-    """
-    found = [split for name, split in folder.splits.items() if name != "train"]
-    if support:
-        found = [query_of(split, support) if split.name == "ood_test" else split for split in found]
-    judged: list[tuple[str, tuple[Record, ...], tuple[str, ...]]] = [
-        (split.name, split.images, split.class_names) for split in found
-    ]
-    return [("id_val", id_val, folder.split("train").class_names), *judged] if id_val else judged
+    joined = stream.joined[head.name]
+    return teacher_rows(head.cache, joined, config.loss, text=config.text, learnt_text=learns)
 
 
 def classifiers_for(

@@ -20,8 +20,9 @@ from distill.distributed import gather_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.objective import distillation_objective
-from distill.session import EvalSplit, Session, classifiers_for, open_session
+from distill.session import Session, classifiers_for, open_session
 from distill.space_run import space_of_split, teacher_has_rows
+from distill.stream import EvalSplit
 
 __all__ = ["BEST", "CONFIG", "CURVES", "LAST", "METRICS", "SUMMARY", "Stopped", "run"]
 

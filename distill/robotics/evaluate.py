@@ -36,7 +36,7 @@ from distill.robotics.session import (
 )
 from distill.robotics.student import EpisodeStudent
 from distill.robotics.texts import PairTexts, open_pair_texts
-from distill.session import EvalSplit
+from distill.stream import EvalSplit
 
 
 @dataclass(frozen=True, kw_only=True)

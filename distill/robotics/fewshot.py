@@ -21,7 +21,7 @@ from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import open_trained_episodes
 from distill.robotics.session import episode_pixels, splits_to_judge, support_episodes
 from distill.robotics.train import run
-from distill.session import EvalSplit
+from distill.stream import EvalSplit
 
 RESULTS, PLOT = "fewshot.json", "fewshot.png"
 # The paper's few-shot recipe.

@@ -28,7 +28,8 @@ from distill.robotics.frames import EpisodeFrames, FrameAugment
 from distill.robotics.scores import closed_set_logits, local_pair_logits, pair_logits
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import PairTexts, open_pair_texts
-from distill.session import EvalSplit, TrainingSession, amp_dtype_of, prepare, start_from
+from distill.session import TrainingSession, amp_dtype_of, prepare, start_from
+from distill.stream import EvalSplit
 
 
 @dataclass(frozen=True, kw_only=True)
