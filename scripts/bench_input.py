@@ -140,9 +140,9 @@ def compare_decoders(paths: Sequence[Path], side: int, rounds: int) -> dict[str,
     def seconds(decode: Decoder) -> float:
         return timed(lambda: [decode(path, side) for path in paths])[0]
 
+    truth = [squashed(path, side) for path in paths]  # first, so that no decoder is the first to read a file
     turns = in_turn({name: partial(seconds, decode) for name, decode in decoders.items()}, rounds)
-    ratios, truth = median_ratios(turns, PILLOW), [squashed(path, side) for path in paths]
-    found = {}
+    ratios, found = median_ratios(turns, PILLOW), {}
     print(f"{len(paths):,} JPEG files, one thread\n{'':20}{'images/s':>12}{'speedup':>14}{'PSNR, dB':>12}")
     for name, spent in medians(turns).items():
         quality = psnr([decoders[name](path, side) for path in paths], truth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -91,6 +92,11 @@ def peak_resident(pid: int | str = "self") -> int:
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
+def forget_peak() -> None:
+    """Let :func:`peak_resident` of this process begin anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: Any) -> Manifest:
     """Write a cache of random rows for every image of a folder, with one text a class.
 
@@ -127,6 +133,7 @@ def weights_of(model: str, folder: Path) -> Path | None:
     import cache.vision  # noqa: F401  # isort: skip
     import open_clip
 
+    logging.getLogger().setLevel(logging.ERROR)  # it warns that the weights are random
     path = folder / f"{model}-random.pt"
     torch.manual_seed(0)
     torch.save(open_clip.create_model(model).state_dict(), path)
