@@ -3,11 +3,11 @@
     python scripts/bench_ablations.py --data DATA --images 100 --counts 1,4,16
 
 A is one stage-1 pass and N separate runs from its cache. B is one stage-1 pass and N students that are
-trained together from one stream of batches. C is N separate runs with the teacher in the loop: each loads it, embeds the class
-texts, and at every step lets it embed the student's very batch, without gradients. The runs differ in their
-losses and learning rates. All judge after every epoch, save and draw as any run does, and all are counted:
-loading, decoding, the texts. Only Python's imports are not. The teacher's weights are random; C's cache has
-random rows, which its losses never see, and serves for the texts alone.
+trained together from one stream of batches. C is N separate runs with the teacher in the loop: each loads it,
+embeds the class texts, and at every step lets it embed the student's very batch, without gradients. The runs
+differ in their losses and learning rates. All judge after every epoch, save and draw as any run does, and all
+are counted: loading, decoding, the texts. Only Python's imports are not. The teacher's weights are random;
+C's cache has random rows, which its losses never see, and serves for the texts alone.
 
 Each measurement is a process of its own; for every N they take turns, A B A B. C is run for N = 1 and its
 median taken N times, which the column "C is" says; with --all it is run for every N. Prints a table of
