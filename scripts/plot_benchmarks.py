@@ -20,7 +20,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from cache.files import replacing
 
@@ -63,10 +63,11 @@ def draw_ablations(axes: Axes, found: dict[str, Any]) -> str:
             )
     axes.set(xscale="log", yscale="log", xlabel="number of ablations N", ylabel="wall-clock seconds")
     axes.xaxis.set_major_locator(FixedLocator(counts))
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(ScalarFormatter())
-    axes.grid(alpha=0.3, which="both")
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.3)
     if any(one["in_loop_is"] != "measured" for one in found["counts"].values()):
         axes.plot([], [], "s", color=ORANGE, markerfacecolor="white", label="its one run, times N")
     axes.legend(frameon=False)
