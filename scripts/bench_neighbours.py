@@ -9,11 +9,6 @@ JSON.
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +16,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from cache.devices import choose_device
-from cache.files import write_json
+from bench_parts import medians, numbers, parser_of, timed, write_result
 from cache.neighbours import nearest_texts
-from distill.runlog import hardware, versions
 
 BLOCK = 1024
 
@@ -36,30 +29,19 @@ def by_torch(images: NDArray[np.float32], texts: NDArray[np.float32], k: int) ->
     return torch.cat(found).numpy()
 
 
-def timed(take: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds that a call took, and what it returned."""
-    began = time.perf_counter()
-    value = take()
-    return time.perf_counter() - began, value
-
-
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__file__, __doc__, rounds=3)
     parser.add_argument("--texts", default="1000,10000,100000")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--embed-dim", type=int, default=768)
     parser.add_argument("--k", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("artifacts/bench_neighbours.json"))
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images = rng.standard_normal((args.images, args.embed_dim), dtype=np.float32)
-    result: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(args).items()}}
+    result: dict[str, Any] = {}
     print(f"{'texts':>10}{'FAISS, s':>12}{'torch, s':>12}{'torch / FAISS':>16}{'same texts':>12}")
-    for count in (int(number) for number in args.texts.split(",")):
+    for count in numbers(args.texts):
         texts = rng.standard_normal((count, args.embed_dim), dtype=np.float32)
         k, rounds = min(args.k, count), []
         for _ in range(args.rounds):
@@ -67,12 +49,10 @@ def main() -> None:
             torch_s, expected = timed(lambda texts=texts, k=k: by_torch(images, texts, k))
             rounds.append({"faiss": faiss_s, "torch": torch_s, "ratio": torch_s / faiss_s})
         same = float((np.sort(nearest, axis=1) == np.sort(expected, axis=1)).mean())
-        medians = {name: statistics.median(r[name] for r in rounds) for name in rounds[0]}
-        result[str(count)] = {"rounds": rounds, "same": same, **medians}
-        print(
-            f"{count:10,}{medians['faiss']:12.2f}{medians['torch']:12.2f}{medians['ratio']:16.2f}{same:12.2%}"
-        )
-    write_json(args.out, {**result, "hardware": hardware(choose_device("cpu")), "versions": versions()})
+        found = medians(rounds)
+        result[str(count)] = {"rounds": rounds, "same": same, **found}
+        print(f"{count:10,}{found['faiss']:12.2f}{found['torch']:12.2f}{found['ratio']:16.2f}{same:12.2%}")
+    write_result(args, result, torch.device("cpu"))
 
 
 if __name__ == "__main__":

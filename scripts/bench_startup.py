@@ -10,11 +10,9 @@ writes JSON.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,11 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bench_parts import medians, numbers, parser_of, peak_resident, random_rows, write_result
 from cache.devices import choose_device
-from cache.files import write_json
 from cache.images import ImageFolder
-from cache.import_embeddings import ImportedTexts, import_embeddings
-from distill.runlog import hardware, versions
 
 
 def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, Path]:
@@ -46,12 +42,7 @@ def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, P
             picture.save(place / "000000.jpg")
             for i in range(1, max(1, count // classes)):
                 os.link(place / "000000.jpg", place / f"{i:06d}.jpg")
-    found = ImageFolder.scan(data)
-    keys = [f"{name}/{image.key}" for name, split in found.splits.items() for image in split.images]
-    names = list(found.class_names)
-    texts = ImportedTexts(name="labels", classes=names, embeddings=rng.normal(size=(len(names), embed_dim)))
-    embeddings = rng.standard_normal((len(keys), embed_dim), dtype=np.float32)
-    import_embeddings(folder / "cache", keys=keys, embeddings=embeddings, texts=[texts], folder=found)
+    random_rows(folder / "cache", ImageFolder.scan(data), embed_dim=embed_dim)
     return data, folder / "cache"
 
 
@@ -70,30 +61,25 @@ def first_step(data: Path, cache: Path, out: Path, arch: str, image_size: int) -
                 raise RuntimeError(f"the run ended with status {process.returncode} before its first step")
             time.sleep(0.02)
         seconds = time.perf_counter() - began
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        resident = peak_resident(process.pid)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    resident = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return {"seconds": seconds, "gigabytes": int(resident) / 1e6}
+    return {"seconds": seconds, "gigabytes": resident / 1e9}
 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__file__, __doc__, rounds=3)
     parser.add_argument("--rows", default="10000,100000")
     parser.add_argument("--classes", type=int, default=200)
     parser.add_argument("--embed-dim", type=int, default=768)
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("artifacts/bench_startup.json"))
     args = parser.parse_args()
-    result: dict[str, Any] = {"arguments": {name: str(value) for name, value in vars(args).items()}}
+    result: dict[str, Any] = {}
     print(f"{'rows':>12}{'first step, s':>16}{'peak, GB':>16}")
-    for rows in (int(number) for number in args.rows.split(",")):
+    for rows in numbers(args.rows):
         with tempfile.TemporaryDirectory() as folder:
             data, cache = make(Path(folder), rows, args.classes, args.embed_dim)
             # The first start computes and keeps the nearest texts, as cache-features does.
@@ -102,10 +88,10 @@ def main() -> None:
                 first_step(data, cache, Path(folder) / "run", args.arch, args.image_size)
                 for _ in range(args.rounds)
             ]
-        medians = {name: statistics.median(one[name] for one in found) for name in found[0]}
-        result[str(rows)] = {"rounds": found, **medians}
-        print(f"{rows:12,}{medians['seconds']:16.2f}{medians['gigabytes']:16.2f}", flush=True)
-    write_json(args.out, {**result, "hardware": hardware(choose_device("auto")), "versions": versions()})
+        medium = medians(found)
+        result[str(rows)] = {"rounds": found, **medium}
+        print(f"{rows:12,}{medium['seconds']:16.2f}{medium['gigabytes']:16.2f}", flush=True)
+    write_result(args, result, choose_device("auto"))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ precision, with the same optimiser. They take turns, A B C A B C. Prints a table
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
+from bench_parts import in_turn, median_ratios, medians, parser_of, random_rows, write_result
 from cache.devices import keep_freed_memory
-from cache.files import write_json
 from cache.images import ImageFolder
-from cache.import_embeddings import ImportedTexts, import_embeddings
-from distill.batch import Batch, Share
+from distill.batch import Batch, Share, Targets
 from distill.config import RunConfig, with_settings
 from distill.optim import build_optimizer
-from distill.runlog import hardware, peak_memory, versions
+from distill.runlog import peak_memory
 from distill.session import Session, open_session
 from distill.student_run import StudentRun, stream_generator
 from distill.students import build_student, family
@@ -48,20 +48,7 @@ def small_data(folder: Path, *, classes: int, images: int, embed_dim: int) -> tu
             place.mkdir(parents=True)
             for i in range(max(2, images // classes)):
                 Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
-    found = ImageFolder.scan(data)
-    keys = [f"{name}/{image.key}" for name, split in found.splits.items() for image in split.images]
-    names = found.class_names
-    import_embeddings(
-        folder / "cache",
-        keys=keys,
-        embeddings=rng.normal(size=(len(keys), embed_dim)).astype("float32"),
-        texts=[
-            ImportedTexts(
-                name="labels", classes=list(names), embeddings=rng.normal(size=(len(names), embed_dim))
-            )
-        ],
-        folder=found,
-    )
+    random_rows(folder / "cache", ImageFolder.scan(data), embed_dim=embed_dim)
     return data, folder / "cache"
 
 
@@ -88,8 +75,13 @@ def plain_step(session: Session, classes: int, batch: Batch, image_size: int) ->
     return take
 
 
-def own_step(session: Session, batch: Batch, out: Path) -> Callable[[], None]:
-    """Return this program's step on a resident batch."""
+def own_step(
+    session: Session, batch: Batch, out: Path, teach: Callable[[Tensor], Targets] | None = None
+) -> Callable[[], None]:
+    """Return this program's step on a resident batch, with its cached targets or those that ``teach`` gives.
+
+    ``teach`` takes the images as the student does, augmented.
+    """
     run = StudentRun(ImageTask(session), out, resume_run=False)
     run.begin_epoch()
     share = Share.whole(len(batch.keys))
@@ -97,7 +89,8 @@ def own_step(session: Session, batch: Batch, out: Path) -> Callable[[], None]:
     def take() -> None:
         generator = stream_generator(0, 0, run.position.step)
         images = run.task.augmented(batch.image_BXRR, generator, share)
-        run.step(replace(batch, image_BXRR=images))
+        targets = batch.targets if teach is None else (teach(images),)
+        run.step(replace(batch, image_BXRR=images, targets=targets))
 
     return take
 
@@ -112,46 +105,43 @@ def seconds_of(take: Callable[[], None], device: torch.device, steps: int) -> fl
     return (time.perf_counter() - began) / steps
 
 
-def main() -> None:
-    """Parse, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says which step is taken."""
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--classes", type=int, default=200)
-    parser.add_argument("--embed-dim", type=int, default=768)
     parser.add_argument("--losses", default="cls,mse,im_cst,vlalign")
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="Steps in a turn.")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--plain-allocator", action="store_true", help="Leave glibc's malloc as it is.")
-    parser.add_argument("--out", type=Path, default=Path("artifacts/bench_train_step.json"))
-    args = parser.parse_args()
-    chosen = [f"loss.{name}=1" for name in args.losses.split(",")]
-    config = with_settings(
-        RunConfig(),
-        [
-            *chosen,
-            f"student.arch={args.arch}",
-            f"student.image_size={args.image_size}",
-            f"train.batch_size={args.batch_size}",
-            f"train.precision={args.precision}",
-            f"train.device={args.device}",
-            "data.workers=0",
-        ],
+
+
+def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batch]:
+    """Return a session on small random data, its student in training, and a batch on the device."""
+    settings = [f"loss.{name}=1" for name in args.losses.split(",")]
+    settings += [f"student.{name}={getattr(args, name)}" for name in ("arch", "image_size")]
+    settings += [f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device")]
+    config = with_settings(RunConfig(), [*settings, "data.workers=0"])
+    data, cache = small_data(
+        folder, classes=args.classes, images=4 * args.batch_size, embed_dim=args.embed_dim
     )
+    session = open_session(config, cache_dir=cache, data_dir=data)
+    session.student.train()
+    return session, next(session.data.batches([np.arange(args.batch_size)])).to(session.device)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = parser_of(__file__, __doc__, rounds=5)
+    add_step_arguments(parser)
+    parser.add_argument("--embed-dim", type=int, default=768)
+    parser.add_argument("--plain-allocator", action="store_true", help="Leave glibc's malloc as it is.")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data, cache = small_data(
-            Path(folder), classes=args.classes, images=4 * args.batch_size, embed_dim=args.embed_dim
-        )
-        session = open_session(config, cache_dir=cache, data_dir=data)
-        session.student.train()
+        session, batch = open_resident(args, Path(folder))
         if not args.plain_allocator:  # a run asks for it too
             keep_freed_memory(session.device)
-        batch = next(session.data.batches([np.arange(args.batch_size)])).to(session.device)
         bare = replace(session, augment=replace(session.augment, policy="none"))
         steps = {
             "plain supervised": plain_step(session, args.classes, batch, args.image_size),
@@ -160,24 +150,21 @@ def main() -> None:
         }
         for take in steps.values():
             seconds_of(take, session.device, 2)
-        rounds: list[dict[str, float]] = [
-            {name: seconds_of(take, session.device, args.steps) for name, take in steps.items()}
-            for _ in range(args.rounds)
-        ]
+        turns = {name: partial(seconds_of, take, session.device, args.steps) for name, take in steps.items()}
+        rounds = in_turn(turns, args.rounds)
     report(args, rounds, session.device)
 
 
 def report(args: argparse.Namespace, rounds: list[dict[str, float]], device: torch.device) -> None:
     """Print the table and write it."""
-    result: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}, "rounds": rounds}
+    result: dict[str, Any] = {"rounds": rounds}
+    ratios = median_ratios(rounds, "plain supervised")
     print(f"{'':24}{'ms':>10}{'images/s':>12}{'ratio':>10}")
-    for name in rounds[0]:
-        seconds = statistics.median(r[name] for r in rounds)
-        ratio = statistics.median(r[name] / r["plain supervised"] for r in rounds)
-        result[name] = {"seconds": seconds, "images_per_s": args.batch_size / seconds, "ratio": ratio}
-        print(f"{name:24}{1000 * seconds:10.1f}{args.batch_size / seconds:12.1f}{ratio:10.3f}")
-    result["peak_memory_bytes"] = peak_memory(device)
-    write_json(args.out, {**result, "hardware": hardware(device), "versions": versions()})
+    for name, seconds in medians(rounds).items():
+        rate = args.batch_size / seconds
+        result[name] = {"seconds": seconds, "images_per_s": rate, "ratio": ratios[name]}
+        print(f"{name:24}{1000 * seconds:10.1f}{rate:12.1f}{ratios[name]:10.3f}")
+    write_result(args, {**result, "peak_memory_bytes": peak_memory(device)}, device)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""The benchmark scripts at the least size: that they run and write the ratios, not what these are."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+STEP = ["--batch-size", 2, "--image-size", 32, "--steps", 1, "--classes", 2]
+# What is in capitals becomes a path.
+PHOTOS = ["--data", "PHOTOS", "--model", "TEACHER"]
+SCRIPTS: dict[str, tuple[list[object], list[str]]] = {
+    "bench_allocator": (["--", *STEP, "--embed-dim", 8, "--rounds", 1], ["speedup_median"]),
+    "bench_ablations": (
+        [*PHOTOS, "--images", 12, "--counts", "1,2", "--image-size", 64, "--epochs", 1, "--batch-size", 12],
+        [f"counts.{n}.ratios.{way}" for n in (1, 2) for way in ("separate runs", "trained together")],
+    ),
+    "bench_cache_features": (
+        [*PHOTOS, "--images", 4, "--batch-size", 2, "--workers", 0, "--peak-tflops", 1],
+        ["stage 1.ratio", "DataLoader to .npy.ratio", "stage_1_beside_loader", "share_of_peak"],
+    ),
+    "bench_cache_size": (
+        ["--rows", "20", "--embed-dim", 8],
+        [f"rows.20.{f} {d}.ratio" for f in ("hdf5", "webdataset") for d in ("float16", "float32")],
+    ),
+    "bench_input": (
+        ["--data", "PHOTOS", "--image-size", 32, "--batch-size", 2, "--batches", 2, "--decoded", 3],
+        ["ways.webdataset.ratio", "ways.raw in the cache.ratio", "decoders.Pillow, draft mode.ratio"],
+    ),
+    "bench_neighbours": (["--texts", "20", "--images", 10, "--embed-dim", 8], ["20.ratio"]),
+    "bench_startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, "--image-size", 32], ["8.seconds"]),
+    "bench_teacher_in_loop": (
+        [*STEP, "--model", "TEACHER", "--warm-up", 1],
+        ["ways.from the cache.ratio", "ways.teacher in the loop.ratio", "slower_than_cache"],
+    ),
+    "bench_train_step": ([*STEP, "--embed-dim", 8], ["whole step.ratio", "without augmentation.ratio"]),
+}
+PICTURES = {"bench_input": "input", "bench_ablations": "ablations", "bench_teacher_in_loop": "step"}
+
+
+def run_script(name: str, arguments: Sequence[object]) -> str:
+    # A script's own folder comes first on its path: this one's packages are to be found, not installed ones.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def looked_up(found: Any, path: str) -> Any:
+    """The value at a path of keys, where a key may hold dots."""
+    if not path:
+        return found
+    for key in found:
+        if path == key or path.startswith(f"{key}."):
+            return looked_up(found[key], path[len(key) + 1 :])
+    raise KeyError(path)
+
+
+def test_every_benchmark_script_is_tried():
+    found = {path.stem for path in (ROOT / "scripts").glob("bench_*.py")}
+    assert found - {"bench_parts"} == set(SCRIPTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_writes_its_ratios_with_hardware_and_versions(
+    name: str, photos: Path, teacher_dir: Path, tmp_path: Path
+):
+    given, ratios = SCRIPTS[name]
+    put = {"PHOTOS": photos, "TEACHER": f"local-dir:{teacher_dir}"}
+    out = tmp_path / "found.json"
+    run_script(name, ["--rounds", 1, "--out", out, *(put.get(word, word) for word in given)])
+    found = json.loads(out.read_text())
+    assert {"arguments", "date", "hardware", "versions"} <= found.keys()
+    for path in ratios:
+        assert math.isfinite(looked_up(found, path)), path
+        assert looked_up(found, path) > 0, path
+    if name in PICTURES:
+        kind = PICTURES[name]
+        run_script("plot_benchmarks", [f"--{kind}", out, "--out", tmp_path])
+        assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
