@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.files import digest, replacing, sha256_of
-from cache.manifest import Manifest, PixelsEntry, ShardEntry, ViewsEntry
+from cache.manifest import CropsEntry, Manifest, PixelsEntry, ShardEntry, ViewsEntry
 from cache.progress import Progress
 from cache.records import Record, RecordFolder
 from cache.shards import FORMATS
 
-Entry = PixelsEntry | ViewsEntry
+Entry = PixelsEntry | ViewsEntry | CropsEntry
 Chunk = list[tuple[Record, str]]
 
 

@@ -30,6 +30,7 @@ from distill.optim import build_optimizer
 from distill.pixels import Pixels
 from distill.space_run import ROWS_OF
 from distill.students import build_student, family
+from distill.views import open_views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +177,14 @@ def _join(
             )
     learns = config.prompts.learner != "none"
     teachers = (
-        teacher_rows(head.cache, joined, config.loss, text=config.text, learnt_text=learns)
+        teacher_rows(
+            head.cache,
+            joined,
+            config.loss,
+            text=config.text,
+            learnt_text=learns,
+            views=open_views(head.cache, joined.images, config.data),
+        )
         for head, joined in zip(heads, found, strict=False)
     )
     return found[0], tuple(teachers)
