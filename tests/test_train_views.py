@@ -26,7 +26,7 @@ from cache.train_views import draw_crops
 from cache.verify import verify_cache
 from distill.augment import TrainAugment, crop, normalise, resize_size
 from distill.batch import Share
-from distill.config import FewShotConfig, RunConfig, with_settings
+from distill.config import FewShotConfig, RunConfig, load_recipe, with_settings
 from distill.fewshot_run import finetune_config
 from distill.loop import Member, Stopped, fit, fit_together
 from distill.session import open_session
@@ -284,7 +284,8 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
     more = ["student.arch=timm:test_vit", "optim.lr=0.001", "train.epochs=1", "train.batch_size=7"]
     words = [word for setting in (*SMALL, *VIEWS, *more) for word in ("--set", setting)]
     cache, one, two = build().path, tmp_path / "one", tmp_path / "two"
-    run(config(*more), cache_dir=cache, data_dir=photos, out=one)
+    recipe = with_settings(load_recipe("resnet18"), [*SMALL, *VIEWS, *more])
+    run(recipe, cache_dir=cache, data_dir=photos, out=one)
     command = [
         *TORCHRUN,
         "2",
