@@ -34,7 +34,7 @@ from cache.text_tower import FOLDER as TEXT_TOWER
 from cache.text_tower import save_text_tower
 from cache.texts import BankTexts
 from cache.train_views import FOLDER as VIEWS
-from cache.train_views import TrainViewOptions, write_train_views
+from cache.train_views import TrainViewOptions, drop_stale_views, write_train_views
 from cache.views import FOLDER as SUPPORT
 from cache.views import ViewOptions, write_views
 
@@ -268,6 +268,8 @@ def _write_extras(
         manifest = write_views(manifest, out, teacher, folder, views, progress)
     if options.views and isinstance(folder, ImageFolder):
         manifest = write_train_views(manifest, out, teacher, folder, options.views, progress)
+    elif isinstance(folder, ImageFolder):
+        manifest = drop_stale_views(manifest, out, folder)
     if options.pixels and isinstance(folder, ImageFolder):
         manifest = write_pixels(manifest, out, folder, options.pixels, progress)
     if options.keep_text_tower and not all(_sound(out, file) for file in manifest.text_tower or [None]):

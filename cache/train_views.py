@@ -12,7 +12,7 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from cache.progress import Progress
 from cache.reader_rows import MappedRows
 from cache.records import Record
 from cache.shards_hdf5 import mapped, read_strings, write_strings
-from cache.side_shards import SideShards, write_side_shards
+from cache.side_shards import SideShards, drop_stale_shards, write_side_shards
 from cache.spec import SQUASH_SIZE, TeacherSpec
 from cache.views import decoded, embed_views, seed_of
 
@@ -97,15 +97,30 @@ def write_train_views(
             shard["flip"] = np.stack([flips.numpy() for _, flips in crops])
             shard["view_embedding"] = rows
 
-    kind = SideShards(
+    kind = _kind(CropsEntry(views=options.views, scale=options.scale), write)
+    return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def drop_stale_views(manifest: Manifest, out: Path, folder: ImageFolder) -> Manifest:
+    """Return the manifest less views of pictures that have changed: training on those would be wrong."""
+
+    def write(path: Path, records: Sequence[Record]) -> None:
+        raise AssertionError("nothing is written")
+
+    for entry in manifest.views.values():
+        manifest = drop_stale_shards(manifest, out, folder, _kind(entry, write))
+    return manifest
+
+
+def _kind(entry: CropsEntry, write: Callable[[Path, Sequence[Record]], None]) -> SideShards:
+    return SideShards(
         field=FOLDER,
-        empty=CropsEntry(views=options.views, scale=options.scale),
+        empty=CropsEntry(views=entry.views, scale=entry.scale),
         splits=SPLITS,
-        made_by=[options.views, options.scale],
+        made_by=[entry.views, entry.scale],
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
     )
-    return write_side_shards(manifest, out, folder, kind, progress)
 
 
 def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:

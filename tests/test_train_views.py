@@ -324,7 +324,21 @@ def test_finetuning_with_few_shots_draws_crops_anew():
     assert not few.data.views
 
 
-def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_jpeg):
+def test_views_of_a_picture_that_was_changed_are_dropped(build, photos, write_jpeg, monkeypatch):
+    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 8)
+    cache = build()
+    before = all_of(cache)
+    write_jpeg(photos / "train" / "banana" / "train_0.jpg", (255, 0, 255))
+    build(views=None, rebuild=True)
+    with pytest.raises(UserError, match=r"keeps no views of 8 of 24 training images \(banana/train_0"):
+        open_session(config(), cache_dir=cache.path, data_dir=photos)
+    after = all_of(build())
+    np.testing.assert_array_equal(after[0], before[0])
+    changed = np.abs(after[2] - before[2]).max(axis=(1, 2)) > 0.01
+    assert np.flatnonzero(changed).tolist() == [8]
+
+
+def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_jpeg, monkeypatch):
     cache = build(views=None)
     with pytest.raises(UserError, match=r"(?s)keeps no views of train.*--views V, 4 for example"):
         open_session(config(), cache_dir=cache.path, data_dir=photos)
@@ -333,10 +347,12 @@ def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_j
         CacheMismatch, match=r"(?s)data\.scale_min is 0\.5, .* at least 0\.08.*--views-scale 0\.5"
     ):
         open_session(config("data.scale_min=0.5"), cache_dir=cache.path, data_dir=photos)
-    write_jpeg(photos / "train" / "apple" / "zzz.jpg")
+    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 8)
+    build()
+    write_jpeg(photos / "train" / "cherry" / "zzz.jpg")
     build(views=None)
     with pytest.raises(
-        UserError, match=r"(?s)no views of 1 of 25 training images \(apple/zzz\.jpg\).*--views"
+        UserError, match=r"(?s)no views of 1 of 25 training images \(cherry/zzz\.jpg\).*--views"
     ):
         open_session(config(), cache_dir=cache.path, data_dir=photos)
 
