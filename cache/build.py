@@ -33,6 +33,8 @@ from cache.teacher import Teacher, text_network_of
 from cache.text_tower import FOLDER as TEXT_TOWER
 from cache.text_tower import save_text_tower
 from cache.texts import BankTexts
+from cache.train_views import FOLDER as VIEWS
+from cache.train_views import TrainViewOptions, drop_stale_views, write_train_views
 from cache.views import FOLDER as SUPPORT
 from cache.views import ViewOptions, write_views
 
@@ -48,6 +50,7 @@ class BuildOptions:
     neighbours: int = 256
     support_views: int = 0
     support_shots: int = 0
+    views: TrainViewOptions | None = None
     keep_text_tower: bool = False
     pixels: PixelOptions | None = None
 
@@ -139,6 +142,7 @@ def build_cache(
         manifest = _write_extras(manifest, out, teacher, folder, options, progress)
         manifest = replace(manifest, complete=True)
         manifest.save(out)
+        _remove_unlisted(out, manifest)
         _store_neighbours(out, manifest, banks, options.neighbours)
     manifest = ranks.from_first(manifest)
     embedding = seconds.waiting + seconds.teacher + seconds.writing
@@ -239,7 +243,7 @@ def _remove_unlisted(out: Path, manifest: Manifest) -> None:
     listed = {shard.file for _, shard in manifest.shard_entries}
     listed |= {shard.file for shard in manifest.side_shards}
     listed |= {file.file for file in manifest.text_tower}
-    for folder in ("images", SUPPORT, PIXELS, TEXT_TOWER):
+    for folder in ("images", SUPPORT, VIEWS, PIXELS, TEXT_TOWER):
         for file in (out / folder).glob("*"):
             if f"{folder}/{file.name}" not in listed:
                 file.unlink()
@@ -253,7 +257,7 @@ def _write_extras(
     options: BuildOptions,
     progress: Progress,
 ) -> Manifest:
-    """Add what only some uses need: views for retrieval, pixels, the text tower for prompt learning."""
+    """Add what only some uses need: views for retrieval and training, pixels, the text tower for prompts."""
     if options.support_views and isinstance(folder, ImageFolder):
         views = ViewOptions(
             views=options.support_views,
@@ -262,6 +266,10 @@ def _write_extras(
             workers=options.workers,
         )
         manifest = write_views(manifest, out, teacher, folder, views, progress)
+    if options.views and isinstance(folder, ImageFolder):
+        manifest = write_train_views(manifest, out, teacher, folder, options.views, progress)
+    elif isinstance(folder, ImageFolder):
+        manifest = drop_stale_views(manifest, out, folder)
     if options.pixels and isinstance(folder, ImageFolder):
         manifest = write_pixels(manifest, out, folder, options.pixels, progress)
     if options.keep_text_tower and not all(_sound(out, file) for file in manifest.text_tower or [None]):

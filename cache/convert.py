@@ -70,6 +70,7 @@ def convert_cache(
         manifest,
         banks=old.banks,
         support=old.support,
+        views=old.views,
         pixels=old.pixels,
         text_tower=old.text_tower,
         complete=True,

@@ -29,6 +29,7 @@ from cache.texts import (
     label_bank,
     template_bank,
 )
+from cache.train_views import TrainViewOptions
 
 LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 
@@ -58,6 +59,8 @@ class FeatureOptions:
     teacher: str = MAIN_TEACHER
     support_views: int = 0
     support_shots: int = 0
+    views: int | None = None
+    views_scale: float = 0.08
     keep_text_tower: bool = False
     pixels: int | None = None
     pixels_format: str = "raw"
@@ -116,17 +119,23 @@ def cache_features(
 
 def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:
     workers = default_workers(device) if options.workers is None else options.workers
-    pixels = None
+    batch_size = options.batch_size or (256 if device.type == "cuda" else 32)
+    views = pixels = None
+    if options.views:
+        views = TrainViewOptions(
+            views=options.views, scale=options.views_scale, batch_size=batch_size, workers=workers
+        )
     if options.pixels:
         pixels = PixelOptions(side=options.pixels, kind=options.pixels_format, workers=workers)
     return BuildOptions(
-        batch_size=options.batch_size or (256 if device.type == "cuda" else 32),
+        batch_size=batch_size,
         workers=workers,
         strict=options.strict,
         rebuild=options.rebuild,
         neighbours=options.neighbours,
         support_views=options.support_views,
         support_shots=options.support_shots,
+        views=views,
         keep_text_tower=options.keep_text_tower,
         pixels=pixels,
     )

@@ -97,6 +97,16 @@ class PixelsEntry:
     made_from: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropsEntry:
+    """Crops of the images of a split: ``views`` an image, at least ``scale`` of its area; what made them."""
+
+    views: int
+    scale: float
+    shards: tuple[ShardEntry, ...] = ()
+    made_from: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The state of a cache folder. Every change is a new value, saved whole."""
@@ -106,6 +116,7 @@ class Manifest:
     splits: dict[str, SplitEntry] = field(default_factory=dict)
     banks: dict[str, BankEntry] = field(default_factory=dict)
     support: dict[str, ViewsEntry] = field(default_factory=dict)
+    views: dict[str, CropsEntry] = field(default_factory=dict)
     pixels: dict[str, PixelsEntry] = field(default_factory=dict)
     text_tower: tuple[FileEntry, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
@@ -122,6 +133,7 @@ class Manifest:
             "splits": {name: {**asdict(split), "rows": split.rows} for name, split in self.splits.items()},
             "banks": {name: asdict(bank) for name, bank in self.banks.items()},
             "support": {name: asdict(views) for name, views in self.support.items()},
+            "views": {name: asdict(crops) for name, crops in self.views.items()},
             "pixels": {name: asdict(pixels) for name, pixels in self.pixels.items()},
             "text_tower": [asdict(file) for file in self.text_tower],
             "versions": self.versions,
@@ -169,6 +181,7 @@ class Manifest:
                 for name, bank in value["banks"].items()
             },
             support={name: _views_from_json(views) for name, views in value.get("support", {}).items()},
+            views={name: _crops_from_json(crops) for name, crops in value.get("views", {}).items()},
             pixels={name: _pixels_from_json(pixels) for name, pixels in value.get("pixels", {}).items()},
             text_tower=tuple(FileEntry(**file) for file in value.get("text_tower", ())),
             versions=dict(value["versions"]),
@@ -187,8 +200,9 @@ class Manifest:
 
     @property
     def side_shards(self) -> list[ShardEntry]:
-        """Every shard beside the image shards: support views and pixels."""
+        """Every shard beside the image shards: support views, training views and pixels."""
         found = [shard for entry in self.support.values() for shard in entry.shards]
+        found += [shard for entry in self.views.values() for shard in entry.shards]
         return found + [shard for entry in self.pixels.values() for shard in entry.shards]
 
     def with_split(self, name: str, split: SplitEntry) -> Manifest:
@@ -225,6 +239,15 @@ def _split_from_json(value: dict[str, Any]) -> SplitEntry:
 def _views_from_json(value: dict[str, Any]) -> ViewsEntry:
     return ViewsEntry(
         views=int(value["views"]),
+        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
+        made_from=tuple(value["made_from"]),
+    )
+
+
+def _crops_from_json(value: dict[str, Any]) -> CropsEntry:
+    return CropsEntry(
+        views=int(value["views"]),
+        scale=float(value["scale"]),
         shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
         made_from=tuple(value["made_from"]),
     )

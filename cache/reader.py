@@ -25,6 +25,7 @@ from cache.views import read_views
 
 if TYPE_CHECKING:
     from cache.pixels import StoredPixels
+    from cache.train_views import StoredViews
 
 TEACHERS = "teachers"
 
@@ -229,6 +230,21 @@ class EmbeddingCache:
         if views == 1:
             return plain
         return np.concatenate([plain, read_views(self.path, self.manifest, rows.name, keys, views)], axis=1)
+
+    def views(self, split: str) -> StoredViews:
+        """Return the crops of a split's images that training replays; see :mod:`cache.train_views`.
+
+        Raises
+        ------
+        UserError
+            If the cache keeps none, or a shard is damaged; the message names the command that adds them.
+        """
+        from cache.train_views import ADD_VIEWS, StoredViews
+
+        entry = self.manifest.views.get(split_name(split))
+        if entry is None or not entry.shards:
+            raise UserError(f"the cache {self.path} keeps no views of {split_name(split)}", fix=ADD_VIEWS)
+        return StoredViews(self.path, entry)
 
     def pixels(self, split: str, *, side: int) -> StoredPixels | None:
         """Return a split's images of that side, None where none are kept; see :mod:`cache.pixels`."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.files import digest, replacing, sha256_of
-from cache.manifest import Manifest, PixelsEntry, ShardEntry, ViewsEntry
+from cache.manifest import CropsEntry, Manifest, PixelsEntry, ShardEntry, ViewsEntry
 from cache.progress import Progress
 from cache.records import Record, RecordFolder
 from cache.shards import FORMATS
 
-Entry = PixelsEntry | ViewsEntry
+Entry = PixelsEntry | ViewsEntry | CropsEntry
 Chunk = list[tuple[Record, str]]
 
 
@@ -37,13 +37,16 @@ class SideShards:
     shots: int = 0
 
 
+def drop_stale_shards(manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards) -> Manifest:
+    """Return the manifest less the shards of a kind that are damaged or of other images than the rows are."""
+    return _planned(manifest, out, folder, kind)[0]
+
+
 def write_side_shards(
     manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards, progress: Progress
 ) -> Manifest:
     """Make the shards of a kind that are missing, for the images that have a row; return the new manifest."""
-    plans = {name: _plan(manifest, out, folder, name, kind) for name in kind.splits if name in folder.splits}
-    for name, chunks in plans.items():
-        manifest = _keep_sound(manifest, out, name, chunks, kind)
+    manifest, plans = _planned(manifest, out, folder, kind)
     missing = [
         (name, chunk)
         for name, chunks in plans.items()
@@ -65,6 +68,15 @@ def write_side_shards(
         manifest = _with_entry(manifest, name, known, kind)
         manifest.save(out)
     return manifest
+
+
+def _planned(
+    manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards
+) -> tuple[Manifest, dict[str, list[Chunk]]]:
+    plans = {name: _plan(manifest, out, folder, name, kind) for name in kind.splits if name in folder.splits}
+    for name, chunks in plans.items():
+        manifest = _keep_sound(manifest, out, name, chunks, kind)
+    return manifest, plans
 
 
 def _with_entry(manifest: Manifest, name: str, entry: Entry, kind: SideShards) -> Manifest:

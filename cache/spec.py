@@ -7,6 +7,9 @@ from typing import Any
 
 from cache.files import digest
 
+# 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
+SQUASH_SIZE = 256
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeacherSpec:

@@ -26,13 +26,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from cache.errors import UserError, nearest_names
 from cache.files import digest, sha256_of
 from cache.short_texts import context_of, lengths
-from cache.spec import TeacherSpec
+from cache.spec import SQUASH_SIZE, TeacherSpec
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
-# 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
-SQUASH_SIZE = 256
 REGIONS_PER_SIDE = 7
 
 

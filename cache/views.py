@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -50,6 +51,11 @@ class ViewOptions:
     workers: int = 1
 
 
+def seed_of(key: str) -> int:
+    """Return what an image's views are drawn from: a function of its key alone."""
+    return int.from_bytes(sha256(key.encode()).digest()[:7], "big")
+
+
 def write_views(
     manifest: Manifest,
     out: Path,
@@ -68,7 +74,15 @@ def write_views(
     made_by = [options.views, OPERATIONS, MAGNITUDE]
 
     def write(path: Path, records: Sequence[Record]) -> None:
-        rows = _embed(teacher, records, options, progress.advance)
+        copies = options.views - 1
+        rows = embed_views(
+            teacher,
+            _Views(records, teacher, copies),
+            copies,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            advance=progress.advance,
+        )
         with h5py.File(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             shard["view_embedding"] = rows.astype(manifest.spec.dtype)
@@ -85,7 +99,7 @@ def write_views(
     return write_side_shards(manifest, out, folder, kind, progress)
 
 
-class _Views(Dataset[Any]):
+class _Views(Dataset[Tensor]):
     """Decodes an image and draws its augmented copies; runs in workers."""
 
     def __init__(self, records: Sequence[Record], teacher: Teacher, copies: int) -> None:
@@ -101,26 +115,38 @@ class _Views(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Tensor:
         record = self.records[index]
-        try:
-            image = self.resize(load_rgb(record.path))
-        except UnreadableImage as error:
-            raise UserError(
-                f"{record.path} cannot be read any more ({error})", fix="bring the file back."
-            ) from error
+        image = self.resize(decoded(record))
         # Torch's generator is the one that RandAugment draws from: the same copies wherever they are drawn.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int.from_bytes(sha256(record.key.encode()).digest()[:7], "big"))
+            torch.manual_seed(seed_of(record.key))
             return torch.stack([self.transform(self.augment(image)) for _ in range(self.copies)])
 
 
-def _embed(
-    teacher: Teacher, records: Sequence[Record], options: ViewOptions, advance: Callable[[int], None]
+def decoded(record: Record) -> Image.Image:
+    """Return the picture of a photo that has a row; UserError when it cannot be read any more."""
+    try:
+        return load_rgb(record.path)
+    except UnreadableImage as error:
+        raise UserError(
+            f"{record.path} cannot be read any more ({error})", fix="bring the file back."
+        ) from error
+
+
+def embed_views(
+    teacher: Teacher,
+    pictures: Dataset[Tensor],
+    copies: int,
+    *,
+    batch_size: int,
+    workers: int,
+    advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
+    """Return raw embeddings [n, V, D] of n images; each item of ``pictures`` is V ``copies`` of one image."""
     loader = DataLoader(
-        _Views(records, teacher, options.views - 1),
-        batch_size=max(1, options.batch_size // max(1, options.views - 1)),
-        num_workers=options.workers,
-        prefetch_factor=2 if options.workers else None,
+        pictures,
+        batch_size=max(1, batch_size // max(1, copies)),
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
     )
     return np.concatenate(list(_rows(teacher, loader, advance)))
 

@@ -71,6 +71,11 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["embed_dim", str(manifest.embed_dim)],
         ["support views", ", ".join(kept) or "none"],
         [
+            "training views",
+            ", ".join(f"{n}: {c.views} views, scale {c.scale:g}" for n, c in manifest.views.items())
+            or "none",
+        ],
+        [
             "pixels",
             ", ".join(f"{n}: {p.side} px, {p.kind}" for n, p in manifest.pixels.items()) or "not kept",
         ],

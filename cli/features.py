@@ -132,6 +132,19 @@ teacher_options = options(
     help="Views of the first images of each class alone, sorted by key  [default: of all]",
 )
 @click.option(
+    "--views",
+    metavar="V",
+    type=click.IntRange(min=1),
+    help="Keep the rows of V random crops of every training image, for 'train --views'.",
+)
+@click.option(
+    "--views-scale",
+    default=0.08,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    help="The smallest such crop, as a share of the image's area.",
+)
+@click.option(
     "--pixels",
     type=click.IntRange(min=8),
     metavar="SIZE",

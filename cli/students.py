@@ -47,6 +47,12 @@ train_options = options(
     type=click.Choice(["auto", "on", "off"]),
     help="Keep the decoded images on the device  [default: auto, on CUDA where they fit]",
 )
+@click.option(
+    "--views",
+    is_flag=True,
+    default=None,
+    help="Train on the crops that the cache keeps ('cache-features --views V'), each with its own target.",
+)
 @click.option("--teachers", metavar="A,B", help="Teachers of the cache, one head each; the first is 'main'.")
 @train_options
 def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **given: Any) -> None:

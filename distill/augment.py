@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from cache.crop_boxes import crop_boxes
 from cache.vision import torchvision
-from distill.batch import Share
+from distill.batch import Crops, Share
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-RATIO = (3 / 4, 4 / 3)
-CROP_TRIES = 10
 POLICIES = ("crop_flip", "flip", "randaugment", "none")
 RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE, RANDAUGMENT_BINS = 2, 9, 31
 
@@ -63,14 +62,24 @@ class TrainAugment:
         if self.policy not in POLICIES:
             raise ValueError(f"policy is {self.policy!r}, expected one of {', '.join(POLICIES)}")
 
-    def __call__(self, images: Tensor, generator: Generator, share: Share | None = None) -> Tensor:
+    def __call__(
+        self,
+        images: Tensor,
+        generator: Generator,
+        share: Share | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
         """Return augmented images; one state of a CPU generator gives the same on every device.
 
         Where ``images`` are a ``share`` of a batch, they come out as they would in the whole batch.
+        With the ``crops`` of the whole batch nothing is drawn: these are cut out, whatever the policy.
         """
+        share = share or Share.whole(len(images))
+        if crops is not None:
+            boxes, flips = crops.box_B4[share.rows] * images.shape[-1], crops.flip_B[share.rows]
+            return normalise(crop(images, boxes, flips, self.image_size))
         if self.policy == "none":
             return eval_transform(images, self.image_size)
-        share = share or Share.whole(len(images))
         draws = share.total if self.per_image else 1
         if self.policy == "flip":
             return eval_transform(flipped(images, draws, generator, share), self.image_size)
@@ -91,30 +100,11 @@ def flipped(images: Tensor, draws: int, generator: Generator, share: Share) -> T
     return torch.where(mirror.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
-def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: Generator) -> Tensor:
-    """Return ``count`` boxes (left, top, width, height) of whole pixels as float32 [count, 4].
-
-    The distribution is that of torchvision's RandomResizedCrop on a square image: area uniform,
-    log of the ratio uniform, the first of ten tries that fits, else the whole image.
-    """
-    shape = (CROP_TRIES, count)
-    area = side**2 * (scale[0] + (scale[1] - scale[0]) * torch.rand(shape, generator=generator))
-    low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    ratio = torch.exp(low + (high - low) * torch.rand(shape, generator=generator))
-    width, height = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-    fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
-    first = fits.int().argmax(dim=0, keepdim=True)
-    found = fits.any(dim=0)
-    width = torch.where(found, width.gather(0, first)[0], side)
-    height = torch.where(found, height.gather(0, first)[0], side)
-    # minimum: the largest float32 below 1, times 257, rounds to 257.
-    left = (torch.rand(count, generator=generator) * (side - width + 1)).floor().minimum(side - width)
-    top = (torch.rand(count, generator=generator) * (side - height + 1)).floor().minimum(side - height)
-    return torch.stack([left, top, width, height], dim=1)
-
-
 def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
-    """Return each image's box, resized to ``size`` (bilinear) and flipped where ``flips``, float32 0..255."""
+    """Return each image's box, resized to ``size`` (bilinear) and flipped where ``flips``, float32 0..255.
+
+    Boxes [B, 4] are (left, top, width, height) in pixels, which need not be whole.
+    """
     side = images.shape[-1]
     left, top, width, height = boxes.to(images.device).unbind(dim=1)
     sign = 1.0 - 2.0 * flips.to(images.device, torch.float32)

@@ -34,6 +34,18 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Crops:
+    """The crop of every image of a batch, one of the views that the cache keeps: its number there, int64.
+
+    ``box_B4`` is (left, top, width, height) float32, as fractions of the image; ``flip_B`` bool mirrors it.
+    """
+
+    view_B: Tensor
+    box_B4: Tensor
+    flip_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Targets:
     """What one teacher said of B images.
 

@@ -112,7 +112,8 @@ class DataConfig:
     ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
-    much memory decoded images may take otherwise before they are decoded anew every epoch.
+    much memory decoded images may take otherwise before they are decoded anew every epoch; ``views`` replays
+    the crops that the cache keeps, each with the teacher's embedding of that very crop.
     """
 
     repeat_epochs: int = 1
@@ -125,6 +126,7 @@ class DataConfig:
     device_images: str = "auto"
     memory_mb: int = 2048
     workers: int = 1
+    views: bool = False
 
     def __post_init__(self) -> None:
         require_choice("data.policy", self.policy, ("crop_flip", "flip", "randaugment", "none"))
@@ -136,6 +138,11 @@ class DataConfig:
         require(self.seed >= -1, f"data.seed is {self.seed}", "give at least 0, or -1 for train.seed.")
         require(self.workers >= 0, f"data.workers is {self.workers}", "give at least 0.")
         require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
+        require(
+            not self.views or (self.policy == "crop_flip" and self.per_image),
+            f"data.views is on with data.policy={self.policy}, data.per_image={str(self.per_image).lower()}",
+            "views are crops and flips, one an image: set data.policy=crop_flip and data.per_image=true.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,6 +251,12 @@ class RunConfig:
             f"prompts.learner is {self.prompts.learner} with train.baseline",
             "the closed-set baseline has no prompts: switch one of them off.",
         )
+        for has, what in (
+            (self.train.baseline, "train.baseline, which has no teacher"),
+            (len(self.teachers) > 1, f"{len(self.teachers)} teachers"),
+            (self.fewshot.shots, "few-shot images, which have no views"),
+        ):
+            require(not (self.data.views and has), f"data.views is on with {what}", "set data.views=false.")
         off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."

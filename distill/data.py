@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
@@ -19,10 +19,11 @@ from cache.ranks import current_ranks
 from cache.reader import SplitRows
 from cache.reader_rows import MappedRows
 from cache.records import Record, RecordFolder
-from distill.batch import Batch, Targets
+from distill.batch import Batch, Crops, Targets
 from distill.config import LossConfig
 from distill.distributed import own_share
 from distill.pixels import Pixels
+from distill.views import TrainingViews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +141,28 @@ def mixed_batches(
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRows:
-    """One teacher's rows of the training images: row ``row_of[i]`` of every column is image i."""
+    """One teacher's rows of the training images: row ``row_of[i]`` of every column is image i.
+
+    With ``views``, which come without nearest texts, a batch can ask for those instead.
+    """
 
     rows: SplitRows
     row_of: NDArray[np.int64]
     nearest: MappedRows | None = None
     similarity: MappedRows | None = None
     with_captions: bool = False
+    views: TrainingViews | None = None
 
-    def targets(self, chosen: NDArray[np.int64]) -> Targets:
-        """Return what the teacher said of these images."""
+    def targets(self, chosen: NDArray[np.int64], crops: Crops | None = None) -> Targets:
+        """Return what the teacher said of these images, or of these crops of them."""
         at = self.row_of[chosen]
         captions = self.rows.caption_embeddings if self.with_captions else None
+        if self.views is not None and crops is not None:
+            found = self.views.embeddings(chosen, crops)
+        else:
+            found = self.rows.embeddings[at]
         return Targets(
-            teacher_BD=torch.from_numpy(self.rows.embeddings[at]).float(),
+            teacher_BD=torch.from_numpy(found).float(),
             caption_BD=torch.from_numpy(captions[at]).float() if captions is not None else None,
             nearest_BK=torch.from_numpy(self.nearest[at]) if self.nearest is not None else None,
             similarity_BK=torch.from_numpy(self.similarity[at]) if self.similarity is not None else None,
@@ -173,6 +182,11 @@ class TrainingData:
         self.keys = [image.key for image in self.joined.images]
         self._labels = torch.from_numpy(self.joined.rows.labels[self.joined.row_of])
 
+    def crops(self, chosen: NDArray[np.int64], generator: Generator) -> Crops | None:
+        """Return one of the cache's views of each of these images; None where the run replays none."""
+        views = self.teachers[0].views if self.teachers else None
+        return views.draw(chosen, generator) if views is not None else None
+
     def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> list[NDArray[np.int64]]:
         """Return the image indices of an epoch's batches."""
         support = self.joined.support
@@ -187,13 +201,13 @@ class TrainingData:
         for chosen, (_, images) in zip(batches, self.pixels.batches(shares), strict=True):
             yield chosen, images
 
-    def batch(self, chosen: NDArray[np.int64], images: Tensor) -> Batch:
-        """Return the batch of these images, with what the teachers said of them."""
+    def batch(self, chosen: NDArray[np.int64], images: Tensor, crops: Crops | None = None) -> Batch:
+        """Return the batch of these images, with what the teachers said of them, or of these crops."""
         return Batch(
             keys=tuple(self.keys[i] for i in chosen),
             image_BXRR=images,
             label_B=self._labels[torch.from_numpy(chosen)],
-            targets=tuple(teacher.targets(chosen) for teacher in self.teachers),
+            targets=tuple(teacher.targets(chosen, crops) for teacher in self.teachers),
         )
 
     def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
@@ -203,12 +217,18 @@ class TrainingData:
 
 
 def teacher_rows(
-    cache: EmbeddingCache, joined: TrainingRows, loss: LossConfig, *, text: str, learnt_text: bool = False
+    cache: EmbeddingCache,
+    joined: TrainingRows,
+    loss: LossConfig,
+    *,
+    text: str,
+    learnt_text: bool = False,
+    views: TrainingViews | None = None,
 ) -> TeacherRows:
     """Return one teacher's rows with the targets that ``loss`` needs.
 
     The nearest texts are the cache's own where the classes are the training split's, else computed; with
-    ``learnt_text`` there are none, because they change with the texts.
+    ``learnt_text`` or ``views`` there are none, because they change with the texts or the view.
 
     Raises
     ------
@@ -222,7 +242,7 @@ def teacher_rows(
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
     nearest = similarity = None
-    if loss.vlalign and not learnt_text:
+    if loss.vlalign and not learnt_text and views is None:
         if joined.support:
             texts = cache.text_bank(text).class_texts(joined.rows.class_names)
             found = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
@@ -235,4 +255,5 @@ def teacher_rows(
         nearest=nearest,
         similarity=similarity,
         with_captions=bool(loss.cap),
+        views=views,
     )

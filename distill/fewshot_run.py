@@ -228,11 +228,12 @@ def finetune_config(
     """Return the paper's few-shot finetuning of a run: its own config from ``start``'s weights on.
 
     20 epochs of OneCycle, learning rate 1e-3 with SGD or 2e-4 with AdamW; then ``settings``
-    (``section.key=value``) are applied.
+    (``section.key=value``) are applied. The support has no views in the cache, so crops are drawn anew.
     """
     config = with_part(config, "train", epochs=EPOCHS)
     config = with_part(config, "optim", schedule=SCHEDULE, lr=LEARNING_RATES[config.optim.name])
     config = with_part(config, "student", pretrained=False, weights="")
+    config = with_part(config, "data", views=False)
     config = with_settings(config, settings)
     return replace(config, fewshot=replace(support, start=str(start)))
 

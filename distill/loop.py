@@ -176,11 +176,12 @@ def _epoch(
     for step, (chosen, decoded) in enumerate(images, start=first):
         share, device = own_share(len(chosen)), stream.session.device
         generator = stream_generator(stream.config.stream_seed, epoch, step)
-        augmented = stream.task.augmented(decoded.to(device, non_blocking=True), generator, share)
+        crops = stream.session.data.crops(chosen, generator)
+        augmented = stream.task.augmented(decoded.to(device, non_blocking=True), generator, share, crops)
         due = [run for run in runs if run.position.step == step and run not in failed]
         for run in due:
             try:
-                run.step(run.session.data.batch(chosen, augmented).to(device))
+                run.step(run.session.data.batch(chosen, augmented, crops).to(device))
             except UserError as error:
                 _dropped(run, error, failed, progress)
         progress.advance(len(chosen) * len(due))

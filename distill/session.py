@@ -26,6 +26,7 @@ from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.optim import build_optimizer
 from distill.stream import EvalSplit, Stream, stream_settings
 from distill.students import build_student, family
+from distill.views import open_views
 
 
 class DataFolder(Protocol):
@@ -161,7 +162,14 @@ def session_of(config: RunConfig, stream: Stream) -> Session:
 def _teacher_rows(config: RunConfig, head: Head, stream: Stream) -> TeacherRows:
     learns = config.prompts.learner != "none"
     joined = stream.joined[head.name]
-    return teacher_rows(head.cache, joined, config.loss, text=config.text, learnt_text=learns)
+    return teacher_rows(
+        head.cache,
+        joined,
+        config.loss,
+        text=config.text,
+        learnt_text=learns,
+        views=open_views(head.cache, joined.images, config.data),
+    )
 
 
 def classifiers_for(

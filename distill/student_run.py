@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from cache.errors import UserError
 from cache.files import replacing
 from cache.ranks import current_ranks
-from distill.batch import Batch, Share
+from distill.batch import Batch, Crops, Share
 from distill.checkpoint import Position, resume, save_checkpoint
 from distill.config import to_toml
 from distill.distributed import average_gradients
@@ -77,8 +77,13 @@ class Task(Protocol):
         """What the summary's numbers are."""
         ...
 
-    def augmented(self, images: Tensor, generator: Generator, share: Share) -> Tensor:
-        """Return decoded images as the student takes them; they are a ``share`` of a batch."""
+    def augmented(
+        self, images: Tensor, generator: Generator, share: Share, crops: Crops | None = None
+    ) -> Tensor:
+        """Return decoded images as the student takes them; they are a ``share`` of a batch.
+
+        ``crops`` are the whole batch's, to be replayed where the cache keeps views.
+        """
         ...
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

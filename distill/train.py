@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from cache.progress import Progress, Silent
 from cache.ranks import ranks_of_torchrun
 from distill.augment import eval_transform, resize_size
-from distill.batch import Batch, Share
+from distill.batch import Batch, Crops, Share
 from distill.config import RunConfig
 from distill.distributed import gather_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
@@ -102,9 +102,11 @@ class ImageTask:
         (name, f"{name}_accuracy") for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
     )
 
-    def augmented(self, images: Tensor, generator: Generator, share: Share) -> Tensor:
-        """Return augmented images."""
-        return self.session.augment(images, generator, share)
+    def augmented(
+        self, images: Tensor, generator: Generator, share: Share, crops: Crops | None = None
+    ) -> Tensor:
+        """Return augmented images, or with ``crops`` these of them."""
+        return self.session.augment(images, generator, share, crops)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return an augmented batch's losses, and its cosines or logits [B, C]."""

@@ -48,7 +48,7 @@ from cache.splits import FOLDERS
 from distill.batch import Batch, Targets
 from distill.config import RunConfig, with_settings
 from distill.loop import Member, fit, fit_together
-from distill.session import Session, open_session
+from distill.session import Session, open_session, open_together
 from distill.train import ImageTask, run
 
 SEPARATE, TOGETHER, IN_LOOP = "separate runs", "trained together", "teacher in the loop"
@@ -108,7 +108,7 @@ def together(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Pa
     """Stage 1, and all runs beside each other."""
     cache = scratch / "cache"
     stage_one(args, cache)
-    sessions = [open_session(config, cache_dir=cache, data_dir=args.data) for config in configs]
+    sessions = open_together(configs, cache_dir=cache, data_dir=args.data)
     members = [Member(task=ImageTask(s), out=scratch / f"run{i}") for i, s in enumerate(sessions)]
     failed = [found for found in fit_together(members) if isinstance(found, Exception)]
     if failed:

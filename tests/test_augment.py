@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cache.crop_boxes import crop_boxes
 from cache.vision import torchvision
 from distill.augment import (
     IMAGENET_MEAN,
@@ -10,7 +11,6 @@ from distill.augment import (
     OPERATIONS,
     TrainAugment,
     crop,
-    crop_boxes,
     eval_transform,
     normalise,
     rand_augment,

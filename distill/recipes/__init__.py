@@ -24,6 +24,7 @@ def run_config(
     prompts: str | None = None,
     teachers: str | None = None,
     device_images: str | None = None,
+    views: bool | None = None,
     negative_text: str | None = None,
     local: bool | None = None,
     baseline: bool | None = None,
@@ -47,7 +48,7 @@ def run_config(
         "student.image_size": image_size,
     }
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    switches = {"robotics.local": local, "train.baseline": baseline}
+    switches = {"robotics.local": local, "train.baseline": baseline, "data.views": views}
     given += [f"{name}={str(value).lower()}" for name, value in switches.items() if value is not None]
     words = {
         "student.arch": arch,

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from cache.progress import Progress, Silent
 from cache.ranks import ranks_of_torchrun
-from distill.batch import Batch, Share
+from distill.batch import Batch, Crops, Share
 from distill.distributed import gather_rows
 from distill.loop import check_out, fit
 from distill.robotics.config import RoboticsRunConfig
@@ -69,8 +69,11 @@ class EpisodeTask:
         for group, words in GROUPS.items()
     )
 
-    def augmented(self, images: Tensor, generator: Generator, share: Share) -> Tensor:
-        """Return augmented frames."""
+    def augmented(
+        self, images: Tensor, generator: Generator, share: Share, crops: Crops | None = None
+    ) -> Tensor:
+        """Return augmented frames; of episodes no crops are kept."""
+        assert crops is None
         return self.session.augment(images, generator, share)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

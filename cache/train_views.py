@@ -1,0 +1,224 @@
+"""Crops of the training images and what the teacher says of each, for training to replay: ``views/``.
+
+A good teacher is patient and consistent (Beyer et al., 2022): the student sees the very crop that the
+teacher saw. A view is a random-resized crop and perhaps a flip. Its box is kept as fractions (left, top,
+width, height) of the image, so that students of every size can replay it, and its shape is drawn on the
+image squashed to a square, which is what students see.
+
+The region and the flip are the same for both. The resampling is not: the teacher's crop is cut from the
+decoded photo (with ``squash`` from its 256 x 256) and resized by the teacher's own interpolation with
+antialiasing, the student's is sampled bilinearly from the image squashed to R x R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from cache.crop_boxes import crop_boxes
+from cache.errors import UserError
+from cache.images import ImageFolder
+from cache.manifest import CropsEntry, Manifest
+from cache.progress import Progress
+from cache.reader_rows import MappedRows
+from cache.records import Record
+from cache.shards_hdf5 import mapped, read_strings, write_strings
+from cache.side_shards import SideShards, drop_stale_shards, write_side_shards
+from cache.spec import SQUASH_SIZE, TeacherSpec
+from cache.views import decoded, embed_views, seed_of
+
+if TYPE_CHECKING:
+    from cache.teacher import Teacher
+
+FOLDER = "views"
+SPLITS = ("train",)
+IMAGES_PER_SHARD = 512
+# Boxes lie on a grid so fine that it is below a pixel, whose fractions float32 holds exactly.
+GRID = 4096
+ADD_VIEWS = "add them: the same cache-features command with --views V, 4 for example."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainViewOptions:
+    """``views`` crops an image, of at least ``scale`` of its area."""
+
+    views: int
+    scale: float = 0.08
+    batch_size: int = 32
+    workers: int = 1
+
+
+def write_train_views(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    folder: ImageFolder,
+    options: TrainViewOptions,
+    progress: Progress,
+) -> Manifest:
+    """Embed crops of every training image that has a row; continue what is there.
+
+    A shard holds ``key`` [n], ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding``
+    [n, V, D] raw in the cache's dtype.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read any more, or an embedding does not fit the cache's dtype.
+    """
+
+    def write(path: Path, records: Sequence[Record]) -> None:
+        crops = [draw_crops(record.key, options.views, options.scale) for record in records]
+        rows = embed_views(
+            teacher,
+            _Crops(records, crops, teacher.spec),
+            options.views,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            advance=progress.advance,
+        )
+        with np.errstate(over="ignore"):  # said below, with what to do
+            rows = rows.astype(manifest.spec.dtype)
+        if not np.isfinite(rows).all():
+            raise UserError(f"embeddings of views do not fit {rows.dtype}", fix="use --dtype float32.")
+        with h5py.File(path, "w") as shard:
+            write_strings(shard, "key", [record.key for record in records])
+            shard["box"] = np.stack([boxes.numpy() for boxes, _ in crops])
+            shard["flip"] = np.stack([flips.numpy() for _, flips in crops])
+            shard["view_embedding"] = rows
+
+    kind = _kind(CropsEntry(views=options.views, scale=options.scale), write)
+    return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def drop_stale_views(manifest: Manifest, out: Path, folder: ImageFolder) -> Manifest:
+    """Return the manifest less views of pictures that have changed: training on those would be wrong."""
+
+    def write(path: Path, records: Sequence[Record]) -> None:
+        raise AssertionError("nothing is written")
+
+    for entry in manifest.views.values():
+        manifest = drop_stale_shards(manifest, out, folder, _kind(entry, write))
+    return manifest
+
+
+def _kind(entry: CropsEntry, write: Callable[[Path, Sequence[Record]], None]) -> SideShards:
+    return SideShards(
+        field=FOLDER,
+        empty=CropsEntry(views=entry.views, scale=entry.scale),
+        splits=SPLITS,
+        made_by=[entry.views, entry.scale],
+        images_per_shard=IMAGES_PER_SHARD,
+        write=write,
+    )
+
+
+def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Return an image's boxes, float32 [V, 4] in fractions, and its flips, bool [V].
+
+    View v is a function of the image's key, of v and of ``scale`` alone.
+    """
+    generator = Generator().manual_seed(seed_of(key))
+    boxes, flips = [], []
+    for _ in range(views):
+        boxes.append(crop_boxes(1, GRID, scale=(scale, 1.0), generator=generator) / GRID)
+        flips.append(torch.rand(1, generator=generator) < 0.5)
+    return torch.cat(boxes), torch.cat(flips)
+
+
+class _Crops(Dataset[Tensor]):
+    """Decodes an image and cuts its views out of it, as the teacher takes them; runs in workers."""
+
+    def __init__(
+        self, records: Sequence[Record], crops: Sequence[tuple[Tensor, Tensor]], spec: TeacherSpec
+    ) -> None:
+        self.records, self.crops, self.spec = records, crops, spec
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from cache.vision import torchvision
+
+        image = decoded(self.records[index])
+        resampling = Image.Resampling.BICUBIC
+        if self.spec.preprocessing == "squash":
+            image = image.resize((SQUASH_SIZE, SQUASH_SIZE), Image.Resampling.BILINEAR)
+        elif self.spec.interpolation == "bilinear":
+            resampling = Image.Resampling.BILINEAR
+        f = torchvision.transforms.functional
+        views = [
+            f.to_tensor(_view(image, box, flip, self.spec.image_size, resampling))
+            for box, flip in zip(*(part.tolist() for part in self.crops[index]), strict=True)
+        ]
+        return f.normalize(torch.stack(views), mean=self.spec.mean, std=self.spec.std)
+
+
+def _view(
+    image: Image.Image, box: Sequence[float], flip: bool, size: int, resampling: Image.Resampling
+) -> Image.Image:
+    left, top, width, height = box
+    edges = (
+        left * image.width,
+        top * image.height,
+        (left + width) * image.width,
+        (top + height) * image.height,
+    )
+    view = image.resize((size, size), resampling, box=edges)
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
+
+
+class StoredViews:
+    """The kept views of one split, V an image, mapped; see :meth:`EmbeddingCache.views`."""
+
+    def __init__(self, cache: Path, entry: CropsEntry) -> None:
+        """Open the shards of an entry; UserError when one is damaged."""
+        self.views, self.scale = entry.views, entry.scale
+        keys: list[str] = []
+        shards: list[tuple[Any, Any, Any]] = []
+        for shard in entry.shards:
+            of_shard, *columns = _read_shard(cache / shard.file)
+            keys += of_shard
+            shards.append(tuple(columns))  # type: ignore[arg-type]
+        self.position = {key: i for i, key in enumerate(keys)}
+        order = np.arange(len(keys) * self.views)
+        self._box, self._flip, self._embedding = (
+            MappedRows(column, order) for column in zip(*shards, strict=True)
+        )
+
+    def crops(
+        self, rows: NDArray[np.int64], views: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return one view each of some rows: boxes [B, 4] in fractions, and flips [B]."""
+        at = rows * self.views + views
+        return self._box[at], self._flip[at]
+
+    def embeddings(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[Any]:
+        """Return what the teacher said of one view each of some rows, [B, D], raw."""
+        return self._embedding[rows * self.views + views]
+
+
+def _read_shard(path: Path) -> tuple[list[str], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return a shard's keys, and its boxes, flips and embeddings with a row for every view."""
+    try:
+        with h5py.File(path, "r") as file:
+            return (
+                read_strings(file, "key"),
+                mapped(path, file["box"]).reshape(-1, 4),
+                mapped(path, file["flip"]).reshape(-1),
+                mapped(path, file["view_embedding"]).reshape(-1, file["view_embedding"].shape[-1]),
+            )
+    except (OSError, KeyError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"the shard {path} is damaged ({error})", fix="run the same cache-features command again."
+        ) from error
