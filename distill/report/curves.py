@@ -13,11 +13,11 @@ TITLES = {"train": "training images", "id_val": "ID set aside"}
 
 def loss_charts(groups: Sequence[Group]) -> list[Chart]:
     """Return a chart of every part of the training loss, unweighted; ``total`` is the weighted sum."""
-    names = _names(groups, "loss_", "")
-    return [
-        _over_epochs(groups, name, f"Loss: {name.removeprefix('loss_')}", "loss, weighted sum" if name == "loss_total" else "loss, unweighted")
-        for name in names
-    ]  # fmt: skip
+    charts = []
+    for name in _names(groups, "loss_", ""):
+        kind = "weighted sum" if name == "loss_total" else "unweighted"
+        charts.append(_over_epochs(groups, name, f"Loss: {name.removeprefix('loss_')}", f"loss, {kind}"))
+    return charts
 
 
 def metric_charts(groups: Sequence[Group], measure: str, called: str) -> list[Chart]:
@@ -67,13 +67,15 @@ def scatter_charts(groups: Sequence[Group], measure: str, called: str) -> list[C
             students.append(Series(label=group.label, points=(point,), style=group.number))
     if not students:
         return []
-    names = {"x_name": f"ID, {called} (%)", "y_name": f"OOD, {called} (%)"}
-    closer = draw("chart-scatter", "Students", students, lines=False, **names)
+    across_name, up_name = f"ID, {called} (%)", f"OOD, {called} (%)"
     teachers = _teachers(groups) if measure == "accuracy" else []
-    if not teachers:
-        return [closer]
-    both = draw("chart-scatter-teacher", "Students and teacher", [*students, *teachers], lines=False, **names)
-    return [both, closer]
+    drawn = [("chart-scatter", "Students", students)]
+    if teachers:
+        drawn.insert(0, ("chart-scatter-teacher", "Students and teacher", [*students, *teachers]))
+    return [
+        draw(name, title, series, x_name=across_name, y_name=up_name, lines=False)
+        for name, title, series in drawn
+    ]
 
 
 def _teachers(groups: Sequence[Group]) -> list[Series]:

@@ -58,7 +58,7 @@ def _spread_cell(found: Spread | None, digits: int = 1, *, best: bool = False) -
 def main_table(
     groups: Sequence[Group], columns: Sequence[str], measure: str, *, splits: Sequence[str]
 ) -> Table:
-    """Return the results: a row a group and one for the teacher; n, every split, and the gaps to the teacher."""
+    """Return the results, a row a group and one for the teacher: n, every split, the gaps to the teacher."""
     gaps = [split for split in splits if measure == "accuracy" and any(g.gap(split) for g in groups)]
     heads = ["setting", *columns, "n", *(f"{split_label(split)} (%)" for split in splits)]
     heads += [f"{split_label(split)}: gap to teacher (points)" for split in gaps]
@@ -148,7 +148,7 @@ def space_tables(groups: Sequence[Group]) -> list[Table]:
                 cells = tuple(_spread_cell(f, 3) for f in found)
                 rows.append(Row(head=group.label, style=group.number, cells=cells))
         heads = (f"{name} {'↓' if name in LOWER_IS_BETTER else '↑'}" for name in names)
-        images = {_dict(run.summary, "space", split).get("images") for run in runs} - {None}
+        images = {n for r in runs if (n := _dict(r.summary, "space", split).get("images")) is not None}
         tables.append(
             Table(
                 title=split_label(split),
