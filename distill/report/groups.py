@@ -68,7 +68,7 @@ def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
         groups.append(
             Group(
                 number=number,
-                label=label_of(values) or members[0].name,
+                label=label_of(values, members[0].settings) or members[0].name,
                 values=values,
                 runs=tuple(sorted(kept.values(), key=lambda run: (not isinstance(run.seed, int), run.seed))),
                 repeated=tuple(run for run in members if run not in kept.values()),
@@ -99,14 +99,16 @@ def written(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-def label_of(values: dict[str, Any]) -> str:
-    """Return differing settings in a few words: losses by their names, others as key=value."""
+def label_of(values: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return differing settings in a few words: losses by their names, others as key=value.
+
+    Where weights of losses differ, every loss that is on is named.
+    """
     parts = []
     if any(name in WEIGHTS for name in values):
-        weights = {name.removeprefix("loss."): values[name] for name in WEIGHTS if name in values}
+        weights = {name.removeprefix("loss."): settings.get(name, 0) for name in WEIGHTS}
         on = [name if weight == 1 else f"{weight:g} {name}" for name, weight in weights.items() if weight]
-        off = [f"no {name}" for name, weight in weights.items() if not weight]
-        parts.append(" + ".join(on) or ", ".join(off))
+        parts.append(" + ".join(on) or "no loss")
     short = [name.rpartition(".")[2] for name in values]
     for name, value in values.items():
         if name not in WEIGHTS:

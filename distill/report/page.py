@@ -28,7 +28,9 @@ RULE = (
     f"p < {LEVEL}); otherwise the spread allows no mark. A mark describes these runs: settings are chosen on "
     "images set aside from training (data.id_val), never on OOD images."
 )
-HOW = "Run its 'distill train' command again with --resume: a trained run writes outputs.npz without training."
+HOW = (
+    "Run its 'distill train' command again with --resume: a trained run writes outputs.npz without training."
+)
 
 
 def report(runs: Path, out: Path) -> list[Path]:
