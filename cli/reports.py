@@ -72,4 +72,5 @@ def _tested(test: object) -> list[str]:
         return ["", "", "", ""]
     low, high, n = (getattr(test, name) for name in ("low", "high", "n"))
     t, p = (getattr(test, name) for name in ("statistic", "p_value"))
-    return [f"{low:.3f} to {high:.3f}", number(t), number(p), ", ".join(map(str, n))]
+    chance = "< 0.001" if p is not None and p < 0.001 else number(p)
+    return [f"{low:.3f} to {high:.3f}", number(t), chance, ", ".join(map(str, n))]

@@ -127,13 +127,16 @@ def _metrics(run: Run) -> list[str]:
     losses = dict.fromkeys(name for line in run.history for name in line if name.startswith("loss_"))
     space = [f"space/{split}/{name}" for split, found in _of(run, "space").items() for name in found]
     space = [name for name in space if not name.endswith("/images")]
-    return [*results, *losses, *space, "seconds", "images_per_s", "peak_memory_bytes/host"]
+    return [*results, *losses, *space, "seconds", "images_per_s", "peak_memory_GB"]
 
 
 def _number(run: Run, metric: str) -> float | None:
     if metric.startswith("loss_"):
         found = [line[metric] for line in run.history[-LAST_EPOCHS:] if metric in line]
         return sum(found) / len(found) if found else None
+    if metric == "peak_memory_GB":
+        found = _of(run, "peak_memory_bytes").get("host")
+        return found / 1e9 if isinstance(found, int) else None
     value: Any = run.summary
     for name in metric.split("/"):
         value = value.get(name) if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""``distill report``: one HTML file that needs nothing else, and the main table as Markdown and CSV beside it."""
+"""``distill report``: one HTML file that needs nothing else; the main table as Markdown and CSV beside it."""
 
 from __future__ import annotations
 
@@ -118,10 +118,9 @@ def _hash(text: str) -> str:
 
 def key(style: int | None) -> Markup:
     """Return a group's line and mark, as a small SVG for legends and tables."""
-    shape = f'<path class="line" d="M1 8H27"/>{mark(14, 8, style)}'
-    return Markup('<svg class="key" viewBox="0 0 28 16" aria-hidden="true"><g class="series {}">{}</g></svg>').format(
-        style_of(style), Markup(shape)
-    )  # fmt: skip
+    shape = Markup(f'<path class="line" d="M1 8H27"/>{mark(14, 8, style)}')
+    svg = Markup('<svg class="key" viewBox="0 0 28 16" aria-hidden="true"><g class="series {}">{}</g></svg>')
+    return svg.format(style_of(style), shape)
 
 
 def command(run: Run) -> str:
@@ -153,8 +152,9 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _joined(value: Any, *names: str) -> str:
-    parts = [value.get(name) for name in names] if isinstance(value, dict) else []
-    return ", ".join(f"{part} cores" if name == "cores" else str(part) for name, part in zip(names, parts, strict=False) if part)  # fmt: skip # noqa: E501
+    found = value if isinstance(value, dict) else {}
+    parts = [(name, found[name]) for name in names if found.get(name)]
+    return ", ".join(f"{part} cores" if name == "cores" else str(part) for name, part in parts)
 
 
 def _counts(value: Any) -> str:
@@ -164,8 +164,8 @@ def _counts(value: Any) -> str:
 
 
 def partly_judged(runs: Sequence[Run]) -> list[str]:
-    """Return where the teacher was judged on fewer images than the students, because the cache has no more."""
-    found = {}
+    """Return where the teacher was judged on fewer images than the students: the cache has no more."""
+    found: dict[str, None] = {}
     for run in runs:
         images, teacher = run.summary.get("images"), run.summary.get("teacher_images")
         if not isinstance(images, dict) or not isinstance(teacher, dict):
