@@ -135,8 +135,8 @@ def _number(run: Run, metric: str) -> float | None:
         found = [line[metric] for line in run.history[-LAST_EPOCHS:] if metric in line]
         return sum(found) / len(found) if found else None
     if metric == "peak_memory_GB":
-        found = _of(run, "peak_memory_bytes").get("host")
-        return found / 1e9 if isinstance(found, int) else None
+        held = _of(run, "peak_memory_bytes").get("host")
+        return held / 1e9 if isinstance(held, int) else None
     value: Any = run.summary
     for name in metric.split("/"):
         value = value.get(name) if isinstance(value, dict) else None

@@ -119,7 +119,10 @@ def _ticks(series: Sequence[Series], name: str, spread: str, *, whole: bool = Fa
     low, high = min(reach), max(reach)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    return [float(tick) for tick in MaxNLocator(nbins=5, integer=whole).tick_values(low, high)]
+    return [
+        float(tick)
+        for tick in MaxNLocator(nbins=5, integer=whole, steps=[1, 2, 5, 10]).tick_values(low, high)
+    ]
 
 
 def _frame(axes: _Axes, xs: Sequence[float], ys: Sequence[float], x_name: str, y_name: str) -> Markup:
