@@ -18,7 +18,10 @@
     tip.style.left = `${left}px`;
     tip.style.top = `${Math.max(4, top)}px`;
   }
-  const hide = () => { tip.hidden = true; };
+  // What is in focus keeps its tooltip when the mouse leaves something else, or the page scrolls.
+  let focused = null;
+  const hide = () => { if (focused) focused(); else tip.hidden = true; };
+  addEventListener("scroll", hide, { passive: true });
 
   // Charts: the point nearest to the mouse; with the keyboard the points of the line in focus.
   for (const [name, chart] of Object.entries(data.charts)) {
@@ -51,11 +54,12 @@
       const series = Number(line.dataset.series);
       const last = chart.series[series].points.length - 1;
       let index = last;
-      line.addEventListener("focus", () => { index = last; point(series, index); });
-      line.addEventListener("blur", leave);
+      const away = () => { focused = null; leave(); };
+      line.addEventListener("focus", () => { index = last; focused = () => point(series, index); focused(); });
+      line.addEventListener("blur", away);
       line.addEventListener("keydown", (event) => {
         const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-        if (event.key === "Escape") leave();
+        if (event.key === "Escape") away();
         if (!step) return;
         event.preventDefault();
         index = Math.min(last, Math.max(0, index + step));
