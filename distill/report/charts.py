@@ -200,7 +200,7 @@ def mark(x: float, y: float, style: int | None) -> str:
     }
     if style is None:
         return f'<path class="mark" d="M{x} {y - 8}{STAR}"/>'
-    return shapes[style % MARKS]
+    return shapes[(style + style // COLOURS) % MARKS]  # another mark where a colour comes again
 
 
 def _short(value: float) -> float | int:
