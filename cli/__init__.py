@@ -6,12 +6,13 @@
     features    cache-features
     caches      cache info, verify, import, convert, add-prompts
     students    train, evaluate, fewshot, demo
+    reports     report, compare
     robotics    the same for episodes
 
 Every import of torch, h5py and the like stands inside a command: --help does not wait for them.
 """
 
-from cli import caches, data, features, robotics, students
+from cli import caches, data, features, reports, robotics, students
 from cli.root import main
 
-__all__ = ["caches", "data", "features", "main", "robotics", "students"]
+__all__ = ["caches", "data", "features", "main", "reports", "robotics", "students"]

@@ -26,6 +26,7 @@ from distill.config import to_toml
 from distill.distributed import average_gradients
 from distill.finite import FiniteGuard
 from distill.optim import set_epoch
+from distill.outputs import OUTPUTS, RunOutputs, save_outputs
 from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
 from distill.session import TrainingSession
 
@@ -104,6 +105,10 @@ class Task(Protocol):
 
     def summary(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return what the summary says beside the means of the metrics."""
+        ...
+
+    def outputs(self) -> RunOutputs | None:
+        """Return what the trained student says of every image; None where nothing is kept of it."""
         ...
 
 
@@ -283,10 +288,13 @@ class StudentRun:
         )
 
     def finish(self, command: Sequence[str], **said: Any) -> dict[str, Any]:
-        """Write the curves and the summary of a trained student, and return the summary."""
+        """Write outputs, curves and the summary of a trained student, and return the summary."""
         if not self._writes:
             return {}
         more = self.task.summary(self.position.history)
+        outputs = self.task.outputs()
+        if outputs is not None:
+            save_outputs(self.out / OUTPUTS, outputs)
         if self._board is not None:
             self._board.write_space(more.get("space", {}), self.config.train.epochs - 1)
         draw_curves(

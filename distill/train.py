@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from distill.distributed import gather_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.objective import distillation_objective
+from distill.outputs import RunOutputs
+from distill.outputs_run import outputs_of_run, teacher_results
 from distill.session import Session, classifiers_for, open_session
 from distill.space_run import space_of_split, teacher_has_rows
 from distill.stream import EvalSplit
@@ -139,16 +142,35 @@ class ImageTask:
         """Return the accuracy on id_val."""
         return metrics.get("id_val_accuracy")
 
+    @cached_property
+    def trained_outputs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The trained student's outputs and the labels of every split, computed once: ask after training."""
+        found = {
+            name: tuple(zip(*_outputs(self.session, split), strict=True))
+            for name, split in self.session.evals.items()
+        }
+        return {
+            name: (torch.cat(outputs).cpu(), torch.cat(labels)) for name, (outputs, labels) in found.items()
+        }
+
     def summary(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return the space metrics and every class's accuracy."""
+        """Return the space metrics, every class's accuracy, and the teacher's where the cache has rows."""
         if not self.results:  # a run that had ended before its summary was written
             self.judge(late=True)
         ood = [line["ood_test_accuracy"] for line in history if "ood_test_accuracy" in line]
+        teacher = teacher_results(self.session)
         return {
             "ood_test_accuracy_best_epoch": max(ood, default=None),
-            "space": space_of_session(self.session),
+            "space": space_of_session(self.session, self.trained_outputs),
             "per_class_accuracy": {name: result.per_class for name, result in self.results.items()},
+            "teacher_accuracy": {name: result.accuracy for name, result in teacher.items()},
+            "teacher_images": {name: result.images for name, result in teacher.items()},
+            "teacher_per_class_accuracy": {name: result.per_class for name, result in teacher.items()},
         }
+
+    def outputs(self) -> RunOutputs:
+        """Return the student's answers, some embeddings and a few pictures; see :mod:`distill.outputs`."""
+        return outputs_of_run(self.session, self.trained_outputs)
 
 
 def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
@@ -218,13 +240,15 @@ def _outputs(session: Session, split: EvalSplit) -> Iterator[tuple[Tensor, Tenso
     )
 
 
-def space_of_session(session: Session) -> dict[str, dict[str, float]]:
+def space_of_session(
+    session: Session, outputs: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, dict[str, float]]:
     """Return how close the student's embeddings are to the teacher's, by split; see :mod:`distill.space`.
 
-    Splits without teacher rows are left out.
+    ``outputs`` are the student's, with their labels, by split. Splits without teacher rows are left out.
     """
     found: dict[str, dict[str, float]] = {}
     for split in session.evals.values() if session.heads else ():
         if teacher_has_rows(session.heads, split):
-            found |= space_of_split(session.heads, _outputs(session, split), split, session.config.loss)
+            found |= space_of_split(session.heads, [outputs[split.name]], split, session.config.loss)
     return found

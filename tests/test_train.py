@@ -61,7 +61,15 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
         path.name.split(".")[0] if "tfevents" in path.name else path.name
         for path in (tmp_path / "run").iterdir()
     }
-    assert names == {"config.toml", "metrics.jsonl", "events", "curves.png", "summary.json", "last.pt"}
+    assert names == {
+        "config.toml",
+        "metrics.jsonl",
+        "events",
+        "curves.png",
+        "summary.json",
+        "last.pt",
+        "outputs.npz",
+    }
     history = lines(tmp_path / "run")
     assert [line["epoch"] for line in history] == [0, 1, 2]
     assert {f"loss_{name}" for name in ("cls", "mse", "im_cst", "vlalign", "cap", "total")} <= set(history[0])

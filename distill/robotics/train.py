@@ -137,3 +137,6 @@ class EpisodeTask:
             "score_bias": float(torch.tanh(self.session.student.score_bias.detach())),
             "per_object_average_precision": {name: r.per_object for name, r in self.results.items()},
         }
+
+    def outputs(self) -> None:
+        """Return nothing: answers of several objects an episode are in the summary."""

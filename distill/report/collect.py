@@ -1,0 +1,168 @@
+"""Run folders -> frozen values. What cannot be read is named, with the reason, and left out."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.errors import UserError
+from distill.outputs import OUTPUTS, RunOutputs, load_outputs
+
+CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
+DEPTH = 2
+DEFAULT_QUESTION = "How do these runs compare?"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run as its folder tells it.
+
+    ``settings`` are all of its config by dotted name, ``history`` one line of metrics an epoch; ``summary``
+    is empty until the run has finished; ``outputs`` is None with the reason in ``note``.
+    """
+
+    name: str
+    path: Path
+    settings: dict[str, Any]
+    config: str
+    history: tuple[dict[str, Any], ...]
+    summary: dict[str, Any]
+    outputs: RunOutputs | None = None
+    note: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its summary, which is written last."""
+        return bool(self.summary)
+
+    @property
+    def seed(self) -> Any:
+        """The run's seed."""
+        return self.settings.get("train.seed")
+
+    @property
+    def epochs(self) -> str:
+        """How many epochs it has trained, of how many."""
+        return f"{len(self.history)} of {self.settings.get('train.epochs', '?')}"
+
+    @property
+    def robotics(self) -> bool:
+        """Whether its images have several objects each."""
+        return any(name.startswith("robotics.") for name in self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """The runs of a folder, in the order of their names; ``unreadable`` are (name, reason)."""
+
+    question: str
+    finished: tuple[Run, ...]
+    unfinished: tuple[Run, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
+def collect(folder: Path) -> Collected:
+    """Read a run's folder, or every run one or two levels below a folder.
+
+    Runs within a run (few-shot runs) are not looked for.
+
+    Raises
+    ------
+    UserError
+        If there is no run.
+    """
+    found = [folder] if (folder / CONFIG).is_file() else sorted(_below(folder, DEPTH))
+    if not found:
+        raise UserError(
+            f"{folder} holds no run: no {CONFIG} in it, or up to {DEPTH} levels below",
+            fix="give the folder of a run, or one that holds such folders.",
+        )
+    runs, unreadable = [], []
+    for path in found:
+        name = str(path.relative_to(folder)) if path != folder else path.resolve().name
+        try:
+            runs.append(read_run(path, name))
+        except UserError as error:
+            unreadable.append((name, error.problem))
+    return Collected(
+        question=_question(folder),
+        finished=tuple(run for run in runs if run.finished),
+        unfinished=tuple(run for run in runs if not run.finished),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    for child in folder.iterdir():
+        if child.is_dir() and (child / CONFIG).is_file():
+            yield child
+        elif child.is_dir() and depth > 1:
+            yield from _below(child, depth - 1)
+
+
+def read_run(path: Path, name: str) -> Run:
+    """Read one run's folder.
+
+    Raises
+    ------
+    UserError
+        If its config, metrics or summary is missing, damaged or not what a run writes.
+    """
+    try:
+        config = (path / CONFIG).read_text(encoding="utf-8")
+        settings = dict(_dotted(tomllib.loads(config)))
+        metrics = path / METRICS
+        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        history = [json.loads(line) for line in lines]
+        summary = _summary(path)
+        if not all(isinstance(value, dict) for value in [*history, summary]):
+            raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
+    except (OSError, ValueError) as error:  # of which TOML, JSON and text decoding errors are kinds
+        raise UserError(f"{path} cannot be read ({error})", fix="train it again.") from error
+    outputs, note = _read_outputs(path) if summary else (None, "")
+    return Run(
+        name=name,
+        path=path,
+        settings=settings,
+        config=config,
+        history=tuple(history),
+        summary=summary,
+        outputs=outputs,
+        note=note,
+    )
+
+
+def _summary(path: Path) -> Any:
+    file = path / SUMMARY
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
+    if not (path / OUTPUTS).exists():
+        return None, f"no {OUTPUTS}"
+    try:
+        return load_outputs(path / OUTPUTS), ""
+    except UserError as error:
+        return None, error.problem
+
+
+def _dotted(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _question(folder: Path) -> str:
+    """Return the sweep's question, where there is a sweep with one."""
+    try:
+        found = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return DEFAULT_QUESTION
+    question = found.get("question") if isinstance(found, dict) else None
+    return question if isinstance(question, str) and question.strip() else DEFAULT_QUESTION

@@ -1,0 +1,143 @@
+"""What was taken for what, with the pictures; and the map of both embedding spaces."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.outputs import Confusion, EmbeddingSample, confusions
+from distill.report.collect import Run
+from distill.report.groups import Group, split_label
+
+PAIRS, EXAMPLES = 12, 3
+# As many classes as there are colours; the others are grey.
+HIGHLIGHTED = 7
+EXTENT = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusedPair:
+    """One pair of classes with pictures: numbers of those in the page's list, and their names."""
+
+    confusion: Confusion
+    wrong: tuple[tuple[int, str], ...]
+    like: tuple[int, str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfusedGroup:
+    """The most confused OOD pairs of one group, added up over its seeds."""
+
+    group: Group
+    split: str
+    pairs: tuple[ConfusedPair, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confused:
+    """Every group's confused pairs, and the pictures, each once, as data URIs."""
+
+    groups: tuple[ConfusedGroup, ...]
+    pictures: tuple[str, ...]
+
+
+def confused_groups(groups: Sequence[Group]) -> Confused:
+    """Return the most confused OOD pairs of every group whose runs left their outputs."""
+    # Of runs of one data set the same key is the same picture.
+    jpeg = {k: p for g in groups for r in g.runs if r.outputs for k, p in r.outputs.pictures.items()}
+    number: dict[str, int] = {}
+    found = []
+    for group in groups:
+        split = next((s for run in group.runs for s in _ood_splits(run)), None)
+        if split is None:
+            continue
+        answers = [r.outputs.answers[split] for r in group.runs if r.outputs and split in r.outputs.answers]
+        pairs = []
+        for confusion in confusions(answers, most=PAIRS):
+            shown = [key for key in confusion.keys if key in jpeg][:EXAMPLES]
+            like = next((key for key in jpeg if key.rpartition("/")[0] == confusion.predicted), None)
+            wrong = tuple((number.setdefault(key, len(number)), key) for key in shown)
+            pairs.append(
+                ConfusedPair(
+                    confusion=confusion,
+                    wrong=wrong,
+                    like=(number.setdefault(like, len(number)), like) if like is not None else None,
+                )
+            )
+        found.append(ConfusedGroup(group=group, split=split_label(split), pairs=tuple(pairs)))
+    uris = [f"data:image/jpeg;base64,{base64.b64encode(jpeg[key]).decode()}" for key in number]
+    return Confused(groups=tuple(found), pictures=tuple(uris))
+
+
+def _ood_splits(run: Run) -> list[str]:
+    return [name for name in run.outputs.answers if name.startswith("ood")] if run.outputs else []
+
+
+def space_map(groups: Sequence[Group], confused: Confused) -> dict[str, Any] | None:
+    """Return the map for the page's script: every group's first run with a sample, one teacher's axes.
+
+    The axes are the first two principal components of the teacher's unit rows; the student's rows are
+    projected onto the same. Places are whole numbers, -1000 to 1000 on the longer side. None without a run
+    that kept embeddings.
+    """
+    samples = [
+        (group, run, run.outputs.sample)
+        for group in groups
+        for run in group.runs[:1]
+        if run.outputs is not None and run.outputs.sample is not None
+    ]
+    if not samples:
+        return None
+    _, _, first = samples[0]
+    same = [item for item in samples if item[2].keys == first.keys and _alike(item[2], first)]
+    classes = sorted(set(first.classes))
+    position = {name: i for i, name in enumerate(classes)}
+    teacher = first.teacher.astype(np.float64)
+    mean, axes, share = principal_axes(teacher)
+    theirs = (teacher - mean) @ axes
+    ours = [(sample.student.astype(np.float64) - mean) @ axes for _, _, sample in same]
+    scale = EXTENT / max(float(np.abs(places).max()) for places in [theirs, *ours])
+    named = [
+        n for g in confused.groups[:1] for p in g.pairs for n in (p.confusion.true, p.confusion.predicted)
+    ]
+    chosen = [position[name] for name in dict.fromkeys([*named, *classes]) if name in position]
+    return {
+        "classes": classes,
+        "highlighted": chosen[:HIGHLIGHTED],
+        "label": [position[name] for name in first.classes],
+        "ood": [int(split.startswith("ood")) for split in first.splits],
+        "share": [round(100 * float(s), 1) for s in share],
+        "teacher": _whole(theirs * scale),
+        "students": [
+            {"label": f"{group.label}: {run.name}", "places": _whole(places * scale)}
+            for (group, run, _), places in zip(same, ours, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def _alike(one: EmbeddingSample, other: EmbeddingSample) -> bool:
+    return one.teacher.shape == other.teacher.shape and np.allclose(one.teacher, other.teacher, atol=1e-3)
+
+
+def principal_axes(
+    rows: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean [D] of rows [n, D], their first two principal axes [D, 2], and the share of variance.
+
+    Signs are fixed by each axis's largest number, so that the same rows give the same map.
+    """
+    mean = rows.mean(axis=0)
+    _, spread, axes = np.linalg.svd(rows - mean, full_matrices=False)
+    axes = np.pad(axes, ((0, max(0, 2 - len(axes))), (0, 0)))[:2].T
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])
+    total = float((spread**2).sum()) or 1.0
+    return mean, axes * np.where(signs == 0, 1, signs), np.pad(spread, (0, 2))[:2] ** 2 / total
+
+
+def _whole(places: NDArray[np.float64]) -> list[list[int]]:
+    return np.nan_to_num(places).round().astype(int).tolist()

@@ -1,0 +1,329 @@
+"""Reports and comparisons of small real runs; the page in a real browser where there is one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import COLOURS, make_cache, make_photos, write_image
+
+import cli
+from cache.errors import UserError
+from distill.compare import compare_runs
+from distill.config import RunConfig, load_recipe, with_settings
+from distill.evaluate import evaluate_teacher
+from distill.outputs import Answers, confusions, load_outputs, spread_sample
+from distill.report.collect import collect
+from distill.report.groups import groups_of
+from distill.report.page import report
+from distill.report.pictures import principal_axes
+from distill.train import run
+
+SMALL = [
+    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
+    "optim.lr=0.01", "data.workers=0",
+]  # fmt: skip
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two settings with two seeds each, a data set with a hostile class name."""
+    root = tmp_path_factory.mktemp("report")
+    photos = make_photos(root / "photos")
+    # A folder cannot hold a slash; "</script>" is tried as a question below.
+    for i in range(3):
+        write_image(photos / "val" / HOSTILE / f"x_{i}.jpg", COLOURS["plum"], np.random.default_rng(i))
+    cached = make_cache(root / "cache", photos)
+    for name, settings in {"cls": [], "mse": ["loss.mse=1"]}.items():
+        for seed in (0, 1):
+            config = with_settings(RunConfig(), [*SMALL, *settings, f"train.seed={seed}"])
+            run(
+                config,
+                cache_dir=cached.path,
+                data_dir=photos,
+                out=root / "runs" / f"{name}-{seed}",
+                command=["distill", "train", HOSTILE],
+            )
+    (root / "runs" / "sweep.json").write_text(json.dumps({"question": "</script><script>alert(2)</script>?"}))
+    return root / "runs"
+
+
+@pytest.fixture(scope="module")
+def page(runs, tmp_path_factory):
+    """The report of ``runs``, alone in a folder: everything else is moved away while it is made."""
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    photos, cached = (runs.parent / name for name in ("photos", "cache"))
+    for folder in (photos, cached):
+        folder.rename(folder.with_name(f"{folder.name}-away"))
+    try:
+        report(runs, out)
+    finally:
+        for folder in (photos, cached):
+            folder.with_name(f"{folder.name}-away").rename(folder)
+    return out
+
+
+def copied(runs, tmp_path):
+    return shutil.copytree(runs, tmp_path / "runs")
+
+
+def test_a_run_leaves_its_answers_which_are_its_accuracy(runs):
+    summary = json.loads((runs / "cls-0" / "summary.json").read_text())
+    outputs = load_outputs(runs / "cls-0" / "outputs.npz")
+    assert set(outputs.answers) == {"id_test", "ood_test"}
+    for split, answers in outputs.answers.items():
+        right = answers.labels == answers.predicted
+        for label, name in enumerate(answers.class_names):
+            of_class = right[answers.labels == label]
+            assert 100 * of_class.mean() == pytest.approx(summary["per_class_accuracy"][split][name])
+    assert outputs.sample is not None
+    assert len(outputs.sample.keys) == 9 + 9
+    np.testing.assert_allclose(np.linalg.norm(outputs.sample.teacher.astype(float), axis=1), 1, atol=1e-2)
+    assert all(picture.startswith(b"\xff\xd8") for picture in outputs.pictures.values())
+    same = load_outputs(runs / "mse-1" / "outputs.npz").sample
+    assert same.keys == outputs.sample.keys
+
+
+def test_the_summary_has_the_teachers_accuracy_from_the_cache(runs):
+    summary = json.loads((runs / "cls-0" / "summary.json").read_text())
+    for split, result in evaluate_teacher(runs.parent / "cache", splits=("id_test", "ood_test")).items():
+        assert summary["teacher_accuracy"][split] == pytest.approx(result.accuracy)
+        assert summary["teacher_images"][split] == result.images
+
+
+def test_confusions_of_several_runs_are_added_up():
+    one = Answers(
+        keys=("a/1", "a/2", "b/1"),
+        labels=np.array([0, 0, 1]),
+        predicted=np.array([1, 1, 1]),
+        class_names=("a", "b"),
+    )
+    other = replace(one, predicted=np.array([0, 1, 0]))
+    first, second = confusions([one, other], most=5)
+    assert (first.true, first.predicted, first.count, first.images) == ("a", "b", 3, 4)
+    assert first.keys == ("a/2", "a/1")
+    assert (second.true, second.count, second.images) == ("b", 1, 2)
+
+
+def test_a_sample_is_spread_over_classes_and_does_not_depend_on_the_order():
+    keys = [f"a/{i}" for i in range(10)] + [f"b/{i}" for i in range(2)]
+    chosen = [keys[i] for i in spread_sample(keys, [key[0] for key in keys], most=6)]
+    assert sum(key.startswith("b") for key in chosen) == 2
+    back = keys[::-1]
+    assert chosen == [back[i] for i in spread_sample(back, [key[0] for key in back], most=6)]
+
+
+def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, page):
+    lines = list(csv.DictReader(page.with_suffix(".csv").read_text().splitlines()))
+    assert [line["run"] for line in lines] == ["cls-0", "cls-1", "mse-0", "mse-1"]
+    assert [line["loss.mse"] for line in lines] == ["0", "0", "1", "1"]
+    _, groups = groups_of(collect(runs).finished)
+    assert [group.label for group in groups] == ["cls", "cls + mse"]
+    for group, of_group in zip(groups, (lines[:2], lines[2:]), strict=True):
+        own = [float(line["ood_test_accuracy"]) for line in of_group]
+        teacher = float(of_group[0]["teacher_ood_test_accuracy"])
+        assert group.spread("ood_test_accuracy").mean == pytest.approx(np.mean(own))
+        assert group.spread("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
+        assert group.gap("ood_test").mean == pytest.approx(teacher - np.mean(own))
+    assert "| cls + mse | 1 | 2 |" in page.with_suffix(".md").read_text()
+
+
+class Words(HTMLParser):
+    """Tags and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_texts_of_runs_are_shown_as_text(page):
+    found = Words(page.read_text())
+    assert "img" not in found.tags
+    assert found.tags.count("script") == 2  # the data and our own
+    assert HOSTILE in found.text
+    assert "</script><script>alert(2)</script>?" in found.text
+
+
+def test_the_page_needs_nothing_but_itself_and_is_the_same_every_time(runs, page, tmp_path):
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", text)
+    report(runs, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == text
+
+
+def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(runs, tmp_path):
+    folder = copied(runs, tmp_path)
+    (folder / "cls-1" / "summary.json").unlink()
+    (folder / "mse-0" / "config.toml").write_text("not [ toml")
+    (folder / "mse-1" / "outputs.npz").write_bytes(b"PK damaged")
+    (folder / "cls-0" / "outputs.npz").unlink()
+    found = collect(folder)
+    assert [r.name for r in found.finished] == ["cls-0", "mse-1"]
+    assert [r.name for r in found.unfinished] == ["cls-1"]
+    assert [name for name, _ in found.unreadable] == ["mse-0"]
+    report(folder, tmp_path / "report.html")
+    said = " ".join(Words((tmp_path / "report.html").read_text()).text.split())
+    assert "cls-1 is unfinished: 2 of 2 epochs" in said
+    assert "mse-0 was skipped" in said
+    assert "cls-0: no outputs.npz. Run its 'distill train' command again with --resume" in said
+    assert "outputs.npz cannot be read" in said
+
+
+def test_a_run_of_episodes_is_reported_without_what_it_lacks(tmp_path, episodes, episode_cache):
+    from distill.robotics.config import RoboticsRunConfig
+    from distill.robotics.train import run as run_episodes
+
+    settings = [*SMALL, "train.epochs=1"]
+    config = with_settings(load_recipe("demo", kind=RoboticsRunConfig), settings)
+    run_episodes(config, cache_dir=episode_cache, data_dir=episodes, out=tmp_path / "robot")
+    report(tmp_path / "robot", tmp_path / "report.html")
+    text = Words((tmp_path / "report.html").read_text()).text
+    assert "Mean average precision" in text
+    assert "No map" in text
+
+
+def test_a_second_run_of_a_seed_does_not_count_again(runs, tmp_path):
+    folder = copied(runs, tmp_path)
+    shutil.copytree(folder / "cls-0", folder / "cls-copy")
+    _, groups = groups_of(collect(folder).finished)
+    assert [len(group.runs) for group in groups] == [2, 2]
+    assert [r.name for r in groups[0].repeated] == ["cls-copy"]
+
+
+def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        collect(tmp_path)
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path), "--out", str(tmp_path / "r.html")])
+    assert result.exit_code == 1
+
+
+def test_a_teachers_map_is_its_first_two_principal_components():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 5)) * [5, 3, 0.1, 0.1, 0.1]
+    mean, axes, share = principal_axes(rows)
+    np.testing.assert_allclose(np.abs(axes), np.eye(5)[:, :2], atol=0.05)
+    assert ((rows - mean) @ axes).var(axis=0).sum() / rows.var(axis=0).sum() == pytest.approx(share.sum())
+
+
+def test_compare_pairs_common_seeds_and_says_what_differs(runs, tmp_path):
+    for name in ("cls", "mse"):
+        for seed in (0, 1):
+            shutil.copytree(runs / f"{name}-{seed}", tmp_path / name / str(seed))
+    found = compare_runs(tmp_path / "cls", tmp_path / "mse")
+    assert found.settings == ("loss.mse: 0.0 -> 1.0",)
+    result = next(r for r in found.results if r.metric == "ood_test_loss")
+    assert result.test.kind == "paired"
+    assert result.test.n == (2,)
+    single = compare_runs(tmp_path / "cls" / "0", tmp_path / "mse" / "1")
+    assert all(r.test is None for r in single.results)
+    with pytest.raises(UserError, match=r"more than the seed \(loss\.mse\)"):
+        compare_runs(runs, runs / "cls-0")
+    said = CliRunner().invoke(cli.main, ["compare", str(tmp_path / "cls"), str(tmp_path / "mse"), "--json"])
+    assert json.loads(said.stdout)["settings"] == ["loss.mse: 0.0 -> 1.0"]
+
+
+# The page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium, and the machine's own driver."""
+    chromium, driver = (Path(shutil.which(name) or "") for name in ("chromium", "chromedriver"))
+    if not (chromium.is_file() and driver.is_file()):
+        pytest.skip("chromium and chromedriver are not installed")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(chromium)
+    flags = (
+        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+        " --disable-component-update --disable-sync"
+    )
+    for flag in [*flags.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(str(driver)))
+    yield found
+    found.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    size(browser, 1280)
+    browser.get(page.as_uri())
+    return browser
+
+
+def size(browser, width):
+    device = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+
+
+def test_the_page_runs_without_an_error_and_asks_the_network_for_nothing(opened):
+    assert opened.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
+    assert opened.get_log("browser") == []
+    assert opened.execute_script("return document.querySelectorAll('#map-student .dot').length") == 18
+
+
+def test_a_heading_sorts_its_table_both_ways(opened):
+    table = "document.querySelector('#classes table')"
+    column = (
+        f"return [...{table}.tBodies[0].rows].map(row => Number(row.cells[2].dataset.v))"  # the teacher's
+    )
+    head = opened.find_elements("css selector", "#classes table:first-of-type thead th")[2]
+    head.find_element("tag name", "button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert opened.execute_script(column) == sorted(opened.execute_script(column), reverse=True)
+    head.find_element("tag name", "button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert opened.execute_script(column) == sorted(opened.execute_script(column))
+
+
+def test_a_point_is_named_under_the_mouse_and_with_the_keyboard(opened):
+    from selenium.webdriver import ActionChains, Keys
+
+    tip, line = (opened.find_element("css selector", name) for name in ("#tip", "#chart-loss-cls .series"))
+    assert not tip.is_displayed()
+    mark = opened.find_element("css selector", "#chart-scatter .mark")
+    ActionChains(opened).scroll_to_element(mark).move_to_element(mark).perform()
+    assert tip.is_displayed()
+    assert "OOD, macro accuracy (%)" in tip.text
+    opened.execute_script("arguments[0].focus()", line)
+    assert "epoch: 2" in tip.text
+    line.send_keys(Keys.ARROW_LEFT)
+    assert "epoch: 1" in tip.text
+
+
+def test_the_theme_follows_the_button(opened):
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    before = opened.execute_script(ground)
+    opened.find_element("id", "theme").click()
+    assert opened.execute_script(ground) != before
+    opened.find_element("id", "theme").click()
+    assert opened.execute_script(ground) == before
+
+
+def test_the_page_does_not_scroll_sideways_on_a_phone(opened):
+    size(opened, 390)
+    opened.refresh()
+    widths = opened.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert widths == [390, 390]
