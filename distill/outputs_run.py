@@ -18,8 +18,9 @@ from cache.reader import SplitRows
 from distill.classifier import Classifier, TextClassifier
 from distill.evaluate import TEACHER_TEMPERATURE, SplitResult, evaluate
 from distill.outputs import Answers, EmbeddingSample, RunOutputs, confusions, key_hash, spread_sample
-from distill.session import EvalSplit, Session, classifiers_for
+from distill.session import Session, classifiers_for
 from distill.space_run import ROWS_OF
+from distill.stream import EvalSplit
 
 # Images whose embeddings are kept, by kind of split: 900 rows of 768 numbers are 3 MB in a run's folder.
 SAMPLE = {"ood": 600, "id": 300}

@@ -7,7 +7,8 @@ Without --data the demo's pictures are drawn. For every smallest crop of --scale
 the images and over V crops of each; then for every seed one student learns from the images' own rows whatever
 its crop, and one from the crop's. ID and OOD are macro accuracies in percent, the mean of the last epochs;
 the others compare the student's embeddings with the teacher's (see distill.space). Where the teacher does
-not know the classes these alone mean something. Prints means and deviations over seeds, writes JSON.
+not know the classes these alone mean something. --rounds is how many seeds there are. Prints means and
+deviations over them, writes JSON.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from bench_parts import parser_of, write_result
 from cache.devices import choose_device
 from cache.features import FeatureOptions, cache_features
-from cache.files import write_json
 from cache.images import ImageFolder
 from cache.splits import FOLDERS
 from distill.config import RunConfig, load_recipe, with_settings
 from distill.demo.run import RECIPE
 from distill.demo.scenes import draw_dataset
-from distill.runlog import hardware, versions
 from distill.train import run
 
 TEACHER = f"local-dir:{RECIPE.parent / 'teacher'}"
@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
         cache = folder / f"cache-{scale}"
         options = FeatureOptions(model=args.model, device=args.device, views=args.views, views_scale=scale)
         cache_features(data, cache, options)
-        for seed in range(args.seeds):
+        for seed in range(args.rounds):
             for views in (False, True):
                 settings = [
                     f"data.scale_min={scale}",
@@ -97,9 +97,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("bench_views", __doc__, rounds=3)
     parser.add_argument("--data", type=Path, help="An image folder with ID and OOD tests.")
     parser.add_argument("--classes", type=int, help="The first classes of every split alone.")
     parser.add_argument("--images", type=int, help="The first images of every class alone.")
@@ -110,15 +108,13 @@ def main() -> None:
         "--scales", type=lambda text: [float(part) for part in text.split(",")], default=[0.5]
     )
     parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("artifacts/bench_views.json"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args, Path(folder))
     names = list(next(iter(found.values()))[0])
-    table: dict[str, dict[str, Any]] = {name: {"n": args.seeds} for name in found}
+    table: dict[str, dict[str, Any]] = {name: {"n": args.rounds} for name in found}
     print(f"{'n, mean (deviation)':26}" + "".join(f"{arm:>24}" for arm in found))
     for name in names:
         line = f"{name:26}"
@@ -128,14 +124,7 @@ def main() -> None:
             table[arm][name] = {"mean": mean, "deviation": spread}
             line += f"{f'{len(values)}, {mean:.3f} ({spread:.3f})':>24}"
         print(line)
-    said = {
-        "arguments": {name: str(value) for name, value in vars(args).items()},
-        "hardware": hardware(choose_device(args.device)),
-        "versions": versions(),
-        "table": table,
-        "runs": found,
-    }
-    write_json(args.out, said)
+    write_result(args, {"table": table, "runs": found}, choose_device(args.device))
 
 
 if __name__ == "__main__":

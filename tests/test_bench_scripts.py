@@ -42,6 +42,10 @@ SCRIPTS: dict[str, tuple[list[object], list[str]]] = {
         ["ways.from the cache.ratio", "ways.teacher in the loop.ratio", "slower_than_cache"],
     ),
     "bench_train_step": ([*STEP, "--embed-dim", 8], ["whole step.ratio", "without augmentation.ratio"]),
+    "bench_views": (
+        [*PHOTOS, "--epochs", 1, "--views", 2, "--set", "loss.cap=0", "--set", "student.image_size=32"],
+        ["table.scale 0.5.ood_cosine.mean", "table.scale 0.5, 2 views.ood_cosine.mean"],
+    ),
 }
 PICTURES = {"bench_input": "input", "bench_ablations": "ablations", "bench_teacher_in_loop": "step"}
 
