@@ -6,7 +6,7 @@ A recipe is a TOML file of these sections; ``--set section.key=value`` changes o
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -356,30 +356,49 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
     UserError
         If a setting has no ``=``, an unknown name or a value of the wrong kind.
     """
-    table = asdict(config)
+    return with_values(config, parsed_settings(settings), where="--set ")
+
+
+def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return ``section.key=value`` settings as values by dotted name; UserError where there is no ``=``."""
+    values = {}
     for setting in settings:
         name, separator, value = setting.partition("=")
         require(bool(separator), f"--set {setting!r} has no '='", "write --set section.key=value.")
-        *sections, key = name.strip().split(".")
+        values[name.strip()] = _parsed(value.strip())
+    return values
+
+
+def with_values(config: Config, values: Mapping[str, Any], *, where: str = "") -> Config:
+    """Return ``config`` with other values of some settings, by dotted name; ``where`` begins an error.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown or a value of the wrong kind.
+    """
+    table = asdict(config)
+    for name, value in values.items():
+        *sections, key = name.split(".")
         place: Any = table
         for section in sections:
             if not isinstance(place.get(section), dict):
-                raise _unknown(name, table)
+                raise _unknown(name, table, where)
             place = place[section]
         if key not in place or isinstance(place[key], dict):
-            raise _unknown(name, table)
-        place[key] = _parsed(value.strip())
+            raise _unknown(name, table, where)
+        place[key] = value
     return _built(type(config), _lists(table), prefix="")
 
 
-def _unknown(name: str, table: dict[str, Any]) -> UserError:
+def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
     known = [f"{s}.{key}" for s, part in table.items() if isinstance(part, dict) for key in part]
     known += [key for key, part in table.items() if not isinstance(part, dict)]
     near = nearest_names(name, known)
     section = name.partition(".")[0]
     here = [key for key in known if key.startswith(f"{section}.")] or known
     return UserError(
-        f"--set {name}: {name} is not a setting", fix=f"{near}settings here are {', '.join(here)}."
+        f"{where}{name}: {name} is not a setting", fix=f"{near}settings here are {', '.join(here)}."
     )
 
 

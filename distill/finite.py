@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # How many steps a GPU may be ahead of the look at its losses.
 STEPS_BETWEEN_LOOKS = 50
@@ -46,3 +46,9 @@ class FiniteGuard:
         if not self.bad.item():
             return None
         return int(self._step.item()), {name: value.item() for name, value in self._parts.items()}
+
+
+def weights_are_finite(module: nn.Module) -> bool:
+    """Say whether every weight and every running statistic is a finite number; waits for the device."""
+    numbers = [t for t in module.state_dict().values() if t.is_floating_point()]
+    return bool(torch.stack([t.isfinite().all() for t in numbers]).all())

@@ -6,14 +6,10 @@ read, decoded, augmented and moved to the device once.
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cache.devices import keep_freed_memory
@@ -21,6 +17,7 @@ from cache.errors import UserError
 from cache.progress import Progress, Silent
 from cache.ranks import current_ranks
 from distill.distributed import own_share
+from distill.stopping import Stop, Stopped, listening
 from distill.student_run import (
     BEST,
     CONFIG,
@@ -45,40 +42,6 @@ __all__ = [
     "fit",
     "fit_together",
 ]
-
-
-class Stopped(Exception):
-    """A signal stopped the run; its checkpoint is written. ``signal_number`` says which."""
-
-    def __init__(self, signal_number: int, where: str) -> None:
-        super().__init__(f"stopped, and saved in {where}; go on with the same command and --resume.")
-        self.signal_number = signal_number
-
-
-@dataclass(kw_only=True)
-class _Stop:
-    signal_number: int = 0
-
-
-@contextmanager
-def _listening() -> Iterator[_Stop]:
-    """Turn SIGTERM and Ctrl-C into a request to stop after the step."""
-    stop = _Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        stop.signal_number = number
-
-    # Only the main thread may set handlers; elsewhere a run cannot be signalled.
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def check_out(out: Path, *, resume_run: bool) -> None:
@@ -137,7 +100,7 @@ def fit_together(
 ) -> list[dict[str, Any] | UserError]:
     """Train students that take one stream of batches; return each one's summary, or why it failed.
 
-    The stream is that of the first; see :func:`distill.together.same_stream`. A student whose loss is not
+    The stream is that of the first; see :func:`distill.stream.stream_settings`. A student whose loss is not
     finite drops out, and the others go on.
 
     Raises
@@ -151,7 +114,7 @@ def fit_together(
     failed: dict[StudentRun, UserError] = {}
     progress.start(sum(run.images_left() for run in runs))
     try:
-        with _listening() as stop:
+        with listening() as stop:
             while left := [run for run in runs if not run.is_trained and run not in failed]:
                 _epoch(left, failed, stop, progress)
         beside = {"trained_beside": len(runs) - 1} if len(runs) > 1 else {}
@@ -163,7 +126,7 @@ def fit_together(
 
 
 def _epoch(
-    left: Sequence[StudentRun], failed: dict[StudentRun, UserError], stop: _Stop, progress: Progress
+    left: Sequence[StudentRun], failed: dict[StudentRun, UserError], stop: Stop, progress: Progress
 ) -> None:
     """Train those that are furthest behind for the rest of their epoch."""
     epoch = min(run.position.epoch for run in left)

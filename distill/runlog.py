@@ -172,8 +172,20 @@ def _cpu_name() -> str:
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Return the most memory that this process has held, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    found = {"host": peak_resident()}
     if device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated(device)
     return found
+
+
+def peak_resident(pid: int | str = "self") -> int:
+    """Return the most bytes that a process has held resident.
+
+    On Linux not getrusage, whose number a process inherits from the one that started it.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -24,7 +24,7 @@ from distill.batch import Batch, Crops, Share
 from distill.checkpoint import Position, resume, save_checkpoint
 from distill.config import to_toml
 from distill.distributed import average_gradients
-from distill.finite import FiniteGuard
+from distill.finite import FiniteGuard, weights_are_finite
 from distill.optim import set_epoch
 from distill.outputs import OUTPUTS, RunOutputs, save_outputs
 from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
@@ -231,6 +231,16 @@ class StudentRun:
             fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
         )
 
+    def _check_weights(self) -> None:
+        """Refuse to save a student that the last step broke: no loss has seen it yet."""
+        if weights_are_finite(self.session.student):
+            return
+        raise UserError(
+            f"the student's weights are not finite after epoch {self.position.epoch}, step "
+            f"{self.position.step - 1}",
+            fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
+        )
+
     @property
     def is_save_due(self) -> bool:
         """Whether the step just taken is one after which the run is saved; an epoch's end saves anyway."""
@@ -240,6 +250,7 @@ class StudentRun:
     def save(self) -> None:
         """Write the state within an epoch."""
         self._check_finite()
+        self._check_weights()
         self._save(self._sums)
 
     def _save(self, sums: EpochSums | None) -> None:
@@ -253,6 +264,7 @@ class StudentRun:
     def end_epoch(self) -> str:
         """Judge and save; return a line that says how the epoch was."""
         self._check_finite()
+        self._check_weights()
         position, epochs = self.position, self.config.train.epochs
         seconds = position.seconds - self._seconds_before + time.perf_counter() - self._began
         judged = self.task.judge(late=position.epoch >= epochs - LAST_EPOCHS) if self._writes else {}

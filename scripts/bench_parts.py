@@ -83,17 +83,8 @@ def fresh(script: Path, arguments: Sequence[object]) -> dict[str, Any]:
     return found
 
 
-def peak_resident(pid: int | str = "self") -> int:
-    """Return the most bytes that a process has held resident (Linux).
-
-    Not getrusage, whose number a process inherits from the one that started it.
-    """
-    status = Path(f"/proc/{pid}/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-
-
 def forget_peak() -> None:
-    """Let :func:`peak_resident` of this process begin anew (Linux)."""
+    """Let :func:`distill.runlog.peak_resident` of this process begin anew (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench_parts import medians, numbers, parser_of, peak_resident, random_rows, write_result
+from bench_parts import medians, numbers, parser_of, random_rows, write_result
 from cache.devices import choose_device
 from cache.images import ImageFolder
+from distill.runlog import peak_resident
 
 
 def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, Path]:

@@ -33,7 +33,6 @@ from bench_parts import (
     median_ratios,
     medians,
     parser_of,
-    peak_resident,
     weights_of,
     write_result,
 )
@@ -41,6 +40,7 @@ from bench_train_step import add_step_arguments, open_resident, own_step, plain_
 from cache.devices import choose_device, keep_freed_memory
 from cache.teacher import DTYPES, Teacher, get_model_config, load_teacher
 from distill.batch import Targets
+from distill.runlog import peak_resident
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
 WAYS = (PLAIN, CACHED, IN_LOOP)

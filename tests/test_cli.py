@@ -161,6 +161,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
             ]
         ),
         "report": ["--out"],
+        "sweep": ["--cache", "--data", "--jobs", "--json", "--out", "--plan", "--set", "--together"],
         "compare": ["--json"],
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
         "robotics make-demo": sorted(["--id-test", "--image-size", "--ood-test", "--seed", "--train"]),

@@ -1,0 +1,254 @@
+"""The runs of a sweep: finished ones are skipped, interrupted ones go on, a failed one stops no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cache import EmbeddingCache
+from cache.errors import CacheMismatch, UserError
+from cache.files import replacing, write_json
+from distill.config import RunConfig, differences, from_toml, to_toml
+from distill.stopping import Stopped, listening
+from distill.sweep import PlannedRun, Sweep
+
+CONFIG, SUMMARY, METRICS = "config.toml", "summary.json", "metrics.jsonl"
+SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
+NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a sweep reads and writes."""
+
+    cache: Path
+    data: Path
+    out: Path
+
+    def folder(self, run: PlannedRun) -> Path:
+        """Return a run's folder."""
+        return self.out / run.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended: ``finished`` with its summary, or ``failed`` with its error."""
+
+    run: PlannedRun
+    status: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    skipped: bool = False
+
+
+class Watch(Protocol):
+    """Who watches a sweep."""
+
+    def started(self, run: PlannedRun) -> None:
+        """A run begins or goes on."""
+
+    def ended(self, result: RunResult) -> None:
+        """A run has ended."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+
+Engine = Callable[[Sequence[PlannedRun], Place, Watch], list[RunResult]]
+
+
+def run_sweep(
+    sweep: Sweep, place: Place, engine: Engine, watch: Watch, *, command: Sequence[str] = ()
+) -> list[RunResult]:
+    """Do what is left of a sweep and return how every run ended, in the sweep's order.
+
+    Raises
+    ------
+    UserError
+        If a folder holds a run of other settings or another cache; nothing is begun then.
+    Stopped
+        After SIGTERM or Ctrl-C, with every run saved.
+    """
+    state = states(sweep, place)
+    write_json(place.out / SWEEP, _told(sweep, place, command))
+    for run in sweep.runs:
+        with replacing(config_file(run, place)) as temporary:
+            temporary.write_text(to_toml(run.config), encoding="utf-8")
+    done = [_skipped(run, place) for run in sweep.runs if state[run.name] == FINISHED]
+    for result in done:
+        watch.ended(result)
+    done += engine([run for run in sweep.runs if state[run.name] != FINISHED], place, watch)
+    found = {result.run.name: result for result in done}
+    return [found[run.name] for run in sweep.runs]
+
+
+def _told(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, Any]:
+    runs = [{"name": run.name, "settings": run.settings, "seed": run.seed} for run in sweep.runs]
+    where = {"cache": str(place.cache), "data": str(place.data)}
+    return {"question": sweep.question, "command": list(command), **where, "runs": runs}
+
+
+def config_file(run: PlannedRun, place: Place) -> Path:
+    """Return where a run's config is for whoever starts it."""
+    return place.out / CONFIGS / f"{run.name}.toml"
+
+
+def states(sweep: Sweep, place: Place) -> dict[str, str]:
+    """Return what there is of every run already: ``new``, ``interrupted`` or ``finished``, by name.
+
+    Raises
+    ------
+    UserError
+        If a folder holds something else, a run of other settings, or one of another cache.
+    """
+    cache = EmbeddingCache.open(place.cache)
+    return {run.name: _state(run, place.folder(run), cache) for run in sweep.runs}
+
+
+def _state(run: PlannedRun, folder: Path, cache: EmbeddingCache) -> str:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return NEW
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is there and holds no run", fix="move it away, or choose another --out.")
+    text = (folder / CONFIG).read_text(encoding="utf-8")
+    changed = differences(from_toml(text, where=str(folder / CONFIG)), run.config)
+    summary = read_summary(folder)
+    fingerprint = _fingerprint(cache, run.config)
+    if summary and summary["cache_fingerprint"] != fingerprint:
+        changed.append(f"cache: {summary['cache_fingerprint']} -> {fingerprint}")
+    if changed:
+        raise CacheMismatch(
+            f"{folder} holds a run of other settings ({'; '.join(changed)})",
+            fix="choose another --out, or move that folder away.",
+        )
+    return FINISHED if summary else INTERRUPTED
+
+
+def _fingerprint(cache: EmbeddingCache, config: RunConfig) -> str:
+    if config.train.baseline:
+        return cache.fingerprint
+    return "+".join(cache.teacher_cache(name).fingerprint for name in config.teachers)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return a finished run's summary; empty where there is none."""
+    path = folder / SUMMARY
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("status") == FINISHED else {}
+
+
+def _skipped(run: PlannedRun, place: Place) -> RunResult:
+    return RunResult(run=run, status=FINISHED, summary=read_summary(place.folder(run)), skipped=True)
+
+
+def last_line(folder: Path) -> dict[str, Any]:
+    """Return a run's newest metrics; empty where there are none yet."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+    return found
+
+
+def train_command(run: PlannedRun, place: Place) -> list[str]:
+    """Return the command that begins a run, or goes on with it."""
+    out = place.folder(run)
+    words = [sys.executable, "-m", "cli", "train", place.cache, "--data", place.data, "--out", out]
+    words += ["--recipe", config_file(run, place)]
+    return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Runs in processes of their own on this machine, ``jobs`` at once; each has its log in ``OUT/logs``."""
+
+    jobs: int = 1
+
+    def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
+        """Do the runs; see :func:`run_sweep`."""
+        waiting, results = list(runs), []
+        running: dict[str, tuple[PlannedRun, subprocess.Popen[bytes]]] = {}
+        (place.out / LOGS).mkdir(parents=True, exist_ok=True)
+        with listening() as stop:
+            try:
+                while (waiting or running) and not stop.signal_number:
+                    while waiting and len(running) < self.jobs:
+                        run = waiting.pop(0)
+                        watch.started(run)
+                        running[run.name] = (run, self._start(run, place))
+                    for run, process in list(running.values()):
+                        if process.poll() is not None:
+                            del running[run.name]
+                            results.append(result_of(run, place, process.returncode))
+                            watch.ended(results[-1])
+                    watch.tick()
+                    time.sleep(POLL_S)
+            finally:
+                for _, process in running.values():
+                    process.terminate()
+                for _, process in running.values():
+                    process.wait()
+            if stop.signal_number:
+                raise Stopped(stop.signal_number, str(place.out), again="the same command")
+        return results
+
+    def _start(self, run: PlannedRun, place: Place) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        if self.jobs > 1:
+            from cache.devices import cores
+
+            # Threads that outnumber cores wait for each other.
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
+        with open(log_file(run, place), "ab") as log:
+            # A session of its own: Ctrl-C is told to the sweep, which tells its runs.
+            return subprocess.Popen(
+                train_command(run, place),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+
+def log_file(run: PlannedRun, place: Place) -> Path:
+    """Return where a run's own words go."""
+    return place.out / LOGS / f"{run.name}.log"
+
+
+def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
+    """Return how a run ended whose process left with a status."""
+    summary = read_summary(place.folder(run))
+    if status == 0 and summary:
+        return RunResult(run=run, status=FINISHED, summary=summary)
+    log = log_file(run, place)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    last = said or [line for line in lines if line.strip()] or [f"it left with status {status}"]
+    return RunResult(run=run, status=FAILED, error=f"{last[-1]} (all it said: {log})")
+
+
+def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Return for every point ``n`` finished seeds, and the mean and deviation (``_std``) of ID and OOD.
+
+    Deviations are of n - 1, None where n is 1; a mean is None where no run has the metric.
+    """
+    points = dict.fromkeys(result.run.point for result in results)
+    found = []
+    for point in points:
+        ended = [r.summary for r in results if r.run.point == point and r.status == FINISHED]
+        line: dict[str, Any] = {"point": point, "n": len(ended)}
+        for split in ("id_test", "ood_test"):
+            values = [s[f"{split}_accuracy"] for s in ended if f"{split}_accuracy" in s]
+            line[split] = statistics.fmean(values) if values else None
+            line[f"{split}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        found.append(line)
+    return found
