@@ -38,6 +38,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def cpu_multiplies_bfloat16() -> bool:
+    """Say whether this processor has instructions for it; without them bfloat16 is slower than float32."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # of an older torch
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def cores() -> int:
     """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

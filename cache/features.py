@@ -42,6 +42,7 @@ class FeatureOptions:
     pretrained: str | None = None
     preprocessing: str = "model"
     precision: str = "auto"
+    compile: bool = False
     device: str = "auto"
     label2text: Path | None = None
     descriptions: Path | None = None
@@ -91,6 +92,7 @@ def cache_features(
         pretrained=options.pretrained,
         preprocessing=options.preprocessing,
         precision=options.precision,
+        compile=options.compile,
         device=device,
     )
     spec = CacheSpec(

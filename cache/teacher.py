@@ -117,6 +117,7 @@ def load_teacher(
     pretrained: str | None = None,
     preprocessing: str = "model",
     precision: str = "auto",
+    compile: bool = False,
     device: torch.device | str = "cpu",
 ) -> Teacher:
     """Load an open_clip model and its weights.
@@ -132,6 +133,8 @@ def load_teacher(
     precision
         ``float32``, ``bfloat16``, ``float16``, or ``auto``: float32 on the CPU, bfloat16 on CUDA
         devices that have it, else float16.
+    compile
+        Whether the image tower goes through torch.compile: the same rows but for rounding.
 
     Raises
     ------
@@ -164,6 +167,8 @@ def load_teacher(
         _squash(size, config) if preprocessing == "squash" else image_transform_v2(config, is_train=False)
     )
     context_length = int(getattr(tokenizer, "context_length", 77))
+    if compile:
+        network.visual.compile()  # type: ignore[operator, union-attr]
     tokens = tokenizer(["a photo"]).to(device)
     with torch.inference_mode():
         embed_dim = network.encode_text(tokens).shape[1]  # type: ignore[operator]

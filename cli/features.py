@@ -158,6 +158,11 @@ teacher_options = options(
     help="Kept as bytes of pixels, or as JPEG of quality 95: a seventh of the size, decoded at each use.",
 )
 @click.option(
+    "--compile",
+    is_flag=True,
+    help="Put the image tower through torch.compile.",
+)
+@click.option(
     "--teacher",
     default="main",
     show_default=True,

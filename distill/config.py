@@ -145,12 +145,16 @@ class DataConfig:
         )
 
 
+COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """The loop.
 
+    ``precision`` auto is bfloat16 where the device multiplies it (a GPU without: float16), else float32;
     ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
-    through torch.compile, which pays on some GPUs in long runs.
+    through torch.compile in one of its modes: reduce-overhead is CUDA graphs.
     """
 
     epochs: int = 90
@@ -160,7 +164,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
     baseline: bool = False
-    compile: bool = False
+    compile: str = "off"
     checkpoint_steps: int = 500
 
     def __post_init__(self) -> None:
@@ -174,6 +178,7 @@ class TrainConfig:
             f"train.checkpoint_steps is {self.checkpoint_steps}",
             "give at least 1.",
         )
+        require_choice("train.compile", self.compile, COMPILE_MODES)
         require_choice("train.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
 

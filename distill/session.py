@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cache import EmbeddingCache
+from cache.devices import cpu_multiplies_bfloat16
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.ranks import current_ranks
@@ -236,8 +237,8 @@ def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None
         "give a larger batch, or torchrun fewer processes.",
     )
     share_batch_norms(student, device)
-    if config.train.compile:
-        student.compile()
+    if config.train.compile != "off":
+        student.compile(mode=config.train.compile)
 
 
 def start_from(
@@ -286,10 +287,10 @@ def _label_columns(
 
 def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
     """Return what ``train.precision`` computes in on a device; None is float32 throughout."""
-    if precision == "auto":
-        if device.type != "cuda":
-            return None
+    if precision == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if precision == "auto":
+        return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else None
     if precision == "float16" and device.type == "cpu":
         raise UserError("train.precision is float16 on the CPU", fix="use float32 or bfloat16 there.")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -38,6 +38,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--pretrained",
                 "--preprocess",
                 "--precision",
+                "--compile",
                 "--dtype",
                 "--format",
                 "--label2text",

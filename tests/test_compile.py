@@ -1,0 +1,72 @@
+"""torch.compile, really run: the same numbers but for rounding."""
+
+from __future__ import annotations
+
+import shutil
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cache import EmbeddingCache
+from cache.devices import cpu_multiplies_bfloat16
+from cache.errors import UserError
+from cache.features import FeatureOptions, cache_features
+from distill.config import RunConfig, with_settings
+from distill.session import amp_dtype_of, prepare
+
+# Inductor writes C++ for the CPU.
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own compiler
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_teacher_gives_the_same_rows(photos, teacher_dir, tmp_path):
+    rows = []
+    for compiled in (False, True):
+        out = tmp_path / str(compiled)
+        options = FeatureOptions(
+            model=f"local-dir:{teacher_dir}",
+            device="cpu",
+            workers=0,
+            batch_size=3,
+            dtype="float32",
+            compile=compiled,
+        )
+        cache_features(photos, out, options)
+        rows.append(EmbeddingCache.open(out).split("train").embeddings)
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-4, atol=1e-5)
+    assert EmbeddingCache.open(tmp_path / "True").fingerprint  # a finished cache
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_student_has_the_same_outputs_gradients_and_names():
+    student = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)
+    )
+    plain, images = deepcopy(student), torch.randn(6, 3, 8, 8)
+    prepare(student, with_settings(RunConfig(), ["train.compile=default"]), torch.device("cpu"))
+    for one in (student, plain):
+        one(images).square().mean().backward()
+    assert student.state_dict().keys() == plain.state_dict().keys()
+    for mine, its in zip(student.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_mode_of_compile_names_those_there_are():
+    with pytest.raises(UserError, match=r"train.compile is 'fast'.*reduce-overhead"):
+        with_settings(RunConfig(), ["train.compile=fast"])
+
+
+def test_auto_on_the_cpu_is_bfloat16_where_the_processor_multiplies_it():
+    cpu = torch.device("cpu")
+    assert amp_dtype_of("auto", cpu) == (torch.bfloat16 if cpu_multiplies_bfloat16() else None)
+    assert amp_dtype_of("float32", cpu) is None
+    with open("/proc/cpuinfo") as file:
+        flags = file.read()
+    if hasattr(torch.cpu, "get_capabilities") and "flags" in flags:
+        assert cpu_multiplies_bfloat16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
