@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 
 class UserError(Exception):
@@ -23,6 +25,10 @@ class UserError(Exception):
         super().__init__(f"{problem.rstrip('.')}. Fix: {fix}")
         self.problem = problem
         self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As it is, an exception with a keyword argument can be pickled, but not brought back.
+        return partial(type(self), self.problem, fix=self.fix), ()
 
 
 class CacheMismatch(UserError):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from cache.ray_tasks import RayCluster
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -26,6 +29,45 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+ray_options = options(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="On this machine, or as tasks of a Ray cluster whose machines share the folders.",
+    ),
+    click.option(
+        "--address", help="The cluster's, as 'ray start' printed it  [default: RAY_ADDRESS, else one here]"
+    ),
+    click.option(
+        "--cpus", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Of a Ray task."
+    ),
+    click.option(
+        "--gpus",
+        default=0.0,
+        show_default=True,
+        type=click.FloatRange(min=0),
+        help="Of a Ray task; 0.5 is half of one.",
+    ),
+)
+"""Where tasks run: sweep and cache-features."""
+
+
+def ray_cluster(ctx: click.Context) -> RayCluster | None:
+    """Return the cluster that a command was given, None for this machine; options without it are refused."""
+    from cache.ray_tasks import RayCluster
+
+    given = ctx.params
+    if given["engine"] == "ray":
+        return RayCluster(address=given["address"], cpus=given["cpus"], gpus=given["gpus"])
+    default = click.core.ParameterSource.DEFAULT
+    for name in ("address", "cpus", "gpus"):
+        if ctx.get_parameter_source(name) != default:
+            raise click.UsageError(f"--{name} is of --engine ray: give that too, or leave it out.")
+    return None
 
 
 def stop(message: str, status: int) -> NoReturn:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FOLDER, mean, stop, table
+from cli.parts import EXISTING_FOLDER, FOLDER, mean, ray_cluster, ray_options, stop, table
 from cli.root import main
 
 if TYPE_CHECKING:
+    from cache.ray_tasks import RayCluster
     from distill.sweep import Sweep
     from distill.sweep_run import Engine, Place, RunResult
 
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of all runs. Repeatable."
 )
+@ray_options
 @click.option("--json", "as_json", is_flag=True, help="Print how every run ended as JSON.")
+@click.pass_context
 def sweep(
+    ctx: click.Context,
     sweep: str,
     cache: Path,
     data: Path,
@@ -42,6 +46,10 @@ def sweep(
     jobs: int,
     together: bool,
     settings: tuple[str, ...],
+    engine: str,
+    address: str | None,
+    cpus: float,
+    gpus: float,
     as_json: bool,
 ) -> None:
     """Train the runs of SWEEP, a TOML file or one that comes with the package, from one cache.
@@ -52,21 +60,23 @@ def sweep(
     Examples:
       distill sweep losses --cache artifacts/photos --data photos --out runs/losses --plan
       distill sweep my-sweep.toml --cache artifacts/photos --data photos --out runs/mine --jobs 2
+      distill sweep losses --cache artifacts/photos --data photos --out runs/losses --engine ray --gpus 0.5
       distill sweep vlalign --cache artifacts/photos --data photos --out runs/k --together --set data.seed=0
     """
     from distill.stopping import Stopped
     from distill.sweep import load_sweep
     from distill.sweep_run import FAILED, Place, run_sweep
 
-    if together and jobs > 1:
-        raise click.UsageError("--together trains in one process: leave out --jobs.")
+    cluster = ray_cluster(ctx)
+    if (together and jobs > 1) or (cluster and (together or jobs > 1)):
+        raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
     found, place = load_sweep(sweep, settings=settings), Place(cache=cache, data=data, out=out)
     _print_plan(found, place, together=together, to_stderr=not plan)
     if plan:
         return
-    watch, engine = _watched(found, place, jobs=jobs, together=together)
+    watch, runs = _watched(found, place, jobs=jobs, together=together, cluster=cluster)
     try:
-        results = run_sweep(found, place, engine, watch, command=sys.argv)
+        results = run_sweep(found, place, runs, watch, command=sys.argv)
     except Stopped as stopped:
         watch.close()
         stop(str(stopped), 128 + stopped.signal_number)
@@ -98,7 +108,9 @@ def _print_plan(found: Sweep, place: Place, *, together: bool, to_stderr: bool) 
         click.echo(f"streams of batches: {len(groups)} (students in each: {sizes}){apart}", err=to_stderr)
 
 
-def _watched(found: Sweep, place: Place, *, jobs: int, together: bool) -> tuple[Any, Engine]:
+def _watched(
+    found: Sweep, place: Place, *, jobs: int, together: bool, cluster: RayCluster | None
+) -> tuple[Any, Engine]:
     from cache.progress import progress_for
     from distill.sweep_run import Processes
     from distill.sweep_watch import Lines, LiveTable
@@ -108,6 +120,10 @@ def _watched(found: Sweep, place: Place, *, jobs: int, together: bool) -> tuple[
 
         return Lines(found.runs, place), Together(progress=progress_for("training"))
     watch = LiveTable(found.runs, place) if sys.stderr.isatty() else Lines(found.runs, place)
+    if cluster:
+        from distill.sweep_ray import RayRuns
+
+        return watch, RayRuns(cluster=cluster, warn=watch.warn)
     return watch, Processes(jobs=jobs)
 
 

@@ -25,6 +25,7 @@ from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.images_of_run import PixelMaker
 from distill.pixels import Pixels
+from distill.precision import autocast_of_trained
 from distill.session import classifiers_for, output_size
 from distill.space_run import ROWS_OF, space_of_split, teacher_has_rows
 from distill.stream import EvalSplit, splits_to_judge
@@ -121,10 +122,16 @@ class TrainedRun:
 
     def outputs(self, pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the student's (outputs [B, D], labels [B]) over images in their order."""
+
+        def forward(images: Tensor) -> Tensor:
+            with autocast_of_trained(self.config.train.precision, self.device):
+                outputs: Tensor = self.student(eval_transform(images, self.config.student.image_size))
+            return outputs
+
         return student_outputs(
             self.student,
             pixels,
-            lambda images: self.student(eval_transform(images, self.config.student.image_size)),
+            forward,
             batch_size=self.config.train.eval_batch_size,
             device=self.device,
         )

@@ -48,7 +48,9 @@ def check_out(out: Path, *, resume_run: bool) -> None:
     """Make sure that ``out`` is new, or with ``resume_run`` a run; UserError else."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file", fix="choose a new folder for --out.")
-    if out.is_dir() and any(out.iterdir()) and not resume_run:
+    # What a process that was killed in its first moments left is no file of anybody's.
+    found = [path for path in out.iterdir() if path.suffix != ".tmp"] if out.is_dir() else []
+    if found and not resume_run:
         raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
     if resume_run and not (out / CONFIG).is_file():
         raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")

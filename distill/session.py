@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cache import EmbeddingCache
-from cache.devices import cpu_multiplies_bfloat16
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.ranks import current_ranks
@@ -25,6 +24,7 @@ from distill.data import TeacherRows, TrainingData, teacher_rows
 from distill.distributed import share_batch_norms
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.optim import build_optimizer
+from distill.precision import amp_dtype_of, autocast
 from distill.stream import EvalSplit, Stream, stream_settings
 from distill.students import build_student, family
 from distill.views import open_views
@@ -74,9 +74,7 @@ class TrainingSession:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context the student computes in."""
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.amp_dtype)
+        return autocast(self.amp_dtype, self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,14 +281,3 @@ def _label_columns(
     if not config.train.baseline:
         return None
     return torch.tensor(closed_set_columns(all_classes, class_names), device=device)
-
-
-def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return what ``train.precision`` computes in on a device; None is float32 throughout."""
-    if precision == "auto" and device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else None
-    if precision == "float16" and device.type == "cpu":
-        raise UserError("train.precision is float16 on the CPU", fix="use float32 or bfloat16 there.")
-    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

@@ -12,7 +12,8 @@
     loss.vlalign_filter = [false, true]
 
 ``[one_at_a_time]`` changes one setting of the base after the other, and keeps the base itself; each
-``[[runs]]`` is a list of settings with an optional ``name``. All may be in one file.
+``[[runs]]`` is a list of settings with an optional ``name``. All may be in one file, and in all of them
+``recipe`` may be changed like a setting.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from distill.config import RunConfig, load_recipe, parsed_settings, require, wit
 
 SWEEPS = Path(__file__).parent / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
-SEED = "train.seed"
+SEED, RECIPE = "train.seed", "recipe"
 Settings = dict[str, Any]
 
 
@@ -93,24 +94,32 @@ def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
             f"{key} is not a key of a sweep",
             f"{nearest_names(key, KEYS)}a sweep has {', '.join(KEYS)}; settings stand below [base].",
         )
-    question, recipe = table.get("question", f"sweep {name}"), table.get("recipe", "resnet18")
-    for key, value in (("question", question), ("recipe", recipe)):
-        require(isinstance(value, str), f"{key} is {value!r}, expected a text", f'write {key} = "...".')
+    question, recipe = table.get("question", f"sweep {name}"), table.get(RECIPE, "resnet18")
+    require(
+        isinstance(question, str), f"question is {question!r}, expected a text", 'write question = "...".'
+    )
     settings = {**_flat(_section(table, "base"), "base"), **over}
-    base = with_values(load_recipe(recipe), settings)
+    base = _config({RECIPE: recipe, **settings})
     runs = [
         PlannedRun(
             name=f"{point},seed={seed}",
             point=point,
             settings=changed,
             seed=seed,
-            config=with_values(base, {**changed, SEED: seed}),
+            config=_config({RECIPE: recipe, **settings, **changed, SEED: seed}),
         )
         for point, changed in _points(table)
         for seed in _seeds(table.get("seeds", [base.train.seed]))
     ]
     _check_apart(runs, [*settings, *(key for run in runs for key in run.settings)])
     return Sweep(question=question, runs=tuple(runs))
+
+
+def _config(values: Settings) -> RunConfig:
+    """Return the config of a recipe with other values of some settings."""
+    recipe = values[RECIPE]
+    require(isinstance(recipe, str), f"recipe is {recipe!r}, expected a text", 'write recipe = "...".')
+    return with_values(load_recipe(recipe), {name: value for name, value in values.items() if name != RECIPE})
 
 
 def _seeds(given: Any) -> list[int]:
@@ -180,9 +189,9 @@ def _changes(table: dict[str, Any]) -> Iterator[tuple[Settings, str]]:
     for number, run in enumerate(listed):
         name = run.get("name", "")
         require(
-            isinstance(name, str) and bool(re.fullmatch(r"[\w.+=-]*", name)) and not name.startswith("."),
+            isinstance(name, str) and bool(re.fullmatch(r"[\w.,+=-]*", name)) and not name.startswith("."),
             f"the name {name!r} of a run cannot name a folder",
-            "use letters, digits, '.', '_', '+', '=' and '-'.",
+            "use letters, digits, '.', ',', '_', '+', '=' and '-'.",
         )
         yield _flat({k: v for k, v in run.items() if k != "name"}, f"runs[{number}]"), name
 

@@ -115,7 +115,7 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
 
 
 def _state(run: PlannedRun, folder: Path, cache: EmbeddingCache) -> str:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(path.suffix == ".tmp" for path in folder.iterdir())):
         return NEW
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is there and holds no run", fix="move it away, or choose another --out.")

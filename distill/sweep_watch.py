@@ -52,6 +52,10 @@ class LiveTable:
         self._status[result.run.name] = "finished before" if result.skipped else result.status
         self._draw()
 
+    def warn(self, message: str) -> None:
+        """Say something above the table."""
+        self._live.console.print(message, highlight=False, markup=False)
+
     def tick(self) -> None:
         """Draw anew now and then."""
         self._ticks += 1
@@ -98,6 +102,10 @@ class Lines:
         found = [percent(result.summary.get(name)) or "none" for name in ACCURACIES]
         before = " before" if result.skipped else ""
         self._say(f"{result.run.name}: {FINISHED}{before} {of}: ID {found[0]}, OOD {found[1]}")
+
+    def warn(self, message: str) -> None:
+        """Say it."""
+        self._say(message)
 
     def tick(self) -> None:
         """Say nothing."""

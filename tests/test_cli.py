@@ -162,7 +162,12 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
             ]
         ),
         "report": ["--out"],
-        "sweep": ["--cache", "--data", "--jobs", "--json", "--out", "--plan", "--set", "--together"],
+        "sweep": sorted(
+            [
+                *("--cache", "--data", "--out", "--plan", "--jobs", "--together", "--set", "--json"),
+                *("--engine", "--address", "--cpus", "--gpus"),
+            ]
+        ),
         "compare": ["--json"],
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
         "robotics make-demo": sorted(["--id-test", "--image-size", "--ood-test", "--seed", "--train"]),
@@ -281,6 +286,7 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
         "openai": {"cache/describe.py"},
         "transformers": {"cache/captioner.py"},
         "jinja2": {"distill/report/page.py"},
+        "ray": {"cache/ray_tasks.py"},
         "mpmath": {"distill/report/statistics.py"},
     }
     for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), *ROOT.glob("cli/*.py")]:

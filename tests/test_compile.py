@@ -15,7 +15,8 @@ from cache.devices import cpu_multiplies_bfloat16
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from distill.config import RunConfig, with_settings
-from distill.session import amp_dtype_of, prepare
+from distill.precision import amp_dtype_of
+from distill.session import prepare
 
 # Inductor writes C++ for the CPU.
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")

@@ -42,7 +42,7 @@ def test_two_processes_train_to_what_one_does(cached, photos, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     # Without batch norm, behind which rounding grows tenfold a step where batches are as small.
     settings = (
-        *("student.arch=timm:test_vit", "optim.lr=0.001", "train.batch_size=7"),
+        *("student.arch=timm:test_vit", "optim.lr=0.001", "train.batch_size=7", "train.precision=float32"),
         *("train.epochs=2", "data.repeat_epochs=1"),
     )
     subprocess.run(

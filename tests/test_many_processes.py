@@ -112,7 +112,13 @@ def test_a_batch_in_shares_has_the_losses_and_gradients_of_the_whole(arch):
 
 
 def stage_2(photos, cache, out, *settings):
-    words = ["student.image_size=32", "data.workers=0", "train.device=cpu", "loss.mse=1"]
+    words = [
+        "student.image_size=32",
+        "data.workers=0",
+        "train.device=cpu",
+        "train.precision=float32",
+        "loss.mse=1",
+    ]
     words += ["loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "optim.lr=0.0003", *settings]
     command = ["train", cache, "--data", photos, "--out", out, "--json"]
     return [str(word) for word in command] + [word for setting in words for word in ("--set", setting)]

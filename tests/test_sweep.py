@@ -172,6 +172,42 @@ def test_a_sweep_that_does_not_exist_names_those_that_do(place_of):
     assert all(name in ended.stderr for name in sweep_names())
 
 
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_that_comes_with_the_package_can_be_planned_with_settings_of_ones_own(name):
+    sweep = load_sweep(name, settings=["train.epochs=2"])
+    assert sweep.question.endswith("?")
+    assert {planned.seed for planned in sweep.runs} == {0, 1, 2}
+    assert all(planned.config.train.epochs == 2 for planned in sweep.runs)
+
+
+def test_the_losses_of_the_main_table_are_added_one_by_one():
+    weights = {r.point: r.config.loss for r in load_sweep("losses").runs}
+    on = {
+        point: [n for n in ("cls", "mse", "im_cst", "vlalign", "cap") if getattr(w, n)]
+        for point, w in weights.items()
+    }
+    assert on == {
+        "cls": ["cls"],
+        "cls+mse": ["cls", "mse"],
+        "cls+mse+im_cst": ["cls", "mse", "im_cst"],
+        "cls+mse+im_cst+vlalign": ["cls", "mse", "im_cst", "vlalign"],
+    }
+
+
+def test_a_run_may_have_another_recipe(written):
+    sweep = load_sweep(
+        written("[base]\ntrain.epochs = 3\n[grid]\nrecipe = ['resnet18', 'vit_b_32']\nloss.mse = [0, 2]\n")
+    )
+    assert names(sweep)[3] == "recipe=vit_b_32,mse=2,seed=0"
+    config = sweep.runs[3].config
+    assert (config.student.arch, config.optim.name, config.train.epochs, config.loss.mse) == (
+        "vit_b_32",
+        "adamw",
+        3,
+        2,
+    )
+
+
 def test_the_plan_names_every_run_and_touches_nothing(written, place_of):
     path, place = written(BASE + "[grid]\nloss.mse = [0, 1]\n"), place_of()
     ended = invoke(path, place, "--plan", "--together")

@@ -282,6 +282,7 @@ def test_students_side_by_side_train_on_views_as_alone(build, photos, tmp_path):
 
 def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path):
     more = ["student.arch=timm:test_vit", "optim.lr=0.001", "train.epochs=1", "train.batch_size=7"]
+    more.append("train.precision=float32")
     words = [word for setting in (*SMALL, *VIEWS, *more) for word in ("--set", setting)]
     cache, one, two = build().path, tmp_path / "one", tmp_path / "two"
     recipe = with_settings(load_recipe("resnet18"), [*SMALL, *VIEWS, *more])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from distill.data import join_training_rows
 from distill.evaluate import TEACHER_TEMPERATURE, student_outputs
 from distill.evaluate_run import checkpoint_file, known_split
 from distill.heads import FixedTexts
+from distill.precision import autocast_of_trained
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import normalise_frames
 from distill.robotics.metrics import EpisodeResult, judge_objects
@@ -48,7 +48,6 @@ class EpisodeJudge:
     texts: PairTexts | None
     student: EpisodeStudent
     device: torch.device
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @torch.no_grad()
     def judged(self, split: EvalSplit) -> EpisodeResult:
@@ -63,7 +62,7 @@ class EpisodeJudge:
         columns = closed_columns(self.config, self.folder, split.class_names, self.device)
 
         def forward(frames: Tensor) -> Tensor:
-            with self.autocast():
+            with autocast_of_trained(self.config.train.precision, self.device):
                 outputs = self.student(normalise_frames(frames))
             return margins(logits_of(outputs, config=self.config, text_2CD=text, columns_C=columns))
 

@@ -23,12 +23,13 @@ from distill.fewshot import QUERY
 from distill.images_of_run import MB
 from distill.optim import build_optimizer
 from distill.pixels import Pixels
+from distill.precision import amp_dtype_of
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import EpisodeFrames, FrameAugment
 from distill.robotics.scores import closed_set_logits, local_pair_logits, pair_logits
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import PairTexts, open_pair_texts
-from distill.session import TrainingSession, amp_dtype_of, prepare, start_from
+from distill.session import TrainingSession, prepare, start_from
 from distill.stream import EvalSplit
 
 

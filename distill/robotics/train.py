@@ -115,7 +115,6 @@ class EpisodeTask:
             texts=session.texts,
             student=session.student,
             device=session.device,
-            autocast=session.autocast,
         )
         self.results = {
             split.name: judge.judged(split)
