@@ -152,7 +152,8 @@ COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
 class TrainConfig:
     """The loop.
 
-    ``precision`` auto is bfloat16 where the device multiplies it (a GPU without: float16), else float32;
+    ``precision`` auto is bfloat16 on GPUs that have it, else float16 there; on the CPU bfloat16 where the
+    processor gains from it, else float32;
     ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
     through torch.compile in one of its modes: reduce-overhead is CUDA graphs.
     """

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from cache.devices import cpu_multiplies_bfloat16
+from cache.devices import cpu_gains_from_bfloat16
 from cache.errors import UserError
 
 
@@ -21,7 +21,7 @@ def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cpu" and cpu_multiplies_bfloat16() else None
+        return torch.bfloat16 if device.type == "cpu" and cpu_gains_from_bfloat16() else None
     if precision == "float16" and device.type == "cpu":
         raise UserError("train.precision is float16 on the CPU", fix="use float32 or bfloat16 there.")
     return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]

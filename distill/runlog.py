@@ -123,6 +123,7 @@ def write_summary(
         "cache": str(session.cache.path),
         "cache_fingerprint": session.fingerprint,
         "teacher": session.cache.teacher,
+        "precision": str(session.amp_dtype or torch.float32).removeprefix("torch."),
         "seconds": seconds,
         "images_per_s": last_mean(history, "images_per_s"),
         "peak_memory_bytes": peak_memory(session.device),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cache import EmbeddingCache
-from cache.devices import cpu_multiplies_bfloat16
+from cache.devices import cpu_gains_from_bfloat16
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from distill.config import RunConfig, with_settings
@@ -63,11 +63,23 @@ def test_an_unknown_mode_of_compile_names_those_there_are():
         with_settings(RunConfig(), ["train.compile=fast"])
 
 
-def test_auto_on_the_cpu_is_bfloat16_where_the_processor_multiplies_it():
+def test_auto_on_the_cpu_is_bfloat16_where_the_processor_gains_from_it():
     cpu = torch.device("cpu")
-    assert amp_dtype_of("auto", cpu) == (torch.bfloat16 if cpu_multiplies_bfloat16() else None)
+    assert amp_dtype_of("auto", cpu) == (torch.bfloat16 if cpu_gains_from_bfloat16() else None)
     assert amp_dtype_of("float32", cpu) is None
-    with open("/proc/cpuinfo") as file:
-        flags = file.read()
-    if hasattr(torch.cpu, "get_capabilities") and "flags" in flags:
-        assert cpu_multiplies_bfloat16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="an older torch")
+@pytest.mark.parametrize(
+    ("found", "gains"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx2": True}, False),
+        ({"architecture": "arm64"}, False),
+    ],
+)
+def test_which_processors_gain_from_bfloat16(found, gains, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert cpu_gains_from_bfloat16() == gains
