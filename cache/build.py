@@ -13,12 +13,13 @@ import numpy as np
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
-from cache.embed import Seconds, ShardPlan, embed_shards
+from cache.embed import Seconds, ShardPlan
+from cache.embedder import Embedder, EmbedHere
 from cache.errors import CacheMismatch, UserError
 from cache.files import digest, remove_temporaries, sha256_of
 from cache.images import ImageFolder
 from cache.manifest import NAME, BankEntry, FileEntry, Manifest, SkippedImage
-from cache.parts import join_parts, part_folder
+from cache.parts import join_parts
 from cache.pixels import FOLDER as PIXELS
 from cache.pixels import PixelOptions, write_pixels
 from cache.plan import match_classes, plan_split
@@ -26,7 +27,7 @@ from cache.progress import Progress, Silent
 from cache.ranks import Ranks
 from cache.reader import EmbeddingCache
 from cache.records import RecordFolder
-from cache.shard_writer import ShardWriter, with_captions, write_shard
+from cache.shard_writer import with_captions, write_shard
 from cache.shards import FORMATS
 from cache.spec import CacheSpec
 from cache.teacher import Teacher, text_network_of
@@ -110,12 +111,14 @@ def build_cache(
     options: BuildOptions | None = None,
     progress: Progress | None = None,
     ranks: Ranks | None = None,
+    embed: Embedder | None = None,
 ) -> BuildSummary:
     """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
 
     Every shard is written beside its name and renamed, and only then listed in the manifest; so a
     build that is killed loses at most the shard it was on, and the one that was being written.
-    With several ranks each embeds its own shards; the first does what there is one of.
+    With several ranks each embeds its own shards; the first does what there is one of. ``embed`` makes the
+    shards, this process unless given.
 
     Raises
     ------
@@ -124,14 +127,24 @@ def build_cache(
         with rows were changed.
     """
     options, progress, ranks = options or BuildOptions(), progress or Silent(), ranks or Ranks()
+    embed = embed or EmbedHere(
+        out=out,
+        teacher=teacher,
+        captions=captions,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        strict=options.strict,
+        ranks=ranks,
+    )
     began, seconds = time.perf_counter(), Seconds()
     prepared = None
     if ranks.is_first:
         prepared = _prepare(folder, out, teacher, spec, banks, options)
     manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
-    before = manifest.rows
-    manifest = _embed(manifest, out, teacher, plans, captions, options, progress, seconds, ranks)
+    before, embedding = manifest.rows, time.perf_counter()
+    manifest = embed(manifest, plans, progress=progress, seconds=seconds)
     ranks.wait()
+    embedding = time.perf_counter() - embedding
     if ranks.is_first:
         manifest = join_parts(manifest, out)
         manifest = _match_captions(manifest, out, teacher, captions, folder)
@@ -145,12 +158,11 @@ def build_cache(
         _remove_unlisted(out, manifest)
         _store_neighbours(out, manifest, banks, options.neighbours)
     manifest = ranks.from_first(manifest)
-    embedding = seconds.waiting + seconds.teacher + seconds.writing
     return BuildSummary(
         rows=manifest.rows,
         new_rows=manifest.rows - before,
         bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
-        images_per_s=(manifest.rows - before) / embedding if embedding else 0.0,
+        images_per_s=(manifest.rows - before) / embedding,
         seconds=seconds,
         total_seconds=time.perf_counter() - began,
         skipped={
@@ -184,41 +196,6 @@ def _prepare(
     manifest.save(out)
     _remove_unlisted(out, manifest)
     return _write_banks(manifest, out, teacher, banks), plans
-
-
-def _embed(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    plans: Sequence[ShardPlan],
-    captions: Captions | None,
-    options: BuildOptions,
-    progress: Progress,
-    seconds: Seconds,
-    ranks: Ranks,
-) -> Manifest:
-    """Embed this rank's shards; return the manifest that lists them."""
-    mine = plans[ranks.rank :: ranks.world]
-    progress.start(sum(len(plan.images) for plan in mine))
-    shards = embed_shards(
-        teacher,
-        mine,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        strict=options.strict,
-        regions=manifest.spec.regions,
-        seconds=seconds,
-        on_images=progress.advance,
-    )
-    keep_in = out if ranks.is_first else part_folder(out, ranks.rank)
-    writer = ShardWriter(
-        out=out,
-        teacher=teacher,
-        captions=captions,
-        save=lambda changed: changed.save(keep_in),
-        note=progress.note,
-    )
-    return writer.write_all(shards, manifest, seconds)
 
 
 def _truncated(manifest: Manifest) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,15 @@ class Captions:
     sha256: str
     texts: Mapping[str, str]
     embeddings: Mapping[str, NDArray[Any]]
+
+    def only(self, split: str, keys: Sequence[str]) -> Captions:
+        """Return the captions of some images of a split, with the name of the whole."""
+        texts = {f"{split}/{key}": caption_of(self.texts, split, key) for key in keys}
+        return Captions(
+            sha256=self.sha256,
+            texts={name: text for name, text in texts.items() if text is not None},
+            embeddings={name: self.embeddings[name] for name in texts if name in self.embeddings},
+        )
 
     def added_to(self, rows: ShardRows, teacher: Teacher) -> tuple[ShardRows, int, int]:
         """Return rows with captions, how many images had none of their own, and how many were truncated.

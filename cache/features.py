@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from cache.build import BuildOptions, BuildSummary, build_cache
-from cache.captions import load_captions
+from cache.captions import Captions, load_captions
 from cache.devices import choose_device, default_workers, keep_freed_memory
+from cache.embedder import Embedder
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.pixels import PixelOptions
@@ -19,7 +21,7 @@ from cache.ranks import ranks_of_torchrun
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.spec import CacheSpec
 from cache.splits import MAIN_TEACHER
-from cache.teacher import load_teacher
+from cache.teacher import LOCAL_DIR, Teacher, load_teacher
 from cache.texts import (
     BankTexts,
     class_names_of,
@@ -30,6 +32,9 @@ from cache.texts import (
     template_bank,
 )
 from cache.train_views import TrainViewOptions
+
+if TYPE_CHECKING:
+    from cache.ray_tasks import RayCluster
 
 LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 
@@ -65,6 +70,7 @@ class FeatureOptions:
     keep_text_tower: bool = False
     pixels: int | None = None
     pixels_format: str = "raw"
+    cluster: RayCluster | None = None
 
 
 def cache_features(
@@ -72,7 +78,8 @@ def cache_features(
 ) -> BuildSummary:
     """Embed a data folder's images and texts into the cache ``out``; run again, it continues.
 
-    Under torchrun every process embeds its own shards, and returns the summary of the whole.
+    Under torchrun every process embeds its own shards, and returns the summary of the whole; with a
+    ``cluster`` every shard is a Ray task, and what there is one of is done here.
 
     Raises
     ------
@@ -80,6 +87,8 @@ def cache_features(
         If anything the user gave is wrong. Names, texts and shapes are checked before the teacher,
         which is slow to load.
     """
+    if options.cluster:  # machines that have other working folders
+        data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
     banks = text_banks(folder, options)
     first = None
@@ -101,7 +110,9 @@ def cache_features(
         format=options.format,
         rows_per_shard=options.rows_per_shard,
     )
-    captions = _given_or_found(options.captions, data / CAPTIONS)
+    found = _given_or_found(options.captions, data / CAPTIONS)
+    captions = load_captions(found, folder, embed_dim=teacher.embed_dim) if found else None
+    build_options = _build_options(options, device)
     with ranks_of_torchrun() as ranks:
         summary = build_cache(
             folder,
@@ -109,14 +120,53 @@ def cache_features(
             teacher,
             spec,
             banks=banks,
-            captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
-            options=_build_options(options, device),
+            captions=captions,
+            options=build_options,
             progress=progress,
             ranks=ranks,
+            embed=_on_ray(options, out, teacher, captions, build_options),
         )
     if first is not None:
         check_same_keys(first, EmbeddingCache.open(out))
     return summary
+
+
+def _on_ray(
+    options: FeatureOptions,
+    out: Path,
+    teacher: Teacher,
+    captions: Captions | None,
+    build_options: BuildOptions,
+) -> Embedder | None:
+    if options.cluster is None:
+        return None
+    from cache.embedder_ray import EmbedOnRay, TeacherSource
+
+    # A machine of the cluster must not choose another precision or batch: both change bits of the rows.
+    source = TeacherSource(
+        model=_anywhere(options.model),
+        pretrained=_anywhere(options.pretrained) if options.pretrained else None,
+        preprocessing=options.preprocessing,
+        precision=teacher.spec.precision,
+        compile=options.compile,
+        device=options.device,
+    )
+    return EmbedOnRay(
+        cluster=options.cluster,
+        out=out,
+        source=source,
+        captions=captions,
+        batch_size=build_options.batch_size,
+        workers=options.workers,
+        strict=options.strict,
+    )
+
+
+def _anywhere(name: str) -> str:
+    """Return a model or its weights so that it is found from any working folder."""
+    kind = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
+    path = Path(name.removeprefix(kind))
+    return f"{kind}{path.resolve()}" if path.exists() else name
 
 
 def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:

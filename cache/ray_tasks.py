@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
+import socket
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +19,7 @@ from cache.errors import UserError
 # Each time on a machine of its own: a task that takes its worker down wherever it runs ends some day.
 RETRIES = 10
 POLL_S = 0.5
+PATIENCE_S = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +51,29 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    before = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(cluster.address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {cluster.address or 'this machine'} ({str(error).splitlines()[0]})",
             fix="give the address that 'ray start --head' printed.",
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray's own would leave with a status that says nothing
+    with contextlib.redirect_stdout(sys.stderr):  # Ray tells of lost machines on standard output
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError where nothing listens at HOST:PORT, for which Ray would look for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
 
 
 def cannot_hold(cluster: RayCluster) -> str:

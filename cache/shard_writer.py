@@ -16,7 +16,7 @@ from cache.embed import EmbeddedShard, Seconds
 from cache.errors import UserError
 from cache.files import replacing, sha256_of
 from cache.images import ImageRecord
-from cache.manifest import Manifest, ShardEntry
+from cache.manifest import Manifest, ShardEntry, SkippedImage
 from cache.rows import ShardRows
 from cache.shards import FORMATS
 from cache.teacher import Teacher
@@ -68,7 +68,7 @@ class ShardWriter:
         with ThreadPoolExecutor(1) as thread:
             for shard in shards:
                 for image in shard.skipped:
-                    self.note(f"skipped {shard.plan.split}/{image.key}: {image.reason}")
+                    self.note(skipped_note(shard.plan.split, image))
                 rows, said = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
                 manifest = _waited_for(writing, manifest, seconds)
                 writing = thread.submit(self._listed, manifest, shard, rows, said)
@@ -78,15 +78,27 @@ class ShardWriter:
         self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, said: dict[str, Any]
     ) -> Manifest:
         manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        if rows is not None:
-            # An episode's file holds many rows: only photos are files that a row can carry.
-            photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
-            entry = write_shard(
-                self.out, shard.plan.file, rows, manifest.spec.format, images=photos or None, said=said
-            )
+        entry = write_embedded(self.out, shard, rows, manifest.spec.format, said)
+        if entry is not None:
             manifest = manifest.with_shard(shard.plan.split, entry)
         self.save(manifest)
         return manifest
+
+
+def write_embedded(
+    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, said: Mapping[str, Any]
+) -> ShardEntry | None:
+    """Write an embedded shard's rows; see :func:`write_shard`. None where no image of it could be read."""
+    if rows is None:
+        return None
+    # An episode's file holds many rows: only photos are files that a row can carry.
+    photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
+    return write_shard(out, shard.plan.file, rows, format, images=photos or None, said=said)
+
+
+def skipped_note(split: str, image: SkippedImage) -> str:
+    """Say which image was skipped, and why."""
+    return f"skipped {split}/{image.key}: {image.reason}"
 
 
 Rows = TypeVar("Rows", ShardRows, ShardRows | None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, table
+from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, ray_cluster, ray_options, table
 from cli.root import main
 
 if TYPE_CHECKING:
@@ -168,8 +168,10 @@ teacher_options = options(
     show_default=True,
     help="Add a second teacher of this name to a finished cache, for 'train --teachers'.",
 )
+@ray_options
 @teacher_options
-def cache_features_command(data: Path, out: Path, as_json: bool, **given: Any) -> None:
+@click.pass_context
+def cache_features_command(ctx: click.Context, data: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher over DATA once and keep its embeddings (stage 1).
 
     Example: distill cache-features photos --out artifacts/photos --pretrained openai
@@ -180,9 +182,12 @@ def cache_features_command(data: Path, out: Path, as_json: bool, **given: Any) -
     if given["support_views"] == 1:
         raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
     wants_weights(given)
+    cluster = ray_cluster(ctx)
+    for name in ("engine", "address", "cpus", "gpus"):
+        del given[name]
     progress = progress_for("embedding")
     try:
-        summary = cache_features(data, out, FeatureOptions(**given), progress=progress)
+        summary = cache_features(data, out, FeatureOptions(**given, cluster=cluster), progress=progress)
     finally:
         progress.close()
     print_build(summary, out, as_json=as_json)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from cache.torchrun import world_size
+
 if TYPE_CHECKING:
     from cache.ray_tasks import RayCluster
 
@@ -61,6 +63,8 @@ def ray_cluster(ctx: click.Context) -> RayCluster | None:
     from cache.ray_tasks import RayCluster
 
     given = ctx.params
+    if given["engine"] == "ray" and world_size() > 1:
+        raise click.UsageError("choose one: torchrun, or --engine ray.")
     if given["engine"] == "ray":
         return RayCluster(address=given["address"], cpus=given["cpus"], gpus=given["gpus"])
     default = click.core.ParameterSource.DEFAULT

@@ -33,7 +33,7 @@ class RayRuns:
         calls = {run.name: (run, shared, sys.argv) for run in runs}
         by_name, results = {run.name: run for run in runs}, []
         began = _Beginnings(runs, place)
-        with listening() as stop, connected(self.cluster):
+        with connected(self.cluster), listening() as stop:
             if why := cannot_hold(self.cluster) if runs else "":
                 self.warn(why)
             for ended in run_tasks(

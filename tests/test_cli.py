@@ -39,6 +39,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--preprocess",
                 "--precision",
                 "--compile",
+                *("--engine", "--address", "--cpus", "--gpus"),
                 "--dtype",
                 "--format",
                 "--label2text",
