@@ -27,6 +27,11 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda:") and processes_here() > 1:
+        raise UserError(
+            f"the device {name} was asked for by {processes_here()} processes",
+            fix="use cuda: each process gets a GPU of its own.",
+        )
     if name == "cuda" and local_rank() is not None:
         name = f"cuda:{local_rank()}"
     try:
@@ -35,6 +40,11 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"{name!r} is not a device", fix="use auto, cpu, cuda or cuda:N.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"the device {name} was asked for, but this torch sees none", fix="use cpu or auto.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"the device {name} was asked for, but there are {torch.cuda.device_count()} GPUs here",
+            fix="start at most one process a GPU.",
+        )
     return device
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,14 +36,14 @@ class Ranks:
         if self.world == 1:
             return value
         box = [value]
-        with _lost_ranks():
+        with lost_ranks():
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def wait(self) -> None:
         """Return when every rank has come here."""
         if self.world > 1:
-            with _lost_ranks():
+            with lost_ranks():
                 dist.barrier()
 
     def largest(self, number: int) -> int:
@@ -51,9 +51,29 @@ class Ranks:
         if self.world == 1:
             return number
         box = torch.tensor([number])
-        with _lost_ranks():
+        with lost_ranks():
             dist.all_reduce(box, dist.ReduceOp.MAX)
         return int(box)
+
+
+def in_every_process(action: Callable[[], T]) -> T | UserError:
+    """Do something in every process; where one of them meets a UserError, it has failed in all.
+
+    Without that the others would go on, and wait for ever for the one that stopped.
+    """
+    found: T | UserError
+    try:
+        found = action()
+    except UserError as error:
+        found = error
+    ranks = current_ranks()
+    if not ranks.largest(isinstance(found, UserError)):
+        return found
+    first = ranks.from_first(found)
+    if isinstance(first, UserError):
+        return first
+    other = UserError("another process of this torchrun failed", fix="read what it said.")
+    return found if isinstance(found, UserError) else other
 
 
 def current_ranks() -> Ranks:
@@ -69,9 +89,9 @@ def ranks_of_torchrun() -> Iterator[Ranks]:
     if world_size() == 1:
         yield Ranks()
         return
-    if torch.cuda.is_available():
+    if (local_rank() or 0) < torch.cuda.device_count():
         torch.cuda.set_device(local_rank() or 0)
-    with _lost_ranks():
+    with lost_ranks():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
         )
@@ -82,7 +102,8 @@ def ranks_of_torchrun() -> Iterator[Ranks]:
 
 
 @contextmanager
-def _lost_ranks() -> Iterator[None]:
+def lost_ranks() -> Iterator[None]:
+    """Turn the end of another process, which an exchange with it meets, into a UserError."""
     try:
         yield
     except RuntimeError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.torchrun import world_size
 from cli.parts import EXISTING_FOLDER, FOLDER, mean, ray_cluster, ray_options, stop, table
 from cli.root import main
 
@@ -67,6 +68,8 @@ def sweep(
     from distill.sweep import load_sweep
     from distill.sweep_run import FAILED, Place, run_sweep
 
+    if world_size() > 1:
+        raise click.UsageError("a sweep starts its own processes: leave out torchrun.")
     cluster = ray_cluster(ctx)
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")

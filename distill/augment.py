@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Generator, Tensor
 
 from cache.crop_boxes import crop_boxes
 from cache.vision import torchvision
-from distill.batch import Crops, Share
+from distill.batch import Crops, Share, to_device
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,9 +33,15 @@ def resize_size(image_size: int) -> int:
 
 def normalise(images: Tensor) -> Tensor:
     """Return pixels 0..255 [B, 3, H, W] as float32 with ImageNet's mean and standard deviation."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1) * 255
+    mean, std = _imagenet(images.device)
     return (images.float() - mean) / std
+
+
+@lru_cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ImageNet's mean and deviation of pixels 0..255; made once, because a GPU waits for the copy."""
+    mean, std = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
+    return mean.view(1, 3, 1, 1) * 255, std.view(1, 3, 1, 1) * 255
 
 
 def eval_transform(images: Tensor, image_size: int) -> Tensor:
@@ -97,7 +104,7 @@ class TrainAugment:
 def flipped(images: Tensor, draws: int, generator: Generator, share: Share) -> Tensor:
     """Return images [B, X, H, W], half of them mirrored; ``draws`` is one an image, or 1 for all."""
     mirror = (torch.rand(draws, generator=generator) < 0.5).expand(share.total)[share.rows]
-    return torch.where(mirror.to(images.device)[:, None, None, None], images.flip(-1), images)
+    return torch.where(to_device(mirror, images.device)[:, None, None, None], images.flip(-1), images)
 
 
 def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
@@ -106,8 +113,8 @@ def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
     Boxes [B, 4] are (left, top, width, height) in pixels, which need not be whole.
     """
     side = images.shape[-1]
-    left, top, width, height = boxes.to(images.device).unbind(dim=1)
-    sign = 1.0 - 2.0 * flips.to(images.device, torch.float32)
+    left, top, width, height = to_device(boxes, images.device).unbind(dim=1)
+    sign = 1.0 - 2.0 * to_device(flips, images.device).float()
     zero = torch.zeros_like(left)
     theta = torch.stack(
         [
@@ -132,7 +139,7 @@ def rand_augment(images: Tensor, draws: int, generator: Generator, share: Share 
         code = (operation * 2 + negative.long())[share.rows]
         out = images.clone()
         for value in code.unique().tolist():
-            chosen = (code == value).nonzero()[:, 0].to(images.device)
+            chosen = to_device((code == value).nonzero()[:, 0], images.device)
             sign = -1.0 if value % 2 else 1.0
             out[chosen] = OPERATIONS[names[value // 2]](images[chosen], sign)
         images = out

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on ``device``; a copy to a GPU is from pinned memory and is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
     """Which rows of a batch of ``total`` one process computes: ``start`` to ``stop``."""
@@ -67,7 +74,7 @@ class Targets:
 
     def to(self, device: torch.device) -> Self:
         """Copy every tensor to ``device``."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors().items()}
+        moved = {name: to_device(value, device) for name, value in self.tensors().items()}
         return replace(self, **moved)  # type: ignore[arg-type]
 
     def tensors(self) -> dict[str, Tensor]:
@@ -100,7 +107,7 @@ class Batch:
         """Copy every tensor to ``device``."""
         return replace(
             self,
-            image_BXRR=self.image_BXRR.to(device, non_blocking=True),
-            label_B=self.label_B.to(device, non_blocking=True),
+            image_BXRR=to_device(self.image_BXRR, device),
+            label_B=to_device(self.label_B, device),
             targets=tuple(each.to(device) for each in self.targets),
         )

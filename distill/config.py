@@ -112,8 +112,9 @@ class DataConfig:
     ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
-    much memory decoded images may take otherwise before they are decoded anew every epoch; ``views`` replays
-    the crops that the cache keeps, each with the teacher's embedding of that very crop.
+    much memory decoded images may take otherwise before they are decoded anew every epoch; ``workers`` are
+    the processes that decode, -1 by the machine: all cores beside a GPU, else one; ``views`` replays the
+    crops that the cache keeps, each with the teacher's embedding of that very crop.
     """
 
     repeat_epochs: int = 1
@@ -125,7 +126,7 @@ class DataConfig:
     pixels: str = "auto"
     device_images: str = "auto"
     memory_mb: int = 2048
-    workers: int = 1
+    workers: int = -1
     views: bool = False
 
     def __post_init__(self) -> None:
@@ -136,7 +137,9 @@ class DataConfig:
         require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
         require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")
         require(self.seed >= -1, f"data.seed is {self.seed}", "give at least 0, or -1 for train.seed.")
-        require(self.workers >= 0, f"data.workers is {self.workers}", "give at least 0.")
+        require(
+            self.workers >= -1, f"data.workers is {self.workers}", "give at least 0, or -1: by the machine."
+        )
         require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
         require(
             not self.views or (self.policy == "crop_flip" and self.per_image),

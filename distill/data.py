@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from cache.ranks import current_ranks
 from cache.reader import SplitRows
 from cache.reader_rows import MappedRows
 from cache.records import Record, RecordFolder
-from distill.batch import Batch, Crops, Targets
+from distill.batch import Batch, Crops, Targets, to_device
 from distill.config import LossConfig
 from distill.distributed import own_share
 from distill.pixels import Pixels
@@ -139,6 +139,26 @@ def mixed_batches(
     return batches
 
 
+class BatchColumns:
+    """What the cache has of one batch's images, on the device: read and moved once, whoever asks for it."""
+
+    def __init__(self, chosen: NDArray[np.int64], device: torch.device) -> None:
+        """Of the images ``chosen``."""
+        self.chosen, self.device = chosen, device
+        # With the column itself, so that its id is not another's later.
+        self._found: dict[int, tuple[Any, Tensor]] = {}
+
+    def of(self, column: Any, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> Tensor:
+        """Return what ``read`` gives of ``column`` for the batch's images, in their order."""
+        if id(column) not in self._found:
+            self._found[id(column)] = column, to_device(torch.from_numpy(read(self.chosen)), self.device)
+        return self._found[id(column)][1]
+
+    def rows(self, column: MappedRows, row_of: NDArray[np.int64]) -> Tensor:
+        """Return a column's rows, of which ``row_of[i]`` is image i's."""
+        return self.of(column, lambda chosen: column[row_of[chosen]])
+
+
 @dataclass(frozen=True, kw_only=True)
 class TeacherRows:
     """One teacher's rows of the training images: row ``row_of[i]`` of every column is image i.
@@ -153,19 +173,20 @@ class TeacherRows:
     with_captions: bool = False
     views: TrainingViews | None = None
 
-    def targets(self, chosen: NDArray[np.int64], crops: Crops | None = None) -> Targets:
-        """Return what the teacher said of these images, or of these crops of them."""
-        at = self.row_of[chosen]
+    def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
+        """Return what the teacher said of a batch's images, or of these crops of them."""
         captions = self.rows.caption_embeddings if self.with_captions else None
-        if self.views is not None and crops is not None:
-            found = self.views.embeddings(chosen, crops)
-        else:
-            found = self.rows.embeddings[at]
+        views = self.views if crops is not None else None
+        found = (
+            columns.of(views.stored, lambda chosen: views.embeddings(chosen, crops))
+            if views is not None and crops is not None
+            else columns.rows(self.rows.embeddings, self.row_of)
+        )
         return Targets(
-            teacher_BD=torch.from_numpy(found).float(),
-            caption_BD=torch.from_numpy(captions[at]).float() if captions is not None else None,
-            nearest_BK=torch.from_numpy(self.nearest[at]) if self.nearest is not None else None,
-            similarity_BK=torch.from_numpy(self.similarity[at]) if self.similarity is not None else None,
+            teacher_BD=found.float(),
+            caption_BD=columns.rows(captions, self.row_of).float() if captions is not None else None,
+            nearest_BK=columns.rows(self.nearest, self.row_of) if self.nearest is not None else None,
+            similarity_BK=columns.rows(self.similarity, self.row_of) if self.similarity is not None else None,
         )
 
 
@@ -180,7 +201,7 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         self.keys = [image.key for image in self.joined.images]
-        self._labels = torch.from_numpy(self.joined.rows.labels[self.joined.row_of])
+        self._labels = self.joined.rows.labels[self.joined.row_of]
 
     def crops(self, chosen: NDArray[np.int64], generator: Generator) -> Crops | None:
         """Return one of the cache's views of each of these images; None where the run replays none."""
@@ -201,13 +222,23 @@ class TrainingData:
         for chosen, (_, images) in zip(batches, self.pixels.batches(shares), strict=True):
             yield chosen, images
 
-    def batch(self, chosen: NDArray[np.int64], images: Tensor, crops: Crops | None = None) -> Batch:
-        """Return the batch of these images, with what the teachers said of them, or of these crops."""
+    def batch(
+        self,
+        chosen: NDArray[np.int64],
+        images: Tensor,
+        crops: Crops | None = None,
+        columns: BatchColumns | None = None,
+    ) -> Batch:
+        """Return the batch of these images, with what the teachers said of them, or of these crops.
+
+        ``columns`` are on the images' device, and may be shared with other students' data.
+        """
+        columns = columns or BatchColumns(chosen, images.device)
         return Batch(
             keys=tuple(self.keys[i] for i in chosen),
             image_BXRR=images,
-            label_B=self._labels[torch.from_numpy(chosen)],
-            targets=tuple(teacher.targets(chosen, crops) for teacher in self.teachers),
+            label_B=columns.of(self.joined.rows.labels, lambda chosen: self._labels[chosen]),
+            targets=tuple(teacher.targets(columns, crops) for teacher in self.teachers),
         )
 
     def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:

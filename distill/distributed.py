@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cache.ranks import current_ranks
+from cache.ranks import current_ranks, lost_ranks
 from distill.batch import Share
 
 
@@ -61,10 +61,16 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     if not gradients:
         return
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    dist.all_reduce(flat)
+    _add_up(flat)
     flat /= world
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
+
+
+def _add_up(tensor: Tensor) -> None:
+    """Replace a tensor by the sum of every process's."""
+    with lost_ranks():
+        dist.all_reduce(tensor)
 
 
 class _Gathered(Function):
@@ -73,13 +79,14 @@ class _Gathered(Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
         found = [torch.empty_like(own) for _ in range(current_ranks().world)]
-        dist.all_gather(found, own.contiguous())
+        with lost_ranks():
+            dist.all_gather(found, own.contiguous())
         return torch.stack(found)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
+        _add_up(gradient)
         return gradient[current_ranks().rank]
 
 
@@ -89,13 +96,13 @@ class _Summed(Function):
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:
         total = own.clone()
-        dist.all_reduce(total)
+        _add_up(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
+        _add_up(gradient)
         return gradient
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.splits import SPLITS, split_name
+from distill.batch import to_device
 from distill.classifier import Classifier, TextClassifier
 from distill.metrics import per_class_accuracy
 from distill.pixels import Pixels
@@ -137,7 +138,9 @@ def student_outputs(
     try:
         for indices, images in pixels.batches(batches):
             if len(indices):
-                yield forward(images.to(device)).float(), torch.from_numpy(labels[indices])
+                # A copy: a student compiled to CUDA graphs writes its next outputs over these.
+                outputs = forward(to_device(images, device)).to(torch.float32, copy=True)
+                yield outputs, torch.from_numpy(labels[indices])
     finally:
         student.train(was_training)
 

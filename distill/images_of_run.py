@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 
 from cache import EmbeddingCache
+from cache.devices import choose_device, default_workers
 from cache.errors import UserError
 from cache.records import Record
 from distill.augment import resize_size
-from distill.config import RunConfig
+from distill.config import DataConfig, RunConfig
 from distill.pixels import Pixels, SquashedPhoto, StoredImages, image_bytes
 
 MB = 2**20
@@ -44,13 +45,18 @@ class PixelMaker:
             records,
             SquashedPhoto(side),
             memory=self.budget,
-            workers=self.config.data.workers,
+            workers=decoding_workers(self.config.data),
             strict=strict,
             stored=stored,
             device=self.device,
         )
         self.budget -= pixels.kept_bytes
         return pixels
+
+
+def decoding_workers(config: DataConfig) -> int:
+    """Return how many processes decode: as the config says, or by the machine."""
+    return default_workers(choose_device("auto")) if config.workers < 0 else config.workers
 
 
 def device_for_images(config: RunConfig, device: torch.device, count: int) -> torch.device | None:

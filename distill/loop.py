@@ -7,15 +7,22 @@ read, decoded, augmented and moved to the device once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.devices import keep_freed_memory
 from cache.errors import UserError
 from cache.progress import Progress, Silent
-from cache.ranks import current_ranks
+from cache.ranks import current_ranks, in_every_process
+from distill.batch import to_device
+from distill.data import BatchColumns
 from distill.distributed import own_share
 from distill.stopping import Stop, Stopped, listening
 from distill.student_run import (
@@ -42,6 +49,10 @@ __all__ = [
     "fit",
     "fit_together",
 ]
+
+
+# Processes of one run ask each other so often whether to stop: to ask is to wait for the slowest.
+STEPS_BETWEEN_TALKS = 8
 
 
 def check_out(out: Path, *, resume_run: bool) -> None:
@@ -120,7 +131,10 @@ def fit_together(
             while left := [run for run in runs if not run.is_trained and run not in failed]:
                 _epoch(left, failed, stop, progress)
         beside = {"trained_beside": len(runs) - 1} if len(runs) > 1 else {}
-        found = [failed.get(run) or run.finish(command or sys.argv, **beside) for run in runs]
+        found: list[Any] = [
+            failed.get(run) or in_every_process(partial(run.finish, command or sys.argv, **beside))
+            for run in runs
+        ]
         return current_ranks().from_first(found)
     finally:
         for run in runs:
@@ -139,35 +153,64 @@ def _epoch(
     batches, first = stream.batches_of(epoch), min(run.position.step for run in runs)
     images = stream.session.data.images(batches[first:])
     for step, (chosen, decoded) in enumerate(images, start=first):
-        share, device = own_share(len(chosen)), stream.session.device
-        generator = stream_generator(stream.config.stream_seed, epoch, step)
-        crops = stream.session.data.crops(chosen, generator)
-        augmented = stream.task.augmented(decoded.to(device, non_blocking=True), generator, share, crops)
         due = [run for run in runs if run.position.step == step and run not in failed]
-        for run in due:
-            try:
-                run.step(run.session.data.batch(chosen, augmented, crops).to(device))
-            except UserError as error:
-                _dropped(run, error, failed, progress)
-        progress.advance(len(chosen) * len(due))
-        asked = current_ranks().largest(stop.signal_number)
-        for run in due:
-            if run not in failed and (asked or run.is_save_due):
-                run.save()
+        if due:
+            failed |= _step(due, epoch, step, chosen, decoded, progress)
+        asked = _asked(stop, step)
+        saved = [run for run in due if run not in failed and (asked or run.is_save_due)]
+        failed |= _tried({run: run.save for run in saved}, progress)
         if asked:
             where = " and ".join(str(run.out / LAST) for run in runs[:2])
             raise Stopped(asked, where if len(runs) < 3 else f"{where} and {len(runs) - 2} more")
     for run in (run for run in runs if run not in failed):
+        said = in_every_process(run.end_epoch)
+        if isinstance(said, UserError):
+            failed |= _dropped(run, said, progress)
+        else:
+            progress.note(said if len(left) == 1 else f"{run.out.name}: {said}")
+
+
+def _step(
+    due: Sequence[StudentRun],
+    epoch: int,
+    step: int,
+    chosen: NDArray[np.int64],
+    decoded: Tensor,
+    progress: Progress,
+) -> dict[StudentRun, UserError]:
+    """Take a step of every student with one batch, augmented and moved once; return those that failed."""
+    failed: dict[StudentRun, UserError] = {}
+    stream = due[0]
+    share, device = own_share(len(chosen)), stream.session.device
+    generator = stream_generator(stream.config.stream_seed, epoch, step)
+    crops = stream.session.data.crops(chosen, generator)
+    augmented = stream.task.augmented(to_device(decoded, device), generator, share, crops)
+    columns = BatchColumns(chosen, device)
+    for run in due:
         try:
-            said = run.end_epoch()
-        except UserError as error:
-            _dropped(run, error, failed, progress)
-            continue
-        progress.note(said if len(left) == 1 else f"{run.out.name}: {said}")
+            run.step(run.session.data.batch(chosen, augmented, crops, columns))
+        except UserError as error:  # the same in every process: all have the losses of the whole batch
+            failed |= _dropped(run, error, progress)
+    progress.advance(len(chosen) * len(due))
+    return failed
 
 
-def _dropped(
-    run: StudentRun, error: UserError, failed: dict[StudentRun, UserError], progress: Progress
-) -> None:
-    failed[run] = error
+def _asked(stop: Stop, step: int) -> int:
+    """Return the signal that asks every process to stop; they talk about it at the same steps."""
+    ranks = current_ranks()
+    return ranks.largest(stop.signal_number) if ranks.world == 1 or step % STEPS_BETWEEN_TALKS == 0 else 0
+
+
+def _tried(actions: dict[StudentRun, Callable[[], None]], progress: Progress) -> dict[StudentRun, UserError]:
+    """Do something for each of some students; return those for which it failed."""
+    failed: dict[StudentRun, UserError] = {}
+    for run, action in actions.items():
+        error = in_every_process(action)
+        if error is not None:
+            failed |= _dropped(run, error, progress)
+    return failed
+
+
+def _dropped(run: StudentRun, error: UserError, progress: Progress) -> dict[StudentRun, UserError]:
     progress.note(f"{run.out.name} failed: {error}")
+    return {run: error}

@@ -21,6 +21,7 @@ def distillation_objective(
     *,
     captions: Tensor | None = None,
     neighbours: Neighbours | None = None,
+    cosines: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every loss that is switched on, and their weighted sum, in float32 also under autocast.
 
@@ -39,6 +40,8 @@ def distillation_objective(
     neighbours
         ``(nearest [B, K] columns of text, similarity [B, K] plain cosines)``, best first; the first
         ``min(config.vlalign_k, K)`` count. None takes them from ``teacher`` and ``text``.
+    cosines
+        What :func:`text_cosines` gives of ``student`` and ``text``, where it is at hand.
 
     Returns
     -------
@@ -54,7 +57,9 @@ def distillation_objective(
         raise ValueError("loss.cap is on, but there are no caption embeddings")
     # Autocast would run the products of cosines in 16 bits, and dividing by 0.07 magnifies what that rounds.
     with torch.autocast(student.device.type, enabled=False):
-        parts = _terms(student, teacher, text, labels, config, captions, neighbours)
+        if cosines is None and (config.cls or config.vlalign):
+            cosines = text_cosines(student, text)
+        parts = _terms(student, teacher, text, labels, config, captions, neighbours, cosines)
     weighted = [getattr(config, name) * part for name, part in parts.items()]
     # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
     total = weighted[0] if weighted else student.sum() * 0
@@ -71,16 +76,16 @@ def _terms(
     config: LossConfig,
     captions: Tensor | None,
     neighbours: Neighbours | None,
+    cosines: Tensor | None,
 ) -> dict[str, Tensor]:
     parts: dict[str, Tensor] = {}
     unit_student, unit_teacher = _unit(student), _unit(teacher)
-    if config.cls or config.vlalign:
-        unit_text = _unit(text)
-        logits = _cosines(unit_student, unit_text) / config.temperature
+    if cosines is not None:
+        logits = cosines / config.temperature
         if config.cls:
             parts["cls"] = losses.classification_loss(logits, labels)
         if config.vlalign:
-            parts["vlalign"] = _vlalign(logits, unit_teacher, unit_text, labels, config, neighbours)
+            parts["vlalign"] = _vlalign(logits, unit_teacher, text, labels, config, neighbours)
     if config.mse:
         parts["mse"] = losses.mse_loss(unit_student, unit_teacher)
     if config.mse_raw:
@@ -91,6 +96,12 @@ def _terms(
     if config.cap and captions is not None:
         parts["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
     return parts
+
+
+def text_cosines(student: Tensor, text: Tensor) -> Tensor:
+    """Return the cosines [B, C] of student embeddings [B, D] and class texts [C, D] or [B, C, D], float32."""
+    with torch.autocast(student.device.type, enabled=False):
+        return _cosines(_unit(student), _unit(text))
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -106,14 +117,14 @@ def _cosines(unit_rows: Tensor, unit_text: Tensor) -> Tensor:
 def _vlalign(
     logits: Tensor,
     unit_teacher: Tensor,
-    unit_text: Tensor,
+    text: Tensor,
     labels: Tensor,
     config: LossConfig,
     neighbours: Neighbours | None,
 ) -> Tensor:
-    k = min(config.vlalign_k, unit_text.shape[-2])
+    k = min(config.vlalign_k, text.shape[-2])
     if neighbours is None:
-        similarity, nearest = _cosines(unit_teacher, unit_text).topk(k, dim=1)
+        similarity, nearest = _cosines(unit_teacher, _unit(text)).topk(k, dim=1)
     else:
         nearest, similarity = neighbours
         nearest, similarity = nearest[:, :k].long(), similarity[:, :k]

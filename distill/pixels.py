@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache.errors import UserError
 from cache.images import ImageRecord, UnreadableImage, squashed
 from cache.records import Record
+from distill.batch import to_device
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache
@@ -78,7 +79,7 @@ class _Decoder(Dataset[Any]):
 def _rows(kept: Tensor, indices: Indices) -> Tensor:
     if kept.device.type == "cpu":  # numpy copies row by row, in less than half of torch's time
         return torch.from_numpy(kept.numpy()[indices])
-    return kept[torch.from_numpy(indices).to(kept.device)]
+    return kept[to_device(torch.from_numpy(indices), kept.device)]
 
 
 class _StoredDecoder(Dataset[Any]):
@@ -149,9 +150,9 @@ class Pixels:
     """The decoded images of some records.
 
     ``memory`` is how many bytes may be spent on keeping all of them; 0 decodes anew each time. What is
-    ``stored`` is read from there instead. With ``device`` all are kept there, whatever ``memory`` says. An
-    unreadable file is an error with ``strict``, else it is left out of every batch and named in
-    ``unreadable``.
+    ``stored`` is read from there instead. With ``device`` all are kept there, whatever ``memory`` says.
+    What is kept is decoded when it is first asked for. An unreadable file is an error with ``strict``,
+    else it is left out of every batch and named in ``unreadable`` from then on.
     """
 
     def __init__(
@@ -171,8 +172,10 @@ class Pixels:
         self.unreadable: dict[str, str] = {}
         self._kept: Tensor | None = None
         self._good = np.ones(len(self.records), dtype=bool)
+        self._here = np.zeros(len(self.records), dtype=bool)
         if device is not None or (stored is None and self.bytes <= memory):
-            self._keep_all(device or torch.device("cpu"))
+            shape = (len(self.records), *decode.shape)
+            self._kept = torch.zeros(shape, dtype=decode.dtype, device=device or torch.device("cpu"))
 
     @property
     def kept_bytes(self) -> int:
@@ -182,7 +185,7 @@ class Pixels:
     def batches(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, Tensor]]:
         """Yield for every index array its readable indices and their images, [B, X, R, R]."""
         if self._kept is not None:
-            for indices in batches:
+            for indices in self._kept_now(self._kept, batches):
                 readable = indices[self._good[indices]]
                 yield readable, _rows(self._kept, readable)
         elif self.stored is not None and self.stored.raw:
@@ -199,23 +202,34 @@ class Pixels:
             if tensors:
                 yield indices[good], torch.stack(tensors)
 
-    def _keep_all(self, device: torch.device) -> None:
-        kept = torch.zeros(len(self.records), *self.decode.shape, dtype=self.decode.dtype, device=device)
-        everything = np.arange(len(self.records))
-        chunks = [everything[start : start + 64] for start in range(0, len(everything), 64)]
-        if self.stored is not None:
-            for indices in chunks:
-                kept[torch.from_numpy(indices).to(device)] = self.stored.images(indices).to(device)
-            self._kept = kept
-            return
-        for indices, images in zip(chunks, self._loader(chunks), strict=True):
-            self._note_unreadable(indices, images)
-            for index, image in zip(indices, images, strict=True):
-                if isinstance(image, Tensor):
-                    kept[index] = image
-                else:
-                    self._good[index] = False
-        self._kept = kept
+    def _kept_now(self, kept: Tensor, batches: Sequence[Indices]) -> Iterator[Indices]:
+        """Yield every index array once all its images are kept."""
+        new, here = [], self._here.copy()
+        for indices in batches:
+            new.append(np.unique(indices[~here[indices]]))
+            here[indices] = True
+        decoded = self._read([missing for missing in new if len(missing)])
+        for indices, missing in zip(batches, new, strict=True):
+            if len(missing):
+                self._keep(kept, missing, next(decoded))
+            yield indices
+
+    def _read(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
+        """Yield the images of index arrays, or why they cannot be read."""
+        if self.stored is not None and self.stored.raw:
+            yield from (self.stored.images(indices).unbind() for indices in batches)
+        elif batches:
+            yield from self._loader(batches)
+
+    def _keep(self, kept: Tensor, indices: Indices, images: Sequence[Tensor | str]) -> None:
+        self._note_unreadable(indices, images)
+        good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
+        found = [image for image in images if isinstance(image, Tensor)]
+        if found:
+            places = torch.from_numpy(indices[good])
+            kept[to_device(places, kept.device)] = to_device(torch.stack(found), kept.device)
+        self._good[indices[~good]] = False
+        self._here[indices] = True
 
     def _note_unreadable(self, indices: Indices, images: Sequence[Tensor | str]) -> None:
         for index, image in zip(indices, images, strict=True):

@@ -228,7 +228,7 @@ class StudentRun:
         raise UserError(
             f"the loss is not finite in epoch {self.position.epoch}, step {step} ({said}; "
             f"images {', '.join(keys)}, ...)",
-            fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
+            fix=self._way_out(),
         )
 
     def _check_weights(self) -> None:
@@ -238,8 +238,12 @@ class StudentRun:
         raise UserError(
             f"the student's weights are not finite after epoch {self.position.epoch}, step "
             f"{self.position.step - 1}",
-            fix="lower optim.lr, or use train.precision=float32; last.pt holds the state before.",
+            fix=self._way_out(),
         )
+
+    def _way_out(self) -> str:
+        before = f"; {self.out / LAST} holds the state before" if (self.out / LAST).exists() else ""
+        return f"lower optim.lr, or use train.precision=float32{before}."
 
     @property
     def is_save_due(self) -> bool:

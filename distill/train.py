@@ -20,7 +20,7 @@ from distill.config import RunConfig
 from distill.distributed import gather_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
-from distill.objective import distillation_objective
+from distill.objective import distillation_objective, text_cosines
 from distill.outputs import RunOutputs
 from distill.outputs_run import outputs_of_run, teacher_results
 from distill.session import Session, classifiers_for, open_session
@@ -188,6 +188,7 @@ def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[
     for head, targets in zip(session.heads, batch.targets, strict=True):
         rows = head.embed(outputs)
         text = head.texts(session.class_names, rows)
+        cosines = text_cosines(rows, text)
         found = distillation_objective(
             rows,
             targets.teacher_BD,
@@ -196,22 +197,15 @@ def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[
             session.config.loss,
             captions=targets.caption_BD,
             neighbours=targets.neighbours,
+            cosines=cosines,
         )
         total = total + found.pop("total")
         before = f"{head.name}/" if len(session.heads) > 1 else ""
         parts |= {f"{before}{name}": value for name, value in found.items()}
         if logits is None:
-            logits = _cosines(rows, text)
+            logits = cosines.detach()
     assert logits is not None
     return {**parts, "total": total}, logits
-
-
-@torch.no_grad()
-def _cosines(rows: Tensor, text: Tensor) -> Tensor:
-    unit_text = F.normalize(text.float(), dim=-1)
-    if unit_text.dim() == 3:  # every image has texts of its own
-        return torch.einsum("bd,bcd->bc", rows.float(), unit_text)
-    return rows.float() @ unit_text.T
 
 
 def _judged(session: Session, split: EvalSplit) -> dict[str, SplitResult]:

@@ -18,6 +18,7 @@ from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from distill.config import FewShotConfig, RunConfig, with_settings
+from distill.data import BatchColumns
 from distill.evaluate_run import evaluate_run, open_trained
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
 from distill.fewshot_run import FewShotOptions, few_shot, finetune_config
@@ -81,7 +82,7 @@ def test_finetuning_starts_from_the_run_with_its_support_after_the_training_imag
 def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
     session = session_of(trained(), cached, photos)
     everything = np.arange(len(session.data.keys))
-    targets = session.data.teachers[0].targets(everything)
+    targets = session.data.teachers[0].targets(BatchColumns(everything, torch.device("cpu")))
     text = cached.text_bank("labels").class_texts(session.class_names).astype(np.float64)
     unit_text = text / np.linalg.norm(text, axis=1, keepdims=True)
     for i, key in enumerate(session.data.keys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 
 import h5py
@@ -21,7 +22,7 @@ from distill.augment import resize_size
 from distill.config import FewShotConfig, RunConfig, with_settings
 from distill.evaluate_run import evaluate_run
 from distill.fewshot_run import finetune_config
-from distill.pixels import StoredImages
+from distill.pixels import Pixels, SquashedPhoto, StoredImages
 from distill.session import open_session
 from distill.train import run
 
@@ -166,3 +167,30 @@ def test_a_wrong_setting_is_refused():
     for setting in ("data.pixels=maybe", "data.device_images=gpu"):
         with pytest.raises(UserError, match=setting.partition("=")[0]):
             config(setting)
+
+
+class CountedDecode(SquashedPhoto):
+    """Counts what it decodes, by key."""
+
+    def __call__(self, record):
+        self.counts[record.key] += 1
+        return super().__call__(record)
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
+    images = ImageFolder.scan(photos).split("train").images
+    images[5].path.write_bytes(b"no image")
+    CountedDecode.counts = Counter()
+    memory = 10**9 if device is None else 0
+    pixels = Pixels(images, CountedDecode(SIDE), memory=memory, workers=0, strict=False, device=device)
+    assert not CountedDecode.counts
+    batches = [np.array([3, 5, 1]), np.array([1, 3, 3]), np.array([0, 5])]
+    found = list(pixels.batches(batches))
+    assert [indices.tolist() for indices, _ in found] == [[3, 1], [1, 3, 3], [0]]
+    for indices, tensors in found:
+        for index, tensor in zip(indices, tensors, strict=True):
+            assert torch.equal(tensor, squashed(images[index].path, SIDE))
+    assert list(pixels.unreadable) == [images[5].key]
+    list(pixels.batches([np.arange(6)]))
+    assert CountedDecode.counts == Counter({image.key: 1 for image in images[:6]})

@@ -320,6 +320,21 @@ def test_a_student_that_fails_among_others_is_named_and_the_others_finish(writte
     assert _numbers(place.folder(good)) == _numbers(alone.folder(good))
 
 
+def test_a_student_that_cannot_be_saved_in_mid_epoch_stops_no_other(written, place_of):
+    path = written(
+        BASE
+        + "train.checkpoint_steps = 1\n[[runs]]\nname = 'wild'\noptim.lr = 1e38\n[[runs]]\nname = 'good'\n"
+    )
+    place = place_of()
+    ended = invoke(path, place, "--together", "--json")
+    assert ended.exit_code == 1
+    wild, good = json.loads(ended.stdout)
+    assert (wild["status"], good["status"]) == (FAILED, FINISHED)
+    assert "weights are not finite after epoch 0, step 0" in wild["error"]
+    assert "last.pt" not in wild["error"]  # there is none
+    assert "wild,seed=0 failed" in ended.stderr
+
+
 def test_weights_that_the_last_step_broke_are_not_saved(place_of):
     place = place_of()
     config = with_settings(

@@ -20,7 +20,7 @@ from distill.classifier import closed_set_columns
 from distill.config import FewShotConfig
 from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows
 from distill.fewshot import QUERY
-from distill.images_of_run import MB
+from distill.images_of_run import MB, decoding_workers
 from distill.optim import build_optimizer
 from distill.pixels import Pixels
 from distill.precision import amp_dtype_of
@@ -136,7 +136,7 @@ def episode_pixels(
 ) -> Pixels:
     """Return episodes as the student takes them, kept when they fit ``memory`` bytes."""
     decode = EpisodeFrames(config.student.image_size)
-    return Pixels(records, decode, memory=memory, workers=config.data.workers, strict=strict)
+    return Pixels(records, decode, memory=memory, workers=decoding_workers(config.data), strict=strict)
 
 
 def logits_of(
