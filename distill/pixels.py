@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -174,8 +175,7 @@ class Pixels:
         self._good = np.ones(len(self.records), dtype=bool)
         self._here = np.zeros(len(self.records), dtype=bool)
         if device is not None or (stored is None and self.bytes <= memory):
-            shape = (len(self.records), *decode.shape)
-            self._kept = torch.zeros(shape, dtype=decode.dtype, device=device or torch.device("cpu"))
+            self._kept = self._room(device or torch.device("cpu"))
 
     @property
     def kept_bytes(self) -> int:
@@ -201,6 +201,15 @@ class Pixels:
             tensors = [image for image in images if isinstance(image, Tensor)]
             if tensors:
                 yield indices[good], torch.stack(tensors)
+
+    def _room(self, device: torch.device) -> Tensor:
+        """Return where all images will be kept; on the CPU it takes no memory before they are there."""
+        shape = (len(self.records), *self.decode.shape)
+        if device.type != "cpu" or not self.bytes:
+            return torch.empty(shape, dtype=self.decode.dtype, device=device)
+        # torch.zeros would touch every page: what malloc has kept back is not new to it.
+        pages = mmap.mmap(-1, self.bytes)
+        return torch.frombuffer(pages, dtype=self.decode.dtype).view(shape)
 
     def _kept_now(self, kept: Tensor, batches: Sequence[Indices]) -> Iterator[Indices]:
         """Yield every index array once all its images are kept."""
