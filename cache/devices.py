@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from cache.errors import UserError
 from cache.torchrun import local_rank, processes_here
@@ -85,3 +88,38 @@ def keep_freed_memory(device: torch.device) -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def moved_beside(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a tensor on ``device`` in ``dtype``; a GPU copies it beside what it is computing.
+
+    What is computed from it next on the current stream waits for the copy, and nobody else does.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device, dtype)
+    pinned, copies = tensor.to(dtype).pin_memory(), _copy_stream(device)
+    with torch.cuda.stream(copies):
+        moved = pinned.to(device, non_blocking=True)
+    computes = torch.cuda.current_stream(device)
+    computes.wait_stream(copies)
+    moved.record_stream(computes)
+    return moved
+
+
+@lru_cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def fetched_later(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin a tensor's copy to the CPU, and return what waits for it; later work does not hold it up."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu
+    copy, done = tensor.to("cpu", non_blocking=True), torch.cuda.Event()
+    done.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return copy
+
+    return wait

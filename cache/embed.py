@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One record as a worker hands it over: ``pixels`` [V, 3, H, W], None when it could not be read."""
+    """One record as a worker hands it over: ``pixels`` [V, 3, H, W], or a ``reason`` why there are none."""
 
     pixels: Tensor | None
     reason: str
@@ -97,7 +97,7 @@ class _Images(Dataset[Any]):
         try:
             pixels = torch.stack([self.transform(picture) for picture in record.pictures()])
         except UnreadableImage as error:
-            reason = str(error)
+            reason = str(error) or "unreadable"
         return Decoded(
             pixels=pixels,
             reason=reason,
@@ -129,22 +129,34 @@ def embed_shards(
     UserError
         If the teacher's output is not finite, or with ``strict`` an image cannot be read.
     """
-    batches = [
-        (plan_number, batch)
-        for plan_number, plan in enumerate(plans)
-        for batch in _chunks(plan.images, batch_size)
-    ]
+    batches = [(plan, batch) for plan in plans for batch in _chunks(plan.images, batch_size)]
     loader = _loader(plans, [len(batch) for _, batch in batches], teacher, workers)
+    started = (
+        _start(teacher, plan, records, decoded, regions=regions, seconds=seconds)
+        for (plan, records), decoded in zip(batches, _timed(loader, seconds), strict=True)
+    )
     current: EmbeddedShard | None = None
-    for (plan_number, records), decoded in zip(batches, _timed(loader, seconds), strict=True):
-        if current is None or current.plan is not plans[plan_number]:
+    for batch in one_behind(started):
+        if current is None or current.plan is not batch.plan:
             if current is not None:
                 yield current
-            current = EmbeddedShard(plan=plans[plan_number])
-        _add_batch(current, teacher, records, decoded, strict=strict, regions=regions, seconds=seconds)
-        on_images(len(records))
+            current = EmbeddedShard(plan=batch.plan)
+        _add_batch(current, batch, strict=strict, seconds=seconds)
+        on_images(len(batch.records))
     if current is not None:
         yield current
+
+
+Item = TypeVar("Item")
+
+
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield each item when the next is there: what an item has begun goes on meanwhile."""
+    before: list[Item] = []
+    for item in items:
+        yield from before
+        before = [item]
+    yield from before
 
 
 def _chunks(images: Sequence[Record], size: int) -> list[Sequence[Record]]:
@@ -183,20 +195,41 @@ def _timed(loader: DataLoader[list[Decoded]], seconds: Seconds) -> Iterator[list
         yield batch
 
 
-def _add_batch(
-    shard: EmbeddedShard,
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """A batch that the teacher has begun with; ``wait`` gives the columns of what could be read."""
+
+    plan: ShardPlan
+    records: Sequence[Record]
+    decoded: Sequence[Decoded]
+    wait: Callable[[], dict[str, Tensor]] | None
+
+
+def _start(
     teacher: Teacher,
+    plan: ShardPlan,
     records: Sequence[Record],
     decoded: Sequence[Decoded],
     *,
-    strict: bool,
     regions: bool,
     seconds: Seconds,
-) -> None:
+) -> _Batch:
+    began = time.perf_counter()
+    pixels = [image.pixels for image in decoded if image.pixels is not None]
+    wait = None
+    if pixels:
+        wait = _columns(teacher, torch.stack(pixels), records[0].views, regions=regions)
+    seconds.teacher += time.perf_counter() - began
+    # Without the pixels: a shard of 4,096 images would hold gigabytes of them.
+    read = [replace(image, pixels=None) for image in decoded]
+    return _Batch(plan=plan, records=records, decoded=read, wait=wait)
+
+
+def _add_batch(shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds) -> None:
     readable = []
-    for record, image in zip(records, decoded, strict=True):
-        if image.pixels is not None:
-            readable.append((record, image, image.pixels))
+    for record, image in zip(batch.records, batch.decoded, strict=True):
+        if not image.reason:
+            readable.append((record, image))
             continue
         if strict:
             raise UserError(
@@ -206,14 +239,11 @@ def _add_batch(
         shard.skipped.append(
             SkippedImage(key=record.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns)
         )
-    if not readable:
+    if batch.wait is None:
         return
-    start = time.perf_counter()
-    pixels = torch.stack([pixels for *_, pixels in readable])
-    if teacher.device.type == "cuda":
-        pixels = pixels.pin_memory()
-    columns = _columns(teacher, pixels, readable[0][0].views, regions=regions)
-    seconds.teacher += time.perf_counter() - start
+    began = time.perf_counter()
+    columns = batch.wait()
+    seconds.teacher += time.perf_counter() - began
     for name, column in columns.items():
         finite = torch.isfinite(column).flatten(1).all(dim=1)
         if not finite.all():
@@ -223,33 +253,27 @@ def _add_batch(
                 fix="use --precision float32 or bfloat16.",
             )
         shard.columns.setdefault(name, []).append(column)
-    for record, image, _ in readable:
-        shard.records.append(record)
-        # Without its pixels: a shard of 4,096 images would hold gigabytes of them.
-        shard.decoded.append(
-            Decoded(
-                pixels=None,
-                reason="",
-                sha256=image.sha256,
-                bytes=image.bytes,
-                mtime_ns=image.mtime_ns,
-                seconds=image.seconds,
-            )
-        )
+    shard.records += [record for record, _ in readable]
+    shard.decoded += [image for _, image in readable]
 
 
 def _columns(
     teacher: Teacher, pixels_BV3HW: Tensor, views: Sequence[str], *, regions: bool
-) -> dict[str, Tensor]:
-    """Return every view's embeddings as columns, and with ``regions`` its region embeddings."""
+) -> Callable[[], dict[str, Tensor]]:
+    """Begin every view's embeddings, with ``regions`` also of its regions; return what waits for them."""
     pictures = pixels_BV3HW.flatten(0, 1)
-    found = {}
+    found: dict[str, Callable[[], Tensor]] = {}
     if regions:
-        found["embedding"], found["region_embedding"] = teacher.embed_regions(pictures)
+        whole, parts = teacher.embed_regions(pictures)
+        found = {"embedding": lambda: whole, "region_embedding": lambda: parts}
     else:
-        found["embedding"] = teacher.embed_images(pictures)
-    return {
-        f"{view}_{name}": rows.unflatten(0, (-1, len(views)))[:, number].contiguous()
-        for name, rows in found.items()
-        for number, view in enumerate(views)
-    }
+        found = {"embedding": teacher.start_images(pictures)}
+
+    def wait() -> dict[str, Tensor]:
+        return {
+            f"{view}_{name}": rows.unflatten(0, (-1, len(views)))[:, number].contiguous()
+            for name, rows in ((name, embeddings()) for name, embeddings in found.items())
+            for number, view in enumerate(views)
+        }
+
+    return wait

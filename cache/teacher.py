@@ -23,6 +23,7 @@ import open_clip
 from open_clip.factory import get_model_config, load_checkpoint
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
+from cache.devices import fetched_later, moved_beside
 from cache.errors import UserError, nearest_names
 from cache.files import digest, sha256_of
 from cache.short_texts import context_of, lengths
@@ -47,13 +48,20 @@ class Teacher:
     context_length: int
     channels_last: bool = False
 
-    @torch.inference_mode()
     def embed_images(self, images_B3HW: Tensor) -> Tensor:
         """Return raw embeddings [B, D] float32 on the CPU for preprocessed images [B, 3, H, W] float32."""
-        images = images_B3HW.to(self.device, DTYPES[self.spec.precision], non_blocking=True)
+        return self.start_images(images_B3HW)()
+
+    @torch.inference_mode()
+    def start_images(self, images_B3HW: Tensor) -> Callable[[], Tensor]:
+        """Begin :meth:`embed_images`, and return what waits for the embeddings.
+
+        A GPU computes while its caller goes on; so start the next batch before waiting for this one.
+        """
+        images = moved_beside(images_B3HW, self.device, DTYPES[self.spec.precision])
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return self.model.encode_image(images).float().cpu()  # type: ignore[operator]
+        return fetched_later(self.model.encode_image(images).float())  # type: ignore[operator]
 
     def check_regions(self) -> None:
         """Make sure that :meth:`embed_regions` can work; UserError else."""

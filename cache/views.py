@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cache.embed import one_behind
 from cache.errors import UserError
 from cache.images import ImageFolder, UnreadableImage, load_rgb
 from cache.manifest import Manifest, ViewsEntry
@@ -154,10 +155,9 @@ def embed_views(
 def _rows(
     teacher: Teacher, loader: DataLoader[Tensor], advance: Callable[[int], None]
 ) -> Iterator[NDArray[np.float32]]:
-    for views in loader:
-        count, copies = views.shape[:2]
-        rows = teacher.embed_images(views.flatten(0, 1))
-        yield rows.view(count, copies, -1).numpy()
+    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in loader)
+    for (count, copies), wait in one_behind(started):
+        yield wait().view(count, copies, -1).numpy()
         advance(count)
 
 
