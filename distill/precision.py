@@ -33,7 +33,7 @@ def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContext
 
 
 def autocast_of_trained(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context to judge a trained student in: its own, so that training's numbers come again.
+    """Return the context to judge a trained student in: its own, for training's very numbers.
 
     One that was trained in float16 on a GPU is judged in float32 on the CPU.
     """
