@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -49,6 +50,25 @@ def choose_device(name: str) -> torch.device:
             fix="start at most one process a GPU.",
         )
     return device
+
+
+def check_compiler(device: torch.device) -> None:
+    """Make sure that torch.compile can work: for the CPU it writes C++.
+
+    Raises
+    ------
+    UserError
+        If the C++ compiler that torch would call is not there.
+    """
+    if device.type != "cpu":
+        return
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX", usual)
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"torch.compile needs a C++ compiler on the CPU, and {compiler} is not there",
+            fix="install it, name another in the environment variable CXX, or leave compiling out.",
+        )
 
 
 def cpu_gains_from_bfloat16() -> bool:

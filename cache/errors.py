@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 
 class UserError(Exception):
     """Something in the user's input is wrong; the message says what to do about it.
 
-    The command line prints the message on one line, without a traceback, and exits with status 1.
+    The command line prints the message on one line, without a traceback, and exits with ``status``.
 
     Parameters
     ----------
@@ -21,6 +21,8 @@ class UserError(Exception):
         The next thing to try. Required, so that no error can leave it out.
     """
 
+    status: ClassVar[int] = 1
+
     def __init__(self, problem: str, *, fix: str) -> None:
         super().__init__(f"{problem.rstrip('.')}. Fix: {fix}")
         self.problem = problem
@@ -29,6 +31,12 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # As it is, an exception with a keyword argument can be pickled, but not brought back.
         return partial(type(self), self.problem, fix=self.fix), ()
+
+
+class WrongOption(UserError):
+    """An option of the command line that is wrong in itself, whatever the files are."""
+
+    status = 2
 
 
 class CacheMismatch(UserError):

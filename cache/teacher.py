@@ -23,7 +23,7 @@ import open_clip
 from open_clip.factory import get_model_config, load_checkpoint
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from cache.devices import fetched_later, moved_beside
+from cache.devices import check_compiler, fetched_later, moved_beside
 from cache.errors import UserError, nearest_names
 from cache.files import digest, sha256_of
 from cache.short_texts import context_of, lengths
@@ -148,9 +148,12 @@ def load_teacher(
     ------
     UserError
         If no model or tag has the name, weights are missing or of another model, or the weights were
-        trained with another activation (QuickGELU) than the model has.
+        trained with another activation (QuickGELU) than the model has; with ``compile``, if there is
+        nothing to compile with.
     """
     device = torch.device(device)
+    if compile:
+        check_compiler(device)
     source = _resolve(model, pretrained)
     precision = _precision(precision, device)
     with _quiet_open_clip():
@@ -232,13 +235,7 @@ def _resolve(model: str, pretrained: str | None) -> _Source:
                 fix="leave --pretrained out.",
             )
         return _resolve_local_dir(model) if model.startswith(LOCAL_DIR) else _resolve_hub(model)
-    name = model.replace("/", "-")
-    if name not in open_clip.list_models():
-        raise UserError(
-            f"no teacher is called {model!r}",
-            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or "
-            "hf-hub:ORG/REPO.",
-        )
+    name = _known_name(model)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
         raise UserError(f"{model} needs weights", fix=f"give --pretrained with {_tags_or_file(tags)}.")
@@ -248,6 +245,30 @@ def _resolve(model: str, pretrained: str | None) -> _Source:
         return _resolve_tag(name, pretrained)
     _refuse_weights_name(name, pretrained, tags)
     raise AssertionError("unreachable")
+
+
+def _known_name(model: str) -> str:
+    name = model.replace("/", "-")
+    if name not in open_clip.list_models():
+        raise UserError(
+            f"no teacher is called {model!r}",
+            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or "
+            "hf-hub:ORG/REPO.",
+        )
+    return name
+
+
+def model_config(model: str) -> dict[str, Any]:
+    """Return open_clip's config of a model, which is named as for :func:`load_teacher`.
+
+    Raises
+    ------
+    UserError
+        If no model has the name.
+    """
+    if model.startswith((LOCAL_DIR, HF_HUB)):
+        return dict(get_model_config(_resolve(model, None).name))
+    return dict(get_model_config(_known_name(model)))
 
 
 def _tags_or_file(tags: Sequence[str]) -> str:

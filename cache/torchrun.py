@@ -10,9 +10,14 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Return this process's number among all."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def speaks() -> bool:
     """Say whether this process is the one that talks to people."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def local_rank() -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, ray_cluster, ray_options, table
+from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, ray_cluster, ray_options, refuse_given, table
 from cli.root import main
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ teacher_options = options(
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
 )
 """How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
+# Options that say how what another asks for is kept.
+DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_format": "pixels"}
 
 
 @main.command("cache-features")
@@ -181,6 +183,9 @@ def cache_features_command(ctx: click.Context, data: Path, out: Path, as_json: b
 
     if given["support_views"] == 1:
         raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
+    for own, owner in DETAILS.items():
+        if not given[owner]:
+            refuse_given(ctx, own, without=f"--{owner.replace('_', '-')}")
     wants_weights(given)
     cluster = ray_cluster(ctx)
     for name in ("engine", "address", "cpus", "gpus"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from cache.torchrun import world_size
+from cache.torchrun import rank, speaks, world_size
 
 if TYPE_CHECKING:
     from cache.ray_tasks import RayCluster
@@ -67,16 +67,26 @@ def ray_cluster(ctx: click.Context) -> RayCluster | None:
         raise click.UsageError("choose one: torchrun, or --engine ray.")
     if given["engine"] == "ray":
         return RayCluster(address=given["address"], cpus=given["cpus"], gpus=given["gpus"])
-    default = click.core.ParameterSource.DEFAULT
-    for name in ("address", "cpus", "gpus"):
-        if ctx.get_parameter_source(name) != default:
-            raise click.UsageError(f"--{name} is of --engine ray: give that too, or leave it out.")
+    refuse_given(ctx, "address", "cpus", "gpus", without="--engine ray")
     return None
 
 
+def refuse_given(ctx: click.Context, *names: str, without: str) -> None:
+    """Refuse options that would do nothing, because another is not there."""
+    for name in names:
+        if ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option} is of {without}: give that too, or leave it out.")
+
+
 def stop(message: str, status: int) -> NoReturn:
-    """Say what is wrong in one line and leave with a status."""
-    click.echo(f"Error: {message}", err=True)
+    """Say what is wrong in one line and leave with a status.
+
+    Of several processes that torchrun started all but the first say which they are: what is wrong may be
+    wrong for one of them alone.
+    """
+    who = "" if speaks() else f"rank {rank()}: "
+    click.echo(f"Error: {who}{message}", err=True)
     sys.exit(status)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
@@ -19,13 +19,18 @@ class Friendly(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class. Of several processes that torchrun started one prints."""
         if not speaks():
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+            nowhere = ctx.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the context closes it)
+            ctx.with_resource(redirect_stdout(nowhere))
         try:
             return super().invoke(ctx)
         except UserError as error:
             if ctx.params.get("debug"):
                 raise
-            stop(str(error), 1)
+            stop(str(error), error.status)
+        except click.ClickException as error:
+            if speaks():
+                raise  # click prints the usage too
+            stop(error.format_message(), error.exit_code)
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of all runs. Repeatable."
 )
 @ray_options
-@click.option("--json", "as_json", is_flag=True, help="Print how every run ended as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print how every run ended as JSON; with --plan, the plan."
+)
 @click.pass_context
 def sweep(
     ctx: click.Context,
@@ -55,7 +57,8 @@ def sweep(
 ) -> None:
     """Train the runs of SWEEP, a TOML file or one that comes with the package, from one cache.
 
-    Finished runs are skipped, interrupted ones go on, and a failed one stops no other.
+    Finished runs are skipped, interrupted ones go on, and a failed one stops no other. --plan --json prints a
+    list of {name, settings, seed, state}; with --together each has its stream of batches too, from 0.
 
     \b
     Examples:
@@ -74,6 +77,9 @@ def sweep(
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
     found, place = load_sweep(sweep, settings=settings), Place(cache=cache, data=data, out=out)
+    if plan and as_json:
+        click.echo(json.dumps(_plan_as_json(found, place, together=together), indent=2))
+        return
     _print_plan(found, place, together=together, to_stderr=not plan)
     if plan:
         return
@@ -109,6 +115,28 @@ def _print_plan(found: Sweep, place: Place, *, together: bool, to_stderr: bool) 
         apart = f", because of {', '.join(what_parts(found.runs))}" if len(groups) > 1 else ""
         sizes = ", ".join(str(len(group)) for group in groups)
         click.echo(f"streams of batches: {len(groups)} (students in each: {sizes}){apart}", err=to_stderr)
+
+
+def _plan_as_json(found: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]:
+    from distill.sweep_run import states
+
+    state = states(found, place)
+    stream: dict[str, dict[str, int]] = {}
+    if together:
+        from distill.together import groups_of
+
+        groups = groups_of(found.runs)
+        stream = {run.name: {"stream": i} for i, group in enumerate(groups) for run in group}
+    return [
+        {
+            "name": run.name,
+            "settings": run.settings,
+            "seed": run.seed,
+            "state": state[run.name],
+            **stream.get(run.name, {}),
+        }
+        for run in found.runs
+    ]
 
 
 def _watched(

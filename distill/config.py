@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, WrongOption, nearest_names
 from cache.splits import MAIN_TEACHER
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -347,6 +347,9 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         raise TypeError(f"{name}: settings have one type")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is str and isinstance(value, bool | int | float):
+        # A bare word that TOML reads as something else. Which words there are is said where it is used.
+        return _toml(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
     require(not wrong, f"{name} is {value!r}, expected {expected}", f"write {name} = {_example(hint)}.")
@@ -362,18 +365,23 @@ def with_settings(config: Config, settings: Sequence[str]) -> Config:
 
     Raises
     ------
-    UserError
+    WrongOption
         If a setting has no ``=``, an unknown name or a value of the wrong kind.
     """
-    return with_values(config, parsed_settings(settings), where="--set ")
+    values = parsed_settings(settings)
+    try:
+        return with_values(config, values, where="--set ")
+    except UserError as error:
+        raise WrongOption(error.problem, fix=error.fix) from error
 
 
 def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return ``section.key=value`` settings as values by dotted name; UserError where there is no ``=``."""
+    """Return ``section.key=value`` settings as values by dotted name; WrongOption where there is no ``=``."""
     values = {}
     for setting in settings:
         name, separator, value = setting.partition("=")
-        require(bool(separator), f"--set {setting!r} has no '='", "write --set section.key=value.")
+        if not separator:
+            raise WrongOption(f"--set {setting!r} has no '='", fix="write --set section.key=value.")
         values[name.strip()] = _parsed(value.strip())
     return values
 
@@ -406,9 +414,7 @@ def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
     near = nearest_names(name, known)
     section = name.partition(".")[0]
     here = [key for key in known if key.startswith(f"{section}.")] or known
-    return UserError(
-        f"{where}{name}: {name} is not a setting", fix=f"{near}settings here are {', '.join(here)}."
-    )
+    return UserError(f"{where}{name} is not a setting", fix=f"{near}settings here are {', '.join(here)}.")
 
 
 def _parsed(text: str) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cache import EmbeddingCache
+from cache.devices import check_compiler
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.ranks import current_ranks
@@ -226,8 +227,10 @@ def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None
     Raises
     ------
     UserError
-        If a batch has fewer images than there are processes.
+        If a batch has fewer images than there are processes, or there is nothing to compile with.
     """
+    if config.train.compile != "off":
+        check_compiler(device)
     world = current_ranks().world
     require(
         config.train.batch_size >= world,

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, WrongOption, nearest_names
 from distill.config import RunConfig, load_recipe, parsed_settings, require, with_values
 
 SWEEPS = Path(__file__).parent / "recipes" / "sweeps"
@@ -68,7 +68,8 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
     ------
     UserError
         If there is none, it is not TOML, a key or value in it is wrong, a grid is empty, or two runs have
-        the same name or the same settings.
+        the same name or the same settings; a :class:`cache.errors.WrongOption` if it is so with ``settings``
+        alone.
     """
     path = SWEEPS / f"{name}.toml" if name in sweep_names() else Path(name)
     if not path.is_file():
@@ -81,8 +82,18 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML ({error})", fix="mend that line.") from error
+    over = parsed_settings(settings)
     try:
-        return _sweep(table, path.stem, parsed_settings(settings))
+        return _sweep(table, path.stem, over)
+    except UserError as error:
+        _check_alone(table, path)
+        raise WrongOption(f"--set {' '.join(settings)}: {error.problem}", fix=error.fix) from error
+
+
+def _check_alone(table: dict[str, Any], path: Path) -> None:
+    """Raise a UserError that names the file if it is wrong without settings of the command too."""
+    try:
+        _sweep(table, path.stem, {})
     except UserError as error:
         raise UserError(f"{path}: {error.problem}", fix=error.fix) from error
 

@@ -29,14 +29,17 @@ import numpy as np
 from torch import Tensor
 
 from bench_parts import (
+    PRECISIONS,
     first_images,
     fresh,
     in_turn,
+    listed,
     medians,
-    numbers,
     parser_of,
+    run,
     timed,
     weights_of,
+    whole,
     write_result,
 )
 from bench_teacher_in_loop import load, teaching
@@ -49,7 +52,9 @@ from distill.batch import Batch, Targets
 from distill.config import RunConfig, with_settings
 from distill.loop import Member, fit, fit_together
 from distill.session import Session, open_session, open_together
-from distill.train import ImageTask, run
+from distill.students import resolve
+from distill.train import ImageTask
+from distill.train import run as train
 
 SEPARATE, TOGETHER, IN_LOOP = "separate runs", "trained together", "teacher in the loop"
 OWN = ("rounds", "out", "counts", "all", "way", "count")
@@ -74,9 +79,7 @@ def ablations(args: argparse.Namespace, count: int) -> list[RunConfig]:
     names = ("epochs", "batch_size", "precision", "device")
     settings += [f"train.{name}={getattr(args, name)}" for name in names]
     base = with_settings(RunConfig(), [*settings, f"data.workers={args.workers}"])
-    chosen = list(itertools.islice(itertools.product(RATES, LOSSES), count))
-    if len(chosen) < count:
-        raise SystemExit(f"there are {len(chosen)} ablations, not {count}")
+    chosen = itertools.islice(itertools.product(RATES, LOSSES), count)
     return [
         with_settings(base, [f"optim.lr={rate}", *(f"loss.{name}=1" for name in losses.split(","))])
         for rate, losses in chosen
@@ -101,7 +104,7 @@ def separate(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Pa
     cache = scratch / "cache"
     stage_one(args, cache)
     for i, config in enumerate(configs):
-        run(config, cache_dir=cache, data_dir=args.data, out=scratch / f"run{i}")
+        train(config, cache_dir=cache, data_dir=args.data, out=scratch / f"run{i}")
 
 
 def together(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Path) -> None:
@@ -174,7 +177,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     once = 0.0
     print(f"{'N':>4}{'A: separate, s':>18}{'B: together, s':>18}{'C: teacher, s':>18}", end="")
     print(f"{'C is':>10}{'C / A':>8}{'C / B':>8}")
-    for count in numbers(args.counts):
+    for count in args.counts:
         runs_teacher = args.all or count == 1
         ways = [way for way in WAYS if way != IN_LOOP or runs_teacher]
         rounds = in_turn({way: partial(measured, args, way, count) for way in ways}, args.rounds)
@@ -194,16 +197,18 @@ def main() -> None:
     """Parse, measure, print."""
     parser = parser_of(__file__, __doc__, rounds=1)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=100, help="Of train; other splits are cut alike.")
-    parser.add_argument("--counts", default="1,4,16", help="Each N; begins with 1.")
+    parser.add_argument("--images", type=whole(1), default=100, help="Of train; other splits are cut alike.")
+    parser.add_argument("--counts", type=listed(whole(1)), default="1,4,16", help="Each N; begins with 1.")
     parser.add_argument("--all", action="store_true", help="Also C is run for every N.")
     parser.add_argument("--model", default="ViT-B-32-quickgelu", help="An open_clip name: the teacher.")
     parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--precision", default="float32", help="Of the students and of the teacher.")
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--image-size", type=whole(1), default=224)
+    parser.add_argument("--epochs", type=whole(1), default=5)
+    parser.add_argument("--batch-size", type=whole(1), default=32)
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="Of the students and of the teacher."
+    )
+    parser.add_argument("--workers", type=whole(0), default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
@@ -212,15 +217,22 @@ def main() -> None:
     if args.way:
         measure(args)
         return
-    if not args.all and not args.counts.startswith("1,") and args.counts != "1":
+    if not args.all and args.counts[0] != 1:
         parser.error("--counts begins with 1, whose run with the teacher is the measure of the others")
+    if max(args.counts) > len(RATES) * len(LOSSES):
+        parser.error(f"--counts: there are {len(RATES) * len(LOSSES)} ablations, not {max(args.counts)}")
+    # What is wrong is found before anything is measured.
+    ablations(args, max(args.counts))
+    resolve(args.arch)
+    choose_device(args.device)
+    folder = first_images(ImageFolder.scan(args.data), args.images)
     with tempfile.TemporaryDirectory() as scratch:
         weights = weights_of(args.model, Path(scratch))
         args.weights = str(weights) if weights else None
-        args.data = linked(first_images(ImageFolder.scan(args.data), args.images), Path(scratch) / "data")
+        args.data = linked(folder, Path(scratch) / "data")
         found = compare(args)
     write_result(args, {"counts": found}, choose_device(args.device))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench_parts import fresh, in_turn, parser_of, write_result
+from bench_parts import fresh, in_turn, parser_of, run, write_result
 
 TRAIN_STEP = Path(__file__).parent / "bench_train_step.py"
 STEP = "whole step"
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -34,18 +34,22 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench_parts import (
+    PRECISIONS,
+    above_zero,
     first_images,
     in_turn,
     median_ratios,
     medians,
     parser_of,
+    run,
     timed,
     training_images,
     weights_of,
+    whole,
     write_result,
 )
 from cache.build import BuildOptions, build_cache
-from cache.devices import choose_device, default_workers
+from cache.devices import check_compiler, choose_device, default_workers
 from cache.images import ImageFolder, load_rgb
 from cache.spec import CacheSpec
 from cache.teacher import DTYPES, Teacher, load_teacher
@@ -120,15 +124,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="ViT-L-14-quickgelu")
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--workers", type=int, help="Of B and of C; unless given, as many as a run has.")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--images", type=whole(1), default=64)
+    parser.add_argument("--batch-size", type=whole(1), default=16)
+    parser.add_argument("--workers", type=whole(0), help="Of B and of C; unless given, as many as a run has.")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--peak-tflops", type=float, help="What the chip can do, dense, in this precision.")
+    parser.add_argument(
+        "--peak-tflops", type=above_zero(1e6), help="What the chip can do, dense, in this precision."
+    )
     parser.add_argument("--compile", action="store_true", help="Also A through torch.compile.")
     args = parser.parse_args()
     device = choose_device(args.device)
+    if args.compile:
+        check_compiler(device)
+    photos = training_images(ImageFolder.scan(args.data, require=("train",)))
+    photos = first_images(photos, args.images)
     with tempfile.TemporaryDirectory() as scratch:
         weights = args.weights or weights_of(args.model, Path(scratch))
         teacher = load_teacher(
@@ -137,8 +147,6 @@ def main() -> None:
             precision=args.precision,
             device=device,
         )
-        photos = training_images(ImageFolder.scan(args.data, require=("train",)))
-        photos = first_images(photos, args.images)
         measure(args, teacher, photos, Path(scratch))
 
 
@@ -194,4 +202,4 @@ def measure(args: argparse.Namespace, teacher: Teacher, folder: ImageFolder, scr
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

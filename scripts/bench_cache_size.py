@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench_parts import in_turn, medians, numbers, parser_of, timed, write_result
+from bench_parts import in_turn, listed, medians, one_of, parser_of, run, timed, whole, write_result
 from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.import_embeddings import ImportedTexts, import_embeddings
@@ -61,14 +61,14 @@ def look(cache: Path) -> dict[str, float]:
 def main() -> None:
     """Parse, measure, print."""
     parser = parser_of(__file__, __doc__, rounds=3)
-    parser.add_argument("--rows", default="1000,10000,100000")
-    parser.add_argument("--embed-dim", type=int, default=768)
-    parser.add_argument("--formats", default="hdf5,webdataset")
-    parser.add_argument("--dtypes", default="float16,float32")
+    parser.add_argument("--rows", type=listed(whole(1)), default="1000,10000,100000")
+    parser.add_argument("--embed-dim", type=whole(1), default=768)
+    parser.add_argument("--formats", type=listed(one_of("hdf5", "webdataset")), default="hdf5,webdataset")
+    parser.add_argument("--dtypes", type=listed(one_of("float16", "float32")), default="float16,float32")
     args = parser.parse_args()
     print(f"{'rows':>10}  {'format':12}{'dtype':10}{'bytes/image':>12}{'payload':>9}{'ratio':>8}", end="")
     print(f"{'open, s':>10}{'batch, ms':>11}{'verify, s':>11}")
-    found = {str(rows): compare(args, rows) for rows in numbers(args.rows)}
+    found = {str(rows): compare(args, rows) for rows in args.rows}
     write_result(args, {"rows": found}, choose_device("cpu"))
 
 
@@ -76,7 +76,7 @@ def compare(args: argparse.Namespace, rows: int) -> dict[str, Any]:
     """Let formats and dtypes take turns on so many rows, print their lines and return them."""
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        kinds = list(itertools.product(args.formats.split(","), args.dtypes.split(",")))
+        kinds = list(itertools.product(args.formats, args.dtypes))
         where = {f"{format} {dtype}": Path(scratch) / f"{format}-{dtype}" for format, dtype in kinds}
         for (format, dtype), (name, folder) in zip(kinds, where.items(), strict=True):
             size = make(folder, rows, args.embed_dim, format, dtype) / rows
@@ -93,4 +93,4 @@ def compare(args: argparse.Namespace, rows: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

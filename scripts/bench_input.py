@@ -42,8 +42,10 @@ from bench_parts import (
     medians,
     parser_of,
     random_rows,
+    run,
     timed,
     training_images,
+    whole,
     write_result,
 )
 from cache import EmbeddingCache
@@ -157,11 +159,11 @@ def main() -> None:
     """Parse, measure, print."""
     parser = parser_of(__file__, __doc__, rounds=3)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=12)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--decoded", type=int, default=100, help="Files that the decoders take.")
+    parser.add_argument("--image-size", type=whole(1), default=224)
+    parser.add_argument("--batch-size", type=whole(1), default=64)
+    parser.add_argument("--batches", type=whole(1), default=12)
+    parser.add_argument("--workers", type=whole(0), default=1)
+    parser.add_argument("--decoded", type=whole(1), default=100, help="Files that the decoders take.")
     args = parser.parse_args()
     folder = training_images(ImageFolder.scan(args.data, require=("train",)))
     with tempfile.TemporaryDirectory() as scratch:
@@ -208,4 +210,4 @@ def compare_ways(args: argparse.Namespace, folder: ImageFolder, scratch: Path) -
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from bench_parts import medians, numbers, parser_of, timed, write_result
+from bench_parts import listed, medians, parser_of, run, timed, whole, write_result
 from cache.neighbours import nearest_texts
 
 BLOCK = 1024
@@ -32,16 +32,16 @@ def by_torch(images: NDArray[np.float32], texts: NDArray[np.float32], k: int) ->
 def main() -> None:
     """Parse, measure, print."""
     parser = parser_of(__file__, __doc__, rounds=3)
-    parser.add_argument("--texts", default="1000,10000,100000")
-    parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--embed-dim", type=int, default=768)
-    parser.add_argument("--k", type=int, default=256)
+    parser.add_argument("--texts", type=listed(whole(1)), default="1000,10000,100000")
+    parser.add_argument("--images", type=whole(1), default=2000)
+    parser.add_argument("--embed-dim", type=whole(1), default=768)
+    parser.add_argument("--k", type=whole(1), default=256)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images = rng.standard_normal((args.images, args.embed_dim), dtype=np.float32)
     result: dict[str, Any] = {}
     print(f"{'texts':>10}{'FAISS, s':>12}{'torch, s':>12}{'torch / FAISS':>16}{'same texts':>12}")
-    for count in numbers(args.texts):
+    for count in args.texts:
         texts = rng.standard_normal((count, args.embed_dim), dtype=np.float32)
         k, rounds = min(args.k, count), []
         for _ in range(args.rounds):
@@ -56,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

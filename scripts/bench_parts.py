@@ -1,10 +1,11 @@
-"""What the benchmark scripts share: their arguments, turns, medians, random rows, and what they write."""
+"""What the benchmark scripts share: arguments, errors, turns, medians, random rows, and what they write."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import math
 import statistics
 import subprocess
 import sys
@@ -13,31 +14,100 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 
+from cache.errors import UserError
 from cache.files import write_json
 from cache.images import ImageFolder, SplitImages
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from cache.manifest import Manifest
+from cache.teacher import model_config
 from distill.runlog import hardware, versions
 
 T = TypeVar("T")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's ``main``; what a person gave wrongly is told in one line, as ``distill`` does."""
+    try:
+        main()
+    except UserError as error:
+        leave(f"Error: {error}", error.status)
+
+
+def leave(message: str, status: int) -> NoReturn:
+    """Say what is wrong and leave with a status."""
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+def leave_as(name: str, status: int, said: str) -> NoReturn:
+    """Leave as a process did that failed: with its status, and the last line that it said."""
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
+    by_itself = last.startswith("Error: ") or ": error: " in last  # its own line, or argparse's
+    leave(last if by_itself else f"Error: {name} ended with status {status}: {last}", max(status, 1))
 
 
 def parser_of(script: str, doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
     """Return a parser with a script's docstring, ``--rounds`` and ``--out``."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"Turns of each; {rounds} unless given.")
-    parser.add_argument("--out", type=Path, default=Path("artifacts") / f"{Path(script).stem}.json")
+    help = f"Turns of each; {rounds} unless given."
+    parser.add_argument("--rounds", type=whole(1), default=rounds, help=help)
+    parser.add_argument("--out", type=new_file, default=Path("artifacts") / f"{Path(script).stem}.json")
     return parser
 
 
-def numbers(text: str) -> list[int]:
-    """Return the whole numbers of an argument such as ``1000,10000``."""
-    return [int(number) for number in text.split(",")]
+def whole(least: int) -> Callable[[str], int]:
+    """Return what reads an argument that is a whole number of at least ``least``."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return read
+
+
+def above_zero(most: float) -> Callable[[str], float]:
+    """Return what reads an argument that is a number above 0 and at most ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most {most:g}")
+        return value
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return what reads an argument that is one of some words."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def listed(read: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """Return what reads an argument such as ``1000,10000``, each part by ``read``."""
+    return lambda text: [read(part) for part in text.split(",")]
+
+
+def new_file(text: str) -> Path:
+    """Return the path of a file to be written."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, a file is expected")
+    return Path(text)
 
 
 def timed(take: Callable[[], T]) -> tuple[float, T]:
@@ -74,11 +144,13 @@ def write_result(args: argparse.Namespace, result: Mapping[str, Any], device: to
 
 
 def fresh(script: Path, arguments: Sequence[object]) -> dict[str, Any]:
-    """Run a script in a process of its own and return the JSON that it wrote."""
+    """Run a script in a process of its own and return the JSON that it wrote. Where it fails, so do we."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, str(script), *map(str, arguments), "--out", str(out)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            leave_as(script.name, done.returncode, done.stderr)
         found: dict[str, Any] = json.loads(out.read_text())
     return found
 
@@ -118,14 +190,21 @@ def _cut(split: SplitImages, share: float) -> SplitImages:
 
 
 def weights_of(model: str, folder: Path) -> Path | None:
-    """Save random weights of a teacher in ``folder`` and return the file; None where it brings its own."""
+    """Save random weights of a teacher in ``folder`` and return the file; None where it brings its own.
+
+    Raises
+    ------
+    UserError
+        If there is no such model.
+    """
+    model_config(model)
     if ":" in model:
         return None
     import cache.vision  # noqa: F401  # isort: skip
     import open_clip
 
     logging.getLogger().setLevel(logging.ERROR)  # it warns that the weights are random
-    path = folder / f"{model}-random.pt"
+    path = folder / "random.pt"
     torch.manual_seed(0)
     torch.save(open_clip.create_model(model).state_dict(), path)
     return path

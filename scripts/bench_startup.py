@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench_parts import medians, numbers, parser_of, random_rows, write_result
+from bench_parts import leave_as, listed, medians, parser_of, random_rows, run, whole, write_result
 from cache.devices import choose_device
 from cache.images import ImageFolder
 from distill.runlog import peak_resident
+from distill.students import resolve
 
 
 def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, Path]:
@@ -54,33 +55,36 @@ def first_step(data: Path, cache: Path, out: Path, arch: str, image_size: int) -
     command = [sys.executable, "-m", "cli", "train", str(cache), "--data", str(data), "--out", str(out)]
     command += ["--arch", arch, "--image-size", str(image_size), "--batch-size", "32"]
     command += [word for setting in settings for word in ("--set", setting)]
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not (out / "last.pt").exists():
-            if process.poll() is not None:
-                raise RuntimeError(f"the run ended with status {process.returncode} before its first step")
-            time.sleep(0.02)
-        seconds = time.perf_counter() - began
-        resident = peak_resident(process.pid)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    with tempfile.TemporaryFile("w+") as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            while not (out / "last.pt").exists():
+                if process.poll() is not None:
+                    said.seek(0)
+                    leave_as("distill train", process.returncode, said.read())
+                time.sleep(0.02)
+            seconds = time.perf_counter() - began
+            resident = peak_resident(process.pid)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
     return {"seconds": seconds, "gigabytes": resident / 1e9}
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = parser_of(__file__, __doc__, rounds=3)
-    parser.add_argument("--rows", default="10000,100000")
-    parser.add_argument("--classes", type=int, default=200)
-    parser.add_argument("--embed-dim", type=int, default=768)
+    parser.add_argument("--rows", type=listed(whole(1)), default="10000,100000")
+    parser.add_argument("--classes", type=whole(1), default=200)
+    parser.add_argument("--embed-dim", type=whole(1), default=768)
     parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--image-size", type=whole(1), default=64)
     args = parser.parse_args()
+    resolve(args.arch)
     result: dict[str, Any] = {}
     print(f"{'rows':>12}{'first step, s':>16}{'peak, GB':>16}")
-    for rows in numbers(args.rows):
+    for rows in args.rows:
         with tempfile.TemporaryDirectory() as folder:
             data, cache = make(Path(folder), rows, args.classes, args.embed_dim)
             # The first start computes and keeps the nearest texts, as cache-features does.
@@ -96,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

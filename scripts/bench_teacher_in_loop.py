@@ -33,12 +33,14 @@ from bench_parts import (
     median_ratios,
     medians,
     parser_of,
+    run,
     weights_of,
+    whole,
     write_result,
 )
-from bench_train_step import add_step_arguments, open_resident, own_step, plain_step, seconds_of
+from bench_train_step import add_step_arguments, config_of, open_resident, own_step, plain_step, seconds_of
 from cache.devices import choose_device, keep_freed_memory
-from cache.teacher import DTYPES, Teacher, get_model_config, load_teacher
+from cache.teacher import DTYPES, Teacher, load_teacher, model_config
 from distill.batch import Targets
 from distill.runlog import peak_resident
 
@@ -117,7 +119,7 @@ def main() -> None:
     parser = parser_of(__file__, __doc__, rounds=3)
     add_step_arguments(parser)
     parser.add_argument("--model", default="ViT-B-32-quickgelu", help="An open_clip name: the teacher.")
-    parser.add_argument("--warm-up", type=int, default=2, help="Steps before those that count.")
+    parser.add_argument("--warm-up", type=whole(0), default=2, help="Steps before those that count.")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--embed-dim", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
@@ -125,7 +127,10 @@ def main() -> None:
     if args.way:
         measure(args)
         return
-    args.embed_dim = get_model_config(args.model)["embed_dim"]
+    # What is wrong is found before anything is measured.
+    args.embed_dim = model_config(args.model)["embed_dim"]
+    config_of(args)
+    choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
         weights = weights_of(args.model, Path(folder))
         args.weights = str(weights) if weights else None
@@ -133,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

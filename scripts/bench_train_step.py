@@ -25,7 +25,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from bench_parts import in_turn, median_ratios, medians, parser_of, random_rows, write_result
+from bench_parts import (
+    PRECISIONS,
+    in_turn,
+    median_ratios,
+    medians,
+    parser_of,
+    random_rows,
+    run,
+    whole,
+    write_result,
+)
 from cache.devices import keep_freed_memory
 from cache.images import ImageFolder
 from distill.batch import Batch, Share, Targets
@@ -34,7 +44,7 @@ from distill.optim import build_optimizer
 from distill.runlog import peak_memory
 from distill.session import Session, open_session
 from distill.student_run import StudentRun, stream_generator
-from distill.students import build_student, family
+from distill.students import build_student, family, resolve
 from distill.train import ImageTask
 
 
@@ -82,15 +92,15 @@ def own_step(
 
     ``teach`` takes the images as the student does, augmented.
     """
-    run = StudentRun(ImageTask(session), out, resume_run=False)
-    run.begin_epoch()
+    student = StudentRun(ImageTask(session), out, resume_run=False)
+    student.begin_epoch()
     share = Share.whole(len(batch.keys))
 
     def take() -> None:
-        generator = stream_generator(0, 0, run.position.step)
-        images = run.task.augmented(batch.image_BXRR, generator, share)
+        generator = stream_generator(0, 0, student.position.step)
+        images = student.task.augmented(batch.image_BXRR, generator, share)
         targets = batch.targets if teach is None else (teach(images),)
-        run.step(replace(batch, image_BXRR=images, targets=targets))
+        student.step(replace(batch, image_BXRR=images, targets=targets))
 
     return take
 
@@ -108,21 +118,27 @@ def seconds_of(take: Callable[[], None], device: torch.device, steps: int) -> fl
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says which step is taken."""
     parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--classes", type=int, default=200)
+    parser.add_argument("--batch-size", type=whole(1), default=32)
+    parser.add_argument("--image-size", type=whole(1), default=224)
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--classes", type=whole(1), default=200)
     parser.add_argument("--losses", default="cls,mse,im_cst,vlalign")
-    parser.add_argument("--steps", type=int, default=2, help="Steps in a turn.")
+    parser.add_argument("--steps", type=whole(1), default=2, help="Steps in a turn.")
     parser.add_argument("--device", default="auto")
+
+
+def config_of(args: argparse.Namespace) -> RunConfig:
+    """Return the config that the arguments say; UserError where it cannot be."""
+    resolve(args.arch)
+    settings = [f"loss.{name}=1" for name in args.losses.split(",")]
+    settings += [f"student.{name}={getattr(args, name)}" for name in ("arch", "image_size")]
+    settings += [f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device")]
+    return with_settings(RunConfig(), [*settings, "data.workers=0"])
 
 
 def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batch]:
     """Return a session on small random data, its student in training, and a batch on the device."""
-    settings = [f"loss.{name}=1" for name in args.losses.split(",")]
-    settings += [f"student.{name}={getattr(args, name)}" for name in ("arch", "image_size")]
-    settings += [f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device")]
-    config = with_settings(RunConfig(), [*settings, "data.workers=0"])
+    config = config_of(args)
     data, cache = small_data(
         folder, classes=args.classes, images=4 * args.batch_size, embed_dim=args.embed_dim
     )
@@ -135,7 +151,7 @@ def main() -> None:
     """Parse, measure, print."""
     parser = parser_of(__file__, __doc__, rounds=5)
     add_step_arguments(parser)
-    parser.add_argument("--embed-dim", type=int, default=768)
+    parser.add_argument("--embed-dim", type=whole(1), default=768)
     parser.add_argument("--plain-allocator", action="store_true", help="Leave glibc's malloc as it is.")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -168,4 +184,4 @@ def report(args: argparse.Namespace, rounds: list[dict[str, float]], device: tor
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -20,15 +20,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench_parts import parser_of, write_result
+from bench_parts import above_zero, listed, parser_of, run, whole, write_result
 from cache.devices import choose_device
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from cache.splits import FOLDERS
+from cache.teacher import model_config
 from distill.config import RunConfig, load_recipe, with_settings
 from distill.demo.run import RECIPE
 from distill.demo.scenes import draw_dataset
-from distill.train import run
+from distill.train import run as train
 
 TEACHER = f"local-dir:{RECIPE.parent / 'teacher'}"
 SPLITS = {"id": "id_test", "ood": "ood_test"}
@@ -63,19 +64,21 @@ def metrics_of(summary: dict[str, Any]) -> dict[str, float]:
 def trained(config: RunConfig, cache: Path, data: Path) -> dict[str, float]:
     """Train one student in a folder that is thrown away; return its metrics."""
     with tempfile.TemporaryDirectory() as out:
-        return metrics_of(run(config, cache_dir=cache, data_dir=data, out=Path(out) / "run"))
+        return metrics_of(train(config, cache_dir=cache, data_dir=data, out=Path(out) / "run"))
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, float]]]:
     """Return the metrics of every seed's student, by what it learnt from."""
-    data = args.data or folder / "drawn"
-    if not args.data:
-        draw_dataset(data)
-    if args.classes or args.images:
-        data = part_of(data, folder / "part", classes=args.classes or 10**9, images=args.images or 10**9)
     config = with_settings(
         load_recipe(args.recipe), [f'train.device="{args.device}"', f"train.epochs={args.epochs}", *args.set]
     )
+    data = args.data or folder / "drawn"
+    if args.data:
+        ImageFolder.scan(data)  # what is wrong with it is found before a part of it is copied
+    else:
+        draw_dataset(data)
+    if args.classes or args.images:
+        data = part_of(data, folder / "part", classes=args.classes or 10**9, images=args.images or 10**9)
     found: dict[str, list[dict[str, float]]] = {}
     for scale in args.scales:
         cache = folder / f"cache-{scale}"
@@ -99,18 +102,18 @@ def main() -> None:
     """Parse, measure, print."""
     parser = parser_of("bench_views", __doc__, rounds=3)
     parser.add_argument("--data", type=Path, help="An image folder with ID and OOD tests.")
-    parser.add_argument("--classes", type=int, help="The first classes of every split alone.")
-    parser.add_argument("--images", type=int, help="The first images of every class alone.")
+    parser.add_argument("--classes", type=whole(1), help="The first classes of every split alone.")
+    parser.add_argument("--images", type=whole(1), help="The first images of every class alone.")
     parser.add_argument("--model", default=TEACHER)
     parser.add_argument("--recipe", default=str(RECIPE))
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument(
-        "--scales", type=lambda text: [float(part) for part in text.split(",")], default=[0.5]
-    )
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--views", type=whole(1), default=8)
+    parser.add_argument("--scales", type=listed(above_zero(1)), default=[0.5])
+    parser.add_argument("--epochs", type=whole(1), default=14)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
+    choose_device(args.device)
+    model_config(args.model)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(args, Path(folder))
     names = list(next(iter(found.values()))[0])
@@ -128,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

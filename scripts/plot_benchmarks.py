@@ -22,6 +22,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
+from bench_parts import run
+from cache.errors import UserError
 from cache.files import replacing
 
 # Okabe and Ito's: told apart by colour-blind readers too.
@@ -106,15 +108,23 @@ DRAWINGS: dict[str, Callable[[Axes, dict[str, Any]], str]] = {
     "step": draw_step,
 }
 
+SCRIPTS = {"input": "bench_input.py", "ablations": "bench_ablations.py", "step": "bench_teacher_in_loop.py"}
+
 
 def draw(name: str, source: Path, out: Path) -> None:
-    """Draw one picture from one JSON."""
-    found = json.loads(source.read_text())
+    """Draw one picture from one JSON; UserError where it is not that benchmark's."""
     with pyplot.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained", facecolor="white")
-        title = DRAWINGS[name](axes, found)
+        try:
+            found = json.loads(source.read_bytes())
+            title, about = DRAWINGS[name](axes, found), machine(found)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{source} is not what {SCRIPTS[name]} writes ({type(error).__name__}: {error})",
+                fix=f"give --{name} that script's JSON, or run it again.",
+            ) from error
         figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
-        axes.set_title(machine(found), fontsize=9.5, color="#555555", loc="left")
+        axes.set_title(about, fontsize=9.5, color="#555555", loc="left")
         with replacing(out / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=100)
         pyplot.close(figure)
@@ -131,6 +141,8 @@ def main() -> None:
     parser.add_argument("--step", type=Path, default=artifacts / "bench_teacher_in_loop.json")
     parser.add_argument("--out", type=Path, default=Path("scripts/pictures"))
     args = parser.parse_args()
+    if args.out.is_file():
+        parser.error(f"--out {args.out} is a file, a folder is expected")
     for name in DRAWINGS:
         source = getattr(args, name)
         if source.is_file():
@@ -141,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

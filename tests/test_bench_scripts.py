@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,13 +51,31 @@ SCRIPTS: dict[str, tuple[list[object], list[str]]] = {
 PICTURES = {"bench_input": "input", "bench_ablations": "ablations", "bench_teacher_in_loop": "step"}
 
 
-def run_script(name: str, arguments: Sequence[object]) -> str:
+WRONG: list[tuple[str, list[object], int, str]] = [
+    ("bench_ablations", ["--data", "PHOTOS", "--arch", "nope"], 1, "no student is called 'nope'"),
+    ("bench_ablations", ["--data", "PHOTOS", "--counts", "1,40"], 2, "there are 16 ablations, not 40"),
+    ("bench_allocator", ["--", "--arch", "nope"], 1, "no student is called 'nope'"),
+    ("bench_cache_features", ["--data", "PHOTOS", "--model", "nope"], 1, "no teacher is called 'nope'"),
+    ("bench_cache_size", ["--rows", "abc"], 2, "'abc' is not a whole number of at least 1"),
+    ("bench_cache_size", ["--formats", "hdf5,foo"], 2, "'foo' is not one of hdf5, webdataset"),
+    ("bench_input", ["--data", "nowhere"], 1, "the data folder nowhere does not exist"),
+    ("bench_neighbours", ["--texts", "10,"], 2, "'' is not a whole number of at least 1"),
+    ("bench_startup", ["--arch", "nope"], 1, "no student is called 'nope'"),
+    ("bench_startup", [*SCRIPTS["bench_startup"][0], "--image-size", 4], 2, "student.image_size is 4"),
+    ("bench_teacher_in_loop", ["--model", "nope"], 1, "no teacher is called 'nope'"),
+    ("bench_train_step", ["--rounds", 0], 2, "'0' is not a whole number of at least 1"),
+    ("bench_train_step", ["--batch-size", 1], 2, "train.batch_size is 1"),
+    ("bench_views", ["--scales", "0.5,2"], 2, "'2' is not a number above 0 and at most 1"),
+    ("bench_views", ["--data", "nowhere", "--classes", 2], 1, "the data folder nowhere does not exist"),
+    ("plot_benchmarks", ["--step", "README.md", "--out", "OUT"], 1, "README.md is not what bench_teacher"),
+]
+
+
+def run_script(name: str, arguments: Sequence[object]) -> subprocess.CompletedProcess[str]:
     # A script's own folder comes first on its path: this one's packages are to be found, not installed ones.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, f"scripts/{name}.py", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def looked_up(found: Any, path: str) -> Any:
@@ -82,7 +101,8 @@ def test_script_writes_its_ratios_with_hardware_and_versions(
     given, ratios = SCRIPTS[name]
     put = {"PHOTOS": photos, "TEACHER": f"local-dir:{teacher_dir}"}
     out = tmp_path / "found.json"
-    run_script(name, ["--rounds", 1, "--out", out, *(put.get(word, word) for word in given)])
+    done = run_script(name, ["--rounds", 1, "--out", out, *(put.get(word, word) for word in given)])
+    assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert {"arguments", "date", "hardware", "versions"} <= found.keys()
     for path in ratios:
@@ -90,5 +110,47 @@ def test_script_writes_its_ratios_with_hardware_and_versions(
         assert looked_up(found, path) > 0, path
     if name in PICTURES:
         kind = PICTURES[name]
-        run_script("plot_benchmarks", [f"--{kind}", out, "--out", tmp_path])
+        done = run_script("plot_benchmarks", [f"--{kind}", out, "--out", tmp_path])
+        assert done.returncode == 0, done.stderr
         assert (tmp_path / f"{kind}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("name", "given", "status", "said"), WRONG)
+def test_wrong_input_is_one_line_and_the_right_status(
+    name: str,
+    given: list[object],
+    status: int,
+    said: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    put = {"PHOTOS": photos, "OUT": tmp_path}
+    script = ROOT / "scripts" / f"{name}.py"
+    monkeypatch.setattr(sys, "argv", [str(script), *(str(put.get(word, word)) for word in given)])
+    monkeypatch.syspath_prepend(script.parent)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        SystemExit
+    ) as left:  # here, because a process of its own takes seconds to import torch
+        runpy.run_path(str(script), run_name="__main__")
+    assert left.value.code == status
+    *usage, last = capsys.readouterr().err.splitlines()
+    assert said in last
+    assert not usage or usage[0].startswith("usage: ")  # argparse's
+
+
+def test_a_measurement_that_crashes_is_one_line_that_says_what_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from bench_parts import fresh
+
+    script = tmp_path / "bench_x.py"
+    script.write_text("{}[3]\n")
+    with pytest.raises(SystemExit) as left:
+        fresh(script, [])
+    assert left.value.code == 1
+    assert capsys.readouterr().err == "Error: bench_x.py ended with status 1: KeyError: 3\n"

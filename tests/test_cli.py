@@ -363,6 +363,10 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
     assert "ood_test" in call("evaluate", cache, "--teacher")
 
 
+STAGE_1 = ["cache-features", ".", "--out", "x", "--pretrained", "openai"]
+STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -390,14 +394,38 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
             2,
             "2 or more",
         ),
+        ([*STAGE_1, "--pixels-format", "jpeg"], 2, "--pixels-format is of --pixels: give that too"),
+        ([*STAGE_1, "--views-scale", "0.5"], 2, "--views-scale is of --views: give that too"),
+        ([*STAGE_1, "--support-shots", "3"], 2, "--support-shots is of --support-views: give that too"),
+        ([*STAGE_2, "--batch-size", "1"], 2, "train.batch_size is 1"),
+        ([*STAGE_2, "--losses", "cls,foo"], 2, "'foo' is not a loss"),
+        ([*STAGE_2, "--set", "data.see=0"], 2, "--set data.see is not a setting"),
+        ([*STAGE_2, "--set", "train.epochs"], 2, "has no '='"),
+        ([*STAGE_2, "--set", "train.compile=true"], 2, "train.compile is 'true'"),
+        ([*STAGE_2, "--recipe", "wrong.toml"], 1, "wrong.toml: train.epochs is 0"),
+        ([*STAGE_2, "--recipe", "wrong.toml", "--lr", "1"], 1, "wrong.toml: train.epochs is 0"),
+        (["robotics", *STAGE_2, "--epochs", "0"], 2, "train.epochs is 0"),
     ],
 )
 def test_bad_input_is_one_line_and_the_right_status(words, status, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.toml").write_text("[train]\nepochs = 0\n")
     result = CliRunner().invoke(cli.main, words)
     assert result.exit_code == status
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("words", [["cache", "info", "."], ["cache", "infos", "."]])
+def test_all_processes_of_torchrun_but_the_first_begin_their_errors_with_their_rank(
+    words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    first = CliRunner().invoke(cli.main, words)
+    monkeypatch.setenv("RANK", "3")
+    fourth = CliRunner().invoke(cli.main, words)
+    assert fourth.exit_code == first.exit_code
+    assert fourth.stderr == f"Error: rank 3: {first.stderr.partition('Error: ')[2]}"
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from cache import EmbeddingCache
-from cache.devices import cpu_gains_from_bfloat16
+from cache.devices import check_compiler, cpu_gains_from_bfloat16
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from distill.config import RunConfig, with_settings
 from distill.precision import amp_dtype_of
 from distill.session import prepare
+from distill.train import run
 
 # Inductor writes C++ for the CPU.
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
@@ -56,6 +57,36 @@ def test_a_compiled_student_has_the_same_outputs_gradients_and_names():
     assert student.state_dict().keys() == plain.state_dict().keys()
     for mine, its in zip(student.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, its.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def no_compiler(tmp_path, monkeypatch):
+    """No program can be found."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_a_teacher_is_not_compiled_without_a_compiler_and_nothing_is_written(
+    no_compiler, photos, teacher_dir, tmp_path
+):
+    options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, compile=True)
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler on the CPU.*CXX"):
+        cache_features(photos, tmp_path / "cache", options)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_student_is_not_compiled_without_a_compiler_and_nothing_is_written(
+    no_compiler, photos, cached, tmp_path
+):
+    settings = ["train.compile=default", "student.arch=timm:test_resnet", "train.device=cpu"]
+    config = with_settings(RunConfig(), [*settings, "student.image_size=32", "data.workers=0"])
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler on the CPU.*CXX"):
+        run(config, cache_dir=cached.path, data_dir=photos, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_the_cpu_needs_a_cpp_compiler(no_compiler):
+    check_compiler(torch.device("cuda"))
 
 
 def test_an_unknown_mode_of_compile_names_those_there_are():

@@ -54,6 +54,8 @@ def test_recipes_have_the_papers_values(name, expected):
         ("data.per_image=1", "expected true or false"),
         ("optim.milestones=3", "expected a list"),
         ("loss.temperature=0", "loss.temperature is 0.0"),
+        ("train.compile=true", "train.compile is 'true'. Fix: choose from off, default, reduce-overhead"),
+        ("optim.name=[1]", "optim.name is [1], expected a text"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(setting, said):
@@ -74,6 +76,11 @@ def test_settings_are_read_as_toml_and_bare_words_are_texts():
         2.0,
         "descriptions",
     )
+
+
+def test_a_word_that_toml_reads_as_a_number_or_a_truth_value_is_a_text_where_one_is_expected():
+    config = with_settings(RunConfig(), ["text=2", "student.arch=true", 'teachers=["main", 7]'])
+    assert (config.text, config.student.arch, config.teachers) == ("2", "true", ("main", "7"))
 
 
 def test_a_wrong_recipe_file_is_named_with_its_line_or_key(tmp_path):

@@ -165,6 +165,29 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(text, said, written, 
     assert not place.out.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "setting", "status", "said"),
+    [
+        ("", "data.see=0", 2, "Error: --set data.see=0: data.see is not a setting"),
+        ("", "train.seed=1", 2, "Error: --set train.seed=1: train.seed is among the settings"),
+        ("", "recipe=resnet81", 2, "Error: --set recipe=resnet81: no recipe is called 'resnet81'"),
+        ("[grid]\nloss.mse = 3\n", "data.see=0", 1, "mine.toml: loss.mse of [grid] is 3"),
+    ],
+)
+def test_a_wrong_setting_of_the_command_is_blamed_on_the_command(
+    text, setting, status, said, written, place_of
+):
+    ended = invoke(written(text), place_of(), "--set", setting)
+    assert ended.exit_code == status
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_setting_of_the_command_may_mend_the_file(written):
+    path = written("[base]\nloss.cls = 0\n[grid]\nloss.temperature = [0.1, 0.2]\n")
+    assert [r.config.loss.mse for r in load_sweep(path, settings=["loss.mse=1"]).runs] == [1, 1]
+
+
 def test_a_sweep_that_does_not_exist_names_those_that_do(place_of):
     ended = invoke("no-such", place_of())
     assert ended.exit_code == 1
@@ -293,6 +316,16 @@ def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     found = json.loads((together.out / sweep.runs[0].name / "summary.json").read_text())
     assert found["trained_beside"] == len(sweep.runs) - 1
+
+
+def test_the_plan_is_json_when_asked_for(written, place_of):
+    path, place = written("seeds = [0, 1]\n[grid]\nloss.mse = [0, 1]\n"), place_of()
+    alone = json.loads(invoke(path, place, "--plan", "--json").stdout)
+    assert alone[1] == {"name": "mse=0,seed=1", "settings": {"loss.mse": 0}, "seed": 1, "state": NEW}
+    together = json.loads(invoke(path, place, "--plan", "--json", "--together").stdout)
+    assert [(run["seed"], run.pop("stream")) for run in together] == [(0, 0), (1, 1), (0, 0), (1, 1)]
+    assert together == alone
+    assert not place.out.exists()
 
 
 def test_runs_that_see_other_batches_are_in_other_streams_and_the_plan_says_why(written, place_of):

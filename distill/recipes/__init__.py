@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from cache.errors import UserError, nearest_names
+from cache.errors import WrongOption, nearest_names
 from distill.config import LOSS_TERMS, Config, RunConfig, load_recipe, with_settings
 
 
@@ -37,7 +37,8 @@ def run_config(
     Raises
     ------
     UserError
-        If the recipe, a loss or a setting has no such name, or a value is wrong.
+        If the recipe is wrong; a :class:`cache.errors.WrongOption` if a loss or a setting has no such name,
+        or a value is wrong.
     """
     flags = {
         "train.epochs": epochs,
@@ -70,7 +71,7 @@ def _loss_settings(losses: str) -> Iterator[str]:
     chosen = [name.strip() for name in losses.split(",") if name.strip()]
     for name in chosen:
         if name not in LOSS_TERMS:
-            raise UserError(
+            raise WrongOption(
                 f"--losses: {name!r} is not a loss",
                 fix=f"{nearest_names(name, LOSS_TERMS)}choose from {', '.join(LOSS_TERMS)}.",
             )
