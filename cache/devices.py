@@ -6,8 +6,9 @@ import ctypes
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from cache.errors import UserError
 from cache.torchrun import local_rank, processes_here
 
+Item = TypeVar("Item")
 # Names of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -143,3 +145,12 @@ def fetched_later(tensor: Tensor) -> Callable[[], Tensor]:
         return copy
 
     return wait
+
+
+def one_behind(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield each item when the next is there: what an item has begun goes on meanwhile."""
+    before: list[Item] = []
+    for item in items:
+        yield from before
+        before = [item]
+    yield from before

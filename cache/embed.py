@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cache.devices import one_behind
 from cache.errors import UserError
 from cache.manifest import SkippedImage
 from cache.records import Record, UnreadableImage
@@ -145,18 +146,6 @@ def embed_shards(
         on_images(len(batch.records))
     if current is not None:
         yield current
-
-
-Item = TypeVar("Item")
-
-
-def one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield each item when the next is there: what an item has begun goes on meanwhile."""
-    before: list[Item] = []
-    for item in items:
-        yield from before
-        before = [item]
-    yield from before
 
 
 def _chunks(images: Sequence[Record], size: int) -> list[Sequence[Record]]:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.embed import one_behind
+from cache.devices import one_behind
 from cache.errors import UserError
 from cache.images import ImageFolder, UnreadableImage, load_rgb
 from cache.manifest import Manifest, ViewsEntry
