@@ -7,6 +7,7 @@ read, decoded, augmented and moved to the device once.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -152,13 +153,15 @@ def _epoch(
     stream = runs[0]
     batches, first = stream.batches_of(epoch), min(run.position.step for run in runs)
     images = stream.session.data.images(batches[first:])
+    began = time.perf_counter()
     for step, (chosen, decoded) in enumerate(images, start=first):
         due = [run for run in runs if run.position.step == step and run not in failed]
         if due:
-            failed |= _step(due, epoch, step, chosen, decoded, progress)
+            failed |= _step(due, epoch, step, chosen, decoded, began, progress)
         asked = _asked(stop, step)
         saved = [run for run in due if run not in failed and (asked or run.is_save_due)]
         failed |= _tried({run: run.save for run in saved}, progress)
+        began = time.perf_counter()
         if asked:
             where = " and ".join(str(run.out / LAST) for run in runs[:2])
             raise Stopped(asked, where if len(runs) < 3 else f"{where} and {len(runs) - 2} more")
@@ -176,19 +179,25 @@ def _step(
     step: int,
     chosen: NDArray[np.int64],
     decoded: Tensor,
+    began: float,
     progress: Progress,
 ) -> dict[StudentRun, UserError]:
-    """Take a step of every student with one batch, augmented and moved once; return those that failed."""
+    """Take a step of every student with one batch, augmented and moved once; return those that failed.
+
+    ``began`` is when the batch was asked for: what it took is counted for each, as if it were alone.
+    """
     failed: dict[StudentRun, UserError] = {}
     stream = due[0]
     share, device = own_share(len(chosen)), stream.session.device
     generator = stream_generator(stream.config.stream_seed, epoch, step)
     crops = stream.session.data.crops(chosen, generator)
     augmented = stream.task.augmented(to_device(decoded, device), generator, share, crops)
-    columns = BatchColumns(chosen, device)
+    columns, shared = BatchColumns(chosen, device), time.perf_counter() - began
     for run in due:
+        run.position.seconds += shared
         try:
-            run.step(run.session.data.batch(chosen, augmented, crops, columns))
+            with run.clock():
+                run.step(run.session.data.batch(chosen, augmented, crops, columns))
         except UserError as error:  # the same in every process: all have the losses of the whole batch
             failed |= _dropped(run, error, progress)
     progress.advance(len(chosen) * len(due))

@@ -7,7 +7,8 @@ files are the same for every task, and are here. Who feeds it batches is :mod:`d
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,7 +153,6 @@ class StudentRun:
         self._guard = FiniteGuard(self.session.device)
         self._board: TensorBoard | None = None
         self._batches: list[NDArray[np.int64]] = []
-        self._began = time.perf_counter()
         if self._writes:
             with replacing(out / CONFIG) as temporary:
                 temporary.write_text(to_toml(self.config), encoding="utf-8")
@@ -184,7 +184,6 @@ class StudentRun:
 
     def begin_epoch(self) -> None:
         """Set the epoch's learning rate and go on with its sums, if a checkpoint kept them."""
-        self._began = time.perf_counter()
         self._batches = self.batches_of(self.position.epoch)
         self._rate = set_epoch(
             self.session.optimizer,
@@ -199,6 +198,15 @@ class StudentRun:
     def _sums_here(self) -> EpochSums:
         kept = self.position.sums if self.position.step else {}
         return EpochSums(**{**kept, "counts": self.task.counts(kept.get("counts", {}))})
+
+    @contextmanager
+    def clock(self) -> Iterator[None]:
+        """Count the time of what is done for this student."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.position.seconds += time.perf_counter() - began
 
     def step(self, batch: Batch) -> None:
         """Take one step of the optimiser. Everything random in it is a function of seed, epoch and step."""
@@ -258,20 +266,19 @@ class StudentRun:
         self._save(self._sums)
 
     def _save(self, sums: EpochSums | None) -> None:
-        now = time.perf_counter()
-        self.position.seconds += now - self._began
-        self._began = now
         self.position.sums = sums.state() if sums is not None else {}
         if self._writes:
             save_checkpoint(self.out / LAST, self.session, self.position)
 
     def end_epoch(self) -> str:
         """Judge and save; return a line that says how the epoch was."""
-        self._check_finite()
-        self._check_weights()
+        with self.clock():
+            self._check_finite()
+            self._check_weights()
         position, epochs = self.position, self.config.train.epochs
-        seconds = position.seconds - self._seconds_before + time.perf_counter() - self._began
-        judged = self.task.judge(late=position.epoch >= epochs - LAST_EPOCHS) if self._writes else {}
+        seconds = position.seconds - self._seconds_before
+        with self.clock():
+            judged = self.task.judge(late=position.epoch >= epochs - LAST_EPOCHS) if self._writes else {}
         line = {
             "epoch": position.epoch,
             "lr": self._rate,
