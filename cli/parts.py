@@ -33,6 +33,10 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
+wandb_option = click.option(
+    "--wandb", default="", metavar="PROJECT", help="Write to this project of Weights & Biases as well."
+)
+
 ray_options = options(
     click.option(
         "--engine",

@@ -9,7 +9,18 @@ from typing import Any
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FOLDER, mean, number, numbers, options, percent, stop, table
+from cli.parts import (
+    EXISTING_FOLDER,
+    FOLDER,
+    mean,
+    number,
+    numbers,
+    options,
+    percent,
+    stop,
+    table,
+    wandb_option,
+)
 from cli.root import main
 
 train_options = options(
@@ -55,7 +66,8 @@ train_options = options(
 )
 @click.option("--teachers", metavar="A,B", help="Teachers of the cache, one head each; the first is 'main'.")
 @train_options
-def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **given: Any) -> None:
+@wandb_option
+def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, wandb: str, **given: Any) -> None:
     """Train one student from CACHE, with no teacher in memory (stage 2).
 
     \b
@@ -78,6 +90,7 @@ def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, **giv
             resume_run=resume,
             progress=progress,
             command=sys.argv,
+            wandb=wandb,
         )
     except Stopped as stopped:
         progress.close()

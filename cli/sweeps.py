@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.torchrun import world_size
-from cli.parts import EXISTING_FOLDER, FOLDER, mean, ray_cluster, ray_options, stop, table
+from cli.parts import EXISTING_FOLDER, FOLDER, mean, ray_cluster, ray_options, stop, table, wandb_option
 from cli.root import main
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of all runs. Repeatable."
 )
 @ray_options
+@wandb_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print how every run ended as JSON; with --plan, the plan."
 )
@@ -53,6 +54,7 @@ def sweep(
     address: str | None,
     cpus: float,
     gpus: float,
+    wandb: str,
     as_json: bool,
 ) -> None:
     """Train the runs of SWEEP, a TOML file or one that comes with the package, from one cache.
@@ -76,7 +78,8 @@ def sweep(
     cluster = ray_cluster(ctx)
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
-    found, place = load_sweep(sweep, settings=settings), Place(cache=cache, data=data, out=out)
+    found = load_sweep(sweep, settings=settings)
+    place = Place(cache=cache, data=data, out=out, wandb=wandb)
     if plan and as_json:
         click.echo(json.dumps(_plan_as_json(found, place, together=together), indent=2))
         return

@@ -70,11 +70,15 @@ def check_out(out: Path, *, resume_run: bool) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One student of several: its task, its folder, and whether that holds a run to go on with."""
+    """One student of several: its task, its folder, and whether that holds a run to go on with.
+
+    ``wandb`` names a project of Weights & Biases to write to as well.
+    """
 
     task: Task
     out: Path
     resume_run: bool = False
+    wandb: str = ""
 
 
 def fit(
@@ -84,6 +88,7 @@ def fit(
     resume_run: bool = False,
     progress: Progress | None = None,
     command: Sequence[str] = (),
+    wandb: str = "",
 ) -> dict[str, Any]:
     """Train a task's student and return its summary, which is also ``out/summary.json``.
 
@@ -94,6 +99,8 @@ def fit(
     out
         A new folder; with ``resume_run`` one that holds this very run, which then goes on to the same
         numbers as one that was never interrupted.
+    wandb
+        A project of Weights & Biases to write to as well.
 
     Raises
     ------
@@ -102,7 +109,7 @@ def fit(
     Stopped
         After SIGTERM or Ctrl-C, with the state saved.
     """
-    member = Member(task=task, out=out, resume_run=resume_run)
+    member = Member(task=task, out=out, resume_run=resume_run, wandb=wandb)
     (found,) = fit_together([member], progress=progress, command=command)
     if isinstance(found, UserError):
         raise found
@@ -124,7 +131,7 @@ def fit_together(
     """
     progress = progress or Silent()
     keep_freed_memory(members[0].task.session.device)
-    runs = [StudentRun(member.task, member.out, resume_run=member.resume_run) for member in members]
+    runs = [StudentRun(m.task, m.out, resume_run=m.resume_run, wandb=m.wandb) for m in members]
     failed: dict[StudentRun, UserError] = {}
     progress.start(sum(run.images_left() for run in runs))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 import resource
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -26,6 +27,28 @@ def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
     """Write one JSON line an epoch, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+
+
+def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write the same as a table, whole or not at all; what an epoch has not is empty."""
+    names = list(dict.fromkeys(name for line in history for name in line))
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, names, restval="")
+        table.writeheader()
+        table.writerows(history)
+
+
+class Board(Protocol):
+    """Where people watch runs."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write one epoch."""
+
+    def write_space(self, space: dict[str, dict[str, float]], epoch: int) -> None:
+        """Write the space metrics of every split, once, at the run's end."""
+
+    def close(self) -> None:
+        """Close what is open."""
 
 
 class TensorBoard:

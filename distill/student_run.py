@@ -28,13 +28,23 @@ from distill.distributed import average_gradients
 from distill.finite import FiniteGuard, weights_are_finite
 from distill.optim import set_epoch
 from distill.outputs import OUTPUTS, RunOutputs, save_outputs
-from distill.runlog import LAST_EPOCHS, TensorBoard, draw_curves, write_metrics, write_summary
+from distill.runlog import (
+    LAST_EPOCHS,
+    Board,
+    TensorBoard,
+    draw_curves,
+    write_csv,
+    write_metrics,
+    write_summary,
+)
 from distill.session import TrainingSession
+from distill.wandb_run import WandbRun
 
-LAST, BEST, METRICS, CONFIG, SUMMARY, CURVES = (
+LAST, BEST, METRICS, CSV, CONFIG, SUMMARY, CURVES = (
     "last.pt",
     "best.pt",
     "metrics.jsonl",
+    "metrics.csv",
     "config.toml",
     "summary.json",
     "curves.png",
@@ -141,8 +151,11 @@ class EpochSums:
 class StudentRun:
     """A student that is trained batch by batch, whoever draws the batches."""
 
-    def __init__(self, task: Task, out: Path, *, resume_run: bool) -> None:
-        """Put a task's student at the start, or with ``resume_run`` where its checkpoint left it."""
+    def __init__(self, task: Task, out: Path, *, resume_run: bool, wandb: str = "") -> None:
+        """Put a task's student at the start, or with ``resume_run`` where its checkpoint left it.
+
+        ``wandb`` names a project of Weights & Biases to write to as well.
+        """
         self.task, self.out = task, out
         self.session: TrainingSession = task.session
         self.config = self.session.config
@@ -151,13 +164,15 @@ class StudentRun:
         self._writes = current_ranks().is_first
         self._sums = self._sums_here()
         self._guard = FiniteGuard(self.session.device)
-        self._board: TensorBoard | None = None
+        self._boards: list[Board] = []
         self._batches: list[NDArray[np.int64]] = []
         if self._writes:
             with replacing(out / CONFIG) as temporary:
                 temporary.write_text(to_toml(self.config), encoding="utf-8")
-            write_metrics(out / METRICS, self.position.history)
-            self._board = TensorBoard(out, first_epoch=self.position.epoch)
+            self._write_history()
+            self._boards.append(TensorBoard(out, first_epoch=self.position.epoch))
+            if wandb:
+                self._boards.append(WandbRun(wandb, out, self.config))
 
     @property
     def is_trained(self) -> bool:
@@ -292,10 +307,14 @@ class StudentRun:
             self._keep_best()
         self._save(None)
         if self._writes:
-            write_metrics(self.out / METRICS, position.history)
-        if self._board is not None:
-            self._board.write(line)
+            self._write_history()
+        for board in self._boards:
+            board.write(line)
         return self._said(line)
+
+    def _write_history(self) -> None:
+        write_metrics(self.out / METRICS, self.position.history)
+        write_csv(self.out / CSV, self.position.history)
 
     def _keep_best(self) -> None:
         found = self.task.chosen_by(self.position.history[-1])
@@ -318,8 +337,8 @@ class StudentRun:
         outputs = self.task.outputs()
         if outputs is not None:
             save_outputs(self.out / OUTPUTS, outputs)
-        if self._board is not None:
-            self._board.write_space(more.get("space", {}), self.config.train.epochs - 1)
+        for board in self._boards:
+            board.write_space(more.get("space", {}), self.config.train.epochs - 1)
         draw_curves(
             self.out / CURVES,
             self.position.history,
@@ -339,8 +358,8 @@ class StudentRun:
 
     def close(self) -> None:
         """Close what is open."""
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
 
 def stream_generator(seed: int, epoch: int, step: int) -> Generator:

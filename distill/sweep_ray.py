@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ class RayRuns:
 
     def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
         """Do the runs; see :func:`distill.sweep_run.run_sweep`."""
-        shared = Place(cache=place.cache.resolve(), data=place.data.resolve(), out=place.out.resolve())
+        shared = replace(
+            place, cache=place.cache.resolve(), data=place.data.resolve(), out=place.out.resolve()
+        )
         (place.out / LOGS).mkdir(parents=True, exist_ok=True)
         calls = {run.name: (run, shared, sys.argv) for run in runs}
         by_name, results = {run.name: run for run in runs}, []
@@ -99,6 +101,7 @@ def train_run(planned: PlannedRun, place: Place, command: Sequence[str]) -> dict
                 resume_run=(out / CONFIG).is_file(),
                 progress=progress,
                 command=command,
+                wandb=place.wandb,
             )
         except (UserError, Stopped) as error:
             progress.note(f"Error: {error}")

@@ -28,11 +28,12 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a sweep reads and writes."""
+    """Where a sweep reads and writes; ``wandb`` is a project of Weights & Biases, empty for none."""
 
     cache: Path
     data: Path
     out: Path
+    wandb: str = ""
 
     def folder(self, run: PlannedRun) -> Path:
         """Return a run's folder."""
@@ -162,7 +163,7 @@ def train_command(run: PlannedRun, place: Place) -> list[str]:
     """Return the command that begins a run, or goes on with it."""
     out = place.folder(run)
     words = [sys.executable, "-m", "cli", "train", place.cache, "--data", place.data, "--out", out]
-    words += ["--recipe", config_file(run, place)]
+    words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
     return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
 
 

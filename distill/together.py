@@ -59,7 +59,8 @@ class Together:
             out = place.folder(run)
             try:
                 task = ImageTask(session_of(run.config, stream))
-                members[run.name] = Member(task=task, out=out, resume_run=(out / CONFIG).is_file())
+                going_on = (out / CONFIG).is_file()
+                members[run.name] = Member(task=task, out=out, resume_run=going_on, wandb=place.wandb)
             except UserError as error:
                 results.append(RunResult(run=run, status=FAILED, error=str(error)))
         left = [run for run in group if run.name in members]

@@ -26,6 +26,7 @@ from distill.outputs_run import outputs_of_run, teacher_results
 from distill.session import Session, classifiers_for, open_session
 from distill.space_run import space_of_split, teacher_has_rows
 from distill.stream import EvalSplit
+from distill.wandb_run import wandb_module
 
 __all__ = ["BEST", "CONFIG", "CURVES", "LAST", "METRICS", "SUMMARY", "Stopped", "run"]
 
@@ -39,6 +40,7 @@ def run(
     resume_run: bool = False,
     progress: Progress | None = None,
     command: Sequence[str] = (),
+    wandb: str = "",
 ) -> dict[str, Any]:
     """Train one student and return its summary; see :func:`distill.loop.fit`.
 
@@ -51,11 +53,14 @@ def run(
     """
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
+    if wandb:
+        wandb_module()
     with ranks_of_torchrun() as ranks:
         session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
         say_what_differs(session, progress)
         ranks.wait()  # until every process has looked at ``out``
-        return fit(ImageTask(session), out, resume_run=resume_run, progress=progress, command=command)
+        task = ImageTask(session)
+        return fit(task, out, resume_run=resume_run, progress=progress, command=command, wandb=wandb)
 
 
 def say_what_differs(session: Session, progress: Progress) -> None:

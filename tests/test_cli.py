@@ -129,6 +129,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
             [
                 "--data",
                 "--out",
+                "--wandb",
                 "--recipe",
                 "--arch",
                 "--epochs",
@@ -166,7 +167,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
         "sweep": sorted(
             [
                 *("--cache", "--data", "--out", "--plan", "--jobs", "--together", "--set", "--json"),
-                *("--engine", "--address", "--cpus", "--gpus"),
+                *("--engine", "--address", "--cpus", "--gpus", "--wandb"),
             ]
         ),
         "compare": ["--json"],
@@ -288,6 +289,7 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
         "transformers": {"cache/captioner.py"},
         "jinja2": {"distill/report/page.py"},
         "ray": {"cache/ray_tasks.py"},
+        "wandb": {"distill/wandb_run.py"},
         "mpmath": {"distill/report/statistics.py"},
     }
     for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), *ROOT.glob("cli/*.py")]:
