@@ -69,7 +69,15 @@ def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache)
     progress = Counted()
     summary = train(progress=progress)
     names = {p.name.split(".")[0] if "tfevents" in p.name else p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {"config.toml", "metrics.jsonl", "events", "curves.png", "summary.json", "last.pt"}
+    assert names == {
+        "config.toml",
+        "metrics.jsonl",
+        "metrics.csv",
+        "events",
+        "curves.png",
+        "summary.json",
+        "last.pt",
+    }
     assert progress.done == progress.totals == [32]
     last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
     assert {"loss_cls", "loss_mse", "loss_im_cst", "loss_total"} <= set(last)

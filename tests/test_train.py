@@ -64,6 +64,7 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
     assert names == {
         "config.toml",
         "metrics.jsonl",
+        "metrics.csv",
         "events",
         "curves.png",
         "summary.json",
