@@ -105,7 +105,7 @@ def fit(
     Raises
     ------
     UserError
-        If ``out`` holds another run, or a loss is not finite.
+        If ``out`` holds another run, a loss is not finite, or Weights & Biases cannot begin.
     Stopped
         After SIGTERM or Ctrl-C, with the state saved.
     """
@@ -126,12 +126,14 @@ def fit_together(
 
     Raises
     ------
+    UserError
+        If a student cannot begin: nothing is trained then.
     Stopped
         After SIGTERM or Ctrl-C, with every student saved.
     """
     progress = progress or Silent()
     keep_freed_memory(members[0].task.session.device)
-    runs = [StudentRun(m.task, m.out, resume_run=m.resume_run, wandb=m.wandb) for m in members]
+    runs = [_begun(member) for member in members]
     failed: dict[StudentRun, UserError] = {}
     progress.start(sum(run.images_left() for run in runs))
     try:
@@ -147,6 +149,16 @@ def fit_together(
     finally:
         for run in runs:
             run.close()
+
+
+def _begun(member: Member) -> StudentRun:
+    """Return a member's run; UserError in every process where one, such as that which writes, has failed."""
+    found = in_every_process(
+        lambda: StudentRun(member.task, member.out, resume_run=member.resume_run, wandb=member.wandb)
+    )
+    if isinstance(found, UserError):
+        raise found
+    return found
 
 
 def _epoch(

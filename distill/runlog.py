@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from cache.devices import cores
-from cache.files import replacing, write_json
+from cache.files import replacing
 from distill.session import TrainingSession
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
@@ -44,8 +44,8 @@ class Board(Protocol):
     def write(self, line: dict[str, Any]) -> None:
         """Write one epoch."""
 
-    def write_space(self, space: dict[str, dict[str, float]], epoch: int) -> None:
-        """Write the space metrics of every split, once, at the run's end."""
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write what there is to say of a trained student, once, at the run's end."""
 
     def close(self) -> None:
         """Close what is open."""
@@ -67,15 +67,23 @@ class TensorBoard:
                 self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, line["epoch"])
         self._writer.flush()
 
-    def write_space(self, space: dict[str, dict[str, float]], epoch: int) -> None:
-        """Write the space metrics of every split, once, at the run's end."""
-        for split, metrics in space.items():
-            for name, value in metrics.items():
-                self._writer.add_scalar(f"space/{split}/{name}", value, epoch)
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write the space metrics of every split at the last epoch; the rest are no curves."""
+        for name, value in space_metrics(summary).items():
+            self._writer.add_scalar(name, value, summary["epochs"] - 1)
 
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
+
+
+def space_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """Return a summary's space metrics as ``space/SPLIT/METRIC``; empty where there are none."""
+    return {
+        f"space/{split}/{name}": value
+        for split, metrics in summary.get("space", {}).items()
+        for name, value in metrics.items()
+    }
 
 
 def draw_curves(
@@ -114,8 +122,7 @@ def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def write_summary(
-    path: Path,
+def summarize(
     session: TrainingSession,
     history: Sequence[dict[str, Any]],
     *,
@@ -124,10 +131,10 @@ def write_summary(
     seconds: float,
     command: Sequence[str],
 ) -> dict[str, Any]:
-    """Write and return summary.json: the headline, and everything needed to trust and repeat it."""
+    """Return a run's summary: the headline, and everything needed to trust and repeat it."""
     means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
     joined = session.data.joined
-    summary = {
+    return {
         "status": "finished",
         "epochs": len(history),
         "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, {headline} in percent",
@@ -155,8 +162,6 @@ def write_summary(
         "command": list(command),
         **more,
     }
-    write_json(path, summary)
-    return summary
 
 
 def _judged_metrics(session: TrainingSession, history: Sequence[dict[str, Any]]) -> list[str]:

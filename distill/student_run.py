@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache.errors import UserError
-from cache.files import replacing
+from cache.files import replacing, write_json
 from cache.ranks import current_ranks
 from distill.batch import Batch, Crops, Share
 from distill.checkpoint import Position, resume, save_checkpoint
@@ -33,9 +33,9 @@ from distill.runlog import (
     Board,
     TensorBoard,
     draw_curves,
+    summarize,
     write_csv,
     write_metrics,
-    write_summary,
 )
 from distill.session import TrainingSession
 from distill.wandb_run import WandbRun
@@ -337,8 +337,6 @@ class StudentRun:
         outputs = self.task.outputs()
         if outputs is not None:
             save_outputs(self.out / OUTPUTS, outputs)
-        for board in self._boards:
-            board.write_space(more.get("space", {}), self.config.train.epochs - 1)
         draw_curves(
             self.out / CURVES,
             self.position.history,
@@ -346,8 +344,7 @@ class StudentRun:
             of=self.task.measure,
             title=f"{self.config.student.arch}: {self.out.name}",
         )
-        return write_summary(
-            self.out / SUMMARY,
+        summary = summarize(
             self.session,
             self.position.history,
             headline=self.task.headline,
@@ -355,6 +352,10 @@ class StudentRun:
             seconds=self.position.seconds,
             command=command,
         )
+        for board in self._boards:
+            board.write_summary(summary)
+        write_json(self.out / SUMMARY, summary)  # last: it says that the run has finished
+        return summary
 
     def close(self) -> None:
         """Close what is open."""

@@ -19,6 +19,7 @@ from cache.files import replacing, write_json
 from distill.config import RunConfig, differences, from_toml, to_toml
 from distill.stopping import Stopped, listening
 from distill.sweep import PlannedRun, Sweep
+from distill.wandb_run import wandb_module
 
 CONFIG, SUMMARY, METRICS = "config.toml", "summary.json", "metrics.jsonl"
 SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
@@ -75,10 +76,13 @@ def run_sweep(
     Raises
     ------
     UserError
-        If a folder holds a run of other settings or another cache; nothing is begun then.
+        If a folder holds a run of other settings or another cache, or wandb is asked for and not
+        installed; nothing is begun then.
     Stopped
         After SIGTERM or Ctrl-C, with every run saved.
     """
+    if place.wandb:
+        wandb_module()
     state = states(sweep, place)
     write_json(place.out / SWEEP, _told(sweep, place, command))
     for run in sweep.runs:

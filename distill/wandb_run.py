@@ -11,8 +11,10 @@ from typing import Any
 from cache.errors import UserError
 from cache.files import replacing
 from distill.config import RunConfig
+from distill.runlog import space_metrics
 
 ID = "wandb-id.txt"
+SWEEP = "sweep.json"  # beside the runs of a sweep
 
 
 def wandb_module() -> ModuleType:
@@ -26,7 +28,7 @@ def wandb_module() -> ModuleType:
 
 
 class WandbRun:
-    """One run of a W&B project, named as its folder, grouped by the folder that this is in.
+    """One run of a W&B project, named as its folder; those of a sweep are grouped by the sweep's.
 
     A resumed run goes on in the same one: its id is kept in the folder. WANDB_MODE and the like hold.
     """
@@ -39,7 +41,7 @@ class WandbRun:
         UserError
             If wandb is not installed, or cannot begin: without a key, say.
         """
-        wandb, path = wandb_module(), folder / ID
+        wandb, path, sweep = wandb_module(), folder / ID, folder.resolve().parent
         if not path.is_file():
             with replacing(path) as temporary:
                 temporary.write_text(uuid.uuid4().hex, encoding="utf-8")
@@ -47,7 +49,7 @@ class WandbRun:
             self._run = wandb.init(
                 project=project,
                 name=folder.resolve().name,
-                group=folder.resolve().parent.name,
+                group=sweep.name if (sweep / SWEEP).is_file() else None,
                 dir=str(folder),
                 id=path.read_text(encoding="utf-8").strip(),
                 resume="allow",
@@ -55,9 +57,10 @@ class WandbRun:
                 config=asdict(config),
                 settings=wandb.Settings(console="off", silent=True),
             )
-        except wandb.Error as error:
+        except (wandb.Error, ValueError) as error:  # ValueError of pydantic: WANDB_MODE=ofline, say
+            said = " ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(
-                f"Weights & Biases cannot begin ({str(error).splitlines()[0]})",
+                f"Weights & Biases cannot begin ({said})",
                 fix="run 'wandb login', or set WANDB_MODE=offline and 'wandb sync' later.",
             ) from error
 
@@ -68,17 +71,22 @@ class WandbRun:
             {name.replace("loss_", "loss/", 1): value for name, value in numbers.items()}, step=line["epoch"]
         )
 
-    def write_space(self, space: dict[str, dict[str, float]], epoch: int) -> None:
-        """Write the space metrics of every split into the summary, at the run's end."""
-        del epoch
-        self._run.summary.update(
-            {
-                f"space/{split}/{name}": value
-                for split, found in space.items()
-                for name, value in found.items()
-            }
-        )
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write the summary, whose means over epochs take the place of the last epoch's numbers.
+
+        What is said of every class or image stays in summary.json: W&B makes each number a column.
+        """
+        self._run.summary.update({**_columns(summary), **space_metrics(summary)})
 
     def close(self) -> None:
         """End what was begun."""
         self._run.finish()
+
+
+def _columns(summary: dict[str, Any]) -> dict[str, int | float | str]:
+    """Return a summary's numbers and words, those of its tables as ``TABLE/NAME``."""
+    tables = {name: table for name, table in summary.items() if isinstance(table, dict)}
+    below = {f"{name}/{key}": value for name, table in tables.items() for key, value in table.items()}
+    return {
+        name: value for name, value in {**summary, **below}.items() if isinstance(value, int | float | str)
+    }
