@@ -121,19 +121,17 @@ def fit_together(
 ) -> list[dict[str, Any] | UserError]:
     """Train students that take one stream of batches; return each one's summary, or why it failed.
 
-    The stream is that of the first; see :func:`distill.stream.stream_settings`. A student whose loss is not
-    finite drops out, and the others go on.
+    The stream is that of the first; see :func:`distill.stream.stream_settings`. A student that cannot begin,
+    or whose loss is not finite, drops out, and the others go on.
 
     Raises
     ------
-    UserError
-        If a student cannot begin: nothing is trained then.
     Stopped
         After SIGTERM or Ctrl-C, with every student saved.
     """
     progress = progress or Silent()
-    keep_freed_memory(members[0].task.session.device)
-    runs = [_begun(member) for member in members]
+    begun = [_begun(member) for member in members]
+    runs = [run for run in begun if isinstance(run, StudentRun)]
     failed: dict[StudentRun, UserError] = {}
     progress.start(sum(run.images_left() for run in runs))
     try:
@@ -142,8 +140,10 @@ def fit_together(
                 _epoch(left, failed, stop, progress)
         beside = {"trained_beside": len(runs) - 1} if len(runs) > 1 else {}
         found: list[Any] = [
-            failed.get(run) or in_every_process(partial(run.finish, command or sys.argv, **beside))
-            for run in runs
+            run
+            if isinstance(run, UserError)
+            else failed.get(run) or in_every_process(partial(run.finish, command or sys.argv, **beside))
+            for run in begun
         ]
         return current_ranks().from_first(found)
     finally:
@@ -151,14 +151,12 @@ def fit_together(
             run.close()
 
 
-def _begun(member: Member) -> StudentRun:
-    """Return a member's run; UserError in every process where one, such as that which writes, has failed."""
-    found = in_every_process(
+def _begun(member: Member) -> StudentRun | UserError:
+    """Return a member's run, or why it cannot begin, in every process the same."""
+    keep_freed_memory(member.task.session.device)
+    return in_every_process(
         lambda: StudentRun(member.task, member.out, resume_run=member.resume_run, wandb=member.wandb)
     )
-    if isinstance(found, UserError):
-        raise found
-    return found
 
 
 def _epoch(

@@ -212,7 +212,8 @@ class Processes:
 
             # Threads that outnumber cores wait for each other.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
-        with open(log_file(run, place), "ab") as log:
+        # Anew: an error of an earlier attempt is not this one's.
+        with open(log_file(run, place), "wb") as log:
             # A session of its own: Ctrl-C is told to the sweep, which tells its runs.
             return subprocess.Popen(
                 train_command(run, place),

@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from conftest import make_cache, make_photos
 from test_build import rows_of
-from test_sweep import BASE, _numbers
+from test_sweep import BASE
+from test_train import numbers
 
 import cli
 from distill.sweep import load_sweep
@@ -57,7 +58,7 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
         last = place.out / "a,seed=0" / "last.pt"
         while not last.exists():
             time.sleep(0.05)
-        killed["epochs"] = len(_numbers(place.out / "a,seed=0"))
+        killed["epochs"] = len(numbers(place.out / "a,seed=0"))
         cluster.remove_node(_node_that_runs("a,seed=0", cluster), allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
@@ -77,7 +78,7 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
     for planned in load_sweep(str(path)).runs[:2]:
         alone = tmp_path / "alone" / planned.name
         run(planned.config, cache_dir=place.cache, data_dir=place.data, out=alone)
-        assert _numbers(place.folder(planned)) == _numbers(alone)
+        assert numbers(place.folder(planned)) == numbers(alone)
         assert (
             found[planned.name]["id_test_accuracy"]
             == json.loads((alone / "summary.json").read_text())["id_test_accuracy"]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache, make_photos
+from test_train import numbers, weights
 
 import cli
 from cache.errors import UserError
@@ -271,7 +272,7 @@ def test_finished_runs_are_skipped_interrupted_ones_go_on_and_failed_ones_stop_n
     assert (place.folder(base) / "summary.json").read_bytes() == before
     whole = place_of().out
     run(mse.config, cache_dir=place.cache, data_dir=place.data, out=whole)
-    assert _numbers(place.folder(mse)) == _numbers(whole)
+    assert numbers(place.folder(mse)) == numbers(whole)
     assert json.loads((place.out / "sweep.json").read_text())["question"] == "Which?"
     # Again: two are skipped, the broken one is tried once more.
     again = json.loads(invoke(path, place, "--json").stdout)
@@ -289,15 +290,6 @@ def _killed_after_one_epoch(planned, place):
     torch.save({**state, "config": to_toml(config)}, out / "last.pt")
 
 
-def _numbers(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_s"} for line in lines]
-
-
-def _weights(folder):
-    return torch.load(folder / "last.pt", weights_only=True)["student"]
-
-
 @pytest.mark.slow
 def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written, place_of):
     path = written(
@@ -311,8 +303,8 @@ def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written
     assert ended.exit_code == 0, ended.stderr
     for planned in sweep.runs:
         run(planned.config, cache_dir=separate.cache, data_dir=separate.data, out=separate.folder(planned))
-        assert _numbers(together.folder(planned)) == _numbers(separate.folder(planned))
-        mine, theirs = _weights(together.folder(planned)), _weights(separate.folder(planned))
+        assert numbers(together.folder(planned)) == numbers(separate.folder(planned))
+        mine, theirs = weights(together.folder(planned)), weights(separate.folder(planned))
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     found = json.loads((together.out / sweep.runs[0].name / "summary.json").read_text())
     assert found["trained_beside"] == len(sweep.runs) - 1
@@ -350,7 +342,29 @@ def test_a_student_that_fails_among_others_is_named_and_the_others_finish(writte
     alone = place_of()
     good = load_sweep(path).runs[0]
     run(good.config, cache_dir=alone.cache, data_dir=alone.data, out=alone.folder(good))
-    assert _numbers(place.folder(good)) == _numbers(alone.folder(good))
+    assert numbers(place.folder(good)) == numbers(alone.folder(good))
+
+
+def test_a_run_that_cannot_begin_stops_no_other_beside_it(written, place_of):
+    path, place = (
+        written(BASE + "[[runs]]\nname = 'torn'\n[[runs]]\nname = 'good'\nloss.mse = 0\n"),
+        place_of(),
+    )
+    torn = place.folder(load_sweep(path).runs[0])
+    torn.mkdir(parents=True)
+    (torn / "config.toml").write_text(to_toml(load_sweep(path).runs[0].config))
+    (torn / "last.pt").write_bytes(b"half of a checkpoint")
+    ended = invoke(path, place, "--together", "--json")
+    assert ended.exit_code == 1
+    assert [one["status"] for one in json.loads(ended.stdout)] == [FAILED, FINISHED]
+    assert str(torn / "last.pt") in json.loads(ended.stdout)[0]["error"]
+
+
+def test_a_sweep_of_which_no_run_can_begin_names_every_error(written, place_of):
+    ended = invoke(written(BASE + "text = 'no-such-bank'\n"), place_of(), "--together", "--json")
+    assert ended.exit_code == 1
+    assert [one["status"] for one in json.loads(ended.stdout)] == [FAILED]
+    assert "no-such-bank" in ended.stderr
 
 
 def test_a_student_that_cannot_be_saved_in_mid_epoch_stops_no_other(written, place_of):
@@ -450,9 +464,9 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, numbe
     assert b"go on with the same command" in said
     assert set(states(load_sweep(path), place).values()) == {INTERRUPTED}
     # No process of a run is left behind: a run's epochs stand still.
-    stood = [len(_numbers(place.folder(planned))) for planned in runs]
+    stood = [len(numbers(place.folder(planned))) for planned in runs]
     time.sleep(1)
-    assert [len(_numbers(place.folder(planned))) for planned in runs] == stood
+    assert [len(numbers(place.folder(planned))) for planned in runs] == stood
 
 
 def test_together_gives_a_result_for_every_run_when_the_stream_cannot_be_opened(written, place_of, tmp_path):
