@@ -6,17 +6,12 @@ import ctypes
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from cache.errors import UserError
 from cache.torchrun import local_rank, processes_here
 
-Item = TypeVar("Item")
 # Names of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -110,47 +105,3 @@ def keep_freed_memory(device: torch.device) -> None:
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def moved_beside(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a tensor on ``device`` in ``dtype``; a GPU copies it beside what it is computing.
-
-    What is computed from it next on the current stream waits for the copy, and nobody else does.
-    """
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device, dtype)
-    pinned, copies = tensor.to(dtype).pin_memory(), _copy_stream(device)
-    with torch.cuda.stream(copies):
-        moved = pinned.to(device, non_blocking=True)
-    computes = torch.cuda.current_stream(device)
-    computes.wait_stream(copies)
-    moved.record_stream(computes)
-    return moved
-
-
-@lru_cache
-def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
-
-
-def fetched_later(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begin a tensor's copy to the CPU, and return what waits for it; later work does not hold it up."""
-    if tensor.device.type != "cuda":
-        return tensor.cpu
-    copy, done = tensor.to("cpu", non_blocking=True), torch.cuda.Event()
-    done.record(torch.cuda.current_stream(tensor.device))
-
-    def wait() -> Tensor:
-        done.synchronize()
-        return copy
-
-    return wait
-
-
-def one_behind(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield each item when the next is there: what an item has begun goes on meanwhile."""
-    before: list[Item] = []
-    for item in items:
-        yield from before
-        before = [item]
-    yield from before

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.devices import one_behind
 from cache.errors import UserError
 from cache.manifest import SkippedImage
 from cache.records import Record, UnreadableImage
 from cache.rows import ShardRows
 from cache.teacher import Teacher
+from cache.transfer import one_behind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

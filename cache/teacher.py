@@ -23,11 +23,12 @@ import open_clip
 from open_clip.factory import get_model_config, load_checkpoint
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from cache.devices import check_compiler, fetched_later, moved_beside
+from cache.devices import check_compiler
 from cache.errors import UserError, nearest_names
 from cache.files import digest, sha256_of
 from cache.short_texts import context_of, lengths
 from cache.spec import SQUASH_SIZE, TeacherSpec
+from cache.transfer import fetched_later, moved_beside
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

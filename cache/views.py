@@ -21,7 +21,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.devices import one_behind
 from cache.errors import UserError
 from cache.images import ImageFolder, UnreadableImage, load_rgb
 from cache.manifest import Manifest, ViewsEntry
@@ -29,6 +28,7 @@ from cache.progress import Progress
 from cache.records import Record
 from cache.shards_hdf5 import mapped, read_strings, write_strings
 from cache.side_shards import SideShards, write_side_shards
+from cache.transfer import one_behind
 
 if TYPE_CHECKING:
     from cache.teacher import Teacher

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from cache.crop_boxes import crop_boxes
+from cache.transfer import to_device
 from cache.vision import torchvision
-from distill.batch import Crops, Share, to_device
+from distill.batch import Crops, Share
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import dataclass, fields
 
-import torch
 from torch import Tensor
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``; a copy to a GPU is from pinned memory and is not waited for."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +63,6 @@ class Targets:
             return None
         return self.nearest_BK, self.similarity_BK
 
-    def to(self, device: torch.device) -> Self:
-        """Copy every tensor to ``device``."""
-        moved = {name: to_device(value, device) for name, value in self.tensors().items()}
-        return replace(self, **moved)  # type: ignore[arg-type]
-
     def tensors(self) -> dict[str, Tensor]:
         """Return what there is, by name."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -102,12 +88,3 @@ class Batch:
         sizes = {len(self.keys), *(len(tensor) for tensor in rows)}
         assert len(sizes) == 1, f"rows do not line up: {sizes}"
         assert len(self.image_BXRR) <= len(self.keys)
-
-    def to(self, device: torch.device) -> Self:
-        """Copy every tensor to ``device``."""
-        return replace(
-            self,
-            image_BXRR=to_device(self.image_BXRR, device),
-            label_B=to_device(self.label_B, device),
-            targets=tuple(each.to(device) for each in self.targets),
-        )

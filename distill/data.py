@@ -19,7 +19,8 @@ from cache.ranks import current_ranks
 from cache.reader import SplitRows
 from cache.reader_rows import MappedRows
 from cache.records import Record, RecordFolder
-from distill.batch import Batch, Crops, Targets, to_device
+from cache.transfer import to_device
+from distill.batch import Batch, Crops, Targets
 from distill.config import LossConfig
 from distill.distributed import own_share
 from distill.pixels import Pixels
@@ -240,11 +241,6 @@ class TrainingData:
             label_B=columns.of(self.joined.rows.labels, lambda chosen: self._labels[chosen]),
             targets=tuple(teacher.targets(columns, crops) for teacher in self.teachers),
         )
-
-    def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-        """Yield batches of decoded images."""
-        for chosen, images in self.images(batches):
-            yield self.batch(chosen, images)
 
 
 def teacher_rows(

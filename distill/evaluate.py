@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.splits import SPLITS, split_name
-from distill.batch import to_device
+from cache.transfer import to_device
 from distill.classifier import Classifier, TextClassifier
 from distill.metrics import per_class_accuracy
 from distill.pixels import Pixels

@@ -22,7 +22,7 @@ from cache.devices import keep_freed_memory
 from cache.errors import UserError
 from cache.progress import Progress, Silent
 from cache.ranks import current_ranks, in_every_process
-from distill.batch import to_device
+from cache.transfer import to_device
 from distill.data import BatchColumns
 from distill.distributed import own_share
 from distill.stopping import Stop, Stopped, listening

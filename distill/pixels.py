@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache.errors import UserError
 from cache.images import ImageRecord, UnreadableImage, squashed
 from cache.records import Record
-from distill.batch import to_device
+from cache.transfer import to_device
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache

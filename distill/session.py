@@ -26,7 +26,7 @@ from distill.distributed import share_batch_norms
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.optim import build_optimizer
 from distill.precision import amp_dtype_of, autocast
-from distill.stream import EvalSplit, Stream, stream_settings
+from distill.stream import EvalSplit, Stream
 from distill.students import build_student, family
 from distill.views import open_views
 
@@ -101,26 +101,6 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
         If the cache, the data and the config do not fit each other.
     """
     return session_of(config, Stream.open(config, cache_dir=cache_dir, data_dir=data_dir))
-
-
-def open_together(configs: Sequence[RunConfig], *, cache_dir: Path, data_dir: Path) -> list[Session]:
-    """Make the parts of several runs that share one stream of images, which is opened and decoded once.
-
-    Raises
-    ------
-    UserError
-        If the configs differ in what decides the stream, or cache, data and one of them do not fit.
-    """
-    wanted = stream_settings(configs[0])
-    for config in configs[1:]:
-        odd = [name for name, value in stream_settings(config).items() if value != wanted[name]]
-        require(
-            not odd,
-            f"students with another {' and '.join(odd)} cannot be trained from one stream of batches",
-            "train them in another group.",
-        )
-    stream = Stream.open(configs[0], cache_dir=cache_dir, data_dir=data_dir)
-    return [session_of(config, stream) for config in configs]
 
 
 def session_of(config: RunConfig, stream: Stream) -> Session:

@@ -1,7 +1,7 @@
 """One student in training: where it stands, its sums, and the files that its folder gets.
 
-A :class:`Task` says what a step's losses are and how the student is judged; steps, epochs, checkpoints and
-files are the same for every task, and are here. Who feeds it batches is :mod:`distill.loop`.
+A :class:`distill.task.Task` says what a step's losses are and how the student is judged; steps, epochs,
+checkpoints and files are the same for every task, and are here. Who feeds it batches is :mod:`distill.loop`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from torch import Generator, Tensor
 from cache.errors import UserError
 from cache.files import replacing, write_json
 from cache.ranks import current_ranks
-from distill.batch import Batch, Crops, Share
+from distill.batch import Batch
 from distill.checkpoint import Position, resume, save_checkpoint
 from distill.config import to_toml
 from distill.distributed import average_gradients
 from distill.finite import FiniteGuard, weights_are_finite
 from distill.optim import set_epoch
-from distill.outputs import OUTPUTS, RunOutputs, save_outputs
+from distill.outputs import OUTPUTS, save_outputs
 from distill.runlog import (
     LAST_EPOCHS,
     Board,
@@ -38,6 +38,7 @@ from distill.runlog import (
     write_metrics,
 )
 from distill.session import TrainingSession
+from distill.task import Counts, Task
 from distill.wandb_run import WandbRun
 
 LAST, BEST, METRICS, CSV, CONFIG, SUMMARY, CURVES = (
@@ -49,78 +50,6 @@ LAST, BEST, METRICS, CSV, CONFIG, SUMMARY, CURVES = (
     "summary.json",
     "curves.png",
 )
-
-
-class Counts(Protocol):
-    """How well an epoch's training batches were classified so far, counted on the device."""
-
-    def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Count one batch: scores [B, C] and its labels."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Return what goes into a checkpoint."""
-        ...
-
-    def metrics(self) -> dict[str, float]:
-        """Return the epoch's training metrics, in percent."""
-        ...
-
-
-class Task(Protocol):
-    """What is trained and how it is judged."""
-
-    @property
-    def session(self) -> TrainingSession:
-        """The parts of the run."""
-        ...
-
-    @property
-    def curves(self) -> tuple[tuple[str, str], ...]:
-        """(label, metric) of what is drawn and said of every epoch, in percent."""
-        ...
-
-    @property
-    def measure(self) -> str:
-        """What the curves are of."""
-        ...
-
-    @property
-    def headline(self) -> str:
-        """What the summary's numbers are."""
-        ...
-
-    def augmented(
-        self, images: Tensor, generator: Generator, share: Share, crops: Crops | None = None
-    ) -> Tensor:
-        """Return decoded images as the student takes them; they are a ``share`` of a batch.
-
-        ``crops`` are the whole batch's, to be replayed where the cache keeps views.
-        """
-        ...
-
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return an augmented batch's losses with their ``total``, and its scores [B, C] without gradient."""
-        ...
-
-    def counts(self, state: dict[str, Tensor]) -> Counts:
-        """Return counts that go on from ``state``, which may be empty."""
-        ...
-
-    def judge(self, *, late: bool) -> dict[str, float]:
-        """Return the metrics of the splits; ``late`` in the last epochs, where every split is judged."""
-        ...
-
-    def chosen_by(self, metrics: dict[str, float]) -> float | None:
-        """Return what the best epoch has most of, from ``id_val`` alone; None where there is none."""
-        ...
-
-    def summary(self, history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Return what the summary says beside the means of the metrics."""
-        ...
-
-    def outputs(self) -> RunOutputs | None:
-        """Return what the trained student says of every image; None where nothing is kept of it."""
-        ...
 
 
 @dataclass(kw_only=True)

@@ -51,7 +51,8 @@ from cache.splits import FOLDERS
 from distill.batch import Batch, Targets
 from distill.config import RunConfig, with_settings
 from distill.loop import Member, fit, fit_together
-from distill.session import Session, open_session, open_together
+from distill.session import Session, open_session, session_of
+from distill.stream import Stream
 from distill.students import resolve
 from distill.train import ImageTask
 from distill.train import run as train
@@ -111,7 +112,8 @@ def together(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Pa
     """Stage 1, and all runs beside each other."""
     cache = scratch / "cache"
     stage_one(args, cache)
-    sessions = open_together(configs, cache_dir=cache, data_dir=args.data)
+    stream = Stream.open(configs[0], cache_dir=cache, data_dir=args.data)
+    sessions = [session_of(config, stream) for config in configs]
     members = [Member(task=ImageTask(s), out=scratch / f"run{i}") for i, s in enumerate(sessions)]
     failed = [found for found in fit_together(members) if isinstance(found, Exception)]
     if failed:

@@ -144,7 +144,8 @@ def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batc
     )
     session = open_session(config, cache_dir=cache, data_dir=data)
     session.student.train()
-    return session, next(session.data.batches([np.arange(args.batch_size)])).to(session.device)
+    chosen, images = next(session.data.images([np.arange(args.batch_size)]))
+    return session, session.data.batch(chosen, images.to(session.device))
 
 
 def main() -> None:

@@ -149,7 +149,7 @@ def test_verify_finds_a_damaged_text_tower_and_the_same_command_mends_it(towered
 def test_learnt_texts_replace_the_fixed_ones_in_every_loss(towered, photos, learner):
     config = with_settings(RunConfig(), [*SMALL, f"prompts.learner={learner}"])
     session = open_session(config, cache_dir=towered.path, data_dir=photos)
-    batch = next(session.data.batches([torch.arange(5).numpy()]))
+    batch = session.data.batch(*next(session.data.images([torch.arange(5).numpy()])))
     assert batch.targets[0].neighbours is None
     outputs = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
     parts, _ = losses_and_logits(session, outputs, batch)

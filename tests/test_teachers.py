@@ -103,7 +103,7 @@ def test_a_student_of_two_has_a_head_and_losses_for_each(two, photos):
     session = open_session(config, cache_dir=two.path, data_dir=photos)
     outputs = session.student.eval()(torch.randn(5, 3, 32, 32))
     assert outputs.shape == (5, 40)
-    batch = next(session.data.batches([np.arange(5)]))
+    batch = session.data.batch(*next(session.data.images([np.arange(5)])))
     parts, logits = losses_and_logits(session, outputs, batch)
     total = 0.0
     for name, columns, cache in (
