@@ -10,7 +10,7 @@ import torch
 
 from cache.errors import CacheMismatch, UserError
 from cache.files import replacing
-from distill.config import differences, from_toml, to_toml
+from distill.settings import differences, from_toml, to_toml
 
 if TYPE_CHECKING:
     from distill.session import TrainingSession

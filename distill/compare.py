@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
-from distill.config import RunConfig, differences, from_toml, with_part
+from distill.config import RunConfig
 from distill.report.collect import CONFIG, Run, collect
 from distill.report.groups import SEED, differing
 from distill.report.statistics import Spread, TTest, paired_t, spread, welch_t
+from distill.settings import differences, from_toml, with_part
 
 LAST_EPOCHS = 5
 

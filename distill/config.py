@@ -1,23 +1,19 @@
 """The whole of a run as one frozen value: what is not in here cannot change a result.
 
-A recipe is a TOML file of these sections; ``--set section.key=value`` changes one value.
+How it is read from TOML and changed by name: :mod:`distill.settings`.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import ClassVar
 
-from cache.errors import UserError, WrongOption, nearest_names
+from cache.errors import UserError, nearest_names
 from cache.splits import MAIN_TEACHER
 
 RECIPES = Path(__file__).parent / "recipes"
-T = TypeVar("T")
-Config = TypeVar("Config", bound="RunConfig")
 
 
 def require(condition: bool, problem: str, fix: str) -> None:
@@ -270,200 +266,3 @@ class RunConfig:
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
         )
-
-
-def recipe_names(kind: type[RunConfig] = RunConfig) -> list[str]:
-    """Return the names of the built-in recipes of a kind of config."""
-    return sorted(path.stem for path in kind.recipe_folder.glob("*.toml"))
-
-
-@overload
-def load_recipe(name: str) -> RunConfig: ...
-@overload
-def load_recipe(name: str, *, kind: type[Config]) -> Config: ...
-def load_recipe(name: str, *, kind: type[RunConfig] = RunConfig) -> RunConfig:
-    """Return a built-in recipe by its name, or one in a TOML file by its path, as a config of ``kind``.
-
-    Raises
-    ------
-    UserError
-        If there is none, it is not TOML, or a key or value in it is wrong.
-    """
-    names = recipe_names(kind)
-    path = kind.recipe_folder / f"{name}.toml" if name in names else Path(name)
-    if not path.is_file():
-        known = ", ".join(names)
-        raise UserError(
-            f"no recipe is called {name!r}",
-            fix=f"{nearest_names(name, names)}choose from {known}, or give a TOML file.",
-        )
-    return from_toml(path.read_text(encoding="utf-8"), where=str(path), kind=kind)
-
-
-@overload
-def from_toml(text: str, *, where: str) -> RunConfig: ...
-@overload
-def from_toml(text: str, *, where: str, kind: type[Config]) -> Config: ...
-def from_toml(text: str, *, where: str, kind: type[RunConfig] = RunConfig) -> RunConfig:
-    """Return the config of ``kind`` that a TOML text says; ``where`` is named in errors."""
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is not TOML ({error})", fix="mend that line.") from error
-    if ("robotics" in table) != ("robotics" in get_type_hints(kind)):
-        said, command = ("a", "distill robotics") if "robotics" in table else ("no", "distill")
-        raise UserError(f"{where} is {said} robotics config", fix=f"use the commands of '{command}' on it.")
-    try:
-        return _built(kind, table, prefix="")
-    except UserError as error:
-        raise UserError(f"{where}: {error.problem}", fix=error.fix) from error
-
-
-def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
-    hints = get_type_hints(kind)
-    values = {}
-    for name, value in table.items():
-        if name not in hints:
-            raise UserError(
-                f"{prefix}{name} is not a setting",
-                fix=f"{nearest_names(name, hints)}settings here are {', '.join(sorted(hints))}.",
-            )
-        values[name] = _value(hints[name], value, f"{prefix}{name}")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, name: str) -> Any:
-    if is_dataclass(hint):
-        require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
-        return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        inner = get_args(hint)[0]
-        example = f"[{_example(inner)}]"
-        require(
-            isinstance(value, list), f"{name} is {value!r}, expected a list", f"write {name} = {example}."
-        )
-        return tuple(_value(inner, item, name) for item in value)
-    if get_origin(hint) in (Union, UnionType):
-        raise TypeError(f"{name}: settings have one type")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, bool | int | float):
-        # A bare word that TOML reads as something else. Which words there are is said where it is used.
-        return _toml(value)
-    wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
-    expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    require(not wrong, f"{name} is {value!r}, expected {expected}", f"write {name} = {_example(hint)}.")
-    return value
-
-
-def _example(hint: Any) -> str:
-    return {int: "10", float: "0.5", bool: "true", str: '"name"'}[hint]
-
-
-def with_settings(config: Config, settings: Sequence[str]) -> Config:
-    """Return ``config`` with ``section.key=value`` settings applied; a bare word is a text.
-
-    Raises
-    ------
-    WrongOption
-        If a setting has no ``=``, an unknown name or a value of the wrong kind.
-    """
-    values = parsed_settings(settings)
-    try:
-        return with_values(config, values, where="--set ")
-    except UserError as error:
-        raise WrongOption(error.problem, fix=error.fix) from error
-
-
-def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return ``section.key=value`` settings as values by dotted name; WrongOption where there is no ``=``."""
-    values = {}
-    for setting in settings:
-        name, separator, value = setting.partition("=")
-        if not separator:
-            raise WrongOption(f"--set {setting!r} has no '='", fix="write --set section.key=value.")
-        values[name.strip()] = _parsed(value.strip())
-    return values
-
-
-def with_values(config: Config, values: Mapping[str, Any], *, where: str = "") -> Config:
-    """Return ``config`` with other values of some settings, by dotted name; ``where`` begins an error.
-
-    Raises
-    ------
-    UserError
-        If a name is unknown or a value of the wrong kind.
-    """
-    table = asdict(config)
-    for name, value in values.items():
-        *sections, key = name.split(".")
-        place: Any = table
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                raise _unknown(name, table, where)
-            place = place[section]
-        if key not in place or isinstance(place[key], dict):
-            raise _unknown(name, table, where)
-        place[key] = value
-    return _built(type(config), _lists(table), prefix="")
-
-
-def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
-    known = [f"{s}.{key}" for s, part in table.items() if isinstance(part, dict) for key in part]
-    known += [key for key, part in table.items() if not isinstance(part, dict)]
-    near = nearest_names(name, known)
-    section = name.partition(".")[0]
-    here = [key for key in known if key.startswith(f"{section}.")] or known
-    return UserError(f"{where}{name} is not a setting", fix=f"{near}settings here are {', '.join(here)}.")
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _lists(item) for name, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def to_toml(config: RunConfig) -> str:
-    """Return ``config`` as TOML that :func:`from_toml` reads back to an equal value."""
-    plain = [f for f in fields(config) if not is_dataclass(getattr(config, f.name))]
-    lines = [f"{f.name} = {_toml(getattr(config, f.name))}" for f in plain]
-    for section in (f for f in fields(config) if f not in plain):
-        value = getattr(config, section.name)
-        lines += ["", f"[{section.name}]"]
-        lines += [f"{f.name} = {_toml(getattr(value, f.name))}" for f in fields(value)]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, tuple) else repr(value)
-
-
-def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """Return one ``section.key: here -> there`` line for every setting that differs."""
-    lines = []
-    for name, mine in asdict(one).items():
-        theirs = asdict(other)[name]
-        if isinstance(mine, dict):
-            lines += [
-                f"{name}.{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]
-            ]
-        elif mine != theirs:
-            lines.append(f"{name}: {mine} -> {theirs}")
-    return lines
-
-
-def with_part(config: Config, section: str, **values: Any) -> Config:
-    """Return ``config`` with values of one section replaced."""
-    return replace(config, **{section: replace(getattr(config, section), **values)})

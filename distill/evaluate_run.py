@@ -18,7 +18,7 @@ from cache.records import Record
 from cache.splits import split_name
 from distill.augment import eval_transform
 from distill.checkpoint import read_checkpoint
-from distill.config import RunConfig, from_toml, with_settings
+from distill.config import RunConfig
 from distill.data import join_training_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.fewshot import QUERY, support_of
@@ -27,6 +27,7 @@ from distill.images_of_run import PixelMaker
 from distill.pixels import Pixels
 from distill.precision import autocast_of_trained
 from distill.session import classifiers_for, output_size
+from distill.settings import from_toml, with_settings
 from distill.space_run import ROWS_OF, space_of_split, teacher_has_rows
 from distill.stream import EvalSplit, splits_to_judge
 from distill.students import build_student

@@ -13,10 +13,11 @@ from cache.errors import UserError
 from cache.files import replacing, write_json
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint
-from distill.config import FewShotConfig, RunConfig, from_toml, with_part, with_settings
+from distill.config import FewShotConfig, RunConfig
 from distill.evaluate_run import CHECKPOINTS, open_trained
 from distill.fewshot import QUERY, support_of
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
+from distill.settings import from_toml, with_part, with_settings
 from distill.train import CONFIG, SUMMARY, run
 
 METHODS = ("finetune", "retrieval")

@@ -24,7 +24,8 @@ from cache.files import digest
 from cache.manifest import BankEntry, Manifest
 from cache.text_tower import TextTower
 from cache.texts import LABEL_TEMPLATE
-from distill.config import PromptConfig, from_toml
+from distill.config import PromptConfig
+from distill.settings import from_toml
 
 INIT_STD = 0.02
 META_REDUCTION = 16

@@ -23,7 +23,6 @@ from cache.files import replacing, write_json
 from cache.ranks import current_ranks
 from distill.batch import Batch
 from distill.checkpoint import Position, resume, save_checkpoint
-from distill.config import to_toml
 from distill.distributed import average_gradients
 from distill.finite import FiniteGuard, weights_are_finite
 from distill.optim import set_epoch
@@ -38,6 +37,7 @@ from distill.runlog import (
     write_metrics,
 )
 from distill.session import TrainingSession
+from distill.settings import to_toml
 from distill.task import Counts, Task
 from distill.wandb_run import WandbRun
 

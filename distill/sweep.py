@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError, WrongOption, nearest_names
-from distill.config import RunConfig, load_recipe, parsed_settings, require, with_values
+from distill.config import RunConfig, require
+from distill.settings import load_recipe, parsed_settings, with_values
 
 SWEEPS = Path(__file__).parent / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")

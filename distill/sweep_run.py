@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
 from cache.files import replacing, write_json
-from distill.config import RunConfig, differences, from_toml, to_toml
+from distill.config import RunConfig
+from distill.settings import differences, from_toml, to_toml
 from distill.stopping import Stopped, listening
 from distill.sweep import PlannedRun, Sweep
 from distill.wandb_run import wandb_module

@@ -49,9 +49,10 @@ from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from cache.splits import FOLDERS
 from distill.batch import Batch, Targets
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
 from distill.loop import Member, fit, fit_together
 from distill.session import Session, open_session, session_of
+from distill.settings import with_settings
 from distill.stream import Stream
 from distill.students import resolve
 from distill.train import ImageTask

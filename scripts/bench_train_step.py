@@ -39,10 +39,11 @@ from bench_parts import (
 from cache.devices import keep_freed_memory
 from cache.images import ImageFolder
 from distill.batch import Batch, Share, Targets
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
 from distill.optim import build_optimizer
 from distill.runlog import peak_memory
 from distill.session import Session, open_session
+from distill.settings import with_settings
 from distill.student_run import StudentRun, stream_generator
 from distill.students import build_student, family, resolve
 from distill.train import ImageTask

@@ -26,9 +26,10 @@ from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from cache.splits import FOLDERS
 from cache.teacher import model_config
-from distill.config import RunConfig, load_recipe, with_settings
+from distill.config import RunConfig
 from distill.demo.run import RECIPE
 from distill.demo.scenes import draw_dataset
+from distill.settings import load_recipe, with_settings
 from distill.train import run as train
 
 TEACHER = f"local-dir:{RECIPE.parent / 'teacher'}"

@@ -14,9 +14,10 @@ from cache import EmbeddingCache
 from cache.devices import check_compiler, cpu_gains_from_bfloat16
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
 from distill.precision import amp_dtype_of
 from distill.session import prepare
+from distill.settings import with_settings
 from distill.train import run
 
 # Inductor writes C++ for the CPU.

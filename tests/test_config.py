@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from cache.errors import UserError
-from distill.config import RunConfig, from_toml, load_recipe, recipe_names, to_toml, with_settings
+from distill.config import RunConfig
 from distill.recipes import run_config
+from distill.settings import from_toml, load_recipe, recipe_names, to_toml, with_settings
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32"])

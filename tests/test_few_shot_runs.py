@@ -17,12 +17,13 @@ from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
-from distill.config import FewShotConfig, RunConfig, with_settings
+from distill.config import FewShotConfig, RunConfig
 from distill.data import BatchColumns
 from distill.evaluate_run import evaluate_run, open_trained
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
 from distill.fewshot_run import FewShotOptions, few_shot, finetune_config
 from distill.session import open_session
+from distill.settings import with_settings
 from distill.train import run
 
 SMALL = [

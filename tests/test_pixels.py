@@ -19,11 +19,12 @@ from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder, squashed
 from cache.verify import verify_cache
 from distill.augment import resize_size
-from distill.config import FewShotConfig, RunConfig, with_settings
+from distill.config import FewShotConfig, RunConfig
 from distill.evaluate_run import evaluate_run
 from distill.fewshot_run import finetune_config
 from distill.pixels import Pixels, SquashedPhoto, StoredImages
 from distill.session import open_session
+from distill.settings import with_settings
 from distill.train import run
 
 SIDE = resize_size(32)

@@ -17,11 +17,12 @@ from cache.features import FeatureOptions, cache_features
 from cache.teacher import load_teacher, text_network_of
 from cache.text_tower import TextTower, save_text_tower
 from cache.verify import verify_cache
-from distill.config import PromptConfig, RunConfig, with_settings
+from distill.config import PromptConfig, RunConfig
 from distill.evaluate_run import evaluate_run
 from distill.objective import distillation_objective
 from distill.prompts import LearntTexts, PromptLearner, class_words, export_prompts, open_texts
 from distill.session import open_session
+from distill.settings import with_settings
 from distill.train import losses_and_logits, run
 
 ROOT = Path(__file__).parent.parent
@@ -273,7 +274,8 @@ if sys.argv[4] == "coop":
     import open_clip.model
     def refuse(*args, **kwargs): raise SystemExit("an image tower was built")
     open_clip.model._build_vision_tower = refuse
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
+from distill.settings import with_settings
 from distill.train import run
 config = with_settings(RunConfig(), sys.argv[5:])
 run(config, cache_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), out=Path(sys.argv[3]))

@@ -12,8 +12,9 @@ from cache import EmbeddingCache
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from cache.import_files import import_files
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
 from distill.evaluate import evaluate_teacher
+from distill.settings import with_settings
 from distill.train import run
 
 FLOWERS, GROCERY = REAL_PHOTOS / "flowers102", REAL_PHOTOS / "grocery"

@@ -18,13 +18,14 @@ from conftest import COLOURS, make_cache, make_photos, write_image
 import cli
 from cache.errors import UserError
 from distill.compare import compare_runs
-from distill.config import RunConfig, load_recipe, with_settings
+from distill.config import RunConfig
 from distill.evaluate import evaluate_teacher
 from distill.outputs import Answers, confusions, load_outputs, spread_sample
 from distill.report.collect import collect
 from distill.report.groups import groups_of
 from distill.report.page import report
 from distill.report.pictures import principal_axes
+from distill.settings import load_recipe, with_settings
 from distill.train import run
 
 SMALL = [

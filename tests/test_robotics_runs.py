@@ -18,7 +18,7 @@ import cli
 from cache import EmbeddingCache
 from cache.episodes import EpisodeFolder
 from cache.errors import CacheMismatch, UserError
-from distill.config import FewShotConfig, RunConfig, load_recipe, with_settings
+from distill.config import FewShotConfig, RunConfig
 from distill.evaluate import evaluate_teacher
 from distill.evaluate_run import evaluate_run
 from distill.loop import Stopped
@@ -27,6 +27,7 @@ from distill.robotics.evaluate import evaluate_episode_teacher, evaluate_episode
 from distill.robotics.fewshot import EpisodeFewShotOptions, episode_finetune_config, few_shot_episodes
 from distill.robotics.session import open_episode_session
 from distill.robotics.train import EpisodeTask, run
+from distill.settings import load_recipe, with_settings
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",

@@ -17,7 +17,7 @@ from test_train import numbers, weights
 
 import cli
 from cache.errors import UserError
-from distill.config import load_recipe, to_toml, with_settings
+from distill.settings import load_recipe, to_toml, with_settings
 from distill.sweep import load_sweep, sweep_names
 from distill.sweep_run import (
     FAILED,

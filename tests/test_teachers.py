@@ -16,11 +16,12 @@ from cache.convert import convert_cache
 from cache.errors import CacheMismatch, UserError
 from cache.features import FeatureOptions, cache_features
 from cache.verify import verify_cache
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
 from distill.evaluate_run import evaluate_run
 from distill.fewshot_run import FewShotOptions, few_shot
 from distill.objective import distillation_objective
 from distill.session import open_session
+from distill.settings import with_settings
 from distill.train import losses_and_logits, run
 
 SMALL = [

@@ -14,11 +14,12 @@ from conftest import Counted, make_cache
 
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
 from distill.data import epoch_batches, join_training_rows
 from distill.evaluate import evaluate_teacher
 from distill.evaluate_run import evaluate_run
 from distill.pixels import Pixels, SquashedPhoto
+from distill.settings import with_settings
 from distill.train import Stopped, run
 
 ROOT = Path(__file__).parent.parent

@@ -26,10 +26,11 @@ from cache.train_views import draw_crops
 from cache.verify import verify_cache
 from distill.augment import TrainAugment, crop, normalise, resize_size
 from distill.batch import Share
-from distill.config import FewShotConfig, RunConfig, load_recipe, with_settings
+from distill.config import FewShotConfig, RunConfig
 from distill.fewshot_run import finetune_config
 from distill.loop import Member, Stopped, fit, fit_together
 from distill.session import open_session
+from distill.settings import load_recipe, with_settings
 from distill.student_run import stream_generator
 from distill.train import ImageTask, losses_and_logits, run
 

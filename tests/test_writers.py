@@ -17,7 +17,8 @@ from test_train import SMALL, StopAt, numbers
 
 import cli
 from cache.errors import UserError
-from distill.config import RunConfig, with_settings
+from distill.config import RunConfig
+from distill.settings import with_settings
 from distill.sweep import load_sweep
 from distill.sweep_run import Place, train_command
 from distill.train import Stopped, run

@@ -10,9 +10,10 @@ from typing import Any
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from cache.progress import Silent
-from distill.config import RunConfig, load_recipe, with_settings
+from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
 from distill.evaluate import evaluate_teacher
+from distill.settings import load_recipe, with_settings
 from distill.train import CONFIG, SUMMARY, run
 
 RECIPE = Path(__file__).parent / "demo.toml"

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 
 from cache.errors import WrongOption, nearest_names
-from distill.config import LOSS_TERMS, Config, RunConfig, load_recipe, with_settings
+from distill.config import LOSS_TERMS, RunConfig
+from distill.settings import Config, load_recipe, with_settings
 
 
 def run_config(

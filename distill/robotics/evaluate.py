@@ -16,7 +16,6 @@ from cache.errors import CacheMismatch, UserError
 from cache.records import Record
 from cache.splits import SPLITS, split_name
 from distill.checkpoint import read_checkpoint
-from distill.config import from_toml, with_settings
 from distill.data import join_training_rows
 from distill.evaluate import TEACHER_TEMPERATURE, student_outputs
 from distill.evaluate_run import checkpoint_file, known_split
@@ -36,6 +35,7 @@ from distill.robotics.session import (
 )
 from distill.robotics.student import EpisodeStudent
 from distill.robotics.texts import PairTexts, open_pair_texts
+from distill.settings import from_toml, with_settings
 from distill.stream import EvalSplit
 
 

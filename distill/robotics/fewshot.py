@@ -13,7 +13,7 @@ from cache.errors import UserError
 from cache.files import replacing, write_json
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint
-from distill.config import FewShotConfig, from_toml, with_part, with_settings
+from distill.config import FewShotConfig
 from distill.evaluate_run import checkpoint_file
 from distill.fewshot import QUERY
 from distill.loop import CONFIG, SUMMARY
@@ -21,6 +21,7 @@ from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import open_trained_episodes
 from distill.robotics.session import episode_pixels, splits_to_judge, support_episodes
 from distill.robotics.train import run
+from distill.settings import from_toml, with_part, with_settings
 from distill.stream import EvalSplit
 
 RESULTS, PLOT = "fewshot.json", "fewshot.png"

@@ -23,9 +23,10 @@ from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.files import replacing, write_json
 from cache.progress import progress_for
-from distill.config import RunConfig, load_recipe, with_settings
+from distill.config import RunConfig
 from distill.evaluate import evaluate_teacher
 from distill.fewshot_run import FewShotOptions, few_shot
+from distill.settings import load_recipe, with_settings
 from distill.train import CONFIG, run
 
 OFF = tuple(f"loss.{name}=0" for name in ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap"))
