@@ -124,7 +124,7 @@ def test_no_teacher_is_in_memory_and_episodes_are_read_in_workers_alike(train, t
 
 
 def batch_of(session, count=6):
-    return next(iter(session.data.batches([np.arange(count)])))
+    return session.data.batch(*next(session.data.images([np.arange(count)])))
 
 
 @pytest.mark.parametrize("settings", [(), ("robotics.local=true",), ("prompts.learner=coop",)])
