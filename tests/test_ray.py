@@ -55,10 +55,10 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
     killed = {}
 
     def kill_one():
-        last = place.out / "a,seed=0" / "last.pt"
-        while not last.exists():
+        running = place.out / "a,seed=0"
+        while not (running / "metrics.jsonl").exists() or not numbers(running):
             time.sleep(0.05)
-        killed["epochs"] = len(numbers(place.out / "a,seed=0"))
+        killed["epochs"] = len(numbers(running))
         cluster.remove_node(_node_that_runs("a,seed=0", cluster), allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
