@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.columns import read_column, read_strings, write_column, write_strings
+from cache.damage import damaged_shard
+from cache.entries import BankEntry
 from cache.errors import UserError, nearest_names
 from cache.files import replacing, sha256_of
-from cache.manifest import BankEntry
-from cache.shards_hdf5 import read_strings, write_strings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,25 +72,28 @@ def save_bank(path: Path, bank: TextBank) -> None:
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         write_strings(file, "text", bank.texts)
         write_strings(file, "class_folder", bank.class_folders)
-        file["class_index"] = bank.class_index
-        file["text_embedding"] = bank.embeddings
+        write_column(file, "class_index", bank.class_index)
+        write_column(file, "text_embedding", bank.embeddings)
 
 
-def load_bank(path: Path, name: str) -> TextBank:
-    """Read one bank; UserError when the file is missing or damaged."""
-    try:
+def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
+    """Read one bank, whose file has that checksum; UserError when it is missing or damaged."""
+    with damaged_shard(path, what="the text bank"):
+        if sha256_of(path) != sha256:
+            raise ValueError("its checksum is not the manifest's")
         with h5py.File(path, "r") as file:
-            return TextBank(
+            bank = TextBank(
                 name=name,
                 texts=read_strings(file, "text"),
                 class_folders=tuple(read_strings(file, "class_folder")),
-                class_index=file["class_index"][:],
-                embeddings=file["text_embedding"][:],
+                class_index=read_column(file, "class_index", kind="i"),
+                embeddings=read_column(file, "text_embedding", kind="f", ndim=(2,)),
             )
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"the text bank {path} is damaged ({error})", fix="run cache-features again."
-        ) from error
+        if not len(bank.texts) == len(bank.class_index) == len(bank.embeddings):
+            raise ValueError("its columns differ in length")
+        if not (bank.class_index < len(bank.class_folders)).all():
+            raise ValueError("it holds texts of no class")
+    return bank
 
 
 def make_bank(name: str, texts: Sequence[str], classes: Sequence[str], embeddings: NDArray[Any]) -> TextBank:

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
 from cache.embed import Seconds, ShardPlan
 from cache.embedder import Embedder, EmbedHere
+from cache.entries import BankEntry, FileEntry, SkippedImage
 from cache.errors import CacheMismatch, UserError
 from cache.files import digest, remove_temporaries, sha256_of
 from cache.images import ImageFolder
-from cache.manifest import NAME, BankEntry, FileEntry, Manifest, SkippedImage
+from cache.manifest import NAME, Manifest
 from cache.parts import join_parts
 from cache.pixels import FOLDER as PIXELS
 from cache.pixels import PixelOptions, write_pixels
@@ -28,7 +28,7 @@ from cache.ranks import Ranks
 from cache.reader import EmbeddingCache
 from cache.records import RecordFolder
 from cache.shard_writer import with_captions, write_shard
-from cache.shards import FORMATS
+from cache.shards import read_shard
 from cache.spec import CacheSpec
 from cache.teacher import Teacher, text_network_of
 from cache.text_tower import FOLDER as TEXT_TOWER
@@ -112,13 +112,14 @@ def build_cache(
     progress: Progress | None = None,
     ranks: Ranks | None = None,
     embed: Embedder | None = None,
+    made_by: dict[str, Any] | None = None,
 ) -> BuildSummary:
     """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
 
     Every shard is written beside its name and renamed, and only then listed in the manifest; so a
     build that is killed loses at most the shard it was on, and the one that was being written.
     With several ranks each embeds its own shards; the first does what there is one of. ``embed`` makes the
-    shards, this process unless given.
+    shards, this process unless given; ``made_by`` is what the manifest says of the command.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def build_cache(
     began, seconds = time.perf_counter(), Seconds()
     prepared = None
     if ranks.is_first:
-        prepared = _prepare(folder, out, teacher, spec, banks, options)
+        prepared = _prepare(folder, out, teacher, spec, banks, options, made_by or {})
     manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
     before, embedding = manifest.rows, time.perf_counter()
     manifest = embed(manifest, plans, progress=progress, seconds=seconds)
@@ -180,6 +181,7 @@ def _prepare(
     spec: CacheSpec,
     banks: Sequence[BankTexts],
     options: BuildOptions,
+    made_by: dict[str, Any],
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
@@ -192,7 +194,7 @@ def _prepare(
     for split in folder.splits.values():
         manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
         plans += planned
-    manifest = replace(manifest, complete=manifest.complete and not plans)
+    manifest = replace(manifest, complete=manifest.complete and not plans, made_by=made_by)
     manifest.save(out)
     _remove_unlisted(out, manifest)
     return _write_banks(manifest, out, teacher, banks), plans
@@ -299,10 +301,8 @@ def _match_captions(
     for split, shard in manifest.shard_entries:
         if captions is None or shard.captions_sha256 == captions.sha256:
             continue
-        # Copied out of the map, because the file under it is about to be replaced.
-        rows = FORMATS[manifest.spec.format].read(out / shard.file)
-        copied = {name: np.array(column) for name, column in rows.more.items()}
-        rows = replace(rows, image_embedding=np.array(rows.image_embedding), more=copied)
+        # Loaded, because the file that it is mapped from is about to be replaced.
+        rows = read_shard(out, shard, manifest, split).loaded()
         where = {record.key: record.path for record in folder.splits[split].images}
         images = [where[key] for key in rows.keys]
         rows, said = with_captions(rows, captions, teacher)

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.build import open_manifest
+from cache.entries import SplitEntry
 from cache.errors import UserError
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
-from cache.manifest import Manifest, SplitEntry
+from cache.manifest import Manifest
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.shard_writer import write_shard
-from cache.shards import FORMATS
+from cache.shards import FORMATS, read_shard
 
 
 def convert_cache(
@@ -43,6 +44,14 @@ def convert_cache(
     if manifest.complete:
         return manifest
     remove_temporaries(out)
+    manifest = replace(
+        manifest,
+        made_by={
+            "command": "cache convert",
+            "source": str(source.resolve()),
+            **({"data": str(folder.path.resolve())} if folder else {}),
+        },
+    )
     for name, split in old.splits.items():
         known = manifest.splits.get(name, SplitEntry(class_names=split.class_names, skipped=split.skipped))
         manifest = manifest.with_split(name, known)
@@ -50,7 +59,7 @@ def convert_cache(
         for shard in split.shards:
             file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ending}"))
             if file not in {done.file for done in known.shards}:
-                rows = FORMATS[old.spec.format].read(source / shard.file)
+                rows = read_shard(source, shard, old, name).loaded()
                 images = [_path_of(paths, key, folder) for key in rows.keys] if folder else None
                 entry = write_shard(out, file, rows, format, images=images)
                 entry = replace(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cache.entries import SkippedImage
 from cache.errors import UserError
-from cache.manifest import SkippedImage
 from cache.records import Record, UnreadableImage
 from cache.rows import ShardRows
 from cache.teacher import Teacher

@@ -11,8 +11,9 @@ from pathlib import Path
 from cache.captions import Captions
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embed import Seconds, ShardPlan, embed_shards
+from cache.entries import ShardEntry, SkippedImage
 from cache.errors import CacheMismatch
-from cache.manifest import Manifest, ShardEntry, SkippedImage
+from cache.manifest import Manifest
 from cache.progress import Progress
 from cache.ray_tasks import RayCluster, cannot_hold, connected, run_tasks
 from cache.shard_writer import skipped_note, with_captions, write_embedded

@@ -9,6 +9,7 @@ from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.episode_texts import NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.episodes import EpisodeFolder
+from cache.made_by import described
 from cache.progress import Progress
 from cache.ranks import ranks_of_torchrun
 from cache.spec import CacheSpec
@@ -92,5 +93,13 @@ def cache_episode_features(
     )
     with ranks_of_torchrun() as ranks:
         return build_cache(
-            folder, out, teacher, spec, banks=banks, options=build, progress=progress, ranks=ranks
+            folder,
+            out,
+            teacher,
+            spec,
+            banks=banks,
+            options=build,
+            progress=progress,
+            ranks=ranks,
+            made_by=described("robotics cache-features", data, options),
         )

@@ -15,13 +15,14 @@ from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embedder import Embedder
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
+from cache.made_by import anywhere, described
 from cache.pixels import PixelOptions
 from cache.progress import Progress
 from cache.ranks import ranks_of_torchrun
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.spec import CacheSpec
 from cache.splits import MAIN_TEACHER
-from cache.teacher import LOCAL_DIR, Teacher, load_teacher
+from cache.teacher import Teacher, load_teacher
 from cache.texts import (
     BankTexts,
     class_names_of,
@@ -125,6 +126,7 @@ def cache_features(
             progress=progress,
             ranks=ranks,
             embed=_on_ray(options, out, teacher, captions, build_options),
+            made_by=described("cache-features", data, options),
         )
     if first is not None:
         check_same_keys(first, EmbeddingCache.open(out))
@@ -144,8 +146,8 @@ def _on_ray(
 
     # A machine of the cluster must not choose another precision or batch: both change bits of the rows.
     source = TeacherSource(
-        model=_anywhere(options.model),
-        pretrained=_anywhere(options.pretrained) if options.pretrained else None,
+        model=anywhere(options.model),
+        pretrained=anywhere(options.pretrained) if options.pretrained else None,
         preprocessing=options.preprocessing,
         precision=teacher.spec.precision,
         compile=options.compile,
@@ -160,13 +162,6 @@ def _on_ray(
         workers=options.workers,
         strict=options.strict,
     )
-
-
-def _anywhere(name: str) -> str:
-    """Return a model or its weights so that it is found from any working folder."""
-    kind = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
-    path = Path(name.removeprefix(kind))
-    return f"{kind}{path.resolve()}" if path.exists() else name
 
 
 def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.build import open_manifest
+from cache.entries import SplitEntry
 from cache.errors import UserError, nearest_names
 from cache.files import digest, remove_temporaries
 from cache.images import ImageFolder
-from cache.manifest import Manifest, SplitEntry
+from cache.manifest import Manifest
 from cache.rows import ShardRows
 from cache.shard_writer import write_shard
 from cache.shards import FORMATS
@@ -48,6 +49,7 @@ def import_embeddings(
     dtype: str = "float16",
     format: str = "hdf5",
     rows_per_shard: int = 4096,
+    made_by: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write a finished cache from rows that are there already.
 
@@ -68,6 +70,8 @@ def import_embeddings(
         The split of keys that name none, when ``folder`` does not decide it.
     teacher
         The teacher's name, for whoever reads the manifest.
+    made_by
+        What the manifest says of the command.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def import_embeddings(
         rows_per_shard=rows_per_shard,
     )
     manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
-    manifest = replace(manifest, splits={}, banks={}, complete=False)
+    manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=dict(made_by or {}))
     manifest.save(out)
     remove_temporaries(out)
     for name in sorted(placed, key=SPLITS.index):

@@ -11,105 +11,37 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cache.entries import (
+    BankEntry,
+    CropsEntry,
+    FileEntry,
+    PixelsEntry,
+    ShardEntry,
+    SkippedImage,
+    SplitEntry,
+    ViewsEntry,
+    checked,
+    entries_of,
+    entry_of,
+    names_of,
+    side_entries,
+)
 from cache.errors import CacheMismatch, UserError
-from cache.files import write_json
+from cache.files import replacing
+from cache.seal import is_sealed, sealed
 from cache.spec import CacheSpec
 
-NAME = "manifest.json"
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardEntry:
-    """One complete shard: its file below the cache folder, its rows and its checksum."""
-
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
-    captions_sha256: str = ""
-    captions_missing: int = 0
-    captions_truncated: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SkippedImage:
-    """An image that could not be decoded, and what its file looked like then."""
-
-    key: str
-    reason: str
-    bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitEntry:
-    """One split: its class folders in label order, its shards, and the images that were skipped."""
-
-    class_names: tuple[str, ...]
-    shards: tuple[ShardEntry, ...] = ()
-    skipped: tuple[SkippedImage, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """How many images have a row."""
-        return sum(shard.rows for shard in self.shards)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BankEntry:
-    """One text bank: its file below the cache folder, how many texts, its checksum, and what made it."""
-
-    file: str
-    texts: int
-    bytes: int
-    sha256: str
-    made_from: str
-    templates: tuple[str, ...] = ()
-    truncated: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileEntry:
-    """A file below the cache folder and its checksum."""
-
-    file: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewsEntry:
-    """Augmented views of some images of a split: files, how many views an image, and what made them."""
-
-    views: int
-    shards: tuple[ShardEntry, ...] = ()
-    made_from: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PixelsEntry:
-    """The images of a split themselves, squashed to ``side``: ``raw`` or ``jpeg``; files, what made them."""
-
-    side: int
-    kind: str
-    shards: tuple[ShardEntry, ...] = ()
-    made_from: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CropsEntry:
-    """Crops of the images of a split: ``views`` an image, at least ``scale`` of its area; what made them."""
-
-    views: int
-    scale: float
-    shards: tuple[ShardEntry, ...] = ()
-    made_from: tuple[str, ...] = ()
+NAME, BACKUP = "manifest.json", "manifest.backup.json"
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The state of a cache folder. Every change is a new value, saved whole."""
+    """The state of a cache folder. Every change is a new value, saved whole.
+
+    ``made_by`` is the command that makes the cache, with all that it was given: what repair runs again.
+    ``schema_version`` is that of the file it was read from; it is saved in the newest.
+    """
 
     spec: CacheSpec
     embed_dim: int
@@ -120,10 +52,12 @@ class Manifest:
     pixels: dict[str, PixelsEntry] = field(default_factory=dict)
     text_tower: tuple[FileEntry, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
     complete: bool = False
+    schema_version: int = SCHEMA_VERSION
 
     def save(self, folder: Path) -> None:
-        """Write the manifest, whole or not at all."""
+        """Write the manifest, whole or not at all, and then a copy of it, for the day it is damaged."""
         value = {
             "schema_version": SCHEMA_VERSION,
             "complete": self.complete,
@@ -137,55 +71,67 @@ class Manifest:
             "pixels": {name: asdict(pixels) for name, pixels in self.pixels.items()},
             "text_tower": [asdict(file) for file in self.text_tower],
             "versions": self.versions,
+            "made_by": self.made_by,
         }
-        write_json(folder / NAME, value)
+        text = sealed(value) + "\n"
+        for name in (NAME, BACKUP):
+            with replacing(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
-        """Read a cache folder's manifest.
+    def load(cls, folder: Path, *, name: str = NAME) -> Manifest:
+        """Read a cache folder's manifest; ``name`` is that of its copy, to read that.
 
         Raises
         ------
         UserError
             If there is none, it is damaged, or a newer version wrote it.
         """
-        path = folder / NAME
+        path = folder / name
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            return cls._parsed(path, path.read_text(encoding="utf-8"))
         except OSError as error:
+            problem = f"{folder} is not a cache: it has no readable {name}"
+            raise UserError(problem, fix=_advice(folder)) from error
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"{folder} is not a cache: it has no readable {NAME}",
-                fix="give the folder that 'distill cache-features --out' wrote.",
+                f"{path} is damaged ({reason})",
+                fix=f"run 'distill cache repair {folder}', which goes back to its copy.",
             ) from error
-        except ValueError as error:
-            raise _damaged(path, error) from error
-        if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
-            found = value.get("schema_version") if isinstance(value, dict) else "no table"
+
+    @classmethod
+    def _parsed(cls, path: Path, text: str) -> Manifest:
+        value = json.loads(text)
+        version = checked("schema_version", value["schema_version"], int)
+        # The first schema has no seal; a text that has one is not of it.
+        if not (is_sealed(text) if version != 1 else "sha256" not in value):
+            raise ValueError("its text differs from its checksum")
+        if version > SCHEMA_VERSION:
             raise CacheMismatch(
-                f"{path} has schema version {found}, this program reads {SCHEMA_VERSION}",
-                fix="use the version of distill that wrote it, or build the cache again.",
+                f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}",
+                fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
             )
-        try:
-            return cls._from_json(value)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, error) from error
+        return cls._from_json(value)
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> Manifest:
         return cls(
             spec=CacheSpec.from_json(value["spec"]),
-            embed_dim=int(value["embed_dim"]),
-            splits={name: _split_from_json(split) for name, split in value["splits"].items()},
+            embed_dim=checked("embed_dim", value["embed_dim"], int),
+            splits={name: _split(split) for name, split in value["splits"].items()},
             banks={
-                name: BankEntry(**{**bank, "templates": tuple(bank["templates"])})
+                name: entry_of(BankEntry, {**bank, "templates": names_of(bank["templates"])})
                 for name, bank in value["banks"].items()
             },
-            support={name: _views_from_json(views) for name, views in value.get("support", {}).items()},
-            views={name: _crops_from_json(crops) for name, crops in value.get("views", {}).items()},
-            pixels={name: _pixels_from_json(pixels) for name, pixels in value.get("pixels", {}).items()},
-            text_tower=tuple(FileEntry(**file) for file in value.get("text_tower", ())),
-            versions=dict(value["versions"]),
-            complete=bool(value["complete"]),
+            support=side_entries(ViewsEntry, value.get("support", {})),
+            views=side_entries(CropsEntry, value.get("views", {})),
+            pixels=side_entries(PixelsEntry, value.get("pixels", {})),
+            text_tower=entries_of(FileEntry, value.get("text_tower", ())),
+            versions=checked("versions", value["versions"], dict),
+            made_by=checked("made_by", value.get("made_by", {}), dict),
+            complete=checked("complete", value["complete"], bool),
+            schema_version=value["schema_version"],
         )
 
     @property
@@ -228,42 +174,15 @@ class Manifest:
         return replace(self, banks={**self.banks, name: bank})
 
 
-def _split_from_json(value: dict[str, Any]) -> SplitEntry:
+def _split(value: dict[str, Any]) -> SplitEntry:
     return SplitEntry(
-        class_names=tuple(value["class_names"]),
-        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
-        skipped=tuple(SkippedImage(**image) for image in value["skipped"]),
+        class_names=names_of(value["class_names"]),
+        shards=entries_of(ShardEntry, value["shards"]),
+        skipped=entries_of(SkippedImage, value["skipped"]),
     )
 
 
-def _views_from_json(value: dict[str, Any]) -> ViewsEntry:
-    return ViewsEntry(
-        views=int(value["views"]),
-        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
-        made_from=tuple(value["made_from"]),
-    )
-
-
-def _crops_from_json(value: dict[str, Any]) -> CropsEntry:
-    return CropsEntry(
-        views=int(value["views"]),
-        scale=float(value["scale"]),
-        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
-        made_from=tuple(value["made_from"]),
-    )
-
-
-def _pixels_from_json(value: dict[str, Any]) -> PixelsEntry:
-    return PixelsEntry(
-        side=int(value["side"]),
-        kind=str(value["kind"]),
-        shards=tuple(ShardEntry(**shard) for shard in value["shards"]),
-        made_from=tuple(value["made_from"]),
-    )
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} is damaged ({type(error).__name__}: {error})",
-        fix="restore it from a copy, or build the cache again.",
-    )
+def _advice(folder: Path) -> str:
+    if (folder / BACKUP).is_file():
+        return f"its copy {BACKUP} is there: run 'distill cache repair {folder}'."
+    return "give the folder that 'distill cache-features --out' wrote."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.columns import has_sums, mapped_column, write_column
+from cache.damage import DAMAGED
 from cache.files import replacing
-from cache.shards_hdf5 import mapped
+from cache.reader_rows import MappedRows
+from cache.seal import file_seal, seal_file
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
+StoredNeighbours = tuple[MappedRows, MappedRows]
 ROWS_AT_ONCE = 65_536
 
 
@@ -67,36 +70,34 @@ def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> No
     """Write ``neighbours/SPLIT--BANK.h5``; ``made_from`` says of which rows and texts they are."""
     nearest, similarity = neighbours
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file["nearest"], file["similarity"] = nearest, similarity
+        write_column(file, "nearest", nearest)
+        write_column(file, "similarity", similarity)
         file.attrs["made_from"] = made_from
-        file.attrs["sha256"] = content_sha256(neighbours)
+        file.close()
+        # Not of the rows alone: no manifest has a checksum of this file.
+        seal_file(temporary)
 
 
-def load_neighbours(path: Path, *, made_from: str, k: int) -> Neighbours | None:
-    """Map stored neighbours; None when there are none, too few, or they are of other rows or texts."""
+def load_neighbours(path: Path, *, made_from: str, k: int, rows: int) -> StoredNeighbours | None:
+    """Map the stored neighbours of so many rows, each checked when it is read.
+
+    None when there are none or too few, they are of other rows or texts, or without checksums.
+    """
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs["made_from"] != made_from or file["nearest"].shape[1] < k:
+            if file.attrs["made_from"] != made_from or not has_sums(file):
                 return None
-            return mapped(path, file["nearest"])[:, :k], mapped(path, file["similarity"])[:, :k]
-    except (OSError, KeyError, AttributeError):
+            nearest = mapped_column(path, file, "nearest", kind="i", ndim=(2,))
+            similarity = mapped_column(path, file, "similarity", kind="f", ndim=(2,))
+            fits = nearest.shape == similarity.shape and len(nearest) == rows and nearest.shape[1] >= k
+            return (MappedRows.of(nearest, width=k), MappedRows.of(similarity, width=k)) if fits else None
+    except DAMAGED:  # computed anew, which costs little
         return None
 
 
-def check_neighbours(path: Path) -> str | None:
-    """Return what is wrong with a stored file, or None."""
+def is_sound(path: Path) -> bool | None:
+    """Say whether a stored file is as it was written; None where it has no checksum (the first schema)."""
     try:
-        with h5py.File(path, "r") as file:
-            stored, found = file.attrs["sha256"], content_sha256((file["nearest"][:], file["similarity"][:]))
-    except (OSError, KeyError, AttributeError) as error:
-        return f"cannot be read ({error})"
-    return None if stored == found else "its numbers differ from their checksum"
-
-
-def content_sha256(neighbours: Neighbours) -> str:
-    """Return one checksum for both arrays."""
-    whole = hashlib.sha256()
-    for array in neighbours:
-        whole.update(f"{array.shape} {array.dtype} ".encode())
-        whole.update(np.ascontiguousarray(array).data)
-    return whole.hexdigest()
+        return file_seal(path)
+    except OSError:
+        return False

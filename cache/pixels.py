@@ -20,14 +20,22 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cache.columns import (
+    mapped_blobs,
+    mapped_column,
+    read_strings,
+    write_blobs,
+    write_strings,
+    write_sums,
+)
+from cache.entries import PixelsEntry, ShardEntry
 from cache.errors import UserError
 from cache.images import ImageFolder, UnreadableImage, squashed
-from cache.manifest import Manifest, PixelsEntry
+from cache.manifest import Manifest
 from cache.progress import Progress
-from cache.reader_rows import MappedRows
+from cache.reader_rows import MappedRows, row_sums
 from cache.records import Record
-from cache.shards_hdf5 import mapped, read_strings, write_strings
-from cache.side_shards import SideShards, write_side_shards
+from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.splits import SPLITS
 
 FOLDER = "pixels"
@@ -119,11 +127,13 @@ def _write_raw(
     with h5py.File(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])
         shape = (len(records), 3, options.side, options.side)
-        pixels, done = file.create_dataset("pixels", shape=shape, dtype=np.uint8), 0
+        pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
         for batch in _batches(records, options):
-            pixels[done : done + len(batch)] = torch.stack(batch).numpy()
-            done += len(batch)
+            images = torch.stack(batch).numpy()
+            pixels[len(sums) : len(sums) + len(batch)] = images
+            sums = np.append(sums, row_sums(images))
             advance(len(batch))
+        write_sums(file, "pixels", sums)
 
 
 def _write_jpeg(
@@ -135,8 +145,7 @@ def _write_jpeg(
         advance(len(batch))
     with h5py.File(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])
-        file["offset"] = np.cumsum([0, *(len(image) for image in encoded)])
-        file["jpeg"] = np.concatenate(encoded)
+        write_blobs(file, "jpeg", encoded)
 
 
 class StoredPixels:
@@ -148,7 +157,7 @@ class StoredPixels:
         self.keys: list[str] = []
         shards: list[Any] = []
         for shard in entry.shards:
-            rows, keys = _read_shard(cache / shard.file, entry.kind)
+            rows, keys = _read_shard(cache, shard, entry)
             shards.append(rows)
             self.keys += keys
         self.position = {key: i for i, key in enumerate(self.keys)}
@@ -162,33 +171,17 @@ class StoredPixels:
         return torch.stack([_decoded(image) for image in found])
 
 
-class _EncodedRows:
-    """Encoded images that lie one after the other; behaves as the rows of an array of objects."""
-
-    dtype = np.dtype(object)
-
-    def __init__(self, encoded: NDArray[np.uint8], offset: NDArray[np.int64]) -> None:
-        self._encoded, self._offset = encoded, offset
-        self.shape = (len(offset) - 1,)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        found = np.empty(len(rows), dtype=object)
-        for i, row in enumerate(rows):
-            found[i] = np.array(self._encoded[self._offset[row] : self._offset[row + 1]])
-        return found
-
-
-def _read_shard(path: Path, kind: str) -> tuple[Any, list[str]]:
-    try:
-        with h5py.File(path, "r") as file:
-            keys = read_strings(file, "key")
-            if kind == "raw":
-                return mapped(path, file["pixels"]), keys
-            return _EncodedRows(mapped(path, file["jpeg"]), file["offset"][:]), keys
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"the shard {path} is damaged ({error})", fix="run the same cache-features command again."
-        ) from error
+def _read_shard(cache: Path, shard: ShardEntry, entry: PixelsEntry) -> tuple[Any, list[str]]:
+    path = cache / shard.file
+    with open_side_shard(cache, shard) as file:
+        keys = read_strings(file, "key")
+        rows: Any
+        if entry.kind == "raw":
+            rows = mapped_column(path, file, "pixels", kind="u", ndim=(4,))
+            if rows.shape[1:] != (3, entry.side, entry.side):
+                raise ValueError(f"pixels have the shape {rows.shape}")
+        else:
+            rows = mapped_blobs(path, file, "jpeg")
+        if not len(rows) == len(keys) == shard.rows:
+            raise ValueError("its columns differ in length")
+    return rows, keys

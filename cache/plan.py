@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cache.embed import ShardPlan
+from cache.entries import ShardEntry, SplitEntry
 from cache.errors import CacheMismatch
 from cache.files import sha256_of
-from cache.manifest import Manifest, ShardEntry, SplitEntry
+from cache.manifest import Manifest
 from cache.records import Record, RecordFolder, RecordSplit
 from cache.rows import ShardRows
-from cache.shards import FORMATS
+from cache.shards import FORMATS, read_shard
 
 
 def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) -> Manifest:
@@ -75,7 +77,7 @@ def plan_split(
         if not _sound(cache / shard.file, shard):
             stale.append(shard)
             continue
-        rows = FORMATS[manifest.spec.format].read(cache / shard.file)
+        rows = read_shard(cache, shard, manifest, split.name)
         wrong = _out_of_date(rows, records)
         complaints += wrong
         if wrong:
@@ -125,14 +127,14 @@ def _still_so(size: int, mtime_ns: int, record: Record | None) -> bool:
 
 def _cut(missing: Sequence[Record], entry: SplitEntry, manifest: Manifest, split: str) -> list[ShardPlan]:
     size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ending
-    # A number once used is not used again: a rebuilt shard never takes the place of one still listed.
-    numbers = [int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards]
-    first = max(numbers, default=-1) + 1
+    # The lowest that no listed shard has: what is redone gets its place back, and takes nobody's.
+    taken = {int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards}
+    free = (number for number in itertools.count() if number not in taken)
     return [
         ShardPlan(
             split=split,
-            file=f"images/{split}-{first + number:05d}.{ending}",
+            file=f"images/{split}-{next(free):05d}.{ending}",
             images=tuple(missing[start : start + size]),
         )
-        for number, start in enumerate(range(0, len(missing), size))
+        for start in range(0, len(missing), size)
     ]

@@ -17,9 +17,9 @@ from cache.errors import UserError, nearest_names
 from cache.files import digest
 from cache.manifest import NAME as MANIFEST
 from cache.manifest import Manifest
-from cache.neighbours import Neighbours, load_neighbours, nearest_texts, save_neighbours
+from cache.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
 from cache.reader_rows import MappedRows
-from cache.shards import FORMATS, ShardRows
+from cache.shards import read_shard
 from cache.splits import MAIN_TEACHER, split_name
 from cache.views import read_views
 
@@ -146,13 +146,9 @@ class EmbeddingCache:
 
     def _read_split(self, name: str) -> SplitRows:
         entry = self.manifest.splits[name]
-        read = FORMATS[self.manifest.spec.format].read
         # Hashes and sizes of files are for stage 1: of a million rows they would be a fifth of a gigabyte.
         shards = [
-            replace(
-                self._checked(read(self.path / shard.file), shard.file, shard.rows),
-                file_sha256=[""] * shard.rows,
-            )
+            replace(read_shard(self.path, shard, self.manifest, name), file_sha256=[""] * shard.rows)
             for shard in entry.shards
         ]
         keys = [key for shard in shards for key in shard.keys]
@@ -177,15 +173,6 @@ class EmbeddingCache:
             },
         )
 
-    def _checked(self, rows: ShardRows, file: str, expected: int) -> ShardRows:
-        if len(rows) != expected or rows.image_embedding.shape[1] != self.embed_dim:
-            raise UserError(
-                f"{self.path / file} holds {rows.image_embedding.shape} numbers, "
-                f"the manifest says ({expected}, {self.embed_dim})",
-                fix="run 'distill cache verify', then cache-features again.",
-            )
-        return rows
-
     def text_bank(self, name: str) -> TextBank:
         """Return one text bank; UserError with the nearest name when there is none called so."""
         if name not in self.manifest.banks:
@@ -194,26 +181,28 @@ class EmbeddingCache:
                 f"the cache {self.path} has no text bank {name!r}",
                 fix=f"{nearest_names(name, self.bank_names)}choose from {known}.",
             )
-        return load_bank(self.path / self.manifest.banks[name].file, name)
+        entry = self.manifest.banks[name]
+        return load_bank(self.path / entry.file, name, sha256=entry.sha256)
 
-    def neighbours(self, split: str, bank: str, k: int) -> Neighbours:
+    def neighbours(self, split: str, bank: str, k: int) -> StoredNeighbours:
         """Return every image's k nearest class texts: int32 [N, k] class labels and float32 [N, k] cosines.
 
         Rows are in the order of ``split(...).keys``, best first; k is cut to the number of classes.
-        What is stored is memory-mapped; what is not is computed and, where the folder can be written, kept.
+        What is stored is mapped, and checked when it is read; what is not is computed and, where the folder
+        can be written, kept.
         """
         rows = self.split(split)
         k = min(k, len(rows.class_names))
         path = self.path / "neighbours" / f"{rows.name}--{bank}.h5"
         made_from = self._neighbours_source(rows.name, bank)
-        stored = load_neighbours(path, made_from=made_from, k=k)
+        stored = load_neighbours(path, made_from=made_from, k=k, rows=len(rows))
         if stored is not None:
             return stored
         found = nearest_texts(rows.embeddings, self.text_bank(bank).class_texts(rows.class_names), k)
         # A cache that we may only read is still a good cache.
         with contextlib.suppress(UserError):
             save_neighbours(path, found, made_from=made_from)
-        return found
+        return MappedRows.of(found[0]), MappedRows.of(found[1])
 
     def support_views(self, split: str, keys: Sequence[str], *, views: int | None = None) -> NDArray[Any]:
         """Return V views of each image, [n, V, D] float32, raw: the plain row, then its augmented copies.

@@ -13,10 +13,11 @@ import numpy as np
 
 from cache.captions import Captions
 from cache.embed import EmbeddedShard, Seconds
+from cache.entries import ShardEntry, SkippedImage
 from cache.errors import UserError
 from cache.files import replacing, sha256_of
 from cache.images import ImageRecord
-from cache.manifest import Manifest, ShardEntry, SkippedImage
+from cache.manifest import Manifest
 from cache.rows import ShardRows
 from cache.shards import FORMATS
 from cache.teacher import Teacher

@@ -6,16 +6,22 @@ killed or repeated redoes only what is missing or no longer fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import h5py
+
+from cache.columns import has_sums
+from cache.damage import check_size, damaged_shard
+from cache.entries import CropsEntry, PixelsEntry, ShardEntry, ViewsEntry
 from cache.files import digest, replacing, sha256_of
-from cache.manifest import CropsEntry, Manifest, PixelsEntry, ShardEntry, ViewsEntry
+from cache.manifest import Manifest
 from cache.progress import Progress
 from cache.records import Record, RecordFolder
-from cache.shards import FORMATS
+from cache.shards import read_shard
 
 Entry = PixelsEntry | ViewsEntry | CropsEntry
 Chunk = list[tuple[Record, str]]
@@ -35,6 +41,18 @@ class SideShards:
     images_per_shard: int
     write: Callable[[Path, Sequence[Record]], None]
     shots: int = 0
+
+
+@contextmanager
+def open_side_shard(cache: Path, shard: ShardEntry) -> Iterator[h5py.File]:
+    """Open a shard that the manifest lists; what reading it raises is a UserError that says it is damaged."""
+    path = cache / shard.file
+    with damaged_shard(path):
+        check_size(path, shard.bytes)
+        with h5py.File(path, "r") as file:
+            if not has_sums(file) and sha256_of(path) != shard.sha256:
+                raise ValueError("its checksum is not the manifest's")
+            yield file
 
 
 def drop_stale_shards(manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards) -> Manifest:
@@ -91,10 +109,9 @@ def _free_name(split: str, entry: Entry, kind: SideShards) -> str:
 
 def _plan(manifest: Manifest, out: Path, folder: RecordFolder, split: str, kind: SideShards) -> list[Chunk]:
     """Return the images of a split, with their file's hash, cut into shards."""
-    read = FORMATS[manifest.spec.format].read
     hashes: dict[str, str] = {}
     for shard in manifest.splits[split].shards:
-        rows = read(out / shard.file)
+        rows = read_shard(out, shard, manifest, split)
         hashes.update(zip(rows.keys, rows.file_sha256, strict=True))
     counts: dict[Any, int] = {}
     chosen: Chunk = []

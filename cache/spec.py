@@ -7,6 +7,8 @@ from typing import Any
 
 from cache.files import digest
 
+# Kinds of model names that bring their own weights.
+LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
 SQUASH_SIZE = 256
 

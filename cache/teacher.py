@@ -27,12 +27,11 @@ from cache.devices import check_compiler
 from cache.errors import UserError, nearest_names
 from cache.files import digest, sha256_of
 from cache.short_texts import context_of, lengths
-from cache.spec import SQUASH_SIZE, TeacherSpec
+from cache.spec import HF_HUB, LOCAL_DIR, SQUASH_SIZE, TeacherSpec
 from cache.transfer import fetched_later, moved_beside
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
 REGIONS_PER_SIDE = 7
 
 

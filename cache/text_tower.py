@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cache.entries import FileEntry
 from cache.errors import UserError
 from cache.files import replacing, sha256_of, write_json
-from cache.manifest import FileEntry
 
 FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
 PLACEHOLDER = "X"
@@ -48,8 +48,10 @@ class TextTower:
     context_length: int
 
     @classmethod
-    def load(cls, cache: Path, *, device: torch.device | str = "cpu") -> TextTower:
-        """Read the text tower that a cache keeps.
+    def load(
+        cls, cache: Path, *, files: Sequence[FileEntry] = (), device: torch.device | str = "cpu"
+    ) -> TextTower:
+        """Read the text tower that a cache keeps, after a look at the checksums of ``files``.
 
         Raises
         ------
@@ -66,6 +68,9 @@ class TextTower:
         from cache.teacher import build_text_network
 
         try:
+            for file in files:
+                if sha256_of(cache / file.file) != file.sha256:
+                    raise ValueError(f"{file.file} differs from its checksum")
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

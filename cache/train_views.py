@@ -25,15 +25,16 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from cache.columns import mapped_column, read_strings, write_column, write_strings
 from cache.crop_boxes import crop_boxes
+from cache.entries import CropsEntry, ShardEntry
 from cache.errors import UserError
 from cache.images import ImageFolder
-from cache.manifest import CropsEntry, Manifest
+from cache.manifest import Manifest
 from cache.progress import Progress
-from cache.reader_rows import MappedRows
+from cache.reader_rows import CheckedRows, MappedRows
 from cache.records import Record
-from cache.shards_hdf5 import mapped, read_strings, write_strings
-from cache.side_shards import SideShards, drop_stale_shards, write_side_shards
+from cache.side_shards import SideShards, drop_stale_shards, open_side_shard, write_side_shards
 from cache.spec import SQUASH_SIZE, TeacherSpec
 from cache.views import decoded, embed_views, seed_of
 
@@ -93,9 +94,9 @@ def write_train_views(
             raise UserError(f"embeddings of views do not fit {rows.dtype}", fix="use --dtype float32.")
         with h5py.File(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
-            shard["box"] = np.stack([boxes.numpy() for boxes, _ in crops])
-            shard["flip"] = np.stack([flips.numpy() for _, flips in crops])
-            shard["view_embedding"] = rows
+            write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
+            write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
+            write_column(shard, "view_embedding", rows, dims=2)
 
     kind = _kind(CropsEntry(views=options.views, scale=options.scale), write)
     return write_side_shards(manifest, out, folder, kind, progress)
@@ -187,7 +188,7 @@ class StoredViews:
         keys: list[str] = []
         shards: list[tuple[Any, Any, Any]] = []
         for shard in entry.shards:
-            of_shard, *columns = _read_shard(cache / shard.file)
+            of_shard, *columns = _read_shard(cache, shard)
             keys += of_shard
             shards.append(tuple(columns))  # type: ignore[arg-type]
         self.position = {key: i for i, key in enumerate(keys)}
@@ -208,17 +209,16 @@ class StoredViews:
         return self._embedding[rows * self.views + views]
 
 
-def _read_shard(path: Path) -> tuple[list[str], NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _read_shard(cache: Path, shard: ShardEntry) -> tuple[list[str], CheckedRows, CheckedRows, CheckedRows]:
     """Return a shard's keys, and its boxes, flips and embeddings with a row for every view."""
-    try:
-        with h5py.File(path, "r") as file:
-            return (
-                read_strings(file, "key"),
-                mapped(path, file["box"]).reshape(-1, 4),
-                mapped(path, file["flip"]).reshape(-1),
-                mapped(path, file["view_embedding"]).reshape(-1, file["view_embedding"].shape[-1]),
-            )
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"the shard {path} is damaged ({error})", fix="run the same cache-features command again."
-        ) from error
+    path = cache / shard.file
+    with open_side_shard(cache, shard) as file:
+        keys, views = read_strings(file, "key"), file["view_embedding"].shape[1]
+        columns = (
+            mapped_column(path, file, "box", kind="f", ndim=(3,), dims=2),
+            mapped_column(path, file, "flip", kind="b", ndim=(2,), dims=2),
+            mapped_column(path, file, "view_embedding", kind="f", ndim=(3,), dims=2),
+        )
+        if {len(column) for column in columns} != {len(keys) * views} or len(keys) != shard.rows:
+            raise ValueError("its columns differ in length")
+    return keys, *columns

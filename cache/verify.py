@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from cache.banks import load_bank
+from cache.columns import damaged_rows
+from cache.damage import damaged_shard
 from cache.errors import UserError
 from cache.files import sha256_of
-from cache.manifest import Manifest
-from cache.neighbours import check_neighbours
+from cache.manifest import BACKUP, NAME, Manifest
+from cache.neighbours import is_sound
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.shards import FORMATS, ShardRows
+from cache.rows import Damage
+from cache.shards import FORMATS, read_shard
+
+FindDamage = Callable[[Path], Damage]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """What was found of one file; ``problem`` is empty when it is sound."""
+    """What was found of one file; ``problem`` is empty when it is sound.
+
+    ``damaged`` are the numbers of the rows that are not what was written, of ``rows``; none where the damage
+    lies beside the rows.
+    """
 
     file: str
     rows: int
     problem: str
+    damaged: tuple[int, ...] = ()
 
 
 def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: None) -> list[Check]:
@@ -35,71 +44,106 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
         If there is no readable manifest.
     """
     manifest = Manifest.load(folder)
-    checks: list[Check] = []
-    for split, shard in manifest.shard_entries:
-        on_file(shard.file)
-        problem = _file_problem(folder / shard.file, shard.sha256) or _shard_problem(
-            folder / shard.file, manifest, split, shard.rows
-        )
-        checks.append(Check(file=shard.file, rows=shard.rows, problem=problem))
-    for name, bank in manifest.banks.items():
-        on_file(bank.file)
-        path = folder / bank.file
-        problem = _file_problem(path, bank.sha256) or _bank_problem(
-            path, name, manifest.embed_dim, bank.texts
-        )
-        checks.append(Check(file=bank.file, rows=bank.texts, problem=problem))
-    for shard in manifest.side_shards:
-        on_file(shard.file)
-        problem = _file_problem(folder / shard.file, shard.sha256)
-        checks.append(Check(file=shard.file, rows=shard.rows, problem=problem))
-    for file in manifest.text_tower:
-        on_file(file.file)
-        checks.append(Check(file=file.file, rows=0, problem=_file_problem(folder / file.file, file.sha256)))
-    for path in sorted((folder / "neighbours").glob("*.h5")):
-        checks.append(Check(file=f"neighbours/{path.name}", rows=0, problem=check_neighbours(path) or ""))
-    if not manifest.complete:
-        checks.append(Check(file="manifest.json", rows=0, problem="the build has not finished; run it again"))
+    checks = []
+    for check in (*_listed(folder, manifest), *_unlisted(folder, manifest)):
+        on_file(check.file)
+        checks.append(check)
     for name in EmbeddingCache(folder, manifest).teacher_names[1:]:
         where = f"{TEACHERS}/{name}"
-        checks += [
-            replace(c, file=f"{where}/{c.file}") for c in verify_cache(folder / where, on_file=on_file)
-        ]
+        try:
+            found = verify_cache(folder / where, on_file=on_file)
+        except UserError as error:
+            found = [Check(file=NAME, rows=0, problem=error.problem)]
+        checks += [replace(check, file=f"{where}/{check.file}") for check in found]
     return checks
 
 
-def _file_problem(path: Path, sha256: str) -> str:
+def _listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
+    """Check what the manifest has a checksum of."""
+    of_format = FORMATS[manifest.spec.format].damage
+    content: Callable[[], object]
+    for split, shard in manifest.shard_entries:
+        content = partial(read_shard, folder, shard, manifest, split)
+        yield _check(folder, shard.file, shard.rows, shard.sha256, of_format, content)
+    for name, bank in manifest.banks.items():
+        content = partial(_read_bank, folder / bank.file, name, bank.sha256, (bank.texts, manifest.embed_dim))
+        yield _check(folder, bank.file, bank.texts, bank.sha256, _of_columns, content)
+    for shard in manifest.side_shards:
+        yield _check(folder, shard.file, shard.rows, shard.sha256, _of_columns)
+    for file in manifest.text_tower:
+        yield _check(folder, file.file, 0, file.sha256, _of_nothing)
+
+
+def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Check]:
+    """Check what carries its own checksum, and say what is no part of a finished cache."""
+    for path in sorted((folder / "neighbours").glob("*.h5")):
+        sound = is_sound(path)
+        fine = sound or (sound is None and manifest.schema_version == 1)
+        yield Check(
+            file=f"neighbours/{path.name}", rows=0, problem="" if fine else "it differs from its checksum"
+        )
+    if manifest.schema_version > 1:
+        copy = folder / BACKUP
+        same = copy.is_file() and copy.read_bytes() == (folder / NAME).read_bytes()
+        yield Check(file=BACKUP, rows=0, problem="" if same else f"it is no copy of {NAME}")
+    if not manifest.complete:
+        yield Check(file=NAME, rows=0, problem="the build has not finished; run it again")
+
+
+def _check(
+    folder: Path,
+    file: str,
+    rows: int,
+    sha256: str,
+    find: FindDamage,
+    content: Callable[[], object] = lambda: None,
+) -> Check:
+    """Compare a file with its checksum; say which rows are damaged, or read the content of a sound one."""
+    path = folder / file
     if not path.is_file():
-        return "missing"
-    found = sha256_of(path)
-    return "" if found == sha256 else f"checksum is {found[:12]}..., the manifest says {sha256[:12]}..."
-
-
-def _shard_problem(path: Path, manifest: Manifest, split: str, expected: int) -> str:
+        return Check(file=file, rows=rows, problem="missing", damaged=tuple(range(rows)))
+    if sha256_of(path) != sha256:
+        return _damage(path, file, rows, find)
     try:
-        rows = FORMATS[manifest.spec.format].read(path)
+        content()
     except UserError as error:
-        return error.problem
-    if rows.split != split:
-        return f"holds rows of {rows.split}"
-    if rows.image_embedding.shape != (expected, manifest.embed_dim):
-        return f"holds {rows.image_embedding.shape}, the manifest says ({expected}, {manifest.embed_dim})"
-    return _label_problem(rows, len(manifest.splits[split].class_names))
+        return Check(file=file, rows=rows, problem=error.problem, damaged=tuple(range(rows)))
+    return Check(file=file, rows=rows, problem="")
 
 
-def _label_problem(rows: ShardRows, classes: int) -> str:
-    if rows.labels.ndim == 2:
-        good = rows.labels.shape[1] == classes and bool(np.isin(rows.labels, (0, 1)).all())
-    else:
-        good = not len(rows) or 0 <= rows.labels.min() <= rows.labels.max() < classes
-    return "" if good else "holds labels of no class"
-
-
-def _bank_problem(path: Path, name: str, embed_dim: int, texts: int) -> str:
+def _damage(path: Path, file: str, rows: int, find: FindDamage) -> Check:
+    said = "it differs from its checksum"
     try:
-        bank = load_bank(path, name)
+        found = find(path)
     except UserError as error:
-        return error.problem
-    if bank.embeddings.shape != (texts, embed_dim):
-        return f"holds {bank.embeddings.shape}, the manifest says ({texts}, {embed_dim})"
-    return ""
+        said, found = error.problem, Damage(rows=list(range(rows)), names=[])
+    # Rows behind a place where a file cannot be read are as lost as those that differ.
+    unread = range(len(found.names), rows) if found.names else ()
+    damaged = sorted({*found.rows, *unread} & set(range(rows)))
+    if rows:
+        said += f": {_named(damaged, found.names, rows)}"
+    return Check(file=file, rows=rows, problem=said, damaged=tuple(damaged))
+
+
+def _named(damaged: Sequence[int], names: Sequence[str], rows: int, n: int = 5) -> str:
+    if not damaged:
+        return f"none of its {rows:,} rows is damaged"
+    some = [f"{row} ({names[row]})" if row < len(names) else str(row) for row in damaged[:n]]
+    more = f" and {len(damaged) - n:,} more" if len(damaged) > n else ""
+    return f"{len(damaged):,} of {rows:,} rows are damaged: {', '.join(some)}{more}"
+
+
+def _of_columns(path: Path) -> Damage:
+    with damaged_shard(path, what="the file"):
+        rows, names = damaged_rows(path)
+    return Damage(rows=rows, names=names)
+
+
+def _of_nothing(path: Path) -> Damage:
+    return Damage(rows=[], names=[])
+
+
+def _read_bank(path: Path, name: str, sha256: str, shape: tuple[int, int]) -> None:
+    found = load_bank(path, name, sha256=sha256).embeddings.shape
+    if found != shape:
+        raise UserError(f"it holds {found}, the manifest says {shape}", fix="run cache-features again.")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -21,13 +21,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cache.columns import mapped_column, read_strings, write_column, write_strings
+from cache.entries import ShardEntry, ViewsEntry
 from cache.errors import UserError
 from cache.images import ImageFolder, UnreadableImage, load_rgb
-from cache.manifest import Manifest, ViewsEntry
+from cache.manifest import Manifest
 from cache.progress import Progress
+from cache.reader_rows import CheckedRows
 from cache.records import Record
-from cache.shards_hdf5 import mapped, read_strings, write_strings
-from cache.side_shards import SideShards, write_side_shards
+from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.transfer import one_behind
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def write_views(
         )
         with h5py.File(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
-            shard["view_embedding"] = rows.astype(manifest.spec.dtype)
+            write_column(shard, "view_embedding", rows.astype(manifest.spec.dtype))
 
     kind = SideShards(
         field=FOLDER,
@@ -174,10 +176,10 @@ def read_views(
     if entry is None or entry.views < wanted:
         kept = f"only {entry.views}" if entry else "no"
         raise UserError(f"the cache {cache} keeps {kept} views of the images of {split}", fix=add)
-    found: dict[str, NDArray[Any]] = {}
+    found: dict[str, tuple[CheckedRows, int]] = {}
     for shard in entry.shards:
-        rows, of_shard = _read_shard(cache / shard.file)
-        found.update(zip(of_shard, rows, strict=True))
+        rows, of_shard = _read_shard(cache, shard)
+        found |= {key: (rows, i) for i, key in enumerate(of_shard)}
     missing = [key for key in keys if key not in found]
     if missing:
         raise UserError(
@@ -185,14 +187,14 @@ def read_views(
             f"({', '.join(missing[:3])})",
             fix=f"{add.removesuffix('.')} (and a --support-shots of 0, or at least as many as the shots).",
         )
-    return np.stack([found[key][: wanted - 1] for key in keys]).astype(np.float32)
+    rows_of = (found[key] for key in keys)
+    return np.stack([rows[i][: wanted - 1] for rows, i in rows_of]).astype(np.float32)
 
 
-def _read_shard(path: Path) -> tuple[NDArray[Any], list[str]]:
-    try:
-        with h5py.File(path, "r") as file:
-            return mapped(path, file["view_embedding"]), read_strings(file, "key")
-    except (OSError, KeyError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"the shard {path} is damaged ({error})", fix="run the same cache-features command again."
-        ) from error
+def _read_shard(cache: Path, shard: ShardEntry) -> tuple[CheckedRows, list[str]]:
+    with open_side_shard(cache, shard) as file:
+        rows = mapped_column(cache / shard.file, file, "view_embedding", kind="f", ndim=(3,))
+        keys = read_strings(file, "key")
+        if not len(rows) == len(keys) == shard.rows:
+            raise ValueError("its columns differ in length")
+    return rows, keys

@@ -13,6 +13,7 @@ from cli.root import main
 
 if TYPE_CHECKING:
     from cache.manifest import Manifest
+    from cache.verify import Check
 
 
 @main.group("cache")
@@ -87,7 +88,7 @@ def _about(manifest: Manifest) -> list[list[str]]:
 @click.argument("cache", type=EXISTING_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
 def cache_verify(cache: Path, as_json: bool) -> None:
-    """Check every checksum and row count of CACHE; exit status 1 when one is wrong.
+    """Check every checksum and row count of CACHE, and name the damaged rows; exit status 1 where one is.
 
     Example: distill cache verify artifacts/photos
     """
@@ -96,19 +97,51 @@ def cache_verify(cache: Path, as_json: bool) -> None:
     checks = verify_cache(cache)
     bad = [check for check in checks if check.problem]
     if as_json:
-        click.echo(
-            json.dumps([{"file": c.file, "rows": c.rows, "problem": c.problem} for c in checks], indent=2)
-        )
+        click.echo(json.dumps([_as_json(check) for check in checks], indent=2))
     else:
         for check in bad:
             click.echo(f"{check.file}: {check.problem}")
         click.echo(f"{len(checks) - len(bad)} of {len(checks)} files are sound.")
     if bad:
         names = ", ".join(check.file for check in bad[:3])
-        stop(
-            f"{cache} has {len(bad)} damaged files ({names}). Fix: run cache-features again: it redoes them.",
-            1,
-        )
+        stop(f"{cache} has {len(bad)} damaged files ({names}). Fix: run 'distill cache repair {cache}'.", 1)
+
+
+@cache_group.command("repair")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--data", type=EXISTING_FOLDER, help="What it was made from  [default: where that was]")
+@click.option("--model", help="The teacher  [default: the one that made it]")
+@click.option("--pretrained", help="The teacher's weights, where their file was moved.")
+@click.option("--device", help="auto, cpu, cuda, cuda:N  [default: auto]")
+@click.option("--json", "as_json", is_flag=True, help="Print what was redone as JSON.")
+def cache_repair(cache: Path, as_json: bool, **given: Any) -> None:
+    """Redo what is damaged or missing in CACHE, and nothing else.
+
+    Example: distill cache repair artifacts/photos
+    """
+    from cache.progress import progress_for
+    from cache.repair import Sources, repair_cache
+
+    progress = progress_for("embedding")
+    try:
+        mended = repair_cache(cache, Sources(**given), progress=progress)
+    finally:
+        progress.close()
+    if as_json:
+        click.echo(json.dumps([_as_json(check) for check in mended], indent=2))
+        return
+    for check in mended:
+        click.echo(f"redone: {check.file} ({check.problem})")
+    click.echo(f"{cache} is sound; {len(mended)} files were redone.")
+
+
+def _as_json(check: Check) -> dict[str, Any]:
+    return {
+        "file": check.file,
+        "rows": check.rows,
+        "problem": check.problem,
+        "damaged_rows": list(check.damaged),
+    }
 
 
 @cache_group.command("import")

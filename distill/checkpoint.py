@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import torch
 
 from cache.errors import CacheMismatch, UserError
 from cache.files import replacing
+from cache.seal import file_seal, seal_file
 from distill.settings import differences, from_toml, to_toml
 
 if TYPE_CHECKING:
     from distill.session import TrainingSession
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(kw_only=True)
@@ -50,6 +52,7 @@ def save_checkpoint(path: Path, session: TrainingSession, position: Position) ->
     }
     with replacing(path) as temporary:
         torch.save(state, temporary)
+        seal_file(temporary)
 
 
 def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -63,13 +66,39 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}", fix="give the folder of a run that has trained.")
     try:
+        check_sums(path)
         state = torch.load(path, map_location=device, weights_only=True)
+        version = state["schema_version"]
     except Exception as error:  # zip, pickle and storage errors, one meaning
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the checkpoint {path} is damaged ({reason})", fix="train the run again.") from error
-    if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{path} is not a checkpoint of this version", fix="train the run again.")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"the checkpoint {path} is damaged ({reason:.200})",
+            fix="restore it from a copy, or move it away and train the run again.",
+        ) from error
+    if version not in range(1, SCHEMA_VERSION + 1):
+        raise UserError(
+            f"{path} has schema version {version!r:.20}, this program reads up to {SCHEMA_VERSION}",
+            fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
+        )
     return state
+
+
+def check_sums(path: Path) -> None:
+    """Compare a file that torch wrote with its checksum, for torch itself compares none.
+
+    Raises
+    ------
+    ValueError, OSError, zipfile.BadZipFile
+        If they differ, or it is no such file.
+    """
+    sound = file_seal(path)
+    if sound is None:  # the first schema, or weights from elsewhere: every part of the archive has its own
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+            if bad is not None:
+                raise ValueError(f"its part {bad} differs from its checksum")
+    elif not sound:
+        raise ValueError("it differs from its checksum")
 
 
 def resume(path: Path, session: TrainingSession) -> Position:

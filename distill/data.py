@@ -272,10 +272,10 @@ def teacher_rows(
     if loss.vlalign and not learnt_text and views is None:
         if joined.support:
             texts = cache.text_bank(text).class_texts(joined.rows.class_names)
-            found = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
+            found: tuple[Any, Any] = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
         else:
             found = cache.neighbours("train", text, loss.vlalign_k)
-        nearest, similarity = map(MappedRows.of, found)
+        nearest, similarity = (MappedRows.of(part) for part in found)
     return TeacherRows(
         rows=joined.rows,
         row_of=joined.row_of,

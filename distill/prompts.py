@@ -19,9 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cache import EmbeddingCache
 from cache.banks import bank_entry, make_bank, save_bank
+from cache.entries import BankEntry
 from cache.errors import CacheMismatch, UserError
 from cache.files import digest
-from cache.manifest import BankEntry, Manifest
+from cache.manifest import Manifest
 from cache.text_tower import TextTower
 from cache.texts import LABEL_TEMPLATE
 from distill.config import PromptConfig
@@ -104,7 +105,7 @@ def open_texts(
     UserError
         If the cache keeps no text tower, or the bank ``text`` is not of the form ``a photo of ...``.
     """
-    tower = TextTower.load(cache.path, device=device)
+    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
     torch.manual_seed(seed)
     embed_dim = cache.embed_dim if config.learner == "cocoop" else None
     learner = PromptLearner(config.n_ctx, tower.width, embed_dim=embed_dim).to(device)

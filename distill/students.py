@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.errors import UserError, nearest_names
+from cache.seal import file_seal
 from cache.vision import torchvision
 
 # Auxiliary heads would make the output a tuple while training. The published weights of these two are for
@@ -212,6 +213,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if file_seal(path) is False:
+            raise ValueError("it differs from its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors, one meaning
         raise UserError(

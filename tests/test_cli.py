@@ -107,6 +107,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
         "cache add-prompts": ["--bank", "--cache"],
         "cache info": ["--json"],
         "cache verify": ["--json"],
+        "cache repair": ["--data", "--device", "--json", "--model", "--pretrained"],
         "cache import": sorted(
             [
                 "--out",

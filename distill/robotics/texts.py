@@ -57,7 +57,7 @@ def open_pair_texts(cache: EmbeddingCache, config: RoboticsRunConfig, device: to
     if config.prompts.learner == "none":
         positive, negative = (FixedTexts(bank, device) for bank in banks)
         return PairTexts(positive=positive, negative=negative)
-    tower = TextTower.load(cache.path, device=device)
+    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
     torch.manual_seed(config.train.seed)
     learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)
     positive_words = _words(cache, names[0], "{name} . {description}")

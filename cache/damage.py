@@ -1,0 +1,48 @@
+"""What a damaged file of a cache raises: one line that names it, and what to do."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.errors import UserError
+from cache.reader_rows import REPAIR
+
+# What h5py, tarfile, numpy and json raise on bytes that are not theirs.
+DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+    tarfile.TarError,
+)
+
+
+@contextmanager
+def damaged_shard(path: Path, *, what: str = "the shard") -> Iterator[None]:
+    """Turn whatever reading a file of a cache raises into a UserError."""
+    try:
+        yield
+    except DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        problem = f"{what} {path} is damaged ({reason})"
+        if isinstance(error, FileNotFoundError):
+            problem = f"{what} {path} is missing"
+        raise UserError(problem, fix=REPAIR) from error
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Raise a ValueError if a file is not as long as it was when it was written."""
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(f"it has {size:,} bytes, {expected:,} were written")

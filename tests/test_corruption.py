@@ -1,0 +1,421 @@
+"""Flipped bytes: verify finds every one and names the rows, readers never take one for a number, repair redoes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import make_cache, make_photos
+from keep_schema import GOLDEN, SETTINGS, answers, read_back
+
+from cache import EmbeddingCache
+from cache.columns import mapped_column, read_column
+from cache.convert import convert_cache
+from cache.errors import CacheMismatch, UserError
+from cache.features import FeatureOptions, cache_features
+from cache.manifest import Manifest
+from cache.repair import Sources, repair_cache
+from cache.seal import is_sealed, sealed
+from cache.text_tower import TextTower
+from cache.verify import verify_cache
+from distill.checkpoint import read_checkpoint
+from distill.settings import load_recipe, with_settings
+from distill.train import run
+
+FLIPS = 4  # of each file
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, teacher_dir) -> Path:
+    """A folder with photos and a cache in each format, with everything that a cache can hold; to be copied."""
+    root = tmp_path_factory.mktemp("whole")
+    photos = make_photos(root / "photos")
+    captions = [
+        {"key": f"{n}/train_{i}.jpg", "caption": f"{n} number {i}"}
+        for n in ("apple", "banana")
+        for i in range(8)
+    ]
+    (photos / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
+    for name, format in (("hdf5", "hdf5"), ("tar", "webdataset")):
+        options = FeatureOptions(
+            model=f"local-dir:{teacher_dir}",
+            device="cpu",
+            workers=0,
+            format=format,
+            rows_per_shard=10,
+            views=2,
+            support_views=2,
+            pixels=36,
+            pixels_format="raw" if name == "hdf5" else "jpeg",
+            keep_text_tower=True,
+        )
+        cache_features(photos, root / name, options)
+    return root
+
+
+def files_of(cache: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(cache)): p.read_bytes() for p in sorted(cache.rglob("*")) if p.is_file()}
+
+
+def assert_one_line(error: UserError) -> None:
+    assert "\n" not in str(error)
+    assert "Fix: " in str(error)
+
+
+def flip(path: Path, at: int, rng: random.Random) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= rng.randrange(1, 256)
+    path.write_bytes(raw)
+
+
+def content(folder: Path) -> dict[str, np.ndarray]:
+    cache = EmbeddingCache.open(folder)
+    found = read_back(cache)
+    found["captions"] = np.array(cache.split("train").captions)
+    found["caption_embeddings"] = np.asarray(cache.split("train").caption_embeddings)
+    tower = TextTower.load(folder, files=cache.manifest.text_tower)
+    found["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
+    return found
+
+
+@pytest.mark.parametrize("format", ["hdf5", "tar"])
+def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(whole, tmp_path, format):
+    rng = random.Random(format)
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / format, cache)
+    expected, clean = content(cache), files_of(cache)
+    assert not any(check.problem for check in verify_cache(cache))
+    for file, raw in clean.items():
+        for _ in range(FLIPS):
+            flip(cache / file, at := rng.randrange(len(raw)), rng)
+            try:
+                found = [check for check in verify_cache(cache) if check.problem]
+                assert [check.file for check in found] in ([file], ["manifest.backup.json"]), (file, at)
+            except UserError as error:
+                assert_one_line(error)
+                assert file == "manifest.json"
+            try:
+                for name, numbers in content(cache).items():
+                    np.testing.assert_array_equal(numbers, expected[name], err_msg=f"{file}: {name}, {at}")
+            except UserError as error:
+                assert_one_line(error)
+            shutil.rmtree(cache / "neighbours")  # a reader may have computed them anew
+            shutil.copytree(whole / format / "neighbours", cache / "neighbours")
+            (cache / file).write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("format", "column"),
+    [
+        ("hdf5", "image_embedding"),
+        ("hdf5", "caption_embedding"),
+        ("hdf5", "label"),
+        ("hdf5", "key"),
+        ("tar", ""),
+    ],
+)
+def test_verify_names_the_rows_that_are_damaged(whole, tmp_path, format, column):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / format, cache)
+    file = f"images/train-00001.{'h5' if format == 'hdf5' else 'tar'}"
+    raw = bytearray((cache / file).read_bytes())
+    keys = EmbeddingCache.open(cache).split("train").keys[10:20]
+    if format == "hdf5":
+        with h5py.File(cache / file) as shard:
+            rows = shard[column]
+            starts = [rows.id.get_offset() + row * rows.nbytes // len(rows) for row in (3, 7)]
+    else:
+        # The caption of the picture and an embedding lie within their rows' members.
+        starts = [raw.index(f'"key": "{keys[row]}"'.encode()) + 9 for row in (3, 7)]
+    for start in starts:
+        raw[start] ^= 0x40
+    (cache / file).write_bytes(raw)
+    (bad,) = [check for check in verify_cache(cache) if check.problem]
+    assert (bad.file, bad.damaged) == (file, (3, 7))
+    assert "2 of 10 rows are damaged: 3" in bad.problem
+    if column == "image_embedding":
+        assert f"7 ({keys[7]})" in bad.problem
+
+
+def test_a_reader_refuses_a_flipped_row_by_its_number_and_reads_the_others(whole, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    rows = EmbeddingCache.open(cache).split("train").embeddings
+    path = cache / "images" / "train-00001.h5"
+    with h5py.File(path) as shard:
+        column = shard["image_embedding"]
+        at = column.id.get_offset() + 4 * column.nbytes // len(column)
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+    rows = EmbeddingCache.open(cache).split("train").embeddings
+    assert rows[13].shape == (16,)
+    with pytest.raises(
+        UserError, match=r"row 4 of image_embedding of .*train-00001.h5 differs .* cache repair"
+    ):
+        rows[np.array([13, 14])]
+
+
+@pytest.mark.parametrize("format", ["hdf5", "tar"])
+def test_repair_redoes_what_is_broken_and_nothing_else(whole, tmp_path, format):
+    rng = random.Random(0)
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / format, cache)
+    clean = files_of(cache)
+    when = {file: (cache / file).stat().st_mtime_ns for file in clean}
+    ending = "h5" if format == "hdf5" else "tar"
+    broken = [
+        f"images/train-00001.{ending}",
+        f"images/ood_test-00000.{ending}",
+        "texts/labels.h5",
+        "neighbours/train--labels.h5",
+        "views/train-00000.h5",
+        "support/train-00000.h5",
+        "pixels/train-00000.h5",
+        "text_tower/text.safetensors",
+        "manifest.json",
+    ]
+    for file in broken:
+        flip(cache / file, len(clean[file]) // 2, rng)
+    (cache / "images" / f"id_test-00000.{ending}").unlink()
+    redone = {check.file for check in repair_cache(cache, Sources(device="cpu"))}
+    assert redone >= {*broken, f"images/id_test-00000.{ending}"} - {"manifest.json"}
+    assert not any(check.problem for check in verify_cache(cache))
+    after = files_of(cache)
+    assert sorted(after) == sorted(clean)
+    rows = [file for file in clean if not file.startswith(("neighbours", "manifest"))]
+    assert [file for file in rows if after[file] != clean[file]] == []
+    # The tower's two files are written together.
+    sound = [file for file in rows if file not in redone and not file.startswith("text_tower")]
+    assert [file for file in sound if (cache / file).stat().st_mtime_ns != when[file]] == []
+
+
+def test_repair_of_an_imported_and_of_a_converted_cache_runs_those_again(tmp_path, photos):
+    from cache.images import ImageFolder
+    from cache.import_files import import_files
+
+    keys = [f"train/{image.key}" for image in ImageFolder.scan(photos).split("train").images]
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(len(keys), 8)).astype("float32"))
+    np.save(tmp_path / "texts.npy", np.eye(3, 8, dtype="float32"))
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    (tmp_path / "classes.txt").write_text("apple\nbanana\ncherry\n")
+    given = {name: str(tmp_path / f"{name}.txt") for name in ("keys", "classes")}
+    import_files(
+        tmp_path / "cache", images=str(tmp_path / "rows.npy"), texts=str(tmp_path / "texts.npy"), **given
+    )
+    convert_cache(tmp_path / "cache", tmp_path / "tar", format="webdataset")
+    for cache in (tmp_path / "tar", tmp_path / "cache"):
+        clean = files_of(cache)
+        for file in clean:
+            if file.startswith(("images", "texts")):
+                flip(cache / file, len(clean[file]) // 2, random.Random(1))
+        if cache.name == "tar":  # which is copied from the sound one
+            assert len(repair_cache(cache, Sources())) == 2
+        else:
+            assert len(repair_cache(cache, Sources())) == 2
+        assert not any(check.problem for check in verify_cache(cache))
+        assert files_of(cache) == clean
+
+
+def test_repair_says_what_it_lacks(tmp_path, photos):
+    cache = make_cache(tmp_path / "cache", photos).path
+    flip(cache / "images" / "train-00000.h5", 5000, random.Random(0))
+    with pytest.raises(
+        UserError, match=r"does not say how it was made.*images/train-00000.h5 is damaged.*run the command"
+    ):
+        repair_cache(cache, Sources())
+    (cache / "manifest.json").write_text("{}")
+    (cache / "manifest.backup.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        repair_cache(cache, Sources())
+
+
+def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    with h5py.File(cache / "pixels" / "train-00000.h5") as shard:
+        pixels = shard["pixels"]
+        at = pixels.id.get_offset() + 7 * pixels.nbytes // len(pixels)
+    flip(cache / "pixels" / "train-00000.h5", at, random.Random(0))
+
+    def distill(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "cli", "cache", *words], capture_output=True, text=True)
+
+    verified = distill("verify", str(cache))
+    assert verified.returncode == 1
+    assert "1 of 24 rows are damaged: 7 (apple/train_7.jpg)" in verified.stdout
+    assert f"run 'distill cache repair {cache}'" in verified.stderr
+    as_json = json.loads(distill("verify", str(cache), "--json").stdout)
+    assert [len(check["damaged_rows"]) for check in as_json if check["problem"]] == [1]
+    mended = distill("repair", str(cache), "--device", "cpu")
+    assert mended.returncode == 0
+    assert "redone: pixels/train-00000.h5" in mended.stdout
+    assert distill("verify", str(cache)).returncode == 0
+    assert json.loads(distill("repair", str(cache), "--json").stdout) == []
+    absent = distill("repair", str(tmp_path / "nothing"))
+    assert absent.returncode == 2
+
+
+def test_a_sealed_text_notices_any_changed_byte():
+    text = sealed({"a": 1, "b": ["ü", {"sha256": "0" * 64}]})
+    assert is_sealed(text)
+    assert is_sealed(text + "\n")
+    for i in range(len(text)):
+        assert not is_sealed(text[:i] + chr(ord(text[i]) ^ 1) + text[i + 1 :])
+    assert not is_sealed("{}")
+    assert not is_sealed("")
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_refused_wherever_it_is(whole, tmp_path):
+    run(
+        with_settings(load_recipe("smoke"), SETTINGS),
+        cache_dir=whole / "hdf5",
+        data_dir=whole / "photos",
+        out=tmp_path / "run",
+    )
+    path = tmp_path / "run" / "last.pt"
+    raw, rng = path.read_bytes(), random.Random(0)
+    assert torch.load(path, weights_only=True)["schema_version"] == 2  # plain torch reads on
+    for at in [0, len(raw) - 1, len(raw) - 50, *(rng.randrange(len(raw)) for _ in range(40))]:
+        flip(path, at, rng)
+        with pytest.raises(UserError, match="is damaged"):
+            read_checkpoint(path)
+        path.write_bytes(raw)
+    path.write_bytes(raw[:-1000])
+    with pytest.raises(UserError, match="is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema_*")), ids=lambda folder: folder.name)
+def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(folder, tmp_path):
+    expected = np.load(folder / "expected.npz")
+    for name in ("cache", "tar"):
+        shutil.copytree(folder / name, tmp_path / name)
+        assert not any(check.problem for check in verify_cache(tmp_path / name))
+        found = read_back(EmbeddingCache.open(tmp_path / name))
+        for key in found:
+            np.testing.assert_array_equal(np.asarray(found[key]), expected[key], err_msg=f"{name}: {key}")
+    state = read_checkpoint(folder / "run" / "last.pt")
+    torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
+
+
+def test_flipped_bytes_in_caches_of_the_first_schema_are_noticed(tmp_path):
+    expected, rng = np.load(GOLDEN / "schema_1" / "expected.npz"), random.Random(0)
+    cache = tmp_path / "cache"
+    shutil.copytree(GOLDEN / "schema_1" / "cache", cache)
+    for file, raw in files_of(cache).items():
+        if file == "manifest.json":  # which had no checksum of itself
+            continue
+        for _ in range(4):
+            flip(cache / file, rng.randrange(len(raw)), rng)
+            try:
+                for name, numbers in read_back(EmbeddingCache.open(cache)).items():
+                    np.testing.assert_array_equal(numbers, expected[name])
+            except UserError as error:
+                assert_one_line(error)
+            (cache / file).write_bytes(raw)
+
+
+def test_what_a_newer_version_wrote_is_refused_with_the_command_that_upgrades(whole, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    value = json.loads((cache / "manifest.json").read_text())
+    del value["sha256"]
+    (cache / "manifest.json").write_text(sealed({**value, "schema_version": 99}))
+    with pytest.raises(CacheMismatch, match=r"schema version 99.*pip install --upgrade"):
+        EmbeddingCache.open(cache)
+    torch.save({"schema_version": 99}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"schema version 99.*pip install --upgrade"):
+        read_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["/etc/passwd", "images/../../x.h5", "images/..", "images\\x.h5", "elsewhere/x.h5", "images/a/b.h5"],
+)
+def test_a_manifest_cannot_name_files_outside_of_its_cache(whole, tmp_path, file):
+    shutil.copytree(whole / "hdf5", tmp_path / "cache")
+    value = json.loads((tmp_path / "cache" / "manifest.json").read_text())
+    del value["sha256"]
+    value["splits"]["train"]["shards"][0]["file"] = file
+    (tmp_path / "cache" / "manifest.json").write_text(sealed(value))
+    with pytest.raises(UserError, match="is no file of a cache"):
+        Manifest.load(tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.__delitem__("label"), "no column label"),
+        (
+            lambda f: f.create_dataset("new", data=np.ones(24, dtype="float32")) and f.move("new", "label2"),
+            None,
+        ),
+        (lambda f: replace_column(f, "label", np.ones(10, dtype="float32")), "label is float32"),
+        (
+            lambda f: replace_column(f, "image_embedding", np.ones((10, 3, 16), dtype="float16")),
+            "3 dimensions",
+        ),
+        (lambda f: replace_column(f, "key", np.ones(10, dtype="int64")), "key is int64"),
+        (lambda f: replace_link(f, "label", h5py.ExternalLink("other.h5", "/label")), "no column label"),
+        (lambda f: replace_link(f, "label", h5py.SoftLink("/file_bytes")), "no column label"),
+        (
+            lambda f: replace_column(f, "label", np.ones(10, dtype="int64"), compression="gzip"),
+            "not a plain column",
+        ),
+        (lambda f: replace_column(f, "label", np.ones(4, dtype="int64")), "differ in length"),
+        (
+            lambda f: replace_column(f, "image_embedding", np.ones((10, 9), dtype="float16")),
+            "the manifest says",
+        ),
+    ],
+)
+def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_path, change, said):
+    from dataclasses import replace
+
+    from cache.files import sha256_of
+
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    path = cache / "images" / "train-00000.h5"
+    with h5py.File(path, "a") as file:
+        change(file)
+        if "crc32" in file:
+            del file["crc32"]  # a file that was made on purpose has no checksum that tells
+    manifest = Manifest.load(cache)
+    shard = replace(manifest.splits["train"].shards[0], sha256=sha256_of(path), bytes=path.stat().st_size)
+    manifest.with_shard("train", shard).save(cache)
+    if said is None:
+        assert len(EmbeddingCache.open(cache).split("train").keys) == 24
+        return
+    with pytest.raises(UserError, match=f"train-00000.h5 is damaged .*{said}"):
+        EmbeddingCache.open(cache).split("train")
+
+
+def replace_column(file: h5py.File, name: str, values: np.ndarray, **how: str) -> None:
+    del file[name]
+    file.create_dataset(name, data=values, **how)
+
+
+def replace_link(file: h5py.File, name: str, link: object) -> None:
+    del file[name]
+    file[name] = link
+
+
+def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["label"] = np.arange(1000)
+    raw = (tmp_path / "x.h5").read_bytes()
+    (tmp_path / "x.h5").write_bytes(raw[:-4000])
+    with pytest.raises((OSError, ValueError)), h5py.File(tmp_path / "x.h5") as file:
+        read_column(file, "label", kind="i")
+    with pytest.raises(KeyError), h5py.File(tmp_path / "y.h5", "w") as file:
+        mapped_column(tmp_path / "y.h5", file, "absent", kind="f", ndim=(2,))
