@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,10 @@ from cache.embed import Seconds, ShardPlan
 from cache.embedder import Embedder, EmbedHere
 from cache.entries import BankEntry, FileEntry, SkippedImage
 from cache.errors import CacheMismatch, UserError
-from cache.files import digest, remove_temporaries, sha256_of
+from cache.files import digest, is_leftover, remove_temporaries, sha256_of
 from cache.images import ImageFolder
-from cache.manifest import NAME, Manifest
+from cache.locks import only_writer
+from cache.manifest import BACKUP, NAME, Manifest
 from cache.parts import join_parts
 from cache.pixels import FOLDER as PIXELS
 from cache.pixels import PixelOptions, write_pixels
@@ -82,8 +84,8 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
         If ``out`` is a folder of something else.
     """
     fresh = Manifest(spec=spec, embed_dim=embed_dim, versions=_versions())
-    if not (out / NAME).exists():
-        if out.is_file() or (out.is_dir() and any(child.suffix != ".tmp" for child in out.iterdir())):
+    if not (out / NAME).exists() and not (out / BACKUP).exists():
+        if out.is_file() or (out.is_dir() and not all(map(is_leftover, out.iterdir()))):
             raise UserError(
                 f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
             )
@@ -138,27 +140,28 @@ def build_cache(
         ranks=ranks,
     )
     began, seconds = time.perf_counter(), Seconds()
-    prepared = None
-    if ranks.is_first:
-        prepared = _prepare(folder, out, teacher, spec, banks, options, made_by or {})
-    manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
-    before, embedding = manifest.rows, time.perf_counter()
-    manifest = embed(manifest, plans, progress=progress, seconds=seconds)
-    ranks.wait()
-    embedding = time.perf_counter() - embedding
-    if ranks.is_first:
-        manifest = join_parts(manifest, out)
-        manifest = _match_captions(manifest, out, teacher, captions, folder)
-        if not manifest.rows:
-            raise UserError(
-                f"no image of {folder.path} could be read", fix="check that the files are images."
-            )
-        manifest = _write_extras(manifest, out, teacher, folder, options, progress)
-        manifest = replace(manifest, complete=True)
-        manifest.save(out)
-        _remove_unlisted(out, manifest)
-        _store_neighbours(out, manifest, banks, options.neighbours)
-    manifest = ranks.from_first(manifest)
+    with only_writer(out) if ranks.is_first else nullcontext():
+        prepared = None
+        if ranks.is_first:
+            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by or {})
+        manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
+        before, embedding = manifest.rows, time.perf_counter()
+        manifest = embed(manifest, plans, progress=progress, seconds=seconds)
+        ranks.wait()
+        embedding = time.perf_counter() - embedding
+        if ranks.is_first:
+            manifest = join_parts(manifest, out)
+            manifest = _match_captions(manifest, out, teacher, captions, folder)
+            if not manifest.rows:
+                raise UserError(
+                    f"no image of {folder.path} could be read", fix="check that the files are images."
+                )
+            manifest = _write_extras(manifest, out, teacher, folder, options, progress)
+            manifest = replace(manifest, complete=True)
+            manifest.save(out)
+            _remove_unlisted(out, manifest)
+            _store_neighbours(out, manifest, banks, options.neighbours)
+        manifest = ranks.from_first(manifest)
     return BuildSummary(
         rows=manifest.rows,
         new_rows=manifest.rows - before,

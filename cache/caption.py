@@ -18,10 +18,12 @@ from cache.devices import choose_device
 from cache.errors import UserError
 from cache.files import replacing
 from cache.images import ImageFolder, UnreadableImage, load_rgb
+from cache.locks import only_writer_of_file
 from cache.partial import Partial, refuse_existing
 from cache.progress import Progress, Silent
 from cache.splits import SPLITS, split_name
 from cache.texts import MISSING_CAPTION, read_captions
+from cache.workers import begin_worker
 
 CAPTIONS_FILE = "captions.jsonl"
 
@@ -74,25 +76,26 @@ def caption(
     out = out or data / CAPTIONS_FILE
     refuse_existing(out)
     paths = _paths(data, splits)
-    partial = Partial.beside(out)
-    header = {"model": model, "generation": GENERATION}
-    done = _kept(partial.resume(), header, paths, progress)
-    reused = len(done)
-    failed: dict[str, str] = {}
-    left = {key: path for key, path in paths.items() if key not in done}
-    if left:
-        captioner = load_captioner(model, choose_device(device))
-        if not reused:
-            partial.remove()
-            partial.append([header])
-        progress.start(len(left))
-        for rows in _caption_all(captioner, left, batch_size, workers):
-            partial.append(rows)
-            done.update((row["key"], row["caption"]) for row in rows)
-            failed.update((row["key"], row["failed"]) for row in rows if row["failed"])
-            progress.advance(len(rows))
-    _write(out, {key: done[key] for key in paths})
-    partial.remove()
+    with only_writer_of_file(out):
+        partial = Partial.beside(out)
+        header = {"model": model, "generation": GENERATION}
+        done = _kept(partial.resume(), header, paths, progress)
+        reused = len(done)
+        failed: dict[str, str] = {}
+        left = {key: path for key, path in paths.items() if key not in done}
+        if left:
+            captioner = load_captioner(model, choose_device(device))
+            if not reused:
+                partial.remove()
+                partial.append([header])
+            progress.start(len(left))
+            for rows in _caption_all(captioner, left, batch_size, workers):
+                partial.append(rows)
+                done.update((row["key"], row["caption"]) for row in rows)
+                failed.update((row["key"], row["failed"]) for row in rows if row["failed"])
+                progress.advance(len(rows))
+        _write(out, {key: done[key] for key in paths})
+        partial.remove()
     for key, reason in failed.items():
         progress.note(f"{key}: {reason}; its caption is {MISSING_CAPTION!r}")
     return CaptionSummary(
@@ -167,6 +170,7 @@ def _caption_all(
         _Images(list(paths.values()), captioner.image_processor),
         batch_size=batch_size,
         num_workers=workers,
+        worker_init_fn=begin_worker,
         collate_fn=list,
     )
     keys = iter(paths)

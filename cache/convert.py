@@ -12,6 +12,7 @@ from cache.entries import SplitEntry
 from cache.errors import UserError
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
+from cache.locks import only_writer
 from cache.manifest import Manifest
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.shard_writer import write_shard
@@ -40,6 +41,18 @@ def convert_cache(
     old = cache.manifest
     if old.spec.format == format:
         raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
+    with only_writer(out):
+        manifest = _converted(cache, out, format, folder, on_rows)
+        for name in cache.teacher_names[1:]:
+            there = Path(TEACHERS) / name
+            convert_cache(source / there, out / there, format=format, folder=folder, on_rows=on_rows)
+    return manifest
+
+
+def _converted(
+    cache: EmbeddingCache, out: Path, format: str, folder: ImageFolder | None, on_rows: Callable[[int], None]
+) -> Manifest:
+    source, old = cache.path, cache.manifest
     manifest = open_manifest(out, replace(old.spec, format=format), old.embed_dim, rebuild=False)
     if manifest.complete:
         return manifest
@@ -85,9 +98,6 @@ def convert_cache(
         complete=True,
     )
     manifest.save(out)
-    for name in cache.teacher_names[1:]:
-        there = Path(TEACHERS) / name
-        convert_cache(source / there, out / there, format=format, folder=folder, on_rows=on_rows)
     return manifest
 
 

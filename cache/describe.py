@@ -16,6 +16,7 @@ from typing import Any
 from cache.errors import UserError
 from cache.files import replacing
 from cache.images import ImageFolder
+from cache.locks import only_writer_of_file
 from cache.partial import Partial, refuse_existing
 from cache.progress import Progress, Silent
 from cache.texts import class_names_of, descriptions_of
@@ -90,17 +91,18 @@ def describe(
     refuse_existing(out)
     names = _class_names(data, label2text)
     prompts = {folder: prompt.replace("{}", name) for folder, name in names.items()}
-    partial = Partial.beside(out)
-    done = _kept(partial, prompts, model)
-    reused = len(done)
-    if reused:
-        progress.note(f"{reused:,} of {len(names):,} descriptions are there from an earlier run")
-    left = {folder: text for folder, text in prompts.items() if folder not in done}
-    if left:
-        with _asker(base_url, model, max_retries, partial) as asker:
-            done.update(_ask_all(asker, left, workers, progress))
-    _write(out, {folder: done[folder] for folder in names})
-    partial.remove()
+    with only_writer_of_file(out):
+        partial = Partial.beside(out)
+        done = _kept(partial, prompts, model)
+        reused = len(done)
+        if reused:
+            progress.note(f"{reused:,} of {len(names):,} descriptions are there from an earlier run")
+        left = {folder: text for folder, text in prompts.items() if folder not in done}
+        if left:
+            with _asker(base_url, model, max_retries, partial) as asker:
+                done.update(_ask_all(asker, left, workers, progress))
+        _write(out, {folder: done[folder] for folder in names})
+        partial.remove()
     return DescribeSummary(
         out=out, classes=len(names), asked=len(left), reused=reused, seconds=time.perf_counter() - start
     )

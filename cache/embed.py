@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from cache.records import Record, UnreadableImage
 from cache.rows import ShardRows
 from cache.teacher import Teacher
 from cache.transfer import one_behind
+from cache.workers import begin_worker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +42,8 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One record as a worker hands it over: ``pixels`` [V, 3, H, W], or a ``reason`` why there are none."""
+    """One record as a worker found it; ``reason`` says why it cannot be read, where it cannot."""
 
-    pixels: Tensor | None
     reason: str
     sha256: str
     bytes: int
@@ -81,6 +81,17 @@ class EmbeddedShard:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedBatch:
+    """Records as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W].
+
+    One tensor, for each takes a file handle on its way.
+    """
+
+    images: list[Decoded]
+    pixels: Tensor | None
+
+
 class _Images(Dataset[Any]):
     """Decodes and preprocesses one record's pictures; runs in workers."""
 
@@ -91,7 +102,7 @@ class _Images(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> tuple[Decoded, Tensor | None]:
         start = time.perf_counter()
         record, pixels, reason = self.records[index], None, ""
         sha256, size, mtime_ns = record.identity()
@@ -99,14 +110,14 @@ class _Images(Dataset[Any]):
             pixels = torch.stack([self.transform(picture) for picture in record.pictures()])
         except UnreadableImage as error:
             reason = str(error) or "unreadable"
-        return Decoded(
-            pixels=pixels,
+        decoded = Decoded(
             reason=reason,
             sha256=sha256,
             bytes=size,
             mtime_ns=mtime_ns,
             seconds=time.perf_counter() - start,
         )
+        return decoded, pixels
 
 
 def embed_shards(
@@ -154,7 +165,7 @@ def _chunks(images: Sequence[Record], size: int) -> list[Sequence[Record]]:
 
 def _loader(
     plans: Sequence[ShardPlan], batch_sizes: Sequence[int], teacher: Teacher, workers: int
-) -> DataLoader[list[Decoded]]:
+) -> DataLoader[DecodedBatch]:
     records = [record for plan in plans for record in plan.images]
     ends = np.cumsum(batch_sizes).tolist()
     indices = [list(range(end - size, end)) for end, size in zip(ends, batch_sizes, strict=True)]
@@ -162,17 +173,21 @@ def _loader(
         _Images(records, teacher.transform),
         batch_sampler=indices,
         num_workers=workers,
-        collate_fn=_as_list,
+        collate_fn=_joined,
+        worker_init_fn=begin_worker,
         pin_memory=False,
         prefetch_factor=2 if workers else None,
     )
 
 
-def _as_list(decoded: list[Decoded]) -> list[Decoded]:
-    return decoded
+def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> DecodedBatch:
+    pixels = [picture for _, picture in decoded if picture is not None]
+    return DecodedBatch(
+        images=[image for image, _ in decoded], pixels=torch.stack(pixels) if pixels else None
+    )
 
 
-def _timed(loader: DataLoader[list[Decoded]], seconds: Seconds) -> Iterator[list[Decoded]]:
+def _timed(loader: DataLoader[DecodedBatch], seconds: Seconds) -> Iterator[DecodedBatch]:
     iterator = iter(loader)
     while True:
         start = time.perf_counter()
@@ -180,7 +195,7 @@ def _timed(loader: DataLoader[list[Decoded]], seconds: Seconds) -> Iterator[list
         seconds.waiting += time.perf_counter() - start
         if batch is None:
             return
-        seconds.decoding += sum(image.seconds for image in batch)
+        seconds.decoding += sum(image.seconds for image in batch.images)
         yield batch
 
 
@@ -198,20 +213,17 @@ def _start(
     teacher: Teacher,
     plan: ShardPlan,
     records: Sequence[Record],
-    decoded: Sequence[Decoded],
+    decoded: DecodedBatch,
     *,
     regions: bool,
     seconds: Seconds,
 ) -> _Batch:
     began = time.perf_counter()
-    pixels = [image.pixels for image in decoded if image.pixels is not None]
     wait = None
-    if pixels:
-        wait = _columns(teacher, torch.stack(pixels), records[0].views, regions=regions)
+    if decoded.pixels is not None:
+        wait = _columns(teacher, decoded.pixels, records[0].views, regions=regions)
     seconds.teacher += time.perf_counter() - began
-    # Without the pixels: a shard of 4,096 images would hold gigabytes of them.
-    read = [replace(image, pixels=None) for image in decoded]
-    return _Batch(plan=plan, records=records, decoded=read, wait=wait)
+    return _Batch(plan=plan, records=records, decoded=decoded.images, wait=wait)
 
 
 def _add_batch(shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds) -> None:

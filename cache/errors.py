@@ -49,3 +49,13 @@ def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
     folded = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=n, cutoff=0.5)
     return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""
+
+
+def unwritable(path: object, error: OSError, *, fix: str | None = None) -> UserError:
+    """Return the error for a file or folder that could not be written."""
+    reason = error.strerror or str(error)
+    return UserError(
+        f"{path} could not be written ({reason})",
+        fix=fix
+        or "choose a folder that you can write to and that has room; what was finished before is kept.",
+    )

@@ -7,11 +7,12 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
+from cache.faults import write_fault
+from cache.locks import check_held, is_lock
 
 
 @contextmanager
@@ -25,29 +26,30 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises
     ------
     UserError
-        If the folder cannot be made or written.
+        If the folder cannot be made or written, or is not the one any more whose lock is held.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    check_held(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
+        check_held(path)
         temporary.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    except (OSError, RuntimeError) as error:  # h5py's and torch's for a full disk are RuntimeErrors
+        refused = write_fault(path, error)
+        if refused is None:
+            raise
+        raise refused from error
     finally:
-        if path.parent.is_dir() and os.access(path.parent, os.W_OK):
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
-    """Return the error for a file that could not be written."""
-    reason = error.strerror or str(error)
-    return UserError(
-        f"{path} could not be written ({reason})",
-        fix="choose a folder that you can write to and that has room; what was finished before is kept.",
-    )
+def is_leftover(path: Path) -> bool:
+    """Say whether a file is what a process that was killed in its first moments left: nobody's work."""
+    return path.suffix == ".tmp" or is_lock(path)
 
 
 def remove_temporaries(folder: Path) -> None:

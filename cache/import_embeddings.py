@@ -17,6 +17,7 @@ from cache.entries import SplitEntry
 from cache.errors import UserError, nearest_names
 from cache.files import digest, remove_temporaries
 from cache.images import ImageFolder
+from cache.locks import only_writer
 from cache.manifest import Manifest
 from cache.rows import ShardRows
 from cache.shard_writer import write_shard
@@ -86,20 +87,21 @@ def import_embeddings(
         format=format,
         rows_per_shard=rows_per_shard,
     )
-    manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
-    manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=dict(made_by or {}))
-    manifest.save(out)
-    remove_temporaries(out)
-    for name in sorted(placed, key=SPLITS.index):
-        manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
-    for bank in texts:
-        path = out / "texts" / f"{bank.name}.h5"
-        words = list(bank.texts) if bank.texts is not None else list(bank.classes)
-        save_bank(path, make_bank(bank.name, words, bank.classes, bank.embeddings))
-        made_from = digest([words, list(bank.classes)])
-        manifest = manifest.with_bank(bank.name, bank_entry(path, texts=len(words), made_from=made_from))
-    manifest = replace(manifest, complete=True)
-    manifest.save(out)
+    with only_writer(out):
+        manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
+        manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=dict(made_by or {}))
+        manifest.save(out)
+        remove_temporaries(out)
+        for name in sorted(placed, key=SPLITS.index):
+            manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
+        for bank in texts:
+            path = out / "texts" / f"{bank.name}.h5"
+            words = list(bank.texts) if bank.texts is not None else list(bank.classes)
+            save_bank(path, make_bank(bank.name, words, bank.classes, bank.embeddings))
+            made_from = digest([words, list(bank.classes)])
+            manifest = manifest.with_bank(bank.name, bank_entry(path, texts=len(words), made_from=made_from))
+        manifest = replace(manifest, complete=True)
+        manifest.save(out)
     return manifest
 
 

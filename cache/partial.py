@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
-from cache.files import unwritable
+from cache.errors import UserError, unwritable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,7 @@ from cache.reader_rows import MappedRows, row_sums
 from cache.records import Record
 from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.splits import SPLITS
+from cache.workers import begin_worker
 
 FOLDER = "pixels"
 KINDS = ("raw", "jpeg")
@@ -85,7 +86,7 @@ class _Squashed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
         record = self.records[index]
         try:
             pixels = squashed(record.path, self.options.side)
@@ -93,13 +94,13 @@ class _Squashed(Dataset[Any]):
             raise UserError(
                 f"{record.where} cannot be read any more ({error})", fix="bring it back."
             ) from error
-        return pixels if self.options.kind == "raw" else _encoded(pixels)
+        return pixels.numpy() if self.options.kind == "raw" else _encoded(pixels)
 
 
-def _encoded(pixels: Tensor) -> Tensor:
+def _encoded(pixels: Tensor) -> NDArray[np.uint8]:
     buffer = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="jpeg", quality=JPEG_QUALITY)
-    return torch.from_numpy(np.frombuffer(buffer.getvalue(), dtype=np.uint8).copy())
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
 def _decoded(encoded: NDArray[np.uint8]) -> Tensor:
@@ -107,15 +108,16 @@ def _decoded(encoded: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _as_list(items: list[Tensor]) -> list[Tensor]:
+def _as_list(items: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     return items
 
 
-def _batches(records: Sequence[Record], options: PixelOptions) -> DataLoader[list[Tensor]]:
+def _batches(records: Sequence[Record], options: PixelOptions) -> DataLoader[list[NDArray[np.uint8]]]:
     return DataLoader(
         _Squashed(records, options),
         batch_size=BATCH,
         num_workers=options.workers,
+        worker_init_fn=begin_worker,
         collate_fn=_as_list,
         prefetch_factor=2 if options.workers else None,
     )
@@ -129,7 +131,7 @@ def _write_raw(
         shape = (len(records), 3, options.side, options.side)
         pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
         for batch in _batches(records, options):
-            images = torch.stack(batch).numpy()
+            images = np.stack(batch)
             pixels[len(sums) : len(sums) + len(batch)] = images
             sums = np.append(sums, row_sums(images))
             advance(len(batch))
@@ -141,7 +143,7 @@ def _write_jpeg(
 ) -> None:
     encoded: list[NDArray[np.uint8]] = []
     for batch in _batches(records, options):
-        encoded += [image.numpy() for image in batch]
+        encoded += batch
         advance(len(batch))
     with h5py.File(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])

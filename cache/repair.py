@@ -10,6 +10,7 @@ from typing import Any
 from cache.convert import convert_cache
 from cache.errors import UserError
 from cache.images import ImageFolder
+from cache.locks import only_writer
 from cache.made_by import options_of
 from cache.manifest import BACKUP, NAME, Manifest
 from cache.progress import Progress
@@ -41,6 +42,11 @@ def repair_cache(folder: Path, sources: Sources, *, progress: Progress | None = 
         If there is neither a manifest nor a copy, what the cache was made from is not there, or something
         is still damaged afterwards.
     """
+    with only_writer(folder):
+        return _repaired(folder, sources, progress)
+
+
+def _repaired(folder: Path, sources: Sources, progress: Progress | None) -> list[Check]:
     restored = _restored_manifest(folder)
     bad = [check for check in verify_cache(folder) if check.problem]
     for name in _teachers(folder):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.archives import list_path
-from cache.errors import CacheMismatch, UserError
-from cache.files import digest, remove_temporaries, replacing, sha256_of, unwritable, write_json
+from cache.errors import CacheMismatch, UserError, unwritable
+from cache.files import digest, remove_temporaries, replacing, sha256_of, write_json
 from cache.images import ImageFolder
 from cache.progress import Progress
 from cache.splits import FOLDERS

@@ -31,6 +31,7 @@ from cache.reader_rows import CheckedRows
 from cache.records import Record
 from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.transfer import one_behind
+from cache.workers import begin_worker
 
 if TYPE_CHECKING:
     from cache.teacher import Teacher
@@ -149,6 +150,7 @@ def embed_views(
         pictures,
         batch_size=max(1, batch_size // max(1, copies)),
         num_workers=workers,
+        worker_init_fn=begin_worker,
         prefetch_factor=2 if workers else None,
     )
     return np.concatenate(list(_rows(teacher, loader, advance)))

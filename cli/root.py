@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import redirect_stdout
 from typing import Any
 
 import click
 
 from cache.errors import UserError
+from cache.faults import fault
+from cache.signals import Terminated, end_with_parent, terminating
 from cache.torchrun import speaks
 from cli.parts import stop
 
+AGAIN = "what was finished is kept: the same command goes on."
+
 
 class Friendly(click.Group):
-    """Shows a UserError as one line; every other exception is our bug and keeps its traceback."""
+    """Shows a UserError, and what the system refuses, as one line; the rest are our bugs: tracebacks."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class. Of several processes that torchrun started one prints."""
@@ -22,15 +27,25 @@ class Friendly(click.Group):
             nowhere = ctx.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the context closes it)
             ctx.with_resource(redirect_stdout(nowhere))
         try:
-            return super().invoke(ctx)
+            with terminating():
+                end_with_parent()
+                return super().invoke(ctx)
         except UserError as error:
             if ctx.params.get("debug"):
                 raise
             stop(str(error), error.status)
+        except (KeyboardInterrupt, Terminated) as error:
+            asked = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+            stop(f"stopped; {AGAIN}", 128 + asked)
         except click.ClickException as error:
             if speaks():
                 raise  # click prints the usage too
             stop(error.format_message(), error.exit_code)
+        except Exception as error:
+            refused = fault(error)
+            if refused is None or ctx.params.get("debug"):
+                raise
+            stop(str(refused), refused.status)
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -11,6 +11,7 @@ from typing import Any
 
 from cache.errors import UserError
 from cache.files import replacing, write_json
+from cache.locks import only_writer
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint
 from distill.config import FewShotConfig, RunConfig
@@ -142,16 +143,17 @@ def few_shot(
             trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
     judge = Judge(trained)
     judged = _by_retrieval if options.method == "retrieval" else _by_finetuning
-    draws = [judged(judge, support, source, out, options, progress) for support in supports]
-    results: dict[str, Any] = {
-        "run": str(source),
-        "method": options.method,
-        "headline": "macro accuracy in percent on the OOD images that are not support",
-        "table": _table(draws),
-        "draws": [asdict(draw) for draw in draws],
-    }
-    write_json(out / RESULTS, results)
-    draw_shots(out / PLOT, results["table"], title=f"{source.name}: {options.method}")
+    with only_writer(out):
+        draws = [judged(judge, support, source, out, options, progress) for support in supports]
+        results: dict[str, Any] = {
+            "run": str(source),
+            "method": options.method,
+            "headline": "macro accuracy in percent on the OOD images that are not support",
+            "table": _table(draws),
+            "draws": [asdict(draw) for draw in draws],
+        }
+        write_json(out / RESULTS, results)
+        draw_shots(out / PLOT, results["table"], title=f"{source.name}: {options.method}")
     return results
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cache.devices import keep_freed_memory
 from cache.errors import UserError
+from cache.files import is_leftover
 from cache.progress import Progress, Silent
 from cache.ranks import current_ranks, in_every_process
 from cache.transfer import to_device
@@ -61,7 +62,7 @@ def check_out(out: Path, *, resume_run: bool) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file", fix="choose a new folder for --out.")
     # What a process that was killed in its first moments left is no file of anybody's.
-    found = [path for path in out.iterdir() if path.suffix != ".tmp"] if out.is_dir() else []
+    found = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
     if found and not resume_run:
         raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
     if resume_run and not (out / CONFIG).is_file():

@@ -18,6 +18,7 @@ from cache.errors import UserError
 from cache.images import ImageRecord, UnreadableImage, squashed
 from cache.records import Record
 from cache.transfer import to_device
+from cache.workers import apart, begin_worker, joined
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache
@@ -99,10 +100,6 @@ class _StoredDecoder(Dataset[Any]):
 def image_bytes(decode: Decode, count: int) -> int:
     """Return the bytes of ``count`` decoded images."""
     return count * math.prod(decode.shape) * decode.dtype.itemsize
-
-
-def _as_list(items: list[Any]) -> list[Any]:
-    return items
 
 
 class StoredImages:
@@ -252,14 +249,16 @@ class Pixels:
                 )
             self.unreadable[record.key] = image
 
-    def _loader(self, batches: Sequence[Indices]) -> DataLoader[Any]:
+    def _loader(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
         stored = self.stored
-        return DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             _Decoder(self.records, self.decode)
             if stored is None
             else _StoredDecoder(stored, len(self.records)),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.workers,
-            collate_fn=_as_list,
+            worker_init_fn=begin_worker,
+            collate_fn=joined,
             prefetch_factor=4 if self.workers else None,
         )
+        return map(apart, loader)

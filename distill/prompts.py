@@ -22,6 +22,7 @@ from cache.banks import bank_entry, make_bank, save_bank
 from cache.entries import BankEntry
 from cache.errors import CacheMismatch, UserError
 from cache.files import digest
+from cache.locks import only_writer
 from cache.manifest import Manifest
 from cache.text_tower import TextTower
 from cache.texts import LABEL_TEMPLATE
@@ -140,6 +141,11 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
         raise UserError(
             "CoCoOp's texts are different for every image and make no bank", fix="learn with --prompts coop."
         )
+    with only_writer(cache.path):
+        return _exported(learnt, cache, bank, learnt_from)
+
+
+def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> BankEntry:
     made_from = digest([learnt_from, list(learnt.words.items())])
     known = cache.manifest.banks.get(bank)
     if known is not None and known.made_from != made_from:

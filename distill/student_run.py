@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 
 from cache.errors import UserError
 from cache.files import replacing, write_json
+from cache.locks import only_writer
 from cache.ranks import current_ranks
 from distill.batch import Batch
 from distill.checkpoint import Position, resume, save_checkpoint
@@ -86,11 +87,22 @@ class StudentRun:
         ``wandb`` names a project of Weights & Biases to write to as well.
         """
         self.task, self.out = task, out
+        self._writes = current_ranks().is_first
+        self._open = ExitStack()
+        if self._writes:
+            self._open.enter_context(only_writer(out))
+        try:
+            self._begin(resume_run=resume_run, wandb=wandb)
+        except BaseException:
+            self._open.close()
+            raise
+
+    def _begin(self, *, resume_run: bool, wandb: str) -> None:
+        task, out = self.task, self.out
         self.session: TrainingSession = task.session
         self.config = self.session.config
         going_on = resume_run and (out / LAST).exists()
         self.position = resume(out / LAST, self.session) if going_on else Position()
-        self._writes = current_ranks().is_first
         self._sums = self._sums_here()
         self._guard = FiniteGuard(self.session.device)
         self._boards: list[Board] = []
@@ -288,8 +300,9 @@ class StudentRun:
 
     def close(self) -> None:
         """Close what is open."""
-        for board in self._boards:
-            board.close()
+        with self._open:
+            for board in self._boards:
+                board.close()
 
 
 def stream_generator(seed: int, epoch: int, step: int) -> Generator:

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
-from cache.files import replacing, write_json
+from cache.files import is_leftover, replacing, write_json
+from cache.locks import only_writer
+from cache.signals import PARENT
 from distill.config import RunConfig
 from distill.settings import differences, from_toml, to_toml
 from distill.stopping import Stopped, listening
@@ -85,14 +87,15 @@ def run_sweep(
     if place.wandb:
         wandb_module()
     state = states(sweep, place)
-    write_json(place.out / SWEEP, _told(sweep, place, command))
-    for run in sweep.runs:
-        with replacing(config_file(run, place)) as temporary:
-            temporary.write_text(to_toml(run.config), encoding="utf-8")
-    done = [_skipped(run, place) for run in sweep.runs if state[run.name] == FINISHED]
-    for result in done:
-        watch.ended(result)
-    done += engine([run for run in sweep.runs if state[run.name] != FINISHED], place, watch)
+    with only_writer(place.out):
+        write_json(place.out / SWEEP, _told(sweep, place, command))
+        for run in sweep.runs:
+            with replacing(config_file(run, place)) as temporary:
+                temporary.write_text(to_toml(run.config), encoding="utf-8")
+        done = [_skipped(run, place) for run in sweep.runs if state[run.name] == FINISHED]
+        for result in done:
+            watch.ended(result)
+        done += engine([run for run in sweep.runs if state[run.name] != FINISHED], place, watch)
     found = {result.run.name: result for result in done}
     return [found[run.name] for run in sweep.runs]
 
@@ -121,7 +124,7 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
 
 
 def _state(run: PlannedRun, folder: Path, cache: EmbeddingCache) -> str:
-    if not folder.exists() or (folder.is_dir() and all(path.suffix == ".tmp" for path in folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
         return NEW
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is there and holds no run", fix="move it away, or choose another --out.")
@@ -207,7 +210,7 @@ class Processes:
         return results
 
     def _start(self, run: PlannedRun, place: Place) -> subprocess.Popen[bytes]:
-        environment = dict(os.environ)
+        environment = {**os.environ, PARENT: str(os.getpid())}
         if self.jobs > 1:
             from cache.devices import cores
 

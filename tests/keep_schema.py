@@ -20,6 +20,7 @@ from cache import EmbeddingCache
 from cache.convert import convert_cache
 from cache.features import FeatureOptions, cache_features
 from cache.manifest import SCHEMA_VERSION
+from cache.seal import seal_file
 from distill.config import RunConfig
 from distill.settings import from_toml, load_recipe, with_settings
 from distill.students import build_student
@@ -108,6 +109,7 @@ def keep(out: Path) -> None:
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint as this version does."""
     torch.save(state, path)
+    seal_file(path)
 
 
 def main() -> None:

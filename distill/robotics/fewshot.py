@@ -11,6 +11,7 @@ from typing import Any
 
 from cache.errors import UserError
 from cache.files import replacing, write_json
+from cache.locks import only_writer
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint
 from distill.config import FewShotConfig
@@ -90,45 +91,48 @@ def few_shot_episodes(
     ]
     for support in supports:  # what is missing is found before hours of training
         support_episodes(trained.cache, folder.split("ood_test"), support)
-    draws = []
-    for support in supports:
-        keys = support_episodes(trained.cache, folder.split("ood_test"), support)
-        judged = {name: (records, names) for name, records, names in splits_to_judge(folder, (), keys)}
-        records, names = judged[QUERY]
-        query = EvalSplit(
-            name=QUERY, pixels=episode_pixels(records, config, 0, strict=False), class_names=names
-        )
-        before = trained.judge.judged(query)
-        of_draw = out / _called(support)
-        if (of_draw / SUMMARY).exists():
-            progress.note(f"{of_draw} is trained already")
-        summary = run(
-            episode_finetune_config(config, start=file.resolve(), support=support, settings=options.settings),
-            cache_dir=trained.cache.path,
-            data_dir=folder.path,
-            out=of_draw,
-            resume_run=(of_draw / CONFIG).exists(),
-            progress=progress,
-            command=sys.argv,
-        )
-        draws.append(
-            Draw(
-                episodes=support.shots,
-                support_seed=support.support_seed,
-                query_episodes=before.episodes,
-                before=before.groups,
-                after=_groups(summary),
-                run=str(of_draw),
+    with only_writer(out):
+        draws = []
+        for support in supports:
+            keys = support_episodes(trained.cache, folder.split("ood_test"), support)
+            judged = {name: (records, names) for name, records, names in splits_to_judge(folder, (), keys)}
+            records, names = judged[QUERY]
+            query = EvalSplit(
+                name=QUERY, pixels=episode_pixels(records, config, 0, strict=False), class_names=names
             )
-        )
-    results: dict[str, Any] = {
-        "run": str(source),
-        "headline": "mean average precision in percent on the OOD episodes that are not support",
-        "table": _table(draws),
-        "draws": [asdict(draw) for draw in draws],
-    }
-    write_json(out / RESULTS, results)
-    _draw_plot(out / PLOT, results["table"], title=f"{source.name}: few-shot")
+            before = trained.judge.judged(query)
+            of_draw = out / _called(support)
+            if (of_draw / SUMMARY).exists():
+                progress.note(f"{of_draw} is trained already")
+            summary = run(
+                episode_finetune_config(
+                    config, start=file.resolve(), support=support, settings=options.settings
+                ),
+                cache_dir=trained.cache.path,
+                data_dir=folder.path,
+                out=of_draw,
+                resume_run=(of_draw / CONFIG).exists(),
+                progress=progress,
+                command=sys.argv,
+            )
+            draws.append(
+                Draw(
+                    episodes=support.shots,
+                    support_seed=support.support_seed,
+                    query_episodes=before.episodes,
+                    before=before.groups,
+                    after=_groups(summary),
+                    run=str(of_draw),
+                )
+            )
+        results: dict[str, Any] = {
+            "run": str(source),
+            "headline": "mean average precision in percent on the OOD episodes that are not support",
+            "table": _table(draws),
+            "draws": [asdict(draw) for draw in draws],
+        }
+        write_json(out / RESULTS, results)
+        _draw_plot(out / PLOT, results["table"], title=f"{source.name}: few-shot")
     return results
 
 

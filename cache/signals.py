@@ -1,0 +1,52 @@
+"""Ctrl-C and SIGTERM as exceptions: what is open is closed, and the command leaves with 130 or 143."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+# Names the process that a command was started by, and must not outlive.
+PARENT = "DISTILL_PARENT"
+_PR_SET_PDEATHSIG = 1
+
+
+class Terminated(BaseException):
+    """SIGTERM. Like KeyboardInterrupt no Exception, so that nothing takes it for an error of its own."""
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """Raise :class:`Terminated` in the main thread when SIGTERM comes."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # Once: what comes while the files are being closed must not stop that.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_with_parent() -> None:
+    """Ask the kernel for a SIGTERM when the process that started this one is gone, even by SIGKILL.
+
+    Only where that process said so in the environment; Linux alone can do it.
+    """
+    parent = os.environ.pop(PARENT, "")
+    if not parent or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(parent):  # it went before we asked
+        raise Terminated

@@ -1,0 +1,41 @@
+"""Worker processes that decode: how they hand images over, and how their end is noticed."""
+
+from __future__ import annotations
+
+import multiprocessing.queues
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def joined(items: Sequence[Tensor | str]) -> tuple[list[str], Tensor | None]:
+    """Put the images of a batch, or why one cannot be read, together as a worker hands them over.
+
+    In one tensor, for each takes a file handle on its way, and 1,024 of those are all that many systems give.
+    """
+    images = [item for item in items if isinstance(item, Tensor)]
+    reasons = ["" if isinstance(item, Tensor) else item for item in items]
+    return reasons, torch.stack(images) if images else None
+
+
+def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
+    """Return what :func:`joined` put together."""
+    reasons, images = batch
+    rest = iter(() if images is None else images.unbind())
+    return [reason or next(rest) for reason in reasons]
+
+
+def begin_worker(number: int) -> None:
+    """Make a worker of a DataLoader leave when it cannot hand over a batch, as when file handles run out.
+
+    Python's way is to print a traceback and to drop the batch, for which the parent then waits for ever.
+    """
+    del number
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
+
+
+def _leave(error: Exception, batch: object) -> None:
+    del batch
+    os._exit(getattr(error, "errno", None) or 1)
