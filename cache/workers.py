@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing.queues
 import os
+import sys
 from collections.abc import Sequence
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -30,10 +32,17 @@ def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
 def begin_worker(number: int) -> None:
     """Make a worker of a DataLoader leave when it cannot hand over a batch, as when file handles run out.
 
-    Python's way is to print a traceback and to drop the batch, for which the parent then waits for ever.
+    Python's way is to print a traceback and to drop the batch, for which the parent then waits for ever. Of a
+    parent that has left in mid-batch it prints a traceback too; that one says nothing.
     """
     del number
+    sys.excepthook = _say_unless_left
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
+
+
+def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _leave(error: Exception, batch: object) -> None:
