@@ -13,6 +13,7 @@ from typing import Any
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
+from cache.duplicates import Duplicate, duplicates_of
 from cache.embed import Seconds, ShardPlan
 from cache.embedder import Embedder, EmbedHere
 from cache.entries import BankEntry, FileEntry, SkippedImage
@@ -33,6 +34,7 @@ from cache.shard_writer import with_captions, write_shard
 from cache.shards import read_shard
 from cache.spec import CacheSpec
 from cache.teacher import Teacher, text_network_of
+from cache.teacher_checks import check_texts
 from cache.text_tower import FOLDER as TEXT_TOWER
 from cache.text_tower import save_text_tower
 from cache.texts import BankTexts
@@ -71,6 +73,7 @@ class BuildSummary:
     skipped: dict[str, SkippedImage] = field(default_factory=dict)
     truncated: dict[str, int] = field(default_factory=dict)
     missing_captions: int = 0
+    duplicates: list[Duplicate] = field(default_factory=list)
 
 
 def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) -> Manifest:
@@ -174,6 +177,7 @@ def build_cache(
         },
         truncated=_truncated(manifest),
         missing_captions=sum(shard.captions_missing for _, shard in manifest.shard_entries),
+        duplicates=duplicates_of(out, manifest) if ranks.is_first else [],
     )
 
 
@@ -283,6 +287,7 @@ def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequenc
         known = manifest.banks.get(bank.name)
         if known is None or known.made_from != made_from or not _sound(out, known):
             rows, cut = teacher.embed_texts(bank.texts)
+            check_texts(rows, bank.texts)
             path = out / "texts" / f"{bank.name}.h5"
             save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
             known = bank_entry(

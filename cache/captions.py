@@ -16,6 +16,7 @@ from cache.files import digest, sha256_of
 from cache.images import ImageFolder
 from cache.rows import ShardRows
 from cache.teacher import Teacher
+from cache.teacher_checks import check_texts
 from cache.texts import MISSING_CAPTION, caption_of, read_captions
 
 
@@ -59,6 +60,7 @@ class Captions:
         own = [caption_of(self.texts, rows.split, key) for key in rows.keys]
         texts = [text or MISSING_CAPTION for text in own]
         embedded, truncated = teacher.embed_texts(texts)
+        check_texts(embedded, texts)
         rows = replace(rows, captions=texts, caption_embedding=embedded.numpy().astype(dtype))
         return rows, own.count(None), truncated
 

@@ -17,6 +17,7 @@ from cache.errors import UserError
 from cache.records import Record, UnreadableImage
 from cache.rows import ShardRows
 from cache.teacher import Teacher
+from cache.teacher_checks import SameForAll, check_finite
 from cache.transfer import one_behind
 from cache.workers import begin_worker
 
@@ -139,12 +140,14 @@ def embed_shards(
     Raises
     ------
     UserError
-        If the teacher's output is not finite, or with ``strict`` an image cannot be read.
+        If the teacher's output is not finite or the same for all, or with ``strict`` an image cannot be
+        read.
     """
+    same = SameForAll()
     batches = [(plan, batch) for plan in plans for batch in _chunks(plan.images, batch_size)]
     loader = _loader(plans, [len(batch) for _, batch in batches], teacher, workers)
     started = (
-        _start(teacher, plan, records, decoded, regions=regions, seconds=seconds)
+        _start(teacher, plan, records, decoded, regions=regions, seconds=seconds, same=same)
         for (plan, records), decoded in zip(batches, _timed(loader, seconds), strict=True)
     )
     current: EmbeddedShard | None = None
@@ -153,8 +156,9 @@ def embed_shards(
             if current is not None:
                 yield current
             current = EmbeddedShard(plan=batch.plan)
-        _add_batch(current, batch, strict=strict, seconds=seconds)
+        _add_batch(current, batch, strict=strict, seconds=seconds, same=same)
         on_images(len(batch.records))
+    same.end()
     if current is not None:
         yield current
 
@@ -207,6 +211,7 @@ class _Batch:
     records: Sequence[Record]
     decoded: Sequence[Decoded]
     wait: Callable[[], dict[str, Tensor]] | None
+    differ: Tensor | None
 
 
 def _start(
@@ -217,16 +222,20 @@ def _start(
     *,
     regions: bool,
     seconds: Seconds,
+    same: SameForAll,
 ) -> _Batch:
     began = time.perf_counter()
-    wait = None
+    wait = differ = None
     if decoded.pixels is not None:
+        differ = same.differ(decoded.pixels)
         wait = _columns(teacher, decoded.pixels, records[0].views, regions=regions)
     seconds.teacher += time.perf_counter() - began
-    return _Batch(plan=plan, records=records, decoded=decoded.images, wait=wait)
+    return _Batch(plan=plan, records=records, decoded=decoded.images, wait=wait, differ=differ)
 
 
-def _add_batch(shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds) -> None:
+def _add_batch(
+    shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds, same: SameForAll
+) -> None:
     readable = []
     for record, image in zip(batch.records, batch.decoded, strict=True):
         if not image.reason:
@@ -245,14 +254,10 @@ def _add_batch(shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Se
     began = time.perf_counter()
     columns = batch.wait()
     seconds.teacher += time.perf_counter() - began
+    where = [record.where for record, _ in readable]
+    same.look(columns["image_embedding"], batch.differ, where)
     for name, column in columns.items():
-        finite = torch.isfinite(column).flatten(1).all(dim=1)
-        if not finite.all():
-            bad = readable[int((~finite).nonzero()[0])][0]
-            raise UserError(
-                f"the teacher gave numbers that are not finite for {bad.where}",
-                fix="use --precision float32 or bfloat16.",
-            )
+        check_finite(column, where)
         shard.columns.setdefault(name, []).append(column)
     shard.records += [record for record, _ in readable]
     shard.decoded += [image for _, image in readable]

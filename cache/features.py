@@ -16,6 +16,7 @@ from cache.embedder import Embedder
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.made_by import anywhere, described
+from cache.open_set import check_apart
 from cache.pixels import PixelOptions
 from cache.progress import Progress
 from cache.ranks import ranks_of_torchrun
@@ -71,6 +72,7 @@ class FeatureOptions:
     keep_text_tower: bool = False
     pixels: int | None = None
     pixels_format: str = "raw"
+    shared_classes: bool = False
     cluster: RayCluster | None = None
 
 
@@ -92,6 +94,12 @@ def cache_features(
         data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
     banks = text_banks(folder, options)
+    if not options.shared_classes:
+        check_apart(
+            folder,
+            fix="add --shared-classes.",
+            texts=class_names_of(_given_or_found(options.label2text, data / LABELS), folder.class_names),
+        )
     first = None
     if options.teacher != MAIN_TEACHER:
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)

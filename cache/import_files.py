@@ -10,6 +10,7 @@ from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from cache.made_by import anywhere
 from cache.manifest import Manifest
+from cache.open_set import check_apart
 from cache.splits import split_name
 
 
@@ -28,6 +29,7 @@ def import_files(
     pretrained: str | None = None,
     dtype: str = "float16",
     format: str = "hdf5",
+    shared_classes: bool = False,
 ) -> Manifest:
     """Make a cache from arrays in files; see :func:`cache.import_embeddings.import_embeddings`.
 
@@ -53,8 +55,14 @@ def import_files(
         "pretrained": anywhere(pretrained) if pretrained else None,
         "dtype": dtype,
         "format": format,
+        "shared_classes": shared_classes,
     }
     folder = ImageFolder.scan(data, require=()) if data else None
+    if folder is not None and not shared_classes:
+        check_apart(
+            folder,
+            fix="add --shared-classes.",
+        )
     embeddings = load_array(images)
     if keys is not None:
         names = load_names(keys)

@@ -28,7 +28,6 @@ from torch.utils.data import Dataset
 from cache.columns import mapped_column, read_strings, write_column, write_strings
 from cache.crop_boxes import crop_boxes
 from cache.entries import CropsEntry, ShardEntry
-from cache.errors import UserError
 from cache.images import ImageFolder
 from cache.manifest import Manifest
 from cache.progress import Progress
@@ -36,7 +35,7 @@ from cache.reader_rows import CheckedRows, MappedRows
 from cache.records import Record
 from cache.side_shards import SideShards, drop_stale_shards, open_side_shard, write_side_shards
 from cache.spec import SQUASH_SIZE, TeacherSpec
-from cache.views import decoded, embed_views, seed_of
+from cache.views import decoded, embed_views, in_dtype, seed_of
 
 if TYPE_CHECKING:
     from cache.teacher import Teacher
@@ -88,10 +87,7 @@ def write_train_views(
             workers=options.workers,
             advance=progress.advance,
         )
-        with np.errstate(over="ignore"):  # said below, with what to do
-            rows = rows.astype(manifest.spec.dtype)
-        if not np.isfinite(rows).all():
-            raise UserError(f"embeddings of views do not fit {rows.dtype}", fix="use --dtype float32.")
+        rows = in_dtype(rows, manifest.spec.dtype, records)
         with h5py.File(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -30,6 +30,7 @@ from cache.progress import Progress
 from cache.reader_rows import CheckedRows
 from cache.records import Record
 from cache.side_shards import SideShards, open_side_shard, write_side_shards
+from cache.teacher_checks import check_finite
 from cache.transfer import one_behind
 from cache.workers import begin_worker
 
@@ -89,7 +90,7 @@ def write_views(
         )
         with h5py.File(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
-            write_column(shard, "view_embedding", rows.astype(manifest.spec.dtype))
+            write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
 
     kind = SideShards(
         field=FOLDER,
@@ -154,6 +155,24 @@ def embed_views(
         prefetch_factor=2 if workers else None,
     )
     return np.concatenate(list(_rows(teacher, loader, advance)))
+
+
+def in_dtype(rows: NDArray[np.float32], dtype: str, records: Sequence[Record]) -> NDArray[Any]:
+    """Return the views' embeddings [n, V, D] in a cache's dtype.
+
+    Raises
+    ------
+    UserError
+        If they are not finite, or too large for it; the message names the image.
+    """
+    check_finite(torch.from_numpy(rows), [record.where for record in records])
+    with np.errstate(over="ignore"):  # said below, with what to do
+        stored = rows.astype(dtype)
+    finite = np.isfinite(stored).reshape(len(rows), -1).all(axis=1)
+    if not finite.all():
+        where = records[int(np.flatnonzero(~finite)[0])].where
+        raise UserError(f"embeddings of views of {where} do not fit {dtype}", fix="use --dtype float32.")
+    return stored
 
 
 def _rows(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.features import print_duplicates
 from cli.parts import EXISTING_FOLDER, FOLDER, stop, table
 from cli.root import main
 
@@ -92,6 +93,8 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 
     Example: distill cache verify artifacts/photos
     """
+    from cache.duplicates import duplicates_of
+    from cache.manifest import Manifest
     from cache.verify import verify_cache
 
     checks = verify_cache(cache)
@@ -102,6 +105,8 @@ def cache_verify(cache: Path, as_json: bool) -> None:
         for check in bad:
             click.echo(f"{check.file}: {check.problem}")
         click.echo(f"{len(checks) - len(bad)} of {len(checks)} files are sound.")
+        if not bad:
+            print_duplicates(duplicates_of(cache, Manifest.load(cache)))
     if bad:
         names = ", ".join(check.file for check in bad[:3])
         stop(f"{cache} has {len(bad)} damaged files ({names}). Fix: run 'distill cache repair {cache}'.", 1)
@@ -180,6 +185,7 @@ def _as_json(check: Check) -> dict[str, Any]:
     show_default=True,
     help="Shard format.",
 )
+@click.option("--shared-classes", is_flag=True, help="Let classes be in train and in the OOD test as well.")
 def cache_import(out: Path, **given: Any) -> None:
     """Make a cache from embeddings that are there already.
 

@@ -12,7 +12,10 @@ from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, ray_cluster, ray_o
 from cli.root import main
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cache.build import BuildSummary
+    from cache.duplicates import Duplicate
 
 teacher_options = options(
     click.option(
@@ -170,6 +173,7 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
     show_default=True,
     help="Add a second teacher of this name to a finished cache, for 'train --teachers'.",
 )
+@click.option("--shared-classes", is_flag=True, help="Let classes be in train and in the OOD test as well.")
 @ray_options
 @teacher_options
 @click.pass_context
@@ -223,6 +227,8 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
         rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
     if summary.missing_captions:
         rows["without a caption"] = f"{summary.missing_captions:,} (given 'a photo')"
+    if summary.duplicates:
+        rows["in two splits or classes"] = f"{len(summary.duplicates):,}"
     if summary.skipped:
         rows["skipped, unreadable"] = f"{len(summary.skipped):,}"
     if as_json:
@@ -242,9 +248,19 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
             "truncated": summary.truncated,
             "missing_captions": summary.missing_captions,
             "skipped": {key: image.reason for key, image in summary.skipped.items()},
+            "duplicates": [[pair.one, pair.other] for pair in summary.duplicates],
         }
         click.echo(json.dumps(value, indent=2))
         return
     table(f"cache {out}", ["", ""], [[name, text] for name, text in rows.items()])
     for key, image in summary.skipped.items():
         click.echo(f"skipped {key}: {image.reason}")
+    print_duplicates(summary.duplicates)
+
+
+def print_duplicates(found: Sequence[Duplicate], n: int = 5) -> None:
+    """Name the images that are in two splits, or under two classes."""
+    if found:
+        some = "; ".join(map(str, found[:n]))
+        more = f"; and {len(found) - n:,} more" if len(found) > n else ""
+        click.echo(f"{len(found):,} images are in two splits or classes: {some}{more}")

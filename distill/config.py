@@ -110,7 +110,8 @@ class DataConfig:
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
     much memory decoded images may take otherwise before they are decoded anew every epoch; ``workers`` are
     the processes that decode, -1 by the machine: all cores beside a GPU, else one; ``views`` replays the
-    crops that the cache keeps, each with the teacher's embedding of that very crop.
+    crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
+    classes be in train and in the OOD test as well.
     """
 
     repeat_epochs: int = 1
@@ -124,6 +125,7 @@ class DataConfig:
     memory_mb: int = 2048
     workers: int = -1
     views: bool = False
+    shared_classes: bool = False
 
     def __post_init__(self) -> None:
         require_choice("data.policy", self.policy, ("crop_flip", "flip", "randaugment", "none"))

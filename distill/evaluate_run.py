@@ -14,6 +14,7 @@ from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError, nearest_names
 from cache.images import ImageFolder
+from cache.open_set import check_apart
 from cache.records import Record
 from cache.splits import split_name
 from distill.augment import eval_transform
@@ -223,6 +224,11 @@ def open_trained(
             fix="give the run's own cache with --cache.",
         )
     folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
+    if not config.data.shared_classes:
+        check_apart(
+            folder,
+            fix="train with data.shared_classes=true.",
+        )
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",

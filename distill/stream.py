@@ -14,6 +14,7 @@ from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch
 from cache.images import ImageFolder
+from cache.open_set import check_apart
 from cache.records import Record
 from distill.config import RunConfig
 from distill.data import TrainingRows, join_training_rows
@@ -57,6 +58,11 @@ class Stream:
             If the cache, the data and the config do not fit each other.
         """
         cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
+        if not config.data.shared_classes:
+            check_apart(
+                folder,
+                fix="set data.shared_classes=true.",
+            )
         support = support_of(cache, folder.split("ood_test"), config.fewshot) if config.fewshot.shots else []
         joined = {}
         for name in config.teachers:

@@ -62,6 +62,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 "--keep-text-tower",
                 "--pixels",
                 "--pixels-format",
+                "--shared-classes",
                 "--teacher",
             ]
         ),
@@ -110,6 +111,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
         "cache repair": ["--data", "--device", "--json", "--model", "--pretrained"],
         "cache import": sorted(
             [
+                "--shared-classes",
                 "--out",
                 "--images",
                 "--keys",

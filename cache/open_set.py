@@ -1,0 +1,38 @@
+"""The line between classes that are trained on and classes that are not: none may be on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cache.errors import UserError
+from cache.records import RecordFolder
+
+
+def check_apart(folder: RecordFolder, *, fix: str, texts: Mapping[str, str] | None = None) -> None:
+    """Make sure that no class of a folder's OOD test is one of its training.
+
+    ``texts`` are the names of class folders, where they have others. Case, underscores and spaces make no
+    other class.
+
+    Raises
+    ------
+    UserError
+        If one is on both sides; the message names some, and the ``fix`` for who means it.
+    """
+    texts = texts or {}
+    trained, tested = (
+        folder.splits[name].class_names if name in folder.splits else () for name in ("train", "ood_test")
+    )
+    seen = {_folded(name) for name in trained} | {_folded(texts.get(name, name)) for name in trained}
+    shared = [name for name in tested if _folded(name) in seen or _folded(texts.get(name, name)) in seen]
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        raise UserError(
+            f"{len(shared)} classes of {folder.path} are in train and in the OOD test as well "
+            f"({', '.join(shared[:3])}{more}), which would not be out-of-distribution",
+            fix=f"take them out of one of the two, or, if that is meant, {fix}",
+        )
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())
