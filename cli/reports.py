@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, number, table
+from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, number, table
 from cli.root import main
 
 
@@ -30,19 +30,19 @@ def report(runs: Path, out: Path) -> None:
 
 
 @main.command()
-@click.argument("one", metavar="RUN", type=EXISTING_FOLDER)
-@click.argument("other", metavar="RUN", type=EXISTING_FOLDER)
+@click.argument("one", metavar="RUN", type=FOLDER)
+@click.argument("other", metavar="RUN", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print settings, numbers and tests as JSON.")
 def compare(one: Path, other: Path, as_json: bool) -> None:
     """Say what differs between two runs: settings and results, the second less the first.
 
-    A RUN is a run's folder, or a folder of runs that differ in the seed alone. Seeds that both have are
-    compared in pairs.
+    A RUN is a run's folder, all seeds of one setting of a sweep as RUNS/SETTING, or a folder of runs that
+    differ in the seed alone. Seeds that both have are compared in pairs.
 
     \b
     Examples:
-      distill compare runs/cls-0 runs/full-0
-      distill compare runs/cls runs/full --json
+      distill compare runs/first runs/second
+      distill compare runs/losses/cls runs/losses/cls+mse --json
     """
     from distill.compare import compare_runs
 

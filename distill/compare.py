@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
+from cache.errors import UserError, nearest_names
 from distill.config import RunConfig
 from distill.report.collect import CONFIG, Run, collect
 from distill.report.groups import SEED, differing
 from distill.report.statistics import Spread, TTest, paired_t, spread, welch_t
+from distill.report.tables import CHOSEN_ON_TEST
 from distill.settings import differences, from_toml, with_part
 
 LAST_EPOCHS = 5
@@ -47,7 +48,9 @@ class Comparison:
 
 
 def compare_runs(one: Path, other: Path) -> Comparison:
-    """Compare two finished runs, or two folders of runs that differ in the seed alone.
+    """Compare two finished runs, or two sets of runs that differ in the seed alone.
+
+    A set is a folder of such runs, or ``RUNS/SETTING`` of a sweep: its runs ``RUNS/SETTING,seed=*``.
 
     Seeds that both sides have are compared in pairs (a paired t-test); with fewer than two of them, and
     two runs on either side, by Welch's test; else there is a difference and no test.
@@ -91,19 +94,34 @@ def compare_runs(one: Path, other: Path) -> Comparison:
 
 
 def _side(path: Path) -> dict[Any, Run]:
-    runs = collect(path).finished
+    runs = collect(path).finished if path.is_dir() else _of_point(path)
     if not runs:
         raise UserError(f"{path} holds no finished run", fix="finish one: its command with --resume.")
     differ = differing(runs)
     if differ:
         raise UserError(
             f"the runs in {path} differ in more than the seed ({', '.join(differ[:4])})",
-            fix="give one run, or a folder of runs of one setting; 'distill report' shows all at once.",
+            fix="give one run, or all seeds of one setting of a sweep as RUNS/SETTING, such as "
+            f"{path / (runs[0].point or 'base')}; 'distill report' shows all at once.",
         )
     side = {run.seed: run for run in runs}
     if len(side) < len(runs):
         raise UserError(f"several runs in {path} have one {SEED}", fix="keep one run a seed.")
     return side
+
+
+def _of_point(path: Path) -> tuple[Run, ...]:
+    """Return the finished runs of one setting of a sweep: ``RUNS/SETTING`` are ``RUNS/SETTING,seed=*``."""
+    found = collect(path.parent).finished if path.parent.is_dir() else ()
+    mine = tuple(run for run in found if run.path.parent == path.parent and run.point == path.name)
+    if not mine:
+        points = dict.fromkeys(run.point for run in found if run.point)
+        raise UserError(
+            f"{path} is no run's folder, and {path.parent} has no finished run of that setting",
+            fix=f"{nearest_names(path.name, points)}give a run, or RUNS/SETTING of a sweep"
+            f"{': ' + ', '.join(list(points)[:5]) if points else ''}.",
+        )
+    return mine
 
 
 def _test(ours: Sequence[float], theirs: Sequence[float], paired: bool) -> TTest | None:
@@ -124,7 +142,7 @@ def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
 def _metrics(run: Run) -> list[str]:
     """Return the names of what is compared: test results, training losses, space, cost."""
     judged = [name for name, value in run.summary.items() if isinstance(value, int | float)]
-    results = [name for name in judged if name.startswith(("id_", "ood_"))]
+    results = [n for n in judged if n.startswith(("id_", "ood_")) and not n.endswith(CHOSEN_ON_TEST)]
     losses = dict.fromkeys(name for line in run.history for name in line if name.startswith("loss_"))
     space = [f"space/{split}/{name}" for split, found in _of(run, "space").items() for name in found]
     space = [name for name in space if not name.endswith("/images")]

@@ -73,13 +73,15 @@ def check_out(out: Path, *, resume_run: bool) -> None:
 class Member:
     """One student of several: its task, its folder, and whether that holds a run to go on with.
 
-    ``wandb`` names a project of Weights & Biases to write to as well.
+    ``wandb`` names a project of Weights & Biases to write to as well; ``command`` is what its summary says
+    that made it, this process's unless given.
     """
 
     task: Task
     out: Path
     resume_run: bool = False
     wandb: str = ""
+    command: Sequence[str] = ()
 
 
 def fit(
@@ -110,15 +112,15 @@ def fit(
     Stopped
         After SIGTERM or Ctrl-C, with the state saved.
     """
-    member = Member(task=task, out=out, resume_run=resume_run, wandb=wandb)
-    (found,) = fit_together([member], progress=progress, command=command)
+    member = Member(task=task, out=out, resume_run=resume_run, wandb=wandb, command=command)
+    (found,) = fit_together([member], progress=progress)
     if isinstance(found, UserError):
         raise found
     return found
 
 
 def fit_together(
-    members: Sequence[Member], *, progress: Progress | None = None, command: Sequence[str] = ()
+    members: Sequence[Member], *, progress: Progress | None = None
 ) -> list[dict[str, Any] | UserError]:
     """Train students that take one stream of batches; return each one's summary, or why it failed.
 
@@ -143,8 +145,9 @@ def fit_together(
         found: list[Any] = [
             run
             if isinstance(run, UserError)
-            else failed.get(run) or in_every_process(partial(run.finish, command or sys.argv, **beside))
-            for run in begun
+            else failed.get(run)
+            or in_every_process(partial(run.finish, member.command or sys.argv, **beside))
+            for run, member in zip(begun, members, strict=True)
         ]
         return current_ranks().from_first(found)
     finally:

@@ -159,7 +159,8 @@ def summarize(
         "peak_memory_bytes": peak_memory(session.device),
         "versions": versions(),
         "hardware": hardware(session.device),
-        "command": list(command),
+        # Not the path of a script: as it is written.
+        "command": ["distill", *command[1:]],
         **more,
     }
 

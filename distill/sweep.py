@@ -34,6 +34,8 @@ SWEEPS = Path(__file__).parent / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
 SEED, RECIPE = "train.seed", "recipe"
 Settings = dict[str, Any]
+# What a file system allows, less what a config and its temporary file add.
+NAME_BYTES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +85,21 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML ({error})", fix="mend that line.") from error
+    table = _beside(table, path.parent)
     over = parsed_settings(settings)
     try:
         return _sweep(table, path.stem, over)
     except UserError as error:
         _check_alone(table, path)
         raise WrongOption(f"--set {' '.join(settings)}: {error.problem}", fix=error.fix) from error
+
+
+def _beside(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a sweep whose recipe, where it is a file beside the sweep's, is found from anywhere."""
+    recipe = table.get(RECIPE)
+    if not isinstance(recipe, str) or Path(recipe).is_file() or not (folder / recipe).is_file():
+        return table
+    return {**table, RECIPE: str(folder / recipe)}
 
 
 def _check_alone(table: dict[str, Any], path: Path) -> None:
@@ -124,6 +135,12 @@ def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
         for seed in _seeds(table.get("seeds", [base.train.seed]))
     ]
     _check_apart(runs, [*settings, *(key for run in runs for key in run.settings)])
+    varied = [key for key in over if any(key in run.settings for run in runs)]
+    require(
+        not varied,
+        f"{', '.join(varied)} is what the runs of this sweep differ in",
+        "change the file, or leave that setting out.",
+    )
     return Sweep(question=question, runs=tuple(runs))
 
 
@@ -135,12 +152,13 @@ def _config(values: Settings) -> RunConfig:
 
 
 def _seeds(given: Any) -> list[int]:
-    fine = isinstance(given, list) and all(type(seed) is int and seed >= 0 for seed in given)
+    fine = isinstance(given, list) and all(type(seed) is int and 0 <= seed < 2**63 for seed in given)
     require(
         fine and bool(given),
-        f"seeds is {given!r}, expected whole numbers of at least 0",
+        f"seeds is {given!r}, expected whole numbers of at least 0 and below 2**63",
         "write seeds = [0, 1, 2].",
     )
+    require(len(set(given)) == len(given), f"seeds is {given!r}", "give each seed once.")
     return list(given)
 
 
@@ -150,7 +168,12 @@ def _check_apart(runs: Sequence[PlannedRun], keys: Sequence[str]) -> None:
     configs: dict[RunConfig, PlannedRun] = {}
     for run in runs:
         require(
-            run.name not in names,
+            len(run.name.encode()) <= NAME_BYTES,
+            f"the name {run.name:.60}... has {len(run.name.encode())} bytes, more than {NAME_BYTES}",
+            "list these runs as [[runs]], each with a shorter name.",
+        )
+        require(
+            run.name.casefold() not in names,
             f"two runs are called {run.name!r}",
             "give one of them another name in [[runs]], or take one of them out.",
         )
@@ -160,7 +183,8 @@ def _check_apart(runs: Sequence[PlannedRun], keys: Sequence[str]) -> None:
             f"the runs {same.name if same else ''!r} and {run.name!r} have the same settings",
             "take one of them out.",
         )
-        names[run.name] = configs[run.config] = run
+        # Some disks do not tell large letters from small ones.
+        names[run.name.casefold()] = configs[run.config] = run
 
 
 def _points(table: dict[str, Any]) -> list[tuple[str, Settings]]:
@@ -242,7 +266,7 @@ def _spelt(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, list):
         return "+".join(_spelt(part) for part in value) or "none"
     return re.sub(r"[^\w.+-]+", "-", str(value)) or "none"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from cache.errors import UserError
 from cache.ray_tasks import RayCluster, cannot_hold, connected, run_tasks
 from distill.stopping import Stopped, listening
 from distill.sweep import PlannedRun
-from distill.sweep_run import CONFIG, FAILED, FINISHED, LOGS, Place, RunResult, Watch, log_file
+from distill.sweep_run import CONFIG, FAILED, FINISHED, LOGS, Place, RunResult, Watch, log_file, train_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class RayRuns:
             place, cache=place.cache.resolve(), data=place.data.resolve(), out=place.out.resolve()
         )
         (place.out / LOGS).mkdir(parents=True, exist_ok=True)
-        calls = {run.name: (run, shared, sys.argv) for run in runs}
+        calls = {run.name: (run, shared) for run in runs}
         by_name, results = {run.name: run for run in runs}, []
         began = _Beginnings(runs, place)
         with connected(self.cluster), listening() as stop:
@@ -78,7 +77,7 @@ def _result(run: PlannedRun, found: Any, place: Place) -> RunResult:
     return RunResult(run=run, status=FINISHED, summary=found)
 
 
-def train_run(planned: PlannedRun, place: Place, command: Sequence[str]) -> dict[str, Any]:
+def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:
     """Train one run of a sweep, or go on with it, in this process; return its summary.
 
     What it says goes into its log. A request to stop, which Ray sends as Ctrl-C, saves it.
@@ -100,7 +99,7 @@ def train_run(planned: PlannedRun, place: Place, command: Sequence[str]) -> dict
                 out=out,
                 resume_run=(out / CONFIG).is_file(),
                 progress=progress,
-                command=command,
+                command=train_command(planned, place),
                 wandb=place.wandb,
             )
         except (UserError, Stopped) as error:

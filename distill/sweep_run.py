@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
 from cache.files import is_leftover, replacing, write_json
+from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.signals import PARENT
 from distill.config import RunConfig
@@ -27,6 +28,8 @@ from distill.wandb_run import wandb_module
 CONFIG, SUMMARY, METRICS = "config.toml", "summary.json", "metrics.jsonl"
 SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
 NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
+DAMAGED = "damaged"
+MOVE_AWAY = "move that folder away, and the run is trained anew."
 POLL_S = 0.2
 
 
@@ -92,16 +95,23 @@ def run_sweep(
         for run in sweep.runs:
             with replacing(config_file(run, place)) as temporary:
                 temporary.write_text(to_toml(run.config), encoding="utf-8")
-        done = [_skipped(run, place) for run in sweep.runs if state[run.name] == FINISHED]
+        done = [
+            _not_begun(run, place, state[run.name])
+            for run in sweep.runs
+            if state[run.name] in (FINISHED, DAMAGED)
+        ]
         for result in done:
             watch.ended(result)
-        done += engine([run for run in sweep.runs if state[run.name] != FINISHED], place, watch)
+        done += engine([run for run in sweep.runs if state[run.name] in (NEW, INTERRUPTED)], place, watch)
     found = {result.run.name: result for result in done}
     return [found[run.name] for run in sweep.runs]
 
 
 def _told(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, Any]:
-    runs = [{"name": run.name, "settings": run.settings, "seed": run.seed} for run in sweep.runs]
+    runs = [
+        {"name": run.name, "point": run.point, "settings": run.settings, "seed": run.seed}
+        for run in sweep.runs
+    ]
     where = {"cache": str(place.cache), "data": str(place.data)}
     return {"question": sweep.question, "command": list(command), **where, "runs": runs}
 
@@ -112,13 +122,15 @@ def config_file(run: PlannedRun, place: Place) -> Path:
 
 
 def states(sweep: Sweep, place: Place) -> dict[str, str]:
-    """Return what there is of every run already: ``new``, ``interrupted`` or ``finished``, by name.
+    """Return what there is of every run: ``new``, ``interrupted``, ``finished`` or ``damaged``, by name.
 
     Raises
     ------
     UserError
-        If a folder holds something else, a run of other settings, or one of another cache.
+        If there are no images to train on, or a folder holds something else, a run of other settings, or
+        one of another cache.
     """
+    ImageFolder.scan(place.data)  # otherwise every run would find out for itself
     cache = EmbeddingCache.open(place.cache)
     return {run.name: _state(run, place.folder(run), cache) for run in sweep.runs}
 
@@ -128,12 +140,15 @@ def _state(run: PlannedRun, folder: Path, cache: EmbeddingCache) -> str:
         return NEW
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder} is there and holds no run", fix="move it away, or choose another --out.")
-    text = (folder / CONFIG).read_text(encoding="utf-8")
-    changed = differences(from_toml(text, where=str(folder / CONFIG)), run.config)
-    summary = read_summary(folder)
+    try:
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+        changed = differences(from_toml(text, where=str(folder / CONFIG)), run.config)
+        summary = read_summary(folder)
+    except (UserError, OSError, ValueError):
+        return DAMAGED
     fingerprint = _fingerprint(cache, run.config)
-    if summary and summary["cache_fingerprint"] != fingerprint:
-        changed.append(f"cache: {summary['cache_fingerprint']} -> {fingerprint}")
+    if summary and summary.get("cache_fingerprint") != fingerprint:
+        changed.append(f"cache: {summary.get('cache_fingerprint')} -> {fingerprint}")
     if changed:
         raise CacheMismatch(
             f"{folder} holds a run of other settings ({'; '.join(changed)})",
@@ -149,28 +164,44 @@ def _fingerprint(cache: EmbeddingCache, config: RunConfig) -> str:
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """Return a finished run's summary; empty where there is none."""
+    """Return a finished run's summary; empty where there is none.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
     path = folder / SUMMARY
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(found, dict):
+            raise ValueError("it is no table")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error})", fix=MOVE_AWAY) from error
     return found if found.get("status") == FINISHED else {}
 
 
-def _skipped(run: PlannedRun, place: Place) -> RunResult:
-    return RunResult(run=run, status=FINISHED, summary=read_summary(place.folder(run)), skipped=True)
+def _not_begun(run: PlannedRun, place: Place, state: str) -> RunResult:
+    folder = place.folder(run)
+    if state == FINISHED:
+        return RunResult(run=run, status=FINISHED, summary=read_summary(folder), skipped=True)
+    error = UserError(f"{folder} is damaged: its {CONFIG} or {SUMMARY} cannot be read", fix=MOVE_AWAY)
+    return RunResult(run=run, status=FAILED, error=str(error))
 
 
 def last_line(folder: Path) -> dict[str, Any]:
-    """Return a run's newest metrics; empty where there are none yet."""
-    path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    found: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-    return found
+    """Return a run's newest metrics; empty where there are none yet, or none that can be read."""
+    try:
+        found = json.loads((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) and {"epoch", "images_per_s"} <= found.keys() else {}
 
 
 def train_command(run: PlannedRun, place: Place) -> list[str]:
-    """Return the command that begins a run, or goes on with it."""
+    """Return the command that begins a run, or goes on with it, as a person writes it."""
     out = place.folder(run)
-    words = [sys.executable, "-m", "cli", "train", place.cache, "--data", place.data, "--out", out]
+    words = ["distill", "train", place.cache, "--data", place.data, "--out", out]
     words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
     return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
 
@@ -220,7 +251,7 @@ class Processes:
         with open(log_file(run, place), "wb") as log:
             # A session of its own: Ctrl-C is told to the sweep, which tells its runs.
             return subprocess.Popen(
-                train_command(run, place),
+                [sys.executable, "-m", "cli", *train_command(run, place)[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -236,7 +267,10 @@ def log_file(run: PlannedRun, place: Place) -> Path:
 
 def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
     """Return how a run ended whose process left with a status."""
-    summary = read_summary(place.folder(run))
+    try:
+        summary = read_summary(place.folder(run))
+    except UserError:
+        summary = {}
     if status == 0 and summary:
         return RunResult(run=run, status=FINISHED, summary=summary)
     log = log_file(run, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -17,6 +18,8 @@ WAITING, RUNNING = "waiting", "running"
 ACCURACIES = ("id_test_accuracy", "ood_test_accuracy")
 # Redrawn when so many ticks have passed: a table reads every running run's file.
 TICKS = 5
+# Lines of the table that are no run's, and columns that are not the name's.
+FRAME, BESIDE_NAME = 6, 56
 
 
 def cells(run: PlannedRun, status: str, place: Place) -> list[str]:
@@ -71,14 +74,37 @@ class LiveTable:
         self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
-        table = Table()
+        shown, hidden = self._shown()
+        counts = Counter(self._status[run.name] for run in hidden)
+        more = ", ".join(f"{count} {status}" for status, count in counts.items())
+        table = Table(caption=f"and {more}" if more else None)
         for name in ("run", "", "epoch", "images/s", "ID", "OOD"):
-            table.add_column(name, justify="left" if name in ("run", "") else "right")
-        for run in self._runs:
+            # Names differ at their end as often as at their beginning: they are folded, not cut.
+            table.add_column(
+                name,
+                justify="left" if name in ("run", "") else "right",
+                overflow="fold",
+                no_wrap=name != "run",
+            )
+        for run in shown:
             table.add_row(
                 *(cell.replace("[", "\\[") for cell in cells(run, self._status[run.name], self._place))
             )
         return table
+
+    def _shown(self) -> tuple[list[PlannedRun], list[PlannedRun]]:
+        """Return the runs that the terminal has room for, in the sweep's order, and the others."""
+        width, height = self._live.console.size if hasattr(self, "_live") else Console(stderr=True).size
+        room = height - FRAME
+        first = {RUNNING: 0, FAILED: 1, WAITING: 2}
+        by_interest = sorted(self._runs, key=lambda run: first.get(self._status[run.name], 3))
+        shown: list[PlannedRun] = []
+        for run in by_interest:
+            room -= 1 + len(run.name) // max(width - BESIDE_NAME, 10)
+            if room < 0:
+                break
+            shown.append(run)
+        return [run for run in self._runs if run in shown], [run for run in self._runs if run not in shown]
 
 
 class Lines:

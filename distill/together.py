@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from distill.session import session_of
 from distill.stopping import Stopped
 from distill.stream import Stream, stream_settings
 from distill.sweep import PlannedRun
-from distill.sweep_run import CONFIG, FAILED, FINISHED, Place, RunResult, Watch
+from distill.sweep_run import CONFIG, FAILED, FINISHED, Place, RunResult, Watch, train_command
 from distill.train import ImageTask
 
 
@@ -60,12 +59,18 @@ class Together:
             try:
                 task = ImageTask(session_of(run.config, stream))
                 going_on = (out / CONFIG).is_file()
-                members[run.name] = Member(task=task, out=out, resume_run=going_on, wandb=place.wandb)
+                members[run.name] = Member(
+                    task=task,
+                    out=out,
+                    resume_run=going_on,
+                    wandb=place.wandb,
+                    command=train_command(run, place),
+                )
             except UserError as error:
                 results.append(RunResult(run=run, status=FAILED, error=str(error)))
         left = [run for run in group if run.name in members]
         try:
-            found = fit_together(list(members.values()), progress=self.progress, command=sys.argv)
+            found = fit_together(list(members.values()), progress=self.progress)
         except Stopped as stopped:
             raise Stopped(stopped.signal_number, str(place.out), again="the same command") from stopped
         for run, end in zip(left, found, strict=True):

@@ -22,9 +22,11 @@ from distill.config import RunConfig
 from distill.evaluate import evaluate_teacher
 from distill.outputs import Answers, confusions, load_outputs, spread_sample
 from distill.report.collect import collect
+from distill.report.curves import scatter_charts
 from distill.report.groups import groups_of
 from distill.report.page import report
 from distill.report.pictures import principal_axes
+from distill.report.tables import as_csv, main_table, per_class_tables
 from distill.settings import load_recipe, with_settings
 from distill.train import run
 
@@ -135,7 +137,7 @@ def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, pag
         assert group.spread("ood_test_accuracy").mean == pytest.approx(np.mean(own))
         assert group.spread("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
         assert group.gap("ood_test").mean == pytest.approx(teacher - np.mean(own))
-    assert "| cls + mse | 1 | 2 |" in page.with_suffix(".md").read_text()
+    assert "| cls + mse | 2 |" in page.with_suffix(".md").read_text()
 
 
 class Words(HTMLParser):
@@ -239,6 +241,103 @@ def test_compare_pairs_common_seeds_and_says_what_differs(runs, tmp_path):
         compare_runs(runs, runs / "cls-0")
     said = CliRunner().invoke(cli.main, ["compare", str(tmp_path / "cls"), str(tmp_path / "mse"), "--json"])
     assert json.loads(said.stdout)["settings"] == ["loss.mse: 0.0 -> 1.0"]
+
+
+def swept(runs, tmp_path):
+    """The runs as a sweep leaves them: in its own order, and called as it calls them."""
+    out = tmp_path / "swept"
+    planned = [(point, seed) for point in ("mse-10", "cls-2") for seed in (0, 1)]
+    for point, seed in planned:
+        shutil.copytree(runs / f"{point[:3]}-{seed}", out / f"{point},seed={seed}")
+    told = [{"name": f"{point},seed={seed}", "point": point} for point, seed in planned]
+    (out / "sweep.json").write_text(json.dumps({"question": "Which?", "runs": told}))
+    return out
+
+
+def test_a_sweep_keeps_its_order_and_its_names(runs, tmp_path):
+    found = collect(swept(runs, tmp_path))
+    assert [r.name for r in found.finished][::2] == ["mse-10,seed=0", "cls-2,seed=0"]
+    assert [group.label for group in groups_of(found.finished)[1]] == ["mse-10", "cls-2"]
+    (tmp_path / "swept" / "sweep.json").unlink()
+    for name in ("cls-2", "mse-10"):
+        (tmp_path / "swept" / f"{name},seed=0").rename(tmp_path / "swept" / f"k={name[4:]}")
+    collected = collect(tmp_path / "swept").finished
+    assert [r.name for r in collected if "seed" not in r.name] == ["k=2", "k=10"]
+
+
+def test_compare_takes_a_setting_of_a_sweep_with_all_its_seeds(runs, tmp_path):
+    out = swept(runs, tmp_path)
+    said = CliRunner().invoke(cli.main, ["compare", str(out / "cls-2"), str(out / "mse-10"), "--json"])
+    found = json.loads(said.stdout)
+    assert found["how"] == "paired t-test over the seeds 0, 1"
+    assert found["settings"] == ["loss.mse: 0.0 -> 1.0"]
+    assert not any("best_epoch" in result["metric"] for result in found["results"])
+    with pytest.raises(UserError, match=r"did you mean 'cls-2'\?.*mse-10, cls-2"):
+        compare_runs(out / "cls2", out / "mse-10")
+    with pytest.raises(UserError, match=r"all seeds of one setting .*swept/mse-10"):
+        compare_runs(out, out / "mse-10")
+
+
+def test_every_teacher_has_its_own_row_column_and_star(runs, tmp_path):
+    folder = copied(runs, tmp_path)
+    for seed in (0, 1):
+        run_folder = folder / f"mse-{seed}"
+        config = (run_folder / "config.toml").read_text()
+        (run_folder / "config.toml").write_text(config.replace('text = "labels"', 'text = "descriptions"'))
+        summary = json.loads((run_folder / "summary.json").read_text())
+        summary["teacher_accuracy"] = {"id_test": 11.0, "ood_test": 22.0}
+        summary["teacher_per_class_accuracy"]["ood_test"]["lemon"] = 7.0
+        (run_folder / "summary.json").write_text(json.dumps(summary))
+    _, groups = groups_of(collect(folder).finished)
+    table = main_table(groups, ("loss.mse",), "accuracy", splits=("id_test", "ood_test"))
+    teachers = {row.head: [c.text for c in row.cells[1:3]] for row in table.rows if row.style is None}
+    assert teachers.keys() == {"teacher, text=labels", "teacher, text=descriptions"}
+    assert teachers["teacher, text=descriptions"] == ["11.0", "22.0"]
+    ood = per_class_tables(groups)[0]
+    assert ood.columns[2:4] == ("teacher, text=labels (%)", "teacher, text=descriptions (%)")
+    lemon = next(row for row in ood.rows if row.head == "lemon")
+    assert lemon.cells[2].text == "7.0"
+    assert lemon.cells[1].text != "7.0"
+    drawn = scatter_charts(groups, "accuracy", "macro accuracy")[0]
+    assert [s["label"] for s in drawn.data["series"]][2:] == list(teachers)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("summary.json", "[1]"),
+        ("summary.json", '{"status": "fin'),
+        (
+            "summary.json",
+            '{"status": "finished", "teacher_accuracy": {"id_test": "a"}, "id_test_accuracy": 3}',
+        ),
+        ("summary.json", '{"status": "finished", "id_test_accuracy": "x"}'),
+        ("metrics.jsonl", '{"loss_total": 3}'),
+        ("metrics.jsonl", "[" * 100_000),
+    ],
+)
+def test_a_run_with_anything_else_in_its_files_is_named_and_left_out(runs, tmp_path, file, text):
+    folder = copied(runs, tmp_path)
+    (folder / "cls-0" / file).write_text(text)
+    assert [name for name, _ in collect(folder).unreadable] == ["cls-0"]
+    report(folder, tmp_path / "report.html")
+
+
+def test_numbers_that_are_none_do_not_reach_the_page(runs, tmp_path):
+    folder = copied(runs, tmp_path)
+    lines = (folder / "cls-0" / "metrics.jsonl").read_text().splitlines()
+    odd = [re.sub(r'"loss_total": [^,]+', '"loss_total": NaN', line) for line in lines]
+    (folder / "cls-0" / "metrics.jsonl").write_text("\n".join(odd) + "\n")
+    report(folder, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1], parse_constant=pytest.fail)
+
+
+def test_a_spreadsheet_takes_no_name_for_a_formula(runs, tmp_path):
+    folder = copied(runs, tmp_path)
+    (folder / "cls-0").rename(folder / "=1+1")
+    lines = list(csv.DictReader(as_csv(collect(folder).finished, "accuracy").splitlines()))
+    assert "'=1+1" in [line["run"] for line in lines]
 
 
 # The page in a browser

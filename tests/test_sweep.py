@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,11 +27,12 @@ from distill.sweep_run import (
     NEW,
     Place,
     Processes,
+    RunResult,
     means_of,
     run_sweep,
     states,
 )
-from distill.sweep_watch import Lines
+from distill.sweep_watch import Lines, LiveTable
 from distill.together import Together, groups_of, what_parts
 from distill.train import run
 
@@ -122,6 +124,51 @@ def test_keys_that_end_alike_are_named_in_full(written):
     assert names(sweep) == ["name=sgd,seed=0", "lr=0.00015,seed=0"]
 
 
+def test_numbers_that_differ_late_have_names_of_their_own(written):
+    sweep = load_sweep(written("[grid]\noptim.lr = [0.1234567, 0.12345678, 0.5]\n"))
+    assert [run.point for run in sweep.runs] == ["lr=0.1234567", "lr=0.12345678", "lr=0.5"]
+
+
+def test_a_recipe_may_lie_beside_the_sweep(written, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "my.toml").write_text("train.epochs = 77\n")
+    path = written('recipe = "my.toml"\n')
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_sweep(path).runs[0].config.train.epochs == 77
+
+
+def test_a_setting_that_the_runs_differ_in_is_not_for_the_command(written, place_of):
+    path, place = written("[[runs]]\nname = 'a'\n[[runs]]\nname = 'b'\nloss.mse = 3\n"), place_of()
+    ended = invoke(path, place, "--set", "loss.mse=0.5", "--plan")
+    assert ended.exit_code == 2
+    assert "--set loss.mse=0.5: loss.mse is what the runs of this sweep differ in" in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"status": "finished"', "[" * 100_000])
+def test_a_damaged_run_fails_and_stops_no_other(written, place_of, text):
+    path, place = (
+        written('recipe = "smoke"\n[grid]\nloss.mse = [0, 1]\n[base]\ntrain.device = "cpu"\n'),
+        place_of(),
+    )
+    folder = place.out / "mse=0,seed=0"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(to_toml(load_sweep(path).runs[0].config))
+    (folder / "summary.json").write_text(text)
+    assert "mse=0,seed=0: damaged" in invoke(path, place, "--plan").stdout
+    results = sweep_here(
+        path, place, lambda runs, place, watch: [RunResult(run=r, status="finished") for r in runs]
+    )
+    assert [result.status for result in results] == ["failed", "finished"]
+    assert "is damaged" in results[0].error
+
+
+def test_a_folder_without_images_is_found_before_any_run_begins(written, place_of, tmp_path):
+    path, place = written("seeds = [0, 1]\n"), place_of()
+    ended = invoke(path, replace(place, data=tmp_path))
+    assert ended.exit_code == 1
+    assert ended.stderr.count("has no folder 'train'") == 1
+
+
 def test_settings_of_the_command_are_put_over_the_base_of_every_run(written):
     path = written("[base]\ntrain.epochs = 9\n[grid]\nloss.mse = [0, 1]\n")
     sweep = load_sweep(path, settings=["train.epochs=3"])
@@ -146,7 +193,10 @@ def test_settings_of_the_command_are_put_over_the_base_of_every_run(written):
         ("seeds = []\n", "seeds is []"),
         ("seeds = [true]\n", "seeds is [True]"),
         ("seeds = [1, -1]\n", "seeds is [1, -1]"),
-        ("seeds = [1, 1]\n", "two runs are called 'base,seed=1'"),
+        ("seeds = [9223372036854775808]\n", "below 2**63"),
+        (f"[[runs]]\nname = '{'a' * 201}'\n", "has 208 bytes, more than 200"),
+        ("[[runs]]\nname = 'a'\n[[runs]]\nname = 'A'\nloss.mse = 1\n", "two runs are called 'A,seed=0'"),
+        ("seeds = [1, 1]\n", "seeds is [1, 1]. Fix: give each seed once"),
         ("recipe = 'resnet81'\n", "resnet81"),
         ("recipe = 4\n", "recipe is 4, expected a text"),
         ("[[runs]]\nname = 'a'\n[[runs]]\nname = 'a'\nloss.mse = 1\n", "two runs are called 'a,seed=0'"),
@@ -410,6 +460,20 @@ def test_a_folder_with_a_run_of_other_settings_is_refused_before_anything_begins
     assert str(other) in ended.stderr
     assert "optim.lr" in ended.stderr
     assert not place.folder(sweep.runs[0]).exists()
+
+
+def test_the_live_table_fits_its_terminal_and_shows_what_runs(written, place_of, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    path, place = written(f"seeds = {list(range(40))}\n"), place_of()
+    runs = load_sweep(path).runs
+    watch = LiveTable(runs, place)
+    watch.started(runs[37])
+    shown, hidden = watch._shown()
+    watch.close()
+    assert runs[37] in shown
+    assert len(shown) + 6 <= 24
+    assert len(shown) + len(hidden) == 40
 
 
 def test_a_point_has_mean_and_deviation_over_its_finished_seeds(written):

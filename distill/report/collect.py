@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from distill.outputs import OUTPUTS, RunOutputs, load_outputs
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
+RESULTS = ("_accuracy", "_loss", "_precision", "seconds", "images_per_s")
 DEFAULT_QUESTION = "How do these runs compare?"
 
 
@@ -22,7 +26,8 @@ class Run:
     """One run as its folder tells it.
 
     ``settings`` are all of its config by dotted name, ``history`` one line of metrics an epoch; ``summary``
-    is empty until the run has finished; ``outputs`` is None with the reason in ``note``.
+    is empty until the run has finished; ``outputs`` is None with the reason in ``note``. ``point`` is what
+    the sweep that made it calls its settings, '' for none.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Run:
     summary: dict[str, Any]
     outputs: RunOutputs | None = None
     note: str = ""
+    point: str = ""
 
     @property
     def finished(self) -> bool:
@@ -57,7 +63,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The runs of a folder, in the order of their names; ``unreadable`` are (name, reason)."""
+    """The runs of a folder, in the order of their sweep or names; ``unreadable`` are (name, reason)."""
 
     question: str
     finished: tuple[Run, ...]
@@ -75,7 +81,7 @@ def collect(folder: Path) -> Collected:
     UserError
         If there is no run.
     """
-    found = [folder] if (folder / CONFIG).is_file() else sorted(_below(folder, DEPTH))
+    found = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
     if not found:
         raise UserError(
             f"{folder} holds no run: no {CONFIG} in it, or up to {DEPTH} levels below",
@@ -94,6 +100,33 @@ def collect(folder: Path) -> Collected:
         unfinished=tuple(run for run in runs if not run.finished),
         unreadable=tuple(unreadable),
     )
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """Return runs sweep by sweep in the order that each plans, and others by name, 2 before 10."""
+
+    def place(path: Path) -> Any:
+        planned = list(_planned(path.parent))
+        at = planned.index(path.name) if path.name in planned else len(planned)
+        return natural(str(path.parent)), at, natural(path.name)
+
+    return sorted(paths, key=place)
+
+
+def natural(text: str) -> list[Any]:
+    """Return what sorts texts as people do: numbers in them by their value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", text)
+    return [(0, float(part), "") if i % 2 else (1, 0.0, part) for i, part in enumerate(parts)]
+
+
+@lru_cache(maxsize=64)
+def _planned(folder: Path) -> dict[str, str]:
+    """Return the point of every run that a sweep planned, by the run's name, in its order."""
+    try:
+        runs = json.loads((folder / SWEEP).read_text(encoding="utf-8"))["runs"]
+        return {str(run["name"]): str(run.get("point", "")) for run in runs}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
@@ -117,11 +150,12 @@ def read_run(path: Path, name: str) -> Run:
         settings = dict(_dotted(tomllib.loads(config)))
         metrics = path / METRICS
         lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-        history = [json.loads(line) for line in lines]
-        summary = _summary(path)
+        history = [_finite(json.loads(line)) for line in lines]
+        summary = _finite(_summary(path))
         if not all(isinstance(value, dict) for value in [*history, summary]):
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
-    except (OSError, ValueError) as error:  # of which TOML, JSON and text decoding errors are kinds
+        _check_numbers(history, summary)
+    except (OSError, ValueError, RecursionError) as error:  # TOML, JSON and text decoding errors are kinds
         raise UserError(f"{path} cannot be read ({error})", fix="train it again.") from error
     outputs, note = _read_outputs(path) if summary else (None, "")
     return Run(
@@ -133,7 +167,42 @@ def read_run(path: Path, name: str) -> Run:
         summary=summary,
         outputs=outputs,
         note=note,
+        point=_planned(path.parent).get(path.name, ""),
     )
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON without what is no number: no chart can show it, and no browser reads it."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items() if not _is_odd(part)}
+    if isinstance(value, list):
+        return [_finite(part) for part in value if not _is_odd(part)]
+    return value
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _check_numbers(history: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
+    """Raise a ValueError for a result that is no number, or an epoch without its own."""
+    flat: dict[str, Any] = {}
+    for name in summary:
+        if name.endswith(RESULTS) or name == "space":
+            flat |= dict(_leaves(summary[name], name))
+    for name, value in flat.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{name} of {SUMMARY} is {value!r:.40}")
+    if not all(isinstance(line.get("epoch"), int) for line in history):
+        raise ValueError(f"a line of {METRICS} has no epoch")
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, part in value.items():
+        yield from _leaves(part, f"{name}/{key}")
 
 
 def _summary(path: Path) -> Any:

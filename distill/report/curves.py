@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill.report.charts import Chart, Point, Series, draw
-from distill.report.groups import Group, split_label, teacher_of
+from distill.report.groups import Group, split_label, teacher_of, teachers_of
 from distill.report.statistics import spread
 
 TITLES = {"train": "training images", "id_val": "ID set aside"}
@@ -79,9 +79,12 @@ def scatter_charts(groups: Sequence[Group], measure: str, called: str) -> list[C
 
 
 def _teachers(groups: Sequence[Group]) -> list[Series]:
-    found = {}
-    for run in (run for group in groups for run in group.runs):
-        across, up = (teacher_of(run, split) for split in ("id_test", "ood_test"))
+    found = []
+    for teacher in teachers_of(groups):
+        across, up = (
+            spread(sorted({t for run in teacher.runs if (t := teacher_of(run, split)) is not None}))
+            for split in ("id_test", "ood_test")
+        )
         if across is not None and up is not None:
-            found[run.summary.get("cache_fingerprint")] = Point(x=across, y=up)
-    return [Series(label="teacher", points=(point,), style=None) for point in found.values()]
+            found.append(Series(label=teacher.label, points=(Point(x=across.mean, y=up.mean),), style=None))
+    return found

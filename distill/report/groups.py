@@ -14,6 +14,9 @@ SEED = "train.seed"
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 # Not a setting, but as able to change a result as any.
 CACHE = "cache"
+# What decides how well a teacher classifies.
+TEACHER_PARTS = (CACHE, "text", "prompts")
+TEACHER_RESULTS = ("teacher_accuracy", "teacher_per_class_accuracy")
 SPLITS = {"id_test": "ID", "ood_test": "OOD", "ood_query": "OOD less support", "id_val": "ID set aside"}
 
 
@@ -68,13 +71,52 @@ def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
         groups.append(
             Group(
                 number=number,
-                label=label_of(values, members[0].settings) or members[0].name,
+                label=_point_of(members) or label_of(values, members[0].settings) or members[0].name,
                 values=values,
                 runs=tuple(sorted(kept.values(), key=lambda run: (not isinstance(run.seed, int), run.seed))),
                 repeated=tuple(run for run in members if run not in kept.values()),
             )
         )
     return columns, tuple(groups)
+
+
+def _point_of(runs: Sequence[Run]) -> str:
+    """Return what the sweep calls the settings of some runs; '' where they have no one name."""
+    points = {run.point for run in runs}
+    return points.pop() if len(points) == 1 else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRuns:
+    """Runs that were measured beside one teacher: its cache and the texts that classify are one."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+
+def teachers_of(groups: Sequence[Group]) -> list[TeacherRuns]:
+    """Return the teachers that runs were measured beside, each called by what sets it apart."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in (run for group in groups for run in group.runs):
+        if _has_teacher(run):
+            found.setdefault(tuple(_teacher_parts(run).values()), []).append(run)
+    parts = [_teacher_parts(runs[0]) for runs in found.values()]
+    differ = [name for name in TEACHER_PARTS if len({written(part[name]) for part in parts}) > 1]
+    labels = (
+        ", ".join(["teacher", *(f"{name}={written(part[name]):.24}" for name in differ)]) for part in parts
+    )
+    return [
+        TeacherRuns(label=label, runs=tuple(runs)) for label, runs in zip(labels, found.values(), strict=True)
+    ]
+
+
+def _has_teacher(run: Run) -> bool:
+    return any(isinstance(run.summary.get(name), dict) and run.summary[name] for name in TEACHER_RESULTS)
+
+
+def _teacher_parts(run: Run) -> dict[str, Any]:
+    settings = (run.settings.get(name) for name in ("text", "prompts.learner"))
+    return dict(zip(TEACHER_PARTS, (run.summary.get("cache_fingerprint"), *settings), strict=True))
 
 
 def differing(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -9,10 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.report.collect import Run
-from distill.report.groups import Group, differing, judged_splits, split_label, teacher_of, written
+from distill.report.groups import (
+    Group,
+    differing,
+    judged_splits,
+    split_label,
+    teacher_of,
+    teachers_of,
+    written,
+)
 from distill.report.statistics import Spread, best_of, spread
 
 LOWER_IS_BETTER = ("vlalign",)
+# A number of the epoch that was best on a test split is no result: nothing chose that epoch.
+CHOSEN_ON_TEST = "_best_epoch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,33 +70,35 @@ def main_table(
 ) -> Table:
     """Return the results, a row a group and one for the teacher: n, every split, the gaps to the teacher."""
     gaps = [split for split in splits if measure == "accuracy" and any(g.gap(split) for g in groups)]
-    heads = ["setting", *columns, "n", *(f"{split_label(split)} (%)" for split in splits)]
-    heads += [f"{split_label(split)}: gap to teacher (points)" for split in gaps]
+    heads = ["setting", "n", *(f"{split_label(split)} (%)" for split in splits)]
+    heads += [*(f"{split_label(split)}: gap to teacher (points)" for split in gaps), *columns]
     best = {split: best_of([g.numbers(f"{split}_{measure}") for g in groups]) for split in splits}
     rows = [
         Row(
             head=group.label,
             style=group.number,
             cells=(
-                *(_setting_cell(group.values[name]) for name in columns),
                 Cell(text=str(len(group.runs)), value=len(group.runs)),
                 *(
                     _spread_cell(group.spread(f"{split}_{measure}"), best=best[split] == i)
                     for split in splits
                 ),
                 *(_spread_cell(group.gap(split)) for split in gaps),
+                *(_setting_cell(group.values[name]) for name in columns),
             ),
         )
         for i, group in enumerate(groups)
     ]
-    runs = [run for group in groups for run in group.runs]
-    if gaps:
-        means = [spread(sorted({t for r in runs if (t := teacher_of(r, s)) is not None})) for s in splits]
-        if all(found is None or found.n == 1 for found in means):  # with several teachers no row says which
-            blank = [Cell(text="")] * (len(columns) + 1)
-            found = [_spread_cell(mean) for mean in means]
-            rows.append(Row(head="teacher", style=None, cells=(*blank, *found, *[Cell(text="")] * len(gaps))))
+    for teacher in teachers_of(groups) if gaps else ():
+        found = [_teacher_cell([teacher_of(run, split) for run in teacher.runs]) for split in splits]
+        blank = [Cell(text="")] * (len(gaps) + len(columns))
+        rows.append(Row(head=teacher.label, style=None, cells=(Cell(text=""), *found, *blank)))
     return Table(title="Results", columns=tuple(heads), rows=tuple(rows))
+
+
+def _teacher_cell(values: Sequence[float | None]) -> Cell:
+    """Return a teacher's number: of all its runs the same, unless its texts were learnt anew in each."""
+    return _spread_cell(spread(sorted({value for value in values if value is not None})))
 
 
 def _setting_cell(value: Any) -> Cell:
@@ -98,25 +110,28 @@ def per_class_tables(groups: Sequence[Group]) -> list[Table]:
     """Return every class's accuracy by split, OOD first: images, the teacher's, then every group's mean."""
     runs = [run for group in groups for run in group.runs]
     splits = dict.fromkeys(s for run in runs for s in _dict(run.summary, "per_class_accuracy"))
-    tables = []
+    tables, teachers = [], teachers_of(groups)
     for split in sorted((s for s in splits if not s.startswith("id_val")), key=lambda s: s[:2] != "oo"):
         names = dict.fromkeys(n for r in runs for n in _dict(r.summary, "per_class_accuracy", split))
         images = _images_of_classes(runs, split)
         rows = []
         for name in names:
-            teacher = _class_values(runs, "teacher_per_class_accuracy", split, name)
             found = [_class_values(group.runs, "per_class_accuracy", split, name) for group in groups]
             rows.append(
                 Row(
                     head=name,
                     cells=(
                         cell(images.get(name), 0),
-                        _spread_cell(spread(sorted(set(teacher))[:1])),
+                        *(
+                            _teacher_cell(_class_values(t.runs, "teacher_per_class_accuracy", split, name))
+                            for t in teachers
+                        ),
                         *(_spread_cell(spread(values)) for values in found),
                     ),
                 )
             )
-        heads = ("class", "images", "teacher (%)", *(f"{group.label} (%)" for group in groups))
+        labels = [*(teacher.label for teacher in teachers), *(group.label for group in groups)]
+        heads = ("class", "images", *(f"{label} (%)" for label in labels))
         tables.append(Table(title=split_label(split), columns=heads, rows=tuple(rows)))
     return tables
 
@@ -236,7 +251,7 @@ def as_csv(runs: Sequence[Run], measure: str) -> str:
         name
         for run in runs
         for name, value in run.summary.items()
-        if isinstance(value, int | float) and name not in results
+        if isinstance(value, int | float) and name not in results and not name.endswith(CHOSEN_ON_TEST)
     )
     splits = dict.fromkeys(split for run in runs for split in _dict(run.summary, "teacher_accuracy"))
     buffer = io.StringIO()
@@ -251,5 +266,16 @@ def as_csv(runs: Sequence[Run], measure: str) -> str:
         ]
         found = [run.summary.get(name, "") for name in [*results, *numbers]]
         teacher = [_dict(run.summary, "teacher_accuracy").get(split, "") for split in splits]
-        writer.writerow([run.name, run.seed, *settings, *found, *teacher])
+        writer.writerow([_no_formula(run.name), run.seed, *map(_no_formula, settings), *found, *teacher])
     return buffer.getvalue()
+
+
+def _no_formula(text: Any) -> Any:
+    """Return a text that a spreadsheet takes for a text, not for a formula."""
+    if not isinstance(text, str) or not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

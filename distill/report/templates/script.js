@@ -82,6 +82,9 @@
       const now = head.getAttribute("aria-sort");
       const down = now === "none" ? numeric : now === "ascending";
       rows.sort((a, b) => {
+        // The teacher is no setting: its rows stay last.
+        const teacher = a.row.matches(".of-teacher") - b.row.matches(".of-teacher");
+        if (teacher) return teacher;
         const missing = (a.value === "") - (b.value === "");
         if (missing) return missing;
         const order = typeof a.value === "number" && typeof b.value === "number"
@@ -93,6 +96,13 @@
       body.append(...rows.map(({ row }) => row));
     }));
   }
+
+  // On paper everything is open.
+  const shut = [];
+  addEventListener("beforeprint", () => {
+    for (const part of document.querySelectorAll("details:not([open])")) { shut.push(part); part.open = true; }
+  });
+  addEventListener("afterprint", () => { for (const part of shut.splice(0)) part.open = false; });
 
   // Theme: the system's until the button is pressed; a page from a file may not be allowed to remember it.
   const root = document.documentElement;
@@ -127,6 +137,11 @@
   function draw(svg, places, of) {
     svg.replaceChildren();
     const order = places.map((_, i) => i).sort((a, b) => of.has(map.label[a]) - of.has(map.label[b]));
+    map.share.forEach((share, axis) => {
+      const name = make("text", { class: "axis-name", ...(axis ? { transform: "translate(-1010 0) rotate(-90)" } : { y: 1040 }) });
+      name.textContent = `principal component ${axis + 1} (${share}%)`;
+      svg.append(name);
+    });
     for (const i of order) {
       const [x, y] = places[i];
       const colour = of.get(map.label[i]);
@@ -141,7 +156,7 @@
   function light(label) {
     for (const svg of Object.values(panels)) {
       svg.classList.toggle("dim", label !== null);
-      for (const dot of svg.children) dot.classList.toggle("lit", label !== null && Number(dot.dataset.label) === label);
+      for (const dot of svg.querySelectorAll(".dot")) dot.classList.toggle("lit", label !== null && Number(dot.dataset.label) === label);
     }
   }
   function update() {
