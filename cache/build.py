@@ -192,7 +192,7 @@ def _prepare(
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
-    remove_temporaries(out)
+    remove_temporaries(out, below=True)
     manifest = join_parts(manifest, out)
     manifest = match_classes(manifest, folder, rebuild=options.rebuild)
     if not options.rebuild:

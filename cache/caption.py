@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from cache.captioner import GENERATION, Captioner, first_line, load_captioner, pixels_of
 from cache.devices import choose_device
 from cache.errors import UserError
-from cache.files import replacing
+from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder, UnreadableImage, load_rgb
 from cache.locks import only_writer_of_file
 from cache.partial import Partial, refuse_existing
@@ -77,6 +78,7 @@ def caption(
     refuse_existing(out)
     paths = _paths(data, splits)
     with only_writer_of_file(out):
+        remove_temporaries(out.parent, of=f"{glob.escape(out.name)}.*")
         partial = Partial.beside(out)
         header = {"model": model, "generation": GENERATION}
         done = _kept(partial.resume(), header, paths, progress)

@@ -56,7 +56,7 @@ def _converted(
     manifest = open_manifest(out, replace(old.spec, format=format), old.embed_dim, rebuild=False)
     if manifest.complete:
         return manifest
-    remove_temporaries(out)
+    remove_temporaries(out, below=True)
     manifest = replace(
         manifest,
         made_by={

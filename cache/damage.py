@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache.errors import UserError
+from cache.faults import read_fault
 from cache.reader_rows import REPAIR
 
 # What h5py, tarfile, numpy and json raise on bytes that are not theirs.
@@ -34,6 +35,8 @@ def damaged_shard(path: Path, *, what: str = "the shard") -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
+        if refused := read_fault(path, error):
+            raise refused from error
         reason = " ".join(str(error).split()) or type(error).__name__
         problem = f"{what} {path} is damaged ({reason})"
         if isinstance(error, FileNotFoundError):

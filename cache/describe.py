@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import time
@@ -14,7 +15,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from cache.errors import UserError
-from cache.files import replacing
+from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.locks import only_writer_of_file
 from cache.partial import Partial, refuse_existing
@@ -92,6 +93,7 @@ def describe(
     names = _class_names(data, label2text)
     prompts = {folder: prompt.replace("{}", name) for folder, name in names.items()}
     with only_writer_of_file(out):
+        remove_temporaries(out.parent, of=f"{glob.escape(out.name)}.*")
         partial = Partial.beside(out)
         done = _kept(partial, prompts, model)
         reused = len(done)

@@ -25,6 +25,15 @@ FIXES = {
     errno.ENODEV: f"bring the mount back, {AGAIN}",
     errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
 }
+SYSTEMS = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ENODEV,
+    errno.ENOMEM,
+)
 WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
 # How libraries below say it whose exceptions carry no number.
 TEXTS = {
@@ -57,6 +66,19 @@ def fault(error: BaseException) -> UserError | None:
     return None
 
 
+def is_the_systems(error: OSError) -> bool:
+    """Say whether a file could not be read for a reason that is not the file's own: others fail as well."""
+    return error.errno in SYSTEMS
+
+
+def read_fault(what: object, error: BaseException) -> UserError | None:
+    """Return the error of a file that the system could not read; None where the file itself is the reason."""
+    found = next((e for e in system_errors(error) if is_the_systems(e)), None)
+    if found is None:
+        return None
+    return UserError(f"{what} could not be read ({found.strerror})", fix=FIXES[found.errno or 0])
+
+
 def write_fault(path: object, error: BaseException) -> UserError | None:
     """Return the error of a file that could not be written; None where that is not the reason."""
     found = next(system_errors(error), None)
@@ -66,9 +88,9 @@ def write_fault(path: object, error: BaseException) -> UserError | None:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno:
         return error.errno
+    said = str(error)
+    if told := re.search(r"\b(?:errno = |os error )(\d+)", said):  # the ways of HDF5 and of Rust
+        return int(told[1])
     if not isinstance(error, (OSError, RuntimeError)):
         return None
-    said = str(error)
-    if told := re.search(r"errno = (\d+)", said):  # HDF5's way
-        return int(told[1])
     return next((number for text, number in TEXTS.items() if re.search(text, said)), None)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cache.errors import UserError
 from cache.faults import write_fault
 from cache.locks import check_held, is_lock
 
@@ -37,7 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         check_held(path)
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # h5py's and torch's for a full disk are RuntimeErrors
+    except UserError:
+        raise
+    except Exception as error:  # h5py's and torch's for a full disk are RuntimeErrors, safetensors' its own
         refused = write_fault(path, error)
         if refused is None:
             raise
@@ -52,9 +55,12 @@ def is_leftover(path: Path) -> bool:
     return path.suffix == ".tmp" or is_lock(path)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed process left behind: the temporaries of :func:`replacing` below ``folder``."""
-    for leftover in folder.rglob(".*.tmp"):
+def remove_temporaries(folder: Path, of: str = "*", *, below: bool = False) -> None:
+    """Remove what a killed process left in a folder, or with ``below`` under it: temporaries of a file.
+
+    Only where no other process writes.
+    """
+    for leftover in (folder.rglob if below else folder.glob)(f".{of}.tmp"):
         leftover.unlink(missing_ok=True)
 
 

@@ -11,13 +11,14 @@ import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from PIL import Image
 
 from cache.errors import UserError
+from cache.faults import is_the_systems
+from cache.files import sha256_of
 from cache.records import UnreadableImage
 from cache.splits import FOLDERS, SPLITS, split_name
 
@@ -56,8 +57,10 @@ class ImageRecord:
         """Return (SHA-256, bytes, modification time in ns) of the file; an unreadable one has the hash ''."""
         try:
             status = self.path.stat()
-            return sha256(self.path.read_bytes()).hexdigest(), status.st_size, status.st_mtime_ns
-        except OSError:
+            return sha256_of(self.path), status.st_size, status.st_mtime_ns
+        except OSError as error:
+            if is_the_systems(error):
+                raise
             return "", 0, 0
 
 
@@ -192,6 +195,8 @@ def load_rgb(path: Path) -> Image.Image:
     # Pillow's decoders raise nearly anything on a broken file (OSError, SyntaxError, ValueError,
     # struct.error, ...); each of them means the same to us.
     except Exception as error:
+        if isinstance(error, OSError) and is_the_systems(error):
+            raise  # other images will fail as well: to skip this one would be to lose them all, quietly
         reason = str(error).replace(str(path), path.name) or type(error).__name__
         raise UnreadableImage(reason.splitlines()[0]) from error
 

@@ -91,7 +91,7 @@ def import_embeddings(
         manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
         manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=dict(made_by or {}))
         manifest.save(out)
-        remove_temporaries(out)
+        remove_temporaries(out, below=True)
         for name in sorted(placed, key=SPLITS.index):
             manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
         for bank in texts:

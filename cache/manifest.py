@@ -27,6 +27,7 @@ from cache.entries import (
     side_entries,
 )
 from cache.errors import CacheMismatch, UserError
+from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import is_sealed, sealed
 from cache.spec import CacheSpec
@@ -91,6 +92,8 @@ class Manifest:
         try:
             return cls._parsed(path, path.read_text(encoding="utf-8"))
         except OSError as error:
+            if refused := read_fault(path, error):
+                raise refused from error
             problem = f"{folder} is not a cache: it has no readable {name}"
             raise UserError(problem, fix=_advice(folder)) from error
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:

@@ -112,7 +112,7 @@ def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
     _check_out(out, settings)
     if not (out / RECORD).exists():
         write_json(out / UNFINISHED, settings)
-    remove_temporaries(out)
+    remove_temporaries(out, below=True)
     placed = _place(plan, out, progress)
     _write_texts(plan, out)
     _check_written(plan, out)

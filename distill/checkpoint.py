@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cache.errors import CacheMismatch, UserError
+from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import file_seal, seal_file
 from distill.settings import differences, from_toml, to_toml
@@ -70,6 +71,8 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
         state = torch.load(path, map_location=device, weights_only=True)
         version = state["schema_version"]
     except Exception as error:  # zip, pickle and storage errors, one meaning
+        if refused := read_fault(path, error):
+            raise refused from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"the checkpoint {path} is damaged ({reason:.200})",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
-from cache.files import replacing, write_json
+from cache.files import remove_temporaries, replacing, write_json
 from cache.locks import only_writer
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint
@@ -144,6 +144,7 @@ def few_shot(
     judge = Judge(trained)
     judged = _by_retrieval if options.method == "retrieval" else _by_finetuning
     with only_writer(out):
+        remove_temporaries(out)
         draws = [judged(judge, support, source, out, options, progress) for support in supports]
         results: dict[str, Any] = {
             "run": str(source),

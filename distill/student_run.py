@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache.errors import UserError
-from cache.files import replacing, write_json
+from cache.files import remove_temporaries, replacing, write_json
 from cache.locks import only_writer
 from cache.ranks import current_ranks
 from distill.batch import Batch
@@ -91,6 +91,7 @@ class StudentRun:
         self._open = ExitStack()
         if self._writes:
             self._open.enter_context(only_writer(out))
+            remove_temporaries(out)
         try:
             self._begin(resume_run=resume_run, wandb=wandb)
         except BaseException:

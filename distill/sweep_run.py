@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from cache import EmbeddingCache
 from cache.errors import CacheMismatch, UserError
-from cache.files import is_leftover, replacing, write_json
+from cache.files import is_leftover, remove_temporaries, replacing, write_json
 from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.signals import PARENT
@@ -91,6 +91,8 @@ def run_sweep(
         wandb_module()
     state = states(sweep, place)
     with only_writer(place.out):
+        remove_temporaries(place.out)
+        remove_temporaries(place.out / CONFIGS)
         write_json(place.out / SWEEP, _told(sweep, place, command))
         for run in sweep.runs:
             with replacing(config_file(run, place)) as temporary:

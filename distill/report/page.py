@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import glob
 import hashlib
 import shlex
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cache.errors import UserError
-from cache.files import replacing
+from cache.files import remove_temporaries, replacing
+from cache.locks import only_writer_of_file
 from distill.report.charts import mark, style_of
 from distill.report.collect import Collected, Run, collect
 from distill.report.curves import loss_charts, metric_charts, scatter_charts
@@ -56,9 +58,11 @@ def report(runs: Path, out: Path) -> list[Path]:
         out.with_suffix(".md"): as_markdown(found.question, main, f"{called}. {RULE}"),
         out.with_suffix(".csv"): as_csv(found.finished, measure),
     }
-    for path, text in texts.items():
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+    with only_writer_of_file(out):
+        for path, text in texts.items():
+            remove_temporaries(path.parent, of=f"{glob.escape(path.name)}.*")
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return list(texts)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
-from cache.files import replacing, write_json
+from cache.files import remove_temporaries, replacing, write_json
 from cache.locks import only_writer
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint
@@ -92,6 +92,7 @@ def few_shot_episodes(
     for support in supports:  # what is missing is found before hours of training
         support_episodes(trained.cache, folder.split("ood_test"), support)
     with only_writer(out):
+        remove_temporaries(out)
         draws = []
         for support in supports:
             keys = support_episodes(trained.cache, folder.split("ood_test"), support)
