@@ -57,6 +57,12 @@ def nearest_texts(images: Any, texts: NDArray[Any], k: int) -> Neighbours:
     return np.concatenate([part[1] for part in parts]).astype(np.int32), similarity
 
 
+def flavour() -> str:
+    """Return which FAISS this is, and on what it searches."""
+    gpus = getattr(faiss, "get_num_gpus", lambda: 0)()
+    return f"FAISS {faiss.__version__}, {f'on {gpus} GPUs' if gpus else 'on the CPU'}"
+
+
 def _index(texts: NDArray[np.float32]) -> Any:
     index: Any = faiss.IndexFlatIP(texts.shape[1])
     # The CPU build has no such function at all; the GPU build says 0 where there is no device.
@@ -95,9 +101,19 @@ def load_neighbours(path: Path, *, made_from: str, k: int, rows: int) -> StoredN
         return None
 
 
-def is_sound(path: Path) -> bool | None:
-    """Say whether a stored file is as it was written; None where it has no checksum (the first schema)."""
+def damage_of(path: Path, *, made_from: str | None, unsealed: bool) -> str:
+    """Return what is wrong with a stored file, '' for nothing.
+
+    ``made_from`` names the rows and texts that it should be of, None where the cache has none such;
+    ``unsealed`` lets it be without a checksum, as in the first schema.
+    """
     try:
-        return file_seal(path)
-    except OSError:
-        return False
+        seal = file_seal(path)
+        if seal is None and unsealed:
+            return ""
+        if not seal:
+            return "it differs from its checksum"
+        with h5py.File(path, "r") as file:
+            return "" if file.attrs["made_from"] == made_from else "it is of other rows or texts"
+    except DAMAGED as error:
+        return f"it cannot be read ({' '.join(str(error).split())})"

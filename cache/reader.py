@@ -194,7 +194,7 @@ class EmbeddingCache:
         rows = self.split(split)
         k = min(k, len(rows.class_names))
         path = self.path / "neighbours" / f"{rows.name}--{bank}.h5"
-        made_from = self._neighbours_source(rows.name, bank)
+        made_from = self.neighbours_source(rows.name, bank)
         stored = load_neighbours(path, made_from=made_from, k=k, rows=len(rows))
         if stored is not None:
             return stored
@@ -245,7 +245,8 @@ class EmbeddingCache:
 
         return StoredPixels(self.path, entry)
 
-    def _neighbours_source(self, split: str, bank: str) -> str:
+    def neighbours_source(self, split: str, bank: str) -> str:
+        """Return what names the rows and texts that stored neighbours are of."""
         entry = self.manifest.splits[split]
         text = self.manifest.banks.get(bank)
         return digest(

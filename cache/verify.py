@@ -13,7 +13,7 @@ from cache.damage import damaged_shard
 from cache.errors import UserError
 from cache.files import sha256_of
 from cache.manifest import BACKUP, NAME, Manifest
-from cache.neighbours import is_sound
+from cache.neighbours import damage_of
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.rows import Damage
 from cache.shards import FORMATS, read_shard
@@ -76,12 +76,13 @@ def _listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
 
 def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what carries its own checksum, and say what is no part of a finished cache."""
+    cache = EmbeddingCache(folder, manifest)
     for path in sorted((folder / "neighbours").glob("*.h5")):
-        sound = is_sound(path)
-        fine = sound or (sound is None and manifest.schema_version == 1)
-        yield Check(
-            file=f"neighbours/{path.name}", rows=0, problem="" if fine else "it differs from its checksum"
-        )
+        split, _, bank = path.stem.partition("--")
+        known = split in manifest.splits and bank in manifest.banks
+        made_from = cache.neighbours_source(split, bank) if known else None
+        problem = damage_of(path, made_from=made_from, unsealed=manifest.schema_version == 1)
+        yield Check(file=f"neighbours/{path.name}", rows=0, problem=problem)
     if manifest.schema_version > 1:
         copy = folder / BACKUP
         same = copy.is_file() and copy.read_bytes() == (folder / NAME).read_bytes()

@@ -9,11 +9,12 @@
     sweeps      sweep
     reports     report, compare
     robotics    the same for episodes
+    doctor      what this machine has
 
 Every import of torch, h5py and the like stands inside a command: --help does not wait for them.
 """
 
-from cli import caches, data, features, reports, robotics, students, sweeps
+from cli import caches, data, doctor, features, reports, robotics, students, sweeps
 from cli.root import main
 
-__all__ = ["caches", "data", "features", "main", "reports", "robotics", "students", "sweeps"]
+__all__ = ["caches", "data", "doctor", "features", "main", "reports", "robotics", "students", "sweeps"]

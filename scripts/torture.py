@@ -259,7 +259,7 @@ def content_of(cache: Path) -> dict[str, np.ndarray]:
         rows = opened.split(name)
         found |= {f"{name} keys": np.array(rows.keys), f"{name} labels": rows.labels}
         found |= {f"{name} rows": np.asarray(rows.embeddings), f"{name} captions": np.array(rows.captions)}
-        nearest, similarity = opened.neighbours(name, "labels", 2)
+        nearest, similarity = opened.neighbours(name, "labels", 256)
         found |= {f"{name} nearest": np.asarray(nearest), f"{name} similarity": np.asarray(similarity)}
     train = np.arange(len(opened.split("train").keys))
     pixels = opened.pixels("train", side=36)

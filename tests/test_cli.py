@@ -108,6 +108,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
         "cache add-prompts": ["--bank", "--cache"],
         "cache info": ["--json"],
         "cache verify": ["--json"],
+        "doctor": ["--folder", "--json"],
         "cache repair": ["--data", "--device", "--json", "--model", "--pretrained"],
         "cache import": sorted(
             [
@@ -302,7 +303,7 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
             assert top not in doors or name in doors[top], f"{name} imports {module}"
             assert not (name.startswith("cache/") and top in ("distill", "cli")), f"{name} imports {module}"
             assert not (name.startswith("distill/") and top == "cli"), f"{name} imports {module}"
-            trains = name.startswith("distill/") and not name.startswith("distill/demo/")
+            trains = name.startswith("distill/") and not name.startswith(("distill/demo/", "distill/doctor"))
             assert not (
                 trains
                 and module in ("cache.teacher", "cache.features", "cache.episode_features", "cache.build")

@@ -1,0 +1,240 @@
+"""``distill doctor``: what this machine has, and whether both stages run on it; one screen for bug reports.
+
+Nothing in it tells who the user is: no names, no environment, no tokens; of paths only the folder looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "h5py", "numpy", "pillow", "webdataset")
+EXTRAS = ("ray", "wandb", "openai", "transformers")
+CODECS = ("jpg", "zlib", "webp")
+LEAST_FREE, LEAST_SHARED, LEAST_HANDLES = 5e9, 1e9, 1024
+WRITTEN = 64 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line: what was looked at, how it is, in words, and what to do where it is not well."""
+
+    name: str
+    state: str
+    said: str
+    fix: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at everything; ``folder`` is where caches and runs will lie.
+
+    What raises is a failed line of its own, whatever it raises.
+    """
+    looks: dict[str, Callable[[], Finding | list[Finding]]] = {
+        "versions": _versions,
+        "extras": _extras,
+        "processor": _processor,
+        "GPU": _gpus,
+        "nearest texts": _faiss,
+        "decoders": _decoders,
+        "open files": _handles,
+        "shared memory": _shared_memory,
+        "disk": lambda: _disk(folder),
+        "both stages": _both_stages,
+    }
+    found: list[Finding] = []
+    for name, look in looks.items():
+        try:
+            answer = look()
+        except Exception as error:
+            reason = " ".join(str(error).split())[:120]
+            answer = Finding(name=name, state=FAILED, said=f"{type(error).__name__}: {reason}")
+        found += answer if isinstance(answer, list) else [answer]
+    return found
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _versions() -> list[Finding]:
+    own = (
+        f"distill {_version('distill')}, Python {platform.python_version()}, {platform.platform(terse=True)}"
+    )
+    found = {name: _version(name) for name in PACKAGES}
+    missing = [name for name, number in found.items() if number == "missing"]
+    words = [f"{name} {number}" for name, number in found.items()]
+    return [
+        Finding(name="versions", state=OK, said=own),
+        Finding(
+            name="packages",
+            state=FAILED if missing else OK,
+            said=", ".join(words),
+            fix=f"pip install {' '.join(missing)}" if missing else "",
+        ),
+    ]
+
+
+def _extras() -> Finding:
+    found = [f"{name} {_version(name)}" for name in EXTRAS]
+    return Finding(name="extras", state=OK, said=", ".join(found))
+
+
+def _processor() -> Finding:
+    import torch
+
+    from cache.devices import cores
+    from distill.precision import amp_dtype_of
+    from distill.runlog import hardware
+
+    dtype = str(amp_dtype_of("auto", torch.device("cpu")) or torch.float32).removeprefix("torch.")
+    said = f"{hardware(torch.device('cpu'))['cpu']}, {cores()} cores, {torch.get_num_threads()} threads"
+    return Finding(name="processor", state=OK, said=f"{said}; precision auto is {dtype}")
+
+
+def _gpus() -> list[Finding] | Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = (
+            f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "a torch for the CPU"
+        )
+        return Finding(name="GPU", state=OK, said=f"none in use ({built})")
+    found = []
+    for number in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(number)
+        free, total = torch.cuda.mem_get_info(number)
+        bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        said = f"{about.name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free, CUDA {torch.version.cuda}"
+        found.append(Finding(name=f"GPU {number}", state=OK, said=f"{said}; precision auto is {bfloat16}"))
+    return found
+
+
+def _faiss() -> Finding:
+    import numpy as np
+
+    from cache.neighbours import flavour, nearest_texts
+
+    nearest, _ = nearest_texts(np.eye(3, 4), np.eye(3, 4)[::-1], 1)
+    if nearest[:, 0].tolist() != [2, 1, 0]:
+        return Finding(name="nearest texts", state=FAILED, said=flavour(), fix="install faiss-cpu anew.")
+    return Finding(name="nearest texts", state=OK, said=flavour())
+
+
+def _decoders() -> Finding:
+    import numpy as np
+    from PIL import Image, features
+
+    missing = [name for name in CODECS if not features.check(name)]
+    turbo = ", libjpeg-turbo" if features.check("libjpeg_turbo") else ""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, size=(12, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((512, 384)).save(buffer, format="JPEG")
+    began = time.perf_counter()
+    for _ in range(20):
+        with Image.open(io.BytesIO(buffer.getvalue())) as image:
+            image.convert("RGB")
+    rate = 20 / (time.perf_counter() - began)
+    said = f"Pillow {_version('pillow')}{turbo}: {rate:,.0f} JPEGs of 512 x 384 a second and core"
+    if missing:
+        said = f"{said}; without {', '.join(missing)}"
+        return Finding(name="decoders", state=FAILED, said=said, fix="install pillow anew.")
+    return Finding(name="decoders", state=OK, said=said)
+
+
+def _handles() -> Finding:
+    most, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = most != resource.RLIM_INFINITY and most < LEAST_HANDLES
+    return Finding(
+        name="open files",
+        state=WARNING if few else OK,
+        said="no limit" if most == resource.RLIM_INFINITY else f"{most:,} at once",
+        fix=f"ulimit -n {min(max(allowed, LEAST_HANDLES), 65536)}" if few else "",
+    )
+
+
+def _shared_memory() -> Finding:
+    where = Path("/dev/shm")
+    if not where.is_dir():
+        return Finding(name="shared memory", state=OK, said="not used on this system")
+    free = shutil.disk_usage(where).free
+    small = free < LEAST_SHARED
+    return Finding(
+        name="shared memory",
+        state=WARNING if small else OK,
+        said=f"{free / 1e9:.1f} GB free",
+        fix="give fewer --workers; in a container raise --shm-size." if small else "",
+    )
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    block = os.urandom(2**20)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        began = time.perf_counter()
+        for _ in range(WRITTEN // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        rate = WRITTEN / (time.perf_counter() - began)
+    small = free < LEAST_FREE
+    return Finding(
+        name="disk",
+        state=WARNING if small else OK,
+        said=f"{folder}: {free / 1e9:,.0f} GB free, {rate / 1e6:,.0f} MB/s written to the disk",
+        fix="1.5 GB hold the rows of a million images of ViT-L/14." if small else "",
+    )
+
+
+def _both_stages() -> Finding:
+    """Draw some pictures, embed them with the small teacher, train a student, judge it."""
+    from importlib.resources import as_file, files
+
+    from cache.features import FeatureOptions, cache_features
+    from cache.verify import verify_cache
+    from distill.demo.scenes import draw_dataset
+    from distill.evaluate_run import evaluate_run
+
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="distill-doctor-") as scratch:
+        root = Path(scratch)
+        draw_dataset(root / "data", train_per_class=2, id_test_per_class=1, ood_test_per_class=1)
+        with as_file(files("distill.demo") / "teacher") as teacher:
+            options = FeatureOptions(model=f"local-dir:{teacher}", workers=1)
+            rows = cache_features(root / "data", root / "cache", options).rows
+        damaged = [check.file for check in verify_cache(root / "cache") if check.problem]
+        _train(root)
+        judged = evaluate_run(root / "run")["ood_test"]
+    said = f"{rows} drawn images cached, two steps trained, OOD {judged.accuracy:.0f}% of {judged.images}"
+    sound = not damaged and 0 <= judged.accuracy <= 100
+    return Finding(
+        name="both stages", state=OK if sound else FAILED, said=f"{said}: {time.perf_counter() - began:.1f} s"
+    )
+
+
+def _train(root: Path) -> None:
+    from distill.settings import load_recipe, with_settings
+    from distill.train import run
+
+    settings = ["student.arch=timm:test_resnet", "train.epochs=1", "train.batch_size=50", "data.workers=0"]
+    config = with_settings(load_recipe("smoke"), settings)
+    run(config, cache_dir=root / "cache", data_dir=root / "data", out=root / "run")
+
+
+def as_json(found: list[Finding]) -> list[dict[str, Any]]:
+    """Return findings as plain values."""
+    return [{"name": f.name, "state": f.state, "said": f.said, "fix": f.fix} for f in found]
