@@ -28,6 +28,7 @@ DEFAULT_PROMPT = (
 )
 DESCRIPTIONS_FILE, LABEL2TEXT_FILE = "chatgpt.txt", "label2text.txt"
 EMPTY_ANSWERS = 3
+NO_KEY = "none"
 # A sentence takes seconds; a server that is silent for this long (seconds) has hung.
 TIMEOUT = 120.0
 # The folder of a class, and its description or what went wrong.
@@ -168,7 +169,7 @@ class _Asker:
     def ask(self, folder: str, prompt: str) -> str:
         """Return the description of one class, and keep it."""
         for _ in range(EMPTY_ANSWERS):
-            if description := one_line(self._answer(prompt)):
+            if description := self._without_key(one_line(self._answer(prompt))):
                 with self.lock:
                     self.partial.append([self._row(folder, prompt, description)])
                 return description
@@ -177,6 +178,11 @@ class _Asker:
             f"class {folder!r}",
             fix="run again, or give another --prompt or --model; what is done is kept.",
         )
+
+    def _without_key(self, text: str) -> str:
+        """Return what a server said without the key that it may have said back."""
+        key = self.client.api_key
+        return text.replace(key, "***") if key and key != NO_KEY else text
 
     def _row(self, folder: str, prompt: str, description: str) -> dict[str, str]:
         return {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
@@ -190,7 +196,8 @@ class _Asker:
                 model=self.model, messages=[{"role": "user", "content": prompt}]
             )
         except (openai.OpenAIError, ValueError) as error:
-            raise self._refused(error) from error
+            # Without what the client kept of the request, which holds the key.
+            raise self._refused(error) from None
         if not hasattr(answer, "choices"):
             raise UserError(
                 f"{self.client.base_url} answered with something else than a chat completion",
@@ -212,7 +219,8 @@ class _Asker:
             fix = "look at the server, then run again; what is done is kept."
         else:
             fix = fixes.get(status, "check --model and --prompt.")
-        said = f"status {status}, {_message_of(error)}" if status else _message_of(error)
+        message = self._without_key(_message_of(error))
+        said = f"status {status}, {message}" if status else message
         return UserError(
             f"{self.client.base_url} gave no answer from the model {self.model} ({said})", fix=fix
         )
@@ -247,7 +255,7 @@ def _asker(base_url: str | None, model: str, max_retries: int, partial: Partial)
         )
     with openai.OpenAI(
         # Servers on one's own machine ignore the key, but the client insists on one.
-        api_key=key or "none",
+        api_key=key or NO_KEY,
         base_url=base_url,
         max_retries=max_retries,
         timeout=TIMEOUT,

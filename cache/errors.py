@@ -59,3 +59,11 @@ def unwritable(path: object, error: OSError, *, fix: str | None = None) -> UserE
         fix=fix
         or "choose a folder that you can write to and that has room; what was finished before is kept.",
     )
+
+
+def printable(text: str) -> str:
+    """Return a text on one line in which nothing moves the cursor or changes a colour.
+
+    Names of files and classes may be anybody's.
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from PIL import Image
+from PIL import (
+    Image,
+    WebPImagePlugin,  # noqa: F401 (which makes WEBP known; Pillow alone looks for it only where all else fails)
+)
 
 from cache.errors import UserError
 from cache.faults import is_the_systems
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "SplitImages", "UnreadableImage", "load_rgb", "squashed"]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+# What those endings promise. Pillow would try all it knows, PostScript too.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,7 +183,10 @@ def load_rgb(path: Path) -> Image.Image:
     Raises
     ------
     UnreadableImage
-        If the file cannot be opened or decoded.
+        If the file cannot be opened or decoded, is of another format, or has more pixels than Pillow allows
+        (90 million).
+    OSError
+        If the system is the reason, not the file.
     """
     try:
         with warnings.catch_warnings():
@@ -186,7 +194,7 @@ def load_rgb(path: Path) -> Image.Image:
             # decompression bomb is refused instead of warned about.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image.mode.startswith("I"):
                     return (
                         image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")

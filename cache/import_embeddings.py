@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -24,7 +25,7 @@ from cache.shard_writer import write_shard
 from cache.shards import FORMATS
 from cache.spec import CacheSpec, TeacherSpec
 from cache.splits import SPLITS
-from cache.texts import split_and_key
+from cache.texts import is_key, split_and_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,10 @@ def _check_rows(
             fix="give one row an image, of the same teacher.",
         )
     for bank in texts:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bank.name):
+            raise UserError(
+                f"the bank {bank.name!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
+            )
         expected = (len(bank.classes), embeddings.shape[1])
         if bank.embeddings.shape != expected:
             raise UserError(
@@ -142,8 +147,10 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
     placed: dict[str, dict[str, int]] = {}
     for row, name in enumerate(keys):
         named, key = split_and_key(name)
-        if key.count("/") != 1:
-            raise UserError(f"{name!r} is not a key", fix="write SPLIT/CLASS/FILE or CLASS/FILE, one a line.")
+        if not is_key(key):
+            raise UserError(
+                f"{name!r:.120} is not a key", fix="write SPLIT/CLASS/FILE or CLASS/FILE, one a line."
+            )
         where = named or next((n for n, images in known.items() if key in images), split)
         if folder is not None and key not in known.get(where, ()):
             near = nearest_names(

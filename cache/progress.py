@@ -9,6 +9,7 @@ from typing import Protocol, TextIO
 import rich.progress
 from rich.console import Console
 
+from cache.errors import printable
 from cache.torchrun import speaks
 
 
@@ -72,7 +73,7 @@ class BarProgress:
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(message, highlight=False, markup=False)
+        self._bar.console.print(printable(message), highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -111,7 +112,7 @@ class LineProgress:
 
     def note(self, message: str) -> None:
         """Write a line."""
-        self._stream.write(message + "\n")
+        self._stream.write(printable(message) + "\n")
         self._stream.flush()
 
     def close(self) -> None:

@@ -172,7 +172,7 @@ def read_captions(path: Path) -> dict[str, str]:
         try:
             row = json.loads(line)
             key, caption = row["key"], row["caption"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
                 f"{where}: {line.strip()[:60]!r} is not a caption",
                 fix='write {"key": "CLASS/FILE", "caption": "..."}, one a line.',
@@ -191,6 +191,13 @@ def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:
         if spelling in captions:
             return captions[spelling]
     return None
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text is ``CLASS/FILE``, and stays in its folder wherever it is made a path."""
+    parts = text.split("/")
+    odd = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
+    return len(parts) == 2 and not odd and "\0" not in text
 
 
 def split_and_key(name: str) -> tuple[str | None, str]:

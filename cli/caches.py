@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.errors import printable
 from cli.features import print_duplicates
 from cli.parts import EXISTING_FOLDER, FOLDER, stop, table
 from cli.root import main
@@ -103,7 +104,7 @@ def cache_verify(cache: Path, as_json: bool) -> None:
         click.echo(json.dumps([_as_json(check) for check in checks], indent=2))
     else:
         for check in bad:
-            click.echo(f"{check.file}: {check.problem}")
+            click.echo(printable(f"{check.file}: {check.problem}"))
         click.echo(f"{len(checks) - len(bad)} of {len(checks)} files are sound.")
         if not bad:
             print_duplicates(duplicates_of(cache, Manifest.load(cache)))
@@ -136,7 +137,7 @@ def cache_repair(cache: Path, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps([_as_json(check) for check in mended], indent=2))
         return
     for check in mended:
-        click.echo(f"redone: {check.file} ({check.problem})")
+        click.echo(printable(f"redone: {check.file} ({check.problem})"))
     click.echo(f"{cache} is sound; {len(mended)} files were redone.")
 
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FILE, FOLDER, options, ray_cluster, ray_options, refuse_given, table
+from cache.errors import printable
+from cli.parts import (
+    EXISTING_FOLDER,
+    FILE,
+    FOLDER,
+    options,
+    ray_cluster,
+    ray_options,
+    refuse_given,
+    table,
+)
 from cli.root import main
 
 if TYPE_CHECKING:
@@ -254,7 +264,7 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
         return
     table(f"cache {out}", ["", ""], [[name, text] for name, text in rows.items()])
     for key, image in summary.skipped.items():
-        click.echo(f"skipped {key}: {image.reason}")
+        click.echo(printable(f"skipped {key}: {image.reason}"))
     print_duplicates(summary.duplicates)
 
 
@@ -263,4 +273,4 @@ def print_duplicates(found: Sequence[Duplicate], n: int = 5) -> None:
     if found:
         some = "; ".join(map(str, found[:n]))
         more = f"; and {len(found) - n:,} more" if len(found) > n else ""
-        click.echo(f"{len(found):,} images are in two splits or classes: {some}{more}")
+        click.echo(printable(f"{len(found):,} images are in two splits or classes: {some}{more}"))

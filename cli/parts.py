@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from cache.errors import printable
 from cache.torchrun import rank, speaks, world_size
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def stop(message: str, status: int) -> NoReturn:
     wrong for one of them alone.
     """
     who = "" if speaks() else f"rank {rank()}: "
-    click.echo(f"Error: {who}{message}", err=True)
+    click.echo(f"Error: {who}{printable(message)}", err=True)
     sys.exit(status)
 
 
@@ -103,8 +104,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for i, column in enumerate(columns):
         lines.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        lines.add_row(*(text.replace("[", "\\[") for text in row))
-    click.echo(title)
+        lines.add_row(*(printable(text).replace("[", "\\[") for text in row))
+    click.echo(printable(title))
     # A log has no width of its own: 80 columns would break numbers apart.
     Console(width=None if sys.stdout.isatty() else 140).print(lines)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from cache.errors import printable
 from cli.parts import (
     EXISTING_FOLDER,
     FOLDER,
@@ -186,7 +187,7 @@ def evaluate(
     table(who, ["split", "accuracy", "loss", "chance", "images", "classes"], rows)
     for result in results.values():
         for key, reason in result.unreadable.items():
-            click.echo(f"skipped {result.split}/{key}: {reason}")
+            click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
 
 
 def _evaluate_space(

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.errors import printable
 from cache.torchrun import world_size
-from cli.parts import EXISTING_FOLDER, FOLDER, mean, ray_cluster, ray_options, stop, table, wandb_option
+from cli.parts import (
+    EXISTING_FOLDER,
+    FOLDER,
+    mean,
+    ray_cluster,
+    ray_options,
+    stop,
+    table,
+    wandb_option,
+)
 from cli.root import main
 
 if TYPE_CHECKING:
@@ -100,7 +110,7 @@ def sweep(
         _print_means(results, out)
     failed = [result for result in results if result.status == FAILED]
     for result in failed:
-        click.echo(f"failed: {result.run.name}: {result.error}", err=True)
+        click.echo(printable(f"failed: {result.run.name}: {result.error}"), err=True)
     sys.exit(1 if failed else 0)
 
 

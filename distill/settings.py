@@ -55,7 +55,7 @@ def from_toml(text: str, *, where: str, kind: type[RunConfig] = RunConfig) -> Ru
     """Return the config of ``kind`` that a TOML text says; ``where`` is named in errors."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"{where} is not TOML ({error})", fix="mend that line.") from error
     if ("robotics" in table) != ("robotics" in get_type_hints(kind)):
         said, command = ("a", "distill robotics") if "robotics" in table else ("no", "distill")
@@ -167,7 +167,7 @@ def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
 def _parsed(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 

@@ -83,7 +83,7 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
         )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not TOML ({error})", fix="mend that line.") from error
     table = _beside(table, path.parent)
     over = parsed_settings(settings)

@@ -272,14 +272,19 @@ def content_of(cache: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def one_file(cache: Path, rng: random.Random, *, derived: bool) -> Path:
+    """Return a file of a cache; without ``derived`` none that is computed anew whenever it is missing."""
+    files = sorted(path for path in cache.rglob("*") if path.is_file())
+    return rng.choice([path for path in files if derived or path.parent.name != "neighbours"])
+
+
 def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) -> Callable[[Place], Outcome]:
     """Damage in one file of a cache: verify finds it, no reader takes it for a number, repair redoes it."""
 
     def strike(place: Place) -> Outcome:
         outcome, cache = Outcome(), place.scene.copy(name, place.folder / "cache")
         expected = content_of(place.scene.whole / name)
-        files = sorted(path for path in cache.rglob("*") if path.is_file())
-        harmed = place.rng.choice(files)
+        harmed = one_file(cache, place.rng, derived=harm is not remove_file)
         harm(harmed, cache, place.rng)
         try:
             problems = [check.file for check in verify_cache(cache) if check.problem]

@@ -1,0 +1,248 @@
+"""Files from elsewhere: nothing in them is run, written outside its folder, or believed."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from cache.archives import read_lists
+from cache.arrays import load_array
+from cache.describe import describe
+from cache.errors import UserError
+from cache.features import FeatureOptions, cache_features
+from cache.files import sha256_of
+from cache.images import ImageRecord, UnreadableImage, load_rgb
+from cache.import_embeddings import ImportedTexts, import_embeddings
+from cache.progress import LineProgress
+from cache.shards_webdataset import read as read_tar
+from cache.texts import read_captions
+from cli import main
+from distill.checkpoint import read_checkpoint
+from distill.settings import from_toml
+from distill.students import read_state_dict
+from distill.sweep import load_sweep
+
+
+def png_of(side: int) -> bytes:
+    """A PNG of side x side black pixels, a few kilobytes of it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = bytes(1 + (side + 7) // 8)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(row * side, 9))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(png_of(30_000))
+    with pytest.raises(UnreadableImage, match="exceeds limit"):
+        load_rgb(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("format", ["TIFF", "GIF", "PPM", "EPS", "PDF", "ICO"])
+def test_another_format_under_an_images_ending_is_no_image(tmp_path, format):
+    Image.new("RGB", (32, 32)).save(tmp_path / "x", format=format)
+    (tmp_path / "x").rename(tmp_path / "x.jpg")
+    with pytest.raises(UnreadableImage):
+        load_rgb(tmp_path / "x.jpg")
+    assert ImageRecord(key="x.jpg", root=tmp_path, label=0).identity()[0] == sha256_of(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "MPO"])
+def test_the_formats_that_endings_promise_are_images_whatever_the_ending(tmp_path, format):
+    Image.new("RGB", (32, 32), (9, 200, 30)).save(tmp_path / "x", format=format)
+    (tmp_path / "x").rename(tmp_path / "x.png")
+    assert load_rgb(tmp_path / "x.png").size == (32, 32)
+
+
+class Evil:
+    def __reduce__(self):
+        return exec, ("open('ran', 'w').close()",)
+
+
+def test_nothing_in_a_weights_file_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"student": Evil(), "schema_version": 2}, "evil.pt")
+    Path("evil.pkl").write_bytes(pickle.dumps(Evil()))
+    np.save("evil.npy", np.array([Evil()], dtype=object))
+    np.savez("evil.npz", x=np.array([Evil()], dtype=object))
+    for read in (
+        lambda: read_checkpoint(Path("evil.pt")),
+        lambda: read_state_dict(Path("evil.pt")),
+        lambda: read_state_dict(Path("evil.pkl")),
+        lambda: load_array("evil.pt"),
+        lambda: load_array("evil.npy"),
+        lambda: load_array("evil.npz:x"),
+    ):
+        with pytest.raises(UserError):
+            read()
+    assert not Path("ran").exists()
+
+
+def test_an_array_that_claims_more_than_it_has_is_one_line(tmp_path):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**6)}
+    )
+    (tmp_path / "huge.npy").write_bytes(buffer.getvalue())
+    with pytest.raises(UserError, match="holds no plain array"):
+        load_array(str(tmp_path / "huge.npy"))
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        archive.writestr("x.npy", buffer.getvalue())
+    with pytest.raises(UserError, match="holds no plain array"):
+        load_array(f"{tmp_path / 'huge.npz'}:x")
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, raw in (
+            ("a/b.json", b'{"split": "train", "key": "a/b.jpg", "label": 0}'),
+            ("a/b.embedding.npy", buffer.getvalue()),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(raw)
+            tar.addfile(member, io.BytesIO(raw))
+    with pytest.raises(UserError, match=r"embedding\.npy holds float32 of shape"):
+        read_tar(tmp_path / "x.tar", sha256=sha256_of(tmp_path / "x.tar"))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["../x.jpg", "/x.jpg", "a/..", "./x.jpg", "a/x\0.jpg", "a/b/c/d.jpg", "x.jpg", f"a/{'x' * 300}.jpg"],
+)
+def test_a_key_cannot_lead_out_of_its_folder(tmp_path, key):
+    with pytest.raises(UserError, match="is not a key"):
+        import_embeddings(
+            tmp_path / "cache", keys=[key], embeddings=np.ones((1, 4), dtype="float32"), texts=[]
+        )
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+@pytest.mark.parametrize("name", ["../labels", "/tmp/labels", "a/b", "", ".hidden"])
+def test_a_bank_cannot_lead_out_of_its_folder(tmp_path, name):
+    bank = ImportedTexts(name=name, classes=["a"], embeddings=np.ones((1, 4), dtype="float32"))
+    with pytest.raises(UserError, match="cannot name a file"):
+        import_embeddings(
+            tmp_path / "cache", keys=["a/b.jpg"], embeddings=np.ones((1, 4), dtype="float32"), texts=[bank]
+        )
+
+
+@pytest.mark.parametrize(
+    "line", ["/train/a/b.jpg", "train/../b.jpg", "train/a/../../b.jpg", "train/.a/b.jpg", "../train/a/b.jpg"]
+)
+def test_a_list_cannot_lead_out_of_its_folder(tmp_path, line):
+    for name, folder in (("train", "train"), ("val_on_train", "val_on_train"), ("val", "val")):
+        (tmp_path / f"{name}_data.txt").write_text(line if name == "train" else f"{folder}/a/b.jpg\n")
+    with pytest.raises(UserError, match=r"line 1: .* is not train/CLASS/FILE"):
+        read_lists(tmp_path)
+
+
+def test_deep_nesting_is_one_line(tmp_path):
+    (tmp_path / "captions.jsonl").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="is not a caption"):
+        read_captions(tmp_path / "captions.jsonl")
+    deep = f"x = {'[' * 200_000}"
+    with pytest.raises(UserError, match="is not TOML"):
+        from_toml(deep, where="deep.toml")
+    (tmp_path / "deep.toml").write_text(deep)
+    with pytest.raises(UserError, match="is not TOML"):
+        load_sweep(str(tmp_path / "deep.toml"))
+
+
+def test_names_do_not_reach_the_terminal_as_commands(tmp_path, photos, teacher_dir):
+    red = "\x1b[31mred\x1b[0m"
+    (photos / "train" / "apple" / f"{red}.jpg").write_bytes(b"not an image")
+    words = [
+        "cache-features",
+        str(photos),
+        "--out",
+        str(tmp_path / "cache"),
+        "--model",
+        f"local-dir:{teacher_dir}",
+    ]
+    ended = CliRunner().invoke(main, [*words, "--device", "cpu", "--workers", "0"])
+    assert ended.exit_code == 0
+    assert "\x1b" not in ended.output
+    assert "apple/\\x1b[31mred" in ended.output
+    stream = io.StringIO()
+    LineProgress("x", stream=stream).note("a\rb\nc")
+    assert stream.getvalue() == "a\\rb\\nc\n"
+    odd = CliRunner().invoke(
+        main, ["cache-features", str(photos), "--out", "x", "--model", f"local-dir:{red}\n2"]
+    )
+    assert odd.exit_code == 1
+    assert odd.stderr.count("\n") == 1
+    assert "\x1b" not in odd.stderr
+
+
+def test_the_key_is_neither_shown_nor_kept_when_a_server_says_it_back(tmp_path, photos, monkeypatch):
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Echo(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            key = self.headers["Authorization"]
+            status = 200 if "good" in self.path else 401
+            answer = {"choices": [{"message": {"role": "assistant", "content": f"red, {key}"}, "index": 0, "finish_reason": "stop"}], "id": "1", "object": "chat.completion", "created": 1, "model": "m"}  # fmt: skip
+            body = json.dumps(
+                answer if status == 200 else {"error": {"message": f"wrong key {key}"}}
+            ).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Echo)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    base = f"http://127.0.0.1:{server.server_port}"
+    (photos / "chatgpt.txt").unlink()
+    try:
+        ended = CliRunner().invoke(
+            main, ["--debug", "describe", str(photos), "--model", "m", "--base-url", f"{base}/bad/v1"]
+        )
+        import traceback
+
+        said = ended.output + "".join(traceback.format_exception(*ended.exc_info))
+        assert "wrong key Bearer ***" in said
+        assert "sk-very-secret" not in said
+        describe(photos, model="m", base_url=f"{base}/good/v1")
+        assert "red, Bearer ***" in (photos / "chatgpt.txt").read_text()
+    finally:
+        server.shutdown()
+        server.server_close()
+    kept = [path for path in photos.rglob("*") if path.is_file() and b"sk-very-secret" in path.read_bytes()]
+    assert kept == []
+
+
+def test_a_file_that_cannot_be_opened_for_want_of_handles_is_not_skipped(
+    tmp_path, photos, teacher_dir, monkeypatch
+):
+    import errno
+
+    def starved(*given: object, **named: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", starved)
+    options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0)
+    with pytest.raises(OSError, match="Too many open files"):
+        cache_features(photos, tmp_path / "cache", options)
