@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import struct
 import tarfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,7 @@ from cache.errors import UserError
 from cache.faults import read_fault
 from cache.reader_rows import REPAIR
 
-# What h5py, tarfile, numpy and json raise on bytes that are not theirs.
+# What h5py, tarfile, zipfile, numpy (whose headers are Python literals) and json raise on damaged bytes.
 DAMAGED = (
     OSError,
     EOFError,
@@ -24,8 +27,12 @@ DAMAGED = (
     RuntimeError,
     MemoryError,
     RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
     struct.error,
     tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 

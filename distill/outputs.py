@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.damage import DAMAGED
 from cache.errors import UserError
 from cache.files import replacing
 
@@ -139,10 +139,10 @@ def load_outputs(path: Path) -> RunOutputs:
         If the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _outputs(arrays)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
             fix="run its 'distill train' command again with --resume: a trained run writes it anew.",

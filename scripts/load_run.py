@@ -154,7 +154,7 @@ def main() -> None:
         root = Path(scratch)
         draw(root / "data", args.images)
         began = time.perf_counter()
-        teacher = ["--model", f"local-dir:{TEACHER}", "--device", "cpu", "--workers", 1, "--pixels", 36]
+        teacher = ["--model", f"local-dir:{TEACHER}", "--device", "cpu", "--workers", 1, "--pixels", 37]
         cached = ["cache-features", root / "data", "--out", root / "cache", *teacher]
         student = ["--recipe", "smoke", "--arch", "timm:test_resnet", "--device", "cpu", "--batch-size", 128]
         trained = ["train", root / "cache", "--data", root / "data", "--out", root / "run", *student]

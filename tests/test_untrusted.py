@@ -30,6 +30,7 @@ from cache.shards_webdataset import read as read_tar
 from cache.texts import read_captions
 from cli import main
 from distill.checkpoint import read_checkpoint
+from distill.outputs import load_outputs
 from distill.settings import from_toml
 from distill.students import read_state_dict
 from distill.sweep import load_sweep
@@ -246,3 +247,28 @@ def test_a_file_that_cannot_be_opened_for_want_of_handles_is_not_skipped(
     options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0)
     with pytest.raises(OSError, match="Too many open files"):
         cache_features(photos, tmp_path / "cache", options)
+
+
+def test_a_zip_of_a_version_unknown_is_one_line(tmp_path):
+    path = tmp_path / "outputs.npz"
+    np.savez(path, x=np.ones(1))
+    raw = bytearray(path.read_bytes())
+    central = raw.rindex(b"PK\x01\x02")
+    raw[central + 6] = 173  # the version needed to read it
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=r"outputs\.npz cannot be read \(zip file version 17\.3\)"):
+        load_outputs(path)
+
+
+@pytest.mark.parametrize("header", ["{'descr': (((", "{'descr': '<f4', ]", "\x00", "{" * 500, "[" * 500])
+def test_an_array_whose_header_is_no_python_literal_is_one_line(tmp_path, header):
+    padded = header.encode().ljust(117) + b"\n"
+    raw = np.lib.format.magic(1, 0) + struct.pack("<H", len(padded)) + padded
+    path = tmp_path / "train-00000.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, part in (("a.json", b"{}"), ("a.image_emb.npy", raw)):
+            member = tarfile.TarInfo(name)
+            member.size = len(part)
+            tar.addfile(member, io.BytesIO(part))
+    with pytest.raises(UserError, match=r"train-00000\.tar is damaged"):
+        read_tar(path, sha256=sha256_of(path))
