@@ -6,9 +6,11 @@ Run once for each schema that is released; what is there is never written again.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from cache import EmbeddingCache
 from cache.convert import convert_cache
 from cache.features import FeatureOptions, cache_features
-from cache.manifest import SCHEMA_VERSION
+from cache.manifest import BACKUP, NAME, SCHEMA_VERSION, Manifest
 from cache.seal import seal_file
 from distill.config import RunConfig
 from distill.settings import from_toml, load_recipe, with_settings
@@ -29,6 +31,15 @@ from distill.train import run
 GOLDEN = Path(__file__).parent / "golden"
 # Seen from the project's folder, so that no path of this machine is kept.
 TEACHER = Path("distill") / "demo" / "teacher"
+# Texts of the five class folders that this teacher tells apart.
+TEXTS = [
+    f"{colour} {shape}"
+    for colour, shape in zip(
+        ("red", "green", "blue", "purple", "yellow"),
+        ("circle", "square", "triangle", "star", "heart"),
+        strict=True,
+    )
+]
 SETTINGS = [
     "train.epochs=1",
     "train.batch_size=8",
@@ -90,11 +101,19 @@ def keep(out: Path) -> None:
     """Write everything below ``out``."""
     with tempfile.TemporaryDirectory() as scratch:
         photos, trained = conftest.make_photos(Path(scratch) / "photos"), Path(scratch) / "run"
+        names = sorted({path.name for path in photos.glob("*/*") if path.is_dir()})
+        lines = [
+            f"{name} {i} {text}\n" for i, (name, text) in enumerate(zip(names, TEXTS, strict=True), start=1)
+        ]
+        (photos / "label2text.txt").write_text("".join(lines))
+        (photos / "chatgpt.txt").write_text("".join(f"a photo of a {text}\n" for text in TEXTS))
         options = FeatureOptions(
             model=f"local-dir:{TEACHER}", device="cpu", workers=0, views=2, support_views=2, pixels=36
         )
         cache_features(photos, out / "cache", options)
         convert_cache(out / "cache", out / "tar", format="webdataset")
+        for name in ("cache", "tar"):
+            forget_places(out / name, out, photos.parent, conftest.ROOT)
         config = with_settings(load_recipe("smoke"), SETTINGS)
         run(config, cache_dir=out / "cache", data_dir=photos, out=trained)
         state = torch.load(trained / "last.pt", weights_only=True)
@@ -104,6 +123,16 @@ def keep(out: Path) -> None:
     write_state(out / "run" / "last.pt", state)
     found = {**read_back(EmbeddingCache.open(out / "cache")), "answers": answers(state).numpy()}
     np.savez_compressed(out / "expected.npz", **found)
+
+
+def forget_places(cache: Path, *places: Path) -> None:
+    """Make the paths in a manifest relative to ``places``, so that none of this machine are kept."""
+    manifest = Manifest.load(cache)
+    text = json.dumps(manifest.made_by)
+    for place in places:
+        text = text.replace(f"{place.resolve()}/", "")
+    replace(manifest, made_by=json.loads(text)).save(cache)
+    (cache / BACKUP).write_bytes((cache / NAME).read_bytes())
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

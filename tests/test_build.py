@@ -2,13 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -244,55 +238,3 @@ def test_an_unfinished_cache_and_a_plain_folder_are_refused(build, tmp_path):
     (tmp_path / "other" / "thesis.tex").write_text("mine")
     with pytest.raises(UserError, match="exists and is not a cache"):
         build("other")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("format", ["hdf5", "webdataset"])
-def test_a_build_killed_at_random_moments_ends_as_an_uninterrupted_one(
-    build, photos, tmp_path, teacher_dir, format
-):
-    build("whole", format=format)
-    command = [
-        sys.executable,
-        "-m",
-        "cli",
-        "cache-features",
-        str(photos),
-        "--out",
-        str(tmp_path / "killed"),
-        "--model",
-    ]
-    command += [
-        f"local-dir:{teacher_dir}",
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-        "--rows-per-shard",
-        "5",
-        "--batch-size",
-        "2",
-    ]
-    command += ["--format", format]
-    rng, kills = random.Random(format), 0
-    for _ in range(4):
-        child = subprocess.Popen(
-            command, cwd=Path(__file__).parent.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 60
-        while (
-            child.poll() is None
-            and time.monotonic() < deadline
-            and not (tmp_path / "killed" / "manifest.json").exists()
-        ):
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.3))
-        if child.poll() is None:
-            child.send_signal(signal.SIGKILL)
-            kills += 1
-        child.wait()
-    assert kills
-    build("killed", format=format)
-    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "whole")
-    assert not list((tmp_path / "killed").rglob("*.tmp"))
-    assert all(not check.problem for check in verify_cache(tmp_path / "killed"))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,99 +153,16 @@ def test_commands_are_refused_while_another_writes_the_same_folder(tmp_path, pho
     assert leftovers(tmp_path / "run") == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A function that mounts a file system of so many bytes; it can be called again for a larger one."""
-    where = tmp_path / "disk"
-    where.mkdir()
-
-    def sized(size: int) -> Path:
-        how = (
-            ["-o", "remount,size=" + str(size)]
-            if os.path.ismount(where)
-            else ["-t", "tmpfs", "-o", f"size={size}"]
-        )
-        done = subprocess.run(["mount", *how, "none", str(where)], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-        return where
-
-    yield sized
-    if os.path.ismount(where):
-        subprocess.run(["umount", "-l", str(where)], check=True)
-
-
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on_to_the_same_cache(
-    tmp_path, photos, distill, small_disk
-):
-    features = ["--rows-per-shard", "5", "--batch-size", "2", "--workers", "0", "--pixels", "64"]
-    assert (
-        ended(distill("cache-features", photos, "--out", tmp_path / "whole", *features, teacher=True))[0] == 0
-    )
-    size = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*") if path.is_file())
-    for share in (0.3, 0.6, 0.9):
-        disk = small_disk(int(size * share))
-        status, errors = ended(
-            distill("cache-features", photos, "--out", disk / "cache", *features, teacher=True)
-        )
-        assert (status, len(errors)) == (1, 1)
-        assert "could not be written (No space left on device). Fix: make room" in errors[0]
-        assert leftovers(disk) == []
-    disk = small_disk(size * 3)
-    assert ended(distill("cache-features", photos, "--out", disk / "cache", *features, teacher=True)) == (
-        0,
-        [],
-    )
-    assert same_files(tmp_path / "whole", disk / "cache")
-
-
-def same_files(one: Path, other: Path) -> bool:
-    mine, theirs = (
-        {str(p.relative_to(f)): p.read_bytes() for p in f.rglob("*") if p.is_file()} for f in (one, other)
-    )
-    return mine == theirs
-
-
-@pytest.mark.slow
-def test_a_full_disk_ends_training_in_one_line_and_resume_goes_on(tmp_path, photos, distill, small_disk):
-    cache = make_cache(tmp_path / "cache", photos).path
-    assert ended(distill(*train_words(cache, photos, tmp_path / "run", "--epochs", "3"))) == (0, [])
-    disk = small_disk(5 * 2**20)  # a checkpoint is 4 MB, and two stand beside each other for a moment
-    status, errors = ended(distill(*train_words(cache, photos, disk / "run", "--epochs", "3")))
-    assert (status, len(errors)) == (1, 1)
-    assert "No space left on device" in errors[0]
-    assert leftovers(disk) == []
-    disk = small_disk(50 * 2**20)
-    assert ended(distill(*train_words(cache, photos, disk / "run", "--epochs", "3", "--resume"))) == (0, [])
-    assert metrics(disk / "run") == metrics(tmp_path / "run")
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_s"} for line in lines]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("handles", [40, 64])
-def test_too_few_file_handles_are_one_line_or_enough(tmp_path, photos, distill, handles):
+def test_too_few_file_handles_are_one_line_or_enough(tmp_path, photos, distill):
     words = ["cache-features", photos, "--out", tmp_path / "cache", "--workers", "2"]
-    status, errors = ended(distill(*words, teacher=True, limits={resource.RLIMIT_NOFILE: handles}))
+    status, errors = ended(distill(*words, teacher=True, limits={resource.RLIMIT_NOFILE: 40}))
     assert status == 0 or (status, len(errors)) == (1, 1), errors
     if status:
         assert "Too many open files" in errors[0]
         assert "ulimit -n" in errors[0]
     assert ended(distill(*words, teacher=True)) == (0, [])
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))
-
-
-@pytest.mark.slow
-def test_a_limit_of_file_sizes_is_one_line(tmp_path, photos, distill):
-    words = ["cache-features", photos, "--out", tmp_path / "cache", "--pixels", "64", "--workers", "0"]
-    status, errors = ended(distill(*words, teacher=True, limits={resource.RLIMIT_FSIZE: 100_000}))
-    assert (status, len(errors)) == (1, 1)
-    assert "pixels/train-00000.h5 could not be written (File too large). Fix: raise the limit" in errors[0]
-    assert ended(distill(*words, teacher=True)) == (0, [])
 
 
 def test_a_fault_of_the_system_is_found_behind_what_libraries_say():
@@ -268,10 +184,7 @@ def test_a_fault_of_the_system_is_found_behind_what_libraries_say():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("asked", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_stage_1_within_seconds_and_the_same_command_goes_on(
-    tmp_path, photos, distill, asked, expected
-):
+def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_path, photos, distill):
     for i in range(800):
         shutil.copy(photos / "train" / "apple" / "train_0.jpg", photos / "train" / "apple" / f"more_{i}.jpg")
     words = [
@@ -289,14 +202,12 @@ def test_a_signal_ends_stage_1_within_seconds_and_the_same_command_goes_on(
     while not (images.exists() and any(images.iterdir())):
         time.sleep(0.01)
         assert command.poll() is None
-    command.send_signal(asked)
+    command.send_signal(signal.SIGINT)
     asked_at = time.monotonic()
     status, errors = ended(command)
     assert time.monotonic() - asked_at < 30  # a bound for a machine under load; it takes a second
-    assert (status, errors) == (
-        expected,
-        ["Error: stopped; what was finished is kept: the same command goes on."],
-    )
+    said = "Error: stopped; what was finished is kept: the same command goes on."
+    assert (status, errors) == (130, [said])
     assert leftovers(tmp_path) == []
     assert ended(distill(*words, teacher=True)) == (0, [])
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""The torture script's short form: faults of several kinds, and nothing lost, wrong or unkind."""
+"""The short forms of the torture script and of the load run: nothing is lost, wrong or unkind, or left open."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ def test_faults_of_many_kinds_lose_nothing_and_nothing_is_read_wrong(tmp_path):
     assert found["total"]["faults"] >= 26  # six kinds need a file system that can be mounted
     assert found["total"]["struck"] >= found["total"]["faults"] - 6
     assert (found["total"]["lost"], found["total"]["wrong"], found["total"]["unkind"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
+def test_many_images_go_through_both_stages_and_leave_no_file_open(tmp_path):
+    out = tmp_path / "load.json"
+    command = [sys.executable, "scripts/load_run.py", "--images", "2000", "--epochs", "1", "--out", str(out)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert out.with_suffix(".png").stat().st_size
+    for stage in json.loads(out.read_text())["stages"].values():
+        assert 0 < stage["peak_MB"] < 3000
+        assert 0 < stage["handles_at_most"] < 200

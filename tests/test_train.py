@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -142,42 +141,6 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
     one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_from_its_last_checkpoint_to_the_same_numbers(cached, photos, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "cli",
-        "train",
-        str(cached.path),
-        "--data",
-        str(photos),
-        "--recipe",
-        "smoke",
-    ]
-    command += [
-        part
-        for setting in [*SMALL, "train.epochs=6", "train.checkpoint_steps=1"]
-        for part in ("--set", setting)
-    ]
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], cwd=ROOT, check=True, capture_output=True)
-    child = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "cut")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "cut" / "last.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
-    subprocess.run(
-        [*command, "--out", str(tmp_path / "cut"), "--resume"], cwd=ROOT, check=True, capture_output=True
-    )
-    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
 
 
 def test_resuming_with_other_settings_or_another_cache_is_refused(train, photos, cached, tmp_path):
