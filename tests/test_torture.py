@@ -24,7 +24,7 @@ def test_faults_of_many_kinds_lose_nothing_and_nothing_is_read_wrong(tmp_path):
 @pytest.mark.slow
 def test_many_images_go_through_both_stages_and_leave_no_file_open(tmp_path):
     out = tmp_path / "load.json"
-    command = [sys.executable, "scripts/load_run.py", "--images", "2000", "--epochs", "1", "--out", str(out)]
+    command = [sys.executable, "scripts/load_run.py", "--images", "300", "--epochs", "1", "--out", str(out)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert out.with_suffix(".png").stat().st_size
