@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from contextlib import redirect_stdout
@@ -26,26 +27,31 @@ class Friendly(click.Group):
         if not speaks():
             nowhere = ctx.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the context closes it)
             ctx.with_resource(redirect_stdout(nowhere))
+        debug = ctx.params.get("debug")
         try:
             with terminating():
                 end_with_parent()
                 return super().invoke(ctx)
         except UserError as error:
-            if ctx.params.get("debug"):
+            if debug:
                 raise
-            stop(str(error), error.status)
+            said = str(error), error.status
         except (KeyboardInterrupt, Terminated) as error:
             asked = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-            stop(f"stopped; {AGAIN}", 128 + asked)
+            said = f"stopped; {AGAIN}", 128 + asked
         except click.ClickException as error:
             if speaks():
                 raise  # click prints the usage too
-            stop(error.format_message(), error.exit_code)
+            said = error.format_message(), error.exit_code
         except Exception as error:
             refused = fault(error)
-            if refused is None or ctx.params.get("debug"):
+            if refused is None or debug:
                 raise
-            stop(str(refused), refused.status)
+            said = str(refused), refused.status
+        # Out here, where nothing holds the error any more: its frames keep files open, and where handles are
+        # what is missing, Python's own cleaning up at the exit would fail for want of one.
+        gc.collect()
+        stop(*said)
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -6,14 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-import torch
 from conftest import ROOT, TORCHRUN
 from test_many_processes import second_of
-from test_train import SMALL, numbers, weights
+from test_train import SMALL, numbers
 
 from distill.batch import Share
 
@@ -24,7 +22,7 @@ def test_shares_are_next_to_each_other_and_are_the_whole():
     assert {share.stop - share.start for share in shares} == {2, 3}
 
 
-@pytest.mark.parametrize("arch", ["timm:test_resnet", "timm:test_efficientnet"])
+@pytest.mark.parametrize("arch", ["timm:test_efficientnet", "timm:test_vit"])
 def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
     command = [*TORCHRUN, "3", str(ROOT / "tests" / "gradients_of_shares.py"), arch]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -38,26 +36,6 @@ def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
 def train(cached, photos, out, *settings):
     chosen = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
     return ["train", str(cached.path), "--data", str(photos), "--out", str(out), *chosen]
-
-
-def test_two_processes_train_to_what_one_does(cached, photos, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    # Without batch norm, behind which rounding grows tenfold a step where batches are as small.
-    settings = (
-        *("student.arch=timm:test_vit", "optim.lr=0.001", "train.batch_size=7", "train.precision=float32"),
-        *("train.epochs=2", "data.repeat_epochs=1"),
-    )
-    subprocess.run(
-        [sys.executable, "-m", "cli", *train(cached, photos, one, *settings)], cwd=ROOT, check=True
-    )
-    command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, two, *settings), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["epochs"] == 2  # said once
-    for mine, theirs in zip(numbers(one), numbers(two), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4)
-    for name, value in weights(one).items():
-        torch.testing.assert_close(weights(two)[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_an_error_that_one_process_meets_ends_all_in_one_line(cached, photos, tmp_path):

@@ -97,20 +97,6 @@ def second_of(torchrun_pid: int) -> int:
     raise AssertionError("rank 1 is not there")
 
 
-@pytest.mark.parametrize("arch", ["timm:test_resnet", "timm:test_vit"])
-def test_a_batch_in_shares_has_the_losses_and_gradients_of_the_whole(arch):
-    command = [*TORCHRUN, "2", str(ROOT / "tests" / "gradients_of_shares.py"), arch]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    one, shared = found["losses"]
-    assert shared == pytest.approx(one, rel=1e-12)
-    assert found["gradients"] < 1e-10
-    assert found["statistics"] < 1e-12
-
-
 def stage_2(photos, cache, out, *settings):
     words = [
         "student.image_size=32",
