@@ -44,8 +44,21 @@ def write_strings(file: h5py.File, name: str, texts: Sequence[str]) -> None:
 def write_blobs(file: h5py.File, name: str, blobs: Sequence[NDArray[np.uint8]]) -> None:
     """Write byte strings of different lengths one after the other; ``offset`` says where each begins."""
     write_column(file, "offset", np.cumsum([0, *(len(blob) for blob in blobs)]))
-    file.create_dataset(name, data=np.concatenate(blobs)).attrs[OFFSETS] = "offset"
+    write_text(file.create_dataset(name, data=np.concatenate(blobs)), OFFSETS, "offset")
     write_sums(file, name, np.array([zlib.crc32(blob.data) for blob in blobs], dtype=np.uint32))
+
+
+def write_text(item: h5py.File | h5py.Dataset, name: str, text: str) -> None:
+    """Write a text beside a file's or column's numbers."""
+    # Of fixed length. One of any length lies in a heap of the file, where libhdf5 2.0 loops for ever
+    # or reads what is not its own when a byte is wrong.
+    item.attrs[name] = np.bytes_(text.encode("utf-8"))
+
+
+def read_text(item: h5py.File | h5py.Dataset, name: str) -> str:
+    """Return a text that :func:`write_text` wrote, or an earlier version."""
+    text = item.attrs[name]
+    return text.decode("utf-8") if isinstance(text, bytes) else str(text)
 
 
 def write_sums(file: h5py.File, name: str, sums: Sums) -> None:
@@ -144,7 +157,7 @@ def _names(group: h5py.Group, before: str = "") -> Iterator[str]:
 def _sums_now(file: h5py.File, name: str, dims: int) -> Sums:
     column = file[name]
     if OFFSETS in column.attrs:
-        offset = file[column.attrs[OFFSETS]][...]
+        offset = file[read_text(column, OFFSETS)][...]
         blobs = (column[start:end] for start, end in itertools.pairwise(offset))
         return np.array([zlib.crc32(blob.data) for blob in blobs], dtype=np.uint32)
     starts = range(0, len(column), ROWS_AT_ONCE)

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.columns import has_sums, mapped_column, write_column
+from cache.columns import has_sums, mapped_column, read_text, write_column, write_text
 from cache.damage import DAMAGED
 from cache.files import replacing
 from cache.reader_rows import MappedRows
@@ -78,7 +78,7 @@ def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> No
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         write_column(file, "nearest", nearest)
         write_column(file, "similarity", similarity)
-        file.attrs["made_from"] = made_from
+        write_text(file, "made_from", made_from)
         file.close()
         # Not of the rows alone: no manifest has a checksum of this file.
         seal_file(temporary)
@@ -91,7 +91,7 @@ def load_neighbours(path: Path, *, made_from: str, k: int, rows: int) -> StoredN
     """
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs["made_from"] != made_from or not has_sums(file):
+            if read_text(file, "made_from") != made_from or not has_sums(file):
                 return None
             nearest = mapped_column(path, file, "nearest", kind="i", ndim=(2,))
             similarity = mapped_column(path, file, "similarity", kind="f", ndim=(2,))
@@ -114,6 +114,6 @@ def damage_of(path: Path, *, made_from: str | None, unsealed: bool) -> str:
         if not seal:
             return "it differs from its checksum"
         with h5py.File(path, "r") as file:
-            return "" if file.attrs["made_from"] == made_from else "it is of other rows or texts"
+            return "" if read_text(file, "made_from") == made_from else "it is of other rows or texts"
     except DAMAGED as error:
         return f"it cannot be read ({' '.join(str(error).split())})"

@@ -13,8 +13,10 @@ from cache.columns import (
     mapped_column,
     read_column,
     read_strings,
+    read_text,
     write_column,
     write_strings,
+    write_text,
 )
 from cache.damage import damaged_shard
 from cache.files import sha256_of
@@ -27,7 +29,7 @@ def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> 
     """Write one shard. ``images`` is the other format's business: this one keeps no pictures."""
     del images
     with h5py.File(path, "w") as file:
-        file.attrs["split"] = rows.split
+        write_text(file, "split", rows.split)
         write_strings(file, "key", rows.keys)
         write_strings(file, "file_sha256", rows.file_sha256)
         write_column(file, "label", rows.labels)
@@ -56,7 +58,7 @@ def read(path: Path, *, sha256: str) -> ShardRows:
             raise ValueError("its checksum is not the manifest's")
         captioned = "caption" in file
         return ShardRows(
-            split=str(file.attrs["split"]),
+            split=read_text(file, "split"),
             keys=read_strings(file, "key"),
             labels=read_column(file, "label", kind="i", ndim=(1, 2)),
             image_embedding=mapped_column(path, file, "image_embedding", kind="f", ndim=(2,)),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cache.entries import FileEntry
@@ -28,7 +28,7 @@ def save_text_tower(cache: Path, config: dict[str, Any], weights: dict[str, Tens
     """Write a text tower into a cache folder; return the manifest's lines for its files."""
     folder = cache / FOLDER
     with replacing(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))  # save_file's can be read by their owner alone
     write_json(folder / CONFIG, config)
     return tuple(
         FileEntry(

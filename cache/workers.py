@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing.queues
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from types import TracebackType
+from types import FrameType, TracebackType
 
 import torch
 from torch import Tensor
+
+GRACE_S = 10
 
 
 def joined(items: Sequence[Tensor | str]) -> tuple[list[str], Tensor | None]:
@@ -32,12 +35,22 @@ def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
 def begin_worker(number: int) -> None:
     """Make a worker of a DataLoader leave when it cannot hand over a batch, as when file handles run out.
 
+    A signal to the whole group, as a terminal's Ctrl-C or a cluster's SIGTERM is, leaves it to the parent,
+    which saves and then sends its workers away; one that it forgets leaves a little later.
+
     Python's way is to print a traceback and to drop the batch, for which the parent then waits for ever. Of a
     parent that has left in mid-batch it prints a traceback too; that one says nothing.
     """
     del number
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave_later)
     sys.excepthook = _say_unless_left
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
+
+
+def _leave_later(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    signal.alarm(GRACE_S)  # whose own way is to end the process
 
 
 def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
