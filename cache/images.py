@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from PIL import (
     Image,
@@ -173,8 +173,8 @@ def _ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def load_rgb(path: Path) -> Image.Image:
-    """Decode one image file to 8-bit RGB, as torchvision's ImageFolder does.
+def load_rgb(path: Path | BinaryIO) -> Image.Image:
+    """Decode one image, a file or an open one, to 8-bit RGB, as torchvision's ImageFolder does.
 
     Transparency is dropped, not blended; EXIF orientation is not applied; a truncated file is an
     error. One departure: 16-bit grey is scaled to 8 bits, where Pillow's conversion would clip
@@ -205,7 +205,8 @@ def load_rgb(path: Path) -> Image.Image:
     except Exception as error:
         if isinstance(error, OSError) and is_the_systems(error):
             raise  # other images will fail as well: to skip this one would be to lose them all, quietly
-        reason = str(error).replace(str(path), path.name) or type(error).__name__
+        name = path.name if isinstance(path, Path) else "given"
+        reason = str(error).replace(str(path), name) or type(error).__name__
         raise UnreadableImage(reason.splitlines()[0]) from error
 
 

@@ -8,13 +8,25 @@
     students    train, evaluate, fewshot, demo
     sweeps      sweep
     reports     report, compare
+    models      export, predict, texts, serve, bench-model
     robotics    the same for episodes
     doctor      what this machine has
 
 Every import of torch, h5py and the like stands inside a command: --help does not wait for them.
 """
 
-from cli import caches, data, doctor, features, reports, robotics, students, sweeps
+from cli import caches, data, doctor, features, models, reports, robotics, students, sweeps
 from cli.root import main
 
-__all__ = ["caches", "data", "doctor", "features", "main", "reports", "robotics", "students", "sweeps"]
+__all__ = [
+    "caches",
+    "data",
+    "doctor",
+    "features",
+    "main",
+    "models",
+    "reports",
+    "robotics",
+    "students",
+    "sweeps",
+]

@@ -171,12 +171,12 @@ def _pictures(split: EvalSplit, keys: Sequence[str]) -> dict[str, bytes]:
     found = {}
     for indices, images in split.pixels.batches([at] if len(at) else []):
         for index, image in zip(indices, images, strict=True):
-            found[records[index].key] = _jpeg(image)
+            found[records[index].key] = small_jpeg(image)
     return found
 
 
-def _jpeg(image: Tensor) -> bytes:
-    """Return uint8 [3, R, R] as a JPEG file."""
+def small_jpeg(image: Tensor) -> bytes:
+    """Return uint8 [3, R, R] as a JPEG file of at most 72 pixels a side."""
     picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
     picture.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import platform
-import resource
-import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 
 from cache.devices import cores
 from cache.files import replacing
+from distill.peak import peak_resident
 from distill.session import TrainingSession
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
@@ -206,16 +205,3 @@ def peak_memory(device: torch.device) -> dict[str, int]:
     if device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated(device)
     return found
-
-
-def peak_resident(pid: int | str = "self") -> int:
-    """Return the most bytes that a process has held resident.
-
-    On Linux not getrusage, whose number a process inherits from the one that started it.
-    """
-    status = Path(f"/proc/{pid}/status")
-    if status.exists():
-        lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -156,7 +156,7 @@ def fresh(script: Path, arguments: Sequence[object]) -> dict[str, Any]:
 
 
 def forget_peak() -> None:
-    """Let :func:`distill.runlog.peak_resident` of this process begin anew (Linux)."""
+    """Let :func:`distill.peak.peak_resident` of this process begin anew (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

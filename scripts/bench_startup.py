@@ -26,7 +26,7 @@ from PIL import Image
 from bench_parts import leave_as, listed, medians, parser_of, random_rows, run, whole, write_result
 from cache.devices import choose_device
 from cache.images import ImageFolder
-from distill.runlog import peak_resident
+from distill.peak import peak_resident
 from distill.students import resolve
 
 

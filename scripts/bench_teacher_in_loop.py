@@ -42,7 +42,7 @@ from bench_train_step import add_step_arguments, config_of, open_resident, own_s
 from cache.devices import choose_device, keep_freed_memory
 from cache.teacher import DTYPES, Teacher, load_teacher, model_config
 from distill.batch import Targets
-from distill.runlog import peak_resident
+from distill.peak import peak_resident
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
 WAYS = (PLAIN, CACHED, IN_LOOP)

@@ -175,6 +175,31 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
             ]
         ),
         "compare": ["--json"],
+        "export": sorted(
+            [
+                *("--out", "--formats", "--precisions", "--preprocessing", "--checkpoint", "--teacher"),
+                *("--license", "--check-images", "--neighbours", "--data", "--cache", "--json"),
+            ]
+        ),
+        "predict": sorted(
+            [
+                *("--bank", "--labels", "--top", "--reject", "--precision", "--format", "--out"),
+                *("--batch-size", "--threads"),
+            ]
+        ),
+        "texts": sorted(
+            [
+                *("--add", "--bank", "--template", "--cache", "--teacher-model", "--pretrained"),
+                *("--device", "--json"),
+            ]
+        ),
+        "serve": sorted(
+            [
+                *("--host", "--port", "--precision", "--threads"),
+                *("--max-megabytes", "--max-pixels", "--rate"),
+            ]
+        ),
+        "bench-model": sorted(["--rounds", "--repeats", "--threads", "--out", "--json"]),
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
         "robotics make-demo": sorted(["--id-test", "--image-size", "--ood-test", "--seed", "--train"]),
         "robotics cache-features": sorted(
@@ -295,6 +320,13 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
         "ray": {"cache/ray_tasks.py"},
         "wandb": {"distill/wandb_run.py"},
         "mpmath": {"distill/report/statistics.py"},
+        "onnx": {"distill/deploy/onnx_files.py"},
+        "onnx_ir": {"distill/deploy/onnx_files.py"},
+        "onnxscript": {"distill/deploy/onnx_files.py"},
+        "onnxruntime": {f"distill/deploy/{name}.py" for name in ("onnx_files", "model", "bench")}
+        | {"distill/deploy/templates/classify.py"},
+        "fastapi": {"distill/deploy/serve.py"},
+        "uvicorn": {"distill/deploy/serve.py"},
     }
     for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), *ROOT.glob("cli/*.py")]:
         name = str(path.relative_to(ROOT))
@@ -303,7 +335,8 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
             assert top not in doors or name in doors[top], f"{name} imports {module}"
             assert not (name.startswith("cache/") and top in ("distill", "cli")), f"{name} imports {module}"
             assert not (name.startswith("distill/") and top == "cli"), f"{name} imports {module}"
-            trains = name.startswith("distill/") and not name.startswith(("distill/demo/", "distill/doctor"))
+            others = ("distill/demo/", "distill/doctor", "distill/deploy/")
+            trains = name.startswith("distill/") and not name.startswith(others)
             assert not (
                 trains
                 and module in ("cache.teacher", "cache.features", "cache.episode_features", "cache.build")

@@ -1,0 +1,169 @@
+"""New class texts for a shipped model, embedded by its teacher's text tower: ``distill texts --add``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache import EmbeddingCache
+from cache.devices import choose_device
+from cache.errors import CacheMismatch, UserError, WrongOption
+from cache.files import sha256_of
+from cache.locks import only_writer
+from cache.spec import HF_HUB, LOCAL_DIR
+from cache.text_tower import TextTower
+from distill.deploy.card import write_card
+from distill.deploy.class_sets import ClassSet, join, unit
+from distill.deploy.info import ModelInfo, bank_file, is_bank_name
+
+EmbedTexts = Callable[[Sequence[str]], NDArray[np.float32]]
+
+
+def add_texts(
+    model: Path,
+    names: Sequence[str],
+    *,
+    bank: str = "added",
+    template: str | None = None,
+    cache: Path | None = None,
+    teacher_model: str | None = None,
+    pretrained: str | None = None,
+    device: str = "auto",
+) -> list[str]:
+    """Embed names and add them to a text bank of a shipped model; return what was new.
+
+    The text tower is the named teacher's; else what the model's cache keeps; else that of the teacher which
+    the cache was made with, where its weights are at hand.
+
+    Raises
+    ------
+    UserError
+        If the bank is one that was exported, no text tower is at hand, or it is of another teacher.
+    """
+    info = ModelInfo.load(model)
+    if not is_bank_name(bank):
+        raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
+    if bank in info.banks and bank not in info.source.get("added", []):
+        raise UserError(f"the text bank {bank!r} was exported with the model", fix="choose another --bank.")
+    if template is not None and template.count("{}") != 1:
+        raise WrongOption(f"--template {template!r} has not one '{{}}'", fix="write it as 'a photo of {}'.")
+    form = template or (info.templates[0] if len(info.templates) == 1 else "{}")
+    names = list(dict.fromkeys(" ".join(name.split()) for name in names))
+    if "" in names:
+        raise WrongOption("--add is empty", fix="give a class name or a text.")
+    with only_writer(model):
+        info = ModelInfo.load(model)
+        path = model / bank_file(bank)
+        known = (
+            ClassSet.load(info.checked(model, bank_file(bank)), embed_dim=info.embed_dim)
+            if bank in info.banks
+            else None
+        )
+        new = [name for name in names if known is None or known.find(name) is None]
+        if not new:
+            return []
+        embed = _text_tower(info, cache, teacher_model, pretrained, device)
+        texts = [form.replace("{}", name) for name in new]
+        rows = unit(embed(texts))
+        if rows.shape[1] != info.embed_dim or not np.isfinite(rows).all():
+            raise CacheMismatch(
+                f"the text tower gives {rows.shape[1]} numbers a text, {model} has {info.embed_dim}",
+                fix="give the teacher that the student learnt from.",
+            )
+        added = ClassSet(labels=tuple(new), classes=("",) * len(new), texts=tuple(texts), embeddings=rows)
+        (join([known, added]) if known is not None else added).save(path)
+        info = replace(
+            info,
+            banks=info.banks if bank in info.banks else (*info.banks, bank),
+            files={**info.files, bank_file(bank): sha256_of(path)},
+            source={**info.source, "added": sorted({*info.source.get("added", []), bank})},
+        )
+        write_card(model, info)
+        info.save(model)
+    return new
+
+
+def _text_tower(
+    info: ModelInfo, cache: Path | None, model: str | None, pretrained: str | None, device: str
+) -> EmbedTexts:
+    if cache is not None and model is not None:
+        raise WrongOption("--cache and --teacher-model are both given", fix="keep one.")
+    if pretrained is not None and model is None:
+        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
+    if model is not None:
+        return _of_teacher(info, model, pretrained, device)
+    place = cache or Path(info.source["cache"])
+    if cache is not None or place.is_dir():
+        opened = EmbeddingCache.open(place)
+        if cache is not None and info.source["teacher_name"] in opened.teacher_names:
+            opened = opened.teacher_cache(info.source["teacher_name"])
+        if opened.fingerprint != info.source["fingerprint"]:
+            raise CacheMismatch(
+                f"{place} is of the teacher {opened.fingerprint}, the model of {info.source['fingerprint']}",
+                fix="give the cache that the student was trained from.",
+            )
+        if opened.manifest.text_tower:
+            return _of_cache(opened, device)
+    teacher = info.source["teacher"]
+    if not at_hand(teacher["model"], teacher["pretrained"]):
+        raise UserError(
+            f"no text tower is at hand: {place} keeps none, and the teacher {teacher['model']} is not "
+            "a local one",
+            fix="run cache-features again with --keep-text-tower and give --cache, or give --teacher-model.",
+        )
+    return _of_teacher(info, teacher["model"], weights_named(teacher), device)
+
+
+def weights_named(spec: dict[str, Any]) -> str | None:
+    """Return the weights to name beside a teacher's model; None for a folder, which has its own."""
+    return None if spec["model"].startswith(LOCAL_DIR) else str(spec["pretrained"])
+
+
+def at_hand(model: str, pretrained: str) -> bool:
+    """Say whether a teacher's weights lie on this machine, as far as its names tell."""
+    if model.startswith(LOCAL_DIR):
+        return Path(model.removeprefix(LOCAL_DIR)).is_dir()
+    return not model.startswith(HF_HUB) and bool(pretrained) and Path(pretrained).is_file()
+
+
+def _of_cache(cache: EmbeddingCache, device: str) -> EmbedTexts:
+    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=choose_device(device))
+
+    @torch.no_grad()
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = tower.embed(tower.tokens(texts)).float().cpu().numpy()
+        return found
+
+    return embed
+
+
+def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str) -> EmbedTexts:
+    # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
+    from cache.teacher import load_teacher
+
+    spec = info.source["teacher"]
+    teacher = load_teacher(
+        model,
+        pretrained=pretrained,
+        preprocessing=spec["preprocessing"],
+        precision="float32",
+        device=choose_device(device),
+    )
+    if teacher.spec.weights_sha256 != spec["weights_sha256"]:
+        raise CacheMismatch(
+            f"{model} has other weights than the teacher {spec['model']} that the student learnt from",
+            fix="give that teacher.",
+        )
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        rows, _ = teacher.embed_texts(texts)
+        found: NDArray[np.float32] = rows.float().cpu().numpy()
+        return found
+
+    return embed

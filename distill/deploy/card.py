@@ -1,0 +1,242 @@
+"""The model card: README.md in Hugging Face's format, and the example script beside it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cache.errors import printable
+from cache.files import replacing
+from distill.deploy.check import ACCEPTED
+from distill.deploy.info import GRAPH, ONNX, ModelInfo
+from distill.deploy.neighbours import NEIGHBOURS
+
+EXAMPLE = "classify.py"
+_NAMES = {
+    "id_test": "seen classes, unseen images (id_test)",
+    "ood_test": "classes never trained on (ood_test)",
+}
+_MANY = 60
+
+
+def write_example(folder: Path) -> None:
+    """Put the example script into a model's folder."""
+    source = Path(__file__).parent / "templates" / EXAMPLE
+    with replacing(folder / EXAMPLE) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def write_card(folder: Path, info: ModelInfo) -> None:
+    """Write README.md."""
+    parts = [
+        "---",
+        *_front_matter(info),
+        "---",
+        "",
+        f"# {_plain(info.name)}",
+        "",
+        *_about(info),
+        *_use(folder, info),
+        *_measured(info),
+        *_classes(info),
+        *_made(info),
+        *_limits(folder, info),
+    ]
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+
+
+def _front_matter(info: ModelInfo) -> Iterator[str]:
+    # JSON strings are YAML strings, whatever a name or licence holds.
+    library = "onnx" if info.precisions else "pytorch"
+    yield f"license: {json.dumps(info.license)}"
+    yield f"library_name: {library}"
+    yield "pipeline_tag: zero-shot-image-classification"
+    yield "tags:"
+    for tag in ("distill", "clip", "distillation", "open-vocabulary", library):
+        yield f"- {tag}"
+    yield "metrics:"
+    yield "- accuracy"
+    found = next(iter(info.measured.values()), None)
+    if found is None:
+        return
+    yield "model-index:"
+    yield f"- name: {json.dumps(info.name)}"
+    yield "  results:"
+    for split, numbers in found["splits"].items():
+        yield "  - task:"
+        yield "      type: zero-shot-image-classification"
+        yield "    dataset:"
+        yield f"      name: {json.dumps(_data_name(info))}"
+        yield "      type: imagefolder"
+        yield f"      split: {split}"
+        yield "    metrics:"
+        yield "    - type: accuracy"
+        yield "      name: macro accuracy, percent"
+        yield f"      value: {numbers['accuracy']:.2f}"
+
+
+def _data_name(info: ModelInfo) -> str:
+    return Path(info.source["data"]).name if info.source.get("data") else "the run's data"
+
+
+def _about(info: ModelInfo) -> Iterator[str]:
+    teacher = info.source["teacher"]
+    yield (
+        f"A small open-vocabulary image classifier: {_code(info.arch)}, {info.parameters / 1e6:.1f} million "
+        f"parameters, distilled from {_teacher(teacher)}. An image becomes a unit embedding of "
+        f"{info.embed_dim} "
+        "numbers, which is compared with the teacher's embeddings of any class texts: classes can be changed "
+        "when it is used, without training."
+    )
+    yield ""
+
+
+def _teacher(teacher: dict[str, Any]) -> str:
+    pretrained = f", {_plain(teacher['pretrained'])}" if teacher.get("pretrained") else ""
+    return f"{_code(teacher['model'])}{pretrained}"
+
+
+def _use(folder: Path, info: ModelInfo) -> Iterator[str]:
+    steps = info.preprocessing
+    yield from ("## Use", "")
+    if info.precisions:
+        yield from ("    pip install onnxruntime numpy pillow", f"    python {EXAMPLE} photo.jpg", "")
+        yield (
+            f"`{EXAMPLE}` is the whole of it in 30 lines. With the package: `distill predict`, "
+            "`distill serve` and "
+            "`distill texts` on this folder."
+        )
+        yield ""
+    if steps.where == GRAPH:
+        yield (
+            "The graph takes `image` uint8 [B, H, W, 3], RGB of any size, and does the preprocessing "
+            "itself: squash "
+            f"to {steps.resize} x {steps.resize} (bilinear, antialiased), the middle {steps.crop} x "
+            f"{steps.crop}, "
+            "ImageNet's mean and deviation."
+        )
+    else:
+        yield (
+            f"The model takes `image` float32 [B, 3, {steps.crop}, {steps.crop}]: RGB squashed to "
+            f"{steps.resize} x "
+            f"{steps.resize} (bilinear), the middle {steps.crop} x {steps.crop}, scaled to 0..1, less "
+            f"{_numbers(steps.mean)}, divided by {_numbers(steps.std)}."
+        )
+    yield (
+        f"It returns `embedding` [B, {info.embed_dim}], rows of length 1; the cosine with a text's "
+        "row, divided by "
+        f"{info.temperature:g}, is its logit."
+    )
+    yield ""
+    yield from ("| file | what it is |", "|---|---|")
+    for name in sorted(info.files):
+        what = _FILES.get(
+            name, "class texts: labels, classes, texts, unit embeddings" if name.startswith("texts/") else ""
+        )
+        yield f"| {_code(name)} | {what} |"
+    yield "| `model.json` | all of this for programs |"
+    yield ""
+
+
+_FILES = {
+    ONNX["float32"]: "ONNX, float32",
+    ONNX["float16"]: "ONNX, float16 inside, float32 in and out",
+    ONNX["int8"]: "ONNX, 8-bit weights and activations, calibrated on training images",
+    "model.pt2": "torch.export program, float32",
+    "model.safetensors": "the student's weights, float32",
+    NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
+}
+
+
+def _measured(info: ModelInfo) -> Iterator[str]:
+    yield from ("## Measured", "")
+    yield (
+        "Macro accuracy in percent, each split among its own classes, on the CPU, with the text bank "
+        f"{_code(info.bank)}; beside the student that each file was made from, on the same images."
+    )
+    yield ""
+    heads = ["file", "MB", "split", "images", "classes", "accuracy", "student's"]
+    heads += ["cosine to the student, mean (least)", "largest difference"]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for name, found in info.measured.items():
+        for split, n in found["splits"].items():
+            yield (
+                f"| {name} | {found['bytes'] / 1e6:.1f} | {split} | {n['images']:,} | {n['classes']} | "
+                f"{n['accuracy']:.1f} | {n['student_accuracy']:.1f} | {n['cosine_mean']:.4f} "
+                f"({n['cosine_least']:.4f}) | {n['largest_difference']:.1e} |"
+            )
+    yield ""
+    for name, least in info.reject.items():
+        splits = info.measured[name]["splits"]
+        shares = ", ".join(f"{numbers['rejected']:.1f}% of {split}" for split, numbers in splits.items())
+        yield (
+            f'- {name}: "none of these" is said below a cosine of {least:.3f}, which {ACCEPTED:.0%} of the '
+            f"id_test images reach among the ID classes; among these it is said of {shares}."
+        )
+    yield ""
+
+
+def _classes(info: ModelInfo) -> Iterator[str]:
+    yield from ("## Classes", "")
+    for title, names in (
+        ("Trained on (ID)", info.id_classes),
+        ("Never trained on, judged on (OOD)", info.ood_classes),
+    ):
+        if names:
+            more = f" and {len(names) - _MANY} more" if len(names) > _MANY else ""
+            yield f"- {title}, {len(names)}: {', '.join(map(_plain, names[:_MANY]))}{more}"
+    yield f"- Text banks: {', '.join(f'{_code(name)}' for name in info.banks)}"
+    yield ""
+
+
+def _made(info: ModelInfo) -> Iterator[str]:
+    source = info.source
+    run = _code(Path(source["run"]).name)
+    yield from ("## How it was made", "")
+    yield f"By distill {source['distill']}, from the run {run} (checkpoint {source['checkpoint']})"
+    yield f"and a cache of the teacher with fingerprint `{source['fingerprint']}`. The run's settings:"
+    yield ""
+    yield from ("```toml", source["config"].rstrip().replace("```", "'''"), "```", "")
+
+
+def _limits(folder: Path, info: ModelInfo) -> Iterator[str]:
+    yield from ("## Limits", "")
+    yield (
+        "It knows of the world what its training images and the teacher's texts show. On classes it "
+        "never saw it is "
+        "worse than on those it did; the table says how much on this data. Scores are no calibrated "
+        "probabilities, "
+        "and change with the class set."
+    )
+    if (folder / NEIGHBOURS).is_file():
+        yield (
+            f"`{NEIGHBOURS}` holds small copies of training images: remove that file, and its line in "
+            "`model.json`, "
+            "where these may not be passed on (or export with `--neighbours 0`)."
+        )
+    yield (
+        f"Licence: {_plain(info.license)}. The licences of the teacher's weights and of the images "
+        "may say more."
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+
+def _code(text: str) -> str:
+    """Return a name as code, whatever is in it."""
+    return f"`{printable(str(text)).replace('`', chr(39))}`"
+
+
+def _plain(text: str) -> str:
+    """Return a name so that neither Markdown nor HTML is made of it."""
+    shown = printable(str(text)).replace("\\", "\\\\")
+    for mark in "`*_[]<>|#":
+        shown = shown.replace(mark, {"<": "&lt;", ">": "&gt;"}.get(mark, f"\\{mark}"))
+    return shown

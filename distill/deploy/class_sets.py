@@ -1,0 +1,125 @@
+"""Class sets: what an image can be called, chosen at call time from the text banks of a shipped model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.damage import DAMAGED
+from cache.errors import UserError, nearest_names
+from cache.files import replacing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSet:
+    """C classes and their unit embeddings [C, D] float32.
+
+    ``labels`` is what people read, ``classes`` the class folders that they were trained or judged under (''
+    where there is none), ``texts`` what the teacher's text tower read.
+    """
+
+    labels: tuple[str, ...]
+    classes: tuple[str, ...]
+    texts: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, places: Sequence[int]) -> ClassSet:
+        """Return some of the classes, in that order."""
+        return ClassSet(
+            labels=tuple(self.labels[i] for i in places),
+            classes=tuple(self.classes[i] for i in places),
+            texts=tuple(self.texts[i] for i in places),
+            embeddings=self.embeddings[list(places)],
+        )
+
+    def find(self, label: str) -> int | None:
+        """Return the place of a label, class folder or text, whatever its case; None where it is not here."""
+        wanted = _folded(label)
+        for names in (self.labels, self.classes, self.texts):
+            for i, name in enumerate(names):
+                if name and _folded(name) == wanted:
+                    return i
+        return None
+
+    def save(self, path: Path) -> None:
+        """Write it as plain arrays that numpy reads without pickle, whole or not at all."""
+        arrays = {
+            name: np.array(getattr(self, name), dtype=np.str_) for name in ("labels", "classes", "texts")
+        }
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, embeddings=self.embeddings, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path, *, embed_dim: int) -> ClassSet:
+        """Read what :meth:`save` wrote; UserError when it is damaged or of another embed_dim."""
+        try:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                names = {name: tuple(map(str, file[name])) for name in ("labels", "classes", "texts")}
+                embeddings = file["embeddings"]
+            if embeddings.dtype != np.float32 or embeddings.shape != (len(names["labels"]), embed_dim):
+                raise ValueError(f"embeddings are {embeddings.dtype} {embeddings.shape}")
+            if not len(names["labels"]) == len(names["classes"]) == len(names["texts"]):
+                raise ValueError("its columns differ in length")
+            return cls(embeddings=embeddings, **names)
+        except DAMAGED as error:
+            raise UserError(
+                f"the text bank {path} is damaged ({' '.join(str(error).split()):.200})",
+                fix="copy the folder again, or export the run again.",
+            ) from error
+
+
+def join(sets: Iterable[ClassSet]) -> ClassSet:
+    """Return several class sets as one."""
+    every = list(sets)
+    return ClassSet(
+        labels=tuple(label for one in every for label in one.labels),
+        classes=tuple(name for one in every for name in one.classes),
+        texts=tuple(text for one in every for text in one.texts),
+        embeddings=np.concatenate([one.embeddings for one in every]),
+    )
+
+
+def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
+    """Return the class set of some labels, each from the first bank that has it.
+
+    Raises
+    ------
+    UserError
+        If there is no label, one is there twice, or no bank has one; the message names near ones.
+    """
+    if not labels:
+        raise UserError("there are no labels to choose from", fix="give at least one, as --labels a,b,c.")
+    found: list[ClassSet] = []
+    for label in labels:
+        bank = next((bank for bank in banks.values() if bank.find(label) is not None), None)
+        if bank is None:
+            known = list(dict.fromkeys(name for one in banks.values() for name in one.labels))
+            raise UserError(
+                f"no text bank has the label {label!r:.200}",
+                fix=f"{nearest_names(label, known)}'distill texts MODEL' lists them, and "
+                "'distill texts MODEL --add' embeds new ones.",
+            )
+        found.append(bank.rows([bank.find(label)]))  # type: ignore[list-item]
+    chosen = join(found)
+    twice = next((name for i, name in enumerate(chosen.labels) if name in chosen.labels[:i]), None)
+    if twice is not None:
+        raise UserError(f"the label {twice!r} is there twice", fix="name each label once.")
+    return chosen
+
+
+def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return rows of length 1, float32; a row of zeros stays one."""
+    rows = np.asarray(rows, dtype=np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, 1e-12)
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()

@@ -1,0 +1,257 @@
+"""A trained run -> a folder that stands alone: what ``distill export`` calls."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.errors import UserError, WrongOption, nearest_names
+from cache.faults import write_fault
+from cache.files import sha256_of
+from cache.progress import Progress
+from distill.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
+from distill.deploy.card import write_card, write_example
+from distill.deploy.check import (
+    Judged,
+    check_float32,
+    compared,
+    embedded,
+    judged_splits,
+    rejected,
+    texts_of,
+    threshold,
+)
+from distill.deploy.info import OUTSIDE, PRECISIONS, ModelInfo, Preprocessing, bank_file
+from distill.deploy.models import FORMATS, Written, embed_with, write_models
+from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
+from distill.deploy.onnx_files import UnitEmbedding, import_parts
+from distill.deploy.run_texts import class_sets_of
+from distill.evaluate_run import TrainedRun, open_trained
+from distill.heads import Head
+from distill.settings import to_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What ``distill export`` can be told.
+
+    ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
+    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers.
+    """
+
+    formats: tuple[str, ...] = ("onnx",)
+    precisions: tuple[str, ...] = ("float32",)
+    preprocessing: str = OUTSIDE
+    checkpoint: str = "last"
+    teacher: str | None = None
+    license: str = "unknown"
+    check_images: int = 2000
+    neighbours: int = 200
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, given, known in (
+            ("--formats", self.formats, FORMATS),
+            ("--precisions", self.precisions, PRECISIONS),
+        ):
+            wrong = next((name for name in given if name not in known), None if given else "")
+            if wrong is not None:
+                raise WrongOption(
+                    f"{option} names {wrong!r}",
+                    fix=f"{nearest_names(wrong, known)}choose from {', '.join(known)}.",
+                )
+
+
+def export_run(
+    run: Path, out: Path, options: ExportOptions | None = None, *, progress: Progress | None = None
+) -> ModelInfo:
+    """Write ``out``: graphs, texts, card and all; whole and checked, or not at all.
+
+    Raises
+    ------
+    UserError
+        If the run cannot be opened or has no embeddings, ``out`` is not empty, a part is not installed, or a
+        float32 file differs from the student by more than 1e-4 in an embedding.
+    """
+    options = options or ExportOptions()
+    import_parts()
+    trained = open_trained(
+        run,
+        data_dir=options.data_dir,
+        cache_dir=options.cache_dir,
+        checkpoint=options.checkpoint,
+        device="cpu",
+    )
+    head = _head(run, trained, options.teacher)
+    with _new_folder(out) as folder:
+        info = _filled(folder, out.resolve().name, run, trained, head, options, progress)
+        write_card(folder, info)
+        write_example(folder)
+        info.save(folder)
+    return info
+
+
+def _head(run: Path, trained: TrainedRun, name: str | None) -> Head:
+    if not trained.heads:
+        raise UserError(
+            f"{run} is a closed-set baseline: it has no embeddings to compare with texts",
+            fix="export a run that learnt from a teacher.",
+        )
+    names = [head.name for head in trained.heads]
+    if name is not None and name not in names:
+        raise UserError(
+            f"{run} did not learn from a teacher {name!r}",
+            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}.",
+        )
+    head = trained.heads[names.index(name) if name else 0]
+    if head.texts.per_image:
+        raise UserError(
+            f"{run} learnt prompts that change with the image (CoCoOp), which no text bank can hold",
+            fix="export a run of --prompts coop or none.",
+        )
+    return head
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside ``out`` that takes its place if the block succeeds."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not empty", fix="choose another --out, or remove it.")
+    out = out.resolve()
+    for leftover in out.parent.glob(f".{out.name}.*.export"):  # of an export that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex}.export")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    except UserError:
+        raise
+    except Exception as error:
+        refused = write_fault(out, error)
+        if refused is None:
+            raise
+        raise refused from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _filled(
+    folder: Path,
+    name: str,
+    run: Path,
+    trained: TrainedRun,
+    head: Head,
+    options: ExportOptions,
+    progress: Progress | None,
+) -> ModelInfo:
+    """Write everything but the card and ``model.json``, and return what belongs into the latter."""
+    embedding = UnitEmbedding(trained.student, slice(head.start, head.stop)).eval()
+    banks, own = class_sets_of(trained, head)
+    for bank, classes in banks.items():
+        classes.save(folder / bank_file(bank))
+    info = _described(name, run, trained, head, options, banks=tuple(banks), own=own)
+    if options.neighbours:
+        shown = neighbours_of(trained, head, banks[own], most=options.neighbours)
+        if shown is not None:
+            shown.save(folder / NEIGHBOURS)
+    judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
+    texts = {split: texts_of(banks[own], one.class_names) for split, one in judged.items()}
+    id_texts = texts_of(banks[own], info.id_classes)
+    written = write_models(
+        folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
+    )
+    for one in written:
+        if progress is not None:
+            progress.note(f"checking {one.path.name}")
+        rows = {
+            split: embedded(part.split, info.preprocessing.crop, one.embed, where=one.where)
+            for split, part in judged.items()
+        }
+        info = _with_measured(info, one, rows, judged, texts, id_texts)
+    files = {
+        str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    return replace(info, files=files)
+
+
+def _described(
+    name: str,
+    run: Path,
+    trained: TrainedRun,
+    head: Head,
+    options: ExportOptions,
+    *,
+    banks: tuple[str, ...],
+    own: str,
+) -> ModelInfo:
+    size, config = trained.config.student.image_size, trained.config
+    labels = head.cache.manifest.banks.get("labels")
+    splits = trained.folder.splits
+    id_classes = splits["train"].class_names if "train" in splits else ()
+    return ModelInfo(
+        name=name,
+        arch=config.student.arch,
+        embed_dim=head.stop - head.start,
+        outputs=trained.heads[-1].stop,
+        parameters=sum(part.numel() for part in trained.student.parameters()),
+        preprocessing=Preprocessing(
+            where=options.preprocessing,
+            resize=resize_size(size),
+            crop=size,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        ),
+        temperature=config.loss.temperature,
+        bank=own,
+        banks=banks,
+        templates=labels.templates if labels is not None else (),
+        id_classes=id_classes,
+        ood_classes=splits["ood_test"].class_names if "ood_test" in splits else (),
+        source={
+            "distill": version("distill"),
+            "run": str(run),
+            "checkpoint": options.checkpoint,
+            "cache": str(head.cache.path),
+            "data": str(trained.folder.path),
+            "fingerprint": head.cache.fingerprint,
+            "teacher": head.cache.teacher,
+            "teacher_name": head.name,
+            "config": to_toml(config),
+        },
+        license=options.license,
+    )
+
+
+def _with_measured(
+    info: ModelInfo,
+    written: Written,
+    rows: dict[str, NDArray[np.float32]],
+    judged: dict[str, Judged],
+    texts: dict[str, NDArray[np.float32]],
+    id_texts: NDArray[np.float32],
+) -> ModelInfo:
+    """Return ``info`` with what one file was found to do; see :mod:`distill.deploy.check`."""
+    splits = {split: compared(part, rows[split], texts[split]) for split, part in judged.items()}
+    if written.name not in ("float16", "int8"):
+        check_float32(written.path.name, splits)
+    found: dict[str, Any] = {"bytes": written.path.stat().st_size, "splits": splits}
+    reject = dict(info.reject)
+    if "id_test" in rows:
+        least = threshold(rows["id_test"], id_texts)
+        reject[written.name] = least
+        for split in rows:
+            splits[split]["rejected"] = rejected(rows[split], id_texts, least)
+    return replace(info, measured={**info.measured, written.name: found}, reject=reject)

@@ -1,0 +1,169 @@
+"""``model.json``: everything about a shipped model but its weights and texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cache.errors import UserError, nearest_names
+from cache.files import replacing, sha256_of
+from cache.seal import is_sealed, sealed
+
+NAME = "model.json"
+SCHEMA_VERSION = 1
+ONNX = {"float32": "model.onnx", "float16": "model.float16.onnx", "int8": "model.int8.onnx"}
+PRECISIONS = tuple(ONNX)
+PROGRAM, WEIGHTS = "model.pt2", "model.safetensors"
+OUTSIDE, GRAPH = "outside", "graph"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """From an RGB photo to what the student takes.
+
+    Squash to ``resize`` x ``resize`` pixels (bilinear), cut the middle ``crop`` x ``crop``, scale to 0..1,
+    take ``mean`` off and divide by ``std``. ``where`` says who does it: ``outside`` leaves it to the caller,
+    and the graph takes ``image`` float32 [B, 3, crop, crop]; ``graph`` takes ``image`` uint8 [B, H, W, 3].
+    """
+
+    where: str
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A shipped model in words and numbers.
+
+    ``files`` are all files by name with their SHA-256; ``banks`` the names of the text banks, ``bank`` the
+    one that classifies unless another is chosen; ``measured`` what each precision was found to do;
+    ``reject`` the cosine, by precision, below which an image is none of the classes; ``source`` where it
+    comes from.
+    """
+
+    name: str
+    arch: str
+    embed_dim: int
+    outputs: int
+    parameters: int
+    preprocessing: Preprocessing
+    temperature: float
+    bank: str
+    banks: tuple[str, ...]
+    id_classes: tuple[str, ...]
+    ood_classes: tuple[str, ...]
+    templates: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    reject: dict[str, float] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    license: str = "unknown"
+
+    def save(self, folder: Path) -> None:
+        """Write ``model.json``, whole or not at all."""
+        with replacing(folder / NAME) as temporary:
+            value = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+            temporary.write_text(sealed(value) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelInfo:
+        """Read a model folder.
+
+        Raises
+        ------
+        UserError
+            If it is no such folder, a newer distill wrote it, or the file is damaged.
+        """
+        path = folder / NAME
+        if not path.is_file():
+            raise UserError(
+                f"{folder} is not an exported model: it has no {NAME}",
+                fix="give a folder that 'distill export RUN --out MODEL' wrote.",
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+            value = json.loads(text)
+            version = value["schema_version"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _damaged(path, error) from error
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}",
+                fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
+            )
+        try:
+            if not is_sealed(text):
+                raise ValueError("it differs from its checksum")
+            return cls._from_json(value)
+        except (ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+
+    @classmethod
+    def _from_json(cls, value: dict[str, Any]) -> ModelInfo:
+        known = {f.name for f in fields(cls)}
+        given = {name: part for name, part in value.items() if name in known}
+        for name in ("id_classes", "ood_classes", "templates", "banks"):
+            given[name] = tuple(given[name])
+        steps = dict(given["preprocessing"])
+        steps |= {name: tuple(steps[name]) for name in ("mean", "std")}
+        info = cls(**{**given, "preprocessing": Preprocessing(**steps)})
+        for name in info.banks:
+            if not is_bank_name(name):
+                raise ValueError(f"{name!r} cannot name a text bank")
+        if info.bank not in info.banks:
+            raise ValueError(f"it has no text bank {info.bank!r}")
+        return info
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions whose ONNX file is here."""
+        return tuple(name for name in PRECISIONS if ONNX[name] in self.files)
+
+    def onnx_file(self, folder: Path, precision: str | None) -> tuple[str, Path]:
+        """Return a precision and its ONNX file; None is the first there is.
+
+        Raises
+        ------
+        UserError
+            If it was not exported, or the file is missing or is not what was exported.
+        """
+        chosen = precision or next(iter(self.precisions), None)
+        if chosen is None or chosen not in self.precisions:
+            there = ", ".join(self.precisions) or "none"
+            raise UserError(
+                f"{folder} holds no ONNX model of precision {chosen or 'float32'} (it has {there})",
+                fix=f"{nearest_names(chosen or '', self.precisions)}export the run with --precisions "
+                f"{','.join([*self.precisions, chosen or 'float32'])}.",
+            )
+        return chosen, self.checked(folder, ONNX[chosen])
+
+    def checked(self, folder: Path, name: str) -> Path:
+        """Return the path of one of the model's files; UserError unless it is what was exported."""
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing", fix=_EXPORT_AGAIN)
+        if sha256_of(path) != self.files.get(name):
+            raise UserError(f"{path} is damaged (it differs from its checksum)", fix=_EXPORT_AGAIN)
+        return path
+
+
+def is_bank_name(name: object) -> bool:
+    """Say whether a text bank can be called so: its file must lie in the model's folder."""
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+
+
+def bank_file(name: str) -> str:
+    """Return a text bank's file in the model's folder."""
+    return f"texts/{name}.npz"
+
+
+_EXPORT_AGAIN = "copy the folder again, or export the run again."
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged ({' '.join(str(error).split()):.200})", fix=_EXPORT_AGAIN)

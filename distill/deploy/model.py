@@ -1,0 +1,158 @@
+"""A shipped model: images -> unit embeddings -> labels, with onnxruntime and numpy alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cache.errors import UserError, nearest_names
+from distill.deploy.class_sets import ClassSet, pick
+from distill.deploy.info import GRAPH, ModelInfo, bank_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NONE = "none of these"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Of B images the k best classes, best first: ``places``, ``scores`` and ``similarities`` [B, k].
+
+    A score is the probability among the class set, a similarity the cosine with its text. ``none`` [B] says
+    which images are none of the classes, where that was asked for.
+    """
+
+    places: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+    none: NDArray[np.bool_]
+
+
+class Model:
+    """An exported folder, open for use; threads may share it."""
+
+    def __init__(self, folder: Path, info: ModelInfo, precision: str, session: Any) -> None:
+        """Use :meth:`open`."""
+        self.folder, self.info, self.precision = folder, info, precision
+        self._session = session
+        self.banks = load_banks(folder, info)
+
+    @classmethod
+    def open(cls, folder: Path, *, precision: str | None = None, threads: int = 0) -> Model:
+        """Open a folder that ``distill export`` wrote; ``threads`` 0 is onnxruntime's choice.
+
+        Raises
+        ------
+        UserError
+            If it is no such folder, has not that precision, or a file is damaged; if onnxruntime is missing.
+        """
+        info = ModelInfo.load(folder)
+        chosen, path = info.onnx_file(folder, precision)
+        return cls(folder, info, chosen, open_session(path, threads=threads))
+
+    def class_set(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> ClassSet:
+        """Return the classes of a bank, the model's own unless another is named, or some labels of any.
+
+        Raises
+        ------
+        UserError
+            If there is no such bank or label; the message names near ones.
+        """
+        if bank is not None and bank not in self.banks:
+            raise UserError(
+                f"{self.folder.name} has no text bank {bank!r:.100}",
+                fix=f"{nearest_names(bank, self.banks)}choose from {', '.join(self.banks)}.",
+            )
+        name = bank or self.info.bank
+        if not labels:
+            return self.banks[name]
+        return pick({name: self.banks[name], **({} if bank else self.banks)}, labels)
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """Return what the graph takes of one RGB image: see :class:`distill.deploy.info.Preprocessing`."""
+        steps = self.info.preprocessing
+        squashed = image.resize((steps.resize, steps.resize), Image.Resampling.BILINEAR)
+        pixels = np.asarray(squashed, dtype=np.uint8)
+        if steps.where == GRAPH:
+            return pixels
+        start = round((steps.resize - steps.crop) / 2)
+        middle = pixels[start : start + steps.crop, start : start + steps.crop].astype(np.float32)
+        mean, std = (np.array(values, dtype=np.float32) * 255 for values in (steps.mean, steps.std))
+        return ((middle - mean) / std).transpose(2, 0, 1)
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Return unit embeddings [B, D] of a stack of what :meth:`prepare` returns."""
+        (found,) = self._session.run(None, {"image": np.ascontiguousarray(batch)})
+        return np.asarray(found, dtype=np.float32)
+
+    def answer(
+        self, embeddings: NDArray[np.float32], classes: ClassSet, *, top: int = 5, reject: bool = False
+    ) -> Answers:
+        """Return the best ``top`` classes of each image.
+
+        Raises
+        ------
+        UserError
+            If ``reject`` is asked of a model without a threshold for this precision.
+        """
+        similarities = embeddings @ classes.embeddings.T
+        logits = similarities / self.info.temperature
+        scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+        places = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
+        best = similarities.max(axis=1)
+        return Answers(
+            places=places,
+            scores=np.take_along_axis(scores, places, axis=1),
+            similarities=np.take_along_axis(similarities, places, axis=1),
+            none=best < self.threshold() if reject else np.zeros(len(best), dtype=bool),
+        )
+
+    def threshold(self) -> float:
+        """Return the cosine below which an image is none of the classes; UserError where none was set."""
+        if self.precision not in self.info.reject:
+            raise UserError(
+                f"{self.folder} has no threshold to reject by: the run had no ID images to set it on",
+                fix="export again with the run's data at hand (--data).",
+            )
+        return self.info.reject[self.precision]
+
+
+def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:
+    """Return the text banks of a model folder by name, its own first."""
+    names = [info.bank, *(name for name in info.banks if name != info.bank)]
+    return {
+        name: ClassSet.load(info.checked(folder, bank_file(name)), embed_dim=info.embed_dim) for name in names
+    }
+
+
+def open_session(path: Path, *, threads: int = 0) -> Any:
+    """Return an onnxruntime session on the CPU.
+
+    Raises
+    ------
+    UserError
+        If onnxruntime is not installed, or cannot run the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            "onnxruntime is not installed", fix="run 'pip install \"distill[export]\"'."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # of what it optimises it warns at every start
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own family, which are not one
+        raise UserError(
+            f"onnxruntime cannot run {path} ({' '.join(str(error).split()):.200})",
+            fix="update onnxruntime, or export the run again.",
+        ) from error

@@ -1,0 +1,141 @@
+"""The files of a shipped model, one after the other: weights, a torch.export program, ONNX graphs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cache.images import ImageRecord
+from distill.deploy.check import Embed, prepared
+from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
+from distill.deploy.model import open_session
+from distill.deploy.onnx_files import (
+    UnitEmbedding,
+    finish,
+    traced,
+    write_float16,
+    write_float32,
+    write_int8,
+)
+from distill.evaluate_run import TrainedRun
+from distill.outputs import spread_sample
+from distill.stream import EvalSplit
+from distill.students import build_student, read_state_dict
+
+FORMATS = ("onnx", "torch", "safetensors")
+CALIBRATION_IMAGES = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images."""
+
+    name: str
+    path: Path
+    embed: Embed
+    where: str = OUTSIDE
+
+
+def write_models(
+    folder: Path,
+    trained: TrainedRun,
+    embedding: UnitEmbedding,
+    info: ModelInfo,
+    *,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+) -> Iterator[Written]:
+    """Write what was asked for into ``folder``, one file at a time."""
+    if "safetensors" in formats:
+        yield _weights(folder / WEIGHTS, embedding, info)
+    if "torch" not in formats and "onnx" not in formats:
+        return
+    program = traced(embedding, info.preprocessing.crop)
+    if "torch" in formats:
+        torch.export.save(program, folder / PROGRAM)
+        loaded = torch.export.load(folder / PROGRAM).module()
+        yield Written(name="torch", path=folder / PROGRAM, embed=embed_with(loaded))
+    if "onnx" not in formats:
+        return
+    base = folder / ".float32.onnx"
+    write_float32(base, program)
+    for precision in (name for name in PRECISIONS if name in precisions):
+        path = folder / ONNX[precision]
+        if precision == "float32":
+            shutil.copy(base, path)
+        elif precision == "float16":
+            write_float16(path, base)
+        else:
+            write_int8(path, base, calibration_batches(trained))
+        finish(path, info.preprocessing, _described(info))
+        yield Written(name=precision, path=path, embed=embed_with_onnx(path), where=info.preprocessing.where)
+    base.unlink()
+
+
+def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo) -> Written:
+    from safetensors.torch import save
+
+    about = {
+        "arch": info.arch,
+        "outputs": str(info.outputs),
+        "image_size": str(info.preprocessing.crop),
+        "embedding": f"{embedding.start}:{embedding.stop}",
+    }
+    # Bytes written by us: safetensors' own files can be read by their owner alone. Clones, because tied
+    # weights would be refused.
+    state = {name: value.clone() for name, value in embedding.student.state_dict().items()}
+    path.write_bytes(save(state, metadata=about))
+    student = build_student(info.arch, embed_dim=info.outputs, image_size=info.preprocessing.crop)
+    student.load_state_dict(read_state_dict(path))
+    again = UnitEmbedding(student, slice(embedding.start, embedding.stop)).eval()
+    return Written(name="safetensors", path=path, embed=embed_with(again))
+
+
+def calibration_batches(trained: TrainedRun) -> Iterator[NDArray[np.float32]]:
+    """Yield training images as the student takes them, as many of every class as of any other."""
+    split = trained.folder.split("train")
+    records: list[ImageRecord] = list(split.images)
+    classes = [split.class_names[record.label] for record in records]
+    drawn = spread_sample([record.key for record in records], classes, most=CALIBRATION_IMAGES)
+    images = trained.pixels([records[i] for i in sorted(drawn)], "train")
+    part = EvalSplit(name="train", pixels=images, class_names=split.class_names)
+    yield from prepared(part, trained.config.student.image_size)
+
+
+def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
+    """Return a torch module as a function of arrays."""
+
+    @torch.no_grad()
+    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+        return found
+
+    return embed
+
+
+def embed_with_onnx(path: Path) -> Embed:
+    """Return an ONNX file as a function of arrays."""
+    session = open_session(path)
+
+    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
+        return found
+
+    return embed
+
+
+def _described(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "arch": info.arch,
+        "embed_dim": str(info.embed_dim),
+        "temperature": str(info.temperature),
+        "output": "embedding: unit rows [B, D] float32; its cosine with the unit row of a text, divided by "
+        "temperature, is the logit",
+    }

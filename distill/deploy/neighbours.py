@@ -1,0 +1,102 @@
+"""Training images to show beside an answer: those nearest to an image in the teacher's space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.damage import DAMAGED
+from cache.errors import UserError
+from cache.files import replacing
+from distill.deploy.class_sets import ClassSet, unit
+
+if TYPE_CHECKING:
+    from distill.evaluate_run import TrainedRun
+    from distill.heads import Head
+
+NEIGHBOURS = "neighbours.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """n images: keys, labels, the teacher's unit embeddings [n, D], small JPEG files."""
+
+    keys: tuple[str, ...]
+    labels: tuple[str, ...]
+    embeddings: NDArray[np.float16]
+    pictures: tuple[bytes, ...]
+
+    def nearest(self, embedding: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
+        """Return the places and cosines of the ``k`` images nearest to one embedding [D], best first."""
+        cosines = self.embeddings.astype(np.float32) @ embedding
+        return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
+
+    def save(self, path: Path) -> None:
+        """Write plain arrays that numpy reads without pickle, whole or not at all."""
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(
+                file,
+                keys=np.array(self.keys, dtype=np.str_),
+                labels=np.array(self.labels, dtype=np.str_),
+                embeddings=self.embeddings,
+                ends=np.cumsum([len(picture) for picture in self.pictures], dtype=np.int64),
+                jpeg=np.frombuffer(b"".join(self.pictures), dtype=np.uint8),
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Neighbours:
+        """Read what :meth:`save` wrote; UserError when it is damaged."""
+        try:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                ends, jpeg = file["ends"].tolist(), file["jpeg"].tobytes()
+                found = cls(
+                    keys=tuple(map(str, file["keys"])),
+                    labels=tuple(map(str, file["labels"])),
+                    embeddings=file["embeddings"],
+                    pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
+                )
+            if not len(found.keys) == len(found.labels) == len(found.pictures) == len(found.embeddings):
+                raise ValueError("its columns differ in length")
+            return found
+        except DAMAGED as error:
+            raise UserError(
+                f"{path} is damaged ({' '.join(str(error).split()):.200})",
+                fix="copy the folder again, or export the run again.",
+            ) from error
+
+
+def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: int) -> Neighbours | None:
+    """Return ``most`` training images, as many of every class as of any other; None where there are none."""
+    from distill.outputs import spread_sample
+    from distill.outputs_run import small_jpeg
+
+    if "train" not in head.cache.split_names or "train" not in trained.folder.splits:
+        return None
+    rows, split = head.cache.split("train"), trained.folder.split("train")
+    records = [record for record in split.images if record.key in rows.position]
+    label_of = dict(zip(classes.classes, classes.labels, strict=True))
+    names = [split.class_names[record.label] for record in records]
+    drawn = spread_sample([record.key for record in records], names, most=most)
+    some = [records[i] for i in sorted(drawn)]
+    pixels = trained.pixels(some, "train")
+    pictures: dict[int, bytes] = {}
+    for indices, images in pixels.batches([np.arange(len(some))] if some else []):
+        pictures |= {int(i): small_jpeg(image) for i, image in zip(indices, images, strict=True)}
+    kept = sorted(pictures)
+    if not kept:
+        return None
+    keys: Sequence[str] = [some[i].key for i in kept]
+    teacher = rows.embeddings[np.array([rows.position[key] for key in keys])]
+    return Neighbours(
+        keys=tuple(keys),
+        labels=tuple(
+            label_of.get(split.class_names[some[i].label], split.class_names[some[i].label]) for i in kept
+        ),
+        embeddings=unit(teacher).astype(np.float16),
+        pictures=tuple(pictures[i] for i in kept),
+    )

@@ -1,0 +1,181 @@
+"""Labels for image files: what ``distill predict`` calls."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from cache.errors import UserError, printable
+from cache.images import ENDINGS, UnreadableImage, load_rgb
+from cache.progress import Progress
+from distill.deploy.class_sets import ClassSet
+from distill.deploy.model import NONE, Model
+
+DECODERS = 4
+# Decoded images that wait for the model: with one batch in work the decoders are never idle.
+AHEAD = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One of the labels of an image.
+
+    ``score`` is its probability among the class set, ``similarity`` its cosine; ``class_name`` the class
+    folder, where it has one.
+    """
+
+    label: str
+    class_name: str
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The labels of one image, best first, or why it could not be read.
+
+    ``none_of_these``: even the best is too far away.
+    """
+
+    image: str
+    labels: tuple[Label, ...] = ()
+    none_of_these: bool = False
+    error: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The one label, or that it is none."""
+        return NONE if self.none_of_these else self.labels[0].label
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the images that were named: files as they are, folders with all below them, sorted.
+
+    Raises
+    ------
+    UserError
+        If a folder has no image below it, or a path does not exist.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            if not path.exists():
+                raise UserError(f"{path} does not exist", fix="check the path.")
+            found.append(path)
+            continue
+        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+        if not below:
+            raise UserError(
+                f"{path} has no images below it", fix=f"give files that end in {', '.join(sorted(ENDINGS))}."
+            )
+        found += below
+    return list(dict.fromkeys(found))
+
+
+def predict(
+    model: Model,
+    files: Sequence[Path],
+    classes: ClassSet,
+    *,
+    top: int = 5,
+    reject: bool = False,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Iterator[Prediction]:
+    """Yield the prediction of every file, in their order; an unreadable one says why and stops no other."""
+    if reject:
+        model.threshold()
+    if progress is not None:
+        progress.start(len(files))
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for chunk in _ahead(pool, model, files, batch_size):
+            yield from _answered(model, chunk, classes, top=top, reject=reject)
+            if progress is not None:
+                progress.advance(len(chunk))
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, model: Model, files: Sequence[Path], batch_size: int
+) -> Iterator[list[tuple[Path, Any]]]:
+    """Yield batches of (file, prepared image or the reason why not), decoding the next ones meanwhile."""
+    left = iter(files)
+    waiting: list[list[tuple[Path, Future[Any]]]] = []
+    while True:
+        while len(waiting) < AHEAD and (chunk := list(islice(left, batch_size))):
+            waiting.append([(file, pool.submit(_prepared, model, file)) for file in chunk])
+        if not waiting:
+            return
+        yield [(file, future.result()) for file, future in waiting.pop(0)]
+
+
+def _prepared(model: Model, file: Path) -> Any:
+    try:
+        return model.prepare(load_rgb(file))
+    except UnreadableImage as error:
+        return str(error)
+
+
+def _answered(
+    model: Model, chunk: list[tuple[Path, Any]], classes: ClassSet, *, top: int, reject: bool
+) -> Iterator[Prediction]:
+    images = [image for _, image in chunk if not isinstance(image, str)]
+    answers = None
+    if images:
+        answers = model.answer(model.embed(np.stack(images)), classes, top=top, reject=reject)
+    at = 0
+    for file, image in chunk:
+        if isinstance(image, str):
+            yield Prediction(image=str(file), error=image)
+            continue
+        assert answers is not None
+        yield Prediction(
+            image=str(file),
+            labels=labels_of(classes, answers.places[at], answers.scores[at], answers.similarities[at]),
+            none_of_these=bool(answers.none[at]),
+        )
+        at += 1
+
+
+def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:
+    """Return the labels of one image by their places in the class set."""
+    return tuple(
+        Label(
+            label=classes.labels[i],
+            class_name=classes.classes[i],
+            score=float(score),
+            similarity=float(similarity),
+        )
+        for i, score, similarity in zip(places, scores, similarities, strict=True)
+    )
+
+
+def write_jsonl(file: TextIO, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+    """Write a JSON line for each prediction as it comes, and pass it on."""
+    for one in predictions:
+        line: dict[str, Any] = {"image": one.image}
+        if one.error:
+            line["error"] = one.error
+        else:
+            line |= {"answer": one.answer, "labels": [asdict(label) for label in one.labels]}
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        yield one
+
+
+def write_csv(file: TextIO, predictions: Iterable[Prediction], *, top: int) -> Iterator[Prediction]:
+    """Write a line of a table for each prediction as it comes, and pass it on."""
+    writer = csv.writer(file, lineterminator="\n")
+    places = [f"{what}_{i}" for i in range(1, top + 1) for what in ("label", "score")]
+    writer.writerow(["image", "answer", *places, "error"])
+    for one in predictions:
+        cells = [cell for label in one.labels for cell in (label.label, f"{label.score:.6f}")]
+        cells += [""] * (2 * top - len(cells))
+        writer.writerow([printable(one.image), "" if one.error else one.answer, *cells, one.error])
+        yield one

@@ -1,0 +1,69 @@
+"""The class sets of a run: every text bank of its teacher's cache, and the prompts that it learnt."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cache import EmbeddingCache
+from cache.banks import TextBank
+from cache.errors import UserError
+from distill.deploy.class_sets import ClassSet, unit
+from distill.evaluate_run import TrainedRun
+from distill.heads import Head
+
+LEARNT = "learnt"
+
+
+def class_sets_of(trained: TrainedRun, head: Head) -> tuple[dict[str, ClassSet], str]:
+    """Return a model's text banks by name, and the name of the one that the run classifies by."""
+    cache = head.cache
+    labels = labels_of(cache)
+    banks = {name: _class_set(cache.text_bank(name), labels) for name in cache.bank_names}
+    if trained.config.prompts.learner == "none":
+        return banks, trained.config.text
+    names = tuple(banks[trained.config.text].classes)
+    with torch.no_grad():
+        rows = head.texts(names, torch.empty(0)).cpu().numpy()
+    banks[LEARNT] = ClassSet(
+        labels=tuple(labels.get(name, words_of(name)) for name in names),
+        classes=names,
+        texts=tuple(f"[learnt] {name}" for name in names),
+        embeddings=unit(rows),
+    )
+    return banks, LEARNT
+
+
+def labels_of(cache: EmbeddingCache) -> dict[str, str]:
+    """Return what people call each class folder: the words in its label text, where a template made it."""
+    entry = cache.manifest.banks.get("labels")
+    if entry is None or len(entry.templates) != 1 or entry.templates[0].count("{}") != 1:
+        return {}
+    before, after = entry.templates[0].split("{}")
+    bank = cache.text_bank("labels")
+    return {
+        bank.class_folders[index]: text[len(before) : len(text) - len(after)]
+        for text, index in zip(bank.texts, bank.class_index, strict=True)
+        if index >= 0 and text.startswith(before) and text.endswith(after)
+    }
+
+
+def words_of(folder: str) -> str:
+    """Return a class folder's name as words."""
+    return " ".join(folder.replace("_", " ").split())
+
+
+def _class_set(bank: TextBank, labels: dict[str, str]) -> ClassSet:
+    free = np.flatnonzero(bank.class_index < 0)
+    names = bank.class_folders
+    rows = [bank.class_texts(names), bank.embeddings[free]] if names else [bank.embeddings[free]]
+    first = dict(reversed(list(zip(bank.class_index.tolist(), bank.texts, strict=True))))
+    if not names and not len(free):
+        raise UserError(f"the text bank {bank.name!r} is empty", fix="make the cache again.")
+    texts = [bank.texts[i] for i in free]
+    return ClassSet(
+        labels=(*(labels.get(name, words_of(name)) for name in names), *texts),
+        classes=(*names, *("" for _ in texts)),
+        texts=(*(first[i] for i in range(len(names))), *texts),
+        embeddings=unit(np.concatenate(rows)),
+    )

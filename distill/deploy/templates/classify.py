@@ -1,0 +1,34 @@
+"""Label photos: python classify.py PHOTO... Needs onnxruntime, numpy and pillow alone."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+FOLDER = Path(__file__).parent
+MODEL = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+STEPS = MODEL["preprocessing"]
+TEXTS = np.load(FOLDER / "texts" / f"{MODEL['bank']}.npz")
+SESSION = onnxruntime.InferenceSession(str(min(FOLDER.glob("model*.onnx"), key=lambda path: len(path.name))))
+
+
+def prepared(photo):
+    """Return what the model takes of one photo."""
+    image = Image.open(photo).convert("RGB").resize((STEPS["resize"],) * 2, Image.Resampling.BILINEAR)
+    if STEPS["where"] == "graph":
+        return np.asarray(image)[None]
+    start, size = round((STEPS["resize"] - STEPS["crop"]) / 2), STEPS["crop"]
+    pixels = np.asarray(image, dtype=np.float32)[start : start + size, start : start + size] / 255
+    return ((pixels - np.float32(STEPS["mean"])) / np.float32(STEPS["std"])).transpose(2, 0, 1)[None]
+
+
+for photo in sys.argv[1:]:
+    logits = (
+        SESSION.run(None, {"image": prepared(photo)})[0][0] @ TEXTS["embeddings"].T / MODEL["temperature"]
+    )
+    scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    for i in np.argsort(-scores)[:5]:
+        print(f"{photo}\t{TEXTS['labels'][i]}\t{scores[i]:.4f}")

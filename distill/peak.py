@@ -1,0 +1,20 @@
+"""The most memory that a process has held; apart, because what is measured may not load torch."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def peak_resident(pid: int | str = "self") -> int:
+    """Return the most bytes that a process has held resident.
+
+    On Linux not getrusage, whose number a process inherits from the one that started it.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
