@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.errors import UserError
 from cache.images import ImageRecord
 from distill.deploy.check import Embed, prepared
 from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
@@ -122,6 +126,7 @@ def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
 
 def embed_with_onnx(path: Path) -> Embed:
     """Return an ONNX file as a function of arrays."""
+    _try_to_open(path)
     session = open_session(path)
 
     def embed(images: NDArray[Any]) -> NDArray[np.float32]:
@@ -129,6 +134,23 @@ def embed_with_onnx(path: Path) -> Embed:
         return found
 
     return embed
+
+
+def _try_to_open(path: Path) -> None:
+    """Open an ONNX file in a process of its own: what onnxruntime makes of some graphs is a crash.
+
+    Raises
+    ------
+    UserError
+        If that process ends so.
+    """
+    code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
+    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
+    if ended.returncode < 0:
+        raise UserError(
+            f"onnxruntime crashes when it opens {path.name} ({signal.Signals(-ended.returncode).name})",
+            fix="export without that one of the --precisions, or try another onnxruntime.",
+        )
 
 
 def _described(info: ModelInfo) -> dict[str, Any]:
