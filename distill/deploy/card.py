@@ -106,7 +106,7 @@ def _use(folder: Path, info: ModelInfo) -> Iterator[str]:
     if info.precisions:
         yield from ("    pip install onnxruntime numpy pillow", f"    python {EXAMPLE} photo.jpg", "")
         yield (
-            f"`{EXAMPLE}` is the whole of it in 30 lines. With the package: `distill predict`, "
+            f"`{EXAMPLE}` is the whole of it in 32 lines. With the package: `distill predict`, "
             "`distill serve` and "
             "`distill texts` on this folder."
         )

@@ -10,14 +10,13 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent
 MODEL = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
-STEPS = MODEL["preprocessing"]
-TEXTS = np.load(FOLDER / "texts" / f"{MODEL['bank']}.npz")
-SESSION = onnxruntime.InferenceSession(str(min(FOLDER.glob("model*.onnx"), key=lambda path: len(path.name))))
+STEPS, TEXTS = MODEL["preprocessing"], np.load(FOLDER / "texts" / f"{MODEL['bank']}.npz")
+GRAPH = min(FOLDER.glob("model*.onnx"), key=lambda path: len(path.name))
 
 
 def prepared(photo):
     """Return what the model takes of one photo."""
-    image = Image.open(photo).convert("RGB").resize((STEPS["resize"],) * 2, Image.Resampling.BILINEAR)
+    image = Image.open(photo).convert("RGB").resize([STEPS["resize"]] * 2, Image.Resampling.BILINEAR)
     if STEPS["where"] == "graph":
         return np.asarray(image)[None]
     start, size = round((STEPS["resize"] - STEPS["crop"]) / 2), STEPS["crop"]
@@ -25,10 +24,9 @@ def prepared(photo):
     return ((pixels - np.float32(STEPS["mean"])) / np.float32(STEPS["std"])).transpose(2, 0, 1)[None]
 
 
+session = onnxruntime.InferenceSession(str(GRAPH), providers=["CPUExecutionProvider"])
 for photo in sys.argv[1:]:
-    logits = (
-        SESSION.run(None, {"image": prepared(photo)})[0][0] @ TEXTS["embeddings"].T / MODEL["temperature"]
-    )
-    scores = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    embedding = session.run(None, {"image": prepared(photo)})[0][0]
+    scores = np.exp(TEXTS["embeddings"] @ embedding / MODEL["temperature"])
     for i in np.argsort(-scores)[:5]:
-        print(f"{photo}\t{TEXTS['labels'][i]}\t{scores[i]:.4f}")
+        print(f"{photo}\t{TEXTS['labels'][i]}\t{scores[i] / scores.sum():.4f}")
