@@ -65,6 +65,7 @@ def _converted(
             **({"data": str(folder.path.resolve())} if folder else {}),
         },
     )
+    manifest.save(out)  # before the first shard: a folder that holds one and no manifest is nobody's cache
     for name, split in old.splits.items():
         known = manifest.splits.get(name, SplitEntry(class_names=split.class_names, skipped=split.skipped))
         manifest = manifest.with_split(name, known)

@@ -10,6 +10,7 @@ from cache.convert import convert_cache
 from cache.errors import UserError
 from cache.images import ImageFolder
 from cache.import_files import import_files
+from cache.manifest import Manifest
 from cache.verify import verify_cache
 
 
@@ -137,3 +138,19 @@ def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, pho
     np.testing.assert_allclose(
         cache.text_bank("labels").class_texts(["banana"])[0], expected, rtol=1e-4, atol=1e-5
     )
+
+
+def test_a_conversion_has_a_manifest_before_its_first_shard(tmp_path, photos):
+    source = make_cache(tmp_path / "cache", photos)
+    missing = photos / "train" / "apple" / "train_0.jpg"
+    picture = missing.read_bytes()
+    missing.unlink()
+    with pytest.raises(UserError, match="train_0"):
+        convert_cache(
+            source.path, tmp_path / "tar", format="webdataset", folder=ImageFolder.scan(photos, require=())
+        )
+    assert not Manifest.load(tmp_path / "tar").complete
+    missing.write_bytes(picture)
+    folder = ImageFolder.scan(photos, require=())
+    convert_cache(source.path, tmp_path / "tar", format="webdataset", folder=folder)
+    assert not any(check.problem for check in verify_cache(tmp_path / "tar"))
