@@ -17,6 +17,7 @@ from cache.errors import CacheMismatch, UserError
 from cache.features import FeatureOptions, cache_features
 from cache.verify import verify_cache
 from distill.config import RunConfig
+from distill.deploy.export import ExportOptions, export_run
 from distill.evaluate_run import evaluate_run
 from distill.fewshot_run import FewShotOptions, few_shot
 from distill.objective import distillation_objective
@@ -185,3 +186,19 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     with_baseline = CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "baseline"), "--space"])
     assert with_baseline.exit_code == 1
     assert "closed-set baseline" in with_baseline.output
+
+
+def test_a_student_of_two_teachers_is_exported_with_either_embedding(two, photos, tmp_path):
+    run(
+        with_settings(RunConfig(), [*SMALL, BOTH, "train.epochs=1"]),
+        cache_dir=two.path,
+        data_dir=photos,
+        out=tmp_path / "run",
+    )
+    judged = evaluate_run(tmp_path / "run", device="cpu")
+    for name, ending, size in (("main", "", 16), ("second", "@second", 24)):
+        options = ExportOptions(teacher=name, formats=("onnx", "safetensors"))
+        info = export_run(tmp_path / "run", tmp_path / name, options)
+        assert (info.embed_dim, info.outputs) == (size, 40)
+        measured = info.measured["float32"]["splits"]["ood_test"]["accuracy"]
+        assert measured == pytest.approx(judged[f"ood_test{ending}"].accuracy)

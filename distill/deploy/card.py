@@ -15,10 +15,6 @@ from distill.deploy.info import GRAPH, ONNX, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
 
 EXAMPLE = "classify.py"
-_NAMES = {
-    "id_test": "seen classes, unseen images (id_test)",
-    "ood_test": "classes never trained on (ood_test)",
-}
 _MANY = 60
 
 
