@@ -40,8 +40,8 @@ class Preprocessing:
 class ModelInfo:
     """A shipped model in words and numbers.
 
-    A student of several teachers has more ``outputs`` than ``embed_dim``: their embeddings side by side, of which
-    one is shipped.
+    A student of several teachers has more ``outputs`` than ``embed_dim``: their embeddings side by side, of
+    which one is shipped.
 
     ``files`` are all files by name with their SHA-256; ``banks`` the names of the text banks, ``bank`` the
     one that classifies unless another is chosen; ``measured`` what each precision was found to do;
