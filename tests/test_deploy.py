@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -422,11 +423,10 @@ def test_bench_model_measures_each_beside_the_student_and_the_teacher(exported, 
     assert found["float32"]["bytes"] == (exported / "model.onnx").stat().st_size
 
 
-@pytest.fixture
-def service(exported: Path) -> Iterator[Callable[..., tuple[int, Any]]]:
-    """A running service: a function that asks it, and returns the status and the answer."""
-    command = [sys.executable, "-m", "cli", "serve", str(exported), "--port", "0", "--rate", "60"]
-    command += ["--max-megabytes", "1"]
+@contextmanager
+def serving(model: Path, *options: str) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Yield a function that asks a running service, and returns the status and the answer."""
+    command = [sys.executable, "-m", "cli", "serve", str(model), "--port", "0", *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     address = process.stdout.readline().split()[-1]
@@ -435,17 +435,25 @@ def service(exported: Path) -> Iterator[Callable[..., tuple[int, Any]]]:
         request = urllib.request.Request(address + path, data=body, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                raw = answer.read()
-                return answer.status, raw.decode() if path == "/" else json.loads(raw)
+                return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
 
     ask.address = address  # type: ignore[attr-defined]
-    yield ask
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode in (0, 143, -signal.SIGTERM)
+    try:
+        yield ask
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 143
     assert "Traceback" not in said, said
+
+
+@pytest.fixture
+def service(exported: Path) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """A running service."""
+    with serving(exported, "--max-megabytes", "1") as ask:
+        yield ask
 
 
 @pytest.mark.slow
@@ -463,10 +471,13 @@ def test_the_service_answers_as_predict_does_and_loses_no_request(service, train
     for photo, (_, answer) in zip(many, found, strict=True):
         assert answer["answer"] == expected[str(photo)].label
         assert answer["labels"][0]["score"] == pytest.approx(expected[str(photo)].score, abs=1e-3)
-    # Ten seconds' worth are 600, of which 100 are left and a few have come since.
-    with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        later = Counter(status for status, _ in pool.map(lambda _: service("/health"), range(800)))
-    assert set(later) == {200, 429}
+
+
+@pytest.mark.slow
+def test_a_client_that_asks_too_often_is_told_so(exported):
+    with serving(exported, "--rate", "0.01") as ask:
+        assert ask("/health")[0] == 200
+        assert ask("/health") == (429, {"error": "more than 0.01 requests a second; ask again in a second"})
 
 
 @pytest.mark.slow
