@@ -23,7 +23,7 @@ from cache.manifest import Manifest
 from cache.rows import ShardRows
 from cache.shard_writer import write_shard
 from cache.shards import FORMATS
-from cache.spec import CacheSpec, TeacherSpec
+from cache.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.splits import SPLITS
 from cache.texts import is_key, split_and_key
 
@@ -169,11 +169,11 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
 def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
     return TeacherSpec(
         model=name,
-        pretrained="imported",
-        architecture="imported",
+        pretrained=IMPORTED,
+        architecture=IMPORTED,
         # There are no weights to name it by: the rows themselves do.
         weights_sha256=sha256(np.ascontiguousarray(embeddings).data).hexdigest(),
-        preprocessing="imported",
+        preprocessing=IMPORTED,
         image_size=0,
         mean=(),
         std=(),

@@ -9,6 +9,8 @@ from cache.files import digest
 
 # Kinds of model names that bring their own weights.
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
+# What stands for weights where rows were made elsewhere.
+IMPORTED = "imported"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
 SQUASH_SIZE = 256
 

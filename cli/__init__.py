@@ -8,14 +8,15 @@
     students    train, evaluate, fewshot, demo
     sweeps      sweep
     reports     report, compare
-    models      export, predict, texts, serve, bench-model
+    models      export, texts, bench-model
+    predictions predict, serve
     robotics    the same for episodes
     doctor      what this machine has
 
 Every import of torch, h5py and the like stands inside a command: --help does not wait for them.
 """
 
-from cli import caches, data, doctor, features, models, reports, robotics, students, sweeps
+from cli import caches, data, doctor, features, models, predictions, reports, robotics, students, sweeps
 from cli.root import main
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "features",
     "main",
     "models",
+    "predictions",
     "reports",
     "robotics",
     "students",

@@ -141,3 +141,16 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
             f"{value!r} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
         )
     return found
+
+
+def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Read a,b,c, or @FILE with one a line."""
+    if value is None:
+        return ()
+    if not value.startswith("@"):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    try:
+        lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{value[1:]} cannot be read ({error})", ctx=ctx, param=option) from error
+    return tuple(line.strip() for line in lines if line.strip())

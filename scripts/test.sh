@@ -11,6 +11,5 @@ PYTHON=${PYTHON:-python3}
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy"
-# One thread a process: tests run side by side. One process more than cores, because many of them wait for others.
-export OMP_NUM_THREADS=1 PYTEST_XDIST_AUTO_NUM_WORKERS=$(($(getconf _NPROCESSORS_ONLN) + 1))
-"$VENV/bin/python" -m pytest -n auto --dist worksteal "$@"
+# One thread a process: tests run side by side.
+OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest -n auto "$@"

@@ -235,19 +235,7 @@ class Scene:
         return [
             Command(
                 name="cache-features",
-                words=lambda out: [
-                    *(
-                        "cache-features",
-                        self.photos,
-                        "--out",
-                        out,
-                        *teacher,
-                        *more,
-                        "--keep-text-tower",
-                        "--workers",
-                        1,
-                    )
-                ],
+                words=lambda out: ["cache-features", self.photos, "--out", out, *teacher, *more],
                 result=tree,
             ),
             Command(name="import", words=import_words, result=tree),

@@ -199,7 +199,9 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
                 *("--max-megabytes", "--max-pixels", "--rate"),
             ]
         ),
-        "bench-model": sorted(["--rounds", "--repeats", "--threads", "--out", "--json"]),
+        "bench-model": sorted(
+            ["--rounds", "--repeats", "--threads", "--teacher-model", "--pretrained", "--out", "--json"]
+        ),
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
         "robotics make-demo": sorted(["--id-test", "--image-size", "--ood-test", "--seed", "--train"]),
         "robotics cache-features": sorted(

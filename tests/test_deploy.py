@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import csv
 import io
@@ -32,9 +33,11 @@ from test_untrusted import png_of
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from cache.images import load_rgb
+from cache.seal import sealed
 from cli import main
 from distill.augment import eval_transform
 from distill.config import RunConfig
+from distill.deploy.batching import Batcher
 from distill.deploy.class_sets import ClassSet, pick
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
@@ -297,6 +300,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
         (["texts", "MODEL", "--add", "kiwi", "--template", "a photo"], 2, "has not one '{}'"),
         (["serve", "EMPTY"], 1, "is not an exported model"),
         (["bench-model", "EMPTY"], 1, "is not an exported model"),
+        (["bench-model", "MODEL", "--pretrained", "openai"], 2, "--pretrained is of --teacher-model"),
     ],
 )
 def test_wrong_input_is_one_line_and_the_right_status(
@@ -411,9 +415,9 @@ def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):
             export_run(tmp_path / name, tmp_path / "model")
 
 
-def test_bench_model_measures_each_beside_the_student_and_the_teacher(exported, tmp_path):
+def test_bench_model_measures_each_beside_the_student_and_the_teacher(exported, teacher_dir, tmp_path):
     words = ["--rounds", "1", "--repeats", "2", "--threads", "1", "--out", tmp_path / "bench.json"]
-    ended = invoke("bench-model", exported, *words)
+    ended = invoke("bench-model", exported, *words, "--teacher-model", f"local-dir:{teacher_dir}")
     assert ended.exit_code == 0, ended.output
     found = json.loads((tmp_path / "bench.json").read_text())["found"]
     assert set(found) == {"float32", "float16", "int8", "torch student", "teacher"}
@@ -580,3 +584,114 @@ def test_a_folder_that_cannot_be_written_is_one_line(trained, tmp_path):
     assert ended.exit_code == 1
     assert "Traceback" not in ended.output
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_second_export_to_the_same_folder_is_told_who_writes_it(trained, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from cache.locks import only_writer_of_file\n"
+        "with only_writer_of_file(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    holder = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"is being written by process {holder.pid}"):
+            export_run(trained / "run", tmp_path / "model")
+    finally:
+        holder.communicate()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_are_added_without_touching_what_is_there_and_a_kill_between_loses_none(plain, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(plain, model)
+    (model / "README.md").write_text("my own words")
+    assert invoke("texts", model, "--add", "kiwi").exit_code == 0
+    before = (model / "model.json").read_bytes()
+    assert invoke("texts", model, "--add", "fig", "--add", "kiwi").exit_code == 0
+    # As if the process had been killed once the bank was written.
+    assert (model / "model.json").read_bytes() == before
+    assert Model.open(model).banks["added"].labels == ("kiwi", "fig")
+    assert (model / "README.md").read_text() == "my own words"
+    bank = model / "texts" / "added.npz"
+    raw = bank.read_bytes()
+    for at in range(0, len(raw), 37):
+        bank.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        with pytest.raises(UserError, match=r"added\.npz is damaged"):
+            Model.open(model)
+
+
+def test_a_student_of_imported_rows_takes_texts_of_the_teacher_that_is_named(
+    cached, photos, teacher_dir, tmp_path
+):
+    config = with_settings(RunConfig(), [*SMALL, "train.epochs=1"])
+    run(config, cache_dir=cached.path, data_dir=photos, out=tmp_path / "run")
+    export_run(tmp_path / "run", tmp_path / "model")
+    nobody = invoke("texts", tmp_path / "model", "--add", "kiwi")
+    assert (nobody.exit_code, "no text tower is at hand" in nobody.stderr) == (1, True)
+    named = ["--teacher-model", f"local-dir:{teacher_dir}"]
+    assert invoke("texts", tmp_path / "model", "--add", "kiwi", *named).exit_code == 0
+    assert "kiwi" in Model.open(tmp_path / "model").banks["added"].labels
+
+
+def test_any_file_name_can_be_predicted_and_hidden_files_are_left_alone(trained, plain, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in (b"\xff.jpg", 'ä, "b".jpg'.encode(), b"two\nlines.jpg", b"._copy.jpg"):
+        shutil.copy(val_photos(trained)[0], os.fsencode(folder) + b"/" + name)
+    for ending in ("jsonl", "csv"):
+        out = tmp_path / f"found.{ending}"
+        ended = invoke("predict", plain, folder, "--out", out)
+        assert ended.exit_code == 0, ended.output
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert {line["image"] for line in lines} == {
+        str(path) for path in folder.iterdir() if not path.name.startswith(".")
+    }
+    assert len(list(csv.DictReader(io.StringIO((tmp_path / "found.csv").read_text())))) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", "hot"),
+        ("temperature", 0),
+        ("embed_dim", -1),
+        ("banks", ["../../etc/passwd"]),
+        ("bank", "nothing"),
+        ("files", []),
+        ("preprocessing", {"where": "moon", "resize": 37, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}),
+        ("preprocessing", {"where": "graph", "resize": 9, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}),
+        ("preprocessing", {"where": "graph", "resize": 37, "crop": 32, "mean": ["a"], "std": [1, 1, 1]}),
+        ("preprocessing", 7),
+    ],
+)
+def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, tmp_path, name, value):
+    told = json.loads((plain / "model.json").read_text())
+    del told["sha256"]
+    (tmp_path / "model.json").write_text(sealed({**told, name: value}))
+    with pytest.raises(UserError, match=r"model\.json is damaged"):
+        ModelInfo.load(tmp_path)
+
+
+def test_a_batch_that_fails_is_told_to_each_and_the_next_is_served():
+    def embed(images: np.ndarray) -> np.ndarray:
+        if images.max() > 8:
+            raise MemoryError("too much")
+        return images * 2
+
+    async def ask() -> list[Any]:
+        batcher = Batcher(embed, most=4, waiting=8)
+        running = asyncio.create_task(batcher.run())
+        asked = [batcher.embed(np.full(2, value, dtype=np.float32)) for value in (1, 9, 2)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        # Images of other sizes make no batch: that is told too.
+        odd = [batcher.embed(np.zeros(size, dtype=np.float32)) for size in (2, 3)]
+        found += await asyncio.gather(*odd, return_exceptions=True)
+        found.append(await batcher.embed(np.full(2, 3, dtype=np.float32)))
+        running.cancel()
+        return found
+
+    *failed, after = asyncio.run(ask())
+    assert [type(one) for one in failed] == [MemoryError] * 3 + [ValueError] * 2
+    np.testing.assert_array_equal(after, [6, 6])

@@ -31,7 +31,7 @@ def test_faults_of_many_kinds_lose_nothing_and_nothing_is_read_wrong(tmp_path):
 
 
 @pytest.mark.slow
-def test_many_images_go_through_both_stages_and_leave_no_file_open(tmp_path):
+def test_the_load_run_measures_memory_and_open_files_of_both_stages(tmp_path):
     out = tmp_path / "load.json"
     command = [sys.executable, "scripts/load_run.py", "--images", "300", "--epochs", "1", "--out", str(out)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError, WrongOption
-from cache.files import sha256_of
 from cache.locks import only_writer
-from cache.spec import HF_HUB, LOCAL_DIR
+from cache.spec import HF_HUB, IMPORTED, LOCAL_DIR
 from cache.text_tower import TextTower
-from distill.deploy.card import write_card
 from distill.deploy.class_sets import ClassSet, join, unit
 from distill.deploy.info import ModelInfo, bank_file, is_bank_name
 
@@ -49,7 +47,7 @@ def add_texts(
     info = ModelInfo.load(model)
     if not is_bank_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
-    if bank in info.banks and bank not in info.source.get("added", []):
+    if bank_file(bank) in info.files:
         raise UserError(f"the text bank {bank!r} was exported with the model", fix="choose another --bank.")
     if template is not None and template.count("{}") != 1:
         raise WrongOption(f"--template {template!r} has not one '{{}}'", fix="write it as 'a photo of {}'.")
@@ -60,11 +58,7 @@ def add_texts(
     with only_writer(model):
         info = ModelInfo.load(model)
         path = model / bank_file(bank)
-        known = (
-            ClassSet.load(info.checked(model, bank_file(bank)), embed_dim=info.embed_dim)
-            if bank in info.banks
-            else None
-        )
+        known = ClassSet.load(path, embed_dim=info.embed_dim) if bank in info.banks else None
         new = [name for name in names if known is None or known.find(name) is None]
         if not new:
             return []
@@ -78,14 +72,8 @@ def add_texts(
             )
         added = ClassSet(labels=tuple(new), classes=("",) * len(new), texts=tuple(texts), embeddings=rows)
         (join([known, added]) if known is not None else added).save(path)
-        info = replace(
-            info,
-            banks=info.banks if bank in info.banks else (*info.banks, bank),
-            files={**info.files, bank_file(bank): sha256_of(path)},
-            source={**info.source, "added": sorted({*info.source.get("added", []), bank})},
-        )
-        write_card(model, info)
-        info.save(model)
+        if bank not in info.banks:  # last: a bank that is not listed does not exist
+            replace(info, banks=(*info.banks, bank)).save(model)
     return new
 
 
@@ -151,11 +139,11 @@ def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str
     teacher = load_teacher(
         model,
         pretrained=pretrained,
-        preprocessing=spec["preprocessing"],
         precision="float32",
         device=choose_device(device),
     )
-    if teacher.spec.weights_sha256 != spec["weights_sha256"]:
+    # Rows that were imported do not tell of which weights they are: whoever names some knows it.
+    if spec["pretrained"] != IMPORTED and teacher.spec.weights_sha256 != spec["weights_sha256"]:
         raise CacheMismatch(
             f"{model} has other weights than the teacher {spec['model']} that the student learnt from",
             fix="give that teacher.",

@@ -51,8 +51,8 @@ class Batcher:
             batch = [await self._queue.get()]
             while len(batch) < self._most and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            images = np.stack([image for image, _ in batch])
             try:
+                images = np.stack([image for image, _ in batch])
                 rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._embed, images)
             except Exception as error:  # each of the batch is told, and the next is served
                 for _, future in batch:

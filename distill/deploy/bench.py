@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import UserError
+from cache.errors import UserError, WrongOption
 from cache.progress import Progress
 from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
 from distill.peak import peak_resident
@@ -34,13 +34,21 @@ Embed = Callable[[NDArray[Any]], Any]
 
 
 def bench_model(
-    model: Path, *, rounds: int, repeats: int, threads: int, progress: Progress | None = None
+    model: Path,
+    *,
+    rounds: int,
+    repeats: int,
+    threads: int,
+    teacher_model: str | None = None,
+    pretrained: str | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return what every candidate took, by its name.
 
     ``p50_ms`` and ``p99_ms`` of one image, ``images_per_s`` in batches of 32, ``bytes`` on disk,
     ``peak_memory_bytes`` of the process; medians over the rounds. ``speedup`` is the median over rounds of
-    how much shorter one image takes than the torch student, where that is at hand.
+    how much shorter one image takes than the torch student, where that is at hand. The teacher is the named
+    one, else that of the model where its weights lie on this machine.
 
     Raises
     ------
@@ -48,13 +56,14 @@ def bench_model(
         If the folder is no exported model, or a candidate fails.
     """
     info = ModelInfo.load(model)
-    candidates = candidates_of(model, info)
+    teacher = _teacher_words(info, teacher_model, pretrained)
+    candidates = candidates_of(model, info, teacher)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
     if progress is not None:
         progress.start(rounds * len(candidates))
     for _ in range(rounds):
         for name in candidates:
-            found[name].append(_in_own_process(model, name, repeats, threads))
+            found[name].append(_in_own_process(model, name, repeats, threads, teacher))
             if progress is not None:
                 progress.advance(1)
     return {name: _summary(rounds_of, found.get(TORCH)) for name, rounds_of in found.items()}
@@ -73,15 +82,26 @@ def machine() -> dict[str, Any]:
     }
 
 
-def candidates_of(model: Path, info: ModelInfo) -> list[str]:
-    """Return what can be measured: the exported graphs, the student and teacher where they are at hand."""
-    from distill.deploy.add_texts import at_hand
+def _teacher_words(info: ModelInfo, model: str | None, pretrained: str | None) -> list[str]:
+    """Return the teacher's name and weights; none where it is not named and not at hand."""
+    from distill.deploy.add_texts import at_hand, weights_named
 
+    if pretrained is not None and model is None:
+        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
+    spec = info.source["teacher"]
+    if model is None:
+        if not at_hand(spec["model"], spec["pretrained"]):
+            return []
+        model, pretrained = spec["model"], weights_named(spec)
+    return [model, *([pretrained] if pretrained else [])]
+
+
+def candidates_of(model: Path, info: ModelInfo, teacher: Sequence[str]) -> list[str]:
+    """Return what can be measured: the exported graphs, the student and teacher where they are at hand."""
     names = list(info.precisions)
     if _student_weights(model, info) is not None:
         names.append(TORCH)
-    teacher = info.source["teacher"]
-    if at_hand(teacher["model"], teacher["pretrained"]):
+    if teacher:
         names.append(TEACHER)
     if not names:
         raise UserError(
@@ -95,8 +115,10 @@ def _student_weights(model: Path, info: ModelInfo) -> Path | None:
     return next((path for path in (model / WEIGHTS, checkpoint) if path.is_file()), None)
 
 
-def _in_own_process(model: Path, name: str, repeats: int, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", __name__, str(model), name, str(repeats), str(threads)]
+def _in_own_process(
+    model: Path, name: str, repeats: int, threads: int, teacher: Sequence[str]
+) -> dict[str, Any]:
+    command = [sys.executable, "-m", __name__, str(model), name, str(repeats), str(threads), *teacher]
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ended.returncode:
@@ -152,13 +174,13 @@ class Candidate:
     size: int
 
 
-def opened(model: Path, name: str, threads: int) -> Candidate:
-    """Open a candidate by its name."""
+def opened(model: Path, name: str, threads: int, teacher: Sequence[str]) -> Candidate:
+    """Open a candidate by its name; ``teacher`` are the words that name that one."""
     info, rng = ModelInfo.load(model), np.random.default_rng(0)
     if name == TORCH:
         return _torch_student(model, info, rng)
     if name == TEACHER:
-        return _teacher(info, rng)
+        return _teacher(rng, *teacher)
     from distill.deploy.model import open_session
 
     _, path = info.onnx_file(model, name)
@@ -191,19 +213,12 @@ def _torch_student(model: Path, info: ModelInfo, rng: np.random.Generator) -> Ca
     return Candidate(embed=embed_with(student), image=image, size=weights)
 
 
-def _teacher(info: ModelInfo, rng: np.random.Generator) -> Candidate:
+def _teacher(rng: np.random.Generator, model: str, pretrained: str | None = None) -> Candidate:
     import torch
 
     from cache.teacher import load_teacher
-    from distill.deploy.add_texts import weights_named
 
-    spec = info.source["teacher"]
-    teacher = load_teacher(
-        spec["model"],
-        pretrained=weights_named(spec),
-        preprocessing=spec["preprocessing"],
-        precision="float32",
-    )
+    teacher = load_teacher(model, pretrained=pretrained, precision="float32")
     size = teacher.spec.image_size
     image = rng.standard_normal((3, size, size), dtype=np.float32)
     tower: Any = teacher.model.visual
@@ -220,8 +235,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("repeats", type=int)
     parser.add_argument("threads", type=int)
+    parser.add_argument("teacher", nargs="*")
     given = parser.parse_args()
-    candidate = opened(given.model, given.name, given.threads)
+    candidate = opened(given.model, given.name, given.threads, given.teacher)
     found = measured(candidate.embed, candidate.image, given.repeats)
     more = {"bytes": candidate.size, "peak_memory_bytes": peak_resident()}
     sys.stdout.write(json.dumps({**found, **more}) + "\n")

@@ -82,11 +82,10 @@ def _data_name(info: ModelInfo) -> str:
 def _about(info: ModelInfo) -> Iterator[str]:
     teacher = info.source["teacher"]
     yield (
-        f"A small open-vocabulary image classifier: {_code(info.arch)}, {info.parameters / 1e6:.1f} million "
-        f"parameters, distilled from {_teacher(teacher)}. An image becomes a unit embedding of "
-        f"{info.embed_dim} "
-        "numbers, which is compared with the teacher's embeddings of any class texts: classes can be changed "
-        "when it is used, without training."
+        f"A small open-vocabulary image classifier: {_code(info.arch)}, {info.parameters / 1e6:.1f} "
+        f"million parameters, distilled from {_teacher(teacher)}. An image becomes a unit embedding of "
+        f"{info.embed_dim} numbers, which is compared with the teacher's embeddings of any class texts: "
+        "classes can be changed when it is used, without training."
     )
     yield ""
 
@@ -102,30 +101,25 @@ def _use(folder: Path, info: ModelInfo) -> Iterator[str]:
     if info.precisions:
         yield from ("    pip install onnxruntime numpy pillow", f"    python {EXAMPLE} photo.jpg", "")
         yield (
-            f"`{EXAMPLE}` is the whole of it in 32 lines. With the package: `distill predict`, "
-            "`distill serve` and "
+            f"`{EXAMPLE}` is the whole of it. With the package: `distill predict`, `distill serve` and "
             "`distill texts` on this folder."
         )
         yield ""
     if steps.where == GRAPH:
         yield (
             "The graph takes `image` uint8 [B, H, W, 3], RGB of any size, and does the preprocessing "
-            "itself: squash "
-            f"to {steps.resize} x {steps.resize} (bilinear, antialiased), the middle {steps.crop} x "
-            f"{steps.crop}, "
-            "ImageNet's mean and deviation."
+            f"itself: squash to {steps.resize} x {steps.resize} (bilinear, antialiased), the middle "
+            f"{steps.crop} x {steps.crop}, ImageNet's mean and deviation."
         )
     else:
         yield (
             f"The model takes `image` float32 [B, 3, {steps.crop}, {steps.crop}]: RGB squashed to "
-            f"{steps.resize} x "
-            f"{steps.resize} (bilinear), the middle {steps.crop} x {steps.crop}, scaled to 0..1, less "
-            f"{_numbers(steps.mean)}, divided by {_numbers(steps.std)}."
+            f"{steps.resize} x {steps.resize} (bilinear), the middle {steps.crop} x {steps.crop}, scaled "
+            f"to 0..1, less {_numbers(steps.mean)}, divided by {_numbers(steps.std)}."
         )
     yield (
-        f"It returns `embedding` [B, {info.embed_dim}], rows of length 1; the cosine with a text's "
-        "row, divided by "
-        f"{info.temperature:g}, is its logit."
+        f"It returns `embedding` [B, {info.embed_dim}], rows of length 1; the cosine with a text's row, "
+        f"divided by {info.temperature:g}, is its logit."
     )
     yield ""
     yield from ("| file | what it is |", "|---|---|")
@@ -203,21 +197,18 @@ def _made(info: ModelInfo) -> Iterator[str]:
 def _limits(folder: Path, info: ModelInfo) -> Iterator[str]:
     yield from ("## Limits", "")
     yield (
-        "It knows of the world what its training images and the teacher's texts show. On classes it "
-        "never saw it is "
-        "worse than on those it did; the table says how much on this data. Scores are no calibrated "
-        "probabilities, "
-        "and change with the class set."
+        "It knows of the world what its training images and the teacher's texts show. On classes it never "
+        "saw it is worse than on those it did; the table says how much on this data. Scores are no "
+        "calibrated probabilities, and change with the class set."
     )
     if (folder / NEIGHBOURS).is_file():
         yield (
-            f"`{NEIGHBOURS}` holds small copies of training images: remove that file, and its line in "
-            "`model.json`, "
-            "where these may not be passed on (or export with `--neighbours 0`)."
+            f"`{NEIGHBOURS}` holds small copies of training images: remove that file where these may not "
+            "be passed on (or export with `--neighbours 0`)."
         )
     yield (
-        f"Licence: {_plain(info.license)}. The licences of the teacher's weights and of the images "
-        "may say more."
+        f"Licence: {_plain(info.license)}. The licences of the teacher's weights and of the images may say "
+        "more."
     )
 
 

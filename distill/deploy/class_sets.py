@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cache.damage import DAMAGED
 from cache.errors import UserError, nearest_names
 from cache.files import replacing
+from cache.seal import file_seal, seal_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,25 +43,33 @@ class ClassSet:
 
     def find(self, label: str) -> int | None:
         """Return the place of a label, class folder or text, whatever its case; None where it is not here."""
-        wanted = _folded(label)
+        return self._places.get(_folded(label))
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        places: dict[str, int] = {}
         for names in (self.labels, self.classes, self.texts):
             for i, name in enumerate(names):
-                if name and _folded(name) == wanted:
-                    return i
-        return None
+                places.setdefault(_folded(name), i)
+        places.pop("", None)  # the class of a text that has none
+        return places
 
     def save(self, path: Path) -> None:
-        """Write it as plain arrays that numpy reads without pickle, whole or not at all."""
+        """Write it as plain arrays that numpy reads without pickle, with a checksum; whole or not at all."""
         arrays = {
             name: np.array(getattr(self, name), dtype=np.str_) for name in ("labels", "classes", "texts")
         }
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, embeddings=self.embeddings, **arrays)  # type: ignore[arg-type]
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez(file, embeddings=self.embeddings, **arrays)  # type: ignore[arg-type]
+            seal_file(temporary)
 
     @classmethod
     def load(cls, path: Path, *, embed_dim: int) -> ClassSet:
         """Read what :meth:`save` wrote; UserError when it is damaged or of another embed_dim."""
         try:
+            if not file_seal(path):
+                raise ValueError("it differs from its checksum")
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 names = {name: tuple(map(str, file[name])) for name in ("labels", "classes", "texts")}
                 embeddings = file["embeddings"]
@@ -98,7 +108,8 @@ def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
         raise UserError("there are no labels to choose from", fix="give at least one, as --labels a,b,c.")
     found: list[ClassSet] = []
     for label in labels:
-        bank = next((bank for bank in banks.values() if bank.find(label) is not None), None)
+        places = ((bank, bank.find(label)) for bank in banks.values())
+        bank, place = next(((bank, place) for bank, place in places if place is not None), (None, -1))
         if bank is None:
             known = list(dict.fromkeys(name for one in banks.values() for name in one.labels))
             raise UserError(
@@ -106,7 +117,7 @@ def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
                 fix=f"{nearest_names(label, known)}'distill texts MODEL' lists them, and "
                 "'distill texts MODEL --add' embeds new ones.",
             )
-        found.append(bank.rows([bank.find(label)]))  # type: ignore[list-item]
+        found.append(bank.rows([place]))
     chosen = join(found)
     twice = next((name for i, name in enumerate(chosen.labels) if name in chosen.labels[:i]), None)
     if twice is not None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cache.errors import UserError, WrongOption, nearest_names
 from cache.faults import write_fault
 from cache.files import sha256_of
+from cache.locks import only_writer_of_file
 from cache.progress import Progress
 from distill.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.deploy.card import write_card, write_example
@@ -93,7 +94,7 @@ def export_run(
         device="cpu",
     )
     head = _head(run, trained, options.teacher)
-    with _new_folder(out) as folder:
+    with only_writer_of_file(out.resolve()), _new_folder(out) as folder:
         info = _filled(folder, out.resolve().name, run, trained, head, options, progress)
         write_card(folder, info)
         write_example(folder)
@@ -200,7 +201,7 @@ def _described(
     size, config = trained.config.student.image_size, trained.config
     labels = head.cache.manifest.banks.get("labels")
     splits = trained.folder.splits
-    id_classes = splits["train"].class_names if "train" in splits else ()
+    seen = next((splits[name] for name in ("train", "id_test") if name in splits), None)
     return ModelInfo(
         name=name,
         arch=config.student.arch,
@@ -218,11 +219,11 @@ def _described(
         bank=own,
         banks=banks,
         templates=labels.templates if labels is not None else (),
-        id_classes=id_classes,
+        id_classes=seen.class_names if seen is not None else (),
         ood_classes=splits["ood_test"].class_names if "ood_test" in splits else (),
         source={
             "distill": version("distill"),
-            "run": str(run),
+            "run": str(run.resolve()),
             "checkpoint": options.checkpoint,
             "cache": str(head.cache.path),
             "data": str(trained.folder.path),

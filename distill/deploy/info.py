@@ -35,6 +35,15 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if self.where not in (OUTSIDE, GRAPH):
+            raise ValueError(f"preprocessing is {self.where!r}")
+        if not (_is_size(self.crop) and _is_size(self.resize) and self.crop <= self.resize):
+            raise ValueError(f"images are squashed to {self.resize!r} and cut to {self.crop!r}")
+        for values in (self.mean, self.std):
+            if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
+                raise ValueError(f"mean and std are {self.mean} and {self.std}, not three numbers each")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
@@ -43,9 +52,9 @@ class ModelInfo:
     A student of several teachers has more ``outputs`` than ``embed_dim``: their embeddings side by side, of
     which one is shipped.
 
-    ``files`` are all files by name with their SHA-256; ``banks`` the names of the text banks, ``bank`` the
-    one that classifies unless another is chosen; ``measured`` what each precision was found to do;
-    ``reject`` the cosine, by precision, below which an image is none of the classes; ``source`` where it
+    ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
+    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
+    do; ``reject`` the cosine, by precision, below which an image is none of the classes; ``source`` where it
     comes from.
     """
 
@@ -115,12 +124,23 @@ class ModelInfo:
         steps = dict(given["preprocessing"])
         steps |= {name: tuple(steps[name]) for name in ("mean", "std")}
         info = cls(**{**given, "preprocessing": Preprocessing(**steps)})
-        for name in info.banks:
+        info._check()
+        return info
+
+    def _check(self) -> None:
+        """Raise a ValueError for what a folder from elsewhere may say, and no export writes."""
+        if not (_is_size(self.embed_dim) and _is_size(self.outputs)):
+            raise ValueError(f"embed_dim is {self.embed_dim!r} of {self.outputs!r} outputs")
+        if not (isinstance(self.temperature, int | float) and self.temperature > 0):
+            raise ValueError(f"temperature is {self.temperature!r}")
+        for name in self.banks:
             if not is_bank_name(name):
                 raise ValueError(f"{name!r} cannot name a text bank")
-        if info.bank not in info.banks:
-            raise ValueError(f"it has no text bank {info.bank!r}")
-        return info
+        if self.bank not in self.banks:
+            raise ValueError(f"it has no text bank {self.bank!r}")
+        tables = (self.files, self.measured, self.reject, self.source)
+        if not all(isinstance(table, dict) for table in tables):
+            raise ValueError("files, measured, reject or source is no table")
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -153,6 +173,10 @@ class ModelInfo:
         if sha256_of(path) != self.files.get(name):
             raise UserError(f"{path} is damaged (it differs from its checksum)", fix=_EXPORT_AGAIN)
         return path
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value < 2**16
 
 
 def is_bank_name(name: object) -> bool:

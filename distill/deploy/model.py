@@ -127,9 +127,7 @@ class Model:
 def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:
     """Return the text banks of a model folder by name, its own first."""
     names = [info.bank, *(name for name in info.banks if name != info.bank)]
-    return {
-        name: ClassSet.load(info.checked(folder, bank_file(name)), embed_dim=info.embed_dim) for name in names
-    }
+    return {name: ClassSet.load(folder / bank_file(name), embed_dim=info.embed_dim) for name in names}
 
 
 def open_session(path: Path, *, threads: int = 0) -> Any:

@@ -71,7 +71,11 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
                 raise UserError(f"{path} does not exist", fix="check the path.")
             found.append(path)
             continue
-        below = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+        below = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+        )
         if not below:
             raise UserError(
                 f"{path} has no images below it", fix=f"give files that end in {', '.join(sorted(ENDINGS))}."
@@ -165,7 +169,7 @@ def write_jsonl(file: TextIO, predictions: Iterable[Prediction]) -> Iterator[Pre
             line["error"] = one.error
         else:
             line |= {"answer": one.answer, "labels": [asdict(label) for label in one.labels]}
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json.dumps(line) + "\n")
         yield one
 
 
