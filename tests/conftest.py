@@ -161,3 +161,48 @@ def make_cache(
 def cached(tmp_path: Path, photos: Path) -> EmbeddingCache:
     """A finished cache of ``photos`` with captions."""
     return make_cache(tmp_path / "cache", photos, captions=True)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path:
+    """A folder with photos, a cache that keeps its text tower, and a run."""
+    from deploy_parts import SMALL
+
+    from cache.features import FeatureOptions, cache_features
+    from distill.config import RunConfig
+    from distill.settings import with_settings
+    from distill.train import run
+
+    root = tmp_path_factory.mktemp("trained")
+    photos = make_photos(root / "photos")
+    options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, keep_text_tower=True)
+    cache_features(photos, root / "cache", options)
+    run(with_settings(RunConfig(), SMALL), cache_dir=root / "cache", data_dir=photos, out=root / "run")
+    return root
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path) -> Path:
+    """All that can be exported, with the preprocessing in the graph."""
+    from distill.deploy.export import ExportOptions, export_run
+
+    export_run(
+        trained / "run",
+        trained / "graph",
+        ExportOptions(
+            formats=("onnx", "torch", "safetensors"),
+            precisions=("float32", "float16", "int8"),
+            preprocessing="graph",
+            license="mit",
+        ),
+    )
+    return trained / "graph"
+
+
+@pytest.fixture(scope="session")
+def plain(trained: Path) -> Path:
+    """What is exported unless more is asked for."""
+    from distill.deploy.export import export_run
+
+    export_run(trained / "run", trained / "plain")
+    return trained / "plain"

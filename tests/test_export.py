@@ -1,0 +1,204 @@
+"""From a trained run to a folder that stands alone, each file of it checked against the student."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ROOT
+from deploy_parts import SMALL, invoke, student_says, val_photos
+from PIL import Image
+
+from cache.errors import UserError
+from cache.images import load_rgb
+from cli import main
+from distill.config import RunConfig
+from distill.deploy.export import ExportOptions, export_run
+from distill.deploy.info import ModelInfo
+from distill.deploy.model import Model
+from distill.deploy.predict import image_files, predict
+from distill.evaluate_run import open_trained
+from distill.settings import with_settings
+from distill.train import run
+
+
+@pytest.mark.parametrize("folder", ["graph", "plain"])
+def test_an_exported_graph_says_what_the_student_says(trained, exported, plain, folder):
+    photos = val_photos(trained)
+    expected = student_says(trained, photos)
+    for precision, most in (("float32", 1e-4), ("float16", 5e-3), ("int8", 0.2)):
+        if folder == "plain" and precision != "float32":
+            continue
+        model = Model.open(trained / folder, precision=precision)
+        found = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
+        np.testing.assert_allclose(found, expected, atol=most)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+        together = model.embed(np.stack([model.prepare(load_rgb(photo)) for photo in photos]))
+        np.testing.assert_allclose(together, found, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 40), (90, 130), (31, 200)])
+def test_the_graph_prepares_photos_of_any_size_as_pillow_does(exported, plain, height, width):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    inside, outside = Model.open(exported), Model.open(plain)
+    by_graph = inside.embed(np.asarray(photo)[None])
+    np.testing.assert_allclose(by_graph, outside.embed(outside.prepare(photo)[None]), atol=2e-3)
+
+
+def test_the_other_formats_say_what_the_student_says(trained, exported):
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    photos = val_photos(trained)
+    expected = student_says(trained, photos)
+    inputs = torch.from_numpy(
+        np.stack([Model.open(trained / "plain").prepare(load_rgb(photo)) for photo in photos])
+    )
+    program = torch.export.load(exported / "model.pt2").module()
+    np.testing.assert_allclose(program(inputs).detach().numpy(), expected, atol=1e-4)
+    student = open_trained(trained / "run", device="cpu").student
+    for name, value in load_file(exported / "model.safetensors").items():
+        assert torch.equal(value, student.state_dict()[name])
+    with safe_open(exported / "model.safetensors", "pt") as file:
+        assert file.metadata()["arch"] == "timm:test_resnet"
+
+
+def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
+    info = ModelInfo.load(exported)
+    assert set(info.measured) == {"float32", "float16", "int8", "torch", "safetensors"}
+    judged = json.loads(
+        CliRunner().invoke(main, ["evaluate", str(trained / "run"), "--device", "cpu", "--json"]).stdout
+    )
+    card = (exported / "README.md").read_text()
+    for split in ("id_test", "ood_test"):
+        numbers = info.measured["float32"]["splits"][split]
+        assert numbers["accuracy"] == pytest.approx(judged[split]["accuracy"])
+        assert numbers["largest_difference"] < 1e-4
+        assert f"| {split} | {numbers['images']} |" in card
+        # Again, from the files alone.
+        model = Model.open(exported)
+        classes = model.class_set(labels=info.id_classes if split == "id_test" else info.ood_classes)
+        folder = trained / "photos" / ("val_on_train" if split == "id_test" else "val")
+        found = list(predict(model, image_files([folder]), classes))
+        right = [Path(one.image).parent.name == one.labels[0].class_name for one in found]
+        assert 100 * np.mean(right) == pytest.approx(numbers["accuracy"])
+    import yaml
+
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["license"] == "mit"
+    assert front["pipeline_tag"] == "zero-shot-image-classification"
+    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(
+        info.measured["float32"]["splits"]["id_test"]["accuracy"], abs=0.01
+    )
+
+
+def test_the_onnx_file_describes_its_preprocessing(exported, plain):
+    import onnx
+
+    for folder, shape, kind in (
+        (exported, ["batch", "height", "width", 3], onnx.TensorProto.UINT8),
+        (plain, ["batch", 3, 32, 32], onnx.TensorProto.FLOAT),
+    ):
+        graph = onnx.load(str(folder / "model.onnx"))
+        described = {one.key: one.value for one in graph.metadata_props}
+        steps = json.loads(described["preprocessing"])
+        assert (steps["resize"], steps["crop"]) == (37, 32)
+        assert steps["mean"] == pytest.approx([0.485, 0.456, 0.406])
+        given = graph.graph.input[0]
+        assert given.name == "image"
+        assert given.type.tensor_type.elem_type == kind
+        assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == shape
+
+
+def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
+    info = ModelInfo.load(exported)
+    for precision in ("float32", "int8"):
+        model = Model.open(exported, precision=precision)
+        photos = image_files([trained / "photos" / "val_on_train"])
+        found = list(predict(model, photos, model.class_set(labels=info.id_classes), reject=True))
+        assert sum(one.none_of_these for one in found) == 1  # of nine, the 5% below the quantile
+        assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
+        assert next(one for one in found if one.none_of_these).answer == "none of these"
+
+
+def test_an_export_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
+    import distill.deploy.check
+
+    monkeypatch.setattr(distill.deploy.check, "FLOAT32_DIFFERENCE", -1.0)
+    with pytest.raises(UserError, match=r"model\.onnx differs from the student"):
+        export_run(trained / "run", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_student_of_learnt_prompts_is_exported_with_its_texts(trained, tmp_path):
+    config = with_settings(RunConfig(), [*SMALL, "prompts.learner=coop", "prompts.n_ctx=2", "train.epochs=1"])
+    summary = run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "coop")
+    info = export_run(tmp_path / "coop", tmp_path / "model", ExportOptions(neighbours=0))
+    assert info.bank == "learnt"
+    measured = info.measured["float32"]["splits"]["ood_test"]["accuracy"]
+    judged = json.loads(invoke("evaluate", tmp_path / "coop", "--device", "cpu", "--json").stdout)
+    assert measured == pytest.approx(judged["ood_test"]["accuracy"])
+    assert not (tmp_path / "model" / "neighbours.npz").exists()
+    assert summary["status"] == "finished"
+
+
+def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):
+    for name, settings, said in (
+        ("closed", ["train.baseline=true"], "closed-set baseline"),
+        ("cocoop", ["prompts.learner=cocoop", "prompts.n_ctx=2"], "change with the image"),
+    ):
+        config = with_settings(RunConfig(), [*SMALL, *settings, "train.epochs=1"])
+        run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / name)
+        with pytest.raises(UserError, match=said):
+            export_run(tmp_path / name, tmp_path / "model")
+
+
+def test_a_name_in_the_card_is_neither_markup_nor_yaml(plain, tmp_path):
+    from distill.deploy.card import write_card
+
+    info = ModelInfo.load(plain)
+    odd = replace(
+        info, name='x"\n- <script>', license="a: b", id_classes=("<img src=x>", "[a](b)"), arch="a`b"
+    )
+    write_card(tmp_path, odd)
+    card = (tmp_path / "README.md").read_text()
+    assert "<script>" not in card.split("---", 2)[2]
+    assert "<img" not in card
+    import yaml
+
+    assert yaml.safe_load(card.split("---")[1])["license"] == "a: b"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(trained, tmp_path):
+    (tmp_path / "file").write_text("x")
+    ended = invoke("export", trained / "run", "--out", tmp_path / "file" / "model")
+    assert ended.exit_code == 1
+    assert "Traceback" not in ended.output
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_second_export_to_the_same_folder_is_told_who_writes_it(trained, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from cache.locks import only_writer_of_file\n"
+        "with only_writer_of_file(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    holder = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=f"is being written by process {holder.pid}"):
+            export_run(trained / "run", tmp_path / "model")
+    finally:
+        holder.communicate()
+    assert list(tmp_path.iterdir()) == []
