@@ -190,11 +190,10 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            # Pillow warns of transparent palettes and odd EXIF; neither changes the RGB result. A
-            # decompression bomb is refused instead of warned about.
+            # Pillow warns of transparent palettes and odd EXIF; neither changes the RGB result.
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
+                _refuse_bomb(image)
                 if image.mode.startswith("I"):
                     return (
                         image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
@@ -208,6 +207,15 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
         name = path.name if isinstance(path, Path) else "given"
         reason = str(error).replace(str(path), name) or type(error).__name__
         raise UnreadableImage(reason.splitlines()[0]) from error
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    # Pillow only warns up to twice its limit, and warnings are a matter of all threads at once.
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise Image.DecompressionBombError(
+            f"{image.width:,} x {image.height:,} pixels are more than {most:,}"
+        )
 
 
 def squashed(path: Path, side: int) -> Tensor:

@@ -422,3 +422,19 @@ def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
         read_column(file, "label", kind="i")
     with pytest.raises(KeyError), h5py.File(tmp_path / "y.h5", "w") as file:
         mapped_column(tmp_path / "y.h5", file, "absent", kind="f", ndim=(2,))
+
+
+def test_no_text_in_an_hdf5_file_lies_in_a_heap_where_a_wrong_byte_would_stop_libhdf5(whole):
+    files = sorted((whole / "hdf5").rglob("*.h5"))
+    found = []
+
+    def look(name: str, item: h5py.HLObject) -> None:
+        kinds = [item.attrs.get_id(attribute).dtype for attribute in item.attrs]
+        found.extend(kinds + ([item.dtype] if isinstance(item, h5py.Dataset) else []))
+
+    for path in files:
+        with h5py.File(path, "r") as file:
+            look("/", file)
+            file.visititems(look)
+    assert {"S", "u", "f", "i"} <= {kind.kind for kind in found}
+    assert not any(kind.hasobject for kind in found)

@@ -52,9 +52,12 @@ def png_of(side: int) -> bytes:
     )
 
 
-def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path):
-    (tmp_path / "bomb.png").write_bytes(png_of(30_000))
-    with pytest.raises(UnreadableImage, match="exceeds limit"):
+@pytest.mark.parametrize(
+    ("side", "said"), [(30_000, "exceeds limit"), (9_600, "9,600 x 9,600 pixels are more")]
+)
+def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side, said):
+    (tmp_path / "bomb.png").write_bytes(png_of(side))
+    with pytest.raises(UnreadableImage, match=said):
         load_rgb(tmp_path / "bomb.png")
 
 
