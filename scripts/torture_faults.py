@@ -256,8 +256,9 @@ def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) 
     """Damage in one file of a cache: verify finds it, no reader takes it for a number, repair redoes it."""
 
     def strike(place: Place) -> Outcome:
-        outcome, cache = Outcome(), place.scene.copy(name, place.folder / "cache")
+        # Read before it is copied: neighbours that nobody has asked for yet are computed and kept.
         expected = content_of(place.scene.whole / name)
+        outcome, cache = Outcome(), place.scene.copy(name, place.folder / "cache")
         harmed = one_file(cache, place.rng, derived=harm is not remove_file)
         harm(harmed, cache, place.rng)
         try:

@@ -63,6 +63,7 @@ class Running:
         """Start ``distill WORDS``; ``limits`` are those of resources."""
         self._log, self._began = log, time.perf_counter()
         log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()  # it may be killed before it can
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
