@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from cache.errors import printable
-from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, options, percent, refuse_given, table, words
+from cli.parts import (
+    EXISTING_FOLDER,
+    FILE_TO_WRITE,
+    FOLDER,
+    options,
+    percent,
+    refuse_given,
+    table,
+    warn,
+    words,
+)
 from cli.root import main
 
 teacher_options = options(
@@ -86,8 +96,11 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
         info = export_run(run, out, chosen, progress=progress)
     finally:
         progress.close()
+    for name in info.unlike:
+        warn(info.warning(name))
     if as_json:
-        click.echo(json.dumps({"measured": info.measured, "reject": info.reject}, indent=2))
+        told = {"measured": info.measured, "unlike": info.unlike, "reject": info.reject}
+        click.echo(json.dumps(told, indent=2))
         return
     rows = [
         [

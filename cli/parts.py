@@ -95,6 +95,12 @@ def stop(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def warn(message: str) -> None:
+    """Print a warning where it is seen beside the results, not among them; nothing for no message."""
+    if message:
+        click.secho(f"Warning: {printable(message)}.", err=True, fg="yellow", bold=True)
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table with a title; without column names it has no header."""
     from rich.console import Console

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cache.errors import printable
-from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, options, table, words
+from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, options, table, warn, words
 from cli.root import main
 
 session_options = options(
@@ -90,6 +90,7 @@ def predict(
         raise click.UsageError("--out takes --format jsonl or csv.")
     files = image_files(images)
     opened = Model.open(model, precision=precision, threads=threads)
+    warn(opened.info.warning(opened.precision))
     classes = opened.class_set(bank=bank, labels=labels)
     top = min(top, len(classes))
     progress = progress_for("predicting")
@@ -216,6 +217,7 @@ def serve(
             f"{error.name} is not installed", fix="run 'pip install \"distill[serve]\"'."
         ) from error
     opened = Model.open(model, precision=precision, threads=threads)
+    warn(opened.info.warning(opened.precision))
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, rate=rate)
     run(
         opened,

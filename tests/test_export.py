@@ -15,7 +15,6 @@ import torch
 from click.testing import CliRunner
 from conftest import ROOT
 from deploy_parts import SMALL, invoke, student_says, val_photos
-from PIL import Image
 
 from cache.errors import UserError
 from cache.images import load_rgb
@@ -43,16 +42,6 @@ def test_an_exported_graph_says_what_the_student_says(trained, exported, plain, 
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
         together = model.embed(np.stack([model.prepare(load_rgb(photo)) for photo in photos]))
         np.testing.assert_allclose(together, found, atol=1e-5)
-
-
-@pytest.mark.parametrize(("height", "width"), [(40, 40), (90, 130), (31, 200)])
-def test_the_graph_prepares_photos_of_any_size_as_pillow_does(exported, plain, height, width):
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
-    photo = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    inside, outside = Model.open(exported), Model.open(plain)
-    by_graph = inside.embed(np.asarray(photo)[None])
-    np.testing.assert_allclose(by_graph, outside.embed(outside.prepare(photo)[None]), atol=2e-3)
 
 
 def test_the_other_formats_say_what_the_student_says(trained, exported):

@@ -161,6 +161,15 @@ def _measured(info: ModelInfo) -> Iterator[str]:
                 f"({n['cosine_least']:.4f}) | {n['largest_difference']:.1e} |"
             )
     yield ""
+    for name in info.unlike:
+        yield from (f"**Warning: {info.warning(name)}.**", "")
+    for name, found in info.measured.items():
+        if "photos" in found:
+            by = ", ".join(f"{least:.4f} in {one}" for one, least in found["photos"]["least_cosine"].items())
+            yield (
+                f"- {name}: the preprocessing in the graph, on {found['photos']['images']} raw photos of "
+                f"{found['photos']['sizes']} sizes, against Pillow's: least cosine {by}."
+            )
     for name, least in info.reject.items():
         splits = info.measured[name]["splits"]
         shares = ", ".join(f"{numbers['rejected']:.1f}% of {split}" for split, numbers in splits.items())

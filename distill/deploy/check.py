@@ -21,6 +21,8 @@ from distill.outputs import spread_sample
 from distill.stream import EvalSplit
 
 FLOAT32_DIFFERENCE = 1e-4
+# Below that a file's answers are no longer its student's.
+ALIKE = 0.98
 # Of ID images that the threshold takes for one of the classes.
 ACCEPTED = 0.95
 BATCH = 32
@@ -126,6 +128,16 @@ def check_float32(name: str, found: Mapping[str, dict[str, Any]]) -> None:
                 f"(at most {FLOAT32_DIFFERENCE:g} is allowed)",
                 fix="this student cannot be exported so; please report it with its --arch.",
             )
+
+
+def unlike(found: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+    """Return the least mean cosine to the student over the splits, by the name of every file below 0.98."""
+    least = {
+        name: min(numbers["cosine_mean"] for numbers in measured["splits"].values())
+        for name, measured in found.items()
+    }
+    # Not "less than": what is not a number is not alike.
+    return {name: cosine for name, cosine in least.items() if not cosine >= ALIKE}
 
 
 def threshold(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from cache.errors import UserError, WrongOption, nearest_names
 from cache.faults import write_fault
@@ -30,8 +31,10 @@ from distill.deploy.check import (
     rejected,
     texts_of,
     threshold,
+    unlike,
 )
-from distill.deploy.info import OUTSIDE, PRECISIONS, ModelInfo, Preprocessing, bank_file
+from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
+from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, Preprocessing, bank_file
 from distill.deploy.models import FORMATS, Written, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
@@ -171,6 +174,7 @@ def _filled(
     judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
     texts = {split: texts_of(banks[own], one.class_names) for split, one in judged.items()}
     id_texts = texts_of(banks[own], info.id_classes)
+    photos = raw_photos(judged) if options.preprocessing == GRAPH else []
     written = write_models(
         folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
     )
@@ -182,10 +186,21 @@ def _filled(
             for split, part in judged.items()
         }
         info = _with_measured(info, one, rows, judged, texts, id_texts)
+        if one.where == GRAPH:
+            info = _with_photos(info, one, photos)
     files = {
         str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }
-    return replace(info, files=files)
+    return replace(info, files=files, unlike=unlike(info.measured))
+
+
+def _with_photos(info: ModelInfo, written: Written, photos: Sequence[Image.Image]) -> ModelInfo:
+    """Return what was measured with what a graph makes of raw photos; a float32 one must do it right."""
+    found = photos_compared(written.path, written.embed, photos, info.preprocessing)
+    if written.name == "float32":
+        check_photos(written.path.name, found)
+    measured = {**info.measured[written.name], "photos": found}
+    return replace(info, measured={**info.measured, written.name: measured})
 
 
 def _described(

@@ -54,8 +54,9 @@ class ModelInfo:
 
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
-    do; ``reject`` the cosine, by precision, below which an image is none of the classes; ``source`` where it
-    comes from.
+    do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
+    student's; ``reject`` the cosine, by precision, below which an image is none of the classes; ``source``
+    where it comes from.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ModelInfo:
     templates: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    unlike: dict[str, float] = field(default_factory=dict)
     reject: dict[str, float] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     license: str = "unknown"
@@ -138,14 +140,25 @@ class ModelInfo:
                 raise ValueError(f"{name!r} cannot name a text bank")
         if self.bank not in self.banks:
             raise ValueError(f"it has no text bank {self.bank!r}")
-        tables = (self.files, self.measured, self.reject, self.source)
+        tables = (self.files, self.measured, self.unlike, self.reject, self.source)
         if not all(isinstance(table, dict) for table in tables):
-            raise ValueError("files, measured, reject or source is no table")
+            raise ValueError("files, measured, unlike, reject or source is no table")
+        if not all(type(cosine) is float for cosine in self.unlike.values()):
+            raise ValueError(f"unlike is {self.unlike!r:.100}")
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions whose ONNX file is here."""
         return tuple(name for name in PRECISIONS if ONNX[name] in self.files)
+
+    def warning(self, precision: str) -> str:
+        """Return a line that says that a precision does not answer as its student does; empty if it does."""
+        if precision not in self.unlike:
+            return ""
+        return (
+            f"the {precision} file does not answer as the student does: its embeddings have a mean cosine of "
+            f"{self.unlike[precision]:.3f} with the student's; take another precision if its accuracy matters"
+        )
 
     def onnx_file(self, folder: Path, precision: str | None) -> tuple[str, Path]:
         """Return a precision and its ONNX file; None is the first there is.

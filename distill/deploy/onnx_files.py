@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cache.errors import UserError
+from distill.deploy.graph_preprocessing import PreparedPhoto
 from distill.deploy.info import GRAPH, Preprocessing
 
-# The newest whose graphs onnxruntime's quantisation and float16 converter both take; Resize has had
-# antialiasing, Pillow's, since 18.
+# The newest whose graphs onnxruntime's quantisation and float16 converter both take.
 OPSET = 18
 EXAMPLE_IMAGES = 2  # one would be taken for a fixed size
 
@@ -63,29 +63,34 @@ def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedPr
 def write_float32(path: Path, program: torch.export.ExportedProgram) -> None:
     """Write a program as an ONNX graph: image float32 [B, 3, S, S] -> embedding [B, D]."""
     onnx, _ = import_parts()
+    graph = _as_graph(program, takes="image", gives="embedding", sizes=("batch",))
+    onnx.save(graph, str(path))
+
+
+def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, sizes: Sequence[str]) -> Any:
+    """Return a program of one input and one output as an ONNX graph with these names.
+
+    ``sizes`` name the first axes of the input, which torch.export calls something like ``s40``.
+    """
     with _quiet():
         exported = torch.onnx.export(
             program,
             dynamo=True,
-            input_names=["image"],
-            output_names=["embedding"],
+            input_names=[takes],
+            output_names=[gives],
             opset_version=OPSET,
             external_data=False,
             verbose=False,
         )
-        assert exported is not None
-        graph = exported.model_proto
-    _name_batch(graph)
-    onnx.save(graph, str(path))
-
-
-def _name_batch(graph: Any) -> None:
-    """Call the number of images ``batch``, which torch.export calls something like ``s40``."""
-    called = graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert exported is not None
+    graph: Any = exported.model_proto
+    axes = graph.graph.input[0].type.tensor_type.shape.dim
+    names = {axis.dim_param: name for axis, name in zip(axes, sizes, strict=False)}
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):
         for size in value.type.tensor_type.shape.dim:
-            if size.dim_param == called:
-                size.dim_param = "batch"
+            if size.dim_param in names:
+                size.dim_param = names[size.dim_param]
+    return graph
 
 
 def write_float16(path: Path, source: Path) -> None:
@@ -156,48 +161,14 @@ def finish(path: Path, steps: Preprocessing, described: dict[str, Any]) -> None:
 
 
 def _with_preprocessing(onnx: Any, graph: Any, steps: Preprocessing) -> Any:
-    make, inner = onnx.helper, graph.graph.input[0].name
+    inner = graph.graph.input[0].name
     graph = onnx.compose.add_prefix(graph, prefix="student/", rename_outputs=False)
-    start = round((steps.resize - steps.crop) / 2)
-    planes = (1, 3, 1, 1)
-    constants = {
-        "size": np.array([steps.resize, steps.resize], dtype=np.int64),
-        "first": np.array([start, start], dtype=np.int64),
-        "end": np.array([start + steps.crop, start + steps.crop], dtype=np.int64),
-        "axes": np.array([2, 3], dtype=np.int64),
-        "mean": np.array(steps.mean, dtype=np.float32).reshape(planes) * 255,
-        "std": np.array(steps.std, dtype=np.float32).reshape(planes) * 255,
-    }
-    nodes = [
-        make.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
-        # All four sizes: where two axes are named, onnxruntime 1.32 moves the transposition behind them
-        # wrongly.
-        make.make_node("Shape", ["planes"], ["batch_and_planes"], start=0, end=2),
-        make.make_node("Concat", ["batch_and_planes", "size"], ["sizes"], axis=0),
-        # On bytes, as Pillow does it: it rounds to whole numbers after each direction.
-        make.make_node(
-            "Resize",
-            ["planes", "", "", "sizes"],
-            ["squashed"],
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-            antialias=1,
-        ),
-        make.make_node("Slice", ["squashed", "first", "end", "axes"], ["middle"]),
-        make.make_node("Cast", ["middle"], ["floats"], to=onnx.TensorProto.FLOAT),
-        make.make_node("Sub", ["floats", "mean"], ["centred"]),
-        make.make_node("Div", ["centred", "std"], ["prepared"]),
-    ]
-    photo = make.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["batch", "height", "width", 3])
-    prepared = make.make_tensor_value_info(
-        "prepared", onnx.TensorProto.FLOAT, ["batch", 3, steps.crop, steps.crop]
-    )
-    numbers = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
-    before = make.make_model(
-        make.make_graph(nodes, "preprocessing", [photo], [prepared], numbers),
-        opset_imports=[make.make_opsetid("", OPSET)],
-        ir_version=graph.ir_version,
-    )
+    sizes = ("batch", "height", "width")
+    dynamic = {"image": {axis: torch.export.Dim(name) for axis, name in enumerate(sizes)}}
+    photos = torch.zeros(EXAMPLE_IMAGES, steps.resize + 2, steps.resize + 1, 3, dtype=torch.uint8)
+    program = torch.export.export(PreparedPhoto(steps), (photos,), dynamic_shapes=dynamic)
+    before = _as_graph(program, takes="image", gives="prepared", sizes=sizes)
+    before.ir_version = graph.ir_version
     return onnx.compose.merge_models(before, graph, io_map=[("prepared", f"student/{inner}")])
 
 

@@ -1,0 +1,87 @@
+"""Does a graph prepare photos as Pillow does? Asked with raw photos, of every runtime that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cache.errors import UserError
+from cache.images import UnreadableImage, load_rgb
+from distill.deploy.check import Embed, Judged
+from distill.deploy.info import Preprocessing
+
+PHOTOS_PER_SPLIT = 8
+# Pixels may differ by one where a mean lies between two whole numbers.
+LEAST_COSINE = 0.999
+
+
+def raw_photos(judged: Mapping[str, Judged]) -> list[Image.Image]:
+    """Return some test photos as their files hold them, each second one with odd and other sides."""
+    photos = []
+    for split in judged.values():
+        for number, record in enumerate(split.split.pixels.records[:PHOTOS_PER_SPLIT]):
+            try:
+                photo = load_rgb(record.path)  # type: ignore[union-attr]
+            except UnreadableImage:
+                continue  # counted where the split is judged
+            sides = (photo.width // 3 | 1, (photo.height + 2 * number) | 1)
+            photos.append(photo.resize(sides) if number % 2 else photo)
+    return photos
+
+
+def photos_compared(
+    path: Path, embed: Embed, photos: Iterable[Image.Image], steps: Preprocessing
+) -> dict[str, Any]:
+    """Return by runtime the least cosine between a graph's answers to raw photos and to squashed ones.
+
+    ``embed`` is the graph in onnxruntime; OpenVINO is asked too where it is installed.
+    """
+    runtimes = {"onnxruntime": embed}
+    if find_spec("openvino") is not None:
+        runtimes["OpenVINO"] = _in_openvino(path)
+    least = dict.fromkeys(runtimes, 1.0)
+    images, sides = 0, set()
+    for photo in photos:
+        images += 1
+        sides.add(photo.size)
+        squashed = photo.resize((steps.resize, steps.resize), Image.Resampling.BILINEAR)
+        (expected,) = embed(np.asarray(squashed)[None])
+        for name, run in runtimes.items():
+            (found,) = run(np.asarray(photo)[None])
+            least[name] = min(least[name], float(found @ expected))
+    return {"images": images, "sizes": len(sides), "least_cosine": least}
+
+
+def check_photos(name: str, found: dict[str, Any]) -> None:
+    """Refuse a float32 graph that prepares photos in another way than the student was judged with.
+
+    Raises
+    ------
+    UserError
+        If the cosine of an embedding lies below 0.999.
+    """
+    for runtime, least in found["least_cosine"].items():
+        # Not "less than": what is not a number must not pass.
+        if not least >= LEAST_COSINE:
+            raise UserError(
+                f"{name} prepares photos in {runtime} otherwise than the student's own preprocessing (cosine "
+                f"{least:.4f}, at least {LEAST_COSINE} is expected)",
+                fix="export with --preprocessing outside.",
+            )
+
+
+def _in_openvino(path: Path) -> Embed:
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(path), "CPU")
+
+    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
+        return np.asarray(compiled(np.ascontiguousarray(images))[0], dtype=np.float32)
+
+    return embed
