@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, reason_of
 from cache.seal import file_seal
 from cache.vision import torchvision
 
@@ -66,7 +66,7 @@ def build_student(
         student = build(embed_dim)
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(
-            f"{arch} cannot be built for {image_size} px images ({first_line(error)})",
+            f"{arch} cannot be built for {image_size} px images ({reason_of(error)})",
             fix="change student.image_size, often to a multiple of 32 or of the patch size.",
         ) from error
     downloaded = pretrained and library == "torchvision"
@@ -169,7 +169,7 @@ def _download(name: str) -> dict[str, Tensor]:
 
 def _no_download(name: str, error: Exception) -> UserError:
     return UserError(
-        f"the weights of {name} could not be downloaded ({first_line(error)})",
+        f"the weights of {name} could not be downloaded ({reason_of(error)})",
         fix="connect to the network, give a local file with student.weights, or train from scratch.",
     )
 
@@ -218,7 +218,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors, one meaning
         raise UserError(
-            f"{path} cannot be read as weights ({first_line(error)})", fix="save a plain state dict."
+            f"{path} cannot be read as weights ({reason_of(error)})", fix="save a plain state dict."
         ) from error
     for wrapper in ("state_dict", "model", "student"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -263,7 +263,7 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         own = getattr(student, "pretrained_cfg", {}).get("input_size", (0,))[-1]  # timm's
         hint = f"set student.image_size to {own}, its own size" if own else "give a larger student.image_size"
         raise UserError(
-            f"{arch} cannot take {image_size} px images ({first_line(error)})",
+            f"{arch} cannot take {image_size} px images ({reason_of(error)})",
             fix=f"{hint}, or one that its patches divide.",
         ) from error
     finally:
@@ -273,9 +273,3 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         raise UserError(
             f"{arch} gives outputs {shape}, expected (1, {embed_dim})", fix="choose another student."
         )
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
