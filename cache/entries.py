@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_origin, get_type_hints
 
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # A file of a cache lies in one of its folders, whatever a manifest from elsewhere says.
 _FILE = re.compile(r"(images|texts|support|views|pixels|text_tower)/(?!\.\.?$)[^/\\\0]+")
 
@@ -136,6 +137,11 @@ def entry_of(kind: type[Entry], value: dict[str, Any]) -> Entry:
     if not _FILE.fullmatch(value.get("file", "images/any")):
         raise ValueError(f"{value['file']!r:.80} is no file of a cache")
     return kind(**value)
+
+
+def is_plain_name(name: object) -> bool:
+    """Say whether a text bank or a teacher can be called so: files and folders are named by it."""
+    return isinstance(name, str) and _PLAIN.fullmatch(name) is not None
 
 
 def names_of(values: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePath
 from typing import Any
 
 from cache.files import digest
@@ -39,6 +40,15 @@ class TeacherSpec:
     def identity(self) -> dict[str, Any]:
         """Return every field that can change an embedding."""
         return {name: value for name, value in asdict(self).items() if name not in ("model", "pretrained")}
+
+
+def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return a teacher's spec as JSON, without the folders that it lies in on this machine."""
+    model, pretrained = teacher["model"], PurePath(teacher["pretrained"]).name
+    prefix = LOCAL_DIR if model.startswith(LOCAL_DIR) else ""
+    if prefix or PurePath(model).is_absolute():  # open_clip's own names may have a slash
+        model = f"{prefix}{PurePath(model.removeprefix(prefix)).name}"
+    return {**teacher, "model": model, "pretrained": pretrained}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,8 +45,8 @@ def checked_config(config: Any, *, where: str, weights_bytes: int) -> dict[str, 
     least = sum(map(_least_numbers, towers))
     if least > weights_bytes:
         raise UserError(
-            f"{where} asks for a network of {least:,} numbers or more, its weights have {weights_bytes:,} bytes",
-            fix=FIX,
+            f"the weights do not fit {where}: that asks for {least:,} numbers, they are {weights_bytes:,} bytes",
+            fix="give the weights that belong to this config.",
         )
     _check_image_tower(config["vision_cfg"], where)
     _check_text_tower(config["text_cfg"], where)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cache.entries import is_plain_name
 from cache.errors import UserError, nearest_names
 from cache.files import replacing, sha256_of
 from cache.seal import is_sealed, sealed
@@ -18,6 +18,11 @@ ONNX = {"float32": "model.onnx", "float16": "model.float16.onnx", "int8": "model
 PRECISIONS = tuple(ONNX)
 PROGRAM, WEIGHTS = "model.pt2", "model.safetensors"
 OUTSIDE, GRAPH = "outside", "graph"
+# A side: a batch of 32 such pictures takes 1.6 GB.
+MOST_PIXELS = 4096
+CHECKPOINTS = ("last", "best")
+SOURCE_WORDS = ("distill", "run", "checkpoint", "data", "fingerprint", "teacher_name", "config")
+TEACHER_WORDS = ("model", "pretrained", "weights_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.where not in (OUTSIDE, GRAPH):
             raise ValueError(f"preprocessing is {self.where!r}")
-        if not (_is_size(self.crop) and _is_size(self.resize) and self.crop <= self.resize):
+        sized = _is_size(self.crop, most=MOST_PIXELS) and _is_size(self.resize, most=MOST_PIXELS)
+        if not (sized and self.crop <= self.resize):
             raise ValueError(f"images are squashed to {self.resize!r} and cut to {self.crop!r}")
         for values in (self.mean, self.std):
             if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
@@ -55,7 +61,7 @@ class ModelInfo:
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
     do; ``reject`` the cosine, by precision, below which an image is none of the classes; ``source`` where it
-    comes from.
+    comes from, in words: nothing is opened or loaded by them.
     """
 
     name: str
@@ -134,13 +140,23 @@ class ModelInfo:
         if not (isinstance(self.temperature, int | float) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature!r}")
         for name in self.banks:
-            if not is_bank_name(name):
+            if not is_plain_name(name):
                 raise ValueError(f"{name!r} cannot name a text bank")
         if self.bank not in self.banks:
             raise ValueError(f"it has no text bank {self.bank!r}")
         tables = (self.files, self.measured, self.reject, self.source)
         if not all(isinstance(table, dict) for table in tables):
             raise ValueError("files, measured, reject or source is no table")
+        teacher = self.source.get("teacher")
+        words = [self.source.get(name) for name in SOURCE_WORDS]
+        words += [teacher.get(name) for name in TEACHER_WORDS] if isinstance(teacher, dict) else [None]
+        if not all(isinstance(word, str) for word in words) or self.checkpoint not in CHECKPOINTS:
+            raise ValueError("source does not say where it comes from")
+
+    @property
+    def checkpoint(self) -> str:
+        """Which of its run's checkpoints it is."""
+        return str(self.source["checkpoint"])
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -175,13 +191,8 @@ class ModelInfo:
         return path
 
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 < value < 2**16
-
-
-def is_bank_name(name: object) -> bool:
-    """Say whether a text bank can be called so: its file must lie in the model's folder."""
-    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+def _is_size(value: object, *, most: int = 2**16 - 1) -> bool:
+    return type(value) is int and 0 < value <= most
 
 
 def bank_file(name: str) -> str:

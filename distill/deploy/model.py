@@ -13,6 +13,7 @@ from PIL import Image
 from cache.errors import UserError, nearest_names
 from distill.deploy.class_sets import ClassSet, pick
 from distill.deploy.info import GRAPH, ModelInfo, bank_file
+from distill.deploy.onnx_door import check_one_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,8 +137,9 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
     Raises
     ------
     UserError
-        If onnxruntime is not installed, or cannot run the file.
+        If onnxruntime is not installed, or cannot run the file; if it reads another file.
     """
+    check_one_file(path)
     try:
         import onnxruntime
     except ImportError as error:

@@ -50,7 +50,7 @@ def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedPr
     example = torch.zeros(EXAMPLE_IMAGES, 3, image_size, image_size)
     try:
         with _quiet():
-            return torch.export.export(
+            program = torch.export.export(
                 embedding, (example,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}
             )
     except Exception as error:  # torch.export has a family of errors of its own
@@ -58,6 +58,10 @@ def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedPr
             f"torch.export cannot follow this student ({' '.join(str(error).split()):.200})",
             fix="export another --arch, or its weights alone: --formats safetensors.",
         ) from error
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # the paths of this machine's files
+    return program
 
 
 def write_float32(path: Path, program: torch.export.ExportedProgram) -> None:
@@ -75,6 +79,8 @@ def write_float32(path: Path, program: torch.export.ExportedProgram) -> None:
         )
         assert exported is not None
         graph = exported.model_proto
+    for node in (*graph.graph.node, *(node for function in graph.functions for node in function.node)):
+        del node.metadata_props[:]  # where in this machine's files it comes from
     _name_batch(graph)
     onnx.save(graph, str(path))
 
