@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
@@ -117,7 +116,7 @@ def build_cache(
     progress: Progress | None = None,
     ranks: Ranks | None = None,
     embed: Embedder | None = None,
-    made_by: dict[str, Any] | None = None,
+    made_by: str = "",
 ) -> BuildSummary:
     """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
 
@@ -146,7 +145,7 @@ def build_cache(
     with only_writer(out) if ranks.is_first else nullcontext():
         prepared = None
         if ranks.is_first:
-            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by or {})
+            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by)
         manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
         before, embedding = manifest.rows, time.perf_counter()
         manifest = embed(manifest, plans, progress=progress, seconds=seconds)
@@ -188,7 +187,7 @@ def _prepare(
     spec: CacheSpec,
     banks: Sequence[BankTexts],
     options: BuildOptions,
-    made_by: dict[str, Any],
+    made_by: str,
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)

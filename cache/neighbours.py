@@ -19,6 +19,8 @@ from cache.seal import file_seal, seal_file
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 StoredNeighbours = tuple[MappedRows, MappedRows]
 ROWS_AT_ONCE = 65_536
+# How many nearest texts of an image are kept unless another number is asked for.
+NEAREST = 256
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.banks import TextBank, load_bank
+from cache.entries import is_plain_name
 from cache.errors import UserError, nearest_names
 from cache.files import digest
 from cache.manifest import NAME as MANIFEST
@@ -101,8 +102,8 @@ class EmbeddingCache:
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """The teachers whose rows are here: ``main``, then those that were added, sorted."""
-        added = sorted(path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}"))
-        return (MAIN_TEACHER, *added)
+        found = {path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}")}
+        return (MAIN_TEACHER, *sorted(filter(is_plain_name, found)))
 
     def teacher_cache(self, name: str) -> EmbeddingCache:
         """Return the cache of one teacher: itself for ``main``, else the one added under that name.

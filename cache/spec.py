@@ -13,7 +13,11 @@ LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
 # What stands for weights where rows were made elsewhere.
 IMPORTED = "imported"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
-SQUASH_SIZE = 256
+SQUASH, SQUASH_SIZE = "squash", 256
+PRECISIONS = ("float32", "bfloat16", "float16")
+DTYPES = ("float16", "float32")
+FORMATS = ("hdf5", "webdataset")
+MOST_ROWS_PER_SHARD = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,12 +91,20 @@ class CacheSpec:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> CacheSpec:
-        """Return the spec that :meth:`to_json` wrote."""
+        """Return the spec that :meth:`to_json` wrote; ValueError where a word or number is none of ours."""
         teacher = dict(value["teacher"])
         for name in ("mean", "std"):
             teacher[name] = tuple(teacher[name])
         known = {f.name for f in fields(cls)} - {"teacher"}
-        return cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
+        spec = cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
+        words = [part for part in asdict(spec.teacher).values() if isinstance(part, str)]
+        if len(words) != len(fields(TeacherSpec)) - 3:
+            raise ValueError("the teacher's words are none")
+        if spec.dtype not in DTYPES or spec.format not in FORMATS or not isinstance(spec.regions, bool):
+            raise ValueError(f"rows are stored as {spec.dtype!r:.40}, {spec.format!r:.40}")
+        if type(spec.rows_per_shard) is not int or not 0 < spec.rows_per_shard <= MOST_ROWS_PER_SHARD:
+            raise ValueError(f"rows_per_shard is {spec.rows_per_shard!r:.40}")
+        return spec
 
 
 def _short(value: object) -> str:

@@ -45,7 +45,7 @@ def checked_config(config: Any, *, where: str, weights_bytes: int) -> dict[str, 
     least = sum(map(_least_numbers, towers))
     if least > weights_bytes:
         raise UserError(
-            f"the weights do not fit {where}: that asks for {least:,} numbers, they are {weights_bytes:,} bytes",
+            f"the weights, {weights_bytes:,} bytes, do not fit {where}, which asks for {least:,} numbers",
             fix="give the weights that belong to this config.",
         )
     _check_image_tower(config["vision_cfg"], where)
