@@ -252,6 +252,14 @@ def one_file(cache: Path, rng: random.Random, *, derived: bool) -> Path:
     return rng.choice([path for path in files if derived or path.parent.name != "neighbours"])
 
 
+def mend(cache: Path, place: Place, name: str) -> None:
+    """Repair a cache, and let the command that made it redo what was taken out."""
+    if repair_cache(cache).commands:
+        ended = place.scene.commands[name].run(cache, place.folder / "again.log")
+        if ended.status:
+            raise UserError(f"the command that made it fails: {ended.said}", fix="read its log.")
+
+
 def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) -> Callable[[Place], Outcome]:
     """Damage in one file of a cache: verify finds it, no reader takes it for a number.
 
@@ -278,10 +286,7 @@ def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) 
             if "\n" in str(error):
                 outcome.unkind.append(str(error))
         try:
-            if repair_cache(cache).commands:
-                ended = place.scene.commands[name].run(cache, place.folder / "again.log")
-                if ended.status:
-                    raise UserError(f"the command fails: {ended.said}", fix="read its log.")
+            mend(cache, place, name)
         except UserError as error:
             outcome.lost.append(f"{harmed.relative_to(cache)} is not repaired: {error}")
             return outcome
