@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from cache.errors import printable
-from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, options, percent, refuse_given, table, words
+from cli.parts import (
+    EXISTING_FOLDER,
+    FILE_TO_WRITE,
+    FOLDER,
+    THREADS,
+    options,
+    percent,
+    refuse_given,
+    table,
+    words,
+)
 from cli.root import main
 
 teacher_options = options(
@@ -170,9 +180,7 @@ def texts(
 @click.option(
     "--repeats", default=50, show_default=True, type=click.IntRange(min=2), help="Of one image, each turn."
 )
-@click.option(
-    "--threads", default=0, show_default="all cores", type=click.IntRange(min=0), help="Of each candidate."
-)
+@click.option("--threads", default=0, show_default="all cores", type=THREADS, help="Of each candidate.")
 @click.option("--run", type=EXISTING_FOLDER, help="The run that was exported, for its torch student.")
 @teacher_options
 @click.option("--out", type=FILE_TO_WRITE, help="Write the numbers to this JSON file as well.")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cache import EmbeddingCache
+from cache.bounds import cores
 from cache.errors import CacheMismatch, UserError
 from cache.files import is_leftover, remove_temporaries, replacing, write_json
 from cache.images import ImageFolder
@@ -245,8 +246,6 @@ class Processes:
     def _start(self, run: PlannedRun, place: Place) -> subprocess.Popen[bytes]:
         environment = {**os.environ, PARENT: str(os.getpid())}
         if self.jobs > 1:
-            from cache.devices import cores
-
             # Threads that outnumber cores wait for each other.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
         # Anew: an error of an earlier attempt is not this one's.
