@@ -154,13 +154,6 @@ def is_plain_name(name: object) -> bool:
     return isinstance(name, str) and _PLAIN.fullmatch(name) is not None
 
 
-def bank_of(name: str) -> str:
-    """Return the name of a text bank; ValueError if it cannot be one."""
-    if not is_plain_name(name):
-        raise ValueError(f"{name!r:.80} cannot name a text bank")
-    return name
-
-
 def split_of(name: str) -> str:
     """Return the name of a split; ValueError if there is none of that name."""
     if name not in SPLITS:

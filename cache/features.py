@@ -246,6 +246,11 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     banks += [file_bank(path, names) for path in options.text_files]
     seen: set[str] = set()
     for bank in banks:
+        if not is_plain_name(bank.name):
+            raise UserError(
+                f"the text bank {bank.name!r} cannot be called so",
+                fix="rename the --text-file: letters, digits, '.', '_' and '-'.",
+            )
         if bank.name in seen:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
         seen.add(bank.name)

@@ -20,12 +20,12 @@ from cache.entries import (
     SkippedImage,
     SplitEntry,
     ViewsEntry,
-    bank_of,
     check_class_names,
     check_inner,
     checked,
     entries_of,
     entry_of,
+    is_plain_name,
     names_of,
     side_entries,
     split_of,
@@ -48,7 +48,8 @@ MOST_EMBED_DIM = 2**16
 class Manifest:
     """The state of a cache folder. Every change is a new value, saved whole.
 
-    ``made_by`` is the command that makes the cache, '' where that is not known.
+    ``made_by`` is the command that makes the cache, '' where that is not known. ``left_out`` are the text
+    banks that the file lists under names that cannot be a bank's, and that so are none.
     ``schema_version`` is that of the file it was read from; it is saved in the newest.
     """
 
@@ -64,6 +65,7 @@ class Manifest:
     made_by: str = ""
     complete: bool = False
     schema_version: int = SCHEMA_VERSION
+    left_out: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write the manifest, whole or not at all, and then a copy of it, for the day it is damaged."""
@@ -132,8 +134,9 @@ class Manifest:
             embed_dim=checked("embed_dim", value["embed_dim"], int, most=MOST_EMBED_DIM),
             splits={split_of(name): _split(split) for name, split in value["splits"].items()},
             banks={
-                bank_of(name): entry_of(BankEntry, {**bank, "templates": names_of(bank["templates"])})
+                name: entry_of(BankEntry, {**bank, "templates": names_of(bank["templates"])})
                 for name, bank in value["banks"].items()
+                if is_plain_name(name)
             },
             support=side_entries(ViewsEntry, value.get("support", {})),
             views=side_entries(CropsEntry, value.get("views", {})),
@@ -143,6 +146,7 @@ class Manifest:
             made_by=next((name for name in COMMANDS if name == value.get("made_by")), ""),
             complete=checked("complete", value["complete"], bool),
             schema_version=value["schema_version"],
+            left_out=tuple(name for name in value["banks"] if not is_plain_name(name)),
         )
 
     @property

@@ -61,9 +61,9 @@ def _repaired(folder: Path, whole: Path) -> Repair:
         manifest.save(folder)  # first: a file that is not listed does not exist
     for check in (*removed, *(check for check in bad if check.file.startswith(NEIGHBOURS))):
         (folder / check.file).unlink(missing_ok=True)
-    if any(check.file == BACKUP for check in bad):
+    redone = [check for check in bad if check.file == BACKUP or (check.file == NAME and manifest.left_out)]
+    if redone:
         manifest.save(folder)
-    redone = [check for check in bad if check.file == BACKUP]
     redone += _store_neighbours(folder, manifest, bad)
     found = Repair(
         redone=(*restored, *redone),

@@ -56,7 +56,7 @@ class PixelMaker:
 
 
 def decoding_workers(config: DataConfig) -> int:
-    """Return how many processes decode: as the config says, as far as this machine goes, or by the machine."""
+    """Return how many processes decode: as the config says and this machine can, or by the machine."""
     return default_workers(choose_device("auto")) if config.workers < 0 else workers_here(config.workers)
 
 

@@ -250,8 +250,8 @@ class Processes:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
         # Anew: an error of an earlier attempt is not this one's.
         with open(log_file(run, place), "wb") as log:
-            # A session of its own: Ctrl-C is told to the sweep, which tells its runs. -P: a cli.py or cache/ of
-            # the user's own in the working folder is not taken for ours.
+            # A session of its own: Ctrl-C is told to the sweep, which tells its runs. -P: a cli.py or cache/
+            # of the user's own in the working folder is not taken for ours.
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "cli", *train_command(run, place)[1:]],
                 stdin=subprocess.DEVNULL,
