@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.columns import has_sums, mapped_column, read_text, write_column, write_text
 from cache.damage import DAMAGED
+from cache.errors import reason_of
 from cache.files import replacing
 from cache.reader_rows import MappedRows
 from cache.seal import file_seal, seal_file
@@ -118,4 +119,4 @@ def damage_of(path: Path, *, made_from: str | None, unsealed: bool) -> str:
         with h5py.File(path, "r") as file:
             return "" if read_text(file, "made_from") == made_from else "it is of other rows or texts"
     except DAMAGED as error:
-        return f"it cannot be read ({' '.join(str(error).split())})"
+        return f"it cannot be read ({reason_of(error)})"

@@ -19,6 +19,8 @@ from cache.vision import torchvision
 # pixels in -1..1; transform_input turns ImageNet's normalisation into that, and is always on, because a
 # state dict does not say whether it was.
 _INCEPTION = {"aux_logits": False, "init_weights": True, "transform_input": True}
+# How torchvision fetches: numbers alone are loaded, and the file's name says how its checksum begins.
+HOW = {"progress": False, "check_hash": True, "weights_only": True}
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 # torchvision's published DenseNets have "denselayer1.norm.1.weight" for "denselayer1.norm1.weight".
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -162,7 +164,7 @@ def _as_torchvision_loads(
 
 def _download(name: str) -> dict[str, Tensor]:
     try:
-        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False))
+        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(**HOW))
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is not the published one
         raise _no_download(name, error) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.entries import is_plain_name
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, reason_of
 from cache.files import replacing, sha256_of
 from cache.seal import is_sealed, sealed
 
@@ -204,4 +204,4 @@ _EXPORT_AGAIN = "copy the folder again, or export the run again."
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged ({' '.join(str(error).split()):.200})", fix=_EXPORT_AGAIN)
+    return UserError(f"{path} is damaged ({reason_of(error)})", fix=_EXPORT_AGAIN)
