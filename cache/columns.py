@@ -148,9 +148,8 @@ def damaged_rows(path: Path) -> tuple[list[int], list[str]]:
                 continue
             bad = _sums_now(file, name, sums.ndim) != sums
             found |= set(np.flatnonzero(bad.reshape(len(sums), -1).any(axis=1)).tolist())
-        return sorted(found), next(
-            (_texts(file, name) for name in ("key", "text") if is_inner(file, name)), []
-        )
+        named = next((name for name in ("key", "text") if is_inner(file, name)), None)
+        return sorted(found), _texts(file, named) if named else []
 
 
 def _names(file: h5py.File, below: str) -> Iterator[str]:
@@ -187,13 +186,11 @@ def _texts(file: h5py.File, name: str) -> list[str]:
 
 def is_inner(file: h5py.Group, name: str) -> bool:
     """Say whether something of that name lies in a file itself, where no link leads to it."""
-    parts, links = name.split("/"), file.id.links
+    parts, links = name.encode("utf-8", "surrogateescape").split(b"/"), file.id.links
     # Not ``name in file``, which opens the file that a link leads to.
     return all(
         links.exists(place) and links.get_info(place).type == h5py.h5l.TYPE_HARD
-        for place in (
-            "/".join(parts[:n]).encode("utf-8", "surrogateescape") for n in range(1, len(parts) + 1)
-        )
+        for place in (b"/".join(parts[:n]) for n in range(1, len(parts) + 1))
     )
 
 
