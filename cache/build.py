@@ -17,7 +17,7 @@ from cache.embed import Seconds, ShardPlan
 from cache.embedder import Embedder, EmbedHere
 from cache.entries import BankEntry, FileEntry, SkippedImage
 from cache.errors import CacheMismatch, UserError
-from cache.files import digest, is_leftover, remove_temporaries, sha256_of
+from cache.files import check_own_folders, digest, is_leftover, remove_temporaries, sha256_of
 from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.manifest import BACKUP, NAME, Manifest
@@ -83,7 +83,7 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
     CacheMismatch
         If ``out`` holds a cache of another teacher, preprocessing, dtype or format.
     UserError
-        If ``out`` is a folder of something else.
+        If ``out`` is a folder of something else, or a folder of the cache is a link.
     """
     fresh = Manifest(spec=spec, embed_dim=embed_dim, versions=_versions())
     if not (out / NAME).exists() and not (out / BACKUP).exists():
@@ -92,6 +92,7 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
                 f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
             )
         return fresh
+    check_own_folders(out)
     found = Manifest.load(out)
     differences = found.spec.differences(spec)
     if not differences:

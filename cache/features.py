@@ -161,6 +161,7 @@ def _on_ray(
         precision=teacher.spec.precision,
         compile=options.compile,
         device=options.device,
+        weights_sha256=teacher.spec.weights_sha256,
     )
     return EmbedOnRay(
         cluster=options.cluster,

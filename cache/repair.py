@@ -13,6 +13,7 @@ from typing import Any
 
 from cache.entries import is_plain_name
 from cache.errors import UserError
+from cache.files import check_own_folders
 from cache.locks import only_writer
 from cache.manifest import BACKUP, CONVERT, EPISODES, IMPORT, NAME, Manifest
 from cache.neighbours import NEAREST
@@ -44,13 +45,14 @@ def repair_cache(folder: Path) -> Repair:
     Raises
     ------
     UserError
-        If there is neither a manifest nor a copy.
+        If there is neither a manifest nor a copy, or a folder of the cache is a link.
     """
     with only_writer(folder):
         return _repaired(folder, folder)
 
 
 def _repaired(folder: Path, whole: Path) -> Repair:
+    check_own_folders(folder)
     restored = _restored_manifest(folder)
     before = manifest = Manifest.load(folder)
     bad = [check for check in verify_cache(folder) if check.problem]

@@ -68,7 +68,7 @@ def checked_tokenizer_options(text: dict[str, Any], *, where: str) -> dict[str, 
         words = value if isinstance(value, list) else [value]
         if name not in TOKENIZER_OPTIONS or not all(isinstance(word, str | bool) for word in words):
             raise UserError(
-                f"{where} gives its tokenizer the option {name}={value!r:.60}, which is not taken",
+                f"{where} gives its tokenizer the option {name} ({value!r:.60}), which is not taken",
                 fix=f"take it out of tokenizer_kwargs; what is taken are {', '.join(TOKENIZER_OPTIONS)}.",
             )
     return dict(options)

@@ -24,6 +24,7 @@ from PIL import Image
 from cache import EmbeddingCache
 from cache.archives import read_lists
 from cache.arrays import load_array
+from cache.build import open_manifest
 from cache.describe import describe
 from cache.episodes import EpisodeFolder
 from cache.errors import UserError
@@ -293,7 +294,7 @@ def test_an_array_whose_header_is_no_python_literal_is_one_line(tmp_path, header
 
 @pytest.mark.parametrize("name", ["../../../escaped", "a/b", "", ".hidden", "x" * 101, "a\nb"])
 def test_a_bank_that_a_manifest_calls_so_that_it_leaves_the_folder_is_none(tmp_path, cached, name):
-    cache = shutil.copytree(cached.path, tmp_path / "cache")
+    cache = shutil.copytree(cached.path, tmp_path / "inner" / "copy")
     manifest = Manifest.load(cache)
     manifest.with_bank(name, manifest.banks["labels"]).save(cache)
     opened = EmbeddingCache.open(cache)
@@ -306,7 +307,7 @@ def test_a_bank_that_a_manifest_calls_so_that_it_leaves_the_folder_is_none(tmp_p
     ]
     assert [check.file for check in repair_cache(cache).redone] == ["manifest.json"]
     assert not [check for check in verify_cache(cache) if check.problem]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
+    assert [path.name for path in (tmp_path / "inner").iterdir()] == ["copy"]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +328,7 @@ def test_a_bank_that_a_manifest_calls_so_that_it_leaves_the_folder_is_none(tmp_p
     ],
 )  # fmt: skip
 def test_a_manifest_from_elsewhere_that_names_odd_places_or_sizes_is_refused(tmp_path, cached, change, said):
-    cache = shutil.copytree(cached.path, tmp_path / "cache")
+    cache = shutil.copytree(cached.path, tmp_path / "inner" / "copy")
     told = json.loads((cache / "manifest.json").read_text())
     del told["sha256"]
     change(told)
@@ -337,7 +338,7 @@ def test_a_manifest_from_elsewhere_that_names_odd_places_or_sizes_is_refused(tmp
 
 
 def test_no_word_of_a_manifest_gets_into_the_command_that_repair_prints(tmp_path, cached):
-    cache = shutil.copytree(cached.path, tmp_path / "cache")
+    cache = shutil.copytree(cached.path, tmp_path / "inner" / "copy")
     told = json.loads((cache / "manifest.json").read_text())
     del told["sha256"]
     odd = "x; touch ran"
@@ -364,18 +365,20 @@ def test_no_word_of_a_manifest_gets_into_the_command_that_repair_prints(tmp_path
     ],
 )
 def test_a_name_on_the_command_line_leads_out_of_no_folder(tmp_path, cached, photos, monkeypatch, words):
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "inner" / "here")
     Path("a b.txt").write_text("one text\n")
     put = {"CACHE": cached.path, "DATA": photos, "RUN": photos}
     ended = CliRunner().invoke(main, [str(put.get(word, word)) for word in words])
     assert ended.exit_code in (1, 2)
     assert ended.stderr.count("\n") == 1
     assert "Error: " in ended.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a b.txt"]
+    left = [str(path.relative_to(tmp_path)) for path in (tmp_path / "inner").rglob("*")]
+    assert sorted(left) == ["inner/here", "inner/here/a b.txt"]
 
 
 def test_rows_whose_keys_lead_out_of_their_folder_are_damaged(tmp_path, cached):
-    cache = shutil.copytree(cached.path, tmp_path / "cache")
+    cache = shutil.copytree(cached.path, tmp_path / "inner" / "copy")
     entry = Manifest.load(cache).splits["train"].shards[0]
     rows = read_shard(cache, entry, Manifest.load(cache), "train").loaded()
     for key in ("../x.jpg", "/x.jpg", "a//x.jpg", "a/.", ""):
@@ -492,3 +495,21 @@ def test_a_grid_of_too_many_runs_is_refused_before_they_are_made(tmp_path):
     (tmp_path / "s.toml").write_text(f"[grid]\n{lists}")
     with pytest.raises(UserError, match=r"\[grid\] has 714,924,299 combinations. Fix: give at most 10,000"):
         load_sweep(str(tmp_path / "s.toml"))
+
+
+@pytest.mark.parametrize("name", ["images", "neighbours", "teachers/other"])
+def test_nothing_is_written_or_removed_behind_a_link_in_a_cache(tmp_path, cached, name):
+    cache = shutil.copytree(cached.path, tmp_path / "inner" / "copy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.jpg").write_text("precious")
+    shutil.rmtree(cache / name, ignore_errors=True)
+    (cache / name).parent.mkdir(exist_ok=True)
+    (cache / name).symlink_to(tmp_path / "mine", target_is_directory=True)
+    manifest = Manifest.load(cache)
+    for write in (
+        lambda: repair_cache(cache),
+        lambda: open_manifest(cache, manifest.spec, manifest.embed_dim, rebuild=True),
+    ):
+        with pytest.raises(UserError, match="is a link, so what is written or removed there lies elsewhere"):
+            write()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["photo.jpg"]

@@ -14,6 +14,7 @@ from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.entries import is_plain_name
 from cache.errors import CacheMismatch, UserError, WrongOption
+from cache.files import check_own_folders
 from cache.locks import only_writer
 from cache.spec import IMPORTED
 from cache.text_tower import TextTower
@@ -55,6 +56,7 @@ def add_texts(
     names = list(dict.fromkeys(" ".join(name.split()) for name in names))
     if "" in names:
         raise WrongOption("--add is empty", fix="give a class name or a text.")
+    check_own_folders(model)
     with only_writer(model):
         info = ModelInfo.load(model)
         path = model / bank_file(bank)
