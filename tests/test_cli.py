@@ -109,7 +109,7 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
         "cache info": ["--json"],
         "cache verify": ["--json"],
         "doctor": ["--folder", "--json"],
-        "cache repair": ["--data", "--device", "--json", "--model", "--pretrained"],
+        "cache repair": ["--json"],
         "cache import": sorted(
             [
                 "--shared-classes",
@@ -200,7 +200,10 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
             ]
         ),
         "bench-model": sorted(
-            ["--rounds", "--repeats", "--threads", "--teacher-model", "--pretrained", "--out", "--json"]
+            [
+                *("--rounds", "--repeats", "--threads", "--run", "--teacher-model", "--pretrained"),
+                *("--out", "--json"),
+            ]
         ),
         "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
         "robotics make-demo": sorted(["--id-test", "--image-size", "--ood-test", "--seed", "--train"]),

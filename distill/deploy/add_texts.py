@@ -16,7 +16,6 @@ from cache.entries import is_plain_name
 from cache.errors import CacheMismatch, UserError, WrongOption
 from cache.files import check_own_folders
 from cache.locks import only_writer
-from cache.spec import IMPORTED
 from cache.text_tower import TextTower
 from distill.deploy.class_sets import ClassSet, join, unit
 from distill.deploy.info import ModelInfo, bank_file
@@ -124,14 +123,12 @@ def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str
     # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
     from cache.teacher import load_teacher
 
-    spec = info.source["teacher"]
     teacher = load_teacher(
         model,
         pretrained=pretrained,
         precision="float32",
         device=choose_device(device),
-        # Rows that were imported do not tell of which weights they are: whoever names some knows it.
-        weights_sha256=spec["weights_sha256"] if spec["pretrained"] != IMPORTED else None,
+        weights_sha256=info.teacher_weights,
     )
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import UserError, WrongOption
+from cache.errors import CacheMismatch, UserError, WrongOption
 from cache.progress import Progress
 from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
 from distill.peak import peak_resident
@@ -121,7 +121,7 @@ def _in_own_process(model: Path, name: str, repeats: int, threads: int, given: G
     # -P: no file of the working folder is imported in place of ours.
     command = [sys.executable, "-P", "-m", __name__, str(model), name, str(repeats), str(threads)]
     command += [f"--run={given.run}"] if given.run else []
-    command += ["--", *given.teacher]
+    command += [f"--teacher={word}" for word in given.teacher]
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ended.returncode:
@@ -183,7 +183,7 @@ def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
     if name == TORCH:
         return _torch_student(model, info, given.run, rng)
     if name == TEACHER:
-        return _teacher(rng, *given.teacher)
+        return _teacher(info, rng, *given.teacher)
     from distill.deploy.model import open_session
 
     _, path = info.onnx_file(model, name)
@@ -207,7 +207,14 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
     else:
         from distill.checkpoint import read_checkpoint
 
-        state = read_checkpoint(path)["student"]
+        checkpoint = read_checkpoint(path)
+        if checkpoint["fingerprint"] != info.source["fingerprint"]:
+            raise CacheMismatch(
+                f"{run} learnt from the teacher {checkpoint['fingerprint']}, {model} from "
+                f"{info.source['fingerprint']}",
+                fix="give the run that was exported.",
+            )
+        state = checkpoint["student"]
     size = info.preprocessing.crop
     student = build_student(info.arch, embed_dim=info.outputs, image_size=size).eval()
     student.load_state_dict(state)
@@ -216,12 +223,15 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
     return Candidate(embed=embed_with(student), image=image, size=weights)
 
 
-def _teacher(rng: np.random.Generator, model: str, pretrained: str | None = None) -> Candidate:
+def _teacher(
+    info: ModelInfo, rng: np.random.Generator, model: str, pretrained: str | None = None
+) -> Candidate:
     import torch
 
     from cache.teacher import load_teacher
 
-    teacher = load_teacher(model, pretrained=pretrained, precision="float32")
+    known = info.teacher_weights
+    teacher = load_teacher(model, pretrained=pretrained, precision="float32", weights_sha256=known)
     size = teacher.spec.image_size
     image = rng.standard_normal((3, size, size), dtype=np.float32)
     tower: Any = teacher.model.visual
@@ -239,7 +249,7 @@ def main() -> None:
     parser.add_argument("repeats", type=int)
     parser.add_argument("threads", type=int)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("teacher", nargs="*")
+    parser.add_argument("--teacher", action="append", default=[])
     words = parser.parse_args()
     given = Given(run=words.run, teacher=tuple(words.teacher))
     candidate = opened(words.model, words.name, words.threads, given)

@@ -11,6 +11,7 @@ from cache.entries import is_plain_name
 from cache.errors import UserError, nearest_names, reason_of
 from cache.files import replacing, sha256_of
 from cache.seal import is_sealed, sealed
+from cache.spec import IMPORTED
 
 NAME = "model.json"
 SCHEMA_VERSION = 1
@@ -157,6 +158,12 @@ class ModelInfo:
     def checkpoint(self) -> str:
         """Which of its run's checkpoints it is."""
         return str(self.source["checkpoint"])
+
+    @property
+    def teacher_weights(self) -> str | None:
+        """The SHA-256 of its teacher's weights; None where rows were imported, which do not tell it."""
+        teacher = self.source["teacher"]
+        return None if teacher["pretrained"] == IMPORTED else str(teacher["weights_sha256"])
 
     @property
     def precisions(self) -> tuple[str, ...]:
