@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, reason_of
 from cache.images import ImageFolder
 from cache.splits import FOLDERS
 from cache.texts import read_lines
@@ -35,9 +35,9 @@ def load_array(source: str) -> NDArray[Any]:
         raise
     # numpy, zipfile and torch's unpickler raise nearly anything on a file of another kind.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} holds no plain array ({reason})", fix="save one tensor or array, without pickles."
+            f"{path} holds no plain array ({reason_of(error)})",
+            fix="save one tensor or array, without pickles.",
         ) from error
 
 

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.captions import Captions
@@ -18,7 +17,7 @@ from cache.embed import Seconds, ShardPlan
 from cache.embedder import Embedder, EmbedHere
 from cache.entries import BankEntry, FileEntry, SkippedImage
 from cache.errors import CacheMismatch, UserError
-from cache.files import digest, is_leftover, remove_temporaries, sha256_of
+from cache.files import check_own_folders, digest, is_leftover, remove_temporaries, sha256_of
 from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.manifest import BACKUP, NAME, Manifest
@@ -84,7 +83,7 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
     CacheMismatch
         If ``out`` holds a cache of another teacher, preprocessing, dtype or format.
     UserError
-        If ``out`` is a folder of something else.
+        If ``out`` is a folder of something else, or a folder of the cache is a link.
     """
     fresh = Manifest(spec=spec, embed_dim=embed_dim, versions=_versions())
     if not (out / NAME).exists() and not (out / BACKUP).exists():
@@ -93,6 +92,7 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
                 f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
             )
         return fresh
+    check_own_folders(out)
     found = Manifest.load(out)
     differences = found.spec.differences(spec)
     if not differences:
@@ -117,7 +117,7 @@ def build_cache(
     progress: Progress | None = None,
     ranks: Ranks | None = None,
     embed: Embedder | None = None,
-    made_by: dict[str, Any] | None = None,
+    made_by: str = "",
 ) -> BuildSummary:
     """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
 
@@ -146,7 +146,7 @@ def build_cache(
     with only_writer(out) if ranks.is_first else nullcontext():
         prepared = None
         if ranks.is_first:
-            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by or {})
+            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by)
         manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
         before, embedding = manifest.rows, time.perf_counter()
         manifest = embed(manifest, plans, progress=progress, seconds=seconds)
@@ -188,7 +188,7 @@ def _prepare(
     spec: CacheSpec,
     banks: Sequence[BankTexts],
     options: BuildOptions,
-    made_by: dict[str, Any],
+    made_by: str,
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cache.captioner import GENERATION, Captioner, first_line, load_captioner, pixels_of
+from cache.captioner import GENERATION, Captioner, load_captioner, pixels_of
 from cache.devices import choose_device
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder, UnreadableImage, load_rgb
 from cache.locks import only_writer_of_file
@@ -161,7 +161,7 @@ class _Images(Dataset[Any]):
             return f"it cannot be read ({error})"
         # Loading tried the preprocessing, so it is this image's shape that it cannot take.
         except (ValueError, RuntimeError) as error:
-            return f"the model's preprocessing refuses it ({first_line(error)})"
+            return f"the model's preprocessing refuses it ({reason_of(error)})"
 
 
 def _caption_all(

@@ -1,4 +1,4 @@
-"""The captioner: any image-to-text model of transformers. The only importer of transformers."""
+"""The captioner: any image-to-text model of transformers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
+from cache.hub_models import NO_CODE, checked_model_config
 
 # Before transformers, which imports torchvision itself.
 from cache.vision import torchvision  # noqa: F401  # isort: split
@@ -64,10 +65,8 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
 
     # Decoding forks workers after the tokenizer was used, of which it would warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Code that comes with a model is never run, nor asked about.
-    local: dict[str, Any] = {"trust_remote_code": False}
     with _quiet(transformers), _explained(name):
-        config = transformers.AutoConfig.from_pretrained(name, **local)
+        config = checked_model_config(name)
         image_to_text: Any = transformers.AutoModelForImageTextToText
         if type(config) not in image_to_text._model_mapping:
             raise UserError(
@@ -76,10 +75,10 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
             )
         # float32: half precision saved in a checkpoint is slow or missing on a CPU.
         model, loading = image_to_text.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **local
+            name, dtype=torch.float32, output_loading_info=True, weights_only=True, **NO_CODE
         )
-        image_processor = transformers.AutoImageProcessor.from_pretrained(name, **local)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **local)
+        image_processor = transformers.AutoImageProcessor.from_pretrained(name, **NO_CODE)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **NO_CODE)
     _check_weights(name, model, loading["missing_keys"])
     captioner = Captioner(
         model=model.to(device).eval(), image_processor=image_processor, tokenizer=tokenizer, device=device
@@ -113,20 +112,14 @@ def _explained(name: str) -> Iterator[None]:
     except OSError as error:
         what = "folder is not a whole model" if Path(name).is_dir() else "model was not found"
         fix = "give a folder that save_pretrained wrote, or a name on the Hugging Face hub and a network."
-        raise UserError(f"the {what}: {name} ({first_line(error)})", fix=fix) from error
+        raise UserError(f"the {what}: {name} ({reason_of(error)})", fix=fix) from error
     # A type that transformers does not know is a ValueError or KeyError, a missing package an
     # ImportError, and weights of another shape a RuntimeError.
     except Exception as error:
         raise UserError(
-            f"transformers cannot load the model {name} ({first_line(error)})",
+            f"transformers cannot load the model {name} ({reason_of(error)})",
             fix=f"give an image captioning model that this transformers knows, {EXAMPLE}.",
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, without its full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 
 def _check_weights(name: str, model: Any, missing: Sequence[str]) -> None:
@@ -148,6 +141,6 @@ def _try(name: str, captioner: Captioner) -> None:
     # A model of another kind fails anywhere in its own code.
     except Exception as error:
         raise UserError(
-            f"the model {name} does not caption an image without a question ({first_line(error)})",
+            f"the model {name} does not caption an image without a question ({reason_of(error)})",
             fix=f"give an image captioning model {EXAMPLE}.",
         ) from error

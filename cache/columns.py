@@ -22,6 +22,8 @@ from cache.reader_rows import CheckedBlobs, CheckedRows, row_sums
 
 SUMS, OFFSETS = "crc32", "offsets"
 ROWS_AT_ONCE = 64
+# Kinds of dtype that a column may have, and how deep below the checksums' group its name may be.
+KINDS, DEEPEST = "biufS", 4
 Sums = NDArray[np.uint32]
 
 
@@ -68,7 +70,7 @@ def write_sums(file: h5py.File, name: str, sums: Sums) -> None:
 
 def has_sums(file: h5py.File) -> bool:
     """Say whether a file's columns have checksums of their own."""
-    return SUMS in file
+    return is_inner(file, SUMS)
 
 
 def read_column(file: h5py.File, name: str, *, kind: str, ndim: tuple[int, ...] = (1,)) -> NDArray[Any]:
@@ -140,24 +142,35 @@ def damaged_rows(path: Path) -> tuple[list[int], list[str]]:
     """
     with h5py.File(path, "r") as file:
         found: set[int] = set()
-        for name in _names(file[SUMS]):
+        for name in _names(file, SUMS):
             sums = read_sums(file, name)
             if not sums.size:
                 continue
             bad = _sums_now(file, name, sums.ndim) != sums
             found |= set(np.flatnonzero(bad.reshape(len(sums), -1).any(axis=1)).tolist())
-        return sorted(found), next((_texts(file, name) for name in ("key", "text") if name in file), [])
+        named = next((name for name in ("key", "text") if is_inner(file, name)), None)
+        return sorted(found), _texts(file, named) if named else []
 
 
-def _names(group: h5py.Group, before: str = "") -> Iterator[str]:
-    for name, member in group.items():
-        yield from _names(member, f"{before}{name}/") if isinstance(member, h5py.Group) else [before + name]
+def _names(file: h5py.File, below: str) -> Iterator[str]:
+    """Yield the names of the columns that have checksums."""
+    where: list[str] = [below]
+    while where:
+        group = where.pop()
+        for name in file[group]:
+            path = f"{group}/{name}"
+            if not is_inner(file, path) or path.count("/") > DEEPEST:
+                raise ValueError(f"{path} is no checksum")
+            if isinstance(file[path], h5py.Group):
+                where.append(path)
+            else:
+                yield path.removeprefix(f"{below}/")
 
 
 def _sums_now(file: h5py.File, name: str, dims: int) -> Sums:
-    column = file[name]
+    column = _column(file, name, KINDS, (1, 2, 3, 4))
     if OFFSETS in column.attrs:
-        offset = file[read_text(column, OFFSETS)][...]
+        offset = _column(file, read_text(column, OFFSETS), "i", (1,))[...]
         blobs = (column[start:end] for start, end in itertools.pairwise(offset))
         return np.array([zlib.crc32(blob.data) for blob in blobs], dtype=np.uint32)
     starts = range(0, len(column), ROWS_AT_ONCE)
@@ -171,14 +184,37 @@ def _texts(file: h5py.File, name: str) -> list[str]:
         return []
 
 
+def is_inner(file: h5py.Group, name: str) -> bool:
+    """Say whether something of that name lies in a file itself, where no link leads to it."""
+    parts, links = name.encode("utf-8", "surrogateescape").split(b"/"), file.id.links
+    # Not ``name in file``, which opens the file that a link leads to.
+    return all(
+        links.exists(place) and links.get_info(place).type == h5py.h5l.TYPE_HARD
+        for place in (b"/".join(parts[:n]) for n in range(1, len(parts) + 1))
+    )
+
+
+def inner_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
+    """Return a dataset whose numbers lie in its own file, whoever wrote that.
+
+    Raises
+    ------
+    KeyError
+        If there is none, or a link leads there: it may lead to another file.
+    ValueError
+        If its numbers lie in other files.
+    """
+    if not is_inner(file, name):
+        raise KeyError(f"there is no column {name}")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+        raise ValueError(f"{name} is not a plain column")
+    return found
+
+
 def _column(file: h5py.File, name: str, kind: str, ndim: tuple[int, ...]) -> h5py.Dataset:
-    # A link may lead to another file, and a compressed column may be larger than any memory.
-    parts = name.split("/")
-    for n in range(1, len(parts) + 1):
-        if not isinstance(file.get("/".join(parts[:n]), getlink=True), h5py.HardLink):
-            raise KeyError(f"there is no column {name}")
-    column = file[name]
-    if not isinstance(column, h5py.Dataset) or column.external or column.is_virtual or column.chunks:
+    column = inner_dataset(file, name)
+    if column.chunks:  # a compressed column may be larger than any memory
         raise ValueError(f"{name} is not a plain column")
     if column.dtype.kind not in kind or not column.dtype.isnative or column.ndim not in ndim:
         raise ValueError(f"{name} is {column.dtype} of {column.ndim} dimensions")

@@ -13,7 +13,7 @@ from cache.errors import UserError
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.locks import only_writer
-from cache.manifest import Manifest
+from cache.manifest import CONVERT, Manifest
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.shard_writer import write_shard
 from cache.shards import FORMATS, read_shard
@@ -57,14 +57,7 @@ def _converted(
     if manifest.complete:
         return manifest
     remove_temporaries(out, below=True)
-    manifest = replace(
-        manifest,
-        made_by={
-            "command": "cache convert",
-            "source": str(source.resolve()),
-            **({"data": str(folder.path.resolve())} if folder else {}),
-        },
-    )
+    manifest = replace(manifest, made_by=CONVERT)
     manifest.save(out)  # before the first shard: a folder that holds one and no manifest is nobody's cache
     for name, split in old.splits.items():
         known = manifest.splits.get(name, SplitEntry(class_names=split.class_names, skipped=split.skipped))

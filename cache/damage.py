@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from cache.faults import read_fault
 from cache.reader_rows import REPAIR
 
@@ -44,8 +44,7 @@ def damaged_shard(path: Path, *, what: str = "the shard") -> Iterator[None]:
     except DAMAGED as error:
         if refused := read_fault(path, error):
             raise refused from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        problem = f"{what} {path} is damaged ({reason})"
+        problem = f"{what} {path} is damaged ({reason_of(error)})"
         if isinstance(error, FileNotFoundError):
             problem = f"{what} {path} is missing"
         raise UserError(problem, fix=REPAIR) from error

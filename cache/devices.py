@@ -9,6 +9,7 @@ import sys
 
 import torch
 
+from cache.bounds import cores
 from cache.errors import UserError
 from cache.torchrun import local_rank, processes_here
 
@@ -78,11 +79,6 @@ def cpu_gains_from_bfloat16() -> bool:
     found = torch.cpu.get_capabilities()
     intel = "intel" in str(found.get("cpu_name", "")).lower()
     return bool(found.get("amx_bf16")) or (bool(found.get("avx512_bf16")) and not intel)
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(device: torch.device) -> int:

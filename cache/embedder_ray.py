@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
+from cache.bounds import workers_here
 from cache.captions import Captions
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embed import Seconds, ShardPlan, embed_shards
@@ -31,6 +32,7 @@ class TeacherSource:
     precision: str
     compile: bool
     device: str
+    weights_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,7 @@ def _teacher(source: TeacherSource) -> Teacher:
         precision=source.precision,
         compile=source.compile,
         device=device,
+        weights_sha256=source.weights_sha256,
     )
 
 
@@ -156,7 +159,7 @@ def make_shard(task: ShardTask) -> MadeShard:
             fix="give all machines the same weights.",
         )
     seconds = Seconds()
-    workers = default_workers(teacher.device) if task.workers is None else task.workers
+    workers = default_workers(teacher.device) if task.workers is None else workers_here(task.workers)
     (shard,) = embed_shards(
         teacher,
         [task.plan],

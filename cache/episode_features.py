@@ -9,7 +9,7 @@ from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.episode_texts import NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.episodes import EpisodeFolder
-from cache.made_by import described
+from cache.manifest import EPISODES
 from cache.progress import Progress
 from cache.ranks import ranks_of_torchrun
 from cache.spec import CacheSpec
@@ -101,5 +101,5 @@ def cache_episode_features(
             options=build,
             progress=progress,
             ranks=ranks,
-            made_by=described("robotics cache-features", data, options),
+            made_by=EPISODES,
         )

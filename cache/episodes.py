@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache.columns import inner_dataset, is_inner
+from cache.entries import check_class_names, check_inner
 from cache.errors import UserError
 from cache.records import UnreadableImage
 from cache.splits import FOLDERS, SPLITS, split_name
@@ -27,6 +29,8 @@ BASE, HAND = "dict_str_base_camera", "dict_str_hand_camera"
 RGB, DEPTH = "dict_str_rgb", "dict_str_depth"
 OBJECTS = "model_ids"
 ENDING = ".h5"
+# Of one picture, and of one episode: a compressed file may claim any size.
+MOST_BYTES, MOST_OBJECTS = 2**28, 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,12 +71,12 @@ class EpisodeRecord:
         # Opened for every read: handles of h5py do not survive a fork.
         try:
             with h5py.File(self.path, "r") as file:
-                episode = file[self.key]
+                base, hand = f"{self.key}/{BASE}", f"{self.key}/{HAND}"
                 return Frames(
-                    base_rgb=_rgb(episode[BASE][RGB]),
-                    base_depth=_depth(episode[BASE][DEPTH]),
-                    hand_rgb=_rgb(episode[HAND][RGB]),
-                    hand_depth=_depth(episode[HAND][DEPTH]),
+                    base_rgb=_pixels(file, f"{base}/{RGB}", np.uint8),
+                    base_depth=_pixels(file, f"{base}/{DEPTH}", np.float32),
+                    hand_rgb=_pixels(file, f"{hand}/{RGB}", np.uint8),
+                    hand_depth=_pixels(file, f"{hand}/{DEPTH}", np.float32),
                 )
         except (OSError, KeyError, ValueError) as error:
             raise UnreadableImage(str(error).strip("'\"").splitlines()[0]) from error
@@ -93,12 +97,11 @@ class EpisodeRecord:
         return content.hexdigest(), status.st_size, status.st_mtime_ns
 
 
-def _rgb(dataset: h5py.Dataset) -> NDArray[np.uint8]:
-    return np.asarray(dataset[()], dtype=np.uint8)
-
-
-def _depth(dataset: h5py.Dataset) -> NDArray[np.float32]:
-    return np.asarray(dataset[()], dtype=np.float32)
+def _pixels(file: h5py.File, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    dataset = inner_dataset(file, name)
+    if dataset.nbytes > MOST_BYTES:  # of which a compressed file may hold little
+        raise ValueError(f"{name} is {dataset.nbytes:,} bytes large")
+    return np.asarray(dataset[()], dtype=dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,43 +204,53 @@ def _objects(path: Path) -> Iterator[tuple[str, list[str]]]:
             if not len(file):
                 raise UserError(f"{path} holds no episode", fix="write one group an episode.")
             for key in file:
-                yield key, _checked(file[key], f"{path}, episode {key!r}")
+                yield key, _checked(file, key, f"{path}, episode {key!r}")
     except OSError as error:
         raise UserError(
             f"{path} is no readable HDF5 file ({str(error).splitlines()[0]})", fix="copy or make it again."
         ) from error
 
 
-def _checked(episode: Any, where: str) -> list[str]:
+def _checked(file: h5py.File, key: str, where: str) -> list[str]:
     for camera in (BASE, HAND):
         for part, channels, dtype in ((RGB, 3, "uint8"), (DEPTH, 1, "float32")):
-            _check_part(episode, f"{camera}/{part}", channels, dtype, where)
-    objects = _part(episode, OBJECTS, where)
+            _check_part(file, key, f"{camera}/{part}", channels, dtype, where)
+    objects = _part(file, key, OBJECTS, where)
     try:
+        check_inner("the episode", [key])
+        if objects.size is None or objects.size > MOST_OBJECTS:
+            raise ValueError(f"{OBJECTS} is of {objects.size} texts")
         names = np.atleast_1d(objects.asstr("utf-8")[()]).tolist() if objects.size else []
+        check_class_names([object_name(str(name)) for name in names])
     except (TypeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{where}: {OBJECTS} is of {objects.dtype}, expected texts", fix="write bytes like b'011_banana'."
         ) from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}", fix="write it in that form.") from error
     return [str(name) for name in names]
 
 
-def _part(episode: Any, name: str, where: str) -> h5py.Dataset:
-    found = episode.get(name) if isinstance(episode, h5py.Group) else None
-    if not isinstance(found, h5py.Dataset):
+def _part(file: h5py.File, key: str, name: str, where: str) -> h5py.Dataset:
+    try:
+        return inner_dataset(file, f"{key}/{name}")
+    except (KeyError, ValueError) as error:
         have: list[str] = []
-        if isinstance(episode, h5py.Group):
-            episode.visit(have.append)
+        if is_inner(file, key) and isinstance(file[key], h5py.Group):
+            file[key].visit(have.append)
+        if name in have:
+            problem = f"{where}: {name} does not lie in this file (it is external, or virtual)"
+            raise UserError(problem, fix="write its numbers into the file.") from error
         raise UserError(
             f"{where} has no {name} (it has {', '.join(sorted(have)[:8]) or 'nothing'})",
             fix="write both cameras with RGB and depth, and model_ids.",
-        )
-    return found
+        ) from error
 
 
-def _check_part(episode: Any, name: str, channels: int, dtype: str, where: str) -> None:
-    found = _part(episode, name, where)
-    good = len(found.shape) == 3 and found.shape[2] == channels and min(found.shape) > 0
+def _check_part(file: h5py.File, key: str, name: str, channels: int, dtype: str, where: str) -> None:
+    found = _part(file, key, name, where)
+    good = found.shape is not None and len(found.shape) == 3 and found.shape[2] == channels
+    good = good and min(found.shape) > 0 and found.nbytes <= MOST_BYTES
     # Depth may be of another precision; bytes of another width are other pictures.
     right = found.dtype.kind == "f" if dtype == "float32" else found.dtype == dtype
     if not good or not right:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
@@ -49,6 +50,23 @@ def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
     folded = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=n, cutoff=0.5)
     return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""
+
+
+# What libraries say of a guard against code in files: they advise to switch it off.
+_GUARDS = ("weights_only", "trust_remote_code", "allow_pickle", "add_safe_globals", "unsafe")
+
+
+def reason_of(error: BaseException, *, most: int = 200) -> str:
+    """Return the first line of what a library's error says, or its kind; no advice to run what is in a file.
+
+    Its message may be about a file from elsewhere: then it names what was found there, and says no more.
+    """
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any(guard in text for guard in _GUARDS):
+        found = re.search(r"GLOBAL ([\w.]+)", text)
+        return f"it holds {found[1]}, which is code" if found else "it holds more than numbers and names"
+    return (lines[0] if lines else type(error).__name__)[:most].rstrip(".")
 
 
 def unwritable(path: object, error: OSError, *, fix: str | None = None) -> UserError:

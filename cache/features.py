@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +12,17 @@ from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import Captions, load_captions
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embedder import Embedder
+from cache.entries import is_plain_name
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
-from cache.made_by import anywhere, described
+from cache.manifest import FEATURES
+from cache.neighbours import NEAREST
 from cache.open_set import check_apart
 from cache.pixels import PixelOptions
 from cache.progress import Progress
 from cache.ranks import ranks_of_torchrun
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.spec import CacheSpec
+from cache.spec import LOCAL_DIR, CacheSpec
 from cache.splits import MAIN_TEACHER
 from cache.teacher import Teacher, load_teacher
 from cache.texts import (
@@ -59,7 +60,7 @@ class FeatureOptions:
     format: str = "hdf5"
     dtype: str = "float16"
     rows_per_shard: int = 4096
-    neighbours: int = 256
+    neighbours: int = NEAREST
     batch_size: int | None = None
     workers: int | None = None
     strict: bool = False
@@ -134,7 +135,7 @@ def cache_features(
             progress=progress,
             ranks=ranks,
             embed=_on_ray(options, out, teacher, captions, build_options),
-            made_by=described("cache-features", data, options),
+            made_by=FEATURES,
         )
     if first is not None:
         check_same_keys(first, EmbeddingCache.open(out))
@@ -160,6 +161,7 @@ def _on_ray(
         precision=teacher.spec.precision,
         compile=options.compile,
         device=options.device,
+        weights_sha256=teacher.spec.weights_sha256,
     )
     return EmbedOnRay(
         cluster=options.cluster,
@@ -170,6 +172,13 @@ def _on_ray(
         workers=options.workers,
         strict=options.strict,
     )
+
+
+def anywhere(name: str) -> str:
+    """Return a model or its weights so that it is found from any working folder."""
+    kind = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
+    path = Path(name.removeprefix(kind))
+    return f"{kind}{path.resolve()}" if path.exists() else name
 
 
 def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:
@@ -198,7 +207,7 @@ def _build_options(options: FeatureOptions, device: torch.device) -> BuildOption
 
 def added_teacher(cache: Path, name: str) -> Path:
     """Return the folder of a teacher added to a cache: a cache of its own, with the same keys."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not is_plain_name(name):
         raise UserError(
             f"--teacher {name!r} cannot name a folder", fix="use letters, digits, '.', '_' and '-'."
         )
@@ -238,6 +247,11 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     banks += [file_bank(path, names) for path in options.text_files]
     seen: set[str] = set()
     for bank in banks:
+        if not is_plain_name(bank.name):
+            raise UserError(
+                f"the text bank {bank.name!r} cannot be called so",
+                fix="rename the --text-file: letters, digits, '.', '_' and '-'.",
+            )
         if bank.name in seen:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
         seen.add(bank.name)

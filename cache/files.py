@@ -50,6 +50,17 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_own_folders(folder: Path) -> None:
+    """Raise a UserError if a folder in it is a link: what is written or removed there would lie elsewhere."""
+    inner = (*folder.glob("*"), *folder.glob("*/*"))
+    link = min((path for path in inner if path.is_symlink() and path.is_dir()), default=None)
+    if link is not None:
+        raise UserError(
+            f"{link} is a link, so what is written or removed there lies elsewhere",
+            fix="put the folder itself in its place.",
+        )
+
+
 def is_leftover(path: Path) -> bool:
     """Say whether a file is what a process that was killed in its first moments left: nobody's work."""
     return path.suffix == ".tmp" or is_lock(path)

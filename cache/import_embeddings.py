@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.build import open_manifest
-from cache.entries import SplitEntry
+from cache.entries import SplitEntry, is_plain_name
 from cache.errors import UserError, nearest_names
 from cache.files import digest, remove_temporaries
 from cache.images import ImageFolder
 from cache.locks import only_writer
-from cache.manifest import Manifest
+from cache.manifest import IMPORT, Manifest
 from cache.rows import ShardRows
 from cache.shard_writer import write_shard
 from cache.shards import FORMATS
@@ -51,7 +50,6 @@ def import_embeddings(
     dtype: str = "float16",
     format: str = "hdf5",
     rows_per_shard: int = 4096,
-    made_by: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Write a finished cache from rows that are there already.
 
@@ -72,8 +70,6 @@ def import_embeddings(
         The split of keys that name none, when ``folder`` does not decide it.
     teacher
         The teacher's name, for whoever reads the manifest.
-    made_by
-        What the manifest says of the command.
 
     Raises
     ------
@@ -90,7 +86,7 @@ def import_embeddings(
     )
     with only_writer(out):
         manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
-        manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=dict(made_by or {}))
+        manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=IMPORT)
         manifest.save(out)
         remove_temporaries(out, below=True)
         for name in sorted(placed, key=SPLITS.index):
@@ -123,7 +119,7 @@ def _check_rows(
             fix="give one row an image, of the same teacher.",
         )
     for bank in texts:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bank.name):
+        if not is_plain_name(bank.name):
             raise UserError(
                 f"the bank {bank.name!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
             )

@@ -8,7 +8,6 @@ from cache.arrays import keys_in_original_order, load_array, load_names
 from cache.errors import UserError
 from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
-from cache.made_by import anywhere
 from cache.manifest import Manifest
 from cache.open_set import check_apart
 from cache.splits import split_name
@@ -42,21 +41,6 @@ def import_files(
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    given = {
-        "images": _anywhere(images),
-        "keys": _anywhere(keys),
-        "data": _anywhere(data),
-        "captions": _anywhere(captions),
-        "texts": _anywhere(texts),
-        "classes": _anywhere(classes),
-        "bank": bank,
-        "split": split,
-        "model": anywhere(model),
-        "pretrained": anywhere(pretrained) if pretrained else None,
-        "dtype": dtype,
-        "format": format,
-        "shared_classes": shared_classes,
-    }
     folder = ImageFolder.scan(data, require=()) if data else None
     if folder is not None and not shared_classes:
         check_apart(
@@ -91,13 +75,7 @@ def import_files(
         teacher=model,
         dtype=dtype,
         format=format,
-        made_by={"command": "cache import", "options": given},
     )
-
-
-def _anywhere(path: Path | str | None) -> str | None:
-    # Not resolve(): the name of an array may follow the file's.
-    return str(Path(path).absolute()) if path is not None else None
 
 
 def _banks_of_teacher(folder: ImageFolder | None, model: str, pretrained: str | None) -> list[ImportedTexts]:

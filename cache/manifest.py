@@ -20,11 +20,15 @@ from cache.entries import (
     SkippedImage,
     SplitEntry,
     ViewsEntry,
+    check_class_names,
+    check_inner,
     checked,
     entries_of,
     entry_of,
+    is_plain_name,
     names_of,
     side_entries,
+    split_of,
 )
 from cache.errors import CacheMismatch, UserError
 from cache.faults import read_fault
@@ -34,13 +38,18 @@ from cache.spec import CacheSpec
 
 NAME, BACKUP = "manifest.json", "manifest.backup.json"
 SCHEMA_VERSION = 2
+FEATURES, EPISODES = "cache-features", "robotics cache-features"
+IMPORT, CONVERT = "cache import", "cache convert"
+COMMANDS = (FEATURES, EPISODES, IMPORT, CONVERT)
+MOST_EMBED_DIM = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The state of a cache folder. Every change is a new value, saved whole.
 
-    ``made_by`` is the command that makes the cache, with all that it was given: what repair runs again.
+    ``made_by`` is the command that makes the cache, '' where that is not known. ``left_out`` are the text
+    banks that the file lists under names that cannot be a bank's, and that so are none.
     ``schema_version`` is that of the file it was read from; it is saved in the newest.
     """
 
@@ -53,9 +62,10 @@ class Manifest:
     pixels: dict[str, PixelsEntry] = field(default_factory=dict)
     text_tower: tuple[FileEntry, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
-    made_by: dict[str, Any] = field(default_factory=dict)
+    made_by: str = ""
     complete: bool = False
     schema_version: int = SCHEMA_VERSION
+    left_out: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         """Write the manifest, whole or not at all, and then a copy of it, for the day it is damaged."""
@@ -121,20 +131,22 @@ class Manifest:
     def _from_json(cls, value: dict[str, Any]) -> Manifest:
         return cls(
             spec=CacheSpec.from_json(value["spec"]),
-            embed_dim=checked("embed_dim", value["embed_dim"], int),
-            splits={name: _split(split) for name, split in value["splits"].items()},
+            embed_dim=checked("embed_dim", value["embed_dim"], int, most=MOST_EMBED_DIM),
+            splits={split_of(name): _split(split) for name, split in value["splits"].items()},
             banks={
                 name: entry_of(BankEntry, {**bank, "templates": names_of(bank["templates"])})
                 for name, bank in value["banks"].items()
+                if is_plain_name(name)
             },
             support=side_entries(ViewsEntry, value.get("support", {})),
             views=side_entries(CropsEntry, value.get("views", {})),
             pixels=side_entries(PixelsEntry, value.get("pixels", {})),
             text_tower=entries_of(FileEntry, value.get("text_tower", ())),
             versions=checked("versions", value["versions"], dict),
-            made_by=checked("made_by", value.get("made_by", {}), dict),
+            made_by=next((name for name in COMMANDS if name == value.get("made_by")), ""),
             complete=checked("complete", value["complete"], bool),
             schema_version=value["schema_version"],
+            left_out=tuple(name for name in value["banks"] if not is_plain_name(name)),
         )
 
     @property
@@ -178,10 +190,12 @@ class Manifest:
 
 
 def _split(value: dict[str, Any]) -> SplitEntry:
+    skipped = entries_of(SkippedImage, value["skipped"])
+    check_inner("a skipped image", [image.key for image in skipped])
+    class_names = names_of(value["class_names"])
+    check_class_names(class_names)
     return SplitEntry(
-        class_names=names_of(value["class_names"]),
-        shards=entries_of(ShardEntry, value["shards"]),
-        skipped=entries_of(SkippedImage, value["skipped"]),
+        class_names=class_names, shards=entries_of(ShardEntry, value["shards"]), skipped=skipped
     )
 
 

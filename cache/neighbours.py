@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cache.columns import has_sums, mapped_column, read_text, write_column, write_text
 from cache.damage import DAMAGED
+from cache.errors import reason_of
 from cache.files import replacing
 from cache.reader_rows import MappedRows
 from cache.seal import file_seal, seal_file
@@ -19,6 +20,8 @@ from cache.seal import file_seal, seal_file
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 StoredNeighbours = tuple[MappedRows, MappedRows]
 ROWS_AT_ONCE = 65_536
+# How many nearest texts of an image are kept unless another number is asked for.
+NEAREST = 256
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -116,4 +119,4 @@ def damage_of(path: Path, *, made_from: str | None, unsealed: bool) -> str:
         with h5py.File(path, "r") as file:
             return "" if read_text(file, "made_from") == made_from else "it is of other rows or texts"
     except DAMAGED as error:
-        return f"it cannot be read ({' '.join(str(error).split())})"
+        return f"it cannot be read ({reason_of(error)})"

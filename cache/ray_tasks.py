@@ -54,7 +54,9 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         _knock(cluster.address or os.environ.get("RAY_ADDRESS", ""))
-        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        # Of a job that is no client's, workers would import what lies in this process's working folder.
+        job = ray.job_config.JobConfig(_client_job=True)
+        ray.init(address=cluster.address, job_config=job, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {cluster.address or 'this machine'} ({str(error).splitlines()[0]})",

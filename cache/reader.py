@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.banks import TextBank, load_bank
+from cache.entries import BankEntry, is_plain_name
 from cache.errors import UserError, nearest_names
 from cache.files import digest
 from cache.manifest import NAME as MANIFEST
@@ -101,8 +102,8 @@ class EmbeddingCache:
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """The teachers whose rows are here: ``main``, then those that were added, sorted."""
-        added = sorted(path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}"))
-        return (MAIN_TEACHER, *added)
+        found = {path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}")}
+        return (MAIN_TEACHER, *sorted(filter(is_plain_name, found)))
 
     def teacher_cache(self, name: str) -> EmbeddingCache:
         """Return the cache of one teacher: itself for ``main``, else the one added under that name.
@@ -175,14 +176,17 @@ class EmbeddingCache:
 
     def text_bank(self, name: str) -> TextBank:
         """Return one text bank; UserError with the nearest name when there is none called so."""
+        entry = self._bank_entry(name)
+        return load_bank(self.path / entry.file, name, sha256=entry.sha256)
+
+    def _bank_entry(self, name: str) -> BankEntry:
         if name not in self.manifest.banks:
             known = ", ".join(self.bank_names) or "none"
             raise UserError(
                 f"the cache {self.path} has no text bank {name!r}",
                 fix=f"{nearest_names(name, self.bank_names)}choose from {known}.",
             )
-        entry = self.manifest.banks[name]
-        return load_bank(self.path / entry.file, name, sha256=entry.sha256)
+        return self.manifest.banks[name]
 
     def neighbours(self, split: str, bank: str, k: int) -> StoredNeighbours:
         """Return every image's k nearest class texts: int32 [N, k] class labels and float32 [N, k] cosines.
@@ -192,6 +196,7 @@ class EmbeddingCache:
         can be written, kept.
         """
         rows = self.split(split)
+        self._bank_entry(bank)  # before a file is named by it
         k = min(k, len(rows.class_names))
         path = self.path / "neighbours" / f"{rows.name}--{bank}.h5"
         made_from = self.neighbours_source(rows.name, bank)

@@ -1,73 +1,91 @@
-"""Redo what is broken in a cache, and nothing else: by the command that made it, which its manifest keeps."""
+"""Mend a cache as far as it can be mended from itself, and take out what cannot, so that a build redoes it.
+
+Whose teacher and data a cache is of, its manifest says; it may be anybody's, and so nothing is loaded by it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.convert import convert_cache
+from cache.entries import is_plain_name
 from cache.errors import UserError
-from cache.images import ImageFolder
+from cache.files import check_own_folders
 from cache.locks import only_writer
-from cache.made_by import options_of
-from cache.manifest import BACKUP, NAME, Manifest
-from cache.progress import Progress
+from cache.manifest import BACKUP, CONVERT, EPISODES, IMPORT, NAME, Manifest
+from cache.neighbours import NEAREST
 from cache.reader import TEACHERS, EmbeddingCache
+from cache.spec import PRECISIONS, SQUASH
 from cache.verify import Check, verify_cache
 
 NEIGHBOURS = "neighbours/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
-    """Where a cache is made from, where that is elsewhere than when it was made; None: as it was."""
+class Repair:
+    """What was done: files that are sound again, files that were taken out, and what brings those back.
 
-    data: Path | None = None
-    model: str | None = None
-    pretrained: str | None = None
-    device: str | None = None
+    ``commands`` have capitals in the place of what only the user knows: DATA, MODEL, WEIGHTS, FILE.
+    """
+
+    redone: tuple[Check, ...] = ()
+    removed: tuple[Check, ...] = ()
+    commands: tuple[str, ...] = ()
 
 
-def repair_cache(folder: Path, sources: Sources, *, progress: Progress | None = None) -> list[Check]:
-    """Redo every damaged or missing file of a cache; return what was wrong with each of them.
+def repair_cache(folder: Path) -> Repair:
+    """Redo what needs neither teacher nor images, and take every other damaged file out of a cache.
 
-    A damaged manifest is replaced by its copy first. What is redone holds the same rows as before, bit for
-    bit where it is computed on the same kind of machine.
+    The manifest's copy and the neighbours are redone. A cache that lacks something then is unfinished: the
+    command that made it redoes that and nothing else.
 
     Raises
     ------
     UserError
-        If there is neither a manifest nor a copy, what the cache was made from is not there, or something
-        is still damaged afterwards.
+        If there is neither a manifest nor a copy, or a folder of the cache is a link.
     """
     with only_writer(folder):
-        return _repaired(folder, sources, progress)
+        return _repaired(folder, folder)
 
 
-def _repaired(folder: Path, sources: Sources, progress: Progress | None) -> list[Check]:
+def _repaired(folder: Path, whole: Path) -> Repair:
+    check_own_folders(folder)
     restored = _restored_manifest(folder)
+    before = manifest = Manifest.load(folder)
     bad = [check for check in verify_cache(folder) if check.problem]
-    for name in _teachers(folder):
-        mine = f"{TEACHERS}/{name}/"
-        below = repair_cache(folder / mine, sources, progress=progress)
-        restored += [replace(check, file=f"{mine}{check.file}") for check in below]
     bad = [check for check in bad if not check.file.startswith(f"{TEACHERS}/")]
-    _remove_neighbours(folder, bad)
-    if any(not check.file.startswith((NEIGHBOURS, BACKUP)) for check in bad):
-        _again(folder, bad, sources, progress)
-    manifest = Manifest.load(folder)
-    if any(check.file == BACKUP for check in bad):
+    removed = [check for check in bad if not check.file.startswith((NEIGHBOURS, BACKUP, NAME))]
+    if removed:
+        manifest = _without(manifest, {check.file for check in removed})
+        manifest.save(folder)  # first: a file that is not listed does not exist
+    for check in (*removed, *(check for check in bad if check.file.startswith(NEIGHBOURS))):
+        (folder / check.file).unlink(missing_ok=True)
+    redone = [check for check in bad if check.file == BACKUP or (check.file == NAME and manifest.left_out)]
+    if redone:
         manifest.save(folder)
-    _store_neighbours(folder, manifest, bad)
-    left = [check for check in verify_cache(folder) if check.problem]
-    if left:
-        raise UserError(
-            f"{folder} is still damaged ({left[0].file}: {left[0].problem})",
-            fix="run the command that made it, with --rebuild.",
-        )
-    return restored + bad
+    redone += _store_neighbours(folder, manifest, bad)
+    found = Repair(
+        redone=(*restored, *redone),
+        removed=tuple(removed),
+        commands=() if manifest.complete else (_command(before, whole, folder),),
+    )
+    for name in _teachers(folder):
+        found = _joined(found, _repaired(folder / TEACHERS / name, whole), f"{TEACHERS}/{name}/")
+    return found
+
+
+def _joined(one: Repair, other: Repair, below: str) -> Repair:
+    def placed(checks: Sequence[Check]) -> tuple[Check, ...]:
+        return tuple(replace(check, file=f"{below}{check.file}") for check in checks)
+
+    return Repair(
+        redone=one.redone + placed(other.redone),
+        removed=one.removed + placed(other.removed),
+        commands=one.commands + other.commands,
+    )
 
 
 def _restored_manifest(folder: Path) -> list[Check]:
@@ -86,127 +104,76 @@ def _restored_manifest(folder: Path) -> list[Check]:
 
 def _teachers(folder: Path) -> list[str]:
     """Return the added teachers, also one whose manifest is gone and has a copy."""
-    found = (folder / TEACHERS).glob(f"*/{BACKUP}")
-    return sorted({path.parent.name for path in found} | {*_cache(folder).teacher_names[1:]})
+    found = {path.parent.name for file in (NAME, BACKUP) for path in (folder / TEACHERS).glob(f"*/{file}")}
+    return sorted(filter(is_plain_name, found))
 
 
-def _cache(folder: Path) -> EmbeddingCache:
-    return EmbeddingCache(folder, Manifest.load(folder))
+def _without(manifest: Manifest, files: set[str]) -> Manifest:
+    """Return a manifest that lists none of some files, and is not complete.
+
+    Text banks stay listed, as missing: a build that would give them other texts is refused by what is said
+    of them.
+    """
+    for name, split in manifest.splits.items():
+        kept = tuple(shard for shard in split.shards if shard.file not in files)
+        manifest = manifest.with_split(name, replace(split, shards=kept))
+    beside: dict[str, Any] = {}
+    for kind in ("support", "views", "pixels"):
+        beside[kind] = {}
+        for name, entry in getattr(manifest, kind).items():
+            pairs = zip(entry.shards, entry.made_from, strict=True)
+            kept_pairs = [(shard, made) for shard, made in pairs if shard.file not in files]
+            beside[kind][name] = replace(
+                entry,
+                shards=tuple(shard for shard, _ in kept_pairs),
+                made_from=tuple(made for _, made in kept_pairs),
+            )
+    tower = () if any(file.file in files for file in manifest.text_tower) else manifest.text_tower
+    return replace(manifest, text_tower=tower, complete=False, **beside)
 
 
-def _remove_neighbours(folder: Path, bad: Sequence[Check]) -> None:
-    for check in bad:
-        if check.file.startswith(NEIGHBOURS):
-            (folder / check.file).unlink(missing_ok=True)
-
-
-def _store_neighbours(folder: Path, manifest: Manifest, bad: Sequence[Check]) -> None:
-    k = manifest.made_by.get("options", {}).get("neighbours") or 256
-    cache = EmbeddingCache(folder, manifest)
-    for check in bad:
+def _store_neighbours(folder: Path, manifest: Manifest, bad: Sequence[Check]) -> list[Check]:
+    """Compute the damaged neighbours again, where the rows and texts that they are of are all here."""
+    cache, redone = EmbeddingCache(folder, manifest), []
+    for check in bad if manifest.complete else ():
         split, dashes, bank = Path(check.file).stem.partition("--")
         known = split in cache.split_names and bank in cache.bank_names
         if check.file.startswith(NEIGHBOURS) and dashes and known:
-            cache.neighbours(split, bank, k)
+            cache.neighbours(split, bank, NEAREST)
+        if check.file.startswith(NEIGHBOURS):
+            redone.append(check)
+    return redone
 
 
-def _again(folder: Path, bad: Sequence[Check], sources: Sources, progress: Progress | None) -> None:
-    """Run the command that made the cache: it keeps what is sound."""
-    manifest = Manifest.load(folder)
-    commands = {
-        "cache-features": _features,
-        "robotics cache-features": _episodes,
-        "cache import": _import,
-        "cache convert": _convert,
-    }
-    made_by = manifest.made_by
-    command = commands.get(made_by.get("command", ""))
-    if command is None:
-        raise UserError(
-            f"{folder} does not say how it was made (an older distill wrote it), and "
-            f"{bad[0].file} is damaged ({bad[0].problem})",
-            fix="run the command that made it again: it redoes what is damaged.",
-        )
-    command(folder, manifest, {check.file for check in bad}, sources, progress)
+def _command(manifest: Manifest, whole: Path, folder: Path) -> str:
+    """Return the command that redoes what a cache lacks, in our own words: no text of the manifest's."""
+    out = shlex.quote(str(whole))
+    if manifest.made_by == CONVERT:
+        return f"distill cache convert CACHE --to {manifest.spec.format} --out {out}"
+    if manifest.made_by == IMPORT:
+        return f"distill cache import --out {out} --images FILE --keys FILE --texts FILE --classes FILE"
+    name = EPISODES if manifest.made_by == EPISODES else "cache-features"
+    words = [f"distill {name} DATA --out {out} --model MODEL --pretrained WEIGHTS", *_options(manifest)]
+    if folder != whole:
+        words.append(f"--teacher {folder.name}")
+    return " ".join(words)
 
 
-def _data(made_by: dict[str, Any], sources: Sources) -> Path:
-    data = sources.data or Path(made_by["data"])
-    if not data.is_dir():
-        raise UserError(f"the data folder {data} of this cache is not there", fix="give --data.")
-    return data
-
-
-def _features(
-    folder: Path, manifest: Manifest, bad: set[str], sources: Sources, progress: Progress | None
-) -> None:
-    # Here, because it imports open_clip, which takes seconds.
-    from cache.features import FeatureOptions, cache_features
-
-    pixels = next(iter(manifest.pixels.values()), None)
-    views = next(iter(manifest.views.values()), None)
-    support = next(iter(manifest.support.values()), None)
-    options = options_of(
-        FeatureOptions,
-        manifest.made_by,
-        model=sources.model,
-        pretrained=sources.pretrained,
-        device=sources.device,
-        # What an earlier command added stays, though the newest did not ask for it.
-        pixels=pixels.side if pixels else None,
-        pixels_format=pixels.kind if pixels else None,
-        views=views.views if views else None,
-        views_scale=views.scale if views else None,
-        support_views=support.views if support else None,
-        keep_text_tower=True if manifest.text_tower else None,
-    )
-    out = folder.parent.parent if folder.parent.name == TEACHERS else folder
-    cache_features(_data(manifest.made_by, sources), out, options, progress=progress)
-
-
-def _episodes(
-    folder: Path, manifest: Manifest, bad: set[str], sources: Sources, progress: Progress | None
-) -> None:
-    from cache.episode_features import EpisodeOptions, cache_episode_features
-
-    options = options_of(
-        EpisodeOptions,
-        manifest.made_by,
-        model=sources.model,
-        pretrained=sources.pretrained,
-        device=sources.device,
-        keep_text_tower=True if manifest.text_tower else None,
-    )
-    cache_episode_features(_data(manifest.made_by, sources), folder, options, progress=progress)
-
-
-def _import(
-    folder: Path, manifest: Manifest, bad: set[str], sources: Sources, progress: Progress | None
-) -> None:
-    from cache.import_files import import_files
-
-    given = dict(manifest.made_by["options"])
-    data = sources.data or given.pop("data", None)
-    given.pop("data", None)
-    import_files(folder, data=Path(data) if data else None, **given)
-
-
-def _convert(
-    folder: Path, manifest: Manifest, bad: set[str], sources: Sources, progress: Progress | None
-) -> None:
-    source = Path(manifest.made_by["source"])
-    if not source.is_dir():
-        raise UserError(
-            f"the cache {source}, from which {folder} was converted, is not there", fix="bring it back."
-        )
-    data = sources.data or manifest.made_by.get("data")
-    for name, split in manifest.splits.items():
-        kept = tuple(shard for shard in split.shards if shard.file not in bad)
-        manifest = manifest.with_split(name, replace(split, shards=kept))
-    replace(manifest, complete=False).save(folder)
-    convert_cache(
-        source,
-        folder,
-        format=manifest.spec.format,
-        folder=ImageFolder.scan(Path(data), require=()) if data else None,
-    )
+def _options(manifest: Manifest) -> Iterator[str]:
+    """Yield the options without which a build would make another cache, or leave a part of it out."""
+    spec = manifest.spec  # whose words are among ours, or it would not have been read
+    if spec.teacher.preprocessing == SQUASH:
+        yield f"--preprocess {SQUASH}"
+    if spec.teacher.precision in PRECISIONS:
+        yield f"--precision {spec.teacher.precision}"
+    yield f"--dtype {spec.dtype} --format {spec.format} --rows-per-shard {spec.rows_per_shard:d}"
+    if spec.regions:
+        yield "--regions"
+    if pixels := next(iter(manifest.pixels.values()), None):
+        yield f"--pixels {pixels.side:d} --pixels-format {pixels.kind}"
+    if views := next(iter(manifest.views.values()), None):
+        yield f"--views {views.views:d} --views-scale {views.scale:g}"
+    if support := next(iter(manifest.support.values()), None):
+        yield f"--support-views {support.views:d}"
+    if manifest.text_tower:
+        yield "--keep-text-tower"

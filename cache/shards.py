@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache import shards_hdf5, shards_webdataset
 from cache.damage import check_size, damaged_shard
-from cache.entries import ShardEntry
+from cache.entries import ShardEntry, check_inner
 from cache.manifest import Manifest
 from cache.rows import Damage, ShardRows
 
@@ -76,6 +76,7 @@ def read_shard(cache: Path, shard: ShardEntry, manifest: Manifest, split: str) -
         expected = (shard.rows, manifest.embed_dim, manifest.spec.dtype)
         if found != expected:
             raise ValueError(f"it holds {found}, the manifest says {expected}")
+        check_inner("a row", rows.keys)
         if not _are_labels(rows.labels, classes):
             raise ValueError("it holds labels of no class")
     return rows

@@ -10,6 +10,7 @@ import h5py
 from cache.columns import (
     damaged_rows,
     has_sums,
+    is_inner,
     mapped_column,
     read_column,
     read_strings,
@@ -56,7 +57,7 @@ def read(path: Path, *, sha256: str) -> ShardRows:
     with damaged_shard(path), h5py.File(path, "r") as file:
         if not has_sums(file) and sha256_of(path) != sha256:
             raise ValueError("its checksum is not the manifest's")
-        captioned = "caption" in file
+        captioned = is_inner(file, "caption")
         return ShardRows(
             split=read_text(file, "split"),
             keys=read_strings(file, "key"),
@@ -71,7 +72,7 @@ def read(path: Path, *, sha256: str) -> ShardRows:
             ),
             more={
                 name: mapped_column(path, file, f"{MORE}/{name}", kind="f", ndim=(2, 3))
-                for name in file.get(MORE, {})
+                for name in (file[MORE] if is_inner(file, MORE) else ())
             },
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePath
 from typing import Any
 
 from cache.files import digest
@@ -12,7 +13,11 @@ LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
 # What stands for weights where rows were made elsewhere.
 IMPORTED = "imported"
 # 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
-SQUASH_SIZE = 256
+SQUASH, SQUASH_SIZE = "squash", 256
+PRECISIONS = ("float32", "bfloat16", "float16")
+DTYPES = ("float16", "float32")
+FORMATS = ("hdf5", "webdataset")
+MOST_ROWS_PER_SHARD = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +44,15 @@ class TeacherSpec:
     def identity(self) -> dict[str, Any]:
         """Return every field that can change an embedding."""
         return {name: value for name, value in asdict(self).items() if name not in ("model", "pretrained")}
+
+
+def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return a teacher's spec as JSON, without the folders that it lies in on this machine."""
+    model, pretrained = teacher["model"], PurePath(teacher["pretrained"]).name
+    prefix = LOCAL_DIR if model.startswith(LOCAL_DIR) else ""
+    if prefix or PurePath(model).is_absolute():  # open_clip's own names may have a slash
+        model = f"{prefix}{PurePath(model.removeprefix(prefix)).name}"
+    return {**teacher, "model": model, "pretrained": pretrained}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,12 +91,20 @@ class CacheSpec:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> CacheSpec:
-        """Return the spec that :meth:`to_json` wrote."""
+        """Return the spec that :meth:`to_json` wrote; ValueError where a word or number is none of ours."""
         teacher = dict(value["teacher"])
         for name in ("mean", "std"):
             teacher[name] = tuple(teacher[name])
         known = {f.name for f in fields(cls)} - {"teacher"}
-        return cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
+        spec = cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
+        words = [part for part in asdict(spec.teacher).values() if isinstance(part, str)]
+        if len(words) != len(fields(TeacherSpec)) - 3:
+            raise ValueError("the teacher's words are none")
+        if spec.dtype not in DTYPES or spec.format not in FORMATS or not isinstance(spec.regions, bool):
+            raise ValueError(f"rows are stored as {spec.dtype!r:.40}, {spec.format!r:.40}")
+        if type(spec.rows_per_shard) is not int or not 0 < spec.rows_per_shard <= MOST_ROWS_PER_SHARD:
+            raise ValueError(f"rows_per_shard is {spec.rows_per_shard!r:.40}")
+        return spec
 
 
 def _short(value: object) -> str:

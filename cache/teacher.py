@@ -1,15 +1,16 @@
-"""The teacher: any open_clip model. The only importer of open_clip, and never imported by training."""
+"""The teacher: any open_clip model. Never imported by training.
+
+With :mod:`cache.teacher_weights`, where its weights come from, the only importer of open_clip.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
+import json
 import math
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,19 +21,22 @@ from torch import Tensor, nn
 from cache.vision import torchvision  # isort: split
 
 import open_clip
-from open_clip.factory import get_model_config, load_checkpoint
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.devices import check_compiler
-from cache.errors import UserError, nearest_names
-from cache.files import digest, sha256_of
+from cache.errors import UserError, reason_of
 from cache.short_texts import context_of, lengths
-from cache.spec import HF_HUB, LOCAL_DIR, SQUASH_SIZE, TeacherSpec
+from cache.spec import SQUASH_SIZE, TeacherSpec
+from cache.teacher_config import checked_config, checked_tokenizer_options
+from cache.teacher_weights import CONFIG, TeacherSource, load_into, quiet_open_clip, resolve
 from cache.transfer import fetched_later, moved_beside
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 REGIONS_PER_SIDE = 7
+# What a model's config may say of its preprocessing; the size is its image tower's.
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Teacher:
     """A loaded teacher: embeds preprocessed images and texts into one space of ``embed_dim`` numbers."""
 
     spec: TeacherSpec
+    config: dict[str, Any]
     model: nn.Module
     tokenizer: Any
     transform: Callable[[Any], Tensor]
@@ -127,6 +132,7 @@ def load_teacher(
     precision: str = "auto",
     compile: bool = False,
     device: torch.device | str = "cpu",
+    weights_sha256: str | None = None,
 ) -> Teacher:
     """Load an open_clip model and its weights.
 
@@ -143,29 +149,31 @@ def load_teacher(
         devices that have it, else float16.
     compile
         Whether the image tower goes through torch.compile: the same rows but for rounding.
+    weights_sha256
+        The checksum of the only weights to load, where the caller knows it.
 
     Raises
     ------
     UserError
-        If no model or tag has the name, weights are missing or of another model, or the weights were
-        trained with another activation (QuickGELU) than the model has; with ``compile``, if there is
-        nothing to compile with.
+        If no model or tag has the name, weights are missing or of another model, they may hold code, they
+        were trained with another activation (QuickGELU) than the model has, or the model's config asks for
+        code; with ``compile``, if there is nothing to compile with.
     """
     device = torch.device(device)
     if compile:
         check_compiler(device)
-    source = _resolve(model, pretrained)
+    source = resolve(model, pretrained, weights_sha256=weights_sha256)
     precision = _precision(precision, device)
-    with _quiet_open_clip():
+    with quiet_open_clip():
         network = _build(source, precision, device)
-        tokenizer = open_clip.get_tokenizer(source.name)
+        tokenizer = _tokenizer(source)
     config = PreprocessCfg(**network.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
     size = config.size if isinstance(config.size, int) else config.size[0]
     spec = TeacherSpec(
         model=model,
         pretrained=pretrained or "its own",
         architecture=source.architecture,
-        weights_sha256=sha256_of(source.weights),
+        weights_sha256=source.weights_sha256,
         preprocessing=preprocessing,
         image_size=size,
         mean=tuple(config.mean),
@@ -185,6 +193,7 @@ def load_teacher(
         embed_dim = network.encode_text(tokens).shape[1]  # type: ignore[operator]
     return Teacher(
         spec=spec,
+        config=source.config,
         model=network,
         tokenizer=tokenizer,
         transform=transform,
@@ -217,192 +226,58 @@ def _prefers_channels_last(network: nn.Module) -> bool:
     return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Source:
-    """Where a teacher comes from, once every name has been checked."""
+def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
+    asked = {name: value for name, value in source.preprocessing.items() if name in PREPROCESSING}
+    try:
+        if name := source.config["text_cfg"].get("hf_model_name"):
+            from cache.hub_models import check_text_model
 
-    name: str
-    tag: str | None
-    weights: Path
-    architecture: str
-
-
-def _resolve(model: str, pretrained: str | None) -> _Source:
-    if model.startswith((LOCAL_DIR, HF_HUB)):
-        if pretrained:
-            raise UserError(
-                f"--pretrained {pretrained} cannot go with {model}, which brings its own weights",
-                fix="leave --pretrained out.",
+            check_text_model(name)
+        # A folder of our own: open_clip reads the config that was checked, and finds no weights beside it.
+        with TemporaryDirectory() as folder:
+            (Path(folder) / CONFIG).write_text(json.dumps({"model_cfg": source.config}), encoding="utf-8")
+            network = open_clip.create_model(
+                f"local-dir:{folder}",
+                precision=PRECISIONS[precision],
+                device=device,
+                load_weights=False,
+                pretrained_text=False,
+                force_preprocess_cfg=asked,
             )
-        return _resolve_local_dir(model) if model.startswith(LOCAL_DIR) else _resolve_hub(model)
-    name = _known_name(model)
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if not pretrained:
-        raise UserError(f"{model} needs weights", fix=f"give --pretrained with {_tags_or_file(tags)}.")
-    if Path(pretrained).is_file():
-        return _resolve_file(name, Path(pretrained))
-    if open_clip.get_pretrained_cfg(name, pretrained):
-        return _resolve_tag(name, pretrained)
-    _refuse_weights_name(name, pretrained, tags)
-    raise AssertionError("unreachable")
-
-
-def _known_name(model: str) -> str:
-    name = model.replace("/", "-")
-    if name not in open_clip.list_models():
-        raise UserError(
-            f"no teacher is called {model!r}",
-            fix=f"{nearest_names(name, open_clip.list_models())}give an open_clip name, local-dir:FOLDER or "
-            "hf-hub:ORG/REPO.",
-        )
-    return name
-
-
-def model_config(model: str) -> dict[str, Any]:
-    """Return open_clip's config of a model, which is named as for :func:`load_teacher`.
-
-    Raises
-    ------
-    UserError
-        If no model has the name.
-    """
-    if model.startswith((LOCAL_DIR, HF_HUB)):
-        return dict(get_model_config(_resolve(model, None).name))
-    return dict(get_model_config(_known_name(model)))
-
-
-def _tags_or_file(tags: Sequence[str]) -> str:
-    return f"a checkpoint file or one of {', '.join(tags)}" if tags else "a checkpoint file"
-
-
-def _refuse_weights_name(name: str, pretrained: str, tags: Sequence[str]) -> None:
-    if "/" in pretrained or Path(pretrained).suffix in (".pt", ".pth", ".bin", ".safetensors"):
-        parent = Path(pretrained).parent
-        near = nearest_names(
-            Path(pretrained).name, [p.name for p in parent.glob("*")] if parent.is_dir() else []
-        )
-        raise UserError(f"the weights file {pretrained} does not exist", fix=f"{near}check --pretrained.")
-    raise UserError(
-        f"{name} has no weights called {pretrained!r}",
-        fix=f"{nearest_names(pretrained, tags)}give --pretrained with {_tags_or_file(tags)}.",
-    )
-
-
-def _resolve_file(name: str, file: Path) -> _Source:
-    _check_activation(name, _file_wants_quick_gelu(file), str(file))
-    return _Source(name=name, tag=None, weights=file, architecture=name)
-
-
-def _resolve_tag(name: str, tag: str) -> _Source:
-    config = open_clip.get_pretrained_cfg(name, tag)
-    _check_activation(name, bool(config.get("quick_gelu", False)), f"{tag!r}")
-    try:
-        with _quiet_open_clip():
-            weights = Path(open_clip.download_pretrained(config))
-    # The download goes through urllib or the hub's client; each has its own family of errors.
-    except Exception as error:
-        raise UserError(
-            f"the weights {tag!r} of {name} could not be downloaded ({_first_line(error)})",
-            fix="connect to the network, or give a checkpoint file with --pretrained.",
-        ) from error
-    return _Source(name=name, tag=tag, weights=weights, architecture=name)
-
-
-def _file_wants_quick_gelu(file: Path) -> bool | None:
-    """Say whether a checkpoint was trained with QuickGELU; None when its file does not tell."""
-    if _is_torchscript(file):
-        return True  # OpenAI's own archives are TorchScript, and all of them use QuickGELU
-    for model, tag in open_clip.list_pretrained():
-        config = open_clip.get_pretrained_cfg(model, tag)
-        if file.name != "open_clip_pytorch_model.bin" and Path(config.get("url", "")).name == file.name:
-            return bool(config.get("quick_gelu", False))
-    return None
-
-
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def _check_activation(name: str, wanted: bool | None, weights: str) -> None:
-    has = bool((get_model_config(name) or {}).get("quick_gelu", False))
-    if wanted is None or wanted == has:
-        return
-    right = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
-    raise UserError(
-        f"the weights {weights} were trained {'with' if wanted else 'without'} QuickGELU, but {name} runs "
-        f"{'with' if has else 'without'} it: every embedding would be wrong",
-        fix=f"use --model {right}.",
-    )
-
-
-def _resolve_local_dir(model: str) -> _Source:
-    folder = Path(model.removeprefix(LOCAL_DIR))
-    config = folder / "open_clip_config.json"
-    if not config.is_file():
-        raise UserError(
-            f"{folder} {'has no open_clip_config.json' if folder.is_dir() else 'does not exist'}",
-            fix="give a folder with open_clip_config.json and its weights.",
-        )
-    weights = open_clip.factory._find_checkpoint_in_dir(folder)
-    if weights is None:
-        raise UserError(
-            f"{folder} has no weights file (*.safetensors, *.bin or *.pth)",
-            fix="put open_clip_model.safetensors beside its open_clip_config.json.",
-        )
-    try:
-        architecture = digest(get_model_config(model))
-    except ValueError as error:
-        raise UserError(
-            f"{config} is not valid JSON ({error})", fix="save the model's config again."
-        ) from error
-    return _Source(name=model, tag=None, weights=Path(weights), architecture=architecture)
-
-
-def _resolve_hub(model: str) -> _Source:
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    repository = model.removeprefix(HF_HUB)
-    try:
-        with _quiet_open_clip():
-            weights = Path(download_pretrained_from_hf(repository))
-            architecture = digest(get_model_config(model))
-    except Exception as error:  # the hub's client has a family of errors of its own
-        raise UserError(
-            f"{model} could not be fetched ({_first_line(error)})",
-            fix="check the name and the network, or download the folder and give local-dir:FOLDER.",
-        ) from error
-    return _Source(name=model, tag=None, weights=weights, architecture=architecture)
-
-
-def _build(source: _Source, precision: str, device: torch.device) -> nn.Module:
-    own_weights = source.name.startswith((LOCAL_DIR, HF_HUB))
-    try:
-        network = open_clip.create_model(
-            source.name,
-            pretrained=source.tag,
-            precision=PRECISIONS[precision],
-            device=device,
-            require_pretrained=own_weights or source.tag is not None,
-        )
-        if source.tag is None and not own_weights:
-            # A TorchScript archive is read by torch.jit.load, which a weights_only load refuses to do.
-            load_checkpoint(network, str(source.weights), weights_only=not _is_torchscript(source.weights))
+        load_into(network, source)
+    except UserError:
+        raise
     # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
     except Exception as error:
         raise UserError(
-            f"the weights {source.weights} do not fit {source.name} ({_first_line(error)})",
+            f"the weights {source.weights} do not fit {source.name} ({reason_of(error)})",
             fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
         ) from error
     return network.eval().requires_grad_(False)
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) if lines else type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _tokenizer(source: TeacherSource) -> Any:
+    """Return a teacher's tokenizer: open_clip's own, or one of transformers without code from elsewhere."""
+    text = source.config["text_cfg"]
+    options = checked_tokenizer_options(text, where=source.name)
+    length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
+    try:
+        if name:
+            return HFTokenizer(
+                str(source.folder or name),
+                context_length=length,
+                tokenizer_mode=text.get("tokenizer_mode"),
+                trust_remote_code=False,
+                **options,
+            )
+        if not source.own_config and "siglip" in source.name.lower():
+            return open_clip.get_tokenizer(source.name)
+        return SimpleTokenizer(context_length=length, **options)
+    except Exception as error:  # of transformers, of the hub's client, or of an option that it does not know
+        raise UserError(
+            f"the tokenizer of {source.name} cannot be loaded ({reason_of(error)})",
+            fix="give a teacher whose tokenizer open_clip or transformers has.",
+        ) from error
 
 
 def _precision(wanted: str, device: torch.device) -> str:
@@ -426,18 +301,6 @@ def _squash(size: int, config: PreprocessCfg) -> Callable[[Any], Tensor]:
     )
 
 
-@contextlib.contextmanager
-def _quiet_open_clip() -> Iterator[None]:
-    # open_clip logs on the root logger what we either check ourselves or raise.
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
-
-
 def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the config and the weights of a teacher's text tower alone, for :func:`build_text_network`.
 
@@ -446,9 +309,7 @@ def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]
     UserError
         If the text tower is not open_clip's own transformer with CLIP's tokenizer.
     """
-    config = get_model_config(
-        teacher.spec.model.replace("/", "-") if ":" not in teacher.spec.model else teacher.spec.model
-    )
+    config = teacher.config
     text = dict(config["text_cfg"])
     if (
         text.get("hf_model_name")
@@ -481,15 +342,21 @@ def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tu
     ------
     ValueError, RuntimeError
         If config and weights do not fit each other.
+    UserError
+        If the config asks for another tower than :func:`text_network_of` gives, or for too much.
     """
     from open_clip.model import _build_text_tower
-    from open_clip.tokenizer import SimpleTokenizer
 
-    text = dict(config["text_cfg"])
+    where, held = "its config", sum(value.nbytes for value in weights.values())
+    text = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)[
+        "text_cfg"
+    ]
+    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
+        raise ValueError("it is not open_clip's transformer with CLIP's tokenizer")
     network = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
     network.load_state_dict({key: value.float() for key, value in weights.items()})
     network.output_tokens = False
     tokenizer = SimpleTokenizer(
-        context_length=int(text.get("context_length", 77)), **(text.get("tokenizer_kwargs") or {})
+        context_length=int(text.get("context_length", 77)), **checked_tokenizer_options(text, where=where)
     )
     return network.eval().requires_grad_(False), tokenizer

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cache.entries import FileEntry
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from cache.files import replacing, sha256_of, write_json
 
 FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
@@ -75,7 +75,7 @@ class TextTower:
             network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise UserError(
-                f"the text tower in {folder} is damaged ({str(error).splitlines()[0]})",
+                f"the text tower in {folder} is damaged ({reason_of(error)})",
                 fix="run the same cache-features command again with --keep-text-tower.",
             ) from error
         return cls(

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from cache.columns import mapped_column, read_strings, write_column, write_strings
+from cache.columns import inner_dataset, mapped_column, read_strings, write_column, write_strings
 from cache.crop_boxes import crop_boxes
 from cache.entries import CropsEntry, ShardEntry
 from cache.images import ImageFolder
@@ -209,7 +209,7 @@ def _read_shard(cache: Path, shard: ShardEntry) -> tuple[list[str], CheckedRows,
     """Return a shard's keys, and its boxes, flips and embeddings with a row for every view."""
     path = cache / shard.file
     with open_side_shard(cache, shard) as file:
-        keys, views = read_strings(file, "key"), file["view_embedding"].shape[1]
+        keys, views = read_strings(file, "key"), inner_dataset(file, "view_embedding").shape[1]
         columns = (
             mapped_column(path, file, "box", kind="f", ndim=(3,), dims=2),
             mapped_column(path, file, "flip", kind="b", ndim=(2,), dims=2),

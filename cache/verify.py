@@ -87,6 +87,9 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Check]:
         copy = folder / BACKUP
         same = copy.is_file() and copy.read_bytes() == (folder / NAME).read_bytes()
         yield Check(file=BACKUP, rows=0, problem="" if same else f"it is no copy of {NAME}")
+    if manifest.left_out:
+        problem = f"it lists a text bank called {manifest.left_out[0]!r:.80}, which is none"
+        yield Check(file=NAME, rows=0, problem=problem)
     if not manifest.complete:
         yield Check(file=NAME, rows=0, problem="the build has not finished; run it again")
 

@@ -115,30 +115,35 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 
 @cache_group.command("repair")
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option("--data", type=EXISTING_FOLDER, help="What it was made from  [default: where that was]")
-@click.option("--model", help="The teacher  [default: the one that made it]")
-@click.option("--pretrained", help="The teacher's weights, where their file was moved.")
-@click.option("--device", help="auto, cpu, cuda, cuda:N  [default: auto]")
-@click.option("--json", "as_json", is_flag=True, help="Print what was redone as JSON.")
-def cache_repair(cache: Path, as_json: bool, **given: Any) -> None:
-    """Redo what is damaged or missing in CACHE, and nothing else.
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def cache_repair(cache: Path, as_json: bool) -> None:
+    """Mend CACHE: redo its manifest's copy and neighbours, take out every other file that is damaged.
+
+    What was taken out is redone by the command that made the cache; where something is lacking, that command
+    is printed, without its data and teacher, and the exit status is 1. Nothing is loaded that CACHE names.
 
     Example: distill cache repair artifacts/photos
     """
-    from cache.progress import progress_for
-    from cache.repair import Sources, repair_cache
+    from cache.repair import repair_cache
 
-    progress = progress_for("embedding")
-    try:
-        mended = repair_cache(cache, Sources(**given), progress=progress)
-    finally:
-        progress.close()
+    repair = repair_cache(cache)
     if as_json:
-        click.echo(json.dumps([_as_json(check) for check in mended], indent=2))
-        return
-    for check in mended:
-        click.echo(printable(f"redone: {check.file} ({check.problem})"))
-    click.echo(f"{cache} is sound; {len(mended)} files were redone.")
+        done = {"redone": repair.redone, "removed": repair.removed}
+        checks = {name: [_as_json(check) for check in found] for name, found in done.items()}
+        click.echo(json.dumps({**checks, "commands": repair.commands}, indent=2))
+    else:
+        for check in repair.redone:
+            click.echo(printable(f"redone: {check.file} ({check.problem})"))
+        for check in repair.removed:
+            click.echo(printable(f"taken out: {check.file} ({check.problem})"))
+    if repair.commands:
+        stop(
+            f"{cache} is not whole ({len(repair.removed)} files were taken out). Fix: run the command again "
+            f"that made it, with all that it was given: {'; then '.join(repair.commands)}",
+            1,
+        )
+    if not as_json:
+        click.echo(f"{cache} is sound; {len(repair.redone)} files were redone.")
 
 
 def _as_json(check: Check) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from cli.parts import EXISTING_FOLDER, FILE, FILE_TO_WRITE, FOLDER
+from cache import bounds
+from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE, FILE_TO_WRITE, FOLDER, WORKERS
 from cli.root import main
 
 
@@ -83,7 +84,13 @@ def _split_options(given: dict[str, Any]) -> dict[str, Any]:
     "--prompt", help="What is asked; {} is the class name  [default: one sentence on its appearance]"
 )
 @click.option("--label2text", type=FILE, help="Class names; found in DATA, else the folders' names.")
-@click.option("--workers", default=4, show_default=True, type=click.IntRange(min=1), help="Requests at once.")
+@click.option(
+    "--workers",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, bounds.REQUESTS),
+    help="Requests at once.",
+)
 @click.option(
     "--retries",
     "max_retries",
@@ -118,12 +125,8 @@ def describe(data: Path, **given: Any) -> None:
 @click.option("--model", required=True, help="A transformers image-to-text model: a folder or a hub name.")
 @click.option("--out", type=FILE_TO_WRITE, help="The file to write  [default: DATA/captions.jsonl]")
 @click.option("--split", "splits", multiple=True, help="train, id_test, ood_test. Repeatable  [default: all]")
-@click.option(
-    "--batch-size", default=16, show_default=True, type=click.IntRange(min=1), help="Images at once."
-)
-@click.option(
-    "--workers", type=click.IntRange(min=0), help="Processes that decode  [default: by the machine]"
-)
+@click.option("--batch-size", default=16, show_default=True, type=BATCH_SIZE, help="Images at once.")
+@click.option("--workers", type=WORKERS, help="Processes that decode  [default: by the machine]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 def caption(data: Path, workers: int | None, **given: Any) -> None:
     """Write one caption of every image of DATA, for cache-features --captions.

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache import bounds
 from cache.errors import printable
 from cli.parts import (
+    BATCH_SIZE,
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    WORKERS,
     options,
     ray_cluster,
     ray_options,
@@ -70,17 +73,15 @@ teacher_options = options(
         "--rows-per-shard",
         default=4096,
         show_default=True,
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, bounds.ROWS_PER_SHARD),
         help="Rows in one shard file.",
     ),
     click.option(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=BATCH_SIZE,
         help="Images at once  [default: 256 on a GPU, 32 on the CPU]",
     ),
-    click.option(
-        "--workers", type=click.IntRange(min=0), help="Processes that decode  [default: by the machine]"
-    ),
+    click.option("--workers", type=WORKERS, help="Processes that decode  [default: by the machine]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N."),
     click.option(
         "--keep-text-tower", is_flag=True, help="Keep the teacher's text tower, for 'train --prompts coop'."
@@ -130,13 +131,13 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
     "--neighbours",
     default=256,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, bounds.NEIGHBOURS),
     help="Nearest class texts kept for every image.",
 )
 @click.option(
     "--support-views",
     default=0,
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, bounds.VIEWS),
     help="Keep the rows of so many views of train and OOD images, for 'fewshot --method retrieval': the "
     "image and its RandAugment copies. The paper's is 10.",
 )
@@ -149,7 +150,7 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @click.option(
     "--views",
     metavar="V",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, bounds.VIEWS),
     help="Keep the rows of V random crops of every training image, for 'train --views'.",
 )
 @click.option(
@@ -161,7 +162,7 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 )
 @click.option(
     "--pixels",
-    type=click.IntRange(min=8),
+    type=click.IntRange(8, bounds.IMAGE_SIDE),
     metavar="SIZE",
     help="Keep the images too, SIZE x SIZE, so that training decodes nothing: 256 for a student of 224 px.",
 )

@@ -13,6 +13,7 @@ from cli.parts import (
     EXISTING_FOLDER,
     FILE_TO_WRITE,
     FOLDER,
+    THREADS,
     options,
     percent,
     refuse_given,
@@ -28,7 +29,7 @@ teacher_options = options(
     ),
     click.option("--pretrained", metavar="TAG|FILE", help="Its weights."),
 )
-"""A teacher, where the model does not say where its own is, or says it wrongly by now."""
+"""A model's teacher: the model says which that is, and not where it is loaded from."""
 
 
 @main.command()
@@ -130,7 +131,7 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
 @click.option(
     "--cache",
     type=EXISTING_FOLDER,
-    help="A cache that keeps the teacher's text tower  [default: the model's own]",
+    help="A cache of the model's teacher that keeps its text tower.",
 )
 @teacher_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
@@ -141,7 +142,7 @@ def texts(
 ) -> None:
     """List MODEL's text banks, or --add texts that its teacher's text tower embeds.
 
-    The tower is what the cache keeps (cache-features --keep-text-tower), else the teacher itself.
+    The tower is what --cache keeps (cache-features --keep-text-tower), or that of --teacher-model.
 
     \b
     Examples:
@@ -173,6 +174,8 @@ def texts(
         return
     for name, classes in banks.items():
         click.echo(printable(f"{name} ({len(classes)}): {', '.join(classes.labels)}"))
+    teacher = info.source["teacher"]
+    click.echo(printable(f"embedded by the teacher {teacher['model']} ({teacher['pretrained']})"))
 
 
 @main.command("bench-model")
@@ -181,22 +184,20 @@ def texts(
 @click.option(
     "--repeats", default=50, show_default=True, type=click.IntRange(min=2), help="Of one image, each turn."
 )
-@click.option(
-    "--threads", default=0, show_default="all cores", type=click.IntRange(min=0), help="Of each candidate."
-)
+@click.option("--threads", default=0, show_default="all cores", type=THREADS, help="Of each candidate.")
+@click.option("--run", type=EXISTING_FOLDER, help="The run that was exported, for its torch student.")
 @teacher_options
 @click.option("--out", type=FILE_TO_WRITE, help="Write the numbers to this JSON file as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def bench_model(
-    model: Path, out: Path | None, as_json: bool, rounds: int, repeats: int, threads: int, **teacher: Any
+    model: Path, out: Path | None, as_json: bool, rounds: int, repeats: int, threads: int, **beside: Any
 ) -> None:
-    """Measure MODEL with onnxruntime on this CPU, beside the torch student and the teacher if they are here.
+    """Measure MODEL with onnxruntime on this CPU, beside the torch student and a teacher if they are given.
 
     Latency of one image, images a second in batches of 32, size, peak memory; each in processes of its own
-    that take turns. The student is the exported weights or the run's; the teacher a local one,
-    or the one that --teacher-model names.
+    that take turns. The student is the exported weights or the --run's; the teacher is --teacher-model.
 
-    Example: distill bench-model models/first --out bench.json
+    Example: distill bench-model models/first --run runs/first --out bench.json
     """
     from cache.files import write_json
     from cache.progress import progress_for
@@ -205,7 +206,7 @@ def bench_model(
 
     progress = progress_for("measuring", "turns")
     try:
-        found = measure(model, rounds=rounds, repeats=repeats, threads=threads, progress=progress, **teacher)
+        found = measure(model, rounds=rounds, repeats=repeats, threads=threads, progress=progress, **beside)
     finally:
         progress.close()
     result = {"machine": machine(), "rounds": rounds, "repeats": repeats, "threads": threads, "found": found}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from cache import bounds
 from cache.errors import printable
 from cache.torchrun import rank, speaks, world_size
 
@@ -19,6 +20,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+BATCH_SIZE = click.IntRange(1, bounds.BATCH)
+THREADS = click.IntRange(0, bounds.THREADS)
+# Of this machine: four a core, or 16.
+WORKERS = click.IntRange(0, bounds.most_processes())
+JOBS = click.IntRange(1, bounds.most_processes())
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

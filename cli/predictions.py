@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cache.errors import printable
-from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, options, table, warn, words
+from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE_TO_WRITE, THREADS, options, table, warn, words
 from cli.root import main
 
 session_options = options(
@@ -19,9 +19,7 @@ session_options = options(
         type=click.Choice(["float32", "float16", "int8"]),
         help="Which of the exported graphs  [default: the first]",
     ),
-    click.option(
-        "--threads", default=0, show_default="all cores", type=click.IntRange(min=0), help="Of onnxruntime."
-    ),
+    click.option("--threads", default=0, show_default="all cores", type=THREADS, help="Of onnxruntime."),
 )
 """How a graph is run."""
 
@@ -51,9 +49,7 @@ session_options = options(
 @click.option(
     "--out", type=FILE_TO_WRITE, help="Write them to this file instead; its ending chooses the format."
 )
-@click.option(
-    "--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Images at once."
-)
+@click.option("--batch-size", default=32, show_default=True, type=BATCH_SIZE, help="Images at once.")
 @session_options
 @click.pass_context
 def predict(

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cache import bounds
 from cli.features import print_build, teacher_options, wants_weights
 from cli.parts import EXISTING_FOLDER, FILE, FOLDER, mean, numbers, percent, stop, table
 from cli.root import main
@@ -35,7 +36,7 @@ def robotics() -> None:
     "--image-size",
     default=64,
     show_default=True,
-    type=click.IntRange(min=16),
+    type=click.IntRange(16, bounds.IMAGE_SIDE),
     help="Side of every picture, pixels.",
 )
 @click.option("--train", default=480, show_default=True, type=int, help="Training episodes.")

@@ -22,6 +22,13 @@ AGAIN = "what was finished is kept: the same command goes on."
 class Friendly(click.Group):
     """Shows a UserError, and what the system refuses, as one line; the rest are our bugs: tracebacks."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Be the program of this process."""
+        # Of every Python that it starts, workers of libraries too: no file of the working folder, which may
+        # be called queue.py or cache.py, is imported in place of what is meant.
+        os.environ["PYTHONSAFEPATH"] = "1"
+        return super().__call__(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; see the class. Of several processes that torchrun started one prints."""
         if not speaks():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cache.errors import CacheMismatch, UserError
+from cache.errors import CacheMismatch, UserError, reason_of
 from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import file_seal, seal_file
@@ -73,9 +73,8 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     except Exception as error:  # zip, pickle and storage errors, one meaning
         if refused := read_fault(path, error):
             raise refused from error
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"the checkpoint {path} is damaged ({reason:.200})",
+            f"the checkpoint {path} is damaged ({reason_of(error)})",
             fix="restore it from a copy, or move it away and train the run again.",
         ) from error
     if version not in range(1, SCHEMA_VERSION + 1):

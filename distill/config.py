@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cache import bounds
 from cache.errors import UserError, nearest_names
 from cache.splits import MAIN_TEACHER
 
@@ -31,6 +32,11 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     )
 
 
+def require_at_most(name: str, value: float, most: int) -> None:
+    """Raise a UserError if a setting asks for more than a machine should be asked for."""
+    require(value <= most, f"{name} is {value:,}", f"give at most {most:,}.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
     """The student: a torchvision or timm name, its weights, its input size in pixels."""
@@ -42,6 +48,7 @@ class StudentConfig:
 
     def __post_init__(self) -> None:
         require(self.image_size >= 8, f"student.image_size is {self.image_size}", "give at least 8 pixels.")
+        require_at_most("student.image_size", self.image_size, bounds.IMAGE_SIDE)
         require(
             not (self.pretrained and self.weights),
             "student.pretrained and student.weights are both given",
@@ -108,8 +115,9 @@ class DataConfig:
     ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
-    much memory decoded images may take otherwise before they are decoded anew every epoch; ``workers`` are
-    the processes that decode, -1 by the machine: all cores beside a GPU, else one; ``views`` replays the
+    much memory decoded images may take otherwise before they are decoded anew every epoch (never more than
+    half of the machine's); ``workers`` are the processes that decode, -1 by the machine: all cores beside a
+    GPU, else one (never more than four a core, or 16); ``views`` replays the
     crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
     classes be in train and in the OOD test as well.
     """
@@ -138,6 +146,8 @@ class DataConfig:
         require(
             self.workers >= -1, f"data.workers is {self.workers}", "give at least 0, or -1: by the machine."
         )
+        require_at_most("data.workers", self.workers, bounds.WORKERS)
+        require_at_most("data.repeat_epochs", self.repeat_epochs, bounds.EPOCH_REPEATS)
         require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
         require(
             not self.views or (self.policy == "crop_flip" and self.per_image),
@@ -180,6 +190,8 @@ class TrainConfig:
             f"train.checkpoint_steps is {self.checkpoint_steps}",
             "give at least 1.",
         )
+        require_at_most("train.batch_size", self.batch_size, bounds.BATCH)
+        require_at_most("train.eval_batch_size", self.eval_batch_size, bounds.BATCH)
         require_choice("train.compile", self.compile, COMPILE_MODES)
         require_choice("train.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
 
@@ -194,6 +206,7 @@ class PromptConfig:
     def __post_init__(self) -> None:
         require_choice("prompts.learner", self.learner, ("none", "coop", "cocoop"))
         require(self.n_ctx >= 1, f"prompts.n_ctx is {self.n_ctx}", "give at least 1.")
+        require_at_most("prompts.n_ctx", self.n_ctx, bounds.CONTEXT_TOKENS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from cache import EmbeddingCache
+from cache.bounds import memory_here, workers_here
 from cache.devices import choose_device, default_workers
 from cache.errors import UserError
 from cache.records import Record
@@ -33,7 +34,7 @@ class PixelMaker:
     budget: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.budget = self.config.data.memory_mb * MB
+        self.budget = memory_here(self.config.data.memory_mb * MB)
 
     def __call__(self, records: Sequence[Record], splits: Sequence[str], *, strict: bool = False) -> Pixels:
         """Return the images of some records, which are rows of ``splits`` of the cache if they have rows."""
@@ -55,8 +56,8 @@ class PixelMaker:
 
 
 def decoding_workers(config: DataConfig) -> int:
-    """Return how many processes decode: as the config says, or by the machine."""
-    return default_workers(choose_device("auto")) if config.workers < 0 else config.workers
+    """Return how many processes decode: as the config says and this machine can, or by the machine."""
+    return default_workers(choose_device("auto")) if config.workers < 0 else workers_here(config.workers)
 
 
 def device_for_images(config: RunConfig, device: torch.device, count: int) -> torch.device | None:

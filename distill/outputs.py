@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.damage import DAMAGED
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from cache.files import replacing
 
 OUTPUTS = "outputs.npz"
@@ -144,7 +144,7 @@ def load_outputs(path: Path) -> RunOutputs:
         return _outputs(arrays)
     except DAMAGED as error:
         raise UserError(
-            f"{path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})",
+            f"{path} cannot be read ({reason_of(error)})",
             fix="run its 'distill train' command again with --resume: a trained run writes it anew.",
         ) from error
 

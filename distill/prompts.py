@@ -6,7 +6,6 @@ adds a shift that a small net reads off each image's embedding.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from cache import EmbeddingCache
 from cache.banks import bank_entry, make_bank, save_bank
-from cache.entries import BankEntry
-from cache.errors import CacheMismatch, UserError
+from cache.entries import BankEntry, is_plain_name
+from cache.errors import CacheMismatch, UserError, WrongOption
 from cache.files import digest
 from cache.locks import only_writer
 from cache.manifest import Manifest
@@ -174,6 +173,8 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
     """
     from distill.checkpoint import read_checkpoint
 
+    if not is_plain_name(bank):
+        raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
     state = read_checkpoint(run / "last.pt")
     config = from_toml(state["config"], where=str(run))
     if config.prompts.learner == "none":
@@ -188,7 +189,5 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
         cache, config.prompts, text=config.text, seed=config.train.seed, device=torch.device("cpu")
     )
     learnt.learner.load_state_dict(state["prompts"])
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bank):
-        raise UserError(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
     said = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
     return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=said)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, reason_of
 from cache.seal import file_seal
 from cache.vision import torchvision
 
@@ -19,6 +19,8 @@ from cache.vision import torchvision
 # pixels in -1..1; transform_input turns ImageNet's normalisation into that, and is always on, because a
 # state dict does not say whether it was.
 _INCEPTION = {"aux_logits": False, "init_weights": True, "transform_input": True}
+# How torchvision fetches: numbers alone are loaded, and the file's name says how its checksum begins.
+HOW = {"progress": False, "check_hash": True, "weights_only": True}
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")
 # torchvision's published DenseNets have "denselayer1.norm.1.weight" for "denselayer1.norm1.weight".
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
@@ -66,7 +68,7 @@ def build_student(
         student = build(embed_dim)
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(
-            f"{arch} cannot be built for {image_size} px images ({first_line(error)})",
+            f"{arch} cannot be built for {image_size} px images ({reason_of(error)})",
             fix="change student.image_size, often to a multiple of 32 or of the patch size.",
         ) from error
     downloaded = pretrained and library == "torchvision"
@@ -162,14 +164,14 @@ def _as_torchvision_loads(
 
 def _download(name: str) -> dict[str, Tensor]:
     try:
-        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False))
+        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(**HOW))
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is not the published one
         raise _no_download(name, error) from error
 
 
 def _no_download(name: str, error: Exception) -> UserError:
     return UserError(
-        f"the weights of {name} could not be downloaded ({first_line(error)})",
+        f"the weights of {name} could not be downloaded ({reason_of(error)})",
         fix="connect to the network, give a local file with student.weights, or train from scratch.",
     )
 
@@ -218,7 +220,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors, one meaning
         raise UserError(
-            f"{path} cannot be read as weights ({first_line(error)})", fix="save a plain state dict."
+            f"{path} cannot be read as weights ({reason_of(error)})", fix="save a plain state dict."
         ) from error
     for wrapper in ("state_dict", "model", "student"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -263,7 +265,7 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         own = getattr(student, "pretrained_cfg", {}).get("input_size", (0,))[-1]  # timm's
         hint = f"set student.image_size to {own}, its own size" if own else "give a larger student.image_size"
         raise UserError(
-            f"{arch} cannot take {image_size} px images ({first_line(error)})",
+            f"{arch} cannot take {image_size} px images ({reason_of(error)})",
             fix=f"{hint}, or one that its patches divide.",
         ) from error
     finally:
@@ -273,9 +275,3 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
         raise UserError(
             f"{arch} gives outputs {shape}, expected (1, {embed_dim})", fix="choose another student."
         )
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

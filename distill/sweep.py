@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.bounds import RUNS
 from cache.errors import UserError, WrongOption, nearest_names
 from distill.config import RunConfig, require
 from distill.settings import load_recipe, parsed_settings, with_values
@@ -215,6 +217,8 @@ def _changes(table: dict[str, Any]) -> Iterator[tuple[Settings, str]]:
         yield {}, ""
     if "grid" in table:
         grid = _lists(table, "grid")
+        count = math.prod(map(len, grid.values()))
+        require(count <= RUNS, f"[grid] has {count:,} combinations", f"give at most {RUNS:,}.")
         for values in itertools.product(*grid.values()):
             yield dict(zip(grid, values, strict=True)), ""
     if "one_at_a_time" in table:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cache import EmbeddingCache
+from cache.bounds import cores
 from cache.errors import CacheMismatch, UserError
 from cache.files import is_leftover, remove_temporaries, replacing, write_json
 from cache.images import ImageFolder
@@ -245,15 +246,14 @@ class Processes:
     def _start(self, run: PlannedRun, place: Place) -> subprocess.Popen[bytes]:
         environment = {**os.environ, PARENT: str(os.getpid())}
         if self.jobs > 1:
-            from cache.devices import cores
-
             # Threads that outnumber cores wait for each other.
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
         # Anew: an error of an earlier attempt is not this one's.
         with open(log_file(run, place), "wb") as log:
-            # A session of its own: Ctrl-C is told to the sweep, which tells its runs.
+            # A session of its own: Ctrl-C is told to the sweep, which tells its runs. -P: a cli.py or cache/
+            # of the user's own in the working folder is not taken for ours.
             return subprocess.Popen(
-                [sys.executable, "-m", "cli", *train_command(run, place)[1:]],
+                [sys.executable, "-P", "-m", "cli", *train_command(run, place)[1:]],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -24,7 +24,7 @@ from cache.files import write_json
 from cache.images import ImageFolder, SplitImages
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from cache.manifest import Manifest
-from cache.teacher import model_config
+from cache.teacher_weights import model_config
 from distill.runlog import hardware, versions
 
 T = TypeVar("T")

@@ -52,7 +52,7 @@ def first_step(data: Path, cache: Path, out: Path, arch: str, image_size: int) -
     """Return the seconds to the first checkpoint, and the most gigabytes that were resident until then."""
     shutil.rmtree(out, ignore_errors=True)
     settings = ["train.checkpoint_steps=1", "loss.vlalign=1", "loss.mse=1"]
-    command = [sys.executable, "-m", "cli", "train", str(cache), "--data", str(data), "--out", str(out)]
+    command = [sys.executable, "-P", "-m", "cli", "train", str(cache), "--data", str(data), "--out", str(out)]
     command += ["--arch", arch, "--image-size", str(image_size), "--batch-size", "32"]
     command += [word for setting in settings for word in ("--set", setting)]
     with tempfile.TemporaryFile("w+") as said:

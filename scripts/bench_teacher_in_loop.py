@@ -40,7 +40,8 @@ from bench_parts import (
 )
 from bench_train_step import add_step_arguments, config_of, open_resident, own_step, plain_step, seconds_of
 from cache.devices import choose_device, keep_freed_memory
-from cache.teacher import DTYPES, Teacher, load_teacher, model_config
+from cache.teacher import DTYPES, Teacher, load_teacher
+from cache.teacher_weights import model_config
 from distill.batch import Targets
 from distill.peak import peak_resident
 

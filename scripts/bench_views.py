@@ -25,7 +25,7 @@ from cache.devices import choose_device
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from cache.splits import FOLDERS
-from cache.teacher import model_config
+from cache.teacher_weights import model_config
 from distill.config import RunConfig
 from distill.demo.run import RECIPE
 from distill.demo.scenes import draw_dataset

@@ -113,7 +113,7 @@ def sample(pid: int) -> tuple[int, int]:
 def watched(name: str, words: list[object], images: int, began: float) -> Stage:
     """Run a command to its end, and sample it."""
     stage = Stage(name=name, images=images)
-    command = [sys.executable, "-m", "cli", *map(str, words)]
+    command = [sys.executable, "-P", "-m", "cli", *map(str, words)]
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
         while process.poll() is None:
             memory, handles = sample(process.pid)

@@ -19,7 +19,7 @@ import numpy as np
 from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.locks import only_writer
-from cache.repair import Sources, repair_cache
+from cache.repair import repair_cache
 from cache.text_tower import TextTower
 from cache.verify import verify_cache
 from distill.checkpoint import read_checkpoint
@@ -252,8 +252,19 @@ def one_file(cache: Path, rng: random.Random, *, derived: bool) -> Path:
     return rng.choice([path for path in files if derived or path.parent.name != "neighbours"])
 
 
+def mend(cache: Path, place: Place, name: str) -> None:
+    """Repair a cache, and let the command that made it redo what was taken out."""
+    if repair_cache(cache).commands:
+        ended = place.scene.commands[name].run(cache, place.folder / "again.log")
+        if ended.status:
+            raise UserError(f"the command that made it fails: {ended.said}", fix="read its log.")
+
+
 def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) -> Callable[[Place], Outcome]:
-    """Damage in one file of a cache: verify finds it, no reader takes it for a number, repair redoes it."""
+    """Damage in one file of a cache: verify finds it, no reader takes it for a number.
+
+    Repair takes it out, and the command that made the cache redoes it.
+    """
 
     def strike(place: Place) -> Outcome:
         # Read before it is copied: neighbours that nobody has asked for yet are computed and kept.
@@ -275,7 +286,7 @@ def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) 
             if "\n" in str(error):
                 outcome.unkind.append(str(error))
         try:
-            repair_cache(cache, Sources(device="cpu"))
+            mend(cache, place, name)
         except UserError as error:
             outcome.lost.append(f"{harmed.relative_to(cache)} is not repaired: {error}")
             return outcome

@@ -6,11 +6,9 @@ Run once for each schema that is released; what is there is never written again.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import torch
 from cache import EmbeddingCache
 from cache.convert import convert_cache
 from cache.features import FeatureOptions, cache_features
-from cache.manifest import BACKUP, NAME, SCHEMA_VERSION, Manifest
+from cache.manifest import SCHEMA_VERSION
 from cache.seal import seal_file
 from distill.config import RunConfig
 from distill.settings import from_toml, load_recipe, with_settings
@@ -112,8 +110,6 @@ def keep(out: Path) -> None:
         )
         cache_features(photos, out / "cache", options)
         convert_cache(out / "cache", out / "tar", format="webdataset")
-        for name in ("cache", "tar"):
-            forget_places(out / name, out, photos.parent, conftest.ROOT)
         config = with_settings(load_recipe("smoke"), SETTINGS)
         run(config, cache_dir=out / "cache", data_dir=photos, out=trained)
         state = torch.load(trained / "last.pt", weights_only=True)
@@ -123,16 +119,6 @@ def keep(out: Path) -> None:
     write_state(out / "run" / "last.pt", state)
     found = {**read_back(EmbeddingCache.open(out / "cache")), "answers": answers(state).numpy()}
     np.savez_compressed(out / "expected.npz", **found)
-
-
-def forget_places(cache: Path, *places: Path) -> None:
-    """Make the paths in a manifest relative to ``places``, so that none of this machine are kept."""
-    manifest = Manifest.load(cache)
-    text = json.dumps(manifest.made_by)
-    for place in places:
-        text = text.replace(f"{place.resolve()}/", "")
-    replace(manifest, made_by=json.loads(text)).save(cache)
-    (cache / BACKUP).write_bytes((cache / NAME).read_bytes())
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Flipped bytes: verify finds every one and names the rows, readers never take one for a number, repair redoes."""
+"""Flipped bytes: verify finds every one and names the rows, readers never take one for a number, all is redone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cache.convert import convert_cache
 from cache.errors import CacheMismatch, UserError
 from cache.features import FeatureOptions, cache_features
 from cache.manifest import Manifest
-from cache.repair import Sources, repair_cache
+from cache.repair import repair_cache
 from cache.seal import is_sealed, sealed
 from cache.text_tower import TextTower
 from cache.verify import verify_cache
@@ -44,21 +44,24 @@ def whole(tmp_path_factory, teacher_dir) -> Path:
         for i in range(8)
     ]
     (photos / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
-    for name, format in (("hdf5", "hdf5"), ("tar", "webdataset")):
-        options = FeatureOptions(
-            model=f"local-dir:{teacher_dir}",
-            device="cpu",
-            workers=0,
-            format=format,
-            rows_per_shard=10,
-            views=2,
-            support_views=2,
-            pixels=36,
-            pixels_format="raw" if name == "hdf5" else "jpeg",
-            keep_text_tower=True,
-        )
-        cache_features(photos, root / name, options)
+    for name in ("hdf5", "tar"):
+        cache_features(photos, root / name, options_of(name, teacher_dir))
     return root
+
+
+def options_of(name: str, teacher_dir: Path) -> FeatureOptions:
+    return FeatureOptions(
+        model=f"local-dir:{teacher_dir}",
+        device="cpu",
+        workers=0,
+        format="hdf5" if name == "hdf5" else "webdataset",
+        rows_per_shard=10,
+        views=2,
+        support_views=2,
+        pixels=36,
+        pixels_format="raw" if name == "hdf5" else "jpeg",
+        keep_text_tower=True,
+    )
 
 
 def files_of(cache: Path) -> dict[str, bytes]:
@@ -165,40 +168,67 @@ def test_a_reader_refuses_a_flipped_row_by_its_number_and_reads_the_others(whole
 
 
 @pytest.mark.parametrize("format", ["hdf5", "tar"])
-def test_repair_redoes_what_is_broken_and_nothing_else(whole, tmp_path, format):
+def test_what_repair_takes_out_the_same_command_redoes_and_nothing_else(whole, tmp_path, teacher_dir, format):
     rng = random.Random(0)
     cache = tmp_path / "cache"
     shutil.copytree(whole / format, cache)
     clean = files_of(cache)
     when = {file: (cache / file).stat().st_mtime_ns for file in clean}
     ending = "h5" if format == "hdf5" else "tar"
-    broken = [
+    lost = [
         f"images/train-00001.{ending}",
         f"images/ood_test-00000.{ending}",
         "texts/labels.h5",
-        "neighbours/train--labels.h5",
         "views/train-00000.h5",
         "support/train-00000.h5",
         "pixels/train-00000.h5",
         "text_tower/text.safetensors",
-        "manifest.json",
     ]
-    for file in broken:
+    for file in (*lost, "neighbours/train--labels.h5", "manifest.json"):
         flip(cache / file, len(clean[file]) // 2, rng)
-    (cache / "images" / f"id_test-00000.{ending}").unlink()
-    redone = {check.file for check in repair_cache(cache, Sources(device="cpu"))}
-    assert redone >= {*broken, f"images/id_test-00000.{ending}"} - {"manifest.json"}
+    lost.append(f"images/id_test-00000.{ending}")
+    (cache / lost[-1]).unlink()
+    repair = repair_cache(cache)
+    assert sorted(check.file for check in repair.removed) == sorted(lost)
+    assert [check.file for check in repair.redone] == ["manifest.json"]
+    kind = "hdf5" if format == "hdf5" else "webdataset"
+    pixels = "raw" if format == "hdf5" else "jpeg"
+    assert repair.commands == (
+        f"distill cache-features DATA --out {cache} --model MODEL --pretrained WEIGHTS --precision float32 "
+        f"--dtype float16 --format {kind} --rows-per-shard 10 --pixels 36 --pixels-format {pixels} --views 2 "
+        "--views-scale 0.08 --support-views 2 --keep-text-tower",
+    )
+    with pytest.raises(UserError, match="is not finished"):
+        EmbeddingCache.open(cache)
+    again = repair_cache(cache)
+    assert ([check.file for check in again.removed], len(again.commands)) == (["texts/labels.h5"], 1)
+    cache_features(whole / "photos", cache, options_of(format, teacher_dir))
     assert not any(check.problem for check in verify_cache(cache))
     after = files_of(cache)
-    assert sorted(after) == sorted(clean)
-    rows = [file for file in clean if not file.startswith(("neighbours", "manifest"))]
-    assert [file for file in rows if after[file] != clean[file]] == []
+    assert after == clean
     # The tower's two files are written together.
-    sound = [file for file in rows if file not in redone and not file.startswith("text_tower")]
+    touched = (*lost, "neighbours", "manifest", "text_tower")
+    sound = [file for file in clean if not file.startswith(touched)]
     assert [file for file in sound if (cache / file).stat().st_mtime_ns != when[file]] == []
 
 
-def test_repair_of_an_imported_and_of_a_converted_cache_runs_those_again(tmp_path, photos):
+def test_repair_redoes_by_itself_what_needs_neither_teacher_nor_images(whole, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    clean = files_of(cache)
+    for file in ("neighbours/train--labels.h5", "manifest.backup.json"):
+        flip(cache / file, len(clean[file]) // 2, random.Random(0))
+    (cache / "neighbours" / "train--nothing.h5").write_bytes(b"of no bank")
+    repair = repair_cache(cache)
+    redone = {check.file for check in repair.redone}
+    assert redone == {f"neighbours/train--{bank}.h5" for bank in ("labels", "nothing")} | {
+        "manifest.backup.json"
+    }
+    assert (repair.removed, repair.commands) == ((), ())
+    assert files_of(cache) == clean
+
+
+def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_them(tmp_path, photos):
     from cache.images import ImageFolder
     from cache.import_files import import_files
 
@@ -208,37 +238,36 @@ def test_repair_of_an_imported_and_of_a_converted_cache_runs_those_again(tmp_pat
     (tmp_path / "keys.txt").write_text("\n".join(keys))
     (tmp_path / "classes.txt").write_text("apple\nbanana\ncherry\n")
     given = {name: str(tmp_path / f"{name}.txt") for name in ("keys", "classes")}
-    import_files(
-        tmp_path / "cache", images=str(tmp_path / "rows.npy"), texts=str(tmp_path / "texts.npy"), **given
-    )
-    convert_cache(tmp_path / "cache", tmp_path / "tar", format="webdataset")
-    for cache in (tmp_path / "tar", tmp_path / "cache"):
+    given |= {"images": str(tmp_path / "rows.npy"), "texts": str(tmp_path / "texts.npy")}
+    again = {
+        "cache": lambda: import_files(tmp_path / "cache", **given),
+        "tar": lambda: convert_cache(tmp_path / "cache", tmp_path / "tar", format="webdataset"),
+    }
+    for make in again.values():
+        make()
+    for name, command in (("tar", "cache convert CACHE --to webdataset"), ("cache", "cache import")):
+        cache = tmp_path / name
         clean = files_of(cache)
         for file in clean:
             if file.startswith(("images", "texts")):
                 flip(cache / file, len(clean[file]) // 2, random.Random(1))
-        if cache.name == "tar":  # which is copied from the sound one
-            assert len(repair_cache(cache, Sources())) == 2
-        else:
-            assert len(repair_cache(cache, Sources())) == 2
+        repair = repair_cache(cache)
+        assert len(repair.removed) == 2
+        assert repair.commands[0].startswith(f"distill {command}")
+        again[name]()
         assert not any(check.problem for check in verify_cache(cache))
         assert files_of(cache) == clean
 
 
-def test_repair_says_what_it_lacks(tmp_path, photos):
+def test_repair_without_a_manifest_or_copy_says_so(tmp_path, photos):
     cache = make_cache(tmp_path / "cache", photos).path
-    flip(cache / "images" / "train-00000.h5", 5000, random.Random(0))
-    with pytest.raises(
-        UserError, match=r"does not say how it was made.*images/train-00000.h5 is damaged.*run the command"
-    ):
-        repair_cache(cache, Sources())
     (cache / "manifest.json").write_text("{}")
     (cache / "manifest.backup.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json is damaged"):
-        repair_cache(cache, Sources())
+        repair_cache(cache)
 
 
-def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tmp_path):
+def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tmp_path, teacher_dir):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)
     with h5py.File(cache / "pixels" / "train-00000.h5") as shard:
@@ -255,11 +284,20 @@ def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tm
     assert f"run 'distill cache repair {cache}'" in verified.stderr
     as_json = json.loads(distill("verify", str(cache), "--json").stdout)
     assert [len(check["damaged_rows"]) for check in as_json if check["problem"]] == [1]
-    mended = distill("repair", str(cache), "--device", "cpu")
-    assert mended.returncode == 0
-    assert "redone: pixels/train-00000.h5" in mended.stdout
+    mended = distill("repair", str(cache))
+    assert mended.returncode == 1
+    assert "taken out: pixels/train-00000.h5" in mended.stdout
+    assert (
+        f"Fix: run the command again that made it, with all that it was given: distill cache-features DATA --out {cache}"
+        in mended.stderr
+    )
+    cache_features(whole / "photos", cache, options_of("hdf5", teacher_dir))
     assert distill("verify", str(cache)).returncode == 0
-    assert json.loads(distill("repair", str(cache), "--json").stdout) == []
+    as_json = distill("repair", str(cache), "--json")
+    assert (as_json.returncode, json.loads(as_json.stdout)) == (
+        0,
+        {"redone": [], "removed": [], "commands": []},
+    )
     absent = distill("repair", str(tmp_path / "nothing"))
     assert absent.returncode == 2
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,6 +119,28 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
         assert sum(one.none_of_these for one in found) == 1  # of nine, the 5% below the quantile
         assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
         assert next(one for one in found if one.none_of_these).answer == "none of these"
+
+
+def test_no_file_that_is_published_holds_a_path_of_the_machine(trained, exported, teacher_dir):
+    places = [trained, teacher_dir, ROOT, Path(sys.prefix), Path(torch.__file__).parent]
+    held = {
+        (str(file.relative_to(exported)), str(place))
+        for file in exported.rglob("*")
+        if file.is_file()
+        for place in places
+        if str(place).encode() in unpacked(file)
+    }
+    assert held == set()
+    source = ModelInfo.load(exported).source
+    assert (source["run"], source["data"]) == ("run", "photos")
+    assert source["teacher"]["model"] == f"local-dir:{teacher_dir.name}"
+
+
+def unpacked(file: Path) -> bytes:
+    if not zipfile.is_zipfile(file):
+        return file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        return b"".join(archive.read(name) for name in archive.namelist())
 
 
 def test_an_export_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):

@@ -116,9 +116,11 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
         (["texts", "MODEL", "--add", "kiwi", "--bank", "labels"], 1, "was exported with the model"),
         (["texts", "MODEL", "--add", "kiwi", "--bank", "../x"], 2, "cannot name a file"),
         (["texts", "MODEL", "--add", "kiwi", "--template", "a photo"], 2, "has not one '{}'"),
+        (["texts", "MODEL", "--add", "kiwi"], 2, "give --cache"),
         (["serve", "EMPTY"], 1, "is not an exported model"),
         (["bench-model", "EMPTY"], 1, "is not an exported model"),
         (["bench-model", "MODEL", "--pretrained", "openai"], 2, "--pretrained is of --teacher-model"),
+        (["bench-model", "MODEL", "--run", "EMPTY"], 1, "has no last.pt"),
     ],
 )
 def test_wrong_input_is_one_line_and_the_right_status(
@@ -163,7 +165,8 @@ def test_new_texts_are_those_of_the_teacher_and_can_be_chosen(trained, plain, te
 
     model = tmp_path / "model"
     shutil.copytree(plain, model)
-    assert "added 'kiwi fruit'" in invoke("texts", model, "--add", "kiwi fruit").stdout
+    by_cache = ["--cache", trained / "cache"]
+    assert "added 'kiwi fruit'" in invoke("texts", model, "--add", "kiwi fruit", *by_cache).stdout
     by_teacher = ["--teacher-model", f"local-dir:{teacher_dir}", "--bank", "others", "--template", "{}"]
     assert invoke("texts", model, "--add", "kiwi fruit", *by_teacher).exit_code == 0
     teacher = load_teacher(f"local-dir:{teacher_dir}")
@@ -185,7 +188,7 @@ def test_new_texts_are_those_of_the_teacher_and_can_be_chosen(trained, plain, te
     raw[-1] ^= 1
     weights.write_bytes(raw)
     wrong = invoke("texts", model, "--add", "fig", "--teacher-model", f"local-dir:{other}")
-    assert (wrong.exit_code, "has other weights" in wrong.stderr) == (1, True)
+    assert (wrong.exit_code, "are not the ones that were asked for" in wrong.stderr) == (1, True)
 
 
 def test_labels_are_found_by_their_words_their_folder_or_their_text():
@@ -201,8 +204,11 @@ def test_labels_are_found_by_their_words_their_folder_or_their_text():
     np.testing.assert_array_equal(chosen.embeddings, rows[[2, 0, 1]])
 
 
-def test_bench_model_measures_each_beside_the_student_and_the_teacher(exported, teacher_dir, tmp_path):
+def test_bench_model_measures_each_beside_the_student_and_the_teacher(
+    trained, exported, teacher_dir, tmp_path
+):
     words = ["--rounds", "1", "--repeats", "2", "--threads", "1", "--out", tmp_path / "bench.json"]
+    words += ["--run", trained / "run"]
     ended = invoke("bench-model", exported, *words, "--teacher-model", f"local-dir:{teacher_dir}")
     assert ended.exit_code == 0, ended.output
     found = json.loads((tmp_path / "bench.json").read_text())["found"]
@@ -220,13 +226,16 @@ def test_a_model_of_another_schema_is_refused_with_the_command_that_upgrades(pla
         ModelInfo.load(tmp_path)
 
 
-def test_texts_are_added_without_touching_what_is_there_and_a_kill_between_loses_none(plain, tmp_path):
+def test_texts_are_added_without_touching_what_is_there_and_a_kill_between_loses_none(
+    trained, plain, tmp_path
+):
     model = tmp_path / "model"
     shutil.copytree(plain, model)
     (model / "README.md").write_text("my own words")
-    assert invoke("texts", model, "--add", "kiwi").exit_code == 0
+    by_cache = ["--cache", trained / "cache"]
+    assert invoke("texts", model, "--add", "kiwi", *by_cache).exit_code == 0
     before = (model / "model.json").read_bytes()
-    assert invoke("texts", model, "--add", "fig", "--add", "kiwi").exit_code == 0
+    assert invoke("texts", model, "--add", "fig", "--add", "kiwi", *by_cache).exit_code == 0
     # As if the process had been killed once the bank was written.
     assert (model / "model.json").read_bytes() == before
     assert Model.open(model).banks["added"].labels == ("kiwi", "fig")
@@ -245,8 +254,8 @@ def test_a_student_of_imported_rows_takes_texts_of_the_teacher_that_is_named(
     config = with_settings(RunConfig(), [*SMALL, "train.epochs=1"])
     run(config, cache_dir=cached.path, data_dir=photos, out=tmp_path / "run")
     export_run(tmp_path / "run", tmp_path / "model")
-    nobody = invoke("texts", tmp_path / "model", "--add", "kiwi")
-    assert (nobody.exit_code, "no text tower is at hand" in nobody.stderr) == (1, True)
+    nobody = invoke("texts", tmp_path / "model", "--add", "kiwi", "--cache", cached.path)
+    assert (nobody.exit_code, "keeps no text tower" in nobody.stderr) == (1, True)
     named = ["--teacher-model", f"local-dir:{teacher_dir}"]
     assert invoke("texts", tmp_path / "model", "--add", "kiwi", *named).exit_code == 0
     assert "kiwi" in Model.open(tmp_path / "model").banks["added"].labels
@@ -280,7 +289,12 @@ def test_any_file_name_can_be_predicted_and_hidden_files_are_left_alone(trained,
         ("preprocessing", {"where": "moon", "resize": 37, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}),
         ("preprocessing", {"where": "graph", "resize": 9, "crop": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}),
         ("preprocessing", {"where": "graph", "resize": 37, "crop": 32, "mean": ["a"], "std": [1, 1, 1]}),
+        (
+            "preprocessing",
+            {"where": "graph", "resize": 10**5, "crop": 10**5, "mean": [0] * 3, "std": [1] * 3},
+        ),
         ("preprocessing", 7),
+        ("source", {"run": "/home/me/run"}),
     ],
 )
 def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, tmp_path, name, value):

@@ -44,7 +44,12 @@ def invoke(*words):
     return CliRunner().invoke(cli.main, list(map(str, words)))
 
 
-def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_path):
+def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_path, monkeypatch):
+    # What lies in the working folder is not what its workers import.
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("cache", "distill", "cli", "random"):
+        Path(f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\n")
     cached = make_cache(tmp_path / "cache", make_photos(tmp_path / "photos"))
     path = tmp_path / "mine.toml"
     path.write_text(
@@ -62,12 +67,12 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
         cluster.remove_node(_node_that_runs("a,seed=0", cluster), allow_graceful=False)
         cluster.add_node(num_cpus=1)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     where = ["--cache", place.cache, "--data", place.data, "--out", place.out]
     ended = invoke("sweep", path, *where, "--engine", "ray", "--address", cluster.address, "--json")
+    assert not (tmp_path / "ran").exists()
     killer.join()
-
     assert ended.exit_code == 1  # of the bad one
     found = {one["name"]: one for one in json.loads(ended.stdout)}
     assert [one["status"] for one in found.values()] == [FINISHED, FINISHED, FAILED]

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 
 import pytest
 import torch
 
 from cache.errors import UserError
+from cache.files import sha256_of
 from cache.teacher import load_teacher
 
 import open_clip  # isort: skip
@@ -79,20 +81,22 @@ def test_a_local_checkpoint_of_a_named_model_is_loaded(tmp_path, ending):
 
 
 @pytest.mark.slow
-def test_an_archive_of_openai_needs_the_quickgelu_model(tmp_path):
-    class Archive(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            for name, value in model.state_dict().items():
-                self.register_buffer(name.replace(".", "_"), value)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
+def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_model(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32-quickgelu").eval()
+    del model.attn_mask  # a buffer that is in no checkpoint, and would be in a traced one
     path = tmp_path / "ViT-B-32.pt"
-    torch.jit.script(Archive(open_clip.create_model("ViT-B-32"))).save(str(path))
+    with warnings.catch_warnings(action="ignore"):  # that a trace holds for one size alone
+        images = {"encode_image": torch.zeros(1, 3, 224, 224)}
+        torch.jit.trace_module(model, images, check_trace=False).save(str(path))
+    with pytest.raises(UserError, match="looks like a TorchScript archive"):
+        load_teacher("ViT-B-32-quickgelu", pretrained=str(path))
+    url = f"https://openaipublic.azureedge.net/clip/models/{sha256_of(path)}/ViT-B-32.pt"
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-32"], "openai", {"url": url})
     with pytest.raises(UserError, match="use --model ViT-B-32-quickgelu"):
         load_teacher("ViT-B-32", pretrained=str(path))
+    teacher = load_teacher("ViT-B-32-quickgelu", pretrained=str(path))
+    torch.testing.assert_close(teacher.model.visual.proj, model.visual.proj)
 
 
 @pytest.mark.parametrize(

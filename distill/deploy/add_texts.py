@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.devices import choose_device
+from cache.entries import is_plain_name
 from cache.errors import CacheMismatch, UserError, WrongOption
+from cache.files import check_own_folders
 from cache.locks import only_writer
-from cache.spec import HF_HUB, IMPORTED, LOCAL_DIR
 from cache.text_tower import TextTower
 from distill.deploy.class_sets import ClassSet, join, unit
-from distill.deploy.info import ModelInfo, bank_file, is_bank_name
+from distill.deploy.info import ModelInfo, bank_file
 
 EmbedTexts = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -36,16 +36,16 @@ def add_texts(
 ) -> list[str]:
     """Embed names and add them to a text bank of a shipped model; return what was new.
 
-    The text tower is the named teacher's; else what the model's cache keeps; else that of the teacher which
-    the cache was made with, where its weights are at hand.
+    The text tower is what ``cache`` keeps, or that of the named teacher: a model that may be from elsewhere
+    says whose texts it takes, and not where to load them from.
 
     Raises
     ------
     UserError
-        If the bank is one that was exported, no text tower is at hand, or it is of another teacher.
+        If the bank is one that was exported, no text tower is given, or it is of another teacher.
     """
     info = ModelInfo.load(model)
-    if not is_bank_name(bank):
+    if not is_plain_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
     if bank_file(bank) in info.files:
         raise UserError(f"the text bank {bank!r} was exported with the model", fix="choose another --bank.")
@@ -55,6 +55,7 @@ def add_texts(
     names = list(dict.fromkeys(" ".join(name.split()) for name in names))
     if "" in names:
         raise WrongOption("--add is empty", fix="give a class name or a text.")
+    check_own_folders(model)
     with only_writer(model):
         info = ModelInfo.load(model)
         path = model / bank_file(bank)
@@ -86,38 +87,25 @@ def _text_tower(
         raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
     if model is not None:
         return _of_teacher(info, model, pretrained, device)
-    place = cache or Path(info.source["cache"])
-    if cache is not None or place.is_dir():
-        opened = EmbeddingCache.open(place)
-        if cache is not None and info.source["teacher_name"] in opened.teacher_names:
-            opened = opened.teacher_cache(info.source["teacher_name"])
-        if opened.fingerprint != info.source["fingerprint"]:
-            raise CacheMismatch(
-                f"{place} is of the teacher {opened.fingerprint}, the model of {info.source['fingerprint']}",
-                fix="give the cache that the student was trained from.",
-            )
-        if opened.manifest.text_tower:
-            return _of_cache(opened, device)
-    teacher = info.source["teacher"]
-    if not at_hand(teacher["model"], teacher["pretrained"]):
-        raise UserError(
-            f"no text tower is at hand: {place} keeps none, and the teacher {teacher['model']} is not "
-            "a local one",
-            fix="run cache-features again with --keep-text-tower and give --cache, or give --teacher-model.",
+    if cache is None:
+        raise WrongOption(
+            "--add needs the text tower of the model's teacher, which 'distill texts MODEL' names",
+            fix="give --cache, if that keeps one (cache-features --keep-text-tower), or --teacher-model.",
         )
-    return _of_teacher(info, teacher["model"], weights_named(teacher), device)
-
-
-def weights_named(spec: dict[str, Any]) -> str | None:
-    """Return the weights to name beside a teacher's model; None for a folder, which has its own."""
-    return None if spec["model"].startswith(LOCAL_DIR) else str(spec["pretrained"])
-
-
-def at_hand(model: str, pretrained: str) -> bool:
-    """Say whether a teacher's weights lie on this machine, as far as its names tell."""
-    if model.startswith(LOCAL_DIR):
-        return Path(model.removeprefix(LOCAL_DIR)).is_dir()
-    return not model.startswith(HF_HUB) and bool(pretrained) and Path(pretrained).is_file()
+    opened = EmbeddingCache.open(cache)
+    if info.source["teacher_name"] in opened.teacher_names:
+        opened = opened.teacher_cache(info.source["teacher_name"])
+    if opened.fingerprint != info.source["fingerprint"]:
+        raise CacheMismatch(
+            f"{cache} is of the teacher {opened.fingerprint}, the model of {info.source['fingerprint']}",
+            fix="give the cache that the student was trained from.",
+        )
+    if not opened.manifest.text_tower:
+        raise UserError(
+            f"{cache} keeps no text tower",
+            fix="run cache-features again with --keep-text-tower, or give --teacher-model.",
+        )
+    return _of_cache(opened, device)
 
 
 def _of_cache(cache: EmbeddingCache, device: str) -> EmbedTexts:
@@ -135,19 +123,13 @@ def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str
     # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
     from cache.teacher import load_teacher
 
-    spec = info.source["teacher"]
     teacher = load_teacher(
         model,
         pretrained=pretrained,
         precision="float32",
         device=choose_device(device),
+        weights_sha256=info.teacher_weights,
     )
-    # Rows that were imported do not tell of which weights they are: whoever names some knows it.
-    if spec["pretrained"] != IMPORTED and teacher.spec.weights_sha256 != spec["weights_sha256"]:
-        raise CacheMismatch(
-            f"{model} has other weights than the teacher {spec['model']} that the student learnt from",
-            fix="give that teacher.",
-        )
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         rows, _ = teacher.embed_texts(texts)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import UserError, WrongOption
+from cache.errors import CacheMismatch, UserError, WrongOption
 from cache.progress import Progress
 from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
 from distill.peak import peak_resident
@@ -39,6 +39,7 @@ def bench_model(
     rounds: int,
     repeats: int,
     threads: int,
+    run: Path | None = None,
     teacher_model: str | None = None,
     pretrained: str | None = None,
     progress: Progress | None = None,
@@ -47,23 +48,24 @@ def bench_model(
 
     ``p50_ms`` and ``p99_ms`` of one image, ``images_per_s`` in batches of 32, ``bytes`` on disk,
     ``peak_memory_bytes`` of the process; medians over the rounds. ``speedup`` is the median over rounds of
-    how much shorter one image takes than the torch student, where that is at hand. The teacher is the named
-    one, else that of the model where its weights lie on this machine.
+    how much shorter one image takes than the torch student, which is the exported weights or the checkpoint
+    of ``run``. Nothing is loaded that the model names: it may be from elsewhere.
 
     Raises
     ------
     UserError
         If the folder is no exported model, or a candidate fails.
     """
-    info = ModelInfo.load(model)
-    teacher = _teacher_words(info, teacher_model, pretrained)
-    candidates = candidates_of(model, info, teacher)
+    if pretrained is not None and teacher_model is None:
+        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
+    given = Given(run=run, teacher=tuple(word for word in (teacher_model, pretrained) if word))
+    candidates = candidates_of(model, ModelInfo.load(model), given)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
     if progress is not None:
         progress.start(rounds * len(candidates))
     for _ in range(rounds):
         for name in candidates:
-            found[name].append(_in_own_process(model, name, repeats, threads, teacher))
+            found[name].append(_in_own_process(model, name, repeats, threads, given))
             if progress is not None:
                 progress.advance(1)
     return {name: _summary(rounds_of, found.get(TORCH)) for name, rounds_of in found.items()}
@@ -82,43 +84,44 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _teacher_words(info: ModelInfo, model: str | None, pretrained: str | None) -> list[str]:
-    """Return the teacher's name and weights; none where it is not named and not at hand."""
-    from distill.deploy.add_texts import at_hand, weights_named
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What is measured beside the model: a run, and the words that name a teacher."""
 
-    if pretrained is not None and model is None:
-        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
-    spec = info.source["teacher"]
-    if model is None:
-        if not at_hand(spec["model"], spec["pretrained"]):
-            return []
-        model, pretrained = spec["model"], weights_named(spec)
-    return [model, *([pretrained] if pretrained else [])]
+    run: Path | None = None
+    teacher: tuple[str, ...] = ()
 
 
-def candidates_of(model: Path, info: ModelInfo, teacher: Sequence[str]) -> list[str]:
+def candidates_of(model: Path, info: ModelInfo, given: Given) -> list[str]:
     """Return what can be measured: the exported graphs, the student and teacher where they are at hand."""
     names = list(info.precisions)
-    if _student_weights(model, info) is not None:
+    if _student_weights(model, info, given.run) is not None:
         names.append(TORCH)
-    if teacher:
+    if given.teacher:
         names.append(TEACHER)
     if not names:
         raise UserError(
-            f"{model} has no ONNX file, and no weights are at hand", fix="export with --formats onnx."
+            f"{model} has no ONNX file, and no weights are at hand",
+            fix="export with --formats onnx, or give its --run.",
         )
     return names
 
 
-def _student_weights(model: Path, info: ModelInfo) -> Path | None:
-    checkpoint = Path(info.source["run"]) / f"{info.source['checkpoint']}.pt"
-    return next((path for path in (model / WEIGHTS, checkpoint) if path.is_file()), None)
+def _student_weights(model: Path, info: ModelInfo, run: Path | None) -> Path | None:
+    """Return the file of the student's weights; UserError where ``run`` was given and has none."""
+    if run is None:
+        return model / WEIGHTS if WEIGHTS in info.files else None
+    checkpoint = run / f"{info.checkpoint}.pt"
+    if not checkpoint.is_file():
+        raise UserError(f"{run} has no {checkpoint.name}", fix="give the run that was exported.")
+    return checkpoint
 
 
-def _in_own_process(
-    model: Path, name: str, repeats: int, threads: int, teacher: Sequence[str]
-) -> dict[str, Any]:
-    command = [sys.executable, "-m", __name__, str(model), name, str(repeats), str(threads), *teacher]
+def _in_own_process(model: Path, name: str, repeats: int, threads: int, given: Given) -> dict[str, Any]:
+    # -P: no file of the working folder is imported in place of ours.
+    command = [sys.executable, "-P", "-m", __name__, str(model), name, str(repeats), str(threads)]
+    command += [f"--run={given.run}"] if given.run else []
+    command += [f"--teacher={word}" for word in given.teacher]
     environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ended.returncode:
@@ -174,13 +177,13 @@ class Candidate:
     size: int
 
 
-def opened(model: Path, name: str, threads: int, teacher: Sequence[str]) -> Candidate:
-    """Open a candidate by its name; ``teacher`` are the words that name that one."""
+def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
+    """Open a candidate by its name."""
     info, rng = ModelInfo.load(model), np.random.default_rng(0)
     if name == TORCH:
-        return _torch_student(model, info, rng)
+        return _torch_student(model, info, given.run, rng)
     if name == TEACHER:
-        return _teacher(rng, *teacher)
+        return _teacher(info, rng, *given.teacher)
     from distill.deploy.model import open_session
 
     _, path = info.onnx_file(model, name)
@@ -193,18 +196,25 @@ def opened(model: Path, name: str, threads: int, teacher: Sequence[str]) -> Cand
     )
 
 
-def _torch_student(model: Path, info: ModelInfo, rng: np.random.Generator) -> Candidate:
+def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.random.Generator) -> Candidate:
     from distill.deploy.models import embed_with
     from distill.students import build_student, read_state_dict
 
-    path = _student_weights(model, info)
+    path = _student_weights(model, info, run)
     assert path is not None
-    if path.name == WEIGHTS:
-        state = read_state_dict(path)
+    if run is None:
+        state = read_state_dict(info.checked(model, WEIGHTS))
     else:
         from distill.checkpoint import read_checkpoint
 
-        state = read_checkpoint(path)["student"]
+        checkpoint = read_checkpoint(path)
+        if checkpoint["fingerprint"] != info.source["fingerprint"]:
+            raise CacheMismatch(
+                f"{run} learnt from the teacher {checkpoint['fingerprint']}, {model} from "
+                f"{info.source['fingerprint']}",
+                fix="give the run that was exported.",
+            )
+        state = checkpoint["student"]
     size = info.preprocessing.crop
     student = build_student(info.arch, embed_dim=info.outputs, image_size=size).eval()
     student.load_state_dict(state)
@@ -213,12 +223,15 @@ def _torch_student(model: Path, info: ModelInfo, rng: np.random.Generator) -> Ca
     return Candidate(embed=embed_with(student), image=image, size=weights)
 
 
-def _teacher(rng: np.random.Generator, model: str, pretrained: str | None = None) -> Candidate:
+def _teacher(
+    info: ModelInfo, rng: np.random.Generator, model: str, pretrained: str | None = None
+) -> Candidate:
     import torch
 
     from cache.teacher import load_teacher
 
-    teacher = load_teacher(model, pretrained=pretrained, precision="float32")
+    known = info.teacher_weights
+    teacher = load_teacher(model, pretrained=pretrained, precision="float32", weights_sha256=known)
     size = teacher.spec.image_size
     image = rng.standard_normal((3, size, size), dtype=np.float32)
     tower: Any = teacher.model.visual
@@ -235,10 +248,12 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("repeats", type=int)
     parser.add_argument("threads", type=int)
-    parser.add_argument("teacher", nargs="*")
-    given = parser.parse_args()
-    candidate = opened(given.model, given.name, given.threads, given.teacher)
-    found = measured(candidate.embed, candidate.image, given.repeats)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--teacher", action="append", default=[])
+    words = parser.parse_args()
+    given = Given(run=words.run, teacher=tuple(words.teacher))
+    candidate = opened(words.model, words.name, words.threads, given)
+    found = measured(candidate.embed, candidate.image, words.repeats)
     more = {"bytes": candidate.size, "peak_memory_bytes": peak_resident()}
     sys.stdout.write(json.dumps({**found, **more}) + "\n")
 

@@ -76,7 +76,7 @@ def _front_matter(info: ModelInfo) -> Iterator[str]:
 
 
 def _data_name(info: ModelInfo) -> str:
-    return Path(info.source["data"]).name if info.source.get("data") else "the run's data"
+    return str(info.source.get("data") or "the run's data")
 
 
 def _about(info: ModelInfo) -> Iterator[str]:
@@ -195,7 +195,7 @@ def _classes(info: ModelInfo) -> Iterator[str]:
 
 def _made(info: ModelInfo) -> Iterator[str]:
     source = info.source
-    run = _code(Path(source["run"]).name)
+    run = _code(source["run"])
     yield from ("## How it was made", "")
     yield f"By distill {source['distill']}, from the run {run} (checkpoint {source['checkpoint']})"
     yield f"and a cache of the teacher with fingerprint `{source['fingerprint']}`. The run's settings:"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.damage import DAMAGED
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, reason_of
 from cache.files import replacing
 from cache.seal import file_seal, seal_file
 
@@ -80,7 +80,7 @@ class ClassSet:
             return cls(embeddings=embeddings, **names)
         except DAMAGED as error:
             raise UserError(
-                f"the text bank {path} is damaged ({' '.join(str(error).split()):.200})",
+                f"the text bank {path} is damaged ({reason_of(error)})",
                 fix="copy the folder again, or export the run again.",
             ) from error
 

@@ -20,6 +20,7 @@ from cache.faults import write_fault
 from cache.files import sha256_of
 from cache.locks import only_writer_of_file
 from cache.progress import Progress
+from cache.spec import in_words
 from distill.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import (
@@ -41,7 +42,7 @@ from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of
 from distill.evaluate_run import TrainedRun, open_trained
 from distill.heads import Head
-from distill.settings import to_toml
+from distill.settings import to_toml, with_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,19 +237,26 @@ def _described(
         templates=labels.templates if labels is not None else (),
         id_classes=seen.class_names if seen is not None else (),
         ood_classes=splits["ood_test"].class_names if "ood_test" in splits else (),
-        source={
-            "distill": version("distill"),
-            "run": str(run.resolve()),
-            "checkpoint": options.checkpoint,
-            "cache": str(head.cache.path),
-            "data": str(trained.folder.path),
-            "fingerprint": head.cache.fingerprint,
-            "teacher": head.cache.teacher,
-            "teacher_name": head.name,
-            "config": to_toml(config),
-        },
+        source=_source(run, trained, head, options),
         license=options.license,
     )
+
+
+def _source(run: Path, trained: TrainedRun, head: Head, options: ExportOptions) -> dict[str, Any]:
+    """Return where a model comes from, in words: no path of this machine is among them."""
+    config = trained.config
+    config = with_part(config, "student", weights=Path(config.student.weights).name)
+    config = with_part(config, "fewshot", start=Path(config.fewshot.start).name)
+    return {
+        "distill": version("distill"),
+        "run": run.resolve().name,
+        "checkpoint": options.checkpoint,
+        "data": trained.folder.path.resolve().name,
+        "fingerprint": head.cache.fingerprint,
+        "teacher": in_words(head.cache.teacher),
+        "teacher_name": head.name,
+        "config": to_toml(config),
+    }
 
 
 def _with_measured(

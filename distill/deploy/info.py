@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError, nearest_names
+from cache.entries import is_plain_name
+from cache.errors import UserError, nearest_names, reason_of
 from cache.files import replacing, sha256_of
 from cache.seal import is_sealed, sealed
+from cache.spec import IMPORTED
 
 NAME = "model.json"
 SCHEMA_VERSION = 1
@@ -18,6 +19,11 @@ ONNX = {"float32": "model.onnx", "float16": "model.float16.onnx", "int8": "model
 PRECISIONS = tuple(ONNX)
 PROGRAM, WEIGHTS = "model.pt2", "model.safetensors"
 OUTSIDE, GRAPH = "outside", "graph"
+# A side: a batch of 32 such pictures takes 1.6 GB.
+MOST_PIXELS = 4096
+CHECKPOINTS = ("last", "best")
+SOURCE_WORDS = ("distill", "run", "checkpoint", "data", "fingerprint", "teacher_name", "config")
+TEACHER_WORDS = ("model", "pretrained", "weights_sha256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.where not in (OUTSIDE, GRAPH):
             raise ValueError(f"preprocessing is {self.where!r}")
-        if not (_is_size(self.crop) and _is_size(self.resize) and self.crop <= self.resize):
+        sized = _is_size(self.crop, most=MOST_PIXELS) and _is_size(self.resize, most=MOST_PIXELS)
+        if not (sized and self.crop <= self.resize):
             raise ValueError(f"images are squashed to {self.resize!r} and cut to {self.crop!r}")
         for values in (self.mean, self.std):
             if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
@@ -56,7 +63,7 @@ class ModelInfo:
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
     do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
     student's; ``reject`` the cosine, by precision, below which an image is none of the classes; ``source``
-    where it comes from.
+    where it comes from, in words: nothing is opened or loaded by them.
     """
 
     name: str
@@ -136,7 +143,7 @@ class ModelInfo:
         if not (isinstance(self.temperature, int | float) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature!r}")
         for name in self.banks:
-            if not is_bank_name(name):
+            if not is_plain_name(name):
                 raise ValueError(f"{name!r} cannot name a text bank")
         if self.bank not in self.banks:
             raise ValueError(f"it has no text bank {self.bank!r}")
@@ -145,6 +152,22 @@ class ModelInfo:
             raise ValueError("files, measured, unlike, reject or source is no table")
         if not all(type(cosine) is float for cosine in self.unlike.values()):
             raise ValueError(f"unlike is {self.unlike!r:.100}")
+        teacher = self.source.get("teacher")
+        words = [self.source.get(name) for name in SOURCE_WORDS]
+        words += [teacher.get(name) for name in TEACHER_WORDS] if isinstance(teacher, dict) else [None]
+        if not all(isinstance(word, str) for word in words) or self.checkpoint not in CHECKPOINTS:
+            raise ValueError("source does not say where it comes from")
+
+    @property
+    def checkpoint(self) -> str:
+        """Which of its run's checkpoints it is."""
+        return str(self.source["checkpoint"])
+
+    @property
+    def teacher_weights(self) -> str | None:
+        """The SHA-256 of its teacher's weights; None where rows were imported, which do not tell it."""
+        teacher = self.source["teacher"]
+        return None if teacher["pretrained"] == IMPORTED else str(teacher["weights_sha256"])
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -188,13 +211,8 @@ class ModelInfo:
         return path
 
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and 0 < value < 2**16
-
-
-def is_bank_name(name: object) -> bool:
-    """Say whether a text bank can be called so: its file must lie in the model's folder."""
-    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+def _is_size(value: object, *, most: int = 2**16 - 1) -> bool:
+    return type(value) is int and 0 < value <= most
 
 
 def bank_file(name: str) -> str:
@@ -206,4 +224,4 @@ _EXPORT_AGAIN = "copy the folder again, or export the run again."
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged ({' '.join(str(error).split()):.200})", fix=_EXPORT_AGAIN)
+    return UserError(f"{path} is damaged ({reason_of(error)})", fix=_EXPORT_AGAIN)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, pick
 from distill.deploy.info import GRAPH, ModelInfo, bank_file
+from distill.deploy.onnx_door import check_one_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,8 +137,9 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
     Raises
     ------
     UserError
-        If onnxruntime is not installed, or cannot run the file.
+        If onnxruntime is not installed, or cannot run the file; if it reads another file.
     """
+    check_one_file(path)
     try:
         import onnxruntime
     except ImportError as error:
@@ -151,6 +153,6 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own family, which are not one
         raise UserError(
-            f"onnxruntime cannot run {path} ({' '.join(str(error).split()):.200})",
+            f"onnxruntime cannot run {path} ({reason_of(error)})",
             fix="update onnxruntime, or export the run again.",
         ) from error

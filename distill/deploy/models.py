@@ -145,7 +145,7 @@ def _try_to_open(path: Path) -> None:
         If that process ends so.
     """
     code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
-    ended = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True)
+    ended = subprocess.run([sys.executable, "-P", "-c", code, str(path)], capture_output=True)
     if ended.returncode < 0:
         raise UserError(
             f"onnxruntime crashes when it opens {path.name} ({signal.Signals(-ended.returncode).name})",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.damage import DAMAGED
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from cache.files import replacing
 from distill.deploy.class_sets import ClassSet, unit
 
@@ -65,7 +65,7 @@ class Neighbours:
             return found
         except DAMAGED as error:
             raise UserError(
-                f"{path} is damaged ({' '.join(str(error).split()):.200})",
+                f"{path} is damaged ({reason_of(error)})",
                 fix="copy the folder again, or export the run again.",
             ) from error
 

@@ -50,7 +50,7 @@ def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedPr
     example = torch.zeros(EXAMPLE_IMAGES, 3, image_size, image_size)
     try:
         with _quiet():
-            return torch.export.export(
+            program = torch.export.export(
                 embedding, (example,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}
             )
     except Exception as error:  # torch.export has a family of errors of its own
@@ -58,6 +58,10 @@ def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedPr
             f"torch.export cannot follow this student ({' '.join(str(error).split()):.200})",
             fix="export another --arch, or its weights alone: --formats safetensors.",
         ) from error
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # the paths of this machine's files
+    return program
 
 
 def write_float32(path: Path, program: torch.export.ExportedProgram) -> None:
@@ -84,6 +88,8 @@ def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, 
         )
     assert exported is not None
     graph: Any = exported.model_proto
+    for node in (*graph.graph.node, *(node for function in graph.functions for node in function.node)):
+        del node.metadata_props[:]  # where in this machine's files it comes from
     axes = graph.graph.input[0].type.tensor_type.shape.dim
     names = {axis.dim_param: name for axis, name in zip(axes, sizes, strict=False)}
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.value_info):

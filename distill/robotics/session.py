@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cache import EmbeddingCache
+from cache.bounds import memory_here
 from cache.devices import choose_device
 from cache.episodes import EpisodeFolder, EpisodeRecord, SplitEpisodes
 from cache.errors import UserError
@@ -62,7 +63,7 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
     class_names = joined.rows.class_names
     if texts is not None:
         texts(class_names)  # an object without a text is found before anything is read
-    budget = config.data.memory_mb * MB
+    budget = memory_here(config.data.memory_mb * MB)
     pixels = episode_pixels(joined.images, config, budget, strict=True)
     budget -= pixels.kept_bytes
     evals = {}

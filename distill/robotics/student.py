@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from distill.robotics.frames import CHANNELS
-from distill.students import build_student, family, first_line
+from distill.students import build_student, family
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -132,7 +132,7 @@ def _check(backbone: nn.Module, arch: str, image_size: int) -> None:
         backbone.eval()(torch.zeros(1, CHANNELS, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UserError(
-            f"{arch} cannot take {CHANNELS} channels ({first_line(error)})",
+            f"{arch} cannot take {CHANNELS} channels ({reason_of(error)})",
             fix="choose another student, such as efficientnet_b0 or resnet18.",
         ) from error
     finally:

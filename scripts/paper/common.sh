@@ -32,14 +32,14 @@ paper() {
   if [ "$recipe" = vit_b_32 ] && [ "${LARGE:-0}" = 1 ]; then
     settings+=(--set data.repeat_epochs=3)
   fi
-  "$python" -m cli split "$archive" --out "$out/data" --dataset "$dataset" --lists "${LISTS:-$archive/lists}"
+  "$python" -P -m cli split "$archive" --out "$out/data" --dataset "$dataset" --lists "${LISTS:-$archive/lists}"
   local captions=()
   if [ -n "${CAPTIONER:-}" ]; then
-    [ -f "$out/data/captions.jsonl" ] || "$python" -m cli caption "$out/data" --model "$CAPTIONER"
+    [ -f "$out/data/captions.jsonl" ] || "$python" -P -m cli caption "$out/data" --model "$CAPTIONER"
   elif [ -f "$archive/captions.jsonl" ]; then
     captions=(--captions "$archive/captions.jsonl")
   fi
-  "$python" -m cli cache-features "$out/data" --out "$out/cache" --model "$model" \
+  "$python" -P -m cli cache-features "$out/data" --out "$out/cache" --model "$model" \
     ${weights:+--pretrained "$weights"} --support-views "${VIEWS:-10}" --support-shots 16 "${captions[@]}"
   "$python" "$(dirname "${BASH_SOURCE[0]}")/tables.py" --data "$out/data" --cache "$out/cache" \
     --out "$out/runs" --recipe "$recipe" "${settings[@]}" "$@"
