@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cache.errors import printable
+from cache.errors import missing_package, printable
 from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, options, table, words
 from cli.root import main
 
@@ -210,11 +210,7 @@ def serve(
         from distill.deploy.serve import Limits
         from distill.deploy.serve import serve as run
     except ImportError as error:
-        from cache.errors import UserError
-
-        raise UserError(
-            f"{error.name} is not installed", fix="run 'pip install \"distill[serve]\"'."
-        ) from error
+        raise missing_package(error, extra="serve") from error
     opened = Model.open(model, precision=precision, threads=threads)
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, rate=rate)
     run(

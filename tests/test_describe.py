@@ -249,7 +249,7 @@ def test_without_the_package(data: Path, monkeypatch: pytest.MonkeyPatch):
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"pip install 'distill\[describe\]'"):
+    with pytest.raises(UserError, match=r'pip install "\.\[describe\]"'):
         describe(data, model="tiny")
 
 

@@ -9,8 +9,10 @@ import subprocess
 import time
 
 import pytest
+import torch
 from conftest import ROOT, TORCHRUN
-from test_many_processes import second_of
+from test_many_processes import second_of, torchrun
+from test_stopping import same_run, stopped, words_of
 from test_train import SMALL, numbers
 
 from distill.batch import Share
@@ -68,19 +70,18 @@ def test_a_sweep_is_not_for_torchrun(cached, photos, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_stopped_processes_save_once_and_go_on_to_the_same_numbers(cached, photos, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    settings = ("student.arch=timm:test_vit", "train.epochs=6")
-    subprocess.run(
-        [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, whole, *settings)], cwd=ROOT, check=True
-    )
-    command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, cut, *settings)]
-    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not (cut / "last.pt").exists():
-        time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=120)
-    assert run.returncode != 0
-    assert 1 <= len(numbers(cut)) < 6, said
-    subprocess.run([*command, "--resume"], cwd=ROOT, check=True)
-    assert numbers(cut) == numbers(whole)
+def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_numbers(
+    cached, photos, tmp_path
+):
+    one, two = tmp_path / "whole", tmp_path / "cut"
+    settings = ("student.arch=timm:test_vit",)
+    subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
+    words = words_of("train", cached, photos, two, *settings)
+    status, said = stopped([*TORCHRUN, "2"], two, 1, words)
+    assert status != 0
+    assert f"stopped, and saved in {two / 'last.pt'}" in said
+    assert "was lost" not in said
+    assert len(numbers(two)) == 1
+    assert torch.load(two / "last.pt", weights_only=True)["position"]["epoch"] == 1
+    subprocess.run([*torchrun(*words), "--resume"], cwd=ROOT, check=True)
+    same_run(two, one)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError, nearest_names
+from cache.errors import NEWER, UserError, nearest_names
 from cache.files import replacing, sha256_of
 from cache.seal import is_sealed, sealed
 
@@ -106,7 +106,7 @@ class ModelInfo:
         if version != SCHEMA_VERSION:
             raise UserError(
                 f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}",
-                fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
+                fix=NEWER,
             )
         try:
             if not is_sealed(text):
