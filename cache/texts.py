@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import UserError, nearest_names
+from cache.files import read_text
 from cache.splits import FOLDERS, SPLIT_ALIASES, SPLITS
 
 LABEL_TEMPLATE = "a photo of {}"
@@ -210,9 +211,6 @@ def split_and_key(name: str) -> tuple[str | None, str]:
 
 def read_lines(path: Path) -> list[str]:
     """Return a text file's lines; UserError when it is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})", fix="save it as UTF-8.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", fix="check the path.") from error
+    # Not splitlines(), which breaks a line at characters that a caption may hold, such as U+2028.
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []

@@ -26,6 +26,7 @@ from cache.ranks import current_ranks, in_every_process
 from cache.transfer import to_device
 from distill.data import BatchColumns
 from distill.distributed import own_share
+from distill.optim import lost_schedule
 from distill.stopping import LeftAtOnce, Stop, Stopped, listening
 from distill.student_run import (
     BEST,
@@ -137,6 +138,9 @@ def fit_together(
     begun = [_begun(member) for member in members]
     runs = [run for run in begun if isinstance(run, StudentRun)]
     failed: dict[StudentRun, UserError] = {}
+    for line in dict.fromkeys(lost_schedule(run.config.optim, run.config.train.epochs) for run in runs):
+        if line:
+            progress.note(line)
     progress.start(sum(run.images_left() for run in runs))
     try:
         with listening() as stop:

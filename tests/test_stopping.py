@@ -33,9 +33,8 @@ def stopped(start, out, judged, words):
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, start_new_session=True
     )
-    assert log.exists() and log.read_text() == "", (
-        done.stderr
-    )  # it was sent, and nothing was evaluated after it
+    assert log.exists(), done.stderr
+    assert log.read_text() == "", done.stderr  # nothing was evaluated after it
     return done.returncode, done.stderr
 
 
