@@ -25,7 +25,7 @@ def terminating() -> Iterator[None]:
     """Raise :class:`Terminated` in the main thread when SIGTERM comes."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        # Once: what comes while the files are being closed must not stop that.
+        # Once: what comes while the files are being closed, and while it is said why, must not stop that.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 

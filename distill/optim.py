@@ -18,8 +18,8 @@ SCHEDULES = ("step", "onecycle", "cosine", "constant")
 WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
 MOMENTUM_LOW, MOMENTUM_HIGH = 0.85, 0.95
 
-# Epochs at less than a thousandth of optim.lr move nothing: onecycle's last is one. A quarter of a run is much.
-USELESS, MUCH = 1e-3, 0.25
+# Epochs at less than a thousandth of optim.lr move nothing: onecycle's last is one. A quarter is many.
+USELESS, MANY = 1e-3, 0.25
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *more: nn.Module) -> Optimizer:
@@ -107,12 +107,12 @@ def lost_schedule(config: OptimConfig, epochs: int) -> str:
             f"run's {epochs} epochs: the rate never falls; set optim.milestones=[{instead}]"
         )
     lost = sum(rate < USELESS * config.lr for rate in rates)
-    if lost < MUCH * epochs:
+    if lost < MANY * epochs:
         return ""
     whole = "the run's only epoch" if epochs == 1 else f"{lost} of the run's {epochs} epochs"
     return (
-        f"the {config.schedule} schedule gives {whole} a rate of {rates[-1]:.0e} or so, which trains nothing: "
-        "give more --epochs, or set optim.schedule=constant"
+        f"the {config.schedule} schedule gives {whole} a rate of {rates[-1]:.0e} or so, which trains "
+        "nothing: give more --epochs, or set optim.schedule=constant"
     )
 
 

@@ -31,7 +31,7 @@ def stopped(start, out, judged, words):
     log = out.with_name(f"{out.name}.log")
     command = [*start, str(ROOT / "tests" / "stop_in_evaluation.py"), str(out), str(judged), str(log), *words]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, start_new_session=True
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, start_new_session=True
     )
     assert log.exists(), done.stderr
     assert log.read_text() == "", done.stderr  # nothing was evaluated after it
