@@ -21,7 +21,8 @@ EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # What torch takes as a seed, and TOML writes.
-SEED = click.IntRange(0, 2**63 - 1)
+LARGEST = 2**63 - 1
+SEED = click.IntRange(0, LARGEST)
 COUNT = click.IntRange(min=1)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -140,7 +141,7 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
         found = tuple(int(part) for part in (value or "").split(",") if part.strip())
     except ValueError:
         found = (-1,)
-    if min(found, default=least) < least or max(found, default=least) > SEED.max:
+    if min(found, default=least) < least or max(found, default=least) > LARGEST:
         raise click.BadParameter(
             f"{value!r:.80} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
         )

@@ -138,11 +138,11 @@ def fit_together(
     begun = [_begun(member) for member in members]
     runs = [run for run in begun if isinstance(run, StudentRun)]
     failed: dict[StudentRun, UserError] = {}
-    for line in dict.fromkeys(lost_schedule(run.config.optim, run.config.train.epochs) for run in runs):
-        if line:
-            progress.note(line)
-    progress.start(sum(run.images_left() for run in runs))
     try:
+        for line in dict.fromkeys(lost_schedule(run.config.optim, run.config.train.epochs) for run in runs):
+            if line:
+                progress.note(line)
+        progress.start(sum(run.images_left() for run in runs))
         with listening() as stop:
             while left := [run for run in runs if not run.is_trained and run not in failed]:
                 _epoch(left, failed, stop, progress)
