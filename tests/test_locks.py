@@ -28,7 +28,7 @@ from pathlib import Path
 from cache.locks import only_writer
 with only_writer(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
