@@ -52,7 +52,8 @@ def missing_package(error: ImportError, *, extra: str) -> UserError:
     """Return the error for a package that is not installed, which one of our extras brings."""
     # Not by the name on the package index: what is called distill there is another's.
     return UserError(
-        f"{error.name} is not installed", fix=f"run 'pip install \".[{extra}]\"' in the folder of distill."
+        f"{error.name or error} is not installed",
+        fix=f"run 'pip install \".[{extra}]\"' in the folder of distill.",
     )
 
 

@@ -180,10 +180,22 @@ def read_captions(path: Path) -> dict[str, str]:
             ) from error
         if not isinstance(key, str) or not isinstance(caption, str):
             raise UserError(f"{where}: key and caption must be text", fix="put both in quotes.")
+        if not (_is_storable(key) and _is_storable(caption)):
+            raise UserError(
+                f"{where}: {line.strip()[:60]!r} holds a zero byte or half a character", fix="mend that line."
+            )
         if key in captions:
             raise UserError(f"{where}: the key {key!r} is there twice", fix="keep one caption an image.")
         captions[key] = caption.strip() or MISSING_CAPTION
     return captions
+
+
+def _is_storable(text: str) -> bool:
+    """Say whether a text is UTF-8 without zero bytes: JSON can write others too, as ``\\ud800``."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:

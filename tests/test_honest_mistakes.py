@@ -15,7 +15,7 @@ import cli
 from cache.errors import UserError
 from cache.faults import fault
 from cache.files import read_text
-from cache.texts import read_lines
+from cache.texts import read_captions, read_lines
 from distill.config import RunConfig
 from distill.metrics import per_class_accuracy
 from distill.settings import load_recipe, with_settings
@@ -73,6 +73,14 @@ def test_a_list_of_classes_breaks_at_line_ends_alone(tmp_path):
     assert read_lines(path) == ["one", "a\u2028b\x0cc", "", "last"]
     path.write_bytes(b"")
     assert read_lines(path) == []
+
+
+@pytest.mark.parametrize("caption", [r"a \u0000 b", r"half \ud83d"])
+def test_a_caption_that_no_file_can_hold_is_named_with_its_line(tmp_path, caption):
+    path = tmp_path / "captions.jsonl"
+    path.write_text(f'{{"key": "a/1.jpg", "caption": "{caption}"}}\n')
+    with pytest.raises(UserError, match=r"captions\.jsonl, line 1: .* zero byte or half a character"):
+        read_captions(path)
 
 
 NUMBERS = [
