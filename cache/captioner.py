@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cache.errors import UserError, reason_of
+from cache.errors import UserError, missing_package, reason_of
 from cache.hub_models import NO_CODE, checked_model_config
 
 # Before transformers, which imports torchvision itself.
@@ -59,9 +59,7 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
     try:
         import transformers
     except ImportError as error:
-        raise UserError(
-            "caption needs the package transformers", fix="pip install 'distill[caption]'"
-        ) from error
+        raise missing_package(error, extra="caption") from error
 
     # Decoding forks workers after the tokenizer was used, of which it would warn each time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

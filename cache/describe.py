@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from cache.errors import UserError
+from cache.errors import UserError, missing_package
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.locks import only_writer_of_file
@@ -240,7 +240,7 @@ def _asker(base_url: str | None, model: str, max_retries: int, partial: Partial)
     try:
         import openai
     except ImportError as error:
-        raise UserError("describe needs the package openai", fix="pip install 'distill[describe]'") from error
+        raise missing_package(error, extra="describe") from error
 
     base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if base_url and not base_url.startswith(("http://", "https://")):

@@ -44,6 +44,20 @@ class CacheMismatch(UserError):
     """A cache, run or image folder that does not belong to what was asked for."""
 
 
+NEWER = (
+    "a newer distill wrote it: bring yours up to date ('git pull' in its folder, then 'pip install .' there)."
+)
+
+
+def missing_package(error: ImportError, *, extra: str) -> UserError:
+    """Return the error for a package that is not installed, which one of our extras brings."""
+    # Not by the name on the package index: what is called distill there is another's.
+    return UserError(
+        f"{error.name or error} is not installed",
+        fix=f"run 'pip install \".[{extra}]\"' in the folder of distill.",
+    )
+
+
 def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
     """Return ``did you mean 'x' or 'y'? `` for the known names nearest to ``name``, or nothing."""
     known = list(known)

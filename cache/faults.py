@@ -35,6 +35,9 @@ SYSTEMS = (
     errno.ENOMEM,
 )
 WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
+ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
+# Of a file that is read it says that the file asks for too much: see DAMAGED of cache.damage.
+FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"
 # How libraries below say it whose exceptions carry no number.
 TEXTS = {
     r"Too many open files|received 0 items of ancdata": errno.EMFILE,
@@ -57,8 +60,12 @@ def system_errors(error: BaseException | None) -> Iterator[OSError]:
 
 def fault(error: BaseException) -> UserError | None:
     """Return the one line for a system's error behind an exception; None where there is none."""
-    if isinstance(error, RuntimeError) and re.match(r"DataLoader worker .*exited unexpectedly", str(error)):
-        return UserError("a process that decodes images ended before its time", fix=WORKERS)
+    if isinstance(error, RuntimeError) and (ended := re.match(ENDED, str(error))):
+        by = f" ({ended[1].strip()})" if ended[1] else ""
+        return UserError(f"a process that decodes images ended before its time{by}", fix=WORKERS)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(FULL, str(error))):
+        whose = "GPU" if re.search("CUDA|MPS", str(error)) else "computer"
+        return UserError(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
     for found in system_errors(error):
         if found.errno in FIXES:
             where = f"{found.filename}: " if found.filename else ""

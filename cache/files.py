@@ -75,6 +75,25 @@ def remove_temporaries(folder: Path, of: str = "*", *, below: bool = False) -> N
         leftover.unlink(missing_ok=True)
 
 
+def read_text(path: Path) -> str:
+    """Return a file's text, with ``\\n`` at the end of its lines.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error})", fix="save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", fix="check the path.") from error
+    if "\0" in text:  # which UTF-16 without its mark has between all letters, and no text has
+        raise UserError(f"{path} holds zero bytes, and is not UTF-8 text", fix="save it as UTF-8.")
+    return text
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     with replacing(path) as temporary:

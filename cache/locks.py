@@ -144,7 +144,7 @@ def _said(file: int) -> str:
         found = json.loads(os.pread(file, 65536, 0))
         command = " ".join(str(found["command"]).split())
         return f"process {found['process']} on {found['host']} since {found['since']}: {command:.200}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"
 
 

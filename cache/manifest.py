@@ -30,7 +30,7 @@ from cache.entries import (
     side_entries,
     split_of,
 )
-from cache.errors import CacheMismatch, UserError
+from cache.errors import NEWER, CacheMismatch, UserError
 from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import is_sealed, sealed
@@ -123,7 +123,7 @@ class Manifest:
         if version > SCHEMA_VERSION:
             raise CacheMismatch(
                 f"{path} has schema version {version}, this program reads up to {SCHEMA_VERSION}",
-                fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
+                fix=NEWER,
             )
         return cls._from_json(value)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cache.errors import UserError
+from cache.errors import UserError, missing_package
 
 # Each time on a machine of its own: a task that takes its worker down wherever it runs ends some day.
 RETRIES = 10
@@ -47,7 +47,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
     try:
         import ray
     except ImportError as error:
-        raise UserError("ray is not installed", fix='pip install "distill[ray]".') from error
+        raise missing_package(error, extra="ray") from error
     if ray.is_initialized():
         yield
         return

@@ -23,9 +23,12 @@ class Terminated(BaseException):
 @contextmanager
 def terminating() -> Iterator[None]:
     """Raise :class:`Terminated` in the main thread when SIGTERM comes."""
+    process = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> None:
-        # Once: what comes while the files are being closed must not stop that.
+        if os.getpid() != process:  # a worker, forked a moment ago: it has nothing to close, nor to say
+            os._exit(128 + number)
+        # Once: what comes while the files are being closed, and while it is said why, must not stop that.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 

@@ -210,7 +210,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     """Return a record, or None where there is none that can be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

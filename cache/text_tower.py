@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from cache.damage import DAMAGED
 from cache.entries import FileEntry
 from cache.errors import UserError, reason_of
 from cache.files import replacing, sha256_of, write_json
@@ -73,7 +74,7 @@ class TextTower:
                     raise ValueError(f"{file.file} differs from its checksum")
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (*DAMAGED, SafetensorError) as error:
             raise UserError(
                 f"the text tower in {folder} is damaged ({reason_of(error)})",
                 fix="run the same cache-features command again with --keep-text-tower.",

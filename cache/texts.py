@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.errors import UserError, nearest_names
+from cache.files import read_text
 from cache.splits import FOLDERS, SPLIT_ALIASES, SPLITS
 
 LABEL_TEMPLATE = "a photo of {}"
@@ -179,10 +180,22 @@ def read_captions(path: Path) -> dict[str, str]:
             ) from error
         if not isinstance(key, str) or not isinstance(caption, str):
             raise UserError(f"{where}: key and caption must be text", fix="put both in quotes.")
+        if not (_is_storable(key) and _is_storable(caption)):
+            raise UserError(
+                f"{where}: {line.strip()[:60]!r} holds a zero byte or half a character", fix="mend that line."
+            )
         if key in captions:
             raise UserError(f"{where}: the key {key!r} is there twice", fix="keep one caption an image.")
         captions[key] = caption.strip() or MISSING_CAPTION
     return captions
+
+
+def _is_storable(text: str) -> bool:
+    """Say whether a text is UTF-8 without zero bytes: JSON can write others too, as ``\\ud800``."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:
@@ -210,9 +223,6 @@ def split_and_key(name: str) -> tuple[str | None, str]:
 
 def read_lines(path: Path) -> list[str]:
     """Return a text file's lines; UserError when it is missing or not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})", fix="save it as UTF-8.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", fix="check the path.") from error
+    # Not splitlines(), which breaks a line at characters that a caption may hold, such as U+2028.
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cache import bounds
-from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE, FILE_TO_WRITE, FOLDER, WORKERS
+from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE, FILE_TO_WRITE, FOLDER, SEED, WORKERS
 from cli.root import main
 
 
@@ -23,7 +23,7 @@ from cli.root import main
 @click.option("--ood-classes", type=FILE, help="The OOD classes, one folder a line; the others are ID.")
 @click.option("--ood", type=float, help="Share of classes that are OOD, drawn with --seed  [default: 0.5]")
 @click.option("--id-test", type=float, help="Share of each ID class's images held out  [default: 0.3]")
-@click.option("--seed", type=click.IntRange(min=0), help="Decides what is drawn  [default: 0]")
+@click.option("--seed", type=SEED, help="Decides what is drawn  [default: 0]")
 @click.option("--copy", is_flag=True, help="Copy the images instead of linking to them.")
 @click.option("--allow-missing", is_flag=True, help="Leave out images that a list names and SOURCE lacks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")

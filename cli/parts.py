@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from cache import bounds
-from cache.errors import printable
+from cache.errors import UserError, printable
+from cache.files import read_text
 from cache.torchrun import rank, speaks, world_size
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+# What torch takes as a seed, and TOML writes.
+LARGEST = 2**63 - 1
+SEED = click.IntRange(0, LARGEST)
+COUNT = click.IntRange(min=1)
 
 BATCH_SIZE = click.IntRange(1, bounds.BATCH)
 THREADS = click.IntRange(0, bounds.THREADS)
@@ -149,9 +154,9 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
         found = tuple(int(part) for part in (value or "").split(",") if part.strip())
     except ValueError:
         found = (-1,)
-    if min(found, default=least) < least:
+    if min(found, default=least) < least or max(found, default=least) > LARGEST:
         raise click.BadParameter(
-            f"{value!r} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
+            f"{value!r:.80} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
         )
     return found
 
@@ -163,7 +168,7 @@ def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     if not value.startswith("@"):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     try:
-        lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{value[1:]} cannot be read ({error})", ctx=ctx, param=option) from error
+        lines = read_text(Path(value[1:])).split("\n")
+    except UserError as error:
+        raise click.BadParameter(str(error), ctx=ctx, param=option) from error
     return tuple(line.strip() for line in lines if line.strip())

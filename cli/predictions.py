@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from cache.errors import printable
+from cache.errors import missing_package, printable
 from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE_TO_WRITE, THREADS, options, table, warn, words
 from cli.root import main
 
@@ -207,11 +207,7 @@ def serve(
         from distill.deploy.serve import Limits
         from distill.deploy.serve import serve as run
     except ImportError as error:
-        from cache.errors import UserError
-
-        raise UserError(
-            f"{error.name} is not installed", fix="run 'pip install \"distill[serve]\"'."
-        ) from error
+        raise missing_package(error, extra="serve") from error
     opened = Model.open(model, precision=precision, threads=threads)
     warn(opened.info.warning(opened.precision))
     limits = Limits(megabytes=max_megabytes, pixels=max_pixels, rate=rate)

@@ -13,7 +13,7 @@ import click
 
 from cache import bounds
 from cli.features import print_build, teacher_options, wants_weights
-from cli.parts import EXISTING_FOLDER, FILE, FOLDER, mean, numbers, percent, stop, table
+from cli.parts import COUNT, EXISTING_FOLDER, FILE, FOLDER, SEED, mean, numbers, percent, stop, table
 from cli.root import main
 from cli.students import train_options
 
@@ -31,7 +31,7 @@ def robotics() -> None:
 
 @robotics.command("make-demo")
 @click.argument("out", type=FOLDER)
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Decides everything.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Decides everything.")
 @click.option(
     "--image-size",
     default=64,
@@ -39,9 +39,9 @@ def robotics() -> None:
     type=click.IntRange(16, bounds.IMAGE_SIDE),
     help="Side of every picture, pixels.",
 )
-@click.option("--train", default=480, show_default=True, type=int, help="Training episodes.")
-@click.option("--id-test", default=120, show_default=True, type=int, help="ID test episodes.")
-@click.option("--ood-test", default=160, show_default=True, type=int, help="OOD test episodes.")
+@click.option("--train", default=480, show_default=True, type=COUNT, help="Training episodes.")
+@click.option("--id-test", default=120, show_default=True, type=COUNT, help="ID test episodes.")
+@click.option("--ood-test", default=160, show_default=True, type=COUNT, help="OOD test episodes.")
 def make_demo(out: Path, **given: Any) -> None:
     """Draw small episode files into OUT: shapes on a table, seen by a base and a hand camera, with depth.
 
@@ -243,7 +243,7 @@ def robotics_evaluate(
     metavar="N,N,...",
     help="Draw the episodes, once a seed; mean and deviation are reported  [default: the first, sorted]",
 )
-@click.option("--epochs", type=int, help="Epochs  [default: 20]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs  [default: 20]")
 @click.option("--lr", type=float, help="Highest rate  [default: 0.0005 with SGD, 0.0002 with AdamW]")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting. Repeatable.")
 @click.option("--data", type=EXISTING_FOLDER, help="The episodes' folder  [default: the run's own]")

@@ -13,7 +13,7 @@ import click
 from cache.errors import UserError
 from cache.faults import fault
 from cache.signals import Terminated, end_with_parent, terminating
-from cache.torchrun import speaks
+from cache.torchrun import speaks, world_size
 from cli.parts import stop
 
 AGAIN = "what was finished is kept: the same command goes on."
@@ -34,31 +34,35 @@ class Friendly(click.Group):
         if not speaks():
             nowhere = ctx.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the context closes it)
             ctx.with_resource(redirect_stdout(nowhere))
-        debug = ctx.params.get("debug")
-        try:
-            with terminating():
+        with terminating():  # until all is said: a signal that comes before that must not silence it
+            try:
                 end_with_parent()
                 return super().invoke(ctx)
-        except UserError as error:
-            if debug:
-                raise
-            said = str(error), error.status
-        except (KeyboardInterrupt, Terminated) as error:
-            asked = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-            said = f"stopped; {AGAIN}", 128 + asked
-        except click.ClickException as error:
-            if speaks():
-                raise  # click prints the usage too
-            said = error.format_message(), error.exit_code
-        except Exception as error:
-            refused = fault(error)
-            if refused is None or debug:
-                raise
-            said = str(refused), refused.status
-        # Out here, where nothing holds the error any more: its frames keep files open, and where handles are
-        # what is missing, Python's own cleaning up at the exit would fail for want of one.
-        gc.collect()
-        stop(*said)
+            except BaseException as error:
+                said = _explained(error)
+                if said is None or (ctx.params.get("debug") and isinstance(error, Exception)):
+                    raise
+            # Out here, where nothing holds the error any more: its frames keep files open, and where handles
+            # are what is missing, Python's own cleaning up at the exit would fail for want of one.
+            gc.collect()
+            stop(*said)
+
+
+def _explained(error: BaseException) -> tuple[str, int] | None:
+    """Return the line and the status of an error that has one; None for click's own, and for our bugs."""
+    if isinstance(error, UserError):
+        return str(error), error.status
+    if isinstance(error, (KeyboardInterrupt, Terminated)):
+        # torchrun ends all its processes when one is lost. Those that have met that already say so.
+        first = error.__context__
+        if world_size() > 1 and isinstance(first, UserError):
+            return str(first), first.status
+        asked = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        return f"stopped; {AGAIN}", 128 + asked
+    if isinstance(error, click.ClickException):
+        return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
+    refused = fault(error) if isinstance(error, Exception) else None
+    return (str(refused), refused.status) if refused is not None else None
 
 
 @click.group(cls=Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

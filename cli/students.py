@@ -13,6 +13,7 @@ from cache.errors import printable
 from cli.parts import (
     EXISTING_FOLDER,
     FOLDER,
+    SEED,
     mean,
     number,
     numbers,
@@ -26,13 +27,13 @@ from cli.root import main
 
 train_options = options(
     click.option("--arch", help="Student: a torchvision or timm name."),
-    click.option("--epochs", type=int, help="Epochs."),
-    click.option("--batch-size", type=int, help="Images in a step."),
+    click.option("--epochs", type=click.IntRange(min=1), help="Epochs."),
+    click.option("--batch-size", type=click.IntRange(min=2), help="Images in a step."),
     click.option("--lr", type=float, help="Learning rate at its highest."),
-    click.option("--image-size", type=int, help="Student's input side, pixels."),
+    click.option("--image-size", type=click.IntRange(min=8), help="Student's input side, pixels."),
     click.option("--text", help="Text bank that classifies: labels, descriptions, ..."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting. Repeatable."),
-    click.option("--seed", type=int, help="Decides first weights, order and augmentation."),
+    click.option("--seed", type=SEED, help="Decides first weights, order and augmentation."),
     click.option("--device", help="auto, cpu, cuda, cuda:N."),
     click.option("--resume", is_flag=True, help="Go on with the run in --out."),
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
@@ -48,7 +49,7 @@ train_options = options(
 @click.option(
     "--losses", metavar="A,B,...", help="Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap."
 )
-@click.option("--k", type=int, help="Nearest texts that vlalign compares.")
+@click.option("--k", type=click.IntRange(min=1), help="Nearest texts that vlalign compares.")
 @click.option(
     "--prompts",
     type=click.Choice(["none", "coop", "cocoop"]),
@@ -260,7 +261,7 @@ def _evaluate_space(
     help="Retrieval: views of an image that count; 1 is the image alone  [default: all in the cache]",
 )
 @click.option("--average-views", is_flag=True, help="Retrieval: one row an image, the mean of its views.")
-@click.option("--epochs", type=int, help="Finetune: epochs  [default: 20]")
+@click.option("--epochs", type=click.IntRange(min=1), help="Finetune: epochs  [default: 20]")
 @click.option("--lr", type=float, help="Finetune: highest rate  [default: 0.001 with SGD, 0.0002 with AdamW]")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Finetune: any setting. Repeatable."
@@ -319,7 +320,7 @@ def fewshot(run: Path, out: Path | None, as_json: bool, **given: Any) -> None:
 @click.option(
     "--epochs", default=14, show_default=True, type=click.IntRange(min=1), help="Epochs of each student."
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Decides first weights and batches.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Decides first weights and batches.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cache.errors import CacheMismatch, UserError, reason_of
+from cache.errors import NEWER, CacheMismatch, UserError, reason_of
 from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import file_seal, seal_file
@@ -80,7 +80,7 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     if version not in range(1, SCHEMA_VERSION + 1):
         raise UserError(
             f"{path} has schema version {version!r:.20}, this program reads up to {SCHEMA_VERSION}",
-            fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
+            fix=NEWER,
         )
     return state
 

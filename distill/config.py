@@ -181,6 +181,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"train.epochs is {self.epochs}", "give at least 1.")
+        require(self.seed >= 0, f"train.seed is {self.seed}", "give at least 0.")
         require(self.batch_size >= 2, f"train.batch_size is {self.batch_size}", "give at least 2.")
         require(
             self.eval_batch_size >= 1, f"train.eval_batch_size is {self.eval_batch_size}", "give at least 1."

@@ -210,12 +210,19 @@ class TrainingData:
         return views.draw(chosen, generator) if views is not None else None
 
     def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> list[NDArray[np.int64]]:
-        """Return the image indices of an epoch's batches."""
+        """Return the image indices of an epoch's batches; UserError where there is none."""
         support = self.joined.support
         drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
         if support:
             return mixed_batches(len(self.keys) - support, support, **drawn)
-        return epoch_batches(len(self.keys), least=max(2, current_ranks().world), **drawn)
+        least = max(2, current_ranks().world)
+        batches = epoch_batches(len(self.keys), least=least, **drawn)
+        if not batches:
+            raise UserError(
+                f"of {len(self.keys)} training images there is no batch of at least {least}",
+                fix="add training images.",
+            )
+        return batches
 
     def images(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield every batch's image indices, and this process's share of the images, decoded."""

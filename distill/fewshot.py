@@ -38,7 +38,9 @@ def pick_support(
             and_then = " would leave none to test on" if leave else " are too many"
             raise UserError(
                 f"class {name!r} has {len(keys)} images, so {shots} shots{and_then}",
-                fix=f"lower --shots to {len(keys) - leave} or fewer, or drop the class.",
+                fix=f"lower --shots to {len(keys) - leave}, or drop the class."
+                if len(keys) > leave
+                else "add images of it, or drop the class.",
             )
         if seed < 0:
             support += keys[:shots]

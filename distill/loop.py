@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ from cache.ranks import current_ranks, in_every_process
 from cache.transfer import to_device
 from distill.data import BatchColumns
 from distill.distributed import own_share
-from distill.stopping import Stop, Stopped, listening
+from distill.optim import lost_schedule
+from distill.stopping import LeftAtOnce, Stop, Stopped, listening
 from distill.student_run import (
     BEST,
     CONFIG,
@@ -52,6 +53,7 @@ __all__ = [
     "fit_together",
 ]
 
+T = TypeVar("T")
 
 # Processes of one run ask each other so often whether to stop: to ask is to wait for the slowest.
 STEPS_BETWEEN_TALKS = 8
@@ -136,19 +138,22 @@ def fit_together(
     begun = [_begun(member) for member in members]
     runs = [run for run in begun if isinstance(run, StudentRun)]
     failed: dict[StudentRun, UserError] = {}
-    progress.start(sum(run.images_left() for run in runs))
     try:
+        for line in dict.fromkeys(lost_schedule(run.config.optim, run.config.train.epochs) for run in runs):
+            if line:
+                progress.note(line)
+        progress.start(sum(run.images_left() for run in runs))
         with listening() as stop:
             while left := [run for run in runs if not run.is_trained and run not in failed]:
                 _epoch(left, failed, stop, progress)
-        beside = {"trained_beside": len(runs) - 1} if len(runs) > 1 else {}
-        found: list[Any] = [
-            run
-            if isinstance(run, UserError)
-            else failed.get(run)
-            or in_every_process(partial(run.finish, member.command or sys.argv, **beside))
-            for run, member in zip(begun, members, strict=True)
-        ]
+            beside = {"trained_beside": len(runs) - 1} if len(runs) > 1 else {}
+            found: list[Any] = [
+                run
+                if isinstance(run, UserError)
+                else failed.get(run)
+                or _unless_asked(partial(run.finish, member.command or sys.argv, stop, **beside), runs, stop)
+                for run, member in zip(begun, members, strict=True)
+            ]
         return current_ranks().from_first(found)
     finally:
         for run in runs:
@@ -184,10 +189,11 @@ def _epoch(
         failed |= _tried({run: run.save for run in saved}, progress)
         began = time.perf_counter()
         if asked:
-            where = " and ".join(str(run.out / LAST) for run in runs[:2])
-            raise Stopped(asked, where if len(runs) < 3 else f"{where} and {len(runs) - 2} more")
+            raise _stopped(asked, runs)
+    # The weights of all are on the disk before any is judged, which can take longer than the epoch.
+    failed |= _tried({run: run.save for run in runs if run not in failed}, progress)
     for run in (run for run in runs if run not in failed):
-        said = in_every_process(run.end_epoch)
+        said = _unless_asked(partial(run.end_epoch, stop), runs, stop)
         if isinstance(said, UserError):
             failed |= _dropped(run, said, progress)
         else:
@@ -215,7 +221,7 @@ def _step(
     augmented = stream.task.augmented(to_device(decoded, device), generator, share, crops)
     columns, shared = BatchColumns(chosen, device), time.perf_counter() - began
     for run in due:
-        run.position.seconds += shared
+        run.spent(shared)
         try:
             with run.clock():
                 run.step(run.session.data.batch(chosen, augmented, crops, columns))
@@ -229,6 +235,30 @@ def _asked(stop: Stop, step: int) -> int:
     """Return the signal that asks every process to stop; they talk about it at the same steps."""
     ranks = current_ranks()
     return ranks.largest(stop.signal_number) if ranks.world == 1 or step % STEPS_BETWEEN_TALKS == 0 else 0
+
+
+def _unless_asked(action: Callable[[], T], runs: Sequence[StudentRun], stop: Stop) -> T | UserError:
+    """Return what :func:`in_every_process` gives; Stopped where a signal asked one of the processes to stop.
+
+    What ``action`` saves it has saved by then, or it was left at once and a resumed run does it again.
+    """
+
+    def left_or_done() -> T | None:
+        try:
+            return action()
+        except LeftAtOnce:
+            return None
+
+    found = in_every_process(left_or_done)
+    asked = current_ranks().largest(stop.signal_number)
+    if asked or found is None:
+        raise _stopped(asked, runs)
+    return found
+
+
+def _stopped(signal_number: int, runs: Sequence[StudentRun]) -> Stopped:
+    where = " and ".join(str(run.out / LAST) for run in runs[:2])
+    return Stopped(signal_number, where if len(runs) < 3 else f"{where} and {len(runs) - 2} more")
 
 
 def _tried(actions: dict[StudentRun, Callable[[], None]], progress: Progress) -> dict[StudentRun, UserError]:

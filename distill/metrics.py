@@ -16,8 +16,9 @@ def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tens
     """
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    confusion = multiclass_confusion_matrix(logits.argmax(dim=1), labels, num_classes=num_classes).double()
-    return 100 * confusion.diag() / confusion.sum(dim=1)
+    count = max(num_classes, 2)  # torchmetrics knows no single class
+    confusion = multiclass_confusion_matrix(logits.argmax(dim=1), labels, num_classes=count).double()
+    return (100 * confusion.diag() / confusion.sum(dim=1))[:num_classes]
 
 
 def macro_accuracy(logits: Tensor, labels: Tensor) -> float:

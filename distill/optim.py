@@ -18,6 +18,9 @@ SCHEDULES = ("step", "onecycle", "cosine", "constant")
 WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
 MOMENTUM_LOW, MOMENTUM_HIGH = 0.85, 0.95
 
+# Epochs at less than a thousandth of optim.lr move nothing: onecycle's last is one. A quarter is many.
+USELESS, MANY = 1e-3, 0.25
+
 
 def build_optimizer(model: nn.Module, config: OptimConfig, *more: nn.Module) -> Optimizer:
     """Return SGD with momentum or AdamW over all parameters; weight decay on all, as the original code."""
@@ -81,9 +84,9 @@ def _cosine_between(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-def set_epoch(optimizer: Optimizer, config: OptimConfig, *, epoch: int, epochs: int) -> float:
-    """Set an optimiser's learning rate and momentum for an epoch; return the learning rate."""
-    lr = learning_rate(
+def rate_of(config: OptimConfig, *, epoch: int, epochs: int) -> float:
+    """Return the learning rate that a config has in an epoch; see :func:`learning_rate`."""
+    return learning_rate(
         epoch,
         schedule=config.schedule,
         base_lr=config.lr,
@@ -91,6 +94,31 @@ def set_epoch(optimizer: Optimizer, config: OptimConfig, *, epoch: int, epochs: 
         milestones=config.milestones,
         gamma=config.gamma,
     )
+
+
+def lost_schedule(config: OptimConfig, epochs: int) -> str:
+    """Return one line about a schedule that cannot do its work in so few epochs; "" where it can."""
+    rates = [rate_of(config, epoch=epoch, epochs=epochs) for epoch in range(epochs)]
+    if config.schedule == "step" and 1 < epochs <= min(config.milestones, default=0):
+        # At the same shares of the run as 30 and 60 are of the paper's 90 epochs.
+        instead = ",".join(str(place) for place in sorted({max(1, epochs // 3), max(1, 2 * epochs // 3)}))
+        return (
+            f"the step schedule has its milestones at {' and '.join(map(str, config.milestones))}, after the "
+            f"run's {epochs} epochs: the rate never falls; set optim.milestones=[{instead}]"
+        )
+    lost = sum(rate < USELESS * config.lr for rate in rates)
+    if lost < MANY * epochs:
+        return ""
+    whole = "the run's only epoch" if epochs == 1 else f"{lost} of the run's {epochs} epochs"
+    return (
+        f"the {config.schedule} schedule gives {whole} a rate of {rates[-1]:.0e} or so, which trains "
+        "nothing: give more --epochs, or set optim.schedule=constant"
+    )
+
+
+def set_epoch(optimizer: Optimizer, config: OptimConfig, *, epoch: int, epochs: int) -> float:
+    """Set an optimiser's learning rate and momentum for an epoch; return the learning rate."""
+    lr = rate_of(config, epoch=epoch, epochs=epochs)
     for group in optimizer.param_groups:
         group["lr"] = lr
         if "betas" in group:

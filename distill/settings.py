@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from cache.errors import UserError, WrongOption, nearest_names
+from cache.files import read_text
 from distill.config import RunConfig, require
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def load_recipe(name: str, *, kind: type[RunConfig] = RunConfig) -> RunConfig:
             f"no recipe is called {name!r}",
             fix=f"{nearest_names(name, names)}choose from {known}, or give a TOML file.",
         )
-    return from_toml(path.read_text(encoding="utf-8"), where=str(path), kind=kind)
+    return from_toml(read_text(path), where=str(path), kind=kind)
 
 
 @overload
@@ -53,10 +54,7 @@ def from_toml(text: str, *, where: str) -> RunConfig: ...
 def from_toml(text: str, *, where: str, kind: type[Config]) -> Config: ...
 def from_toml(text: str, *, where: str, kind: type[RunConfig] = RunConfig) -> RunConfig:
     """Return the config of ``kind`` that a TOML text says; ``where`` is named in errors."""
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{where} is not TOML ({error})", fix="mend that line.") from error
+    table = toml_table(text, where=where)
     if ("robotics" in table) != ("robotics" in get_type_hints(kind)):
         said, command = ("a", "distill robotics") if "robotics" in table else ("no", "distill")
         raise UserError(f"{where} is {said} robotics config", fix=f"use the commands of '{command}' on it.")
@@ -64,6 +62,30 @@ def from_toml(text: str, *, where: str, kind: type[RunConfig] = RunConfig) -> Ru
         return _built(kind, table, prefix="")
     except UserError as error:
         raise UserError(f"{where}: {error.problem}", fix=error.fix) from error
+
+
+def toml_table(text: str, *, where: str) -> dict[str, Any]:
+    """Return what a TOML text says; UserError that names ``where`` if it is not TOML."""
+    try:
+        return _loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: of a number of too many digits as well
+        reason = str(error).partition(";")[0]  # Python goes on with how to switch its limit of digits off
+        raise UserError(f"{where} is not TOML ({reason})", fix="mend that line.") from error
+
+
+def _loads(text: str) -> dict[str, Any]:
+    table = tomllib.loads(text)
+    _check_numbers(table)
+    return table
+
+
+def _check_numbers(value: Any) -> None:
+    """Refuse what is no number to TOML, but to Python: neither a float nor, beyond some digits, a text."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_numbers(part)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("a number has more than 64 bits")
 
 
 def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
@@ -81,13 +103,13 @@ def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
 
 def _value(hint: Any, value: Any, name: str) -> Any:
     if is_dataclass(hint):
-        require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
+        require(isinstance(value, dict), f"{name} is {value!r:.80}, expected a section", f"write [{name}].")
         return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
         example = f"[{_example(inner)}]"
         require(
-            isinstance(value, list), f"{name} is {value!r}, expected a list", f"write {name} = {example}."
+            isinstance(value, list), f"{name} is {value!r:.80}, expected a list", f"write {name} = {example}."
         )
         return tuple(_value(inner, item, name) for item in value)
     if get_origin(hint) in (Union, UnionType):
@@ -99,7 +121,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return _toml(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    require(not wrong, f"{name} is {value!r}, expected {expected}", f"write {name} = {_example(hint)}.")
+    require(not wrong, f"{name} is {value!r:.80}, expected {expected}", f"write {name} = {_example(hint)}.")
     return value
 
 
@@ -166,8 +188,8 @@ def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
 
 def _parsed(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        return _loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
         return text
 
 

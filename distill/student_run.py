@@ -39,6 +39,7 @@ from distill.runlog import (
 )
 from distill.session import TrainingSession
 from distill.settings import to_toml
+from distill.stopping import Stop
 from distill.task import Counts, Task
 from distill.wandb_run import WandbRun
 
@@ -59,6 +60,7 @@ class EpochSums:
 
     counts: Counts
     images: int = 0
+    seconds: float = 0.0
     parts: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, parts: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
@@ -70,7 +72,12 @@ class EpochSums:
 
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return {"images": self.images, "parts": self.parts, "counts": self.counts.state()}
+        return {
+            "images": self.images,
+            "seconds": self.seconds,
+            "parts": self.parts,
+            "counts": self.counts.state(),
+        }
 
     def metrics(self) -> dict[str, float]:
         """Return the epoch's mean losses and training metrics."""
@@ -149,7 +156,6 @@ class StudentRun:
             epochs=self.config.train.epochs,
         )
         self._sums = self._sums_here()
-        self._images_before, self._seconds_before = self._sums.images, self.position.seconds
         self.session.student.train()
 
     def _sums_here(self) -> EpochSums:
@@ -163,7 +169,12 @@ class StudentRun:
         try:
             yield
         finally:
-            self.position.seconds += time.perf_counter() - began
+            self.spent(time.perf_counter() - began)
+
+    def spent(self, seconds: float) -> None:
+        """Count time that was spent for this student."""
+        self.position.seconds += seconds
+        self._sums.seconds += seconds
 
     def step(self, batch: Batch) -> None:
         """Take one step of the optimiser. Everything random in it is a function of seed, epoch and step."""
@@ -217,9 +228,10 @@ class StudentRun:
         return step % self.config.train.checkpoint_steps == 0 and step < len(self._batches)
 
     def save(self) -> None:
-        """Write the state within an epoch."""
-        self._check_finite()
-        self._check_weights()
+        """Write the state within an epoch, or after its last step, before it is judged."""
+        with self.clock():
+            self._check_finite()
+            self._check_weights()
         self._save(self._sums)
 
     def _save(self, sums: EpochSums | None) -> None:
@@ -227,21 +239,24 @@ class StudentRun:
         if self._writes:
             save_checkpoint(self.out / LAST, self.session, self.position)
 
-    def end_epoch(self) -> str:
-        """Judge and save; return a line that says how the epoch was."""
-        with self.clock():
-            self._check_finite()
-            self._check_weights()
+    def end_epoch(self, stop: Stop) -> str:
+        """Judge what :meth:`save` wrote after the epoch's last step; return a line that says how it was.
+
+        Raises
+        ------
+        LeftAtOnce
+            After a signal, with the epoch not judged: a resumed run begins with that.
+        """
         position, epochs = self.position, self.config.train.epochs
-        seconds = position.seconds - self._seconds_before
-        with self.clock():
+        speed = self._sums.images / max(self._sums.seconds, 1e-9)
+        with self.clock(), stop.at_once():
             judged = self.task.judge(late=position.epoch >= epochs - LAST_EPOCHS) if self._writes else {}
         line = {
             "epoch": position.epoch,
             "lr": self._rate,
             **self._sums.metrics(),
             **judged,
-            "images_per_s": (self._sums.images - self._images_before) / max(seconds, 1e-9),
+            "images_per_s": speed,
         }
         position.history.append(line)
         position.epoch, position.step = position.epoch + 1, 0
@@ -271,12 +286,19 @@ class StudentRun:
             f"  {line['images_per_s']:,.0f} images/s"
         )
 
-    def finish(self, command: Sequence[str], **said: Any) -> dict[str, Any]:
-        """Write outputs, curves and the summary of a trained student, and return the summary."""
+    def finish(self, command: Sequence[str], stop: Stop, **said: Any) -> dict[str, Any]:
+        """Write outputs, curves and the summary of a trained student, and return the summary.
+
+        Raises
+        ------
+        LeftAtOnce
+            After a signal: a resumed run does this alone.
+        """
         if not self._writes:
             return {}
-        more = self.task.summary(self.position.history)
-        outputs = self.task.outputs()
+        with stop.at_once():
+            more = self.task.summary(self.position.history)
+            outputs = self.task.outputs()
         if outputs is not None:
             save_outputs(self.out / OUTPUTS, outputs)
         draw_curves(

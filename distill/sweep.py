@@ -21,7 +21,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,9 @@ from typing import Any
 
 from cache.bounds import RUNS
 from cache.errors import UserError, WrongOption, nearest_names
+from cache.files import read_text
 from distill.config import RunConfig, require
-from distill.settings import load_recipe, parsed_settings, with_values
+from distill.settings import load_recipe, parsed_settings, toml_table, with_values
 
 SWEEPS = Path(__file__).parent / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
@@ -83,11 +83,7 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
             f"no sweep is called {name!r}",
             fix=f"{nearest_names(name, sweep_names())}choose from {known}, or give a TOML file.",
         )
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not TOML ({error})", fix="mend that line.") from error
-    table = _beside(table, path.parent)
+    table = _beside(toml_table(read_text(path), where=str(path)), path.parent)
     over = parsed_settings(settings)
     try:
         return _sweep(table, path.stem, over)

@@ -196,7 +196,7 @@ def last_line(folder: Path) -> dict[str, Any]:
     """Return a run's newest metrics; empty where there are none yet, or none that can be read."""
     try:
         found = json.loads((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, RecursionError):
         return {}
     return found if isinstance(found, dict) and {"epoch", "images_per_s"} <= found.keys() else {}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cache.errors import UserError
+from cache.errors import UserError, missing_package
 from cache.files import replacing
 from distill.config import RunConfig
 from distill.runlog import space_metrics
@@ -18,11 +19,15 @@ SWEEP = "sweep.json"  # beside the runs of a sweep
 
 
 def wandb_module() -> ModuleType:
-    """Return wandb; UserError where it is not installed."""
+    """Return wandb; UserError where it is not installed.
+
+    Its reports of its own troubles are off unless asked for: they go out in WANDB_MODE=offline too.
+    """
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         import wandb
     except ImportError as error:
-        raise UserError("--wandb needs wandb", fix='pip install "distill[wandb]".') from error
+        raise missing_package(error, extra="wandb") from error
     module: ModuleType = wandb
     return module
 
@@ -67,8 +72,11 @@ class WandbRun:
     def write(self, line: dict[str, Any]) -> None:
         """Write one epoch."""
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
+        # Committed: an epoch that is held back until the next would be written over the summary at the end.
         self._run.log(
-            {name.replace("loss_", "loss/", 1): value for name, value in numbers.items()}, step=line["epoch"]
+            {name.replace("loss_", "loss/", 1): value for name, value in numbers.items()},
+            step=line["epoch"],
+            commit=True,
         )
 
     def write_summary(self, summary: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of all that reads a file from elsewhere: ``python scripts/fuzz_readers.py all``.
 
-Needs atheris (``pip install "distill[fuzz]"``). Each target starts from small sound files and changes
+Needs atheris (``pip install ".[fuzz]"``). Each target starts from small sound files and changes
 them for ``--seconds``, in a process of its own: a reader may refuse a file in one line, or read it; anything
 else is a finding (another exception, a crash, four gigabytes of memory, ten seconds), whose input is kept
 in ``--out``. Checksums that a file carries are set right again after each change: whoever makes a file on

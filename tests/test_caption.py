@@ -246,5 +246,5 @@ def test_without_the_package(photos: Path, monkeypatch: pytest.MonkeyPatch):
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"pip install 'distill\[caption\]'"):
+    with pytest.raises(UserError, match=r'pip install "\.\[caption\]"'):
         caption(photos, model="anything")

@@ -89,6 +89,20 @@ def content(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
+def assert_same(name: str, found: object, expected: np.ndarray, *, where: str) -> None:
+    """What is stored comes back to the last bit; what a reader may have computed anew, as near as sums come.
+
+    Processors add up in another order: some units of float32's 6e-8 for a cosine, more for a text tower's row.
+    """
+    close = {"similarity": 1e-6, "tower": 1e-5}.get(name.rpartition("/")[2])
+    if close is None:
+        np.testing.assert_array_equal(np.asarray(found), expected, err_msg=f"{where}: {name}")
+    else:
+        np.testing.assert_allclose(
+            np.asarray(found), expected, rtol=0, atol=close, err_msg=f"{where}: {name}"
+        )
+
+
 @pytest.mark.parametrize("format", ["hdf5", "tar"])
 def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(whole, tmp_path, format):
     rng = random.Random(format)
@@ -107,7 +121,7 @@ def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(whol
                 assert file == "manifest.json"
             try:
                 for name, numbers in content(cache).items():
-                    np.testing.assert_array_equal(numbers, expected[name], err_msg=f"{file}: {name}, {at}")
+                    assert_same(name, numbers, expected[name], where=f"{file}, {at}")
             except UserError as error:
                 assert_one_line(error)
             shutil.rmtree(cache / "neighbours")  # a reader may have computed them anew
@@ -340,7 +354,7 @@ def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(fo
         assert not any(check.problem for check in verify_cache(tmp_path / name))
         found = read_back(EmbeddingCache.open(tmp_path / name))
         for key in found:
-            np.testing.assert_array_equal(np.asarray(found[key]), expected[key], err_msg=f"{name}: {key}")
+            assert_same(key, found[key], expected[key], where=name)
     state = read_checkpoint(folder / "run" / "last.pt")
     torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
 
@@ -359,7 +373,7 @@ def test_flipped_bytes_in_caches_of_the_first_schema_are_noticed(tmp_path):
             flip(cache / file, rng.randrange(len(raw)), rng)
             try:
                 for name, numbers in read_back(EmbeddingCache.open(cache)).items():
-                    np.testing.assert_array_equal(numbers, expected[name])
+                    assert_same(name, numbers, expected[name], where=file)
             except UserError as error:
                 assert_one_line(error)
             (cache / file).write_bytes(raw)
@@ -371,10 +385,10 @@ def test_what_a_newer_version_wrote_is_refused_with_the_command_that_upgrades(wh
     value = json.loads((cache / "manifest.json").read_text())
     del value["sha256"]
     (cache / "manifest.json").write_text(sealed({**value, "schema_version": 99}))
-    with pytest.raises(CacheMismatch, match=r"schema version 99.*pip install --upgrade"):
+    with pytest.raises(CacheMismatch, match=r"schema version 99.*bring yours up to date"):
         EmbeddingCache.open(cache)
     torch.save({"schema_version": 99}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"schema version 99.*pip install --upgrade"):
+    with pytest.raises(UserError, match=r"schema version 99.*bring yours up to date"):
         read_checkpoint(tmp_path / "last.pt")
 
 

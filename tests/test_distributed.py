@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import time
 
 import pytest
+import torch
 from conftest import ROOT, TORCHRUN
-from test_many_processes import second_of
+from test_many_processes import loses_second, torchrun
+from test_stopping import same_run, stopped, words_of
 from test_train import SMALL, numbers
 
 from distill.batch import Share
@@ -42,45 +41,40 @@ def test_an_error_that_one_process_meets_ends_all_in_one_line(cached, photos, tm
     for image in (photos / "val").rglob("*.jpg"):
         image.write_bytes(b"no image any more")  # only the first process judges
     command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, tmp_path / "run", "train.epochs=2")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "Error: no image of ood_test could be read" in done.stderr
     assert "raise UserError" not in done.stderr
 
 
 def test_a_lost_process_is_named_in_one_line(cached, photos, tmp_path):
-    command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, tmp_path / "run", "train.epochs=500")]
-    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not (tmp_path / "run" / "last.pt").exists():
-        time.sleep(0.02)
-    os.kill(second_of(run.pid), signal.SIGKILL)
-    _, said = run.communicate(timeout=120)
-    assert run.returncode != 0
-    assert "another process of this torchrun was lost" in said
-    assert "distill/distributed.py" not in said
+    words = train(cached, photos, tmp_path / "run", "train.epochs=500")
+    done = subprocess.run(loses_second("forward", 2000, words), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "another process of this torchrun was lost" in done.stderr
+    assert "distill/distributed.py" not in done.stderr
 
 
 def test_a_sweep_is_not_for_torchrun(cached, photos, tmp_path):
     where = ["--cache", str(cached.path), "--data", str(photos), "--out", str(tmp_path / "runs")]
     command = [*TORCHRUN, "2", "-m", "cli", "sweep", "losses", *where, "--together"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "leave out torchrun" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_stopped_processes_save_once_and_go_on_to_the_same_numbers(cached, photos, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    settings = ("student.arch=timm:test_vit", "train.epochs=6")
-    subprocess.run(
-        [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, whole, *settings)], cwd=ROOT, check=True
-    )
-    command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, cut, *settings)]
-    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while run.poll() is None and not (cut / "last.pt").exists():
-        time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
-    _, said = run.communicate(timeout=120)
-    assert run.returncode != 0
-    assert 1 <= len(numbers(cut)) < 6, said
-    subprocess.run([*command, "--resume"], cwd=ROOT, check=True)
-    assert numbers(cut) == numbers(whole)
+def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_numbers(
+    cached, photos, tmp_path
+):
+    one, two = tmp_path / "whole", tmp_path / "cut"
+    settings = ("student.arch=timm:test_vit",)
+    subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
+    words = words_of("train", cached, photos, two, *settings)
+    status, said = stopped([*TORCHRUN, "2"], two, 1, words)
+    assert status != 0
+    assert f"stopped, and saved in {two / 'last.pt'}" in said
+    assert "was lost" not in said
+    assert len(numbers(two)) == 1
+    assert torch.load(two / "last.pt", weights_only=True)["position"]["epoch"] == 1
+    subprocess.run([*torchrun(*words), "--resume"], cwd=ROOT, check=True)
+    same_run(two, one)

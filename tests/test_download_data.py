@@ -97,7 +97,7 @@ def flowers(mirror, tmp_path) -> tuple[Mirror, bytes, Path]:
 def download(script: Path, *given: str | Path, mirror: Mirror | None = None, **env: str):
     env = os.environ | {"DISTILL_MIRROR": mirror.url if mirror else "http://127.0.0.1:9"} | env
     return subprocess.run(
-        ["bash", script, *given], env=env, capture_output=True, text=True, timeout=60, check=False
+        ["bash", script, *given], env=env, capture_output=True, text=True, timeout=600, check=False
     )
 
 

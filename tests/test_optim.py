@@ -5,7 +5,7 @@ import torch
 
 from cache.errors import UserError
 from distill.config import OptimConfig
-from distill.optim import build_optimizer, learning_rate, set_epoch
+from distill.optim import build_optimizer, learning_rate, lost_schedule, set_epoch
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -67,3 +67,32 @@ def test_weight_decay_is_applied_to_every_trained_parameter(name):
     (group,) = optimizer.param_groups
     assert group["weight_decay"] == 0.01
     assert len(group["params"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "said"),
+    [
+        (
+            "step",
+            12,
+            "milestones at 30 and 60, after the run's 12 epochs: the rate never falls; set optim.milestones=[4,8]",
+        ),
+        ("step", 30, "optim.milestones=[10,20]"),
+        ("step", 2, "optim.milestones=[1]"),
+        ("onecycle", 1, "the run's only epoch a rate of 2e-07 or so"),
+        ("onecycle", 4, "1 of the run's 4 epochs"),
+        ("step", 31, ""),
+        ("step", 1, ""),  # one epoch has one rate, whatever the schedule
+        ("onecycle", 5, ""),
+        ("cosine", 1, ""),
+        ("constant", 3, ""),
+    ],
+)
+def test_a_schedule_that_cannot_do_its_work_in_so_few_epochs_is_told(schedule, epochs, said):
+    found = lost_schedule(OptimConfig(schedule=schedule), epochs)
+    assert said in found
+    assert bool(found) == bool(said)
+    if "milestones=[" in found:
+        places = [int(place) for place in found.partition("[")[2].strip("]").split(",")]
+        last = learning_rate(epochs - 1, schedule="step", base_lr=1.0, epochs=epochs, milestones=places)
+        assert last == pytest.approx(0.1 ** len(places))  # what it says to set does what it should

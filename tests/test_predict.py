@@ -222,7 +222,7 @@ def test_bench_model_measures_each_beside_the_student_and_the_teacher(
 def test_a_model_of_another_schema_is_refused_with_the_command_that_upgrades(plain, tmp_path):
     value = json.loads((plain / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps({**value, "schema_version": 99}))
-    with pytest.raises(UserError, match=r"schema version 99.*pip install --upgrade"):
+    with pytest.raises(UserError, match=r"schema version 99.*bring yours up to date"):
         ModelInfo.load(tmp_path)
 
 

@@ -26,7 +26,7 @@ from distill.report.curves import scatter_charts
 from distill.report.groups import groups_of
 from distill.report.page import report
 from distill.report.pictures import principal_axes
-from distill.report.tables import as_csv, main_table, per_class_tables
+from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
 from distill.settings import load_recipe, with_settings
 from distill.train import run
 
@@ -77,6 +77,49 @@ def page(runs, tmp_path_factory):
 
 def copied(runs, tmp_path):
     return shutil.copytree(runs, tmp_path / "runs")
+
+
+def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(runs, tmp_path):
+    place = copied(runs, tmp_path)
+    for name, host in (("cls-0", 3_000_000_000), ("mse-0", 4_500_000_000)):
+        path = place / name / "summary.json"
+        summary = json.loads(path.read_text())
+        summary["peak_memory_bytes"] = {"host": host, "device": host + 1_250_000_000}
+        path.write_text(json.dumps({**summary, "student_parameters": 2_340_000}))
+        lines = [json.dumps({"epoch": i, "loss_total": i + host / 1e9}) for i in range(7)]
+        (place / name / "metrics.jsonl").write_text("\n".join(lines))
+    found = {one.metric: one for one in compare_runs(place / "cls-0", place / "mse-0").results}
+    memory, loss = found["peak_memory_GB"], found["loss_total"]
+    assert (memory.one.mean, memory.other.mean, memory.difference) == (3.0, 4.5, 1.5)
+    assert (loss.one.mean, loss.other.mean, loss.difference) == (7.0, 8.5, 1.5)  # of the epochs 2 to 6
+    assert not [name for name in found if name.endswith("/images")]  # a count of images is no result
+    _, groups = groups_of([run for run in collect(place).finished if run.name in ("cls-0", "mse-0")])
+    cost = cost_table(groups)
+    heads = ["peak memory, host (GB)", "peak memory, device (GB)", "parameters (million)"]
+    at = [cost.columns.index(head) - 1 for head in heads]
+    assert [[row.cells[i].text for i in at] for row in cost.rows] == [
+        ["3.00", "4.25", "2.34"],
+        ["4.50", "5.75", "2.34"],
+    ]
+
+
+def test_space_and_class_tables_have_each_groups_own_numbers(runs):
+    _, groups = groups_of(collect(runs).finished)
+    kept = [[run.summary for run in group.runs] for group in groups]
+    for table, split in zip(space_tables(groups), kept[0][0]["space"], strict=True):
+        for row, summaries in zip(table.rows, kept, strict=True):
+            for head, cell in zip(table.columns[1:], row.cells, strict=True):
+                name, arrow = head.split()
+                assert arrow == ("↓" if name == "vlalign" else "↑")  # a divergence: nearer is less
+                values = [summary["space"][split][name] for summary in summaries]
+                assert cell.value == pytest.approx(np.mean(values))
+    first, *others = groups[0].runs
+    answers = first.outputs.answers["ood_test"]
+    shifted = replace(answers, labels=np.array([0, 0, 0, 0, 1, 2, 2, 2, 2]))
+    changed = replace(first, outputs=replace(first.outputs, answers={"ood_test": shifted}))
+    table = per_class_tables([replace(groups[0], runs=(changed, *others))])[0]
+    images = {row.head: row.cells[0].text for row in table.rows}
+    assert images == dict(zip(answers.class_names, ("4", "1", "4"), strict=True))
 
 
 def test_a_run_leaves_its_answers_which_are_its_accuracy(runs):

@@ -42,7 +42,7 @@ def serving(model: Path, *options: str) -> Iterator[Callable[..., tuple[int, Any
     def ask(path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         request = urllib.request.Request(address + path, data=body, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=600) as answer:
                 return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read())
@@ -52,7 +52,7 @@ def serving(model: Path, *options: str) -> Iterator[Callable[..., tuple[int, Any
         yield ask
     finally:
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=600)
     assert process.returncode == 143
     assert "Traceback" not in said, said
 

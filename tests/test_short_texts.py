@@ -9,6 +9,9 @@ import open_clip  # isort: skip
 
 VISION = {"layers": 1, "width": 32, "patch_size": 16, "image_size": 32, "head_width": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
+# Matrices of other sizes are summed in another order, and by another processor in yet another: of numbers of
+# about 1 that is some tens of float32's 6e-8. What a cut in the wrong place changes is the second digit.
+SUMS = {"rtol": 1e-5, "atol": 1e-5}
 TEXTS = ["a cat", "a photo of a large dog on a lawn", "x", "a long text " * 30]
 
 
@@ -42,5 +45,5 @@ def test_a_tower_gives_the_same_with_its_padding_cut_where_that_can_be(make, cut
         for i, length in enumerate(found):
             with context_of(model, length):
                 row = model.encode_text(tokens[i : i + 1, :length])[0]
-            torch.testing.assert_close(row, whole[i], rtol=0, atol=1e-6)
-        torch.testing.assert_close(model.encode_text(tokens), whole, rtol=0, atol=0)
+            torch.testing.assert_close(row, whole[i], **SUMS)
+        torch.testing.assert_close(model.encode_text(tokens), whole, **SUMS)

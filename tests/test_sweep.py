@@ -497,7 +497,7 @@ def test_a_point_has_mean_and_deviation_over_its_finished_seeds(written):
 )
 def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, number, status, written, place_of):
     path, place = (
-        written(BASE.replace("epochs = 2", "epochs = 400") + "data.seed = 1\n[grid]\nloss.mse = [0, 1]\n"),
+        written(BASE.replace("epochs = 2", "epochs = 5000") + "data.seed = 1\n[grid]\nloss.mse = [0, 1]\n"),
         place_of(),
     )
     words = [
@@ -517,13 +517,13 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, numbe
         [*map(str, words), *more], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     runs = load_sweep(path).runs
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while not all((place.folder(planned) / "last.pt").exists() for planned in runs):
         assert process.poll() is None
         assert time.monotonic() < until, "no checkpoint was written"
         time.sleep(0.1)
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == status, said
     assert b"go on with the same command" in said
     assert set(states(load_sweep(path), place).values()) == {INTERRUPTED}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from distill.config import RunConfig
 from distill.data import epoch_batches, join_training_rows
 from distill.evaluate import evaluate_teacher
 from distill.evaluate_run import evaluate_run
+from distill.peak import peak_resident
 from distill.pixels import Pixels, SquashedPhoto
+from distill.runlog import last_mean
 from distill.settings import with_settings
 from distill.train import Stopped, run
 
@@ -81,6 +84,18 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
     assert summary["peak_memory_bytes"]["host"] > 1e7
     assert set(summary["per_class_accuracy"]["ood_test"]) == {"lemon", "plum"}
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_summarys_mean_is_of_the_last_five_epochs_that_have_the_metric():
+    history = [{"epoch": i, "late": i} if i > 4 else {"epoch": i} for i in range(9)]
+    assert last_mean(history, "epoch") == (4 + 5 + 6 + 7 + 8) / 5
+    assert last_mean(history, "late") == (5 + 6 + 7 + 8) / 4
+    assert last_mean(history, "never") is None
+
+
+def test_peak_memory_is_in_bytes():
+    assert peak_resident() % mmap.PAGESIZE == 0  # whole pages, which a count of 1,000 bytes a kilobyte is not
+    assert peak_resident() > 50e6  # torch alone is more
 
 
 def test_training_lowers_the_loss(train, tmp_path):
@@ -214,6 +229,9 @@ def test_the_teacher_is_judged_from_the_cache_alone(cached, photos):
     loss = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), rows.labels]).mean()
     assert results["ood_test"].loss == pytest.approx(loss, rel=1e-4)
     assert set(results) == {"train", "id_test", "ood_test"}
+    assert results["ood_test"].chance == 50
+    in_batches = evaluate_teacher(cached.path, batch_size=2)  # 24 + 9 + 6 rows
+    assert {name: r.accuracy for name, r in in_batches.items()} == {n: r.accuracy for n, r in results.items()}
 
 
 def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.entries import is_plain_name
-from cache.errors import UserError, nearest_names, reason_of
+from cache.errors import NEWER, UserError, nearest_names, reason_of
 from cache.files import replacing, sha256_of
 from cache.seal import is_sealed, sealed
 from cache.spec import IMPORTED
@@ -115,7 +115,7 @@ class ModelInfo:
         if version != SCHEMA_VERSION:
             raise UserError(
                 f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}",
-                fix="a newer distill wrote it: run 'pip install --upgrade distill'.",
+                fix=NEWER,
             )
         try:
             if not is_sealed(text):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.errors import UserError, nearest_names, reason_of
+from cache.errors import UserError, missing_package, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, pick
 from distill.deploy.info import GRAPH, ModelInfo, bank_file
 from distill.deploy.onnx_door import check_one_file
@@ -143,9 +143,7 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(
-            "onnxruntime is not installed", fix="run 'pip install \"distill[export]\"'."
-        ) from error
+        raise missing_package(error, extra="export") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # of what it optimises it warns at every start

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cache.errors import UserError
+from cache.errors import UserError, missing_package
 from distill.deploy.graph_preprocessing import PreparedPhoto
 from distill.deploy.info import GRAPH, Preprocessing
 
@@ -185,9 +185,7 @@ def import_parts() -> tuple[Any, Any]:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UserError(
-            f"{error.name} is not installed", fix="run 'pip install \"distill[export]\"'."
-        ) from error
+        raise missing_package(error, extra="export") from error
     return onnx, onnxruntime
 
 

@@ -125,7 +125,7 @@ def _planned(folder: Path) -> dict[str, str]:
     try:
         runs = json.loads((folder / SWEEP).read_text(encoding="utf-8"))["runs"]
         return {str(run["name"]): str(run.get("point", "")) for run in runs}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -231,7 +231,7 @@ def _question(folder: Path) -> str:
     """Return the sweep's question, where there is a sweep with one."""
     try:
         found = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return DEFAULT_QUESTION
     question = found.get("question") if isinstance(found, dict) else None
     return question if isinstance(question, str) and question.strip() else DEFAULT_QUESTION

@@ -1,0 +1,92 @@
+"""A signal in an evaluation: the epoch before it is on the disk, the run leaves at once and goes on alike."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ROOT
+from test_train import SMALL, numbers, weights
+
+import cli
+from distill.stopping import LeftAtOnce, Stop, listening
+
+EPOCHS = 2
+
+
+def words_of(command, cached, photos, out, *settings):
+    """The words of a small run whose images are decoded anew, one evaluation batch an image."""
+    chosen = (*SMALL, f"train.epochs={EPOCHS}", "train.eval_batch_size=1", "data.memory_mb=0", *settings)
+    words = [command, cached.path, "--data", photos, "--out", out]
+    return [str(w) for w in words] + [word for setting in chosen for word in ("--set", setting)]
+
+
+def stopped(start, out, judged, words):
+    """Run words until the signal; return the child's status and what it said."""
+    log = out.with_name(f"{out.name}.log")
+    command = [*start, str(ROOT / "tests" / "stop_in_evaluation.py"), str(out), str(judged), str(log), *words]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, start_new_session=True
+    )
+    assert log.exists(), done.stderr
+    assert log.read_text() == "", done.stderr  # nothing was evaluated after it
+    return done.returncode, done.stderr
+
+
+def same_run(cut, whole):
+    """Everything that a run leaves is that of a run that was never stopped."""
+    assert numbers(cut) == numbers(whole)  # the same steps on the same machine: to the last bit
+    for name, value in weights(cut).items():
+        assert torch.equal(value, weights(whole)[name]), name
+    one, other = (json.loads((run / "summary.json").read_text()) for run in (cut, whole))
+    for name in ("space", "per_class_accuracy", "teacher_accuracy", "ood_test_accuracy"):
+        assert one[name] == other[name], name
+    assert (cut / "outputs.npz").exists()
+
+
+@pytest.fixture
+def whole(cached, photos, tmp_path):
+    """A run that was never stopped, with images set aside to choose on."""
+    ended = CliRunner().invoke(
+        cli.main, words_of("train", cached, photos, tmp_path / "whole", "data.id_val=0.3")
+    )
+    assert ended.exit_code == 0, ended.output
+    return tmp_path / "whole"
+
+
+def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cached, photos, whole, tmp_path):
+    out = tmp_path / "cut"
+    words = words_of("train", cached, photos, out, "data.id_val=0.3", "data.workers=2")
+    status, said = stopped([sys.executable], out, 0, words)
+    assert status == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said
+    assert f"stopped, and saved in {out / 'last.pt'}; go on with the same command and --resume" in said
+    place = torch.load(out / "last.pt", weights_only=True)["position"]
+    assert (place["epoch"], place["history"], numbers(out)) == (0, [], [])
+    assert place["sums"]["images"] == 80  # 16 that are not set aside, 5 times: the whole epoch
+    # The last evaluation is that of the summary: everything is trained and judged by then.
+    status, said = stopped([sys.executable], out, EPOCHS, [*words, "--resume"])
+    assert (status, "Traceback" in said) == (128 + signal.SIGTERM, False), said
+    assert not (out / "summary.json").exists()
+    assert CliRunner().invoke(cli.main, [*words, "--resume"]).exit_code == 0
+    same_run(out, whole)
+    one, other = (torch.load(run / "best.pt", weights_only=True) for run in (out, whole))
+    assert one["position"]["best_id_val"] == other["position"]["best_id_val"]
+    assert one["position"]["epoch"] == other["position"]["epoch"]
+
+
+def test_a_signal_is_looked_at_when_work_that_can_be_left_begins_and_raises_once_in_it():
+    with listening() as stop:
+        signal.raise_signal(signal.SIGTERM)  # elsewhere it is a request
+        with pytest.raises(LeftAtOnce), stop.at_once():
+            raise AssertionError("a signal had come before")
+    again = Stop()
+    with pytest.raises(LeftAtOnce), again.at_once():
+        again.ask(signal.SIGINT, None)
+    again.ask(signal.SIGINT, None)
+    assert again.signal_number == signal.SIGINT
