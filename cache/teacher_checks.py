@@ -1,10 +1,16 @@
-"""Numbers that a teacher cannot have meant: not finite, or the same for everything. Both stop stage 1."""
+"""Numbers that a teacher cannot have meant: not finite, zero, lost in the dtype, the same for everything.
+
+Each stops stage 1, whether the teacher runs here or its rows come from elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.errors import UserError
@@ -12,7 +18,56 @@ from cache.errors import UserError
 # So many different pictures with one and the same row are no accident; fewer are judged at the end.
 ENOUGH = 8
 PRECISION = "use --precision float32 or bfloat16."
+# Cosine of a row with itself as it is stored: float16 keeps ten bits, far more than this.
+LEAST_COSINE = 0.999
 WEIGHTS = "check that --pretrained are this model's weights, and try --precision float32."
+
+
+def stored(rows: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArray[Any]:
+    """Return rows [n, D] or [n, V, D] in the dtype that a cache keeps them in.
+
+    Raises
+    ------
+    UserError
+        If one is not finite, all zeros, or points elsewhere in that dtype; ``name(i)`` says what row i is.
+    """
+    with np.errstate(over="ignore", under="ignore"):  # said below, with what to do
+        kept = rows.astype(dtype)
+    if not rows.size:
+        return kept
+    flat, there = rows.reshape(-1, rows.shape[-1]), kept.reshape(-1, rows.shape[-1])
+    largest = np.abs(flat).max(axis=1)
+    narrow = f"use --dtype float32, which holds what {dtype} does not, or scale all rows alike."
+    odd = [
+        (~np.isfinite(largest), "is not finite", "embed it again."),
+        (largest == 0, "is all zeros", "embed it again, or leave it out."),
+        (~np.isfinite(there).all(axis=1), f"is too large for {dtype}", narrow),
+        (
+            _cosines(flat, there) < LEAST_COSINE,
+            f"is too small for {dtype}: it points elsewhere there",
+            narrow,
+        ),
+    ]
+    for bad, problem, fix in odd:
+        if bad.any():
+            raise UserError(f"{name(int(bad.argmax()) * len(rows) // len(flat))} {problem}", fix=fix)
+    return kept
+
+
+def _cosines(rows_ND: NDArray[Any], others_ND: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the cosine of each row with the same row of another array; 0 where either is zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        one, other = (
+            # By the largest number first: the square of a very small one is zero.
+            rows / np.where(largest > 0, largest, 1)
+            for rows, largest in (
+                (part.astype(np.float32), np.abs(part.astype(np.float32)).max(axis=1, keepdims=True))
+                for part in (rows_ND, others_ND)
+            )
+        )
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        products = np.einsum("nd,nd->n", one, other)
+    return np.asarray(products / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
 
 def check_finite(rows: Tensor, names: Sequence[str]) -> None:

@@ -26,6 +26,9 @@ from distill.distributed import own_share
 from distill.pixels import Pixels
 from distill.views import TrainingViews
 
+# 65,536 rows x 768 x 2 bytes = 100 MB at most.
+CAPTIONS_AT_ONCE = 65_536
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRows:
@@ -243,6 +246,24 @@ class TrainingData:
         )
 
 
+def _check_captions_differ(cache: EmbeddingCache, joined: TrainingRows) -> None:
+    rows, row_of = joined.rows.caption_embeddings, joined.row_of
+    if rows is None or len(row_of) < 2:
+        return
+    first = rows[row_of[0]]
+    # The first block answers nearly always.
+    starts = range(0, len(row_of), CAPTIONS_AT_ONCE)
+    if any((rows[row_of[start : start + CAPTIONS_AT_ONCE]] != first).any() for start in starts):
+        return
+    said = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
+    raise UserError(
+        f"loss.cap is on, but all {len(row_of):,} training images of {cache.path} have the same caption"
+        + (f" ({said!r:.60})" if said else ""),
+        fix="give a caption of its own to each image (cache-features --captions; 'distill cache info' counts "
+        "them), or set loss.cap=0.",
+    )
+
+
 def teacher_rows(
     cache: EmbeddingCache,
     joined: TrainingRows,
@@ -260,7 +281,7 @@ def teacher_rows(
     Raises
     ------
     UserError
-        If captions are asked for and the cache has none.
+        If captions are asked for and the cache has none, or one for all images.
     """
     if loss.cap and joined.rows.caption_embeddings is None:
         images = "the training and the OOD images" if joined.support else "the training images"
@@ -268,6 +289,8 @@ def teacher_rows(
             f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
+    if loss.cap:
+        _check_captions_differ(cache, joined)
     nearest = similarity = None
     if loss.vlalign and not learnt_text and views is None:
         if joined.support:

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from cache.describe import DEFAULT_PROMPT, DescribeSummary, describe, one_line
+from cache.answers import one_line
+from cache.describe import DEFAULT_PROMPT, DescribeSummary, describe
 from cache.errors import UserError
-from cache.texts import class_names_of, descriptions_of
+from cache.texts import class_names_of, read_descriptions
 
 pytest.importorskip("openai")
 
@@ -80,7 +81,10 @@ def expected(data: Path) -> dict[str, str]:
 
 
 def read(data: Path) -> dict[str, str]:
-    return descriptions_of(data / "chatgpt.txt", class_names_of(data / "label2text.txt", sorted(ORDER)))
+    names = class_names_of(data / "label2text.txt", sorted(ORDER))
+    found = read_descriptions(data / "chatgpt.txt", names)
+    assert not found.by_position
+    return dict(found.of_class)
 
 
 def test_descriptions_come_in_label2text_order(data: Path, serve: Callable[..., Server]):

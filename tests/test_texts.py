@@ -48,11 +48,11 @@ def test_descriptions_follow_label2text_and_skip_blank_lines(tmp_path):
     names = {"b": "bee", "a": "ant"}
     path = tmp_path / "chatgpt.txt"
     path.write_text("It buzzes.\n\n  It crawls. \n")
-    bank = texts.description_bank(names, texts.descriptions_of(path, names))
+    bank = texts.description_bank(names, texts.read_descriptions(path, names))
     assert bank.texts == ("a photo of bee . It buzzes.", "a photo of ant . It crawls.")
     path.write_text("only one\n")
     with pytest.raises(UserError, match="1 descriptions, but there are 2 classes"):
-        texts.descriptions_of(path, names)
+        texts.read_descriptions(path, names)
 
 
 def test_templates_make_one_text_a_class_and_template():

@@ -1,0 +1,124 @@
+"""How well a cache's teacher classifies its own rows by its own texts: the first thing to look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.banks import TextBank
+from cache.class_texts import alike_classes
+from cache.neighbours import unit_rows
+from cache.reader import EmbeddingCache, SplitRows
+from cache.spec import IMPORTED
+
+# 65,536 rows x 768 x 4 bytes = 200 MB at most.
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZeroShot:
+    """The teacher's macro accuracy, percent, on a split among its own classes, by one text bank."""
+
+    split: str
+    bank: str
+    accuracy: float
+    images: int
+    classes: int
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, percent."""
+        return 100 / self.classes
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether it is hardly better than guessing: by less than a quarter, or than two standard errors."""
+        share = 1 / self.classes
+        error = 100 * math.sqrt(share * (1 - share) / self.images)
+        return self.classes > 1 and self.accuracy < self.chance + max(self.chance / 4, 2 * error)
+
+
+def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot]:
+    """Judge the teacher on every split whose images have one label, by those banks that know each class.
+
+    Classes without images are left out, of the accuracy and of the number of classes.
+    """
+    banks = {name: cache.text_bank(name) for name in bank_names}
+    found = []
+    for split in (cache.split(name) for name in cache.split_names):
+        if np.ndim(split.labels) != 1:
+            continue
+        whole = [name for name, bank in banks.items() if not {*split.class_names} - {*bank.class_folders}]
+        right = {name: np.zeros(len(split.class_names)) for name in whole}
+        texts = {name: unit_rows(banks[name].class_texts(split.class_names)) for name in whole}
+        for labels, rows in _blocks(split) if whole else ():
+            for name in whole:
+                hit = (rows @ texts[name].T).argmax(axis=1) == labels
+                right[name] += np.bincount(labels[hit], minlength=len(split.class_names))
+        of_class = np.bincount(split.labels, minlength=len(split.class_names))
+        here = of_class > 0
+        found += [
+            ZeroShot(
+                split=split.name,
+                bank=name,
+                accuracy=float(100 * (right[name][here] / of_class[here]).mean()),
+                images=len(split),
+                classes=int(here.sum()),
+            )
+            for name in whole
+        ]
+    return found
+
+
+def _blocks(split: SplitRows) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    for start in range(0, len(split), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        yield split.labels[block], np.asarray(split.embeddings[block], dtype=np.float32)
+
+
+def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[ZeroShot]) -> list[str]:
+    """Return a line for each thing about a cache that its maker should look at."""
+    lines = [
+        f"{where.bank} on {where.split}: the teacher is near chance ({where.accuracy:.1f}%, guessing "
+        f"{where.chance:.1f}%): check its weights, the class names, and that keys and rows belong together"
+        for where in judged
+        if where.near_chance
+    ]
+    every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
+    for name in bank_names:
+        templates = cache.manifest.banks[name].templates
+        # A prompt that names no class is the same for all of them, as it is meant to be.
+        if not templates or any("{}" in template for template in templates):
+            lines += _ties(cache.text_bank(name), every)
+    if cache.teacher["preprocessing"] == IMPORTED:
+        lines += [line for name in cache.split_names for line in _shared(cache.split(name))]
+    return lines
+
+
+def _ties(bank: TextBank, class_names: Sequence[str]) -> list[str]:
+    pairs = alike_classes(bank, class_names)
+    if not pairs:
+        return []
+    tied = {name for pair in pairs for name in pair}
+    return [
+        f"{bank.name}: the teacher gives {len(tied)} of {len(class_names)} classes the same row as another "
+        f"({pairs[0][0]!r} and {pairs[0][1]!r}): it does not know their words, and cannot tell them apart"
+    ]
+
+
+def _shared(split: SplitRows) -> list[str]:
+    """Say how many rows that were made elsewhere are equal to another's."""
+    # Numbers, not the rows' bytes: nothing of size N is kept but 8 bytes a row.
+    hashes = np.concatenate([_hashes(rows) for _, rows in _blocks(split)])
+    _, counts = np.unique(hashes, return_counts=True)
+    shared = int(counts[counts > 1].sum())
+    return [f"{split.name}: {shared:,} of {len(split):,} rows are the same as another's"] if shared else []
+
+
+def _hashes(rows: NDArray[Any]) -> NDArray[np.int64]:
+    return np.fromiter((hash(row.tobytes()) for row in rows), dtype=np.int64, count=len(rows))
