@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cache.errors import shortened
+
 QUOTES = {'"': '"', "'": "'", "“": "”", "\u2018": "\u2019", "`": "`"}
 # How models begin when they do not describe: an apology, themselves, what they cannot, a question back.
 REFUSALS = (
@@ -62,7 +64,7 @@ def no_description(text: str) -> str:
     if "<think>" in text:
         return "an answer that was cut short"  # in its reasoning
     plain = text.replace("\u2019", "'").replace("\u2018", "'").lstrip("\"'“*_ ")
-    return f"a refusal: {text!r:.60}" if _REFUSAL.match(plain) or _ANYWHERE.search(plain) else ""
+    return f"a refusal: {shortened(text)}" if _REFUSAL.match(plain) or _ANYWHERE.search(plain) else ""
 
 
 def said_of_several(answers: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +73,7 @@ def said_of_several(answers: Mapping[str, str]) -> dict[str, str]:
     for folder, text in answers.items():
         folders.setdefault(" ".join(re.findall(r"\w+", text.casefold())), []).append(folder)
     return {
-        folder: f"the same as {same[0] if folder != same[0] else same[1]!r} got: {answers[folder]!r:.60}"
+        folder: f"the same as {same[0] if folder != same[0] else same[1]!r} got: {shortened(answers[folder])}"
         for same in folders.values()
         if len(same) > 1
         for folder in same

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import keys_in_original_order, load_array
-from cache.errors import UserError
+from cache.errors import UserError, shortened
 from cache.files import digest, sha256_of
 from cache.images import ImageFolder
 from cache.rows import ShardRows
@@ -64,7 +64,7 @@ class Captions:
         texts = [text or MISSING_CAPTION for text in own]
         found, truncated = teacher.embed_texts(texts)
         check_texts(found, texts)
-        embedded = stored(found.numpy(), str(dtype), lambda i: f"the caption {texts[i]!r:.80}")
+        embedded = stored(found.numpy(), str(dtype), lambda i: f"the caption {shortened(texts[i])}")
         return replace(rows, captions=texts, caption_embedding=embedded), own.count(None), truncated
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.banks import TextBank, load_bank, make_bank
-from cache.errors import CacheMismatch, UserError
+from cache.errors import CacheMismatch, UserError, shortened
 from cache.manifest import NAME, Manifest
 from cache.neighbours import nearest_texts, unit_rows
 from cache.teacher_checks import stored
@@ -64,12 +64,12 @@ def _same_text(bank: BankTexts, one: tuple[str, str], other: tuple[str, str]) ->
     both = f"the classes {one[0]!r} and {other[0]!r}"
     if one[1] == other[1]:
         return UserError(
-            f"{both} have the same text in the bank {bank.name!r}{where}: {one[1]!r:.80}",
+            f"{both} have the same text in the bank {bank.name!r}{where}: {shortened(one[1], 80)}",
             fix="give each class a NAME or text of its own, or make the two one class.",
         )
     return UserError(
         f"{both} have the same text in the bank {bank.name!r}{where} after the teacher's tokenizer, which "
-        f"cuts long texts and may drop signs and capitals: {one[1]!r:.80} and {other[1]!r:.80}",
+        f"cuts long texts and may drop signs and capitals: {shortened(one[1])} and {shortened(other[1])}",
         fix="put what differs in the first words of each, or shorten them.",
     )
 
@@ -123,7 +123,8 @@ def check_bank_rows(name: str, classes: Sequence[str], embeddings: NDArray[Any],
 def positions_note(bank: BankTexts) -> str:
     """Return a line on which class got which text by position, by its first ones."""
     pairs = ", ".join(
-        f"{folder} -> {line!r:.60}" for folder, line in list(zip(bank.classes, bank.lines, strict=True))[:2]
+        f"{folder} -> {shortened(line)}"
+        for folder, line in list(zip(bank.classes, bank.lines, strict=True))[:2]
     )
     return f"{bank.name}: {bank.source}: {pairs}, ..."
 
@@ -141,11 +142,11 @@ def check_positions(cache: Path, banks: Sequence[BankTexts]) -> None:
         moved = _moved(bank, before) if before is not None else []
         if moved:
             said = "; ".join(
-                f"{name!r} would get {line!r:.60}, which was {of!r}'s" for name, line, of in moved[:3]
+                f"{name!r} would get {shortened(line)}, which {of!r} had" for name, line, of in moved[:3]
             )
             more = f"; and {len(moved) - 3} more classes" if len(moved) > 3 else ""
             raise CacheMismatch(
-                f"{bank.source}, and its classes have moved since {cache} was made: {said}{more}",
+                f"{bank.name}: {bank.source}, and classes have moved since {cache} was made: {said}{more}",
                 fix="write FOLDER<TAB>TEXT on every line, as 'distill describe' does; or bring the old "
                 "names of the folders, or the old order of label2text, back.",
             )

@@ -14,7 +14,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from cache.answers import NoDescription, no_description, one_line, said_of_several
-from cache.errors import UserError
+from cache.errors import UserError, shortened
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.locks import only_writer_of_file
@@ -234,7 +234,7 @@ class _Asker:
             return "", ""
         choice = answer.choices[0]
         if refusal := getattr(choice.message, "refusal", None):
-            return "", f"a refusal: {one_line(str(refusal))!r:.60}"
+            return "", f"a refusal: {shortened(one_line(str(refusal)))}"
         return choice.message.content or "", ENDINGS.get(choice.finish_reason, "")
 
     def _refused(self, error: Exception) -> UserError:

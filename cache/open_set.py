@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cache.errors import UserError, nearest_names
+from cache.errors import UserError, nearest_names, shortened
 from cache.records import RecordFolder
 from cache.splits import FOLDERS
 
@@ -24,8 +24,16 @@ def check_apart(folder: RecordFolder, *, fix: str, texts: Mapping[str, str] | No
     trained, tested = (
         folder.splits[name].class_names if name in folder.splits else () for name in ("train", "ood_test")
     )
-    seen = {_folded(name) for name in trained} | {_folded(texts.get(name, name)) for name in trained}
-    shared = [name for name in tested if _folded(name) in seen or _folded(texts.get(name, name)) in seen]
+    by_folder = {_folded(name) for name in trained}
+    by_text = {_folded(texts.get(name, name)): name for name in trained}
+    shared = []
+    for name in tested:
+        text = texts.get(name, name)
+        if _folded(name) in by_folder or _folded(name) in by_text:
+            shared.append(name)
+        elif _folded(text) in by_folder or _folded(text) in by_text:
+            other = by_text.get(_folded(text), text)
+            shared.append(f"{name}, which has the same name as {other}: {shortened(text)}")
     if shared:
         more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         raise UserError(

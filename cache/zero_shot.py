@@ -37,10 +37,14 @@ class ZeroShot:
 
     @property
     def near_chance(self) -> bool:
-        """Whether it is hardly better than guessing: by less than a quarter, or than two standard errors."""
+        """Whether it is hardly better than guessing.
+
+        That is: within two standard errors, or twice chance, or, of few classes, a tenth of the way up.
+        """
         share = 1 / self.classes
         error = 100 * math.sqrt(share * (1 - share) / self.images)
-        return self.classes > 1 and self.accuracy < self.chance + max(self.chance / 4, 2 * error)
+        little = min(self.chance, (100 - self.chance) / 10)
+        return self.classes > 1 and self.accuracy < self.chance + max(little, 2 * error)
 
 
 def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot]:
@@ -83,12 +87,14 @@ def _blocks(split: SplitRows) -> Iterator[tuple[NDArray[np.int64], NDArray[np.fl
 
 def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[ZeroShot]) -> list[str]:
     """Return a line for each thing about a cache that its maker should look at."""
-    lines = [
-        f"{where.bank} on {where.split}: the teacher is near chance ({where.accuracy:.1f}%, guessing "
-        f"{where.chance:.1f}%): check its weights, the class names, and that keys and rows belong together"
-        for where in judged
-        if where.near_chance
-    ]
+    lines = []
+    for name in bank_names:
+        near = [f"{one.split} {one.accuracy:.1f}%" for one in judged if one.bank == name and one.near_chance]
+        if near:
+            lines.append(
+                f"{name}: with these texts the teacher is near chance ({', '.join(near)}): check its "
+                "weights, the class names, and that keys and rows belong together"
+            )
     every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
     for name in bank_names:
         templates = cache.manifest.banks[name].templates

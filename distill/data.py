@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache import EmbeddingCache
-from cache.errors import CacheMismatch, UserError
+from cache.errors import CacheMismatch, UserError, shortened
 from cache.neighbours import nearest_texts
 from cache.ranks import current_ranks
 from cache.reader import SplitRows
@@ -258,7 +258,7 @@ def _check_captions_differ(cache: EmbeddingCache, joined: TrainingRows) -> None:
     said = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
     raise UserError(
         f"loss.cap is on, but all {len(row_of):,} training images of {cache.path} have the same caption"
-        + (f" ({said!r:.60})" if said else ""),
+        + (f" ({shortened(said)})" if said else ""),
         fix="give a caption of its own to each image (cache-features --captions; 'distill cache info' counts "
         "them), or set loss.cap=0.",
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cache import texts
+from cache.class_texts import check_told_apart
 from cache.errors import UserError
 
 FOLDERS = ["apple", "blood_orange", "area 51"]
@@ -44,15 +45,83 @@ def test_a_wrong_label2text_is_an_error_with_its_line(tmp_path, content, said):
     assert said in str(error.value)
 
 
-def test_descriptions_follow_label2text_and_skip_blank_lines(tmp_path):
+def test_descriptions_by_position_follow_label2text_and_skip_blank_lines(tmp_path):
     names = {"b": "bee", "a": "ant"}
     path = tmp_path / "chatgpt.txt"
     path.write_text("It buzzes.\n\n  It crawls. \n")
     bank = texts.description_bank(names, texts.read_descriptions(path, names))
     assert bank.texts == ("a photo of bee . It buzzes.", "a photo of ant . It crawls.")
+    assert bank.lines == ("It buzzes.", "It crawls.")
     path.write_text("only one\n")
     with pytest.raises(UserError, match="1 descriptions, but there are 2 classes"):
         texts.read_descriptions(path, names)
+
+
+def test_descriptions_by_name_go_to_their_folders_in_any_order(tmp_path):
+    names = {"b": "bee", "a": "ant", "of label2text alone": "x"}
+    path = tmp_path / "chatgpt.txt"
+    path.write_text("a\tIt crawls,\tslowly.\n\n b \t It buzzes. \n")
+    found = texts.read_descriptions(path, names, required=["a", "b"])
+    bank = texts.description_bank(names, found)
+    assert bank.classes == ("b", "a")
+    assert bank.texts == ("a photo of bee . It buzzes.", "a photo of ant . It crawls,\tslowly.")
+    assert bank.source == "chatgpt.txt, by name"
+    assert not bank.lines
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("aple\tx\nplum\ty\n", "'aple' is not a class. Fix: did you mean 'apple'"),
+        ("apple\tx\n", "no description of 'plum'"),
+        ("apple\tx\nplum\ty\napple\tz\n", "'apple' is there twice"),
+        ("apple\tx\nplum\t \n", "no text of 'plum'"),
+        ("apple\tx\nA plum.\n", "1 of 2 lines have a tab, not A plum"),
+    ],
+)
+def test_descriptions_by_name_that_do_not_fit_are_named(tmp_path, content, said):
+    path = tmp_path / "chatgpt.txt"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        texts.read_descriptions(path, {"apple": "apple", "plum": "plum"})
+    assert said in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def labels(**names):
+    return texts.label_bank(names, source="label2text.txt, by name")
+
+
+def test_two_classes_of_one_split_with_one_text_are_named():
+    with pytest.raises(
+        UserError, match=r"'a' and 'c' have the same text .*label2text\.txt.*'a photo of ant'"
+    ):
+        check_told_apart(labels(a="ant", b="bee", c="ant"), [["a", "b", "c"]])
+    check_told_apart(labels(a="ant", b="bee", c="ant"), [["a", "b"], ["b", "c"]])
+    check_told_apart(labels(a="ant", b="bee", c="bee"), [["a", "b"]])  # c is in the list of names alone
+
+
+def test_two_texts_that_the_tokenizer_reads_as_one_are_named():
+    bank = labels(a="a very long name of ants", b="a very long name of bees", c="flies")
+    check_told_apart(bank, [["a", "b", "c"]])
+    with pytest.raises(UserError, match=r"'a' and 'b'.*tokenizer.*of ants' and 'a photo of .* of bees'"):
+        check_told_apart(bank, [["a", "b", "c"]], tokens=lambda texts: [text[:20] for text in texts])
+
+
+def test_several_texts_of_a_class_tell_it_apart_when_one_does():
+    names = {"a": "ant", "b": "bee"}
+    bank = texts.template_bank("templates", names, ["a {}", "the {}"])
+    check_told_apart(bank, [["a", "b"]], tokens=lambda texts: [text[:3] for text in texts])
+    with pytest.raises(UserError, match="'a' and 'b' have the same text"):
+        check_told_apart(bank, [["a", "b"]], tokens=lambda texts: [text[:2] for text in texts])
+
+
+def test_texts_of_no_class_and_prompts_without_a_name_may_be_the_same(tmp_path):
+    path = tmp_path / "styles.txt"
+    path.write_text("a drawing\na drawing\na painting\n")
+    check_told_apart(texts.file_bank(path, {"a": "ant", "b": "bee"}), [["a", "b"]])
+    nothing = texts.BankTexts(name="n", texts=("none",) * 2, classes=("a", "b"), templates=("none",))
+    check_told_apart(nothing, [["a", "b"]])
 
 
 def test_templates_make_one_text_a_class_and_template():
