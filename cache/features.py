@@ -233,6 +233,8 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     labels = _given_or_found(options.label2text, folder.path / LABELS)
     names = class_names_of(labels, folder.class_names)
     named_by = f"{labels.name}, by name" if labels else "the folders' names"
+    if absent := len(names.keys() - set(folder.class_names)):
+        named_by += f" ({absent:,} of its folders are not in the data)"
     banks = [label_bank(names, source=named_by)]
     descriptions = _given_or_found(options.descriptions, folder.path / DESCRIPTIONS)
     if descriptions:

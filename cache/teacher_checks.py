@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.errors import UserError
+from cache.errors import UserError, shortened
 
 # So many different pictures with one and the same row are no accident; fewer are judged at the end.
 ENOUGH = 8
@@ -79,7 +79,7 @@ def check_finite(rows: Tensor, names: Sequence[str]) -> None:
 
 
 def check_texts(rows: Tensor, texts: Sequence[str]) -> None:
-    """Make sure that the embeddings [T, D] of texts are finite, and not the same for different texts."""
+    """Make sure that the embeddings [T, D] of texts are finite, not zero, and not the same for all."""
     check_finite(rows, [f"the text {text!r:.80}" for text in texts])
     other = next((i for i, text in enumerate(texts) if text != texts[0]), None)
     if other is not None and bool((rows == rows[0]).all()):
@@ -87,6 +87,7 @@ def check_texts(rows: Tensor, texts: Sequence[str]) -> None:
             f"the teacher says the same of different texts ({texts[0]!r:.60} and {texts[other]!r:.60})",
             fix=WEIGHTS,
         )
+    stored(rows.numpy(), "float32", lambda i: f"the teacher's row of the text {shortened(texts[i])}")
 
 
 class SameForAll:
