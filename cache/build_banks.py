@@ -75,7 +75,8 @@ def sources_of(
 ) -> dict[str, str]:
     """Say of which file each bank and the captions are, and how many images have a caption of their own."""
     found = {
-        name: f"{bank.texts:,} texts, {bank.source or 'as given'}" for name, bank in manifest.banks.items()
+        f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
+        for name, bank in manifest.banks.items()
     }
     if any(shard.captions_sha256 for _, shard in manifest.shard_entries):
         own = [f"{name} {split.own_captions:,} of {split.rows:,}" for name, split in manifest.splits.items()]

@@ -11,7 +11,7 @@ import torch
 
 from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import Captions, load_captions
-from cache.class_texts import check_told_apart, judged_together
+from cache.class_texts import check_positions, check_told_apart, judged_together
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embedder import Embedder
 from cache.errors import CacheMismatch, UserError
@@ -105,6 +105,7 @@ def cache_features(
     first = None
     if options.teacher != MAIN_TEACHER:
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
+        check_positions(first.path, banks)
     device = choose_device(options.device)
     keep_freed_memory(device)
     teacher = load_teacher(

@@ -20,6 +20,8 @@ ENOUGH = 8
 PRECISION = "use --precision float32 or bfloat16."
 # Cosine of a row with itself as it is stored: float16 keeps ten bits, far more than this.
 LEAST_COSINE = 0.999
+# 16,384 rows x 768 x 4 bytes = 50 MB, a few times.
+ROWS_AT_ONCE = 16_384
 WEIGHTS = "check that --pretrained are this model's weights, and try --precision float32."
 
 
@@ -33,25 +35,27 @@ def stored(rows: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArra
     """
     with np.errstate(over="ignore", under="ignore"):  # said below, with what to do
         kept = rows.astype(dtype)
-    if not rows.size:
-        return kept
-    flat, there = rows.reshape(-1, rows.shape[-1]), kept.reshape(-1, rows.shape[-1])
-    largest = np.abs(flat).max(axis=1)
+    flat, there = (part.reshape(-1, rows.shape[-1]) for part in (rows, kept))
+    for start in range(0, len(flat), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        for bad, problem, fix in _odd(flat[block], there[block]):
+            if bad.any():
+                row = (start + int(bad.argmax())) * len(rows) // len(flat)
+                raise UserError(f"{name(row)} {problem}", fix=fix)
+    return kept
+
+
+def _odd(rows_ND: NDArray[Any], kept_ND: NDArray[Any]) -> list[tuple[NDArray[np.bool_], str, str]]:
+    """Return what may be wrong with rows and as they are kept: which are, in words, and what to do."""
+    largest, dtype = np.abs(rows_ND).max(axis=1), kept_ND.dtype
     narrow = f"use --dtype float32, which holds what {dtype} does not, or scale all rows alike."
-    odd = [
+    turned = _cosines(rows_ND, kept_ND) < LEAST_COSINE
+    return [
         (~np.isfinite(largest), "is not finite", "embed it again."),
         (largest == 0, "is all zeros", "embed it again, or leave it out."),
-        (~np.isfinite(there).all(axis=1), f"is too large for {dtype}", narrow),
-        (
-            _cosines(flat, there) < LEAST_COSINE,
-            f"is too small for {dtype}: it points elsewhere there",
-            narrow,
-        ),
+        (~np.isfinite(kept_ND).all(axis=1), f"is too large for {dtype}", narrow),
+        (turned, f"is too small for {dtype}: it points elsewhere there", narrow),
     ]
-    for bad, problem, fix in odd:
-        if bad.any():
-            raise UserError(f"{name(int(bad.argmax()) * len(rows) // len(flat))} {problem}", fix=fix)
-    return kept
 
 
 def _cosines(rows_ND: NDArray[Any], others_ND: NDArray[Any]) -> NDArray[np.float32]:

@@ -52,7 +52,7 @@ def cache_info(cache: Path, as_json: bool) -> None:
     ]
     table("splits", ["split", "rows", "classes", "shards", "skipped", "own captions"], splits)
     banks = [
-        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), printable(bank.source)]
+        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
         for name, bank in manifest.banks.items()
     ]
     table("text banks", ["bank", "texts", "truncated", "template", "source"], banks)

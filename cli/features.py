@@ -266,7 +266,7 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
         }
         click.echo(json.dumps(value, indent=2))
         return
-    table(f"cache {out}", ["", ""], [[name, printable(text)] for name, text in rows.items()])
+    table(f"cache {out}", ["", ""], [[name, text] for name, text in rows.items()])
     print_findings(summary.zero_shot, summary.doubts)
     for key, image in summary.skipped.items():
         click.echo(printable(f"skipped {key}: {image.reason}"))

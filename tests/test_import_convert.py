@@ -207,7 +207,7 @@ def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photo
         .invoke(main, [*words.split(), "classes.txt", "--captions", "rows.npy", "--out", "good"])
         .output
     )
-    assert "labels: 5 texts, rows of texts.npy, by the names in classes.txt" in said
+    assert "texts labels: 5, rows of texts.npy, by the names in classes.txt" in said
     assert (
         "captions: rows of rows.npy: train 24 of 24, id_test 9 of 9, ood_test 6 of 6 images have their own"
         in said

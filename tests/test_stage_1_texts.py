@@ -112,6 +112,15 @@ def test_a_renamed_folder_keeps_its_place_in_label2text(build, photos, tmp_path)
         build(rebuild=True)
 
 
+def test_a_second_teacher_gives_no_class_another_ones_description(build, photos):
+    build()
+    labels = photos / "label2text.txt"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join([*lines[1:], lines[0]]))
+    with pytest.raises(CacheMismatch, match="'apple' would get 'A plum is a fruit"):
+        build(teacher="second")
+
+
 def test_positions_are_told_where_no_cache_knows_them(build, photos):
     build(progress=(told := Told()))
     assert told.lines[0] == (
@@ -120,8 +129,8 @@ def test_positions_are_told_where_no_cache_knows_them(build, photos):
     (photos / "chatgpt.txt").write_text("".join(f"{n}\tA {n} is a fruit.\n" for n in sorted(COLOURS)))
     summary = build(progress=(told := Told()))
     assert told.lines == []
-    assert summary.sources["descriptions"] == "5 texts, chatgpt.txt, by name"
-    assert summary.sources["labels"] == "5 texts, label2text.txt, by name"
+    assert summary.sources["texts descriptions"] == "5, chatgpt.txt, by name"
+    assert summary.sources["texts labels"] == "5, label2text.txt, by name"
 
 
 @pytest.mark.parametrize(("one", "other"), [("apple", "banana"), ("lemon", "plum"), ("apple", "plum")])
