@@ -86,7 +86,8 @@ def judged_together(class_names: Mapping[str, Sequence[str]], *, shared_classes:
 
 def alike_classes(bank: TextBank, class_names: Sequence[str]) -> list[tuple[str, str]]:
     """Return pairs of classes whose rows point in one direction: the teacher cannot tell them apart."""
-    names = [name for name in class_names if name in bank.class_folders]
+    have = {*bank.class_folders}
+    names = [name for name in class_names if name in have]
     if len(names) < 2:
         return []
     rows = unit_rows(bank.class_texts(names))
@@ -100,10 +101,10 @@ def alike_classes(bank: TextBank, class_names: Sequence[str]) -> list[tuple[str,
     return [(names[i], names[j]) for i, j in sorted(pairs)]
 
 
-def check_bank_rows(name: str, classes: Sequence[str], embeddings: NDArray[Any], *, known: bool) -> None:
+def check_bank_rows(name: str, classes: Sequence[str], embeddings: NDArray[Any], *, by_teacher: bool) -> None:
     """Make sure that text embeddings [T, D] from elsewhere can be meant.
 
-    ``known``: a teacher that is at hand made them, and may know two words no better than each other.
+    ``by_teacher``: one that is at hand made them; it may give two words that it does not know one row.
 
     Raises
     ------
@@ -112,7 +113,7 @@ def check_bank_rows(name: str, classes: Sequence[str], embeddings: NDArray[Any],
     """
     stored(embeddings, "float32", lambda i: f"row {i} of the text ({name}) embeddings, {classes[i]!r},")
     bank = make_bank(name, classes, classes, embeddings)
-    pairs = [] if known else alike_classes(bank, bank.class_folders)
+    pairs = [] if by_teacher else alike_classes(bank, bank.class_folders)
     if pairs:
         raise UserError(
             f"the text ({name}) embeddings of {pairs[0][0]!r} and {pairs[0][1]!r} are the same row",
@@ -167,7 +168,7 @@ def _moved(bank: BankTexts, before: TextBank) -> list[tuple[str, str, str]]:
     """Return (class, its line, whose line that was) of every class that has another class's line now."""
     folders = before.class_folders
     text_of = {folders[i]: text for text, i in zip(before.texts, before.class_index, strict=True) if i >= 0}
-    had = _owners(bank.lines, text_of)
+    had = _owners(bank, text_of)
     now = set(bank.classes)
     return [
         (folder, line, had[line][0])
@@ -176,12 +177,16 @@ def _moved(bank: BankTexts, before: TextBank) -> list[tuple[str, str, str]]:
     ]
 
 
-def _owners(lines: Sequence[str], text_of: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the classes whose text ends with each line: a prompt and the name may stand before it."""
-    owners: dict[str, list[str]] = {line: [] for line in lines}
-    lengths = {len(line) for line in lines}
+def _owners(bank: BankTexts, text_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the classes that had each line of a bank: as their text, or behind a prompt and their name."""
+    owners: dict[str, list[str]] = {line: [] for line in bank.lines}
+    lengths = {len(line) for line in bank.lines}
     for folder, text in text_of.items():
-        for tail in (text[-length:] for length in lengths if text[:-length][-1:] in ("", " ")):
+        if bank.texts == bank.lines:
+            tails = [text]
+        else:
+            tails = [text[-length:] for length in lengths if text[:-length].endswith(" ")]
+        for tail in tails:
             if tail in owners:
                 owners[tail].append(folder)
     return owners

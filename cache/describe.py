@@ -166,7 +166,8 @@ def _kept(partial: Partial, prompts: Mapping[str, str], model: str) -> dict[str,
         and isinstance(row.get("description"), str)
         and not no_description(row["description"])
     }
-    return {folder: text for folder, text in kept.items() if folder not in said_of_several(kept)}
+    several = said_of_several(kept)
+    return {folder: text for folder, text in kept.items() if folder not in several}
 
 
 @dataclass(frozen=True, kw_only=True)

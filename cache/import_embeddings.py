@@ -94,13 +94,12 @@ def import_embeddings(
     """
     _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
-    folders = {name: sorted({key.partition("/")[0] for key in rows}) for name, rows in placed.items()}
-    check_trained(folder.path if folder else "these keys", folders)
+    check_trained(folder.path if folder else "these keys", _class_names(placed, folder))
     _check_rows("image", embeddings, dtype)
     if caption_embeddings is not None:
         _check_rows("caption", caption_embeddings, dtype)
     for bank in texts:
-        check_bank_rows(bank.name, bank.classes, bank.embeddings, known=bank.texts is not None)
+        check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
     spec = CacheSpec(
         teacher=_imported_teacher(teacher, embeddings),
         dtype=dtype,
@@ -202,6 +201,14 @@ def _named(rows: NDArray[Any]) -> str:
     return sha256(np.ascontiguousarray(rows).data).hexdigest()
 
 
+def _class_names(
+    placed: Mapping[str, Mapping[str, int]], folder: ImageFolder | None
+) -> dict[str, tuple[str, ...]]:
+    if folder:
+        return {name: split.class_names for name, split in folder.splits.items()}
+    return {name: tuple(sorted({key.partition("/")[0] for key in rows})) for name, rows in placed.items()}
+
+
 def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
     return TeacherSpec(
         model=name,
@@ -228,11 +235,11 @@ def _write_split(
     captions: NDArray[Any] | None,
     folder: ImageFolder | None,
 ) -> Manifest:
-    folders = {key.partition("/")[0] for key in placed}
-    class_names = folder.split(name).class_names if folder else tuple(sorted(folders))
+    class_names = _class_names({name: placed}, folder)[name]
     manifest = manifest.with_split(name, SplitEntry(class_names=class_names))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
+    said = {"captions_sha256": _named(captions)} if captions is not None else {}
     keys, dtype, size = sorted(placed), manifest.spec.dtype, manifest.spec.rows_per_shard
     for number, start in enumerate(range(0, len(keys), size)):
         chosen = keys[start : start + size]
@@ -250,7 +257,6 @@ def _write_split(
         )
         file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ending}"
         images = [paths[key] for key in chosen] if folder else None
-        said = {"captions_sha256": _named(captions)} if captions is not None else {}
         entry = write_shard(out, file, rows, manifest.spec.format, images=images, said=said)
         manifest = manifest.with_shard(name, entry)
     return manifest

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cache import texts
-from cache.class_texts import check_told_apart
-from cache.errors import UserError
+from cache.class_texts import check_positions, check_told_apart
+from cache.errors import CacheMismatch, UserError
+from cache.import_embeddings import ImportedTexts, import_embeddings
 
 FOLDERS = ["apple", "blood_orange", "area 51"]
 
@@ -114,6 +117,46 @@ def test_several_texts_of_a_class_tell_it_apart_when_one_does():
     check_told_apart(bank, [["a", "b"]], tokens=lambda texts: [text[:3] for text in texts])
     with pytest.raises(UserError, match="'a' and 'b' have the same text"):
         check_told_apart(bank, [["a", "b"]], tokens=lambda texts: [text[:2] for text in texts])
+
+
+def by_position(**lines):
+    return texts.BankTexts(
+        name="mine",
+        texts=tuple(lines.values()),
+        classes=tuple(lines),
+        templates=("{}",),
+        lines=tuple(lines.values()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "moved"),
+    [
+        ({"a": "red", "b": "dark red", "c": "blue"}, ""),
+        ({"b": "red", "c": "dark red", "d": "blue"}, "'b' would get 'red', which 'a' had"),
+        ({"a": "dark red", "b": "red", "c": "blue"}, "'a' would get 'dark red', which 'b' had"),
+        ({"a": "red", "b": "dark red", "x": "blue"}, ""),  # renamed in its place
+        ({"a": "scarlet", "b": "crimson", "c": "azure"}, ""),  # other texts: --rebuild makes them
+        ({"a": "red", "b": "dark red", "bb": "green", "c": "blue"}, ""),  # a new line for a new class
+        (
+            {"a": "red", "aa": "dark red", "b": "blue", "c": "green"},
+            "'aa' would get 'dark red', which 'b' had",
+        ),
+    ],
+)
+def test_a_class_that_would_get_the_line_of_another_is_named(tmp_path, now, moved):
+    before = {"a": "red", "b": "dark red", "c": "blue"}
+    rows = np.eye(3, 4, dtype="float32")
+    bank = ImportedTexts(name="mine", classes=list(before), texts=list(before.values()), embeddings=rows)
+    keys = [f"train/{name}/0.jpg" for name in before]
+    import_embeddings(tmp_path / "cache", keys=keys, embeddings=rows, texts=[bank])
+    check_positions(tmp_path / "new", [by_position(**now)])
+    if not moved:
+        check_positions(tmp_path / "cache", [by_position(**now)])
+        return
+    with pytest.raises(CacheMismatch, match=moved):
+        check_positions(tmp_path / "cache", [by_position(**now)])
+    check_positions(tmp_path / "cache", [replace(by_position(**now), lines=())])  # by name, it is meant
 
 
 def test_texts_of_no_class_and_prompts_without_a_name_may_be_the_same(tmp_path):
