@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cache.banks import TextBank
 from cache.class_texts import alike_classes
-from cache.neighbours import unit_rows
+from cache.neighbours import nearest_texts
 from cache.reader import EmbeddingCache, SplitRows
 from cache.spec import IMPORTED
 
@@ -53,36 +53,27 @@ def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot
     Classes without images are left out, of the accuracy and of the number of classes.
     """
     banks = {name: cache.text_bank(name) for name in bank_names}
-    found = []
-    for split in (cache.split(name) for name in cache.split_names):
-        if np.ndim(split.labels) != 1:
-            continue
-        whole = [name for name, bank in banks.items() if not {*split.class_names} - {*bank.class_folders}]
-        right = {name: np.zeros(len(split.class_names)) for name in whole}
-        texts = {name: unit_rows(banks[name].class_texts(split.class_names)) for name in whole}
-        for labels, rows in _blocks(split) if whole else ():
-            for name in whole:
-                hit = (rows @ texts[name].T).argmax(axis=1) == labels
-                right[name] += np.bincount(labels[hit], minlength=len(split.class_names))
-        of_class = np.bincount(split.labels, minlength=len(split.class_names))
-        here = of_class > 0
-        found += [
-            ZeroShot(
-                split=split.name,
-                bank=name,
-                accuracy=float(100 * (right[name][here] / of_class[here]).mean()),
-                images=len(split),
-                classes=int(here.sum()),
-            )
-            for name in whole
-        ]
-    return found
+    splits = [cache.split(name) for name in cache.split_names]
+    return [
+        _judged(split, bank)
+        for split in splits
+        for bank in banks.values()
+        if np.ndim(split.labels) == 1 and {*split.class_names} <= {*bank.class_folders}
+    ]
 
 
-def _blocks(split: SplitRows) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    for start in range(0, len(split), ROWS_AT_ONCE):
-        block = slice(start, start + ROWS_AT_ONCE)
-        yield split.labels[block], np.asarray(split.embeddings[block], dtype=np.float32)
+def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
+    nearest, _ = nearest_texts(split.embeddings, bank.class_texts(split.class_names), 1)
+    right = split.labels[nearest[:, 0] == split.labels]
+    images, hits = (np.bincount(of, minlength=len(split.class_names)) for of in (split.labels, right))
+    here = images > 0
+    return ZeroShot(
+        split=split.name,
+        bank=bank.name,
+        accuracy=float(100 * (hits[here] / images[here]).mean()),
+        images=len(split),
+        classes=int(here.sum()),
+    )
 
 
 def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[ZeroShot]) -> list[str]:
@@ -120,7 +111,8 @@ def _ties(bank: TextBank, class_names: Sequence[str]) -> list[str]:
 def _shared(split: SplitRows) -> list[str]:
     """Say how many rows that were made elsewhere are equal to another's."""
     # Numbers, not the rows' bytes: nothing of size N is kept but 8 bytes a row.
-    hashes = np.concatenate([_hashes(rows) for _, rows in _blocks(split)])
+    starts = range(0, len(split), ROWS_AT_ONCE)
+    hashes = np.concatenate([_hashes(split.embeddings[i : i + ROWS_AT_ONCE]) for i in starts])
     _, counts = np.unique(hashes, return_counts=True)
     shared = int(counts[counts > 1].sum())
     return [f"{split.name}: {shared:,} of {len(split):,} rows are the same as another's"] if shared else []
