@@ -117,7 +117,7 @@ def test_a_second_teacher_gives_no_class_another_ones_description(build, photos)
     labels = photos / "label2text.txt"
     lines = labels.read_text().splitlines()
     labels.write_text("\n".join([*lines[1:], lines[0]]))
-    with pytest.raises(CacheMismatch, match="'apple' would get 'A plum is a fruit"):
+    with pytest.raises(CacheMismatch, match="'banana' would get 'A apple is a fruit"):
         build(teacher="second")
 
 
