@@ -110,7 +110,13 @@ def make_bank(name: str, texts: Sequence[str], classes: Sequence[str], embedding
 
 
 def bank_entry(
-    path: Path, *, texts: int, made_from: str, templates: tuple[str, ...] = (), truncated: int = 0
+    path: Path,
+    *,
+    texts: int,
+    made_from: str,
+    templates: tuple[str, ...] = (),
+    truncated: int = 0,
+    source: str = "",
 ) -> BankEntry:
     """Return the manifest's line for a bank file that has just been written."""
     return BankEntry(
@@ -121,4 +127,5 @@ def bank_entry(
         made_from=made_from,
         templates=templates,
         truncated=truncated,
+        source=source,
     )

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from cache.banks import bank_entry, make_bank, save_bank
+from cache.build_banks import check_banks, check_same_texts, is_sound, sources_of, write_banks
 from cache.captions import Captions
+from cache.class_texts import check_positions, positions_note
 from cache.duplicates import Duplicate, duplicates_of
 from cache.embed import Seconds, ShardPlan
 from cache.embedder import Embedder, EmbedHere
-from cache.entries import BankEntry, FileEntry, SkippedImage
+from cache.entries import SkippedImage
 from cache.errors import CacheMismatch, UserError
-from cache.files import check_own_folders, digest, is_leftover, remove_temporaries, sha256_of
+from cache.files import check_own_folders, is_leftover, remove_temporaries
 from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.manifest import BACKUP, NAME, Manifest
@@ -33,7 +34,6 @@ from cache.shard_writer import with_captions, write_shard
 from cache.shards import read_shard
 from cache.spec import CacheSpec
 from cache.teacher import Teacher, text_network_of
-from cache.teacher_checks import check_texts
 from cache.text_tower import FOLDER as TEXT_TOWER
 from cache.text_tower import save_text_tower
 from cache.texts import BankTexts
@@ -41,6 +41,7 @@ from cache.train_views import FOLDER as VIEWS
 from cache.train_views import TrainViewOptions, drop_stale_views, write_train_views
 from cache.views import FOLDER as SUPPORT
 from cache.views import ViewOptions, write_views
+from cache.zero_shot import ZeroShot, doubts, zero_shot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +58,16 @@ class BuildOptions:
     views: TrainViewOptions | None = None
     keep_text_tower: bool = False
     pixels: PixelOptions | None = None
+    shared_classes: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSummary:
-    """What a build did."""
+    """What a build did.
+
+    ``sources`` say of which file each text bank and the captions are; ``doubts`` are lines on what should be
+    looked at.
+    """
 
     rows: int
     new_rows: int
@@ -73,6 +79,9 @@ class BuildSummary:
     truncated: dict[str, int] = field(default_factory=dict)
     missing_captions: int = 0
     duplicates: list[Duplicate] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+    zero_shot: list[ZeroShot] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) -> Manifest:
@@ -147,6 +156,9 @@ def build_cache(
         prepared = None
         if ranks.is_first:
             prepared = _prepare(folder, out, teacher, spec, banks, options, made_by)
+            for bank in banks:
+                if bank.lines:
+                    progress.note(positions_note(bank))
         manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
         before, embedding = manifest.rows, time.perf_counter()
         manifest = embed(manifest, plans, progress=progress, seconds=seconds)
@@ -154,7 +166,7 @@ def build_cache(
         embedding = time.perf_counter() - embedding
         if ranks.is_first:
             manifest = join_parts(manifest, out)
-            manifest = _match_captions(manifest, out, teacher, captions, folder)
+            manifest = _match_captions(manifest, out, teacher, captions, folder, progress)
             if not manifest.rows:
                 raise UserError(
                     f"no image of {folder.path} could be read", fix="check that the files are images."
@@ -165,7 +177,7 @@ def build_cache(
             _remove_unlisted(out, manifest)
             _store_neighbours(out, manifest, banks, options.neighbours)
         manifest = ranks.from_first(manifest)
-    return BuildSummary(
+    summary = BuildSummary(
         rows=manifest.rows,
         new_rows=manifest.rows - before,
         bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
@@ -177,7 +189,21 @@ def build_cache(
         },
         truncated=_truncated(manifest),
         missing_captions=sum(shard.captions_missing for _, shard in manifest.shard_entries),
-        duplicates=duplicates_of(out, manifest) if ranks.is_first else [],
+        sources=sources_of(manifest, captions),
+    )
+    return _with_findings(summary, out, manifest, banks) if ranks.is_first else summary
+
+
+def _with_findings(
+    summary: BuildSummary, out: Path, manifest: Manifest, banks: Sequence[BankTexts]
+) -> BuildSummary:
+    cache, names = EmbeddingCache(out, manifest), [bank.name for bank in banks]
+    judged = zero_shot(cache, names)
+    return replace(
+        summary,
+        duplicates=duplicates_of(out, manifest),
+        zero_shot=judged,
+        doubts=doubts(cache, names, judged),
     )
 
 
@@ -191,12 +217,14 @@ def _prepare(
     made_by: str,
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
+    check_positions(out, banks)
+    check_banks(banks, folder, teacher, shared_classes=options.shared_classes)
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
     remove_temporaries(out, below=True)
     manifest = join_parts(manifest, out)
     manifest = match_classes(manifest, folder, rebuild=options.rebuild)
     if not options.rebuild:
-        _check_banks(manifest, out, banks)
+        check_same_texts(manifest, out, banks)
     plans: list[ShardPlan] = []
     for split in folder.splits.values():
         manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
@@ -204,7 +232,7 @@ def _prepare(
     manifest = replace(manifest, complete=manifest.complete and not plans, made_by=made_by)
     manifest.save(out)
     _remove_unlisted(out, manifest)
-    return _write_banks(manifest, out, teacher, banks), plans
+    return write_banks(manifest, out, teacher, banks), plans
 
 
 def _truncated(manifest: Manifest) -> dict[str, int]:
@@ -258,54 +286,31 @@ def _write_extras(
         manifest = drop_stale_views(manifest, out, folder)
     if options.pixels and isinstance(folder, ImageFolder):
         manifest = write_pixels(manifest, out, folder, options.pixels, progress)
-    if options.keep_text_tower and not all(_sound(out, file) for file in manifest.text_tower or [None]):
+    if options.keep_text_tower and not all(is_sound(out, file) for file in manifest.text_tower or [None]):
         files = save_text_tower(out, *text_network_of(teacher))
         manifest = replace(manifest, text_tower=files)
         manifest.save(out)
     return manifest
 
 
-def _made_from(bank: BankTexts) -> str:
-    return digest([bank.texts, bank.classes])
-
-
-def _check_banks(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) -> None:
-    """Refuse other texts for a bank: students that learnt with it are judged with it later."""
-    for bank in banks:
-        known = manifest.banks.get(bank.name)
-        if known is not None and known.made_from != _made_from(bank):
-            raise CacheMismatch(
-                f"the text bank {bank.name!r} of {out} was made of other texts than now, which begin "
-                f"{bank.texts[0]!r}",
-                fix="bring the texts back, choose another --out, or use --rebuild to embed them again.",
-            )
-
-
-def _write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
-    for bank in banks:
-        made_from = _made_from(bank)
-        known = manifest.banks.get(bank.name)
-        if known is None or known.made_from != made_from or not _sound(out, known):
-            rows, cut = teacher.embed_texts(bank.texts)
-            check_texts(rows, bank.texts)
-            path = out / "texts" / f"{bank.name}.h5"
-            save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
-            known = bank_entry(
-                path, texts=len(bank.texts), made_from=made_from, templates=bank.templates, truncated=cut
-            )
-            manifest = manifest.with_bank(bank.name, known)
-            manifest.save(out)
-    return manifest
-
-
-def _sound(out: Path, entry: BankEntry | FileEntry | None) -> bool:
-    return entry is not None and (out / entry.file).is_file() and sha256_of(out / entry.file) == entry.sha256
-
-
 def _match_captions(
-    manifest: Manifest, out: Path, teacher: Teacher, captions: Captions | None, folder: RecordFolder
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    captions: Captions | None,
+    folder: RecordFolder,
+    progress: Progress,
 ) -> Manifest:
     """Give finished shards the captions of this run; the images are not embedded again."""
+    had = [
+        s for _, s in manifest.shard_entries if captions and s.captions_sha256 not in ("", captions.sha256)
+    ]
+    before = sum(split.own_captions for split in manifest.splits.values())
+    if captions and had:
+        progress.note(
+            f"{captions.source} is not what {out} was made with: the captions of "
+            f"{sum(shard.rows for shard in had):,} images are replaced"
+        )
     for split, shard in manifest.shard_entries:
         if captions is None or shard.captions_sha256 == captions.sha256:
             continue
@@ -317,6 +322,9 @@ def _match_captions(
         entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, said=said)
         manifest = manifest.with_shard(split, entry)
         manifest.save(out)
+    lost = before - sum(split.own_captions for split in manifest.splits.values())
+    if had and lost > 0:
+        progress.note(f"{lost:,} images had a caption of their own, and have none in it")
     return manifest
 
 

@@ -11,25 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.arrays import keys_in_original_order, load_array
-from cache.errors import UserError
+from cache.errors import UserError, shortened
 from cache.files import digest, sha256_of
 from cache.images import ImageFolder
 from cache.rows import ShardRows
 from cache.teacher import Teacher
-from cache.teacher_checks import check_texts
-from cache.texts import MISSING_CAPTION, caption_of, read_captions
+from cache.teacher_checks import check_texts, stored
+from cache.texts import MISSING_CAPTION, caption_key, caption_of, read_captions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Captions:
     """Captions by key: texts that the teacher embeds, or embeddings that are there already.
 
-    ``sha256`` names their content: a shard that holds other captions is given these.
+    ``sha256`` names their content: a shard that holds other captions is given these. ``source`` is their
+    file; ``unused`` are its keys that are no image's.
     """
 
     sha256: str
     texts: Mapping[str, str]
     embeddings: Mapping[str, NDArray[Any]]
+    source: str = ""
+    unused: tuple[str, ...] = ()
 
     def only(self, split: str, keys: Sequence[str]) -> Captions:
         """Return the captions of some images of a split, with the name of the whole."""
@@ -48,21 +51,21 @@ class Captions:
         """
         dtype = rows.image_embedding.dtype
         if self.embeddings:
-            found = [self.embeddings.get(f"{rows.split}/{key}") for key in rows.keys]
-            have = [row for row in found if row is not None]
-            if len(have) < len(found):
-                return replace(rows, captions=None, caption_embedding=None), len(found) - len(have), 0
-            return (
-                replace(rows, captions=[""] * len(rows), caption_embedding=np.stack(have).astype(dtype)),
-                0,
-                0,
+            have = [
+                row for key in rows.keys if (row := self.embeddings.get(f"{rows.split}/{key}")) is not None
+            ]
+            if len(have) < len(rows):
+                return replace(rows, captions=None, caption_embedding=None), len(rows), 0
+            embedded = stored(
+                np.stack(have), str(dtype), lambda i: f"the caption of {rows.split}/{rows.keys[i]}"
             )
+            return replace(rows, captions=[""] * len(rows), caption_embedding=embedded), 0, 0
         own = [caption_of(self.texts, rows.split, key) for key in rows.keys]
         texts = [text or MISSING_CAPTION for text in own]
-        embedded, truncated = teacher.embed_texts(texts)
-        check_texts(embedded, texts)
-        rows = replace(rows, captions=texts, caption_embedding=embedded.numpy().astype(dtype))
-        return rows, own.count(None), truncated
+        found, truncated = teacher.embed_texts(texts)
+        check_texts(found, texts)
+        embedded = stored(found.numpy(), str(dtype), lambda i: f"the caption {shortened(texts[i])}")
+        return replace(rows, captions=texts, caption_embedding=embedded), own.count(None), truncated
 
 
 def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:
@@ -77,12 +80,14 @@ def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Caption
         return _from_tensor(path, folder, embed_dim)
     texts = read_captions(path)
     images = [(name, image.key) for name, split in folder.splits.items() for image in split.images]
-    if not any(caption_of(texts, name, key) for name, key in images):
+    used = {caption_key(texts, name, key) for name, key in images}
+    if used == {None}:
         raise UserError(
             f"{path}: none of its {len(texts)} keys is an image of {folder.path}",
             fix=f"write keys like {images[0][1]!r}.",
         )
-    return Captions(sha256=digest(texts), texts=texts, embeddings={})
+    unused = tuple(key for key in texts if key not in used)
+    return Captions(sha256=digest(texts), texts=texts, embeddings={}, source=path.name, unused=unused)
 
 
 def _from_tensor(path: Path, folder: ImageFolder, embed_dim: int) -> Captions:
@@ -93,4 +98,6 @@ def _from_tensor(path: Path, folder: ImageFolder, embed_dim: int) -> Captions:
             f"{path} has shape {rows.shape}, expected ({len(keys)}, {embed_dim})",
             fix="give the captions that this very teacher embedded.",
         )
-    return Captions(sha256=sha256_of(path), texts={}, embeddings=dict(zip(keys, rows, strict=True)))
+    return Captions(
+        sha256=sha256_of(path), texts={}, embeddings=dict(zip(keys, rows, strict=True)), source=path.name
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,26 +13,30 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from cache.errors import UserError, missing_package
+from cache.answers import NoDescription, no_description, one_line, said_of_several
+from cache.errors import UserError, missing_package, shortened
 from cache.files import remove_temporaries, replacing
 from cache.images import ImageFolder
 from cache.locks import only_writer_of_file
 from cache.partial import Partial, refuse_existing
 from cache.progress import Progress, Silent
-from cache.texts import class_names_of, descriptions_of
+from cache.texts import class_names_of, read_descriptions
 
 DEFAULT_PROMPT = (
     "Describe what {} looks like in one English sentence. Describe only its appearance and shape, "
     "and answer with that sentence alone."
 )
 DESCRIPTIONS_FILE, LABEL2TEXT_FILE = "chatgpt.txt", "label2text.txt"
-EMPTY_ANSWERS = 3
+# So often is asked again what gave no description, and after so many classes without any it is given up.
+ANSWERS = 3
+HOPELESS = 10
 NO_KEY = "none"
+# What a server says of an answer that is none.
+ENDINGS = {"length": "an answer that was cut short", "content_filter": "an answer that the server filtered"}
 # A sentence takes seconds; a server that is silent for this long (seconds) has hung.
 TIMEOUT = 120.0
 # The folder of a class, and its description or what went wrong.
-_Answer = tuple[str, str | Exception]
-QUOTES = {'"': '"', "'": "'", "“": "”", "\u2018": "\u2019", "`": "`"}
+_Answer = tuple[str, str | NoDescription | Exception]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,10 +62,11 @@ def describe(
     workers: int = 4,
     progress: Progress | None = None,
 ) -> DescribeSummary:
-    """Write one description a class, in label2text's order, as ``descriptions_of`` reads them.
+    """Write ``FOLDER<TAB>DESCRIPTION`` of every class, as ``read_descriptions`` reads them.
 
     Each answer is kept at once in ``OUT.partial.jsonl``; a later run with the same model and prompt
-    goes on from there.
+    goes on from there. Refusals, answers that were cut short, and what is said of several classes are no
+    descriptions.
 
     Parameters
     ----------
@@ -84,8 +88,8 @@ def describe(
     Raises
     ------
     UserError
-        If an argument is wrong, ``out`` exists, or the server refuses, fails or gives no answer. What
-        was answered before is kept.
+        If an argument is wrong, ``out`` exists, the server refuses, fails or gives no answer, or a class is
+        left without a description. What was answered before is kept.
     """
     start, progress = time.perf_counter(), progress or Silent()
     _check(prompt, workers)
@@ -103,11 +107,24 @@ def describe(
         left = {folder: text for folder, text in prompts.items() if folder not in done}
         if left:
             with _asker(base_url, model, max_retries, partial) as asker:
-                done.update(_ask_all(asker, left, workers, progress))
+                answered, none = _ask_all(asker, left, workers, progress)
+            done.update(answered)
+            none |= said_of_several(done)
+            if none:
+                raise _without(none, names, model)
         _write(out, {folder: done[folder] for folder in names})
         partial.remove()
     return DescribeSummary(
         out=out, classes=len(names), asked=len(left), reused=reused, seconds=time.perf_counter() - start
+    )
+
+
+def _without(reasons: Mapping[str, str], names: Mapping[str, str], model: str) -> UserError:
+    some = "; ".join(f"{folder!r} ({reasons[folder]})" for folder in list(reasons)[:5])
+    more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+    return UserError(
+        f"{len(reasons)} of {len(names)} classes have no description from {model}: {some}{more}",
+        fix="run the same command again, which asks for these alone; or give another --prompt or --model.",
     )
 
 
@@ -128,19 +145,29 @@ def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
     names = class_names_of(label2text, folders)
     if not names:
         raise UserError(f"{data} has no classes", fix="lay the images out as train/CLASS/FILE below it.")
+    for folder in names:
+        in_file = folder.encode("utf-8", "replace").decode()
+        if "\t" in folder or in_file.splitlines() != [folder] or folder.strip() != folder:
+            raise UserError(
+                f"the class folder {folder!r} cannot stand in a line of FOLDER<TAB>TEXT",
+                fix="rename it: UTF-8, without tabs, line breaks, or spaces around it.",
+            )
     return names
 
 
 def _kept(partial: Partial, prompts: Mapping[str, str], model: str) -> dict[str, str]:
     """Return the descriptions that an earlier run got for these very questions from this model."""
     rows = [row for row in partial.resume() if isinstance(row.get("folder"), str)]
-    return {
+    kept = {
         row["folder"]: row["description"]
         for row in rows
         if row.get("model") == model
         and row.get("prompt") == prompts.get(row["folder"])
         and isinstance(row.get("description"), str)
+        and not no_description(row["description"])
     }
+    several = said_of_several(kept)
+    return {folder: text for folder, text in kept.items() if folder not in several}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,18 +193,18 @@ class _Asker:
                 self.stop.set()
                 answers.put((folder, error))
 
-    def ask(self, folder: str, prompt: str) -> str:
-        """Return the description of one class, and keep it."""
-        for _ in range(EMPTY_ANSWERS):
-            if description := self._without_key(one_line(self._answer(prompt))):
+    def ask(self, folder: str, prompt: str) -> str | NoDescription:
+        """Return the description of one class, and keep it; after several answers that are none, why."""
+        why = ""
+        for _ in range(ANSWERS):
+            answer, cut = self._answer(prompt)
+            description = self._without_key(one_line(answer))
+            why = cut or no_description(description)
+            if not why:
                 with self.lock:
                     self.partial.append([self._row(folder, prompt, description)])
                 return description
-        raise UserError(
-            f"{self.model} at {self.client.base_url} gave an empty answer {EMPTY_ANSWERS} times for the "
-            f"class {folder!r}",
-            fix="run again, or give another --prompt or --model; what is done is kept.",
-        )
+        return NoDescription(reason=self._without_key(why))
 
     def _without_key(self, text: str) -> str:
         """Return what a server said without the key that it may have said back."""
@@ -187,7 +214,8 @@ class _Asker:
     def _row(self, folder: str, prompt: str, description: str) -> dict[str, str]:
         return {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
 
-    def _answer(self, prompt: str) -> str:
+    def _answer(self, prompt: str) -> tuple[str, str]:
+        """Return an answer, and why the server itself says that it is none."""
         import openai
 
         try:
@@ -203,7 +231,12 @@ class _Asker:
                 f"{self.client.base_url} answered with something else than a chat completion",
                 fix="check --base-url: it usually ends in /v1.",
             )
-        return (answer.choices[0].message.content or "") if answer.choices else ""
+        if not answer.choices or answer.choices[0].message is None:
+            return "", ""
+        choice = answer.choices[0]
+        if refusal := getattr(choice.message, "refusal", None):
+            return "", f"a refusal: {shortened(one_line(str(refusal)))}"
+        return choice.message.content or "", ENDINGS.get(choice.finish_reason, "")
 
     def _refused(self, error: Exception) -> UserError:
         status = getattr(error, "status_code", None)
@@ -263,8 +296,13 @@ def _asker(base_url: str | None, model: str, max_retries: int, partial: Partial)
         yield _Asker(client=client, model=model, partial=partial)
 
 
-def _ask_all(asker: _Asker, left: Mapping[str, str], workers: int, progress: Progress) -> dict[str, str]:
-    """Ask every question; after the first failure no more are begun, and those under way are kept."""
+def _ask_all(
+    asker: _Asker, left: Mapping[str, str], workers: int, progress: Progress
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask every question; return the descriptions, and of the other classes why they have none.
+
+    After the first failure, or many classes and no description, no more are begun; those under way are kept.
+    """
     asker.partial.append([])  # Nothing is paid for before we know that we can write.
     progress.start(len(left))
     questions: SimpleQueue[tuple[str, str]] = SimpleQueue()
@@ -276,34 +314,32 @@ def _ask_all(asker: _Asker, left: Mapping[str, str], workers: int, progress: Pro
     for thread in threads:
         thread.start()
     done: dict[str, str] = {}
-    while len(done) < len(left):
+    none: dict[str, str] = {}
+    while len(done) + len(none) < len(left):
         folder, answer = answers.get()
-        if isinstance(answer, Exception):
+        if isinstance(answer, str):
+            done[folder] = answer
+        elif isinstance(answer, NoDescription):
+            none[folder] = answer.reason
+            progress.note(f"no description of {folder!r}: {answer.reason}")
+        hopeless = len(none) >= HOPELESS and not done
+        if hopeless or isinstance(answer, Exception):
+            asker.stop.set()
             for thread in threads:
                 thread.join()
+        if isinstance(answer, Exception):
             raise answer
-        done[folder] = answer
+        if hopeless:
+            none |= {folder: "not asked any more" for folder in left if folder not in none}
         progress.advance(1)
-    return done
-
-
-def one_line(text: str) -> str:
-    """Return an answer as one line: no line breaks, quotes around it, or reasoning before it."""
-    text = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    # Half a surrogate pair, and a mark of byte order, would not survive the file.
-    text = text.encode("utf-8", "replace").decode().replace("\ufeff", "")
-    text = " ".join(text.split())
-    inner = text[1:-1]
-    # Not '"Red" and "round"', whose first quote ends before the last one begins.
-    if len(text) > 1 and QUOTES.get(text[0]) == text[-1] and text[0] not in inner:
-        return inner.strip()
-    return text
+    return done, none
 
 
 def _write(out: Path, descriptions: Mapping[str, str]) -> None:
     with replacing(out) as temporary:
-        temporary.write_text("".join(f"{text}\n" for text in descriptions.values()), encoding="utf-8")
-        if descriptions_of(temporary, descriptions) != dict(descriptions):
+        lines = "".join(f"{folder}\t{text}\n" for folder, text in descriptions.items())
+        temporary.write_text(lines, encoding="utf-8")
+        if dict(read_descriptions(temporary, descriptions).of_class) != dict(descriptions):
             raise UserError(
                 f"{out} would not read back as it was written",
                 fix="report this; the answers are kept in the .partial.jsonl beside it.",

@@ -17,7 +17,7 @@ from cache.errors import UserError
 from cache.records import Record, UnreadableImage
 from cache.rows import ShardRows
 from cache.teacher import Teacher
-from cache.teacher_checks import SameForAll, check_finite
+from cache.teacher_checks import SameForAll, check_finite, stored
 from cache.transfer import one_behind
 from cache.workers import begin_worker
 
@@ -66,10 +66,13 @@ class EmbeddedShard:
     skipped: list[SkippedImage] = field(default_factory=list)
 
     def rows(self, dtype: str) -> ShardRows | None:
-        """Return the rows in the cache's dtype, or None when no image could be read."""
+        """Return the rows, as :func:`stored` does, or None when no image could be read."""
         if not self.records:
             return None
-        columns = {name: torch.cat(found).numpy().astype(dtype) for name, found in self.columns.items()}
+        columns = {
+            name: stored(torch.cat(found).numpy(), dtype, lambda i: f"the row of {self.records[i].where}")
+            for name, found in self.columns.items()
+        }
         return ShardRows(
             split=self.plan.split,
             keys=[record.key for record in self.records],

@@ -56,10 +56,18 @@ class SplitEntry:
         """How many images have a row."""
         return sum(shard.rows for shard in self.shards)
 
+    @property
+    def own_captions(self) -> int:
+        """How many images have a caption of their own, not the one that stands in for a missing one."""
+        return sum(shard.rows - shard.captions_missing for shard in self.shards if shard.captions_sha256)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BankEntry:
-    """One text bank: its file below the cache folder, how many texts, its checksum, and what made it."""
+    """One text bank: its file below the cache folder, how many texts, its checksum, and what made it.
+
+    ``source`` says in words where the texts come from, and whether they found their classes by name.
+    """
 
     file: str
     texts: int
@@ -68,6 +76,7 @@ class BankEntry:
     made_from: str
     templates: tuple[str, ...] = ()
     truncated: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.episodes import EpisodeFolder, object_name
 from cache.errors import UserError
-from cache.texts import BankTexts, descriptions_of
+from cache.texts import BankTexts, Descriptions, read_descriptions
 
 DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."
@@ -47,24 +47,31 @@ def episode_banks(
             fix=f"write it like {NEGATIVE_TEMPLATE!r}.",
         )
     names = {known: object_name(known) for known in folder.class_names}
-    banks = [_bank("labels", names, template, {}), _bank("negative_labels", names, negative_template, {})]
+    banks = [
+        _bank("labels", names, template, None),
+        _bank("negative_labels", names, negative_template, None),
+    ]
     for given, file, bank, prompt in (
         (descriptions, DESCRIPTIONS, "descriptions", template),
         (negative_descriptions, NEGATIVES, "negative_descriptions", negative_template),
     ):
         path = given or folder.path / file
         if given or path.is_file():
-            banks.append(_bank(bank, names, prompt, descriptions_of(path, names, order=ORDER)))
+            banks.append(_bank(bank, names, prompt, read_descriptions(path, names, order=ORDER)))
     return banks
 
 
-def _bank(bank: str, names: Mapping[str, str], template: str, descriptions: Mapping[str, str]) -> BankTexts:
-    texts = [
-        f"{template.replace('{}', name)} {descriptions.get(known, '')}".strip()
-        for known, name in names.items()
-    ]
-    whole = DESCRIBED.format(template) if descriptions else template
-    return BankTexts(name=bank, texts=tuple(texts), classes=tuple(names), templates=(whole,))
+def _bank(bank: str, names: Mapping[str, str], template: str, descriptions: Descriptions | None) -> BankTexts:
+    said = descriptions.of_class if descriptions else {}
+    texts = [f"{template.replace('{}', name)} {said.get(known, '')}".strip() for known, name in names.items()]
+    return BankTexts(
+        name=bank,
+        texts=tuple(texts),
+        classes=tuple(names),
+        templates=(DESCRIBED.format(template) if descriptions else template,),
+        source=descriptions.source if descriptions else "the objects' names",
+        lines=tuple(said.values()) if descriptions and descriptions.by_position else (),
+    )
 
 
 def prompt_of(bank_template: str, name: str, *, described: bool) -> str:

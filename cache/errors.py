@@ -99,3 +99,8 @@ def printable(text: str) -> str:
     Names of files and classes may be anybody's.
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text in quotes, cut where it is long."""
+    return repr(text if len(text) <= most else f"{text[: most - 3]}...")

@@ -10,6 +10,7 @@ import torch
 
 from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import Captions, load_captions
+from cache.class_texts import check_positions, check_told_apart, judged_together
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embedder import Embedder
 from cache.entries import is_plain_name
@@ -17,7 +18,7 @@ from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.manifest import FEATURES
 from cache.neighbours import NEAREST
-from cache.open_set import check_apart
+from cache.open_set import check_apart, check_trained
 from cache.pixels import PixelOptions
 from cache.progress import Progress
 from cache.ranks import ranks_of_torchrun
@@ -29,9 +30,9 @@ from cache.texts import (
     BankTexts,
     class_names_of,
     description_bank,
-    descriptions_of,
     file_bank,
     label_bank,
+    read_descriptions,
     template_bank,
 )
 from cache.train_views import TrainViewOptions
@@ -94,16 +95,18 @@ def cache_features(
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
-    banks = text_banks(folder, options)
+    check_trained(data, {name: split.class_names for name, split in folder.splits.items()})
     if not options.shared_classes:
         check_apart(
             folder,
             fix="add --shared-classes.",
             texts=class_names_of(_given_or_found(options.label2text, data / LABELS), folder.class_names),
         )
+    banks = text_banks(folder, options)
     first = None
     if options.teacher != MAIN_TEACHER:
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
+        check_positions(first.path, banks)
     device = choose_device(options.device)
     keep_freed_memory(device)
     teacher = load_teacher(
@@ -202,6 +205,7 @@ def _build_options(options: FeatureOptions, device: torch.device) -> BuildOption
         views=views,
         keep_text_tower=options.keep_text_tower,
         pixels=pixels,
+        shared_classes=options.shared_classes,
     )
 
 
@@ -238,13 +242,24 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     """Return the banks of a data folder: labels, descriptions where there are any, and what was asked for."""
     labels = _given_or_found(options.label2text, folder.path / LABELS)
     names = class_names_of(labels, folder.class_names)
-    banks = [label_bank(names)]
+    named_by = f"{labels.name}, by name" if labels else "the folders' names"
+    if absent := len(names.keys() - set(folder.class_names)):
+        named_by += f" ({absent:,} of its folders are not in the data)"
+    banks = [label_bank(names, source=named_by)]
     descriptions = _given_or_found(options.descriptions, folder.path / DESCRIPTIONS)
     if descriptions:
-        banks.append(description_bank(names, descriptions_of(descriptions, names)))
+        order = "label2text's order" if labels else "the order of the folders, sorted"
+        said = read_descriptions(descriptions, names, required=folder.class_names, order=order)
+        banks.append(description_bank(names, said))
     if options.templates:
-        banks.append(template_bank("templates", names, options.templates))
+        banks.append(template_bank("templates", names, options.templates, source=named_by))
     banks += [file_bank(path, names) for path in options.text_files]
+    groups = judged_together(
+        {name: split.class_names for name, split in folder.splits.items()},
+        shared_classes=options.shared_classes,
+    )
+    for bank in banks:
+        check_told_apart(bank, groups)
     seen: set[str] = set()
     for bank in banks:
         if not is_plain_name(bank.name):

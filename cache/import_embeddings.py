@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,38 @@ from numpy.typing import NDArray
 
 from cache.banks import bank_entry, make_bank, save_bank
 from cache.build import open_manifest
+from cache.class_texts import check_bank_rows
 from cache.entries import SplitEntry, is_plain_name
 from cache.errors import UserError, nearest_names
 from cache.files import digest, remove_temporaries
 from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.manifest import IMPORT, Manifest
+from cache.open_set import check_trained
 from cache.rows import ShardRows
 from cache.shard_writer import write_shard
 from cache.shards import FORMATS
 from cache.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.splits import SPLITS
+from cache.teacher_checks import stored
 from cache.texts import is_key, split_and_key
+
+# 65,536 rows x 768 x 4 bytes = 200 MB at most.
+ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedTexts:
-    """A text bank made elsewhere: embeddings [T, D] and the class folder of each."""
+    """A text bank made elsewhere: embeddings [T, D] and the class folder of each.
+
+    ``source`` says in words what they are of.
+    """
 
     name: str
     classes: Sequence[str]
     embeddings: NDArray[Any]
     texts: Sequence[str] | None = None
+    source: str = ""
 
 
 def import_embeddings(
@@ -74,10 +85,17 @@ def import_embeddings(
     Raises
     ------
     UserError
-        If shapes, keys and classes do not fit each other, or ``out`` holds another cache.
+        If shapes, keys and classes do not fit each other, rows are not to be meant (not finite, zero, lost in
+        ``dtype``, one for all images, one for two classes), or ``out`` holds another cache.
     """
-    _check_rows(keys, embeddings, caption_embeddings, texts)
+    _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
+    check_trained(folder.path if folder else "these keys", _class_names(placed, folder))
+    _check_rows("image", embeddings, dtype)
+    if caption_embeddings is not None:
+        _check_rows("caption", caption_embeddings, dtype)
+    for bank in texts:
+        check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
     spec = CacheSpec(
         teacher=_imported_teacher(teacher, embeddings),
         dtype=dtype,
@@ -96,13 +114,14 @@ def import_embeddings(
             words = list(bank.texts) if bank.texts is not None else list(bank.classes)
             save_bank(path, make_bank(bank.name, words, bank.classes, bank.embeddings))
             made_from = digest([words, list(bank.classes)])
-            manifest = manifest.with_bank(bank.name, bank_entry(path, texts=len(words), made_from=made_from))
+            entry = bank_entry(path, texts=len(words), made_from=made_from, source=bank.source)
+            manifest = manifest.with_bank(bank.name, entry)
         manifest = replace(manifest, complete=True)
         manifest.save(out)
     return manifest
 
 
-def _check_rows(
+def _check_shapes(
     keys: Sequence[str],
     embeddings: NDArray[Any],
     captions: NDArray[Any] | None,
@@ -129,10 +148,22 @@ def _check_rows(
                 f"the text embeddings {bank.name!r} have shape {bank.embeddings.shape}, expected {expected}",
                 fix="give one row a class, of the same teacher as the images.",
             )
-    for what, array in [("image", embeddings), *((f"text ({bank.name})", bank.embeddings) for bank in texts)]:
-        if not np.isfinite(array).all():
-            row = int((~np.isfinite(array).all(axis=1)).nonzero()[0][0])
-            raise UserError(f"row {row} of the {what} embeddings is not finite", fix="embed it again.")
+
+
+def _check_rows(what: str, rows: NDArray[Any], dtype: str) -> None:
+    """Make sure that rows [N, D] can be meant, and can be kept in ``dtype``; UserError names the first."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        named = partial(_named_row, what, start)
+        stored(rows[start : start + ROWS_AT_ONCE], dtype, named)
+    if len(rows) > 1 and all((row == rows[0]).all() for row in rows):
+        raise UserError(
+            f"all {len(rows):,} {what} embeddings are the same row",
+            fix="embed the images again, each by itself.",
+        )
+
+
+def _named_row(what: str, start: int, i: int) -> str:
+    return f"row {start + i} of the {what} embeddings"
 
 
 def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[str, dict[str, int]]:
@@ -162,13 +193,25 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
     return placed
 
 
+def _named(rows: NDArray[Any]) -> str:
+    return sha256(np.ascontiguousarray(rows).data).hexdigest()
+
+
+def _class_names(
+    placed: Mapping[str, Mapping[str, int]], folder: ImageFolder | None
+) -> dict[str, tuple[str, ...]]:
+    if folder:
+        return {name: split.class_names for name, split in folder.splits.items()}
+    return {name: tuple(sorted({key.partition("/")[0] for key in rows})) for name, rows in placed.items()}
+
+
 def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
     return TeacherSpec(
         model=name,
         pretrained=IMPORTED,
         architecture=IMPORTED,
         # There are no weights to name it by: the rows themselves do.
-        weights_sha256=sha256(np.ascontiguousarray(embeddings).data).hexdigest(),
+        weights_sha256=_named(embeddings),
         preprocessing=IMPORTED,
         image_size=0,
         mean=(),
@@ -188,11 +231,11 @@ def _write_split(
     captions: NDArray[Any] | None,
     folder: ImageFolder | None,
 ) -> Manifest:
-    folders = {key.partition("/")[0] for key in placed}
-    class_names = folder.split(name).class_names if folder else tuple(sorted(folders))
+    class_names = _class_names({name: placed}, folder)[name]
     manifest = manifest.with_split(name, SplitEntry(class_names=class_names))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
+    said = {"captions_sha256": _named(captions)} if captions is not None else {}
     keys, dtype, size = sorted(placed), manifest.spec.dtype, manifest.spec.rows_per_shard
     for number, start in enumerate(range(0, len(keys), size)):
         chosen = keys[start : start + size]
@@ -210,7 +253,6 @@ def _write_split(
         )
         file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ending}"
         images = [paths[key] for key in chosen] if folder else None
-        manifest = manifest.with_shard(
-            name, write_shard(out, file, rows, manifest.spec.format, images=images)
-        )
+        entry = write_shard(out, file, rows, manifest.spec.format, images=images, said=said)
+        manifest = manifest.with_shard(name, entry)
     return manifest

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cache.arrays import keys_in_original_order, load_array, load_names
+from cache.class_texts import check_positions
 from cache.errors import UserError
 from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from cache.manifest import Manifest
-from cache.open_set import check_apart
+from cache.open_set import check_apart, check_trained
 from cache.splits import split_name
 
 
@@ -42,6 +43,8 @@ def import_files(
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
     folder = ImageFolder.scan(data, require=()) if data else None
+    if folder is not None:
+        check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
     if folder is not None and not shared_classes:
         check_apart(
             folder,
@@ -61,9 +64,11 @@ def import_files(
         raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
     banks = []
     if texts is not None and classes is not None:
-        banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=load_array(texts))]
+        source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
+        rows = load_array(texts)
+        banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=rows, source=source)]
     elif pretrained or ":" in model:
-        banks = _banks_of_teacher(folder, model, pretrained)
+        banks = _banks_of_teacher(folder, model, pretrained, out=out, shared_classes=shared_classes)
     return import_embeddings(
         out,
         keys=names,
@@ -78,20 +83,27 @@ def import_files(
     )
 
 
-def _banks_of_teacher(folder: ImageFolder | None, model: str, pretrained: str | None) -> list[ImportedTexts]:
+def _banks_of_teacher(
+    folder: ImageFolder | None, model: str, pretrained: str | None, *, out: Path, shared_classes: bool
+) -> list[ImportedTexts]:
     if folder is None:
         raise UserError("class texts need the class folders", fix="give --data.")
     # Here, because it imports open_clip, which plain imports do without.
+    from cache.build_banks import check_banks
     from cache.features import FeatureOptions, text_banks
     from cache.teacher import load_teacher
 
+    banks = text_banks(folder, FeatureOptions(model=model, shared_classes=shared_classes))
+    check_positions(out, banks)
     teacher = load_teacher(model, pretrained=pretrained)
+    check_banks(banks, folder, teacher, shared_classes=shared_classes)
     return [
         ImportedTexts(
             name=bank.name,
             classes=bank.classes,
             texts=bank.texts,
             embeddings=teacher.embed_texts(bank.texts)[0].numpy(),
+            source=bank.source,
         )
-        for bank in text_banks(folder, FeatureOptions(model=model))
+        for bank in banks
     ]

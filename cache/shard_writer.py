@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from cache.captions import Captions
 from cache.embed import EmbeddedShard, Seconds
 from cache.entries import ShardEntry, SkippedImage
-from cache.errors import UserError
 from cache.files import replacing, sha256_of
 from cache.images import ImageRecord
 from cache.manifest import Manifest
@@ -37,13 +34,9 @@ def write_shard(
     Raises
     ------
     UserError
-        If a number does not fit the cache's dtype, or the file cannot be written.
+        If the file cannot be written.
     """
     path = out / file
-    if not all(np.isfinite(column).all() for column in (rows.image_embedding, *rows.more.values())):
-        raise UserError(
-            f"embeddings of {file} are too large for {rows.image_embedding.dtype}", fix="use --dtype float32."
-        )
     with replacing(path) as temporary:
         FORMATS[format].write(temporary, rows, images)
     size, checksum = path.stat().st_size, sha256_of(path)

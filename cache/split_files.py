@@ -20,7 +20,7 @@ from cache.files import digest, remove_temporaries, replacing, sha256_of, write_
 from cache.images import ImageFolder
 from cache.progress import Progress
 from cache.splits import FOLDERS
-from cache.texts import class_names_of
+from cache.texts import class_names_of, read_descriptions
 
 RECORD, UNFINISHED = "split.json", "split.unfinished.json"
 LABELS, DESCRIPTIONS = "label2text.txt", "chatgpt.txt"
@@ -164,8 +164,10 @@ def _check_plan(plan: SplitPlan) -> None:
         )
     for split, images in plan.images.items():
         _check_stems(split, images)
-    labels = plan.texts / LABELS
-    class_names_of(labels if labels.is_file() else None, plan.all_classes)
+    labels, descriptions = plan.texts / LABELS, plan.texts / DESCRIPTIONS
+    names = class_names_of(labels if labels.is_file() else None, plan.all_classes)
+    if descriptions.is_file():
+        read_descriptions(descriptions, names, required=plan.all_classes)
 
 
 def _check_stems(split: str, images: Mapping[str, str]) -> None:

@@ -20,12 +20,37 @@ MISSING_CAPTION = "a photo"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BankTexts:
-    """The texts of one bank before they are embedded. ``classes[i]`` is the folder of ``texts[i]``, or ''."""
+    """The texts of one bank before they are embedded. ``classes[i]`` is the folder of ``texts[i]``, or ''.
+
+    ``source`` says in words where they come from. ``lines[i]`` is what a file said of the class of
+    ``texts[i]`` by its position alone; there are none where the file names its classes.
+    """
 
     name: str
     texts: tuple[str, ...]
     classes: tuple[str, ...]
     templates: tuple[str, ...]
+    source: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Descriptions:
+    """One description a class folder, from the file ``path``; ``by_position``: its lines name no folder."""
+
+    path: Path
+    of_class: Mapping[str, str]
+    by_position: bool
+
+    @property
+    def source(self) -> str:
+        """Where they come from, in words."""
+        return said_by(self.path, by_position=self.by_position)
+
+
+def said_by(path: Path, *, by_position: bool) -> str:
+    """Return a file's name, and how its lines find their classes, in words."""
+    return f"{path.name}, by {'position' if by_position else 'name'}"
 
 
 def class_names_of(path: Path | None, folders: Sequence[str]) -> dict[str, str]:
@@ -76,36 +101,78 @@ def _split_label_line(line: str, folders: set[str], *, where: str) -> tuple[str,
     return next((split for split in splits if split[0] in folders), splits[0])
 
 
-def descriptions_of(
-    path: Path, names: Mapping[str, str], *, order: str = "label2text's order"
-) -> dict[str, str]:
-    """Return ``{folder: description}``: one line a class in the order of ``names``, blank lines skipped.
+def read_descriptions(
+    path: Path,
+    names: Mapping[str, str],
+    *,
+    required: Sequence[str] | None = None,
+    order: str = "label2text's order",
+) -> Descriptions:
+    """Return one description a class from lines of ``FOLDER<TAB>TEXT``; blank lines are skipped.
 
-    ``order`` says in words, for the error of a wrong number of lines, which order that is.
+    Lines without a tab are by position: one a class, in the order of ``names``.
+
+    Parameters
+    ----------
+    names
+        The known class folders, in order.
+    required
+        Those that must have a description  [default: all of ``names``].
+    order
+        What the order of ``names`` is, for the error of a wrong number of lines by position.
+
+    Raises
+    ------
+    UserError
+        If a folder is unknown, is there twice or has no text, a required class has no description, only
+        some lines have a tab, or there are not as many lines by position as classes.
     """
-    lines = [line.strip() for line in read_lines(path) if line.strip()]
-    if len(lines) != len(names):
+    lines = [line for line in read_lines(path) if line.strip()]
+    if not _are_named(lines, path):
+        if len(lines) != len(names):
+            raise UserError(
+                f"{path} has {len(lines)} descriptions, but there are {len(names)} classes",
+                fix=f"write FOLDER<TAB>TEXT on every line, or one description a line in {order}.",
+            )
+        by_order = dict(zip(names, (line.strip() for line in lines), strict=True))
+        return Descriptions(path=path, of_class=by_order, by_position=True)
+    found: dict[str, str] = {}
+    for line in lines:
+        folder, text = _class_and_text(line, names, path)
+        if folder in found:
+            raise UserError(f"{path}: the class {folder!r} is there twice", fix="keep one of the two lines.")
+        found[folder] = text
+    missing = [folder for folder in (names if required is None else required) if folder not in found]
+    if missing:
+        more = f" and {len(missing) - 3} more classes" if len(missing) > 3 else ""
         raise UserError(
-            f"{path} has {len(lines)} descriptions, but there are {len(names)} classes",
-            fix=f"write one description a line, in {order}.",
+            f"{path} has no description of {', '.join(map(repr, missing[:3]))}{more}",
+            fix="add a line FOLDER<TAB>TEXT for each.",
         )
-    return dict(zip(names, lines, strict=True))
+    return Descriptions(path=path, of_class={n: found[n] for n in names if n in found}, by_position=False)
 
 
-def label_bank(names: Mapping[str, str]) -> BankTexts:
+def label_bank(names: Mapping[str, str], *, source: str = "") -> BankTexts:
     """Return the bank ``labels``: ``a photo of NAME``."""
-    return template_bank("labels", names, (LABEL_TEMPLATE,))
+    return template_bank("labels", names, (LABEL_TEMPLATE,), source=source)
 
 
-def description_bank(names: Mapping[str, str], descriptions: Mapping[str, str]) -> BankTexts:
+def description_bank(names: Mapping[str, str], descriptions: Descriptions) -> BankTexts:
     """Return the bank ``descriptions``: ``a photo of NAME . DESCRIPTION``."""
-    texts = tuple(DESCRIPTION_TEMPLATE.format(names[folder], descriptions[folder]) for folder in names)
+    said = descriptions.of_class
     return BankTexts(
-        name="descriptions", texts=texts, classes=tuple(names), templates=(DESCRIPTION_TEMPLATE,)
+        name="descriptions",
+        texts=tuple(DESCRIPTION_TEMPLATE.format(names[folder], text) for folder, text in said.items()),
+        classes=tuple(said),
+        templates=(DESCRIPTION_TEMPLATE,),
+        source=descriptions.source,
+        lines=tuple(said.values()) if descriptions.by_position else (),
     )
 
 
-def template_bank(bank: str, names: Mapping[str, str], templates: Sequence[str]) -> BankTexts:
+def template_bank(
+    bank: str, names: Mapping[str, str], templates: Sequence[str], *, source: str = ""
+) -> BankTexts:
     """Return a bank of every class name in every template; a reader averages a class's unit rows."""
     for template in templates:
         if template.count("{}") != 1 or template.replace("{}", "").count("{"):
@@ -119,6 +186,7 @@ def template_bank(bank: str, names: Mapping[str, str], templates: Sequence[str])
         texts=tuple(text for _, text in pairs),
         classes=tuple(folder for folder, _ in pairs),
         templates=tuple(templates),
+        source=source,
     )
 
 
@@ -132,31 +200,44 @@ def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise UserError(f"{path} holds no text", fix="write one text a line.")
-    tabbed = sum("\t" in line for line in lines)
-    if tabbed == len(lines):
+    by_position = False
+    if _are_named(lines, path):
         pairs = [_class_and_text(line, names, path) for line in lines]
-    elif tabbed:
-        raise UserError(
-            f"{path}: {tabbed} of {len(lines)} lines have a tab",
-            fix="write FOLDER<TAB>TEXT on every line, or on none.",
-        )
     else:
-        owners = tuple(names) if len(lines) == len(names) else ("",) * len(lines)
+        by_position = len(lines) == len(names)
+        owners = tuple(names) if by_position else ("",) * len(lines)
         pairs = [(owner, line.strip()) for owner, line in zip(owners, lines, strict=True)]
+    texts, classes = tuple(text for _, text in pairs), tuple(folder for folder, _ in pairs)
     return BankTexts(
         name=path.stem,
-        texts=tuple(t for _, t in pairs),
-        classes=tuple(c for c, _ in pairs),
+        texts=texts,
+        classes=classes,
         templates=("{}",),
+        source=said_by(path, by_position=by_position) if any(classes) else f"{path.name}, of no class",
+        lines=texts if by_position else (),
     )
+
+
+def _are_named(lines: Sequence[str], path: Path) -> bool:
+    """Say whether lines are FOLDER<TAB>TEXT; UserError where only some are."""
+    plain = [line for line in lines if "\t" not in line]
+    if plain and len(plain) < len(lines):
+        raise UserError(
+            f"{path}: {len(lines) - len(plain)} of {len(lines)} lines have a tab, not {plain[0].strip():.60}",
+            fix="write FOLDER<TAB>TEXT on every line, or on none.",
+        )
+    return bool(lines) and not plain
 
 
 def _class_and_text(line: str, names: Mapping[str, str], path: Path) -> tuple[str, str]:
     folder, text = (part.strip() for part in line.split("\t", 1))
     if folder not in names:
         raise UserError(
-            f"{path}: {folder!r} is not a class", fix=f"{nearest_names(folder, names)}name a class folder."
+            f"{path}: {folder!r:.120} is not a class",
+            fix=f"{nearest_names(folder, names)}name a class folder.",
         )
+    if not text:
+        raise UserError(f"{path}: there is no text of {folder!r}", fix="write it behind the tab.")
     return folder, text
 
 
@@ -200,10 +281,14 @@ def _is_storable(text: str) -> bool:
 
 def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:
     """Return the caption of one image under any spelling of its key, or None."""
-    for spelling in (f"{split}/{key}", f"{FOLDERS[split]}/{key}", key):
-        if spelling in captions:
-            return captions[spelling]
-    return None
+    found = caption_key(captions, split, key)
+    return None if found is None else captions[found]
+
+
+def caption_key(captions: Mapping[str, str], split: str, key: str) -> str | None:
+    """Return the spelling under which captions know an image, or None."""
+    spellings = (f"{split}/{key}", f"{FOLDERS[split]}/{key}", key)
+    return next((spelling for spelling in spellings if spelling in captions), None)
 
 
 def is_key(text: str) -> bool:

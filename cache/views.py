@@ -30,7 +30,7 @@ from cache.progress import Progress
 from cache.reader_rows import CheckedRows
 from cache.records import Record
 from cache.side_shards import SideShards, open_side_shard, write_side_shards
-from cache.teacher_checks import check_finite
+from cache.teacher_checks import stored
 from cache.transfer import one_behind
 from cache.workers import begin_worker
 
@@ -158,21 +158,8 @@ def embed_views(
 
 
 def in_dtype(rows: NDArray[np.float32], dtype: str, records: Sequence[Record]) -> NDArray[Any]:
-    """Return the views' embeddings [n, V, D] in a cache's dtype.
-
-    Raises
-    ------
-    UserError
-        If they are not finite, or too large for it; the message names the image.
-    """
-    check_finite(torch.from_numpy(rows), [record.where for record in records])
-    with np.errstate(over="ignore"):  # said below, with what to do
-        stored = rows.astype(dtype)
-    finite = np.isfinite(stored).reshape(len(rows), -1).all(axis=1)
-    if not finite.all():
-        where = records[int(np.flatnonzero(~finite)[0])].where
-        raise UserError(f"embeddings of views of {where} do not fit {dtype}", fix="use --dtype float32.")
-    return stored
+    """Return the views' embeddings [n, V, D] in a cache's dtype; raises as :func:`stored`, by the image."""
+    return stored(rows, dtype, lambda i: f"the row of a view of {records[i].where}")
 
 
 def _rows(

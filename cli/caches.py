@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.errors import printable
-from cli.features import print_duplicates
+from cli.features import print_duplicates, print_findings
 from cli.parts import EXISTING_FOLDER, FOLDER, stop, table
 from cli.root import main
 
@@ -46,15 +46,16 @@ def cache_info(cache: Path, as_json: bool) -> None:
             str(len(split.class_names)),
             str(len(split.shards)),
             str(len(split.skipped)),
+            f"{split.own_captions:,}",
         ]
         for name, split in manifest.splits.items()
     ]
-    table("splits", ["split", "rows", "classes", "shards", "skipped"], splits)
+    table("splits", ["split", "rows", "classes", "shards", "skipped", "own captions"], splits)
     banks = [
-        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates)]
+        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
         for name, bank in manifest.banks.items()
     ]
-    table("text banks", ["bank", "texts", "truncated", "template"], banks)
+    table("text banks", ["bank", "texts", "truncated", "template", "source"], banks)
     added = EmbeddingCache(cache, manifest).teacher_names[1:]
     if added:
         click.echo(f"other teachers: {', '.join(added)} (in {cache / TEACHERS})")
@@ -201,11 +202,19 @@ def cache_import(out: Path, **given: Any) -> None:
           --captions clip_caption_feats.pt --texts class_embeddings.npy --classes classes.txt
       distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
     """
+    from cache.build_banks import sources_of
     from cache.import_files import import_files
+    from cache.reader import EmbeddingCache
+    from cache.zero_shot import doubts, zero_shot
 
     manifest = import_files(out, **given)
     banks = ", ".join(manifest.banks) or "none"
     click.echo(f"{out}: {manifest.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
+    for name, source in sources_of(manifest, captions_from=f"rows of {given['captions']}").items():
+        click.echo(printable(f"{name}: {source}"))
+    cache = EmbeddingCache(out, manifest)
+    judged = zero_shot(cache, cache.bank_names)
+    print_findings(judged, doubts(cache, cache.bank_names, judged))
 
 
 @cache_group.command("convert")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from cache.build import BuildSummary
     from cache.duplicates import Duplicate
+    from cache.zero_shot import ZeroShot
 
 teacher_options = options(
     click.option(
@@ -106,7 +108,7 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @click.option(
     "--descriptions",
     type=FILE,
-    help="One description a line, in label2text's order; chatgpt.txt in DATA is found.",
+    help="FOLDER<TAB>TEXT a line (or texts alone, in label2text's order); chatgpt.txt in DATA is found.",
 )
 @click.option(
     "--captions",
@@ -236,8 +238,7 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
     }
     for name, count in summary.truncated.items():
         rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
-    if summary.missing_captions:
-        rows["without a caption"] = f"{summary.missing_captions:,} (given 'a photo')"
+    rows |= summary.sources
     if summary.duplicates:
         rows["in two splits or classes"] = f"{len(summary.duplicates):,}"
     if summary.skipped:
@@ -258,15 +259,39 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
             },
             "truncated": summary.truncated,
             "missing_captions": summary.missing_captions,
+            "sources": summary.sources,
+            "zero_shot": [asdict(judged) for judged in summary.zero_shot],
+            "doubts": summary.doubts,
             "skipped": {key: image.reason for key, image in summary.skipped.items()},
             "duplicates": [[pair.one, pair.other] for pair in summary.duplicates],
         }
         click.echo(json.dumps(value, indent=2))
         return
     table(f"cache {out}", ["", ""], [[name, text] for name, text in rows.items()])
+    print_findings(summary.zero_shot, summary.doubts)
     for key, image in summary.skipped.items():
         click.echo(printable(f"skipped {key}: {image.reason}"))
     print_duplicates(summary.duplicates)
+
+
+def print_findings(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:
+    """Print how well the teacher classifies by its texts, and what should be looked at."""
+    if judged:
+        rows = [
+            [
+                one.split,
+                one.bank,
+                f"{one.accuracy:.1f}%",
+                f"{one.chance:.1f}%",
+                f"{one.images:,}",
+                f"{one.classes:,}",
+            ]
+            for one in judged
+        ]
+        columns = ["split", "texts", "macro accuracy", "chance", "images", "classes"]
+        table("the teacher, zero-shot", columns, rows)
+    for line in doubts:
+        click.echo(printable(f"look at {line}"))
 
 
 def print_duplicates(found: Sequence[Duplicate], n: int = 5) -> None:

@@ -66,7 +66,7 @@ def make_demo(out: Path, **given: Any) -> None:
 @click.option(
     "--descriptions",
     type=FILE,
-    help="One line an object, ID objects sorted, then OOD; chatgpt.txt in DATA is found.",
+    help="OBJECT<TAB>TEXT a line, e.g. 011_banana; chatgpt.txt in DATA is found.",
 )
 @click.option(
     "--negative-descriptions",

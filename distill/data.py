@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache import EmbeddingCache
-from cache.errors import CacheMismatch, UserError
+from cache.errors import CacheMismatch, UserError, shortened
 from cache.neighbours import nearest_texts
 from cache.ranks import current_ranks
 from cache.reader import SplitRows
@@ -25,6 +25,9 @@ from distill.config import LossConfig
 from distill.distributed import own_share
 from distill.pixels import Pixels
 from distill.views import TrainingViews
+
+# 65,536 rows x 768 x 2 bytes = 100 MB at most.
+CAPTIONS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +253,24 @@ class TrainingData:
         )
 
 
+def _check_captions_differ(cache: EmbeddingCache, joined: TrainingRows) -> None:
+    rows, row_of = joined.rows.caption_embeddings, joined.row_of
+    if rows is None or len(row_of) < 2:
+        return
+    first = rows[row_of[0]]
+    # The first block answers nearly always.
+    starts = range(0, len(row_of), CAPTIONS_AT_ONCE)
+    if any((rows[row_of[start : start + CAPTIONS_AT_ONCE]] != first).any() for start in starts):
+        return
+    said = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
+    raise UserError(
+        f"loss.cap is on, but all {len(row_of):,} training images of {cache.path} have the same caption"
+        + (f" ({shortened(said)})" if said else ""),
+        fix="give a caption of its own to each image (cache-features --captions; 'distill cache info' counts "
+        "them), or set loss.cap=0.",
+    )
+
+
 def teacher_rows(
     cache: EmbeddingCache,
     joined: TrainingRows,
@@ -267,7 +288,7 @@ def teacher_rows(
     Raises
     ------
     UserError
-        If captions are asked for and the cache has none.
+        If captions are asked for and the cache has none, or one for all images.
     """
     if loss.cap and joined.rows.caption_embeddings is None:
         images = "the training and the OOD images" if joined.support else "the training images"
@@ -275,6 +296,8 @@ def teacher_rows(
             f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
+    if loss.cap:
+        _check_captions_differ(cache, joined)
     nearest = similarity = None
     if loss.vlalign and not learnt_text and views is None:
         if joined.support:

@@ -14,7 +14,7 @@ from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch, UserError, nearest_names
 from cache.images import ImageFolder
-from cache.open_set import check_apart
+from cache.open_set import check_apart, check_trained
 from cache.records import Record
 from cache.splits import split_name
 from distill.augment import eval_transform
@@ -224,6 +224,7 @@ def open_trained(
             fix="give the run's own cache with --cache.",
         )
     folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
+    check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
     if not config.data.shared_classes:
         check_apart(
             folder,

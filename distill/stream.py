@@ -14,7 +14,7 @@ from cache import EmbeddingCache
 from cache.devices import choose_device
 from cache.errors import CacheMismatch
 from cache.images import ImageFolder
-from cache.open_set import check_apart
+from cache.open_set import check_apart, check_trained
 from cache.records import Record
 from distill.config import RunConfig
 from distill.data import TrainingRows, join_training_rows
@@ -58,6 +58,7 @@ class Stream:
             If the cache, the data and the config do not fit each other.
         """
         cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
+        check_trained(data_dir, {name: split.class_names for name, split in folder.splits.items()})
         if not config.data.shared_classes:
             check_apart(
                 folder,

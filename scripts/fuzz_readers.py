@@ -102,7 +102,7 @@ def write_seeds(root: Path) -> None:
     for target in TARGETS:
         (root / target).mkdir(parents=True)
     rng = np.random.default_rng(0)
-    bank = ImportedTexts(name="labels", classes=["a", "b"], embeddings=np.ones((2, 3), dtype="float32"))
+    bank = ImportedTexts(name="labels", classes=["a", "b"], embeddings=np.eye(2, 3, dtype="float32"))
     for n in range(1, SEEDS + 1):
         keys = [f"train/a/{i}.jpg" for i in range(n)] + ["val/b/0.jpg"]
         rows = rng.normal(size=(len(keys), 3)).astype("float32")

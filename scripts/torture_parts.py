@@ -143,7 +143,7 @@ def draw_photos(root: Path) -> Path:
     (root / "label2text.txt").write_text(
         "".join(f"{n} {i} {n.replace(' ', '_')}\n" for i, n in enumerate(names, start=1))
     )
-    (root / "chatgpt.txt").write_text("".join(f"A {n} .\n" for n in names))
+    (root / "chatgpt.txt").write_text("".join(f"{n}\tA {n} .\n" for n in names))
     (root / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
     return root
 

@@ -21,7 +21,13 @@ ANSWERS = {
     "thinking": "<think>\nHm, {}?\n</think>\n\nIt is what {} is.",
     "empty": " \n",
     "none": None,
+    "sorry": "I\u2019m sorry, but I can\u2019t help with {}.",
+    "same": "It is a fruit.",
+    "cut": "It is what {} is, and",
+    "filtered": "It is",
+    "refused": None,
 }
+ENDINGS = {"cut": "length", "filtered": "content_filter"}
 
 
 def options() -> argparse.Namespace:
@@ -30,7 +36,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--fail-status", type=int, default=429)
     parser.add_argument("--die-after", type=int, default=0)
     parser.add_argument("--answer", default="plain", choices=sorted(ANSWERS))
-    parser.add_argument("--empty-for", default="", help="answer nothing to prompts with this in them")
+    parser.add_argument("--odd", default="empty", choices=sorted(ANSWERS))
+    parser.add_argument("--odd-for", default="", help="give the odd answer to prompts with this in them")
     parser.add_argument("--key", default="")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--slow", type=float, default=0.0, help="seconds that a slow answer takes")
@@ -86,10 +93,12 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, model: str, prompt: str) -> None:
         if self.asked.slow_for in prompt:
             time.sleep(self.asked.slow)
-        text = ANSWERS[
-            "empty" if self.asked.empty_for and self.asked.empty_for in prompt else self.asked.answer
-        ]
+        odd = self.asked.odd_for and self.asked.odd_for in prompt
+        kind = self.asked.odd if odd else self.asked.answer
+        text = ANSWERS[kind]
         message = {"role": "assistant", "content": text and text.replace("{}", prompt)}
+        if kind == "refused":
+            message["refusal"] = "I will not."
         ANSWERED.append(prompt)
         self.reply(
             200,
@@ -98,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
                 "object": "chat.completion",
                 "created": 0,
                 "model": model,
-                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                "choices": [{"index": 0, "finish_reason": ENDINGS.get(kind, "stop"), "message": message}],
             },
         )
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from cache.describe import DEFAULT_PROMPT, DescribeSummary, describe, one_line
+from cache.answers import no_description, one_line
+from cache.describe import DEFAULT_PROMPT, DescribeSummary, describe
 from cache.errors import UserError
-from cache.texts import class_names_of, descriptions_of
+from cache.texts import class_names_of, read_descriptions
 
 pytest.importorskip("openai")
 
@@ -80,7 +81,10 @@ def expected(data: Path) -> dict[str, str]:
 
 
 def read(data: Path) -> dict[str, str]:
-    return descriptions_of(data / "chatgpt.txt", class_names_of(data / "label2text.txt", sorted(ORDER)))
+    names = class_names_of(data / "label2text.txt", sorted(ORDER))
+    found = read_descriptions(data / "chatgpt.txt", names)
+    assert not found.by_position
+    return dict(found.of_class)
 
 
 def test_descriptions_come_in_label2text_order(data: Path, serve: Callable[..., Server]):
@@ -95,7 +99,7 @@ def test_descriptions_come_in_label2text_order(data: Path, serve: Callable[..., 
 def test_folders_name_the_classes_where_there_is_no_label2text(data: Path, serve: Callable[..., Server]):
     (data / "label2text.txt").unlink()
     ask(data, serve())
-    assert (data / "chatgpt.txt").read_text().splitlines()[0] == "It is what of apple is."
+    assert (data / "chatgpt.txt").read_text().splitlines()[0] == "apple\tIt is what of apple is."
 
 
 @pytest.mark.parametrize("answer", ["newlines", "thinking"])
@@ -185,18 +189,107 @@ def test_an_address_that_is_none(data: Path, serve: Callable[..., Server]):
 
 
 @pytest.mark.parametrize("answer", ["empty", "none"])
-def test_empty_answers(data: Path, serve: Callable[..., Server], answer: str):
+def test_a_class_with_empty_answers_is_asked_again_and_named(
+    data: Path, serve: Callable[..., Server], answer: str
+):
     server = serve("--answer", answer)
-    with pytest.raises(UserError, match="empty answer 3 times for the class 'plum'"):
+    with pytest.raises(
+        UserError, match=r"5 of 5 classes have no description from tiny: 'plum' \(an empty answer"
+    ):
         ask(data, server, workers=1)
-    assert server.count()["requests"] == 3
+    assert server.count()["requests"] == 15
+    assert not (data / "chatgpt.txt").exists()
 
 
-def test_one_empty_answer_keeps_the_others(data: Path, serve: Callable[..., Server]):
-    with pytest.raises(UserError, match="the class 'cherry'"):
-        ask(data, serve("--empty-for", "cherry"), workers=1)
-    assert ask(data, serve()).reused == 3
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ("empty", "an empty answer"),
+        ("cut", "an answer that was cut short"),
+        ("filtered", "an answer that the server filtered"),
+        ("refused", "a refusal: 'I will not.'"),
+        ("sorry", "a refusal: 'I\u2019m sorry, but"),
+    ],
+)
+def test_an_answer_that_is_no_description_is_named_and_the_others_are_kept(
+    data: Path, serve: Callable[..., Server], odd: str, reason: str
+):
+    with pytest.raises(UserError, match=r"1 of 5 classes .*the same command again") as caught:
+        ask(data, serve("--odd", odd, "--odd-for", "cherry"))
+    assert f"'cherry' ({reason}" in str(caught.value)
+    assert not (data / "chatgpt.txt").exists()
+    again = ask(data, serve())
+    assert (again.asked, again.reused) == (1, 4)
     assert read(data) == expected(data)
+
+
+def test_what_is_said_of_several_classes_describes_none_of_them(data: Path, serve: Callable[..., Server]):
+    with pytest.raises(UserError, match=r"2 of 5 classes .*the same as") as caught:
+        ask(data, serve("--odd", "same", "--odd-for", "pl"))
+    assert all(f"'{name}' (the same" in str(caught.value) for name in ("plum", "apple"))
+    again = ask(data, serve())
+    assert (again.asked, again.reused) == (2, 3)
+    assert read(data) == expected(data)
+
+
+def test_a_model_that_refuses_everything_is_not_asked_for_ever(data: Path, serve: Callable[..., Server]):
+    names = [*ORDER, *(f"class_{i}" for i in range(20))]
+    (data / "label2text.txt").write_text("".join(f"{n} {i} {n}\n" for i, n in enumerate(names)))
+    server = serve("--answer", "sorry")
+    with pytest.raises(UserError, match="25 of 25 classes have no description"):
+        ask(data, server, workers=1)
+    assert server.count()["requests"] <= 33  # ten classes three times, and one that was under way
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I am sorry, I cannot describe this.",
+        "Sorry, I can't do that.",
+        "As an AI language model, I don't have eyes.",
+        "As a large language model, I have never seen one.",
+        "I cannot provide a description of that.",
+        "I can\u2019t assist with that request.",
+        "I'm unable to see what it looks like.",
+        "I don't have information about this class.",
+        "I'm not familiar with that.",
+        "Unfortunately, I have no information on it.",
+        "My apologies, but this is beyond me.",
+        "Could you please clarify which one you mean?",
+        "Please provide more context.",
+        "**I'm sorry**, but no.",
+        "Lo siento, no puedo ayudar con eso.",
+        "...",
+        "<think>\nThe user wants",
+    ],
+)
+def test_a_refusal_is_no_description(text: str):
+    assert no_description(one_line(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is a small round fruit, red when it is ripe.",
+        "As an annual plant, it has small white flowers and thin leaves.",
+        "A sorry-looking shrub with few leaves.",
+        "Airy and light, it is a sponge cake with cream.",
+        "Iris flowers have three upright petals and cannot be mistaken for lilies.",
+        "The assistant's chair is black, with a high back.",
+        "红色的圆形水果。",
+    ],
+)
+def test_a_description_is_no_refusal(text: str):
+    assert no_description(one_line(text)) == ""
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\nb", " a", "a\u2028b"])
+def test_a_folder_that_cannot_stand_in_the_file_is_said_before_anything_is_asked(data: Path, name: str):
+    (data / "train" / "apple").rename(data / "train" / name)
+    (data / "label2text.txt").unlink()
+    with pytest.raises(UserError, match=r"cannot stand in a line"):
+        describe(data, model="tiny", base_url="http://127.0.0.1:9/v1")
 
 
 def test_existing_descriptions_are_not_overwritten(data: Path, serve: Callable[..., Server]):

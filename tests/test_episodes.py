@@ -160,6 +160,14 @@ def test_texts_are_the_methods_prompts(folder, tmp_path):
     for wrong in ({"template": "nothing"}, {"negative_template": "{} {}"}):
         with pytest.raises(UserError, match="template"):
             episode_banks(found, **wrong)
+    lines = [f"{name}\tIt is {i}." for i, name in reversed(list(enumerate(found.class_names)))]
+    descriptions.write_text("\n".join(lines))
+    named = {bank.name: bank for bank in episode_banks(found, negative_descriptions=descriptions)}
+    assert [text[-8:] for text in named["negative_descriptions"].texts] == [f"It is {i}." for i in range(4)]
+    assert not named["negative_descriptions"].lines
+    descriptions.write_text("\n".join(lines).replace("011_banana", "011_bananna"))
+    with pytest.raises(UserError, match=r"'011_bananna' is not a class\. Fix: did you mean '011_banana'"):
+        episode_banks(found, descriptions=descriptions)
     descriptions.write_text("only one\n")
     with pytest.raises(UserError, match="has 1 descriptions, but there are 4 classes"):
         episode_banks(found, descriptions=descriptions)

@@ -30,10 +30,10 @@ from cache.shards import FORMATS
 from cache.shards_webdataset import tar_name
 from cache.texts import (
     class_names_of,
-    descriptions_of,
     file_bank,
     is_key,
     read_captions,
+    read_descriptions,
     split_and_key,
 )
 from distill.config import RunConfig
@@ -117,10 +117,12 @@ def test_label2text_names_every_class_or_is_refused(content):
 @FEW
 @given(FILE)
 @example(b"red\nyellow\n")
+@example(b"apple\tred\nbanana\tyellow\n")
+@example(b"apple\tred\nbanana\t \n")
 def test_descriptions_are_one_a_class_or_refused(content):
     with written(content) as path:
-        found = value_or_line(lambda: descriptions_of(path, dict.fromkeys(FOLDERS, "x")))
-        assert found is None or (set(found) == set(FOLDERS) and all(found.values()))
+        found = value_or_line(lambda: read_descriptions(path, dict.fromkeys(FOLDERS, "x")))
+        assert found is None or (set(found.of_class) == set(FOLDERS) and all(found.of_class.values()))
 
 
 @FEW

@@ -6,21 +6,26 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache
 from keep_schema import SETTINGS
+from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cache.errors import UserError
 from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
-from cache.open_set import check_apart
-from cache.teacher_checks import SameForAll, check_texts
+from cache.open_set import check_apart, check_trained
+from cache.reader import EmbeddingCache
+from cache.teacher_checks import SameForAll, check_texts, stored
+from cache.zero_shot import ZeroShot, doubts
 from cli import main
 from distill.checkpoint import read_checkpoint
+from distill.evaluate_run import evaluate_run
 from distill.settings import load_recipe, with_settings
 from distill.train import run
 
@@ -178,3 +183,88 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_keeps_the_last_chec
     state = read_checkpoint(out / "last.pt")
     assert all(torch.isfinite(v).all() for v in state["student"].values() if v.is_floating_point())
     assert 0 < state["position"]["step"] < 3
+
+
+def test_an_id_test_class_that_train_lacks_stops_both_stages(tmp_path, photos, teacher_dir):
+    model, out = f"local-dir:{teacher_dir}", tmp_path / "cache"
+    stage_1(photos, out, model)
+    config = with_settings(load_recipe("smoke"), SETTINGS)
+    run(config, cache_dir=out, data_dir=photos, out=tmp_path / "run")
+    (photos / "chatgpt.txt").unlink()
+    (photos / "label2text.txt").unlink()
+    (photos / "val_on_train" / "cherry").rename(photos / "val_on_train" / "cherrry")
+    said = r"ID test \(val_on_train/\) but not in train: 'cherrry'. Fix: did you mean 'cherry'"
+    with pytest.raises(UserError, match=said):
+        stage_1(photos, tmp_path / "new", model)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(UserError, match=said):
+        run(config, cache_dir=out, data_dir=photos, out=tmp_path / "other")
+    with pytest.raises(UserError, match=said):
+        evaluate_run(tmp_path / "run")
+    shutil.rmtree(photos / "val_on_train")
+    check_trained(photos, {"train": ("a",)})
+
+
+def named(i: int) -> str:
+    return f"row {i}"
+
+
+def test_rows_are_kept_in_their_dtype_and_checked_one_by_one():
+    rows = np.random.default_rng(0).normal(size=(5, 3, 8)).astype("float32")
+    np.testing.assert_array_equal(stored(rows, "float16", named), rows.astype("float16"))
+    np.testing.assert_array_equal(stored(rows[:0], "float16", named), rows[:0])
+    np.testing.assert_array_equal(stored(rows * 1e-30, "float32", named), rows * np.float32(1e-30))
+    for value, problem in (
+        (np.nan, "not finite"),
+        (np.inf, "not finite"),
+        (0, "all zeros"),
+        (1e6, "too large"),
+    ):
+        odd = rows.copy()
+        odd[3, 1] = value
+        with pytest.raises(UserError, match=rf"row 3 is {problem}"):
+            stored(odd, "float16", named)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-4, 1e-5, 1e-6, 3e-7, 1e-7, 1e-8, 1e-12])
+def test_a_row_that_float16_turns_is_refused_and_one_that_it_keeps_is_not(size):
+    rows = np.random.default_rng(1).normal(size=(4, 64)) * size
+    kept = rows.astype("float16").astype("float64")
+    with np.errstate(invalid="ignore"):
+        cosines = (rows * kept).sum(axis=1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(kept, axis=1)
+    if (cosines >= 0.999).all():
+        stored(rows, "float16", named)
+        return
+    first = int(np.argmin(np.nan_to_num(cosines) >= 0.999))
+    with pytest.raises(UserError, match=rf"row {first} is too small for float16.*--dtype float32"):
+        stored(rows, "float16", named)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "classes", "near"),
+    [
+        (2.4, 1303, 51, True),
+        (3.5, 3774, 51, True),
+        (10.0, 1303, 51, False),
+        (97.0, 500, 50, False),
+        (53.0, 10_000, 2, True),
+        (80.0, 10_000, 2, False),
+        (60.0, 10, 2, True),
+        (100.0, 30, 1, False),
+        (0.0, 30, 3, True),
+    ],
+)
+def test_near_chance_is_hardly_better_than_guessing(accuracy, images, classes, near):
+    one = ZeroShot(split="train", bank="labels", accuracy=accuracy, images=images, classes=classes)
+    assert one.near_chance is near
+
+
+def test_classes_that_the_teacher_cannot_tell_apart_are_said(tmp_path, photos, broken_teacher):
+    def knows_no_words(weights: dict[str, torch.Tensor]) -> None:
+        tokens = SimpleTokenizer().encode("plum lemon")
+        weights["token_embedding.weight"][tokens] = 0
+
+    stage_1(photos, tmp_path / "cache", broken_teacher(knows_no_words))
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    said = "labels: the teacher gives 2 of 5 classes the same row as another ('lemon' and 'plum')"
+    assert [line for line in doubts(cache, ["labels"], []) if line.startswith(said)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import EMBED_DIM, make_cache
 
 from cache import EmbeddingCache
@@ -12,6 +13,7 @@ from cache.images import ImageFolder
 from cache.import_files import import_files
 from cache.manifest import Manifest
 from cache.verify import verify_cache
+from cli import main
 
 
 @pytest.fixture
@@ -72,6 +74,26 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
         ({"images": "nan.npy"}, "row 4 of the image embeddings is not finite"),
         ({"keys": "twice.txt"}, "is there twice"),
         ({"images": "pickle.npy"}, "holds no plain array"),
+        ({"images": "zero.npy"}, "row 2 of the image embeddings is all zeros"),
+        ({"images": "small.npy"}, "row 5 of the image embeddings is too small for float16"),
+        ({"images": "large.npy"}, "row 6 of the image embeddings is too large for float16"),
+        ({"images": "one.npy"}, "all 24 image embeddings are the same row"),
+        ({"captions": "nan.npy"}, "row 4 of the caption embeddings is not finite"),
+        ({"captions": "zero.npy"}, "row 2 of the caption embeddings is all zeros"),
+        ({"captions": "one.npy"}, "all 24 caption embeddings are the same row"),
+        (
+            {"texts": "zero.npy", "classes": "classes.txt"},
+            "row 2 of the text (labels) embeddings, 'c2', is all",
+        ),
+        (
+            {"texts": "nan.npy", "classes": "classes.txt"},
+            "row 4 of the text (labels) embeddings, 'c4', is not fin",
+        ),
+        ({"texts": "twins.npy", "classes": "classes.txt"}, "of 'c3' and 'c7' are the same row"),
+        (
+            {"keys": "untrained.txt"},
+            "in the ID test (val_on_train/) but not in train: 'aple'. Fix: did you mean 'apple'",
+        ),
     ],
 )
 def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, change, said):
@@ -80,6 +102,17 @@ def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, chan
     bad = rows.copy()
     bad[4, 1] = np.nan
     np.save(tmp_path / "nan.npy", bad)
+    zero, small, large, twins = (rows.copy() for _ in range(4))
+    zero[2], twins[7] = 0, 3 * rows[3]
+    small[5] *= 1e-8
+    large[6] *= 1e6
+    for name, array in (("zero", zero), ("small", small), ("large", large), ("twins", twins)):
+        np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "one.npy", np.repeat(rows[:1], len(rows), axis=0))
+    (tmp_path / "classes.txt").write_text("".join(f"c{i}\n" for i in range(len(rows))))
+    (tmp_path / "untrained.txt").write_text(
+        "\n".join([*(f"train/{key}" for key in train[1:]), "val_on_train/aple/x.jpg"])
+    )
     np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "two.txt").write_text("train/apple/a.jpg\ntrain/apple/b.jpg\n")
     (tmp_path / "twice.txt").write_text("\n".join([f"train/{train[0]}"] * len(train)))
@@ -154,3 +187,36 @@ def test_a_conversion_has_a_manifest_before_its_first_shard(tmp_path, photos):
     folder = ImageFolder.scan(photos, require=())
     convert_cache(source.path, tmp_path / "tar", format="webdataset", folder=folder)
     assert not any(check.problem for check in verify_cache(tmp_path / "tar"))
+
+
+def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photos, monkeypatch):
+    rng = np.random.default_rng(0)
+    folder = ImageFolder.scan(photos)
+    texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    rows = np.stack([texts[key.split("/")[1]] for key in keys]).astype("float32")
+    rows[2:] += rng.normal(size=(len(rows) - 2, EMBED_DIM)) / 10
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "texts.npy", np.stack(list(texts.values())))
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    (tmp_path / "classes.txt").write_text("\n".join(texts))
+    monkeypatch.chdir(tmp_path)
+    words = "cache import --images rows.npy --keys keys.txt --texts texts.npy --classes"
+    said = (
+        CliRunner()
+        .invoke(main, [*words.split(), "classes.txt", "--captions", "rows.npy", "--out", "good"])
+        .output
+    )
+    assert "texts labels: 5, rows of texts.npy, by the names in classes.txt" in said
+    assert (
+        "captions: rows of rows.npy: train 24 of 24, id_test 9 of 9, ood_test 6 of 6 images have their own"
+        in said
+    )
+    assert said.count("100.0%") == 3
+    assert "train: 2 of 24 rows are the same as another's" in said
+    assert "near chance" not in said
+    (tmp_path / "classes.txt").write_text("\n".join([*list(texts)[1:], "apple"]))
+    said = CliRunner().invoke(main, [*words.split(), "classes.txt", "--out", "shifted"]).output
+    assert "look at labels: with these texts the teacher is near chance (train 0.0%" in said
+    assert Manifest.load(tmp_path / "good").splits["train"].own_captions == 24
+    assert "own captions" in CliRunner().invoke(main, ["cache", "info", "good"]).output

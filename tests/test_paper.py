@@ -50,7 +50,10 @@ def test_a_data_sets_script_goes_from_its_archive_to_the_table_and_trains_nothin
     archive, out = as_archive(photos, tmp_path / "archive"), tmp_path / "out"
     captions = [
         json.dumps(
-            {"key": f"{split}/{image.parent.name}/{image.parent.name}_{image.name}", "caption": "a fruit"}
+            {
+                "key": f"{split}/{image.parent.name}/{image.parent.name}_{image.name}",
+                "caption": f"a fruit of {image.parent.name}",
+            }
         )
         for split in ("train", "val_on_train", "val")
         for image in sorted((photos / split).glob("*/*.jpg"))

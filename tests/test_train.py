@@ -14,6 +14,7 @@ from conftest import Counted, make_cache
 
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
+from cache.import_embeddings import ImportedTexts, import_embeddings
 from distill.config import RunConfig
 from distill.data import epoch_batches, join_training_rows
 from distill.evaluate import evaluate_teacher
@@ -56,6 +57,30 @@ def numbers(run_dir):
 
 def weights(run_dir):
     return torch.load(run_dir / "last.pt", weights_only=True)["student"]
+
+
+def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
+    rows = {name: cached.split(name) for name in cached.split_names}
+    keys = [f"{name}/{key}" for name, split in rows.items() for key in split.keys]
+    captions = np.concatenate([split.embeddings[:] for split in rows.values()])
+    trained = np.array([key.startswith("train/") for key in keys])
+    captions[trained] = captions[0]
+    text = cached.text_bank("labels")
+    bank = ImportedTexts(name="labels", classes=text.class_folders, embeddings=text.embeddings)
+    given = {"keys": keys, "embeddings": captions + np.float32(0.1), "texts": [bank]}
+    for out, last in (("same", 0), ("one_differs", 1)):
+        captions[np.flatnonzero(trained)[-1]] += last
+        import_embeddings(tmp_path / out, caption_embeddings=captions, dtype="float32", **given)
+    quick = config("train.epochs=1")
+    with pytest.raises(UserError, match=r"all 24 training images of .* the same caption.*loss\.cap=0"):
+        run(quick, cache_dir=tmp_path / "same", data_dir=photos, out=tmp_path / "run")
+    run(
+        with_settings(quick, ["loss.cap=0"]),
+        cache_dir=tmp_path / "same",
+        data_dir=photos,
+        out=tmp_path / "off",
+    )
+    run(quick, cache_dir=tmp_path / "one_differs", data_dir=photos, out=tmp_path / "run")
 
 
 def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):

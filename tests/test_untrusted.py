@@ -215,10 +215,10 @@ def test_the_key_is_neither_shown_nor_kept_when_a_server_says_it_back(tmp_path, 
 
     class Echo(BaseHTTPRequestHandler):
         def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][0]["content"]
             key = self.headers["Authorization"]
             status = 200 if "good" in self.path else 401
-            answer = {"choices": [{"message": {"role": "assistant", "content": f"red, {key}"}, "index": 0, "finish_reason": "stop"}], "id": "1", "object": "chat.completion", "created": 1, "model": "m"}  # fmt: skip
+            answer = {"choices": [{"message": {"role": "assistant", "content": f"red, {key}, {asked}"}, "index": 0, "finish_reason": "stop"}], "id": "1", "object": "chat.completion", "created": 1, "model": "m"}  # fmt: skip
             body = json.dumps(
                 answer if status == 200 else {"error": {"message": f"wrong key {key}"}}
             ).encode()

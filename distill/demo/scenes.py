@@ -104,7 +104,7 @@ def draw_dataset(
                 lines.append(json.dumps({"key": key, "caption": scene.caption}))
     texts = {
         "captions.jsonl": lines,
-        "chatgpt.txt": [kind.description for kind in CLASSES],
+        "chatgpt.txt": [f"{kind.folder}\t{kind.description}" for kind in CLASSES],
         "label2text.txt": [f"{kind.folder} {i} {kind.folder}" for i, kind in enumerate(CLASSES, start=1)],
     }
     for name, content in texts.items():

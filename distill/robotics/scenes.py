@@ -182,8 +182,8 @@ def draw_episodes(
     ordered = sorted(known, key=model_id) + sorted(new, key=model_id)
     negative = "Nothing {} with the surface of a {} is to be seen."
     texts = {
-        DESCRIPTIONS: [kind.description for kind in ordered],
-        NEGATIVES: [negative.format(kind.colour, kind.shape) for kind in ordered],
+        DESCRIPTIONS: [f"{model_id(kind)}\t{kind.description}" for kind in ordered],
+        NEGATIVES: [f"{model_id(kind)}\t{negative.format(kind.colour, kind.shape)}" for kind in ordered],
     }
     for file_name, lines in texts.items():
         with replacing(out / file_name) as temporary:
