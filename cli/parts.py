@@ -145,12 +145,20 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 
 def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Read a,b,c, or @FILE with one a line."""
-    if value is None:
-        return ()
-    if not value.startswith("@"):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    try:
-        lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{value[1:]} cannot be read ({error})", ctx=ctx, param=option) from error
-    return tuple(line.strip() for line in lines if line.strip())
+    if value is None or value.startswith("@"):
+        return lines(ctx, option, () if value is None else (value,))
+    return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Read every @FILE among values as one value a line."""
+    found: list[str] = []
+    for value in values:
+        try:
+            text = Path(value[1:]).read_text(encoding="utf-8") if value.startswith("@") else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(
+                f"{value[1:]} cannot be read ({error})", ctx=ctx, param=option
+            ) from error
+        found += [value] if text is None else [line.strip() for line in text.splitlines() if line.strip()]
+    return tuple(found)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cache.errors import printable
-from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, options, table, words
+from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, lines, options, table
 from cli.root import main
 
 session_options = options(
@@ -32,9 +32,10 @@ session_options = options(
 @click.option("--bank", metavar="NAME", help="Text bank whose classes are chosen from  [default: the run's]")
 @click.option(
     "--labels",
-    callback=words,
+    multiple=True,
+    callback=lines,
     metavar="A,B,...|@FILE",
-    help="Choose from these labels of any text bank instead; @FILE has one a line.",
+    help="Choose from these labels of any text bank instead; repeatable; @FILE has one a line.",
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
 @click.option(
@@ -83,7 +84,9 @@ def predict(
     from distill.deploy.predict import predict as label
 
     if ctx.get_parameter_source("labels") != click.core.ParameterSource.DEFAULT and not labels:
-        raise click.UsageError("--labels names nothing: give at least one, as --labels a,b,c.")
+        raise click.UsageError(
+            "--labels names nothing: give at least one, as --labels a,b,c."
+        )  # an empty @FILE
     if out is not None and ctx.get_parameter_source("form") == click.core.ParameterSource.DEFAULT:
         form = {".jsonl": "jsonl", ".csv": "csv"}.get(out.suffix, "jsonl")
     if out is not None and form == "table":
@@ -207,7 +210,7 @@ def serve(
     from distill.deploy.model import Model
 
     try:
-        from distill.deploy.serve import Limits
+        from distill.deploy.limits import Limits
         from distill.deploy.serve import serve as run
     except ImportError as error:
         from cache.errors import UserError
@@ -224,3 +227,4 @@ def serve(
         limits=limits,
         ready=lambda address: click.echo(f"serving {model} ({opened.precision}) on {address}"),
     )
+    click.echo("stopped")
