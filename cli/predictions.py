@@ -84,9 +84,7 @@ def predict(
     from distill.deploy.predict import predict as label
 
     if ctx.get_parameter_source("labels") != click.core.ParameterSource.DEFAULT and not labels:
-        raise click.UsageError(
-            "--labels names nothing: give at least one, as --labels a,b,c."
-        )  # an empty @FILE
+        raise click.UsageError("--labels names nothing: give at least one, as --labels a,b,c.")
     if out is not None and ctx.get_parameter_source("form") == click.core.ParameterSource.DEFAULT:
         form = {".jsonl": "jsonl", ".csv": "csv"}.get(out.suffix, "jsonl")
     if out is not None and form == "table":

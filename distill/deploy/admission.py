@@ -51,22 +51,23 @@ class Admission:
 
     def _counted(self, receive: Receive, share: Share) -> Receive:
         """Return a ``receive`` that holds the bytes of a body as they come, and waits for them in bounds."""
-        loop = asyncio.get_running_loop()
-        began, total, whole = loop.time(), 0, False
+        loop, limits = asyncio.get_running_loop(), self._limits
+        until, total, whole = loop.time() + limits.body, 0, False
 
         async def counted() -> Message:
-            nonlocal total, whole
+            nonlocal until, total, whole
             if whole:  # what comes now is that the client has gone
                 return await receive()
-            allowed = self._limits.body + total / self._limits.slowest
             try:
-                async with asyncio.timeout_at(began + allowed):
+                async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError:
-                raise Refused(408, f"{total:,} bytes of the body came within {allowed:.3g} s") from None
+                raise Refused(408, f"the body comes too slowly: {total:,} bytes so far") from None
             if message["type"] == "http.request":
-                total += len(message.get("body", b""))
-                whole = not message.get("more_body", False)
+                came, whole = len(message.get("body", b"")), not message.get("more_body", False)
+                # What came fast buys no time to stop in.
+                until = min(until + came / limits.slowest, loop.time() + limits.body)
+                total += came
                 share.hold(total)
             return message
 

@@ -20,8 +20,8 @@ class Limits:
     One request: ``megabytes`` of a body, ``pixels`` of an image, ``rate`` requests a second of one client
     (ten seconds' worth may come at once). All together: ``waiting`` requests in work, ``memory`` megabytes
     of bodies, ``queue`` times ``pixels`` of large images that wait to be decoded, for ``patience`` at most;
-    ``connections``. A request's header may take ``header``; its body ``body`` and what it needs at
-    ``slowest`` bytes a second; a connection between two requests stays ``idle``, one whose request was
+    ``connections``. A request's header may take ``header``; its body ``slowest`` bytes a second and
+    pauses of ``body``; a connection between two requests stays ``idle``, one whose request was
     answered before its body had come ``linger``. ``grace`` is what requests in work have when the service is
     stopped.
     """

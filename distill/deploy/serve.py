@@ -1,4 +1,4 @@
-"""``distill serve``: the service listens, and ends when it is told. With ``connections`` uvicorn's importer."""
+"""``distill serve``: the service listens, and ends when it is told. It and ``connections`` import uvicorn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Server(uvicorn.Server):
         self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take a signal. uvicorn would raise it again at the end, as if a service that was told to end failed."""
+        """Take a signal; uvicorn would raise it again at the end, and the command would fail by it."""
         if self.should_exit:
             os._exit(128 + sig)
         self.should_exit = True
