@@ -61,6 +61,7 @@ class ErrorAnswer(BaseModel):
 _RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 _WHY = {
     400: "The body is empty, or a form without a file.",
+    404: "The model has no such text bank or label.",
     408: "The body came too slowly.",
     413: "The body has too many bytes, or the image too many pixels.",
     415: "The body is no image, or a damaged one.",

@@ -14,11 +14,12 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cache.errors import UserError
+from cache.errors import UserError, WrongOption
 from distill.deploy.admission import HEALTH, Admission, refusal
 from distill.deploy.answers import BODY, HealthAnswer, LabelsAnswer, PredictAnswer, errors
 from distill.deploy.batching import Batcher
@@ -30,6 +31,7 @@ from distill.deploy.neighbours import NEIGHBOURS, Neighbours
 from distill.deploy.predict import labels_of
 
 BATCH = 32
+LabelName = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r'[^\s,"]'})]
 PAGE = Path(__file__).parent / "templates" / "page.html"
 # Nothing but what is in the page itself may run or be loaded in it.
 PAGE_POLICY = (
@@ -99,31 +101,38 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
 def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -> None:
     """Add the path that labels an image."""
     class_set, shown = _class_sets(model), _shown(model)
-    wanted_labels = Query(description="Choose from these: one label, or a,b,c; or the parameter repeated.")
+    wanted_labels = Query(
+        description="Choose from these: one label, or a,b,c; or the parameter repeated.",
+        json_schema_extra={"uniqueItems": True},
+    )
     wanted_bank = Query(
         description="Choose from this text bank.", json_schema_extra={"enum": list(model.banks)}
+    )
+    wanted_reject = Query(
+        description="Say when it is none of them.",
+        json_schema_extra={} if model.precision in model.info.reject else {"enum": [False]},
     )
 
     @app.post(
         "/predict",
         openapi_extra=BODY,
         response_model=PredictAnswer,
-        responses=errors(400, 408, 413, 415, 422, 429, 503),
+        responses=errors(400, 404, 408, 413, 415, 422, 429, 503),
     )
     async def predict(
         request: Request,
-        labels: Annotated[list[str], wanted_labels] = [],  # noqa: B006
+        labels: Annotated[list[LabelName], wanted_labels] = [],  # noqa: B006
         bank: Annotated[str | SkipJsonSchema[None], wanted_bank] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many labels.")] = 5,
-        reject: Annotated[bool, Query(description="Say when it is none of them.")] = False,
+        reject: Annotated[bool, wanted_reject] = False,
         neighbours: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
     ) -> Response:
         """Label the image in the body: its bytes as they are, or the first file of a form."""
         began = time.perf_counter()
         try:
-            classes = class_set(bank, tuple(labels))
             if reject:
                 model.threshold()
+            classes = class_set(bank, tuple(labels))
         except UserError as error:
             raise Refused(422, str(error)) from error
         image = await decoders.prepared(await _image_of(request))
@@ -145,7 +154,12 @@ def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSe
     """Return what finds the class set of a bank's name and some labels, and remembers the last ones."""
 
     def found(bank: str | None, given: tuple[str, ...]) -> ClassSet:
-        return model.class_set(bank=bank, labels=given)
+        try:
+            return model.class_set(bank=bank, labels=given)
+        except WrongOption:
+            raise
+        except UserError as error:  # a bank or a label that is not there
+            raise Refused(404, str(error)) from error
 
     remembered = lru_cache(maxsize=64)(found)
     # Of a few labels: what clients can make it remember is bounded.

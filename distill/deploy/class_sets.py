@@ -151,7 +151,7 @@ def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
     chosen = join(found)
     twice = next((name for name, count in Counter(chosen.labels).items() if count > 1), None)
     if twice is not None:
-        raise UserError(f"the label {twice!r} is there twice", fix="name each label once.")
+        raise WrongOption(f"the label {twice!r} is there twice", fix="name each label once.")
     return chosen
 
 
