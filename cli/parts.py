@@ -162,13 +162,17 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 
 
 def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Read a,b,c, or @FILE with one a line."""
-    if value is None:
-        return ()
-    if not value.startswith("@"):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    try:
-        lines = read_text(Path(value[1:])).split("\n")
-    except UserError as error:
-        raise click.BadParameter(str(error), ctx=ctx, param=option) from error
-    return tuple(line.strip() for line in lines if line.strip())
+    """Read a,b,c."""
+    return tuple(word.strip() for word in (value or "").split(",") if word.strip())
+
+
+def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Read every @FILE among values as one value a line."""
+    found: list[str] = []
+    for value in values:
+        try:
+            text = read_text(Path(value[1:])).split("\n") if value.startswith("@") else [value]
+        except UserError as error:
+            raise click.BadParameter(str(error), ctx=ctx, param=option) from error
+        found += [line.strip() for line in text if line.strip()] if value.startswith("@") else text
+    return tuple(found)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cache.errors import missing_package, printable
-from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE_TO_WRITE, THREADS, options, table, warn, words
+from cli.parts import BATCH_SIZE, EXISTING_FOLDER, FILE_TO_WRITE, THREADS, lines, options, table, warn
 from cli.root import main
 
 session_options = options(
@@ -30,9 +30,11 @@ session_options = options(
 @click.option("--bank", metavar="NAME", help="Text bank whose classes are chosen from  [default: the run's]")
 @click.option(
     "--labels",
-    callback=words,
+    multiple=True,
+    callback=lines,
     metavar="A,B,...|@FILE",
-    help="Choose from these labels of any text bank instead; @FILE has one a line.",
+    help="Choose from these labels of any text bank instead; repeatable, for labels with commas; @FILE has "
+    "one a line.",
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
 @click.option(
@@ -78,7 +80,7 @@ def predict(
     from distill.deploy.predict import image_files
     from distill.deploy.predict import predict as label
 
-    if ctx.get_parameter_source("labels") != click.core.ParameterSource.DEFAULT and not labels:
+    if ctx.get_parameter_source("labels") != click.core.ParameterSource.DEFAULT and not any(labels):
         raise click.UsageError("--labels names nothing: give at least one, as --labels a,b,c.")
     if out is not None and ctx.get_parameter_source("form") == click.core.ParameterSource.DEFAULT:
         form = {".jsonl": "jsonl", ".csv": "csv"}.get(out.suffix, "jsonl")
@@ -204,7 +206,7 @@ def serve(
     from distill.deploy.model import Model
 
     try:
-        from distill.deploy.serve import Limits
+        from distill.deploy.limits import Limits
         from distill.deploy.serve import serve as run
     except ImportError as error:
         raise missing_package(error, extra="serve") from error
@@ -218,3 +220,4 @@ def serve(
         limits=limits,
         ready=lambda address: click.echo(f"serving {model} ({opened.precision}) on {address}"),
     )
+    click.echo("stopped")

@@ -99,7 +99,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
     [
         (["predict", "MODEL", "PHOTO", "--labels", "lemonn"], 1, "did you mean 'lemon'"),
         (["predict", "MODEL", "PHOTO", "--labels", ""], 2, "--labels names nothing"),
-        (["predict", "MODEL", "PHOTO", "--labels", "lemon,lemon"], 1, "is there twice"),
+        (["predict", "MODEL", "PHOTO", "--labels", "lemon,lemon"], 2, "is there twice"),
         (["predict", "MODEL", "PHOTO", "--bank", "lables"], 1, "did you mean 'labels'"),
         (["predict", "MODEL", "PHOTO", "--precision", "int8"], 1, "holds no ONNX model of precision int8"),
         (["predict", "MODEL", "nowhere.jpg"], 2, "nowhere.jpg"),

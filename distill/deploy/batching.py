@@ -13,36 +13,18 @@ from numpy.typing import NDArray
 Row = NDArray[np.float32]
 
 
-class Full(Exception):
-    """More requests wait than may."""
-
-
 class Batcher:
-    """Runs ``embed`` on stacks of at most ``most`` images; ``waiting`` more may wait."""
+    """Runs ``embed`` on stacks of at most ``most`` images. How many may wait is the admission's business."""
 
-    def __init__(self, embed: Callable[[NDArray[Any]], Row], *, most: int, waiting: int) -> None:
+    def __init__(self, embed: Callable[[NDArray[Any]], Row], *, most: int) -> None:
         self._embed, self._most = embed, most
-        self._queue: asyncio.Queue[tuple[NDArray[Any], asyncio.Future[Row]]] = asyncio.Queue(waiting)
+        self._queue: asyncio.Queue[tuple[NDArray[Any], asyncio.Future[Row]]] = asyncio.Queue()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    @property
-    def waiting(self) -> int:
-        """How many images wait."""
-        return self._queue.qsize()
-
     async def embed(self, image: NDArray[Any]) -> Row:
-        """Return the embedding [D] of one prepared image.
-
-        Raises
-        ------
-        Full
-            If too many wait already.
-        """
+        """Return the embedding [D] of one prepared image."""
         future: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
-        try:
-            self._queue.put_nowait((image, future))
-        except asyncio.QueueFull:
-            raise Full from None
+        self._queue.put_nowait((image, future))
         return await future
 
     async def run(self) -> None:
@@ -51,6 +33,9 @@ class Batcher:
             batch = [await self._queue.get()]
             while len(batch) < self._most and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
+            batch = [(image, future) for image, future in batch if not future.done()]  # who asked may be gone
+            if not batch:
+                continue
             try:
                 images = np.stack([image for image, _ in batch])
                 rows = await asyncio.get_running_loop().run_in_executor(self._pool, self._embed, images)
@@ -60,5 +45,9 @@ class Batcher:
                         future.set_exception(error)
                 continue
             for (_, future), row in zip(batch, rows, strict=True):
-                if not future.done():  # whoever asked may have gone away
+                if not future.done():
                     future.set_result(row)
+
+    def close(self) -> None:
+        """Let nothing more begin."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

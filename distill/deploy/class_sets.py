@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.damage import DAMAGED
-from cache.errors import UserError, nearest_names, reason_of
+from cache.errors import UserError, WrongOption, nearest_names, reason_of
 from cache.files import replacing
 from cache.seal import file_seal, seal_file
 
@@ -96,6 +98,36 @@ def join(sets: Iterable[ClassSet]) -> ClassSet:
     )
 
 
+def labels_in(values: Iterable[str], banks: dict[str, ClassSet]) -> tuple[str, ...]:
+    """Return the labels that values name.
+
+    A value that some bank knows is one label, whatever commas it has. Any other is several, apart by commas;
+    a part in double quotes keeps its own: ``"bell pepper, red",plum``.
+
+    Raises
+    ------
+    WrongOption
+        If they name nothing.
+    """
+    names: list[str] = []
+    for value in values:
+        if any(bank.find(value) is not None for bank in banks.values()):
+            names.append(value)
+            continue
+        names += _separated(value)
+    if not names:
+        raise WrongOption("labels names nothing", fix="give at least one, as a,b,c.")
+    return tuple(names)
+
+
+def _separated(text: str) -> tuple[str, ...]:
+    try:
+        parts = next(csv.reader([" ".join(text.split())], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise WrongOption(f"{text!r:.200} cannot be read ({error})", fix='give it as a,b,"c, d".') from error
+    return tuple(part.strip() for part in parts if part.strip())
+
+
 def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
     """Return the class set of some labels, each from the first bank that has it.
 
@@ -119,9 +151,9 @@ def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
             )
         found.append(bank.rows([place]))
     chosen = join(found)
-    twice = next((name for i, name in enumerate(chosen.labels) if name in chosen.labels[:i]), None)
+    twice = next((name for name, count in Counter(chosen.labels).items() if count > 1), None)
     if twice is not None:
-        raise UserError(f"the label {twice!r} is there twice", fix="name each label once.")
+        raise WrongOption(f"the label {twice!r} is there twice", fix="name each label once.")
     return chosen
 
 

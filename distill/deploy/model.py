@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.errors import UserError, missing_package, nearest_names, reason_of
-from distill.deploy.class_sets import ClassSet, pick
+from distill.deploy.class_sets import ClassSet, labels_in, pick
 from distill.deploy.info import GRAPH, ModelInfo, bank_file
 from distill.deploy.onnx_door import check_one_file
 
@@ -60,6 +60,8 @@ class Model:
     def class_set(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> ClassSet:
         """Return the classes of a bank, the model's own unless another is named, or some labels of any.
 
+        ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says.
+
         Raises
         ------
         UserError
@@ -73,7 +75,8 @@ class Model:
         name = bank or self.info.bank
         if not labels:
             return self.banks[name]
-        return pick({name: self.banks[name], **({} if bank else self.banks)}, labels)
+        banks = {name: self.banks[name], **({} if bank else self.banks)}
+        return pick(banks, labels_in(labels, banks))
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return what the graph takes of one RGB image: see :class:`distill.deploy.info.Preprocessing`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,12 @@ class Neighbours:
 
     def nearest(self, embedding: NDArray[np.float32], k: int) -> list[tuple[int, float]]:
         """Return the places and cosines of the ``k`` images nearest to one embedding [D], best first."""
-        cosines = self.embeddings.astype(np.float32) @ embedding
+        cosines = self._rows @ embedding
         return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
+
+    @cached_property
+    def _rows(self) -> NDArray[np.float32]:
+        return self.embeddings.astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Write plain arrays that numpy reads without pickle, whole or not at all."""

@@ -1,0 +1,243 @@
+"""The service as an ASGI application: its routes and its errors. The only importer of fastapi."""
+
+# Annotations are evaluated here: what /predict takes is said with the names of the model's banks.
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from cache.errors import UserError, WrongOption
+from distill.deploy.admission import HEALTH, Admission, refusal
+from distill.deploy.answers import BODY, HealthAnswer, LabelsAnswer, PredictAnswer, errors
+from distill.deploy.batching import Batcher
+from distill.deploy.class_sets import ClassSet
+from distill.deploy.decoding import Decoders
+from distill.deploy.limits import Limits, Refused, Room
+from distill.deploy.model import NONE, Model
+from distill.deploy.neighbours import NEIGHBOURS, Neighbours
+from distill.deploy.predict import labels_of
+
+BATCH = 32
+LabelName = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r'[^\s,"]'})]
+PAGE = Path(__file__).parent / "templates" / "page.html"
+# Nothing but what is in the page itself may run or be loaded in it.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src blob: data:; connect-src 'self'"
+)
+
+
+def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
+    """Return the service as an ASGI application, for any server."""
+    limits = limits or Limits()
+    room = Room(limits)
+    # It warns of each form that is none, which its sender is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    batcher = Batcher(model.embed, most=BATCH)
+    decoders = Decoders(model.prepare, limits)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        task = asyncio.create_task(batcher.run())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        batcher.close()
+        decoders.close()
+
+    app = FastAPI(
+        title=f"{model.info.name}, an open-vocabulary image model",
+        description="Post an image, get labels; the class set may change with every request.",
+        lifespan=running,
+    )
+    app.add_middleware(Admission, limits=limits, room=room)
+    _tell_errors(app)
+    _tell_about(app, model, room)
+    _predict(app, model, decoders, batcher)
+    return app
+
+
+def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
+    """Add what says something of the service: a page, its health, its labels."""
+    page_text = PAGE.read_text(encoding="utf-8")
+    banks = {name: list(classes.labels) for name, classes in model.banks.items()}
+    about = {"bank": model.info.bank, "banks": banks, "can_reject": model.precision in model.info.reject}
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(page_text, headers={"Content-Security-Policy": PAGE_POLICY})
+
+    @app.get(HEALTH, response_model=HealthAnswer)
+    async def health() -> Response:
+        """Say that the service is alive, and how many requests are in work. No limit holds for it."""
+        return JSONResponse(
+            {
+                "status": "ok",
+                "model": model.info.name,
+                "precision": model.precision,
+                "waiting": room.requests,
+            }
+        )
+
+    @app.get("/labels", response_model=LabelsAnswer, responses=errors(413, 429, 503))
+    async def labels() -> Response:
+        """Return every text bank's labels; ``bank`` is the one that classifies unless another is chosen."""
+        return JSONResponse(about)
+
+
+def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -> None:
+    """Add the path that labels an image."""
+    class_set, shown = _class_sets(model), _shown(model)
+    wanted_labels = Query(
+        description="Choose from these: one label, or a,b,c; or the parameter repeated.",
+        json_schema_extra={"uniqueItems": True},
+    )
+    wanted_bank = Query(
+        description="Choose from this text bank.", json_schema_extra={"enum": list(model.banks)}
+    )
+    wanted_reject = Query(
+        description="Say when it is none of them.",
+        json_schema_extra={} if model.precision in model.info.reject else {"enum": [False]},
+    )
+
+    @app.post(
+        "/predict",
+        openapi_extra=BODY,
+        response_model=PredictAnswer,
+        responses=errors(400, 404, 408, 413, 415, 422, 429, 503),
+    )
+    async def predict(
+        request: Request,
+        labels: Annotated[list[LabelName], wanted_labels] = [],  # noqa: B006
+        bank: Annotated[str | SkipJsonSchema[None], wanted_bank] = None,
+        top: Annotated[int, Query(ge=1, le=1000, description="How many labels.")] = 5,
+        reject: Annotated[bool, wanted_reject] = False,
+        neighbours: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
+    ) -> Response:
+        """Label the image in the body: its bytes as they are, or the first file of a form."""
+        began = time.perf_counter()
+        try:
+            if reject:
+                model.threshold()
+            classes = class_set(bank, tuple(labels))
+        except UserError as error:
+            raise Refused(422, str(error)) from error
+        image = await decoders.prepared(await _image_of(request))
+        embedding = await batcher.embed(image)
+        found = model.answer(embedding[None], classes, top=top, reject=reject)
+        places = labels_of(classes, found.places[0], found.scores[0], found.similarities[0])
+        answer = {
+            "answer": NONE if found.none[0] else places[0].label,
+            "none_of_these": bool(found.none[0]),
+            "labels": [vars(label) for label in places],
+            "neighbours": shown(embedding, neighbours),
+            "milliseconds": round(1000 * (time.perf_counter() - began), 2),
+        }
+        # A Response, not the dict: FastAPI would check and copy what was made a line above.
+        return JSONResponse(answer)
+
+
+def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSet]:
+    """Return what finds the class set of a bank's name and some labels, and remembers the last ones."""
+
+    def found(bank: str | None, given: tuple[str, ...]) -> ClassSet:
+        try:
+            return model.class_set(bank=bank, labels=given)
+        except WrongOption:
+            raise
+        except UserError as error:  # a bank or a label that is not there
+            raise Refused(404, str(error)) from error
+
+    remembered = lru_cache(maxsize=64)(found)
+    # Of a few labels: what clients can make it remember is bounded.
+    return lambda bank, given: (remembered if sum(map(len, given)) <= 1000 else found)(bank, given)
+
+
+def _shown(model: Model) -> Callable[[Any, int], list[dict[str, Any]]]:
+    """Return what finds the training images to show beside an embedding."""
+    if NEIGHBOURS not in model.info.files or not (model.folder / NEIGHBOURS).is_file():
+        return lambda embedding, k: []
+    known = Neighbours.load(model.info.checked(model.folder, NEIGHBOURS))
+    pictures = ["data:image/jpeg;base64," + base64.b64encode(raw).decode() for raw in known.pictures]
+
+    def nearest(embedding: Any, k: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "key": known.keys[place],
+                "label": known.labels[place],
+                "similarity": cosine,
+                "picture": pictures[place],
+            }
+            for place, cosine in (known.nearest(embedding, k) if k else ())
+        ]
+
+    return nearest
+
+
+async def _image_of(request: Request) -> bytes:
+    """Return the bytes of the image in a request's body; how many they may be is the admission's business."""
+    raw = await request.body()
+    if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raw = await _file_of_form(request)
+    if not raw:
+        raise Refused(400, "the body is empty: post the bytes of an image, or a form with one")
+    return raw
+
+
+async def _file_of_form(request: Request) -> bytes:
+    try:
+        async with request.form(max_files=1, max_fields=20) as form:
+            for part in form.values():
+                if not isinstance(part, str):
+                    return await part.read()
+    except HTTPException as error:
+        raise Refused(400, f"the form cannot be read ({error.detail})") from error
+    raise Refused(400, "the form has no file: post one, called image")
+
+
+def _error(status: int, why: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": " ".join(why.split())}, status_code=status, headers=headers)
+
+
+def _tell_errors(app: FastAPI) -> None:
+    """Make every error one line of JSON."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        return refusal(error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # which nobody reads
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        name = first["loc"][-1] if first["loc"] else "the request"
+        return _error(422, f"{name} is {first.get('input')!r:.100}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        return _error(
+            error.status_code, f"{request.method} {request.url.path:.200}: {error.detail}", error.headers
+        )
+
+    @app.exception_handler(Exception)
+    async def ours(request: Request, error: Exception) -> JSONResponse:  # the server prints its traceback
+        return _error(500, "the service failed; its log says how")
