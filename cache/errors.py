@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -49,6 +49,11 @@ def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
     folded = {k.casefold(): k for k in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=n, cutoff=0.5)
     return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""
+
+
+def some_of(names: Sequence[str], n: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 
 def unwritable(path: object, error: OSError, *, fix: str | None = None) -> UserError:
