@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -154,3 +154,11 @@ def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{value[1:]} cannot be read ({error})", ctx=ctx, param=option) from error
     return tuple(line.strip() for line in lines if line.strip())
+
+
+def note_other_data(results: Mapping[str, Any]) -> None:
+    """Say on stderr which of some splits are not those that the run was trained or judged with."""
+    for name, result in results.items():
+        if result.other_data:
+            said = f"note: {name} is not what the run was trained or judged with: {result.other_data}"
+            click.echo(printable(said), err=True)

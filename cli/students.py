@@ -14,6 +14,7 @@ from cli.parts import (
     EXISTING_FOLDER,
     FOLDER,
     mean,
+    note_other_data,
     number,
     numbers,
     options,
@@ -167,6 +168,7 @@ def evaluate(
             text=text,
             device=given["device"],
         )
+    note_other_data(results)
     if as_json:
         from dataclasses import asdict
 

@@ -37,14 +37,15 @@ class SplitIdentity:
         found = _names_that_differ("classes", self.class_names, other.class_names, here, there)
         if self.images != other.images:
             found.append(f"{self.images:,} images {here}, {other.images:,} {there}")
-        elif self.keys != other.keys:
-            found.append(f"other images: of {self.images:,} not all names are the same")
-        elif self.content != other.content:
-            found.append("other images under the same names")
-        if found:
-            return found
-        said = {"labels": "other labels of the same images", "rows": "other rows of the same images"}
-        return [words for name, words in said.items() if getattr(self, name) != getattr(other, name)]
+        # Each of these has the next in its wake.
+        said = {
+            "keys": "other names of images",
+            "content": "other images under the same names",
+            "labels": "other labels of the same images",
+            "rows": "other rows of the same images",
+        }
+        differ = (words for name, words in said.items() if getattr(self, name) != getattr(other, name))
+        return found or list(differ)[:1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,14 +131,14 @@ class DataIdentity:
             *self._pixel_lines(other, here, there),
         ]
 
-    def judged_differences(
-        self, other: DataIdentity, splits: Sequence[str] | None = None, *, here: str = HERE, there: str = THEN
-    ) -> list[str]:
-        """Return the lines for the images that students are judged on: of some ``splits``, or of all."""
-        mine, theirs = self.judged_on, other.judged_on
-        if splits is not None:
-            mine, theirs = ({n: s for n, s in part.items() if n in splits} for part in (mine, theirs))
-        return _split_lines(mine, theirs, here, there)
+    def judged_differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+        """Return the lines for the images that students are judged on."""
+        return _split_lines(self.judged_on, other.judged_on, here, there)
+
+    def split_differences(self, name: str, now: SplitIdentity) -> list[str]:
+        """Return in what a split is ``now`` not what it was; nothing where it is."""
+        then = {**self.learnt_from, **self.judged_on}.get(name)
+        return now.differences(then) if then else [f"{now.images:,} images {HERE}, none {THEN}"]
 
     def tool_differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
         """Return the lines for what students are judged with: the teachers and the texts of the classes."""

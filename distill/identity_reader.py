@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +17,7 @@ from cache.progress import Progress
 from cache.reader import SplitRows
 from cache.records import Record, RecordFolder
 from cache.spec import IMPORTED
+from cache.splits import MAIN_TEACHER
 from distill.config import RunConfig
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
 
@@ -45,10 +46,18 @@ class IdentityReader:
         CacheMismatch
             If there is one; the message names its split and the first keys.
         """
-        for own in map(self._teacher, teachers):
+        for teacher in teachers:
             for name in self.folder.splits:
-                changed = self._content(own, name).changed
-                refuse_changed(changed, split=name, data=self.folder.path, cache=own.path)
+                refuse_changed(
+                    self.changed(name, teacher),
+                    split=name,
+                    data=self.folder.path,
+                    cache=self._teacher(teacher).path,
+                )
+
+    def changed(self, name: str, teacher: str = MAIN_TEACHER) -> tuple[str, ...]:
+        """Return the keys of the images of a split that are not what a teacher's rows were made from."""
+        return self._content(self._teacher(teacher), name).changed
 
     def of(self, config: RunConfig) -> DataIdentity:
         """Return the identity of a run of this config.
@@ -59,23 +68,34 @@ class IdentityReader:
             If the cache has no such teacher, or an image that changed is joined to a row of it.
         """
         self.refuse_changed_images(config.teachers)
-        own = {name: self._teacher(name) for name in config.teachers}
-        banks = {
-            f"{teacher}/{bank}": texts_of(cache, bank, self.folder.class_names)
-            for teacher, cache in own.items()
-            for bank in _banks(config)
-            if bank in cache.bank_names
-        }
-        first = next(iter(own.values()))
+        first = self._teacher(config.teachers[0])
         captioned = (("train", "ood_test") if config.fewshot.shots else ("train",)) if config.loss.cap else ()
-        return DataIdentity(
+        return replace(
+            self.tools(config),
             learnt_from={"train": self.split("train")},
             judged_on={name: self.split(name) for name in self.folder.splits if name != "train"},
-            teachers={name: cache.fingerprint for name, cache in own.items()},
-            texts=banks,
             captions={name: said for name in captioned if (said := self._captions_of(first, name))},
             views=_views(first, config),
             pixels=_pixels(self.cache, config),
+        )
+
+    def tools(self, config: RunConfig) -> DataIdentity:
+        """Return the identity of the teachers and texts alone that a run of this config is judged with.
+
+        Raises
+        ------
+        UserError
+            If the cache has no such teacher.
+        """
+        own = {name: self._teacher(name) for name in config.teachers}
+        return DataIdentity(
+            teachers={name: cache.fingerprint for name, cache in own.items()},
+            texts={
+                f"{teacher}/{bank}": texts_of(cache, bank, self.folder.class_names)
+                for teacher, cache in own.items()
+                for bank in _banks(config)
+                if bank in cache.bank_names
+            },
         )
 
     def split(self, name: str) -> SplitIdentity:

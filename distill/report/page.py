@@ -30,6 +30,7 @@ RULE = (
     f"p < {LEVEL}); otherwise the spread allows no mark. A mark describes these runs: settings are chosen on "
     "images set aside from training (data.id_val), never on OOD images."
 )
+DATA_RULE = "Runs of other data, or judged on other images, are rows of their own:"
 HOW = (
     "Run its 'distill train' command again with --resume: a trained run writes outputs.npz without training."
 )
@@ -55,7 +56,7 @@ def report(runs: Path, out: Path) -> list[Path]:
     main = main_table(groups, columns, measure, splits=splits)
     texts = {
         out: page(found, columns, groups),
-        out.with_suffix(".md"): as_markdown(found.question, main, f"{called}. {RULE}"),
+        out.with_suffix(".md"): as_markdown(found.question, main, _note(called, found.other_data)),
         out.with_suffix(".csv"): as_csv(found.finished, measure),
     }
     with only_writer_of_file(out):
@@ -64,6 +65,11 @@ def report(runs: Path, out: Path) -> list[Path]:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return list(texts)
+
+
+def _note(called: str, other_data: Sequence[str]) -> str:
+    said = f"{called}. {RULE}"
+    return f"{said}\n\n{DATA_RULE} {'; '.join(other_data)}." if other_data else said
 
 
 def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> str:
@@ -85,6 +91,7 @@ def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> s
         called=called,
         facts=facts(found.finished),
         rule=RULE,
+        data_rule=DATA_RULE,
         how=HOW,
         main=main_table(groups, columns, measure, splits=splits),
         losses=losses,

@@ -16,6 +16,7 @@ from distill.report.groups import (
     split_label,
     teacher_of,
     teachers_of,
+    value_of,
     written,
 )
 from distill.report.statistics import Spread, best_of, spread
@@ -121,7 +122,7 @@ def per_class_tables(groups: Sequence[Group]) -> list[Table]:
                 Row(
                     head=name,
                     cells=(
-                        cell(images.get(name), 0),
+                        images.get(name, cell(None)),
                         *(
                             _teacher_cell(_class_values(t.runs, "teacher_per_class_accuracy", split, name))
                             for t in teachers
@@ -141,13 +142,19 @@ def _class_values(runs: Iterable[Run], key: str, split: str, name: str) -> list[
     return [value for value in found if value is not None]
 
 
-def _images_of_classes(runs: Sequence[Run], split: str) -> dict[str, int]:
+def _images_of_classes(runs: Sequence[Run], split: str) -> dict[str, Cell]:
+    """Return how many images of every class were judged; all numbers where runs were judged on others."""
+    found: dict[str, dict[int, None]] = {}
     for run in runs:
         answers = run.outputs.answers.get(split.partition("@")[0]) if run.outputs else None
         if answers is not None:
             labels = answers.labels.tolist()
-            return {name: labels.count(i) for i, name in enumerate(answers.class_names)}
-    return {}
+            for i, name in enumerate(answers.class_names):
+                found.setdefault(name, {})[labels.count(i)] = None
+    return {
+        name: Cell(text=" or ".join(f"{n:,}" for n in counts), value=min(counts))
+        for name, counts in found.items()
+    }
 
 
 def space_tables(groups: Sequence[Group]) -> list[Table]:
@@ -260,10 +267,7 @@ def as_csv(runs: Sequence[Run], measure: str) -> str:
         ["run", "seed", *columns, *results, *numbers, *(f"teacher_{split}_accuracy" for split in splits)]
     )
     for run in runs:
-        settings = [
-            run.summary.get("cache_fingerprint") if name == "cache" else written(run.settings.get(name))
-            for name in columns
-        ]
+        settings = [written(value_of(run, name)) for name in columns]
         found = [run.summary.get(name, "") for name in [*results, *numbers]]
         teacher = [_dict(run.summary, "teacher_accuracy").get(split, "") for split in splits]
         writer.writerow([_no_formula(run.name), run.seed, *map(_no_formula, settings), *found, *teacher])
