@@ -10,7 +10,7 @@ from typing import Any
 
 from cache.errors import UserError, nearest_names
 from distill.config import RunConfig
-from distill.report.collect import CONFIG, Run, collect, data_differences, unread_differences
+from distill.report.collect import CONFIG, Run, collect, data_differences, judged_differences
 from distill.report.groups import SEED, differing
 from distill.report.statistics import Spread, TTest, paired_t, spread, welch_t
 from distill.report.tables import CHOSEN_ON_TEST
@@ -196,9 +196,6 @@ def _data(one: Run, other: Run) -> list[str]:
     """Return what separates the data of both sides; that other images were judged comes first."""
     words = {"here": "in the second", "there": "in the first"}
     lines = [f"data: {line}" for line in data_differences(other, one, **words)]
-    judged = unread_differences(other, one)
-    if one.identity is not None and other.identity is not None:
-        judged += other.identity.judged_differences(one.identity)
-    if judged:
+    if judged_differences(other, one):
         lines.insert(0, "the results are not comparable: they are of other test images")
     return lines

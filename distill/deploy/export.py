@@ -171,6 +171,9 @@ def _filled(
     judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
     texts = {split: texts_of(banks[own], one.class_names) for split, one in judged.items()}
     id_texts = texts_of(banks[own], info.id_classes)
+    for split in judged:
+        if progress is not None and (other := trained.other_data(split)):
+            progress.note(f"{split} is not what the run was judged on: {other}")
     written = write_models(
         folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
     )
@@ -228,6 +231,7 @@ def _described(
             "cache": str(head.cache.path),
             "data": str(trained.folder.path),
             "fingerprint": head.cache.fingerprint,
+            "identity": trained.identity.to_json(),
             "teacher": head.cache.teacher,
             "teacher_name": head.name,
             "config": to_toml(config),

@@ -143,6 +143,14 @@ def data_differences(one: Run, other: Run, *, here: str = "here", there: str = "
     )
 
 
+def judged_differences(one: Run, other: Run) -> list[str]:
+    """Return the lines of :func:`data_differences` that are about what was judged, as far as it is known."""
+    lines = unread_differences(one, other)
+    if one.identity is not None and other.identity is not None:
+        lines += one.identity.judged_differences(other.identity)
+    return lines
+
+
 def unread_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
     """Return a line for every split of which two runs could not read the same images."""
     mine, theirs = (_dict_of(run.summary.get("unreadable_images")) for run in (one, other))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.config import LOSS_TERMS
-from distill.report.collect import Run
+from distill.report.collect import Run, judged_differences
 from distill.report.statistics import Spread, spread
 
 SEED = "train.seed"
@@ -174,6 +174,11 @@ def measure_of(runs: Sequence[Run]) -> tuple[str, str]:
     if any(run.robotics for run in runs):
         return "average_precision", "mean average precision"
     return "accuracy", "macro accuracy"
+
+
+def judged_alike(groups: Sequence[Group]) -> bool:
+    """Say whether the runs of all groups were judged on the same images."""
+    return not any(judged_differences(group.runs[0], groups[0].runs[0]) for group in groups)
 
 
 def judged_splits(runs: Sequence[Run], measure: str) -> list[str]:

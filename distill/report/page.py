@@ -22,7 +22,15 @@ from distill.report.curves import loss_charts, metric_charts, scatter_charts
 from distill.report.groups import Group, groups_of, judged_splits, measure_of
 from distill.report.pictures import confused_groups, space_map
 from distill.report.statistics import LEVEL
-from distill.report.tables import as_csv, as_markdown, cost_table, main_table, per_class_tables, space_tables
+from distill.report.tables import (
+    as_csv,
+    as_markdown,
+    cost_table,
+    main_table,
+    per_class_tables,
+    plain,
+    space_tables,
+)
 
 RULE = (
     "Mean ± standard deviation over the seeds. The best of a column is marked where every setting has at "
@@ -69,7 +77,7 @@ def report(runs: Path, out: Path) -> list[Path]:
 
 def _note(called: str, other_data: Sequence[str]) -> str:
     said = f"{called}. {RULE}"
-    return f"{said}\n\n{DATA_RULE} {'; '.join(other_data)}." if other_data else said
+    return f"{said}\n\n{DATA_RULE} {plain('; '.join(other_data))}." if other_data else said
 
 
 def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> str:

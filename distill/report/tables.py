@@ -12,6 +12,7 @@ from distill.report.collect import Run
 from distill.report.groups import (
     Group,
     differing,
+    judged_alike,
     judged_splits,
     split_label,
     teacher_of,
@@ -74,6 +75,8 @@ def main_table(
     heads = ["setting", "n", *(f"{split_label(split)} (%)" for split in splits)]
     heads += [*(f"{split_label(split)}: gap to teacher (points)" for split in gaps), *columns]
     best = {split: best_of([g.numbers(f"{split}_{measure}") for g in groups]) for split in splits}
+    if not judged_alike(groups):  # results of other test images are better or worse than none
+        best = dict.fromkeys(best)
     rows = [
         Row(
             head=group.label,
@@ -234,10 +237,10 @@ def _dict(value: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def as_markdown(question: str, table: Table, note: str) -> str:
     """Return the main table as Markdown; the best of a column is bold."""
-    lines = [f"# {_plain(question)}", "", _md_row(table.columns), _md_row(["---"] * len(table.columns))]
+    lines = [f"# {plain(question)}", "", _md_row(table.columns), _md_row(["---"] * len(table.columns))]
     for row in table.rows:
-        marked = (f"**{_plain(c.text)}**" if c.best else _plain(c.text) for c in row.cells)
-        lines.append(_md_row([_plain(row.head), *marked]))
+        marked = (f"**{plain(c.text)}**" if c.best else plain(c.text) for c in row.cells)
+        lines.append(_md_row([plain(row.head), *marked]))
     return "\n".join([*lines, "", note, ""])
 
 
@@ -245,7 +248,7 @@ def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text that neither ends a Markdown cell nor is read as HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
