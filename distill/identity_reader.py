@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cache import EmbeddingCache
 from cache.contents import Contents, contents_of, refuse_changed
 from cache.errors import some_of
+from cache.files import digest
 from cache.progress import Progress
 from cache.reader import SplitRows
 from cache.records import Record, RecordFolder
@@ -158,15 +159,14 @@ def note_gone(cache: EmbeddingCache, folder: RecordFolder, progress: Progress) -
 def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> dict[str, str]:
     """Return a digest of every class's texts in a bank, in any order, for those classes that have one.
 
-    Where the texts were embedded elsewhere, their rows are part of it.
+    Where the texts do not tell their rows (embedded elsewhere, or learnt), these are part of it.
     """
     found = cache.text_bank(bank)
-    made_here = not _is_imported(cache)
+    owners = [found.class_folders[i] if i >= 0 else "" for i in found.class_index.tolist()]
+    told = cache.manifest.banks[bank].made_from == digest([found.texts, owners]) and not _is_imported(cache)
     parts: dict[str, list[bytes]] = {}
-    for text, index, row in zip(found.texts, found.class_index.tolist(), found.embeddings, strict=True):
-        if index >= 0:
-            part = _as_bytes(text) + (b"" if made_here else row.tobytes())
-            parts.setdefault(found.class_folders[index], []).append(part)
+    for text, owner, row in zip(found.texts, owners, found.embeddings, strict=True):
+        parts.setdefault(owner, []).append(_as_bytes(text) + (b"" if told else row.tobytes()))
     return {name: digest_of(sorted(parts[name])) for name in class_names if name in parts}
 
 
