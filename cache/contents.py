@@ -119,13 +119,14 @@ def _content(record: Record, rows: SplitRows | None) -> tuple[bytes, bool]:
     if rows is None or row is None or rows.files is None:
         return _hash(record.identity()[0]), False
     files, before = rows.files, rows.files.sha256[row].tobytes()
-    if before != UNKNOWN and _still_so(record, int(files.bytes[row]), int(files.mtime_ns[row])):
+    if before != UNKNOWN and looks_the_same(record, int(files.bytes[row]), int(files.mtime_ns[row])):
         return before, False
     now = _hash(record.identity()[0])
     return now, before not in (UNKNOWN, now)
 
 
-def _still_so(record: Record, size: int, mtime_ns: int) -> bool:
+def looks_the_same(record: Record, size: int, mtime_ns: int) -> bool:
+    """Say whether a file still has this size and modification time: then it is taken to be unchanged."""
     try:
         status = os.stat(record.path)
     except OSError:

@@ -96,7 +96,7 @@ class DataIdentity:
             given = {f.name: value[f.name] for f in fields(cls)}
             for name in ("learnt_from", "judged_on"):
                 given[name] = {split: _split_from_json(part) for split, part in given[name].items()}
-            banks = [digest for bank in given["texts"].values() for digest in bank.values()]
+            banks = [said for bank in given["texts"].values() for said in bank.values()]
             plain = [
                 *given["teachers"].values(),
                 *given["captions"].values(),
