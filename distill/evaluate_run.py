@@ -245,7 +245,7 @@ def open_trained(
         )
     folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
     identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
-    check_tools(identities, identity, config, where=run, chosen=bool(text))
+    check_tools(identities, identity, config, where=run)
     if not config.data.shared_classes:
         check_apart(
             folder,
@@ -277,21 +277,21 @@ def open_trained(
     )
 
 
-def check_tools(
-    identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path, chosen: bool
-) -> None:
-    """Make sure that a student is judged with the texts that it learnt with, unless others are ``chosen``.
+def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path) -> None:
+    """Make sure that a student is judged with the texts that it learnt with.
+
+    A bank that the run did not learn with was chosen for its texts: there is nothing to compare them with.
 
     Raises
     ------
     CacheMismatch
         If it is not.
     """
-    if not (chosen or config.train.baseline):
+    if not config.train.baseline:
         refuse_other_data(
             identities.tools(config).tool_differences(trained),
             where=where,
-            fix="give the cache that it was trained with, train it again, or choose a bank with --text.",
+            fix="give the cache it was trained with, train it again, or choose another bank with --text.",
         )
 
 

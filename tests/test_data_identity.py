@@ -373,11 +373,15 @@ def test_a_run_does_not_go_on_with_other_names_of_its_classes(made, tmp_path):
         )
 
 
-def test_evaluate_refuses_other_texts_unless_they_were_chosen(made, tmp_path):
+def test_evaluate_refuses_other_texts_unless_another_bank_was_chosen(made, tmp_path):
     swapped = cache_of(tmp_path / "swapped", made / "photos", swapped=OOD_CLASSES, banks=("labels", "others"))
     given = {"cache_dir": swapped.path, "device": "cpu", "splits": ("ood_test",)}
-    with pytest.raises(CacheMismatch, match=r"\(text bank main/labels: other texts of lemon, plum\).*--text"):
-        evaluate_run(made / "runs" / "all", **given)
+    for text in (None, "labels"):
+        with pytest.raises(
+            CacheMismatch,
+            match=r"\(text bank main/labels: other texts of lemon, plum\).*another bank with --text",
+        ):
+            evaluate_run(made / "runs" / "all", text=text, **given)
     assert evaluate_run(made / "runs" / "all", text="others", **given)["ood_test"].other_data == ""
 
 

@@ -207,7 +207,7 @@ def open_trained_episodes(
             fix="give the run's own data folder with --data.",
         )
     identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
-    check_tools(identities, identity, config, where=run, chosen=bool(text or negative_text))
+    check_tools(identities, identity, config, where=run)
     texts = None if config.train.baseline else open_pair_texts(cache, config, where)
     student = new_episode_student(config, cache, folder).to(where)
     student.load_state_dict(state["student"])
