@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from cache import pixels, train_views, views
 from cache.build_banks import check_banks, check_same_texts, is_sound, sources_of, write_banks
 from cache.captions import Captions
 from cache.class_texts import check_positions, positions_note
@@ -32,16 +34,24 @@ from cache.reader import EmbeddingCache
 from cache.records import RecordFolder
 from cache.shard_writer import with_captions, write_shard
 from cache.shards import read_shard
+from cache.side_shards import drop_stale_shards
 from cache.spec import CacheSpec
 from cache.teacher import Teacher, text_network_of
 from cache.text_tower import FOLDER as TEXT_TOWER
 from cache.text_tower import save_text_tower
 from cache.texts import BankTexts
 from cache.train_views import FOLDER as VIEWS
-from cache.train_views import TrainViewOptions, drop_stale_views, write_train_views
+from cache.train_views import TrainViewOptions, write_train_views
 from cache.views import FOLDER as SUPPORT
 from cache.views import ViewOptions, write_views
 from cache.zero_shot import ZeroShot, doubts, zero_shot
+
+# What lies beside the rows, and what makes it.
+SIDE: dict[str, Callable[[Any], list[Any]]] = {
+    SUPPORT: views.made_by,
+    VIEWS: train_views.made_by,
+    PIXELS: pixels.made_by,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,19 +281,22 @@ def _write_extras(
     options: BuildOptions,
     progress: Progress,
 ) -> Manifest:
-    """Add what only some uses need: views for retrieval and training, pixels, the text tower for prompts."""
+    """Add what only some uses need: views for retrieval and training, pixels, the text tower for prompts.
+
+    What an earlier command added stays where it is of the images that the rows are of.
+    """
+    for kind, made_by in SIDE.items():
+        manifest = drop_stale_shards(manifest, out, kind, made_by)
     if options.support_views and isinstance(folder, ImageFolder):
-        views = ViewOptions(
+        support = ViewOptions(
             views=options.support_views,
             shots=options.support_shots,
             batch_size=options.batch_size,
             workers=options.workers,
         )
-        manifest = write_views(manifest, out, teacher, folder, views, progress)
+        manifest = write_views(manifest, out, teacher, folder, support, progress)
     if options.views and isinstance(folder, ImageFolder):
         manifest = write_train_views(manifest, out, teacher, folder, options.views, progress)
-    elif isinstance(folder, ImageFolder):
-        manifest = drop_stale_views(manifest, out, folder)
     if options.pixels and isinstance(folder, ImageFolder):
         manifest = write_pixels(manifest, out, folder, options.pixels, progress)
     if options.keep_text_tower and not all(is_sound(out, file) for file in manifest.text_tower or [None]):

@@ -87,13 +87,15 @@ class EpisodeRecord:
         return Image.fromarray(frames.hand_rgb), Image.fromarray(frames.base_rgb)
 
     def identity(self) -> tuple[str, int, int]:
-        """Return (SHA-256 of both RGB pictures, bytes and modification time in ns of the file)."""
+        """Return (SHA-256 of what both cameras saw, bytes and modification time in ns of the file)."""
         try:
             frames, status = self.frames(), self.path.stat()
         except (OSError, UnreadableImage):
             return "", 0, 0
         content = sha256(frames.hand_rgb.tobytes())
-        content.update(frames.base_rgb.tobytes())
+        # Depth too: the teacher does not see it, but the student does.
+        for seen in (frames.base_rgb, frames.hand_depth, frames.base_depth):
+            content.update(seen.tobytes())
         return content.hexdigest(), status.st_size, status.st_mtime_ns
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -81,6 +81,11 @@ def reason_of(error: BaseException, *, most: int = 200) -> str:
         found = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds {found[1]}, which is code" if found else "it holds more than numbers and names"
     return (lines[0] if lines else type(error).__name__)[:most].rstrip(".")
+
+
+def some_of(names: Sequence[str], n: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:n]) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 
 def unwritable(path: object, error: OSError, *, fix: str | None = None) -> UserError:

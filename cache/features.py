@@ -11,6 +11,7 @@ import torch
 from cache.build import BuildOptions, BuildSummary, build_cache
 from cache.captions import Captions, load_captions
 from cache.class_texts import check_positions, check_told_apart, judged_together
+from cache.contents import changed_rows, contents_of, refuse_changed
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embedder import Embedder
 from cache.entries import is_plain_name
@@ -107,6 +108,7 @@ def cache_features(
     if options.teacher != MAIN_TEACHER:
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
         check_positions(first.path, banks)
+        check_unchanged(first, folder)
     device = choose_device(options.device)
     keep_freed_memory(device)
     teacher = load_teacher(
@@ -141,7 +143,7 @@ def cache_features(
             made_by=FEATURES,
         )
     if first is not None:
-        check_same_keys(first, EmbeddingCache.open(out))
+        check_same_images(first, EmbeddingCache.open(out))
     return summary
 
 
@@ -218,8 +220,22 @@ def added_teacher(cache: Path, name: str) -> Path:
     return cache / TEACHERS / name
 
 
-def check_same_keys(first: EmbeddingCache, other: EmbeddingCache) -> None:
-    """Make sure that two teachers' rows are of the same images.
+def check_unchanged(cache: EmbeddingCache, folder: ImageFolder) -> None:
+    """Make sure that the images of a folder which have a row are those that the rows were made from.
+
+    Raises
+    ------
+    CacheMismatch
+        If one is not.
+    """
+    for name in cache.split_names:
+        if name in folder.splits:
+            changed = contents_of(folder.splits[name].images, cache.split(name)).changed
+            refuse_changed(changed, split=name, data=folder.path, cache=cache.path)
+
+
+def check_same_images(first: EmbeddingCache, other: EmbeddingCache) -> None:
+    """Make sure that two teachers' rows are of the same images, by key and by content.
 
     Raises
     ------
@@ -236,6 +252,8 @@ def check_same_keys(first: EmbeddingCache, other: EmbeddingCache) -> None:
                 f"{other.path} has other rows of {name} than {first.path} ({len(odd)} differ: {odd[0]}, ...)",
                 fix="give the data the cache was made from, or bring the first teacher up to date.",
             )
+        changed = changed_rows(first.split(name), other.split(name)) if mine else ()
+        refuse_changed(changed, split=name, data=other.path, cache=first.path)
 
 
 def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:

@@ -234,25 +234,27 @@ def _write_split(
     class_names = _class_names({name: placed}, folder)[name]
     manifest = manifest.with_split(name, SplitEntry(class_names=class_names))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
-    paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
+    records = {image.key: image for image in folder.split(name).images} if folder else {}
     said = {"captions_sha256": _named(captions)} if captions is not None else {}
     keys, dtype, size = sorted(placed), manifest.spec.dtype, manifest.spec.rows_per_shard
     for number, start in enumerate(range(0, len(keys), size)):
         chosen = keys[start : start + size]
         at = np.array([placed[key] for key in chosen])
+        # What the images are now; of what they were when they were embedded nobody knows more.
+        files = [records[key].identity() if key in records else ("", 0, 0) for key in chosen]
         rows = ShardRows(
             split=name,
             keys=chosen,
             labels=np.array([label_of[key.partition("/")[0]] for key in chosen], dtype=np.int64),
             image_embedding=embeddings[at].astype(dtype),
-            file_sha256=[""] * len(chosen),
-            file_bytes=np.zeros(len(chosen), dtype=np.int64),
-            file_mtime_ns=np.zeros(len(chosen), dtype=np.int64),
+            file_sha256=[sha256 for sha256, _, _ in files],
+            file_bytes=np.array([size for _, size, _ in files], dtype=np.int64),
+            file_mtime_ns=np.array([mtime for _, _, mtime in files], dtype=np.int64),
             captions=[""] * len(chosen) if captions is not None else None,
             caption_embedding=captions[at].astype(dtype) if captions is not None else None,
         )
         file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ending}"
-        images = [paths[key] for key in chosen] if folder else None
+        images = [records[key].path for key in chosen] if folder else None
         entry = write_shard(out, file, rows, manifest.spec.format, images=images, said=said)
         manifest = manifest.with_shard(name, entry)
     return manifest

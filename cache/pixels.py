@@ -66,15 +66,21 @@ def write_pixels(
         If an image cannot be read any more.
     """
     write = _write_raw if options.kind == "raw" else _write_jpeg
+    empty = PixelsEntry(side=options.side, kind=options.kind)
     kind = SideShards(
         field=FOLDER,
-        empty=PixelsEntry(side=options.side, kind=options.kind),
+        empty=empty,
         splits=SPLITS,
-        made_by=[options.side, options.kind],
+        made_by=made_by(empty),
         images_per_shard=IMAGES_PER_SHARD,
         write=lambda path, records: write(path, records, options, progress.advance),
     )
     return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def made_by(entry: PixelsEntry) -> list[Any]:
+    """Return what makes the pixels of an entry, beside the images."""
+    return [entry.side, entry.kind]
 
 
 class _Squashed(Dataset[Any]):

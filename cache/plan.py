@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cache.contents import looks_the_same
 from cache.embed import ShardPlan
 from cache.entries import ShardEntry, SplitEntry
 from cache.errors import CacheMismatch
@@ -93,7 +94,9 @@ def plan_split(
         entry,
         shards=tuple(shard for shard in entry.shards if shard not in stale),
         skipped=tuple(
-            image for image in entry.skipped if _still_so(image.bytes, image.mtime_ns, records.get(image.key))
+            image
+            for image in entry.skipped
+            if image.key in records and looks_the_same(records[image.key], image.bytes, image.mtime_ns)
         ),
     )
     done.update(image.key for image in kept.skipped)
@@ -111,18 +114,11 @@ def _out_of_date(rows: ShardRows, records: dict[str, Record]) -> list[str]:
     for i, key in enumerate(rows.keys):
         if key not in records:
             wrong.append(f"{key} (removed)")
-        elif not _still_so(int(rows.file_bytes[i]), int(rows.file_mtime_ns[i]), records[key]) and (
+        elif not looks_the_same(records[key], int(rows.file_bytes[i]), int(rows.file_mtime_ns[i])) and (
             records[key].identity()[0] != rows.file_sha256[i]
         ):
             wrong.append(f"{key} (changed)")
     return wrong
-
-
-def _still_so(size: int, mtime_ns: int, record: Record | None) -> bool:
-    if record is None:
-        return False
-    status = record.path.stat()
-    return status.st_size == size and status.st_mtime_ns == mtime_ns
 
 
 def _cut(missing: Sequence[Record], entry: SplitEntry, manifest: Manifest, split: str) -> list[ShardPlan]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.banks import TextBank, load_bank
+from cache.contents import ImageFiles
 from cache.entries import BankEntry, is_plain_name
 from cache.errors import UserError, nearest_names
 from cache.files import digest
@@ -20,6 +21,7 @@ from cache.manifest import NAME as MANIFEST
 from cache.manifest import Manifest
 from cache.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
 from cache.reader_rows import MappedRows
+from cache.rows import ShardRows
 from cache.shards import read_shard
 from cache.splits import MAIN_TEACHER, split_name
 from cache.views import read_views
@@ -36,7 +38,8 @@ class SplitRows:
     """One split's rows, sorted by key.
 
     ``labels`` [N] int64 index ``class_names``, or are [N, C] of 0 and 1; ``embeddings`` and
-    ``caption_embeddings`` are [N, D], raw, in the cache's dtype; ``more`` are further columns by name.
+    ``caption_embeddings`` are [N, D], raw, in the cache's dtype; ``more`` are further columns by name;
+    ``files`` tell a changed image from an unchanged one.
     """
 
     name: str
@@ -47,6 +50,7 @@ class SplitRows:
     captions: list[str] | None
     caption_embeddings: MappedRows | None
     more: dict[str, MappedRows] = field(default_factory=dict)
+    files: ImageFiles | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -147,21 +151,23 @@ class EmbeddingCache:
 
     def _read_split(self, name: str) -> SplitRows:
         entry = self.manifest.splits[name]
-        # Hashes and sizes of files are for stage 1: of a million rows they would be a fifth of a gigabyte.
-        shards = [
-            replace(read_shard(self.path, shard, self.manifest, name), file_sha256=[""] * shard.rows)
-            for shard in entry.shards
-        ]
-        keys = [key for shard in shards for key in shard.keys]
+        shards: list[ShardRows] = []
+        files: list[ImageFiles] = []
+        for shard in entry.shards:
+            rows = read_shard(self.path, shard, self.manifest, name)
+            files.append(ImageFiles.of(rows))
+            # As texts the hashes of a million rows are a tenth of a gigabyte, as bytes 32 megabytes.
+            shards.append(replace(rows, file_sha256=[""] * len(rows)))
+        keys = [key for rows in shards for key in rows.keys]
         order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-        captioned = all(shard.captions is not None for shard in shards)
-        captions = [text for shard in shards for text in shard.captions or ()] if captioned else None
+        captioned = all(rows.captions is not None for rows in shards)
+        captions = [text for rows in shards for text in rows.captions or ()] if captioned else None
         return SplitRows(
             name=name,
             keys=[keys[i] for i in order],
-            labels=np.concatenate([shard.labels for shard in shards])[order],
+            labels=np.concatenate([rows.labels for rows in shards])[order],
             class_names=entry.class_names,
-            embeddings=MappedRows([shard.image_embedding for shard in shards], order),
+            embeddings=MappedRows([rows.image_embedding for rows in shards], order),
             captions=[captions[i] for i in order] if captions is not None else None,
             caption_embeddings=(
                 MappedRows([s.caption_embedding for s in shards if s.caption_embedding is not None], order)
@@ -169,9 +175,9 @@ class EmbeddingCache:
                 else None
             ),
             more={
-                column: MappedRows([shard.more[column] for shard in shards], order)
-                for column in shards[0].more
+                column: MappedRows([rows.more[column] for rows in shards], order) for column in shards[0].more
             },
+            files=ImageFiles.joined(files, order),
         )
 
     def text_bank(self, name: str) -> TextBank:

@@ -82,6 +82,11 @@ class RecordFolder(Protocol):
         """Its splits by name."""
         ...
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Every class of every split, once."""
+        ...
+
     def split(self, name: str) -> RecordSplit:
         """Return one split by either of its names; UserError when there is none."""
         ...

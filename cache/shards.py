@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from cache.damage import check_size, damaged_shard
 from cache.entries import ShardEntry, check_inner
 from cache.manifest import Manifest
 from cache.rows import Damage, ShardRows
+
+# Of rows that were made elsewhere nobody knows the image.
+_HASH = re.compile(r"(?:[0-9a-f]{64})?")
 
 
 class WriteShard(Protocol):
@@ -79,6 +83,8 @@ def read_shard(cache: Path, shard: ShardEntry, manifest: Manifest, split: str) -
         check_inner("a row", rows.keys)
         if not _are_labels(rows.labels, classes):
             raise ValueError("it holds labels of no class")
+        if not all(map(_HASH.fullmatch, rows.file_sha256)):
+            raise ValueError("it holds something other than the hashes of its images")
     return rows
 
 

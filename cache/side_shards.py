@@ -6,7 +6,7 @@ killed or repeated redoes only what is missing or no longer fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 import h5py
 
-from cache.columns import has_sums
+from cache.columns import has_sums, read_strings
 from cache.damage import check_size, damaged_shard
 from cache.entries import CropsEntry, PixelsEntry, ShardEntry, ViewsEntry
+from cache.errors import UserError
 from cache.files import digest, replacing, sha256_of
 from cache.manifest import Manifest
 from cache.progress import Progress
@@ -55,16 +56,56 @@ def open_side_shard(cache: Path, shard: ShardEntry) -> Iterator[h5py.File]:
             yield file
 
 
-def drop_stale_shards(manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards) -> Manifest:
-    """Return the manifest less the shards of a kind that are damaged or of other images than the rows are."""
-    return _planned(manifest, out, folder, kind)[0]
+def drop_stale_shards(
+    manifest: Manifest, out: Path, field: str, made_by: Callable[[Any], Sequence[Any]]
+) -> Manifest:
+    """Return the manifest less the shards of a kind that are of other images than the rows are, or damaged.
+
+    ``made_by`` says of an entry what made it beside the images. Training on those shards would be wrong.
+    """
+    for name, entry in getattr(manifest, field).items():
+        hashes = _hashes(manifest, out, name) if entry.shards else {}
+        kept = [
+            (shard, made_from)
+            for shard, made_from in zip(entry.shards, entry.made_from, strict=True)
+            if _is_of(out, shard, made_from, hashes, made_by(entry))
+        ]
+        if len(kept) < len(entry.shards):
+            less = replace(
+                entry, shards=tuple(s for s, _ in kept), made_from=tuple(made_from for _, made_from in kept)
+            )
+            manifest = _with_entry(manifest, name, less, field)
+            manifest.save(out)
+    return manifest
+
+
+def _is_of(
+    out: Path, shard: ShardEntry, made_from: str, hashes: Mapping[str, str], made_by: Sequence[Any]
+) -> bool:
+    try:
+        with open_side_shard(out, shard) as file:
+            keys = read_strings(file, "key")
+    except UserError:
+        return False
+    return made_from == digest([[[key, hashes.get(key, "")] for key in keys], *made_by])
+
+
+def _hashes(manifest: Manifest, out: Path, split: str) -> dict[str, str]:
+    """Return the hash of the file of every image of a split that has a row, by key."""
+    hashes: dict[str, str] = {}
+    for shard in manifest.splits[split].shards if split in manifest.splits else ():
+        rows = read_shard(out, shard, manifest, split)
+        hashes.update(zip(rows.keys, rows.file_sha256, strict=True))
+    return hashes
 
 
 def write_side_shards(
     manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards, progress: Progress
 ) -> Manifest:
     """Make the shards of a kind that are missing, for the images that have a row; return the new manifest."""
-    manifest, plans = _planned(manifest, out, folder, kind)
+    plans = {name: _plan(manifest, out, folder, name, kind) for name in kind.splits if name in folder.splits}
+    for name, chunks in plans.items():
+        manifest = _keep_sound(manifest, out, name, chunks, kind)
     missing = [
         (name, chunk)
         for name, chunks in plans.items()
@@ -83,22 +124,13 @@ def write_side_shards(
         known = replace(
             known, shards=(*known.shards, entry), made_from=(*known.made_from, _made_from(chunk, kind))
         )
-        manifest = _with_entry(manifest, name, known, kind)
+        manifest = _with_entry(manifest, name, known, kind.field)
         manifest.save(out)
     return manifest
 
 
-def _planned(
-    manifest: Manifest, out: Path, folder: RecordFolder, kind: SideShards
-) -> tuple[Manifest, dict[str, list[Chunk]]]:
-    plans = {name: _plan(manifest, out, folder, name, kind) for name in kind.splits if name in folder.splits}
-    for name, chunks in plans.items():
-        manifest = _keep_sound(manifest, out, name, chunks, kind)
-    return manifest, plans
-
-
-def _with_entry(manifest: Manifest, name: str, entry: Entry, kind: SideShards) -> Manifest:
-    changed: dict[str, Any] = {kind.field: {**getattr(manifest, kind.field), name: entry}}
+def _with_entry(manifest: Manifest, name: str, entry: Entry, field: str) -> Manifest:
+    changed: dict[str, Any] = {field: {**getattr(manifest, field), name: entry}}
     return replace(manifest, **changed)
 
 
@@ -109,10 +141,7 @@ def _free_name(split: str, entry: Entry, kind: SideShards) -> str:
 
 def _plan(manifest: Manifest, out: Path, folder: RecordFolder, split: str, kind: SideShards) -> list[Chunk]:
     """Return the images of a split, with their file's hash, cut into shards."""
-    hashes: dict[str, str] = {}
-    for shard in manifest.splits[split].shards:
-        rows = read_shard(out, shard, manifest, split)
-        hashes.update(zip(rows.keys, rows.file_sha256, strict=True))
+    hashes = _hashes(manifest, out, split)
     counts: dict[Any, int] = {}
     chosen: Chunk = []
     for record in folder.splits[split].images:
@@ -146,6 +175,6 @@ def _keep_sound(
         shards=tuple(shard for shard, _ in kept),
         made_from=tuple(made_from for _, made_from in kept),
     )
-    manifest = _with_entry(manifest, split, entry, kind)
+    manifest = _with_entry(manifest, split, entry, kind.field)
     manifest.save(out)
     return manifest

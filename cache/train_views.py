@@ -12,7 +12,7 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from cache.manifest import Manifest
 from cache.progress import Progress
 from cache.reader_rows import CheckedRows, MappedRows
 from cache.records import Record
-from cache.side_shards import SideShards, drop_stale_shards, open_side_shard, write_side_shards
+from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.spec import SQUASH_SIZE, TeacherSpec
 from cache.views import decoded, embed_views, in_dtype, seed_of
 
@@ -94,30 +94,21 @@ def write_train_views(
             write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
             write_column(shard, "view_embedding", rows, dims=2)
 
-    kind = _kind(CropsEntry(views=options.views, scale=options.scale), write)
-    return write_side_shards(manifest, out, folder, kind, progress)
-
-
-def drop_stale_views(manifest: Manifest, out: Path, folder: ImageFolder) -> Manifest:
-    """Return the manifest less views of pictures that have changed: training on those would be wrong."""
-
-    def write(path: Path, records: Sequence[Record]) -> None:
-        raise AssertionError("nothing is written")
-
-    for entry in manifest.views.values():
-        manifest = drop_stale_shards(manifest, out, folder, _kind(entry, write))
-    return manifest
-
-
-def _kind(entry: CropsEntry, write: Callable[[Path, Sequence[Record]], None]) -> SideShards:
-    return SideShards(
+    empty = CropsEntry(views=options.views, scale=options.scale)
+    kind = SideShards(
         field=FOLDER,
-        empty=CropsEntry(views=entry.views, scale=entry.scale),
+        empty=empty,
         splits=SPLITS,
-        made_by=[entry.views, entry.scale],
+        made_by=made_by(empty),
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
     )
+    return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def made_by(entry: CropsEntry) -> list[Any]:
+    """Return what makes the views of an entry, beside the images."""
+    return [entry.views, entry.scale]
 
 
 def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:

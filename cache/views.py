@@ -76,7 +76,6 @@ def write_views(
     UserError
         If an image cannot be read any more.
     """
-    made_by = [options.views, OPERATIONS, MAGNITUDE]
 
     def write(path: Path, records: Sequence[Record]) -> None:
         copies = options.views - 1
@@ -92,16 +91,22 @@ def write_views(
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
 
+    empty = ViewsEntry(views=options.views)
     kind = SideShards(
         field=FOLDER,
-        empty=ViewsEntry(views=options.views),
+        empty=empty,
         splits=SPLITS,
-        made_by=made_by,
+        made_by=made_by(empty),
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
         shots=options.shots,
     )
     return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def made_by(entry: ViewsEntry) -> list[Any]:
+    """Return what makes the views of an entry, beside the images."""
+    return [entry.views, OPERATIONS, MAGNITUDE]
 
 
 class _Views(Dataset[Tensor]):

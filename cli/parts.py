@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -176,3 +176,11 @@ def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) 
             raise click.BadParameter(str(error), ctx=ctx, param=option) from error
         found += [line.strip() for line in text if line.strip()] if value.startswith("@") else text
     return tuple(found)
+
+
+def note_other_data(results: Mapping[str, Any]) -> None:
+    """Say on stderr which of some splits are not those that the run was trained or judged with."""
+    for name, result in results.items():
+        if result.other_data:
+            said = f"note: {name} is not what the run was trained or judged with: {result.other_data}"
+            click.echo(printable(said), err=True)

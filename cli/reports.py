@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cache.errors import printable
 from cli.parts import EXISTING_FOLDER, FILE_TO_WRITE, FOLDER, number, table
 from cli.root import main
 
@@ -53,7 +54,7 @@ def compare(one: Path, other: Path, as_json: bool) -> None:
     for line in found.settings or ["the settings are the same"]:
         click.echo(line)
     for line in found.surroundings:
-        click.echo(line)
+        click.echo(printable(line))
     rows = [
         [r.metric, _spread(r.one), _spread(r.other), number(r.difference), *_tested(r.test)]
         for r in found.results

@@ -13,7 +13,19 @@ import click
 
 from cache import bounds
 from cli.features import print_build, teacher_options, wants_weights
-from cli.parts import COUNT, EXISTING_FOLDER, FILE, FOLDER, SEED, mean, numbers, percent, stop, table
+from cli.parts import (
+    COUNT,
+    EXISTING_FOLDER,
+    FILE,
+    FOLDER,
+    SEED,
+    mean,
+    note_other_data,
+    numbers,
+    percent,
+    stop,
+    table,
+)
 from cli.root import main
 from cli.students import train_options
 
@@ -211,6 +223,7 @@ def robotics_evaluate(
     else:
         places = {"data_dir": given.pop("data"), "cache_dir": given.pop("cache")}
         results = evaluate_episodes(folder, splits=splits, **places, **given)
+    note_other_data(results)
     if as_json:
         click.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
         return

@@ -15,6 +15,7 @@ from cli.parts import (
     FOLDER,
     SEED,
     mean,
+    note_other_data,
     number,
     numbers,
     options,
@@ -168,6 +169,7 @@ def evaluate(
             text=text,
             device=given["device"],
         )
+    note_other_data(results)
     if as_json:
         from dataclasses import asdict
 

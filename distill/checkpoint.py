@@ -13,6 +13,7 @@ from cache.errors import NEWER, CacheMismatch, UserError, reason_of
 from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import file_seal, seal_file
+from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
 from distill.settings import differences, from_toml, to_toml
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def save_checkpoint(path: Path, session: TrainingSession, position: Position) ->
         "random": {"cpu": torch.get_rng_state()},
         "config": to_toml(session.config),
         "fingerprint": session.fingerprint,
+        "data": session.identity.to_json(),
+        "start": session.start,
         "embed_dim": session.cache.embed_dim,
         "cache_dir": str(session.cache.path.resolve()),
         "data_dir": str(session.folder.path.resolve()),
@@ -103,13 +106,50 @@ def check_sums(path: Path) -> None:
         raise ValueError("it differs from its checksum")
 
 
+def weights_digest(path: Path) -> str:
+    """Return what names the weights of a checkpoint, the student's and its prompt learner's.
+
+    Raises
+    ------
+    UserError
+        As :func:`read_checkpoint`.
+    """
+    state = read_checkpoint(path)
+    named = [(part, name, value) for part in ("student", "prompts") for name, value in state[part].items()]
+    return digest_of(
+        [
+            piece
+            for part, name, value in sorted(named, key=lambda item: item[:2])
+            for piece in (f"{part}.{name} {value.dtype} {list(value.shape)}".encode(), _bytes_of(value))
+        ]
+    )
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def check_made_from(state: dict[str, Any], identity: DataIdentity, start: str, *, where: Path) -> None:
+    """Make sure that a checkpoint was made from this data, and a few-shot one from these weights.
+
+    Raises
+    ------
+    CacheMismatch
+        If it was not; the message says what differs.
+    """
+    lines = identity.differences(identity_in(state, where))
+    if state["start"] != start:
+        lines.append("the run that it was finetuned from has other weights now")
+    refuse_other_data(lines, where=where, fix="bring the data back, or choose another --out and begin anew.")
+
+
 def resume(path: Path, session: TrainingSession) -> Position:
     """Put a session where its checkpoint left it, and return that place.
 
     Raises
     ------
     CacheMismatch
-        If the checkpoint is of another config or cache.
+        If the checkpoint is of another config, cache, or data.
     """
     state = read_checkpoint(path, device=session.device)
     config = from_toml(state["config"], where=str(path), kind=type(session.config))
@@ -121,6 +161,7 @@ def resume(path: Path, session: TrainingSession) -> Position:
             f"{path} was trained with other settings ({'; '.join(changed)})",
             fix="resume with the same settings, or choose another --out.",
         )
+    check_made_from(state, session.identity, session.start, where=path)
     session.student.load_state_dict(state["student"])
     if session.learner is not None:
         session.learner.load_state_dict(state["prompts"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from cache.errors import UserError, nearest_names
 from distill.config import RunConfig
-from distill.report.collect import CONFIG, Run, collect
+from distill.report.collect import CONFIG, Run, collect, data_differences, judged_differences
 from distill.report.groups import SEED, differing
 from distill.report.statistics import Spread, TTest, paired_t, spread, welch_t
 from distill.report.tables import CHOSEN_ON_TEST
@@ -183,10 +183,19 @@ def _config(run: Run) -> RunConfig:
 
 
 def _surroundings(one: Run, other: Run) -> list[str]:
-    """Return what else differs that can change a number: the cache, versions, hardware."""
-    lines = []
+    """Return what else differs that can change a number: the data, the cache, versions, hardware."""
+    lines = _data(one, other)
     for name in ("cache_fingerprint", "versions", "hardware"):
         mine, yours = one.summary.get(name), other.summary.get(name)
         if mine != yours:
             lines.append(f"{name}: {mine} -> {yours}")
+    return lines
+
+
+def _data(one: Run, other: Run) -> list[str]:
+    """Return what separates the data of both sides; that other images were judged comes first."""
+    words = {"here": "in the second", "there": "in the first"}
+    lines = [f"data: {line}" for line in data_differences(other, one, **words)]
+    if judged_differences(other, one):
+        lines.insert(0, "the results are not comparable: they are of other test images")
     return lines

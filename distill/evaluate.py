@@ -28,7 +28,8 @@ class SplitResult:
     """How well one split is classified among its own classes.
 
     ``accuracy`` is the macro accuracy in percent, ``loss`` the mean cross-entropy, ``per_class`` each
-    class's accuracy in percent; classes without images are left out of all three.
+    class's accuracy in percent; classes without images are left out of all three. ``other_data`` says in what
+    the images are not those that the run was trained or judged with, '' where they are.
     """
 
     split: str
@@ -37,6 +38,7 @@ class SplitResult:
     images: int
     per_class: dict[str, float]
     unreadable: dict[str, str] = field(default_factory=dict)
+    other_data: str = ""
 
     @property
     def chance(self) -> float:

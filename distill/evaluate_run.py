@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from distill.augment import eval_transform
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.data import join_training_rows
+from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.evaluate import SplitResult, judge_heads, student_outputs
 from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
+from distill.identity_reader import IdentityReader
 from distill.images_of_run import PixelMaker
 from distill.pixels import Pixels
 from distill.precision import autocast_of_trained
@@ -62,7 +64,8 @@ def evaluate_run(
     Raises
     ------
     UserError
-        If the run, its data or its cache is missing, or the cache is of another teacher.
+        If the run, its data or its cache is missing, or the cache is of another teacher or holds other texts
+        than the run learnt with.
     """
     trained = open_trained(
         run, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, text=text, device=device
@@ -70,7 +73,8 @@ def evaluate_run(
     results: dict[str, SplitResult] = {}
     for split in trained.wanted(splits):
         found = trained.judged(trained.outputs(split.pixels), split.class_names, split.name, split.pixels)
-        results |= found
+        other_data = trained.other_data(split.name)
+        results |= {name: replace(result, other_data=other_data) for name, result in found.items()}
     return results
 
 
@@ -99,6 +103,7 @@ def space_of_run(
     if not trained.heads:
         raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
     found: dict[str, dict[str, float]] = {}
+    trained.identities.refuse_changed_images(trained.config.teachers)
     for split in trained.wanted(splits):
         if teacher_has_rows(trained.heads, split):
             outputs = trained.outputs(split.pixels)
@@ -113,11 +118,16 @@ def space_of_run(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A run's student with everything it takes to judge it."""
+    """A run's student with everything it takes to judge it.
+
+    ``identity`` is the data that it was trained with, ``identities`` says what there is now.
+    """
 
     config: RunConfig
     cache: EmbeddingCache
     folder: ImageFolder
+    identity: DataIdentity
+    identities: IdentityReader
     heads: tuple[Head, ...]
     student: nn.Module
     device: torch.device
@@ -148,6 +158,11 @@ class TrainedRun:
         """Judge outputs among ``class_names`` by every head; see :func:`distill.evaluate.judge_heads`."""
         classifiers = classifiers_for(self.config, self.heads, self.folder.class_names, class_names)
         return judge_heads(outputs, classifiers, split=split, class_names=class_names, pixels=pixels)
+
+    def other_data(self, split: str) -> str:
+        """Return in what a split is not the one that the run was trained with, '' where it is."""
+        name = ROWS_OF.get(split, split)
+        return "; ".join(self.identity.split_differences(name, self.identities.split(name)))
 
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
@@ -184,8 +199,13 @@ class TrainedRun:
         return EvalSplit(name=name, pixels=self.pixels(images, name), class_names=class_names)
 
     def pixels(self, images: Sequence[Record], split: str) -> Pixels:
-        """Return a split's images as this student takes them, from the cache or decoded when asked for."""
+        """Return a split's images as this student takes them, from the cache or decoded when asked for.
+
+        The cache's own are left alone where the files are not those that they were made from.
+        """
         config = with_settings(self.config, ["data.memory_mb=0"])
+        if self.identities.changed(ROWS_OF.get(split, split)):
+            config = with_settings(config, ["data.pixels=files"])
         return PixelMaker(config=config, cache=self.cache)(images, (ROWS_OF.get(split, split),))
 
 
@@ -225,6 +245,8 @@ def open_trained(
         )
     folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
     check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
+    identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
+    check_tools(identities, identity, config, where=run)
     if not config.data.shared_classes:
         check_apart(
             folder,
@@ -245,8 +267,33 @@ def open_trained(
     if learner is not None:
         learner.load_state_dict(state["prompts"])
     return TrainedRun(
-        config=config, cache=cache, folder=folder, heads=heads, student=student.eval(), device=where
+        config=config,
+        cache=cache,
+        folder=folder,
+        identity=identity,
+        identities=identities,
+        heads=heads,
+        student=student.eval(),
+        device=where,
     )
+
+
+def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path) -> None:
+    """Make sure that a student is judged with the texts that it learnt with.
+
+    A bank that the run did not learn with was chosen for its texts: there is nothing to compare them with.
+
+    Raises
+    ------
+    CacheMismatch
+        If it is not.
+    """
+    if not config.train.baseline:
+        refuse_other_data(
+            identities.tools(config).tool_differences(trained),
+            where=where,
+            fix="give the cache it was trained with, train it again, or choose another bank with --text.",
+        )
 
 
 def checkpoint_file(run: Path, checkpoint: str) -> Path:

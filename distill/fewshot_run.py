@@ -7,19 +7,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cache.errors import UserError
 from cache.files import remove_temporaries, replacing, write_json
 from cache.locks import only_writer
 from cache.progress import Progress, Silent
-from distill.checkpoint import read_checkpoint
+from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
 from distill.config import FewShotConfig, RunConfig
-from distill.evaluate_run import CHECKPOINTS, open_trained
+from distill.data_identity import DataIdentity, refuse_other_data
+from distill.evaluate_run import CHECKPOINTS, checkpoint_file, open_trained
 from distill.fewshot import QUERY, support_of
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
+from distill.identity_reader import IdentityReader
 from distill.settings import from_toml, with_part, with_settings
-from distill.train import CONFIG, SUMMARY, run
+from distill.train import CONFIG, LAST, SUMMARY, run
 
 METHODS = ("finetune", "retrieval")
 # The paper's: 20 epochs of OneCycle from the trained weights, by the student's optimiser.
@@ -87,7 +89,10 @@ def fewshot_options(
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One support: what the student scores on the rest of the OOD images, before and with it, in percent."""
+    """One support: what the student scores on the rest of the OOD images, before and with it, in percent.
+
+    ``data`` and ``start`` name the data and the weights that it started from.
+    """
 
     shots: int
     support_seed: int
@@ -97,6 +102,8 @@ class Draw:
     ood_query: float
     id_test: float | None
     details: dict[str, Any]
+    data: str = ""
+    start: str = ""
 
 
 def few_shot(
@@ -122,7 +129,8 @@ def few_shot(
     Raises
     ------
     UserError
-        If the run, its data and its cache do not fit, or a class has too few images.
+        If the run, its data and its cache do not fit, or are not those that it was trained with; if a class
+        has too few images; if ``out`` holds runs that started from other weights or data.
     """
     progress = progress or Silent()
     trained = open_trained(
@@ -132,6 +140,8 @@ def few_shot(
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
     if options.method == "retrieval" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
+    identity = same_data(trained, source)
+    start = weights_digest(checkpoint_file(source, options.checkpoint))
     supports = [
         FewShotConfig(shots=shots, support_seed=seed)
         for shots in sorted(set(options.shots))
@@ -139,16 +149,25 @@ def few_shot(
     ]
     for support in supports:  # what is missing is found before hours of training
         keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
-        if options.method == "retrieval":
+        if options.method == "finetune":
+            check_start(out / _called(support), identity, start)
+        else:
             trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
     judge = Judge(trained)
     judged = _by_retrieval if options.method == "retrieval" else _by_finetuning
     with only_writer(out):
         remove_temporaries(out)
-        draws = [judged(judge, support, source, out, options, progress) for support in supports]
+        draws = [
+            replace(
+                judged(judge, support, source, out, options, progress), data=identity.digest(), start=start
+            )
+            for support in supports
+        ]
         results: dict[str, Any] = {
             "run": str(source),
             "method": options.method,
+            "data": identity.to_json(),
+            "start": start,
             "headline": "macro accuracy in percent on the OOD images that are not support",
             "table": _table(draws),
             "draws": [asdict(draw) for draw in draws],
@@ -156,6 +175,54 @@ def few_shot(
         write_json(out / RESULTS, results)
         draw_shots(out / PLOT, results["table"], title=f"{source.name}: {options.method}")
     return results
+
+
+class Opened(Protocol):
+    """A trained run with its data, of photos or of episodes."""
+
+    @property
+    def config(self) -> RunConfig:
+        """What it was trained with."""
+        ...
+
+    @property
+    def identity(self) -> DataIdentity:
+        """The data that it was trained with."""
+        ...
+
+    @property
+    def identities(self) -> IdentityReader:
+        """The data as it is now."""
+        ...
+
+
+def same_data(trained: Opened, source: Path) -> DataIdentity:
+    """Return the identity of the data that a run is taught more with: that of its training.
+
+    Raises
+    ------
+    CacheMismatch
+        If the data is not that.
+    """
+    identity = trained.identities.of(trained.config)
+    refuse_other_data(
+        identity.differences(trained.identity),
+        where=source,
+        fix="give its own data and cache with --data and --cache, or train the run again.",
+    )
+    return identity
+
+
+def check_start(folder: Path, identity: DataIdentity, start: str) -> None:
+    """Make sure that what there is of a finetuned run started from these weights and this data.
+
+    Raises
+    ------
+    CacheMismatch
+        If it did not: its numbers belong to no table with new ones.
+    """
+    if (folder / LAST).is_file():
+        check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
 
 
 def _by_retrieval(

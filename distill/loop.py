@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.devices import keep_freed_memory
-from cache.errors import UserError
+from cache.errors import UserError, some_of
 from cache.files import is_leftover
 from cache.progress import Progress, Silent
 from cache.ranks import current_ranks, in_every_process
@@ -154,10 +154,22 @@ def fit_together(
                 or _unless_asked(partial(run.finish, member.command or sys.argv, stop, **beside), runs, stop)
                 for run, member in zip(begun, members, strict=True)
             ]
+        for run in runs:
+            _note_unreadable(run, progress)
         return current_ranks().from_first(found)
     finally:
         for run in runs:
             run.close()
+
+
+def _note_unreadable(run: StudentRun, progress: Progress) -> None:
+    """Name the test images that were left out because they cannot be read."""
+    for split in run.session.evals.values():
+        if unreadable := split.pixels.unreadable:
+            progress.note(
+                f"{len(unreadable):,} of {len(split.pixels.records):,} images of {split.name} cannot be read "
+                f"and are left out: {some_of([f'{key} ({reason})' for key, reason in unreadable.items()])}"
+            )
 
 
 def _begun(member: Member) -> StudentRun | UserError:

@@ -151,6 +151,7 @@ def summarize(
         "student_parameters": sum(p.numel() for p in session.student.parameters()),
         "cache": str(session.cache.path),
         "cache_fingerprint": session.fingerprint,
+        "data": session.identity.to_json(),
         "teacher": session.cache.teacher,
         "precision": str(session.amp_dtype or torch.float32).removeprefix("torch."),
         "seconds": seconds,

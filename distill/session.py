@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,13 @@ from cache.devices import check_compiler
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.ranks import current_ranks
+from cache.records import RecordFolder
 from distill.augment import TrainAugment
-from distill.checkpoint import read_checkpoint
+from distill.checkpoint import read_checkpoint, weights_digest
 from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
 from distill.config import RunConfig, require
 from distill.data import TeacherRows, TrainingData, teacher_rows
+from distill.data_identity import DataIdentity
 from distill.distributed import share_batch_norms
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.optim import build_optimizer
@@ -31,32 +32,21 @@ from distill.students import build_student, family
 from distill.views import open_views
 
 
-class DataFolder(Protocol):
-    """Where the images of a run are, and every class of every split."""
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Every class of every split, once."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingSession:
     """The parts of one run that every task has.
 
-    ``fingerprint`` names what the student learns from; ``learner`` is where prompts are learnt; ``columns``
+    ``fingerprint`` names the teacher that the student learns from, ``identity`` the data, ``start`` the
+    weights that a few-shot run begins with ('' else); ``learner`` is where prompts are learnt; ``columns``
     are the closed-set baseline's outputs of the training classes.
     """
 
     config: RunConfig
     cache: EmbeddingCache
-    folder: DataFolder
+    folder: RecordFolder
     fingerprint: str
+    identity: DataIdentity
+    start: str
     device: torch.device
     data: TrainingData
     class_names: tuple[str, ...]
@@ -114,11 +104,14 @@ def session_of(config: RunConfig, stream: Stream) -> Session:
     learner = learner_of(heads)
     student, optimizer = new_student(config, cache, folder, device, heads, learner)
     amp_dtype = amp_dtype_of(config.train.precision, device)
+    start = Path(config.fewshot.start) if config.fewshot.start else None
     return Session(
         config=config,
         cache=cache,
         folder=folder,
         fingerprint=fingerprint_of(cache, heads),
+        identity=stream.identities.of(config),
+        start=weights_digest(start) if start else "",
         device=device,
         data=TrainingData(joined=stream.images, pixels=stream.pixels, teachers=teachers),
         class_names=class_names,

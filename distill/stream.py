@@ -19,6 +19,7 @@ from cache.records import Record
 from distill.config import RunConfig
 from distill.data import TrainingRows, join_training_rows
 from distill.fewshot import join_support, query_of, support_of
+from distill.identity_reader import IdentityReader
 from distill.images_of_run import PixelMaker, device_for_images
 from distill.pixels import Pixels
 from distill.space_run import ROWS_OF
@@ -38,7 +39,7 @@ class Stream:
     """The images of a run, joined to the rows of every teacher; decoded when they are first asked for.
 
     ``joined`` has the rows of every teacher of the config, by its name; ``support`` are the keys of the
-    few-shot images.
+    few-shot images; ``identities`` say what a run of the stream is made from.
     """
 
     config: RunConfig
@@ -47,6 +48,7 @@ class Stream:
     device: torch.device
     support: list[str]
     joined: dict[str, TrainingRows]
+    identities: IdentityReader
 
     @classmethod
     def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Stream:
@@ -55,7 +57,8 @@ class Stream:
         Raises
         ------
         UserError
-            If the cache, the data and the config do not fit each other.
+            If the cache, the data and the config do not fit each other, or an image is not what its rows
+            were made from.
         """
         cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
         check_trained(data_dir, {name: split.class_names for name, split in folder.splits.items()})
@@ -72,7 +75,9 @@ class Stream:
             if support:
                 joined[name] = join_support(joined[name], own, folder, support)
         _check_same_images(cache, joined)
-        return cls(config, cache, folder, choose_device(config.train.device), support, joined)
+        identities = IdentityReader(cache=cache, folder=folder)
+        identities.refuse_changed_images(config.teachers)
+        return cls(config, cache, folder, choose_device(config.train.device), support, joined, identities)
 
     @property
     def images(self) -> TrainingRows:

@@ -20,16 +20,18 @@ from cache.files import is_leftover, remove_temporaries, replacing, write_json
 from cache.images import ImageFolder
 from cache.locks import only_writer
 from cache.signals import PARENT
-from distill.config import RunConfig
+from distill.data_identity import DataIdentity, identity_in, refuse_other_data
+from distill.identity_reader import IdentityReader
 from distill.settings import differences, from_toml, to_toml
 from distill.stopping import Stopped, listening
 from distill.sweep import PlannedRun, Sweep
 from distill.wandb_run import wandb_module
 
-CONFIG, SUMMARY, METRICS = "config.toml", "summary.json", "metrics.jsonl"
+CONFIG, SUMMARY, METRICS, LAST = "config.toml", "summary.json", "metrics.jsonl", "last.pt"
 SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
 NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
 DAMAGED = "damaged"
+ELSEWHERE = "choose another --out, or move that folder away."
 MOVE_AWAY = "move that folder away, and the run is trained anew."
 POLL_S = 0.2
 
@@ -83,8 +85,8 @@ def run_sweep(
     Raises
     ------
     UserError
-        If a folder holds a run of other settings or another cache, or wandb is asked for and not
-        installed; nothing is begun then.
+        If a folder holds a run of other settings or other data, or wandb is asked for and not installed;
+        nothing is begun then.
     Stopped
         After SIGTERM or Ctrl-C, with every run saved.
     """
@@ -130,15 +132,15 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
     Raises
     ------
     UserError
-        If there are no images to train on, or a folder holds something else, a run of other settings, or
-        one of another cache.
+        If there are no images to train on, or a folder holds something else, or a run of other settings or
+        other data.
     """
-    ImageFolder.scan(place.data)  # otherwise every run would find out for itself
-    cache = EmbeddingCache.open(place.cache)
-    return {run.name: _state(run, place.folder(run), cache) for run in sweep.runs}
+    # Otherwise every run would find out for itself.
+    identities = IdentityReader(cache=EmbeddingCache.open(place.cache), folder=ImageFolder.scan(place.data))
+    return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
 
 
-def _state(run: PlannedRun, folder: Path, cache: EmbeddingCache) -> str:
+def _state(run: PlannedRun, folder: Path, identities: IdentityReader) -> str:
     if not folder.exists() or (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
         return NEW
     if not (folder / CONFIG).is_file():
@@ -149,21 +151,27 @@ def _state(run: PlannedRun, folder: Path, cache: EmbeddingCache) -> str:
         summary = read_summary(folder)
     except (UserError, OSError, ValueError):
         return DAMAGED
-    fingerprint = _fingerprint(cache, run.config)
-    if summary and summary.get("cache_fingerprint") != fingerprint:
-        changed.append(f"cache: {summary.get('cache_fingerprint')} -> {fingerprint}")
     if changed:
-        raise CacheMismatch(
-            f"{folder} holds a run of other settings ({'; '.join(changed)})",
-            fix="choose another --out, or move that folder away.",
-        )
+        raise CacheMismatch(f"{folder} holds a run of other settings ({'; '.join(changed)})", fix=ELSEWHERE)
+    made_from = _made_from(folder, summary)
+    if made_from is not None:
+        refuse_other_data(identities.of(run.config).differences(made_from), where=folder, fix=ELSEWHERE)
     return FINISHED if summary else INTERRUPTED
 
 
-def _fingerprint(cache: EmbeddingCache, config: RunConfig) -> str:
-    if config.train.baseline:
-        return cache.fingerprint
-    return "+".join(cache.teacher_cache(name).fingerprint for name in config.teachers)
+def _made_from(folder: Path, summary: dict[str, Any]) -> DataIdentity | None:
+    """Return the data that a run was made from; None where it has kept nothing yet, or nothing readable."""
+    if summary:
+        return identity_in(summary, folder / SUMMARY)
+    if not (folder / LAST).is_file():
+        return None
+    # Here, because it imports torch, which a plan of new runs does without.
+    from distill.checkpoint import read_checkpoint
+
+    try:
+        return identity_in(read_checkpoint(folder / LAST), folder / LAST)
+    except UserError:
+        return None  # the run itself says so, and fails alone
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

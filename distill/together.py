@@ -8,6 +8,7 @@ from typing import Any
 
 from cache.errors import UserError
 from cache.progress import Progress
+from distill.identity_reader import note_gone
 from distill.loop import Member, fit_together
 from distill.session import session_of
 from distill.stopping import Stopped
@@ -53,6 +54,7 @@ class Together:
             stream = Stream.open(group[0].config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
             return [RunResult(run=run, status=FAILED, error=str(error)) for run in group]
+        note_gone(stream.cache, stream.folder, self.progress)
         results, members = [], {}
         for run in group:
             out = place.folder(run)

@@ -19,6 +19,7 @@ from distill.batch import Batch, Crops, Share
 from distill.config import RunConfig
 from distill.distributed import gather_rows
 from distill.evaluate import SplitResult, judge_heads, student_outputs
+from distill.identity_reader import note_gone
 from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.objective import distillation_objective, text_cosines
 from distill.outputs import RunOutputs
@@ -64,10 +65,11 @@ def run(
 
 
 def say_what_differs(session: Session, progress: Progress) -> None:
-    """Note what a user may not expect of this cache: images without rows, pixels of another size."""
+    """Note what a user may not expect of this cache: images without rows, or gone, pixels of another size."""
     left_out = session.data.joined.left_out
     if left_out:
         progress.note(f"{left_out:,} training images have no teacher row and are left out")
+    note_gone(session.cache, session.folder, progress)
     kept = session.cache.manifest.pixels.get("train")
     if kept is not None and session.config.data.pixels == "auto" and session.data.pixels.stored is None:
         side = resize_size(session.config.student.image_size)

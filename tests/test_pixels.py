@@ -144,9 +144,10 @@ def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, pho
     assert len(list((cache / "pixels").glob("*.h5"))) == len(EmbeddingCache.open(cache).manifest.side_shards)
 
 
-def test_few_shot_images_come_from_the_cache_too(keep, photos, tmp_path):
+def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_path):
     cache = keep()
     run(config("train.epochs=1"), cache_dir=cache, data_dir=photos, out=tmp_path / "run")
+    before = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
     few = finetune_config(config(), start=tmp_path / "run" / "last.pt", support=FewShotConfig(shots=1))
     session = open_session(few, cache_dir=cache, data_dir=photos)
     assert session.data.pixels.stored is not None
@@ -154,6 +155,20 @@ def test_few_shot_images_come_from_the_cache_too(keep, photos, tmp_path):
     _, images = next(iter(session.data.pixels.batches([chosen])))
     for i, pixels in zip(chosen, images, strict=True):
         assert torch.equal(pixels, squashed(session.data.joined.images[i].path, SIDE))
+    # Of a picture that is another now the file is judged, not what the cache keeps of the old one.
+    write_jpeg(photos / "val" / "plum" / "val_0.jpg", (255, 0, 255))
+    after = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
+    assert (before.other_data, after.other_data) == ("", "other images under the same names")
+    assert after.loss != before.loss
+
+
+def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, photos, write_jpeg):
+    keep()
+    write_jpeg(photos / "train" / "banana" / "train_0.jpg", (255, 0, 255))
+    cache = EmbeddingCache.open(keep(pixels=None, rebuild=True))
+    assert cache.pixels("train", side=SIDE) is None
+    assert cache.pixels("ood_test", side=SIDE) is not None
+    assert len(list((cache.path / "pixels").glob("*.h5"))) == len(cache.manifest.side_shards) == 2
 
 
 def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):

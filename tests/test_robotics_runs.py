@@ -41,6 +41,21 @@ def config(*settings):
     )
 
 
+def test_a_run_on_episodes_knows_what_they_held_and_refuses_changed_ones(episodes, episode_cache, tmp_path):
+    shutil.copytree(episodes, tmp_path / "episodes")
+    given = {"cache_dir": episode_cache, "data_dir": tmp_path / "episodes"}
+    identity = open_episode_session(config(), **given).identity
+    assert list(identity.texts) == ["main/labels", "main/negative_labels"]
+    assert identity.judged_on["ood_test"].images == 14
+    assert identity.learnt_from["train"].labels
+    with h5py.File(tmp_path / "episodes" / "train.h5", "r+") as file:
+        key = next(iter(file))
+        picture = file[key]["dict_str_hand_camera"]["dict_str_rgb"]
+        picture[...] = 255 - picture[...]
+    with pytest.raises(CacheMismatch, match=rf"1 images of train .*\({key}\)"):
+        open_episode_session(config(), **given)
+
+
 @pytest.fixture
 def train(episodes, episode_cache, tmp_path):
     """A function that trains a very small student on episodes and returns its summary."""

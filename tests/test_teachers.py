@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ import cli
 from cache import EmbeddingCache
 from cache.convert import convert_cache
 from cache.errors import CacheMismatch, UserError
-from cache.features import FeatureOptions, cache_features
+from cache.features import FeatureOptions, cache_features, check_same_images
+from cache.images import ImageFolder
+from cache.shard_writer import write_shard
+from cache.shards import read_shard
 from cache.verify import verify_cache
 from distill.config import RunConfig
 from distill.deploy.export import ExportOptions, export_run
@@ -85,6 +89,30 @@ def test_images_that_the_first_teacher_never_saw_are_refused(add, photos, write_
         add("second")
     add()
     assert len(add("second").teacher_cache("second").split("train")) == 25
+
+
+def test_a_second_teacher_of_changed_images_is_refused_before_anything_is_embedded(add, photos, write_jpeg):
+    first = add()
+    write_jpeg(photos / "train" / "apple" / "train_3.jpg")
+    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
+        add("second")
+    assert first.teacher_names == ("main",)
+
+
+def test_two_teachers_of_one_key_and_other_pictures_are_told_by_content(two, photos, write_jpeg):
+    write_jpeg(photos / "train" / "apple" / "train_3.jpg")
+    folder = ImageFolder.scan(photos)
+    second = two.teacher_cache("second")
+    check_same_images(two, second)
+    shard = second.manifest.splits["train"].shards[0]
+    rows = read_shard(second.path, shard, second.manifest, "train").loaded()
+    changed = rows.keys.index("apple/train_3.jpg")
+    hashes = [*rows.file_sha256]
+    hashes[changed] = folder.split("train").images[3].identity()[0]
+    entry = write_shard(second.path, shard.file, replace(rows, file_sha256=hashes), "hdf5")
+    second.manifest.with_shard("train", entry).save(second.path)
+    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
+        check_same_images(two, two.teacher_cache("second"))
 
 
 def test_verify_convert_and_info_know_of_it(two, tmp_path):

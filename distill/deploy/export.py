@@ -176,6 +176,9 @@ def _filled(
     texts = {split: texts_of(banks[own], one.class_names) for split, one in judged.items()}
     id_texts = texts_of(banks[own], info.id_classes)
     photos = raw_photos(judged) if options.preprocessing == GRAPH else []
+    for split in judged:
+        if progress is not None and (other := trained.other_data(split)):
+            progress.note(f"{split} is not what the run was judged on: {other}")
     written = write_models(
         folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
     )
@@ -253,6 +256,7 @@ def _source(run: Path, trained: TrainedRun, head: Head, options: ExportOptions) 
         "checkpoint": options.checkpoint,
         "data": trained.folder.path.resolve().name,
         "fingerprint": head.cache.fingerprint,
+        "identity": trained.identity.to_json(),
         "teacher": in_words(head.cache.teacher),
         "teacher_name": head.name,
         "config": to_toml(config),

@@ -83,7 +83,9 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     if "train" not in head.cache.split_names or "train" not in trained.folder.splits:
         return None
     rows, split = head.cache.split("train"), trained.folder.split("train")
-    records = [record for record in split.images if record.key in rows.position]
+    # The picture of an image that has changed would stand beside another's embedding.
+    changed = set(trained.identities.changed("train", head.name))
+    records = [record for record in split.images if record.key in rows.position and record.key not in changed]
     label_of = dict(zip(classes.classes, classes.labels, strict=True))
     names = [split.class_names[record.label] for record in records]
     drawn = spread_sample([record.key for record in records], names, most=most)

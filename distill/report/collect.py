@@ -7,12 +7,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
+from distill.data_identity import DataIdentity
 from distill.outputs import OUTPUTS, RunOutputs, load_outputs
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
@@ -27,7 +28,8 @@ class Run:
 
     ``settings`` are all of its config by dotted name, ``history`` one line of metrics an epoch; ``summary``
     is empty until the run has finished; ``outputs`` is None with the reason in ``note``. ``point`` is what
-    the sweep that made it calls its settings, '' for none.
+    the sweep that made it calls its settings, '' for none. ``identity`` is what the run was made from and
+    judged on, ``data`` what that is called among the runs that were collected with it.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Run:
     outputs: RunOutputs | None = None
     note: str = ""
     point: str = ""
+    identity: DataIdentity | None = None
+    data: str = ""
 
     @property
     def finished(self) -> bool:
@@ -63,12 +67,16 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The runs of a folder, in the order of their sweep or names; ``unreadable`` are (name, reason)."""
+    """The runs of a folder, in the order of their sweep or names; ``unreadable`` are (name, reason).
+
+    ``other_data`` says in what the data of the finished runs differ, where they do.
+    """
 
     question: str
     finished: tuple[Run, ...]
     unfinished: tuple[Run, ...]
     unreadable: tuple[tuple[str, str], ...]
+    other_data: tuple[str, ...] = ()
 
 
 def collect(folder: Path) -> Collected:
@@ -94,12 +102,73 @@ def collect(folder: Path) -> Collected:
             runs.append(read_run(path, name))
         except UserError as error:
             unreadable.append((name, error.problem))
+    finished, other_data = _with_data([run for run in runs if run.finished])
     return Collected(
         question=_question(folder),
-        finished=tuple(run for run in runs if run.finished),
+        finished=tuple(finished),
         unfinished=tuple(run for run in runs if not run.finished),
         unreadable=tuple(unreadable),
+        other_data=tuple(other_data),
     )
+
+
+def _with_data(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return the runs with a letter for the data of each, and what separates every other from the first.
+
+    Runs have one letter where nothing separates them but what a setting chose, such as another text bank.
+    """
+    found: list[Run] = []
+    named = []
+    for run in runs:
+        at = next((i for i, known in enumerate(found) if not data_differences(run, known)), len(found))
+        if at == len(found):
+            found.append(run)
+        elif run.identity is not None and (known := found[at].identity) is not None:
+            found[at] = replace(found[at], identity=known.joined(run.identity))
+        named.append(replace(run, data=_letter(at)))
+    lines = []
+    for letter, other in ((_letter(i), run) for i, run in enumerate(found[1:], start=1)):
+        differ = data_differences(other, found[0], here=f"in {letter}", there=f"in {_letter(0)}")
+        lines.append(f"data {letter} is not data {_letter(0)}: {'; '.join(differ)}")
+    return named, lines
+
+
+def data_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
+    """Return a line for everything that separates the data of two runs, and what of it was judged."""
+    if one.identity is None or other.identity is None:
+        known = one.identity is other.identity
+        return [] if known else ["one of them does not say what it was made from"]
+    return one.identity.differences(other.identity, here=here, there=there) + unread_differences(
+        one, other, here=here, there=there
+    )
+
+
+def judged_differences(one: Run, other: Run) -> list[str]:
+    """Return the lines of :func:`data_differences` that are about what was judged, as far as it is known."""
+    lines = unread_differences(one, other)
+    if one.identity is not None and other.identity is not None:
+        lines += one.identity.judged_differences(other.identity)
+    return lines
+
+
+def unread_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
+    """Return a line for every split of which two runs could not read the same images."""
+    mine, theirs = (_dict_of(run.summary.get("unreadable_images")) for run in (one, other))
+    return [
+        f"{split}: {len(keys)} images could not be read {here}, {len(theirs[split])} {there}"
+        for split, keys in mine.items()
+        if set(keys) != set(theirs.get(split, keys))
+    ]
+
+
+def _dict_of(value: Any) -> dict[str, dict[str, Any]]:
+    found = value if isinstance(value, dict) else {}
+    return {name: keys for name, keys in found.items() if isinstance(keys, dict)}
+
+
+def _letter(number: int) -> str:
+    more, last = divmod(number, 26)
+    return (_letter(more - 1) if more else "") + chr(ord("A") + last)
 
 
 def _in_order(paths: Iterable[Path]) -> list[Path]:
@@ -155,6 +224,7 @@ def read_run(path: Path, name: str) -> Run:
         if not all(isinstance(value, dict) for value in [*history, summary]):
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
         _check_numbers(history, summary)
+        identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
     except (OSError, ValueError, RecursionError) as error:  # TOML, JSON and text decoding errors are kinds
         raise UserError(f"{path} cannot be read ({error})", fix="train it again.") from error
     outputs, note = _read_outputs(path) if summary else (None, "")
@@ -168,6 +238,7 @@ def read_run(path: Path, name: str) -> Run:
         outputs=outputs,
         note=note,
         point=_planned(path.parent).get(path.name, ""),
+        identity=identity,
     )
 
 

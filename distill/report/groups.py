@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.config import LOSS_TERMS
-from distill.report.collect import Run
+from distill.report.collect import Run, judged_differences
 from distill.report.statistics import Spread, spread
 
 SEED = "train.seed"
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
-# Not a setting, but as able to change a result as any.
-CACHE = "cache"
+# No settings, but as able to change a result as any: the teacher's rows, and the data as a whole.
+CACHE, DATA = "cache", "data"
 # What decides how well a teacher classifies.
-TEACHER_PARTS = (CACHE, "text", "prompts")
+TEACHER_PARTS = (CACHE, DATA, "text", "prompts")
 TEACHER_RESULTS = ("teacher_accuracy", "teacher_per_class_accuracy")
 SPLITS = {"id_test": "ID", "ood_test": "OOD", "ood_query": "OOD less support", "id_val": "ID set aside"}
 
@@ -61,23 +61,30 @@ def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
     columns = differing(runs)
     found: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        found.setdefault(tuple(written(_value(run, name)) for name in columns), []).append(run)
+        found.setdefault(tuple(written(value_of(run, name)) for name in columns), []).append(run)
     groups = []
     for number, members in enumerate(found.values()):
         kept: dict[str, Run] = {}
         for run in members:
             kept.setdefault(str(run.seed), run)
-        values = {name: _value(members[0], name) for name in columns}
+        values = {name: value_of(members[0], name) for name in columns}
         groups.append(
             Group(
                 number=number,
-                label=_point_of(members) or label_of(values, members[0].settings) or members[0].name,
+                label=_label(members, values),
                 values=values,
                 runs=tuple(sorted(kept.values(), key=lambda run: (not isinstance(run.seed, int), run.seed))),
                 repeated=tuple(run for run in members if run not in kept.values()),
             )
         )
     return columns, tuple(groups)
+
+
+def _label(members: Sequence[Run], values: dict[str, Any]) -> str:
+    point = _point_of(members)
+    if point:  # one setting of a sweep is several groups where its runs are of other data
+        return f"{point}, {DATA}={values[DATA]}" if DATA in values else point
+    return label_of(values, members[0].settings) or members[0].name
 
 
 def _point_of(runs: Sequence[Run]) -> str:
@@ -116,17 +123,20 @@ def _has_teacher(run: Run) -> bool:
 
 def _teacher_parts(run: Run) -> dict[str, Any]:
     settings = (run.settings.get(name) for name in ("text", "prompts.learner"))
-    return dict(zip(TEACHER_PARTS, (run.summary.get("cache_fingerprint"), *settings), strict=True))
+    return dict(zip(TEACHER_PARTS, (value_of(run, CACHE), value_of(run, DATA), *settings), strict=True))
 
 
 def differing(runs: Sequence[Run]) -> tuple[str, ...]:
-    """Return the settings in which some of the runs differ, but for the seed; the cache counts as one."""
+    """Return the settings in which some of the runs differ, but for the seed; cache and data count as two."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     names.pop(SEED, None)
-    return tuple(name for name in [*names, CACHE] if len({written(_value(run, name)) for run in runs}) > 1)
+    return tuple(n for n in [*names, CACHE, DATA] if len({written(value_of(run, n)) for run in runs}) > 1)
 
 
-def _value(run: Run, name: str) -> Any:
+def value_of(run: Run, name: str) -> Any:
+    """Return what a run has under one of the names that :func:`differing` gives."""
+    if name == DATA:
+        return run.data
     return run.summary.get("cache_fingerprint") if name == CACHE else run.settings.get(name)
 
 
@@ -164,6 +174,11 @@ def measure_of(runs: Sequence[Run]) -> tuple[str, str]:
     if any(run.robotics for run in runs):
         return "average_precision", "mean average precision"
     return "accuracy", "macro accuracy"
+
+
+def judged_alike(groups: Sequence[Group]) -> bool:
+    """Say whether the runs of all groups were judged on the same images."""
+    return not any(judged_differences(group.runs[0], groups[0].runs[0]) for group in groups)
 
 
 def judged_splits(runs: Sequence[Run], measure: str) -> list[str]:

@@ -22,7 +22,15 @@ from distill.report.curves import loss_charts, metric_charts, scatter_charts
 from distill.report.groups import Group, groups_of, judged_splits, measure_of
 from distill.report.pictures import confused_groups, space_map
 from distill.report.statistics import LEVEL
-from distill.report.tables import as_csv, as_markdown, cost_table, main_table, per_class_tables, space_tables
+from distill.report.tables import (
+    as_csv,
+    as_markdown,
+    cost_table,
+    main_table,
+    per_class_tables,
+    plain,
+    space_tables,
+)
 
 RULE = (
     "Mean ± standard deviation over the seeds. The best of a column is marked where every setting has at "
@@ -30,6 +38,7 @@ RULE = (
     f"p < {LEVEL}); otherwise the spread allows no mark. A mark describes these runs: settings are chosen on "
     "images set aside from training (data.id_val), never on OOD images."
 )
+DATA_RULE = "Runs of other data, or judged on other images, are rows of their own:"
 HOW = (
     "Run its 'distill train' command again with --resume: a trained run writes outputs.npz without training."
 )
@@ -55,7 +64,7 @@ def report(runs: Path, out: Path) -> list[Path]:
     main = main_table(groups, columns, measure, splits=splits)
     texts = {
         out: page(found, columns, groups),
-        out.with_suffix(".md"): as_markdown(found.question, main, f"{called}. {RULE}"),
+        out.with_suffix(".md"): as_markdown(found.question, main, _note(called, found.other_data)),
         out.with_suffix(".csv"): as_csv(found.finished, measure),
     }
     with only_writer_of_file(out):
@@ -64,6 +73,11 @@ def report(runs: Path, out: Path) -> list[Path]:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return list(texts)
+
+
+def _note(called: str, other_data: Sequence[str]) -> str:
+    said = f"{called}. {RULE}"
+    return f"{said}\n\n{DATA_RULE} {plain('; '.join(other_data))}." if other_data else said
 
 
 def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> str:
@@ -85,6 +99,7 @@ def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> s
         called=called,
         facts=facts(found.finished),
         rule=RULE,
+        data_rule=DATA_RULE,
         how=HOW,
         main=main_table(groups, columns, measure, splits=splits),
         losses=losses,

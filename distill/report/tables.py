@@ -12,10 +12,12 @@ from distill.report.collect import Run
 from distill.report.groups import (
     Group,
     differing,
+    judged_alike,
     judged_splits,
     split_label,
     teacher_of,
     teachers_of,
+    value_of,
     written,
 )
 from distill.report.statistics import Spread, best_of, spread
@@ -73,6 +75,8 @@ def main_table(
     heads = ["setting", "n", *(f"{split_label(split)} (%)" for split in splits)]
     heads += [*(f"{split_label(split)}: gap to teacher (points)" for split in gaps), *columns]
     best = {split: best_of([g.numbers(f"{split}_{measure}") for g in groups]) for split in splits}
+    if not judged_alike(groups):  # results of other test images are better or worse than none
+        best = dict.fromkeys(best)
     rows = [
         Row(
             head=group.label,
@@ -121,7 +125,7 @@ def per_class_tables(groups: Sequence[Group]) -> list[Table]:
                 Row(
                     head=name,
                     cells=(
-                        cell(images.get(name), 0),
+                        images.get(name, cell(None)),
                         *(
                             _teacher_cell(_class_values(t.runs, "teacher_per_class_accuracy", split, name))
                             for t in teachers
@@ -141,13 +145,19 @@ def _class_values(runs: Iterable[Run], key: str, split: str, name: str) -> list[
     return [value for value in found if value is not None]
 
 
-def _images_of_classes(runs: Sequence[Run], split: str) -> dict[str, int]:
+def _images_of_classes(runs: Sequence[Run], split: str) -> dict[str, Cell]:
+    """Return how many images of every class were judged; all numbers where runs were judged on others."""
+    found: dict[str, dict[int, None]] = {}
     for run in runs:
         answers = run.outputs.answers.get(split.partition("@")[0]) if run.outputs else None
         if answers is not None:
             labels = answers.labels.tolist()
-            return {name: labels.count(i) for i, name in enumerate(answers.class_names)}
-    return {}
+            for i, name in enumerate(answers.class_names):
+                found.setdefault(name, {})[labels.count(i)] = None
+    return {
+        name: Cell(text=" or ".join(f"{n:,}" for n in counts), value=min(counts))
+        for name, counts in found.items()
+    }
 
 
 def space_tables(groups: Sequence[Group]) -> list[Table]:
@@ -227,10 +237,10 @@ def _dict(value: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def as_markdown(question: str, table: Table, note: str) -> str:
     """Return the main table as Markdown; the best of a column is bold."""
-    lines = [f"# {_plain(question)}", "", _md_row(table.columns), _md_row(["---"] * len(table.columns))]
+    lines = [f"# {plain(question)}", "", _md_row(table.columns), _md_row(["---"] * len(table.columns))]
     for row in table.rows:
-        marked = (f"**{_plain(c.text)}**" if c.best else _plain(c.text) for c in row.cells)
-        lines.append(_md_row([_plain(row.head), *marked]))
+        marked = (f"**{plain(c.text)}**" if c.best else plain(c.text) for c in row.cells)
+        lines.append(_md_row([plain(row.head), *marked]))
     return "\n".join([*lines, "", note, ""])
 
 
@@ -238,7 +248,7 @@ def _md_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text that neither ends a Markdown cell nor is read as HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
@@ -260,10 +270,7 @@ def as_csv(runs: Sequence[Run], measure: str) -> str:
         ["run", "seed", *columns, *results, *numbers, *(f"teacher_{split}_accuracy" for split in splits)]
     )
     for run in runs:
-        settings = [
-            run.summary.get("cache_fingerprint") if name == "cache" else written(run.settings.get(name))
-            for name in columns
-        ]
+        settings = [written(value_of(run, name)) for name in columns]
         found = [run.summary.get(name, "") for name in [*results, *numbers]]
         teacher = [_dict(run.summary, "teacher_accuracy").get(split, "") for split in splits]
         writer.writerow([_no_formula(run.name), run.seed, *map(_no_formula, settings), *found, *teacher])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,9 +17,11 @@ from cache.records import Record
 from cache.splits import SPLITS, split_name
 from distill.checkpoint import read_checkpoint
 from distill.data import join_training_rows
+from distill.data_identity import DataIdentity, identity_in
 from distill.evaluate import TEACHER_TEMPERATURE, student_outputs
-from distill.evaluate_run import checkpoint_file, known_split
+from distill.evaluate_run import check_tools, checkpoint_file, known_split
 from distill.heads import FixedTexts
+from distill.identity_reader import IdentityReader
 from distill.precision import autocast_of_trained
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import normalise_frames
@@ -36,6 +38,7 @@ from distill.robotics.session import (
 from distill.robotics.student import EpisodeStudent
 from distill.robotics.texts import PairTexts, open_pair_texts
 from distill.settings import from_toml, with_settings
+from distill.space_run import ROWS_OF
 from distill.stream import EvalSplit
 
 
@@ -86,10 +89,25 @@ class EpisodeJudge:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedEpisodes:
-    """A run's student, its judge and its cache."""
+    """A run's student, its judge and its cache.
+
+    ``identity`` is the data that it was trained with, ``identities`` says what there is now.
+    """
 
     cache: EmbeddingCache
     judge: EpisodeJudge
+    identity: DataIdentity
+    identities: IdentityReader
+
+    @property
+    def config(self) -> RoboticsRunConfig:
+        """The run's config."""
+        return self.judge.config
+
+    def other_data(self, split: str) -> str:
+        """Return in what a split is not the one that the run was trained with, '' where it is."""
+        name = ROWS_OF.get(split, split)
+        return "; ".join(self.identity.split_differences(name, self.identities.split(name)))
 
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
@@ -148,7 +166,10 @@ def evaluate_episodes(
         negative_text=negative_text,
         device=device,
     )
-    return {split.name: trained.judge.judged(split) for split in trained.wanted(splits)}
+    return {
+        split.name: replace(trained.judge.judged(split), other_data=trained.other_data(split.name))
+        for split in trained.wanted(splits)
+    }
 
 
 def open_trained_episodes(
@@ -185,13 +206,15 @@ def open_trained_episodes(
             f"the objects of {folder.path} are not those that {run} was trained to tell apart",
             fix="give the run's own data folder with --data.",
         )
+    identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
+    check_tools(identities, identity, config, where=run)
     texts = None if config.train.baseline else open_pair_texts(cache, config, where)
     student = new_episode_student(config, cache, folder).to(where)
     student.load_state_dict(state["student"])
     if texts is not None and texts.learner is not None:
         texts.learner.load_state_dict(state["prompts"])
     judge = EpisodeJudge(config=config, folder=folder, texts=texts, student=student.eval(), device=where)
-    return TrainedEpisodes(cache=cache, judge=judge)
+    return TrainedEpisodes(cache=cache, judge=judge, identity=identity, identities=identities)
 
 
 def evaluate_episode_teacher(

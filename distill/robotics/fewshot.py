@@ -13,10 +13,11 @@ from cache.errors import UserError
 from cache.files import remove_temporaries, replacing, write_json
 from cache.locks import only_writer
 from cache.progress import Progress, Silent
-from distill.checkpoint import read_checkpoint
+from distill.checkpoint import read_checkpoint, weights_digest
 from distill.config import FewShotConfig
 from distill.evaluate_run import checkpoint_file
 from distill.fewshot import QUERY
+from distill.fewshot_run import check_start, same_data
 from distill.loop import CONFIG, SUMMARY
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import open_trained_episodes
@@ -45,7 +46,10 @@ class EpisodeFewShotOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One number of episodes and one seed: metrics of the query before and after, and of the ID episodes."""
+    """One number of episodes and one seed: metrics of the query before and after, and of the ID episodes.
+
+    ``data`` and ``start`` name the data and the weights that it started from.
+    """
 
     episodes: int
     support_seed: int
@@ -53,6 +57,8 @@ class Draw:
     before: dict[str, dict[str, float]]
     after: dict[str, dict[str, float]]
     run: str
+    data: str
+    start: str
 
 
 def few_shot_episodes(
@@ -73,7 +79,8 @@ def few_shot_episodes(
     Raises
     ------
     UserError
-        If the run, its episodes and its cache do not fit, or too few episodes would be left.
+        If the run, its episodes and its cache do not fit, or are not those that it was trained with; if too
+        few episodes would be left; if ``out`` holds runs that started from other weights or data.
     """
     progress = progress or Silent()
     trained = open_trained_episodes(
@@ -84,6 +91,7 @@ def few_shot_episodes(
     file = checkpoint_file(source, options.checkpoint)
     config = from_toml(read_checkpoint(file)["config"], where=str(source), kind=RoboticsRunConfig)
     folder = trained.judge.folder
+    identity, start = same_data(trained, source), weights_digest(file)
     supports = [
         FewShotConfig(shots=count, support_seed=seed)
         for count in sorted(set(options.episodes))
@@ -91,6 +99,7 @@ def few_shot_episodes(
     ]
     for support in supports:  # what is missing is found before hours of training
         support_episodes(trained.cache, folder.split("ood_test"), support)
+        check_start(out / _called(support), identity, start)
     with only_writer(out):
         remove_temporaries(out)
         draws = []
@@ -124,10 +133,14 @@ def few_shot_episodes(
                     before=before.groups,
                     after=_groups(summary),
                     run=str(of_draw),
+                    data=identity.digest(),
+                    start=start,
                 )
             )
         results: dict[str, Any] = {
             "run": str(source),
+            "data": identity.to_json(),
+            "start": start,
             "headline": "mean average precision in percent on the OOD episodes that are not support",
             "table": _table(draws),
             "draws": [asdict(draw) for draw in draws],

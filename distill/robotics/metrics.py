@@ -73,7 +73,8 @@ class EpisodeResult:
 
     ``groups`` has the metrics in percent of ``all`` objects, and where there are both kinds of ``id_objects``
     and ``ood_objects``: accuracy, precision and recall at the threshold, and ``average_precision``, the mean
-    over the group's objects that occur. ``per_object`` is each one's average precision.
+    over the group's objects that occur. ``per_object`` is each one's average precision. ``other_data`` says
+    in what the episodes are not those that the run was trained or judged with, '' where they are.
     """
 
     split: str
@@ -81,6 +82,7 @@ class EpisodeResult:
     groups: dict[str, dict[str, float]]
     per_object: dict[str, float]
     unreadable: dict[str, str]
+    other_data: str = ""
 
     def flat(self) -> dict[str, float]:
         """Return ``SPLIT_METRIC`` of all objects and ``SPLIT_GROUP_METRIC`` of the others."""

@@ -17,10 +17,12 @@ from cache.episodes import EpisodeFolder, EpisodeRecord, SplitEpisodes
 from cache.errors import UserError
 from cache.reader import MappedRows, SplitRows
 from cache.records import Record
+from distill.checkpoint import weights_digest
 from distill.classifier import closed_set_columns
 from distill.config import FewShotConfig
 from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows
 from distill.fewshot import QUERY
+from distill.identity_reader import IdentityReader
 from distill.images_of_run import MB, decoding_workers
 from distill.optim import build_optimizer
 from distill.pixels import Pixels
@@ -51,12 +53,15 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
     Raises
     ------
     UserError
-        If the cache, the episodes and the config do not fit each other.
+        If the cache, the episodes and the config do not fit each other, or an episode is not what its row
+        was made from.
     """
     cache, folder = EmbeddingCache.open(cache_dir), EpisodeFolder.scan(data_dir)
+    identities = IdentityReader(cache=cache, folder=folder)
     device = choose_device(config.train.device)
     texts = None if config.train.baseline else open_pair_texts(cache, config, device)
     joined = join_training_rows(_of_episodes(cache), folder, id_val=config.data.id_val)
+    identities.refuse_changed_images(config.teachers)
     support = support_episodes(cache, folder.split("ood_test"), config.fewshot)
     if support:
         joined = _with_support(joined, cache, folder, support)
@@ -83,6 +88,8 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
         cache=cache,
         folder=folder,
         fingerprint=cache.fingerprint,
+        identity=identities.of(config),
+        start=weights_digest(Path(config.fewshot.start)) if config.fewshot.start else "",
         device=device,
         data=TrainingData(
             joined=joined, pixels=pixels, teachers=(TeacherRows(rows=joined.rows, row_of=joined.row_of),)

@@ -14,6 +14,7 @@ from cache.progress import Progress, Silent
 from cache.ranks import ranks_of_torchrun
 from distill.batch import Batch, Crops, Share
 from distill.distributed import gather_rows
+from distill.identity_reader import note_gone
 from distill.loop import check_out, fit
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import EpisodeJudge
@@ -51,6 +52,7 @@ def run(
         left_out = session.data.joined.left_out
         if left_out:
             progress.note(f"{left_out:,} training episodes have no teacher row and are left out")
+        note_gone(session.cache, session.folder, progress)
         ranks.wait()  # until every process has looked at ``out``
         return fit(EpisodeTask(session), out, resume_run=resume_run, progress=progress, command=command)
 

@@ -1,0 +1,247 @@
+"""What a run was made from and judged on, as one small value that every file of the run carries.
+
+It holds digests, counts and names, never a path: the same data in another place is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import sha256
+from typing import Any
+
+from cache.errors import CacheMismatch, UserError, some_of
+from cache.files import digest
+
+DIGITS = 16
+HERE, THEN = "here", "when it was trained"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitIdentity:
+    """The images of one split: how many, their classes, and digests of their keys and of their content.
+
+    ``labels`` is of labels that the keys do not tell, ``rows`` of the teacher's rows where they were made
+    elsewhere, so that the content of the images does not tell them; both are else empty.
+    """
+
+    images: int
+    class_names: tuple[str, ...]
+    keys: str
+    content: str
+    labels: str = ""
+    rows: str = ""
+
+    def differences(self, other: SplitIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+        """Return what separates two splits in a few words each; nothing where they are one."""
+        found = _names_that_differ("classes", self.class_names, other.class_names, here, there)
+        if self.images != other.images:
+            found.append(f"{self.images:,} images {here}, {other.images:,} {there}")
+        # Each of these has the next in its wake.
+        said = {
+            "keys": "other names of images",
+            "content": "other images under the same names",
+            "labels": "other labels of the same images",
+            "rows": "other rows of the same images",
+        }
+        differ = (words for name, words in said.items() if getattr(self, name) != getattr(other, name))
+        return found or list(differ)[:1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataIdentity:
+    """What a student learns from, what it is judged on, and what it is judged with.
+
+    Parameters
+    ----------
+    learnt_from, judged_on
+        Splits by name: all images of ``train`` that have a row; all of every test split.
+    teachers
+        The fingerprint of every teacher, by its name.
+    texts
+        A digest of every class's texts, by ``TEACHER/BANK`` and class.
+    captions
+        A digest of the captions by split, where the student learns from them.
+    views, pixels
+        How many crops of what size it learns from, and whether its images were compressed once more; else
+        empty.
+    """
+
+    learnt_from: dict[str, SplitIdentity] = field(default_factory=dict)
+    judged_on: dict[str, SplitIdentity] = field(default_factory=dict)
+    teachers: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, dict[str, str]] = field(default_factory=dict)
+    captions: dict[str, str] = field(default_factory=dict)
+    views: str = ""
+    pixels: str = ""
+
+    def digest(self) -> str:
+        """Return 16 hexadecimal digits that name all of it."""
+        return digest(asdict(self))[:DIGITS]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values, its digest first."""
+        return {"digest": self.digest(), **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> DataIdentity:
+        """Return what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        try:
+            given = {f.name: value[f.name] for f in fields(cls)}
+            for name in ("learnt_from", "judged_on"):
+                given[name] = {split: _split_from_json(part) for split, part in given[name].items()}
+            banks = [said for bank in given["texts"].values() for said in bank.values()]
+            plain = [
+                *given["teachers"].values(),
+                *given["captions"].values(),
+                given["views"],
+                given["pixels"],
+            ]
+            if not all(isinstance(text, str) for text in (*banks, *plain)):
+                raise TypeError("a digest is no text")
+            return cls(**given)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the data of the run is not said ({error})") from error
+
+    def differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+        """Return one readable line for everything that separates two identities.
+
+        What a setting chooses (teachers, banks, captions, views) is compared where both have it.
+        """
+        return [
+            *_split_lines(self.learnt_from, other.learnt_from, here, there),
+            *self.judged_differences(other, here=here, there=there),
+            *self.tool_differences(other, here=here, there=there),
+            *(
+                f"captions of {n}: other texts"
+                for n, mine in self.captions.items()
+                if _unlike(mine, other.captions.get(n))
+            ),
+            *(
+                [f"views: {self.views} {here}, {other.views} {there}"]
+                if _unlike(self.views, other.views)
+                else []
+            ),
+            *self._pixel_lines(other, here, there),
+        ]
+
+    def judged_differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+        """Return the lines for the images that students are judged on."""
+        return _split_lines(self.judged_on, other.judged_on, here, there)
+
+    def split_differences(self, name: str, now: SplitIdentity) -> list[str]:
+        """Return in what a split is ``now`` not what it was; nothing where it is."""
+        then = {**self.learnt_from, **self.judged_on}.get(name)
+        return now.differences(then) if then else [f"{now.images:,} images {HERE}, none {THEN}"]
+
+    def tool_differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+        """Return the lines for what students are judged with: the teachers and the texts of the classes."""
+        lines = [
+            f"teacher {name}: {mine} {here}, {other.teachers[name]} {there}"
+            for name, mine in self.teachers.items()
+            if _unlike(mine, other.teachers.get(name))
+        ]
+        for name, texts in self.texts.items():
+            theirs = other.texts.get(name, {})
+            differ = [known for known, mine in texts.items() if _unlike(mine, theirs.get(known))]
+            if differ:
+                lines.append(f"text bank {name}: other texts of {some_of(differ)}")
+        return lines
+
+    def _pixel_lines(self, other: DataIdentity, here: str, there: str) -> list[str]:
+        if self.pixels == other.pixels:
+            return []
+        mine, theirs = (one.pixels or "as they are in the files" for one in (self, other))
+        return [f"training images: {mine} {here}, {theirs} {there}"]
+
+    def joined(self, other: DataIdentity) -> DataIdentity:
+        """Return this with what a setting chose of another, from which nothing separates it."""
+        banks = {**other.texts, **self.texts}
+        return replace(
+            self,
+            teachers={**other.teachers, **self.teachers},
+            texts={name: {**other.texts.get(name, {}), **banks[name]} for name in banks},
+            captions={**other.captions, **self.captions},
+            views=self.views or other.views,
+        )
+
+
+def identity_in(state: Mapping[str, Any], where: object) -> DataIdentity:
+    """Return the identity that a checkpoint or summary holds; ``where`` names it in the error.
+
+    Raises
+    ------
+    UserError
+        If it holds none.
+    """
+    try:
+        return DataIdentity.from_json(state.get("data"))
+    except ValueError as error:
+        raise UserError(
+            f"{where} does not say what data it was made from", fix="train the run again."
+        ) from error
+
+
+def refuse_other_data(lines: Sequence[str], *, where: object, fix: str) -> None:
+    """Refuse to go on with data that something was not made from; ``lines`` say what differs, if anything.
+
+    Raises
+    ------
+    CacheMismatch
+        If something does.
+    """
+    if lines:
+        raise CacheMismatch(f"{where} was made from other data ({'; '.join(lines)})", fix=fix)
+
+
+def _split_from_json(value: Any) -> SplitIdentity:
+    given = {f.name: value[f.name] for f in fields(SplitIdentity)}
+    names = given.pop("class_names")
+    texts = [*names, *(given[name] for name in ("keys", "content", "labels", "rows"))]
+    if not all(isinstance(text, str) for text in texts) or type(given["images"]) is not int:
+        raise TypeError("a split is no count and digests")
+    return SplitIdentity(class_names=tuple(names), **given)
+
+
+def _split_lines(
+    mine: Mapping[str, SplitIdentity], theirs: Mapping[str, SplitIdentity], here: str, there: str
+) -> list[str]:
+    lines = []
+    for name in dict.fromkeys([*mine, *theirs]):
+        one, other = mine.get(name), theirs.get(name)
+        if one is None or other is None:
+            found = one or other
+            assert found is not None
+            has, lacks = (here, there) if one else (there, here)
+            lines.append(f"{name}: {found.images:,} images {has}, none {lacks}")
+        elif differ := one.differences(other, here=here, there=there):
+            lines.append(f"{name}: {', '.join(differ)}")
+    return lines
+
+
+def _names_that_differ(
+    what: str, mine: Sequence[str], theirs: Sequence[str], here: str, there: str
+) -> list[str]:
+    only = [(sorted(set(mine) - set(theirs)), here), (sorted(set(theirs) - set(mine)), there)]
+    found = [f"{what} only {where}: {some_of(names)}" for names, where in only if names]
+    return found or ([f"{what} in another order"] if tuple(mine) != tuple(theirs) else [])
+
+
+def _unlike(mine: str, theirs: str | None) -> bool:
+    """Say whether both have something that a setting chose, and it is not the same."""
+    return bool(mine and theirs and mine != theirs)
+
+
+def digest_of(parts: Sequence[bytes]) -> str:
+    """Return the digest of byte strings in their order; none of them may be mistaken for two."""
+    found = sha256()
+    for part in parts:
+        found.update(len(part).to_bytes(8, "big"))
+        found.update(part)
+    return found.hexdigest()[:DIGITS]
