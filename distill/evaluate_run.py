@@ -19,9 +19,10 @@ from cache.records import Record
 from cache.splits import split_name
 from distill.augment import eval_transform
 from distill.checkpoint import read_checkpoint
+from distill.classifier import AllClasses
 from distill.config import RunConfig
 from distill.data import join_training_rows
-from distill.evaluate import SplitResult, judge_heads, student_outputs
+from distill.evaluate import SplitResult, competing, judge_heads, student_outputs
 from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.images_of_run import PixelMaker
@@ -145,9 +146,26 @@ class TrainedRun:
         split: str,
         pixels: Pixels | None = None,
     ) -> dict[str, SplitResult]:
-        """Judge outputs among ``class_names`` by every head; see :func:`distill.evaluate.judge_heads`."""
-        classifiers = classifiers_for(self.config, self.heads, self.folder.class_names, class_names)
-        return judge_heads(outputs, classifiers, split=split, class_names=class_names, pixels=pixels)
+        """Judge outputs by every head, among ``class_names`` and all; see :func:`distill.evaluate.judge_heads`.
+
+        Where a class of the data has no text, they are judged among ``class_names`` alone.
+        """
+        among = self._competing()
+        classifiers = classifiers_for(
+            self.config,
+            self.heads,
+            self.folder.class_names,
+            among.names if among is not None else class_names,
+        )
+        return judge_heads(
+            outputs, classifiers, split=split, class_names=class_names, among=among, pixels=pixels
+        )
+
+    def _competing(self) -> AllClasses | None:
+        among: AllClasses | None = AllClasses.of(self.folder.splits)
+        for head in self.heads:
+            among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
+        return among if among is not None and among.ood_classes else None
 
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
