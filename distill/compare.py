@@ -142,7 +142,7 @@ def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
 def _metrics(run: Run) -> list[str]:
     """Return the names of what is compared: test results, training losses, space, cost."""
     judged = [name for name, value in run.summary.items() if isinstance(value, int | float)]
-    results = [n for n in judged if n.startswith(("id_", "ood_")) and not n.endswith(CHOSEN_ON_TEST)]
+    results = [n for n in judged if n.startswith(("id_", "ood_", "all")) and not n.endswith(CHOSEN_ON_TEST)]
     losses = dict.fromkeys(name for line in run.history for name in line if name.startswith("loss_"))
     space = [f"space/{split}/{name}" for split, found in _of(run, "space").items() for name in found]
     space = [name for name in space if not name.endswith("/images")]

@@ -90,20 +90,25 @@ _AMONG_ALL = ("accuracy", "top5_accuracy", "ece")
 def metrics_of(results: Mapping[str, SplitResult]) -> dict[str, float]:
     """Return the numbers of several splits by the names that they have in a run's metrics.
 
-    ``SPLIT_accuracy`` (its own classes) and ``SPLIT_all_accuracy`` (all compete), and so for ``top5_accuracy``
-    and ``ece``; ``SPLIT_loss``; what takes both kinds of test images, see :func:`both_kinds`.
+    ``SPLIT_accuracy`` (its own classes) and ``SPLIT_all_accuracy`` (all compete), and so for
+    ``top5_accuracy`` and ``ece``; ``SPLIT_loss``; and those of both kinds of test images: :func:`both_kinds`.
     """
     by_split = {name: result.metrics() for name, result in results.items()}
     endings = dict.fromkeys(ending for found in by_split.values() for ending in found)
-    flat = {f"{n}_{ending}": found[ending] for ending in endings for n, found in by_split.items() if ending in found}
+    flat = {
+        f"{n}_{ending}": found[ending]
+        for ending in endings
+        for n, found in by_split.items()
+        if ending in found
+    }
     return flat | both_kinds(results)
 
 
 def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
     """Return ``all_harmonic_mean`` and ``id_ood_auroc``, of another head than the first ``all@HEAD_...``.
 
-    They are of the ID test images and the OOD test images (of a few-shot run, those that are not support); the
-    first is the harmonic mean of both accuracies among all classes, percent, the second
+    They are of the ID test images and the OOD test images (of a few-shot run, those that are not support);
+    the first is the harmonic mean of both accuracies among all classes, percent, the second
     :func:`distill.metrics.id_against_ood`. Empty without results of both among all classes.
     """
     found = {}
@@ -279,9 +284,7 @@ def evaluate_teacher(
             )
             for start in range(0, len(rows), batch_size)
         )
-        results[name] = evaluate(
-            outputs, classifier, split=name, class_names=rows.class_names, among=among
-        )
+        results[name] = evaluate(outputs, classifier, split=name, class_names=rows.class_names, among=among)
     return results
 
 

@@ -146,9 +146,10 @@ class TrainedRun:
         split: str,
         pixels: Pixels | None = None,
     ) -> dict[str, SplitResult]:
-        """Judge outputs by every head, among ``class_names`` and all; see :func:`distill.evaluate.judge_heads`.
+        """Judge outputs by every head among ``class_names``, and where all classes compete.
 
-        Where a class of the data has no text, they are judged among ``class_names`` alone.
+        See :func:`distill.evaluate.judge_heads`. Where a class of the data has no text they are judged among
+        ``class_names`` alone.
         """
         among = self._competing()
         classifiers = classifiers_for(

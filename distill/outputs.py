@@ -8,8 +8,8 @@
 
 ``logits.npz`` beside it, of which :func:`read_logits` reads one split:
 
-    SPLIT/logits, /keys, /classes, /images                [n, C] float32, the images and the class of each; n of
-                                                          so many. SPLIT@TEACHER of further heads
+    SPLIT/logits, /keys, /classes, /images                [n, C] float32, the images and the class of each;
+                                                          n of so many. SPLIT@TEACHER of further heads
     class_names, is_id                                    of the columns: the ID classes, then the OOD classes
 """
 
@@ -30,8 +30,8 @@ from cache.errors import UserError, nearest_names
 from cache.files import replacing
 
 OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
-# The most that a run keeps of logits: 65,000 images of 1,000 classes. Of more images than fit a sample is kept,
-# spread over the classes; metrics are of all images whatever is kept.
+# The most that a run keeps of logits: 65,000 images of 1,000 classes. Of more images than fit a sample is
+# kept, spread over the classes; metrics are of all images whatever is kept.
 LOGITS_BYTES = 2**28
 
 

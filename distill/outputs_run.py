@@ -110,7 +110,10 @@ def _answers(session: Session, split: EvalSplit, outputs: Tensor, labels: Tensor
     return Answers(
         keys=tuple(_keys(split)),
         labels=labels.numpy().astype(np.int32),
-        predicted=_in_batches(session, classifier, outputs[:, columns]).argmax(dim=1).numpy().astype(np.int32),
+        predicted=_in_batches(session, classifier, outputs[:, columns])
+        .argmax(dim=1)
+        .numpy()
+        .astype(np.int32),
         class_names=split.class_names,
     )
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cache.errors import UserError, nearest_names
 from distill.deploy.class_sets import ClassSet, pick
-from distill.deploy.info import GRAPH, ModelInfo, bank_file
+from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,11 +111,11 @@ class Model:
             places=places,
             scores=np.take_along_axis(scores, places, axis=1),
             similarities=np.take_along_axis(similarities, places, axis=1),
-            none=best < self.threshold() if reject else np.zeros(len(best), dtype=bool),
+            none=best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool),
         )
 
-    def threshold(self) -> float:
-        """Return the cosine below which an image is none of the classes; UserError where none was set."""
+    def rejection(self) -> Reject:
+        """Return when an image is none of the classes; UserError where that was not set."""
         if self.precision not in self.info.reject:
             raise UserError(
                 f"{self.folder} has no threshold to reject by: the run had no ID images to set it on",

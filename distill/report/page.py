@@ -22,13 +22,27 @@ from distill.report.curves import loss_charts, metric_charts, scatter_charts
 from distill.report.groups import Group, groups_of, judged_splits, measure_of
 from distill.report.pictures import confused_groups, space_map
 from distill.report.statistics import LEVEL
-from distill.report.tables import as_csv, as_markdown, cost_table, main_table, per_class_tables, space_tables
+from distill.report.tables import (
+    as_csv,
+    as_markdown,
+    cost_table,
+    main_table,
+    per_class_tables,
+    quality_table,
+    space_tables,
+)
 
 RULE = (
     "Mean ± standard deviation over the seeds. The best of a column is marked where every setting has at "
     "least two seeds and the best differs from every other setting by Welch's t-test (two-sided, "
     f"p < {LEVEL}); otherwise the spread allows no mark. A mark describes these runs: settings are chosen on "
     "images set aside from training (data.id_val), never on OOD images."
+)
+AMONG_ALL = (
+    "Among all: the ID and the OOD classes compete, as when an exported model is used; elsewhere a split's "
+    "images are judged among that split's own classes. ECE (15 bins, 0 to 1) is of the softmax at the run's "
+    "own temperature; AUROC (0 to 1, 0.5 is chance) says how often an ID test image has a higher best cosine "
+    "with an ID class text than an OOD test image has."
 )
 HOW = (
     "Run its 'distill train' command again with --resume: a trained run writes outputs.npz without training."
@@ -52,10 +66,14 @@ def report(runs: Path, out: Path) -> list[Path]:
     measure, called = measure_of(found.finished)
     columns, groups = groups_of(found.finished)
     splits = judged_splits(found.finished, measure)
-    main = main_table(groups, columns, measure, splits=splits)
+    main, quality = main_table(groups, columns, measure, splits=splits), quality_table(groups, splits)
     texts = {
         out: page(found, columns, groups),
-        out.with_suffix(".md"): as_markdown(found.question, main, f"{called}. {RULE}"),
+        out.with_suffix(".md"): as_markdown(
+            found.question,
+            [main, *([quality] if quality else [])],
+            f"{called}. {RULE}{f' {AMONG_ALL}' if quality else ''}",
+        ),
         out.with_suffix(".csv"): as_csv(found.finished, measure),
     }
     with only_writer_of_file(out):
@@ -85,6 +103,8 @@ def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> s
         called=called,
         facts=facts(found.finished),
         rule=RULE,
+        among_all=AMONG_ALL,
+        quality=quality_table(groups, splits),
         how=HOW,
         main=main_table(groups, columns, measure, splits=splits),
         losses=losses,
