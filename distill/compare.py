@@ -12,9 +12,10 @@ from cache.errors import UserError, nearest_names
 from distill.config import RunConfig
 from distill.report.collect import CONFIG, Run, collect
 from distill.report.groups import SEED, differing
-from distill.report.statistics import Spread, TTest, paired_t, spread, welch_t
+from distill.report.statistics import TTest, paired_t, welch_t
 from distill.report.tables import CHOSEN_ON_TEST
 from distill.settings import differences, from_toml, with_part
+from distill.spread import Spread, spread
 
 LAST_EPOCHS = 5
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from distill.report.charts import Chart, Point, Series, draw
 from distill.report.groups import Group, split_label, teacher_of, teachers_of
-from distill.report.statistics import spread
+from distill.spread import spread
 
 TITLES = {"train": "training images", "id_val": "ID set aside"}
 

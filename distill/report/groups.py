@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.config import LOSS_TERMS
 from distill.report.collect import Run
-from distill.report.statistics import Spread, spread
+from distill.spread import Spread, spread
 
 SEED = "train.seed"
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)

@@ -18,7 +18,8 @@ from distill.report.groups import (
     teachers_of,
     written,
 )
-from distill.report.statistics import Spread, best_of, spread
+from distill.report.statistics import best_of
+from distill.spread import Spread, spread
 
 LOWER_IS_BETTER = ("vlalign",)
 # A number of the epoch that was best on a test split is no result: nothing chose that epoch.
