@@ -51,7 +51,7 @@ def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs:
     pictures: dict[str, bytes] = {}
     for split in splits:
         if split.name.startswith("ood"):
-            pictures |= _pictures(split, _to_show(answers[split.name]))
+            pictures |= _pictures(split, pictures_to_keep(answers[split.name]))
     return RunOutputs(
         answers=answers,
         sample=_sample(session, splits, outputs, answers),
@@ -195,7 +195,7 @@ def _unit(rows: Sequence[Tensor]) -> np.ndarray:
     return found
 
 
-def _to_show(answers: Answers) -> list[str]:
+def pictures_to_keep(answers: Answers) -> list[str]:
     """Return keys of images to show: some of each confused pair, and one of the class it was taken for."""
     pairs = confusions([answers], most=PAIRS)
     wrong = [key for pair in pairs for key in pair.keys[:EXAMPLES]]

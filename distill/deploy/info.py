@@ -70,6 +70,8 @@ class Reject:
             raise ValueError("reject holds something other than numbers")
         if not isinstance(self.cosine, int | float) or self.set_on not in ("id_val", "id_test"):
             raise ValueError(f"reject is set to {self.cosine!r} on {self.set_on!r:.20}")
+        if (self.auroc is None) != (self.low is None) or (self.auroc is None) != (self.high is None):
+            raise ValueError("reject has an AUROC without its interval")
 
     @property
     def near_chance(self) -> bool:
@@ -77,7 +79,7 @@ class Reject:
 
         That is where the interval does not lie above chance, or the AUROC is below 0.6.
         """
-        return self.auroc is not None and ((self.low or 0) <= CHANCE or self.auroc < WEAK)
+        return self.auroc is not None and self.low is not None and (self.low <= CHANCE or self.auroc < WEAK)
 
     def said(self) -> str:
         """Return all of it as words."""
