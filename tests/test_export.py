@@ -26,7 +26,8 @@ from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, predict
-from distill.evaluate_run import open_trained
+from distill.evaluate import metrics_of
+from distill.evaluate_run import evaluate_run, open_trained
 from distill.metrics import harmonic_mean
 from distill.settings import with_settings
 from distill.train import run
@@ -243,6 +244,11 @@ def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):
         run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / name)
         with pytest.raises(UserError, match=said):
             export_run(tmp_path / name, tmp_path / "model")
+    # Where texts depend on the image, all classes compete as well.
+    judged = evaluate_run(tmp_path / "cocoop", device="cpu")
+    last = json.loads((tmp_path / "cocoop" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert judged["ood_test"].among_all.classes == 5
+    assert metrics_of(judged) == pytest.approx({name: last[name] for name in metrics_of(judged)}, rel=1e-5)
 
 
 def test_a_name_in_the_card_is_neither_markup_nor_yaml(plain, tmp_path):
