@@ -127,13 +127,15 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "all_accuracy": ("all classes", percent),
     "top5_accuracy": ("top 5, own", percent),
     "all_top5_accuracy": ("top 5, all", percent),
-    "ece": ("ECE, own", number),
-    "all_ece": ("ECE, all", number),
-    "loss": ("loss", number),
     "chance": ("chance", percent),
     "images": ("images", number),
     "classes": ("classes", number),
+    "ece": ("ECE, own", number),
+    "all_ece": ("ECE, all", number),
+    "loss": ("loss", number),
 }
+# Two tables, because one of all columns would not fit into a terminal of 80.
+_SECOND = ("ece", "all_ece", "loss")
 """What is said of a split: a metric's ending, its heading, how it is written."""
 
 
@@ -142,12 +144,15 @@ def accuracy_table(title: str, splits: dict[str, dict[str, Any]], both: dict[str
 
     ``both`` may hold other numbers too; a column that no split has is left out.
     """
-    used = [name for name in _COLUMNS if any(name in found for found in splits.values())]
-    rows = [
-        [split, *(_COLUMNS[name][1](found[name]) if name in found else "" for name in used)]
-        for split, found in splits.items()
-    ]
-    table(title, ["split", *(_COLUMNS[name][0] for name in used)], rows)
+    for second, called in ((False, title), (True, "calibration error (ECE) and loss")):
+        names = [name for name in _COLUMNS if (name in _SECOND) == second]
+        used = [name for name in names if any(name in found for found in splits.values())]
+        rows = [
+            [split, *(_COLUMNS[name][1](found[name]) if name in found else "" for name in used)]
+            for split, found in splits.items()
+            if any(name in found for name in used)
+        ]
+        table(called, ["split", *(_COLUMNS[name][0] for name in used)], rows)
     for name in (name for name in both if name.startswith("all") and name.endswith("_harmonic_mean")):
         head = name.removeprefix("all").removesuffix("_harmonic_mean")
         click.echo(

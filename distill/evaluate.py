@@ -29,14 +29,14 @@ OOD_SPLITS = ("ood_test", "ood_query")
 class AmongAll:
     """How well one split is classified where all ``classes`` of the data compete; see :class:`SplitResult`.
 
-    ``id_score_N`` is every image's largest logit among the ID classes.
+    ``id_score_N`` is every image's largest logit among the ID classes, None where none is known.
     """
 
     classes: int
     accuracy: float
     top5_accuracy: float | None
     ece: float | None
-    id_score_N: Tensor = field(repr=False, compare=False)
+    id_score_N: Tensor | None = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +115,12 @@ def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
     for name, result in results.items():
         kind, at, head = name.partition("@")
         seen = results.get(f"id_test{at}{head}")
-        if kind not in OOD_SPLITS or result.among_all is None or seen is None or seen.among_all is None:
+        ours, theirs = (seen.among_all if seen is not None else None), result.among_all
+        if kind not in OOD_SPLITS or ours is None or theirs is None:
             continue
-        ours, theirs = seen.among_all, result.among_all
         found[f"all{at}{head}_harmonic_mean"] = harmonic_mean(ours.accuracy, theirs.accuracy)
-        found[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
+        if ours.id_score_N is not None and theirs.id_score_N is not None:
+            found[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
     return found
 
 
@@ -163,7 +164,8 @@ def evaluate(
             continue
         own.append(ImageScores.of(logits[:, columns], label))
         every.append(ImageScores.of(logits, torch.tensor(columns, device=label.device)[label]))
-        id_score.append(logits[:, : len(among.id_classes)].amax(dim=1).float().cpu())
+        if among.id_classes:
+            id_score.append(logits[:, : len(among.id_classes)].amax(dim=1).float().cpu())
     if not own:
         raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     scores = ImageScores.join(own)
@@ -193,7 +195,7 @@ def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> Amon
         accuracy=found.accuracy,
         top5_accuracy=found.top5_accuracy,
         ece=found.ece,
-        id_score_N=torch.cat(list(id_score)),
+        id_score_N=torch.cat(list(id_score)) if id_score else None,
     )
 
 

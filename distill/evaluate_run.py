@@ -163,7 +163,8 @@ class TrainedRun:
         )
 
     def _competing(self) -> AllClasses | None:
-        among: AllClasses | None = AllClasses.of(self.folder.splits)
+        # Where the folder has no train, its classes are those of the cache, which the run was trained on.
+        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.splits})
         for head in self.heads:
             among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
         return among if among is not None and among.ood_classes else None
