@@ -587,6 +587,21 @@ def test_the_page_runs_without_an_error_and_asks_the_network_for_nothing(opened)
     assert opened.execute_script("return document.querySelectorAll('#map-student .dot').length") == 18
 
 
+def test_the_map_draws_the_first_axis_across_and_the_second_up(opened, page):
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1])["map"]
+    centres = """
+        const centre = dot => { const b = dot.getBBox(); return [b.x + b.width / 2, -(b.y + b.height / 2)]; };
+        return [...document.querySelectorAll(arguments[0] + " .dot")].map(centre);
+    """
+    for panel, places in (("#map-teacher", data["teacher"]), ("#map-student", data["students"][0]["places"])):
+        found = opened.execute_script(centres, panel)
+        assert sorted([round(x), round(y)] for x, y in found) == sorted(places)
+        across, up = opened.find_elements("css selector", f"{panel} .axis-name")
+        assert across.get_attribute("textContent").startswith("principal component 1")
+        assert across.get_attribute("transform") is None
+        assert "rotate(-90)" in up.get_attribute("transform")
+
+
 def test_a_heading_sorts_its_table_both_ways(opened):
     table = "document.querySelector('#classes table')"
     column = (
