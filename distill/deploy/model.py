@@ -119,7 +119,7 @@ class Model:
         if self.precision not in self.info.reject:
             raise UserError(
                 f"{self.folder} has no threshold to reject by: the run had no ID images to set it on",
-                fix="export again with the run's data at hand (--data).",
+                fix="export a run with images set aside (data.id_val=0.1), or with ID test images in --data.",
             )
         return self.info.reject[self.precision]
 
