@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
     for name in info.unlike:
         warn(info.warning(name))
     if as_json:
-        told = {"measured": info.measured, "unlike": info.unlike, "reject": info.reject}
+        rejects = {name: asdict(reject) for name, reject in info.reject.items()}
+        told = {"measured": info.measured, "unlike": info.unlike, "reject": rejects}
         click.echo(json.dumps(told, indent=2))
         return
     rows = [
@@ -108,15 +110,16 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
             name,
             f"{found['bytes'] / 1e6:.1f}",
             split,
-            percent(numbers["accuracy"]),
-            percent(numbers["student_accuracy"]),
+            *(percent(numbers[n]) for n in ("all_accuracy", "student_all_accuracy")),
+            *(percent(numbers[n]) for n in ("accuracy", "student_accuracy")),
             f"{numbers['cosine_mean']:.4f}",
             f"{numbers['largest_difference']:.1e}",
         ]
         for name, found in info.measured.items()
         for split, numbers in found["splits"].items()
     ]
-    heads = ["", "MB", "split", "accuracy", "student's", "cosine", "largest difference"]
+    heads = ["", "MB", "split", "all classes", "student's", "own classes", "student's", "cosine"]
+    heads += ["largest difference"]
     table(f"{out}: {info.arch}, beside the student of {run}", heads, rows)
     click.echo(f"'distill predict {out} PHOTO' labels images; {out / 'README.md'} is the model card")
 

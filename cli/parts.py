@@ -140,6 +140,45 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
+_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "accuracy": ("own classes", percent),
+    "all_accuracy": ("all classes", percent),
+    "top5_accuracy": ("top 5, own", percent),
+    "all_top5_accuracy": ("top 5, all", percent),
+    "chance": ("chance", percent),
+    "images": ("images", number),
+    "classes": ("classes", number),
+    "ece": ("ECE, own", number),
+    "all_ece": ("ECE, all", number),
+    "loss": ("loss", number),
+}
+# Two tables, because one of all columns would not fit into a terminal of 80.
+_SECOND = ("ece", "all_ece", "loss")
+"""What is said of a split: a metric's ending, its heading, how it is written."""
+
+
+def accuracy_table(title: str, splits: dict[str, dict[str, Any]], both: dict[str, Any]) -> None:
+    """Print numbers by split, among its own classes and all; below, what ID and OOD images have together.
+
+    ``both`` may hold other numbers too; a column that no split has is left out.
+    """
+    for second, called in ((False, title), (True, "calibration error (ECE) and loss")):
+        names = [name for name in _COLUMNS if (name in _SECOND) == second]
+        used = [name for name in names if any(name in found for found in splits.values())]
+        rows = [
+            [split, *(_COLUMNS[name][1](found[name]) if name in found else "" for name in used)]
+            for split, found in splits.items()
+            if any(name in found for name in used)
+        ]
+        table(called, ["split", *(_COLUMNS[name][0] for name in used)], rows)
+    for name in (name for name in both if name.startswith("all") and name.endswith("_harmonic_mean")):
+        head = name.removeprefix("all").removesuffix("_harmonic_mean")
+        click.echo(
+            f"{f'{head[1:]}: ' if head else ''}harmonic mean of ID and OOD among all classes "
+            f"{percent(both[name])}; AUROC of ID against OOD images {both[f'id_ood{head}_auroc']:.3f}"
+        )
+
+
 def mean(row: dict[str, Any], name: str) -> str:
     """Return a mean with its deviation, where there is one."""
     if row[name] is None:

@@ -38,7 +38,9 @@ session_options = options(
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
 @click.option(
-    "--reject", is_flag=True, help="Say 'none of these' below the cosine that 95% of ID test images reach."
+    "--reject",
+    is_flag=True,
+    help="Say 'none of these' below the cosine that 95% of ID images reach; which images, it says.",
 )
 @click.option(
     "--format",
@@ -90,6 +92,8 @@ def predict(
     opened = Model.open(model, precision=precision, threads=threads)
     warn(opened.info.warning(opened.precision))
     classes = opened.class_set(bank=bank, labels=labels)
+    if reject:
+        click.echo(opened.rejection().said(), err=True)
     top = min(top, len(classes))
     progress = progress_for("predicting")
     found = label(

@@ -14,6 +14,7 @@ from cli.parts import (
     EXISTING_FOLDER,
     FOLDER,
     SEED,
+    accuracy_table,
     mean,
     note_other_data,
     number,
@@ -103,12 +104,14 @@ def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, wandb
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
-    rows = [
-        [name.removesuffix("_accuracy"), percent(value)]
-        for name, value in summary.items()
-        if name.endswith("_accuracy") and isinstance(value, float)
-    ]
-    table(f"run {out}: {summary['headline']}", ["split", "accuracy"], rows)
+    accuracy_table(
+        f"run {out}: {summary['headline']}",
+        {
+            split: {n.removeprefix(f"{split}_"): v for n, v in summary.items() if n.startswith(f"{split}_")}
+            for split in ("train", *summary["per_class_accuracy"])
+        },
+        summary,
+    )
     click.echo(
         f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
     )
@@ -151,9 +154,9 @@ def evaluate(
     if space:
         _evaluate_space(folder, teacher, splits, text, as_json, given)
         return
-    if teacher:
-        from distill.evaluate import evaluate_teacher
+    from distill.evaluate import both_kinds, evaluate_teacher
 
+    if teacher:
         if given["data"] or given["cache"]:
             raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
         results = evaluate_teacher(folder, splits=splits, text=text or "labels")
@@ -171,23 +174,17 @@ def evaluate(
         )
     note_other_data(results)
     if as_json:
-        from dataclasses import asdict
-
-        click.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
+        found = {name: result.to_json() for name, result in results.items()}
+        click.echo(json.dumps({**found, **both_kinds(results)}, indent=2))
         return
-    rows = [
-        [
-            name,
-            percent(r.accuracy),
-            f"{r.loss:.3f}",
-            percent(r.chance),
-            f"{r.images:,}",
-            str(len(r.per_class)),
-        ]
-        for name, r in results.items()
-    ]
-    who = f"teacher of {folder}" if teacher else str(folder)
-    table(who, ["split", "accuracy", "loss", "chance", "images", "classes"], rows)
+    accuracy_table(
+        f"{f'teacher of {folder}' if teacher else folder}: macro accuracy in percent",
+        {
+            name: {**r.metrics(), "chance": r.chance, "images": r.images, "classes": len(r.per_class)}
+            for name, r in results.items()
+        },
+        both_kinds(results),
+    )
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))

@@ -1,13 +1,50 @@
-"""Embeddings -> logits: by class texts, or a closed set's own outputs."""
+"""Embeddings -> logits: by class texts, or a closed set's own outputs; and which classes compete."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class HasClasses(Protocol):
+    """A split of a data folder or of a cache."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Its classes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllClasses:
+    """Every class of some data: those that are trained on, and those of any split beside them, sorted.
+
+    Where all compete an image of either kind can be taken for one of the other, as when a model is used.
+    """
+
+    id_classes: tuple[str, ...]
+    ood_classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, splits: Mapping[str, HasClasses]) -> AllClasses:
+        """Read them off the splits: ID classes are those of train, or where there is none of id_test."""
+        seen = next((splits[name].class_names for name in ("train", "id_test") if name in splits), ())
+        others = {name for split in splits.values() for name in split.class_names} - set(seen)
+        return cls(id_classes=seen, ood_classes=tuple(sorted(others)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """ID classes, then OOD classes."""
+        return self.id_classes + self.ood_classes
+
+    def columns(self, class_names: Sequence[str]) -> list[int]:
+        """Return the places of some classes among :attr:`names`."""
+        position = {name: i for i, name in enumerate(self.names)}
+        return [position[name] for name in class_names]
 
 
 class Classifier(Protocol):

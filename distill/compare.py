@@ -12,9 +12,10 @@ from cache.errors import UserError, nearest_names
 from distill.config import RunConfig
 from distill.report.collect import CONFIG, Run, collect, data_differences, judged_differences
 from distill.report.groups import SEED, differing
-from distill.report.statistics import Spread, TTest, paired_t, spread, welch_t
+from distill.report.statistics import TTest, paired_t, welch_t
 from distill.report.tables import CHOSEN_ON_TEST
 from distill.settings import differences, from_toml, with_part
+from distill.spread import Spread, spread
 
 LAST_EPOCHS = 5
 
@@ -142,7 +143,7 @@ def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
 def _metrics(run: Run) -> list[str]:
     """Return the names of what is compared: test results, training losses, space, cost."""
     judged = [name for name, value in run.summary.items() if isinstance(value, int | float)]
-    results = [n for n in judged if n.startswith(("id_", "ood_")) and not n.endswith(CHOSEN_ON_TEST)]
+    results = [n for n in judged if n.startswith(("id_", "ood_", "all")) and not n.endswith(CHOSEN_ON_TEST)]
     losses = dict.fromkeys(name for line in run.history for name in line if name.startswith("loss_"))
     space = [f"space/{split}/{name}" for split, found in _of(run, "space").items() for name in found]
     space = [name for name in space if not name.endswith("/images")]

@@ -19,10 +19,11 @@ from cache.records import Record
 from cache.splits import split_name
 from distill.augment import eval_transform
 from distill.checkpoint import read_checkpoint
+from distill.classifier import AllClasses
 from distill.config import RunConfig
 from distill.data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
-from distill.evaluate import SplitResult, judge_heads, student_outputs
+from distill.evaluate import SplitResult, competing, judge_heads, student_outputs
 from distill.fewshot import QUERY, support_of
 from distill.heads import Head, fingerprint_of, learner_of, open_heads
 from distill.identity_reader import IdentityReader
@@ -155,9 +156,28 @@ class TrainedRun:
         split: str,
         pixels: Pixels | None = None,
     ) -> dict[str, SplitResult]:
-        """Judge outputs among ``class_names`` by every head; see :func:`distill.evaluate.judge_heads`."""
-        classifiers = classifiers_for(self.config, self.heads, self.folder.class_names, class_names)
-        return judge_heads(outputs, classifiers, split=split, class_names=class_names, pixels=pixels)
+        """Judge outputs by every head among ``class_names``, and where all classes compete.
+
+        See :func:`distill.evaluate.judge_heads`. Where a class of the data has no text they are judged among
+        ``class_names`` alone.
+        """
+        among = self._competing()
+        classifiers = classifiers_for(
+            self.config,
+            self.heads,
+            self.folder.class_names,
+            among.names if among is not None else class_names,
+        )
+        return judge_heads(
+            outputs, classifiers, split=split, class_names=class_names, among=among, pixels=pixels
+        )
+
+    def _competing(self) -> AllClasses | None:
+        # Where the folder has no train, its classes are those of the cache, which the run was trained on.
+        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.splits})
+        for head in self.heads:
+            among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
+        return among if among is not None and among.ood_classes else None
 
     def other_data(self, split: str) -> str:
         """Return in what a split is not the one that the run was trained with, '' where it is."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from distill.fewshot import QUERY, support_of
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
 from distill.identity_reader import IdentityReader
 from distill.settings import from_toml, with_part, with_settings
+from distill.spread import as_columns
 from distill.train import CONFIG, LAST, SUMMARY, run
 
 METHODS = ("finetune", "retrieval")
@@ -317,8 +317,7 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"shots": shots, "draws": len(of_shots)}
         for name in ("before", "ood_query", "id_test"):
             values = [value for value in (getattr(draw, name) for draw in of_shots) if value is not None]
-            row[name] = statistics.fmean(values) if values else None
-            row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+            row |= as_columns(name, values)
         rows.append(row)
     return rows
 

@@ -1,17 +1,23 @@
-"""What a run leaves of its test images, for reports: answers, a sample of embeddings, a few small pictures.
+"""What a run leaves of its test images: answers, a sample of embeddings, a few small pictures; logits.
 
 ``outputs.npz`` in the run's folder, plain arrays that numpy reads without pickle:
 
-    SPLIT/keys, /labels, /predicted, /class_names         of every judged test split
+    SPLIT/keys, /labels, /predicted, /class_names         of every judged test split, among its own classes
     sample/keys, /splits, /classes, /student, /teacher    unit rows [n, D] float16, where there is a teacher
     pictures/keys, /ends, /jpeg                           JPEG files one after the other, and where each ends
+
+``logits.npz`` beside it, of which :func:`read_logits` reads one split:
+
+    SPLIT/logits, /keys, /classes, /images                [n, C] float32, the images and the class of each;
+                                                          n of so many. SPLIT@TEACHER of further heads
+    class_names, is_id                                    of the columns: the ID classes, then the OOD classes
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.damage import DAMAGED
-from cache.errors import UserError, reason_of
+from cache.errors import UserError, nearest_names, reason_of
 from cache.files import replacing
 
-OUTPUTS = "outputs.npz"
+OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
+# The most that a run keeps of logits: 65,000 images of 1,000 classes. Of more images than fit a sample is
+# kept, spread over the classes; metrics are of all images whatever is kept.
+LOGITS_BYTES = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,22 @@ class Answers:
     labels: NDArray[np.int32]
     predicted: NDArray[np.int32]
     class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitLogits:
+    """A student's ``logits`` [n, C] float32 of n of a split's ``images``, with its own temperature.
+
+    ``classes`` are the names of the images' classes, ``class_names`` those of the columns, of which the first
+    ``id_classes`` are trained on.
+    """
+
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    id_classes: int
+    images: int
+    logits: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +74,15 @@ class EmbeddingSample:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOutputs:
-    """All of ``outputs.npz``. ``pictures`` are JPEG files by key; ``sample`` is None without a teacher."""
+    """All of ``outputs.npz``. ``pictures`` are JPEG files by key; ``sample`` is None without a teacher.
+
+    ``logits`` go to a file of their own, and are not read back with the rest.
+    """
 
     answers: dict[str, Answers]
     sample: EmbeddingSample | None = None
     pictures: dict[str, bytes] = field(default_factory=dict)
+    logits: dict[str, SplitLogits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +159,46 @@ def save_outputs(path: Path, outputs: RunOutputs) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
+def save_logits(path: Path, splits: Mapping[str, SplitLogits]) -> None:
+    """Write every split's logits, whole or not at all. All have the same columns."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, kept in splits.items():
+        arrays["class_names"] = _texts(kept.class_names)
+        arrays["is_id"] = np.arange(len(kept.class_names)) < kept.id_classes
+        arrays[f"{split}/keys"], arrays[f"{split}/classes"] = _texts(kept.keys), _texts(kept.classes)
+        arrays[f"{split}/images"], arrays[f"{split}/logits"] = np.array(kept.images), kept.logits
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # not compressed: it would gain a tenth
+
+
+def read_logits(path: Path, split: str) -> SplitLogits:
+    """Read one split of what :func:`save_logits` wrote; nothing else of the file is read.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or damaged, or has no such split.
+    """
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            splits = [name.removesuffix("/logits") for name in file.files if name.endswith("/logits")]
+            if split not in splits:
+                raise UserError(
+                    f"{path} has no logits of {split!r}",
+                    fix=f"{nearest_names(split, splits)}choose from {', '.join(splits)}.",
+                )
+            return SplitLogits(
+                keys=tuple(file[f"{split}/keys"].tolist()),
+                classes=tuple(file[f"{split}/classes"].tolist()),
+                class_names=tuple(file["class_names"].tolist()),
+                id_classes=int(file["is_id"].sum()),
+                images=int(file[f"{split}/images"]),
+                logits=file[f"{split}/logits"],
+            )
+    except DAMAGED as error:
+        raise _unreadable(path, error) from error
+
+
 def load_outputs(path: Path) -> RunOutputs:
     """Read what :func:`save_outputs` wrote.
 
@@ -143,10 +212,14 @@ def load_outputs(path: Path) -> RunOutputs:
             arrays = {name: file[name] for name in file.files}
         return _outputs(arrays)
     except DAMAGED as error:
-        raise UserError(
-            f"{path} cannot be read ({reason_of(error)})",
-            fix="run its 'distill train' command again with --resume: a trained run writes it anew.",
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({reason_of(error)})",
+        fix="run its 'distill train' command again with --resume: a trained run writes it anew.",
+    )
 
 
 def _outputs(arrays: dict[str, NDArray[Any]]) -> RunOutputs:

@@ -15,9 +15,18 @@ from torch import Tensor
 from cache import EmbeddingCache
 from cache.errors import UserError
 from cache.reader import SplitRows
-from distill.classifier import Classifier, TextClassifier
-from distill.evaluate import TEACHER_TEMPERATURE, SplitResult, evaluate
-from distill.outputs import Answers, EmbeddingSample, RunOutputs, confusions, key_hash, spread_sample
+from distill.classifier import Classifier
+from distill.evaluate import SplitResult, competing, evaluate, teacher_classifier
+from distill.outputs import (
+    LOGITS_BYTES,
+    Answers,
+    EmbeddingSample,
+    RunOutputs,
+    SplitLogits,
+    confusions,
+    key_hash,
+    spread_sample,
+)
 from distill.session import Session, classifiers_for
 from distill.space_run import ROWS_OF
 from distill.stream import EvalSplit
@@ -35,15 +44,20 @@ Outputs = Mapping[str, tuple[Tensor, Tensor]]
 def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs:
     """Return the first head's answers on every test split, embeddings of some images, pictures of a few.
 
-    ``id_val`` is part of the training images and is left out.
+    The logits are every head's. ``id_val`` is part of the training images and is left out.
     """
     splits = [session.evals[name] for name in outputs if name != "id_val"]
     answers = {split.name: _answers(session, split, *outputs[split.name]) for split in splits}
     pictures: dict[str, bytes] = {}
     for split in splits:
         if split.name.startswith("ood"):
-            pictures |= _pictures(split, _to_show(answers[split.name]))
-    return RunOutputs(answers=answers, sample=_sample(session, splits, outputs, answers), pictures=pictures)
+            pictures |= _pictures(split, pictures_to_keep(answers[split.name]))
+    return RunOutputs(
+        answers=answers,
+        sample=_sample(session, splits, outputs, answers),
+        pictures=pictures,
+        logits=_logits(session, splits, outputs),
+    )
 
 
 def teacher_results(session: Session) -> dict[str, SplitResult]:
@@ -53,15 +67,21 @@ def teacher_results(session: Session) -> dict[str, SplitResult]:
     split out.
     """
     cache, found = _teacher(session), {}
+    if session.config.text not in cache.bank_names:  # a baseline has no need of one
+        return {}
+    bank = cache.text_bank(session.config.text)
+    among = competing(session.all_classes, bank)
     for split in session.evals.values():
         rows = _rows(cache, split)
         if split.name == "id_val" or rows is None:
             continue
         with contextlib.suppress(UserError):
-            bank = cache.text_bank(session.config.text).class_texts(split.class_names)
-            classifier = TextClassifier(text=torch.from_numpy(bank), temperature=TEACHER_TEMPERATURE)
             found[split.name] = evaluate(
-                _teacher_outputs(rows, split), classifier, split=split.name, class_names=split.class_names
+                _teacher_outputs(rows, split),
+                teacher_classifier(bank, among, split.class_names),
+                split=split.name,
+                class_names=split.class_names,
+                among=among,
             )
     return found
 
@@ -90,7 +110,10 @@ def _answers(session: Session, split: EvalSplit, outputs: Tensor, labels: Tensor
     return Answers(
         keys=tuple(_keys(split)),
         labels=labels.numpy().astype(np.int32),
-        predicted=_predicted(session, classifier, outputs[:, columns]).numpy().astype(np.int32),
+        predicted=_in_batches(session, classifier, outputs[:, columns])
+        .argmax(dim=1)
+        .numpy()
+        .astype(np.int32),
         class_names=split.class_names,
     )
 
@@ -99,11 +122,33 @@ def _keys(split: EvalSplit) -> list[str]:
     return [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
 
 
+def _logits(session: Session, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
+    """Return every head's logits over all classes of the data, of as many images as may be kept."""
+    among, config = session.all_classes, session.config
+    heads = classifiers_for(config, session.heads, session.folder.class_names, among.names)
+    most = LOGITS_BYTES // (4 * len(among.names) * len(heads) * max(1, len(splits)))
+    found = {}
+    for split in splits:
+        rows, labels = outputs[split.name]
+        keys, classes = _keys(split), [split.class_names[label] for label in labels]
+        at = sorted(spread_sample(keys, classes, most=most)) if len(keys) > most else list(range(len(keys)))
+        for ending, columns, classifier in heads:
+            found[f"{split.name}{ending}"] = SplitLogits(
+                keys=tuple(keys[i] for i in at),
+                classes=tuple(classes[i] for i in at),
+                class_names=among.names,
+                id_classes=len(among.id_classes),
+                images=len(keys),
+                logits=_in_batches(session, classifier, rows[at][:, columns]).numpy(),
+            )
+    return found
+
+
 @torch.no_grad()
-def _predicted(session: Session, classifier: Classifier, outputs: Tensor) -> Tensor:
-    # In batches, on the device: where prompts depend on the image, every image has texts of its own.
+def _in_batches(session: Session, classifier: Classifier, outputs: Tensor) -> Tensor:
+    """Return logits on the CPU, computed in batches: prompts of the image give every image its own texts."""
     batches = outputs.split(session.config.train.eval_batch_size)
-    return torch.cat([classifier(batch.to(session.device)).argmax(dim=1).cpu() for batch in batches])
+    return torch.cat([classifier(batch.to(session.device)).float().cpu() for batch in batches])
 
 
 def _sample(
@@ -150,7 +195,7 @@ def _unit(rows: Sequence[Tensor]) -> np.ndarray:
     return found
 
 
-def _to_show(answers: Answers) -> list[str]:
+def pictures_to_keep(answers: Answers) -> list[str]:
     """Return keys of images to show: some of each confused pair, and one of the class it was taken for."""
     pairs = confusions([answers], most=PAIRS)
     wrong = [key for pair in pairs for key in pair.keys[:EXAMPLES]]

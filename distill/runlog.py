@@ -19,6 +19,8 @@ from distill.session import TrainingSession
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
 LAST_EPOCHS = 5
+# How the names of metrics begin that take ID and OOD images, of the first head and of others.
+BOTH_KINDS = ("all_", "all@", "id_ood_", "id_ood@")
 PACKAGES = ("distill", "torch", "torchvision", "timm", "numpy")
 
 
@@ -166,9 +168,10 @@ def summarize(
 
 
 def _judged_metrics(session: TrainingSession, history: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the metrics of a split in the order of the splits."""
+    """Return the metrics of a split in the order of the splits, then those of ID and OOD together."""
     names = list(dict.fromkeys(name for line in history for name in line))
-    return [name for split in ("train", *session.judged) for name in names if name.startswith(f"{split}_")]
+    of_splits = [n for split in ("train", *session.judged) for n in names if n.startswith(f"{split}_")]
+    return of_splits + [name for name in names if name.startswith(BOTH_KINDS)]
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from cache.ranks import current_ranks
 from cache.records import RecordFolder
 from distill.augment import TrainAugment
 from distill.checkpoint import read_checkpoint, weights_digest
-from distill.classifier import Classifier, ClosedSetClassifier, closed_set_columns
+from distill.classifier import AllClasses, Classifier, ClosedSetClassifier, closed_set_columns
 from distill.config import RunConfig, require
 from distill.data import TeacherRows, TrainingData, teacher_rows
 from distill.data_identity import DataIdentity
@@ -72,6 +72,7 @@ class TrainingSession:
 class Session(TrainingSession):
     """The parts of a run on an image folder. ``heads`` has one for every teacher, none for the baseline."""
 
+    folder: ImageFolder
     heads: tuple[Head, ...]
     augment: TrainAugment
 
@@ -80,6 +81,11 @@ class Session(TrainingSession):
         """The names that results have: of every split, and with more heads of SPLIT@TEACHER."""
         more = [f"@{head.name}" for head in self.heads[1:]]
         return tuple(f"{split}{ending}" for split in self.evals for ending in ("", *more))
+
+    @property
+    def all_classes(self) -> AllClasses:
+        """Every class of the data, ID then OOD."""
+        return AllClasses.of(self.folder.splits)
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Session:

@@ -27,7 +27,7 @@ from distill.checkpoint import Position, resume, save_checkpoint
 from distill.distributed import average_gradients
 from distill.finite import FiniteGuard, weights_are_finite
 from distill.optim import set_epoch
-from distill.outputs import OUTPUTS, save_outputs
+from distill.outputs import LOGITS, OUTPUTS, save_logits, save_outputs
 from distill.runlog import (
     LAST_EPOCHS,
     Board,
@@ -301,6 +301,7 @@ class StudentRun:
             outputs = self.task.outputs()
         if outputs is not None:
             save_outputs(self.out / OUTPUTS, outputs)
+            save_logits(self.out / LOGITS, outputs.logits)
         draw_curves(
             self.out / CURVES,
             self.position.history,

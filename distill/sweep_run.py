@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from cache.signals import PARENT
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.identity_reader import IdentityReader
 from distill.settings import differences, from_toml, to_toml
+from distill.spread import as_columns
 from distill.stopping import Stopped, listening
 from distill.sweep import PlannedRun, Sweep
 from distill.wandb_run import wandb_module
@@ -302,7 +302,6 @@ def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"point": point, "n": len(ended)}
         for split in ("id_test", "ood_test"):
             values = [s[f"{split}_accuracy"] for s in ended if f"{split}_accuracy" in s]
-            line[split] = statistics.fmean(values) if values else None
-            line[f"{split}_std"] = statistics.stdev(values) if len(values) > 1 else None
+            line |= as_columns(split, values)
         found.append(line)
     return found

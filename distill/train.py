@@ -18,7 +18,7 @@ from distill.augment import eval_transform, resize_size
 from distill.batch import Batch, Crops, Share
 from distill.config import RunConfig
 from distill.distributed import gather_rows
-from distill.evaluate import SplitResult, judge_heads, student_outputs
+from distill.evaluate import SplitResult, judge_heads, metrics_of, student_outputs
 from distill.identity_reader import note_gone
 from distill.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.objective import distillation_objective, text_cosines
@@ -132,18 +132,18 @@ class ImageTask:
         return ClassCounts(right_C=zeros, seen_C=zeros.clone())
 
     def judge(self, *, late: bool) -> dict[str, float]:
-        """Judge OOD and id_val every epoch, ID in the last epochs, as the original code reports them."""
+        """Judge OOD and id_val every epoch, ID in the last epochs, as the original code reports them.
+
+        In the last epochs all classes of the data compete as well: for CoCoOp, whose texts are of each image,
+        that is twice the work.
+        """
         self.results = {
             name: result
             for split in self.session.evals.values()
             if late or split.name != "id_test"
-            for name, result in _judged(self.session, split).items()
+            for name, result in _judged(self.session, split, among_all=late).items()
         }
-        return {
-            f"{name}_{what}": getattr(result, what)
-            for what in ("accuracy", "loss")
-            for name, result in self.results.items()
-        }
+        return metrics_of(self.results)
 
     def chosen_by(self, metrics: dict[str, float]) -> float | None:
         """Return the accuracy on id_val."""
@@ -172,6 +172,7 @@ class ImageTask:
             "per_class_accuracy": {name: result.per_class for name, result in self.results.items()},
             "teacher_accuracy": {name: result.accuracy for name, result in teacher.items()},
             "teacher_images": {name: result.images for name, result in teacher.items()},
+            "teacher_metrics": metrics_of(teacher),
             "teacher_per_class_accuracy": {name: result.per_class for name, result in teacher.items()},
         }
 
@@ -215,13 +216,16 @@ def losses_and_logits(session: Session, outputs: Tensor, batch: Batch) -> tuple[
     return {**parts, "total": total}, logits
 
 
-def _judged(session: Session, split: EvalSplit) -> dict[str, SplitResult]:
+def _judged(session: Session, split: EvalSplit, *, among_all: bool) -> dict[str, SplitResult]:
     """Return how well every head classifies a split; see :func:`distill.session.classifiers_for`."""
+    among = session.all_classes if among_all and session.all_classes.ood_classes else None
+    names = among.names if among is not None else split.class_names
     return judge_heads(
         _outputs(session, split),
-        classifiers_for(session.config, session.heads, session.folder.class_names, split.class_names),
+        classifiers_for(session.config, session.heads, session.folder.class_names, names),
         split=split.name,
         class_names=split.class_names,
+        among=among,
         pixels=split.pixels,
     )
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from distill.config import RunConfig
 from distill.demo.run import RECIPE
 from distill.demo.scenes import draw_dataset
 from distill.settings import load_recipe, with_settings
+from distill.spread import spread
 from distill.train import run as train
 
 TEACHER = f"local-dir:{RECIPE.parent / 'teacher'}"
@@ -123,10 +123,11 @@ def main() -> None:
     for name in names:
         line = f"{name:26}"
         for arm, rows in found.items():
-            values = [row[name] for row in rows]
-            mean, spread = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-            table[arm][name] = {"mean": mean, "deviation": spread}
-            line += f"{f'{len(values)}, {mean:.3f} ({spread:.3f})':>24}"
+            over = spread([row[name] for row in rows])
+            assert over is not None
+            table[arm][name] = {"mean": over.mean, "deviation": over.std}
+            around = "" if over.std is None else f" ({over.std:.3f})"
+            line += f"{f'{over.n}, {over.mean:.3f}{around}':>24}"
         print(line)
     write_result(args, {"table": table, "runs": found}, choose_device(args.device))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -25,7 +26,9 @@ from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, predict
-from distill.evaluate_run import open_trained
+from distill.evaluate import metrics_of
+from distill.evaluate_run import evaluate_run, open_trained
+from distill.metrics import harmonic_mean
 from distill.settings import with_settings
 from distill.train import run
 
@@ -74,7 +77,7 @@ def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
         numbers = info.measured["float32"]["splits"][split]
         assert numbers["accuracy"] == pytest.approx(judged[split]["accuracy"])
         assert numbers["largest_difference"] < 1e-4
-        assert f"| {split} | {numbers['images']} |" in card
+        assert f"| {split} | {numbers['images']} | {numbers['all_accuracy']:.1f} |" in card
         # Again, from the files alone.
         model = Model.open(exported)
         classes = model.class_set(labels=info.id_classes if split == "id_test" else info.ood_classes)
@@ -87,9 +90,38 @@ def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "mit"
     assert front["pipeline_tag"] == "zero-shot-image-classification"
-    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(
-        info.measured["float32"]["splits"]["id_test"]["accuracy"], abs=0.01
-    )
+    stated = front["model-index"][0]["results"][0]["metrics"]
+    for metric, name in zip(stated, ("all_accuracy", "accuracy"), strict=True):
+        assert metric["value"] == pytest.approx(info.measured["float32"]["splits"]["id_test"][name], abs=0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_predict_is_right_as_often_as_the_card_says(trained, exported, tmp_path, precision):
+    card = (exported / "README.md").read_text()
+    row = {line.split(" | ")[2]: line for line in card.splitlines() if line.startswith(f"| {precision} |")}
+    stated = {}
+    for split, folder in (("id_test", "val_on_train"), ("ood_test", "val")):
+        out = tmp_path / f"{split}.jsonl"
+        asked = ["predict", exported, trained / "photos" / folder, "--precision", precision, "--out", out]
+        assert invoke(*asked).exit_code == 0
+        right: dict[str, list[bool]] = {}
+        for line in map(json.loads, out.read_text().splitlines()):
+            name = Path(line["image"]).parent.name
+            right.setdefault(name, []).append(line["labels"][0]["class_name"] == name)
+        found = 100 * np.mean([np.mean(of_class) for of_class in right.values()])
+        numbers = ModelInfo.load(exported).measured[precision]["splits"][split]
+        assert sum(map(len, right.values())) == numbers["images"] == numbers["of"]
+        assert found == pytest.approx(numbers["all_accuracy"], abs=1e-9)
+        assert row[split].split(" | ")[4] == f"{found:.1f}"
+        stated[split] = found
+    both = ModelInfo.load(exported).measured[precision]["all_harmonic_mean"]
+    assert both == pytest.approx(harmonic_mean(*stated.values()))
+
+
+def test_a_sample_of_a_split_is_called_one(trained, tmp_path):
+    info = export_run(trained / "run", tmp_path / "model", ExportOptions(check_images=4, neighbours=0))
+    assert info.measured["float32"]["splits"]["ood_test"]["images"] == 4
+    assert "| ood_test | 4 of 6 |" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_the_onnx_file_describes_its_preprocessing(exported, plain):
@@ -119,6 +151,57 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
         assert sum(one.none_of_these for one in found) == 1  # of nine, the 5% below the quantile
         assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
         assert next(one for one in found if one.none_of_these).answer == "none of these"
+        assert info.reject[precision].id_kept == pytest.approx(100 - 100 / 9)
+        assert info.reject[precision].set_on == "id_test"
+    assert "**the very test images**" in (exported / "README.md").read_text()
+
+
+def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_on_the_test(trained, tmp_path):
+    config = with_settings(RunConfig(), [*SMALL, "train.epochs=1", "data.id_val=0.3"])
+    run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "run")
+    info = export_run(tmp_path / "run", tmp_path / "model", ExportOptions(neighbours=0))
+    model, reject = Model.open(tmp_path / "model"), info.reject["float32"]
+    opened = open_trained(tmp_path / "run", device="cpu")
+    (aside,) = opened.wanted(["id_val"])
+    id_texts = model.class_set(labels=info.id_classes).embeddings
+
+    def best(photos):
+        return (
+            np.stack([model.embed(model.prepare(load_rgb(p))[None])[0] for p in photos]) @ id_texts.T
+        ).max(1)
+
+    folders = [image_files([trained / "photos" / name]) for name in ("val_on_train", "val")]
+    kept, new = (best(folder) for folder in folders)
+    least = np.quantile(best([image.path for image in aside.pixels.records]), 0.05)
+    assert (reject.set_on, reject.cosine) == ("id_val", pytest.approx(least, abs=1e-6))
+    assert reject.id_kept == pytest.approx(100 * (kept >= least).mean())
+    assert reject.ood_rejected == pytest.approx(100 * (new < least).mean())
+    assert reject.auroc == pytest.approx(np.mean([[a > b for b in new] for a in kept]))
+    assert set(info.measured["float32"]["splits"]) == {"id_test", "ood_test"}
+    asked = invoke("predict", tmp_path / "model", folders[1][0], "--reject", "--format", "jsonl")
+    assert f"below a cosine of {least:.3f}, set on id_val; among the ID classes it keeps" in asked.stderr
+    assert json.loads(asked.stdout)["labels"]
+
+
+@pytest.mark.parametrize(
+    ("auroc", "low", "high", "weak"),
+    [(0.58, 0.56, 0.6, True), (0.7, 0.45, 0.9, True), (0.2, 0.1, 0.3, True), (0.8, 0.7, 0.9, False)],
+)
+def test_where_id_and_ood_are_hardly_told_apart_card_and_predict_say_so(
+    trained, plain, tmp_path, auroc, low, high, weak
+):
+    from distill.deploy.card import write_card
+
+    info = ModelInfo.load(plain)
+    odd = replace(info.reject["float32"], auroc=auroc, low=low, high=high)
+    shutil.copytree(plain, tmp_path / "model")
+    changed = replace(info, reject={"float32": odd})
+    changed.save(tmp_path / "model")
+    write_card(tmp_path / "model", changed)
+    assert ("do not rely on `--reject`" in (tmp_path / "model" / "README.md").read_text()) == weak
+    said = invoke("predict", tmp_path / "model", val_photos(trained)[0], "--reject").stderr
+    assert ("near chance or worse, do not rely on it" in said) == weak
+    assert f"AUROC of ID against OOD {auroc:.3f} ({low:.3f} to {high:.3f})" in said
 
 
 def test_no_file_that_is_published_holds_a_path_of_the_machine(trained, exported, teacher_dir):
@@ -173,6 +256,11 @@ def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):
         run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / name)
         with pytest.raises(UserError, match=said):
             export_run(tmp_path / name, tmp_path / "model")
+    # Where texts depend on the image, all classes compete as well.
+    judged = evaluate_run(tmp_path / "cocoop", device="cpu")
+    last = json.loads((tmp_path / "cocoop" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert judged["ood_test"].among_all.classes == 5
+    assert metrics_of(judged) == pytest.approx({name: last[name] for name in metrics_of(judged)}, rel=1e-5)
 
 
 def test_a_name_in_the_card_is_neither_markup_nor_yaml(plain, tmp_path):

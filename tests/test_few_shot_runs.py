@@ -19,6 +19,7 @@ from cache.features import FeatureOptions, cache_features
 from cache.images import ImageFolder
 from distill.config import FewShotConfig, RunConfig
 from distill.data import BatchColumns
+from distill.evaluate import both_kinds
 from distill.evaluate_run import evaluate_run, open_trained
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
 from distill.fewshot_run import FewShotOptions, few_shot, finetune_config
@@ -128,6 +129,8 @@ def test_a_few_shot_run_is_judged_on_the_query_alone(trained, tmp_path):
     assert judged["ood_query"].images == 4
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert judged["ood_query"].accuracy == pytest.approx(last["ood_query_accuracy"])
+    assert judged["ood_query"].among_all.accuracy == pytest.approx(last["ood_query_all_accuracy"])
+    assert both_kinds(judged)["id_ood_auroc"] == pytest.approx(last["id_ood_auroc"])
     assert results["draws"][0]["ood_query"] == pytest.approx(
         statistics.fmean(
             json.loads(line)["ood_query_accuracy"]

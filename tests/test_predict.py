@@ -295,6 +295,11 @@ def test_any_file_name_can_be_predicted_and_hidden_files_are_left_alone(trained,
         ),
         ("preprocessing", 7),
         ("source", {"run": "/home/me/run"}),
+        ("reject", {"float32": 0.3}),
+        ("reject", {"float32": {"cosine": "high", "set_on": "id_test"}}),
+        ("reject", {"float32": {"cosine": 0.3, "set_on": "id_test", "auroc": [1]}}),
+        ("reject", {"float32": {"cosine": 0.3, "set_on": "somewhere"}}),
+        ("reject", {"float32": {"cosine": 0.3, "set_on": "id_test", "auroc": 0.7}}),
     ],
 )
 def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, tmp_path, name, value):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
+import io
 import json
 import re
 import shutil
@@ -14,18 +17,28 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import COLOURS, make_cache, make_photos, write_image
+from PIL import Image
 
 import cli
 from cache.errors import UserError
 from distill.compare import compare_runs
 from distill.config import RunConfig
-from distill.evaluate import evaluate_teacher
-from distill.outputs import Answers, confusions, load_outputs, spread_sample
-from distill.report.collect import collect
+from distill.evaluate import evaluate_teacher, metrics_of
+from distill.outputs import (
+    Answers,
+    EmbeddingSample,
+    RunOutputs,
+    confusions,
+    load_outputs,
+    read_logits,
+    spread_sample,
+)
+from distill.outputs_run import pictures_to_keep
+from distill.report.collect import Run, collect
 from distill.report.curves import scatter_charts
-from distill.report.groups import groups_of
+from distill.report.groups import Group, groups_of
 from distill.report.page import report
-from distill.report.pictures import principal_axes
+from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
 from distill.settings import load_recipe, with_settings
 from distill.train import run
@@ -134,16 +147,70 @@ def test_a_run_leaves_its_answers_which_are_its_accuracy(runs):
     assert outputs.sample is not None
     assert len(outputs.sample.keys) == 9 + 9
     np.testing.assert_allclose(np.linalg.norm(outputs.sample.teacher.astype(float), axis=1), 1, atol=1e-2)
-    assert all(picture.startswith(b"\xff\xd8") for picture in outputs.pictures.values())
+    assert outputs.pictures.keys() == set(pictures_to_keep(outputs.answers["ood_test"]))
+    for key, picture in outputs.pictures.items():
+        shown = np.array(Image.open(io.BytesIO(picture)), dtype=float).mean(axis=(0, 1))
+        np.testing.assert_allclose(shown, COLOURS.get(key.split("/")[0], COLOURS["plum"]), atol=20)
     same = load_outputs(runs / "mse-1" / "outputs.npz").sample
     assert same.keys == outputs.sample.keys
 
 
-def test_the_summary_has_the_teachers_accuracy_from_the_cache(runs):
+def test_the_logits_that_a_run_keeps_give_its_last_epochs_numbers(runs):
+    path = runs / "cls-0" / "logits.npz"
+    last = json.loads((runs / "cls-0" / "metrics.jsonl").read_text().splitlines()[-1])
+    kept = {split: read_logits(path, split) for split in ("id_test", "ood_test")}
+    among_all, best = {}, {}
+    for split, one in kept.items():
+        names = np.array(one.class_names)
+        assert [key.rpartition("/")[0] for key in one.keys] == list(one.classes)
+        assert one.images == len(one.keys) == 9
+        own = sorted(set(one.classes))
+        logits = one.logits.astype(np.float64)
+        for ending, columns in (("", np.isin(names, own)), ("all_", np.ones(len(names), dtype=bool))):
+            said = names[columns][logits[:, columns].argmax(axis=1)]
+            right = [np.mean(said[np.array(one.classes) == name] == name) for name in own]
+            assert last[f"{split}_{ending}accuracy"] == pytest.approx(100 * np.mean(right))
+            among_all[split] = last[f"{split}_all_accuracy"]
+        assert list(names[: one.id_classes]) == ["apple", "banana", "cherry"]
+        best[split] = logits[:, : one.id_classes].max(axis=1)
+    low, high = among_all.values()
+    assert last["all_harmonic_mean"] == pytest.approx(2 * low * high / ((low + high) or 1))
+    pairs = [np.sign(a - b) / 2 + 0.5 for a in best["id_test"] for b in best["ood_test"]]
+    assert last["id_ood_auroc"] == pytest.approx(np.mean(pairs), abs=1e-6)
     summary = json.loads((runs / "cls-0" / "summary.json").read_text())
-    for split, result in evaluate_teacher(runs.parent / "cache", splits=("id_test", "ood_test")).items():
+    lines = [json.loads(line) for line in (runs / "cls-0" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("id_test_all_accuracy", "ood_test_all_ece", "all_harmonic_mean", "id_ood_auroc"):
+        assert summary[name] == pytest.approx(np.mean([line[name] for line in lines]))
+    with pytest.raises(UserError, match=r"no logits of 'ood_tset'.*did you mean 'ood_test'"):
+        read_logits(path, "ood_tset")
+
+
+def test_of_more_logits_than_may_be_kept_a_sample_spread_over_the_classes_is(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "distill.outputs_run.LOGITS_BYTES", 4 * 6 * 2 * 3
+    )  # 6 classes, 2 splits, 3 images each
+    config = with_settings(RunConfig(), [*SMALL, "train.epochs=1"])
+    run(config, cache_dir=runs.parent / "cache", data_dir=runs.parent / "photos", out=tmp_path / "run")
+    kept = read_logits(tmp_path / "run" / "logits.npz", "id_test")
+    assert (kept.images, kept.logits.shape, sorted(kept.classes)) == (
+        9,
+        (3, 6),
+        ["apple", "banana", "cherry"],
+    )
+
+
+def test_the_summary_has_the_teachers_numbers_from_the_cache(runs):
+    summary = json.loads((runs / "cls-0" / "summary.json").read_text())
+    judged = evaluate_teacher(runs.parent / "cache", splits=("id_test", "ood_test"))
+    for split, result in judged.items():
         assert summary["teacher_accuracy"][split] == pytest.approx(result.accuracy)
         assert summary["teacher_images"][split] == result.images
+    assert summary["teacher_metrics"] == pytest.approx(metrics_of(judged))
+    assert {"id_test_all_accuracy", "all_harmonic_mean", "id_ood_auroc"} <= summary["teacher_metrics"].keys()
+    printed = CliRunner().invoke(cli.main, ["evaluate", str(runs.parent / "cache"), "--teacher", "--json"])
+    assert json.loads(printed.stdout)["id_ood_auroc"] == pytest.approx(
+        summary["teacher_metrics"]["id_ood_auroc"]
+    )
 
 
 def test_confusions_of_several_runs_are_added_up():
@@ -160,6 +227,100 @@ def test_confusions_of_several_runs_are_added_up():
     assert (second.true, second.count, second.images) == ("b", 1, 2)
 
 
+def answers_of(images):
+    """Answers of an OOD split from (key, the class it was taken for); the class is in the key."""
+    names = tuple(sorted({n for key, taken in images for n in (key.split("/")[0], taken)}))
+    return Answers(
+        keys=tuple(key for key, _ in images),
+        labels=np.array([names.index(key.split("/")[0]) for key, _ in images], dtype=np.int32),
+        predicted=np.array([names.index(taken) for _, taken in images], dtype=np.int32),
+        class_names=names,
+    )
+
+
+def by_hash(keys):
+    return sorted(keys, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
+
+
+CONFUSED = [
+    *((f"fox/{i}.jpg", "wolf") for i in range(8)),
+    *((f"owl/{i}.jpg", "crow") for i in range(5)),
+    *((f"owl/r{i}.jpg", "owl") for i in range(2)),
+    *((f"wolf/{i}.jpg", "wolf") for i in range(6)),
+    *((f"crow/{i}.jpg", "crow") for i in range(6)),
+    *((f"newt/{i}.jpg", "newt") for i in range(3)),
+]
+
+
+def test_the_pictures_kept_are_the_first_of_each_confused_pair_and_one_of_what_it_was_taken_for():
+    kept = pictures_to_keep(answers_of(CONFUSED))
+    fox, owl = (
+        by_hash([k for k, taken in CONFUSED if taken == name and k.split("/")[0] != name])
+        for name in ("wolf", "crow")
+    )
+    like = [by_hash([key for key, _ in CONFUSED if key.startswith(name)])[0] for name in ("wolf/", "crow/")]
+    assert kept[:6] == [*fox[:3], *owl[:3]]
+    assert sorted(kept[6:]) == sorted(like)
+
+
+def run_of(name, seed, *, outputs):
+    return Run(
+        name=name,
+        path=Path(name),
+        settings={"train.seed": seed},
+        config="",
+        history=(),
+        summary={"id_test_accuracy": 1.0},
+        outputs=outputs,
+    )
+
+
+def group_of(*runs):
+    return Group(number=0, label="all", values={}, runs=runs)
+
+
+def test_the_page_shows_images_of_the_first_class_before_one_of_the_class_they_were_taken_for():
+    answers = answers_of(CONFUSED)
+    pictures = {key: key.encode() for key in pictures_to_keep(answers)}
+    found = confused_groups(
+        [group_of(run_of("a", 0, outputs=RunOutputs(answers={"ood_test": answers}, pictures=pictures)))]
+    )
+    (first, second) = found.groups[0].pairs
+    for pair, true, taken, count in ((first, "fox", "wolf", 8), (second, "owl", "crow", 5)):
+        assert (pair.confusion.true, pair.confusion.predicted, pair.confusion.count) == (true, taken, count)
+        wrong = by_hash([k for k, t in CONFUSED if t == taken and k.startswith(f"{true}/")])
+        assert [key for _, key in pair.wrong] == wrong[:3]
+        assert pair.like is not None
+        assert pair.like[1].startswith(f"{taken}/")
+        for number, key in (*pair.wrong, pair.like):
+            assert base64.b64decode(found.pictures[number].partition(",")[2]).decode() == key
+
+
+def test_the_map_has_the_teachers_first_axis_across_and_the_student_on_the_same_axes():
+    rng = np.random.default_rng(0)
+    teacher = rng.normal(size=(40, 6)) * [0.1, 9, 0.1, 3, 0.1, 0.1]
+    student = rng.normal(size=(40, 6)) * [0.1, 1, 0.1, 6, 0.1, 0.1]
+    sample = EmbeddingSample(
+        keys=tuple(map(str, range(40))),
+        splits=("id_test",) * 10 + ("ood_test",) * 30,
+        classes=("a",) * 10 + ("b",) * 30,
+        student=student.astype(np.float16),
+        teacher=teacher.astype(np.float16),
+    )
+    group = group_of(run_of("run", 0, outputs=RunOutputs(answers={}, sample=sample)))
+    found = space_map([group], Confused(groups=(), pictures=()))
+    assert (found["ood"], found["label"]) == ([0] * 10 + [1] * 30, [0] * 10 + [1] * 30)
+    teacher, student = sample.teacher.astype(float), sample.student.astype(float)
+    variances, axes = np.linalg.eigh(np.cov(teacher.T))
+    assert found["share"] == pytest.approx(100 * variances[[-1, -2]] / variances.sum(), abs=0.1)
+    expected = [(rows - teacher.mean(axis=0)) @ axes[:, [-1, -2]] for rows in (teacher, student)]
+    shown = [np.array(found["teacher"]), np.array(found["students"][0]["places"])]
+    scale = 1000 / max(np.abs(places).max() for places in expected)
+    signs = np.sign([shown[0][:, axis] @ expected[0][:, axis] for axis in (0, 1)])
+    for places, wanted in zip(shown, expected, strict=True):
+        np.testing.assert_allclose(places, scale * wanted * signs, atol=0.51)  # whole numbers
+
+
 def test_a_sample_is_spread_over_classes_and_does_not_depend_on_the_order():
     keys = [f"a/{i}" for i in range(10)] + [f"b/{i}" for i in range(2)]
     chosen = [keys[i] for i in spread_sample(keys, [key[0] for key in keys], most=6)]
@@ -168,11 +329,26 @@ def test_a_sample_is_spread_over_classes_and_does_not_depend_on_the_order():
     assert chosen == [back[i] for i in spread_sample(back, [key[0] for key in back], most=6)]
 
 
-def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, page):
+def told(folder, **numbers):
+    """Give a run's summary other numbers."""
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, **numbers}))
+
+
+def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, tmp_path):
+    folder, page = copied(runs, tmp_path), tmp_path / "report.html"
+    # The two deviations of these differ, with n - 1 and with n: 4.243 and 3, 7.071 and 5, 0.028 and 0.02.
+    for name, seed, own, every, auroc in (
+        ("cls", 0, 40.0, 21.0, 0.55), ("cls", 1, 46.0, 23.0, 0.57),
+        ("mse", 0, 50.0, 31.0, 0.61), ("mse", 1, 60.0, 31.5, 0.65),
+    ):  # fmt: skip
+        numbers = {"ood_test_accuracy": own, "ood_test_all_accuracy": every, "id_ood_auroc": auroc}
+        told(folder / f"{name}-{seed}", **numbers)
+    report(folder, page)
     lines = list(csv.DictReader(page.with_suffix(".csv").read_text().splitlines()))
     assert [line["run"] for line in lines] == ["cls-0", "cls-1", "mse-0", "mse-1"]
     assert [line["loss.mse"] for line in lines] == ["0", "0", "1", "1"]
-    _, groups = groups_of(collect(runs).finished)
+    _, groups = groups_of(collect(folder).finished)
     assert [group.label for group in groups] == ["cls", "cls + mse"]
     for group, of_group in zip(groups, (lines[:2], lines[2:]), strict=True):
         own = [float(line["ood_test_accuracy"]) for line in of_group]
@@ -180,7 +356,34 @@ def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, pag
         assert group.spread("ood_test_accuracy").mean == pytest.approx(np.mean(own))
         assert group.spread("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
         assert group.gap("ood_test").mean == pytest.approx(teacher - np.mean(own))
-    assert "| cls + mse | 2 |" in page.with_suffix(".md").read_text()
+        assert group.gap("ood_test").std == pytest.approx(np.std(own, ddof=1))
+    results, quality = tables_of(page.with_suffix(".md").read_text())
+    assert results["cls"]["OOD (%)"] == "43.0 ± 4.2"
+    assert results["cls"]["OOD among all (%)"] == "22.0 ± 1.4"
+    assert results["cls + mse"]["n"] == "2"
+    assert results["cls + mse"]["OOD (%)"] == "55.0 ± 7.1"
+    assert quality["cls + mse"]["AUROC, ID against OOD"] == "0.630 ± 0.028"
+    shown = Words(page.read_text()).text
+    assert "43.0 ± 4.2" in shown
+    assert "0.630 ± 0.028" in shown
+    summary = json.loads((folder / "cls-0" / "summary.json").read_text())
+    for metric, head in (
+        ("id_test_all_accuracy", "ID among all (%)"),
+        ("all_harmonic_mean", "harmonic mean among all (%)"),
+    ):
+        assert results["teacher"][head] == f"{summary['teacher_metrics'][metric]:.1f}"
+        assert float(lines[0][f"teacher_{metric}"]) == summary["teacher_metrics"][metric]
+        assert float(lines[0][metric]) == summary[metric]
+
+
+def tables_of(markdown):
+    """Every table of a Markdown text: {first cell: {heading: cell}}."""
+    found = []
+    for part in markdown.split("\n\n"):
+        rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
+        if rows:
+            found.append({row[0].strip(): dict(zip(rows[0], row, strict=False)) for row in rows[2:]})
+    return found
 
 
 class Words(HTMLParser):
@@ -425,6 +628,21 @@ def test_the_page_runs_without_an_error_and_asks_the_network_for_nothing(opened)
     assert opened.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
     assert opened.get_log("browser") == []
     assert opened.execute_script("return document.querySelectorAll('#map-student .dot').length") == 18
+
+
+def test_the_map_draws_the_first_axis_across_and_the_second_up(opened, page):
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1])["map"]
+    centres = """
+        const centre = dot => { const b = dot.getBBox(); return [b.x + b.width / 2, -(b.y + b.height / 2)]; };
+        return [...document.querySelectorAll(arguments[0] + " .dot")].map(centre);
+    """
+    for panel, places in (("#map-teacher", data["teacher"]), ("#map-student", data["students"][0]["places"])):
+        found = opened.execute_script(centres, panel)
+        assert sorted([round(x), round(y)] for x, y in found) == sorted(places)
+        across, up = opened.find_elements("css selector", f"{panel} .axis-name")
+        assert across.get_attribute("textContent").startswith("principal component 1")
+        assert across.get_attribute("transform") is None
+        assert "rotate(-90)" in up.get_attribute("transform")
 
 
 def test_a_heading_sorts_its_table_both_ways(opened):

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from distill.report.statistics import best_of, paired_t, spread, t_quantile, two_sided_p, welch_t
+from distill.report.statistics import best_of, paired_t, t_quantile, two_sided_p, welch_t
+from distill.spread import as_columns, spread
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,15 @@ def test_the_best_is_marked_only_where_the_spread_allows_it():
     assert best_of([[10.0, 10.5], [90.0]]) is None
     assert best_of([[10.0, 10.0], [20.0, 20.0]]) is None  # no spread: nothing to test by
     assert best_of([[10.0, 10.5]]) is None
+
+
+def test_a_deviation_is_of_a_sample_not_of_a_population():
+    found = spread([1.0, 2.0, 4.0, 9.0])
+    assert (found.n, found.mean) == (4, 4.0)
+    assert found.std == pytest.approx(np.std([1, 2, 4, 9], ddof=1))
+    assert found.std != pytest.approx(np.std([1, 2, 4, 9]), rel=0.1)
+    assert as_columns("x", [1.0, 2.0, 4.0, 9.0]) == {"x": 4.0, "x_std": found.std}
+    assert as_columns("x", []) == {"x": None, "x_std": None}
 
 
 def test_one_number_has_a_mean_and_no_deviation():

@@ -22,9 +22,11 @@ from cache.shards import read_shard
 from cache.verify import verify_cache
 from distill.config import RunConfig
 from distill.deploy.export import ExportOptions, export_run
+from distill.evaluate import both_kinds
 from distill.evaluate_run import evaluate_run
 from distill.fewshot_run import FewShotOptions, few_shot
 from distill.objective import distillation_objective
+from distill.outputs import read_logits
 from distill.session import open_session
 from distill.settings import with_settings
 from distill.train import losses_and_logits, run
@@ -170,6 +172,12 @@ def test_results_of_the_second_head_carry_its_name(two, photos, tmp_path):
     assert set(judged) == {"id_test", "id_test@second", "ood_test", "ood_test@second"}
     for name, result in judged.items():
         assert result.accuracy == pytest.approx(last[f"{name}_accuracy"])
+        assert result.among_all.accuracy == pytest.approx(last[f"{name}_all_accuracy"])
+        assert read_logits(tmp_path / "run" / "logits.npz", name).logits.shape == (result.images, 5)
+    assert both_kinds(judged) == pytest.approx({name: last[name] for name in both_kinds(judged)})
+    assert {"all_harmonic_mean", "id_ood_auroc", "all@second_harmonic_mean", "id_ood@second_auroc"} <= set(
+        summary
+    )
     assert {"ood_test_accuracy", "ood_test@second_accuracy"} <= set(summary)
     assert set(summary["space"]) == set(judged)
     assert "main/cls" in "".join(last)

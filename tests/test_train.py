@@ -17,7 +17,7 @@ from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from distill.config import RunConfig
 from distill.data import epoch_batches, join_training_rows
-from distill.evaluate import evaluate_teacher
+from distill.evaluate import both_kinds, evaluate_teacher
 from distill.evaluate_run import evaluate_run
 from distill.peak import peak_resident
 from distill.pixels import Pixels, SquashedPhoto
@@ -222,7 +222,10 @@ def test_the_closed_set_baseline_needs_no_teacher_and_is_judged_within_the_split
     summary = train("run", "train.baseline=true")
     assert set(lines(tmp_path / "run")[0]) >= {"loss_cls", "loss_total"}
     assert summary["student_parameters"] > 0
-    assert set(evaluate_run(tmp_path / "run", device="cpu")) == {"id_test", "ood_test"}
+    judged = evaluate_run(tmp_path / "run", device="cpu")
+    assert set(judged) == {"id_test", "ood_test"}
+    assert judged["ood_test"].among_all.classes == 5
+    assert both_kinds(judged)["id_ood_auroc"] == pytest.approx(lines(tmp_path / "run")[-1]["id_ood_auroc"])
 
 
 def test_evaluating_a_run_gives_what_training_wrote(train, tmp_path):

@@ -134,7 +134,7 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
         began = time.perf_counter()
         try:
             if reject:
-                model.threshold()
+                model.rejection()
             classes = class_set(bank, tuple(labels))
         except UserError as error:
             raise Refused(422, str(error)) from error

@@ -11,7 +11,7 @@ from typing import Any
 from cache.errors import printable
 from cache.files import replacing
 from distill.deploy.check import ACCEPTED
-from distill.deploy.info import GRAPH, ONNX, ModelInfo
+from distill.deploy.info import GRAPH, ONNX, ModelInfo, Reject
 from distill.deploy.neighbours import NEIGHBOURS
 
 EXAMPLE = "classify.py"
@@ -70,9 +70,13 @@ def _front_matter(info: ModelInfo) -> Iterator[str]:
         yield "      type: imagefolder"
         yield f"      split: {split}"
         yield "    metrics:"
-        yield "    - type: accuracy"
-        yield "      name: macro accuracy, percent"
-        yield f"      value: {numbers['accuracy']:.2f}"
+        for name, called in (
+            ("all_accuracy", f"all {found['classes']} classes"),
+            ("accuracy", f"the split's own {numbers['classes']} classes"),
+        ):
+            yield "    - type: accuracy"
+            yield f"      name: macro accuracy among {called}, percent"
+            yield f"      value: {numbers[name]:.2f}"
 
 
 def _data_name(info: ModelInfo) -> str:
@@ -144,21 +148,25 @@ _FILES = {
 
 def _measured(info: ModelInfo) -> Iterator[str]:
     yield from ("## Measured", "")
+    count = next((found["classes"] for found in info.measured.values()), 0)
     yield (
-        "Macro accuracy in percent, each split among its own classes, on the CPU, with the text bank "
-        f"{_code(info.bank)}; beside the student that each file was made from, on the same images."
+        f"Macro accuracy in percent among all {count} classes of the text bank {_code(info.bank)}, which is "
+        "what an image is given unless other labels are asked for; beside it among each split's own classes "
+        "alone. On the CPU; beside the student that each file was made from, on the same images."
     )
     yield ""
-    heads = ["file", "MB", "split", "images", "classes", "accuracy", "student's"]
-    heads += ["cosine to the student, mean (least)", "largest difference"]
+    heads = ["file", "MB", "split", "images", f"all {count} classes", "student's", "own classes", "student's"]
+    heads += ["top 5 of all", "ECE of all", "cosine to the student, mean (least)", "largest difference"]
     yield f"| {' | '.join(heads)} |"
     yield "|---" * len(heads) + "|"
     for name, found in info.measured.items():
         for split, n in found["splits"].items():
             yield (
-                f"| {name} | {found['bytes'] / 1e6:.1f} | {split} | {n['images']:,} | {n['classes']} | "
-                f"{n['accuracy']:.1f} | {n['student_accuracy']:.1f} | {n['cosine_mean']:.4f} "
-                f"({n['cosine_least']:.4f}) | {n['largest_difference']:.1e} |"
+                f"| {name} | {found['bytes'] / 1e6:.1f} | {split} | {_images(n)} | {n['all_accuracy']:.1f} | "
+                f"{n['student_all_accuracy']:.1f} | {n['accuracy']:.1f} ({n['classes']}) | "
+                f"{n['student_accuracy']:.1f} | {_if_there(n.get('all_top5_accuracy'), 1)} | "
+                f"{_if_there(n.get('all_ece'), 3)} | {n['cosine_mean']:.4f} ({n['cosine_least']:.4f}) | "
+                f"{n['largest_difference']:.1e} |"
             )
     yield ""
     for name in info.unlike:
@@ -170,14 +178,47 @@ def _measured(info: ModelInfo) -> Iterator[str]:
                 f"- {name}: the preprocessing in the graph, on {found['photos']['images']} raw photos of "
                 f"{found['photos']['sizes']} sizes, against Pillow's: least cosine {by}."
             )
-    for name, least in info.reject.items():
-        splits = info.measured[name]["splits"]
-        shares = ", ".join(f"{numbers['rejected']:.1f}% of {split}" for split, numbers in splits.items())
-        yield (
-            f'- {name}: "none of these" is said below a cosine of {least:.3f}, which {ACCEPTED:.0%} of the '
-            f"id_test images reach among the ID classes; among these it is said of {shares}."
-        )
+    for name, found in info.measured.items():
+        yield from _both_kinds(name, found, info.reject.get(name))
     yield ""
+
+
+def _images(numbers: dict[str, Any]) -> str:
+    sample = f" of {numbers['of']:,}" if numbers["of"] > numbers["images"] else ""
+    return f"{numbers['images']:,}{sample}"
+
+
+def _if_there(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _both_kinds(name: str, found: dict[str, Any], reject: Reject | None) -> Iterator[str]:
+    """Say what ID and OOD images have together, and how well "none of these" does."""
+    if "all_harmonic_mean" in found:
+        yield f"- {name}: harmonic mean of ID and OOD among all classes {found['all_harmonic_mean']:.1f}%."
+    if reject is None:
+        return
+    aside = (
+        "training images set aside"
+        if reject.set_on == "id_val"
+        else "**the very test images**, because the run set no id_val aside (`data.id_val`)"
+    )
+    yield (
+        f'- {name}: "none of these" (`--reject`) is said below a cosine of {reject.cosine:.3f}, which '
+        f"{ACCEPTED:.0%} of the {reject.set_on} images reach among the ID classes: {aside}."
+    )
+    for split, numbers in found["splits"].items():
+        yield (
+            f"- {name}: of {split} {100 - numbers['rejected']:.1f}% are kept and {numbers['rejected']:.1f}% "
+            "rejected with the ID classes as the only labels; with all classes "
+            f"{numbers['all_rejected']:.1f}% are rejected."
+        )
+    if reject.auroc is not None:
+        weak = "; **near chance or worse: do not rely on `--reject`**" if reject.near_chance else ""
+        yield (
+            f"- {name}: AUROC of ID against OOD images by their best cosine with an ID class "
+            f"{reject.auroc:.3f} (95% interval {reject.low:.3f} to {reject.high:.3f}){weak}."
+        )
 
 
 def _classes(info: ModelInfo) -> Iterator[str]:
@@ -207,8 +248,8 @@ def _limits(folder: Path, info: ModelInfo) -> Iterator[str]:
     yield from ("## Limits", "")
     yield (
         "It knows of the world what its training images and the teacher's texts show. On classes it never "
-        "saw it is worse than on those it did; the table says how much on this data. Scores are no "
-        "calibrated probabilities, and change with the class set."
+        "saw it is worse than on those it did, above all where both kinds compete; the table says how much "
+        "on this data. Scores are no calibrated probabilities (ECE), and change with the class set."
     )
     if (folder / NEIGHBOURS).is_file():
         yield (

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.errors import UserError
 from cache.images import ImageRecord
 from distill.augment import eval_transform
+from distill.classifier import AllClasses
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.info import GRAPH, OUTSIDE
+from distill.deploy.info import GRAPH, OUTSIDE, Reject
+from distill.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
 from distill.evaluate_run import TrainedRun
-from distill.metrics import macro_accuracy
+from distill.metrics import auroc_interval
 from distill.outputs import spread_sample
 from distill.stream import EvalSplit
 
@@ -35,10 +39,11 @@ Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 class Judged:
     """The images of one split that a graph is judged on, and what the student says of them.
 
-    ``embeddings`` [N, D] unit rows, ``labels`` [N] index ``class_names``.
+    ``embeddings`` [N, D] unit rows, ``labels`` [N] index ``class_names``; ``of`` all images of the split.
     """
 
     split: EvalSplit
+    of: int
     embeddings: NDArray[np.float32]
     labels: NDArray[np.int64]
 
@@ -49,12 +54,15 @@ class Judged:
 
 
 def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str, Judged]:
-    """Return the run's test splits with the student's embeddings, at most ``most`` images of each.
+    """Return the run's test splits and its id_val with the student's embeddings, ``most`` images of each.
 
     The same images every time, as many of every class as of any other.
     """
     found = {}
-    for split in trained.wanted(()):
+    aside: list[EvalSplit] = []
+    with suppress(UserError):  # it set none aside
+        aside = trained.wanted(["id_val"])
+    for split in [*aside, *trained.wanted(())]:
         records: list[ImageRecord] = list(split.pixels.records)  # type: ignore[arg-type]
         classes = [split.class_names[record.label] for record in records]
         drawn = spread_sample([record.key for record in records], classes, most=most)
@@ -67,7 +75,7 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
             raise UserError(f"no image of {split.name} could be read", fix="check that the files are images.")
         unreadable = part.pixels.unreadable
         labels = np.array([record.label for record in some if record.key not in unreadable], dtype=np.int64)
-        found[split.name] = Judged(split=part, embeddings=embeddings, labels=labels)
+        found[split.name] = Judged(split=part, of=len(records), embeddings=embeddings, labels=labels)
     return found
 
 
@@ -90,22 +98,68 @@ def prepared(split: EvalSplit, image_size: int, *, where: str = OUTSIDE) -> Iter
             yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, image_size)).numpy()
 
 
-def compared(judged: Judged, embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> dict[str, Any]:
-    """Return how far embeddings [N, D] are from the student's, and both macro accuracies in percent.
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """All that ``predict`` chooses from unless it is told otherwise, ID classes first.
 
-    ``texts`` [C, D] are unit rows of the split's classes.
+    ``texts`` [C, D] are unit rows in the order of ``among.names``.
+    """
+
+    among: AllClasses
+    texts: NDArray[np.float32]
+    temperature: float
+
+    @classmethod
+    def of(cls, classes: ClassSet, id_classes: Sequence[str], temperature: float) -> Choices:
+        """Take a class set, free texts too; UserError where an ID class is not in it."""
+        names = [name or f"text {i}" for i, name in enumerate(classes.classes)]
+        first = places_of(classes, id_classes)
+        rest = [i for i in range(len(names)) if i not in set(first)]
+        among = AllClasses(id_classes=tuple(id_classes), ood_classes=tuple(names[i] for i in rest))
+        return cls(among=among, texts=classes.embeddings[[*first, *rest]], temperature=temperature)
+
+    @property
+    def id_texts(self) -> NDArray[np.float32]:
+        """The rows of the ID classes."""
+        return self.texts[: len(self.among.id_classes)]
+
+    def judge(
+        self, judged: Mapping[str, Judged], rows: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, SplitResult]:
+        """Judge unit embeddings [N, D] of every split, among its own classes and among all."""
+        return {
+            name: evaluate(
+                [(torch.from_numpy(rows[name]), torch.from_numpy(part.labels))],
+                self._logits,
+                split=name,
+                class_names=part.class_names,
+                among=self.among,
+            )
+            for name, part in judged.items()
+        }
+
+    def _logits(self, outputs: Tensor) -> Tensor:
+        # As the shipped model does it, to the last digit.
+        return torch.from_numpy(outputs.numpy() @ self.texts.T / self.temperature)
+
+
+def compared(
+    judged: Judged, embeddings: NDArray[np.float32], found: SplitResult, student: SplitResult
+) -> dict[str, Any]:
+    """Return how well embeddings [N, D] do, and how far they and what they do are from the student's.
+
+    Names are those of a run's metrics (:meth:`SplitResult.metrics`); ``of`` is how many images the split has.
     """
     cosines = (judged.embeddings * embeddings).sum(axis=1)
-    labels = torch.from_numpy(judged.labels)
-    accuracy = [
-        macro_accuracy(torch.from_numpy(rows @ texts.T), labels) for rows in (judged.embeddings, embeddings)
-    ]
+    theirs = student.metrics()
     return {
         "images": len(embeddings),
+        "of": judged.of,
         "classes": len(judged.class_names),
-        "student_accuracy": accuracy[0],
-        "accuracy": accuracy[1],
-        "accuracy_difference": accuracy[1] - accuracy[0],
+        **found.metrics(),
+        "student_accuracy": theirs["accuracy"],
+        "student_all_accuracy": theirs["all_accuracy"],
+        "accuracy_difference": found.accuracy - student.accuracy,
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
         "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
@@ -140,18 +194,48 @@ def unlike(found: Mapping[str, dict[str, Any]]) -> dict[str, float]:
     return {name: cosine for name, cosine in least.items() if not cosine >= ALIKE}
 
 
-def threshold(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> float:
-    """Return the cosine that 95% of ID images [N, D] reach with the nearest of the ID class texts [C, D]."""
-    return float(np.quantile((embeddings @ texts.T).max(axis=1), 1 - ACCEPTED))
+def reject_of(
+    rows: Mapping[str, NDArray[np.float32]], results: Mapping[str, SplitResult], id_texts: NDArray[np.float32]
+) -> Reject | None:
+    """Return when a graph's images are none of the classes; None without ID images.
+
+    The cosine is that which 95% of the images of id_val, or where the run set none aside of id_test, reach
+    with the nearest of the ID class texts [C, D]. ``rows`` are unit embeddings [N, D] by split, ``results``
+    those of the test splits.
+    """
+    set_on = next((name for name in ("id_val", "id_test") if name in rows), None)
+    if set_on is None:
+        return None
+    least = float(np.quantile(best_cosines(rows[set_on], id_texts), 1 - ACCEPTED))
+    ood = next((name for name in OOD_SPLITS if name in rows), None)
+    auroc = both_kinds(results).get("id_ood_auroc")
+    low = high = None
+    if auroc is not None and ood is not None:
+        low, high = auroc_interval(auroc, len(rows["id_test"]), len(rows[ood]))
+    return Reject(
+        cosine=least,
+        set_on=set_on,
+        id_kept=100 - rejected(rows["id_test"], id_texts, least) if "id_test" in rows else None,
+        ood_rejected=rejected(rows[ood], id_texts, least) if ood is not None else None,
+        auroc=auroc,
+        low=low,
+        high=high,
+    )
+
+
+def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the cosine of every image [N, D] with the nearest of some texts [C, D]."""
+    found: NDArray[np.float32] = (embeddings @ texts.T).max(axis=1)
+    return found
 
 
 def rejected(embeddings: NDArray[np.float32], texts: NDArray[np.float32], least: float) -> float:
     """Return the share of images in percent whose nearest text is farther than ``least``."""
-    return 100 * float(((embeddings @ texts.T).max(axis=1) < least).mean())
+    return 100 * float((best_cosines(embeddings, texts) < least).mean())
 
 
-def texts_of(classes: ClassSet, class_names: Sequence[str]) -> NDArray[np.float32]:
-    """Return the unit rows of some class folders, [C, D]; UserError where one has no text."""
+def places_of(classes: ClassSet, class_names: Sequence[str]) -> list[int]:
+    """Return where some class folders are in a class set; UserError where one has no text."""
     place = {name: i for i, name in enumerate(classes.classes)}
     missing = [name for name in class_names if name not in place]
     if missing:
@@ -159,4 +243,4 @@ def texts_of(classes: ClassSet, class_names: Sequence[str]) -> NDArray[np.float3
             f"the text bank has no text for the class {missing[0]!r}",
             fix="choose another --text when training.",
         )
-    return classes.embeddings[[place[name] for name in class_names]]
+    return [place[name] for name in class_names]

@@ -24,14 +24,14 @@ from cache.spec import in_words
 from distill.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import (
+    Choices,
     Judged,
     check_float32,
     compared,
     embedded,
     judged_splits,
+    reject_of,
     rejected,
-    texts_of,
-    threshold,
     unlike,
 )
 from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
@@ -40,6 +40,7 @@ from distill.deploy.models import FORMATS, Written, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of
+from distill.evaluate import SplitResult, both_kinds
 from distill.evaluate_run import TrainedRun, open_trained
 from distill.heads import Head
 from distill.settings import to_toml, with_part
@@ -173,12 +174,12 @@ def _filled(
         if shown is not None:
             shown.save(folder / NEIGHBOURS)
     judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
-    texts = {split: texts_of(banks[own], one.class_names) for split, one in judged.items()}
-    id_texts = texts_of(banks[own], info.id_classes)
     photos = raw_photos(judged) if options.preprocessing == GRAPH else []
     for split in judged:
         if progress is not None and (other := trained.other_data(split)):
             progress.note(f"{split} is not what the run was judged on: {other}")
+    choices = Choices.of(banks[own], info.id_classes, info.temperature)
+    student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
     written = write_models(
         folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
     )
@@ -189,7 +190,7 @@ def _filled(
             split: embedded(part.split, info.preprocessing.crop, one.embed, where=one.where)
             for split, part in judged.items()
         }
-        info = _with_measured(info, one, rows, judged, texts, id_texts)
+        info = _with_measured(info, one, rows, judged, student, choices)
         if one.where == GRAPH:
             info = _with_photos(info, one, photos)
     files = {
@@ -268,18 +269,30 @@ def _with_measured(
     written: Written,
     rows: dict[str, NDArray[np.float32]],
     judged: dict[str, Judged],
-    texts: dict[str, NDArray[np.float32]],
-    id_texts: NDArray[np.float32],
+    student: dict[str, SplitResult],
+    choices: Choices,
 ) -> ModelInfo:
-    """Return ``info`` with what one file was found to do; see :mod:`distill.deploy.check`."""
-    splits = {split: compared(part, rows[split], texts[split]) for split, part in judged.items()}
+    """Return ``info`` with what one file was found to do; see :mod:`distill.deploy.check`.
+
+    What was set aside to choose on is no result.
+    """
+    results = choices.judge(judged, rows)
+    tests = {split: result for split, result in results.items() if split != "id_val"}
+    splits = {split: compared(judged[split], rows[split], tests[split], student[split]) for split in tests}
     if written.name not in ("float16", "int8"):
         check_float32(written.path.name, splits)
-    found: dict[str, Any] = {"bytes": written.path.stat().st_size, "splits": splits}
+    size = written.path.stat().st_size
+    found: dict[str, Any] = {
+        "bytes": size,
+        "splits": splits,
+        "classes": len(choices.among.names),
+        **both_kinds(tests),
+    }
     reject = dict(info.reject)
-    if "id_test" in rows:
-        least = threshold(rows["id_test"], id_texts)
-        reject[written.name] = least
-        for split in rows:
-            splits[split]["rejected"] = rejected(rows[split], id_texts, least)
+    when = reject_of(rows, tests, choices.id_texts)
+    if when is not None:
+        reject[written.name] = when
+        for split in splits:
+            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
+            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
     return replace(info, measured={**info.measured, written.name: found}, reject=reject)

@@ -24,6 +24,8 @@ MOST_PIXELS = 4096
 CHECKPOINTS = ("last", "best")
 SOURCE_WORDS = ("distill", "run", "checkpoint", "data", "fingerprint", "teacher_name", "config")
 TEACHER_WORDS = ("model", "pretrained", "weights_sha256")
+# An AUROC below WEAK puts an image of either kind on the wrong side of the other in two of five pairs.
+CHANCE, WEAK = 0.5, 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,53 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reject:
+    """When an image is none of the classes: below ``cosine``, which 95% of the images of ``set_on`` reach.
+
+    ``id_kept`` and ``ood_rejected`` are shares of the ID and the OOD test images in percent, with the ID
+    classes as the only labels; ``auroc`` (``low`` to ``high``: its 95% interval) says how well their best
+    cosines tell them apart, 0.5 is chance. What the run has no images for is None.
+    """
+
+    cosine: float
+    set_on: str
+    id_kept: float | None = None
+    ood_rejected: float | None = None
+    auroc: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.cosine, self.id_kept, self.ood_rejected, self.auroc, self.low, self.high)
+        if not all(value is None or isinstance(value, int | float) for value in numbers[1:]):
+            raise ValueError("reject holds something other than numbers")
+        if not isinstance(self.cosine, int | float) or self.set_on not in ("id_val", "id_test"):
+            raise ValueError(f"reject is set to {self.cosine!r} on {self.set_on!r:.20}")
+        if (self.auroc is None) != (self.low is None) or (self.auroc is None) != (self.high is None):
+            raise ValueError("reject has an AUROC without its interval")
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether ID and OOD images are told apart too badly to be acted on.
+
+        That is where the interval does not lie above chance, or the AUROC is below 0.6.
+        """
+        return self.auroc is not None and self.low is not None and (self.low <= CHANCE or self.auroc < WEAK)
+
+    def said(self) -> str:
+        """Return all of it as words."""
+        own = "" if self.set_on == "id_val" else ", the run having set no id_val aside"
+        said = f"'none of these' below a cosine of {self.cosine:.3f}, set on {self.set_on}{own}"
+        if self.id_kept is not None:
+            said += f"; among the ID classes it keeps {self.id_kept:.1f}% of the ID test images"
+        if self.ood_rejected is not None:
+            said += f" and rejects {self.ood_rejected:.1f}% of the OOD test images"
+        if self.auroc is not None:
+            said += f"; AUROC of ID against OOD {self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return said + (": near chance or worse, do not rely on it" if self.near_chance else "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """A shipped model in words and numbers.
 
@@ -62,8 +111,8 @@ class ModelInfo:
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
     do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
-    student's; ``reject`` the cosine, by precision, below which an image is none of the classes; ``source``
-    where it comes from, in words: nothing is opened or loaded by them.
+    student's; ``reject`` when an image is none of the classes, by precision; ``source`` where it comes from,
+    in words: nothing is opened or loaded by them.
     """
 
     name: str
@@ -81,7 +130,7 @@ class ModelInfo:
     files: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     unlike: dict[str, float] = field(default_factory=dict)
-    reject: dict[str, float] = field(default_factory=dict)
+    reject: dict[str, Reject] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     license: str = "unknown"
 
@@ -132,7 +181,8 @@ class ModelInfo:
             given[name] = tuple(given[name])
         steps = dict(given["preprocessing"])
         steps |= {name: tuple(steps[name]) for name in ("mean", "std")}
-        info = cls(**{**given, "preprocessing": Preprocessing(**steps)})
+        reject = {name: Reject(**part) for name, part in dict(given.get("reject", {})).items()}
+        info = cls(**{**given, "preprocessing": Preprocessing(**steps), "reject": reject})
         info._check()
         return info
 

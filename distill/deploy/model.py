@@ -12,7 +12,7 @@ from PIL import Image
 
 from cache.errors import UserError, missing_package, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, labels_in, pick
-from distill.deploy.info import GRAPH, ModelInfo, bank_file
+from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file
 
 if TYPE_CHECKING:
@@ -115,15 +115,15 @@ class Model:
             places=places,
             scores=np.take_along_axis(scores, places, axis=1),
             similarities=np.take_along_axis(similarities, places, axis=1),
-            none=best < self.threshold() if reject else np.zeros(len(best), dtype=bool),
+            none=best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool),
         )
 
-    def threshold(self) -> float:
-        """Return the cosine below which an image is none of the classes; UserError where none was set."""
+    def rejection(self) -> Reject:
+        """Return when an image is none of the classes; UserError where that was not set."""
         if self.precision not in self.info.reject:
             raise UserError(
                 f"{self.folder} has no threshold to reject by: the run had no ID images to set it on",
-                fix="export again with the run's data at hand (--data).",
+                fix="export a run with images set aside (data.id_val=0.1), or with ID test images in --data.",
             )
         return self.info.reject[self.precision]
 

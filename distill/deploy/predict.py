@@ -96,7 +96,7 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield the prediction of every file, in their order; an unreadable one says why and stops no other."""
     if reject:
-        model.threshold()
+        model.rejection()
     if progress is not None:
         progress.start(len(files))
     with ThreadPoolExecutor(DECODERS) as pool:

@@ -18,7 +18,17 @@ from distill.outputs import OUTPUTS, RunOutputs, load_outputs
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
-RESULTS = ("_accuracy", "_loss", "_precision", "seconds", "images_per_s")
+RESULTS = (
+    "_accuracy",
+    "_loss",
+    "_precision",
+    "_metrics",
+    "_ece",
+    "_auroc",
+    "_mean",
+    "seconds",
+    "images_per_s",
+)
 DEFAULT_QUESTION = "How do these runs compare?"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from distill.report.charts import Chart, Point, Series, draw
 from distill.report.groups import Group, split_label, teacher_of, teachers_of
-from distill.report.statistics import spread
+from distill.spread import spread
 
 TITLES = {"train": "training images", "id_val": "ID set aside"}
 
@@ -21,11 +21,14 @@ def loss_charts(groups: Sequence[Group]) -> list[Chart]:
 
 
 def metric_charts(groups: Sequence[Group], measure: str, called: str) -> list[Chart]:
-    """Return a chart of every split's headline metric, in percent."""
+    """Return a chart of every split's headline metric, in percent: among its own classes, and among all."""
     charts = []
-    for name in _names(groups, "", f"_{measure}"):
+    names = _names(groups, "", f"_{measure}")
+    for name in (name for name in names if not name.endswith(f"_top5_{measure}")):
         split = name.removesuffix(f"_{measure}")
-        title = TITLES.get(split, split_label(split))
+        among_all = split.endswith("_all") and f"{split.removesuffix('_all')}_{measure}" in names
+        split = split.removesuffix("_all") if among_all else split
+        title = TITLES.get(split, split_label(split)) + (" among all classes" if among_all else "")
         charts.append(_over_epochs(groups, name, title, f"{called} (%)"))
     return charts
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.config import LOSS_TERMS
 from distill.report.collect import Run, judged_differences
-from distill.report.statistics import Spread, spread
+from distill.spread import Spread, spread
 
 SEED = "train.seed"
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
@@ -16,7 +16,7 @@ WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 CACHE, DATA = "cache", "data"
 # What decides how well a teacher classifies.
 TEACHER_PARTS = (CACHE, DATA, "text", "prompts")
-TEACHER_RESULTS = ("teacher_accuracy", "teacher_per_class_accuracy")
+TEACHER_RESULTS = ("teacher_accuracy", "teacher_metrics", "teacher_per_class_accuracy")
 SPLITS = {"id_test": "ID", "ood_test": "OOD", "ood_query": "OOD less support", "id_val": "ID set aside"}
 
 
@@ -54,6 +54,13 @@ def teacher_of(run: Run, split: str) -> float | None:
     """Return the teacher's accuracy on a split, where the run kept it."""
     found = run.summary.get("teacher_accuracy")
     return found.get(split) if isinstance(found, dict) else None
+
+
+def teacher_number(run: Run, metric: str) -> float | None:
+    """Return one of the teacher's numbers, called as the student's, where the run kept it."""
+    own = teacher_of(run, metric.removesuffix("_accuracy"))
+    found = run.summary.get("teacher_metrics")
+    return found.get(metric) if own is None and isinstance(found, dict) else own
 
 
 def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
@@ -183,10 +190,11 @@ def judged_alike(groups: Sequence[Group]) -> bool:
 
 def judged_splits(runs: Sequence[Run], measure: str) -> list[str]:
     """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last."""
-    names = [f"{split}" for split in ("id_test", "ood_test", "ood_query")]
-    heads = sorted({key for run in runs for key in run.summary if "@" in key and key.endswith(f"_{measure}")})
-    found = [name for name in names if any(f"{name}_{measure}" in run.summary for run in runs)]
-    return found + [key.removesuffix(f"_{measure}") for key in heads if not key.startswith("id_val")]
+    by_class = [run.summary.get("per_class_accuracy") for run in runs]
+    judged = {name for found in by_class if isinstance(found, dict) for name in found}
+    heads = sorted(name for name in judged if "@" in name and not name.startswith("id_val"))
+    names = ("id_test", "ood_test", "ood_query", *heads)
+    return [name for name in names if any(f"{name}_{measure}" in run.summary for run in runs)]
 
 
 def split_label(split: str) -> str:

@@ -29,6 +29,7 @@ from distill.report.tables import (
     main_table,
     per_class_tables,
     plain,
+    quality_table,
     space_tables,
 )
 
@@ -39,6 +40,12 @@ RULE = (
     "images set aside from training (data.id_val), never on OOD images."
 )
 DATA_RULE = "Runs of other data, or judged on other images, are rows of their own:"
+AMONG_ALL = (
+    "Among all: the ID and the OOD classes compete, as when an exported model is used; elsewhere a split's "
+    "images are judged among that split's own classes. ECE (15 bins, 0 to 1) is of the softmax at the run's "
+    "own temperature; AUROC (0 to 1, 0.5 is chance) says how often an ID test image has a higher best cosine "
+    "with an ID class text than an OOD test image has."
+)
 HOW = (
     "Run its 'distill train' command again with --resume: a trained run writes outputs.npz without training."
 )
@@ -61,10 +68,14 @@ def report(runs: Path, out: Path) -> list[Path]:
     measure, called = measure_of(found.finished)
     columns, groups = groups_of(found.finished)
     splits = judged_splits(found.finished, measure)
-    main = main_table(groups, columns, measure, splits=splits)
+    main, quality = main_table(groups, columns, measure, splits=splits), quality_table(groups, splits)
     texts = {
         out: page(found, columns, groups),
-        out.with_suffix(".md"): as_markdown(found.question, main, _note(called, found.other_data)),
+        out.with_suffix(".md"): as_markdown(
+            found.question,
+            [main, *([quality] if quality else [])],
+            _note(called, found.other_data) + (f" {AMONG_ALL}" if quality else ""),
+        ),
         out.with_suffix(".csv"): as_csv(found.finished, measure),
     }
     with only_writer_of_file(out):
@@ -100,6 +111,8 @@ def page(found: Collected, columns: Sequence[str], groups: Sequence[Group]) -> s
         facts=facts(found.finished),
         rule=RULE,
         data_rule=DATA_RULE,
+        among_all=AMONG_ALL,
+        quality=quality_table(groups, splits),
         how=HOW,
         main=main_table(groups, columns, measure, splits=splits),
         losses=losses,

@@ -1,4 +1,4 @@
-"""Means, spreads and t-tests of a few seeds. Pure.
+"""t-tests of a few seeds. Pure.
 
 The tail of Student's t is the regularised incomplete beta function (mpmath's): P(|T| > t) = I_x(v/2, 1/2)
 with x = v / (v + t^2); Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.1.
@@ -13,16 +13,9 @@ from dataclasses import dataclass
 
 import mpmath
 
+from distill.spread import spread
+
 LEVEL = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """Mean of n numbers; ``std`` is the standard deviation with n - 1, None of one number."""
-
-    n: int
-    mean: float
-    std: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +36,6 @@ class TTest:
     high: float
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Return mean and deviation; None of no numbers."""
-    if not values:
-        return None
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(n=len(values), mean=statistics.fmean(values), std=std)
-
-
 def paired_t(one: Sequence[float], other: Sequence[float]) -> TTest:
     """Test whether other less one differs from 0; the numbers come in pairs.
 
@@ -62,9 +47,11 @@ def paired_t(one: Sequence[float], other: Sequence[float]) -> TTest:
     differences = [b - a for a, b in zip(one, other, strict=True)]
     if len(differences) < 2:
         raise ValueError(f"a paired test takes at least two pairs, got {len(differences)}")
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    mean = statistics.fmean(differences)
-    return _tested("paired", (len(differences),), mean, error, len(differences) - 1)
+    found = spread(differences)
+    assert found is not None
+    assert found.std is not None
+    error = found.std / math.sqrt(found.n)
+    return _tested("paired", (found.n,), found.mean, error, found.n - 1)
 
 
 def welch_t(one: Sequence[float], other: Sequence[float]) -> TTest:

@@ -15,12 +15,13 @@ from distill.report.groups import (
     judged_alike,
     judged_splits,
     split_label,
-    teacher_of,
+    teacher_number,
     teachers_of,
     value_of,
     written,
 )
-from distill.report.statistics import Spread, best_of, spread
+from distill.report.statistics import best_of
+from distill.spread import Spread, spread
 
 LOWER_IS_BETTER = ("vlalign",)
 # A number of the epoch that was best on a test split is no result: nothing chose that epoch.
@@ -70,11 +71,20 @@ def _spread_cell(found: Spread | None, digits: int = 1, *, best: bool = False) -
 def main_table(
     groups: Sequence[Group], columns: Sequence[str], measure: str, *, splits: Sequence[str]
 ) -> Table:
-    """Return the results, a row a group and one for the teacher: n, every split, the gaps to the teacher."""
+    """Return the results, a row a group and one for the teacher.
+
+    n, every split among its own classes and among all, the harmonic mean of the latter, the gaps to the
+    teacher, the settings that differ.
+    """
     gaps = [split for split in splits if measure == "accuracy" and any(g.gap(split) for g in groups)]
-    heads = ["setting", "n", *(f"{split_label(split)} (%)" for split in splits)]
+    results = {f"{split}_{measure}": f"{split_label(split)} (%)" for split in splits} | {
+        metric: head
+        for metric, head in _among_all(splits, measure).items()
+        if any(g.numbers(metric) for g in groups)
+    }
+    heads = ["setting", "n", *results.values()]
     heads += [*(f"{split_label(split)}: gap to teacher (points)" for split in gaps), *columns]
-    best = {split: best_of([g.numbers(f"{split}_{measure}") for g in groups]) for split in splits}
+    best = {metric: best_of([g.numbers(metric) for g in groups]) for metric in results}
     if not judged_alike(groups):  # results of other test images are better or worse than none
         best = dict.fromkeys(best)
     rows = [
@@ -83,10 +93,7 @@ def main_table(
             style=group.number,
             cells=(
                 Cell(text=str(len(group.runs)), value=len(group.runs)),
-                *(
-                    _spread_cell(group.spread(f"{split}_{measure}"), best=best[split] == i)
-                    for split in splits
-                ),
+                *(_spread_cell(group.spread(metric), best=best[metric] == i) for metric in results),
                 *(_spread_cell(group.gap(split)) for split in gaps),
                 *(_setting_cell(group.values[name]) for name in columns),
             ),
@@ -94,15 +101,59 @@ def main_table(
         for i, group in enumerate(groups)
     ]
     for teacher in teachers_of(groups) if gaps else ():
-        found = [_teacher_cell([teacher_of(run, split) for run in teacher.runs]) for split in splits]
+        found = [_teacher_cell([teacher_number(run, metric) for run in teacher.runs]) for metric in results]
         blank = [Cell(text="")] * (len(gaps) + len(columns))
         rows.append(Row(head=teacher.label, style=None, cells=(Cell(text=""), *found, *blank)))
     return Table(title="Results", columns=tuple(heads), rows=tuple(rows))
 
 
-def _teacher_cell(values: Sequence[float | None]) -> Cell:
+def _among_all(splits: Sequence[str], measure: str) -> dict[str, str]:
+    """Return the metrics where all classes of the data compete, with their headings."""
+    found = {f"{split}_all_{measure}": f"{split_label(split)} among all (%)" for split in splits}
+    return found | {f"all{_head(s)}_harmonic_mean": f"harmonic mean among all{_of(s)} (%)" for s in splits}
+
+
+def _head(split: str) -> str:
+    _, at, head = split.partition("@")
+    return f"{at}{head}"
+
+
+def _of(split: str) -> str:
+    return f" ({_head(split)[1:]})" if "@" in split else ""
+
+
+def quality_table(groups: Sequence[Group], splits: Sequence[str]) -> Table | None:
+    """Return top-5 accuracies, calibration errors and AUROC, a row a group; None where no run has them."""
+    named = {
+        **{f"{s}_top5_accuracy": (f"{split_label(s)}, top 5 (%)", 1) for s in splits},
+        **{f"{s}_all_top5_accuracy": (f"{split_label(s)} among all, top 5 (%)", 1) for s in splits},
+        **{f"{s}_ece": (f"{split_label(s)}, ECE", 3) for s in splits},
+        **{f"{s}_all_ece": (f"{split_label(s)} among all, ECE", 3) for s in splits},
+        **{f"id_ood{_head(s)}_auroc": (f"AUROC, ID against OOD{_of(s)}", 3) for s in splits},
+    }
+    used = {metric: how for metric, how in named.items() if any(g.numbers(metric) for g in groups)}
+    if not used:
+        return None
+    rows = [
+        Row(
+            head=group.label,
+            style=group.number,
+            cells=tuple(_spread_cell(group.spread(metric), digits) for metric, (_, digits) in used.items()),
+        )
+        for group in groups
+    ]
+    for teacher in teachers_of(groups):
+        of_runs = {metric: [teacher_number(run, metric) for run in teacher.runs] for metric in used}
+        cells = tuple(_teacher_cell(of_runs[metric], digits) for metric, (_, digits) in used.items())
+        rows.append(Row(head=teacher.label, style=None, cells=cells))
+    heads = ("setting", *(head for head, _ in used.values()))
+    return Table(title="Top 5, calibration, ID against OOD", columns=heads, rows=tuple(rows))
+
+
+def _teacher_cell(values: Sequence[float | None], digits: int = 1) -> Cell:
     """Return a teacher's number: of all its runs the same, unless its texts were learnt anew in each."""
-    return _spread_cell(spread(sorted({value for value in values if value is not None})))
+    # Another machine's last digits make no other number.
+    return _spread_cell(spread(sorted({round(value, 6) for value in values if value is not None})), digits)
 
 
 def _setting_cell(value: Any) -> Cell:
@@ -235,13 +286,16 @@ def _dict(value: dict[str, Any], *names: str) -> dict[str, Any]:
     return value
 
 
-def as_markdown(question: str, table: Table, note: str) -> str:
-    """Return the main table as Markdown; the best of a column is bold."""
-    lines = [f"# {plain(question)}", "", _md_row(table.columns), _md_row(["---"] * len(table.columns))]
-    for row in table.rows:
-        marked = (f"**{plain(c.text)}**" if c.best else plain(c.text) for c in row.cells)
-        lines.append(_md_row([plain(row.head), *marked]))
-    return "\n".join([*lines, "", note, ""])
+def as_markdown(question: str, tables: Sequence[Table], note: str) -> str:
+    """Return tables as Markdown; the best of a column is bold."""
+    lines = [f"# {plain(question)}", ""]
+    for table in tables:
+        lines += [_md_row(table.columns), _md_row(["---"] * len(table.columns))]
+        for row in table.rows:
+            marked = (f"**{plain(c.text)}**" if c.best else plain(c.text) for c in row.cells)
+            lines.append(_md_row([plain(row.head), *marked]))
+        lines.append("")
+    return "\n".join([*lines, note, ""])
 
 
 def _md_row(cells: Iterable[str]) -> str:
@@ -263,16 +317,15 @@ def as_csv(runs: Sequence[Run], measure: str) -> str:
         for name, value in run.summary.items()
         if isinstance(value, int | float) and name not in results and not name.endswith(CHOSEN_ON_TEST)
     )
-    splits = dict.fromkeys(split for run in runs for split in _dict(run.summary, "teacher_accuracy"))
+    teachers = {f"{split}_accuracy": None for run in runs for split in _dict(run.summary, "teacher_accuracy")}
+    teachers |= dict.fromkeys(name for run in runs for name in _dict(run.summary, "teacher_metrics"))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["run", "seed", *columns, *results, *numbers, *(f"teacher_{split}_accuracy" for split in splits)]
-    )
+    writer.writerow(["run", "seed", *columns, *results, *numbers, *(f"teacher_{name}" for name in teachers)])
     for run in runs:
         settings = [written(value_of(run, name)) for name in columns]
         found = [run.summary.get(name, "") for name in [*results, *numbers]]
-        teacher = [_dict(run.summary, "teacher_accuracy").get(split, "") for split in splits]
+        teacher = ["" if (n := teacher_number(run, name)) is None else n for name in teachers]
         writer.writerow([_no_formula(run.name), run.seed, *map(_no_formula, settings), *found, *teacher])
     return buffer.getvalue()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from distill.robotics.evaluate import open_trained_episodes
 from distill.robotics.session import episode_pixels, splits_to_judge, support_episodes
 from distill.robotics.train import run
 from distill.settings import from_toml, with_part, with_settings
+from distill.spread import as_columns
 from distill.stream import EvalSplit
 
 RESULTS, PLOT = "fewshot.json", "fewshot.png"
@@ -193,8 +193,7 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
             for group in ("all", "id_objects", "ood_objects"):
                 values = [getattr(draw, when).get(group, {}).get(HEADLINE) for draw in own]
                 known = [value for value in values if value is not None]
-                row[f"{when}_{group}"] = statistics.fmean(known) if known else None
-                row[f"{when}_{group}_std"] = statistics.stdev(known) if len(known) > 1 else None
+                row |= as_columns(f"{when}_{group}", known)
         rows.append(row)
     return rows
 

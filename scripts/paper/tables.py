@@ -10,7 +10,6 @@ descriptions where there are any. Settings (--set) hold for every training.
 
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from distill.config import RunConfig
 from distill.evaluate import evaluate_teacher
 from distill.fewshot_run import FewShotOptions, few_shot
 from distill.settings import load_recipe, with_settings
+from distill.spread import spread
 from distill.train import CONFIG, run
 
 OFF = tuple(f"loss.{name}=0" for name in ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap"))
@@ -144,10 +144,10 @@ def with_shots(runs: Sequence[Path], shots: int, settings: Sequence[str]) -> lis
 
 def said(values: Sequence[float]) -> str:
     """Return mean and deviation as a table has them."""
-    if not values:
+    found = spread(values)
+    if found is None:
         return ""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
+    return f"{found.mean:.1f}" + (f" ± {found.std:.1f}" if found.std is not None else "")
 
 
 def as_markdown(rows: Sequence[dict[str, Any]], about: str) -> str:
