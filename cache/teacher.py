@@ -228,11 +228,8 @@ def _prefers_channels_last(network: nn.Module) -> bool:
 
 def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
     asked = {name: value for name, value in source.preprocessing.items() if name in PREPROCESSING}
+    _check_text_tower(source)
     try:
-        if name := source.config["text_cfg"].get("hf_model_name"):
-            from cache.hub_models import check_text_model
-
-            check_text_model(name)
         # A folder of our own: open_clip reads the config that was checked, and finds no weights beside it.
         with TemporaryDirectory() as folder:
             (Path(folder) / CONFIG).write_text(json.dumps({"model_cfg": source.config}), encoding="utf-8")
@@ -254,6 +251,22 @@ def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Mo
             fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
         ) from error
     return network.eval().requires_grad_(False)
+
+
+def _check_text_tower(source: TeacherSource) -> None:
+    name = source.config["text_cfg"].get("hf_model_name")
+    if not name:
+        return
+    # Here, because it imports transformers, which most teachers do without.
+    from cache.hub_models import check_text_model
+
+    try:
+        check_text_model(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"the text tower {name} of {source.name} cannot be built ({reason_of(error)})",
+            fix="give a teacher whose text tower open_clip or transformers has.",
+        ) from error
 
 
 def _tokenizer(source: TeacherSource) -> Any:

@@ -27,6 +27,9 @@ class Friendly(click.Group):
         # Of every Python that it starts, workers of libraries too: no file of the working folder, which may
         # be called queue.py or cache.py, is imported in place of what is meant.
         os.environ["PYTHONSAFEPATH"] = "1"
+        # Whatever a library says to torch.load itself, and whatever its version: numbers alone are loaded.
+        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
         return super().__call__(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -123,7 +123,7 @@ def with_code(teacher: Path) -> None:
         json.dumps({"auto_map": {"AutoTokenizer": ["own.Own", None]}, "tokenizer_class": "Own"})
     )
     (teacher / "config.json").write_text(
-        json.dumps({"model_type": "bert", "auto_map": {"AutoConfig": "own.C"}})
+        json.dumps({"model_type": "own", "auto_map": {"AutoConfig": "own.C"}})
     )
     (teacher / "own.py").write_text("open('marker', 'w').write('ran')\nclass Own: pass\n")
 
@@ -156,6 +156,35 @@ def test_a_teachers_config_cannot_ask_for_code_a_path_or_all_memory(here, teache
     with gzip.open("vocabulary.gz", "w") as file:
         file.write(b"a b\n")
     assert said in refused(here, changed(teacher, part, **values))
+
+
+def on_the_hub(hub: Path, folder: Path, name: str) -> str:
+    """Put a teacher's folder where the hub's client keeps what it has downloaded; return the teacher's name."""
+    place = hub / f"models--some--{name}"
+    for kind in ("refs", "blobs", f"snapshots/{'a' * 40}"):
+        (place / kind).mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    for file in folder.iterdir():
+        blob = place / "blobs" / sha256_of(file)
+        shutil.copy(file, blob)
+        (place / "snapshots" / ("a" * 40) / file.name).symlink_to(blob)
+    return f"hf-hub:some/{name}"
+
+
+def test_a_teacher_of_the_hub_is_held_to_the_same(here, teacher, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    good = load_teacher(on_the_hub(here / "hub", teacher, "good")).spec
+    assert good.identity() == load_teacher(f"local-dir:{teacher}").spec.identity()
+    flipped = here / "hub" / "models--some--good" / "blobs" / good.weights_sha256
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"x")
+    assert "differ from their checksum" in refused(here, "hf-hub:some/good")
+    with_code(teacher)
+    changed(teacher, "text_cfg", hf_tokenizer_name="some/code", tokenizer_kwargs={"trust_remote_code": True})
+    assert "option trust_remote_code" in refused(here, on_the_hub(here / "hub", teacher, "code"))
+    changed(teacher, "text_cfg", tokenizer_kwargs={}, hf_model_name="some/tower", hf_proj_type="linear")
+    assert "the text tower some/tower" in refused(here, on_the_hub(here / "hub", teacher, "tower"))
 
 
 def test_options_of_a_tokenizer_that_only_clean_texts_are_taken(here, teacher):
