@@ -42,6 +42,12 @@ def terminating() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def stay_until_said() -> None:
+    """Take no SIGTERM any more, for what is wrong is about to be said; to be used in :func:`terminating`."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def end_with_parent() -> None:
     """Ask the kernel for a SIGTERM when the process that started this one is gone, even by SIGKILL.
 

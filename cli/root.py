@@ -12,7 +12,7 @@ import click
 
 from cache.errors import UserError
 from cache.faults import fault
-from cache.signals import Terminated, end_with_parent, terminating
+from cache.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.torchrun import speaks, world_size
 from cli.parts import stop
 
@@ -37,11 +37,12 @@ class Friendly(click.Group):
         if not speaks():
             nowhere = ctx.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the context closes it)
             ctx.with_resource(redirect_stdout(nowhere))
-        with terminating():  # until all is said: a signal that comes before that must not silence it
+        with terminating():  # until all is said: torchrun's signal to the others must not silence it
             try:
                 end_with_parent()
                 return super().invoke(ctx)
             except BaseException as error:
+                stay_until_said()
                 said = _explained(error)
                 if said is None or (ctx.params.get("debug") and isinstance(error, Exception)):
                     raise

@@ -151,8 +151,11 @@ def test_splits_of_one_class_and_one_image_train_or_say_in_one_line_why_not(phot
     for i in (1, 2):
         (photos / "val" / "lemon" / f"val_{i}.jpg").unlink()
     cache = make_cache(tmp_path / "cache", photos).path
+    (photos / "val_on_train" / "apple" / "val_on_train_0.jpg").write_text("no image any more")
     summary = run(settings, cache_dir=cache, data_dir=photos, out=tmp_path / "run")
     assert summary["ood_test_accuracy"] == 100
+    assert summary["images"] == {"train": 24, "id_test": 8, "ood_test": 1}  # what was judged
+    assert list(summary["unreadable_images"]["id_test"]) == ["apple/val_on_train_0.jpg"]
     for name in ("banana", "cherry"):
         shutil.rmtree(photos / "train" / name)
         shutil.rmtree(photos / "val_on_train" / name)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner
@@ -14,6 +15,8 @@ from conftest import ROOT
 from test_train import SMALL, numbers, weights
 
 import cli
+from cache.errors import UserError
+from cli.root import Friendly
 from distill.stopping import LeftAtOnce, Stop, listening
 
 EPOCHS = 2
@@ -78,6 +81,22 @@ def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cache
     one, other = (torch.load(run / "best.pt", weights_only=True) for run in (out, whole))
     assert one["position"]["best_id_val"] == other["position"]["best_id_val"]
     assert one["position"]["epoch"] == other["position"]["epoch"]
+
+
+def test_the_end_that_torchrun_sends_to_the_others_does_not_silence_the_error_they_met(monkeypatch):
+    @click.command()
+    def lose():
+        try:
+            raise UserError("another process was lost", fix="look.")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    group = Friendly("distill", commands=[lose])
+    alone = CliRunner().invoke(group, ["lose"])
+    assert (alone.exit_code, "stopped" in alone.stderr) == (143, True)  # a person's
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = CliRunner().invoke(group, ["lose"])
+    assert (ended.exit_code, ended.stderr) == (1, "Error: another process was lost. Fix: look.\n")
 
 
 def test_a_signal_is_looked_at_when_work_that_can_be_left_begins_and_raises_once_in_it():

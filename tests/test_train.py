@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import Counted, make_cache
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cache.errors import CacheMismatch, UserError
 from cache.images import ImageFolder
 from cache.import_embeddings import ImportedTexts, import_embeddings
 from distill.config import RunConfig
 from distill.data import epoch_batches, join_training_rows
-from distill.evaluate import both_kinds, evaluate_teacher
+from distill.evaluate import both_kinds, evaluate, evaluate_teacher
 from distill.evaluate_run import evaluate_run
 from distill.peak import peak_resident
 from distill.pixels import Pixels, SquashedPhoto
@@ -101,6 +102,12 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
     }
     history = lines(tmp_path / "run")
     assert [line["epoch"] for line in history] == [0, 1, 2]
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    for line, event in zip(history, events.Scalars("loss/total"), strict=True):
+        assert (event.step, event.value) == (line["epoch"], pytest.approx(line["loss_total"]))
+    spaces = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if tag.startswith("space/")}
+    assert spaces
+    assert {event.step for found in spaces.values() for event in found} == {2}  # of the last epoch
     assert {f"loss_{name}" for name in ("cls", "mse", "im_cst", "vlalign", "cap", "total")} <= set(history[0])
     assert summary["ood_test_accuracy"] == pytest.approx(
         np.mean([line["ood_test_accuracy"] for line in history])
@@ -260,6 +267,13 @@ def test_the_teacher_is_judged_from_the_cache_alone(cached, photos):
     assert results["ood_test"].chance == 50
     in_batches = evaluate_teacher(cached.path, batch_size=2)  # 24 + 9 + 6 rows
     assert {name: r.accuracy for name, r in in_batches.items()} == {n: r.accuracy for n, r in results.items()}
+
+
+def test_a_class_without_images_counts_neither_as_right_nor_as_wrong():
+    logits, labels = torch.eye(3)[[0, 0, 2]], torch.tensor([0, 0, 1])
+    found = evaluate([(logits, labels)], lambda rows: rows, split="ood_test", class_names=("a", "b", "c"))
+    assert (found.accuracy, found.per_class, found.images) == (50.0, {"a": 100.0, "b": 0.0}, 3)
+    assert found.chance == 50.0
 
 
 def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_path):
