@@ -263,20 +263,9 @@ def open_trained(
             f"{fingerprint_of(cache, heads)}",
             fix="give the run's own cache with --cache.",
         )
-    folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
-    check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
+    folder = _folder_of(run, state, config, data_dir)
     identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
     check_tools(identities, identity, config, where=run)
-    if not config.data.shared_classes:
-        check_apart(
-            folder,
-            fix="train with data.shared_classes=true.",
-        )
-    if config.train.baseline and list(folder.class_names) != state["all_classes"]:
-        raise CacheMismatch(
-            f"the classes of {folder.path} are not those that {run} was trained to tell apart",
-            fix="give the run's own data folder with --data.",
-        )
     student = build_student(
         config.student.arch,
         embed_dim=output_size(config, cache, folder.class_names, heads),
@@ -296,6 +285,22 @@ def open_trained(
         student=student.eval(),
         device=where,
     )
+
+
+def _folder_of(run: Path, state: dict[str, Any], config: RunConfig, data_dir: Path | None) -> ImageFolder:
+    folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
+    check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
+    if not config.data.shared_classes:
+        check_apart(
+            folder,
+            fix="train with data.shared_classes=true.",
+        )
+    if config.train.baseline and list(folder.class_names) != state["all_classes"]:
+        raise CacheMismatch(
+            f"the classes of {folder.path} are not those that {run} was trained to tell apart",
+            fix="give the run's own data folder with --data.",
+        )
+    return folder
 
 
 def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path) -> None:

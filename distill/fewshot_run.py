@@ -147,7 +147,7 @@ def few_shot(
         for shots in sorted(set(options.shots))
         for seed in options.support_seeds or (-1,)
     ]
-    for support in supports:  # what is missing is found before hours of training
+    for support in supports:  # what is missing or does not fit is found before hours of training
         keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
         if options.method == "finetune":
             check_start(out / _called(support), identity, start)
@@ -157,12 +157,8 @@ def few_shot(
     judged = _by_retrieval if options.method == "retrieval" else _by_finetuning
     with only_writer(out):
         remove_temporaries(out)
-        draws = [
-            replace(
-                judged(judge, support, source, out, options, progress), data=identity.digest(), start=start
-            )
-            for support in supports
-        ]
+        draws = [judged(judge, support, source, out, options, progress) for support in supports]
+        draws = [replace(draw, data=identity.digest(), start=start) for draw in draws]
         results: dict[str, Any] = {
             "run": str(source),
             "method": options.method,

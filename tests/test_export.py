@@ -72,6 +72,9 @@ def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
     judged = json.loads(
         CliRunner().invoke(main, ["evaluate", str(trained / "run"), "--device", "cpu", "--json"]).stdout
     )
+    kept = json.loads((trained / "run" / "summary.json").read_text())["data"]
+    assert info.source["identity"] == kept
+    assert str(trained) not in json.dumps(kept)
     card = (exported / "README.md").read_text()
     for split in ("id_test", "ood_test"):
         numbers = info.measured["float32"]["splits"][split]
