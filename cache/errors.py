@@ -67,7 +67,7 @@ def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
 
 
 # What libraries say of a guard against code in files: they advise to switch it off.
-_GUARDS = ("weights_only", "trust_remote_code", "allow_pickle", "add_safe_globals", "unsafe")
+_GUARDS = ("weights_only", "trust_remote_code", "allow_pickle", "add_safe_globals")
 
 
 def reason_of(error: BaseException, *, most: int = 200) -> str:

@@ -340,11 +340,11 @@ def _with_own_config(model: str, config: Path, weights: Path, *, folder: Path | 
         raise UserError(
             f"{config} is not valid JSON ({reason_of(error)})", fix="save the model's config again."
         ) from error
-    given = value.get("model_cfg", value) if isinstance(value, dict) else value
-    checked = checked_config(given, where=str(config), weights_bytes=weights.stat().st_size)
     sha256 = _checked_sha256(weights)
     if is_torchscript(weights):
         check_torchscript(weights, sha256)
+    given = value.get("model_cfg", value) if isinstance(value, dict) else value
+    checked = checked_config(given, where=str(config), weights_bytes=weights.stat().st_size)
     return TeacherSource(
         name=model,
         weights=weights,

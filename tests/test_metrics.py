@@ -179,5 +179,7 @@ def test_metrics_can_be_the_first_thing_that_is_imported():
     # torchmetrics imports torchvision, which beside a CPU torch only cache.vision can.
     code = "import torch, distill.metrics as m; assert m.macro_accuracy(torch.eye(2), torch.arange(2)) == 100"
     root = str(Path(__file__).parent.parent)
-    environment = os.environ | {"PYTHONPATH": root}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    }
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -49,7 +49,7 @@ def teacher(here, teacher_dir) -> Path:
 
 def jit_like(path: Path) -> Path:
     """An ordinary pickle with one more member, by whose name it passes for TorchScript."""
-    torch.save({"state_dict": Code()}, "plain.pt")
+    torch.save({"state_dict": Code(), "more": torch.zeros(10**6)}, "plain.pt")
     with zipfile.ZipFile("plain.pt") as one, zipfile.ZipFile(path, "w") as other:
         for name in one.namelist():
             other.writestr(name, one.read(name))
@@ -63,7 +63,7 @@ def torchscript(path: Path) -> Path:
 
 
 def pickled(path: Path) -> Path:
-    torch.save({"state_dict": {"weight": Code()}}, path)
+    torch.save({"state_dict": {"weight": Code()}, "more": torch.zeros(10**6)}, path)
     return path
 
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_that_holds_code_is_refused_as_file_and_in_a_folder(here, t
     assert said in refused(here, "ViT-B-32-quickgelu", write(here / "weights.pt"))
     (teacher / WEIGHTS).unlink()
     write(here / "weights.pt").rename(teacher / "open_clip_pytorch_model.bin")
-    assert said in refused(here, f"local-dir:{teacher}") or "weights" in refused(here, f"local-dir:{teacher}")
+    assert said in refused(here, f"local-dir:{teacher}")
 
 
 def test_a_checksum_that_is_known_is_compared_before_anything_is_loaded(here, teacher):

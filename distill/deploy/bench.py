@@ -208,7 +208,8 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
         from distill.checkpoint import read_checkpoint
 
         checkpoint = read_checkpoint(path)
-        if checkpoint["fingerprint"] != info.source["fingerprint"]:
+        # Of several teachers a run keeps the fingerprint of each.
+        if info.source["fingerprint"] not in checkpoint["fingerprint"].split("+"):
             raise CacheMismatch(
                 f"{run} learnt from the teacher {checkpoint['fingerprint']}, {model} from "
                 f"{info.source['fingerprint']}",
