@@ -155,20 +155,7 @@ def evaluate(
     UserError
         If there is no image to judge.
     """
-    columns = among.columns(class_names) if among is not None else []
-    own: list[ImageScores] = []
-    every: list[ImageScores] = []
-    id_score = []
-    for output, label in outputs:
-        logits = classifier(output)
-        label = label.to(logits.device)
-        if among is None:
-            own.append(ImageScores.of(logits, label))
-            continue
-        own.append(ImageScores.of(logits[:, columns], label))
-        every.append(ImageScores.of(logits, torch.tensor(columns, device=label.device)[label]))
-        if among.id_classes:
-            id_score.append(logits[:, : len(among.id_classes)].amax(dim=1).float().cpu())
+    own, every, id_score = _scored(outputs, classifier, class_names, among)
     if not own:
         raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     scores = ImageScores.join(own)
@@ -188,6 +175,30 @@ def evaluate(
         ece=found.ece,
         among_all=_among_all(every, id_score) if every else None,
     )
+
+
+def _scored(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    classifier: Classifier,
+    class_names: Sequence[str],
+    among: AllClasses | None,
+) -> tuple[list[ImageScores], list[ImageScores], list[Tensor]]:
+    """Return, batch by batch, the scores among own classes and among all, and the largest ID logits."""
+    columns = among.columns(class_names) if among is not None else []
+    own: list[ImageScores] = []
+    every: list[ImageScores] = []
+    id_score = []
+    for output, label in outputs:
+        logits = classifier(output)
+        label = label.to(logits.device)
+        if among is None:
+            own.append(ImageScores.of(logits, label))
+            continue
+        own.append(ImageScores.of(logits[:, columns], label))
+        every.append(ImageScores.of(logits, torch.tensor(columns, device=label.device)[label]))
+        if among.id_classes:
+            id_score.append(logits[:, : len(among.id_classes)].amax(dim=1).float().cpu())
+    return own, every, id_score
 
 
 def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> AmongAll:

@@ -187,7 +187,7 @@ def read_logits(path: Path, split: str) -> SplitLogits:
                     f"{path} has no logits of {split!r}",
                     fix=f"{nearest_names(split, splits)}choose from {', '.join(splits)}.",
                 )
-            return SplitLogits(
+            kept = SplitLogits(
                 keys=tuple(file[f"{split}/keys"].tolist()),
                 classes=tuple(file[f"{split}/classes"].tolist()),
                 class_names=tuple(file["class_names"].tolist()),
@@ -195,6 +195,11 @@ def read_logits(path: Path, split: str) -> SplitLogits:
                 images=int(file[f"{split}/images"]),
                 logits=file[f"{split}/logits"],
             )
+        if kept.logits.shape != (len(kept.keys), len(kept.class_names)) or len(kept.classes) != len(
+            kept.keys
+        ):
+            raise ValueError(f"logits of {split} are {kept.logits.shape}")
+        return kept
     except DAMAGED as error:
         raise _unreadable(path, error) from error
 
