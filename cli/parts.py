@@ -144,10 +144,8 @@ def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> t
 
 
 def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Read a,b,c, or @FILE with one a line."""
-    if value is None or value.startswith("@"):
-        return lines(ctx, option, () if value is None else (value,))
-    return tuple(word.strip() for word in value.split(",") if word.strip())
+    """Read a,b,c."""
+    return tuple(word.strip() for word in (value or "").split(",") if word.strip())
 
 
 def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ session_options = options(
     multiple=True,
     callback=lines,
     metavar="A,B,...|@FILE",
-    help="Choose from these labels of any text bank instead; repeatable; @FILE has one a line.",
+    help="Choose from these labels of any text bank instead; repeatable, for labels with commas; @FILE has "
+    "one a line.",
 )
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Labels an image.")
 @click.option(
@@ -83,7 +84,7 @@ def predict(
     from distill.deploy.predict import image_files
     from distill.deploy.predict import predict as label
 
-    if ctx.get_parameter_source("labels") != click.core.ParameterSource.DEFAULT and not labels:
+    if ctx.get_parameter_source("labels") != click.core.ParameterSource.DEFAULT and not any(labels):
         raise click.UsageError("--labels names nothing: give at least one, as --labels a,b,c.")
     if out is not None and ctx.get_parameter_source("form") == click.core.ParameterSource.DEFAULT:
         form = {".jsonl": "jsonl", ".csv": "csv"}.get(out.suffix, "jsonl")

@@ -37,6 +37,10 @@ SCRIPTS: dict[str, tuple[list[object], list[str]]] = {
         ["ways.webdataset.ratio", "ways.raw in the cache.ratio", "decoders.Pillow, draft mode.ratio"],
     ),
     "bench_neighbours": (["--texts", "20", "--images", 10, "--embed-dim", 8], ["20.ratio"]),
+    "bench_serve": (
+        ["MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", "1,2"],
+        [f"clients.{n}.ratio" for n in (1, 2)],
+    ),
     "bench_startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, "--image-size", 32], ["8.seconds"]),
     "bench_teacher_in_loop": (
         [*STEP, "--model", "TEACHER", "--warm-up", 1],
@@ -60,6 +64,7 @@ WRONG: list[tuple[str, list[object], int, str]] = [
     ("bench_cache_size", ["--formats", "hdf5,foo"], 2, "'foo' is not one of hdf5, webdataset"),
     ("bench_input", ["--data", "nowhere"], 1, "the data folder nowhere does not exist"),
     ("bench_neighbours", ["--texts", "10,"], 2, "'' is not a whole number of at least 1"),
+    ("bench_serve", ["nowhere", "--images", "PHOTOS", "--bare"], 1, "nowhere is not an exported model"),
     ("bench_startup", ["--arch", "nope"], 1, "no student is called 'nope'"),
     ("bench_startup", [*SCRIPTS["bench_startup"][0], "--image-size", 4], 2, "student.image_size is 4"),
     ("bench_teacher_in_loop", ["--model", "nope"], 1, "no teacher is called 'nope'"),
@@ -96,10 +101,12 @@ def test_every_benchmark_script_is_tried():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script_writes_its_ratios_with_hardware_and_versions(
-    name: str, photos: Path, teacher_dir: Path, tmp_path: Path
+    name: str, photos: Path, teacher_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
 ):
     given, ratios = SCRIPTS[name]
     put = {"PHOTOS": photos, "TEACHER": f"local-dir:{teacher_dir}"}
+    if "MODEL" in given:
+        put["MODEL"] = request.getfixturevalue("plain")
     out = tmp_path / "found.json"
     done = run_script(name, ["--rounds", 1, "--out", out, *(put.get(word, word) for word in given)])
     assert done.returncode == 0, done.stderr

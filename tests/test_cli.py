@@ -327,8 +327,8 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
         "onnxscript": {"distill/deploy/onnx_files.py"},
         "onnxruntime": {f"distill/deploy/{name}.py" for name in ("onnx_files", "model", "bench")}
         | {"distill/deploy/templates/classify.py"},
-        "fastapi": {"distill/deploy/serve.py"},
-        "uvicorn": {"distill/deploy/serve.py"},
+        "fastapi": {"distill/deploy/app.py"},
+        "uvicorn": {f"distill/deploy/{name}.py" for name in ("serve", "connections")},
     }
     for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), *ROOT.glob("cli/*.py")]:
         name = str(path.relative_to(ROOT))

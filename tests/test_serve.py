@@ -1,4 +1,4 @@
-"""A shipped model over HTTP: answers, limits, errors, the page."""
+"""A shipped model over HTTP: answers, labels, errors, the page, what openapi.json promises."""
 
 from __future__ import annotations
 
@@ -7,65 +7,37 @@ import concurrent.futures
 import io
 import json
 import shutil
-import signal
+import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from deploy_parts import val_photos
+from deploy_parts import invoke, val_photos
 from PIL import Image
+from serve_parts import Ask, connected, post, rest, running, serving
 from test_untrusted import png_of
 
 from distill.deploy.batching import Batcher
+from distill.deploy.class_sets import ClassSet, labels_in
 from distill.deploy.model import Model
 from distill.deploy.predict import predict
-from distill.deploy.serve import Rates, Refused
 
 
-@contextmanager
-def serving(model: Path, *options: str) -> Iterator[Callable[..., tuple[int, Any]]]:
-    """Yield a function that asks a running service, and returns the status and the answer."""
-    command = [sys.executable, "-m", "cli", "serve", str(model), "--port", "0", *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    address = process.stdout.readline().split()[-1]
-
-    def ask(path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-        request = urllib.request.Request(address + path, data=body, headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read())
-
-    ask.address = address  # type: ignore[attr-defined]
-    try:
-        yield ask
-    finally:
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert "Traceback" not in said, said
-
-
-@pytest.fixture
-def service(exported: Path) -> Iterator[Callable[..., tuple[int, Any]]]:
+@pytest.fixture(scope="module")
+def service(exported: Path) -> Iterator[Ask]:
     """A running service."""
-    with serving(exported, "--max-megabytes", "1") as ask:
+    with running(Model.open(exported), megabytes=1, rate=100_000) as ask:
         yield ask
 
 
 @pytest.mark.slow
-def test_the_service_answers_as_predict_does_and_loses_no_request(service, trained, exported):
+def test_the_command_answers_as_predict_does_and_loses_no_request(trained, exported):
     photos = val_photos(trained)
     model = Model.open(exported)
     expected = {
@@ -73,22 +45,14 @@ def test_the_service_answers_as_predict_does_and_loses_no_request(service, train
         for photo, one in zip(photos, predict(model, photos, model.class_set()), strict=True)
     }
     many = [photos[i % len(photos)] for i in range(500)]
-    with concurrent.futures.ThreadPoolExecutor(500) as pool:
-        found = list(pool.map(lambda photo: service("/predict?top=2", photo.read_bytes()), many))
+    with serving(exported) as ask, concurrent.futures.ThreadPoolExecutor(500) as pool:
+        found = list(pool.map(lambda photo: ask("/predict?top=2", photo.read_bytes()), many))
     assert Counter(status for status, _ in found) == {200: 500}
     for photo, (_, answer) in zip(many, found, strict=True):
         assert answer["answer"] == expected[str(photo)].label
         assert answer["labels"][0]["score"] == pytest.approx(expected[str(photo)].score, abs=1e-3)
 
 
-@pytest.mark.slow
-def test_a_client_that_asks_too_often_is_told_so(exported):
-    with serving(exported, "--rate", "0.01") as ask:
-        assert ask("/health")[0] == 200
-        assert ask("/health") == (429, {"error": "more than 0.01 requests a second; ask again in a second"})
-
-
-@pytest.mark.slow
 def test_the_service_says_what_is_wrong_in_one_line(service, trained):
     raw = val_photos(trained)[0].read_bytes()
     wide = io.BytesIO()
@@ -99,11 +63,15 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         ("/predict", raw[:-60], 415, "is damaged"),
         ("/predict", png_of(30_000), 413, "pixels"),
         ("/predict", wide.getvalue(), 413, "larger than 1 MB"),
-        ("/predict?labels=lemonn", raw, 422, "did you mean 'lemon'"),
-        ("/predict?labels=", raw, 400, "labels names nothing"),
-        ("/predict?bank=x", raw, 422, "no text bank 'x'"),
+        ("/predict?labels=lemonn", raw, 404, "did you mean 'lemon'"),
+        ("/predict?labels=", raw, 422, "labels names nothing"),
+        ("/predict?bank=x", raw, 404, "no text bank 'x'"),
         ("/predict?top=0", raw, 422, "top is '0'"),
+        ("/predict?labels=lemon,lemon", raw, 422, "'lemon' is there twice"),
+        ("/predict?neighbours=21", raw, 422, "neighbours is '21'"),
         ("/nothing", raw, 404, "Not Found"),
+        ("/predict", None, 405, "Method Not Allowed"),
+        ("/health", raw, 405, "Method Not Allowed"),
     ):
         found, answer = service(path, body)
         assert (found, said in answer["error"]) == (status, True), (path, answer)
@@ -117,8 +85,105 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         service("/predict?neighbours=3", form, **kind)[1]["labels"] == service("/predict", raw)[1]["labels"]
     )
     assert len(service("/predict?neighbours=3", raw)[1]["neighbours"]) == 3
-    assert service("/predict", b"--B--", **kind)[0] == 400
-    assert "/predict" in service("/openapi.json")[1]["paths"]
+    for wrong, said in (
+        (b"--B--", "the form"),
+        (b"", "the body is empty"),
+        (
+            b'--B\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n--B--\r\n',
+            "the form has no file",
+        ),
+    ):
+        status, answer = service("/predict", wrong, **kind)
+        assert (status, said in answer["error"]) == (400, True), answer
+    assert service("/predict", form, **{"Content-Type": "multipart/form-data"})[0] == 400
+    for method in ("HEAD", "OPTIONS", "DELETE"):
+        status, answer = service("/predict", method=method)
+        assert (status, service.headers["Allow"]) == (405, "POST")
+        assert method == "HEAD" or "Method Not Allowed" in answer["error"]
+
+
+def test_what_is_no_http_is_told_as_any_other_error(service, trained):
+    raw = val_photos(trained)[0].read_bytes()
+    found = rest(connected(service, b"hello\r\n\r\n"))
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(found.partition(b"\r\n\r\n")[2])["error"]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (raw[:100], raw[100:], b""))
+    chunked = post(b"Transfer-Encoding: chunked\r\nConnection: close\r\n") + chunks
+    assert rest(connected(service, chunked)).startswith(b"HTTP/1.1 200 ")
+    # More than was declared is no request; less, and then nothing, is a client that has gone.
+    found = rest(connected(service, post(b"Content-Length: 9\r\n") + raw))
+    assert found.startswith(b"HTTP/1.1 415")
+    broken = rest(
+        connected(service, post(b"Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\nno length\r\n")
+    )
+    assert broken.startswith(b"HTTP/1.1 400 ")
+    short = connected(service, post(b"Content-Length: 9999\r\n") + raw[:100])
+    short.shutdown(socket.SHUT_WR)
+    assert rest(short) == b""
+    huge = rest(connected(service, b"GET / HTTP/1.1\r\nX: " + b"x" * 100_000))
+    assert huge.startswith(b"HTTP/1.1 431 ")
+
+
+def bank_of(labels: tuple[str, ...], embed_dim: int = 16) -> ClassSet:
+    rows = np.eye(len(labels), embed_dim, dtype=np.float32)
+    return ClassSet(labels=labels, classes=("",) * len(labels), texts=labels, embeddings=rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["plum,fig"], ("plum", "fig")),
+        (["bell pepper, red"], ("bell pepper, red",)),
+        (["Bell_Pepper,  Red"], ("bell pepper, red",)),
+        (["bell pepper, red", "plum"], ("bell pepper, red", "plum")),
+        (['"bell pepper, red",plum'], ("bell pepper, red", "plum")),
+        (['plum, "bell pepper, red"', "fig"], ("plum", "bell pepper, red", "fig")),
+        (["fig,,plum,"], ("fig", "plum")),
+        (['5" pot'], ('5" pot',)),
+    ],
+)
+def test_a_label_may_have_commas(values, expected):
+    banks = {"a": bank_of(("plum", "fig", '5" pot')), "b": bank_of(("bell pepper, red", "bell pepper"))}
+    assert (
+        tuple(name.lower().replace("_", " ").replace(",  ", ", ") for name in labels_in(values, banks))
+        == expected
+    )
+
+
+@pytest.mark.slow
+def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
+    exported, trained, teacher_dir, tmp_path
+):
+    model, photo = tmp_path / "model", val_photos(trained)[0]
+    shutil.copytree(exported, model)
+    add = ["--teacher-model", f"local-dir:{teacher_dir}", "--add", "bell pepper, red"]
+    assert invoke("texts", model, *add).exit_code == 0
+    several, quoted = tmp_path / "labels.txt", quote('"bell pepper, red",plum')
+    several.write_text("bell pepper, red\n\nplum\n")
+    with running(Model.open(model)) as ask:
+        twice = ["--labels", "bell pepper, red", "--labels", "plum"]
+        for query, options in (
+            ("labels=bell+pepper,+red&labels=plum", twice),
+            (f"labels={quoted}", [f"--labels=@{several}"]),
+        ):
+            status, answer = ask(f"/predict?{query}", photo.read_bytes())
+            assert (status, {one["label"] for one in answer["labels"]}) == (200, {"bell pepper, red", "plum"})
+            said = json.loads(invoke("predict", model, photo, *options, "--format", "jsonl").stdout)
+            assert [one["label"] for one in said["labels"]] == [one["label"] for one in answer["labels"]]
+
+
+@pytest.mark.slow
+def test_every_answer_is_as_openapi_promises(service):
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.address}/openapi.json"]
+    options = ["--max-examples", "5", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 selected / 3 total" in done.stdout
+    schema = service("/openapi.json")[1]
+    answers = schema["paths"]["/predict"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "404", "408", "413", "415", "422", "429", "503"}
+    assert "Retry-After" in answers["503"]["headers"]
+    assert {"type", "properties", "required"} <= schema["components"]["schemas"]["PredictAnswer"].keys()
 
 
 @pytest.mark.slow
@@ -150,15 +215,6 @@ def test_an_image_dropped_on_the_page_is_answered_beside_training_images(service
         driver.quit()
 
 
-def test_a_client_gets_ten_seconds_worth_at_once_and_no_more():
-    rates = Rates(2)
-    for _ in range(20):
-        rates.take("a")
-    with pytest.raises(Refused, match="more than 2 requests a second"):
-        rates.take("a")
-    rates.take("b")
-
-
 def test_a_batch_that_fails_is_told_to_each_and_the_next_is_served():
     def embed(images: np.ndarray) -> np.ndarray:
         if images.max() > 8:
@@ -166,7 +222,7 @@ def test_a_batch_that_fails_is_told_to_each_and_the_next_is_served():
         return images * 2
 
     async def ask() -> list[Any]:
-        batcher = Batcher(embed, most=4, waiting=8)
+        batcher = Batcher(embed, most=4)
         running = asyncio.create_task(batcher.run())
         asked = [batcher.embed(np.full(2, value, dtype=np.float32)) for value in (1, 9, 2)]
         found = await asyncio.gather(*asked, return_exceptions=True)

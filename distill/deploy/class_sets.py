@@ -114,16 +114,18 @@ def labels_in(values: Iterable[str], banks: dict[str, ClassSet]) -> tuple[str, .
         if any(bank.find(value) is not None for bank in banks.values()):
             names.append(value)
             continue
-        try:
-            names += next(csv.reader([" ".join(value.split())], skipinitialspace=True), [])
-        except csv.Error as error:
-            raise WrongOption(
-                f"the labels {value!r:.200} cannot be read ({error})", fix="give them as a,b,c."
-            ) from error
-    found = tuple(name.strip() for name in names if name.strip())
-    if not found:
+        names += _separated(value)
+    if not names:
         raise WrongOption("labels names nothing", fix="give at least one, as a,b,c.")
-    return found
+    return tuple(names)
+
+
+def _separated(text: str) -> tuple[str, ...]:
+    try:
+        parts = next(csv.reader([" ".join(text.split())], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise WrongOption(f"{text!r:.200} cannot be read ({error})", fix='give it as a,b,"c, d".') from error
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:

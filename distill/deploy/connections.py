@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -20,17 +21,18 @@ class Connection(HttpToolsProtocol):
     """
 
     limits: Limits
+    _turns = itertools.count()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a header; of too many connections end the oldest idle one."""
         self._timer: asyncio.TimerHandle | None = None
-        self._heading, self._header_bytes = True, 0
-        self._since = self.loop.time()
+        self._heading, self._header_bytes, self._last = True, 0, False
+        self._turn = next(self._turns)
         super().connection_made(transport)
         self._wait(self.limits.header)
         if len(self.connections) > self.limits.connections:
             others = [one for one in self.connections if isinstance(one, Connection) and one.idle]
-            min(others, key=lambda one: one._since).transport.abort()
+            min(others, key=lambda one: one._turn).transport.abort()
 
     @property
     def idle(self) -> bool:
@@ -57,19 +59,26 @@ class Connection(HttpToolsProtocol):
         self._heading = False
         self._wait(None)
         super().on_headers_complete()
+        # uvicorn would close with the answer, and a client that still sends would never read it.
+        self._last, self.cycle.keep_alive = self._last or not self.cycle.keep_alive, True
 
     def on_message_complete(self) -> None:
         """Be ready for another header."""
         super().on_message_complete()
         self._heading, self._header_bytes = True, 0
-        self._since = self.loop.time()
-        self._wait(self.limits.header if self.idle else None)
+        self._turn = next(self._turns)
+        if self.idle and self._last:
+            self.transport.close()
+        elif self.idle:
+            self._wait(self.limits.header)
 
     def on_response_complete(self) -> None:
         """Give the rest of a body that nobody will read a moment, so that its sender reads the answer."""
         super().on_response_complete()
-        if not self._heading and self.idle and not self.transport.is_closing():
+        if self.idle and not self._heading:
             self._wait(self.limits.linger)
+        elif self.idle and self._last:
+            self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
         """End a connection that asks no more, also of a client that does not read its last answer."""
@@ -81,10 +90,16 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, msg)
 
     def _refuse(self, status: int, why: str) -> None:
-        if self.idle:  # else it would stand in the midst of another answer
-            body = json.dumps({"error": why}).encode()
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        if self._heading and not self.idle:  # the answer to the request before is on its way
+            self._last = True
+            self.flow.pause_reading()
+            return
+        if not self.idle:  # a body of broken chunks, for which somebody waits
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        body = json.dumps({"error": why}).encode()
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
 
     def _wait(self, seconds: float | None) -> None:
