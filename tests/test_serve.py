@@ -87,7 +87,7 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
     assert len(service("/predict?neighbours=3", raw)[1]["neighbours"]) == 3
     for wrong, said in (
         (b"--B--", "the form"),
-        (b"", "the body is empty"),
+        (b"", "the form has no file"),
         (
             b'--B\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n--B--\r\n',
             "the form has no file",

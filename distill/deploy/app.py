@@ -4,6 +4,7 @@
 
 import asyncio
 import base64
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -44,6 +45,8 @@ def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
     """Return the service as an ASGI application, for any server."""
     limits = limits or Limits()
     room = Room(limits)
+    # It warns of each form that is none, which its sender is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     batcher = Batcher(model.embed, most=BATCH)
     decoders = Decoders(model.prepare, limits)
 
