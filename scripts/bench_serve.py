@@ -31,7 +31,7 @@ from cache.images import load_rgb
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, labels_of
 
-WARM = 50  # requests before each measurement
+WARM = 50  # requests before each measurement, if it has so many
 
 
 def bare(model: Path, images: list[bytes], requests: int, threads: int) -> dict[str, float]:
@@ -45,7 +45,7 @@ def bare(model: Path, images: list[bytes], requests: int, threads: int) -> dict[
         labels = labels_of(classes, found.places[0], found.scores[0], found.similarities[0])
         return json.dumps([asdict(label) for label in labels])
 
-    for i in range(WARM):
+    for i in range(min(WARM, requests)):
         answer(images[i % len(images)])
     began, cpu = time.perf_counter(), time.process_time()
     for i in range(requests):
@@ -103,7 +103,7 @@ async def asked(port: int, images: list[bytes], clients: int, requests: int) -> 
 
 def service(pid: int, port: int, images: list[bytes], clients: int, requests: int) -> dict[str, float]:
     """Return what a request costs at so many clients."""
-    asyncio.run(asked(port, images, clients, max(WARM, 2 * clients)))
+    asyncio.run(asked(port, images, clients, min(max(WARM, 2 * clients), requests)))
     cpu, began = cpu_seconds(pid), time.perf_counter()
     took = asyncio.run(asked(port, images, clients, requests))
     return {
