@@ -173,10 +173,11 @@ def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
 
 
 @pytest.mark.slow
-def test_every_answer_is_as_openapi_promises(service):
+def test_every_answer_is_as_openapi_promises(service, tmp_path):
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.address}/openapi.json"]
     options = ["--max-examples", "5", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    # It leaves a folder where it runs.
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 selected / 3 total" in done.stdout
     schema = service("/openapi.json")[1]

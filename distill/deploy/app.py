@@ -130,7 +130,7 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
         reject: Annotated[bool, wanted_reject] = False,
         neighbours: Annotated[int, Query(ge=0, le=20, description="Training images to show.")] = 0,
     ) -> Response:
-        """Label the image in the body: its bytes as they are, or the first file of a form."""
+        """Label the image in the body: its bytes as they are, or the first file of a multipart form."""
         began = time.perf_counter()
         try:
             if reject:
