@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from cache import EmbeddingCache
+from cache import EmbeddingCache, neighbours
 from cache.errors import CacheMismatch, UserError
 from cache.features import FeatureOptions, cache_features
 from cache.manifest import Manifest
@@ -205,7 +205,19 @@ def test_neighbours_are_exact_and_follow_the_cache(build, tmp_path):
     stored.unlink()
     again = np.asarray(cache.neighbours("train", "labels", 99)[0])
     np.testing.assert_array_equal(again[:, :2], nearest)
-    assert stored.exists()
+    written = stored.stat().st_ino
+    cache.neighbours("train", "labels", 3)  # all that there are: they are read, not computed anew
+    assert stored.stat().st_ino == written
+
+
+def test_neighbours_of_many_images_are_found_in_parts(monkeypatch):
+    rng = np.random.default_rng(0)
+    images, texts = (rng.normal(size=(count, 8)).astype(np.float32) for count in (11, 5))
+    monkeypatch.setattr(neighbours, "ROWS_AT_ONCE", 4)
+    nearest, similarity = neighbours.nearest_texts(images, texts, 3)
+    a, b = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images.astype(float), texts))
+    np.testing.assert_array_equal(nearest, np.argsort(-(a @ b.T), axis=1)[:, :3])
+    np.testing.assert_allclose(similarity, -np.sort(-(a @ b.T), axis=1)[:, :3], atol=1e-6)
 
 
 def test_nearest_texts_clamps_k_and_takes_no_rows():

@@ -162,6 +162,33 @@ def test_verify_names_the_rows_that_are_damaged(whole, tmp_path, format, column)
         assert f"7 ({keys[7]})" in bad.problem
 
 
+@pytest.mark.parametrize("count", [5, 6])
+def test_verify_names_the_first_five_rows_and_counts_the_rest(whole, tmp_path, count):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    path = cache / "images" / "train-00001.h5"
+    raw = bytearray(path.read_bytes())
+    with h5py.File(path) as shard:
+        column = shard["image_embedding"]
+        for row in range(count):
+            raw[column.id.get_offset() + row * column.nbytes // len(column)] ^= 0x40
+    path.write_bytes(raw)
+    (bad,) = [check for check in verify_cache(cache) if check.problem]
+    assert f"{count} of 10 rows are damaged: 0 (" in bad.problem
+    assert bad.problem.endswith("and 1 more" if count > 5 else ")")
+
+
+def test_rows_behind_the_place_where_a_file_ends_too_soon_are_lost(whole, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "tar", cache)
+    keys = EmbeddingCache.open(cache).split("train").keys[10:20]
+    path = cache / "images" / "train-00001.tar"
+    raw = path.read_bytes()
+    path.write_bytes(raw[: raw.index(f'"key": "{keys[6]}"'.encode())])
+    (bad,) = [check for check in verify_cache(cache) if check.problem]
+    assert bad.damaged == (6, 7, 8, 9)
+
+
 def test_a_reader_refuses_a_flipped_row_by_its_number_and_reads_the_others(whole, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)

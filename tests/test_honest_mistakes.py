@@ -150,8 +150,8 @@ def test_splits_of_one_class_and_one_image_train_or_say_in_one_line_why_not(phot
     shutil.rmtree(photos / "val" / "plum")
     for i in (1, 2):
         (photos / "val" / "lemon" / f"val_{i}.jpg").unlink()
+    (photos / "val_on_train" / "apple" / "val_on_train_0.jpg").write_text("no image")
     cache = make_cache(tmp_path / "cache", photos).path
-    (photos / "val_on_train" / "apple" / "val_on_train_0.jpg").write_text("no image any more")
     summary = run(settings, cache_dir=cache, data_dir=photos, out=tmp_path / "run")
     assert summary["ood_test_accuracy"] == 100
     assert summary["images"] == {"train": 24, "id_test": 8, "ood_test": 1}  # what was judged
