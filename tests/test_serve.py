@@ -124,6 +124,15 @@ def test_what_is_no_http_is_told_as_any_other_error(service, trained):
     assert huge.startswith(b"HTTP/1.1 431 ")
 
 
+def test_a_client_that_asks_for_another_protocol_is_answered_in_this_one(service, trained):
+    raw = val_photos(trained)[0].read_bytes()
+    # As Java's HttpClient begins.
+    asks = b"Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+    found = rest(connected(service, post(asks + b"Content-Length: %d\r\n" % len(raw)) + raw))
+    assert found.startswith(b"HTTP/1.1 200 ")
+    assert b'"answer"' in found
+
+
 def bank_of(labels: tuple[str, ...], embed_dim: int = 16) -> ClassSet:
     rows = np.eye(len(labels), embed_dim, dtype=np.float32)
     return ClassSet(labels=labels, classes=("",) * len(labels), texts=labels, embeddings=rows)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from distill.deploy.limits import Limits
 
 HEADER_BYTES = 65_536
+_UPGRADE = re.compile(rb"(?im)^upgrade(?=[ \t]*:)")
 
 
 class Connection(HttpToolsProtocol):
@@ -50,6 +52,7 @@ class Connection(HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._timer is None:
                 self._wait(self.limits.header)
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._heading and self._header_bytes > HEADER_BYTES and not self.transport.is_closing():
             self._refuse(431, f"the header is larger than {HEADER_BYTES:,} bytes")
@@ -112,6 +115,16 @@ class Connection(HttpToolsProtocol):
         self._timer = None
         if self.idle:
             self.transport.abort()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Return bytes that hold a header, or some of it, in which no other protocol is asked for.
+
+    There is none here; but the parser would take the body for that protocol's, and Java's HttpClient asks for
+    HTTP/2 in this way with every first request.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"x-upgrade", head) + end + rest
 
 
 def connections_within(limits: Limits) -> type[Connection]:
