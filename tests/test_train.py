@@ -99,6 +99,7 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
         "summary.json",
         "last.pt",
         "outputs.npz",
+        "logits.npz",
     }
     history = lines(tmp_path / "run")
     assert [line["epoch"] for line in history] == [0, 1, 2]
