@@ -154,9 +154,7 @@ def _state_dict(path: Path, sha256: str) -> dict[str, Tensor]:
     elif is_torchscript(path):
         check_torchscript(path, sha256)
         found = torch.jit.load(path, map_location="cpu").state_dict()
-        found = {
-            k: v for k, v in found.items() if k not in ("input_resolution", "context_length", "vocab_size")
-        }
+        found = {name: value for name, value in found.items() if name not in SIZES}
     else:
         found = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
