@@ -66,7 +66,12 @@ WRONG: list[tuple[str, list[object], int, str]] = [
     ("bench_neighbours", ["--texts", "10,"], 2, "'' is not a whole number of at least 1"),
     ("bench_serve", ["nowhere", "--images", "PHOTOS", "--bare"], 1, "nowhere is not an exported model"),
     ("bench_startup", ["--arch", "nope"], 1, "no student is called 'nope'"),
-    ("bench_startup", [*SCRIPTS["bench_startup"][0], "--image-size", 4], 2, "student.image_size is 4"),
+    (
+        "bench_startup",
+        [*SCRIPTS["bench_startup"][0], "--image-size", 4],
+        2,
+        "'--image-size': 4 is not in the range x>=8",
+    ),
     ("bench_teacher_in_loop", ["--model", "nope"], 1, "no teacher is called 'nope'"),
     ("bench_train_step", ["--rounds", 0], 2, "'0' is not a whole number of at least 1"),
     ("bench_train_step", ["--batch-size", 1], 2, "train.batch_size is 1"),

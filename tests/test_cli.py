@@ -448,14 +448,14 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_1, "--pixels-format", "jpeg"], 2, "--pixels-format is of --pixels: give that too"),
         ([*STAGE_1, "--views-scale", "0.5"], 2, "--views-scale is of --views: give that too"),
         ([*STAGE_1, "--support-shots", "3"], 2, "--support-shots is of --support-views: give that too"),
-        ([*STAGE_2, "--batch-size", "1"], 2, "train.batch_size is 1"),
+        ([*STAGE_2, "--batch-size", "1"], 2, "'--batch-size': 1 is not in the range x>=2"),
         ([*STAGE_2, "--losses", "cls,foo"], 2, "'foo' is not a loss"),
         ([*STAGE_2, "--set", "data.see=0"], 2, "--set data.see is not a setting"),
         ([*STAGE_2, "--set", "train.epochs"], 2, "has no '='"),
         ([*STAGE_2, "--set", "train.compile=true"], 2, "train.compile is 'true'"),
         ([*STAGE_2, "--recipe", "wrong.toml"], 1, "wrong.toml: train.epochs is 0"),
         ([*STAGE_2, "--recipe", "wrong.toml", "--lr", "1"], 1, "wrong.toml: train.epochs is 0"),
-        (["robotics", *STAGE_2, "--epochs", "0"], 2, "train.epochs is 0"),
+        (["robotics", *STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
 )
 def test_bad_input_is_one_line_and_the_right_status(words, status, said, tmp_path, monkeypatch):

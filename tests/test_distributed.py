@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import torch
-from conftest import ROOT, TORCHRUN
+from conftest import ROOT, TORCHRUN, make_cache
 from test_many_processes import loses_second, torchrun
 from test_stopping import same_run, stopped, words_of
 from test_train import SMALL, numbers
@@ -37,9 +37,10 @@ def train(cached, photos, out, *settings):
     return ["train", str(cached.path), "--data", str(photos), "--out", str(out), *chosen]
 
 
-def test_an_error_that_one_process_meets_ends_all_in_one_line(cached, photos, tmp_path):
+def test_an_error_that_one_process_meets_ends_all_in_one_line(photos, tmp_path):
     for image in (photos / "val").rglob("*.jpg"):
-        image.write_bytes(b"no image any more")  # only the first process judges
+        image.write_bytes(b"no image")  # only the first process judges
+    cached = make_cache(tmp_path / "cache", photos, captions=True)  # whose rows were made elsewhere
     command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, tmp_path / "run", "train.epochs=2")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1

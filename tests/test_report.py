@@ -126,11 +126,11 @@ def test_space_and_class_tables_have_each_groups_own_numbers(runs):
                 assert arrow == ("↓" if name == "vlalign" else "↑")  # a divergence: nearer is less
                 values = [summary["space"][split][name] for summary in summaries]
                 assert cell.value == pytest.approx(np.mean(values))
-    first, *others = groups[0].runs
+    first = groups[0].runs[0]
     answers = first.outputs.answers["ood_test"]
     shifted = replace(answers, labels=np.array([0, 0, 0, 0, 1, 2, 2, 2, 2]))
     changed = replace(first, outputs=replace(first.outputs, answers={"ood_test": shifted}))
-    table = per_class_tables([replace(groups[0], runs=(changed, *others))])[0]
+    table = per_class_tables([replace(groups[0], runs=(changed,))])[0]
     images = {row.head: row.cells[0].text for row in table.rows}
     assert images == dict(zip(answers.class_names, ("4", "1", "4"), strict=True))
 

@@ -193,7 +193,7 @@ def test_settings_of_the_command_are_put_over_the_base_of_every_run(written):
         ("seeds = []\n", "seeds is []"),
         ("seeds = [true]\n", "seeds is [True]"),
         ("seeds = [1, -1]\n", "seeds is [1, -1]"),
-        ("seeds = [9223372036854775808]\n", "below 2**63"),
+        ("seeds = [9223372036854775808]\n", "a number has more than 64 bits"),
         (f"[[runs]]\nname = '{'a' * 201}'\n", "has 208 bytes, more than 200"),
         ("[[runs]]\nname = 'a'\n[[runs]]\nname = 'A'\nloss.mse = 1\n", "two runs are called 'A,seed=0'"),
         ("seeds = [1, 1]\n", "seeds is [1, 1]. Fix: give each seed once"),
