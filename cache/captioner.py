@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cache.errors import UserError, missing_package, reason_of
-from cache.hub_models import NO_CODE, checked_model_config
+from cache.hub_models import NO_CODE, check_tokenizer, checked_model_config, import_transformers
 
 # Before transformers, which imports torchvision itself.
 from cache.vision import torchvision  # noqa: F401  # isort: split
@@ -57,7 +57,7 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
         If transformers is not installed, there is no such model or it does not caption images.
     """
     try:
-        import transformers
+        transformers = import_transformers()
     except ImportError as error:
         raise missing_package(error, extra="caption") from error
 
@@ -71,6 +71,7 @@ def load_captioner(name: str, device: torch.device) -> Captioner:
                 f"the model {name} is a {config.model_type}, which does not make text from images",
                 fix=f"give an image captioning model {EXAMPLE}.",
             )
+        check_tokenizer(name)
         # float32: half precision saved in a checkpoint is slow or missing on a CPU.
         model, loading = image_to_text.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True, weights_only=True, **NO_CODE

@@ -76,6 +76,8 @@ def reason_of(error: BaseException, *, most: int = 200) -> str:
     Its message may be about a file from elsewhere: then it names what was found there, and says no more.
     """
     text = str(error)
+    # Python goes on with how to switch its limit of digits off.
+    text = text.partition("; use sys.set_int_max_str_digits")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(guard in text for guard in _GUARDS):
         found = re.search(r"GLOBAL ([\w.]+)", text)

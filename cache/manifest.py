@@ -30,7 +30,7 @@ from cache.entries import (
     side_entries,
     split_of,
 )
-from cache.errors import NEWER, CacheMismatch, UserError
+from cache.errors import NEWER, CacheMismatch, UserError, reason_of
 from cache.faults import read_fault
 from cache.files import replacing
 from cache.seal import is_sealed, sealed
@@ -107,7 +107,7 @@ class Manifest:
             problem = f"{folder} is not a cache: it has no readable {name}"
             raise UserError(problem, fix=_advice(folder)) from error
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = f"{type(error).__name__}: {' '.join(reason_of(error).split())}"
             raise UserError(
                 f"{path} is damaged ({reason})",
                 fix=f"run 'distill cache repair {folder}', which goes back to its copy.",

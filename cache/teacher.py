@@ -28,15 +28,13 @@ from cache.devices import check_compiler
 from cache.errors import UserError, reason_of
 from cache.short_texts import context_of, lengths
 from cache.spec import SQUASH_SIZE, TeacherSpec
-from cache.teacher_config import checked_config, checked_tokenizer_options
+from cache.teacher_config import checked_config, checked_preprocessing, checked_tokenizer_options
 from cache.teacher_weights import CONFIG, TeacherSource, load_into, quiet_open_clip, resolve
 from cache.transfer import fetched_later, moved_beside
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 REGIONS_PER_SIDE = 7
-# What a model's config may say of its preprocessing; the size is its image tower's.
-PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +225,7 @@ def _prefers_channels_last(network: nn.Module) -> bool:
 
 
 def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
-    asked = {name: value for name, value in source.preprocessing.items() if name in PREPROCESSING}
+    asked = checked_preprocessing(source.preprocessing, where=source.name)
     _check_text_tower(source)
     try:
         # A folder of our own: open_clip reads the config that was checked, and finds no weights beside it.
@@ -276,8 +274,13 @@ def _tokenizer(source: TeacherSource) -> Any:
     length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
     try:
         if name:
+            # Here, because it imports transformers, which most teachers do without.
+            from cache.hub_models import check_tokenizer
+
+            where = str(source.folder or name)
+            check_tokenizer(where)
             return HFTokenizer(
-                str(source.folder or name),
+                where,
                 context_length=length,
                 tokenizer_mode=text.get("tokenizer_mode"),
                 trust_remote_code=False,
@@ -286,6 +289,8 @@ def _tokenizer(source: TeacherSource) -> Any:
         if not source.own_config and "siglip" in source.name.lower():
             return open_clip.get_tokenizer(source.name)
         return SimpleTokenizer(context_length=length, **options)
+    except UserError:
+        raise
     except Exception as error:  # of transformers, of the hub's client, or of an option that it does not know
         raise UserError(
             f"the tokenizer of {source.name} cannot be loaded ({reason_of(error)})",

@@ -16,11 +16,14 @@ TOKENIZER_OPTIONS = (
 )
 # The largest that an open_clip model has, and much more.
 MOST = {
-    **{"image_size": 4096, "context_length": 2**14, "vocab_size": 2**21, "embed_dim": 2**14},
+    **{"image_size": 4096, "context_length": 2**12, "vocab_size": 2**21, "embed_dim": 2**14},
     **{"width": 2**14, "layers": 1024, "n_queries": 2**14, "attn_pooler_queries": 2**14},
     **{"mlp_ratio": 64, "heads": 2**14, "head_width": 2**14, "patch_size": 4096},
 }
 PARTS = ("vision_cfg", "text_cfg")
+# What a config may say of its preprocessing, and with which words; the size is its image tower's.
+CHOICES = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
+PREPROCESSING = ("mean", "std", "fill_color", *CHOICES)
 FIX = "give a folder or repository that open_clip's own tools wrote."
 
 
@@ -35,9 +38,10 @@ def checked_config(config: Any, *, where: str, weights_bytes: int) -> dict[str, 
     UserError
         If it is no such config, or asks for code, a path, or too much memory; ``where`` is named.
     """
-    parts = [config.get(name) for name in PARTS] if isinstance(config, dict) else []
+    parts = [config.get(name) for name in PARTS] if isinstance(config, dict) else [None]
+    parts += [config["multimodal_cfg"]] if None not in parts and "multimodal_cfg" in config else []
     towers: list[dict[str, Any]] = [part for part in parts if isinstance(part, dict)]
-    if len(towers) < len(PARTS) or "embed_dim" not in config:
+    if len(towers) < len(parts) or "embed_dim" not in config:
         raise UserError(f"{where} is no config of an open_clip model", fix=FIX)
     for name, value in _numbers(config):
         if not 0 <= value <= MOST.get(name, 2**24):
@@ -74,6 +78,34 @@ def checked_tokenizer_options(text: dict[str, Any], *, where: str) -> dict[str, 
     return dict(options)
 
 
+def checked_preprocessing(given: Any, *, where: str) -> dict[str, Any]:
+    """Return what a config says of :data:`PREPROCESSING`, if it is what images can be prepared with.
+
+    Raises
+    ------
+    UserError
+        If it is not; the message names what is odd.
+    """
+    if not isinstance(given, dict):
+        raise UserError(f"{where}: preprocess_cfg is {given!r:.80}, expected a table", fix=FIX)
+    asked = {name: value for name, value in given.items() if name in PREPROCESSING}
+    for name, value in asked.items():
+        if name in CHOICES:
+            fits = value in CHOICES[name]
+        elif name == "fill_color":
+            fits = type(value) is int and 0 <= value <= 255
+        else:
+            fits = isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_level, value))
+            fits = fits and (name == "mean" or all(value))  # it is what pixels are divided by
+        if not fits:
+            raise UserError(f"{where}: preprocess_cfg has a {name} of {value!r:.60}", fix=FIX)
+    return asked
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 255
+
+
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
     """Yield every number of a config with the name that it stands under."""
     if isinstance(value, dict):
@@ -87,15 +119,20 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _least_numbers(tower: dict[str, Any]) -> int:
-    """Return how many weights a tower has at least: of attention, and of what it looks up."""
+    """Return how many weights a tower has at least: of its blocks, and of what it looks up."""
     if tower.get("timm_model_name") or tower.get("hf_model_name"):
         return 0  # whose name says how large it is
 
     def size(name: str, usual: int = 0) -> int:
         value = tower.get(name, usual)
-        return value if isinstance(value, int) else 0  # a ResNet's layers are a list
+        return value if isinstance(value, int) else 0
 
-    width = size("width", usual=512)
+    width, layers = size("width", usual=512), tower.get("layers")
+    if isinstance(layers, list):
+        # A ResNet: every stage is twice as wide as the one before, and a block of 1, 9 and 1 pixels has four
+        # times that outside.
+        counts = [count for count in layers if isinstance(count, int)]
+        return sum(count * 17 * (width * 2**stage) ** 2 for stage, count in enumerate(counts))
     patches = (size("image_size") // max(1, size("patch_size", usual=16))) ** 2
     looked_up = (size("vocab_size") + size("context_length") + patches) * width
     return size("layers", usual=12) * 4 * width**2 + looked_up

@@ -349,7 +349,7 @@ def _with_own_config(model: str, config: Path, weights: Path, *, folder: Path | 
         weights_sha256=sha256,
         architecture=digest(given),
         config=checked,
-        preprocessing=dict(value.get("preprocess_cfg") or {}),
+        preprocessing=value.get("preprocess_cfg") or {},
         own_config=True,
         folder=folder,
     )

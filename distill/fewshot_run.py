@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cache.errors import UserError
-from cache.files import remove_temporaries, replacing, write_json
+from cache.files import remove_temporaries, write_json
 from cache.locks import only_writer
 from cache.progress import Progress, Silent
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
 from distill.config import FewShotConfig, RunConfig
 from distill.data_identity import DataIdentity, refuse_other_data
+from distill.drawing import drawing
 from distill.evaluate_run import CHECKPOINTS, checkpoint_file, open_trained
 from distill.fewshot import QUERY, support_of
 from distill.fewshot_retrieval import Judge, Retrieval, search_weights
@@ -320,25 +321,17 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
 
 def draw_shots(path: Path, table: Sequence[dict[str, Any]], *, title: str) -> None:
     """Draw accuracy over shots, with the deviation over draws, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
-    shots = [row["shots"] for row in table]
-    names = {"ood_query": "with the support", "before": "zero-shot", "id_test": "ID test"}
-    for name, label in names.items():
-        values = [row[name] for row in table]
-        if None not in values:
-            spread = [row[f"{name}_std"] or 0.0 for row in table]
-            style: dict[str, Any] = {"linestyle": "--"} if name == "before" else {}
-            axes.errorbar(shots, values, yerr=spread, marker="o", capsize=3, label=label, **style)
-    axes.set(xlabel="shots (images of each OOD class)", ylabel="macro accuracy (%)", title=title)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(shots, [str(number) for number in shots])
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    pyplot.close(figure)
+    with drawing(path, (6, 4.2)) as (_, axes):
+        shots = [row["shots"] for row in table]
+        names = {"ood_query": "with the support", "before": "zero-shot", "id_test": "ID test"}
+        for name, label in names.items():
+            values = [row[name] for row in table]
+            if None not in values:
+                spread = [row[f"{name}_std"] or 0.0 for row in table]
+                style: dict[str, Any] = {"linestyle": "--"} if name == "before" else {}
+                axes.errorbar(shots, values, yerr=spread, marker="o", capsize=3, label=label, **style)
+        axes.set(xlabel="shots (images of each OOD class)", ylabel="macro accuracy (%)", title=title)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(shots, [str(number) for number in shots])
+        axes.grid(alpha=0.3)
+        axes.legend()

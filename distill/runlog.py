@@ -14,6 +14,7 @@ import torch
 
 from cache.devices import cores
 from cache.files import replacing
+from distill.drawing import drawing
 from distill.peak import peak_resident
 from distill.session import TrainingSession
 
@@ -91,30 +92,23 @@ def draw_curves(
     path: Path, history: Sequence[dict[str, Any]], *, curves: Sequence[tuple[str, str]], of: str, title: str
 ) -> None:
     """Draw loss parts, and ``curves`` (label, metric in percent) ``of`` what they are, over the epochs."""
-    import matplotlib
+    from matplotlib.ticker import MaxNLocator  # here, because it takes a second
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    from matplotlib.ticker import MaxNLocator
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    epochs = [line["epoch"] for line in history]
-    for name in (name for name in history[-1] if name.startswith("loss_")):
-        left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
-    left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
-    for label, name in curves:
-        points = [(line["epoch"], line[name]) for line in history if name in line]
-        if points:
-            right.plot(*zip(*points, strict=True), label=label, marker=".")
-    right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    pyplot.close(figure)
+    with drawing(path, (11, 4.2), columns=2) as (figure, (left, right)):
+        epochs = [line["epoch"] for line in history]
+        for name in (name for name in history[-1] if name.startswith("loss_")):
+            left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
+        left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
+        for label, name in curves:
+            points = [(line["epoch"], line[name]) for line in history if name in line]
+            if points:
+                right.plot(*zip(*points, strict=True), label=label, marker=".")
+        right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+            axes.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.suptitle(title)
 
 
 def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from cache.errors import UserError, WrongOption, nearest_names
+from cache.errors import UserError, WrongOption, nearest_names, reason_of
 from cache.files import read_text
 from distill.config import RunConfig, require
 
@@ -69,8 +69,7 @@ def toml_table(text: str, *, where: str) -> dict[str, Any]:
     try:
         return _loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: of a number of too many digits as well
-        reason = str(error).partition(";")[0]  # Python goes on with how to switch its limit of digits off
-        raise UserError(f"{where} is not TOML ({reason})", fix="mend that line.") from error
+        raise UserError(f"{where} is not TOML ({reason_of(error)})", fix="mend that line.") from error
 
 
 def _loads(text: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from cache import EmbeddingCache
 from cache.bounds import cores
-from cache.errors import CacheMismatch, UserError
+from cache.errors import CacheMismatch, UserError, reason_of
 from cache.files import is_leftover, remove_temporaries, replacing, write_json
 from cache.images import ImageFolder
 from cache.locks import only_writer
@@ -188,7 +188,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError("it is no table")
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error})", fix=MOVE_AWAY) from error
+        raise UserError(f"{path} is damaged ({reason_of(error)})", fix=MOVE_AWAY) from error
     return found if found.get("status") == FINISHED else {}
 
 

@@ -147,6 +147,7 @@ def with_code(teacher: Path) -> None:
         ("vision_cfg", {"image_size": 10**6}, "image_size"),
         ("vision_cfg", {"layers": 10**9}, "layers"),
         ("vision_cfg", {"layers": 1000, "width": 4096}, "do not fit"),
+        ("vision_cfg", {"layers": [1, 1, 1, 1], "width": 4096}, "do not fit"),
         ("text_cfg", {"vocab_size": 2 * 10**6}, "do not fit"),
     ],
 )
@@ -156,6 +157,37 @@ def test_a_teachers_config_cannot_ask_for_code_a_path_or_all_memory(here, teache
     with gzip.open("vocabulary.gz", "w") as file:
         file.write(b"a b\n")
     assert said in refused(here, changed(teacher, part, **values))
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["bicubic", [1], {"mean": [0.5]}, {"std": [1, 1, 0]}, {"interpolation": "x"}, {"resize_mode": {}}],
+)
+def test_a_preprocessing_that_no_image_can_go_through_is_one_line(here, teacher, given):
+    config = json.loads((teacher / CONFIG).read_text())
+    (teacher / CONFIG).write_text(json.dumps({**config, "preprocess_cfg": given}))
+    assert "preprocess_cfg" in refused(here, f"local-dir:{teacher}")
+
+
+@pytest.mark.parametrize("called", ["AutoModel", "AutoModelForCausalLMFast", "AutoProcessor"])
+def test_what_a_folder_calls_its_tokenizer_is_one_and_nobody_is_asked_for_leave(
+    here, teacher, monkeypatch, called
+):
+    transformers = pytest.importorskip("transformers")
+    from cache.hub_models import import_transformers
+
+    # What transformers asks on the terminal where a part of a model brings code.
+    monkeypatch.setattr("builtins.input", lambda question: "y")
+    with_code(teacher)
+    own = dict.fromkeys(("AutoModel", "AutoModelForCausalLM", "AutoProcessor"), "own.Own")
+    (teacher / "config.json").write_text(json.dumps({"model_type": "vit", "auto_map": own}))
+    (teacher / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": called}))
+    said = refused(here, changed(teacher, "text_cfg", hf_tokenizer_name="x/y"))
+    assert f"calls its tokenizer {called!r}" in said
+    import_transformers()
+    with pytest.raises(ValueError, match="requires you to execute"):
+        transformers.AutoModelForCausalLM.from_pretrained(str(teacher))
+    assert not (here / "marker").exists()
 
 
 def on_the_hub(hub: Path, folder: Path, name: str) -> str:
@@ -318,6 +350,7 @@ def test_the_parts_of_a_graph_that_are_looked_into_are_all_that_onnx_has():
 def test_children_import_nothing_from_the_working_folder(here, cached, photos):
     for name in ("cli", "cache", "distill", "queue", "torch", "random"):
         (here / f"{name}.py").write_text(f"open({str(here / 'marker')!r}, 'a').write('ran')\n")
+    (here / "matplotlibrc").write_text("text.usetex: True\nbackend: module://queue\n")
     (here / "s.toml").write_text(
         'recipe = "smoke"\nseeds = [0]\n[base]\nstudent.arch = "timm:test_resnet"\nstudent.image_size = 32\n'
         'train.epochs = 1\ntrain.device = "cpu"\ndata.workers = 2\n'
@@ -353,6 +386,10 @@ def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_
             "it holds more than numbers and names",
         ),
         ("Object arrays cannot be loaded when allow_pickle=False", "it holds more than numbers and names"),
+        (
+            "Exceeds the limit (4300 digits) for integer string conversion; use sys.set_int_max_str_digits() to",
+            "Exceeds the limit (4300 digits) for integer string conversion",
+        ),
         ("\n first \n second", "first"),
         ("", "ValueError"),
     ],

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
+from cache.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
 from distill.outputs import OUTPUTS, RunOutputs, load_outputs
 
@@ -236,7 +236,7 @@ def read_run(path: Path, name: str) -> Run:
         _check_numbers(history, summary)
         identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
     except (OSError, ValueError, RecursionError) as error:  # TOML, JSON and text decoding errors are kinds
-        raise UserError(f"{path} cannot be read ({error})", fix="train it again.") from error
+        raise UserError(f"{path} cannot be read ({reason_of(error)})", fix="train it again.") from error
     outputs, note = _read_outputs(path) if summary else (None, "")
     return Run(
         name=name,

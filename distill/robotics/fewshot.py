@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cache.errors import UserError
-from cache.files import remove_temporaries, replacing, write_json
+from cache.files import remove_temporaries, write_json
 from cache.locks import only_writer
 from cache.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint, weights_digest
 from distill.config import FewShotConfig
+from distill.drawing import drawing
 from distill.evaluate_run import checkpoint_file
 from distill.fewshot import QUERY
 from distill.fewshot_run import check_start, same_data
@@ -200,33 +201,25 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
 
 def _draw_plot(path: Path, table: Sequence[dict[str, Any]], *, title: str) -> None:
     """Draw average precision over the number of episodes, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
-    counts = [row["episodes"] for row in table]
-    for group, colour in (("id_objects", "C0"), ("ood_objects", "C1")):
-        for when, style, words in (("before", "--", "before"), ("after", "-", "with the episodes")):
-            values = [row[f"{when}_{group}"] for row in table]
-            if None not in values:
-                spread = [row[f"{when}_{group}_std"] or 0.0 for row in table]
-                label = f"{group.partition('_')[0].upper()} objects, {words}"
-                axes.errorbar(
-                    counts,
-                    values,
-                    yerr=spread,
-                    color=colour,
-                    linestyle=style,
-                    marker="o",
-                    capsize=3,
-                    label=label,
-                )
-    axes.set(xlabel="OOD episodes learnt from", ylabel="mean average precision (%)", title=title)
-    axes.set_xticks(counts, [str(count) for count in counts])
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    pyplot.close(figure)
+    with drawing(path, (6, 4.2)) as (_, axes):
+        counts = [row["episodes"] for row in table]
+        for group, colour in (("id_objects", "C0"), ("ood_objects", "C1")):
+            for when, style, words in (("before", "--", "before"), ("after", "-", "with the episodes")):
+                values = [row[f"{when}_{group}"] for row in table]
+                if None not in values:
+                    spread = [row[f"{when}_{group}_std"] or 0.0 for row in table]
+                    label = f"{group.partition('_')[0].upper()} objects, {words}"
+                    axes.errorbar(
+                        counts,
+                        values,
+                        yerr=spread,
+                        color=colour,
+                        linestyle=style,
+                        marker="o",
+                        capsize=3,
+                        label=label,
+                    )
+        axes.set(xlabel="OOD episodes learnt from", ylabel="mean average precision (%)", title=title)
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.grid(alpha=0.3)
+        axes.legend()
