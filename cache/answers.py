@@ -11,7 +11,8 @@ from cache.errors import shortened
 QUOTES = {'"': '"', "'": "'", "“": "”", "\u2018": "\u2019", "`": "`"}
 # How models begin when they do not describe: an apology, themselves, what they cannot, a question back.
 REFUSALS = (
-    r"(?:i'?m |i am |we'?re |we are )?(?:very |so |really |truly |terribly )?(?:sorry|afraid)\b",
+    r"(?:i'?m |i am |we'?re |we are )?(?:very |so |really |truly |terribly )?sorry\b(?!-)",
+    r"(?:i'?m|i am|we'?re|we are) (?:very |so |really )?afraid\b",
     r"(?:my )?(?:sincere )?apolog(?:y|ies)\b",
     r"(?:i|we) (?:must |have to )?apologi[sz]e\b",
     r"unfortunately\b.{0,20}\b(?:i|we)\b",
@@ -23,12 +24,27 @@ REFUSALS = (
     r"(?:could|can|would) you (?:please |kindly )?(?:clarify|provide|specify|tell|give|share|explain)\b",
     r"please (?:provide|clarify|specify|give|share|tell)\b",
     r"(?:it'?s|it is|that'?s) (?:not possible|impossible|not appropriate|inappropriate) (?:for me )?to\b",
-    r"(?:this|your|the) (?:request|prompt|question|query)\b",
+    r"your (?:request|prompt|question|query)\b",
+    r"(?:this|the) (?:request|prompt|question|query) (?:is|was|can|could|does|did|has|seems?|contains)",
+    r"(?:cannot|can'?t|unable to|not able to) (?:comply|help|assist|answer|describe|provide|fulfil)",
     r"there (?:is|seems to be) (?:an error|a misunderstanding|no (?:such|information|image|context))\b",
-    r"(?:lo siento|(?:es )?tut mir leid|(?:je suis )?désolé|mi dispiace|desculpe|извините|простите)",
-    r"(?:很?抱歉|对不起|對不起|申し訳|죄송)",
+    # The same in the languages that models fall into.
+    r"(?:lo siento|lamento|disculp|perd[oó]n|lamentablemente|no (?:puedo|podemos|sé|tengo)\b)",
+    r"(?:(?:es )?tut mir leid|entschuldig|leider\b|(?:ich|wir) (?:kann|können|darf|dürfen|weiß|habe|bin)\b)",
+    r"(?:(?:je suis )?(?:désolé|navré)|malheureusement|(?:je|nous) (?:ne|n'))",
+    r"(?:mi dispiace|purtroppo|non (?:posso|possiamo|so|sono in grado)\b)",
+    r"(?:desculpe|infelizmente|(?:eu )?não (?:posso|podemos|consigo|sei|tenho)\b)",
+    r"(?:helaas|ik (?:kan|weet|heb|ben)\b|tyvärr|jag (?:kan|vet|har)\b)",
+    r"(?:niestety|przepraszam|nie (?:mogę|wiem)\b)",
+    r"(?:извините|простите|к сожалению|я не\b)",
+    r"(?:很?抱歉|对不起|對不起|很遗憾|很遺憾|(?:我|我们|我們)?(?:无法|無法|不能)|我不)",
+    r"(?:申し訳|すみません|ごめん|お答えでき|죄송|미안)",
 )
 _REFUSAL = re.compile(rf"(?:{'|'.join(REFUSALS)})", re.IGNORECASE)
+# All that some models say of what they do not know.
+_NOTHING = re.compile(
+    r"\W*(?:n/?a|none|null|nothing|unknown|undefined|no description(?: available)?)\W*", re.IGNORECASE
+)
 # Wherever it stands, nobody says this of a thing's looks.
 _ANYWHERE = re.compile(
     r"\bas an? (?:[\w-]+ ){0,3}(?:ai|language) (?:language )?model\b"
@@ -63,6 +79,12 @@ def no_description(text: str) -> str:
         return "an empty answer"
     if "<think>" in text:
         return "an answer that was cut short"  # in its reasoning
+    if _NOTHING.fullmatch(text):
+        return f"an empty answer: {shortened(text)}"
+    if text.endswith((":", "\uff1a")):
+        return f"an answer that was cut short: {shortened(text)}"  # behind its announcement
+    if text.endswith(("?", "\uff1f")):
+        return f"a question: {shortened(text)}"
     plain = text.replace("\u2019", "'").replace("\u2018", "'").lstrip("\"'“*_ ")
     return f"a refusal: {shortened(text)}" if _REFUSAL.match(plain) or _ANYWHERE.search(plain) else ""
 

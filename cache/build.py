@@ -94,8 +94,17 @@ class BuildSummary:
     doubts: list[str] = field(default_factory=list)
 
 
-def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) -> Manifest:
+def open_manifest(
+    out: Path,
+    spec: CacheSpec,
+    embed_dim: int,
+    *,
+    rebuild: bool,
+    replaced_by: str = "use --rebuild to replace it",
+) -> Manifest:
     """Return the manifest of a cache to be continued, or a new one.
+
+    ``replaced_by`` says how a cache of another make gives way to this one.
 
     Raises
     ------
@@ -120,7 +129,7 @@ def open_manifest(out: Path, spec: CacheSpec, embed_dim: int, *, rebuild: bool) 
         return fresh
     raise CacheMismatch(
         f"{out} is a cache of another make ({'; '.join(differences)})",
-        fix="choose another --out, or use --rebuild to replace it.",
+        fix=f"choose another --out, or {replaced_by}.",
     )
 
 

@@ -108,8 +108,8 @@ def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Pat
         raise CacheMismatch(
             f"{len(changed)} images of {split} in {data} are not those that the rows of {cache} were made "
             f"from ({some_of(changed)})",
-            fix="bring the images back, or make the cache of them: the same 'distill cache-features' (or "
-            "'distill cache import') command again, with --rebuild where it says so.",
+            fix="bring the images back, or make the cache of them: the same 'distill cache-features' command "
+            "again, with --rebuild where it says so; for 'distill cache import' embed them again first.",
         )
 
 

@@ -53,7 +53,13 @@ def _converted(
     cache: EmbeddingCache, out: Path, format: str, folder: ImageFolder | None, on_rows: Callable[[int], None]
 ) -> Manifest:
     source, old = cache.path, cache.manifest
-    manifest = open_manifest(out, replace(old.spec, format=format), old.embed_dim, rebuild=False)
+    manifest = open_manifest(
+        out,
+        replace(old.spec, format=format),
+        old.embed_dim,
+        rebuild=False,
+        replaced_by="move that folder away",
+    )
     if manifest.complete:
         return manifest
     remove_temporaries(out, below=True)

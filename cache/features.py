@@ -15,7 +15,7 @@ from cache.contents import changed_rows, contents_of, refuse_changed
 from cache.devices import choose_device, default_workers, keep_freed_memory
 from cache.embedder import Embedder
 from cache.entries import is_plain_name
-from cache.errors import CacheMismatch, UserError
+from cache.errors import CacheMismatch, UserError, some_of
 from cache.images import ImageFolder
 from cache.manifest import FEATURES
 from cache.neighbours import NEAREST
@@ -41,6 +41,7 @@ from cache.train_views import TrainViewOptions
 if TYPE_CHECKING:
     from cache.ray_tasks import RayCluster
 
+SAME_DATA = "give the data the cache was made from, or bring the first teacher up to date."
 LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 
 
@@ -221,17 +222,26 @@ def added_teacher(cache: Path, name: str) -> Path:
 
 
 def check_unchanged(cache: EmbeddingCache, folder: ImageFolder) -> None:
-    """Make sure that the images of a folder which have a row are those that the rows were made from.
+    """Make sure that the images of a folder are those that a cache's rows were made from.
 
     Raises
     ------
     CacheMismatch
-        If one is not.
+        If one is not, or is there in one of the two alone; what could not be read is in neither.
     """
-    for name in cache.split_names:
-        if name in folder.splits:
-            changed = contents_of(folder.splits[name].images, cache.split(name)).changed
-            refuse_changed(changed, split=name, data=folder.path, cache=cache.path)
+    for name in sorted({*cache.split_names, *folder.splits}):
+        images = folder.splits[name].images if name in folder.splits else ()
+        rows = cache.split(name) if name in cache.split_names else None
+        entry = cache.manifest.splits.get(name)
+        skipped = {image.key for image in entry.skipped} if entry else set()
+        odd = sorted(({image.key for image in images} ^ {*(rows.keys if rows else ())}) - skipped)
+        if odd:
+            raise CacheMismatch(
+                f"{folder.path} has other images of {name} than {cache.path} has rows of ({len(odd)} differ: "
+                f"{some_of(odd)})",
+                fix=SAME_DATA,
+            )
+        refuse_changed(contents_of(images, rows).changed, split=name, data=folder.path, cache=cache.path)
 
 
 def check_same_images(first: EmbeddingCache, other: EmbeddingCache) -> None:
@@ -250,7 +260,7 @@ def check_same_images(first: EmbeddingCache, other: EmbeddingCache) -> None:
             odd = sorted(mine ^ theirs)
             raise CacheMismatch(
                 f"{other.path} has other rows of {name} than {first.path} ({len(odd)} differ: {odd[0]}, ...)",
-                fix="give the data the cache was made from, or bring the first teacher up to date.",
+                fix=SAME_DATA,
             )
         changed = changed_rows(first.split(name), other.split(name)) if mine else ()
         refuse_changed(changed, split=name, data=other.path, cache=first.path)

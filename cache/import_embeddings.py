@@ -95,6 +95,7 @@ def import_embeddings(
     if caption_embeddings is not None:
         _check_rows("caption", caption_embeddings, dtype)
     for bank in texts:
+        _check_real(f"text ({bank.name})", bank.embeddings)
         check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
     spec = CacheSpec(
         teacher=_imported_teacher(teacher, embeddings),
@@ -103,7 +104,9 @@ def import_embeddings(
         rows_per_shard=rows_per_shard,
     )
     with only_writer(out):
-        manifest = open_manifest(out, spec, embeddings.shape[1], rebuild=False)
+        manifest = open_manifest(
+            out, spec, embeddings.shape[1], rebuild=False, replaced_by="move that folder away"
+        )
         manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=IMPORT)
         manifest.save(out)
         remove_temporaries(out, below=True)
@@ -152,6 +155,7 @@ def _check_shapes(
 
 def _check_rows(what: str, rows: NDArray[Any], dtype: str) -> None:
     """Make sure that rows [N, D] can be meant, and can be kept in ``dtype``; UserError names the first."""
+    _check_real(what, rows)
     for start in range(0, len(rows), ROWS_AT_ONCE):
         named = partial(_named_row, what, start)
         stored(rows[start : start + ROWS_AT_ONCE], dtype, named)
@@ -159,6 +163,14 @@ def _check_rows(what: str, rows: NDArray[Any], dtype: str) -> None:
         raise UserError(
             f"all {len(rows):,} {what} embeddings are the same row",
             fix="embed the images again, each by itself.",
+        )
+
+
+def _check_real(what: str, rows: NDArray[Any]) -> None:
+    if rows.dtype.kind not in "iuf":
+        raise UserError(
+            f"the {what} embeddings are of type {rows.dtype}, expected real numbers",
+            fix="save what the teacher gave, as float32.",
         )
 
 

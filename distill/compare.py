@@ -100,8 +100,10 @@ def _side(path: Path) -> dict[Any, Run]:
         raise UserError(f"{path} holds no finished run", fix="finish one: its command with --resume.")
     differ = differing(runs)
     if differ:
+        other = next((run for run in runs if run.data != runs[0].data), runs[0])
+        data = data_differences(other, runs[0], here=f"in {other.name}", there=f"in {runs[0].name}")
         raise UserError(
-            f"the runs in {path} differ in more than the seed ({', '.join(differ[:4])})",
+            f"the runs in {path} differ in more than the seed ({'; '.join([', '.join(differ[:4]), *data])})",
             fix="give one run, or all seeds of one setting of a sweep as RUNS/SETTING, such as "
             f"{path / (runs[0].point or 'base')}; 'distill report' shows all at once.",
         )

@@ -25,6 +25,7 @@ from cache.progress import Silent
 from cache.seal import seal_file
 from distill.compare import compare_runs
 from distill.data_identity import DataIdentity, SplitIdentity
+from distill.deploy.export import ExportOptions, export_run
 from distill.evaluate_run import evaluate_run, space_of_run
 from distill.fewshot_run import FewShotOptions, few_shot
 from distill.identity_reader import IdentityReader, note_gone, split_identity
@@ -396,6 +397,26 @@ def test_evaluate_says_when_a_split_is_not_what_the_run_was_judged_on(made):
     assert done.stderr == f"note: ood_test is not what the run was trained or judged with: {said}\n"
 
 
+def test_a_model_carries_the_identity_of_its_run_and_says_when_it_was_measured_on_other_images(
+    made, tmp_path
+):
+    said = "4 images here, 8 when it was trained"
+    run_of = made / "runs" / "all"
+    info = export_run(run_of, tmp_path / "model", ExportOptions(data_dir=made / "half", neighbours=0))
+    summary = json.loads((run_of / "summary.json").read_text())
+    assert (
+        json.loads((tmp_path / "model" / "model.json").read_text())["source"]["identity"] == summary["data"]
+    )
+    splits = info.measured["float32"]["splits"]
+    assert {name: found.get("other_data") for name, found in splits.items()} == {
+        "id_test": None,
+        "ood_test": said,
+    }
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"**ood_test is not what the run was judged on**: {said}." in card
+    assert "id_test is not what" not in card
+
+
 def test_a_sweep_takes_no_run_of_other_data_as_its_own(made, tmp_path):
     config_of(made)
     sweep = load_sweep(str(made / "sweep.toml"))
@@ -478,7 +499,7 @@ def test_compare_says_first_that_other_images_were_judged(made):
         "the results are not comparable: they are of other test images",
         "data: ood_test: 4 images in the second, 8 in the first",
     )
-    with pytest.raises(UserError, match=r"differ in more than the seed \(data\)"):
+    with pytest.raises(UserError, match=r"more than the seed \(data; ood_test: 4 images in half, 8 in all\)"):
         compare_runs(made / "runs", made / "runs" / "all")
 
 

@@ -77,6 +77,11 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
         ({"images": "zero.npy"}, "row 2 of the image embeddings is all zeros"),
         ({"images": "small.npy"}, "row 5 of the image embeddings is too small for float16"),
         ({"images": "large.npy"}, "row 6 of the image embeddings is too large for float16"),
+        ({"images": "complex.npy"}, "the image embeddings are of type complex64, expected real numbers"),
+        (
+            {"texts": "complex.npy", "classes": "classes.txt"},
+            "the text (labels) embeddings are of type compl",
+        ),
         ({"images": "one.npy"}, "all 24 image embeddings are the same row"),
         ({"captions": "nan.npy"}, "row 4 of the caption embeddings is not finite"),
         ({"captions": "zero.npy"}, "row 2 of the caption embeddings is all zeros"),
@@ -108,6 +113,7 @@ def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, chan
     large[6] *= 1e6
     for name, array in (("zero", zero), ("small", small), ("large", large), ("twins", twins)):
         np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "complex.npy", rows.astype("complex64"))
     np.save(tmp_path / "one.npy", np.repeat(rows[:1], len(rows), axis=0))
     (tmp_path / "classes.txt").write_text("".join(f"c{i}\n" for i in range(len(rows))))
     (tmp_path / "untrained.txt").write_text(
@@ -121,6 +127,17 @@ def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, chan
         import_files(tmp_path / "cache", **{n: str(tmp_path / v) if v else None for n, v in given.items()})
     assert said in str(error.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_other_rows_do_not_replace_an_import_and_the_error_names_no_option_that_is_not_there(
+    tmp_path, arrays
+):
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt")}
+    before = import_files(tmp_path / "cache", **given)
+    np.save(tmp_path / "rows.npy", arrays[1][::-1])
+    with pytest.raises(UserError, match=r"of another make .*another --out, or move that folder away\.$"):
+        import_files(tmp_path / "cache", **given)
+    assert Manifest.load(tmp_path / "cache") == before
 
 
 def test_keys_of_no_image_are_refused_when_the_data_is_given(tmp_path, photos, arrays):

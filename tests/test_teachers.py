@@ -84,11 +84,21 @@ def test_a_second_teacher_needs_a_first_and_a_name(add):
         add("../second")
 
 
-def test_images_that_the_first_teacher_never_saw_are_refused(add, photos, write_jpeg):
-    add()
-    write_jpeg(photos / "train" / "apple" / "new.jpg")
-    with pytest.raises(CacheMismatch, match=r"apple/new\.jpg"):
+def test_images_that_the_first_teacher_never_saw_or_that_are_gone_are_refused_before_embedding(
+    add, photos, write_jpeg
+):
+    first = add()
+    old = photos / "train" / "apple" / "train_3.jpg"
+    kept = old.read_bytes()
+    old.unlink()
+    with pytest.raises(CacheMismatch, match=r"other images of train .* \(1 differ: apple/train_3\.jpg\)"):
         add("second")
+    old.write_bytes(kept)
+    write_jpeg(photos / "train" / "apple" / "new.jpg")
+    with pytest.raises(CacheMismatch, match=r"other images of train .* \(1 differ: apple/new\.jpg\)"):
+        add("second")
+    assert first.teacher_names == ("main",)
+    (photos / "train" / "apple" / "bad.jpg").write_bytes(b"no picture")  # neither teacher has a row of it
     add()
     assert len(add("second").teacher_cache("second").split("train")) == 25
 

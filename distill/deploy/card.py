@@ -169,6 +169,10 @@ def _measured(info: ModelInfo) -> Iterator[str]:
                 f"{n['largest_difference']:.1e} |"
             )
     yield ""
+    first = next(iter(info.measured.values()), {"splits": {}})
+    for split, n in first["splits"].items():
+        if "other_data" in n:
+            yield from (f"**{split} is not what the run was judged on**: {_plain(n['other_data'])}.", "")
     for name in info.unlike:
         yield from (f"**Warning: {info.warning(name)}.**", "")
     for name, found in info.measured.items():

@@ -148,7 +148,8 @@ def compared(
 ) -> dict[str, Any]:
     """Return how well embeddings [N, D] do, and how far they and what they do are from the student's.
 
-    Names are those of a run's metrics (:meth:`SplitResult.metrics`); ``of`` is how many images the split has.
+    Names are those of a run's metrics (:meth:`SplitResult.metrics`); ``of`` is how many images the split has;
+    ``other_data`` is there where it is not what the run was judged on.
     """
     cosines = (judged.embeddings * embeddings).sum(axis=1)
     theirs = student.metrics()
@@ -163,6 +164,7 @@ def compared(
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
         "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
+        **({"other_data": student.other_data} if student.other_data else {}),
     }
 
 

@@ -175,11 +175,16 @@ def _filled(
             shown.save(folder / NEIGHBOURS)
     judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
     photos = raw_photos(judged) if options.preprocessing == GRAPH else []
-    for split in judged:
-        if progress is not None and (other := trained.other_data(split)):
-            progress.note(f"{split} is not what the run was judged on: {other}")
     choices = Choices.of(banks[own], info.id_classes, info.temperature)
-    student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
+    student = {
+        split: replace(found, other_data=trained.other_data(split))
+        for split, found in choices.judge(
+            judged, {split: part.embeddings for split, part in judged.items()}
+        ).items()
+    }
+    for split, found in student.items():
+        if progress is not None and found.other_data:
+            progress.note(f"{split} is not what the run was judged on: {found.other_data}")
     written = write_models(
         folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
     )
