@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.episodes import EpisodeFolder, object_name
 from cache.errors import UserError
-from cache.texts import BankTexts, Descriptions, read_descriptions
+from cache.texts import NEGATIVE_BANKS, BankTexts, Descriptions, read_descriptions
 
 DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."
@@ -71,6 +71,7 @@ def _bank(bank: str, names: Mapping[str, str], template: str, descriptions: Desc
         templates=(DESCRIBED.format(template) if descriptions else template,),
         source=descriptions.source if descriptions else "the objects' names",
         lines=tuple(said.values()) if descriptions and descriptions.by_position else (),
+        negative=bank in NEGATIVE_BANKS,
     )
 
 

@@ -15,6 +15,7 @@ from cache.class_texts import alike_classes
 from cache.neighbours import nearest_texts
 from cache.reader import EmbeddingCache, SplitRows
 from cache.spec import IMPORTED
+from cache.texts import NEGATIVE_BANKS
 
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.
 ROWS_AT_ONCE = 65_536
@@ -88,9 +89,7 @@ def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[Ze
             )
     every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
     for name in bank_names:
-        templates = cache.manifest.banks[name].templates
-        # A prompt that names no class is the same for all of them, as it is meant to be.
-        if not templates or any("{}" in template for template in templates):
+        if name not in NEGATIVE_BANKS:  # whose texts several objects may share
             lines += _ties(cache.text_bank(name), every)
     if cache.teacher["preprocessing"] == IMPORTED:
         lines += [line for name in cache.split_names for line in _shared(cache.split(name))]

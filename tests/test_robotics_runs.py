@@ -321,7 +321,11 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     sizes = ["--image-size", 24, "--train", 14, "--id-test", 4, "--ood-test", 14]
     assert "14 episodes of train" in call("make-demo", data, *sizes)
     model = ["--model", f"local-dir:{teacher_dir}", "--device", "cpu", "--workers", 0]
-    assert json.loads(call("cache-features", data, "--out", cache, *model, "--json"))["rows"] == 32
+    # README's prompts: one negative text for all objects, and in the folder negative descriptions that some share.
+    texts = ["--template", "a photo of {}", "--negative-template", "a grey background"]
+    assert json.loads(call("cache-features", data, "--out", cache, *model, *texts, "--json"))["rows"] == 32
+    negative = EmbeddingCache.open(cache).text_bank("negative_descriptions").texts
+    assert len(set(negative)) < len(negative)
     quick = [*(word for setting in SMALL for word in ("--set", setting)), "--device", "cpu"]
     said = call("train", cache, "--data", data, "--out", out, *quick, "--local")
     assert "ood_test OOD objects" in said
