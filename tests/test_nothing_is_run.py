@@ -278,6 +278,26 @@ def test_a_captioner_runs_no_code_of_its_folder_nor_any_kernel_of_the_hub(here, 
     assert not (here / "marker").exists()
 
 
+def test_a_part_of_a_captioner_that_brings_code_is_refused_and_nobody_is_asked(here, monkeypatch):
+    pytest.importorskip("transformers")
+    from tiny_captioners import save_vit_gpt2
+
+    from cache.captioner import load_captioner
+
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
+    (folder := here / "captioner").mkdir()
+    save_vit_gpt2(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "own.py").write_text("open('marker', 'w').write('ran')\nclass Own: pass\n")
+    config["decoder"] |= {"model_type": "vit", "auto_map": {"AutoModelForCausalLM": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="it holds more than numbers and names"):
+        load_captioner(str(folder), torch.device("cpu"))
+    assert not asked
+    assert not (here / "marker").exists()
+
+
 def test_what_a_strangers_model_names_is_not_loaded(here, trained, plain):
     model = shutil.copytree(plain, here / "model")
     pickled(model / "teacher.pt")

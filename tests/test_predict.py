@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -308,3 +309,12 @@ def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, t
     (tmp_path / "model.json").write_text(sealed({**told, name: value}))
     with pytest.raises(UserError, match=r"model\.json is damaged"):
         ModelInfo.load(tmp_path)
+
+
+def test_a_graph_that_takes_other_images_than_its_model_json_says_is_one_line(plain, trained, tmp_path):
+    model = shutil.copytree(plain, tmp_path / "model")
+    info = ModelInfo.load(model)
+    steps = replace(info.preprocessing, crop=info.preprocessing.crop + 1)
+    replace(info, preprocessing=steps).save(model)
+    ended = invoke("predict", model, val_photos(trained)[0])
+    assert (ended.exit_code, "the model.json beside it says" in ended.stderr) == (1, True), ended.output

@@ -51,11 +51,28 @@ class Model:
         Raises
         ------
         UserError
-            If it is no such folder, has not that precision, or a file is damaged; if onnxruntime is missing.
+            If it is no such folder, has not that precision, or a file is damaged; if its graph takes or gives
+            something else than its model.json says; if onnxruntime is missing.
         """
         info = ModelInfo.load(folder)
         chosen, path = info.onnx_file(folder, precision)
-        return cls(folder, info, chosen, open_session(path, threads=threads))
+        model = cls(folder, info, chosen, open_session(path, threads=threads))
+        model._try(path)
+        return model
+
+    def _try(self, path: Path) -> None:
+        blank = self.prepare(Image.new("RGB", (1, 1)))
+        try:
+            shape = self.embed(blank[None]).shape
+        except Exception as error:  # onnxruntime's own family, which are not one
+            shape, reason = (), reason_of(error)
+        else:
+            reason = f"it gives {list(shape)}, not [1, {self.info.embed_dim}]"
+        if shape != (1, self.info.embed_dim):
+            raise UserError(
+                f"{path} does not do what the model.json beside it says ({reason})",
+                fix="copy the folder again, or export the run again.",
+            )
 
     def class_set(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> ClassSet:
         """Return the classes of a bank, the model's own unless another is named, or some labels of any.
