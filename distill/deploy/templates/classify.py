@@ -36,5 +36,5 @@ for photo in sys.argv[1:]:
     embedding = session.run(None, {"image": prepared(photo)})[0][0]
     logits = TEXTS["embeddings"] @ embedding / MODEL["temperature"]
     scores = np.exp(logits - logits.max())
-    for i in np.argsort(-scores)[:5]:
+    for i in np.argsort(-logits, kind="stable")[:5]:
         print(f"{photo}\t{TEXTS['labels'][i]}\t{scores[i] / scores.sum():.4f}")
