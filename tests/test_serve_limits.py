@@ -92,6 +92,7 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_again_and_health_is_n
         assert ask("/labels") == (429, {"error": said})
         assert ask.headers["Retry-After"] == "100"
         assert ask("/health")[0] == 200
+        assert ask("/health/x")[0] == 429
 
 
 def test_a_thousand_requests_may_be_in_work_and_no_more():
