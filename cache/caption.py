@@ -24,7 +24,7 @@ from cache.partial import Partial, refuse_existing
 from cache.progress import Progress, Silent
 from cache.splits import SPLITS, split_name
 from cache.texts import MISSING_CAPTION, read_captions
-from cache.workers import begin_worker
+from cache.workers import begin_worker, begun
 
 CAPTIONS_FILE = "captions.jsonl"
 
@@ -176,7 +176,7 @@ def _caption_all(
         collate_fn=list,
     )
     keys = iter(paths)
-    for images in loader:
+    for images in begun(loader):
         readable = [image for image in images if isinstance(image, Tensor)]
         texts = iter(captioner.captions(torch.stack(readable)) if readable else ())
         yield [_row(next(keys), image if isinstance(image, str) else next(texts), image) for image in images]

@@ -19,7 +19,7 @@ from cache.rows import ShardRows
 from cache.teacher import Teacher
 from cache.teacher_checks import SameForAll, check_finite, stored
 from cache.transfer import one_behind
-from cache.workers import begin_worker
+from cache.workers import begin_worker, begun
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +195,7 @@ def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> DecodedBatch:
 
 
 def _timed(loader: DataLoader[DecodedBatch], seconds: Seconds) -> Iterator[DecodedBatch]:
-    iterator = iter(loader)
+    iterator = begun(loader)
     while True:
         start = time.perf_counter()
         batch = next(iterator, None)

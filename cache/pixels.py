@@ -37,7 +37,7 @@ from cache.reader_rows import MappedRows, row_sums
 from cache.records import Record
 from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.splits import SPLITS
-from cache.workers import begin_worker
+from cache.workers import begin_worker, begun
 
 FOLDER = "pixels"
 KINDS = ("raw", "jpeg")
@@ -136,7 +136,7 @@ def _write_raw(
         write_strings(file, "key", [record.key for record in records])
         shape = (len(records), 3, options.side, options.side)
         pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
-        for batch in _batches(records, options):
+        for batch in begun(_batches(records, options)):
             images = np.stack(batch)
             pixels[len(sums) : len(sums) + len(batch)] = images
             sums = np.append(sums, row_sums(images))
@@ -148,7 +148,7 @@ def _write_jpeg(
     path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
 ) -> None:
     encoded: list[NDArray[np.uint8]] = []
-    for batch in _batches(records, options):
+    for batch in begun(_batches(records, options)):
         encoded += batch
         advance(len(batch))
     with h5py.File(path, "w") as file:

@@ -14,10 +14,55 @@ from types import FrameType
 # Names the process that a command was started by, and must not outlive.
 PARENT = "DISTILL_PARENT"
 _PR_SET_PDEATHSIG = 1
+_ASKING = (signal.SIGINT, signal.SIGTERM)
+_CAN_BLOCK = hasattr(signal, "pthread_sigmask")  # not on Windows, which does not fork either
 
 
 class Terminated(BaseException):
     """SIGTERM. Like KeyboardInterrupt no Exception, so that nothing takes it for an error of its own."""
+
+
+class _MainThread:
+    """Where handlers run: how many :func:`held` blocks it is in, and what they are to raise."""
+
+    holds = 0
+    waiting: BaseException | None = None
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let what :func:`raise_soon` is given wait for the end of the block, in which processes are started.
+
+    Raised in one of fork's hooks it would be printed and lost, and raised before its parent knows a process
+    it would leave an orphan. The processes take no signal before they :func:`take_signals`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _MainThread.holds += 1
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ASKING) if _CAN_BLOCK else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _MainThread.holds -= 1
+        error, _MainThread.waiting = _MainThread.waiting, None
+        if error is not None:
+            raise error
+
+
+def take_signals() -> None:
+    """Take signals in a process that was started in :func:`held`."""
+    if _CAN_BLOCK:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+
+
+def raise_soon(error: BaseException) -> None:
+    """Raise ``error``, within :func:`held` at its end; for handlers of signals."""
+    if not _MainThread.holds:
+        raise error
+    _MainThread.waiting = error
 
 
 @contextmanager
@@ -30,7 +75,7 @@ def terminating() -> Iterator[None]:
             os._exit(128 + number)
         # Once: what comes while the files are being closed, and while it is said why, must not stop that.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+        raise_soon(Terminated())
 
     if threading.current_thread() is not threading.main_thread():
         yield

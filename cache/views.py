@@ -32,7 +32,7 @@ from cache.records import Record
 from cache.side_shards import SideShards, open_side_shard, write_side_shards
 from cache.teacher_checks import stored
 from cache.transfer import one_behind
-from cache.workers import begin_worker
+from cache.workers import begin_worker, begun
 
 if TYPE_CHECKING:
     from cache.teacher import Teacher
@@ -170,7 +170,7 @@ def in_dtype(rows: NDArray[np.float32], dtype: str, records: Sequence[Record]) -
 def _rows(
     teacher: Teacher, loader: DataLoader[Tensor], advance: Callable[[int], None]
 ) -> Iterator[NDArray[np.float32]]:
-    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in loader)
+    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in begun(loader))
     for (count, copies), wait in one_behind(started):
         yield wait().view(count, copies, -1).numpy()
         advance(count)

@@ -6,11 +6,17 @@ import multiprocessing.queues
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cache.signals import held, take_signals
+
+T = TypeVar("T")
 
 GRACE_S = 10
 
@@ -32,6 +38,12 @@ def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
     return [reason or next(rest) for reason in reasons]
 
 
+def begun(loader: DataLoader[T]) -> Iterator[T]:
+    """Return a loader's batches, its workers started; a signal that comes meanwhile raises after that."""
+    with held():
+        return iter(loader)
+
+
 def begin_worker(number: int) -> None:
     """Make a worker of a DataLoader leave when it cannot hand over a batch, as when file handles run out.
 
@@ -44,6 +56,7 @@ def begin_worker(number: int) -> None:
     del number
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave_later)
+    take_signals()
     sys.excepthook = _say_unless_left
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
 

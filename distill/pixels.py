@@ -18,7 +18,7 @@ from cache.errors import UserError
 from cache.images import ImageRecord, UnreadableImage, squashed
 from cache.records import Record
 from cache.transfer import to_device
-from cache.workers import apart, begin_worker, joined
+from cache.workers import apart, begin_worker, begun, joined
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache
@@ -261,4 +261,4 @@ class Pixels:
             collate_fn=joined,
             prefetch_factor=4 if self.workers else None,
         )
-        return map(apart, loader)
+        return map(apart, begun(loader))

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+from cache.signals import raise_soon
+
 
 class Stopped(Exception):
     """A signal stopped the run; its checkpoint is written. ``signal_number`` says which."""
@@ -40,7 +42,7 @@ class Stop:
         # A worker that has just been forked has this handler too: it is the parent that sends it away.
         if self._at_once and os.getpid() == self._process:
             self._at_once = False  # once: what comes while things are closed must not stop that
-            raise LeftAtOnce
+            raise_soon(LeftAtOnce())
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

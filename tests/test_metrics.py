@@ -183,3 +183,10 @@ def test_metrics_can_be_the_first_thing_that_is_imported():
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     }
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_probabilities_of_bfloat16_logits_are_not_rounded_to_it():
+    logits = torch.tensor([[7.0, 0.0], [6.5, 1.0]], dtype=torch.bfloat16)
+    expected = 1 / (1 + np.exp(-np.array([7.0, 5.5])))
+    found = ImageScores.of(logits, torch.tensor([0, 0])).confidence_N
+    assert found.numpy() == pytest.approx(expected, abs=1e-6)  # bfloat16 has steps of 0.004 here

@@ -9,6 +9,7 @@ import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,20 @@ def test_a_client_gets_ten_seconds_worth_at_once_and_no_more():
     rates.take("b")
 
 
+def test_a_client_that_was_away_has_saved_up_no_more_than_ten_seconds_worth(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("distill.deploy.limits.time", SimpleNamespace(monotonic=lambda: now[0]))
+    rates = Rates(2)
+    rates.take("a")
+    now[0] = 3600.0
+    for _ in range(20):
+        rates.take("a")
+    with pytest.raises(Refused, match="ask again in 1 s"):
+        rates.take("a")
+    now[0] += 0.5
+    rates.take("a")
+
+
 def test_a_client_that_asks_too_often_is_told_when_to_come_again_and_health_is_not_counted(opened):
     with running(opened, rate=0.01) as ask:
         for _ in range(3):
@@ -77,6 +92,7 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_again_and_health_is_n
         assert ask("/labels") == (429, {"error": said})
         assert ask.headers["Retry-After"] == "100"
         assert ask("/health")[0] == 200
+        assert ask("/health/x")[0] == 429
 
 
 def test_a_thousand_requests_may_be_in_work_and_no_more():
@@ -108,6 +124,7 @@ def test_bodies_share_memory_of_which_a_quarter_is_for_small_ones():
     with room.admit(0) as undeclared:
         undeclared.hold(6_000_000)
         assert room.bytes == 6_000_000
+    assert room.bytes == 0
 
 
 def test_a_request_without_room_is_refused_before_its_body_is_there_and_health_answers(opened, raw):

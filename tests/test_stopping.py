@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,12 @@ import torch
 from click.testing import CliRunner
 from conftest import ROOT
 from test_train import SMALL, numbers, weights
+from torch.utils.data import DataLoader
 
 import cli
 from cache.errors import UserError
+from cache.signals import Terminated, terminating
+from cache.workers import begin_worker, begun
 from cli.root import Friendly
 from distill.stopping import LeftAtOnce, Stop, listening
 
@@ -109,3 +113,27 @@ def test_a_signal_is_looked_at_when_work_that_can_be_left_begins_and_raises_once
         again.ask(signal.SIGINT, None)
     again.ask(signal.SIGINT, None)
     assert again.signal_number == signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_midst_of_a_fork_is_not_lost_in_a_hook_of_it(number):
+    sent = []
+
+    def in_a_fork():
+        if armed:
+            armed.clear()
+            sent.append(number)
+            # As when another thread got it: the main one would have it blocked.
+            signal.getsignal(number)(number, None)
+
+    armed = [True]
+    os.register_at_fork(after_in_parent=in_a_fork)
+    loader = DataLoader([1, 2, 3, 4], num_workers=2, worker_init_fn=begin_worker)
+    with listening() as stop, pytest.raises(LeftAtOnce), stop.at_once():
+        begun(loader)
+    assert sent == [number]
+    if number == signal.SIGTERM:
+        armed.append(True)
+        with pytest.raises(Terminated), terminating():
+            begun(loader)
+        assert len(sent) == 2

@@ -12,11 +12,18 @@ FOLDER = Path(__file__).parent
 MODEL = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
 STEPS, TEXTS = MODEL["preprocessing"], np.load(FOLDER / "texts" / f"{MODEL['bank']}.npz")
 GRAPH = min(FOLDER.glob("model*.onnx"), key=lambda path: len(path.name))
+PRECISION = GRAPH.name.split(".")[1].replace("onnx", "float32")
+if PRECISION in MODEL["unlike"]:
+    cosine = MODEL["unlike"][PRECISION]
+    print(f"{GRAPH.name} does not answer as its student does: mean cosine {cosine:.3f}", file=sys.stderr)
 
 
 def prepared(photo):
     """Return what the model takes of one photo."""
-    image = Image.open(photo).convert("RGB").resize([STEPS["resize"]] * 2, Image.Resampling.BILINEAR)
+    image = Image.open(photo)
+    if image.mode.startswith("I"):  # 16 bits of grey, which would be clipped
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    image = image.convert("RGB").resize([STEPS["resize"]] * 2, Image.Resampling.BILINEAR)
     if STEPS["where"] == "graph":
         return np.asarray(image)[None]
     start, size = round((STEPS["resize"] - STEPS["crop"]) / 2), STEPS["crop"]
@@ -27,6 +34,7 @@ def prepared(photo):
 session = onnxruntime.InferenceSession(str(GRAPH), providers=["CPUExecutionProvider"])
 for photo in sys.argv[1:]:
     embedding = session.run(None, {"image": prepared(photo)})[0][0]
-    scores = np.exp(TEXTS["embeddings"] @ embedding / MODEL["temperature"])
-    for i in np.argsort(-scores)[:5]:
+    logits = TEXTS["embeddings"] @ embedding / MODEL["temperature"]
+    scores = np.exp(logits - logits.max())
+    for i in np.argsort(-logits, kind="stable")[:5]:
         print(f"{photo}\t{TEXTS['labels'][i]}\t{scores[i] / scores.sum():.4f}")
