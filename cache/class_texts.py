@@ -42,8 +42,8 @@ def check_told_apart(
     UserError
         If two have; it names both, and the text.
     """
-    if not any("{}" in template for template in bank.templates):
-        return  # the negative prompt of episodes may name no object
+    if bank.may_tie:
+        return
     said: dict[str, dict[Hashable, str]] = {}
     for folder, text, key in zip(
         bank.classes, bank.texts, tokens(bank.texts) if tokens else bank.texts, strict=True

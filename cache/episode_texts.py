@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cache.episodes import EpisodeFolder, object_name
@@ -49,7 +50,8 @@ def episode_banks(
     names = {known: object_name(known) for known in folder.class_names}
     banks = [
         _bank("labels", names, template, None),
-        _bank("negative_labels", names, negative_template, None),
+        # Each object's negative prompt is weighed against its positive one alone, and may name no object.
+        replace(_bank("negative_labels", names, negative_template, None), may_tie=True),
     ]
     for given, file, bank, prompt in (
         (descriptions, DESCRIPTIONS, "descriptions", template),
@@ -57,7 +59,8 @@ def episode_banks(
     ):
         path = given or folder.path / file
         if given or path.is_file():
-            banks.append(_bank(bank, names, prompt, read_descriptions(path, names, order=ORDER)))
+            said = _bank(bank, names, prompt, read_descriptions(path, names, order=ORDER))
+            banks.append(replace(said, may_tie=file == NEGATIVES))
     return banks
 
 

@@ -23,7 +23,8 @@ class BankTexts:
     """The texts of one bank before they are embedded. ``classes[i]`` is the folder of ``texts[i]``, or ''.
 
     ``source`` says in words where they come from. ``lines[i]`` is what a file said of the class of
-    ``texts[i]`` by its position alone; there are none where the file names its classes.
+    ``texts[i]`` by its position alone; there are none where the file names its classes. ``may_tie``: classes
+    may share a text, because none of these is weighed against another's.
     """
 
     name: str
@@ -32,6 +33,7 @@ class BankTexts:
     templates: tuple[str, ...]
     source: str = ""
     lines: tuple[str, ...] = ()
+    may_tie: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -77,7 +77,7 @@ def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
 
 
 def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[ZeroShot]) -> list[str]:
-    """Return a line for each thing about a cache that its maker should look at."""
+    """Return a line for each thing about a cache, and its banks that tell classes apart, to look at."""
     lines = []
     for name in bank_names:
         near = [f"{one.split} {one.accuracy:.1f}%" for one in judged if one.bank == name and one.near_chance]
@@ -88,10 +88,7 @@ def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[Ze
             )
     every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
     for name in bank_names:
-        templates = cache.manifest.banks[name].templates
-        # A prompt that names no class is the same for all of them, as it is meant to be.
-        if not templates or any("{}" in template for template in templates):
-            lines += _ties(cache.text_bank(name), every)
+        lines += _ties(cache.text_bank(name), every)
     if cache.teacher["preprocessing"] == IMPORTED:
         lines += [line for name in cache.split_names for line in _shared(cache.split(name))]
     return lines
