@@ -222,7 +222,7 @@ def _with_findings(
         summary,
         duplicates=duplicates_of(out, manifest),
         zero_shot=judged,
-        doubts=doubts(cache, names, judged),
+        doubts=doubts(cache, [bank.name for bank in banks if not bank.may_tie], judged),
     )
 
 

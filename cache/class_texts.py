@@ -42,7 +42,7 @@ def check_told_apart(
     UserError
         If two have; it names both, and the text.
     """
-    if bank.negative:
+    if bank.may_tie:
         return
     said: dict[str, dict[Hashable, str]] = {}
     for folder, text, key in zip(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cache.episodes import EpisodeFolder, object_name
 from cache.errors import UserError
-from cache.texts import NEGATIVE_BANKS, BankTexts, Descriptions, read_descriptions
+from cache.texts import BankTexts, Descriptions, read_descriptions
 
 DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."
@@ -49,7 +50,8 @@ def episode_banks(
     names = {known: object_name(known) for known in folder.class_names}
     banks = [
         _bank("labels", names, template, None),
-        _bank("negative_labels", names, negative_template, None),
+        # Each object's negative prompt is weighed against its positive one alone, and may name no object.
+        replace(_bank("negative_labels", names, negative_template, None), may_tie=True),
     ]
     for given, file, bank, prompt in (
         (descriptions, DESCRIPTIONS, "descriptions", template),
@@ -57,7 +59,8 @@ def episode_banks(
     ):
         path = given or folder.path / file
         if given or path.is_file():
-            banks.append(_bank(bank, names, prompt, read_descriptions(path, names, order=ORDER)))
+            said = _bank(bank, names, prompt, read_descriptions(path, names, order=ORDER))
+            banks.append(replace(said, may_tie=file == NEGATIVES))
     return banks
 
 
@@ -71,7 +74,6 @@ def _bank(bank: str, names: Mapping[str, str], template: str, descriptions: Desc
         templates=(DESCRIBED.format(template) if descriptions else template,),
         source=descriptions.source if descriptions else "the objects' names",
         lines=tuple(said.values()) if descriptions and descriptions.by_position else (),
-        negative=bank in NEGATIVE_BANKS,
     )
 
 

@@ -16,8 +16,6 @@ LABEL_TEMPLATE = "a photo of {}"
 DESCRIPTION_TEMPLATE = "a photo of {} . {}"
 # What the original research code gave an image whose caption failed.
 MISSING_CAPTION = "a photo"
-# Of episodes: what each object's own text is compared with.
-NEGATIVE_BANKS = ("negative_labels", "negative_descriptions")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +23,8 @@ class BankTexts:
     """The texts of one bank before they are embedded. ``classes[i]`` is the folder of ``texts[i]``, or ''.
 
     ``source`` says in words where they come from. ``lines[i]`` is what a file said of the class of
-    ``texts[i]`` by its position alone; there are none where the file names its classes. ``negative``: each
-    text is compared with its own class's positive one alone, so that several classes may share it.
+    ``texts[i]`` by its position alone; there are none where the file names its classes. ``may_tie``: classes
+    may share a text, because none of these is weighed against another's.
     """
 
     name: str
@@ -35,7 +33,7 @@ class BankTexts:
     templates: tuple[str, ...]
     source: str = ""
     lines: tuple[str, ...] = ()
-    negative: bool = False
+    may_tie: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,6 @@ from cache.class_texts import alike_classes
 from cache.neighbours import nearest_texts
 from cache.reader import EmbeddingCache, SplitRows
 from cache.spec import IMPORTED
-from cache.texts import NEGATIVE_BANKS
 
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.
 ROWS_AT_ONCE = 65_536
@@ -78,7 +77,7 @@ def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
 
 
 def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[ZeroShot]) -> list[str]:
-    """Return a line for each thing about a cache that its maker should look at."""
+    """Return a line for each thing about a cache, and its banks that tell classes apart, to look at."""
     lines = []
     for name in bank_names:
         near = [f"{one.split} {one.accuracy:.1f}%" for one in judged if one.bank == name and one.near_chance]
@@ -89,8 +88,7 @@ def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[Ze
             )
     every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
     for name in bank_names:
-        if name not in NEGATIVE_BANKS:  # whose texts several objects may share
-            lines += _ties(cache.text_bank(name), every)
+        lines += _ties(cache.text_bank(name), every)
     if cache.teacher["preprocessing"] == IMPORTED:
         lines += [line for name in cache.split_names for line in _shared(cache.split(name))]
     return lines

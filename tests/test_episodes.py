@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from cache import EmbeddingCache
+from cache.class_texts import check_told_apart
 from cache.convert import convert_cache
 from cache.episode_features import EpisodeOptions, cache_episode_features
 from cache.episode_texts import episode_banks
@@ -140,6 +141,24 @@ def test_an_id_test_of_other_objects_is_refused(folder):
         write_episode(file, "traj_5", ["077_rubiks_cube"])
     with pytest.raises(UserError, match=r"shows 077_rubiks_cube, train\.h5 does not"):
         EpisodeFolder.scan(folder)
+
+
+def test_objects_may_share_a_negative_prompt_for_each_is_weighed_against_its_own_positive_one(
+    folder, tmp_path
+):
+    found, said = EpisodeFolder.scan(folder), tmp_path / "said.txt"
+    said.write_text("".join(f"{name}\tNothing is to be seen.\n" for name in found.class_names))
+    words = {"negative_template": "a grey background", "negative_descriptions": said}
+    banks = {bank.name: bank for bank in episode_banks(found, template="a {}", descriptions=said, **words)}
+    for bank in banks.values():
+        check_told_apart(bank, [found.class_names])
+    assert {name for name, bank in banks.items() if bank.may_tie} == {
+        "negative_labels",
+        "negative_descriptions",
+    }
+    tied = replace(banks["labels"], texts=("a mug",) * len(found.class_names))
+    with pytest.raises(UserError, match="have the same text in the bank 'labels'"):
+        check_told_apart(tied, [found.class_names])
 
 
 def test_texts_are_the_methods_prompts(folder, tmp_path):

@@ -159,16 +159,14 @@ def test_a_class_that_would_get_the_line_of_another_is_named(tmp_path, now, move
     check_positions(tmp_path / "cache", [replace(by_position(**now), lines=())])  # by name, it is meant
 
 
-def test_texts_of_no_class_and_negative_prompts_may_be_the_same(tmp_path):
+def test_texts_of_no_class_and_prompts_that_may_tie_may_be_the_same(tmp_path):
     path = tmp_path / "styles.txt"
     path.write_text("a drawing\na drawing\na painting\n")
     check_told_apart(texts.file_bank(path, {"a": "ant", "b": "bee"}), [["a", "b"]])
-    nothing = texts.BankTexts(
-        name="n", texts=("none",) * 2, classes=("a", "b"), templates=("{} {{}}",), negative=True
-    )
-    check_told_apart(nothing, [["a", "b"]])
-    with pytest.raises(UserError, match="have the same text"):
-        check_told_apart(replace(nothing, negative=False), [["a", "b"]])
+    nothing = texts.BankTexts(name="n", texts=("none",) * 2, classes=("a", "b"), templates=("{}",))
+    check_told_apart(replace(nothing, may_tie=True), [["a", "b"]])
+    with pytest.raises(UserError, match="'a' and 'b' have the same text"):
+        check_told_apart(nothing, [["a", "b"]])
 
 
 def test_templates_make_one_text_a_class_and_template():

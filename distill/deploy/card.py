@@ -169,8 +169,8 @@ def _measured(info: ModelInfo) -> Iterator[str]:
                 f"{n['largest_difference']:.1e} |"
             )
     yield ""
-    first: dict[str, Any] = next(iter(info.measured.values()), {})
-    for split, n in first.get("splits", {}).items():
+    splits = {split: n for found in info.measured.values() for split, n in found["splits"].items()}
+    for split, n in splits.items():
         if "other_data" in n:
             yield from (f"**{split} is not what the run was judged on**: {_plain(n['other_data'])}.", "")
     for name in info.unlike:
