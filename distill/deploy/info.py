@@ -188,6 +188,9 @@ class ModelInfo:
 
     def _check(self) -> None:
         """Raise a ValueError for what a folder from elsewhere may say, and no export writes."""
+        names = (self.name, self.arch, self.license, *self.templates, *self.id_classes, *self.ood_classes)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a name, a class or a template is no text")
         if not (_is_size(self.embed_dim) and _is_size(self.outputs)):
             raise ValueError(f"embed_dim is {self.embed_dim!r} of {self.outputs!r} outputs")
         if not (isinstance(self.temperature, int | float) and self.temperature > 0):
