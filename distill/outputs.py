@@ -243,7 +243,7 @@ def _outputs(arrays: dict[str, NDArray[Any]]) -> RunOutputs:
         texts = {name: tuple(arrays[f"sample/{name}"].tolist()) for name in ("keys", "splits", "classes")}
         sample = EmbeddingSample(**texts, student=arrays["sample/student"], teacher=arrays["sample/teacher"])
     jpeg, ends = arrays["pictures/jpeg"].tobytes(), arrays["pictures/ends"].tolist()
-    starts = [0, *ends[:-1]]
+    starts = [0, *ends][: len(ends)]
     keys = arrays["pictures/keys"].tolist()
     pictures = {
         key: jpeg[start:end] for key, start, end in zip(keys, starts, ends, strict=True) if start < end

@@ -31,6 +31,7 @@ from distill.outputs import (
     confusions,
     load_outputs,
     read_logits,
+    save_outputs,
     spread_sample,
 )
 from distill.outputs_run import pictures_to_keep
@@ -153,6 +154,16 @@ def test_a_run_leaves_its_answers_which_are_its_accuracy(runs):
         np.testing.assert_allclose(shown, COLOURS.get(key.split("/")[0], COLOURS["plum"]), atol=20)
     same = load_outputs(runs / "mse-1" / "outputs.npz").sample
     assert same.keys == outputs.sample.keys
+
+
+@pytest.mark.parametrize("pictures", [{}, {"a/1.jpg": b"one"}, {"a/1.jpg": b"one", "b/2.jpg": b"another"}])
+def test_outputs_are_read_as_they_were_written_also_of_a_student_that_confuses_nothing(tmp_path, pictures):
+    zeros = np.zeros(2, dtype=np.int32)
+    answers = Answers(keys=("a/1.jpg", "a/2.jpg"), labels=zeros, predicted=zeros, class_names=("a", "b"))
+    save_outputs(tmp_path / "outputs.npz", RunOutputs(answers={"ood_test": answers}, pictures=pictures))
+    found = load_outputs(tmp_path / "outputs.npz")
+    assert found.pictures == pictures
+    assert found.answers["ood_test"].keys == answers.keys
 
 
 def test_the_logits_that_a_run_keeps_give_its_last_epochs_numbers(runs, tmp_path):
