@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from copy import deepcopy
 
@@ -26,6 +27,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own compiler
 
 
 @needs_compiler
+@pytest.mark.skipif(
+    os.environ.get("ATEN_CPU_CAPABILITY") == "default",
+    reason="torch 2.13 writes vector code for a ViT also where it was told to use none, and g++ refuses it",
+)
 @pytest.mark.slow
 def test_a_compiled_teacher_gives_the_same_rows(photos, teacher_dir, tmp_path):
     rows = []
