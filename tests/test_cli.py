@@ -328,7 +328,7 @@ def test_imports_run_one_way_and_heavy_libraries_have_one_door():
         "onnx": {"distill/deploy/onnx_files.py"},
         "onnx_ir": {"distill/deploy/onnx_files.py"},
         "onnxscript": {"distill/deploy/onnx_files.py"},
-        "onnxruntime": {f"distill/deploy/{name}.py" for name in ("onnx_files", "model", "bench")}
+        "onnxruntime": {f"distill/deploy/{name}.py" for name in ("onnx_door", "onnx_files")}
         | {"distill/deploy/templates/classify.py"},
         "fastapi": {"distill/deploy/app.py"},
         "uvicorn": {f"distill/deploy/{name}.py" for name in ("serve", "connections")},

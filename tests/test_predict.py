@@ -31,6 +31,20 @@ from distill.settings import with_settings
 from distill.train import run
 
 
+def test_onnxruntime_is_told_to_tell_nobody_before_it_is_imported(plain):
+    code = (
+        "import os, sys; from distill.deploy.onnx_door import import_onnxruntime\n"
+        "assert 'onnxruntime' not in sys.modules; import_onnxruntime(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert said.stdout == "1\n", said.stderr
+    script = (plain / "classify.py").read_text()
+    assert script.index("ORT_DISABLE_TELEMETRY") < script.index("import onnxruntime")
+
+
 def test_the_folder_is_used_by_its_own_script_where_nothing_else_is_installed(trained, plain, tmp_path):
     moved, cold, photo = tmp_path / "elsewhere", tmp_path / "cold", tmp_path / "grey16.png"
     grey = np.asarray(Image.open(val_photos(trained)[0]).convert("L"))
@@ -57,6 +71,7 @@ runpy.run_path({str(cold / "classify.py")!r}, run_name="__main__")
     source = (moved / "classify.py").read_text()
     assert set(re.findall(r"^(?:import|from) (\w+)", source, re.M)) - allowed <= {
         "json",
+        "os",
         "sys",
         "pathlib",
     }

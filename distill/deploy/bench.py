@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cache.errors import CacheMismatch, UserError, WrongOption
 from cache.progress import Progress
 from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
+from distill.deploy.onnx_door import import_onnxruntime
 from distill.peak import peak_resident
 
 TORCH, TEACHER = "torch student", "teacher"
@@ -73,14 +74,13 @@ def bench_model(
 
 def machine() -> dict[str, Any]:
     """Return the processor, its cores, and the versions of what is measured."""
-    import onnxruntime
     import torch
 
     from distill.runlog import hardware, versions
 
     return {
         **hardware(torch.device("cpu")),
-        "versions": {**versions(), "onnxruntime": onnxruntime.__version__},
+        "versions": {**versions(), "onnxruntime": import_onnxruntime().__version__},
     }
 
 

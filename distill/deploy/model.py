@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.errors import UserError, missing_package, nearest_names, reason_of
+from cache.errors import UserError, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, labels_in, pick
 from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
-from distill.deploy.onnx_door import check_one_file
+from distill.deploy.onnx_door import check_one_file, import_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,10 +160,7 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
         If onnxruntime is not installed, or cannot run the file; if it reads another file.
     """
     check_one_file(path)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_package(error, extra="export") from error
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # of what it optimises it warns at every start

@@ -1,4 +1,4 @@
-"""What an ONNX file may be before onnxruntime sees it: one file that names no other.
+"""The way to onnxruntime, and what an ONNX file may be before it sees it: one file that names no other.
 
 A tensor of a graph may lie in another file, which is then read whatever it is. Nothing that we export does
 so. The onnx package is not there where models are only used; of protobuf's format little is needed.
@@ -7,10 +7,12 @@ so. The onnx package is not there where models are only used; of protobuf's form
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from cache.errors import UserError
+from cache.errors import UserError, missing_package
 
 # The fields of each kind of message that hold further ones, as onnx.proto numbers them.
 PARTS: dict[str, dict[int, str]] = {
@@ -26,6 +28,25 @@ PARTS: dict[str, dict[int, str]] = {
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 VARINT, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5
 LONGEST_VARINT = 10
+
+
+def import_onnxruntime() -> Any:
+    """Return the module, which tells nobody that it is used.
+
+    Left alone its builds for Linux and macOS keep an identifier on the disk and send what is done to their
+    maker, from within the process. The variable is read once, when the module is first imported.
+
+    Raises
+    ------
+    UserError
+        If it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_package(error, extra="export") from error
+    return onnxruntime
 
 
 def check_one_file(path: Path) -> None:

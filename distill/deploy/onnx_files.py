@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cache.errors import UserError, missing_package
 from distill.deploy.graph_preprocessing import PreparedPhoto
 from distill.deploy.info import GRAPH, Preprocessing
+from distill.deploy.onnx_door import import_onnxruntime
 
 # The newest whose graphs onnxruntime's quantisation and float16 converter both take.
 OPSET = 18
@@ -182,11 +183,10 @@ def import_parts() -> tuple[Any, Any]:
     """Return the modules onnx and onnxruntime; UserError that names the extra where one is missing."""
     try:
         import onnx
-        import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise missing_package(error, extra="export") from error
-    return onnx, onnxruntime
+    return onnx, import_onnxruntime()
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
 """Label photos: python classify.py PHOTO... Needs onnxruntime, numpy and pillow alone."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it would tell its maker
+import onnxruntime
 
 FOLDER = Path(__file__).parent
 MODEL = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
