@@ -227,6 +227,28 @@ def test_small_images_are_answered_while_large_ones_wait_and_of_those_only_some_
     assert 0 < gate.most <= 5_000_000
 
 
+def test_all_images_that_fit_begin_when_a_large_one_is_done():
+    async def both() -> list[str]:
+        pixels, begun, leave = Pixels(Limits(pixels=100)), [], asyncio.Event()
+
+        async def one(name: str) -> None:
+            async with pixels.taken(40):
+                begun.append(name)
+                await leave.wait()
+
+        async with pixels.taken(100):
+            tasks = [asyncio.create_task(one(name)) for name in "ab"]
+            await asyncio.sleep(0)
+        for _ in range(10):  # turns of the loop, not time
+            await asyncio.sleep(0)
+        found = list(begun)
+        leave.set()
+        await asyncio.gather(*tasks)
+        return found
+
+    assert asyncio.run(both()) == ["a", "b"]
+
+
 def test_of_images_that_wait_the_smallest_goes_first_and_none_waits_for_ever():
     order: list[int] = []
 
