@@ -22,8 +22,9 @@ from cache.errors import UserError
 from cache.images import load_rgb
 from cli import main
 from distill.config import RunConfig
+from distill.deploy.check import reject_of
 from distill.deploy.export import ExportOptions, export_run
-from distill.deploy.info import ModelInfo
+from distill.deploy.info import ModelInfo, Reject
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, predict
 from distill.evaluate import metrics_of
@@ -305,3 +306,23 @@ def test_a_second_export_to_the_same_folder_is_told_who_writes_it(trained, tmp_p
     finally:
         holder.communicate()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_threshold_is_set_on_images_set_aside_where_there_are_any():
+    texts = np.eye(4, dtype=np.float32)[:2]
+    rows = {
+        "id_test": np.full((20, 4), 0.5, dtype=np.float32),
+        "id_val": np.tile(texts[:1], (20, 1)),
+    }
+    assert (found := reject_of(rows, {}, texts)) is not None
+    assert (found.set_on, found.cosine) == ("id_val", 1.0)
+    assert (found := reject_of({"id_test": rows["id_test"]}, {}, texts)) is not None
+    assert (found.set_on, found.cosine) == ("id_test", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("auroc", "low", "doubtful"), [(0.58, 0.56, True), (0.62, 0.6, False), (0.9, 0.4, True)]
+)
+def test_an_auroc_that_is_weak_or_may_be_chance_is_not_relied_on(auroc, low, doubtful):
+    reject = Reject(cosine=0.3, set_on="id_val", auroc=auroc, low=low, high=0.99)
+    assert ("do not rely" in reject.said()) == doubtful
