@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from test_serve import serving
 from cache import EmbeddingCache
 from cache.images import load_rgb
 from distill.deploy.model import Model
-from distill.deploy.neighbours import Neighbours
+from distill.deploy.neighbours import Neighbours, neighbours_of
+from distill.deploy.run_texts import class_sets_of
+from distill.evaluate_run import open_trained
 
 
 def test_the_nearest_come_first_each_with_its_own_cosine():
@@ -57,3 +60,14 @@ def test_the_service_shows_the_nearest_first_under_their_own_names(trained, plai
         assert one["similarity"] == pytest.approx(cosines[place], abs=1e-3)
         assert one["label"] == shown.labels[place]
         assert base64.b64decode(one["picture"].partition(",")[2]) == shown.pictures[place]
+
+
+def test_training_images_that_changed_since_are_not_shown_as_what_the_teacher_saw(trained, tmp_path):
+    photos = shutil.copytree(trained / "photos", tmp_path / "photos")
+    shutil.copy(photos / "train" / "cherry" / "train_1.jpg", photos / "train" / "apple" / "train_0.jpg")
+    opened = open_trained(trained / "run", data_dir=photos, device="cpu")
+    banks, own = class_sets_of(opened, opened.heads[0])
+    found = neighbours_of(opened, opened.heads[0], banks[own], most=200)
+    assert found is not None
+    assert len(found.keys) == 23
+    assert not any(key.endswith("apple/train_0.jpg") for key in found.keys)

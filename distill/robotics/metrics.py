@@ -15,8 +15,6 @@ from torchmetrics.functional.classification import binary_average_precision
 
 from distill.robotics.scores import scores
 
-RATIOS = ("accuracy", "precision", "recall")
-
 
 @dataclass(kw_only=True)
 class ObjectCounts:
