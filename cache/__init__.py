@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cache.errors import UserError
+from cache.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from cache.reader import EmbeddingCache

@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.banks import TextBank, load_bank
-from cache.contents import ImageFiles
-from cache.entries import BankEntry, is_plain_name
-from cache.errors import UserError, nearest_names
-from cache.files import digest
-from cache.manifest import NAME as MANIFEST
-from cache.manifest import Manifest
-from cache.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
-from cache.reader_rows import MappedRows
-from cache.rows import ShardRows
-from cache.shards import read_shard
-from cache.splits import MAIN_TEACHER, split_name
-from cache.views import read_views
+from cache.runtime.atomic_files import digest
+from cache.runtime.errors import UserError, nearest_names
+from cache.sources.splits import MAIN_TEACHER, split_name
+from cache.store.changed_images import ImageFiles
+from cache.store.manifest import NAME as MANIFEST
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import BankEntry, is_plain_name
+from cache.store.mapped_arrays import MappedRows
+from cache.store.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
+from cache.store.shard_formats import read_shard
+from cache.store.shard_rows import ShardRows
+from cache.store.support_views import read_views
+from cache.store.text_banks import TextBank, load_bank
 
 if TYPE_CHECKING:
-    from cache.pixels import StoredPixels
-    from cache.train_views import StoredViews
+    from cache.store.crop_views import StoredViews
+    from cache.store.pixels import StoredPixels
 
 TEACHERS = "teachers"
 
@@ -232,14 +232,14 @@ class EmbeddingCache:
         return np.concatenate([plain, read_views(self.path, self.manifest, rows.name, keys, views)], axis=1)
 
     def views(self, split: str) -> StoredViews:
-        """Return the crops of a split's images that training replays; see :mod:`cache.train_views`.
+        """Return the crops of a split's images that training replays; see :mod:`cache.store.crop_views`.
 
         Raises
         ------
         UserError
             If the cache keeps none, or a shard is damaged; the message names the command that adds them.
         """
-        from cache.train_views import ADD_VIEWS, StoredViews
+        from cache.store.crop_views import ADD_VIEWS, StoredViews
 
         entry = self.manifest.views.get(split_name(split))
         if entry is None or not entry.shards:
@@ -247,12 +247,12 @@ class EmbeddingCache:
         return StoredViews(self.path, entry)
 
     def pixels(self, split: str, *, side: int) -> StoredPixels | None:
-        """Return a split's images of that side, None where none are kept; see :mod:`cache.pixels`."""
+        """Return a split's images of that side, None where none are kept; see :mod:`cache.store.pixels`."""
         entry = self.manifest.pixels.get(split_name(split))
         if entry is None or entry.side != side or not entry.shards:
             return None
         # Here, because it imports torch, which a reader of embeddings does without.
-        from cache.pixels import StoredPixels
+        from cache.store.pixels import StoredPixels
 
         return StoredPixels(self.path, entry)
 

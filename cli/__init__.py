@@ -16,8 +16,12 @@
 Every import of torch, h5py and the like stands inside a command: --help does not wait for them.
 """
 
-from cli import caches, data, doctor, features, models, predictions, reports, robotics, students, sweeps
 from cli.root import main
+from distill.commands import cache as caches
+from distill.commands import cache_features as features
+from distill.commands import doctor, models, predictions, reports, robotics, students
+from distill.commands import prepare as data
+from distill.commands import sweep as sweeps
 
 __all__ = [
     "caches",

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from cache.errors import UserError
-from cache.faults import fault
-from cache.signals import Terminated, end_with_parent, stay_until_said, terminating
-from cache.torchrun import speaks, world_size
-from cli.parts import stop
+from cache.runtime.errors import UserError
+from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
+from cache.runtime.system_errors import fault
+from cache.runtime.torchrun import speaks, world_size
+from distill.commands.options import stop
 
 AGAIN = "what was finished is kept: the same command goes on."
 

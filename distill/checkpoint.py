@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cache.errors import NEWER, CacheMismatch, UserError, reason_of
-from cache.faults import read_fault
-from cache.files import replacing
-from cache.seal import file_seal, seal_file
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import NEWER, CacheMismatch, UserError, reason_of
+from cache.runtime.system_errors import read_fault
+from cache.store.checksums import file_seal, seal_file
 from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
 from distill.settings import differences, from_toml, to_toml
 
 if TYPE_CHECKING:
-    from distill.session import TrainingSession
+    from distill.train.session import TrainingSession
 
 SCHEMA_VERSION = 2
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from cache import bounds
-from cache.errors import UserError, nearest_names
-from cache.splits import MAIN_TEACHER
+from cache.runtime import machine_limits as bounds
+from cache.runtime.errors import UserError, nearest_names
+from cache.sources.splits import MAIN_TEACHER
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any
 
-from cache.errors import CacheMismatch, UserError, some_of
-from cache.files import digest
+from cache.runtime.atomic_files import digest
+from cache.runtime.errors import CacheMismatch, UserError, some_of
 
 DIGITS = 16
 HERE, THEN = "here", "when it was trained"

@@ -97,9 +97,9 @@ def _extras() -> Finding:
 def _processor() -> Finding:
     import torch
 
-    from cache.devices import cores
+    from cache.runtime.devices import cores
     from distill.precision import amp_dtype_of
-    from distill.runlog import hardware
+    from distill.record.run_log import hardware
 
     dtype = str(amp_dtype_of("auto", torch.device("cpu")) or torch.float32).removeprefix("torch.")
     said = f"{hardware(torch.device('cpu'))['cpu']}, {cores()} cores, {torch.get_num_threads()} threads"
@@ -127,7 +127,7 @@ def _gpus() -> list[Finding] | Finding:
 def _faiss() -> Finding:
     import numpy as np
 
-    from cache.neighbours import flavour, nearest_texts
+    from cache.store.neighbours import flavour, nearest_texts
 
     nearest, _ = nearest_texts(np.eye(3, 4), np.eye(3, 4)[::-1], 1)
     if nearest[:, 0].tolist() != [2, 1, 0]:
@@ -204,10 +204,10 @@ def _both_stages() -> Finding:
     """Draw some pictures, embed them with the small teacher, train a student, judge it."""
     from importlib.resources import as_file, files
 
-    from cache.features import FeatureOptions, cache_features
-    from cache.verify import verify_cache
+    from cache.build.from_folder import FeatureOptions, cache_features
+    from cache.maintain.verify import verify_cache
     from distill.demo.scenes import draw_dataset
-    from distill.evaluate_run import evaluate_run
+    from distill.judge.trained_run import evaluate_run
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="distill-doctor-") as scratch:
@@ -228,7 +228,7 @@ def _both_stages() -> Finding:
 
 def _train(root: Path) -> None:
     from distill.settings import load_recipe, with_settings
-    from distill.train import run
+    from distill.train.images import run
 
     settings = ["student.arch=timm:test_resnet", "train.epochs=1", "train.batch_size=50", "data.workers=0"]
     config = with_settings(load_recipe("smoke"), settings)

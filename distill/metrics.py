@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Before torchmetrics, which imports torchvision itself.
-import cache.vision  # noqa: F401
+import cache.runtime.torchvision_compat  # noqa: F401
 
 TOP = 5
 BINS = 15

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from cache.devices import cpu_gains_from_bfloat16
-from cache.errors import UserError
+from cache.runtime.devices import cpu_gains_from_bfloat16
+from cache.runtime.errors import UserError
 
 
 def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
-from cache.errors import UserError, WrongOption, nearest_names, reason_of
-from cache.files import read_text
+from cache.runtime.atomic_files import read_text
+from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
 from distill.config import RunConfig, require
 
 T = TypeVar("T")

@@ -43,20 +43,20 @@ from bench_parts import (
     write_result,
 )
 from bench_teacher_in_loop import load, teaching
-from cache.devices import choose_device
-from cache.features import LABELS, FeatureOptions, cache_features, text_banks
-from cache.images import ImageFolder
-from cache.import_embeddings import ImportedTexts, import_embeddings
-from cache.splits import FOLDERS
-from distill.batch import Batch, Targets
+from cache.build.from_folder import LABELS, FeatureOptions, cache_features, text_banks
+from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.runtime.devices import choose_device
+from cache.sources.image_folder import ImageFolder
+from cache.sources.splits import FOLDERS
 from distill.config import RunConfig
-from distill.loop import Member, fit, fit_together
-from distill.session import Session, open_session, session_of
+from distill.data.batch import Batch, Targets
+from distill.data.stream import Stream
 from distill.settings import with_settings
-from distill.stream import Stream
-from distill.students import resolve
-from distill.train import ImageTask
-from distill.train import run as train
+from distill.student.build import resolve
+from distill.train.images import ImageTask
+from distill.train.images import run as train
+from distill.train.loop import Member, fit, fit_together
+from distill.train.session import Session, open_session, session_of
 
 SEPARATE, TOGETHER, IN_LOOP = "separate runs", "trained together", "teacher in the loop"
 OWN = ("rounds", "out", "counts", "all", "way", "count")

@@ -48,11 +48,11 @@ from bench_parts import (
     whole,
     write_result,
 )
-from cache.build import BuildOptions, build_cache
-from cache.devices import check_compiler, choose_device, default_workers
-from cache.images import ImageFolder, load_rgb
-from cache.spec import CacheSpec
-from cache.teacher import DTYPES, Teacher, load_teacher
+from cache.build.pipeline import BuildOptions, build_cache
+from cache.runtime.devices import check_compiler, choose_device, default_workers
+from cache.sources.image_folder import ImageFolder, load_rgb
+from cache.store.spec import CacheSpec
+from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 
 BARE, STAGE_1, LOADER, COMPILED = "bare encode_image", "stage 1", "DataLoader to .npy", "bare, compiled"
 

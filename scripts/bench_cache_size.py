@@ -25,9 +25,9 @@ import numpy as np
 
 from bench_parts import in_turn, listed, medians, one_of, parser_of, run, timed, whole, write_result
 from cache import EmbeddingCache
-from cache.devices import choose_device
-from cache.import_embeddings import ImportedTexts, import_embeddings
-from cache.verify import verify_cache
+from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.verify import verify_cache
+from cache.runtime.devices import choose_device
 
 CLASSES, BATCH, BATCHES = 100, 256, 20
 

@@ -49,14 +49,14 @@ from bench_parts import (
     write_result,
 )
 from cache import EmbeddingCache
-from cache.devices import choose_device
-from cache.images import ENDINGS, ImageFolder, squashed
-from cache.manifest import Manifest
-from cache.pixels import PixelOptions, write_pixels
-from cache.progress import Silent
-from cache.vision import torchvision
-from distill.augment import resize_size
-from distill.pixels import Pixels, SquashedPhoto, StoredImages
+from cache.build.pixels import PixelOptions, write_pixels
+from cache.runtime.devices import choose_device
+from cache.runtime.progress import Silent
+from cache.runtime.torchvision_compat import torchvision
+from cache.sources.image_folder import ENDINGS, ImageFolder, squashed
+from cache.store.manifest import Manifest
+from distill.data.augment import resize_size
+from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
 
 FILES, PILLOW = "files", "Pillow"
 EMBED_DIM = 8

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from bench_parts import listed, medians, parser_of, run, timed, whole, write_result
-from cache.neighbours import nearest_texts
+from cache.store.neighbours import nearest_texts
 
 BLOCK = 1024
 

@@ -19,13 +19,13 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 import torch
 
-from cache.errors import UserError
-from cache.files import write_json
-from cache.images import ImageFolder, SplitImages
-from cache.import_embeddings import ImportedTexts, import_embeddings
-from cache.manifest import Manifest
-from cache.teacher_weights import model_config
-from distill.runlog import hardware, versions
+from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.runtime.atomic_files import write_json
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import ImageFolder, SplitImages
+from cache.store.manifest import Manifest
+from cache.teacher.weights import model_config
+from distill.record.run_log import hardware, versions
 
 T = TypeVar("T")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -156,14 +156,14 @@ def fresh(script: Path, arguments: Sequence[object]) -> dict[str, Any]:
 
 
 def forget_peak() -> None:
-    """Let :func:`distill.peak.peak_resident` of this process begin anew (Linux)."""
+    """Let :func:`distill.record.peak_memory.peak_resident` of this process begin anew (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: Any) -> Manifest:
     """Write a cache of random rows for every image of a folder, with one text a class.
 
-    ``options`` go to :func:`cache.import_embeddings.import_embeddings`.
+    ``options`` go to :func:`cache.maintain.import_embeddings.import_embeddings`.
     """
     rng, names = np.random.default_rng(0), list(folder.class_names)
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
@@ -200,7 +200,7 @@ def weights_of(model: str, folder: Path) -> Path | None:
     model_config(model)
     if ":" in model:
         return None
-    import cache.vision  # noqa: F401  # isort: skip
+    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
     import open_clip
 
     logging.getLogger().setLevel(logging.ERROR)  # it warns that the weights are random

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from bench_parts import fresh, leave, listed, medians, parser_of, run, whole, write_result
-from cache.files import write_json
-from cache.images import load_rgb
+from cache.runtime.atomic_files import write_json
+from cache.sources.image_folder import load_rgb
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, labels_of
 

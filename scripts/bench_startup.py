@@ -24,10 +24,10 @@ import numpy as np
 from PIL import Image
 
 from bench_parts import leave_as, listed, medians, parser_of, random_rows, run, whole, write_result
-from cache.devices import choose_device
-from cache.images import ImageFolder
-from distill.peak import peak_resident
-from distill.students import resolve
+from cache.runtime.devices import choose_device
+from cache.sources.image_folder import ImageFolder
+from distill.record.peak_memory import peak_resident
+from distill.student.build import resolve
 
 
 def make(folder: Path, rows: int, classes: int, embed_dim: int) -> tuple[Path, Path]:

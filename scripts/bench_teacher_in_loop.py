@@ -39,11 +39,11 @@ from bench_parts import (
     write_result,
 )
 from bench_train_step import add_step_arguments, config_of, open_resident, own_step, plain_step, seconds_of
-from cache.devices import choose_device, keep_freed_memory
-from cache.teacher import DTYPES, Teacher, load_teacher
-from cache.teacher_weights import model_config
-from distill.batch import Targets
-from distill.peak import peak_resident
+from cache.runtime.devices import choose_device, keep_freed_memory
+from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
+from cache.teacher.weights import model_config
+from distill.data.batch import Targets
+from distill.record.peak_memory import peak_resident
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
 WAYS = (PLAIN, CACHED, IN_LOOP)

@@ -36,17 +36,17 @@ from bench_parts import (
     whole,
     write_result,
 )
-from cache.devices import keep_freed_memory
-from cache.images import ImageFolder
-from distill.batch import Batch, Share, Targets
+from cache.runtime.devices import keep_freed_memory
+from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
-from distill.optim import build_optimizer
-from distill.runlog import peak_memory
-from distill.session import Session, open_session
+from distill.data.batch import Batch, Share, Targets
+from distill.record.run_log import peak_memory
 from distill.settings import with_settings
-from distill.student_run import StudentRun, stream_generator
-from distill.students import build_student, family, resolve
-from distill.train import ImageTask
+from distill.student.build import build_student, family, resolve
+from distill.train.images import ImageTask
+from distill.train.optim import build_optimizer
+from distill.train.run import StudentRun, stream_generator
+from distill.train.session import Session, open_session
 
 
 def small_data(folder: Path, *, classes: int, images: int, embed_dim: int) -> tuple[Path, Path]:

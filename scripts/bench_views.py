@@ -6,8 +6,8 @@
 Without --data the demo's pictures are drawn. For every smallest crop of --scales the teacher runs once, over
 the images and over V crops of each; then for every seed one student learns from the images' own rows whatever
 its crop, and one from the crop's. ID and OOD are macro accuracies in percent, the mean of the last epochs;
-the others compare the student's embeddings with the teacher's (see distill.space). Where the teacher does
-not know the classes these alone mean something. --rounds is how many seeds there are. Prints means and
+the others compare the student's embeddings with the teacher's (see distill.judge.space). Where the teacher
+does not know the classes these alone mean something. --rounds is how many seeds there are. Prints means and
 deviations over them, writes JSON.
 """
 
@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from bench_parts import above_zero, listed, parser_of, run, whole, write_result
-from cache.devices import choose_device
-from cache.features import FeatureOptions, cache_features
-from cache.images import ImageFolder
-from cache.splits import FOLDERS
-from cache.teacher_weights import model_config
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.runtime.devices import choose_device
+from cache.sources.image_folder import ImageFolder
+from cache.sources.splits import FOLDERS
+from cache.teacher.weights import model_config
 from distill.config import RunConfig
 from distill.demo.run import RECIPE
 from distill.demo.scenes import draw_dataset
 from distill.settings import load_recipe, with_settings
 from distill.spread import spread
-from distill.train import run as train
+from distill.train.images import run as train
 
 TEACHER = f"local-dir:{RECIPE.parent / 'teacher'}"
 SPLITS = {"id": "id_test", "ood": "ood_test"}

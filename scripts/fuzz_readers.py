@@ -28,16 +28,16 @@ def readers() -> dict[str, Read]:
     """Return what each target does with some bytes and a folder of its own."""
     import numpy as np
 
-    from cache.arrays import load_array
-    from cache.banks import load_bank
-    from cache.files import sha256_of
-    from cache.images import load_rgb
-    from cache.manifest import Manifest
-    from cache.neighbours import load_neighbours
-    from cache.seal import seal_file, sealed
-    from cache.shards import FORMATS
+    from cache.runtime.atomic_files import sha256_of
+    from cache.sources.arrays import load_array
+    from cache.sources.image_folder import load_rgb
+    from cache.store.checksums import seal_file, sealed
+    from cache.store.manifest import Manifest
+    from cache.store.neighbours import load_neighbours
+    from cache.store.shard_formats import FORMATS
+    from cache.store.text_banks import load_bank
     from distill.checkpoint import read_checkpoint
-    from distill.outputs import load_outputs
+    from distill.judge.outputs import load_outputs
 
     def kept(raw: bytes, folder: Path, name: str) -> Path:
         path = folder / name
@@ -95,9 +95,9 @@ def write_seeds(root: Path) -> None:
     import torch
     from PIL import Image
 
-    from cache.banks import make_bank, save_bank
-    from cache.import_embeddings import ImportedTexts, import_embeddings
-    from cache.neighbours import save_neighbours
+    from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+    from cache.store.neighbours import save_neighbours
+    from cache.store.text_banks import make_bank, save_bank
 
     for target in TARGETS:
         (root / target).mkdir(parents=True)
@@ -144,9 +144,9 @@ def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
     # Compiled parts are run as they are; what steers is our own code and the archives' readers.
     with atheris.instrument_imports(include=INSTRUMENTED):
         import distill.checkpoint
-        import distill.outputs  # noqa: F401
-    from cache.errors import UserError
-    from cache.records import UnreadableImage
+        import distill.judge.outputs  # noqa: F401
+    from cache.runtime.errors import UserError
+    from cache.sources.samples import UnreadableImage
 
     read = readers()[target]
     # In memory: a disk would be most of the time.

@@ -23,8 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 
 from bench_parts import run
-from cache.errors import UserError
-from cache.files import replacing
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import UserError
 
 # Okabe and Ito's: told apart by colour-blind readers too.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"

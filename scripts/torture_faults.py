@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from cache import EmbeddingCache
-from cache.errors import UserError
-from cache.locks import only_writer
-from cache.repair import repair_cache
-from cache.text_tower import TextTower
-from cache.verify import verify_cache
+from cache.maintain.repair import repair_cache
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import UserError
+from cache.runtime.locks import only_writer
+from cache.teacher.text_tower import TextTower
 from distill.checkpoint import read_checkpoint
 from torture_parts import TEACHER, Command, Ended, Running, Scene, leftovers, tree
 

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 import cli
-from cache.files import is_leftover
+from cache.runtime.atomic_files import is_leftover
 from distill.checkpoint import read_checkpoint
 
 TEACHER = Path(__file__).parents[1] / "distill" / "demo" / "teacher"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 # Before open_clip, which imports torchvision itself.
-import cache.vision  # noqa: F401
+import cache.runtime.torchvision_compat  # noqa: F401
 
 # isort: split
 
@@ -29,8 +29,8 @@ import open_clip
 from open_clip.loss import ClipLoss
 from safetensors.torch import save_file
 
-from cache.files import replacing, write_json
-from cache.texts import DESCRIPTION_TEMPLATE, LABEL_TEMPLATE
+from cache.runtime.atomic_files import replacing, write_json
+from cache.sources.class_texts import DESCRIPTION_TEMPLATE, LABEL_TEMPLATE
 from distill.demo.scenes import draw_scene
 from distill.demo.words import CLASSES
 
@@ -121,9 +121,9 @@ def judge(out: Path) -> dict[str, float]:
     """Return the saved teacher's zero-shot accuracy on the default data set, percent."""
     import tempfile
 
-    from cache.features import FeatureOptions, cache_features
+    from cache.build.from_folder import FeatureOptions, cache_features
     from distill.demo.scenes import draw_dataset
-    from distill.evaluate import evaluate_teacher
+    from distill.judge.evaluate import evaluate_teacher
 
     with tempfile.TemporaryDirectory() as folder:
         data, cache = Path(folder) / "data", Path(folder) / "cache"

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from cache import EmbeddingCache
-from cache.images import ImageFolder
-from cache.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.sources.image_folder import ImageFolder
 
 ID_CLASSES, OOD_CLASSES = ("apple", "banana", "cherry"), ("lemon", "plum")
 COLOURS = {
@@ -91,7 +91,7 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small CLIP with random weights, saved as open_clip's local-dir."""
     import torch
 
-    import cache.vision  # noqa: F401  # isort: skip
+    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
     import open_clip
     from safetensors.torch import save_file
 
@@ -123,7 +123,7 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def episode_cache(tmp_path_factory: pytest.TempPathFactory, episodes: Path, teacher_dir: Path) -> Path:
     """A finished cache of ``episodes`` with regions and the text tower, to be read."""
-    from cache.episode_features import EpisodeOptions, cache_episode_features
+    from cache.build.from_episodes import EpisodeOptions, cache_episode_features
 
     out = tmp_path_factory.mktemp("episode_cache") / "cache"
     options = EpisodeOptions(
@@ -168,10 +168,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path
     """A folder with photos, a cache that keeps its text tower, and a run."""
     from deploy_parts import SMALL
 
-    from cache.features import FeatureOptions, cache_features
+    from cache.build.from_folder import FeatureOptions, cache_features
     from distill.config import RunConfig
     from distill.settings import with_settings
-    from distill.train import run
+    from distill.train.images import run
 
     root = tmp_path_factory.mktemp("trained")
     photos = make_photos(root / "photos")

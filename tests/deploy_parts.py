@@ -10,11 +10,11 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from cache.images import load_rgb
+from cache.sources.image_folder import load_rgb
 from cli import main
-from distill.augment import eval_transform
+from distill.data.augment import eval_transform
 from distill.deploy.predict import image_files
-from distill.evaluate_run import open_trained
+from distill.judge.trained_run import open_trained
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=6", "train.batch_size=6", "train.device=cpu",

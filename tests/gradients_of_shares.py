@@ -8,11 +8,11 @@ import sys
 
 import torch
 
-from cache.ranks import ranks_of_torchrun
+from cache.runtime.distributed import ranks_of_torchrun
 from distill.config import LossConfig
-from distill.distributed import average_gradients, gather_rows, own_share, share_batch_norms
 from distill.objective import distillation_objective
-from distill.students import build_student
+from distill.student.build import build_student
+from distill.train.distributed import average_gradients, gather_rows, own_share, share_batch_norms
 
 BATCH, SIDE = 7, 32
 

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from cache import EmbeddingCache
-from cache.convert import convert_cache
-from cache.features import FeatureOptions, cache_features
-from cache.manifest import SCHEMA_VERSION
-from cache.seal import seal_file
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.convert import convert_cache
+from cache.store.checksums import seal_file
+from cache.store.manifest import SCHEMA_VERSION
 from distill.config import RunConfig
 from distill.settings import from_toml, load_recipe, with_settings
-from distill.students import build_student
-from distill.train import run
+from distill.student.build import build_student
+from distill.train.images import run
 
 GOLDEN = Path(__file__).parent / "golden"
 # Seen from the project's folder, so that no path of this machine is kept.

@@ -12,11 +12,11 @@ import os
 import signal
 import sys
 
-import cache.vision  # noqa: F401  # isort: skip
+import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import cli
-from cache.torchrun import rank
+from cache.runtime.torchrun import rank
 
 
 def main(event: str, count: int, words: list[str]) -> None:

@@ -13,11 +13,11 @@ import signal
 import sys
 from pathlib import Path
 
-import cache.vision  # noqa: F401  # isort: skip
+import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import cli
-from cache.torchrun import rank, world_size
+from cache.runtime.torchrun import rank, world_size
 
 
 def main(run: Path, judged: int, log: Path, words: list[str]) -> None:

@@ -16,19 +16,12 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from cache.archives import read_lists
-from cache.arrays import load_array, load_names
-from cache.banks import load_bank, make_bank, save_bank
-from cache.columns import damaged_rows
-from cache.errors import UserError, printable
-from cache.files import sha256_of
-from cache.manifest import Manifest
-from cache.partial import Partial
-from cache.rows import ShardRows
-from cache.seal import is_sealed, sealed
-from cache.shards import FORMATS
-from cache.shards_webdataset import tar_name
-from cache.texts import (
+from cache.prepare.finished_lines import Partial
+from cache.prepare.published_splits import read_lists
+from cache.runtime.atomic_files import sha256_of
+from cache.runtime.errors import UserError, printable
+from cache.sources.arrays import load_array, load_names
+from cache.sources.class_texts import (
     class_names_of,
     file_bank,
     is_key,
@@ -36,9 +29,16 @@ from cache.texts import (
     read_descriptions,
     split_and_key,
 )
+from cache.store.checksums import is_sealed, sealed
+from cache.store.hdf5_columns import damaged_rows
+from cache.store.manifest import Manifest
+from cache.store.shard_formats import FORMATS
+from cache.store.shard_rows import ShardRows
+from cache.store.text_banks import load_bank, make_bank, save_bank
+from cache.store.webdataset import tar_name
 from distill.config import RunConfig
 from distill.settings import from_toml, load_recipe, to_toml, with_settings
-from distill.sweep import load_sweep
+from distill.sweep.plan import load_sweep
 
 FEW = settings(
     max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)

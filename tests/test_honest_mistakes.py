@@ -12,15 +12,15 @@ from conftest import make_cache
 from test_train import SMALL
 
 import cli
-from cache.errors import UserError
-from cache.faults import fault
-from cache.files import read_text
-from cache.texts import read_captions, read_lines
+from cache.runtime.atomic_files import read_text
+from cache.runtime.errors import UserError
+from cache.runtime.system_errors import fault
+from cache.sources.class_texts import read_captions, read_lines
 from distill.config import RunConfig
 from distill.metrics import per_class_accuracy
 from distill.settings import load_recipe, with_settings
-from distill.sweep import load_sweep
-from distill.train import run
+from distill.sweep.plan import load_sweep
+from distill.train.images import run
 
 NO_TEXT = {
     "Latin-1": "# ähnlich\n".encode("latin-1"),

@@ -9,13 +9,13 @@ import pytest
 from conftest import REAL_PHOTOS
 
 from cache import EmbeddingCache
-from cache.features import FeatureOptions, cache_features
-from cache.images import ImageFolder
-from cache.import_files import import_files
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.import_files import import_files
+from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
-from distill.evaluate import evaluate_teacher
+from distill.judge.evaluate import evaluate_teacher
 from distill.settings import with_settings
-from distill.train import run
+from distill.train.images import run
 
 FLOWERS, GROCERY = REAL_PHOTOS / "flowers102", REAL_PHOTOS / "grocery"
 pytestmark = [

@@ -17,23 +17,23 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from cache.archives import read_lists
-from cache.arrays import load_array
-from cache.describe import describe
-from cache.errors import UserError
-from cache.features import FeatureOptions, cache_features
-from cache.files import sha256_of
-from cache.images import ImageRecord, UnreadableImage, load_rgb
-from cache.import_embeddings import ImportedTexts, import_embeddings
-from cache.progress import LineProgress
-from cache.shards_webdataset import read as read_tar
-from cache.texts import read_captions
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.prepare.describe import describe
+from cache.prepare.published_splits import read_lists
+from cache.runtime.atomic_files import sha256_of
+from cache.runtime.errors import UserError
+from cache.runtime.progress import LineProgress
+from cache.sources.arrays import load_array
+from cache.sources.class_texts import read_captions
+from cache.sources.image_folder import ImageRecord, UnreadableImage, load_rgb
+from cache.store.webdataset import read as read_tar
 from cli import main
 from distill.checkpoint import read_checkpoint
-from distill.outputs import load_outputs
+from distill.judge.outputs import load_outputs
 from distill.settings import from_toml
-from distill.students import read_state_dict
-from distill.sweep import load_sweep
+from distill.student.build import read_state_dict
+from distill.sweep.plan import load_sweep
 
 
 def png_of(side: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cache.vision  # noqa: F401  # isort: skip
+import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
 import transformers
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

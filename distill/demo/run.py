@@ -7,14 +7,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from cache.features import FeatureOptions, cache_features
-from cache.images import ImageFolder
-from cache.progress import Silent
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.runtime.progress import Silent
+from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
-from distill.evaluate import evaluate_teacher
+from distill.judge.evaluate import evaluate_teacher
 from distill.settings import load_recipe, with_settings
-from distill.train import CONFIG, SUMMARY, run
+from distill.train.images import CONFIG, SUMMARY, run
 
 RECIPE = Path(__file__).parent / "demo.toml"
 CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0", "loss.cap=0")

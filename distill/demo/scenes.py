@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.files import replacing
-from cache.splits import FOLDERS
+from cache.runtime.atomic_files import replacing
+from cache.sources.splits import FOLDERS
 from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, SHAPES, ShapeClass, caption
 

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from cache import EmbeddingCache
-from cache.devices import choose_device
-from cache.entries import is_plain_name
-from cache.errors import CacheMismatch, UserError, WrongOption
-from cache.files import check_own_folders
-from cache.locks import only_writer
-from cache.text_tower import TextTower
+from cache.runtime.atomic_files import check_own_folders
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import CacheMismatch, UserError, WrongOption
+from cache.runtime.locks import only_writer
+from cache.store.manifest_lines import is_plain_name
+from cache.teacher.text_tower import TextTower
 from distill.deploy.class_sets import ClassSet, join, unit
 from distill.deploy.info import ModelInfo, bank_file
 
@@ -121,7 +121,7 @@ def _of_cache(cache: EmbeddingCache, device: str) -> EmbedTexts:
 
 def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str) -> EmbedTexts:
     # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
-    from cache.teacher import load_teacher
+    from cache.teacher.open_clip_model import load_teacher
 
     teacher = load_teacher(
         model,

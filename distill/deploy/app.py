@@ -20,7 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cache.errors import UserError, WrongOption
+from cache.runtime.errors import UserError, WrongOption
 from distill.deploy.admission import HEALTH, Admission, refusal
 from distill.deploy.answers import BODY, HealthAnswer, LabelsAnswer, PredictAnswer, errors
 from distill.deploy.batching import Batcher

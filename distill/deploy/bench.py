@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.errors import CacheMismatch, UserError, WrongOption
-from cache.progress import Progress
+from cache.runtime.errors import CacheMismatch, UserError, WrongOption
+from cache.runtime.progress import Progress
 from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
 from distill.deploy.onnx_door import import_onnxruntime
-from distill.peak import peak_resident
+from distill.record.peak_memory import peak_resident
 
 TORCH, TEACHER = "torch student", "teacher"
 ALONE, MANY = 1, 32
@@ -76,7 +76,7 @@ def machine() -> dict[str, Any]:
     """Return the processor, its cores, and the versions of what is measured."""
     import torch
 
-    from distill.runlog import hardware, versions
+    from distill.record.run_log import hardware, versions
 
     return {
         **hardware(torch.device("cpu")),
@@ -198,7 +198,7 @@ def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
 
 def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.random.Generator) -> Candidate:
     from distill.deploy.models import embed_with
-    from distill.students import build_student, read_state_dict
+    from distill.student.build import build_student, read_state_dict
 
     path = _student_weights(model, info, run)
     assert path is not None
@@ -229,7 +229,7 @@ def _teacher(
 ) -> Candidate:
     import torch
 
-    from cache.teacher import load_teacher
+    from cache.teacher.open_clip_model import load_teacher
 
     known = info.teacher_weights
     teacher = load_teacher(model, pretrained=pretrained, precision="float32", weights_sha256=known)

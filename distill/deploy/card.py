@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.errors import printable
-from cache.files import replacing
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import printable
 from distill.deploy.check import ACCEPTED
 from distill.deploy.info import GRAPH, ONNX, ModelInfo, Reject
 from distill.deploy.neighbours import NEIGHBOURS

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cache.errors import UserError
-from cache.images import ImageRecord
-from distill.augment import eval_transform
-from distill.classifier import AllClasses
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import ImageRecord
+from distill.data.augment import eval_transform
+from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, Reject
-from distill.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
-from distill.evaluate_run import TrainedRun
+from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
+from distill.judge.outputs import spread_sample
+from distill.judge.trained_run import TrainedRun
 from distill.metrics import auroc_interval
-from distill.outputs import spread_sample
-from distill.stream import EvalSplit
+from distill.student.classifier import AllClasses
 
 FLOAT32_DIFFERENCE = 1e-4
 # Below that a file's answers are no longer its student's.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.errors import UserError
-from cache.images import UnreadableImage, load_rgb
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import UnreadableImage, load_rgb
 from distill.deploy.check import Embed, Judged
 from distill.deploy.info import Preprocessing
 

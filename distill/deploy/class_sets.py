@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.damage import DAMAGED
-from cache.errors import UserError, WrongOption, nearest_names, reason_of
-from cache.files import replacing
-from cache.seal import file_seal, seal_file
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
+from cache.store.checksums import file_seal, seal_file
+from cache.store.read_errors import DAMAGED
 
 
 @dataclass(frozen=True, kw_only=True)

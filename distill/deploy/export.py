@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.errors import UserError, WrongOption, nearest_names
-from cache.faults import write_fault
-from cache.files import sha256_of
-from cache.locks import only_writer_of_file
-from cache.progress import Progress
-from cache.spec import in_words
-from distill.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
+from cache.runtime.atomic_files import sha256_of
+from cache.runtime.errors import UserError, WrongOption, nearest_names
+from cache.runtime.locks import only_writer_of_file
+from cache.runtime.progress import Progress
+from cache.runtime.system_errors import write_fault
+from cache.store.spec import in_words
+from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import (
     Choices,
@@ -40,10 +40,10 @@ from distill.deploy.models import FORMATS, Written, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of
-from distill.evaluate import SplitResult, both_kinds
-from distill.evaluate_run import TrainedRun, open_trained
-from distill.heads import Head
+from distill.judge.evaluate import SplitResult, both_kinds
+from distill.judge.trained_run import TrainedRun, open_trained
 from distill.settings import to_toml, with_part
+from distill.student.heads import Head
 
 
 @dataclass(frozen=True, kw_only=True)

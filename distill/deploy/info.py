@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cache.entries import is_plain_name
-from cache.errors import NEWER, UserError, nearest_names, reason_of
-from cache.files import replacing, sha256_of
-from cache.seal import is_sealed, sealed
-from cache.spec import IMPORTED
+from cache.runtime.atomic_files import replacing, sha256_of
+from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
+from cache.store.checksums import is_sealed, sealed
+from cache.store.manifest_lines import is_plain_name
+from cache.store.spec import IMPORTED
 
 NAME = "model.json"
 SCHEMA_VERSION = 1

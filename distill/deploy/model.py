@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.errors import UserError, nearest_names, reason_of
+from cache.runtime.errors import UserError, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, labels_in, pick
 from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime

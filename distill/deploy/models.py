@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.errors import UserError
-from cache.images import ImageRecord
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import ImageRecord
+from distill.data.stream import EvalSplit
 from distill.deploy.check import Embed, prepared
 from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import open_session
@@ -28,10 +29,9 @@ from distill.deploy.onnx_files import (
     write_float32,
     write_int8,
 )
-from distill.evaluate_run import TrainedRun
-from distill.outputs import spread_sample
-from distill.stream import EvalSplit
-from distill.students import build_student, read_state_dict
+from distill.judge.outputs import spread_sample
+from distill.judge.trained_run import TrainedRun
+from distill.student.build import build_student, read_state_dict
 
 FORMATS = ("onnx", "torch", "safetensors")
 CALIBRATION_IMAGES = 128

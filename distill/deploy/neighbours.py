@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.damage import DAMAGED
-from cache.errors import UserError, reason_of
-from cache.files import replacing
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import UserError, reason_of
+from cache.store.read_errors import DAMAGED
 from distill.deploy.class_sets import ClassSet, unit
 
 if TYPE_CHECKING:
-    from distill.evaluate_run import TrainedRun
-    from distill.heads import Head
+    from distill.judge.trained_run import TrainedRun
+    from distill.student.heads import Head
 
 NEIGHBOURS = "neighbours.npz"
 
@@ -77,8 +77,8 @@ class Neighbours:
 
 def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: int) -> Neighbours | None:
     """Return ``most`` training images, as many of every class as of any other; None where there are none."""
-    from distill.outputs import spread_sample
-    from distill.outputs_run import small_jpeg
+    from distill.judge.outputs import spread_sample
+    from distill.train.outputs_of_run import small_jpeg
 
     if "train" not in head.cache.split_names or "train" not in trained.folder.splits:
         return None

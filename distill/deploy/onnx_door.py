@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError, missing_package
+from cache.runtime.errors import UserError, missing_package
 
 # The fields of each kind of message that hold further ones, as onnx.proto numbers them.
 PARTS: dict[str, dict[int, str]] = {

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cache.errors import UserError, missing_package
+from cache.runtime.errors import UserError, missing_package
 from distill.deploy.graph_preprocessing import PreparedPhoto
 from distill.deploy.info import GRAPH, Preprocessing
 from distill.deploy.onnx_door import import_onnxruntime

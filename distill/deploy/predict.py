@@ -13,9 +13,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from cache.errors import UserError, printable
-from cache.images import ENDINGS, UnreadableImage, load_rgb
-from cache.progress import Progress
+from cache.runtime.errors import UserError, printable
+from cache.runtime.progress import Progress
+from cache.sources.image_folder import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.model import NONE, Model
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from cache import EmbeddingCache
-from cache.banks import TextBank
-from cache.errors import UserError
+from cache.runtime.errors import UserError
+from cache.store.text_banks import TextBank
 from distill.deploy.class_sets import ClassSet, unit
-from distill.evaluate_run import TrainedRun
-from distill.heads import Head
+from distill.judge.trained_run import TrainedRun
+from distill.student.heads import Head
 
 LEARNT = "learnt"
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 import uvicorn
 
-from cache.errors import UserError
+from cache.runtime.errors import UserError
 from distill.deploy.app import create_app
 from distill.deploy.connections import connections_within
 from distill.deploy.limits import Limits

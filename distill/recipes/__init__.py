@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from cache.errors import WrongOption, nearest_names
+from cache.runtime.errors import WrongOption, nearest_names
 from distill.config import LOSS_TERMS, RunConfig
 from distill.settings import Config, load_recipe, with_settings
 
@@ -38,8 +38,8 @@ def run_config(
     Raises
     ------
     UserError
-        If the recipe is wrong; a :class:`cache.errors.WrongOption` if a loss or a setting has no such name,
-        or a value is wrong.
+        If the recipe is wrong; a :class:`cache.runtime.errors.WrongOption` if a loss or a setting has no such
+        name, or a value is wrong.
     """
     flags = {
         "train.epochs": epochs,

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError, reason_of
+from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
-from distill.outputs import OUTPUTS, RunOutputs, load_outputs
+from distill.judge.outputs import OUTPUTS, RunOutputs, load_outputs
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2

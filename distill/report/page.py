@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cache.errors import UserError
-from cache.files import remove_temporaries, replacing
-from cache.locks import only_writer_of_file
+from cache.runtime.atomic_files import remove_temporaries, replacing
+from cache.runtime.errors import UserError
+from cache.runtime.locks import only_writer_of_file
 from distill.report.charts import mark, style_of
 from distill.report.collect import Collected, Run, collect
 from distill.report.curves import loss_charts, metric_charts, scatter_charts

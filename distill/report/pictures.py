@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.outputs import Confusion, EmbeddingSample, confusions
+from distill.judge.outputs import Confusion, EmbeddingSample, confusions
 from distill.report.collect import Run
 from distill.report.groups import Group, split_label
 

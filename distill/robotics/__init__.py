@@ -1,8 +1,8 @@
 """The robotics variant: multi-label, RGB-D, two cameras; on the same cache, losses and loop as photos.
 
-Episodes (:mod:`cache.episodes`) -> the teacher's embeddings of both cameras in a cache -> frames of eight
-channels -> a student with a global embedding, and one for every location where asked -> a score for every
-object, from a positive and a negative text -> the asymmetric loss, L-mse and L-im-cst.
+Episodes (:mod:`cache.sources.episodes`) -> the teacher's embeddings of both cameras in a cache -> frames of
+eight channels -> a student with a global embedding, and one for every location where asked -> a score for
+every object, from a positive and a negative text -> the asymmetric loss, L-mse and L-im-cst.
 
     config        the settings that only robotics has
     frames        an episode as eight channels; flip and normalise

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from cache.splits import MAIN_TEACHER
+from cache.sources.splits import MAIN_TEACHER
 from distill.config import RunConfig, require, require_choice
 
 

@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.devices import choose_device
-from cache.episodes import EpisodeFolder
-from cache.errors import CacheMismatch, UserError
-from cache.records import Record
-from cache.splits import SPLITS, split_name
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.episodes import EpisodeFolder
+from cache.sources.samples import Record
+from cache.sources.splits import SPLITS, split_name
 from distill.checkpoint import read_checkpoint
-from distill.data import join_training_rows
+from distill.data.identity_reader import IdentityReader
+from distill.data.stream import EvalSplit
+from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in
-from distill.evaluate import TEACHER_TEMPERATURE, student_outputs
-from distill.evaluate_run import check_tools, checkpoint_file, known_split
-from distill.heads import FixedTexts
-from distill.identity_reader import IdentityReader
+from distill.judge.evaluate import TEACHER_TEMPERATURE, student_outputs
+from distill.judge.space_of_split import ROWS_OF
+from distill.judge.trained_run import check_tools, checkpoint_file, known_split
 from distill.precision import autocast_of_trained
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import normalise_frames
@@ -38,8 +39,7 @@ from distill.robotics.session import (
 from distill.robotics.student import EpisodeStudent
 from distill.robotics.texts import PairTexts, open_pair_texts
 from distill.settings import from_toml, with_settings
-from distill.space_run import ROWS_OF
-from distill.stream import EvalSplit
+from distill.student.heads import FixedTexts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def evaluate_episodes(
     negative_text: str | None = None,
     device: str = "auto",
 ) -> dict[str, EpisodeResult]:
-    """Judge a robotics run's student; see :func:`distill.evaluate_run.evaluate_run`.
+    """Judge a robotics run's student; see :func:`distill.judge.trained_run.evaluate_run`.
 
     Raises
     ------

@@ -8,24 +8,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.errors import UserError
-from cache.files import remove_temporaries, write_json
-from cache.locks import only_writer
-from cache.progress import Progress, Silent
+from cache.runtime.atomic_files import remove_temporaries, write_json
+from cache.runtime.errors import UserError
+from cache.runtime.locks import only_writer
+from cache.runtime.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint, weights_digest
 from distill.config import FewShotConfig
-from distill.drawing import drawing
-from distill.evaluate_run import checkpoint_file
-from distill.fewshot import QUERY
-from distill.fewshot_run import check_start, same_data
-from distill.loop import CONFIG, SUMMARY
+from distill.data.stream import EvalSplit
+from distill.data.support import QUERY
+from distill.fewshot.run import check_start, same_data
+from distill.judge.trained_run import checkpoint_file
+from distill.record.drawing import drawing
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import open_trained_episodes
 from distill.robotics.session import episode_pixels, splits_to_judge, support_episodes
 from distill.robotics.train import run
 from distill.settings import from_toml, with_part, with_settings
 from distill.spread import as_columns
-from distill.stream import EvalSplit
+from distill.train.loop import CONFIG, SUMMARY
 
 RESULTS, PLOT = "fewshot.json", "fewshot.png"
 # The paper's few-shot recipe.
@@ -74,8 +74,8 @@ def few_shot_episodes(
     """Finetune a run with some OOD episodes beside the training ones; write ``fewshot.json`` and a plot.
 
     The support is the first episodes sorted by key, or those that a seed draws; what is left is the query
-    (``ood_query``). Batches are mixed as :func:`distill.data.mixed_batches` says. Each finetuned student is a
-    run of its own below ``out``: run again, what is trained is used.
+    (``ood_query``). Batches are mixed as :func:`distill.data.training_data.mixed_batches` says. Each
+    finetuned student is a run of its own below ``out``: run again, what is trained is used.
 
     Raises
     ------

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from cache.episodes import EpisodeRecord
-from distill.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
-from distill.batch import Share
+from cache.sources.episodes import EpisodeRecord
+from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
+from distill.data.batch import Share
 
 CHANNELS = 8
 

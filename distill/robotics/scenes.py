@@ -8,11 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cache.episode_texts import DESCRIPTIONS, NEGATIVES
-from cache.episodes import BASE, DEPTH, ENDING, HAND, OBJECTS, RGB, Frames
-from cache.errors import UserError
-from cache.files import replacing
-from cache.splits import FOLDERS
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import UserError
+from cache.sources.episode_texts import DESCRIPTIONS, NEGATIVES
+from cache.sources.episodes import BASE, DEPTH, ENDING, HAND, OBJECTS, RGB, Frames
+from cache.sources.splits import FOLDERS
 from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, ShapeClass
 

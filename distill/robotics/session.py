@@ -11,29 +11,29 @@ import torch
 from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.bounds import memory_here
-from cache.devices import choose_device
-from cache.episodes import EpisodeFolder, EpisodeRecord, SplitEpisodes
-from cache.errors import UserError
 from cache.reader import MappedRows, SplitRows
-from cache.records import Record
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import UserError
+from cache.runtime.machine_limits import memory_here
+from cache.sources.episodes import EpisodeFolder, EpisodeRecord, SplitEpisodes
+from cache.sources.samples import Record
 from distill.checkpoint import weights_digest
-from distill.classifier import closed_set_columns
 from distill.config import FewShotConfig
-from distill.data import TeacherRows, TrainingData, TrainingRows, join_training_rows
-from distill.fewshot import QUERY
-from distill.identity_reader import IdentityReader
-from distill.images_of_run import MB, decoding_workers
-from distill.optim import build_optimizer
-from distill.pixels import Pixels
+from distill.data.identity_reader import IdentityReader
+from distill.data.pixel_sources import MB, decoding_workers
+from distill.data.pixels import Pixels
+from distill.data.stream import EvalSplit
+from distill.data.support import QUERY
+from distill.data.training_data import TeacherRows, TrainingData, TrainingRows, join_training_rows
 from distill.precision import amp_dtype_of
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import EpisodeFrames, FrameAugment
 from distill.robotics.scores import closed_set_logits, local_pair_logits, pair_logits
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import PairTexts, open_pair_texts
-from distill.session import TrainingSession, prepare, start_from
-from distill.stream import EvalSplit
+from distill.student.classifier import closed_set_columns
+from distill.train.optim import build_optimizer
+from distill.train.session import TrainingSession, prepare, start_from
 
 
 @dataclass(frozen=True, kw_only=True)

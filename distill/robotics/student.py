@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cache.errors import UserError, reason_of
+from cache.runtime.errors import UserError, reason_of
 from distill.robotics.frames import CHANNELS
-from distill.students import build_student, family
+from distill.student.build import build_student, family
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -71,7 +71,7 @@ def build_episode_student(
     image_size: int = 224,
     local: bool = False,
 ) -> EpisodeStudent:
-    """Return a new student of eight channels; see :func:`distill.students.build_student`.
+    """Return a new student of eight channels; see :func:`distill.student.build.build_student`.
 
     Raises
     ------

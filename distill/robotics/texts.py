@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
-from cache.episode_texts import prompt_of
-from cache.episodes import object_name
-from cache.errors import UserError
-from cache.text_tower import TextTower
-from distill.heads import FixedTexts, Texts
-from distill.prompts import LearntTexts, PromptLearner
+from cache.runtime.errors import UserError
+from cache.sources.episode_texts import prompt_of
+from cache.sources.episodes import object_name
+from cache.teacher.text_tower import TextTower
 from distill.robotics.config import RoboticsRunConfig
+from distill.student.heads import FixedTexts, Texts
+from distill.student.prompts import LearntTexts, PromptLearner
 
 # The ending of the names of banks with descriptions.
 DESCRIBED = "descriptions"

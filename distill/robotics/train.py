@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from cache.progress import Progress, Silent
-from cache.ranks import ranks_of_torchrun
-from distill.batch import Batch, Crops, Share
-from distill.distributed import gather_rows
-from distill.identity_reader import note_gone
-from distill.loop import check_out, fit
+from cache.runtime.distributed import ranks_of_torchrun
+from cache.runtime.progress import Progress, Silent
+from distill.data.batch import Batch, Crops, Share
+from distill.data.identity_reader import note_gone
 from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import EpisodeJudge
 from distill.robotics.metrics import EpisodeResult, ObjectCounts
 from distill.robotics.objective import episode_objective
 from distill.robotics.scores import probabilities, scores
 from distill.robotics.session import RoboticsSession, logits_of, open_episode_session
+from distill.train.distributed import gather_rows
+from distill.train.loop import check_out, fit
 
 GROUPS = {"": "", "id_objects_": " ID objects", "ood_objects_": " OOD objects"}
 
@@ -36,7 +36,7 @@ def run(
     progress: Progress | None = None,
     command: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train one student on episodes and return its summary; see :func:`distill.loop.fit`.
+    """Train one student on episodes and return its summary; see :func:`distill.train.loop.fit`.
 
     Raises
     ------

@@ -19,15 +19,15 @@ from typing import Any
 import click
 
 from cache import EmbeddingCache
-from cache.errors import UserError
-from cache.files import replacing, write_json
-from cache.progress import progress_for
+from cache.runtime.atomic_files import replacing, write_json
+from cache.runtime.errors import UserError
+from cache.runtime.progress import progress_for
 from distill.config import RunConfig
-from distill.evaluate import evaluate_teacher
-from distill.fewshot_run import FewShotOptions, few_shot
+from distill.fewshot.run import FewShotOptions, few_shot
+from distill.judge.evaluate import evaluate_teacher
 from distill.settings import load_recipe, with_settings
 from distill.spread import spread
-from distill.train import CONFIG, run
+from distill.train.images import CONFIG, run
 
 OFF = tuple(f"loss.{name}=0" for name in ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap"))
 # As the paper's commands have it: k = 256, images that the teacher gets wrong left out.

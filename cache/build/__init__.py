@@ -1,0 +1,1 @@
+"""Sources and a teacher -> a cache."""

@@ -1,0 +1,163 @@
+"""Crops of the training images and what the teacher says of each, for training to replay: ``views/``.
+
+A good teacher is patient and consistent (Beyer et al., 2022): the student sees the very crop that the
+teacher saw. A view is a random-resized crop and perhaps a flip. Its box is kept as fractions (left, top,
+width, height) of the image, so that students of every size can replay it, and its shape is drawn on the
+image squashed to a square, which is what students see.
+
+The region and the flip are the same for both. The resampling is not: the teacher's crop is cut from the
+decoded photo (with ``squash`` from its 256 x 256) and resized by the teacher's own interpolation with
+antialiasing, the student's is sampled bilinearly from the image squashed to R x R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from cache.build.support_views import decoded, embed_views, in_dtype, seed_of
+from cache.runtime.progress import Progress
+from cache.sources.crop_boxes import crop_boxes
+from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import Record
+from cache.store.column_shards import SideShards, write_side_shards
+from cache.store.hdf5_columns import write_column, write_strings
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import CropsEntry
+from cache.store.spec import SQUASH_SIZE, TeacherSpec
+
+if TYPE_CHECKING:
+    from cache.teacher.open_clip_model import Teacher
+
+FOLDER = "views"
+SPLITS = ("train",)
+IMAGES_PER_SHARD = 512
+# Boxes lie on a grid so fine that it is below a pixel, whose fractions float32 holds exactly.
+GRID = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainViewOptions:
+    """``views`` crops an image, of at least ``scale`` of its area."""
+
+    views: int
+    scale: float = 0.08
+    batch_size: int = 32
+    workers: int = 1
+
+
+def write_train_views(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    folder: ImageFolder,
+    options: TrainViewOptions,
+    progress: Progress,
+) -> Manifest:
+    """Embed crops of every training image that has a row; continue what is there.
+
+    A shard holds ``key`` [n], ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding``
+    [n, V, D] raw in the cache's dtype.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read any more, or an embedding does not fit the cache's dtype.
+    """
+
+    def write(path: Path, records: Sequence[Record]) -> None:
+        crops = [draw_crops(record.key, options.views, options.scale) for record in records]
+        rows = embed_views(
+            teacher,
+            _Crops(records, crops, teacher.spec),
+            options.views,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            advance=progress.advance,
+        )
+        rows = in_dtype(rows, manifest.spec.dtype, records)
+        with h5py.File(path, "w") as shard:
+            write_strings(shard, "key", [record.key for record in records])
+            write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
+            write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
+            write_column(shard, "view_embedding", rows, dims=2)
+
+    empty = CropsEntry(views=options.views, scale=options.scale)
+    kind = SideShards(
+        field=FOLDER,
+        empty=empty,
+        splits=SPLITS,
+        made_by=made_by(empty),
+        images_per_shard=IMAGES_PER_SHARD,
+        write=write,
+    )
+    return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def made_by(entry: CropsEntry) -> list[Any]:
+    """Return what makes the views of an entry, beside the images."""
+    return [entry.views, entry.scale]
+
+
+def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Return an image's boxes, float32 [V, 4] in fractions, and its flips, bool [V].
+
+    View v is a function of the image's key, of v and of ``scale`` alone.
+    """
+    generator = Generator().manual_seed(seed_of(key))
+    boxes, flips = [], []
+    for _ in range(views):
+        boxes.append(crop_boxes(1, GRID, scale=(scale, 1.0), generator=generator) / GRID)
+        flips.append(torch.rand(1, generator=generator) < 0.5)
+    return torch.cat(boxes), torch.cat(flips)
+
+
+class _Crops(Dataset[Tensor]):
+    """Decodes an image and cuts its views out of it, as the teacher takes them; runs in workers."""
+
+    def __init__(
+        self, records: Sequence[Record], crops: Sequence[tuple[Tensor, Tensor]], spec: TeacherSpec
+    ) -> None:
+        self.records, self.crops, self.spec = records, crops, spec
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from cache.runtime.torchvision_compat import torchvision
+
+        image = decoded(self.records[index])
+        resampling = Image.Resampling.BICUBIC
+        if self.spec.preprocessing == "squash":
+            image = image.resize((SQUASH_SIZE, SQUASH_SIZE), Image.Resampling.BILINEAR)
+        elif self.spec.interpolation == "bilinear":
+            resampling = Image.Resampling.BILINEAR
+        f = torchvision.transforms.functional
+        views = [
+            f.to_tensor(_view(image, box, flip, self.spec.image_size, resampling))
+            for box, flip in zip(*(part.tolist() for part in self.crops[index]), strict=True)
+        ]
+        return f.normalize(torch.stack(views), mean=self.spec.mean, std=self.spec.std)
+
+
+def _view(
+    image: Image.Image, box: Sequence[float], flip: bool, size: int, resampling: Image.Resampling
+) -> Image.Image:
+    left, top, width, height = box
+    edges = (
+        left * image.width,
+        top * image.height,
+        (left + width) * image.width,
+        (top + height) * image.height,
+    )
+    view = image.resize((size, size), resampling, box=edges)
+    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view

@@ -1,0 +1,288 @@
+"""Images -> the teacher's rows: decoding in worker processes overlaps the teacher's forward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.runtime.errors import UserError
+from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.transfer import one_behind
+from cache.sources.samples import Record, UnreadableImage
+from cache.store.manifest_lines import SkippedImage
+from cache.store.shard_rows import ShardRows
+from cache.teacher.open_clip_model import Teacher
+from cache.teacher.sanity import SameForAll, check_finite, stored
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardPlan:
+    """A shard that is still to be made: its file name and its images, in order."""
+
+    split: str
+    file: str
+    images: tuple[Record, ...]
+
+
+@dataclass(kw_only=True)
+class Seconds:
+    """Where a run's time went. Decoding happens in workers, beside the rest; waiting is what it cost."""
+
+    decoding: float = 0.0
+    waiting: float = 0.0
+    teacher: float = 0.0
+    writing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoded:
+    """One record as a worker found it; ``reason`` says why it cannot be read, where it cannot."""
+
+    reason: str
+    sha256: str
+    bytes: int
+    mtime_ns: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class EmbeddedShard:
+    """A planned shard with its rows and the images that were skipped.
+
+    ``columns`` has batches of every column, [B, D], or [B, 49, D] for regions.
+    """
+
+    plan: ShardPlan
+    records: list[Record] = field(default_factory=list)
+    decoded: list[Decoded] = field(default_factory=list)
+    columns: dict[str, list[Tensor]] = field(default_factory=dict)
+    skipped: list[SkippedImage] = field(default_factory=list)
+
+    def rows(self, dtype: str) -> ShardRows | None:
+        """Return the rows, as :func:`stored` does, or None when no image could be read."""
+        if not self.records:
+            return None
+        columns = {
+            name: stored(torch.cat(found).numpy(), dtype, lambda i: f"the row of {self.records[i].where}")
+            for name, found in self.columns.items()
+        }
+        return ShardRows(
+            split=self.plan.split,
+            keys=[record.key for record in self.records],
+            labels=np.array([record.label for record in self.records], dtype=np.int64),
+            image_embedding=columns.pop("image_embedding"),
+            file_sha256=[image.sha256 for image in self.decoded],
+            file_bytes=np.array([image.bytes for image in self.decoded], dtype=np.int64),
+            file_mtime_ns=np.array([image.mtime_ns for image in self.decoded], dtype=np.int64),
+            more=columns,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedBatch:
+    """Records as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W].
+
+    One tensor, for each takes a file handle on its way.
+    """
+
+    images: list[Decoded]
+    pixels: Tensor | None
+
+
+class _Images(Dataset[Any]):
+    """Decodes and preprocesses one record's pictures; runs in workers."""
+
+    def __init__(self, records: Sequence[Record], transform: Callable[[Any], Tensor]) -> None:
+        self.records = records
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[Decoded, Tensor | None]:
+        start = time.perf_counter()
+        record, pixels, reason = self.records[index], None, ""
+        sha256, size, mtime_ns = record.identity()
+        try:
+            pixels = torch.stack([self.transform(picture) for picture in record.pictures()])
+        except UnreadableImage as error:
+            reason = str(error) or "unreadable"
+        decoded = Decoded(
+            reason=reason,
+            sha256=sha256,
+            bytes=size,
+            mtime_ns=mtime_ns,
+            seconds=time.perf_counter() - start,
+        )
+        return decoded, pixels
+
+
+def embed_shards(
+    teacher: Teacher,
+    plans: Sequence[ShardPlan],
+    *,
+    batch_size: int,
+    workers: int,
+    strict: bool,
+    regions: bool = False,
+    seconds: Seconds,
+    on_images: Callable[[int], None],
+) -> Iterator[EmbeddedShard]:
+    """Embed planned shards in order, yielding each when its last image is done.
+
+    Batches never cross a shard's end, so that a shard redone after a kill is computed from the same
+    batches and holds the same bits. With ``regions`` every picture's region embeddings are kept too.
+
+    Raises
+    ------
+    UserError
+        If the teacher's output is not finite or the same for all, or with ``strict`` an image cannot be
+        read.
+    """
+    same = SameForAll()
+    batches = [(plan, batch) for plan in plans for batch in _chunks(plan.images, batch_size)]
+    loader = _loader(plans, [len(batch) for _, batch in batches], teacher, workers)
+    started = (
+        _start(teacher, plan, records, decoded, regions=regions, seconds=seconds, same=same)
+        for (plan, records), decoded in zip(batches, _timed(loader, seconds), strict=True)
+    )
+    current: EmbeddedShard | None = None
+    for batch in one_behind(started):
+        if current is None or current.plan is not batch.plan:
+            if current is not None:
+                yield current
+            current = EmbeddedShard(plan=batch.plan)
+        _add_batch(current, batch, strict=strict, seconds=seconds, same=same)
+        on_images(len(batch.records))
+    same.end()
+    if current is not None:
+        yield current
+
+
+def _chunks(images: Sequence[Record], size: int) -> list[Sequence[Record]]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def _loader(
+    plans: Sequence[ShardPlan], batch_sizes: Sequence[int], teacher: Teacher, workers: int
+) -> DataLoader[DecodedBatch]:
+    records = [record for plan in plans for record in plan.images]
+    ends = np.cumsum(batch_sizes).tolist()
+    indices = [list(range(end - size, end)) for end, size in zip(ends, batch_sizes, strict=True)]
+    return DataLoader(
+        _Images(records, teacher.transform),
+        batch_sampler=indices,
+        num_workers=workers,
+        collate_fn=_joined,
+        worker_init_fn=begin_worker,
+        pin_memory=False,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> DecodedBatch:
+    pixels = [picture for _, picture in decoded if picture is not None]
+    return DecodedBatch(
+        images=[image for image, _ in decoded], pixels=torch.stack(pixels) if pixels else None
+    )
+
+
+def _timed(loader: DataLoader[DecodedBatch], seconds: Seconds) -> Iterator[DecodedBatch]:
+    iterator = begun(loader)
+    while True:
+        start = time.perf_counter()
+        batch = next(iterator, None)
+        seconds.waiting += time.perf_counter() - start
+        if batch is None:
+            return
+        seconds.decoding += sum(image.seconds for image in batch.images)
+        yield batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """A batch that the teacher has begun with; ``wait`` gives the columns of what could be read."""
+
+    plan: ShardPlan
+    records: Sequence[Record]
+    decoded: Sequence[Decoded]
+    wait: Callable[[], dict[str, Tensor]] | None
+    differ: Tensor | None
+
+
+def _start(
+    teacher: Teacher,
+    plan: ShardPlan,
+    records: Sequence[Record],
+    decoded: DecodedBatch,
+    *,
+    regions: bool,
+    seconds: Seconds,
+    same: SameForAll,
+) -> _Batch:
+    began = time.perf_counter()
+    wait = differ = None
+    if decoded.pixels is not None:
+        differ = same.differ(decoded.pixels)
+        wait = _columns(teacher, decoded.pixels, records[0].views, regions=regions)
+    seconds.teacher += time.perf_counter() - began
+    return _Batch(plan=plan, records=records, decoded=decoded.images, wait=wait, differ=differ)
+
+
+def _add_batch(
+    shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds, same: SameForAll
+) -> None:
+    readable = []
+    for record, image in zip(batch.records, batch.decoded, strict=True):
+        if not image.reason:
+            readable.append((record, image))
+            continue
+        if strict:
+            raise UserError(
+                f"{record.where} cannot be read as an image ({image.reason})",
+                fix="mend or remove the file, or leave out --strict to skip it.",
+            )
+        shard.skipped.append(
+            SkippedImage(key=record.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns)
+        )
+    if batch.wait is None:
+        return
+    began = time.perf_counter()
+    columns = batch.wait()
+    seconds.teacher += time.perf_counter() - began
+    where = [record.where for record, _ in readable]
+    same.look(columns["image_embedding"], batch.differ, where)
+    for name, column in columns.items():
+        check_finite(column, where)
+        shard.columns.setdefault(name, []).append(column)
+    shard.records += [record for record, _ in readable]
+    shard.decoded += [image for _, image in readable]
+
+
+def _columns(
+    teacher: Teacher, pixels_BV3HW: Tensor, views: Sequence[str], *, regions: bool
+) -> Callable[[], dict[str, Tensor]]:
+    """Begin every view's embeddings, with ``regions`` also of its regions; return what waits for them."""
+    pictures = pixels_BV3HW.flatten(0, 1)
+    found: dict[str, Callable[[], Tensor]] = {}
+    if regions:
+        whole, parts = teacher.embed_regions(pictures)
+        found = {"embedding": lambda: whole, "region_embedding": lambda: parts}
+    else:
+        found = {"embedding": teacher.start_images(pictures)}
+
+    def wait() -> dict[str, Tensor]:
+        return {
+            f"{view}_{name}": rows.unflatten(0, (-1, len(views)))[:, number].contiguous()
+            for name, rows in ((name, embeddings()) for name, embeddings in found.items())
+            for number, view in enumerate(views)
+        }
+
+    return wait

@@ -1,0 +1,136 @@
+"""What is left to do: which images of a folder already have rows, and which shards are still to be made."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cache.build.embed_images import ShardPlan
+from cache.runtime.atomic_files import sha256_of
+from cache.runtime.errors import CacheMismatch
+from cache.sources.samples import Record, RecordFolder, RecordSplit
+from cache.store.changed_images import looks_the_same
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import ShardEntry, SplitEntry
+from cache.store.shard_formats import FORMATS, read_shard
+from cache.store.shard_rows import ShardRows
+
+
+def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) -> Manifest:
+    """Return a manifest whose splits have the folder's classes.
+
+    Raises
+    ------
+    CacheMismatch
+        If a split's class folders have changed, which would relabel rows, and ``rebuild`` is off.
+    """
+    for name in manifest.splits:
+        if name not in folder.splits:
+            if not rebuild:
+                raise CacheMismatch(
+                    f"the cache holds the split {name}, but {folder.path} has no such folder any more",
+                    fix="bring the folder back, or use --rebuild to drop its rows.",
+                )
+            manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n != name})
+    for name, split in folder.splits.items():
+        known = manifest.splits.get(name)
+        if known is not None and known.class_names != split.class_names and not rebuild:
+            raise CacheMismatch(
+                f"the class folders of {name} changed ({_changes(known.class_names, split.class_names)})",
+                fix="bring them back, or use --rebuild to embed that split again.",
+            )
+        if known is None or known.class_names != split.class_names:
+            manifest = manifest.with_split(name, SplitEntry(class_names=split.class_names))
+    return manifest
+
+
+def _changes(old: Sequence[str], new: Sequence[str]) -> str:
+    added, gone = sorted(set(new) - set(old)), sorted(set(old) - set(new))
+    parts = [f"added: {_some(added)}"] if added else []
+    return "; ".join(parts + ([f"gone: {_some(gone)}"] if gone else []))
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+def plan_split(
+    cache: Path, manifest: Manifest, split: RecordSplit, *, rebuild: bool
+) -> tuple[Manifest, list[ShardPlan]]:
+    """Return the manifest less what is out of date, and the shards that are still to be made.
+
+    Images without a row become new shards, cut in key order; an unreadable image is tried again only
+    when its file has changed.
+
+    Raises
+    ------
+    CacheMismatch
+        If images that have rows were changed or removed, and ``rebuild`` is off.
+    """
+    entry = manifest.splits[split.name]
+    records = {record.key: record for record in split.images}
+    done: set[str] = set()
+    stale: list[ShardEntry] = []
+    complaints: list[str] = []
+    for shard in entry.shards:
+        if not _sound(cache / shard.file, shard):
+            stale.append(shard)
+            continue
+        rows = read_shard(cache, shard, manifest, split.name)
+        wrong = _out_of_date(rows, records)
+        complaints += wrong
+        if wrong:
+            stale.append(shard)
+        else:
+            done.update(rows.keys)
+    if complaints and not rebuild:
+        raise CacheMismatch(
+            f"{len(complaints)} images of {split.name} are not what the cache holds: {_some(complaints)}",
+            fix="bring them back, or use --rebuild to embed the shards they are in again.",
+        )
+    kept = replace(
+        entry,
+        shards=tuple(shard for shard in entry.shards if shard not in stale),
+        skipped=tuple(
+            image
+            for image in entry.skipped
+            if image.key in records and looks_the_same(records[image.key], image.bytes, image.mtime_ns)
+        ),
+    )
+    done.update(image.key for image in kept.skipped)
+    missing = [record for record in split.images if record.key not in done]
+    return manifest.with_split(split.name, kept), _cut(missing, kept, manifest, split.name)
+
+
+def _sound(path: Path, shard: ShardEntry) -> bool:
+    # A shard that is gone or damaged is made again, so the same command also mends a cache.
+    return path.is_file() and path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
+
+
+def _out_of_date(rows: ShardRows, records: dict[str, Record]) -> list[str]:
+    wrong = []
+    for i, key in enumerate(rows.keys):
+        if key not in records:
+            wrong.append(f"{key} (removed)")
+        elif not looks_the_same(records[key], int(rows.file_bytes[i]), int(rows.file_mtime_ns[i])) and (
+            records[key].identity()[0] != rows.file_sha256[i]
+        ):
+            wrong.append(f"{key} (changed)")
+    return wrong
+
+
+def _cut(missing: Sequence[Record], entry: SplitEntry, manifest: Manifest, split: str) -> list[ShardPlan]:
+    size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ending
+    # The lowest that no listed shard has: what is redone gets its place back, and takes nobody's.
+    taken = {int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards}
+    free = (number for number in itertools.count() if number not in taken)
+    return [
+        ShardPlan(
+            split=split,
+            file=f"images/{split}-{next(free):05d}.{ending}",
+            images=tuple(missing[start : start + size]),
+        )
+        for start in range(0, len(missing), size)
+    ]

@@ -1,0 +1,121 @@
+"""Embedded shards -> files and the manifest's lines for them, written beside the embedding of the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cache.build.captions import Captions
+from cache.build.embed_images import EmbeddedShard, Seconds
+from cache.runtime.atomic_files import replacing, sha256_of
+from cache.sources.image_folder import ImageRecord
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import ShardEntry, SkippedImage
+from cache.store.shard_formats import FORMATS
+from cache.store.shard_rows import ShardRows
+from cache.teacher.open_clip_model import Teacher
+
+
+def write_shard(
+    out: Path,
+    file: str,
+    rows: ShardRows,
+    format: str,
+    *,
+    images: Sequence[Path] | None = None,
+    said: Mapping[str, Any] | None = None,
+) -> ShardEntry:
+    """Write one shard, whole or not at all, and return the manifest's line for it with what is ``said``.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be written.
+    """
+    path = out / file
+    with replacing(path) as temporary:
+        FORMATS[format].write(temporary, rows, images)
+    size, checksum = path.stat().st_size, sha256_of(path)
+    return ShardEntry(file=file, rows=len(rows), bytes=size, sha256=checksum, **(said or {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardWriter:
+    """Writes embedded shards of the cache ``out``; ``save`` keeps the manifest that lists them."""
+
+    out: Path
+    teacher: Teacher
+    captions: Captions | None
+    save: Callable[[Manifest], None]
+    note: Callable[[str], None]
+
+    def write_all(self, shards: Iterable[EmbeddedShard], manifest: Manifest, seconds: Seconds) -> Manifest:
+        """Write every shard and return the manifest that lists them, saved after each.
+
+        A thread writes one shard while the teacher embeds the next; what that costs is the wait for it.
+        """
+        writing: Future[Manifest] | None = None
+        with ThreadPoolExecutor(1) as thread:
+            for shard in shards:
+                for image in shard.skipped:
+                    self.note(skipped_note(shard.plan.split, image))
+                rows, said = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
+                manifest = _waited_for(writing, manifest, seconds)
+                writing = thread.submit(self._listed, manifest, shard, rows, said)
+            return _waited_for(writing, manifest, seconds)
+
+    def _listed(
+        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, said: dict[str, Any]
+    ) -> Manifest:
+        manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
+        entry = write_embedded(self.out, shard, rows, manifest.spec.format, said)
+        if entry is not None:
+            manifest = manifest.with_shard(shard.plan.split, entry)
+        self.save(manifest)
+        return manifest
+
+
+def write_embedded(
+    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, said: Mapping[str, Any]
+) -> ShardEntry | None:
+    """Write an embedded shard's rows; see :func:`write_shard`. None where no image of it could be read."""
+    if rows is None:
+        return None
+    # An episode's file holds many rows: only photos are files that a row can carry.
+    photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
+    return write_shard(out, shard.plan.file, rows, format, images=photos or None, said=said)
+
+
+def skipped_note(split: str, image: SkippedImage) -> str:
+    """Say which image was skipped, and why."""
+    return f"skipped {split}/{image.key}: {image.reason}"
+
+
+Rows = TypeVar("Rows", ShardRows, ShardRows | None)
+
+
+def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tuple[Rows, dict[str, Any]]:
+    """Return rows with their captions, and what the manifest says of these."""
+    if captions is None or rows is None:
+        return rows, {}
+    captioned, missing, truncated = captions.added_to(rows, teacher)
+    said = {
+        "captions_sha256": captions.sha256,
+        "captions_missing": missing,
+        "captions_truncated": truncated,
+    }
+    return captioned, said
+
+
+def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:
+    if writing is None:
+        return manifest
+    start = time.perf_counter()
+    try:
+        return writing.result()
+    finally:
+        seconds.writing += time.perf_counter() - start

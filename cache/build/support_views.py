@@ -1,0 +1,175 @@
+"""Augmented views of images, kept for few-shot retrieval: ``support/SPLIT-00000.h5``.
+
+A view is what the teacher says of a RandAugment(2, 9) copy; the plain image's row is in the image
+shards already. Shards hold the keys of their images; which images they are, and how they were made, is
+in the manifest, so that a build that is killed or repeated redoes only what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.runtime.errors import UserError
+from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.progress import Progress
+from cache.runtime.transfer import one_behind
+from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
+from cache.sources.samples import Record
+from cache.store.column_shards import SideShards, write_side_shards
+from cache.store.hdf5_columns import write_column, write_strings
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import ViewsEntry
+from cache.teacher.sanity import stored
+
+if TYPE_CHECKING:
+    from cache.teacher.open_clip_model import Teacher
+
+FOLDER = "support"
+# The training images too, because alpha and beta are chosen on ID classes.
+SPLITS = ("train", "ood_test")
+IMAGES_PER_SHARD = 512
+OPERATIONS, MAGNITUDE = 2, 9
+# Augmented before the teacher's own resize and crop, at the size the original research code did it at.
+MARGIN = 256 / 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions:
+    """``views`` an image, the plain one counted; of the first ``shots`` images of each class, 0 for all."""
+
+    views: int
+    shots: int = 0
+    batch_size: int = 32
+    workers: int = 1
+
+
+def seed_of(key: str) -> int:
+    """Return what an image's views are drawn from: a function of its key alone."""
+    return int.from_bytes(sha256(key.encode()).digest()[:7], "big")
+
+
+def write_views(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    folder: ImageFolder,
+    options: ViewOptions,
+    progress: Progress,
+) -> Manifest:
+    """Embed augmented copies of the training and OOD images that have a row; continue what is there.
+
+    Raises
+    ------
+    UserError
+        If an image cannot be read any more.
+    """
+
+    def write(path: Path, records: Sequence[Record]) -> None:
+        copies = options.views - 1
+        rows = embed_views(
+            teacher,
+            _Views(records, teacher, copies),
+            copies,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            advance=progress.advance,
+        )
+        with h5py.File(path, "w") as shard:
+            write_strings(shard, "key", [record.key for record in records])
+            write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
+
+    empty = ViewsEntry(views=options.views)
+    kind = SideShards(
+        field=FOLDER,
+        empty=empty,
+        splits=SPLITS,
+        made_by=made_by(empty),
+        images_per_shard=IMAGES_PER_SHARD,
+        write=write,
+        shots=options.shots,
+    )
+    return write_side_shards(manifest, out, folder, kind, progress)
+
+
+def made_by(entry: ViewsEntry) -> list[Any]:
+    """Return what makes the views of an entry, beside the images."""
+    return [entry.views, OPERATIONS, MAGNITUDE]
+
+
+class _Views(Dataset[Tensor]):
+    """Decodes an image and draws its augmented copies; runs in workers."""
+
+    def __init__(self, records: Sequence[Record], teacher: Teacher, copies: int) -> None:
+        from cache.runtime.torchvision_compat import torchvision
+
+        self.records, self.transform, self.copies = records, teacher.transform, copies
+        side = round(teacher.spec.image_size * MARGIN)
+        self.resize = torchvision.transforms.Resize(side)
+        self.augment = torchvision.transforms.RandAugment(OPERATIONS, MAGNITUDE)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor:
+        record = self.records[index]
+        image = self.resize(decoded(record))
+        # Torch's generator is the one that RandAugment draws from: the same copies wherever they are drawn.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(record.key))
+            return torch.stack([self.transform(self.augment(image)) for _ in range(self.copies)])
+
+
+def decoded(record: Record) -> Image.Image:
+    """Return the picture of a photo that has a row; UserError when it cannot be read any more."""
+    try:
+        return load_rgb(record.path)
+    except UnreadableImage as error:
+        raise UserError(
+            f"{record.path} cannot be read any more ({error})", fix="bring the file back."
+        ) from error
+
+
+def embed_views(
+    teacher: Teacher,
+    pictures: Dataset[Tensor],
+    copies: int,
+    *,
+    batch_size: int,
+    workers: int,
+    advance: Callable[[int], None],
+) -> NDArray[np.float32]:
+    """Return raw embeddings [n, V, D] of n images; each item of ``pictures`` is V ``copies`` of one image."""
+    loader = DataLoader(
+        pictures,
+        batch_size=max(1, batch_size // max(1, copies)),
+        num_workers=workers,
+        worker_init_fn=begin_worker,
+        prefetch_factor=2 if workers else None,
+    )
+    return np.concatenate(list(_rows(teacher, loader, advance)))
+
+
+def in_dtype(rows: NDArray[np.float32], dtype: str, records: Sequence[Record]) -> NDArray[Any]:
+    """Return the views' embeddings [n, V, D] in a cache's dtype; raises as :func:`stored`, by the image."""
+    return stored(rows, dtype, lambda i: f"the row of a view of {records[i].where}")
+
+
+def _rows(
+    teacher: Teacher, loader: DataLoader[Tensor], advance: Callable[[int], None]
+) -> Iterator[NDArray[np.float32]]:
+    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in begun(loader))
+    for (count, copies), wait in one_behind(started):
+        yield wait().view(count, copies, -1).numpy()
+        advance(count)

@@ -1,0 +1,98 @@
+"""The text banks of a stage-1 run: checked, embedded, listed, and told of at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cache.build.captions import Captions
+from cache.build.distinct_texts import check_told_apart, judged_together
+from cache.runtime.atomic_files import digest, sha256_of
+from cache.runtime.errors import CacheMismatch
+from cache.sources.class_texts import MISSING_CAPTION, BankTexts
+from cache.sources.samples import RecordFolder
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import BankEntry, FileEntry
+from cache.store.text_banks import bank_entry, make_bank, save_bank
+from cache.teacher.open_clip_model import Teacher
+from cache.teacher.sanity import check_texts
+
+
+def check_banks(
+    banks: Sequence[BankTexts], folder: RecordFolder, teacher: Teacher, *, shared_classes: bool
+) -> None:
+    """Make sure that the teacher's tokenizer tells classes apart; see :func:`check_told_apart`."""
+    groups = judged_together(
+        {name: split.class_names for name, split in folder.splits.items()}, shared_classes=shared_classes
+    )
+    for bank in banks:
+        check_told_apart(bank, groups, tokens=lambda texts: token_ids(teacher, texts))
+
+
+def _made_from(bank: BankTexts) -> str:
+    return digest([bank.texts, bank.classes])
+
+
+def check_same_texts(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) -> None:
+    """Refuse other texts for a bank: students that learnt with it are judged with it later."""
+    for bank in banks:
+        known = manifest.banks.get(bank.name)
+        if known is not None and known.made_from != _made_from(bank):
+            raise CacheMismatch(
+                f"the text bank {bank.name!r} of {out} was made of other texts than now, which begin "
+                f"{bank.texts[0]!r}",
+                fix="bring the texts back, choose another --out, or use --rebuild to embed them again.",
+            )
+
+
+def write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
+    """Embed the banks that are missing or damaged, and return the manifest that lists all of them."""
+    for bank in banks:
+        made_from = _made_from(bank)
+        known = manifest.banks.get(bank.name)
+        if known is None or known.made_from != made_from or not is_sound(out, known):
+            rows, cut = teacher.embed_texts(bank.texts)
+            check_texts(rows, bank.texts)
+            path = out / "texts" / f"{bank.name}.h5"
+            save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
+            known = bank_entry(
+                path, texts=len(bank.texts), made_from=made_from, templates=bank.templates, truncated=cut
+            )
+        if manifest.banks.get(bank.name) != (known := replace(known, source=bank.source)):
+            manifest = manifest.with_bank(bank.name, known)
+            manifest.save(out)
+    return manifest
+
+
+def token_ids(teacher: Teacher, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return what the teacher reads of each text: its tokens, cut to the context."""
+    return [tuple(row) for row in teacher.tokenizer(list(texts)).tolist()] if texts else []
+
+
+def sources_of(
+    manifest: Manifest, captions: Captions | None = None, *, captions_from: str = "kept from before"
+) -> dict[str, str]:
+    """Say of which file each bank and the captions are, and how many images have a caption of their own."""
+    found = {
+        f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
+        for name, bank in manifest.banks.items()
+    }
+    if any(shard.captions_sha256 for _, shard in manifest.shard_entries):
+        own = [f"{name} {split.own_captions:,} of {split.rows:,}" for name, split in manifest.splits.items()]
+        missing = any(split.own_captions < split.rows for split in manifest.splits.values())
+        others = "none" if captions and captions.embeddings else f"{MISSING_CAPTION!r}"
+        found["captions"] = (
+            f"{captions.source if captions else captions_from}: {', '.join(own)} images have their own"
+            f"{f', the others {others}' if missing else ''}"
+        )
+        if captions and captions.unused:
+            found["captions"] += (
+                f"; {len(captions.unused):,} keys are no image's ({captions.unused[0]!r}, ...)"
+            )
+    return found
+
+
+def is_sound(out: Path, entry: BankEntry | FileEntry | None) -> bool:
+    """Say whether a listed file is there, with its checksum."""
+    return entry is not None and (out / entry.file).is_file() and sha256_of(out / entry.file) == entry.sha256

@@ -1,0 +1,119 @@
+"""How well a cache's teacher classifies its own rows by its own texts: the first thing to look at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.build.distinct_texts import alike_classes
+from cache.reader import EmbeddingCache, SplitRows
+from cache.store.neighbours import nearest_texts
+from cache.store.spec import IMPORTED
+from cache.store.text_banks import TextBank
+
+# 65,536 rows x 768 x 4 bytes = 200 MB at most.
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZeroShot:
+    """The teacher's macro accuracy, percent, on a split among its own classes, by one text bank."""
+
+    split: str
+    bank: str
+    accuracy: float
+    images: int
+    classes: int
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, percent."""
+        return 100 / self.classes
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether it is hardly better than guessing.
+
+        That is: within two standard errors, or twice chance, or, of few classes, a tenth of the way up.
+        """
+        share = 1 / self.classes
+        error = 100 * math.sqrt(share * (1 - share) / self.images)
+        little = min(self.chance, (100 - self.chance) / 10)
+        return self.classes > 1 and self.accuracy < self.chance + max(little, 2 * error)
+
+
+def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot]:
+    """Judge the teacher on every split whose images have one label, by those banks that know each class.
+
+    Classes without images are left out, of the accuracy and of the number of classes.
+    """
+    banks = {name: cache.text_bank(name) for name in bank_names}
+    splits = [cache.split(name) for name in cache.split_names]
+    return [
+        _judged(split, bank)
+        for split in splits
+        for bank in banks.values()
+        if np.ndim(split.labels) == 1 and {*split.class_names} <= {*bank.class_folders}
+    ]
+
+
+def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
+    nearest, _ = nearest_texts(split.embeddings, bank.class_texts(split.class_names), 1)
+    right = split.labels[nearest[:, 0] == split.labels]
+    images, hits = (np.bincount(of, minlength=len(split.class_names)) for of in (split.labels, right))
+    here = images > 0
+    return ZeroShot(
+        split=split.name,
+        bank=bank.name,
+        accuracy=float(100 * (hits[here] / images[here]).mean()),
+        images=len(split),
+        classes=int(here.sum()),
+    )
+
+
+def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[ZeroShot]) -> list[str]:
+    """Return a line for each thing about a cache, and its banks that tell classes apart, to look at."""
+    lines = []
+    for name in bank_names:
+        near = [f"{one.split} {one.accuracy:.1f}%" for one in judged if one.bank == name and one.near_chance]
+        if near:
+            lines.append(
+                f"{name}: with these texts the teacher is near chance ({', '.join(near)}): check its "
+                "weights, the class names, and that keys and rows belong together"
+            )
+    every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
+    for name in bank_names:
+        lines += _ties(cache.text_bank(name), every)
+    if cache.teacher["preprocessing"] == IMPORTED:
+        lines += [line for name in cache.split_names for line in _shared(cache.split(name))]
+    return lines
+
+
+def _ties(bank: TextBank, class_names: Sequence[str]) -> list[str]:
+    pairs = alike_classes(bank, class_names)
+    if not pairs:
+        return []
+    tied = {name for pair in pairs for name in pair}
+    return [
+        f"{bank.name}: the teacher gives {len(tied)} of {len(class_names)} classes the same row as another "
+        f"({pairs[0][0]!r} and {pairs[0][1]!r}): it does not know their words, and cannot tell them apart"
+    ]
+
+
+def _shared(split: SplitRows) -> list[str]:
+    """Say how many rows that were made elsewhere are equal to another's."""
+    # Numbers, not the rows' bytes: nothing of size N is kept but 8 bytes a row.
+    starts = range(0, len(split), ROWS_AT_ONCE)
+    hashes = np.concatenate([_hashes(split.embeddings[i : i + ROWS_AT_ONCE]) for i in starts])
+    _, counts = np.unique(hashes, return_counts=True)
+    shared = int(counts[counts > 1].sum())
+    return [f"{split.name}: {shared:,} of {len(split):,} rows are the same as another's"] if shared else []
+
+
+def _hashes(rows: NDArray[Any]) -> NDArray[np.int64]:
+    return np.fromiter((hash(row.tobytes()) for row in rows), dtype=np.int64, count=len(rows))

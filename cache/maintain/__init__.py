@@ -1,0 +1,1 @@
+"""What is done with caches that are there: verify, repair, convert, import."""

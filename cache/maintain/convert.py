@@ -1,0 +1,110 @@
+"""One cache in the other format, number for number."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cache.build.pipeline import open_manifest
+from cache.build.shard_writer import write_shard
+from cache.reader import TEACHERS, EmbeddingCache
+from cache.runtime.atomic_files import remove_temporaries, replacing
+from cache.runtime.errors import UserError
+from cache.runtime.locks import only_writer
+from cache.sources.image_folder import ImageFolder
+from cache.store.manifest import CONVERT, Manifest
+from cache.store.manifest_lines import SplitEntry
+from cache.store.shard_formats import FORMATS, read_shard
+
+
+def convert_cache(
+    source: Path,
+    out: Path,
+    *,
+    format: str,
+    folder: ImageFolder | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Manifest:
+    """Write the finished cache ``source`` to ``out`` in another format; what is there is continued.
+
+    ``folder`` gives a WebDataset its pictures; without it the rows carry embeddings alone. The
+    fingerprint stays: a format changes no number.
+
+    Raises
+    ------
+    UserError
+        If ``source`` has that format already, or ``out`` holds another cache.
+    """
+    cache = EmbeddingCache.open(source)
+    old = cache.manifest
+    if old.spec.format == format:
+        raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
+    with only_writer(out):
+        manifest = _converted(cache, out, format, folder, on_rows)
+        for name in cache.teacher_names[1:]:
+            there = Path(TEACHERS) / name
+            convert_cache(source / there, out / there, format=format, folder=folder, on_rows=on_rows)
+    return manifest
+
+
+def _converted(
+    cache: EmbeddingCache, out: Path, format: str, folder: ImageFolder | None, on_rows: Callable[[int], None]
+) -> Manifest:
+    source, old = cache.path, cache.manifest
+    manifest = open_manifest(
+        out,
+        replace(old.spec, format=format),
+        old.embed_dim,
+        rebuild=False,
+        replaced_by="move that folder away",
+    )
+    if manifest.complete:
+        return manifest
+    remove_temporaries(out, below=True)
+    manifest = replace(manifest, made_by=CONVERT)
+    manifest.save(out)  # before the first shard: a folder that holds one and no manifest is nobody's cache
+    for name, split in old.splits.items():
+        known = manifest.splits.get(name, SplitEntry(class_names=split.class_names, skipped=split.skipped))
+        manifest = manifest.with_split(name, known)
+        paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
+        for shard in split.shards:
+            file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ending}"))
+            if file not in {done.file for done in known.shards}:
+                rows = read_shard(source, shard, old, name).loaded()
+                images = [_path_of(paths, key, folder) for key in rows.keys] if folder else None
+                entry = write_shard(out, file, rows, format, images=images)
+                entry = replace(
+                    entry,
+                    captions_sha256=shard.captions_sha256,
+                    captions_missing=shard.captions_missing,
+                    captions_truncated=shard.captions_truncated,
+                )
+                manifest = manifest.with_shard(name, entry)
+                manifest.save(out)
+            on_rows(shard.rows)
+    beside = [shard.file for shard in old.side_shards]
+    for file in (*(b.file for b in old.banks.values()), *beside, *(f.file for f in old.text_tower)):
+        with replacing(out / file) as temporary:
+            shutil.copyfile(source / file, temporary)
+    manifest = replace(
+        manifest,
+        banks=old.banks,
+        support=old.support,
+        views=old.views,
+        pixels=old.pixels,
+        text_tower=old.text_tower,
+        complete=True,
+    )
+    manifest.save(out)
+    return manifest
+
+
+def _path_of(paths: dict[str, Path], key: str, folder: ImageFolder) -> Path:
+    if key not in paths:
+        raise UserError(
+            f"{folder.path} has no image {key!r}, which the cache holds",
+            fix="give the cache's own data folder.",
+        )
+    return paths[key]

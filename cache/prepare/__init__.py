@@ -1,0 +1,1 @@
+"""Makes data before stage 1: splits, descriptions, captions."""

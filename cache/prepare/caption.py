@@ -1,0 +1,197 @@
+"""One caption an image, by any image-to-text model that transformers knows."""
+
+from __future__ import annotations
+
+import glob
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.prepare.captioner import GENERATION, Captioner, load_captioner, pixels_of
+from cache.prepare.finished_lines import Partial, refuse_existing
+from cache.runtime.atomic_files import remove_temporaries, replacing
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import UserError, reason_of
+from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.locks import only_writer_of_file
+from cache.runtime.progress import Progress, Silent
+from cache.sources.class_texts import MISSING_CAPTION, read_captions
+from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
+from cache.sources.splits import SPLITS, split_name
+
+CAPTIONS_FILE = "captions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionSummary:
+    """What was written. ``failed`` maps the key of an image that was given ``a photo`` to the reason."""
+
+    out: Path
+    images: int
+    captioned: int
+    reused: int
+    failed: Mapping[str, str]
+    seconds: float
+
+
+def caption(
+    data: Path,
+    *,
+    model: str,
+    out: Path | None = None,
+    batch_size: int = 16,
+    workers: int = 1,
+    device: str = "auto",
+    splits: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> CaptionSummary:
+    """Write one caption an image as JSON lines that ``read_captions`` reads.
+
+    Each batch is kept at once in ``OUT.partial.jsonl``; a later run with the same model goes on from
+    there, and tries again what failed.
+
+    Parameters
+    ----------
+    model
+        A folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub.
+    out
+        Where to write; ``captions.jsonl`` in ``data`` when left out. It must not exist.
+    batch_size, workers
+        Images a step, and processes that decode them.
+    splits
+        Which splits, by either name; all that ``data`` has when left out.
+
+    Raises
+    ------
+    UserError
+        If an argument is wrong, ``out`` exists, or the model cannot be loaded or does not caption.
+    """
+    start, progress = time.perf_counter(), progress or Silent()
+    out = out or data / CAPTIONS_FILE
+    refuse_existing(out)
+    paths = _paths(data, splits)
+    with only_writer_of_file(out):
+        remove_temporaries(out.parent, of=f"{glob.escape(out.name)}.*")
+        partial = Partial.beside(out)
+        header = {"model": model, "generation": GENERATION}
+        done = _kept(partial.resume(), header, paths, progress)
+        reused = len(done)
+        failed: dict[str, str] = {}
+        left = {key: path for key, path in paths.items() if key not in done}
+        if left:
+            captioner = load_captioner(model, choose_device(device))
+            if not reused:
+                partial.remove()
+                partial.append([header])
+            progress.start(len(left))
+            for rows in _caption_all(captioner, left, batch_size, workers):
+                partial.append(rows)
+                done.update((row["key"], row["caption"]) for row in rows)
+                failed.update((row["key"], row["failed"]) for row in rows if row["failed"])
+                progress.advance(len(rows))
+        _write(out, {key: done[key] for key in paths})
+        partial.remove()
+    for key, reason in failed.items():
+        progress.note(f"{key}: {reason}; its caption is {MISSING_CAPTION!r}")
+    return CaptionSummary(
+        out=out,
+        images=len(paths),
+        captioned=len(left) - len(failed),
+        reused=reused,
+        failed=failed,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _paths(data: Path, splits: Sequence[str]) -> dict[str, Path]:
+    """Return ``{SPLIT/CLASS/FILE: path}``, sorted within each split."""
+    chosen = {split_name(name) for name in splits}
+    folder = ImageFolder.scan(data, require=sorted(chosen))
+    paths = {
+        f"{name}/{image.key}": image.path
+        for name in SPLITS
+        if name in folder.splits and (not chosen or name in chosen)
+        for image in folder.splits[name].images
+    }
+    if not paths:
+        raise UserError(f"{data} has no images", fix="lay them out as train/CLASS/FILE below it.")
+    return paths
+
+
+def _kept(
+    rows: Sequence[Mapping[str, Any]],
+    header: Mapping[str, Any],
+    paths: Mapping[str, Path],
+    progress: Progress,
+) -> dict[str, str]:
+    """Return the captions that an earlier run made with this model; failures are tried again."""
+    if not rows:
+        return {}
+    if rows[0] != header:
+        progress.note(f"the captions of a stopped run with {rows[0].get('model')} are not used")
+        return {}
+    kept = {
+        row["key"]: row["caption"] for row in rows[1:] if row.get("failed") == "" and row.get("key") in paths
+    }
+    progress.note(f"{len(kept):,} of {len(paths):,} captions are there from an earlier run")
+    return kept
+
+
+class _Images(Dataset[Any]):
+    """Decodes and preprocesses one image, to pixels or the reason why not; runs in workers."""
+
+    def __init__(self, paths: Sequence[Path], image_processor: Callable[..., Any]) -> None:
+        self.paths = paths
+        self.image_processor = image_processor
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return pixels_of(load_rgb(self.paths[index]), self.image_processor)
+        except UnreadableImage as error:
+            return f"it cannot be read ({error})"
+        # Loading tried the preprocessing, so it is this image's shape that it cannot take.
+        except (ValueError, RuntimeError) as error:
+            return f"the model's preprocessing refuses it ({reason_of(error)})"
+
+
+def _caption_all(
+    captioner: Captioner, paths: Mapping[str, Path], batch_size: int, workers: int
+) -> Iterator[list[dict[str, str]]]:
+    """Yield the rows of each batch, in order: key, caption, and why it failed or ''."""
+    loader = DataLoader(
+        _Images(list(paths.values()), captioner.image_processor),
+        batch_size=batch_size,
+        num_workers=workers,
+        worker_init_fn=begin_worker,
+        collate_fn=list,
+    )
+    keys = iter(paths)
+    for images in begun(loader):
+        readable = [image for image in images if isinstance(image, Tensor)]
+        texts = iter(captioner.captions(torch.stack(readable)) if readable else ())
+        yield [_row(next(keys), image if isinstance(image, str) else next(texts), image) for image in images]
+
+
+def _row(key: str, text: str, image: Tensor | str) -> dict[str, str]:
+    if isinstance(image, str) or not text:
+        return {"key": key, "caption": MISSING_CAPTION, "failed": text or "the model said nothing"}
+    return {"key": key, "caption": text, "failed": ""}
+
+
+def _write(out: Path, captions: Mapping[str, str]) -> None:
+    with replacing(out) as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            for key, text in captions.items():
+                file.write(json.dumps({"key": key, "caption": text}) + "\n")
+        if read_captions(temporary) != captions:
+            raise UserError(f"{out} would not read back as it was written", fix="report this.")

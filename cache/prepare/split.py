@@ -1,0 +1,288 @@
+"""Images -> the splits train, id_test (``val_on_train``) and ood_test (``val``), in three ways.
+
+By published lists, by a ratio with a seed, or by a list of OOD classes. OOD classes are never trained
+on; of each other class some images are held out. Each way draws up a plan; ``split_files`` writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache.prepare.published_splits import images_below, open_archive, read_lists, sort_out
+from cache.prepare.split_files import (
+    SplitPlan,
+    SplitSummary,
+    first_few,
+    lists_settings,
+    refuse_overlap,
+    write_split,
+)
+from cache.runtime.atomic_files import sha256_of
+from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.progress import Progress, Silent
+from cache.sources.class_texts import read_lines
+from cache.sources.splits import SPLITS
+
+__all__ = ["SplitSummary", "split_by_classes", "split_by_lists", "split_by_ratio", "split_images"]
+
+
+def split_images(
+    source: Path,
+    *,
+    out: Path,
+    lists: Path | None = None,
+    ood_classes: Path | None = None,
+    progress: Progress | None = None,
+    **given: Any,
+) -> SplitSummary:
+    """Split in the way that the arguments say: by ``lists``, by ``ood_classes``, else by a ratio."""
+    if lists is not None:
+        return split_by_lists(source, out, lists=lists, progress=progress, **given)
+    if ood_classes is not None:
+        return split_by_classes(source, out, ood_classes=ood_classes, progress=progress, **given)
+    return split_by_ratio(source, out, progress=progress, **given)
+
+
+def split_by_lists(
+    source: Path,
+    out: Path,
+    *,
+    dataset: str,
+    lists: Path,
+    copy: bool = False,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> SplitSummary:
+    """Split one of the six data sets as the published lists say.
+
+    Parameters
+    ----------
+    source
+        The folder that the data set's archive was extracted into.
+    out
+        The new data folder; run again, the same command goes on.
+    dataset
+        One of ``cache.prepare.published_splits.LAYOUTS``, in any case.
+    lists
+        The folder of the three lists; label2text.txt and chatgpt.txt in it are taken along.
+    copy
+        Copy the images instead of linking to them.
+    allow_missing
+        Leave out images that a list names and ``source`` lacks, instead of refusing.
+
+    Raises
+    ------
+    UserError
+        If a folder, list or image is missing, or ``out`` holds something else.
+    """
+    _check_folder(source)
+    archive = open_archive(source, dataset)
+    refuse_overlap(source, archive.root, out)
+    images, missing, surplus = sort_out(archive, read_lists(lists))
+    if missing and not allow_missing:
+        raise UserError(
+            f"{archive.root} lacks images that the lists name: {first_few(missing)}",
+            fix="extract the whole archive, or leave the images out with --allow-missing.",
+        )
+    settings = {
+        "way": "lists",
+        "source": str(source.resolve()),
+        "dataset": archive.name,
+        **lists_settings(lists),
+    }
+    plan = SplitPlan(
+        root=archive.root,
+        images=images,
+        settings=settings,
+        texts=lists,
+        copy=copy,
+        write_labels=False,
+        missing=tuple(missing),
+        surplus=tuple(surplus),
+    )
+    return write_split(plan, out, progress or Silent())
+
+
+def split_by_ratio(
+    source: Path,
+    out: Path,
+    *,
+    ood: float = 0.5,
+    id_test: float = 0.3,
+    seed: int = 0,
+    copy: bool = False,
+    progress: Progress | None = None,
+) -> SplitSummary:
+    """Split ``SOURCE/CLASS/FILE`` by drawing OOD classes and held-out images.
+
+    The same names and seed give the same split on every machine.
+
+    Parameters
+    ----------
+    ood
+        The share of the classes that are OOD.
+    id_test
+        The share of each other class's images that are held out; 0 holds none out.
+    seed
+        Seeds both draws.
+
+    Raises
+    ------
+    UserError
+        If a share leaves a side without a class, a class is empty, or ``out`` holds something else.
+    """
+    if not 0 < ood < 1:
+        raise UserError(f"the OOD share is {ood}", fix="give a share between 0 and 1, such as 0.5.")
+    by_class, surplus = _classes_of(source, out)
+    count = _share(ood, len(by_class))
+    if not 0 < count < len(by_class):
+        raise UserError(
+            f"an OOD share of {ood} makes {count} of {len(by_class)} classes OOD",
+            fix="choose the share so that at least one class is on each side.",
+        )
+    names = sorted(by_class)
+    drawn = _generator(seed).permutation(len(names))[:count]
+    settings = {"way": "ratio", "ood": ood, "id_test": id_test, "seed": seed}
+    plan = _plan(source, by_class, surplus, {names[i] for i in drawn}, settings, copy=copy)
+    return write_split(plan, out, progress or Silent())
+
+
+def split_by_classes(
+    source: Path,
+    out: Path,
+    *,
+    ood_classes: Path,
+    id_test: float = 0.3,
+    seed: int = 0,
+    copy: bool = False,
+    progress: Progress | None = None,
+) -> SplitSummary:
+    """Split ``SOURCE/CLASS/FILE`` with the classes named in a text file as OOD.
+
+    Parameters
+    ----------
+    ood_classes
+        One class folder a line; blank lines and lines that begin with ``#`` are skipped.
+    id_test, seed
+        As in :func:`split_by_ratio`; the held-out images are the same for the same seed.
+
+    Raises
+    ------
+    UserError
+        If a named class is unknown, none is named or none is left, a class is empty, or ``out`` holds
+        something else.
+    """
+    lines = [line.strip() for line in read_lines(ood_classes)]
+    wanted = {line for line in lines if line and not line.startswith("#")}
+    by_class, surplus = _classes_of(source, out)
+    for name in sorted(wanted - by_class.keys()):
+        raise UserError(
+            f"{ood_classes} names {name!r}, which is no class folder of {source}",
+            fix=f"{nearest_names(name, by_class)}name class folders, one a line.",
+        )
+    if not wanted or len(wanted) == len(by_class):
+        raise UserError(
+            f"{ood_classes} names {len(wanted)} of {len(by_class)} classes",
+            fix="name at least one class, and leave at least one to train on.",
+        )
+    settings = {
+        "way": "classes",
+        "ood_classes": sha256_of(ood_classes),
+        "id_test": id_test,
+        "seed": seed,
+    }
+    plan = _plan(source, by_class, surplus, wanted, settings, copy=copy)
+    return write_split(plan, out, progress or Silent())
+
+
+def _check_folder(source: Path) -> None:
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder", fix="give the folder that holds the images.")
+
+
+def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Return ``{class folder: its file names, sorted}``, and the images that lie in no class folder."""
+    _check_folder(source)
+    refuse_overlap(source, source, out)
+    by_class: dict[str, list[str]] = {
+        child.name: [] for child in source.iterdir() if child.is_dir() and not child.name.startswith(".")
+    }
+    if not by_class:
+        raise UserError(f"{source} has no class folders", fix="lay the images out as SOURCE/CLASS/FILE.")
+    surplus = []
+    for path in images_below(source):
+        folder, _, file = path.partition("/")
+        if file and "/" not in file:
+            by_class[folder].append(file)
+        else:
+            surplus.append(path)
+    empty = sorted(name for name, files in by_class.items() if not files)
+    if empty:
+        raise UserError(
+            f"class folders of {source} hold no image: {first_few(empty)}",
+            fix="lay the images out as SOURCE/CLASS/FILE, and remove folders that are no classes.",
+        )
+    return by_class, surplus
+
+
+def _plan(
+    source: Path,
+    by_class: dict[str, list[str]],
+    surplus: list[str],
+    ood_classes: Collection[str],
+    settings: dict[str, Any],
+    *,
+    copy: bool,
+) -> SplitPlan:
+    id_test, seed = settings["id_test"], settings["seed"]
+    if not 0 <= id_test < 1:
+        raise UserError(
+            f"the held-out share is {id_test}", fix="give a share from 0 to below 1, such as 0.3."
+        )
+    images: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+    for name in sorted(by_class):
+        files = by_class[name]
+        held_out = set() if name in ood_classes else _held_out(name, files, share=id_test, seed=seed)
+        for file in files:
+            split = "ood_test" if name in ood_classes else "id_test" if file in held_out else "train"
+            images[split][f"{name}/{file}"] = f"{name}/{file}"
+    return SplitPlan(
+        root=source,
+        images=images,
+        settings={"source": str(source.resolve()), **settings},
+        texts=source,
+        copy=copy,
+        write_labels=True,
+        surplus=tuple(surplus),
+    )
+
+
+def _held_out(name: str, files: list[str], *, share: float, seed: int) -> set[str]:
+    if share == 0 or len(files) < 2:
+        return set()
+    count = min(max(_share(share, len(files)), 1), len(files) - 1)
+    order = _generator(seed, name).permutation(len(files))
+    return {files[i] for i in order[:count]}
+
+
+def _generator(seed: int, name: str | None = None) -> np.random.Generator:
+    """Return the seed's generator, or one class's own.
+
+    A class has its own so that images added to one class do not move those of another. Python's hash()
+    differs from process to process, so the name counts by its SHA-256.
+    """
+    if seed < 0:
+        raise UserError(f"the seed is {seed}", fix="give a seed of 0 or more.")
+    if name is None:
+        return np.random.default_rng(seed)
+    return np.random.default_rng([seed, *hashlib.sha256(name.encode()).digest()])
+
+
+def _share(share: float, count: int) -> int:
+    """Return the nearest whole number; halves go up, where round() would go to the even number."""
+    return int(share * count + 0.5)

@@ -1,0 +1,1 @@
+"""How a program behaves: errors, files, locks, progress, devices, processes. Knows nothing of images."""

@@ -1,0 +1,105 @@
+"""What of transformers' models is taken from elsewhere: configs of models that transformers itself has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from cache.runtime.errors import UserError
+
+# Never run, nor asked about: code that comes with a model.
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def check_name(name: Any, *, where: str) -> None:
+    """Raise a UserError unless a name that stands in a file is that of a repository, and no path."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        raise UserError(f"{where} is {name!r:.80}", fix="name a repository of the Hugging Face hub.")
+
+
+def import_transformers() -> Any:
+    """Return transformers, which does not ask on the terminal either whether code from elsewhere shall run.
+
+    It asks where it was not told :data:`NO_CODE`: what builds a part of a model does not hand that on.
+    """
+    import transformers
+    from transformers import dynamic_module_utils
+
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # the seconds that it waits for an answer; 0: refused
+    return transformers
+
+
+def check_tokenizer(name: str) -> None:
+    """Make sure that what a folder or repository calls its tokenizer is one of transformers'.
+
+    By the name ``tokenizer_class`` transformers takes whatever it has, models too.
+
+    Raises
+    ------
+    UserError
+        If it is something else of transformers'.
+    """
+    transformers = import_transformers()
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    configs = [get_tokenizer_config(name, **NO_CODE)]
+    with suppress(OSError):  # a tokenizer needs no config.json
+        configs.append(transformers.PretrainedConfig.get_config_dict(name, **NO_CODE)[0])
+    for called in (str(config.get("tokenizer_class") or "") for config in configs):
+        stem = called.removesuffix("Fast")
+        if not all(_is_tokenizer(transformers, spelt) for spelt in (called, stem, f"{stem}Fast")):
+            raise UserError(
+                f"{name} calls its tokenizer {called!r:.60}, which is no tokenizer",
+                fix="give a model whose tokenizer_config.json names one of transformers.",
+            )
+
+
+def _is_tokenizer(transformers: Any, name: str) -> bool:
+    """Say whether transformers has no more than a tokenizer by a name, or what says why it lacks one."""
+    found = getattr(transformers, name, None) if name else None
+    if found is None or isinstance(found, transformers.utils.DummyObject):
+        return True
+    return isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerBase)
+
+
+def checked_model_config(name: str) -> Any:
+    """Return the transformers config of a model by its folder or hub name, if it asks for no code.
+
+    Raises
+    ------
+    UserError
+        If it asks for compiled code of the hub, or for weights of another kind than numbers.
+    ValueError, OSError
+        If transformers does not know the model, or it is not there.
+    """
+    transformers = import_transformers()
+    raw, _ = transformers.PretrainedConfig.get_config_dict(name, **NO_CODE)
+    for key, value in _entries(raw):
+        # ORG/NAME is a kernel, which transformers would fetch from the hub and run.
+        compiled = key.lstrip("_").endswith(("attn_implementation", "experts_implementation"))
+        if (compiled and "/" in str(value)) or (key in ("quantization_config", "use_kernels") and value):
+            raise UserError(
+                f"the model {name} asks for {key}={value!r:.60}, which is not taken",
+                fix="give a model whose config.json does without.",
+            )
+    return transformers.AutoConfig.from_pretrained(name, **NO_CODE)
+
+
+def check_text_model(name: str) -> None:
+    """Make sure that a text tower by this name is built by transformers' own code alone; raises as above."""
+    config, known = checked_model_config(name), import_transformers().AutoModel
+    if type(config) not in known._model_mapping:
+        raise ValueError(f"transformers has no model of the type {config.model_type}")
+
+
+def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield str(name), part
+            yield from _entries(part, str(name))
+    elif isinstance(value, list):
+        for part in value:
+            yield from _entries(part, key)

@@ -1,0 +1,103 @@
+"""What the system refuses (room, handles, rights, a mount) as one line, however a library said it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+
+from cache.runtime.errors import UserError, unwritable
+
+AGAIN = "then run the same command again: what is finished is kept."
+FIXES = {
+    errno.ENOSPC: f"make room, {AGAIN}",
+    errno.EDQUOT: f"make room within your quota, {AGAIN}",
+    errno.EFBIG: f"raise the limit of file sizes (ulimit -f), {AGAIN}",
+    errno.EMFILE: f"raise the limit of open files (ulimit -n), or give fewer --workers, {AGAIN}",
+    errno.ENFILE: f"close other programs, {AGAIN}",
+    errno.EROFS: "choose a folder that you can write to.",
+    errno.EACCES: "choose a folder that you may read and write.",
+    errno.EPERM: "choose a folder that you may read and write.",
+    errno.EIO: f"look at the disk or the network, {AGAIN}",
+    errno.ESTALE: f"bring the mount back, {AGAIN}",
+    errno.ENOTCONN: f"bring the mount back, {AGAIN}",
+    errno.ENODEV: f"bring the mount back, {AGAIN}",
+    errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
+}
+SYSTEMS = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ENODEV,
+    errno.ENOMEM,
+)
+WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
+ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
+# Of a file that is read it says that the file asks for too much: see DAMAGED of cache.store.read_errors.
+FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"
+# How libraries below say it whose exceptions carry no number.
+TEXTS = {
+    r"Too many open files|received 0 items of ancdata": errno.EMFILE,
+    r"PytorchStreamWriter failed|unexpected pos \d+ vs": errno.ENOSPC,
+    r"unable to allocate shared memory|shared memory \(shm\)|Bus error": errno.ENOMEM,
+}
+
+
+def system_errors(error: BaseException | None) -> Iterator[OSError]:
+    """Yield the system's errors behind an exception, from the outermost."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        number = _number(error)
+        if number is not None:
+            file = getattr(error, "filename", None)
+            yield OSError(number, os.strerror(number), *([file] if file else []))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def fault(error: BaseException) -> UserError | None:
+    """Return the one line for a system's error behind an exception; None where there is none."""
+    if isinstance(error, RuntimeError) and (ended := re.match(ENDED, str(error))):
+        by = f" ({ended[1].strip()})" if ended[1] else ""
+        return UserError(f"a process that decodes images ended before its time{by}", fix=WORKERS)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(FULL, str(error))):
+        whose = "GPU" if re.search("CUDA|MPS", str(error)) else "computer"
+        return UserError(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
+    for found in system_errors(error):
+        if found.errno in FIXES:
+            where = f"{found.filename}: " if found.filename else ""
+            return UserError(f"{where}the system says: {found.strerror}", fix=FIXES[found.errno])
+    return None
+
+
+def is_the_systems(error: OSError) -> bool:
+    """Say whether a file could not be read for a reason that is not the file's own: others fail as well."""
+    return error.errno in SYSTEMS
+
+
+def read_fault(what: object, error: BaseException) -> UserError | None:
+    """Return the error of a file that the system could not read; None where the file itself is the reason."""
+    found = next((e for e in system_errors(error) if is_the_systems(e)), None)
+    if found is None:
+        return None
+    return UserError(f"{what} could not be read ({found.strerror})", fix=FIXES[found.errno or 0])
+
+
+def write_fault(path: object, error: BaseException) -> UserError | None:
+    """Return the error of a file that could not be written; None where that is not the reason."""
+    found = next(system_errors(error), None)
+    return unwritable(path, found, fix=FIXES.get(found.errno or 0)) if found is not None else None
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    said = str(error)
+    if told := re.search(r"\b(?:errno = |os error )(\d+)", said):  # the ways of HDF5 and of Rust
+        return int(told[1])
+    if not isinstance(error, (OSError, RuntimeError)):
+        return None
+    return next((number for text, number in TEXTS.items() if re.search(text, said)), None)

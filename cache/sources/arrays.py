@@ -1,0 +1,106 @@
+"""Embeddings made elsewhere: .npy, .pt and .npz files, and the row order of the original research code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.runtime.errors import UserError, nearest_names, reason_of
+from cache.sources.class_texts import read_lines
+from cache.sources.image_folder import ImageFolder
+from cache.sources.splits import FOLDERS
+
+
+def load_array(source: str) -> NDArray[Any]:
+    """Return the array in a ``.npy`` or ``.pt`` file, or one of a ``.npz`` file given as ``FILE.npz:NAME``.
+
+    Nothing in the file is executed: pickled objects are refused.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, damaged, or holds no single array.
+    """
+    path, name = _file_and_name(source)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist", fix="check the path.")
+    try:
+        if path.suffix == ".npz":
+            return _from_npz(path, name)
+        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else _from_torch(path)
+    except UserError:
+        raise
+    # numpy, zipfile and torch's unpickler raise nearly anything on a file of another kind.
+    except Exception as error:
+        raise UserError(
+            f"{path} holds no plain array ({reason_of(error)})",
+            fix="save one tensor or array, without pickles.",
+        ) from error
+
+
+def _file_and_name(source: str) -> tuple[Path, str]:
+    file, separator, name = source.rpartition(":")
+    return (Path(file), name) if separator and file.endswith(".npz") else (Path(source), "")
+
+
+def _from_npz(path: Path, name: str) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as arrays:
+        if name not in arrays.files:
+            raise UserError(
+                f"{path} has no array {name!r} (it has {', '.join(arrays.files)})",
+                fix=f"{nearest_names(name, arrays.files)}write {path.name}:NAME.",
+            )
+        return arrays[name]
+
+
+def _from_torch(path: Path) -> NDArray[Any]:
+    import torch
+
+    value = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(value, torch.Tensor):
+        raise UserError(
+            f"{path} holds a {type(value).__name__}, expected one tensor", fix="save the tensor alone."
+        )
+    return value.detach().float().numpy() if value.is_floating_point() else value.numpy()
+
+
+def load_names(source: str) -> list[str]:
+    """Return a list of names: a text file's lines, or an array of texts (``.npy``, ``FILE.npz:NAME``)."""
+    path, _ = _file_and_name(source)
+    if path.suffix in (".npy", ".npz"):
+        return [str(name) for name in load_array(source)]
+    return [line.strip() for line in read_lines(path) if line.strip()]
+
+
+def keys_in_original_order(folder: ImageFolder, rows: int, *, source: str) -> list[str]:
+    """Return ``SPLIT/CLASS/FILE`` of each of ``rows`` rows in the original code's order.
+
+    That is: all ``*.JPEG`` paths sorted, then all ``*.jpg`` paths sorted; of the training folder, or
+    of all folders, whichever has as many images.
+
+    Raises
+    ------
+    UserError
+        If neither has ``rows`` images.
+    """
+    counts = {}
+    for names in (["train"], list(folder.splits)):
+        found = [
+            (f"{FOLDERS[name]}/{image.key}", f"{name}/{image.key}")
+            for name in names
+            for image in folder.split(name).images
+        ]
+        ordered = [
+            key for ending in (".JPEG", ".jpg") for path, key in sorted(found) if path.endswith(ending)
+        ]
+        if len(ordered) == rows:
+            return ordered
+        counts[" + ".join(names)] = len(ordered)
+    raise UserError(
+        f"{source} has {rows} rows, but {folder.path} has "
+        + " or ".join(f"{count} .JPEG and .jpg images in {names}" for names, count in counts.items()),
+        fix="give the images that the rows were made from, or a list of keys with --keys.",
+    )

@@ -1,0 +1,315 @@
+"""Class folders -> names -> texts; descriptions; captions. Everything a data folder says in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.runtime.atomic_files import read_text
+from cache.runtime.errors import UserError, nearest_names
+from cache.sources.splits import FOLDERS, SPLIT_ALIASES, SPLITS
+
+LABEL_TEMPLATE = "a photo of {}"
+DESCRIPTION_TEMPLATE = "a photo of {} . {}"
+# What the original research code gave an image whose caption failed.
+MISSING_CAPTION = "a photo"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BankTexts:
+    """The texts of one bank before they are embedded. ``classes[i]`` is the folder of ``texts[i]``, or ''.
+
+    ``source`` says in words where they come from. ``lines[i]`` is what a file said of the class of
+    ``texts[i]`` by its position alone; there are none where the file names its classes. ``may_tie``: classes
+    may share a text, because none of these is weighed against another's.
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    source: str = ""
+    lines: tuple[str, ...] = ()
+    may_tie: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Descriptions:
+    """One description a class folder, from the file ``path``; ``by_position``: its lines name no folder."""
+
+    path: Path
+    of_class: Mapping[str, str]
+    by_position: bool
+
+    @property
+    def source(self) -> str:
+        """Where they come from, in words."""
+        return said_by(self.path, by_position=self.by_position)
+
+
+def said_by(path: Path, *, by_position: bool) -> str:
+    """Return a file's name, and how its lines find their classes, in words."""
+    return f"{path.name}, by {'position' if by_position else 'name'}"
+
+
+def class_names_of(path: Path | None, folders: Sequence[str]) -> dict[str, str]:
+    """Return ``{folder: name}`` in the order of label2text, or of ``folders`` where there is none.
+
+    A line reads ``FOLDER INDEX NAME``; underscores in NAME are spaces.
+
+    Raises
+    ------
+    UserError
+        If a line has another form, a folder stands there twice, or one of ``folders`` is missing.
+    """
+    if path is None:
+        return {folder: _as_words(folder) for folder in folders}
+    names: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        folder, name = _split_label_line(line.strip(), set(folders), where=f"{path}, line {number}")
+        if folder in names:
+            raise UserError(
+                f"{path}, line {number}: the class {folder!r} is there twice",
+                fix="keep one of the two lines.",
+            )
+        names[folder] = name
+    for folder in folders:
+        if folder not in names:
+            raise UserError(
+                f"{path} has no line for the class folder {folder!r}",
+                fix=f"{nearest_names(folder, names)}add a line: {folder} INDEX NAME.",
+            )
+    return names
+
+
+def _as_words(text: str) -> str:
+    return " ".join(text.replace("_", " ").split())
+
+
+def _split_label_line(line: str, folders: set[str], *, where: str) -> tuple[str, str]:
+    # Folder and name may both hold spaces and numbers: the folder that exists decides.
+    splits = [
+        (line[: match.start()].strip(), _as_words(line[match.end() :]))
+        for match in re.finditer(r"(?<=\s)\d+(?=\s)", line)
+    ]
+    splits = [(folder, name) for folder, name in splits if folder and name]
+    if not splits:
+        raise UserError(f"{where}: {line[:80]!r} is not FOLDER INDEX NAME", fix="write the three, by spaces.")
+    return next((split for split in splits if split[0] in folders), splits[0])
+
+
+def read_descriptions(
+    path: Path,
+    names: Mapping[str, str],
+    *,
+    required: Sequence[str] | None = None,
+    order: str = "label2text's order",
+) -> Descriptions:
+    """Return one description a class from lines of ``FOLDER<TAB>TEXT``; blank lines are skipped.
+
+    Lines without a tab are by position: one a class, in the order of ``names``.
+
+    Parameters
+    ----------
+    names
+        The known class folders, in order.
+    required
+        Those that must have a description  [default: all of ``names``].
+    order
+        What the order of ``names`` is, for the error of a wrong number of lines by position.
+
+    Raises
+    ------
+    UserError
+        If a folder is unknown, is there twice or has no text, a required class has no description, only
+        some lines have a tab, or there are not as many lines by position as classes.
+    """
+    lines = [line for line in read_lines(path) if line.strip()]
+    if not _are_named(lines, path):
+        if len(lines) != len(names):
+            raise UserError(
+                f"{path} has {len(lines)} descriptions, but there are {len(names)} classes",
+                fix=f"write FOLDER<TAB>TEXT on every line, or one description a line in {order}.",
+            )
+        by_order = dict(zip(names, (line.strip() for line in lines), strict=True))
+        return Descriptions(path=path, of_class=by_order, by_position=True)
+    found: dict[str, str] = {}
+    for line in lines:
+        folder, text = _class_and_text(line, names, path)
+        if folder in found:
+            raise UserError(f"{path}: the class {folder!r} is there twice", fix="keep one of the two lines.")
+        found[folder] = text
+    missing = [folder for folder in (names if required is None else required) if folder not in found]
+    if missing:
+        more = f" and {len(missing) - 3} more classes" if len(missing) > 3 else ""
+        raise UserError(
+            f"{path} has no description of {', '.join(map(repr, missing[:3]))}{more}",
+            fix="add a line FOLDER<TAB>TEXT for each.",
+        )
+    return Descriptions(path=path, of_class={n: found[n] for n in names if n in found}, by_position=False)
+
+
+def label_bank(names: Mapping[str, str], *, source: str = "") -> BankTexts:
+    """Return the bank ``labels``: ``a photo of NAME``."""
+    return template_bank("labels", names, (LABEL_TEMPLATE,), source=source)
+
+
+def description_bank(names: Mapping[str, str], descriptions: Descriptions) -> BankTexts:
+    """Return the bank ``descriptions``: ``a photo of NAME . DESCRIPTION``."""
+    said = descriptions.of_class
+    return BankTexts(
+        name="descriptions",
+        texts=tuple(DESCRIPTION_TEMPLATE.format(names[folder], text) for folder, text in said.items()),
+        classes=tuple(said),
+        templates=(DESCRIPTION_TEMPLATE,),
+        source=descriptions.source,
+        lines=tuple(said.values()) if descriptions.by_position else (),
+    )
+
+
+def template_bank(
+    bank: str, names: Mapping[str, str], templates: Sequence[str], *, source: str = ""
+) -> BankTexts:
+    """Return a bank of every class name in every template; a reader averages a class's unit rows."""
+    for template in templates:
+        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+            raise UserError(
+                f"--template {template!r} has no single {{}} where the class name goes",
+                fix=f"write it like {LABEL_TEMPLATE!r}.",
+            )
+    pairs = [(folder, template.format(name)) for folder, name in names.items() for template in templates]
+    return BankTexts(
+        name=bank,
+        texts=tuple(text for _, text in pairs),
+        classes=tuple(folder for folder, _ in pairs),
+        templates=tuple(templates),
+        source=source,
+    )
+
+
+def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
+    """Return a bank, called as its file, of the texts in it.
+
+    Lines of ``FOLDER<TAB>TEXT`` belong to classes (several lines of one class are averaged). Plain
+    lines belong to the classes in label2text's order when there are exactly as many; any other number
+    of plain lines is a free bank, whose texts belong to no class.
+    """
+    lines = [line for line in read_lines(path) if line.strip()]
+    if not lines:
+        raise UserError(f"{path} holds no text", fix="write one text a line.")
+    by_position = False
+    if _are_named(lines, path):
+        pairs = [_class_and_text(line, names, path) for line in lines]
+    else:
+        by_position = len(lines) == len(names)
+        owners = tuple(names) if by_position else ("",) * len(lines)
+        pairs = [(owner, line.strip()) for owner, line in zip(owners, lines, strict=True)]
+    texts, classes = tuple(text for _, text in pairs), tuple(folder for folder, _ in pairs)
+    return BankTexts(
+        name=path.stem,
+        texts=texts,
+        classes=classes,
+        templates=("{}",),
+        source=said_by(path, by_position=by_position) if any(classes) else f"{path.name}, of no class",
+        lines=texts if by_position else (),
+    )
+
+
+def _are_named(lines: Sequence[str], path: Path) -> bool:
+    """Say whether lines are FOLDER<TAB>TEXT; UserError where only some are."""
+    plain = [line for line in lines if "\t" not in line]
+    if plain and len(plain) < len(lines):
+        raise UserError(
+            f"{path}: {len(lines) - len(plain)} of {len(lines)} lines have a tab, not {plain[0].strip():.60}",
+            fix="write FOLDER<TAB>TEXT on every line, or on none.",
+        )
+    return bool(lines) and not plain
+
+
+def _class_and_text(line: str, names: Mapping[str, str], path: Path) -> tuple[str, str]:
+    folder, text = (part.strip() for part in line.split("\t", 1))
+    if folder not in names:
+        raise UserError(
+            f"{path}: {folder!r:.120} is not a class",
+            fix=f"{nearest_names(folder, names)}name a class folder.",
+        )
+    if not text:
+        raise UserError(f"{path}: there is no text of {folder!r}", fix="write it behind the tab.")
+    return folder, text
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Return ``{key: caption}`` from JSON lines ``{"key": ..., "caption": ...}``.
+
+    Keys are ``CLASS/FILE``, or ``SPLIT/CLASS/FILE`` with either name of the split.
+    """
+    captions: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            key, caption = row["key"], row["caption"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(
+                f"{where}: {line.strip()[:60]!r} is not a caption",
+                fix='write {"key": "CLASS/FILE", "caption": "..."}, one a line.',
+            ) from error
+        if not isinstance(key, str) or not isinstance(caption, str):
+            raise UserError(f"{where}: key and caption must be text", fix="put both in quotes.")
+        if not (_is_storable(key) and _is_storable(caption)):
+            raise UserError(
+                f"{where}: {line.strip()[:60]!r} holds a zero byte or half a character", fix="mend that line."
+            )
+        if key in captions:
+            raise UserError(f"{where}: the key {key!r} is there twice", fix="keep one caption an image.")
+        captions[key] = caption.strip() or MISSING_CAPTION
+    return captions
+
+
+def _is_storable(text: str) -> bool:
+    """Say whether a text is UTF-8 without zero bytes: JSON can write others too, as ``\\ud800``."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:
+    """Return the caption of one image under any spelling of its key, or None."""
+    found = caption_key(captions, split, key)
+    return None if found is None else captions[found]
+
+
+def caption_key(captions: Mapping[str, str], split: str, key: str) -> str | None:
+    """Return the spelling under which captions know an image, or None."""
+    spellings = (f"{split}/{key}", f"{FOLDERS[split]}/{key}", key)
+    return next((spelling for spelling in spellings if spelling in captions), None)
+
+
+def is_key(text: str) -> bool:
+    """Say whether a text is ``CLASS/FILE``, and stays in its folder wherever it is made a path."""
+    parts = text.split("/")
+    odd = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
+    return len(parts) == 2 and not odd and "\0" not in text
+
+
+def split_and_key(name: str) -> tuple[str | None, str]:
+    """Split ``SPLIT/CLASS/FILE`` into our split name (None when left out) and ``CLASS/FILE``."""
+    first, _, rest = name.partition("/")
+    if "/" in rest and (first in SPLIT_ALIASES or first in SPLITS):
+        return SPLIT_ALIASES.get(first, first), rest
+    return None, name
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return a text file's lines; UserError when it is missing or not UTF-8."""
+    # Not splitlines(), which breaks a line at characters that a caption may hold, such as U+2028.
+    text = read_text(path)
+    return text.removesuffix("\n").split("\n") if text else []

@@ -1,0 +1,67 @@
+"""The line between classes that are trained on and classes that are not: each class is on its own side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cache.runtime.errors import UserError, nearest_names, shortened
+from cache.sources.samples import RecordFolder
+from cache.sources.splits import FOLDERS
+
+
+def check_apart(folder: RecordFolder, *, fix: str, texts: Mapping[str, str] | None = None) -> None:
+    """Make sure that no class of a folder's OOD test is one of its training.
+
+    ``texts`` are the names of class folders, where they have others. Case, underscores and spaces make no
+    other class.
+
+    Raises
+    ------
+    UserError
+        If one is on both sides; the message names some, and the ``fix`` for who means it.
+    """
+    texts = texts or {}
+    trained, tested = (
+        folder.splits[name].class_names if name in folder.splits else () for name in ("train", "ood_test")
+    )
+    by_folder = {_folded(name) for name in trained}
+    by_text = {_folded(texts.get(name, name)): name for name in trained}
+    shared = []
+    for name in tested:
+        text = texts.get(name, name)
+        if _folded(name) in by_folder or _folded(name) in by_text:
+            shared.append(name)
+        elif _folded(text) in by_folder or _folded(text) in by_text:
+            other = by_text.get(_folded(text), text)
+            shared.append(f"{name}, which has the same name as {other}: {shortened(text)}")
+    if shared:
+        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+        raise UserError(
+            f"{len(shared)} classes of {folder.path} are in train and in the OOD test as well "
+            f"({', '.join(shared[:3])}{more}), which would not be out-of-distribution",
+            fix=f"take them out of one of the two, or, if that is meant, {fix}",
+        )
+
+
+def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> None:
+    """Make sure that the classes of the ID test, of ``class_names`` of each split, are among train's.
+
+    Raises
+    ------
+    UserError
+        If one is not: the ID accuracy would count a class that is never trained. ``where`` is their folder.
+    """
+    trained = class_names.get("train", ())
+    odd = [name for name in class_names.get("id_test", ()) if name not in trained]
+    if trained and odd:
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        raise UserError(
+            f"{len(odd)} classes of {where} are in the ID test ({FOLDERS['id_test']}/) but not in train: "
+            f"{', '.join(map(repr, odd[:3]))}{more}",
+            fix=f"{nearest_names(odd[0], trained)}{FOLDERS['id_test']}/ holds other images of the classes in "
+            f"train/: name its folders like those, or take them out.",
+        )
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").split())

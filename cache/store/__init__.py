@@ -1,0 +1,1 @@
+"""What lies on the disk: the manifest, shards, text banks, neighbours."""

@@ -1,0 +1,45 @@
+"""What each of several processes has finished, until the manifest lists it: ``ranks/00001/manifest.json``.
+
+Only one process writes a manifest. So each has one of its own, and the first joins them, at the end or, after
+a process was lost, at the start of the next run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cache.store.manifest import NAME, Manifest
+
+FOLDER = "ranks"
+
+
+def part_folder(out: Path, rank: int) -> Path:
+    """Return where a rank of the cache ``out`` keeps its manifest."""
+    return out / FOLDER / f"{rank:05d}"
+
+
+def join_parts(manifest: Manifest, out: Path) -> Manifest:
+    """Return the manifest with what every rank has finished, saved; the ranks' own are removed."""
+    parts = sorted((out / FOLDER).glob(f"*/{NAME}"))
+    for path in parts:
+        manifest = _joined(manifest, Manifest.load(path.parent))
+    if parts:
+        manifest.save(out)
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    return manifest
+
+
+def _joined(manifest: Manifest, part: Manifest) -> Manifest:
+    if manifest.spec.differences(part.spec):
+        return manifest
+    for name, split in part.splits.items():
+        known = manifest.splits.get(name)
+        if known is None or known.class_names != split.class_names:
+            continue
+        listed = {shard.file for shard in known.shards}
+        for shard in split.shards:
+            if shard.file not in listed:
+                manifest = manifest.with_shard(name, shard)
+        manifest = manifest.with_skipped(name, split.skipped)
+    return manifest

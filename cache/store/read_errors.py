@@ -1,0 +1,57 @@
+"""What a damaged file of a cache raises: one line that names it, and what to do."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.runtime.errors import UserError, reason_of
+from cache.runtime.system_errors import read_fault
+from cache.store.mapped_arrays import REPAIR
+
+# What h5py, tarfile, zipfile, numpy (whose headers are Python literals) and json raise on damaged bytes.
+DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextmanager
+def damaged_shard(path: Path, *, what: str = "the shard") -> Iterator[None]:
+    """Turn whatever reading a file of a cache raises into a UserError."""
+    try:
+        yield
+    except DAMAGED as error:
+        if refused := read_fault(path, error):
+            raise refused from error
+        problem = f"{what} {path} is damaged ({reason_of(error)})"
+        if isinstance(error, FileNotFoundError):
+            problem = f"{what} {path} is missing"
+        raise UserError(problem, fix=REPAIR) from error
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Raise a ValueError if a file is not as long as it was when it was written."""
+    size = path.stat().st_size
+    if size != expected:
+        raise ValueError(f"it has {size:,} bytes, {expected:,} were written")

@@ -1,0 +1,112 @@
+"""What a cache is made from. Two caches with one fingerprint hold the same numbers for one image."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import PurePath
+from typing import Any
+
+from cache.runtime.atomic_files import digest
+
+# Kinds of model names that bring their own weights.
+LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
+# What stands for weights where rows were made elsewhere.
+IMPORTED = "imported"
+# 256 pixels a side whatever the picture's shape: what the original research code fed its teacher.
+SQUASH, SQUASH_SIZE = "squash", 256
+PRECISIONS = ("float32", "bfloat16", "float16")
+DTYPES = ("float16", "float32")
+FORMATS = ("hdf5", "webdataset")
+MOST_ROWS_PER_SHARD = 2**24
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSpec:
+    """A teacher and how it is run.
+
+    ``model`` and ``pretrained`` are the words the user gave. They are not part of the identity:
+    weights keep their meaning when their file is moved. ``architecture`` (a name, or the digest of a
+    model config) and the weights' checksum are.
+    """
+
+    model: str
+    pretrained: str
+    architecture: str
+    weights_sha256: str
+    preprocessing: str
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    resize_mode: str
+    precision: str
+
+    def identity(self) -> dict[str, Any]:
+        """Return every field that can change an embedding."""
+        return {name: value for name, value in asdict(self).items() if name not in ("model", "pretrained")}
+
+
+def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return a teacher's spec as JSON, without the folders that it lies in on this machine."""
+    model, pretrained = teacher["model"], PurePath(teacher["pretrained"]).name
+    prefix = LOCAL_DIR if model.startswith(LOCAL_DIR) else ""
+    if prefix or PurePath(model).is_absolute():  # open_clip's own names may have a slash
+        model = f"{prefix}{PurePath(model.removeprefix(prefix)).name}"
+    return {**teacher, "model": model, "pretrained": pretrained}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheSpec:
+    """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset.
+
+    ``regions``: every picture's region embeddings are kept beside its embedding.
+    """
+
+    teacher: TeacherSpec
+    dtype: str = "float16"
+    format: str = "hdf5"
+    rows_per_shard: int = 4096
+    regions: bool = False
+
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that name the teacher, its preprocessing and the dtype.
+
+        The file format, the shard size and further columns are left out: they change no number.
+        """
+        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype})[:16]
+
+    def differences(self, other: CacheSpec) -> list[str]:
+        """Return one ``field: here -> there`` line for everything that separates two caches."""
+        mine, theirs = self.teacher.identity(), other.teacher.identity()
+        lines = [f"{n}: {_short(mine[n])} -> {_short(theirs[n])}" for n in mine if mine[n] != theirs[n]]
+        for name in ("dtype", "format", "regions"):
+            here, there = getattr(self, name), getattr(other, name)
+            if here != there:
+                lines.append(f"{name}: {here} -> {there}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> CacheSpec:
+        """Return the spec that :meth:`to_json` wrote; ValueError where a word or number is none of ours."""
+        teacher = dict(value["teacher"])
+        for name in ("mean", "std"):
+            teacher[name] = tuple(teacher[name])
+        known = {f.name for f in fields(cls)} - {"teacher"}
+        spec = cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
+        words = [part for part in asdict(spec.teacher).values() if isinstance(part, str)]
+        if len(words) != len(fields(TeacherSpec)) - 3:
+            raise ValueError("the teacher's words are none")
+        if spec.dtype not in DTYPES or spec.format not in FORMATS or not isinstance(spec.regions, bool):
+            raise ValueError(f"rows are stored as {spec.dtype!r:.40}, {spec.format!r:.40}")
+        if type(spec.rows_per_shard) is not int or not 0 < spec.rows_per_shard <= MOST_ROWS_PER_SHARD:
+            raise ValueError(f"rows_per_shard is {spec.rows_per_shard!r:.40}")
+        return spec
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."

@@ -1,0 +1,131 @@
+"""Text banks on disk, ``texts/BANK.h5``: every text, the class it belongs to, and its embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.runtime.atomic_files import replacing, sha256_of
+from cache.runtime.errors import UserError, nearest_names
+from cache.store.hdf5_columns import read_column, read_strings, write_column, write_strings
+from cache.store.manifest_lines import BankEntry
+from cache.store.read_errors import damaged_shard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextBank:
+    """T texts and their raw embeddings [T, D] float32.
+
+    ``class_index[i]`` is the position of text i's class in ``class_folders``, or -1 for a text of no
+    class. A class may have several texts (one a template, say).
+    """
+
+    name: str
+    texts: list[str]
+    class_folders: tuple[str, ...]
+    class_index: NDArray[np.int32]
+    embeddings: NDArray[np.float32]
+
+    def class_texts(self, class_names: Sequence[str]) -> NDArray[np.float32]:
+        """Return one raw row a class, [C, D] float32, in the order of ``class_names``.
+
+        A class with one text gives that text's row; with several, the mean of their unit rows, as
+        zero-shot classification with several templates does.
+
+        Raises
+        ------
+        UserError
+            If a class has no text here.
+        """
+        missing = [name for name in class_names if name not in self.class_folders]
+        if missing:
+            what = (
+                "no classes, only free texts" if not self.class_folders else f"no text for {_some(missing)}"
+            )
+            hint = nearest_names(missing[0], self.class_folders) if self.class_folders else ""
+            raise UserError(
+                f"the text bank {self.name!r} has {what}",
+                fix=f"{hint}choose a bank with a text for every class.",
+            )
+        return np.stack([self._row(self.class_folders.index(name)) for name in class_names])
+
+    def _row(self, index: int) -> NDArray[np.float32]:
+        rows = self.embeddings[self.class_index == index]
+        if len(rows) == 1:
+            return rows[0]
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+
+
+def _some(names: Sequence[str], n: int = 5) -> str:
+    more = f" and {len(names) - n} more" if len(names) > n else ""
+    return ", ".join(names[:n]) + more
+
+
+def save_bank(path: Path, bank: TextBank) -> None:
+    """Write one bank, whole or not at all."""
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        write_strings(file, "text", bank.texts)
+        write_strings(file, "class_folder", bank.class_folders)
+        write_column(file, "class_index", bank.class_index)
+        write_column(file, "text_embedding", bank.embeddings)
+
+
+def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
+    """Read one bank, whose file has that checksum; UserError when it is missing or damaged."""
+    with damaged_shard(path, what="the text bank"):
+        if sha256_of(path) != sha256:
+            raise ValueError("its checksum is not the manifest's")
+        with h5py.File(path, "r") as file:
+            bank = TextBank(
+                name=name,
+                texts=read_strings(file, "text"),
+                class_folders=tuple(read_strings(file, "class_folder")),
+                class_index=read_column(file, "class_index", kind="i"),
+                embeddings=read_column(file, "text_embedding", kind="f", ndim=(2,)),
+            )
+        if not len(bank.texts) == len(bank.class_index) == len(bank.embeddings):
+            raise ValueError("its columns differ in length")
+        if not (bank.class_index < len(bank.class_folders)).all():
+            raise ValueError("it holds texts of no class")
+    return bank
+
+
+def make_bank(name: str, texts: Sequence[str], classes: Sequence[str], embeddings: NDArray[Any]) -> TextBank:
+    """Return a bank whose text i belongs to the class folder ``classes[i]`` ('' for none)."""
+    folders = tuple(dict.fromkeys(folder for folder in classes if folder))
+    index = {folder: i for i, folder in enumerate(folders)}
+    return TextBank(
+        name=name,
+        texts=list(texts),
+        class_folders=folders,
+        class_index=np.array([index.get(folder, -1) for folder in classes], dtype=np.int32),
+        embeddings=np.asarray(embeddings, dtype=np.float32),
+    )
+
+
+def bank_entry(
+    path: Path,
+    *,
+    texts: int,
+    made_from: str,
+    templates: tuple[str, ...] = (),
+    truncated: int = 0,
+    source: str = "",
+) -> BankEntry:
+    """Return the manifest's line for a bank file that has just been written."""
+    return BankEntry(
+        file=f"texts/{path.name}",
+        texts=texts,
+        bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        made_from=made_from,
+        templates=templates,
+        truncated=truncated,
+        source=source,
+    )

@@ -1,0 +1,1 @@
+"""The teacher, and the only importers of open_clip."""

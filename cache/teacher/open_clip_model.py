@@ -1,0 +1,380 @@
+"""The teacher: any open_clip model. Never imported by training.
+
+With :mod:`cache.teacher.weights`, where its weights come from, the only importer of open_clip.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Before open_clip, which imports torchvision itself.
+from cache.runtime.torchvision_compat import torchvision  # isort: split
+
+import open_clip
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2
+
+from cache.runtime.devices import check_compiler
+from cache.runtime.errors import UserError, reason_of
+from cache.runtime.transfer import fetched_later, moved_beside
+from cache.store.spec import SQUASH_SIZE, TeacherSpec
+from cache.teacher.config_checks import checked_config, checked_preprocessing, checked_tokenizer_options
+from cache.teacher.short_texts import context_of, lengths
+from cache.teacher.weights import CONFIG, TeacherSource, load_into, quiet_open_clip, resolve
+
+PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+REGIONS_PER_SIDE = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """A loaded teacher: embeds preprocessed images and texts into one space of ``embed_dim`` numbers."""
+
+    spec: TeacherSpec
+    config: dict[str, Any]
+    model: nn.Module
+    tokenizer: Any
+    transform: Callable[[Any], Tensor]
+    device: torch.device
+    embed_dim: int
+    context_length: int
+    channels_last: bool = False
+
+    def embed_images(self, images_B3HW: Tensor) -> Tensor:
+        """Return raw embeddings [B, D] float32 on the CPU for preprocessed images [B, 3, H, W] float32."""
+        return self.start_images(images_B3HW)()
+
+    @torch.inference_mode()
+    def start_images(self, images_B3HW: Tensor) -> Callable[[], Tensor]:
+        """Begin :meth:`embed_images`, and return what waits for the embeddings.
+
+        A GPU computes while its caller goes on; so start the next batch before waiting for this one.
+        """
+        images = moved_beside(images_B3HW, self.device, DTYPES[self.spec.precision])
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return fetched_later(self.model.encode_image(images).float())  # type: ignore[operator]
+
+    def check_regions(self) -> None:
+        """Make sure that :meth:`embed_regions` can work; UserError else."""
+        _patch_tokens(self.model.visual, self.spec.model)
+
+    @torch.inference_mode()
+    def embed_regions(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return embeddings as :meth:`embed_images` does, and those of 7x7 regions, [B, 49, D], row by row.
+
+        A region is the mean of the patch tokens in it, each put through the tower's final norm and
+        projection in place of its class token.
+
+        Raises
+        ------
+        UserError
+            If the image tower is no ViT, or its pooling is a learnt one.
+        """
+        tokens: list[Tensor] = []
+        last, project = _patch_tokens(self.model.visual, self.spec.model)
+        hook = last.register_forward_hook(lambda module, given, output: tokens.append(output))
+        try:
+            embeddings = self.embed_images(images_B3HW)
+        finally:
+            hook.remove()
+        patches = project(tokens[0]).float()
+        side = math.isqrt(patches.shape[1])
+        grid = patches.transpose(1, 2).unflatten(2, (side, side))
+        pooled = F.adaptive_avg_pool2d(grid, REGIONS_PER_SIDE)
+        return embeddings, pooled.flatten(2).transpose(1, 2).cpu()
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, int]:
+        """Return raw embeddings [T, D] float32 on the CPU, and how many texts had to be truncated.
+
+        Texts are embedded in order of length, so that little of a batch is padding and the batches are
+        the same whatever order they come in, and returned in the order given.
+        """
+        rows = torch.empty(len(texts), self.embed_dim)
+        tokens = self.tokenizer(list(texts)) if texts else torch.empty(0, 0)
+        length = lengths(self.model, tokens).tolist()
+        order = sorted(range(len(texts)), key=lambda i: (length[i], texts[i]))
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            longest = length[chosen[-1]]
+            with context_of(self.model, longest):
+                found = self.model.encode_text(tokens[chosen, :longest].to(self.device))  # type: ignore[operator]
+            rows[chosen] = found.float().cpu()
+        return rows, sum(self.is_too_long(text) for text in texts)
+
+    def is_too_long(self, text: str) -> bool:
+        """Say whether the tokenizer cuts a text to fit its context."""
+        if hasattr(self.tokenizer, "sot_token_id"):
+            return len(self.tokenizer.encode(text)) + 2 > self.context_length
+        tokens = self.tokenizer.tokenizer(self.tokenizer.clean_fn(text))["input_ids"]
+        return len(tokens) > self.context_length
+
+
+def load_teacher(
+    model: str,
+    *,
+    pretrained: str | None = None,
+    preprocessing: str = "model",
+    precision: str = "auto",
+    compile: bool = False,
+    device: torch.device | str = "cpu",
+    weights_sha256: str | None = None,
+) -> Teacher:
+    """Load an open_clip model and its weights.
+
+    Parameters
+    ----------
+    model
+        An open_clip name (``ViT-L-14-quickgelu``), ``local-dir:FOLDER`` or ``hf-hub:ORG/REPO``.
+    pretrained
+        A tag of that model (``openai``) or a checkpoint file. Left out for the two prefixed kinds.
+    preprocessing
+        ``model``: the model's own. ``squash``: 256 x 256 first, as the original research code.
+    precision
+        ``float32``, ``bfloat16``, ``float16``, or ``auto``: float32 on the CPU, bfloat16 on CUDA
+        devices that have it, else float16.
+    compile
+        Whether the image tower goes through torch.compile: the same rows but for rounding.
+    weights_sha256
+        The checksum of the only weights to load, where the caller knows it.
+
+    Raises
+    ------
+    UserError
+        If no model or tag has the name, weights are missing or of another model, they may hold code, they
+        were trained with another activation (QuickGELU) than the model has, or the model's config asks for
+        code; with ``compile``, if there is nothing to compile with.
+    """
+    device = torch.device(device)
+    if compile:
+        check_compiler(device)
+    source = resolve(model, pretrained, weights_sha256=weights_sha256)
+    precision = _precision(precision, device)
+    with quiet_open_clip():
+        network = _build(source, precision, device)
+        tokenizer = _tokenizer(source)
+    config = PreprocessCfg(**network.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
+    size = config.size if isinstance(config.size, int) else config.size[0]
+    spec = TeacherSpec(
+        model=model,
+        pretrained=pretrained or "its own",
+        architecture=source.architecture,
+        weights_sha256=source.weights_sha256,
+        preprocessing=preprocessing,
+        image_size=size,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        interpolation=config.interpolation,
+        resize_mode=config.resize_mode,
+        precision=precision,
+    )
+    transform = (
+        _squash(size, config) if preprocessing == "squash" else image_transform_v2(config, is_train=False)
+    )
+    context_length = int(getattr(tokenizer, "context_length", 77))
+    if compile:
+        network.visual.compile()  # type: ignore[operator, union-attr]
+    tokens = tokenizer(["a photo"]).to(device)
+    with torch.inference_mode():
+        embed_dim = network.encode_text(tokens).shape[1]  # type: ignore[operator]
+    return Teacher(
+        spec=spec,
+        config=source.config,
+        model=network,
+        tokenizer=tokenizer,
+        transform=transform,
+        device=device,
+        embed_dim=embed_dim,
+        context_length=context_length,
+        channels_last=_prefers_channels_last(network),
+    )
+
+
+def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return the module whose output are all tokens, and what makes the patches' embeddings of them."""
+    trunk: Any = getattr(visual, "trunk", None)
+    if isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None:
+        return visual.transformer, lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj
+    if hasattr(trunk, "num_prefix_tokens") and getattr(trunk, "attn_pool", None) is None:
+        first = trunk.num_prefix_tokens
+        return trunk.norm, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
+    raise UserError(
+        f"the image tower of {model} has no patch tokens that can be embedded one by one",
+        fix="leave --regions out, or choose a ViT teacher without attention pooling.",
+    )
+
+
+def _prefers_channels_last(network: nn.Module) -> bool:
+    """Put a convolutional image tower in the layout that it is fast in; a ViT gains nothing."""
+    if sum(isinstance(module, nn.Conv2d) for module in network.visual.modules()) < 3:  # type: ignore[union-attr]
+        return False
+    network.visual.to(memory_format=torch.channels_last)  # type: ignore[union-attr, call-overload]
+    return True
+
+
+def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
+    asked = checked_preprocessing(source.preprocessing, where=source.name)
+    _check_text_tower(source)
+    try:
+        # A folder of our own: open_clip reads the config that was checked, and finds no weights beside it.
+        with TemporaryDirectory() as folder:
+            (Path(folder) / CONFIG).write_text(json.dumps({"model_cfg": source.config}), encoding="utf-8")
+            network = open_clip.create_model(
+                f"local-dir:{folder}",
+                precision=PRECISIONS[precision],
+                device=device,
+                load_weights=False,
+                pretrained_text=False,
+                force_preprocess_cfg=asked,
+            )
+        load_into(network, source)
+    except UserError:
+        raise
+    # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
+    except Exception as error:
+        raise UserError(
+            f"the weights {source.weights} do not fit {source.name} ({reason_of(error)})",
+            fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _check_text_tower(source: TeacherSource) -> None:
+    name = source.config["text_cfg"].get("hf_model_name")
+    if not name:
+        return
+    # Here, because it imports transformers, which most teachers do without.
+    from cache.runtime.hub_models import check_text_model
+
+    try:
+        check_text_model(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"the text tower {name} of {source.name} cannot be built ({reason_of(error)})",
+            fix="give a teacher whose text tower open_clip or transformers has.",
+        ) from error
+
+
+def _tokenizer(source: TeacherSource) -> Any:
+    """Return a teacher's tokenizer: open_clip's own, or one of transformers without code from elsewhere."""
+    text = source.config["text_cfg"]
+    options = checked_tokenizer_options(text, where=source.name)
+    length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
+    try:
+        if name:
+            # Here, because it imports transformers, which most teachers do without.
+            from cache.runtime.hub_models import check_tokenizer
+
+            where = str(source.folder or name)
+            check_tokenizer(where)
+            return HFTokenizer(
+                where,
+                context_length=length,
+                tokenizer_mode=text.get("tokenizer_mode"),
+                trust_remote_code=False,
+                **options,
+            )
+        if not source.own_config and "siglip" in source.name.lower():
+            return open_clip.get_tokenizer(source.name)
+        return SimpleTokenizer(context_length=length, **options)
+    except UserError:
+        raise
+    except Exception as error:  # of transformers, of the hub's client, or of an option that it does not know
+        raise UserError(
+            f"the tokenizer of {source.name} cannot be loaded ({reason_of(error)})",
+            fix="give a teacher whose tokenizer open_clip or transformers has.",
+        ) from error
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if wanted != "auto":
+        return wanted
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def _squash(size: int, config: PreprocessCfg) -> Callable[[Any], Tensor]:
+    transforms = torchvision.transforms
+    return transforms.Compose(
+        [
+            transforms.Resize((SQUASH_SIZE, SQUASH_SIZE)),
+            transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(mean=config.mean, std=config.std),
+        ]
+    )
+
+
+def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the config and the weights of a teacher's text tower alone, for :func:`build_text_network`.
+
+    Raises
+    ------
+    UserError
+        If the text tower is not open_clip's own transformer with CLIP's tokenizer.
+    """
+    config = teacher.config
+    text = dict(config["text_cfg"])
+    if (
+        text.get("hf_model_name")
+        or text.get("hf_tokenizer_name")
+        or not hasattr(teacher.tokenizer, "sot_token_id")
+    ):
+        raise UserError(
+            f"the text tower of {teacher.spec.model} is not open_clip's transformer with CLIP's tokenizer",
+            fix="leave --keep-text-tower out, or choose a CLIP teacher.",
+        )
+    state = teacher.model.state_dict()
+    own = "text." if hasattr(teacher.model, "text") else ""
+    weights = {
+        key.removeprefix(own): value.detach().cpu().contiguous()
+        for key, value in state.items()
+        if key.startswith(own) and not key.startswith(("visual.", "logit_", "text_decoder."))
+    }
+    kept = {
+        "embed_dim": config["embed_dim"],
+        "quick_gelu": bool(config.get("quick_gelu", False)),
+        "text_cfg": text,
+    }
+    return kept, weights
+
+
+def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tuple[nn.Module, Any]:
+    """Return a frozen text tower in float32 and its tokenizer; no image tower is built.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If config and weights do not fit each other.
+    UserError
+        If the config asks for another tower than :func:`text_network_of` gives, or for too much.
+    """
+    from open_clip.model import _build_text_tower
+
+    where, held = "its config", sum(value.nbytes for value in weights.values())
+    text = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)[
+        "text_cfg"
+    ]
+    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
+        raise ValueError("it is not open_clip's transformer with CLIP's tokenizer")
+    network = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
+    network.load_state_dict({key: value.float() for key, value in weights.items()})
+    network.output_tokens = False
+    tokenizer = SimpleTokenizer(
+        context_length=int(text.get("context_length", 77)), **checked_tokenizer_options(text, where=where)
+    )
+    return network.eval().requires_grad_(False), tokenizer

@@ -1,0 +1,145 @@
+"""Numbers that a teacher cannot have meant: not finite, zero, lost in the dtype, the same for everything.
+
+Each stops stage 1, whether the teacher runs here or its rows come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cache.runtime.errors import UserError, shortened
+
+# So many different pictures with one and the same row are no accident; fewer are judged at the end.
+ENOUGH = 8
+PRECISION = "use --precision float32 or bfloat16."
+# Cosine of a row with itself as it is stored: float16 keeps ten bits, far more than this.
+LEAST_COSINE = 0.999
+# 16,384 rows x 768 x 4 bytes = 50 MB, a few times.
+ROWS_AT_ONCE = 16_384
+WEIGHTS = "check that --pretrained are this model's weights, and try --precision float32."
+
+
+def stored(rows: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArray[Any]:
+    """Return rows [n, D] or [n, V, D] in the dtype that a cache keeps them in.
+
+    Raises
+    ------
+    UserError
+        If one is not finite, all zeros, or points elsewhere in that dtype; ``name(i)`` says what row i is.
+    """
+    with np.errstate(over="ignore", under="ignore"):  # said below, with what to do
+        kept = rows.astype(dtype)
+    flat, there = (part.reshape(-1, rows.shape[-1]) for part in (rows, kept))
+    for start in range(0, len(flat), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        for bad, problem, fix in _odd(flat[block], there[block]):
+            if bad.any():
+                row = (start + int(bad.argmax())) * len(rows) // len(flat)
+                raise UserError(f"{name(row)} {problem}", fix=fix)
+    return kept
+
+
+def _odd(rows_ND: NDArray[Any], kept_ND: NDArray[Any]) -> list[tuple[NDArray[np.bool_], str, str]]:
+    """Return what may be wrong with rows and as they are kept: which are, in words, and what to do."""
+    largest, dtype = np.abs(rows_ND).max(axis=1), kept_ND.dtype
+    narrow = f"use --dtype float32, which holds what {dtype} does not, or scale all rows alike."
+    turned = _cosines(rows_ND, kept_ND) < LEAST_COSINE
+    return [
+        (~np.isfinite(largest), "is not finite", "embed it again."),
+        (largest == 0, "is all zeros", "embed it again, or leave it out."),
+        (~np.isfinite(kept_ND).all(axis=1), f"is too large for {dtype}", narrow),
+        (turned, f"is too small for {dtype}: it points elsewhere there", narrow),
+    ]
+
+
+def _cosines(rows_ND: NDArray[Any], others_ND: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the cosine of each row with the same row of another array; 0 where either is zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        one, other = (
+            # By the largest number first: the square of a very small one is zero.
+            rows / np.where(largest > 0, largest, 1)
+            for rows, largest in (
+                (part.astype(np.float32), np.abs(part.astype(np.float32)).max(axis=1, keepdims=True))
+                for part in (rows_ND, others_ND)
+            )
+        )
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        products = np.einsum("nd,nd->n", one, other)
+    return np.asarray(products / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def check_finite(rows: Tensor, names: Sequence[str]) -> None:
+    """Make sure that all numbers [n, ...] are finite; the UserError names the first row that is not."""
+    finite = torch.isfinite(rows).flatten(1).all(dim=1)
+    if not finite.all():
+        name = names[int((~finite).nonzero()[0])]
+        raise UserError(f"the teacher gave numbers that are not finite for {name}", fix=PRECISION)
+
+
+def check_texts(rows: Tensor, texts: Sequence[str]) -> None:
+    """Make sure that the embeddings [T, D] of texts are finite, not zero, and not the same for all."""
+    check_finite(rows, [f"the text {text!r:.80}" for text in texts])
+    other = next((i for i, text in enumerate(texts) if text != texts[0]), None)
+    if other is not None and bool((rows == rows[0]).all()):
+        raise UserError(
+            f"the teacher says the same of different texts ({texts[0]!r:.60} and {texts[other]!r:.60})",
+            fix=WEIGHTS,
+        )
+    stored(rows.numpy(), "float32", lambda i: f"the teacher's row of the text {shortened(texts[i])}")
+
+
+class SameForAll:
+    """Notices a teacher that says the same of different pictures, or nothing of one.
+
+    Pictures are different when their pixels are: a data set may hold one picture many times.
+    """
+
+    def __init__(self) -> None:
+        self._pixels: Tensor | None = None
+        self._row: Tensor | None = None
+        self._name = self._other = ""
+        self._count, self._varies = 0, False
+
+    def differ(self, pixels: Tensor) -> Tensor | None:
+        """Return which of the pictures [B, ...] differ from the very first; None when it does not matter."""
+        if self._varies:
+            return None
+        if self._pixels is None:
+            self._pixels = pixels[0].clone()
+        return (pixels != self._pixels).flatten(1).any(dim=1)
+
+    def look(self, rows: Tensor, differ: Tensor | None, names: Sequence[str]) -> None:
+        """Look at the embeddings [B, D] of pictures.
+
+        Raises
+        ------
+        UserError
+            If one is a constant, or all so far are equal though their pictures are not.
+        """
+        flat = (rows == rows[:, :1]).all(dim=1)
+        if rows.shape[1] > 1 and flat.any():
+            name = names[int(flat.nonzero()[0])]
+            raise UserError(f"the teacher gave {rows.shape[1]} equal numbers for {name}", fix=WEIGHTS)
+        if self._varies or differ is None:
+            return
+        if self._row is None:
+            self._row, self._name = rows[0].clone(), names[0]
+        self._varies = bool((rows != self._row).any())
+        self._count += int(differ.sum())
+        if differ.any():
+            self._other = names[int(differ.nonzero()[0])]
+        if self._count >= ENOUGH:
+            self.end()
+
+    def end(self) -> None:
+        """Judge what was seen; raises as :meth:`look`."""
+        if self._count and not self._varies:
+            raise UserError(
+                f"the teacher says the same of different images ({self._name} and {self._other})", fix=WEIGHTS
+            )

@@ -1,0 +1,141 @@
+"""The teacher's text tower in the cache, for prompt learning: ``text_tower/`` holds its weights and config.
+
+The image tower is not in it, and is never built when it is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from cache.runtime.atomic_files import replacing, sha256_of, write_json
+from cache.runtime.errors import UserError, reason_of
+from cache.store.manifest_lines import FileEntry
+from cache.store.read_errors import DAMAGED
+
+FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
+PLACEHOLDER = "X"
+
+
+def save_text_tower(cache: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> tuple[FileEntry, ...]:
+    """Write a text tower into a cache folder; return the manifest's lines for its files."""
+    folder = cache / FOLDER
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(weights))  # save_file's can be read by their owner alone
+    write_json(folder / CONFIG, config)
+    return tuple(
+        FileEntry(
+            file=f"{FOLDER}/{name}", bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name)
+        )
+        for name in (WEIGHTS, CONFIG)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTower:
+    """A frozen text tower: T texts -> embeddings [T, D], with learnt vectors in the place of some tokens."""
+
+    network: nn.Module
+    tokenizer: Any
+    width: int
+    context_length: int
+
+    @classmethod
+    def load(
+        cls, cache: Path, *, files: Sequence[FileEntry] = (), device: torch.device | str = "cpu"
+    ) -> TextTower:
+        """Read the text tower that a cache keeps, after a look at the checksums of ``files``.
+
+        Raises
+        ------
+        UserError
+            If it keeps none, or its files are damaged.
+        """
+        folder = cache / FOLDER
+        if not (folder / CONFIG).is_file():
+            raise UserError(
+                f"the cache {cache} does not keep its teacher's text tower, which prompt learning needs",
+                fix="run the same cache-features command again with --keep-text-tower.",
+            )
+        # Here, because open_clip takes seconds to import and plain training does without it.
+        from cache.teacher.open_clip_model import build_text_network
+
+        try:
+            for file in files:
+                if sha256_of(cache / file.file) != file.sha256:
+                    raise ValueError(f"{file.file} differs from its checksum")
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
+        except (*DAMAGED, SafetensorError) as error:
+            raise UserError(
+                f"the text tower in {folder} is damaged ({reason_of(error)})",
+                fix="run the same cache-features command again with --keep-text-tower.",
+            ) from error
+        return cls(
+            network=network.to(device),
+            tokenizer=tokenizer,
+            width=network.token_embedding.weight.shape[1],  # type: ignore[union-attr, index, arg-type]
+            context_length=int(tokenizer.context_length),
+        )
+
+    def tokens(self, texts: Sequence[str], *, n_ctx: int = 0) -> Tensor:
+        """Return the tokens [T, L] of texts with room for ``n_ctx`` learnt vectors at places 1 to n_ctx.
+
+        L is the context length, or less where the texts are short and the tower looks only back.
+
+        Raises
+        ------
+        UserError
+            If the learnt vectors leave no room for words.
+        """
+        if n_ctx > self.context_length - 4:
+            raise UserError(
+                f"prompts.n_ctx is {n_ctx}, but the teacher reads {self.context_length} tokens",
+                fix=f"give at most {self.context_length - 4}.",
+            )
+        room = f"{PLACEHOLDER} " * n_ctx
+        tokens = self.tokenizer([room + text for text in texts])
+        device = next(self.network.parameters()).device
+        return tokens[:, : self._needed(tokens)].to(device)
+
+    def _needed(self, tokens: Tensor) -> int:
+        # In a causal tower what stands behind the last token changes nothing, and 77 places for 12 tokens
+        # would be six times the work.
+        network: Any = self.network
+        causal = network.attn_mask is not None and network.cls_emb is None and not network.use_pad_mask
+        if not causal or network.pool_type not in ("argmax", "eos"):
+            return int(tokens.shape[1])
+        return int((tokens != network.pad_id).nonzero()[:, 1].max()) + 1
+
+    def embed(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
+        """Return raw embeddings [T, D] of tokens [T, L].
+
+        ``contexts`` [n, W] or [T, n, W] stand in for the token embeddings at places 1 to n. Everything
+        else is the tower's own forward.
+        """
+        network: Any = self.network
+
+        def put(module: nn.Module, given: Any, embedded: Tensor) -> Tensor:
+            del module, given
+            if contexts is None:
+                return embedded
+            learnt = contexts.expand(len(embedded), -1, -1)
+            return torch.cat([embedded[:, :1], learnt, embedded[:, 1 + learnt.shape[1] :]], dim=1)
+
+        whole, length = network.attn_mask, tokens.shape[1]
+        hook = network.token_embedding.register_forward_hook(put)
+        try:
+            if whole is not None:
+                network.attn_mask = whole[:length, :length]
+            return network(tokens)
+        finally:
+            network.attn_mask = whole
+            hook.remove()

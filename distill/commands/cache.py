@@ -1,0 +1,254 @@
+"""What is done with caches: info, verify, import, convert, add-prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cache.runtime.errors import printable
+from cli.root import main
+from distill.commands.cache_features import print_duplicates, print_findings
+from distill.commands.options import EXISTING_FOLDER, FOLDER, stop, table
+
+if TYPE_CHECKING:
+    from cache.maintain.verify import Check
+    from cache.store.manifest import Manifest
+
+
+@main.group("cache")
+def cache_group() -> None:
+    """Look into a cache, check it, make one from embeddings, change its format."""
+
+
+@cache_group.command("info")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
+def cache_info(cache: Path, as_json: bool) -> None:
+    """Say what is in CACHE.
+
+    Example: distill cache info artifacts/photos
+    """
+    from cache.reader import TEACHERS, EmbeddingCache
+    from cache.store.manifest import NAME, Manifest
+
+    manifest = Manifest.load(cache)
+    if as_json:
+        click.echo((cache / NAME).read_text(encoding="utf-8"), nl=False)
+        return
+    table(f"cache {cache}", ["", ""], _about(manifest))
+    splits = [
+        [
+            name,
+            f"{split.rows:,}",
+            str(len(split.class_names)),
+            str(len(split.shards)),
+            str(len(split.skipped)),
+            f"{split.own_captions:,}",
+        ]
+        for name, split in manifest.splits.items()
+    ]
+    table("splits", ["split", "rows", "classes", "shards", "skipped", "own captions"], splits)
+    banks = [
+        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
+        for name, bank in manifest.banks.items()
+    ]
+    table("text banks", ["bank", "texts", "truncated", "template", "source"], banks)
+    added = EmbeddingCache(cache, manifest).teacher_names[1:]
+    if added:
+        click.echo(f"other teachers: {', '.join(added)} (in {cache / TEACHERS})")
+
+
+def _about(manifest: Manifest) -> list[list[str]]:
+    teacher = manifest.spec.teacher
+    kept = [f"{name}: {views.views} views" for name, views in manifest.support.items()]
+    return [
+        ["fingerprint", manifest.spec.fingerprint()],
+        ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
+        ["teacher", f"{teacher.model} ({teacher.pretrained})"],
+        ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
+        ["preprocessing", f"{teacher.preprocessing}, {teacher.image_size} px"],
+        ["computed in", teacher.precision],
+        ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
+        ["embed_dim", str(manifest.embed_dim)],
+        ["support views", ", ".join(kept) or "none"],
+        [
+            "training views",
+            ", ".join(f"{n}: {c.views} views, scale {c.scale:g}" for n, c in manifest.views.items())
+            or "none",
+        ],
+        [
+            "pixels",
+            ", ".join(f"{n}: {p.side} px, {p.kind}" for n, p in manifest.pixels.items()) or "not kept",
+        ],
+        ["text tower", "kept" if manifest.text_tower else "not kept"],
+    ]
+
+
+@cache_group.command("verify")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
+def cache_verify(cache: Path, as_json: bool) -> None:
+    """Check every checksum and row count of CACHE, and name the damaged rows; exit status 1 where one is.
+
+    Example: distill cache verify artifacts/photos
+    """
+    from cache.maintain.verify import verify_cache
+    from cache.store.duplicates import duplicates_of
+    from cache.store.manifest import Manifest
+
+    checks = verify_cache(cache)
+    bad = [check for check in checks if check.problem]
+    if as_json:
+        click.echo(json.dumps([_as_json(check) for check in checks], indent=2))
+    else:
+        for check in bad:
+            click.echo(printable(f"{check.file}: {check.problem}"))
+        click.echo(f"{len(checks) - len(bad)} of {len(checks)} files are sound.")
+        if not bad:
+            print_duplicates(duplicates_of(cache, Manifest.load(cache)))
+    if bad:
+        names = ", ".join(check.file for check in bad[:3])
+        stop(f"{cache} has {len(bad)} damaged files ({names}). Fix: run 'distill cache repair {cache}'.", 1)
+
+
+@cache_group.command("repair")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+def cache_repair(cache: Path, as_json: bool) -> None:
+    """Mend CACHE: redo its manifest's copy and neighbours, take out every other file that is damaged.
+
+    What was taken out is redone by the command that made the cache; where something is lacking, that command
+    is printed, without its data and teacher, and the exit status is 1. Nothing is loaded that CACHE names.
+
+    Example: distill cache repair artifacts/photos
+    """
+    from cache.maintain.repair import repair_cache
+
+    repair = repair_cache(cache)
+    if as_json:
+        done = {"redone": repair.redone, "removed": repair.removed}
+        checks = {name: [_as_json(check) for check in found] for name, found in done.items()}
+        click.echo(json.dumps({**checks, "commands": repair.commands}, indent=2))
+    else:
+        for check in repair.redone:
+            click.echo(printable(f"redone: {check.file} ({check.problem})"))
+        for check in repair.removed:
+            click.echo(printable(f"taken out: {check.file} ({check.problem})"))
+    if repair.commands:
+        stop(
+            f"{cache} is not whole ({len(repair.removed)} files were taken out). Fix: run the command again "
+            f"that made it, with all that it was given: {'; then '.join(repair.commands)}",
+            1,
+        )
+    if not as_json:
+        click.echo(f"{cache} is sound; {len(repair.redone)} files were redone.")
+
+
+def _as_json(check: Check) -> dict[str, Any]:
+    return {
+        "file": check.file,
+        "rows": check.rows,
+        "problem": check.problem,
+        "damaged_rows": list(check.damaged),
+    }
+
+
+@cache_group.command("import")
+@click.option("--out", required=True, type=FOLDER, help="The cache folder to write.")
+@click.option(
+    "--images", required=True, help="Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME."
+)
+@click.option(
+    "--keys",
+    help="SPLIT/CLASS/FILE of each row: a text file, .npy or FILE.npz:NAME. Else the original code's order.",
+)
+@click.option("--data", type=EXISTING_FOLDER, help="The images' folder; needed without --keys.")
+@click.option("--captions", help="Caption embeddings in the same order (clip_caption_feats.pt).")
+@click.option("--texts", help="Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
+@click.option(
+    "--classes", help="The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME."
+)
+@click.option("--bank", default="labels", show_default=True, help="Name of that text bank.")
+@click.option("--split", default="train", show_default=True, help="The split of keys that name none.")
+@click.option("--model", default="imported", show_default=True, help="The teacher's name.")
+@click.option(
+    "--pretrained",
+    help="Its weights, as for cache-features: embeds DATA's class texts where --texts is not given.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default="float16",
+    show_default=True,
+    help="What rows are stored in.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["hdf5", "webdataset"]),
+    default="hdf5",
+    show_default=True,
+    help="Shard format.",
+)
+@click.option("--shared-classes", is_flag=True, help="Let classes be in train and in the OOD test as well.")
+def cache_import(out: Path, **given: Any) -> None:
+    """Make a cache from embeddings that are there already.
+
+    \b
+    Examples:
+      distill cache import --out artifacts/cub --data CUB --images clip_image_feats.pt \\
+          --captions clip_caption_feats.pt --texts class_embeddings.npy --classes classes.txt
+      distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
+    """
+    from cache.build.text_banks import sources_of
+    from cache.build.zero_shot import doubts, zero_shot
+    from cache.maintain.import_files import import_files
+    from cache.reader import EmbeddingCache
+
+    manifest = import_files(out, **given)
+    banks = ", ".join(manifest.banks) or "none"
+    click.echo(f"{out}: {manifest.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
+    for name, source in sources_of(manifest, captions_from=f"rows of {given['captions']}").items():
+        click.echo(printable(f"{name}: {source}"))
+    cache = EmbeddingCache(out, manifest)
+    judged = zero_shot(cache, cache.bank_names)
+    print_findings(judged, doubts(cache, cache.bank_names, judged))
+
+
+@cache_group.command("convert")
+@click.argument("cache", type=EXISTING_FOLDER)
+@click.option(
+    "--to", "format", required=True, type=click.Choice(["hdf5", "webdataset"]), help="The format to write."
+)
+@click.option("--out", required=True, type=FOLDER, help="The new cache folder.")
+@click.option(
+    "--data", type=EXISTING_FOLDER, help="The images' folder, for a WebDataset that holds the pictures too."
+)
+def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
+    """Write CACHE in the other format, number for number.
+
+    Example: distill cache convert artifacts/photos --to webdataset --out artifacts/photos-tar --data photos
+    """
+    from cache.maintain.convert import convert_cache
+    from cache.sources.image_folder import ImageFolder
+
+    folder = ImageFolder.scan(data, require=()) if data else None
+    manifest = convert_cache(cache, out, format=format, folder=folder)
+    click.echo(f"{out}: {manifest.rows:,} rows as {format}")
+
+
+@cache_group.command("add-prompts")
+@click.argument("run", type=EXISTING_FOLDER)
+@click.option("--bank", default="coop", show_default=True, help="Name of the new text bank.")
+@click.option("--cache", type=EXISTING_FOLDER, help="A cache of the same teacher  [default: the run's own]")
+def cache_add_prompts(run: Path, bank: str, cache: Path | None) -> None:
+    """Add the prompts that RUN learnt to its cache, as a text bank for other students.
+
+    Example: distill cache add-prompts runs/coop --bank coop
+    """
+    from distill.student.prompts import export_prompts
+
+    where, entry = export_prompts(run, bank=bank, cache_dir=cache)
+    click.echo(f"{where / entry.file}: {entry.texts} texts; use them with: train --text {bank}")

@@ -1,0 +1,1 @@
+"""Batches for a student, from the cache and the data folder."""

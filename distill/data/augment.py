@@ -1,0 +1,196 @@
+"""Augmentation of whole batches on the device, drawn for every image on its own.
+
+(torchvision's transforms draw one crop for a whole batch tensor.) Images come in as uint8
+[B, 3, R, R], squashed to R = 256/224 of the student's input size S, and go out as float32 [B, 3, S, S],
+normalised with ImageNet's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from cache.runtime.torchvision_compat import torchvision
+from cache.runtime.transfer import to_device
+from cache.sources.crop_boxes import crop_boxes
+from distill.data.batch import Crops, Share
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+POLICIES = ("crop_flip", "flip", "randaugment", "none")
+RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE, RANDAUGMENT_BINS = 2, 9, 31
+
+
+def resize_size(image_size: int) -> int:
+    """Return the side R that images are squashed to before a crop of ``image_size``: 256 for 224."""
+    return round(image_size * 256 / 224)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Return pixels 0..255 [B, 3, H, W] as float32 with ImageNet's mean and standard deviation."""
+    mean, std = _imagenet(images.device)
+    return (images.float() - mean) / std
+
+
+@lru_cache
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ImageNet's mean and deviation of pixels 0..255; made once, because a GPU waits for the copy."""
+    mean, std = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
+    return mean.view(1, 3, 1, 1) * 255, std.view(1, 3, 1, 1) * 255
+
+
+def eval_transform(images: Tensor, image_size: int) -> Tensor:
+    """Return the centre crop of uint8 images [B, 3, R, R], normalised, float32 [B, 3, S, S]."""
+    top, left = (round((side - image_size) / 2) for side in images.shape[-2:])
+    return normalise(images[..., top : top + image_size, left : left + image_size])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAugment:
+    """What training images go through.
+
+    ``policy``: ``crop_flip`` is RandomResizedCrop and a horizontal flip, ``randaugment`` is
+    RandomResizedCrop and RandAugment(2, 9) without a flip, ``none`` is the evaluation's centre crop, ``flip``
+    that with a horizontal flip.
+    ``per_image`` false draws once for the whole batch, as the original research code did.
+    """
+
+    image_size: int
+    policy: str = "crop_flip"
+    per_image: bool = True
+    scale: tuple[float, float] = (0.08, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ValueError(f"policy is {self.policy!r}, expected one of {', '.join(POLICIES)}")
+
+    def __call__(
+        self,
+        images: Tensor,
+        generator: Generator,
+        share: Share | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
+        """Return augmented images; one state of a CPU generator gives the same on every device.
+
+        Where ``images`` are a ``share`` of a batch, they come out as they would in the whole batch.
+        With the ``crops`` of the whole batch nothing is drawn: these are cut out, whatever the policy.
+        """
+        share = share or Share.whole(len(images))
+        if crops is not None:
+            boxes, flips = crops.box_B4[share.rows] * images.shape[-1], crops.flip_B[share.rows]
+            return normalise(crop(images, boxes, flips, self.image_size))
+        if self.policy == "none":
+            return eval_transform(images, self.image_size)
+        draws = share.total if self.per_image else 1
+        if self.policy == "flip":
+            return eval_transform(flipped(images, draws, generator, share), self.image_size)
+        boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
+        flips = torch.zeros(draws, dtype=torch.bool)
+        if self.policy == "crop_flip":
+            flips = torch.rand(draws, generator=generator) < 0.5
+        boxes, flips = boxes.expand(share.total, 4)[share.rows], flips.expand(share.total)[share.rows]
+        cropped = crop(images, boxes, flips, self.image_size)
+        if self.policy == "randaugment":
+            cropped = rand_augment(cropped.round().clamp(0, 255).to(torch.uint8), draws, generator, share)
+        return normalise(cropped)
+
+
+def flipped(images: Tensor, draws: int, generator: Generator, share: Share) -> Tensor:
+    """Return images [B, X, H, W], half of them mirrored; ``draws`` is one an image, or 1 for all."""
+    mirror = (torch.rand(draws, generator=generator) < 0.5).expand(share.total)[share.rows]
+    return torch.where(to_device(mirror, images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
+    """Return each image's box, resized to ``size`` (bilinear) and flipped where ``flips``, float32 0..255.
+
+    Boxes [B, 4] are (left, top, width, height) in pixels, which need not be whole.
+    """
+    side = images.shape[-1]
+    left, top, width, height = to_device(boxes, images.device).unbind(dim=1)
+    sign = 1.0 - 2.0 * to_device(flips, images.device).float()
+    zero = torch.zeros_like(left)
+    theta = torch.stack(
+        [
+            torch.stack([sign * width / side, zero, (2 * left + width) / side - 1], dim=1),
+            torch.stack([zero, height / side, (2 * top + height) / side - 1], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
+    return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def rand_augment(images: Tensor, draws: int, generator: Generator, share: Share | None = None) -> Tensor:
+    """Apply RandAugment(2, 9) to uint8 images [B, 3, S, S]; ``draws`` is one an image, or 1 for all.
+
+    Images that drew the same operation and sign go through it together.
+    """
+    names, share = list(OPERATIONS), share or Share.whole(len(images))
+    for _ in range(RANDAUGMENT_OPS):
+        operation = torch.randint(len(names), (draws,), generator=generator).expand(share.total)
+        negative = (torch.rand(draws, generator=generator) < 0.5).expand(share.total)
+        code = (operation * 2 + negative.long())[share.rows]
+        out = images.clone()
+        for value in code.unique().tolist():
+            chosen = to_device((code == value).nonzero()[:, 0], images.device)
+            sign = -1.0 if value % 2 else 1.0
+            out[chosen] = OPERATIONS[names[value // 2]](images[chosen], sign)
+        images = out
+    return images
+
+
+def _share(top: float) -> float:
+    # As torchvision has it, rounded to float32: otherwise pixels differ from its own by one level.
+    return float(torch.linspace(0.0, top, RANDAUGMENT_BINS)[RANDAUGMENT_MAGNITUDE])
+
+
+def _affine(
+    images: Tensor, *, translate: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0, 0)
+) -> Tensor:
+    return torchvision.transforms.v2.functional.affine(
+        images,
+        angle=0.0,
+        translate=list(translate),
+        scale=1.0,
+        shear=[math.degrees(math.atan(slope)) for slope in shear],
+        # torchvision shears about the corner and translates about nothing.
+        center=[0.0, 0.0] if any(shear) else None,
+    )
+
+
+def _operations() -> dict[str, Callable[[Tensor, float], Tensor]]:
+    f = torchvision.transforms.v2.functional
+    shear, enhance, turn = _share(0.3), _share(0.9), _share(30.0)
+    bits = 8 - round(RANDAUGMENT_MAGNITUDE / ((RANDAUGMENT_BINS - 1) / 4))
+
+    def shift(images: Tensor, sign: float) -> int:
+        return int(sign * _share(150.0 / 331.0 * images.shape[-1]))
+
+    return {
+        "Identity": lambda images, sign: images,
+        "ShearX": lambda images, sign: _affine(images, shear=(sign * shear, 0)),
+        "ShearY": lambda images, sign: _affine(images, shear=(0, sign * shear)),
+        "TranslateX": lambda images, sign: _affine(images, translate=(shift(images, sign), 0)),
+        "TranslateY": lambda images, sign: _affine(images, translate=(0, shift(images, sign))),
+        "Rotate": lambda images, sign: f.rotate(images, sign * turn),
+        "Brightness": lambda images, sign: f.adjust_brightness(images, 1 + sign * enhance),
+        "Color": lambda images, sign: f.adjust_saturation(images, 1 + sign * enhance),
+        "Contrast": lambda images, sign: f.adjust_contrast(images, 1 + sign * enhance),
+        "Sharpness": lambda images, sign: f.adjust_sharpness(images, 1 + sign * enhance),
+        "Posterize": lambda images, sign: f.posterize(images, bits),
+        "Solarize": lambda images, sign: f.solarize(images, 255.0 - _share(255.0)),
+        "AutoContrast": lambda images, sign: f.autocontrast(images),
+        "Equalize": lambda images, sign: f.equalize(images),
+    }
+
+
+# torchvision's RandAugment, name for name; the magnitude is a share of each operation's own range.
+OPERATIONS = _operations()

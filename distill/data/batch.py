@@ -1,0 +1,90 @@
+"""What crosses from data to the loop: B images with their cached teacher targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Which rows of a batch of ``total`` one process computes: ``start`` to ``stop``."""
+
+    total: int
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice."""
+        return slice(self.start, self.stop)
+
+    @classmethod
+    def whole(cls, total: int) -> Share:
+        """Return all of a batch."""
+        return cls(total=total, start=0, stop=total)
+
+    @classmethod
+    def of(cls, total: int, rank: int, world: int) -> Share:
+        """Return the share of one of ``world`` processes."""
+        return cls(total=total, start=total * rank // world, stop=total * (rank + 1) // world)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crops:
+    """The crop of every image of a batch, one of the views that the cache keeps: its number there, int64.
+
+    ``box_B4`` is (left, top, width, height) float32, as fractions of the image; ``flip_B`` bool mirrors it.
+    """
+
+    view_B: Tensor
+    box_B4: Tensor
+    flip_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Targets:
+    """What one teacher said of B images.
+
+    ``teacher_BD`` and ``caption_BD`` are raw embeddings, float32; ``nearest_BK`` int32 class labels and
+    ``similarity_BK`` their cosines.
+    """
+
+    teacher_BD: Tensor
+    caption_BD: Tensor | None = None
+    nearest_BK: Tensor | None = None
+    similarity_BK: Tensor | None = None
+
+    @property
+    def neighbours(self) -> tuple[Tensor, Tensor] | None:
+        """The teacher's nearest texts as :func:`distill.objective.distillation_objective` takes them."""
+        if self.nearest_BK is None or self.similarity_BK is None:
+            return None
+        return self.nearest_BK, self.similarity_BK
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what there is, by name."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """B images, and one :class:`Targets` for every teacher. Row i of every tensor is one image.
+
+    ``image_BXRR`` is what :mod:`distill.data.pixels` decoded, X channels, uint8 for photos, or what the
+    student takes once they are augmented; with several processes it has this one's share of the rows alone.
+    ``label_B`` int64, multi-hot [B, C] where an image has several. ``keys`` name the images in errors.
+    """
+
+    keys: tuple[str, ...]
+    image_BXRR: Tensor
+    label_B: Tensor
+    targets: tuple[Targets, ...]
+
+    def __post_init__(self) -> None:
+        rows = [self.label_B, *(t for each in self.targets for t in each.tensors().values())]
+        sizes = {len(self.keys), *(len(tensor) for tensor in rows)}
+        assert len(sizes) == 1, f"rows do not line up: {sizes}"
+        assert len(self.image_BXRR) <= len(self.keys)

@@ -1,0 +1,86 @@
+"""Where a run takes its images from: the cache's own pixels, else their files; kept where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from cache import EmbeddingCache
+from cache.runtime.devices import choose_device, default_workers
+from cache.runtime.errors import UserError
+from cache.runtime.machine_limits import memory_here, workers_here
+from cache.sources.samples import Record
+from distill.config import DataConfig, RunConfig
+from distill.data.augment import resize_size
+from distill.data.pixels import Pixels, SquashedPhoto, StoredImages, image_bytes
+
+MB = 2**20
+# What decoded images may take of a GPU's free memory; the rest is the student's.
+DEVICE_SHARE = 0.5
+
+
+@dataclass(kw_only=True)
+class PixelMaker:
+    """Makes the :class:`Pixels` of one split after the other, from one budget of memory.
+
+    ``device`` is where all images are kept, None where they are not.
+    """
+
+    config: RunConfig
+    cache: EmbeddingCache
+    device: torch.device | None = None
+    budget: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.budget = memory_here(self.config.data.memory_mb * MB)
+
+    def __call__(self, records: Sequence[Record], splits: Sequence[str], *, strict: bool = False) -> Pixels:
+        """Return the images of some records, which are rows of ``splits`` of the cache if they have rows."""
+        side = resize_size(self.config.student.image_size)
+        stored = None
+        if self.config.data.pixels == "auto":
+            stored = StoredImages.find(self.cache, splits, records, side)
+        pixels = Pixels(
+            records,
+            SquashedPhoto(side),
+            memory=self.budget,
+            workers=decoding_workers(self.config.data),
+            strict=strict,
+            stored=stored,
+            device=self.device,
+        )
+        self.budget -= pixels.kept_bytes
+        return pixels
+
+
+def decoding_workers(config: DataConfig) -> int:
+    """Return how many processes decode: as the config says and this machine can, or by the machine."""
+    return default_workers(choose_device("auto")) if config.workers < 0 else workers_here(config.workers)
+
+
+def device_for_images(config: RunConfig, device: torch.device, count: int) -> torch.device | None:
+    """Return where ``count`` decoded images are kept: the device as ``data.device_images`` says, or None.
+
+    Raises
+    ------
+    UserError
+        If they are to be kept on a GPU that has not the memory.
+    """
+    wanted = config.data.device_images
+    if wanted == "off" or (wanted == "auto" and device.type != "cuda"):
+        return None
+    if device.type != "cuda":
+        return device
+    needed = image_bytes(SquashedPhoto(resize_size(config.student.image_size)), count)
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed <= DEVICE_SHARE * free:
+        return device
+    if wanted == "auto":
+        return None
+    raise UserError(
+        f"data.device_images is on, but {count:,} images take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+        "are free",
+        fix="use data.device_images=auto, or a smaller student.image_size.",
+    )

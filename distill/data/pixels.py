@@ -1,0 +1,264 @@
+"""Image files -> tensors, decoded once and kept when memory allows, else anew in worker processes."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cache.runtime.errors import UserError
+from cache.runtime.loader_workers import apart, begin_worker, begun, joined
+from cache.runtime.transfer import to_device
+from cache.sources.image_folder import ImageRecord, UnreadableImage, squashed
+from cache.sources.samples import Record
+
+if TYPE_CHECKING:
+    from cache import EmbeddingCache
+    from cache.store.pixels import StoredPixels
+
+Indices = NDArray[np.int64]
+
+
+class Decode(Protocol):
+    """Turns one record into a tensor of ``shape`` and ``dtype``; UnreadableImage when it cannot."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[X, R, R] of one image."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its numbers are."""
+        ...
+
+    def __call__(self, record: Any) -> Tensor:
+        """Decode one record."""
+        ...
+
+
+@dataclass(frozen=True)
+class SquashedPhoto:
+    """A photo squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side]."""
+
+    side: int
+    dtype = torch.uint8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[3, side, side]."""
+        return (3, self.side, self.side)
+
+    def __call__(self, record: ImageRecord) -> Tensor:
+        """Decode one image file."""
+        return squashed(record.path, self.side)
+
+
+class _Decoder(Dataset[Any]):
+    """Decodes one image, or says why it cannot; runs in workers."""
+
+    def __init__(self, records: Sequence[Record], decode: Decode) -> None:
+        self.records, self.decode = records, decode
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return self.decode(self.records[index])
+        except UnreadableImage as error:
+            return str(error)
+
+
+def _rows(kept: Tensor, indices: Indices) -> Tensor:
+    if kept.device.type == "cpu":  # numpy copies row by row, in less than half of torch's time
+        return torch.from_numpy(kept.numpy()[indices])
+    return kept[to_device(torch.from_numpy(indices), kept.device)]
+
+
+class _StoredDecoder(Dataset[Any]):
+    """Decodes one image that a cache keeps encoded; runs in workers."""
+
+    def __init__(self, stored: StoredImages, count: int) -> None:
+        self.stored, self.count = stored, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.stored.images(np.array([index]))[0]
+
+
+def image_bytes(decode: Decode, count: int) -> int:
+    """Return the bytes of ``count`` decoded images."""
+    return count * math.prod(decode.shape) * decode.dtype.itemsize
+
+
+class StoredImages:
+    """The images of some records that a cache keeps; nothing is decoded where it keeps them raw."""
+
+    def __init__(self, sources: Sequence[StoredPixels], source_of: Indices, row_of: Indices) -> None:
+        """Image i is row ``row_of[i]`` of source ``source_of[i]``."""
+        self._sources, self._source_of, self._row_of = sources, source_of, row_of
+
+    @classmethod
+    def find(
+        cls, cache: EmbeddingCache, splits: Sequence[str], records: Sequence[Record], side: int
+    ) -> StoredImages | None:
+        """Return the images of ``records`` among some splits of a cache; None unless it has all of them."""
+        found = [cache.pixels(split, side=side) for split in splits]
+        sources = [source for source in found if source is not None]
+        places = [
+            next(((i, s.position[r.key]) for i, s in enumerate(sources) if r.key in s.position), None)
+            for r in records
+        ]
+        known = [place for place in places if place is not None]
+        if not known or len(known) < len(places):
+            return None
+        source_of, row_of = np.array(known, dtype=np.int64).T
+        return cls(sources, source_of, row_of)
+
+    @property
+    def raw(self) -> bool:
+        """Whether nothing has to be decoded."""
+        return all(source.kind == "raw" for source in self._sources)
+
+    def images(self, indices: Indices) -> Tensor:
+        """Return some images, uint8 [B, 3, R, R]."""
+        sources, rows = self._source_of[indices], self._row_of[indices]
+        if len(self._sources) == 1:
+            return self._sources[0].images(rows)
+        side = self._sources[0].side
+        images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
+        for number in np.unique(sources):
+            chosen = sources == number
+            images[torch.from_numpy(chosen)] = self._sources[number].images(rows[chosen])
+        return images
+
+
+class Pixels:
+    """The decoded images of some records.
+
+    ``memory`` is how many bytes may be spent on keeping all of them; 0 decodes anew each time. What is
+    ``stored`` is read from there instead. With ``device`` all are kept there, whatever ``memory`` says.
+    What is kept is decoded when it is first asked for. An unreadable file is an error with ``strict``,
+    else it is left out of every batch and named in ``unreadable`` from then on.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        decode: Decode,
+        *,
+        memory: int,
+        workers: int,
+        strict: bool,
+        stored: StoredImages | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.records, self.decode, self.workers, self.strict = list(records), decode, workers, strict
+        self.bytes = image_bytes(decode, len(self.records))
+        self.stored = stored
+        self.unreadable: dict[str, str] = {}
+        self._kept: Tensor | None = None
+        self._good = np.ones(len(self.records), dtype=bool)
+        self._here = np.zeros(len(self.records), dtype=bool)
+        if device is not None or (stored is None and self.bytes <= memory):
+            self._kept = self._room(device or torch.device("cpu"))
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much of the computer's memory the kept images take."""
+        return self.bytes if self._kept is not None and self._kept.device.type == "cpu" else 0
+
+    def batches(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, Tensor]]:
+        """Yield for every index array its readable indices and their images, [B, X, R, R]."""
+        if self._kept is not None:
+            for indices in self._kept_now(self._kept, batches):
+                readable = indices[self._good[indices]]
+                yield readable, _rows(self._kept, readable)
+        elif self.stored is not None and self.stored.raw:
+            for indices in batches:
+                yield indices, self.stored.images(indices)
+        else:
+            yield from self._decoded(batches)
+
+    def _decoded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, Tensor]]:
+        for indices, images in zip(batches, self._loader(batches), strict=True):
+            good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
+            self._note_unreadable(indices, images)
+            tensors = [image for image in images if isinstance(image, Tensor)]
+            if tensors:
+                yield indices[good], torch.stack(tensors)
+
+    def _room(self, device: torch.device) -> Tensor:
+        """Return where all images will be kept; on the CPU it takes no memory before they are there."""
+        shape = (len(self.records), *self.decode.shape)
+        if device.type != "cpu" or not self.bytes:
+            return torch.empty(shape, dtype=self.decode.dtype, device=device)
+        # torch.zeros would touch every page: what malloc has kept back is not new to it.
+        pages = mmap.mmap(-1, self.bytes)
+        return torch.frombuffer(pages, dtype=self.decode.dtype).view(shape)
+
+    def _kept_now(self, kept: Tensor, batches: Sequence[Indices]) -> Iterator[Indices]:
+        """Yield every index array once all its images are kept."""
+        new, here = [], self._here.copy()
+        for indices in batches:
+            new.append(np.unique(indices[~here[indices]]))
+            here[indices] = True
+        decoded = self._read([missing for missing in new if len(missing)])
+        for indices, missing in zip(batches, new, strict=True):
+            if len(missing):
+                self._keep(kept, missing, next(decoded))
+            yield indices
+
+    def _read(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
+        """Yield the images of index arrays, or why they cannot be read."""
+        if self.stored is not None and self.stored.raw:
+            yield from (self.stored.images(indices).unbind() for indices in batches)
+        elif batches:
+            yield from self._loader(batches)
+
+    def _keep(self, kept: Tensor, indices: Indices, images: Sequence[Tensor | str]) -> None:
+        self._note_unreadable(indices, images)
+        good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
+        found = [image for image in images if isinstance(image, Tensor)]
+        if found:
+            places = torch.from_numpy(indices[good])
+            kept[to_device(places, kept.device)] = to_device(torch.stack(found), kept.device)
+        self._good[indices[~good]] = False
+        self._here[indices] = True
+
+    def _note_unreadable(self, indices: Indices, images: Sequence[Tensor | str]) -> None:
+        for index, image in zip(indices, images, strict=True):
+            if isinstance(image, Tensor):
+                continue
+            record = self.records[index]
+            if self.strict:
+                raise UserError(
+                    f"{record.where} cannot be read as an image any more ({image})",
+                    fix="bring the file back, or build the cache again with --rebuild.",
+                )
+            self.unreadable[record.key] = image
+
+    def _loader(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
+        stored = self.stored
+        loader: DataLoader[Any] = DataLoader(
+            _Decoder(self.records, self.decode)
+            if stored is None
+            else _StoredDecoder(stored, len(self.records)),
+            batch_sampler=[indices.tolist() for indices in batches],
+            num_workers=self.workers,
+            worker_init_fn=begin_worker,
+            collate_fn=joined,
+            prefetch_factor=4 if self.workers else None,
+        )
+        return map(apart, begun(loader))

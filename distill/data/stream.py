@@ -1,0 +1,149 @@
+"""The stream of images that a student trains on, and the splits it is judged on; students may share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache import EmbeddingCache
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import CacheMismatch
+from cache.sources.image_folder import ImageFolder
+from cache.sources.open_set import check_apart, check_trained
+from cache.sources.samples import Record
+from distill.config import RunConfig
+from distill.data.identity_reader import IdentityReader
+from distill.data.pixel_sources import PixelMaker, device_for_images
+from distill.data.pixels import Pixels
+from distill.data.support import join_support, query_of, support_of
+from distill.data.training_data import TrainingRows, join_training_rows
+from distill.judge.space_of_split import ROWS_OF
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSplit:
+    """A split to judge the student on: its images and its classes."""
+
+    name: str
+    pixels: Pixels
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The images of a run, joined to the rows of every teacher; decoded when they are first asked for.
+
+    ``joined`` has the rows of every teacher of the config, by its name; ``support`` are the keys of the
+    few-shot images; ``identities`` say what a run of the stream is made from.
+    """
+
+    config: RunConfig
+    cache: EmbeddingCache
+    folder: ImageFolder
+    device: torch.device
+    support: list[str]
+    joined: dict[str, TrainingRows]
+    identities: IdentityReader
+
+    @classmethod
+    def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Stream:
+        """Join the images of a data folder to the rows of a cache.
+
+        Raises
+        ------
+        UserError
+            If the cache, the data and the config do not fit each other, or an image is not what its rows
+            were made from.
+        """
+        cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
+        check_trained(data_dir, {name: split.class_names for name, split in folder.splits.items()})
+        if not config.data.shared_classes:
+            check_apart(
+                folder,
+                fix="set data.shared_classes=true.",
+            )
+        support = support_of(cache, folder.split("ood_test"), config.fewshot) if config.fewshot.shots else []
+        joined = {}
+        for name in config.teachers:
+            own = cache.teacher_cache(name)
+            joined[name] = join_training_rows(own, folder, id_val=config.data.id_val)
+            if support:
+                joined[name] = join_support(joined[name], own, folder, support)
+        _check_same_images(cache, joined)
+        identities = IdentityReader(cache=cache, folder=folder)
+        identities.refuse_changed_images(config.teachers)
+        return cls(config, cache, folder, choose_device(config.train.device), support, joined, identities)
+
+    @property
+    def images(self) -> TrainingRows:
+        """The images, joined to the rows of the first teacher."""
+        return next(iter(self.joined.values()))
+
+    @property
+    def pixels(self) -> Pixels:
+        """The training images."""
+        return self._decoded[0]
+
+    @property
+    def evals(self) -> dict[str, EvalSplit]:
+        """The splits that are not trained on."""
+        return self._decoded[1]
+
+    @cached_property
+    def _decoded(self) -> tuple[Pixels, dict[str, EvalSplit]]:
+        images, judged = self.images.images, splits_to_judge(self.folder, self.images.id_val, self.support)
+        count = len(images) + sum(len(records) for _, records, _ in judged)
+        where = device_for_images(self.config, self.device, count)
+        make = PixelMaker(config=self.config, cache=self.cache, device=where)
+        pixels = make(images, ("train", "ood_test") if self.support else ("train",), strict=True)
+        evals = {
+            name: EvalSplit(name=name, pixels=make(records, (ROWS_OF.get(name, name),)), class_names=names)
+            for name, records, names in judged
+        }
+        return pixels, evals
+
+
+def _check_same_images(cache: EmbeddingCache, joined: dict[str, TrainingRows]) -> None:
+    (first, rows), *others = joined.items()
+    for name, other in others:
+        if other.images != rows.images:
+            raise CacheMismatch(
+                f"the teachers {first} and {name} of {cache.path} have rows of other images",
+                fix=f"run cache-features again for both, last with --teacher {name}.",
+            )
+
+
+def stream_settings(config: RunConfig) -> dict[str, Any]:
+    """Return everything that decides a run's stream of batches; students that agree in it can share one."""
+    data = {f"data.{name}": value for name, value in asdict(config.data).items() if name != "seed"}
+    fewshot = {f"fewshot.{name}": value for name, value in asdict(config.fewshot).items() if name != "start"}
+    return {
+        **data,
+        **fewshot,
+        "teachers": config.teachers,
+        "student.image_size": config.student.image_size,
+        "train.batch_size": config.train.batch_size,
+        "train.device": config.train.device,
+        "data.seed": config.stream_seed,
+    }
+
+
+def splits_to_judge(
+    folder: ImageFolder, id_val: tuple[Record, ...], support: Sequence[str]
+) -> list[tuple[str, tuple[Record, ...], tuple[str, ...]]]:
+    """Return (name, images, class names) of every split that is not trained on; id_val first.
+
+    With a support, the OOD images less the support are ``ood_query``.
+    """
+    found = [split for name, split in folder.splits.items() if name != "train"]
+    if support:
+        found = [query_of(split, support) if split.name == "ood_test" else split for split in found]
+    judged: list[tuple[str, tuple[Record, ...], tuple[str, ...]]] = [
+        (split.name, split.images, split.class_names) for split in found
+    ]
+    return [("id_val", id_val, folder.split("train").class_names), *judged] if id_val else judged

@@ -1,0 +1,316 @@
+"""Images joined to cache rows by key, and the batches that training sees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from cache import EmbeddingCache
+from cache.reader import SplitRows
+from cache.runtime.distributed import current_ranks
+from cache.runtime.errors import CacheMismatch, UserError, shortened
+from cache.runtime.transfer import to_device
+from cache.sources.samples import Record, RecordFolder
+from cache.store.mapped_arrays import MappedRows
+from cache.store.neighbours import nearest_texts
+from distill.config import LossConfig
+from distill.data.batch import Batch, Crops, Targets
+from distill.data.crop_views import TrainingViews
+from distill.data.pixels import Pixels
+from distill.train.distributed import own_share
+
+# 65,536 rows x 768 x 2 bytes = 100 MB at most.
+CAPTIONS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRows:
+    """The training images that have a teacher row, and that row's number in the cache.
+
+    ``id_val`` are images of the same kind set aside to choose on; ``left_out`` counts images without a row;
+    the last ``support`` images are few-shot images of OOD classes.
+    """
+
+    rows: SplitRows
+    images: tuple[Record, ...]
+    row_of: NDArray[np.int64]
+    id_val: tuple[Record, ...] = ()
+    left_out: int = 0
+    support: int = 0
+
+
+def join_training_rows(cache: EmbeddingCache, folder: RecordFolder, *, id_val: float = 0.0) -> TrainingRows:
+    """Join DATA's training images to the cache's rows by key.
+
+    ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same
+    images are set aside on every machine and whatever is added later; each class keeps at least one
+    training image.
+
+    Raises
+    ------
+    CacheMismatch
+        If the class folders differ, or no image has a row.
+    """
+    split, rows = folder.split("train"), cache.split("train")
+    if split.class_names != rows.class_names:
+        only_here = sorted(set(split.class_names) - set(rows.class_names))
+        only_there = sorted(set(rows.class_names) - set(split.class_names))
+        raise CacheMismatch(
+            f"the training classes of {folder.path} and of {cache.path} differ "
+            f"(only in the data: {only_here[:3] or 'none'}; only in the cache: {only_there[:3] or 'none'})",
+            fix="give the data folder that the cache was made from.",
+        )
+    found = [image for image in split.images if image.key in rows.position]
+    if not found:
+        raise CacheMismatch(
+            f"none of the {len(split.images)} training images of {folder.path} has a row in {cache.path} "
+            f"(images like {split.images[0].key!r}, rows like {rows.keys[0]!r})",
+            fix="give the data folder that the cache was made from.",
+        )
+    chosen, aside = _set_aside(found, id_val)
+    return TrainingRows(
+        rows=rows,
+        images=tuple(chosen),
+        row_of=np.array([rows.position[image.key] for image in chosen], dtype=np.int64),
+        id_val=tuple(aside),
+        left_out=len(split.images) - len(found),
+    )
+
+
+def _set_aside(images: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
+    if not share:
+        return list(images), []
+    aside = {image.key for image in images if _hash_share(image.key) < share}
+    # Where images have several labels no class is emptied by one image.
+    for label in {image.label for image in images if isinstance(image.label, int)}:
+        of_class = [image.key for image in images if image.label == label]
+        if aside.issuperset(of_class):
+            aside.discard(max(of_class, key=_hash_share))
+    return [i for i in images if i.key not in aside], [i for i in images if i.key in aside]
+
+
+def _hash_share(key: str) -> float:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+
+
+def epoch_batches(
+    count: int, *, batch_size: int, repeats: int, seed: int, epoch: int, least: int = 2
+) -> list[NDArray[np.int64]]:
+    """Return an epoch's batches of image indices: ``repeats`` permutations one after the other.
+
+    A function of seed and epoch alone. A last batch of fewer than ``least`` images is left out: batch
+    norm cannot train on one, and each of several processes needs one.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [batch for batch in batches if len(batch) >= least]
+
+
+def mixed_batches(
+    count: int, support: int, *, batch_size: int, repeats: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """Return an epoch's batches for few-shot finetuning.
+
+    Images ``0 .. count - 1`` are in-distribution: each comes ``repeats`` times, in the order that
+    :func:`epoch_batches` draws. The ``support`` few-shot images after them take half the places of every
+    batch, or as many as there are: no image twice in a batch, and over an epoch each as often as any
+    other (up to one). A function of seed and epoch alone.
+    """
+    places = min(support, batch_size // 2)
+    drawn = epoch_batches(
+        count, batch_size=batch_size - places, repeats=repeats, seed=seed, epoch=epoch, least=1
+    )
+    rng = np.random.default_rng([seed, epoch, support])
+    queue: list[int] = []
+    batches = []
+    for batch in drawn:
+        chosen = queue[:places]
+        queue = queue[places:]
+        if len(chosen) < places:
+            fresh = rng.permutation(support).tolist()
+            more = [image for image in fresh if image not in chosen][: places - len(chosen)]
+            queue = [image for image in fresh if image not in more]
+            chosen += more
+        batches.append(rng.permutation(np.concatenate([batch, count + np.array(chosen, dtype=np.int64)])))
+    return batches
+
+
+class BatchColumns:
+    """What the cache has of one batch's images, on the device: read and moved once, whoever asks for it."""
+
+    def __init__(self, chosen: NDArray[np.int64], device: torch.device) -> None:
+        """Of the images ``chosen``."""
+        self.chosen, self.device = chosen, device
+        # With the column itself, so that its id is not another's later.
+        self._found: dict[int, tuple[Any, Tensor]] = {}
+
+    def of(self, column: Any, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> Tensor:
+        """Return what ``read`` gives of ``column`` for the batch's images, in their order."""
+        if id(column) not in self._found:
+            self._found[id(column)] = column, to_device(torch.from_numpy(read(self.chosen)), self.device)
+        return self._found[id(column)][1]
+
+    def rows(self, column: MappedRows, row_of: NDArray[np.int64]) -> Tensor:
+        """Return a column's rows, of which ``row_of[i]`` is image i's."""
+        return self.of(column, lambda chosen: column[row_of[chosen]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRows:
+    """One teacher's rows of the training images: row ``row_of[i]`` of every column is image i.
+
+    With ``views``, which come without nearest texts, a batch can ask for those instead.
+    """
+
+    rows: SplitRows
+    row_of: NDArray[np.int64]
+    nearest: MappedRows | None = None
+    similarity: MappedRows | None = None
+    with_captions: bool = False
+    views: TrainingViews | None = None
+
+    def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
+        """Return what the teacher said of a batch's images, or of these crops of them."""
+        captions = self.rows.caption_embeddings if self.with_captions else None
+        views = self.views if crops is not None else None
+        found = (
+            columns.of(views.stored, lambda chosen: views.embeddings(chosen, crops))
+            if views is not None and crops is not None
+            else columns.rows(self.rows.embeddings, self.row_of)
+        )
+        return Targets(
+            teacher_BD=found.float(),
+            caption_BD=columns.rows(captions, self.row_of).float() if captions is not None else None,
+            nearest_BK=columns.rows(self.nearest, self.row_of) if self.nearest is not None else None,
+            similarity_BK=columns.rows(self.similarity, self.row_of) if self.similarity is not None else None,
+        )
+
+
+@dataclass(kw_only=True)
+class TrainingData:
+    """Everything a training batch is made of; targets are gathered here, in the main process."""
+
+    joined: TrainingRows
+    pixels: Pixels
+    teachers: tuple[TeacherRows, ...]
+    keys: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.keys = [image.key for image in self.joined.images]
+        self._labels = self.joined.rows.labels[self.joined.row_of]
+
+    def crops(self, chosen: NDArray[np.int64], generator: Generator) -> Crops | None:
+        """Return one of the cache's views of each of these images; None where the run replays none."""
+        views = self.teachers[0].views if self.teachers else None
+        return views.draw(chosen, generator) if views is not None else None
+
+    def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> list[NDArray[np.int64]]:
+        """Return the image indices of an epoch's batches; UserError where there is none."""
+        support = self.joined.support
+        drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
+        if support:
+            return mixed_batches(len(self.keys) - support, support, **drawn)
+        least = max(2, current_ranks().world)
+        batches = epoch_batches(len(self.keys), least=least, **drawn)
+        if not batches:
+            raise UserError(
+                f"of {len(self.keys)} training images there is no batch of at least {least}",
+                fix="add training images.",
+            )
+        return batches
+
+    def images(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield every batch's image indices, and this process's share of the images, decoded."""
+        shares = [chosen[own_share(len(chosen)).rows] for chosen in batches]
+        for chosen, (_, images) in zip(batches, self.pixels.batches(shares), strict=True):
+            yield chosen, images
+
+    def batch(
+        self,
+        chosen: NDArray[np.int64],
+        images: Tensor,
+        crops: Crops | None = None,
+        columns: BatchColumns | None = None,
+    ) -> Batch:
+        """Return the batch of these images, with what the teachers said of them, or of these crops.
+
+        ``columns`` are on the images' device, and may be shared with other students' data.
+        """
+        columns = columns or BatchColumns(chosen, images.device)
+        return Batch(
+            keys=tuple(self.keys[i] for i in chosen),
+            image_BXRR=images,
+            label_B=columns.of(self.joined.rows.labels, lambda chosen: self._labels[chosen]),
+            targets=tuple(teacher.targets(columns, crops) for teacher in self.teachers),
+        )
+
+
+def _check_captions_differ(cache: EmbeddingCache, joined: TrainingRows) -> None:
+    rows, row_of = joined.rows.caption_embeddings, joined.row_of
+    if rows is None or len(row_of) < 2:
+        return
+    first = rows[row_of[0]]
+    # The first block answers nearly always.
+    starts = range(0, len(row_of), CAPTIONS_AT_ONCE)
+    if any((rows[row_of[start : start + CAPTIONS_AT_ONCE]] != first).any() for start in starts):
+        return
+    said = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
+    raise UserError(
+        f"loss.cap is on, but all {len(row_of):,} training images of {cache.path} have the same caption"
+        + (f" ({shortened(said)})" if said else ""),
+        fix="give a caption of its own to each image (cache-features --captions; 'distill cache info' counts "
+        "them), or set loss.cap=0.",
+    )
+
+
+def teacher_rows(
+    cache: EmbeddingCache,
+    joined: TrainingRows,
+    loss: LossConfig,
+    *,
+    text: str,
+    learnt_text: bool = False,
+    views: TrainingViews | None = None,
+) -> TeacherRows:
+    """Return one teacher's rows with the targets that ``loss`` needs.
+
+    The nearest texts are the cache's own where the classes are the training split's, else computed; with
+    ``learnt_text`` or ``views`` there are none, because they change with the texts or the view.
+
+    Raises
+    ------
+    UserError
+        If captions are asked for and the cache has none, or one for all images.
+    """
+    if loss.cap and joined.rows.caption_embeddings is None:
+        images = "the training and the OOD images" if joined.support else "the training images"
+        raise UserError(
+            f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
+            fix="run cache-features again with --captions, or set loss.cap=0.",
+        )
+    if loss.cap:
+        _check_captions_differ(cache, joined)
+    nearest = similarity = None
+    if loss.vlalign and not learnt_text and views is None:
+        if joined.support:
+            texts = cache.text_bank(text).class_texts(joined.rows.class_names)
+            found: tuple[Any, Any] = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
+        else:
+            found = cache.neighbours("train", text, loss.vlalign_k)
+        nearest, similarity = (MappedRows.of(part) for part in found)
+    return TeacherRows(
+        rows=joined.rows,
+        row_of=joined.row_of,
+        nearest=nearest,
+        similarity=similarity,
+        with_captions=bool(loss.cap),
+        views=views,
+    )

@@ -1,0 +1,1 @@
+"""A few images of every OOD class: finetuning and retrieval."""

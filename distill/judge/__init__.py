@@ -1,0 +1,1 @@
+"""How good a student is: the one evaluator, its embedding space, its outputs."""

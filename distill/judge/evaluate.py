@@ -1,0 +1,324 @@
+"""One evaluator for student and teacher: the teacher is a student whose output is the cached row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cache import EmbeddingCache
+from cache.runtime.errors import UserError
+from cache.runtime.transfer import to_device
+from cache.sources.splits import SPLITS, split_name
+from cache.store.text_banks import TextBank
+from distill.data.pixels import Pixels
+from distill.metrics import ImageScores, harmonic_mean, id_against_ood
+from distill.student.classifier import AllClasses, Classifier, TextClassifier
+
+# The original code's zero-shot evaluation of the teacher: CLIP's own logit scale of 100.
+TEACHER_TEMPERATURE = 0.01
+OOD_SPLITS = ("ood_test", "ood_query")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmongAll:
+    """How well one split is classified where all ``classes`` of the data compete; see :class:`SplitResult`.
+
+    ``id_score_N`` is every image's largest logit among the ID classes, None where none is known.
+    """
+
+    classes: int
+    accuracy: float
+    top5_accuracy: float | None
+    ece: float | None
+    id_score_N: Tensor | None = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitResult:
+    """How well one split is classified: among its own classes, and ``among_all`` of the data.
+
+    ``accuracy`` is the macro accuracy in percent, ``loss`` the mean cross-entropy, ``per_class`` each
+    class's accuracy in percent; classes without images are left out of all three. ``top5_accuracy`` is macro
+    as well, ``ece`` the calibration error at the classifier's own temperature; both are None where they could
+    not be anything else. ``among_all`` is None where nothing but a split's own classes was asked for.
+    ``other_data`` says in what the images are not those that the run was trained or judged with, '' where
+    they are.
+    """
+
+    split: str
+    accuracy: float
+    loss: float
+    images: int
+    per_class: dict[str, float]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    other_data: str = ""
+    top5_accuracy: float | None = None
+    ece: float | None = None
+    among_all: AmongAll | None = None
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing, in percent."""
+        return 100 / len(self.per_class)
+
+    def metrics(self) -> dict[str, float]:
+        """Return every number under the ending that it has among a run's metrics."""
+        found = {
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "top5_accuracy": self.top5_accuracy,
+            "ece": self.ece,
+        }
+        if self.among_all is not None:
+            found |= {f"all_{name}": getattr(self.among_all, name) for name in _AMONG_ALL}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the images' own scores as plain values."""
+        value = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.among_all is not None:
+            value["among_all"] = {name: getattr(self.among_all, name) for name in ("classes", *_AMONG_ALL)}
+        return value
+
+
+_AMONG_ALL = ("accuracy", "top5_accuracy", "ece")
+
+
+def metrics_of(results: Mapping[str, SplitResult]) -> dict[str, float]:
+    """Return the numbers of several splits by the names that they have in a run's metrics.
+
+    ``SPLIT_accuracy`` (its own classes) and ``SPLIT_all_accuracy`` (all compete), and so for
+    ``top5_accuracy`` and ``ece``; ``SPLIT_loss``; and those of both kinds of test images: :func:`both_kinds`.
+    """
+    by_split = {name: result.metrics() for name, result in results.items()}
+    endings = dict.fromkeys(ending for found in by_split.values() for ending in found)
+    flat = {
+        f"{n}_{ending}": found[ending]
+        for ending in endings
+        for n, found in by_split.items()
+        if ending in found
+    }
+    return flat | both_kinds(results)
+
+
+def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
+    """Return ``all_harmonic_mean`` and ``id_ood_auroc``, of another head than the first ``all@HEAD_...``.
+
+    They are of the ID test images and the OOD test images (of a few-shot run, those that are not support);
+    the first is the harmonic mean of both accuracies among all classes, percent, the second
+    :func:`distill.metrics.id_against_ood`. Empty without results of both among all classes.
+    """
+    found = {}
+    for name, result in results.items():
+        kind, at, head = name.partition("@")
+        seen = results.get(f"id_test{at}{head}")
+        ours, theirs = (seen.among_all if seen is not None else None), result.among_all
+        if kind not in OOD_SPLITS or ours is None or theirs is None:
+            continue
+        found[f"all{at}{head}_harmonic_mean"] = harmonic_mean(ours.accuracy, theirs.accuracy)
+        if ours.id_score_N is not None and theirs.id_score_N is not None:
+            found[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
+    return found
+
+
+@torch.no_grad()
+def evaluate(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    classifier: Classifier,
+    *,
+    split: str,
+    class_names: Sequence[str],
+    among: AllClasses | None = None,
+    unreadable: Mapping[str, str] | None = None,
+) -> SplitResult:
+    """Judge outputs against labels.
+
+    Parameters
+    ----------
+    outputs
+        Batches of (outputs [B, D], labels [B] int64, which index ``class_names``).
+    classifier
+        Turns outputs into logits over ``class_names``, or where ``among`` is given over ``among.names``.
+    among
+        Every class of the data: the split is then judged among its own classes, and where all compete.
+    unreadable
+        Images that could not be judged, by key, with the reason; filled while ``outputs`` is read.
+
+    Raises
+    ------
+    UserError
+        If there is no image to judge.
+    """
+    own, every, id_score = _scored(outputs, classifier, class_names, among)
+    if not own:
+        raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
+    scores = ImageScores.join(own)
+    found = scores.metrics()
+    return SplitResult(
+        split=split,
+        accuracy=found.accuracy,
+        loss=found.loss,
+        images=len(scores.labels_N),
+        per_class={
+            name: float(value)
+            for name, value in zip(class_names, found.per_class_C, strict=True)
+            if not value.isnan()
+        },
+        unreadable=dict(unreadable or {}),
+        top5_accuracy=found.top5_accuracy,
+        ece=found.ece,
+        among_all=_among_all(every, id_score) if every else None,
+    )
+
+
+def _scored(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    classifier: Classifier,
+    class_names: Sequence[str],
+    among: AllClasses | None,
+) -> tuple[list[ImageScores], list[ImageScores], list[Tensor]]:
+    """Return, batch by batch, the scores among own classes and among all, and the largest ID logits."""
+    columns = among.columns(class_names) if among is not None else []
+    own: list[ImageScores] = []
+    every: list[ImageScores] = []
+    id_score = []
+    for output, label in outputs:
+        logits = classifier(output)
+        label = label.to(logits.device)
+        if among is None:
+            own.append(ImageScores.of(logits, label))
+            continue
+        own.append(ImageScores.of(logits[:, columns], label))
+        every.append(ImageScores.of(logits, torch.tensor(columns, device=label.device)[label]))
+        if among.id_classes:
+            id_score.append(logits[:, : len(among.id_classes)].amax(dim=1).float().cpu())
+    return own, every, id_score
+
+
+def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> AmongAll:
+    scores = ImageScores.join(every)
+    found = scores.metrics()
+    return AmongAll(
+        classes=scores.classes,
+        accuracy=found.accuracy,
+        top5_accuracy=found.top5_accuracy,
+        ece=found.ece,
+        id_score_N=torch.cat(list(id_score)) if id_score else None,
+    )
+
+
+def judge_heads(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    classifiers: Sequence[tuple[str, slice, Classifier]],
+    *,
+    split: str,
+    class_names: Sequence[str],
+    among: AllClasses | None = None,
+    pixels: Pixels | None = None,
+) -> dict[str, SplitResult]:
+    """Judge one pass of a student's outputs by every head's classifier; see :func:`evaluate`.
+
+    ``classifiers`` are (ending, columns, classifier); a head's result is called SPLIT and its ending.
+    """
+    kept = list(outputs)
+    return {
+        f"{split}{ending}": evaluate(
+            [(output[:, columns], label) for output, label in kept],
+            classifier,
+            split=f"{split}{ending}",
+            class_names=class_names,
+            among=among,
+            unreadable=pixels.unreadable if pixels is not None else {},
+        )
+        for ending, columns, classifier in classifiers
+    }
+
+
+@torch.no_grad()
+def student_outputs(
+    student: nn.Module,
+    pixels: Pixels,
+    forward: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (outputs [B, ...] float32, labels) over images in their order.
+
+    ``forward`` takes decoded images on ``device`` to outputs of ``student``, which is in evaluation mode.
+    """
+    labels = np.array([record.label for record in pixels.records], dtype=np.int64)
+    order = np.arange(len(labels))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    was_training = student.training
+    student.eval()
+    try:
+        for indices, images in pixels.batches(batches):
+            if len(indices):
+                # A copy: a student compiled to CUDA graphs writes its next outputs over these.
+                outputs = forward(to_device(images, device)).to(torch.float32, copy=True)
+                yield outputs, torch.from_numpy(labels[indices])
+    finally:
+        student.train(was_training)
+
+
+def evaluate_teacher(
+    cache_dir: Path, *, splits: Sequence[str] = (), text: str = "labels", batch_size: int = 4096
+) -> dict[str, SplitResult]:
+    """Judge the teacher from the cache alone: no model is loaded and no image is read.
+
+    ``splits`` names some (either name); none means all that the cache has.
+
+    Raises
+    ------
+    UserError
+        If the cache has no such split or text bank, or is of episodes.
+    """
+    cache = EmbeddingCache.open(cache_dir)
+    bank = cache.text_bank(text)
+    among = competing(AllClasses.of(cache.manifest.splits), bank)
+    names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
+    results = {}
+    for name in names:
+        rows = cache.split(name)
+        if rows.labels.ndim != 1:
+            raise UserError(
+                f"{cache_dir} is a cache of episodes with several labels each",
+                fix="use 'distill robotics evaluate --teacher'.",
+            )
+        classifier = teacher_classifier(bank, among, rows.class_names)
+        outputs = (
+            (
+                torch.from_numpy(rows.embeddings[start : start + batch_size]).float(),
+                torch.from_numpy(rows.labels[start : start + batch_size]),
+            )
+            for start in range(0, len(rows), batch_size)
+        )
+        results[name] = evaluate(outputs, classifier, split=name, class_names=rows.class_names, among=among)
+    return results
+
+
+def competing(classes: AllClasses, bank: TextBank) -> AllClasses | None:
+    """Return classes that can compete by a text bank: None with no OOD class, or where one has no text."""
+    known = set(bank.class_folders)
+    return classes if classes.ood_classes and known.issuperset(classes.names) else None
+
+
+def teacher_classifier(
+    bank: TextBank, among: AllClasses | None, class_names: Sequence[str]
+) -> TextClassifier:
+    """Return what classifies a teacher's rows ``among`` all classes, or by None among some alone.
+
+    Raises
+    ------
+    UserError
+        If one of them has no text.
+    """
+    texts = bank.class_texts(among.names if among is not None else tuple(class_names))
+    return TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)

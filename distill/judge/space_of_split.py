@@ -1,0 +1,89 @@
+"""Space metrics of one split: a student's outputs beside the teacher's cached rows, joined by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.reader import SplitRows
+from distill.config import LossConfig
+from distill.data.pixels import Pixels
+from distill.judge.space import space_metrics
+from distill.student.heads import Head
+
+# Which rows of the cache a split's images have: few-shot's query and the part set aside are parts of others.
+ROWS_OF = {"id_val": "train", "ood_query": "ood_test"}
+
+
+class Judged(Protocol):
+    """A split that a student is judged on."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def pixels(self) -> Pixels:
+        """Its images."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Its classes."""
+        ...
+
+
+def _rows(head: Head, split: Judged) -> SplitRows | None:
+    name = ROWS_OF.get(split.name, split.name)
+    return head.cache.split(name) if name in head.cache.split_names else None
+
+
+def teacher_has_rows(heads: Sequence[Head], split: Judged) -> bool:
+    """Say whether some image of a split has a row of every teacher."""
+    rows = [_rows(head, split) for head in heads]
+    return all(
+        found is not None and any(image.key in found.position for image in split.pixels.records)
+        for found in rows
+    )
+
+
+@torch.no_grad()
+def space_of_split(
+    heads: Sequence[Head], outputs: Iterable[tuple[Tensor, Tensor]], split: Judged, loss: LossConfig
+) -> dict[str, dict[str, float]]:
+    """Return the space metrics of a split for every head, called SPLIT, or SPLIT@TEACHER after the first.
+
+    Only images that have a teacher row count; ``images`` says how many.
+    """
+    student = torch.cat([output for output, _ in outputs]).cpu()
+    keys = [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
+    found = {}
+    for i, head in enumerate(heads):
+        rows = _rows(head, split)
+        assert rows is not None
+        at = [number for number, key in enumerate(keys) if key in rows.position]
+        teacher = rows.embeddings[np.array([rows.position[keys[number]] for number in at])]
+        text = _class_texts(head, split)
+        name = split.name if i == 0 else f"{split.name}@{head.name}"
+        metrics = space_metrics(
+            head.embed(student)[at],
+            torch.from_numpy(teacher).float(),
+            text,
+            temperature=loss.temperature,
+            k=loss.vlalign_k,
+        )
+        found[name] = {"images": len(at), **metrics}
+    return found
+
+
+def _class_texts(head: Head, split: Judged) -> Tensor:
+    if not head.texts.per_image:
+        nothing = torch.empty(0, head.stop - head.start)
+        return head.texts(split.class_names, nothing).detach().cpu()
+    # Texts that depend on the image belong to no space of their own: the teacher's fixed ones stand in.
+    return torch.from_numpy(head.cache.text_bank("labels").class_texts(split.class_names))

@@ -1,0 +1,32 @@
+"""Figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.atomic_files import replacing
+
+
+@contextmanager
+def drawing(path: Path, size: tuple[float, float], *, columns: int = 1) -> Iterator[tuple[Any, Any]]:
+    """Lend a figure and its axes, and write it as a PNG, whole or not at all.
+
+    It is drawn by matplotlib's own defaults: a ``matplotlibrc`` that lies in the working folder may have its
+    texts set by a program.
+    """
+    import matplotlib  # here, because it takes a second
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with pyplot.style.context("default"):
+        figure, axes = pyplot.subplots(1, columns, figsize=size, layout="constrained")
+        try:
+            yield figure, axes
+            with replacing(path) as temporary:
+                figure.savefig(temporary, format="png", dpi=120)
+        finally:
+            pyplot.close(figure)

@@ -1,0 +1,205 @@
+"""What a run leaves behind for people: metrics.jsonl, TensorBoard events, curves.png, summary.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from cache.runtime.atomic_files import replacing
+from cache.runtime.devices import cores
+from distill.record.drawing import drawing
+from distill.record.peak_memory import peak_resident
+from distill.train.session import TrainingSession
+
+# The headline is a mean over the last epochs: no test split chooses an epoch.
+LAST_EPOCHS = 5
+# How the names of metrics begin that take ID and OOD images, of the first head and of others.
+BOTH_KINDS = ("all_", "all@", "id_ood_", "id_ood@")
+PACKAGES = ("distill", "torch", "torchvision", "timm", "numpy")
+
+
+def write_metrics(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write one JSON line an epoch, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+
+
+def write_csv(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    """Write the same as a table, whole or not at all; what an epoch has not is empty."""
+    names = list(dict.fromkeys(name for line in history for name in line))
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, names, restval="")
+        table.writeheader()
+        table.writerows(history)
+
+
+class Board(Protocol):
+    """Where people watch runs."""
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write one epoch."""
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write what there is to say of a trained student, once, at the run's end."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class TensorBoard:
+    """The same numbers as TensorBoard events; a resumed run takes back what it will write again."""
+
+    def __init__(self, folder: Path, *, first_epoch: int) -> None:
+        """Open an event file; events from ``first_epoch`` on are purged."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch or None)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write one epoch."""
+        for name, value in line.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self._writer.add_scalar(name.replace("loss_", "loss/", 1), value, line["epoch"])
+        self._writer.flush()
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write the space metrics of every split at the last epoch; the rest are no curves."""
+        for name, value in space_metrics(summary).items():
+            self._writer.add_scalar(name, value, summary["epochs"] - 1)
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+def space_metrics(summary: dict[str, Any]) -> dict[str, float]:
+    """Return a summary's space metrics as ``space/SPLIT/METRIC``; empty where there are none."""
+    return {
+        f"space/{split}/{name}": value
+        for split, metrics in summary.get("space", {}).items()
+        for name, value in metrics.items()
+    }
+
+
+def draw_curves(
+    path: Path, history: Sequence[dict[str, Any]], *, curves: Sequence[tuple[str, str]], of: str, title: str
+) -> None:
+    """Draw loss parts, and ``curves`` (label, metric in percent) ``of`` what they are, over the epochs."""
+    from matplotlib.ticker import MaxNLocator  # here, because it takes a second
+
+    with drawing(path, (11, 4.2), columns=2) as (figure, (left, right)):
+        epochs = [line["epoch"] for line in history]
+        for name in (name for name in history[-1] if name.startswith("loss_")):
+            left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
+        left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
+        for label, name in curves:
+            points = [(line["epoch"], line[name]) for line in history if name in line]
+            if points:
+                right.plot(*zip(*points, strict=True), label=label, marker=".")
+        right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+            axes.legend()
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.suptitle(title)
+
+
+def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
+    """Return the mean of a metric over the last epochs that have it; None where no epoch has."""
+    values = [line[name] for line in history[-LAST_EPOCHS:] if name in line]
+    return sum(values) / len(values) if values else None
+
+
+def summarize(
+    session: TrainingSession,
+    history: Sequence[dict[str, Any]],
+    *,
+    headline: str,
+    more: dict[str, Any],
+    seconds: float,
+    command: Sequence[str],
+) -> dict[str, Any]:
+    """Return a run's summary: the headline, and everything needed to trust and repeat it."""
+    means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
+    joined = session.data.joined
+    return {
+        "status": "finished",
+        "epochs": len(history),
+        "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, {headline} in percent",
+        **{name: value for name, value in means.items() if value is not None},
+        "classes": {"train": len(session.class_names)}
+        | {name: len(split.class_names) for name, split in session.evals.items()},
+        "images": {"train": len(joined.images)}
+        | {
+            name: len(split.pixels.records) - len(split.pixels.unreadable)
+            for name, split in session.evals.items()
+        },
+        "training_images_without_teacher_row": joined.left_out,
+        "unreadable_images": {name: split.pixels.unreadable for name, split in session.evals.items()},
+        "student": session.config.student.arch,
+        "student_parameters": sum(p.numel() for p in session.student.parameters()),
+        "cache": str(session.cache.path),
+        "cache_fingerprint": session.fingerprint,
+        "data": session.identity.to_json(),
+        "teacher": session.cache.teacher,
+        "precision": str(session.amp_dtype or torch.float32).removeprefix("torch."),
+        "seconds": seconds,
+        "images_per_s": last_mean(history, "images_per_s"),
+        "peak_memory_bytes": peak_memory(session.device),
+        "versions": versions(),
+        "hardware": hardware(session.device),
+        # Not the path of a script: as it is written.
+        "command": ["distill", *command[1:]],
+        **more,
+    }
+
+
+def _judged_metrics(session: TrainingSession, history: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the metrics of a split in the order of the splits, then those of ID and OOD together."""
+    names = list(dict.fromkeys(name for line in history for name in line))
+    of_splits = [n for split in ("train", *session.judged) for n in names if n.startswith(f"{split}_")]
+    return of_splits + [name for name in names if name.startswith(BOTH_KINDS)]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from its folder, without being installed
+            found[name] = "not installed"
+    return found
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """Return the processor, its cores, and the GPU in use."""
+    found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "device": str(device)}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Return the most memory that this process has held, in bytes."""
+    found = {"host": peak_resident()}
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated(device)
+    return found

@@ -1,0 +1,1 @@
+"""The student: its trunk, its heads, its prompts."""

@@ -1,0 +1,272 @@
+"""A sweep: one base recipe, what is changed in it, and the seeds -> runs with names and configs.
+
+    question = "Does k of vlalign matter?"
+    recipe = "resnet18"
+    seeds = [0, 1, 2]
+
+    [base]                      # for every run
+    loss.vlalign = 1.0
+
+    [grid]                      # every combination
+    loss.vlalign_k = [16, 64, 256]
+    loss.vlalign_filter = [false, true]
+
+``[one_at_a_time]`` changes one setting of the base after the other, and keeps the base itself; each
+``[[runs]]`` is a list of settings with an optional ``name``. All may be in one file, and in all of them
+``recipe`` may be changed like a setting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.atomic_files import read_text
+from cache.runtime.errors import UserError, WrongOption, nearest_names
+from cache.runtime.machine_limits import RUNS
+from distill.config import RunConfig, require
+from distill.settings import load_recipe, parsed_settings, toml_table, with_values
+
+SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
+KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
+SEED, RECIPE = "train.seed", "recipe"
+Settings = dict[str, Any]
+# What a file system allows, less what a config and its temporary file add.
+NAME_BYTES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """One run of a sweep: its name, which is its folder's, what it changes in the base, and its config."""
+
+    name: str
+    point: str
+    settings: Settings
+    seed: int
+    config: RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The runs of a sweep, seed after seed of each point, and the question that they answer."""
+
+    question: str
+    runs: tuple[PlannedRun, ...]
+
+
+def sweep_names() -> list[str]:
+    """Return the names of the sweeps that come with the package."""
+    return sorted(path.stem for path in SWEEPS.glob("*.toml"))
+
+
+def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
+    """Return the sweep in a TOML file, or one that comes with the package by its name.
+
+    ``settings`` (``section.key=value``) are put over the base of every run.
+
+    Raises
+    ------
+    UserError
+        If there is none, it is not TOML, a key or value in it is wrong, a grid is empty, or two runs have
+        the same name or the same settings; a :class:`cache.runtime.errors.WrongOption` if it is so with
+        ``settings`` alone.
+    """
+    path = SWEEPS / f"{name}.toml" if name in sweep_names() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sweep_names())
+        raise UserError(
+            f"no sweep is called {name!r}",
+            fix=f"{nearest_names(name, sweep_names())}choose from {known}, or give a TOML file.",
+        )
+    table = _beside(toml_table(read_text(path), where=str(path)), path.parent)
+    over = parsed_settings(settings)
+    try:
+        return _sweep(table, path.stem, over)
+    except UserError as error:
+        _check_alone(table, path)
+        raise WrongOption(f"--set {' '.join(settings)}: {error.problem}", fix=error.fix) from error
+
+
+def _beside(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a sweep whose recipe, where it is a file beside the sweep's, is found from anywhere."""
+    recipe = table.get(RECIPE)
+    if not isinstance(recipe, str) or Path(recipe).is_file() or not (folder / recipe).is_file():
+        return table
+    return {**table, RECIPE: str(folder / recipe)}
+
+
+def _check_alone(table: dict[str, Any], path: Path) -> None:
+    """Raise a UserError that names the file if it is wrong without settings of the command too."""
+    try:
+        _sweep(table, path.stem, {})
+    except UserError as error:
+        raise UserError(f"{path}: {error.problem}", fix=error.fix) from error
+
+
+def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
+    for key in table:
+        require(
+            key in KEYS,
+            f"{key} is not a key of a sweep",
+            f"{nearest_names(key, KEYS)}a sweep has {', '.join(KEYS)}; settings stand below [base].",
+        )
+    question, recipe = table.get("question", f"sweep {name}"), table.get(RECIPE, "resnet18")
+    require(
+        isinstance(question, str), f"question is {question!r}, expected a text", 'write question = "...".'
+    )
+    settings = {**_flat(_section(table, "base"), "base"), **over}
+    base = _config({RECIPE: recipe, **settings})
+    runs = [
+        PlannedRun(
+            name=f"{point},seed={seed}",
+            point=point,
+            settings=changed,
+            seed=seed,
+            config=_config({RECIPE: recipe, **settings, **changed, SEED: seed}),
+        )
+        for point, changed in _points(table)
+        for seed in _seeds(table.get("seeds", [base.train.seed]))
+    ]
+    _check_apart(runs, [*settings, *(key for run in runs for key in run.settings)])
+    varied = [key for key in over if any(key in run.settings for run in runs)]
+    require(
+        not varied,
+        f"{', '.join(varied)} is what the runs of this sweep differ in",
+        "change the file, or leave that setting out.",
+    )
+    return Sweep(question=question, runs=tuple(runs))
+
+
+def _config(values: Settings) -> RunConfig:
+    """Return the config of a recipe with other values of some settings."""
+    recipe = values[RECIPE]
+    require(isinstance(recipe, str), f"recipe is {recipe!r}, expected a text", 'write recipe = "...".')
+    return with_values(load_recipe(recipe), {name: value for name, value in values.items() if name != RECIPE})
+
+
+def _seeds(given: Any) -> list[int]:
+    fine = isinstance(given, list) and all(type(seed) is int and seed >= 0 for seed in given)
+    require(
+        fine and bool(given),
+        f"seeds is {given!r}, expected whole numbers of at least 0",
+        "write seeds = [0, 1, 2].",
+    )
+    require(len(set(given)) == len(given), f"seeds is {given!r}", "give each seed once.")
+    return list(given)
+
+
+def _check_apart(runs: Sequence[PlannedRun], keys: Sequence[str]) -> None:
+    require(SEED not in keys, f"{SEED} is among the settings", "give seeds = [0, 1, 2] instead.")
+    names: dict[str, PlannedRun] = {}
+    configs: dict[RunConfig, PlannedRun] = {}
+    for run in runs:
+        require(
+            len(run.name.encode()) <= NAME_BYTES,
+            f"the name {run.name:.60}... has {len(run.name.encode())} bytes, more than {NAME_BYTES}",
+            "list these runs as [[runs]], each with a shorter name.",
+        )
+        require(
+            run.name.casefold() not in names,
+            f"two runs are called {run.name!r}",
+            "give one of them another name in [[runs]], or take one of them out.",
+        )
+        same = configs.get(run.config)
+        require(
+            same is None,
+            f"the runs {same.name if same else ''!r} and {run.name!r} have the same settings",
+            "take one of them out.",
+        )
+        # Some disks do not tell large letters from small ones.
+        names[run.name.casefold()] = configs[run.config] = run
+
+
+def _points(table: dict[str, Any]) -> list[tuple[str, Settings]]:
+    """Return every point's name and what it changes in the base."""
+    changes = [changed for changed, _ in _changes(table)]
+    varied = list(dict.fromkeys(key for changed in changes for key in changed))
+    short = {key: key.rpartition(".")[2] for key in varied}
+    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
+    said = {key: key if short[key] in twice else short[key] for key in varied}
+    return [
+        (
+            name or ",".join(f"{said[key]}={_spelt(value)}" for key, value in changed.items()) or "base",
+            changed,
+        )
+        for changed, name in _changes(table)
+    ]
+
+
+def _changes(table: dict[str, Any]) -> Iterator[tuple[Settings, str]]:
+    """Yield what every point changes, and its own name where it has one."""
+    listed = table.get("runs", [])
+    require(
+        isinstance(listed, list) and all(isinstance(run, dict) for run in listed),
+        f"runs is {listed!r}, expected tables",
+        "write [[runs]] above the settings of each.",
+    )
+    if not any(kind in table for kind in ("grid", "one_at_a_time", "runs")):
+        yield {}, ""
+    if "grid" in table:
+        grid = _lists(table, "grid")
+        count = math.prod(map(len, grid.values()))
+        require(count <= RUNS, f"[grid] has {count:,} combinations", f"give at most {RUNS:,}.")
+        for values in itertools.product(*grid.values()):
+            yield dict(zip(grid, values, strict=True)), ""
+    if "one_at_a_time" in table:
+        yield {}, ""
+        for key, singles in _lists(table, "one_at_a_time").items():
+            yield from (({key: value}, "") for value in singles)
+    require(listed != [] or "runs" not in table, "runs is empty", "write [[runs]] above each run's settings.")
+    for number, run in enumerate(listed):
+        name = run.get("name", "")
+        require(
+            isinstance(name, str) and bool(re.fullmatch(r"[\w.,+=-]*", name)) and not name.startswith("."),
+            f"the name {name!r} of a run cannot name a folder",
+            "use letters, digits, '.', ',', '_', '+', '=' and '-'.",
+        )
+        yield _flat({k: v for k, v in run.items() if k != "name"}, f"runs[{number}]"), name
+
+
+def _section(table: dict[str, Any], name: str) -> dict[str, Any]:
+    value = table.get(name, {})
+    require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
+    return dict(value)
+
+
+def _lists(table: dict[str, Any], name: str) -> dict[str, list[Any]]:
+    found = _flat(_section(table, name), name)
+    require(
+        bool(found), f"[{name}] is empty", f"list values, like loss.vlalign_k = [16, 64], or drop [{name}]."
+    )
+    for key, values in found.items():
+        require(
+            isinstance(values, list) and len(values) > 0,
+            f"{key} of [{name}] is {values!r}, expected a list of at least one value",
+            f"write {key} = [..., ...].",
+        )
+    return found
+
+
+def _flat(table: dict[str, Any], where: str) -> Settings:
+    """Return nested tables as values by dotted name."""
+    found: Settings = {}
+    for key, value in table.items():
+        for name, leaf in _flat(value, where).items() if isinstance(value, dict) else [("", value)]:
+            found[f"{key}.{name}" if name else key] = leaf
+    return found
+
+
+def _spelt(value: Any) -> str:
+    """Return a value as a part of a folder's name."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if isinstance(value, list):
+        return "+".join(_spelt(part) for part in value) or "none"
+    return re.sub(r"[^\w.+-]+", "-", str(value)) or "none"

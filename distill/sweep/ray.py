@@ -1,0 +1,107 @@
+"""The runs of a sweep as Ray tasks, on machines that share the storage of cache, data and runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.errors import UserError
+from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
+from distill.sweep.plan import PlannedRun
+from distill.sweep.run import CONFIG, FAILED, FINISHED, LOGS, Place, RunResult, Watch, log_file, train_command
+from distill.train.stopping import Stopped, listening
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayRuns:
+    """Each run a task with its CPUs and its share of a GPU; one whose worker dies goes on elsewhere.
+
+    ``warn`` is told what keeps the tasks waiting.
+    """
+
+    cluster: RayCluster
+    warn: Callable[[str], None]
+
+    def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
+        """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
+        shared = replace(
+            place, cache=place.cache.resolve(), data=place.data.resolve(), out=place.out.resolve()
+        )
+        (place.out / LOGS).mkdir(parents=True, exist_ok=True)
+        calls = {run.name: (run, shared) for run in runs}
+        by_name, results = {run.name: run for run in runs}, []
+        began = _Beginnings(runs, place)
+        with connected(self.cluster), listening() as stop:
+            if why := cannot_hold(self.cluster) if runs else "":
+                self.warn(why)
+            for ended in run_tasks(
+                train_run, calls, self.cluster, fresh=True, asked_to_stop=lambda: bool(stop.signal_number)
+            ):
+                for run in began.since():
+                    watch.started(run)
+                if ended is None:
+                    watch.tick()
+                    continue
+                results.append(_result(by_name[ended[0]], ended[1], place))
+                watch.ended(results[-1])
+        if stop.signal_number:
+            raise Stopped(stop.signal_number, str(place.out), again="the same command")
+        return results
+
+
+class _Beginnings:
+    """Which runs have begun: each writes a line into its log when a machine takes it."""
+
+    def __init__(self, runs: Sequence[PlannedRun], place: Place) -> None:
+        self._waiting, self._place = list(runs), place
+        self._sizes = {run.name: _size(log_file(run, place)) for run in runs}
+
+    def since(self) -> list[PlannedRun]:
+        """Return those that began since the last call."""
+        new = [run for run in self._waiting if _size(log_file(run, self._place)) > self._sizes[run.name]]
+        self._waiting = [run for run in self._waiting if run not in new]
+        return new
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _result(run: PlannedRun, found: Any, place: Place) -> RunResult:
+    if isinstance(found, Exception):
+        log = log_file(run, place)
+        return RunResult(run=run, status=FAILED, error=f"{found} (all it said: {log})")
+    return RunResult(run=run, status=FINISHED, summary=found)
+
+
+def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:
+    """Train one run of a sweep, or go on with it, in this process; return its summary.
+
+    What it says goes into its log. A request to stop, which Ray sends as Ctrl-C, saves it.
+    """
+    import socket
+
+    from cache.runtime.progress import LineProgress
+    from distill.train.images import run
+
+    out = place.folder(planned)
+    with open(log_file(planned, place), "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
+        progress = LineProgress(planned.name, every=60, stream=log)
+        progress.note(f"{planned.name} on {socket.gethostname()}")
+        try:
+            return run(
+                planned.config,
+                cache_dir=place.cache,
+                data_dir=place.data,
+                out=out,
+                resume_run=(out / CONFIG).is_file(),
+                progress=progress,
+                command=train_command(planned, place),
+                wandb=place.wandb,
+            )
+        except (UserError, Stopped) as error:
+            progress.note(f"Error: {error}")
+            raise

@@ -1,0 +1,307 @@
+"""The runs of a sweep: finished ones are skipped, interrupted ones go on, a failed one stops no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from cache import EmbeddingCache
+from cache.runtime.atomic_files import is_leftover, remove_temporaries, replacing, write_json
+from cache.runtime.errors import CacheMismatch, UserError, reason_of
+from cache.runtime.locks import only_writer
+from cache.runtime.machine_limits import cores
+from cache.runtime.signals import PARENT
+from cache.sources.image_folder import ImageFolder
+from distill.data.identity_reader import IdentityReader
+from distill.data_identity import DataIdentity, identity_in, refuse_other_data
+from distill.record.wandb_board import wandb_module
+from distill.settings import differences, from_toml, to_toml
+from distill.spread import as_columns
+from distill.sweep.plan import PlannedRun, Sweep
+from distill.train.stopping import Stopped, listening
+
+CONFIG, SUMMARY, METRICS, LAST = "config.toml", "summary.json", "metrics.jsonl", "last.pt"
+SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
+NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
+DAMAGED = "damaged"
+ELSEWHERE = "choose another --out, or move that folder away."
+MOVE_AWAY = "move that folder away, and the run is trained anew."
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a sweep reads and writes; ``wandb`` is a project of Weights & Biases, empty for none."""
+
+    cache: Path
+    data: Path
+    out: Path
+    wandb: str = ""
+
+    def folder(self, run: PlannedRun) -> Path:
+        """Return a run's folder."""
+        return self.out / run.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended: ``finished`` with its summary, or ``failed`` with its error."""
+
+    run: PlannedRun
+    status: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    skipped: bool = False
+
+
+class Watch(Protocol):
+    """Who watches a sweep."""
+
+    def started(self, run: PlannedRun) -> None:
+        """A run begins or goes on."""
+
+    def ended(self, result: RunResult) -> None:
+        """A run has ended."""
+
+    def tick(self) -> None:
+        """Some time has passed."""
+
+
+Engine = Callable[[Sequence[PlannedRun], Place, Watch], list[RunResult]]
+
+
+def run_sweep(
+    sweep: Sweep, place: Place, engine: Engine, watch: Watch, *, command: Sequence[str] = ()
+) -> list[RunResult]:
+    """Do what is left of a sweep and return how every run ended, in the sweep's order.
+
+    Raises
+    ------
+    UserError
+        If a folder holds a run of other settings or other data, or wandb is asked for and not installed;
+        nothing is begun then.
+    Stopped
+        After SIGTERM or Ctrl-C, with every run saved.
+    """
+    if place.wandb:
+        wandb_module()
+    state = states(sweep, place)
+    with only_writer(place.out):
+        remove_temporaries(place.out)
+        remove_temporaries(place.out / CONFIGS)
+        write_json(place.out / SWEEP, _told(sweep, place, command))
+        for run in sweep.runs:
+            with replacing(config_file(run, place)) as temporary:
+                temporary.write_text(to_toml(run.config), encoding="utf-8")
+        done = [
+            _not_begun(run, place, state[run.name])
+            for run in sweep.runs
+            if state[run.name] in (FINISHED, DAMAGED)
+        ]
+        for result in done:
+            watch.ended(result)
+        done += engine([run for run in sweep.runs if state[run.name] in (NEW, INTERRUPTED)], place, watch)
+    found = {result.run.name: result for result in done}
+    return [found[run.name] for run in sweep.runs]
+
+
+def _told(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, Any]:
+    runs = [
+        {"name": run.name, "point": run.point, "settings": run.settings, "seed": run.seed}
+        for run in sweep.runs
+    ]
+    where = {"cache": str(place.cache), "data": str(place.data)}
+    return {"question": sweep.question, "command": list(command), **where, "runs": runs}
+
+
+def config_file(run: PlannedRun, place: Place) -> Path:
+    """Return where a run's config is for whoever starts it."""
+    return place.out / CONFIGS / f"{run.name}.toml"
+
+
+def states(sweep: Sweep, place: Place) -> dict[str, str]:
+    """Return what there is of every run: ``new``, ``interrupted``, ``finished`` or ``damaged``, by name.
+
+    Raises
+    ------
+    UserError
+        If there are no images to train on, or a folder holds something else, or a run of other settings or
+        other data.
+    """
+    # Otherwise every run would find out for itself.
+    identities = IdentityReader(cache=EmbeddingCache.open(place.cache), folder=ImageFolder.scan(place.data))
+    return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
+
+
+def _state(run: PlannedRun, folder: Path, identities: IdentityReader) -> str:
+    if not folder.exists() or (folder.is_dir() and all(map(is_leftover, folder.iterdir()))):
+        return NEW
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is there and holds no run", fix="move it away, or choose another --out.")
+    try:
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+        changed = differences(from_toml(text, where=str(folder / CONFIG)), run.config)
+        summary = read_summary(folder)
+    except (UserError, OSError, ValueError):
+        return DAMAGED
+    if changed:
+        raise CacheMismatch(f"{folder} holds a run of other settings ({'; '.join(changed)})", fix=ELSEWHERE)
+    made_from = _made_from(folder, summary)
+    if made_from is not None:
+        refuse_other_data(identities.of(run.config).differences(made_from), where=folder, fix=ELSEWHERE)
+    return FINISHED if summary else INTERRUPTED
+
+
+def _made_from(folder: Path, summary: dict[str, Any]) -> DataIdentity | None:
+    """Return the data that a run was made from; None where it has kept nothing yet, or nothing readable."""
+    if summary:
+        return identity_in(summary, folder / SUMMARY)
+    if not (folder / LAST).is_file():
+        return None
+    # Here, because it imports torch, which a plan of new runs does without.
+    from distill.checkpoint import read_checkpoint
+
+    try:
+        return identity_in(read_checkpoint(folder / LAST), folder / LAST)
+    except UserError:
+        return None  # the run itself says so, and fails alone
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return a finished run's summary; empty where there is none.
+
+    Raises
+    ------
+    UserError
+        If it is damaged.
+    """
+    path = folder / SUMMARY
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(found, dict):
+            raise ValueError("it is no table")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({reason_of(error)})", fix=MOVE_AWAY) from error
+    return found if found.get("status") == FINISHED else {}
+
+
+def _not_begun(run: PlannedRun, place: Place, state: str) -> RunResult:
+    folder = place.folder(run)
+    if state == FINISHED:
+        return RunResult(run=run, status=FINISHED, summary=read_summary(folder), skipped=True)
+    error = UserError(f"{folder} is damaged: its {CONFIG} or {SUMMARY} cannot be read", fix=MOVE_AWAY)
+    return RunResult(run=run, status=FAILED, error=str(error))
+
+
+def last_line(folder: Path) -> dict[str, Any]:
+    """Return a run's newest metrics; empty where there are none yet, or none that can be read."""
+    try:
+        found = json.loads((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+    except (OSError, ValueError, IndexError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and {"epoch", "images_per_s"} <= found.keys() else {}
+
+
+def train_command(run: PlannedRun, place: Place) -> list[str]:
+    """Return the command that begins a run, or goes on with it, as a person writes it."""
+    out = place.folder(run)
+    words = ["distill", "train", place.cache, "--data", place.data, "--out", out]
+    words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
+    return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Runs in processes of their own on this machine, ``jobs`` at once; each has its log in ``OUT/logs``."""
+
+    jobs: int = 1
+
+    def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
+        """Do the runs; see :func:`run_sweep`."""
+        waiting, results = list(runs), []
+        running: dict[str, tuple[PlannedRun, subprocess.Popen[bytes]]] = {}
+        (place.out / LOGS).mkdir(parents=True, exist_ok=True)
+        with listening() as stop:
+            try:
+                while (waiting or running) and not stop.signal_number:
+                    while waiting and len(running) < self.jobs:
+                        run = waiting.pop(0)
+                        watch.started(run)
+                        running[run.name] = (run, self._start(run, place))
+                    for run, process in list(running.values()):
+                        if process.poll() is not None:
+                            del running[run.name]
+                            results.append(result_of(run, place, process.returncode))
+                            watch.ended(results[-1])
+                    watch.tick()
+                    time.sleep(POLL_S)
+            finally:
+                for _, process in running.values():
+                    process.terminate()
+                for _, process in running.values():
+                    process.wait()
+            if stop.signal_number:
+                raise Stopped(stop.signal_number, str(place.out), again="the same command")
+        return results
+
+    def _start(self, run: PlannedRun, place: Place) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        if self.jobs > 1:
+            # Threads that outnumber cores wait for each other.
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
+        # Anew: an error of an earlier attempt is not this one's.
+        with open(log_file(run, place), "wb") as log:
+            # A session of its own: Ctrl-C is told to the sweep, which tells its runs. -P: a cli.py or cache/
+            # of the user's own in the working folder is not taken for ours.
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", "cli", *train_command(run, place)[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+
+def log_file(run: PlannedRun, place: Place) -> Path:
+    """Return where a run's own words go."""
+    return place.out / LOGS / f"{run.name}.log"
+
+
+def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
+    """Return how a run ended whose process left with a status."""
+    try:
+        summary = read_summary(place.folder(run))
+    except UserError:
+        summary = {}
+    if status == 0 and summary:
+        return RunResult(run=run, status=FINISHED, summary=summary)
+    log = log_file(run, place)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    last = said or [line for line in lines if line.strip()] or [f"it left with status {status}"]
+    return RunResult(run=run, status=FAILED, error=f"{last[-1]} (all it said: {log})")
+
+
+def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Return for every point ``n`` finished seeds, and the mean and deviation (``_std``) of ID and OOD.
+
+    Deviations are of n - 1, None where n is 1; a mean is None where no run has the metric.
+    """
+    points = dict.fromkeys(result.run.point for result in results)
+    found = []
+    for point in points:
+        ended = [r.summary for r in results if r.run.point == point and r.status == FINISHED]
+        line: dict[str, Any] = {"point": point, "n": len(ended)}
+        for split in ("id_test", "ood_test"):
+            values = [s[f"{split}_accuracy"] for s in ended if f"{split}_accuracy" in s]
+            line |= as_columns(split, values)
+        found.append(line)
+    return found

@@ -1,0 +1,83 @@
+"""Several runs of a sweep from one stream of batches: read, decoded, augmented and moved once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress
+from distill.data.identity_reader import note_gone
+from distill.data.stream import Stream, stream_settings
+from distill.sweep.plan import PlannedRun
+from distill.sweep.run import CONFIG, FAILED, FINISHED, Place, RunResult, Watch, train_command
+from distill.train.images import ImageTask
+from distill.train.loop import Member, fit_together
+from distill.train.session import session_of
+from distill.train.stopping import Stopped
+
+
+def groups_of(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+    """Return the runs in groups that can share a stream, in their order; see :func:`stream_settings`."""
+    groups: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(repr(stream_settings(run.config)), []).append(run)
+    return list(groups.values())
+
+
+def what_parts(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return the settings that keep runs from sharing one stream."""
+    found: list[dict[str, Any]] = [stream_settings(run.config) for run in runs]
+    return [name for name, value in found[0].items() if any(other[name] != value for other in found)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Runs in this process, all that share a stream beside each other."""
+
+    progress: Progress
+
+    def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
+        """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
+        results = []
+        for group in groups_of(runs):
+            for run in group:
+                watch.started(run)
+            for result in self._group(group, place):
+                watch.ended(result)
+                results.append(result)
+        return results
+
+    def _group(self, group: Sequence[PlannedRun], place: Place) -> list[RunResult]:
+        try:
+            stream = Stream.open(group[0].config, cache_dir=place.cache, data_dir=place.data)
+        except UserError as error:
+            return [RunResult(run=run, status=FAILED, error=str(error)) for run in group]
+        note_gone(stream.cache, stream.folder, self.progress)
+        results, members = [], {}
+        for run in group:
+            out = place.folder(run)
+            try:
+                task = ImageTask(session_of(run.config, stream))
+                going_on = (out / CONFIG).is_file()
+                members[run.name] = Member(
+                    task=task,
+                    out=out,
+                    resume_run=going_on,
+                    wandb=place.wandb,
+                    command=train_command(run, place),
+                )
+            except UserError as error:
+                results.append(RunResult(run=run, status=FAILED, error=str(error)))
+        left = [run for run in group if run.name in members]
+        try:
+            found = fit_together(list(members.values()), progress=self.progress)
+        except Stopped as stopped:
+            raise Stopped(stopped.signal_number, str(place.out), again="the same command") from stopped
+        for run, end in zip(left, found, strict=True):
+            if isinstance(end, UserError):
+                results.append(RunResult(run=run, status=FAILED, error=str(end)))
+            else:
+                results.append(RunResult(run=run, status=FINISHED, summary=end))
+        return results

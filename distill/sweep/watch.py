@@ -1,0 +1,144 @@
+"""How a sweep is watched: a live table on a terminal, a line when a run begins or ends in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from distill.sweep.plan import PlannedRun
+from distill.sweep.run import FAILED, FINISHED, Place, RunResult, last_line
+
+WAITING, RUNNING = "waiting", "running"
+ACCURACIES = ("id_test_accuracy", "ood_test_accuracy")
+# Redrawn when so many ticks have passed: a table reads every running run's file.
+TICKS = 5
+# Lines of the table that are no run's, and columns that are not the name's.
+FRAME, BESIDE_NAME = 6, 56
+
+
+def cells(run: PlannedRun, status: str, place: Place) -> list[str]:
+    """Return a run's line: name, status, epoch, rate, ID and OOD of its newest epoch."""
+    line = last_line(place.folder(run)) if status != WAITING else {}
+    epoch = f"{line['epoch'] + 1}/{run.config.train.epochs}" if line else ""
+    rate = f"{line['images_per_s']:,.0f}" if line else ""
+    return [run.name, status, epoch, rate, *(percent(line.get(name)) for name in ACCURACIES)]
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage with one decimal, nothing for None."""
+    return "" if value is None else f"{value:.1f}%"
+
+
+class LiveTable:
+    """Every run's epoch, rate, ID and OOD on standard error, as they change."""
+
+    def __init__(self, runs: Sequence[PlannedRun], place: Place) -> None:
+        """Show all runs as waiting."""
+        self._runs, self._place, self._ticks = runs, place, 0
+        self._status = {run.name: WAITING for run in runs}
+        self._live = Live(self._table(), console=Console(stderr=True), auto_refresh=False)
+        self._live.start()
+
+    def started(self, run: PlannedRun) -> None:
+        """Show it as running."""
+        self._status[run.name] = RUNNING
+        self._draw()
+
+    def ended(self, result: RunResult) -> None:
+        """Show how it ended."""
+        self._status[result.run.name] = "finished before" if result.skipped else result.status
+        self._draw()
+
+    def warn(self, message: str) -> None:
+        """Say something above the table."""
+        self._live.console.print(message, highlight=False, markup=False)
+
+    def tick(self) -> None:
+        """Draw anew now and then."""
+        self._ticks += 1
+        if self._ticks % TICKS == 0:
+            self._draw()
+
+    def close(self) -> None:
+        """Leave the table as it stands."""
+        self._draw()
+        self._live.stop()
+
+    def _draw(self) -> None:
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        shown, hidden = self._shown()
+        counts = Counter(self._status[run.name] for run in hidden)
+        more = ", ".join(f"{count} {status}" for status, count in counts.items())
+        table = Table(caption=f"and {more}" if more else None)
+        for name in ("run", "", "epoch", "images/s", "ID", "OOD"):
+            # Names differ at their end as often as at their beginning: they are folded, not cut.
+            table.add_column(
+                name,
+                justify="left" if name in ("run", "") else "right",
+                overflow="fold",
+                no_wrap=name != "run",
+            )
+        for run in shown:
+            table.add_row(
+                *(cell.replace("[", "\\[") for cell in cells(run, self._status[run.name], self._place))
+            )
+        return table
+
+    def _shown(self) -> tuple[list[PlannedRun], list[PlannedRun]]:
+        """Return the runs that the terminal has room for, in the sweep's order, and the others."""
+        width, height = self._live.console.size if hasattr(self, "_live") else Console(stderr=True).size
+        room = height - FRAME
+        first = {RUNNING: 0, FAILED: 1, WAITING: 2}
+        by_interest = sorted(self._runs, key=lambda run: first.get(self._status[run.name], 3))
+        shown: list[PlannedRun] = []
+        for run in by_interest:
+            room -= 1 + len(run.name) // max(width - BESIDE_NAME, 10)
+            if room < 0:
+                break
+            shown.append(run)
+        return [run for run in self._runs if run in shown], [run for run in self._runs if run not in shown]
+
+
+class Lines:
+    """A line when a run begins and one when it ends."""
+
+    def __init__(self, runs: Sequence[PlannedRun], place: Place, stream: TextIO | None = None) -> None:
+        """Say nothing yet."""
+        self._stream, self._place, self._total, self._ended = stream or sys.stderr, place, len(runs), 0
+
+    def started(self, run: PlannedRun) -> None:
+        """Say so."""
+        self._say(f"{run.name}: begins")
+
+    def ended(self, result: RunResult) -> None:
+        """Say how it ended, and how many have."""
+        self._ended += 1
+        of = f"({self._ended} of {self._total})"
+        if result.status == FAILED:
+            self._say(f"{result.run.name}: failed {of}: {result.error}")
+            return
+        found = [percent(result.summary.get(name)) or "none" for name in ACCURACIES]
+        before = " before" if result.skipped else ""
+        self._say(f"{result.run.name}: {FINISHED}{before} {of}: ID {found[0]}, OOD {found[1]}")
+
+    def warn(self, message: str) -> None:
+        """Say it."""
+        self._say(message)
+
+    def tick(self) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _say(self, message: str) -> None:
+        self._stream.write(message + "\n")
+        self._stream.flush()

@@ -1,0 +1,1 @@
+"""Training: a loop of epochs, and a step."""

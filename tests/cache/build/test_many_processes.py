@@ -1,0 +1,127 @@
+"""Both stages by two real processes that torchrun starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, TORCHRUN, make_photos
+from test_build import rows_of
+
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.store.manifest import Manifest
+
+
+def torchrun(*words: object) -> list[str]:
+    """The command that runs ``distill`` in two processes."""
+    return [*TORCHRUN, "2", "-m", "cli", *map(str, words)]
+
+
+def stage_1(photos, out, teacher_dir, *more):
+    return ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
+
+
+def one_by_one(photos, out, teacher_dir):
+    options = FeatureOptions(
+        model=f"local-dir:{teacher_dir}", device="cpu", workers=0, rows_per_shard=1, batch_size=1
+    )
+    return cache_features(photos, out, options)
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_path):
+    (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
+    (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
+    small = ("--rows-per-shard", 5, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(
+        [sys.executable, "-m", "cli", *map(str, stage_1(photos, one, teacher_dir, *small))], cwd=ROOT
+    )
+    done = subprocess.run(
+        torchrun(*stage_1(photos, two, teacher_dir, *small, "--json")),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)  # said once
+    assert (summary["rows"], list(summary["skipped"])) == (39, ["train/apple/broken.jpg"])
+    assert files_below(one) == files_below(two)
+    for file in files_below(one / "images"):
+        assert (one / "images" / file).read_bytes() == (two / "images" / file).read_bytes()
+    assert json.loads((one / "manifest.json").read_text()) == json.loads((two / "manifest.json").read_text())
+
+
+def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(teacher_dir, tmp_path):
+    photos, whole, lost = make_photos(tmp_path / "photos", train=20), tmp_path / "whole", tmp_path / "lost"
+    shards = one_by_one(photos, whole, teacher_dir).rows
+    words = stage_1(photos, lost, teacher_dir, "--rows-per-shard", 1, "--batch-size", 1, "--workers", 0)
+    command = loses_second("os.rename", 40, [*words, "--device", "cpu"])
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0, done.stderr
+    found = [folder for folder in (lost, lost / "ranks" / "00001") if (folder / "manifest.json").exists()]
+    kept = sum(Manifest.load(folder).rows for folder in found)
+    assert 0 < kept < shards
+    assert one_by_one(photos, lost, teacher_dir).new_rows == shards - kept
+    assert rows_of(lost) == rows_of(whole)
+    assert len(files_below(lost)) == len(files_below(whole))
+    assert not (lost / "ranks").exists()
+
+
+def loses_second(event: str, count: int, words: list[str]) -> list[str]:
+    """The command that runs ``distill`` in two processes, of which one is lost; see ``lost_process.py``."""
+    return [*TORCHRUN, "2", str(ROOT / "tests" / "lost_process.py"), event, str(count), *map(str, words)]
+
+
+def stage_2(photos, cache, out, *settings):
+    words = [
+        "student.image_size=32",
+        "data.workers=0",
+        "train.device=cpu",
+        "train.precision=float32",
+        "loss.mse=1",
+    ]
+    words += ["loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "optim.lr=0.0003", *settings]
+    command = ["train", cache, "--data", photos, "--out", out, "--json"]
+    return [str(word) for word in command] + [word for setting in words for word in ("--set", setting)]
+
+
+# Shares of unlike size: 3 and 2. Without batch norms, which magnify rounding on these flat pictures.
+def test_two_processes_train_the_student_that_one_trains(photos, cached, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    chosen = ("student.arch=timm:test_vit", "train.batch_size=5", "train.epochs=2")
+    alone = [sys.executable, "-m", "cli", *stage_2(photos, cached.path, one, *chosen)]
+    subprocess.run(alone, cwd=ROOT, capture_output=True, check=True, timeout=600)
+    command = torchrun(*stage_2(photos, cached.path, two, *chosen))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == json.loads((one / "summary.json").read_text())["images"]
+    first_files, second_files = (
+        [path.name.partition(".tfevents")[0] for path in files_below(run)] for run in (one, two)
+    )
+    assert second_files == first_files
+    for mine, theirs in zip(metrics_of(one), metrics_of(two), strict=True):
+        assert theirs == pytest.approx(mine, rel=3e-4)
+    first, second = (torch.load(run / "last.pt", weights_only=True)["student"] for run in (one, two))
+    for name, weights in first.items():
+        torch.testing.assert_close(second[name], weights, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def metrics_of(run):
+    """A run's metrics without its speed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_s"} for line in lines]
+
+
+def test_a_batch_of_fewer_images_than_processes_is_refused_in_one_line(photos, cached, tmp_path):
+    words = stage_2(photos, cached.path, tmp_path / "run", "student.arch=timm:test_vit", "train.batch_size=2")
+    command = [*TORCHRUN, "3", "-m", "cli", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode != 0
+    assert "train.batch_size is 2, but 3 processes share a batch" in done.stderr

@@ -1,0 +1,157 @@
+"""Both stages on a real Ray cluster of several nodes, of which one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import make_cache, make_photos
+from test_build import rows_of
+from test_sweep import BASE
+from test_train import numbers
+
+import cli
+from distill.sweep.plan import load_sweep
+from distill.sweep.run import FAILED, FINISHED, Place
+from distill.train.images import run
+
+ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore"),  # of Ray's own
+]
+
+
+@pytest.fixture
+def cluster():
+    """A head that takes no tasks, and two nodes that take one each."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    found.workers = [found.add_node(num_cpus=1) for _ in range(2)]
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def invoke(*words):
+    return CliRunner().invoke(cli.main, list(map(str, words)))
+
+
+def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_path, monkeypatch):
+    # What lies in the working folder is not what its workers import.
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for name in ("cache", "distill", "cli", "random"):
+        Path(f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\n")
+    cached = make_cache(tmp_path / "cache", make_photos(tmp_path / "photos"))
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        BASE.replace("epochs = 2", "epochs = 60")
+        + "[[runs]]\nname = 'a'\n[[runs]]\nname = 'b'\nloss.mse = 0\n[[runs]]\nname = 'bad'\ntext = 'no-such-bank'\n"
+    )
+    place = Place(cache=cached.path, data=tmp_path / "photos", out=tmp_path / "runs")
+    killed = {}
+
+    def kill_one():
+        running = place.out / "a,seed=0"
+        while not (running / "metrics.jsonl").exists() or not numbers(running):
+            time.sleep(0.05)
+        killed["epochs"] = len(numbers(running))
+        cluster.remove_node(_node_that_runs("a,seed=0", cluster), allow_graceful=False)
+        cluster.add_node(num_cpus=1)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    where = ["--cache", place.cache, "--data", place.data, "--out", place.out]
+    ended = invoke("sweep", path, *where, "--engine", "ray", "--address", cluster.address, "--json")
+    assert not (tmp_path / "ran").exists()
+    killer.join()
+    assert ended.exit_code == 1  # of the bad one
+    found = {one["name"]: one for one in json.loads(ended.stdout)}
+    assert [one["status"] for one in found.values()] == [FINISHED, FINISHED, FAILED]
+    assert "no-such-bank" in found["bad,seed=0"]["error"]
+    assert 0 < killed["epochs"] < 60
+    log = (place.out / "logs" / "a,seed=0.log").read_text()
+    assert log.count("a,seed=0 on ") == 2  # it was begun, lost, and went on elsewhere
+    for planned in load_sweep(str(path)).runs[:2]:
+        alone = tmp_path / "alone" / planned.name
+        run(planned.config, cache_dir=place.cache, data_dir=place.data, out=alone)
+        assert numbers(place.folder(planned)) == numbers(alone)
+        assert (
+            found[planned.name]["id_test_accuracy"]
+            == json.loads((alone / "summary.json").read_text())["id_test_accuracy"]
+        )
+
+
+def _node_that_runs(name, cluster):
+    """The node whose worker has the log of the run of that name open."""
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.workers}
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if file.readlink().name == f"{name}.log" and (parent := _parent(file.parts[2])) in raylets:
+                return raylets[parent]
+    raise AssertionError(f"no node runs {name}")
+
+
+def _parent(pid):
+    return int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_shards_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(cluster, teacher_dir, tmp_path):
+    photos = make_photos(tmp_path / "photos", train=30)
+    (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
+    (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
+    words = [
+        "cache-features",
+        photos,
+        "--model",
+        f"local-dir:{teacher_dir}",
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    ]
+    words += ["--rows-per-shard", 4, "--batch-size", 2]
+    assert invoke(*words, "--out", tmp_path / "one").exit_code == 0
+
+    def kill_one():
+        manifest = tmp_path / "many" / "manifest.json"
+        while not (manifest.exists() and "images/train-00002.h5" in manifest.read_text()):
+            time.sleep(0.02)
+        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    ended = invoke(
+        *words, "--out", tmp_path / "many", "--engine", "ray", "--address", cluster.address, "--json"
+    )
+    killer.join()
+    assert ended.exit_code == 0, ended.output
+    assert list(json.loads(ended.stdout)["skipped"]) == ["train/apple/broken.jpg"]
+    assert rows_of(tmp_path / "many") == rows_of(tmp_path / "one")
+    one, many = ((tmp_path / name / "manifest.json").read_text() for name in ("one", "many"))
+    assert json.loads(many) == json.loads(one)
+
+
+def test_an_address_where_no_cluster_is_is_named(tmp_path):
+    cached = make_cache(tmp_path / "cache", make_photos(tmp_path / "photos", train=2, test=1))
+    where = ["--cache", cached.path, "--data", tmp_path / "photos", "--out", tmp_path / "runs"]
+    ended = invoke("sweep", "losses", *where, "--engine", "ray", "--address", "127.0.0.1:1")
+    assert ended.exit_code == 1
+    assert "127.0.0.1:1" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("Error: no Ray cluster answers at 127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    "words", [["--gpus", "1"], ["--engine", "ray", "--jobs", "2"], ["--engine", "ray", "--together"]]
+)
+def test_options_that_do_not_go_together_are_usage_errors(words, tmp_path):
+    where = ["--cache", tmp_path, "--data", tmp_path, "--out", tmp_path / "runs"]
+    assert invoke("sweep", "losses", *where, *words).exit_code == 2

@@ -1,0 +1,250 @@
+"""A second teacher beside the first: the same images, rows and banks of its own, a head of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from test_prompt_learning import save_clip
+
+import cli
+from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features, check_same_images
+from cache.build.shard_writer import write_shard
+from cache.maintain.convert import convert_cache
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.image_folder import ImageFolder
+from cache.store.shard_formats import read_shard
+from distill.config import RunConfig
+from distill.deploy.export import ExportOptions, export_run
+from distill.fewshot.run import FewShotOptions, few_shot
+from distill.judge.evaluate import both_kinds
+from distill.judge.outputs import read_logits
+from distill.judge.trained_run import evaluate_run
+from distill.objective import distillation_objective
+from distill.settings import with_settings
+from distill.train.images import losses_and_logits, run
+from distill.train.session import open_session
+
+SMALL = [
+    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
+    "optim.lr=0.01", "data.workers=0", "loss.mse=1", "loss.im_cst=1", "loss.vlalign=1",
+]  # fmt: skip
+BOTH = 'teachers=["main","second"]'
+
+
+@pytest.fixture
+def second_dir(tmp_path):
+    """Another small CLIP, of another embedding size."""
+    return save_clip(tmp_path / "clip", embed_dim=24)
+
+
+@pytest.fixture
+def add(photos, teacher_dir, second_dir, tmp_path):
+    """A function that runs cache-features for a teacher of that name."""
+
+    def add_it(name="main", **options):
+        folder = teacher_dir if name == "main" else second_dir
+        options = {"device": "cpu", "workers": 0, "teacher": name, **options}
+        cache_features(photos, tmp_path / "cache", FeatureOptions(model=f"local-dir:{folder}", **options))
+        return EmbeddingCache.open(tmp_path / "cache")
+
+    return add_it
+
+
+@pytest.fixture
+def two(add):
+    """A cache of two teachers."""
+    add()
+    return add("second")
+
+
+def test_a_second_teacher_has_the_same_keys_and_rows_and_banks_of_its_own(two):
+    assert two.teacher_names == ("main", "second")
+    second = two.teacher_cache("second")
+    assert (two.embed_dim, second.embed_dim) == (16, 24)
+    assert second.split("train").keys == two.split("train").keys
+    assert second.bank_names == two.bank_names == ("labels", "descriptions")
+    assert second.fingerprint != two.fingerprint
+    assert two.teacher_cache("main") is two
+    with pytest.raises(UserError, match=r"no teacher 'secnod'.*did you mean 'second'"):
+        two.teacher_cache("secnod")
+
+
+def test_a_second_teacher_needs_a_first_and_a_name(add):
+    with pytest.raises(UserError, match="is not a cache"):
+        add("second")
+    add()
+    with pytest.raises(UserError, match="cannot name a folder"):
+        add("../second")
+
+
+def test_images_that_the_first_teacher_never_saw_or_that_are_gone_are_refused_before_embedding(
+    add, photos, write_jpeg
+):
+    first = add()
+    old = photos / "train" / "apple" / "train_3.jpg"
+    kept = old.read_bytes()
+    old.unlink()
+    with pytest.raises(CacheMismatch, match=r"other images of train .* \(1 differ: apple/train_3\.jpg\)"):
+        add("second")
+    old.write_bytes(kept)
+    write_jpeg(photos / "train" / "apple" / "new.jpg")
+    with pytest.raises(CacheMismatch, match=r"other images of train .* \(1 differ: apple/new\.jpg\)"):
+        add("second")
+    assert first.teacher_names == ("main",)
+    (photos / "train" / "apple" / "bad.jpg").write_bytes(b"no picture")  # neither teacher has a row of it
+    add()
+    assert len(add("second").teacher_cache("second").split("train")) == 25
+
+
+def test_a_second_teacher_of_changed_images_is_refused_before_anything_is_embedded(add, photos, write_jpeg):
+    first = add()
+    write_jpeg(photos / "train" / "apple" / "train_3.jpg")
+    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
+        add("second")
+    assert first.teacher_names == ("main",)
+
+
+def test_two_teachers_of_one_key_and_other_pictures_are_told_by_content(two, photos, write_jpeg):
+    write_jpeg(photos / "train" / "apple" / "train_3.jpg")
+    folder = ImageFolder.scan(photos)
+    second = two.teacher_cache("second")
+    check_same_images(two, second)
+    shard = second.manifest.splits["train"].shards[0]
+    rows = read_shard(second.path, shard, second.manifest, "train").loaded()
+    changed = rows.keys.index("apple/train_3.jpg")
+    hashes = [*rows.file_sha256]
+    hashes[changed] = folder.split("train").images[3].identity()[0]
+    entry = write_shard(second.path, shard.file, replace(rows, file_sha256=hashes), "hdf5")
+    second.manifest.with_shard("train", entry).save(second.path)
+    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
+        check_same_images(two, two.teacher_cache("second"))
+
+
+def test_verify_convert_and_info_know_of_it(two, tmp_path):
+    convert_cache(two.path, tmp_path / "tar", format="webdataset")
+    other = EmbeddingCache.open(tmp_path / "tar").teacher_cache("second")
+    rows = two.teacher_cache("second").split("ood_test").embeddings
+    np.testing.assert_array_equal(np.asarray(other.split("ood_test").embeddings), np.asarray(rows))
+    shard = two.path / "teachers" / "second" / "images" / "train-00000.h5"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    bad = [check.file for check in verify_cache(two.path) if check.problem]
+    assert bad == ["teachers/second/images/train-00000.h5"]
+    assert "other teachers: second" in CliRunner().invoke(cli.main, ["cache", "info", str(two.path)]).output
+
+
+@torch.no_grad()
+def test_a_student_of_two_has_a_head_and_losses_for_each(two, photos):
+    config = with_settings(RunConfig(), [*SMALL, BOTH])
+    session = open_session(config, cache_dir=two.path, data_dir=photos)
+    outputs = session.student.eval()(torch.randn(5, 3, 32, 32))
+    assert outputs.shape == (5, 40)
+    batch = session.data.batch(*next(session.data.images([np.arange(5)])))
+    parts, logits = losses_and_logits(session, outputs, batch)
+    total = 0.0
+    for name, columns, cache in (
+        ("main", slice(0, 16), two),
+        ("second", slice(16, 40), two.teacher_cache("second")),
+    ):
+        rows = cache.split("train")
+        teacher = torch.from_numpy(
+            rows.embeddings[np.array([rows.position[key] for key in batch.keys])]
+        ).float()
+        text = torch.from_numpy(cache.text_bank("labels").class_texts(rows.class_names))
+        alone = distillation_objective(outputs[:, columns], teacher, text, batch.label_B, config.loss)
+        for term in ("cls", "mse", "im_cst", "vlalign"):
+            assert float(parts[f"{name}/{term}"]) == pytest.approx(float(alone[term]), rel=1e-3)
+        total += float(alone["total"])
+    assert float(parts["total"]) == pytest.approx(total, rel=1e-3)
+    assert logits.shape == (5, 3)
+
+
+def train(two, photos, out, *settings, **options):
+    return run(
+        with_settings(RunConfig(), [*SMALL, *settings]),
+        cache_dir=two.path,
+        data_dir=photos,
+        out=out,
+        **options,
+    )
+
+
+def test_results_of_the_second_head_carry_its_name(two, photos, tmp_path):
+    summary = train(two, photos, tmp_path / "run", BOTH)
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    judged = evaluate_run(tmp_path / "run", device="cpu")
+    assert set(judged) == {"id_test", "id_test@second", "ood_test", "ood_test@second"}
+    for name, result in judged.items():
+        assert result.accuracy == pytest.approx(last[f"{name}_accuracy"])
+        assert result.among_all.accuracy == pytest.approx(last[f"{name}_all_accuracy"])
+        assert read_logits(tmp_path / "run" / "logits.npz", name).logits.shape == (result.images, 5)
+    assert both_kinds(judged) == pytest.approx({name: last[name] for name in both_kinds(judged)})
+    assert {"all_harmonic_mean", "id_ood_auroc", "all@second_harmonic_mean", "id_ood@second_auroc"} <= set(
+        summary
+    )
+    assert {"ood_test_accuracy", "ood_test@second_accuracy"} <= set(summary)
+    assert set(summary["space"]) == set(judged)
+    assert "main/cls" in "".join(last)
+    with pytest.raises(CacheMismatch, match="teachers"):
+        train(two, photos, tmp_path / "run", 'teachers=["second","main"]', resume_run=True)
+    fewer = few_shot(
+        tmp_path / "run", tmp_path / "fs", FewShotOptions(shots=(1,), settings=("train.epochs=1",))
+    )
+    assert fewer["draws"][0]["query_images"] == 4
+
+
+def test_a_student_can_learn_from_the_second_alone(two, photos, tmp_path):
+    train(two, photos, tmp_path / "run", 'teachers=["second"]')
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state["fingerprint"] == two.teacher_cache("second").fingerprint
+    assert set(evaluate_run(tmp_path / "run", device="cpu")) == {"id_test", "ood_test"}
+
+
+def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
+    from distill.judge.space import space_metrics
+    from distill.judge.trained_run import open_trained
+
+    train(two, photos, tmp_path / "run", "train.epochs=1")
+    done = CliRunner().invoke(
+        cli.main, ["evaluate", str(tmp_path / "run"), "--space", "--json", "--device", "cpu"]
+    )
+    found = json.loads(done.stdout)
+    trained = open_trained(tmp_path / "run", device="cpu")
+    images = trained.folder.split("ood_test").images
+    outputs = torch.cat([rows for rows, _ in trained.outputs(trained.pixels(images, "ood_test"))])
+    rows = two.split("ood_test")
+    teacher = torch.from_numpy(np.asarray(rows.embeddings)).float()
+    text = torch.from_numpy(two.text_bank("labels").class_texts(rows.class_names))
+    assert found["ood_test"] == pytest.approx(
+        {"images": 6, **space_metrics(outputs, teacher, text)}, rel=1e-5
+    )
+    table = (
+        CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "run"), "--space", "--device", "cpu"]).output
+    )
+    assert "linear_cka" in table
+    train(two, photos, tmp_path / "baseline", "train.baseline=true", "train.epochs=1")
+    with_baseline = CliRunner().invoke(cli.main, ["evaluate", str(tmp_path / "baseline"), "--space"])
+    assert with_baseline.exit_code == 1
+    assert "closed-set baseline" in with_baseline.output
+
+
+def test_a_student_of_two_teachers_is_exported_with_either_embedding(two, photos, tmp_path):
+    run(
+        with_settings(RunConfig(), [*SMALL, BOTH, "train.epochs=1"]),
+        cache_dir=two.path,
+        data_dir=photos,
+        out=tmp_path / "run",
+    )
+    judged = evaluate_run(tmp_path / "run", device="cpu")
+    for name, ending, size in (("main", "", 16), ("second", "@second", 24)):
+        options = ExportOptions(teacher=name, formats=("onnx", "safetensors"))
+        info = export_run(tmp_path / "run", tmp_path / name, options)
+        assert (info.embed_dim, info.outputs) == (size, 40)
+        measured = info.measured["float32"]["splits"]["ood_test"]["accuracy"]
+        assert measured == pytest.approx(judged[f"ood_test{ending}"].accuracy)

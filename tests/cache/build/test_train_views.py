@@ -1,0 +1,377 @@
+"""Views that training replays: the student sees the crop that the teacher saw, and learns that crop's row."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ID_CLASSES, ROOT, TORCHRUN
+from PIL import Image, ImageOps
+from test_train import SMALL, StopAt, numbers, weights
+
+import cli
+from cache import EmbeddingCache
+from cache.build.crop_views import draw_crops
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.build.pipeline import crop_views as train_views
+from cache.maintain.convert import convert_cache
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.store.manifest import Manifest
+from cache.teacher.open_clip_model import load_teacher
+from distill.config import FewShotConfig, RunConfig
+from distill.data.augment import TrainAugment, crop, normalise, resize_size
+from distill.data.batch import Share
+from distill.fewshot.run import finetune_config
+from distill.settings import load_recipe, with_settings
+from distill.train.images import ImageTask, losses_and_logits, run
+from distill.train.loop import Member, Stopped, fit, fit_together
+from distill.train.run import stream_generator
+from distill.train.session import open_session
+
+VIEWS = ["loss.cap=0", "data.views=true"]
+
+
+def config(*settings):
+    return with_settings(RunConfig(), [*SMALL, *VIEWS, *settings])
+
+
+@pytest.fixture
+def build(photos, teacher_dir, tmp_path):
+    """A function that caches ``photos`` with three views; options change."""
+
+    def build_it(name="cache", **options):
+        given = {"device": "cpu", "workers": 0, "views": 3, "dtype": "float32", **options}
+        cache_features(photos, tmp_path / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
+        return EmbeddingCache.open(tmp_path / name)
+
+    return build_it
+
+
+@pytest.fixture
+def session(build, photos):
+    """A run that replays views, opened."""
+    return open_session(config(), cache_dir=build().path, data_dir=photos)
+
+
+def all_of(cache):
+    """Every view of the training images in the order of their keys: boxes, flips, embeddings."""
+    stored = cache.views("train")
+    rows = np.repeat([stored.position[key] for key in sorted(stored.position)], stored.views)
+    views = np.tile(np.arange(stored.views), len(stored.position))
+    boxes, flips = stored.crops(rows, views)
+    shape = (len(stored.position), stored.views)
+    return (
+        boxes.reshape(*shape, 4),
+        flips.reshape(shape),
+        stored.embeddings(rows, views).reshape(*shape, -1),
+    )
+
+
+def files(cache):
+    return {f.name: f.read_bytes() for f in sorted((cache.path / "views").iterdir())}
+
+
+def view_of(image, box, flip, side):
+    """The box of a picture at ``side`` x ``side``, written out."""
+    left, top, width, height = (float(number) for number in box)
+    (w, h), bicubic = image.size, Image.Resampling.BICUBIC
+    view = image.resize(
+        (side, side), bicubic, box=(left * w, top * h, (left + width) * w, (top + height) * h)
+    )
+    return np.array(ImageOps.mirror(view) if flip else view)
+
+
+@pytest.mark.parametrize("preprocessing", ["model", "squash"])
+def test_a_views_row_is_the_teachers_of_that_crop_written_out(build, photos, teacher_dir, preprocessing):
+    rng = np.random.default_rng(0)
+    key = "apple/wide.png"
+    Image.fromarray(rng.integers(0, 256, (50, 90, 3), dtype=np.uint8)).save(photos / "train" / key)
+    cache, teacher = build(preprocessing=preprocessing), load_teacher(f"local-dir:{teacher_dir}")
+    boxes, flips, rows = (part[cache.split("train").position[key]] for part in all_of(cache))
+    image = Image.open(photos / "train" / key)
+    if preprocessing == "squash":
+        image = image.resize((256, 256), Image.Resampling.BILINEAR)
+    views = np.stack([view_of(image, box, flip, 32) for box, flip in zip(boxes, flips, strict=True)])
+    pixels = torch.from_numpy((views / 255 - 0.5) / 0.5).float().permute(0, 3, 1, 2)
+    np.testing.assert_allclose(rows, teacher.embed_images(pixels).numpy(), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(rows[0], rows[1])
+
+
+def test_student_and_teacher_see_the_same_region_the_same_way_round():
+    y, x = np.mgrid[:60, :100] / np.array([60, 100])[:, None, None]
+    image = Image.fromarray((np.stack([x, y, 1 - x], axis=-1) * 255).astype(np.uint8))
+    squash = torch.from_numpy(np.array(image.resize((64, 64), Image.Resampling.BILINEAR))).permute(2, 0, 1)
+    boxes, flips = draw_crops("some/key.png", 24, 0.08)
+    seen = crop(squash.expand(24, 3, 64, 64), boxes * 64, flips, 48).permute(0, 2, 3, 1).numpy()
+    for student, box, flip in zip(seen, boxes, flips, strict=True):
+        teacher = view_of(image, box, flip, 48).astype(float)
+        assert np.abs(student - teacher).max() < 4  # a pixel of either is four levels
+        assert np.abs(student - teacher[:, ::-1]).max() > 40
+    assert 0 < flips.sum() < 24
+
+
+def test_crops_are_a_function_of_key_and_number_within_the_image_and_not_too_small():
+    boxes, flips = draw_crops("apple/train_0.jpg", 400, 0.3)
+    few, few_flips = draw_crops("apple/train_0.jpg", 3, 0.3)
+    assert torch.equal(boxes[:3], few)
+    assert torch.equal(flips[:3], few_flips)
+    assert not torch.equal(draw_crops("apple/train_1.jpg", 3, 0.3)[0], few)
+    left, top, width, height = boxes.unbind(1)
+    assert left.min() >= 0
+    assert top.min() >= 0
+    assert (left + width).max() <= 1
+    assert (top + height).max() <= 1
+    assert 0.299 < (width * height).min() < 0.35
+    assert 0.74 < (width / height).min() < (width / height).max() < 1.34
+    assert 150 < flips.sum() < 250
+
+
+def test_views_do_not_depend_on_workers_batches_or_shards(build, monkeypatch):
+    one = build("one")
+    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 5)
+    other = build("other", workers=2, batch_size=7)
+    assert [len(c.manifest.views["train"].shards) for c in (one, other)] == [1, 5]
+    for mine, theirs in zip(all_of(one)[:2], all_of(other)[:2], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(all_of(one)[2], all_of(other)[2], rtol=1e-4, atol=1e-5)
+
+
+def test_shards_can_be_mapped_and_hold_the_caches_dtype(build):
+    cache = build(dtype="float16")
+    with h5py.File(cache.path / "views" / "train-00000.h5") as shard:
+        assert shard["view_embedding"].shape == (24, 3, 16)
+        assert shard["view_embedding"].dtype == np.float16
+        assert shard["box"].dtype == np.float32
+        assert all(shard[name].id.get_offset() for name in ("box", "flip", "view_embedding"))
+
+
+def test_a_killed_build_goes_on_and_a_damaged_shard_is_found_and_redone_to_the_same_bytes(build, monkeypatch):
+    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 9)
+    whole = files(build("whole"))
+    cache = build()
+    manifest = Manifest.load(cache.path)
+    entry = manifest.views["train"]
+    # As a kill leaves it: the first shard listed, the others written and not listed.
+    first = replace(entry, shards=entry.shards[:1], made_from=entry.made_from[:1])
+    replace(manifest, views={"train": first}, complete=False).save(cache.path)
+    before = (cache.path / entry.shards[0].file).stat().st_mtime_ns
+    assert files(build()) == whole
+    assert (cache.path / entry.shards[0].file).stat().st_mtime_ns == before
+    file = cache.path / entry.shards[1].file
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    assert [c.file for c in verify_cache(cache.path) if c.problem] == [entry.shards[1].file]
+    again = build()
+    assert sorted(files(again).values()) == sorted(whole.values())
+    assert not any(check.problem for check in verify_cache(cache.path))
+
+
+def test_a_finished_cache_gets_views_later_and_others_when_asked(build):
+    cache = build(views=None)
+    with pytest.raises(UserError, match=r"keeps no views of train.*--views V"):
+        cache.views("train")
+    images = {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()}
+    three = all_of(build())
+    assert {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()} == images
+    cache = build(views=4)
+    np.testing.assert_array_equal(all_of(cache)[0][:, :3], three[0])
+    np.testing.assert_allclose(all_of(cache)[2][:, :3], three[2], rtol=1e-4, atol=1e-5)
+    cache = build(views=4, views_scale=0.5)
+    areas = all_of(cache)[0][..., 2:].prod(axis=-1)
+    assert areas.min() > 0.49
+    assert len(list((cache.path / "views").iterdir())) == 1
+    kept = files(build(views=None))  # asked for no views, it keeps those that are there
+    assert kept == files(cache)
+
+
+def test_info_and_convert_know_views(build, tmp_path):
+    cache = build()
+    said = CliRunner().invoke(cli.main, ["cache", "info", str(cache.path)]).output
+    assert "train: 3 views, scale 0.08" in said
+    convert_cache(cache.path, tmp_path / "tar", format="webdataset")
+    for mine, theirs in zip(all_of(cache), all_of(EmbeddingCache.open(tmp_path / "tar")), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert not any(check.problem for check in verify_cache(tmp_path / "tar"))
+
+
+def test_a_batch_has_the_rows_and_the_pixels_of_the_views_that_were_drawn(session):
+    chosen = np.array([5, 0, 17, 5, 9, 23])
+    crops = session.data.crops(chosen, stream_generator(0, 1, 2))
+    again = session.data.crops(chosen, stream_generator(0, 1, 2))
+    other = session.data.crops(chosen, stream_generator(0, 1, 3))
+    assert torch.equal(crops.view_B, again.view_B)
+    assert not torch.equal(crops.view_B, other.view_B)
+    _, images = next(iter(session.data.pixels.batches([chosen])))
+    batch = session.data.batch(chosen, session.augment(images, stream_generator(0, 1, 2), None, crops), crops)
+    (targets,) = batch.targets
+    assert targets.neighbours is None  # they are those of the view's own row
+    boxes, flips, rows = all_of(session.cache)
+    for i, (image, view) in enumerate(zip(chosen, crops.view_B.tolist(), strict=True)):
+        np.testing.assert_array_equal(targets.teacher_BD[i], rows[image, view])
+        box, flip = torch.from_numpy(boxes[image, view : view + 1]), torch.tensor([flips[image, view]])
+        expected = normalise(crop(images[i : i + 1], box * resize_size(32), flip, 32))[0]
+        torch.testing.assert_close(batch.image_BXRR[i], expected)
+
+
+def test_vlalign_compares_with_the_texts_nearest_to_the_view(session):
+    chosen = np.arange(6)
+    crops = session.data.crops(chosen, stream_generator(0, 0, 0))
+    outputs = torch.randn(6, 16, generator=stream_generator(0, 0, 1))
+    batch = session.data.batch(chosen, torch.zeros(6, 3, 32, 32), crops)
+    found, _ = losses_and_logits(session, outputs, batch)
+    unit = torch.nn.functional.normalize
+    text = unit(torch.from_numpy(session.cache.text_bank("labels").class_texts(session.class_names)), dim=1)
+    teacher, student = (unit(rows, dim=1) @ text.T / 0.07 for rows in (batch.targets[0].teacher_BD, outputs))
+    p = teacher.softmax(dim=1)
+    expected = (p * (teacher.log_softmax(dim=1) - student.log_softmax(dim=1))).sum(dim=1).mean()
+    torch.testing.assert_close(found["vlalign"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_captions_stay_those_of_the_image(build, photos):
+    said = [{"key": f"train/{c}/train_{i}.jpg", "caption": f"{c} {i}"} for c in ID_CLASSES for i in range(8)]
+    (photos / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    cache = build()
+    session = open_session(config("loss.cap=1"), cache_dir=cache.path, data_dir=photos)
+    chosen = np.array([3, 20])
+    crops = session.data.crops(chosen, stream_generator(0, 0, 0))
+    (targets,) = session.data.batch(chosen, torch.zeros(2, 3, 32, 32), crops).targets
+    np.testing.assert_array_equal(targets.caption_BD, cache.split("train").caption_embeddings[chosen])
+
+
+def test_shares_of_a_batch_come_out_as_in_the_whole(session):
+    chosen = np.arange(7)
+    crops = session.data.crops(chosen, stream_generator(0, 0, 0))
+    _, images = next(iter(session.data.pixels.batches([chosen])))
+    augment, nothing = TrainAugment(image_size=32), stream_generator(0, 0, 0)
+    whole = augment(images, nothing, None, crops)
+    shares = [Share.of(7, rank, 3) for rank in range(3)]
+    parts = [augment(images[share.rows], nothing, share, crops) for share in shares]
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_training_learns_from_views_and_a_stopped_run_resumes_to_the_same_numbers(build, photos, tmp_path):
+    given = {"cache_dir": build().path, "data_dir": photos}
+    run(config(), out=tmp_path / "whole", **given)
+    run(config("data.views=false"), out=tmp_path / "plain", **given)
+    with pytest.raises(Stopped):
+        run(config(), out=tmp_path / "cut", progress=StopAt(30), **given)
+    run(config(), out=tmp_path / "cut", resume_run=True, **given)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert numbers(tmp_path / "plain")[0]["loss_mse"] != numbers(tmp_path / "whole")[0]["loss_mse"]
+
+
+def test_students_side_by_side_train_on_views_as_alone(build, photos, tmp_path):
+    cache = build().path
+
+    def task(lr):
+        return ImageTask(open_session(config(f"optim.lr={lr}"), cache_dir=cache, data_dir=photos))
+
+    fit(task(0.01), tmp_path / "alone")
+    members = [Member(task=task(lr), out=tmp_path / str(lr)) for lr in (0.02, 0.01)]
+    fit_together(members)
+    assert numbers(tmp_path / "0.01") == numbers(tmp_path / "alone")
+
+
+def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path):
+    more = ["student.arch=timm:test_vit", "optim.lr=0.001", "train.epochs=1", "train.batch_size=7"]
+    more.append("train.precision=float32")
+    words = [word for setting in (*SMALL, *VIEWS, *more) for word in ("--set", setting)]
+    cache, one, two = build().path, tmp_path / "one", tmp_path / "two"
+    recipe = with_settings(load_recipe("resnet18"), [*SMALL, *VIEWS, *more])
+    run(recipe, cache_dir=cache, data_dir=photos, out=one)
+    command = [
+        *TORCHRUN,
+        "2",
+        "-m",
+        "cli",
+        "train",
+        str(cache),
+        "--data",
+        str(photos),
+        "--out",
+        str(two),
+        *words,
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    for mine, theirs in zip(numbers(one), numbers(two), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["data.policy=randaugment"], r"data\.views is on with data\.policy=randaugment.*crop_flip"),
+        (["data.per_image=false"], r"data\.per_image=false.*data\.per_image=true"),
+        (["train.baseline=true"], r"data\.views is on with train\.baseline"),
+        (['teachers=["main", "second"]'], r"data\.views is on with 2 teachers"),
+        (["fewshot.shots=1"], r"data\.views is on with few-shot images"),
+    ],
+)
+def test_what_cannot_go_with_views_is_refused(settings, said):
+    with pytest.raises(UserError, match=f"(?s){said}"):
+        config(*settings)
+
+
+def test_finetuning_with_few_shots_draws_crops_anew():
+    few = finetune_config(config(), start=ROOT / "last.pt", support=FewShotConfig(shots=1))
+    assert not few.data.views
+
+
+def test_views_of_a_picture_that_was_changed_are_dropped(build, photos, write_jpeg, monkeypatch):
+    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 8)
+    cache = build()
+    before = all_of(cache)
+    write_jpeg(photos / "train" / "banana" / "train_0.jpg", (255, 0, 255))
+    build(views=None, rebuild=True)
+    with pytest.raises(UserError, match=r"keeps no views of 8 of 24 training images \(banana/train_0"):
+        open_session(config(), cache_dir=cache.path, data_dir=photos)
+    after = all_of(build())
+    np.testing.assert_array_equal(after[0], before[0])
+    changed = np.abs(after[2] - before[2]).max(axis=(1, 2)) > 0.01
+    assert np.flatnonzero(changed).tolist() == [8]
+
+
+def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_jpeg, monkeypatch):
+    cache = build(views=None)
+    with pytest.raises(UserError, match=r"(?s)keeps no views of train.*--views V, 4 for example"):
+        open_session(config(), cache_dir=cache.path, data_dir=photos)
+    build()
+    with pytest.raises(
+        CacheMismatch, match=r"(?s)data\.scale_min is 0\.5, .* at least 0\.08.*--views-scale 0\.5"
+    ):
+        open_session(config("data.scale_min=0.5"), cache_dir=cache.path, data_dir=photos)
+    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 8)
+    build()
+    write_jpeg(photos / "train" / "cherry" / "zzz.jpg")
+    build(views=None)
+    with pytest.raises(
+        UserError, match=r"(?s)no views of 1 of 25 training images \(cherry/zzz\.jpg\).*--views"
+    ):
+        open_session(config(), cache_dir=cache.path, data_dir=photos)
+
+
+def test_the_command_line_caches_and_replays_views(photos, teacher_dir, tmp_path):
+    cache, out = str(tmp_path / "cache"), tmp_path / "run"
+    model = ["--model", f"local-dir:{teacher_dir}", "--workers", "0", "--device", "cpu"]
+    said = CliRunner().invoke(
+        cli.main, ["cache-features", str(photos), "--out", cache, *model, "--views", "2"]
+    )
+    assert said.exit_code == 0, said.output
+    words = [word for setting in (*SMALL, "loss.cap=0", "train.epochs=1") for word in ("--set", setting)]
+    said = CliRunner().invoke(
+        cli.main, ["train", cache, "--data", str(photos), "--out", str(out), "--views", *words]
+    )
+    assert said.exit_code == 0, said.output
+    assert "views = true" in (out / "config.toml").read_text()
+    no = CliRunner().invoke(cli.main, ["cache-features", str(photos), "--out", cache, *model, "--views", "0"])
+    assert no.exit_code == 2

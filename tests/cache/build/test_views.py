@@ -1,0 +1,140 @@
+"""Augmented views kept for retrieval: what they are, when they are redone, how they are checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.convert import convert_cache
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.image_folder import load_rgb
+from cache.store.manifest import Manifest
+from cache.teacher.open_clip_model import load_teacher
+
+
+@pytest.fixture
+def build(photos, teacher_dir, tmp_path):
+    """A function that caches ``photos``; options change."""
+
+    def build_it(name="cache", **options):
+        given = {"device": "cpu", "workers": 0, "support_views": 3, "dtype": "float32", **options}
+        cache_features(photos, tmp_path / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
+        return EmbeddingCache.open(tmp_path / name)
+
+    return build_it
+
+
+def views_of(cache, split="ood_test"):
+    return cache.support_views(split, cache.split(split).keys)
+
+
+def files(cache):
+    return {f.name: f.read_bytes() for f in sorted((cache.path / "support").iterdir())}
+
+
+def test_the_first_view_is_the_plain_row_and_the_others_are_the_teachers_of_other_pixels(build):
+    cache = build()
+    for split in ("train", "ood_test"):
+        views = views_of(cache, split)
+        assert views.shape == (len(cache.split(split)), 3, 16)
+        np.testing.assert_array_equal(views[:, 0], np.asarray(cache.split(split).embeddings))
+        assert not np.allclose(views[:, 1], views[:, 2])
+        # A picture of little but noise, changed a little, stays nearer to itself than to nothing.
+        cosines = np.sum(views[:, 0] * views[:, 1], 1) / np.prod(np.linalg.norm(views[:, :2], axis=2), 1)
+        assert cosines.min() > 0
+    assert "id_test" not in cache.manifest.support
+
+
+def test_a_view_is_randaugment_of_the_resized_picture_through_the_teacher(build, photos, teacher_dir):
+    from hashlib import sha256
+
+    from cache.runtime.torchvision_compat import torchvision
+
+    cache, teacher = build(), load_teacher(f"local-dir:{teacher_dir}")
+    key = cache.split("ood_test").keys[0]
+    image = torchvision.transforms.Resize(round(32 * 256 / 224))(load_rgb(photos / "val" / key))
+    torch.manual_seed(int.from_bytes(sha256(key.encode()).digest()[:7], "big"))
+    augment = torchvision.transforms.RandAugment(2, 9)
+    pixels = torch.stack([teacher.transform(augment(image)) for _ in range(2)])
+    np.testing.assert_allclose(
+        views_of(cache)[0, 1:], teacher.embed_images(pixels).numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_views_do_not_depend_on_workers_or_batches(build):
+    one, other = build("one"), build("other", workers=2, batch_size=3)
+    np.testing.assert_allclose(views_of(one), views_of(other), rtol=1e-4, atol=1e-5)
+
+
+def test_a_finished_cache_gets_views_later_and_keeps_its_images(build):
+    cache = build(support_views=0)
+    with pytest.raises(UserError, match=r"keeps no views.*--support-views 10"):
+        views_of(cache)
+    images = {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()}
+    cache = build()
+    assert {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()} == images
+    assert views_of(cache).shape[1] == 3
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "changed"])
+def test_a_lost_or_damaged_shard_is_found_and_redone_to_the_same_bytes(build, how):
+    cache = build()
+    whole = files(cache)
+    file = cache.path / "support" / "ood_test-00000.h5"
+    if how == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(whole[file.name][:-9] if how == "cut" else whole[file.name][:-1] + b"?")
+    assert [c.file for c in verify_cache(cache.path) if c.problem] == ["support/ood_test-00000.h5"]
+    assert files(build()) == whole
+
+
+def test_a_build_killed_between_shards_goes_on(build, monkeypatch):
+    whole = files(build("whole"))
+    cache = build()
+    manifest = Manifest.load(cache.path)
+    # As a kill leaves it: the first split's shard listed, the second's file written and not listed.
+    from dataclasses import replace
+
+    replace(manifest, support={"train": manifest.support["train"]}, complete=False).save(cache.path)
+    assert files(build()) == whole
+
+
+def test_another_number_of_views_is_made_anew_and_fewer_can_be_read(build):
+    build()
+    cache = build(support_views=5)
+    assert views_of(cache).shape[1] == 5
+    assert cache.support_views("ood_test", cache.split("ood_test").keys, views=2).shape[1] == 2
+    with pytest.raises(UserError, match="keeps only 5 views"):
+        cache.support_views("ood_test", cache.split("ood_test").keys, views=6)
+    assert not any(check.problem for check in verify_cache(cache.path))
+
+
+def test_a_changed_picture_gets_new_views(build, photos, write_jpeg):
+    before = views_of(build())
+    write_jpeg(photos / "val" / "lemon" / "val_0.jpg", (255, 0, 255))
+    with pytest.raises(CacheMismatch, match="changed"):
+        build()
+    after = views_of(build(rebuild=True))
+    assert not np.allclose(before[0], after[0])
+    np.testing.assert_allclose(before[1:], after[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_views_of_the_first_images_alone_are_enough_for_so_many_shots(build):
+    cache = build(support_shots=2)
+    keys = [f"{name}/val_{i}.jpg" for name in ("lemon", "plum") for i in (0, 1)]
+    assert cache.support_views("ood_test", keys).shape == (4, 3, 16)
+    with pytest.raises(UserError, match=r"keeps no views of 1 of 5 support images.*--support-shots"):
+        cache.support_views("ood_test", [*keys, "plum/val_2.jpg"])
+
+
+def test_another_format_carries_the_views_along(build, tmp_path):
+    cache = build()
+    convert_cache(cache.path, tmp_path / "tar", format="webdataset")
+    other = EmbeddingCache.open(tmp_path / "tar")
+    np.testing.assert_array_equal(views_of(cache), views_of(other))
+    assert not any(check.problem for check in verify_cache(tmp_path / "tar"))

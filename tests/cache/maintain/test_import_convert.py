@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import EMBED_DIM, make_cache
+
+from cache import EmbeddingCache
+from cache.maintain.convert import convert_cache
+from cache.maintain.import_files import import_files
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import ImageFolder
+from cache.store.manifest import Manifest
+from cli import main
+
+
+@pytest.fixture
+def arrays(tmp_path, photos):
+    rng = np.random.default_rng(0)
+    train = [image.key for image in ImageFolder.scan(photos).split("train").images]
+    rows = rng.normal(size=(len(train), EMBED_DIM)).astype("float32")
+    np.save(tmp_path / "rows.npy", rows)
+    torch.save(torch.from_numpy(rows), tmp_path / "clip_image_feats.pt")
+    torch.save(torch.from_numpy(rows[::-1].copy()), tmp_path / "clip_caption_feats.pt")
+    (tmp_path / "keys.txt").write_text("\n".join(f"train/{key}" for key in train))
+    np.savez(tmp_path / "all.npz", e=rows, k=np.array([f"train/{key}" for key in train]))
+    return train, rows
+
+
+@pytest.mark.parametrize(
+    "source", [{"images": "rows.npy", "keys": "keys.txt"}, {"images": "all.npz:e", "keys": "all.npz:k"}]
+)
+def test_plain_arrays_with_keys_become_a_cache(tmp_path, arrays, source):
+    train, rows = arrays
+    given = {name: str(tmp_path / value) for name, value in source.items()}
+    import_files(tmp_path / "cache", **given, dtype="float32")
+    split = EmbeddingCache.open(tmp_path / "cache").split("train")
+    assert split.keys == train
+    np.testing.assert_array_equal(split.embeddings[:], rows)
+
+
+def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, arrays):
+    train, rows = arrays
+    first = photos / "train" / train[-1]
+    first.rename(first.with_suffix(".JPEG"))
+    import_files(
+        tmp_path / "cache",
+        images=str(tmp_path / "clip_image_feats.pt"),
+        captions=str(tmp_path / "clip_caption_feats.pt"),
+        data=photos,
+        dtype="float32",
+    )
+    split = EmbeddingCache.open(tmp_path / "cache").split("train")
+    last = split.position[train[-1].replace(".jpg", ".JPEG")]
+    # All .JPEG paths come first.
+    np.testing.assert_array_equal(split.embeddings[last], rows[0])
+    np.testing.assert_array_equal(split.embeddings[split.position[train[0]]], rows[1])
+    np.testing.assert_array_equal(split.caption_embeddings[last], rows[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"keys": None}, "nothing says which images"),
+        ({"images": "missing.npy"}, "does not exist"),
+        ({"images": "keys.txt"}, "holds no plain array"),
+        ({"images": "all.npz:x"}, "has no array 'x'"),
+        ({"texts": "rows.npy"}, "belong together"),
+        ({"captions": "short.npy"}, "caption embeddings have shape (3, 16)"),
+        ({"keys": "two.txt"}, "for 2 keys"),
+        ({"texts": "short.npy", "classes": "two.txt"}, "expected (2, 16)"),
+        ({"images": "nan.npy"}, "row 4 of the image embeddings is not finite"),
+        ({"keys": "twice.txt"}, "is there twice"),
+        ({"images": "pickle.npy"}, "holds no plain array"),
+        ({"images": "zero.npy"}, "row 2 of the image embeddings is all zeros"),
+        ({"images": "small.npy"}, "row 5 of the image embeddings is too small for float16"),
+        ({"images": "large.npy"}, "row 6 of the image embeddings is too large for float16"),
+        ({"images": "complex.npy"}, "the image embeddings are of type complex64, expected real numbers"),
+        (
+            {"texts": "complex.npy", "classes": "classes.txt"},
+            "the text (labels) embeddings are of type compl",
+        ),
+        ({"images": "one.npy"}, "all 24 image embeddings are the same row"),
+        ({"captions": "nan.npy"}, "row 4 of the caption embeddings is not finite"),
+        ({"captions": "zero.npy"}, "row 2 of the caption embeddings is all zeros"),
+        ({"captions": "one.npy"}, "all 24 caption embeddings are the same row"),
+        (
+            {"texts": "zero.npy", "classes": "classes.txt"},
+            "row 2 of the text (labels) embeddings, 'c2', is all",
+        ),
+        (
+            {"texts": "nan.npy", "classes": "classes.txt"},
+            "row 4 of the text (labels) embeddings, 'c4', is not fin",
+        ),
+        ({"texts": "twins.npy", "classes": "classes.txt"}, "of 'c3' and 'c7' are the same row"),
+        (
+            {"keys": "untrained.txt"},
+            "in the ID test (val_on_train/) but not in train: 'aple'. Fix: did you mean 'apple'",
+        ),
+    ],
+)
+def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, change, said):
+    train, rows = arrays
+    np.save(tmp_path / "short.npy", rows[:3])
+    bad = rows.copy()
+    bad[4, 1] = np.nan
+    np.save(tmp_path / "nan.npy", bad)
+    zero, small, large, twins = (rows.copy() for _ in range(4))
+    zero[2], twins[7] = 0, 3 * rows[3]
+    small[5] *= 1e-8
+    large[6] *= 1e6
+    for name, array in (("zero", zero), ("small", small), ("large", large), ("twins", twins)):
+        np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "complex.npy", rows.astype("complex64"))
+    np.save(tmp_path / "one.npy", np.repeat(rows[:1], len(rows), axis=0))
+    (tmp_path / "classes.txt").write_text("".join(f"c{i}\n" for i in range(len(rows))))
+    (tmp_path / "untrained.txt").write_text(
+        "\n".join([*(f"train/{key}" for key in train[1:]), "val_on_train/aple/x.jpg"])
+    )
+    np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "two.txt").write_text("train/apple/a.jpg\ntrain/apple/b.jpg\n")
+    (tmp_path / "twice.txt").write_text("\n".join([f"train/{train[0]}"] * len(train)))
+    given = {"images": "rows.npy", "keys": "keys.txt", **change}
+    with pytest.raises(UserError) as error:
+        import_files(tmp_path / "cache", **{n: str(tmp_path / v) if v else None for n, v in given.items()})
+    assert said in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_other_rows_do_not_replace_an_import_and_the_error_names_no_option_that_is_not_there(
+    tmp_path, arrays
+):
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt")}
+    before = import_files(tmp_path / "cache", **given)
+    np.save(tmp_path / "rows.npy", arrays[1][::-1])
+    with pytest.raises(UserError, match=r"of another make .*another --out, or move that folder away\.$"):
+        import_files(tmp_path / "cache", **given)
+    assert Manifest.load(tmp_path / "cache") == before
+
+
+def test_keys_of_no_image_are_refused_when_the_data_is_given(tmp_path, photos, arrays):
+    (photos / "train" / "apple" / "train_0.jpg").unlink()
+    with pytest.raises(UserError, match=r"apple/train_0\.jpg' is no image"):
+        import_files(
+            tmp_path / "cache",
+            images=str(tmp_path / "rows.npy"),
+            keys=str(tmp_path / "keys.txt"),
+            data=photos,
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_cache_survives_a_round_trip_through_both_formats(tmp_path, photos, dtype):
+    one = make_cache(tmp_path / "one", photos, captions=True, dtype=dtype)
+    convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
+    convert_cache(tmp_path / "two", tmp_path / "three", format="hdf5")
+    three = EmbeddingCache.open(tmp_path / "three")
+    assert three.fingerprint == one.fingerprint
+    for name in one.split_names:
+        a, b = one.split(name), three.split(name)
+        assert a.keys == b.keys
+        np.testing.assert_array_equal(a.embeddings[:], b.embeddings[:])
+        np.testing.assert_array_equal(a.caption_embeddings[:], b.caption_embeddings[:])
+    for folder in ("two", "three"):
+        assert all(not check.problem for check in verify_cache(tmp_path / folder))
+    with pytest.raises(UserError, match="has the format hdf5 already"):
+        convert_cache(tmp_path / "one", tmp_path / "four", format="hdf5")
+
+
+def test_names_with_dots_and_spaces_keep_their_keys_in_a_webdataset(tmp_path, photos, write_jpeg):
+    for name in ("a.b.c.jpg", "a b%2E.jpg", "é ü.jpg"):
+        write_jpeg(photos / "train" / "apple" / name)
+    one = make_cache(tmp_path / "one", photos)
+    convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
+    assert EmbeddingCache.open(tmp_path / "two").split("train").keys == one.split("train").keys
+
+
+def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, photos, arrays, teacher_dir):
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "data": photos}
+    import_files(tmp_path / "cache", **given, model=f"local-dir:{teacher_dir}")
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    assert cache.bank_names == ("labels", "descriptions")
+    from cache.teacher.open_clip_model import load_teacher
+
+    expected = load_teacher(f"local-dir:{teacher_dir}").embed_texts(["a photo of banana"])[0][0]
+    np.testing.assert_allclose(
+        cache.text_bank("labels").class_texts(["banana"])[0], expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_conversion_has_a_manifest_before_its_first_shard(tmp_path, photos):
+    source = make_cache(tmp_path / "cache", photos)
+    missing = photos / "train" / "apple" / "train_0.jpg"
+    picture = missing.read_bytes()
+    missing.unlink()
+    with pytest.raises(UserError, match="train_0"):
+        convert_cache(
+            source.path, tmp_path / "tar", format="webdataset", folder=ImageFolder.scan(photos, require=())
+        )
+    assert not Manifest.load(tmp_path / "tar").complete
+    missing.write_bytes(picture)
+    folder = ImageFolder.scan(photos, require=())
+    convert_cache(source.path, tmp_path / "tar", format="webdataset", folder=folder)
+    assert not any(check.problem for check in verify_cache(tmp_path / "tar"))
+
+
+def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photos, monkeypatch):
+    rng = np.random.default_rng(0)
+    folder = ImageFolder.scan(photos)
+    texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    rows = np.stack([texts[key.split("/")[1]] for key in keys]).astype("float32")
+    rows[2:] += rng.normal(size=(len(rows) - 2, EMBED_DIM)) / 10
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "texts.npy", np.stack(list(texts.values())))
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    (tmp_path / "classes.txt").write_text("\n".join(texts))
+    monkeypatch.chdir(tmp_path)
+    words = "cache import --images rows.npy --keys keys.txt --texts texts.npy --classes"
+    said = (
+        CliRunner()
+        .invoke(main, [*words.split(), "classes.txt", "--captions", "rows.npy", "--out", "good"])
+        .output
+    )
+    assert "texts labels: 5, rows of texts.npy, by the names in classes.txt" in said
+    assert (
+        "captions: rows of rows.npy: train 24 of 24, id_test 9 of 9, ood_test 6 of 6 images have their own"
+        in said
+    )
+    assert said.count("100.0%") == 3
+    assert "train: 2 of 24 rows are the same as another's" in said
+    assert "near chance" not in said
+    (tmp_path / "classes.txt").write_text("\n".join([*list(texts)[1:], "apple"]))
+    said = CliRunner().invoke(main, [*words.split(), "classes.txt", "--out", "shifted"]).output
+    assert "look at labels: with these texts the teacher is near chance (train 0.0%" in said
+    assert Manifest.load(tmp_path / "good").splits["train"].own_captions == 24
+    assert "own captions" in CliRunner().invoke(main, ["cache", "info", "good"]).output

@@ -1,0 +1,41 @@
+"""What is asked of the machine: memory that is kept instead of handed back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import UserError
+
+FAULTS = """
+import resource, sys, torch
+from cache.runtime.devices import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory(torch.device("cpu"))
+def use():
+    for _ in range(20):
+        torch.ones(16 * 2**20)
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is asked")
+def test_freed_tensors_are_not_faulted_in_anew():
+    def faults(mode):
+        command = [sys.executable, "-c", FAULTS, mode]
+        root = Path(__file__).parents[3]
+        return int(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("kept") < faults("plain") / 10
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(UserError, match="'gpu0' is not a device"):
+        choose_device("gpu0")

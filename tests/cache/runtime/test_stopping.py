@@ -1,0 +1,139 @@
+"""A signal in an evaluation: the epoch before it is on the disk, the run leaves at once and goes on alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import ROOT
+from test_train import SMALL, numbers, weights
+from torch.utils.data import DataLoader
+
+import cli
+from cache.runtime.errors import UserError
+from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.signals import Terminated, terminating
+from cli.root import Friendly
+from distill.train.stopping import LeftAtOnce, Stop, listening
+
+EPOCHS = 2
+
+
+def words_of(command, cached, photos, out, *settings):
+    """The words of a small run whose images are decoded anew, one evaluation batch an image."""
+    chosen = (*SMALL, f"train.epochs={EPOCHS}", "train.eval_batch_size=1", "data.memory_mb=0", *settings)
+    words = [command, cached.path, "--data", photos, "--out", out]
+    return [str(w) for w in words] + [word for setting in chosen for word in ("--set", setting)]
+
+
+def stopped(start, out, judged, words):
+    """Run words until the signal; return the child's status and what it said."""
+    log = out.with_name(f"{out.name}.log")
+    command = [*start, str(ROOT / "tests" / "stop_in_evaluation.py"), str(out), str(judged), str(log), *words]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, start_new_session=True
+    )
+    assert log.exists(), done.stderr
+    assert log.read_text() == "", done.stderr  # nothing was evaluated after it
+    return done.returncode, done.stderr
+
+
+def same_run(cut, whole):
+    """Everything that a run leaves is that of a run that was never stopped."""
+    assert numbers(cut) == numbers(whole)  # the same steps on the same machine: to the last bit
+    for name, value in weights(cut).items():
+        assert torch.equal(value, weights(whole)[name]), name
+    one, other = (json.loads((run / "summary.json").read_text()) for run in (cut, whole))
+    for name in ("space", "per_class_accuracy", "teacher_accuracy", "ood_test_accuracy"):
+        assert one[name] == other[name], name
+    assert (cut / "outputs.npz").exists()
+
+
+@pytest.fixture
+def whole(cached, photos, tmp_path):
+    """A run that was never stopped, with images set aside to choose on."""
+    ended = CliRunner().invoke(
+        cli.main, words_of("train", cached, photos, tmp_path / "whole", "data.id_val=0.3")
+    )
+    assert ended.exit_code == 0, ended.output
+    return tmp_path / "whole"
+
+
+def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cached, photos, whole, tmp_path):
+    out = tmp_path / "cut"
+    words = words_of("train", cached, photos, out, "data.id_val=0.3", "data.workers=2")
+    status, said = stopped([sys.executable], out, 0, words)
+    assert status == 128 + signal.SIGTERM, said
+    assert "Traceback" not in said
+    assert f"stopped, and saved in {out / 'last.pt'}; go on with the same command and --resume" in said
+    place = torch.load(out / "last.pt", weights_only=True)["position"]
+    assert (place["epoch"], place["history"], numbers(out)) == (0, [], [])
+    assert place["sums"]["images"] == 80  # 16 that are not set aside, 5 times: the whole epoch
+    # The last evaluation is that of the summary: everything is trained and judged by then.
+    status, said = stopped([sys.executable], out, EPOCHS, [*words, "--resume"])
+    assert (status, "Traceback" in said) == (128 + signal.SIGTERM, False), said
+    assert not (out / "summary.json").exists()
+    assert CliRunner().invoke(cli.main, [*words, "--resume"]).exit_code == 0
+    same_run(out, whole)
+    one, other = (torch.load(run / "best.pt", weights_only=True) for run in (out, whole))
+    assert one["position"]["best_id_val"] == other["position"]["best_id_val"]
+    assert one["position"]["epoch"] == other["position"]["epoch"]
+
+
+def test_the_end_that_torchrun_sends_to_the_others_does_not_silence_the_error_they_met(monkeypatch):
+    @click.command()
+    def lose():
+        try:
+            raise UserError("another process was lost", fix="look.")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    group = Friendly("distill", commands=[lose])
+    alone = CliRunner().invoke(group, ["lose"])
+    assert (alone.exit_code, "stopped" in alone.stderr) == (143, True)  # a person's
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = CliRunner().invoke(group, ["lose"])
+    assert (ended.exit_code, ended.stderr) == (1, "Error: another process was lost. Fix: look.\n")
+
+
+def test_a_signal_is_looked_at_when_work_that_can_be_left_begins_and_raises_once_in_it():
+    with listening() as stop:
+        signal.raise_signal(signal.SIGTERM)  # elsewhere it is a request
+        with pytest.raises(LeftAtOnce), stop.at_once():
+            raise AssertionError("a signal had come before")
+    again = Stop()
+    with pytest.raises(LeftAtOnce), again.at_once():
+        again.ask(signal.SIGINT, None)
+    again.ask(signal.SIGINT, None)
+    assert again.signal_number == signal.SIGINT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_midst_of_a_fork_is_not_lost_in_a_hook_of_it(number):
+    sent = []
+
+    def in_a_fork():
+        if armed:
+            armed.clear()
+            sent.append(number)
+            # As when another thread got it: the main one would have it blocked.
+            signal.getsignal(number)(number, None)
+
+    armed = [True]
+    os.register_at_fork(after_in_parent=in_a_fork)
+    loader = DataLoader([1, 2, 3, 4], num_workers=2, worker_init_fn=begin_worker)
+    with listening() as stop, pytest.raises(LeftAtOnce), stop.at_once():
+        begun(loader)
+    assert sent == [number]
+    if number == signal.SIGTERM:
+        armed.append(True)
+        with pytest.raises(Terminated), terminating():
+            begun(loader)
+        assert len(sent) == 2

@@ -1,0 +1,212 @@
+"""Pixels kept in the cache: what training reads, bit for bit, from files, memory or the cache."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import Counted
+from test_train import SMALL, numbers, weights
+
+from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import ImageFolder, squashed
+from distill.config import FewShotConfig, RunConfig
+from distill.data.augment import resize_size
+from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
+from distill.fewshot.run import finetune_config
+from distill.judge.trained_run import evaluate_run
+from distill.settings import with_settings
+from distill.train.images import run
+from distill.train.session import open_session
+
+SIDE = resize_size(32)
+
+
+@pytest.fixture
+def keep(photos, teacher_dir, tmp_path):
+    """A function that runs stage 1 with pixels and returns the cache's folder."""
+
+    def build(**options):
+        given = {"model": f"local-dir:{teacher_dir}", "device": "cpu", "workers": 0, "pixels": SIDE}
+        cache_features(photos, tmp_path / "cache", FeatureOptions(**{**given, **options}))
+        return tmp_path / "cache"
+
+    return build
+
+
+def config(*settings):
+    return with_settings(RunConfig(), [*SMALL, "loss.cap=0", *settings])
+
+
+def test_raw_pixels_are_the_squashed_files(keep, photos):
+    cache, folder = EmbeddingCache.open(keep(workers=2)), ImageFolder.scan(photos)
+    for name, split in folder.splits.items():
+        stored = cache.pixels(name, side=SIDE)
+        rows = np.array([stored.position[image.key] for image in split.images])
+        for image, pixels in zip(split.images, stored.images(rows), strict=True):
+            assert torch.equal(pixels, squashed(image.path, SIDE))
+    assert cache.pixels("train", side=SIDE + 1) is None
+    file = cache.path / cache.manifest.pixels["train"].shards[0].file
+    with h5py.File(file) as shard:
+        assert shard["pixels"].chunks is None
+        assert shard["pixels"].id.get_offset() is not None
+
+
+def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
+    cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
+    image = ImageFolder.scan(photos).split("train").images[3]
+    stored = cache.pixels("train", side=SIDE)
+    found = stored.images(np.array([stored.position[image.key]]))[0].float()
+    assert found.shape == (3, SIDE, SIDE)
+    assert (found - squashed(image.path, SIDE).float()).abs().mean() < 12  # these pictures are noise
+
+
+def test_training_from_the_cache_equals_training_from_files(keep, photos, tmp_path):
+    cache = keep()
+    for name, settings in {
+        "cache": ["data.memory_mb=0"],
+        "files": ["data.pixels=files", "data.memory_mb=0"],
+        "memory": ["data.pixels=files"],
+        "device": ["data.device_images=on"],
+    }.items():
+        run(config(*settings), cache_dir=cache, data_dir=photos, out=tmp_path / f"run-{name}")
+    expected = numbers(tmp_path / "run-files")
+    assert all(numbers(tmp_path / f"run-{name}") == expected for name in ("cache", "memory", "device"))
+    one, other = weights(tmp_path / "run-cache"), weights(tmp_path / "run-files")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    judged = evaluate_run(tmp_path / "run-cache", device="cpu")
+    assert judged["ood_test"].accuracy == pytest.approx(expected[-1]["ood_test_accuracy"])
+
+
+def test_jpeg_pixels_are_decoded_in_workers_alike(keep, photos, tmp_path):
+    cache = keep(pixels_format="jpeg")
+    for workers in (0, 2):
+        settings = ["data.memory_mb=0", f"data.workers={workers}", "train.epochs=1"]
+        run(config(*settings), cache_dir=cache, data_dir=photos, out=tmp_path / f"run-{workers}")
+    assert numbers(tmp_path / "run-0") == numbers(tmp_path / "run-2")
+
+
+def test_training_opens_no_picture_when_the_cache_keeps_them(keep, photos, tmp_path, monkeypatch):
+    cache = keep()
+    from PIL import Image
+
+    def refuse(*given, **more):
+        raise AssertionError("a picture was opened")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    run(config("train.epochs=1"), cache_dir=cache, data_dir=photos, out=tmp_path / "run")
+
+
+def test_a_student_of_another_size_decodes_files_and_is_told_so(keep, photos, tmp_path):
+    class Noted(Counted):
+        said = ()
+
+        def note(self, message):
+            self.said = (*self.said, message)
+
+    progress = Noted()
+    run(
+        config("student.image_size=40", "train.epochs=1"),
+        cache_dir=keep(),
+        data_dir=photos,
+        out=tmp_path / "run",
+        progress=progress,
+    )
+    assert any("the cache keeps pixels of 37 px, this student takes 46" in line for line in progress.said)
+
+
+def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, photos, write_jpeg):
+    cache = keep(pixels=None)
+    assert EmbeddingCache.open(cache).pixels("train", side=SIDE) is None
+    keep()
+    manifest = EmbeddingCache.open(cache).manifest
+    file = cache / manifest.pixels["train"].shards[0].file
+    before = {shard.file: os.stat(cache / shard.file).st_mtime_ns for shard in manifest.side_shards}
+    keep()
+    assert before == {name: os.stat(cache / name).st_mtime_ns for name in before}
+    file.write_bytes(file.read_bytes()[:-9])
+    assert [check.file for check in verify_cache(cache) if check.problem] == [str(file.relative_to(cache))]
+    keep()
+    assert not [check for check in verify_cache(cache) if check.problem]
+    write_jpeg(photos / "train" / "apple" / "zzz.jpg")
+    keep()
+    assert "apple/zzz.jpg" in EmbeddingCache.open(cache).pixels("train", side=SIDE).position
+    keep(pixels=24)
+    assert EmbeddingCache.open(cache).manifest.pixels["train"].side == 24
+    assert len(list((cache / "pixels").glob("*.h5"))) == len(EmbeddingCache.open(cache).manifest.side_shards)
+
+
+def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_path):
+    cache = keep()
+    run(config("train.epochs=1"), cache_dir=cache, data_dir=photos, out=tmp_path / "run")
+    before = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
+    few = finetune_config(config(), start=tmp_path / "run" / "last.pt", support=FewShotConfig(shots=1))
+    session = open_session(few, cache_dir=cache, data_dir=photos)
+    assert session.data.pixels.stored is not None
+    chosen = np.array([0, len(session.data.keys) - 1, 5, len(session.data.keys) - 2])
+    _, images = next(iter(session.data.pixels.batches([chosen])))
+    for i, pixels in zip(chosen, images, strict=True):
+        assert torch.equal(pixels, squashed(session.data.joined.images[i].path, SIDE))
+    # Of a picture that is another now the file is judged, not what the cache keeps of the old one.
+    write_jpeg(photos / "val" / "plum" / "val_0.jpg", (255, 0, 255))
+    after = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
+    assert (before.other_data, after.other_data) == ("", "other images under the same names")
+    assert after.loss != before.loss
+
+
+def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, photos, write_jpeg):
+    keep()
+    write_jpeg(photos / "train" / "banana" / "train_0.jpg", (255, 0, 255))
+    cache = EmbeddingCache.open(keep(pixels=None, rebuild=True))
+    assert cache.pixels("train", side=SIDE) is None
+    assert cache.pixels("ood_test", side=SIDE) is not None
+    assert len(list((cache.path / "pixels").glob("*.h5"))) == len(cache.manifest.side_shards) == 2
+
+
+def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):
+    cache = EmbeddingCache.open(keep())
+    train = ImageFolder.scan(photos).split("train").images
+    assert StoredImages.find(cache, ("train",), train, SIDE) is not None
+    stranger = replace(train[0], key="apple/nobody.jpg")
+    assert StoredImages.find(cache, ("train",), [*train, stranger], SIDE) is None
+
+
+def test_a_wrong_setting_is_refused():
+    for setting in ("data.pixels=maybe", "data.device_images=gpu"):
+        with pytest.raises(UserError, match=setting.partition("=")[0]):
+            config(setting)
+
+
+class CountedDecode(SquashedPhoto):
+    """Counts what it decodes, by key."""
+
+    def __call__(self, record):
+        self.counts[record.key] += 1
+        return super().__call__(record)
+
+
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
+    images = ImageFolder.scan(photos).split("train").images
+    images[5].path.write_bytes(b"no image")
+    CountedDecode.counts = Counter()
+    memory = 10**9 if device is None else 0
+    pixels = Pixels(images, CountedDecode(SIDE), memory=memory, workers=0, strict=False, device=device)
+    assert not CountedDecode.counts
+    batches = [np.array([3, 5, 1]), np.array([1, 3, 3]), np.array([0, 5])]
+    found = list(pixels.batches(batches))
+    assert [indices.tolist() for indices, _ in found] == [[3, 1], [1, 3, 3], [0]]
+    for indices, tensors in found:
+        for index, tensor in zip(indices, tensors, strict=True):
+            assert torch.equal(tensor, squashed(images[index].path, SIDE))
+    assert list(pixels.unreadable) == [images[5].key]
+    list(pixels.batches([np.arange(6)]))
+    assert CountedDecode.counts == Counter({image.key: 1 for image in images[:6]})

@@ -1,0 +1,300 @@
+"""Few-shot on trained runs: finetuning through the same loop, retrieval from the cache, the command's table."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import Counted, make_cache
+
+import cli
+from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features
+from cache.runtime.errors import UserError
+from cache.sources.image_folder import ImageFolder
+from distill.config import FewShotConfig, RunConfig
+from distill.data.training_data import BatchColumns
+from distill.fewshot.retrieval import Judge, Retrieval, search_weights
+from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
+from distill.judge.evaluate import both_kinds
+from distill.judge.trained_run import evaluate_run, open_trained
+from distill.settings import with_settings
+from distill.train.images import run
+from distill.train.session import open_session
+
+SMALL = [
+    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=1", "train.batch_size=6", "train.device=cpu",
+    "optim.lr=0.01", "data.workers=0", "loss.mse=1", "loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "loss.vlalign_k=3",
+]  # fmt: skip
+QUICK = ("train.epochs=2",)
+
+
+@pytest.fixture
+def trained(cached, photos, tmp_path):
+    """A function that trains a very small student and returns its folder."""
+
+    def train(name="run", *settings, cache=cached.path):
+        run(
+            with_settings(RunConfig(), [*SMALL, *settings]),
+            cache_dir=cache,
+            data_dir=photos,
+            out=tmp_path / name,
+        )
+        return tmp_path / name
+
+    return train
+
+
+def session_of(source, cached, photos, *settings):
+    """The session of a one-shot finetuning of a run."""
+    config = finetune_config(
+        with_settings(RunConfig(), [*SMALL, *settings]),
+        start=source / "last.pt",
+        support=FewShotConfig(shots=1),
+    )
+    return open_session(config, cache_dir=cached.path, data_dir=photos)
+
+
+def test_finetuning_starts_from_the_run_with_its_support_after_the_training_images(trained, cached, photos):
+    source = trained()
+    session = session_of(source, cached, photos)
+    assert session.class_names == ("apple", "banana", "cherry", "lemon", "plum")
+    assert session.data.keys[-2:] == ["lemon/val_0.jpg", "plum/val_0.jpg"]
+    assert session.data.joined.rows.labels[-2:].tolist() == [3, 4]
+    query = {image.key for image in session.evals["ood_query"].pixels.records}
+    assert query == {f"{name}/val_{i}.jpg" for name in ("lemon", "plum") for i in (1, 2)}
+    assert "ood_test" not in session.evals
+    state = torch.load(source / "last.pt", weights_only=True)["student"]
+    for name, value in session.student.state_dict().items():
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+    assert not session.optimizer.state_dict()["state"]
+    config = session.config
+    assert (config.train.epochs, config.optim.schedule, config.optim.lr) == (20, "onecycle", 1e-3)
+    adamw = finetune_config(
+        with_settings(RunConfig(), ["optim.name=adamw"]), start=source, support=config.fewshot
+    )
+    assert adamw.optim.lr == 2e-4
+
+
+def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
+    session = session_of(trained(), cached, photos)
+    everything = np.arange(len(session.data.keys))
+    targets = session.data.teachers[0].targets(BatchColumns(everything, torch.device("cpu")))
+    text = cached.text_bank("labels").class_texts(session.class_names).astype(np.float64)
+    unit_text = text / np.linalg.norm(text, axis=1, keepdims=True)
+    for i, key in enumerate(session.data.keys):
+        rows = cached.split("ood_test" if key.startswith(("lemon", "plum")) else "train")
+        row = np.asarray(rows.embeddings[rows.position[key]], dtype=np.float64)
+        assert torch.equal(targets.teacher_BD[i], torch.from_numpy(row).float())
+        cosines = unit_text @ (row / np.linalg.norm(row))
+        assert targets.nearest_BK[i].tolist() == np.argsort(-cosines)[:3].tolist()
+        np.testing.assert_allclose(targets.similarity_BK[i], np.sort(cosines)[::-1][:3], rtol=1e-5)
+
+
+def test_draws_are_reported_as_mean_and_deviation_with_a_plot(trained, tmp_path):
+    source = trained()
+    options = FewShotOptions(shots=(2, 1), support_seeds=(0, 1), settings=QUICK)
+    progress = Counted()
+    results = few_shot(source, tmp_path / "out", options, progress=progress)
+    assert len(progress.totals) == 4
+    assert progress.done == progress.totals
+    assert [row["shots"] for row in results["table"]] == [1, 2]
+    for row in results["table"]:
+        draws = [d for d in results["draws"] if d["shots"] == row["shots"]]
+        assert [d["support_seed"] for d in draws] == [0, 1]
+        for name in ("before", "ood_query", "id_test"):
+            assert row[name] == pytest.approx(statistics.fmean(d[name] for d in draws))
+            assert row[f"{name}_std"] == pytest.approx(statistics.stdev(d[name] for d in draws))
+        assert {d["support_images"] for d in draws} == {2 * row["shots"]}
+        assert {d["query_images"] for d in draws} == {6 - 2 * row["shots"]}
+    assert json.loads((tmp_path / "out" / "fewshot.json").read_text()) == json.loads(json.dumps(results))
+    assert (tmp_path / "out" / "fewshot.png").read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "out" / "shots-1-seed-0" / "last.pt").stat().st_mtime_ns
+    again = few_shot(source, tmp_path / "out", options)
+    assert again["table"] == results["table"]
+    assert (tmp_path / "out" / "shots-1-seed-0" / "last.pt").stat().st_mtime_ns == before
+
+
+def test_a_few_shot_run_is_judged_on_the_query_alone(trained, tmp_path):
+    source = trained()
+    results = few_shot(source, tmp_path / "out", FewShotOptions(shots=(1,), settings=QUICK))
+    folder = tmp_path / "out" / "shots-1"
+    judged = evaluate_run(folder, device="cpu")
+    assert set(judged) == {"id_test", "ood_query"}
+    assert judged["ood_query"].images == 4
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert judged["ood_query"].accuracy == pytest.approx(last["ood_query_accuracy"])
+    assert judged["ood_query"].among_all.accuracy == pytest.approx(last["ood_query_all_accuracy"])
+    assert both_kinds(judged)["id_ood_auroc"] == pytest.approx(last["id_ood_auroc"])
+    assert results["draws"][0]["ood_query"] == pytest.approx(
+        statistics.fmean(
+            json.loads(line)["ood_query_accuracy"]
+            for line in (folder / "metrics.jsonl").read_text().splitlines()
+        )
+    )
+    with pytest.raises(UserError, match="ood_query"):
+        evaluate_run(folder, splits=["ood_test"], device="cpu")
+    with pytest.raises(UserError, match="few-shot run itself"):
+        few_shot(folder, tmp_path / "more", FewShotOptions())
+    with pytest.raises(UserError, match="few-shot run's"):
+        evaluate_run(source, splits=["ood_query"], device="cpu")
+
+
+def test_an_interrupted_finetuning_goes_on_to_the_same_numbers(trained, tmp_path, cached, photos):
+    source = trained()
+    whole = few_shot(source, tmp_path / "whole", FewShotOptions(shots=(1,), settings=QUICK))
+    support = FewShotConfig(shots=1)
+    config = finetune_config(
+        with_settings(RunConfig(), SMALL),
+        start=(source / "last.pt").resolve(),
+        support=support,
+        settings=QUICK,
+    )
+    # Stopped after its first epoch: a checkpoint, and no summary.
+    session_out = tmp_path / "parts" / "shots-1"
+    code_stop_after_first_epoch(config, cached, photos, session_out)
+    parts = few_shot(source, tmp_path / "parts", FewShotOptions(shots=(1,), settings=QUICK))
+    assert parts["draws"][0]["ood_query"] == whole["draws"][0]["ood_query"]
+    one, other = (
+        torch.load(tmp_path / n / "shots-1" / "last.pt", weights_only=True) for n in ("whole", "parts")
+    )
+    for name, value in one["student"].items():
+        torch.testing.assert_close(value, other["student"][name], rtol=0, atol=0)
+
+
+def code_stop_after_first_epoch(config, cached, photos, out):
+    """Train until the first epoch is noted, then stop as Ctrl-C does."""
+    import os
+    import signal
+
+    from cache.runtime.progress import Silent
+    from distill.train.images import Stopped
+
+    class StopAtFirstNote(Silent):
+        def note(self, message):
+            if message.startswith("epoch 1/"):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        run(config, cache_dir=cached.path, data_dir=photos, out=out, progress=StopAtFirstNote())
+
+
+def test_a_closed_set_baseline_can_be_finetuned_and_not_retrieved_with(trained, tmp_path):
+    source = trained("baseline", "train.baseline=true")
+    assert few_shot(source, tmp_path / "a", FewShotOptions(shots=(1,), settings=QUICK))["draws"]
+    with pytest.raises(UserError, match="closed-set baseline"):
+        few_shot(source, tmp_path / "b", FewShotOptions(shots=(1,), method="retrieval"))
+
+
+def test_captions_of_the_support_are_needed_where_captions_are_on(trained, tmp_path, photos):
+    plain = make_cache(tmp_path / "plain", photos, captions=False)
+    source = trained("plain-run", "loss.cap=0", cache=plain.path)
+    options = FewShotOptions(shots=(1,), settings=(*QUICK, "loss.cap=1"))
+    with pytest.raises(UserError, match="no captions of the training and the OOD images"):
+        few_shot(source, tmp_path / "out", options)
+
+
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory, teacher_dir):
+    """A data folder and a cache of it that keeps four views an image."""
+    from conftest import make_photos
+
+    root = tmp_path_factory.mktemp("viewed")
+    photos = make_photos(root / "photos", train=6, test=4)
+    options = FeatureOptions(
+        model=f"local-dir:{teacher_dir}", device="cpu", workers=0, support_views=4, dtype="float32"
+    )
+    cache_features(photos, root / "cache", options)
+    config = with_settings(RunConfig(), [*SMALL, "loss.cap=0", "data.id_val=0.25"])
+    run(config, cache_dir=root / "cache", data_dir=photos, out=root / "run")
+    return root
+
+
+def test_retrieval_equals_the_formula_written_out(viewed, tmp_path):
+    options = FewShotOptions(shots=(2,), method="retrieval", retrieval=Retrieval(alpha=0.7, beta=3.0))
+    draw = few_shot(viewed / "run", tmp_path, options)["draws"][0]
+    cache = EmbeddingCache.open(viewed / "cache")
+    names = cache.split("ood_test").class_names
+    text = cache.text_bank("labels").class_texts(names).astype(np.float64)
+    support = {
+        n: cache.support_views("ood_test", [f"{n}/val_{i}.jpg" for i in (0, 1)]).reshape(8, -1) for n in names
+    }
+    trained = open_trained(viewed / "run", device="cpu")
+    split = ImageFolder.scan(viewed / "photos").split("ood_test")
+    outputs = (
+        torch.cat([rows for rows, _ in trained.outputs(trained.pixels(split.images, "ood_test"))])
+        .double()
+        .numpy()
+    )
+    right = {name: [] for name in names}
+    for image, row in zip(split.images, outputs, strict=True):
+        if image.key.endswith(("val_0.jpg", "val_1.jpg")):
+            continue
+        s = row / np.linalg.norm(row)
+        logits = [
+            s @ (t / np.linalg.norm(t))
+            + 0.7
+            * sum(math.exp(-3.0 * (1 - s @ (u / np.linalg.norm(u)))) for u in support[name].astype(float))
+            for name, t in zip(names, text, strict=True)
+        ]
+        right[names[image.label]].append(int(np.argmax(logits)) == image.label)
+    assert draw["ood_query"] == pytest.approx(
+        100 * statistics.fmean(statistics.fmean(r) for r in right.values())
+    )
+    assert (draw["support_images"], draw["query_images"]) == (4, 4)
+
+
+def test_without_weight_retrieval_is_zero_shot(viewed, tmp_path):
+    options = FewShotOptions(method="retrieval", shots=(1, 2), retrieval=Retrieval(alpha=0.0))
+    for draw in few_shot(viewed / "run", tmp_path, options)["draws"]:
+        assert draw["ood_query"] == draw["before"]
+
+
+def test_a_cache_without_views_names_the_command_and_one_view_needs_none(trained, tmp_path):
+    source = trained()
+    with pytest.raises(UserError, match=r"--support-views 10.*--views 1"):
+        few_shot(source, tmp_path / "a", FewShotOptions(shots=(1,), method="retrieval"))
+    plain = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(views=1))
+    assert few_shot(source, tmp_path / "b", plain)["draws"]
+
+
+@pytest.mark.parametrize("split", ["id_val", "id_test"])
+def test_the_search_looks_at_id_images_alone(viewed, split):
+    judge = Judge(open_trained(viewed / "run", device="cpu"))
+    chosen = search_weights(judge, FewShotConfig(shots=1), Retrieval(), split=split)
+    assert "ood_test" not in judge._kept  # no OOD image went through the student
+    assert chosen == search_weights(judge, FewShotConfig(shots=1), Retrieval(), split=split)
+    with pytest.raises(UserError, match="choose from id_val, id_test"):
+        search_weights(judge, FewShotConfig(shots=1), Retrieval(), split="ood_test")
+
+
+def test_too_many_shots_are_refused_before_anything_is_trained(trained, tmp_path):
+    with pytest.raises(UserError, match="'lemon' has 3 images, so 3 shots"):
+        few_shot(trained(), tmp_path / "out", FewShotOptions(shots=(1, 3)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_a_table_and_json(viewed, tmp_path):
+    words = [
+        "fewshot",
+        str(viewed / "run"),
+        "--method",
+        "retrieval",
+        "--shots",
+        "1,2",
+        "--support-seed",
+        "0,1",
+    ]
+    done = CliRunner().invoke(
+        cli.main, [*words, "--out", str(tmp_path / "o"), "--search", "id_test", "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "ood_query" in done.output
+    assert "±" in done.output
+    done = CliRunner().invoke(cli.main, [*words, "--out", str(tmp_path / "o"), "--average-views", "--json"])
+    assert len(json.loads(done.stdout)["draws"]) == 4

@@ -1,0 +1,348 @@
+"""Robotics runs end to end: the same loop, resume, few-shot, learnt prompts, the commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import Counted, make_cache
+from test_train import StopAt, numbers, weights
+
+import cli
+from cache import EmbeddingCache
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.episodes import EpisodeFolder
+from distill.config import FewShotConfig, RunConfig
+from distill.judge.evaluate import evaluate_teacher
+from distill.judge.trained_run import evaluate_run
+from distill.robotics.config import RoboticsRunConfig
+from distill.robotics.evaluate import evaluate_episode_teacher, evaluate_episodes
+from distill.robotics.fewshot import EpisodeFewShotOptions, episode_finetune_config, few_shot_episodes
+from distill.robotics.session import open_episode_session
+from distill.robotics.train import EpisodeTask, run
+from distill.settings import load_recipe, with_settings
+from distill.train.loop import Stopped
+
+SMALL = [
+    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
+    "optim.lr=0.01", "data.workers=0", "data.policy=flip", "loss.mse=1", "loss.im_cst=1",
+]  # fmt: skip
+
+
+def config(*settings):
+    return with_settings(
+        RoboticsRunConfig(data=with_settings(RunConfig(), ["data.policy=flip"]).data), [*SMALL, *settings]
+    )
+
+
+def test_a_run_on_episodes_knows_what_they_held_and_refuses_changed_ones(episodes, episode_cache, tmp_path):
+    shutil.copytree(episodes, tmp_path / "episodes")
+    given = {"cache_dir": episode_cache, "data_dir": tmp_path / "episodes"}
+    identity = open_episode_session(config(), **given).identity
+    assert list(identity.texts) == ["main/labels", "main/negative_labels"]
+    assert identity.judged_on["ood_test"].images == 14
+    assert identity.learnt_from["train"].labels
+    with h5py.File(tmp_path / "episodes" / "train.h5", "r+") as file:
+        key = next(iter(file))
+        picture = file[key]["dict_str_hand_camera"]["dict_str_rgb"]
+        picture[...] = 255 - picture[...]
+    with pytest.raises(CacheMismatch, match=rf"1 images of train .*\({key}\)"):
+        open_episode_session(config(), **given)
+
+
+@pytest.fixture
+def train(episodes, episode_cache, tmp_path):
+    """A function that trains a very small student on episodes and returns its summary."""
+
+    def run_it(out="run", *settings, **options):
+        return run(
+            config(*settings), cache_dir=episode_cache, data_dir=episodes, out=tmp_path / out, **options
+        )
+
+    return run_it
+
+
+def test_the_papers_recipe_is_the_default_one():
+    recipe = load_recipe("efficientnet_b0", kind=RoboticsRunConfig)
+    optim, losses = recipe.optim, recipe.loss
+    assert (recipe.student.arch, recipe.student.image_size) == ("efficientnet_b0", 224)
+    assert (recipe.train.epochs, recipe.train.batch_size) == (90, 60)
+    assert (optim.name, optim.lr, optim.milestones, optim.gamma) == ("sgd", 1e-3, (30, 60), 0.3)
+    assert (losses.cls, losses.mse, losses.im_cst, losses.vlalign, losses.temperature) == (1, 1, 1, 0, 0.07)
+    assert (recipe.robotics.gamma_neg, recipe.robotics.gamma_pos, recipe.robotics.clip) == (2, 1, 0.05)
+    few = episode_finetune_config(recipe, start="x.pt", support=FewShotConfig(shots=50))
+    assert (few.optim.lr, few.optim.schedule) == (5e-4, "onecycle")
+    assert (few.train.epochs, few.train.batch_size) == (20, 46)
+
+
+def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache):
+    progress = Counted()
+    summary = train(progress=progress)
+    names = {p.name.split(".")[0] if "tfevents" in p.name else p.name for p in (tmp_path / "run").iterdir()}
+    assert names == {
+        "config.toml",
+        "metrics.jsonl",
+        "metrics.csv",
+        "events",
+        "curves.png",
+        "summary.json",
+        "last.pt",
+    }
+    assert progress.done == progress.totals == [32]
+    last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
+    assert {"loss_cls", "loss_mse", "loss_im_cst", "loss_total"} <= set(last)
+    for group in ("", "id_objects_", "ood_objects_"):
+        assert 0 <= last[f"ood_test_{group}average_precision"] <= 100
+        assert f"ood_test_{group}recall" in summary
+    assert "id_test_accuracy" in summary
+    assert "train_accuracy" in summary
+    assert summary["classes"] == {"train": 14, "id_test": 14, "ood_test": 26}
+    assert summary["cache_fingerprint"] == EmbeddingCache.open(episode_cache).fingerprint
+    assert "[robotics]" in (tmp_path / "run" / "config.toml").read_text()
+    judged = evaluate_episodes(tmp_path / "run", device="cpu")
+    for name, result in judged.items():
+        for metric, value in result.flat().items():
+            assert last[metric] == pytest.approx(value), (name, metric)
+    assert summary["per_object_average_precision"]["ood_test"] == pytest.approx(judged["ood_test"].per_object)
+
+
+def test_training_lowers_the_loss(train, tmp_path):
+    train("run", "train.epochs=20", "optim.name=adamw", "optim.lr=0.003", "loss.mse=0", "loss.im_cst=0")
+    losses = [line["loss_total"] for line in numbers(tmp_path / "run")]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("robotics.local=true",), ("prompts.learner=coop", "prompts.n_ctx=2"), ("train.baseline=true",)]
+)  # fmt: skip
+def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(train, tmp_path, settings):
+    train("whole", *settings)
+    with pytest.raises(Stopped) as stopped:
+        train("cut", *settings, progress=StopAt(12))
+    assert stopped.value.signal_number == signal.SIGTERM
+    train("cut", *settings, resume_run=True)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_teacher_is_in_memory_and_episodes_are_read_in_workers_alike(train, tmp_path):
+    train("kept")
+    train("read", "data.memory_mb=0", "data.workers=2")
+    assert numbers(tmp_path / "kept") == numbers(tmp_path / "read")
+
+
+def batch_of(session, count=6):
+    return session.data.batch(*next(session.data.images([np.arange(count)])))
+
+
+@pytest.mark.parametrize("settings", [(), ("robotics.local=true",), ("prompts.learner=coop",)])
+def test_everything_that_is_learnt_gets_a_gradient(episodes, episode_cache, settings):
+    session = open_episode_session(config(*settings), cache_dir=episode_cache, data_dir=episodes)
+    parts, scores = EpisodeTask(session).losses(batch_of(session))
+    parts["total"].backward()
+    assert scores.shape == (6, 14)
+    assert session.student.score_bias.grad.abs() > 0
+    assert all(p.grad is not None for p in session.student.parameters())
+    if session.learner is not None:
+        grads = [p.grad.abs().sum() for p in session.learner.parameters()]
+        assert len(grads) == 2  # one context of each sign
+        assert all(grad > 0 for grad in grads)
+
+
+def test_a_batch_has_the_hand_cameras_row_and_every_label(episodes, episode_cache):
+    session = open_episode_session(config(), cache_dir=episode_cache, data_dir=episodes)
+    batch, rows = batch_of(session), EmbeddingCache.open(episode_cache).split("train")
+    for i, key in enumerate(batch.keys):
+        row = rows.position[key]
+        assert torch.equal(batch.targets[0].teacher_BD[i], torch.from_numpy(rows.embeddings[row]).float())
+        assert batch.label_B[i].tolist() == rows.labels[row].tolist()
+
+
+def test_dual_prompts_put_the_names_after_two_contexts(episodes, episode_cache):
+    session = open_episode_session(
+        config("prompts.learner=coop", 'text="descriptions"', "robotics.negative_text=negative_descriptions", "prompts.n_ctx=3"),
+        cache_dir=episode_cache,
+        data_dir=episodes,
+    )  # fmt: skip
+    first = session.class_names[0]
+    words = first.partition("_")[2].replace("_", " ")
+    positive, negative = session.texts.positive.words[first], session.texts.negative.words[first]
+    assert positive.startswith(f"{words} . It is a")
+    assert negative.startswith(f"{words} . Nothing")
+    assert negative.endswith(f" . {words}")
+    pair = session.texts(session.class_names)
+    assert pair.shape == (2, 14, 16)
+    assert not torch.equal(*session.texts.learner.parameters())
+
+
+def test_fixed_texts_are_the_banks_rows(episodes, episode_cache):
+    session = open_episode_session(config(), cache_dir=episode_cache, data_dir=episodes)
+    pair, cache = session.texts(session.class_names), EmbeddingCache.open(episode_cache)
+    for sign, bank in enumerate(("labels", "negative_labels")):
+        expected = cache.text_bank(bank).class_texts(session.class_names)
+        np.testing.assert_array_equal(pair[sign].numpy(), expected)
+
+
+def test_id_val_chooses_the_best_checkpoint(train, tmp_path):
+    summary = train("run", "data.id_val=0.3")
+    assert (tmp_path / "run" / "best.pt").is_file()
+    assert summary["images"]["id_val"] + summary["images"]["train"] == 16
+    assert summary["images"]["id_val"] > 0
+    assert "id_val" in evaluate_episodes(tmp_path / "run", splits=["id_val"], checkpoint="best", device="cpu")
+
+
+def test_the_teacher_is_judged_from_the_cache_alone(episode_cache, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(episode_cache, moved)
+    results = evaluate_episode_teacher(moved)
+    assert set(results) == {"train", "id_test", "ood_test"}
+    assert set(results["ood_test"].groups) == {"all", "id_objects", "ood_objects"}
+    assert results["train"].episodes == 16
+
+
+def test_the_teacher_of_episodes_is_not_judged_as_one_of_photos(episode_cache):
+    with pytest.raises(UserError, match="is a cache of episodes"):
+        evaluate_teacher(episode_cache)
+
+
+def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, episode_cache, tmp_path):
+    train()
+    progress = Counted()
+    options = EpisodeFewShotOptions(
+        episodes=(3, 1), settings=("train.epochs=2", "train.batch_size=6"), device="cpu"
+    )
+    results = few_shot_episodes(tmp_path / "run", tmp_path / "few", options, progress=progress)
+    assert [row["episodes"] for row in results["table"]] == [1, 3]
+    assert [draw["query_episodes"] for draw in results["draws"]] == [13, 11]
+    assert progress.done == progress.totals
+    start = tmp_path / "run" / "last.pt"
+    session = open_episode_session(
+        episode_finetune_config(config(), start=start, support=FewShotConfig(shots=3)),
+        cache_dir=episode_cache,
+        data_dir=episodes,
+    )
+    keys = [episode.key for episode in EpisodeFolder.scan(episodes).split("val").images]
+    assert session.data.keys[-3:] == keys[:3]
+    assert [record.key for record in session.evals["ood_query"].pixels.records] == keys[3:]
+    assert "ood_test" not in session.evals
+    assert len(session.class_names) == 26
+    labels = session.data.joined.rows.labels
+    np.testing.assert_array_equal(labels[:16, 14:], 0)
+    np.testing.assert_array_equal(labels[-3:], EmbeddingCache.open(episode_cache).split("val").labels[:3])
+    assert torch.equal(
+        session.student.state_dict()["score_bias"],
+        torch.load(start, weights_only=True)["student"]["score_bias"],
+    )
+    before = (tmp_path / "few" / "episodes-3" / "last.pt").stat().st_mtime_ns
+    again = few_shot_episodes(tmp_path / "run", tmp_path / "few", options)
+    assert again["table"] == results["table"]
+    assert (tmp_path / "few" / "episodes-3" / "last.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "few" / "fewshot.png").read_bytes().startswith(b"\x89PNG")
+    query = evaluate_episodes(tmp_path / "few" / "episodes-3", device="cpu")["ood_query"]
+    assert query.episodes == 11
+    assert results["draws"][1]["after"]["all"]["average_precision"] == pytest.approx(
+        np.mean([line["ood_query_average_precision"] for line in numbers(tmp_path / "few" / "episodes-3")])
+    )
+
+
+def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
+    train("run", "train.baseline=true")
+    options = EpisodeFewShotOptions(
+        episodes=(4,), support_seeds=(0, 1), settings=("train.epochs=1", "train.batch_size=6"), device="cpu"
+    )
+    results = few_shot_episodes(tmp_path / "run", tmp_path / "few", options)
+    assert results["table"][0]["draws"] == 2
+    assert results["table"][0]["after_all_std"] is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["loss.vlalign=1"], "loss.vlalign is on"),
+        (["loss.cap=1"], "loss.cap is on"),
+        (["data.policy=crop_flip"], "data.policy is 'crop_flip'"),
+        (["prompts.learner=cocoop"], "prompts.learner is 'cocoop'"),
+        (['teachers=["main", "other"]'], "a cache of episodes has one"),
+        (["robotics.threshold=1.5"], "robotics.threshold is 1.5"),
+        (["robotics.gamma_neg=-1"], "robotics.gamma_neg is -1"),
+        (["robotics.locale=true"], "robotics.locale is not a setting"),
+    ],
+)
+def test_a_wrong_setting_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        config(*settings)
+
+
+def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_path):
+    with pytest.raises(UserError, match="no text bank 'labls'"):
+        train("a", 'text="labls"')
+    with pytest.raises(UserError, match="no text bank 'negative'"):
+        train("a", "robotics.negative_text=negative")
+    of_photos = make_cache(tmp_path / "photo_cache", photos)
+    with pytest.raises(UserError, match="is a cache of photos"):
+        run(config("train.baseline=true"), cache_dir=of_photos.path, data_dir=episodes, out=tmp_path / "a")
+    with pytest.raises(UserError, match=r"no file train\.h5"):
+        run(config(), cache_dir=episode_cache, data_dir=photos, out=tmp_path / "a")
+    changed = tmp_path / "changed"
+    shutil.copytree(episodes, changed)
+    with h5py.File(changed / "train.h5", "a") as file:
+        file.copy(file["episode_00000"], "another")
+        del file["another/model_ids"]
+        file["another/model_ids"] = np.array([b"999_teapot"])
+    with pytest.raises(CacheMismatch, match="999_teapot"):
+        run(config(), cache_dir=episode_cache, data_dir=changed, out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    train("run")
+    with pytest.raises(UserError, match="is a robotics config"):
+        evaluate_run(tmp_path / "run")
+    with pytest.raises(UserError, match="14 OOD episodes, so 14 for few-shot would leave none"):
+        few_shot_episodes(
+            tmp_path / "run", tmp_path / "few", EpisodeFewShotOptions(episodes=(14,), device="cpu")
+        )
+    assert not (tmp_path / "few").exists()
+
+
+def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
+    runner = CliRunner()
+
+    def call(*words, status=0):
+        result = runner.invoke(cli.main, ["robotics", *(str(word) for word in words)])
+        assert result.exit_code == status, result.output
+        return result.stdout if status == 0 else result.stderr
+
+    data, cache, out = tmp_path / "data", tmp_path / "cache", tmp_path / "run"
+    sizes = ["--image-size", 24, "--train", 14, "--id-test", 4, "--ood-test", 14]
+    assert "14 episodes of train" in call("make-demo", data, *sizes)
+    model = ["--model", f"local-dir:{teacher_dir}", "--device", "cpu", "--workers", 0]
+    # README's prompts: one negative text for all objects, and in the folder negative descriptions that some share.
+    texts = ["--template", "a photo of {}", "--negative-template", "a grey background"]
+    assert json.loads(call("cache-features", data, "--out", cache, *model, *texts, "--json"))["rows"] == 32
+    negative = EmbeddingCache.open(cache).text_bank("negative_descriptions").texts
+    assert len(set(negative)) < len(negative)
+    quick = [*(word for setting in SMALL for word in ("--set", setting)), "--device", "cpu"]
+    said = call("train", cache, "--data", data, "--out", out, *quick, "--local")
+    assert "ood_test OOD objects" in said
+    assert "AP" in said
+    assert "ood_test ID objects" in call("evaluate", out, "--device", "cpu")
+    assert json.loads(call("evaluate", cache, "--teacher", "--json"))["id_test"]["episodes"] == 4
+    few = ["--episodes", "2", "--epochs", 1, "--device", "cpu", "--set", "train.batch_size=4"]
+    assert "OOD after" in call("fewshot", out, *few)
+    assert (out / "fewshot" / "fewshot.json").is_file()
+    call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
+    wrong = call("train", cache, "--data", data, "--out", tmp_path / "x", "--prompts", "cocoop", status=2)
+    assert "'cocoop' is not one of 'none', 'coop'" in wrong
+    assert "needs --pretrained" in call(
+        "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
+    )
+    assert "--teacher judges from the cache" in call("evaluate", cache, "--teacher", "--data", data, status=2)
+    assert "is not numbers of at least 1" in call("fewshot", out, "--episodes", "0", status=2)
+    error = call("train", cache, "--data", data, "--out", tmp_path / "x", "--prompts", "coop", status=1)
+    assert "does not keep its teacher's text tower" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,81 @@
+"""Stage 2 by real processes that torchrun starts: one batch in shares gives what the whole batch gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import torch
+from conftest import ROOT, TORCHRUN, make_cache
+from test_many_processes import loses_second, torchrun
+from test_stopping import same_run, stopped, words_of
+from test_train import SMALL, numbers
+
+from distill.data.batch import Share
+
+
+def test_shares_are_next_to_each_other_and_are_the_whole():
+    shares = [Share.of(7, rank, 3) for rank in range(3)]
+    assert [i for share in shares for i in range(7)[share.rows]] == list(range(7))
+    assert {share.stop - share.start for share in shares} == {2, 3}
+
+
+@pytest.mark.parametrize("arch", ["timm:test_efficientnet", "timm:test_vit"])
+def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
+    command = [*TORCHRUN, "3", str(ROOT / "tests" / "gradients_of_shares.py"), arch]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-12)
+    assert found["gradients"] < 1e-9
+    assert found["statistics"] < 1e-12
+
+
+def train(cached, photos, out, *settings):
+    chosen = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
+    return ["train", str(cached.path), "--data", str(photos), "--out", str(out), *chosen]
+
+
+def test_an_error_that_one_process_meets_ends_all_in_one_line(photos, tmp_path):
+    for image in (photos / "val").rglob("*.jpg"):
+        image.write_bytes(b"no image")  # only the first process judges
+    cached = make_cache(tmp_path / "cache", photos, captions=True)  # whose rows were made elsewhere
+    command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, tmp_path / "run", "train.epochs=2")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1
+    assert "Error: no image of ood_test could be read" in done.stderr
+    assert "raise UserError" not in done.stderr
+
+
+def test_a_lost_process_is_named_in_one_line(cached, photos, tmp_path):
+    words = train(cached, photos, tmp_path / "run", "train.epochs=500")
+    done = subprocess.run(loses_second("forward", 2000, words), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "another process of this torchrun was lost" in done.stderr
+    assert "distill/train/distributed.py" not in done.stderr
+
+
+def test_a_sweep_is_not_for_torchrun(cached, photos, tmp_path):
+    where = ["--cache", str(cached.path), "--data", str(photos), "--out", str(tmp_path / "runs")]
+    command = [*TORCHRUN, "2", "-m", "cli", "sweep", "losses", *where, "--together"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert "leave out torchrun" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_numbers(
+    cached, photos, tmp_path
+):
+    one, two = tmp_path / "whole", tmp_path / "cut"
+    settings = ("student.arch=timm:test_vit",)
+    subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
+    words = words_of("train", cached, photos, two, *settings)
+    status, said = stopped([*TORCHRUN, "2"], two, 1, words)
+    assert status != 0
+    assert f"stopped, and saved in {two / 'last.pt'}" in said
+    assert "was lost" not in said
+    assert len(numbers(two)) == 1
+    assert torch.load(two / "last.pt", weights_only=True)["position"]["epoch"] == 1
+    subprocess.run([*torchrun(*words), "--resume"], cwd=ROOT, check=True)
+    same_run(two, one)

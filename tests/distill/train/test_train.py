@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import json
+import mmap
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Counted, make_cache
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.image_folder import ImageFolder
+from distill.config import RunConfig
+from distill.data.pixels import Pixels, SquashedPhoto
+from distill.data.training_data import epoch_batches, join_training_rows
+from distill.judge.evaluate import both_kinds, evaluate, evaluate_teacher
+from distill.judge.trained_run import evaluate_run
+from distill.record.peak_memory import peak_resident
+from distill.record.run_log import last_mean
+from distill.settings import with_settings
+from distill.train.images import Stopped, run
+
+ROOT = Path(__file__).parents[3]
+SMALL = [
+    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=3", "train.batch_size=6", "train.device=cpu",
+    "optim.lr=0.01", "data.workers=0", "loss.mse=1", "loss.im_cst=1", "loss.vlalign=1", "loss.cap=1",
+]  # fmt: skip
+
+
+def config(*settings: str) -> RunConfig:
+    return with_settings(RunConfig(), [*SMALL, *settings])
+
+
+@pytest.fixture
+def train(cached, photos, tmp_path):
+    """A function that trains a very small student and returns its summary."""
+
+    def run_it(out="run", *settings, **options):
+        return run(config(*settings), cache_dir=cached.path, data_dir=photos, out=tmp_path / out, **options)
+
+    return run_it
+
+
+def lines(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def numbers(run_dir):
+    """A run's metrics without its speed."""
+    return [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines(run_dir)]
+
+
+def weights(run_dir):
+    return torch.load(run_dir / "last.pt", weights_only=True)["student"]
+
+
+def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
+    rows = {name: cached.split(name) for name in cached.split_names}
+    keys = [f"{name}/{key}" for name, split in rows.items() for key in split.keys]
+    captions = np.concatenate([split.embeddings[:] for split in rows.values()])
+    trained = np.array([key.startswith("train/") for key in keys])
+    captions[trained] = captions[0]
+    text = cached.text_bank("labels")
+    bank = ImportedTexts(name="labels", classes=text.class_folders, embeddings=text.embeddings)
+    given = {"keys": keys, "embeddings": captions + np.float32(0.1), "texts": [bank]}
+    for out, last in (("same", 0), ("one_differs", 1)):
+        captions[np.flatnonzero(trained)[-1]] += last
+        import_embeddings(tmp_path / out, caption_embeddings=captions, dtype="float32", **given)
+    quick = config("train.epochs=1")
+    with pytest.raises(UserError, match=r"all 24 training images of .* the same caption.*loss\.cap=0"):
+        run(quick, cache_dir=tmp_path / "same", data_dir=photos, out=tmp_path / "run")
+    run(
+        with_settings(quick, ["loss.cap=0"]),
+        cache_dir=tmp_path / "same",
+        data_dir=photos,
+        out=tmp_path / "off",
+    )
+    run(quick, cache_dir=tmp_path / "one_differs", data_dir=photos, out=tmp_path / "run")
+
+
+def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
+    summary = train()
+    names = {
+        path.name.split(".")[0] if "tfevents" in path.name else path.name
+        for path in (tmp_path / "run").iterdir()
+    }
+    assert names == {
+        "config.toml",
+        "metrics.jsonl",
+        "metrics.csv",
+        "events",
+        "curves.png",
+        "summary.json",
+        "last.pt",
+        "outputs.npz",
+        "logits.npz",
+    }
+    history = lines(tmp_path / "run")
+    assert [line["epoch"] for line in history] == [0, 1, 2]
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    for line, event in zip(history, events.Scalars("loss/total"), strict=True):
+        assert (event.step, event.value) == (line["epoch"], pytest.approx(line["loss_total"]))
+    spaces = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if tag.startswith("space/")}
+    assert spaces
+    assert {event.step for found in spaces.values() for event in found} == {2}  # of the last epoch
+    assert {f"loss_{name}" for name in ("cls", "mse", "im_cst", "vlalign", "cap", "total")} <= set(history[0])
+    assert summary["ood_test_accuracy"] == pytest.approx(
+        np.mean([line["ood_test_accuracy"] for line in history])
+    )
+    assert summary["cache_fingerprint"] == cached.fingerprint
+    assert summary["peak_memory_bytes"]["host"] > 1e7
+    assert set(summary["per_class_accuracy"]["ood_test"]) == {"lemon", "plum"}
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_a_summarys_mean_is_of_the_last_five_epochs_that_have_the_metric():
+    history = [{"epoch": i, "late": i} if i > 4 else {"epoch": i} for i in range(9)]
+    assert last_mean(history, "epoch") == (4 + 5 + 6 + 7 + 8) / 5
+    assert last_mean(history, "late") == (5 + 6 + 7 + 8) / 4
+    assert last_mean(history, "never") is None
+
+
+def test_peak_memory_is_in_bytes():
+    assert peak_resident() % mmap.PAGESIZE == 0  # whole pages, which a count of 1,000 bytes a kilobyte is not
+    assert peak_resident() > 50e6  # torch alone is more
+
+
+def test_training_lowers_the_loss(train, tmp_path):
+    train("run", "train.epochs=8")
+    totals = [line["loss_total"] for line in lines(tmp_path / "run")]
+    assert totals[-1] < 0.8 * totals[0]
+
+
+def test_the_same_seed_gives_the_same_numbers_whatever_decodes(train, tmp_path):
+    (
+        train("one"),
+        train("two", "data.memory_mb=0"),
+        train("three", "data.memory_mb=0", "data.workers=2"),
+        train("other", "train.seed=1"),
+    )
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "two") == numbers(tmp_path / "three")
+    assert numbers(tmp_path / "one") != numbers(tmp_path / "other")
+
+
+class StopAt(Counted):
+    """Asks for a stop once so many images were seen, as Ctrl-C would."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.left = images
+
+    def advance(self, images: int) -> None:
+        super().advance(images)
+        self.left -= images
+        if self.left <= 0:
+            self.left = 10**9
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("images", [6, 24, 40])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        (
+            "optim.name=adamw",
+            "optim.schedule=onecycle",
+            "data.policy=randaugment",
+            "student.arch=timm:test_vit",
+        ),
+    ],
+)
+def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(
+    train, tmp_path, images, settings
+):
+    train("whole", *settings)
+    before, after = StopAt(images), Counted()
+    with pytest.raises(Stopped) as stopped:
+        train("cut", *settings, progress=before)
+    assert stopped.value.signal_number == signal.SIGTERM
+    train("cut", *settings, resume_run=True, progress=after)
+    assert after.done == after.totals == [before.totals[0] - before.done[0]]
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_resuming_with_other_settings_or_another_cache_is_refused(train, photos, cached, tmp_path):
+    train()
+    with pytest.raises(CacheMismatch, match=r"optim\.lr: 0\.01 -> 0\.5"):
+        train("run", "optim.lr=0.5", resume_run=True)
+    other = make_cache(tmp_path / "other", photos, captions=True, seed=5)
+    with pytest.raises(CacheMismatch, match=f"cache: {cached.fingerprint} -> {other.fingerprint}"):
+        run(config(), cache_dir=other.path, data_dir=photos, out=tmp_path / "run", resume_run=True)
+    with pytest.raises(UserError, match="is not empty"):
+        train()
+    with pytest.raises(UserError, match="no run to resume"):
+        train("nowhere", resume_run=True)
+
+
+def test_resuming_a_finished_run_gives_its_summary_again(train, tmp_path):
+    first = train()
+    again = train(resume_run=True)
+    assert again["ood_test_accuracy"] == first["ood_test_accuracy"]
+    assert len(lines(tmp_path / "run")) == 3
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(train, tmp_path):
+    with pytest.raises(UserError, match=r"not finite in epoch 0, step \d+ .*images "):
+        train("run", "optim.lr=1e30", "loss.mse_raw=1")
+
+
+def test_best_is_chosen_on_id_val_alone(train, tmp_path):
+    summary = train("run", "data.id_val=0.3")
+    history = lines(tmp_path / "run")
+    best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)["position"]
+    assert best["best_id_val"] == max(line["id_val_accuracy"] for line in history)
+    assert summary["images"]["train"] + summary["images"]["id_val"] == 24
+    results = evaluate_run(tmp_path / "run", splits=["id_val"], checkpoint="best", device="cpu")
+    assert results["id_val"].accuracy == pytest.approx(best["best_id_val"])
+
+
+def test_the_closed_set_baseline_needs_no_teacher_and_is_judged_within_the_split(train, tmp_path):
+    summary = train("run", "train.baseline=true")
+    assert set(lines(tmp_path / "run")[0]) >= {"loss_cls", "loss_total"}
+    assert summary["student_parameters"] > 0
+    judged = evaluate_run(tmp_path / "run", device="cpu")
+    assert set(judged) == {"id_test", "ood_test"}
+    assert judged["ood_test"].among_all.classes == 5
+    assert both_kinds(judged)["id_ood_auroc"] == pytest.approx(lines(tmp_path / "run")[-1]["id_ood_auroc"])
+
+
+def test_evaluating_a_run_gives_what_training_wrote(train, tmp_path):
+    train()
+    results = evaluate_run(tmp_path / "run", device="cpu")
+    last = lines(tmp_path / "run")[-1]
+    for split in ("id_test", "ood_test"):
+        assert results[split].accuracy == pytest.approx(last[f"{split}_accuracy"])
+        assert results[split].loss == pytest.approx(last[f"{split}_loss"], rel=1e-5)
+
+
+def test_the_teacher_is_judged_from_the_cache_alone(cached, photos):
+    import shutil
+
+    shutil.rmtree(photos)
+    results = evaluate_teacher(cached.path)
+    rows = cached.split("ood_test")
+    text = cached.text_bank("labels").class_texts(rows.class_names)
+    e = np.asarray(rows.embeddings, dtype=np.float64)
+    logits = (
+        (e / np.linalg.norm(e, axis=1, keepdims=True))
+        @ (text / np.linalg.norm(text, axis=1, keepdims=True)).T
+        / 0.01
+    )
+    right = logits.argmax(axis=1) == rows.labels
+    assert results["ood_test"].accuracy == pytest.approx(
+        100 * np.mean([right[rows.labels == c].mean() for c in (0, 1)])
+    )
+    loss = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), rows.labels]).mean()
+    assert results["ood_test"].loss == pytest.approx(loss, rel=1e-4)
+    assert set(results) == {"train", "id_test", "ood_test"}
+    assert results["ood_test"].chance == 50
+    in_batches = evaluate_teacher(cached.path, batch_size=2)  # 24 + 9 + 6 rows
+    assert {name: r.accuracy for name, r in in_batches.items()} == {n: r.accuracy for n, r in results.items()}
+
+
+def test_a_class_without_images_counts_neither_as_right_nor_as_wrong():
+    logits, labels = torch.eye(3)[[0, 0, 2]], torch.tensor([0, 0, 1])
+    found = evaluate([(logits, labels)], lambda rows: rows, split="ood_test", class_names=("a", "b", "c"))
+    assert (found.accuracy, found.per_class, found.images) == (50.0, {"a": 100.0, "b": 0.0}, 3)
+    assert found.chance == 50.0
+
+
+def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_path):
+    code = (
+        "import sys; sys.argv = sys.argv[:1] + sys.argv[1:]\n"
+        "import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'distill.train.images' in sys.modules\n"
+        "assert not [m for m in sys.modules if m.partition('.')[0] == 'open_clip' or m == 'cache.teacher.open_clip_model']\n"
+    )
+    settings = [part for setting in [*SMALL, "train.epochs=1"] for part in ("--set", setting)]
+    arguments = [
+        "train",
+        str(cached.path),
+        "--data",
+        str(photos),
+        "--out",
+        str(tmp_path / "run"),
+        "--recipe",
+        "smoke",
+        *settings,
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cached, write_jpeg):
+    write_jpeg(photos / "train" / "apple" / "aaa_first.jpg")
+    joined = join_training_rows(cached, ImageFolder.scan(photos))
+    assert joined.left_out == 1
+    assert [joined.rows.keys[i] for i in joined.row_of] == [image.key for image in joined.images]
+
+
+def test_a_cache_of_other_images_or_classes_is_refused(photos, cached, tmp_path, write_jpeg):
+    (photos / "train" / "apple").rename(photos / "train" / "apricot")
+    with pytest.raises(CacheMismatch, match="apricot"):
+        join_training_rows(cached, ImageFolder.scan(photos))
+    (photos / "train" / "apricot").rename(photos / "train" / "apple")
+    for file in list((photos / "train").rglob("*.jpg")):
+        file.rename(file.with_name(f"other_{file.name}"))
+    with pytest.raises(CacheMismatch, match="none of the 24 training images"):
+        join_training_rows(cached, ImageFolder.scan(photos))
+
+
+def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
+    def draw(**changed):
+        return epoch_batches(**{"count": 10, "batch_size": 4, "repeats": 3, "seed": 1, "epoch": 2, **changed})
+
+    assert all(np.array_equal(a, b) for a, b in zip(draw(), draw(), strict=True))
+    assert not np.array_equal(draw()[0], draw(epoch=3)[0])
+    order = np.concatenate(draw())
+    assert all(sorted(order[start : start + 10]) == list(range(10)) for start in (0, 10, 20))
+    assert [len(batch) for batch in draw(count=9, repeats=1)] == [4, 4]
+
+
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_unreadable_test_images_are_left_out_and_named(photos, memory):
+    images = ImageFolder.scan(photos).split("ood_test").images
+    images[1].path.write_text("hello")
+    pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
+    found = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])
+    assert found.tolist() == [0, 2, 3, 4, 5]
+    assert list(pixels.unreadable) == [images[1].key]
+    with pytest.raises(UserError, match="any more"):
+        list(Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=True).batches([np.arange(3)]))
