@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names
+from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER, split_name
-from cache.store.changed_images import ImageFiles
+from cache.store.image_files import ImageFiles
 from cache.store.manifest import NAME as MANIFEST
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import BankEntry, is_plain_name
+from cache.store.manifest_lines import BankEntry
 from cache.store.mapped_arrays import MappedRows
 from cache.store.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
 from cache.store.shard_formats import read_shard

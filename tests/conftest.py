@@ -113,7 +113,7 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of small drawn episodes, to be read."""
-    from distill.robotics.scenes import draw_episodes
+    from distill.demo.episodes import draw_episodes
 
     folder = tmp_path_factory.mktemp("episodes")
     draw_episodes(folder, image_size=32, train=16, id_test=6, ood_test=14)

@@ -10,9 +10,10 @@ import torch
 
 from cache.runtime.distributed import ranks_of_torchrun
 from distill.config import LossConfig
+from distill.data.batch import own_share
 from distill.objective import distillation_objective
 from distill.student.build import build_student
-from distill.train.distributed import average_gradients, gather_rows, own_share, share_batch_norms
+from distill.train.distributed import average_gradients, gather_rows, share_batch_norms
 
 BATCH, SIDE = 7, 32
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
@@ -303,56 +302,6 @@ def test_importing_the_command_line_does_not_import_torch():
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip()
         == "[]"
     )
-
-
-def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
-
-def test_imports_run_one_way_and_heavy_libraries_have_one_door():
-    doors = {
-        "open_clip": {"cache/teacher/open_clip_model.py", "cache/teacher/weights.py"},
-        "faiss": {"cache/store/neighbours.py"},
-        "click": {str(path.relative_to(ROOT)) for path in ROOT.glob("cli/*.py")},
-        "torchvision": {"cache/runtime/torchvision_compat.py"},
-        "openai": {"cache/prepare/describe.py"},
-        "transformers": {"cache/prepare/captioner.py", "cache/runtime/hub_models.py"},
-        "jinja2": {"distill/report/page.py"},
-        "ray": {"cache/runtime/ray_pool.py"},
-        "wandb": {"distill/record/wandb_board.py"},
-        "mpmath": {"distill/report/statistics.py"},
-        "onnx": {"distill/deploy/onnx_files.py"},
-        "onnx_ir": {"distill/deploy/onnx_files.py"},
-        "onnxscript": {"distill/deploy/onnx_files.py"},
-        "onnxruntime": {f"distill/deploy/{name}.py" for name in ("onnx_door", "onnx_files")}
-        | {"distill/deploy/templates/classify.py"},
-        "fastapi": {"distill/deploy/app.py"},
-        "uvicorn": {f"distill/deploy/{name}.py" for name in ("serve", "connections")},
-    }
-    for path in [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), *ROOT.glob("cli/*.py")]:
-        name = str(path.relative_to(ROOT))
-        for module in imports_of(path):
-            top = module.partition(".")[0]
-            assert top not in doors or name in doors[top], f"{name} imports {module}"
-            assert not (name.startswith("cache/") and top in ("distill", "cli")), f"{name} imports {module}"
-            assert not (name.startswith("distill/") and top == "cli"), f"{name} imports {module}"
-            others = ("distill/demo/", "distill/doctor", "distill/deploy/")
-            trains = name.startswith("distill/") and not name.startswith(others)
-            assert not (
-                trains
-                and module
-                in (
-                    "cache.teacher.open_clip_model",
-                    "cache.teacher.weights",
-                    "cache.build.from_folder",
-                    "cache.build.from_episodes",
-                    "cache.build.pipeline",
-                )
-            ), f"{name} imports {module}"
 
 
 def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):

@@ -14,6 +14,7 @@ from cache.build.distinct_texts import check_positions, check_told_apart, judged
 from cache.build.executors import Embedder
 from cache.build.pipeline import BuildOptions, BuildSummary, build_cache
 from cache.build.pixels import PixelOptions
+from cache.changed_images import changed_rows, contents_of, refuse_changed
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
 from cache.runtime.distributed import ranks_of_torchrun
@@ -29,11 +30,10 @@ from cache.sources.class_texts import (
     template_bank,
 )
 from cache.sources.image_folder import ImageFolder
+from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.changed_images import changed_rows, contents_of, refuse_changed
 from cache.store.manifest import FEATURES
-from cache.store.manifest_lines import is_plain_name
 from cache.store.neighbours import NEAREST
 from cache.store.spec import LOCAL_DIR, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher

@@ -26,11 +26,7 @@ from cache.sources.image_folder import ImageFolder, UnreadableImage, squashed
 from cache.sources.samples import Record
 from cache.sources.splits import SPLITS
 from cache.store.column_shards import SideShards, write_side_shards
-from cache.store.hdf5_columns import (
-    write_blobs,
-    write_strings,
-    write_sums,
-)
+from cache.store.hdf5_columns import write_blobs, write_strings, write_sums
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import PixelsEntry
 from cache.store.mapped_arrays import row_sums

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.build.embed_images import ShardPlan
+from cache.changed_images import looks_the_same
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import CacheMismatch
 from cache.sources.samples import Record, RecordFolder, RecordSplit
-from cache.store.changed_images import looks_the_same
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ShardEntry, SplitEntry
 from cache.store.shard_formats import FORMATS, read_shard

@@ -20,10 +20,11 @@ from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.locks import only_writer
 from cache.sources.class_texts import is_key, split_and_key
 from cache.sources.image_folder import ImageFolder
+from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.splits import SPLITS
 from cache.store.manifest import IMPORT, Manifest
-from cache.store.manifest_lines import SplitEntry, is_plain_name
+from cache.store.manifest_lines import SplitEntry
 from cache.store.shard_formats import FORMATS
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec

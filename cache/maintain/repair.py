@@ -16,8 +16,8 @@ from cache.reader import TEACHERS, EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
+from cache.sources.names import is_plain_name
 from cache.store.manifest import BACKUP, CONVERT, EPISODES, IMPORT, NAME, Manifest
-from cache.store.manifest_lines import is_plain_name
 from cache.store.neighbours import NEAREST
 from cache.store.spec import PRECISIONS, SQUASH
 

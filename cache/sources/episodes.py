@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import inner_dataset, is_inner
+from cache.sources.names import check_class_names, check_inner
 from cache.sources.samples import UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS, split_name
-from cache.store.hdf5_columns import inner_dataset, is_inner
-from cache.store.manifest_lines import check_class_names, check_inner
 
 BASE, HAND = "dict_str_base_camera", "dict_str_hand_camera"
 RGB, DEPTH = "dict_str_rgb", "dict_str_depth"

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.runtime.hdf5_safety import inner_dataset
 from cache.store.column_shards import open_side_shard
-from cache.store.hdf5_columns import inner_dataset, mapped_column, read_strings
+from cache.store.hdf5_columns import mapped_column, read_strings
 from cache.store.manifest_lines import CropsEntry, ShardEntry
 from cache.store.mapped_arrays import CheckedRows, MappedRows
 

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.runtime.hdf5_safety import inner_dataset, is_inner
 from cache.store.mapped_arrays import CheckedBlobs, CheckedRows, row_sums
 
 SUMS, OFFSETS = "crc32", "offsets"
@@ -182,34 +183,6 @@ def _texts(file: h5py.File, name: str) -> list[str]:
         return read_strings(file, name)
     except (KeyError, ValueError):
         return []
-
-
-def is_inner(file: h5py.Group, name: str) -> bool:
-    """Say whether something of that name lies in a file itself, where no link leads to it."""
-    parts, links = name.encode("utf-8", "surrogateescape").split(b"/"), file.id.links
-    # Not ``name in file``, which opens the file that a link leads to.
-    return all(
-        links.exists(place) and links.get_info(place).type == h5py.h5l.TYPE_HARD
-        for place in (b"/".join(parts[:n]) for n in range(1, len(parts) + 1))
-    )
-
-
-def inner_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
-    """Return a dataset whose numbers lie in its own file, whoever wrote that.
-
-    Raises
-    ------
-    KeyError
-        If there is none, or a link leads there: it may lead to another file.
-    ValueError
-        If its numbers lie in other files.
-    """
-    if not is_inner(file, name):
-        raise KeyError(f"there is no column {name}")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
-        raise ValueError(f"{name} is not a plain column")
-    return found
 
 
 def _column(file: h5py.File, name: str, kind: str, ndim: tuple[int, ...]) -> h5py.Dataset:

@@ -8,10 +8,10 @@ from pathlib import Path
 import h5py
 
 from cache.runtime.atomic_files import sha256_of
+from cache.runtime.hdf5_safety import is_inner
 from cache.store.hdf5_columns import (
     damaged_rows,
     has_sums,
-    is_inner,
     mapped_column,
     read_column,
     read_strings,

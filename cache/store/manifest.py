@@ -14,6 +14,7 @@ from typing import Any
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NEWER, CacheMismatch, UserError, reason_of
 from cache.runtime.system_errors import read_fault
+from cache.sources.names import check_class_names, check_inner, is_plain_name
 from cache.store.checksums import is_sealed, sealed
 from cache.store.manifest_lines import (
     BankEntry,
@@ -24,12 +25,9 @@ from cache.store.manifest_lines import (
     SkippedImage,
     SplitEntry,
     ViewsEntry,
-    check_class_names,
-    check_inner,
     checked,
     entries_of,
     entry_of,
-    is_plain_name,
     names_of,
     side_entries,
     split_of,

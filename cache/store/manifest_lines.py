@@ -13,9 +13,6 @@ from cache.sources.splits import SPLITS
 LARGEST, MOST = {"side": 4096, "views": 1000, "scale": 1}, 2**62
 # How pixels are kept.
 KINDS = ("raw", "jpeg")
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# Of names joined by zeros: an empty part, or one that is this folder or the one above.
-_OUTSIDE = re.compile(r"(?:^|[\0/])\.{0,2}(?:[\0/]|\Z)")
 # A file of a cache lies in one of its folders, whatever a manifest from elsewhere says.
 _FILE = re.compile(r"(images|texts|support|views|pixels|text_tower)/(?!\.\.?$)[^/\\\0]+")
 
@@ -158,32 +155,11 @@ def entry_of(kind: type[Entry], value: dict[str, Any]) -> Entry:
     return kind(**value)
 
 
-def is_plain_name(name: object) -> bool:
-    """Say whether a text bank or a teacher can be called so: files and folders are named by it."""
-    return isinstance(name, str) and _PLAIN.fullmatch(name) is not None
-
-
 def split_of(name: str) -> str:
     """Return the name of a split; ValueError if there is none of that name."""
     if name not in SPLITS:
         raise ValueError(f"{name!r:.80} is no split")
     return name
-
-
-def check_inner(what: str, names: Sequence[str]) -> None:
-    """Raise a ValueError if a name leads out of its folder where it is made a path."""
-    # All at once: a cache may have millions.
-    joined = "\0".join(names)
-    if (names and joined.count("\0") != len(names) - 1) or (names and _OUTSIDE.search(joined)):
-        odd = next(name for name in names if "\0" in name or _OUTSIDE.search(name))
-        raise ValueError(f"{what} is called {odd!r:.80}, which is no place in a folder")
-
-
-def check_class_names(names: Sequence[str]) -> None:
-    """Raise a ValueError if a class cannot be called so: one folder, or one object, has its name."""
-    check_inner("a class", names)
-    if odd := next((name for name in names if "/" in name), None):
-        raise ValueError(f"a class is called {odd!r:.80}, which is no name of a folder")
 
 
 def names_of(values: Any) -> tuple[str, ...]:

@@ -11,10 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.sources.names import check_inner
 from cache.store import hdf5_shards as shards_hdf5
 from cache.store import webdataset as shards_webdataset
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ShardEntry, check_inner
+from cache.store.manifest_lines import ShardEntry
 from cache.store.read_errors import check_size, damaged_shard
 from cache.store.shard_rows import Damage, ShardRows
 

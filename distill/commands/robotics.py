@@ -59,7 +59,7 @@ def make_demo(out: Path, **given: Any) -> None:
 
     Example: distill robotics make-demo artifacts/robotics/data
     """
-    from distill.robotics.scenes import draw_episodes
+    from distill.demo.episodes import draw_episodes
 
     counts = draw_episodes(out, **given)
     click.echo(f"{out}: {', '.join(f'{count:,} episodes of {name}' for name, count in counts.items())}")

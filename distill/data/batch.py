@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 from torch import Tensor
 
+from cache.runtime.distributed import current_ranks
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
@@ -29,6 +31,12 @@ class Share:
     def of(cls, total: int, rank: int, world: int) -> Share:
         """Return the share of one of ``world`` processes."""
         return cls(total=total, start=total * rank // world, stop=total * (rank + 1) // world)
+
+
+def own_share(total: int) -> Share:
+    """Return this process's share of a batch; shares differ by one row at most."""
+    ranks = current_ranks()
+    return Share.of(total, ranks.rank, ranks.world)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

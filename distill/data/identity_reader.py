@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import EmbeddingCache
+from cache.changed_images import Contents, contents_of, refuse_changed
 from cache.reader import SplitRows
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import Record, RecordFolder
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.changed_images import Contents, contents_of, refuse_changed
 from cache.store.spec import IMPORTED
 from distill.config import RunConfig
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
@@ -29,7 +29,7 @@ ROWS_AT_ONCE = 4096
 class IdentityReader:
     """What there is of images, joined to the rows of ``cache``, and their identities.
 
-    Files are looked at once, however many runs ask: see :func:`cache.store.changed_images.contents_of`.
+    Files are looked at once, however many runs ask: see :func:`cache.changed_images.contents_of`.
     """
 
     cache: EmbeddingCache

@@ -20,9 +20,8 @@ from distill.config import RunConfig
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
-from distill.data.support import join_support, query_of, support_of
+from distill.data.support import ROWS_OF, join_support, query_of, support_of
 from distill.data.training_data import TrainingRows, join_training_rows
-from distill.judge.space_of_split import ROWS_OF
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from distill.config import FewShotConfig
 from distill.data.training_data import TrainingRows
 
 QUERY = "ood_query"
+# Which rows of the cache a split's images have: few-shot's query and the part set aside are parts of others.
+ROWS_OF = {"id_val": "train", "ood_query": "ood_test"}
 
 
 def pick_support(

@@ -21,10 +21,9 @@ from cache.sources.samples import Record, RecordFolder
 from cache.store.mapped_arrays import MappedRows
 from cache.store.neighbours import nearest_texts
 from distill.config import LossConfig
-from distill.data.batch import Batch, Crops, Targets
+from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
 from distill.data.pixels import Pixels
-from distill.train.distributed import own_share
 
 # 65,536 rows x 768 x 2 bytes = 100 MB at most.
 CAPTIONS_AT_ONCE = 65_536

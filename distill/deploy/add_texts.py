@@ -15,7 +15,7 @@ from cache.runtime.atomic_files import check_own_folders
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
 from cache.runtime.locks import only_writer
-from cache.store.manifest_lines import is_plain_name
+from cache.sources.names import is_plain_name
 from cache.teacher.text_tower import TextTower
 from distill.deploy.class_sets import ClassSet, join, unit
 from distill.deploy.info import ModelInfo, bank_file

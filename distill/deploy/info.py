@@ -9,8 +9,8 @@ from typing import Any
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
+from cache.sources.names import is_plain_name
 from cache.store.checksums import is_sealed, sealed
-from cache.store.manifest_lines import is_plain_name
 from cache.store.spec import IMPORTED
 
 NAME = "model.json"

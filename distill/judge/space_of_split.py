@@ -12,11 +12,9 @@ from torch import Tensor
 from cache.reader import SplitRows
 from distill.config import LossConfig
 from distill.data.pixels import Pixels
+from distill.data.support import ROWS_OF
 from distill.judge.space import space_metrics
 from distill.student.heads import Head
-
-# Which rows of the cache a split's images have: few-shot's query and the part set aside are parts of others.
-ROWS_OF = {"id_val": "train", "ood_query": "ood_test"}
 
 
 class Judged(Protocol):

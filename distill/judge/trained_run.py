@@ -24,17 +24,16 @@ from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
 from distill.data.stream import EvalSplit, splits_to_judge
-from distill.data.support import QUERY, support_of
+from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.judge.evaluate import SplitResult, competing, judge_heads, student_outputs
-from distill.judge.space_of_split import ROWS_OF, space_of_split, teacher_has_rows
+from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.precision import autocast_of_trained
 from distill.settings import from_toml, with_settings
 from distill.student.build import build_student
 from distill.student.classifier import AllClasses
-from distill.student.heads import Head, fingerprint_of, learner_of, open_heads
-from distill.train.session import classifiers_for, output_size
+from distill.student.heads import Head, classifiers_for, fingerprint_of, learner_of, open_heads, output_size
 
 CHECKPOINTS = ("last", "best")
 

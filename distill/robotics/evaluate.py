@@ -18,10 +18,10 @@ from cache.sources.splits import SPLITS, split_name
 from distill.checkpoint import read_checkpoint
 from distill.data.identity_reader import IdentityReader
 from distill.data.stream import EvalSplit
+from distill.data.support import ROWS_OF
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in
 from distill.judge.evaluate import TEACHER_TEMPERATURE, student_outputs
-from distill.judge.space_of_split import ROWS_OF
 from distill.judge.trained_run import check_tools, checkpoint_file, known_split
 from distill.precision import autocast_of_trained
 from distill.robotics.config import RoboticsRunConfig

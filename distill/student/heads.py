@@ -13,7 +13,7 @@ from torch import Tensor
 from cache import EmbeddingCache
 from cache.store.text_banks import TextBank
 from distill.config import RunConfig
-from distill.student.classifier import Classifier, TextClassifier
+from distill.student.classifier import Classifier, ClosedSetClassifier, TextClassifier, closed_set_columns
 from distill.student.prompts import LearntTexts, open_texts
 
 
@@ -119,3 +119,32 @@ def learner_of(heads: Sequence[Head]) -> torch.nn.Module | None:
 def fingerprint_of(cache: EmbeddingCache, heads: Sequence[Head]) -> str:
     """Return the name of what a student learns from: the fingerprint of every teacher's rows."""
     return "+".join(head.cache.fingerprint for head in heads) or cache.fingerprint
+
+
+def classifiers_for(
+    config: RunConfig, heads: Sequence[Head], all_classes: tuple[str, ...], class_names: tuple[str, ...]
+) -> list[tuple[str, slice, Classifier]]:
+    """Return what classifies a student's outputs among ``class_names``: (ending, columns, classifier).
+
+    One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``.
+    """
+    if config.train.baseline:
+        columns = closed_set_columns(all_classes, class_names)
+        return [("", slice(None), ClosedSetClassifier(columns=columns))]
+    return [
+        (
+            f"@{head.name}" if i else "",
+            slice(head.start, head.stop),
+            head.classifier(class_names, temperature=config.loss.temperature),
+        )
+        for i, head in enumerate(heads)
+    ]
+
+
+def output_size(
+    config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...], heads: Sequence[Head] = ()
+) -> int:
+    """Return D summed over the teachers, or for the closed-set baseline one output for every class."""
+    if config.train.baseline:
+        return len(all_classes)
+    return heads[-1].stop if heads else cache.embed_dim

@@ -21,8 +21,9 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
 from cache.runtime.locks import only_writer
 from cache.sources.class_texts import LABEL_TEMPLATE
+from cache.sources.names import is_plain_name
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import BankEntry, is_plain_name
+from cache.store.manifest_lines import BankEntry
 from cache.store.text_banks import bank_entry, make_bank, save_bank
 from cache.teacher.text_tower import TextTower
 from distill.config import PromptConfig

@@ -20,12 +20,6 @@ from cache.runtime.distributed import current_ranks, lost_ranks
 from distill.data.batch import Share
 
 
-def own_share(total: int) -> Share:
-    """Return this process's share of a batch; shares differ by one row at most."""
-    ranks = current_ranks()
-    return Share.of(total, ranks.rank, ranks.world)
-
-
 def gather_rows(rows: Tensor, total: int) -> Tensor:
     """Return every process's share one after the other, [b, ...] -> [total, ...], with gradient."""
     world = current_ranks().world

@@ -24,10 +24,11 @@ from distill.judge.outputs import RunOutputs
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.objective import distillation_objective, text_cosines
 from distill.record.wandb_board import wandb_module
+from distill.student.heads import classifiers_for
 from distill.train.distributed import gather_rows
 from distill.train.loop import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, Stopped, check_out, fit
 from distill.train.outputs_of_run import outputs_of_run, teacher_results
-from distill.train.session import Session, classifiers_for, open_session
+from distill.train.session import Session, open_session
 
 __all__ = ["BEST", "CONFIG", "CURVES", "LAST", "METRICS", "SUMMARY", "Stopped", "run"]
 

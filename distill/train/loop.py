@@ -24,20 +24,10 @@ from cache.runtime.distributed import current_ranks, in_every_process
 from cache.runtime.errors import UserError, some_of
 from cache.runtime.progress import Progress, Silent
 from cache.runtime.transfer import to_device
+from distill.data.batch import own_share
 from distill.data.training_data import BatchColumns
-from distill.train.distributed import own_share
 from distill.train.optim import lost_schedule
-from distill.train.run import (
-    BEST,
-    CONFIG,
-    CURVES,
-    LAST,
-    METRICS,
-    SUMMARY,
-    StudentRun,
-    Task,
-    stream_generator,
-)
+from distill.train.run import BEST, CONFIG, CURVES, LAST, METRICS, SUMMARY, StudentRun, Task, stream_generator
 from distill.train.stopping import LeftAtOnce, Stop, Stopped, listening
 
 __all__ = [

@@ -16,6 +16,7 @@ from cache import EmbeddingCache
 from cache.reader import SplitRows
 from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
+from distill.data.support import ROWS_OF
 from distill.judge.evaluate import SplitResult, competing, evaluate, teacher_classifier
 from distill.judge.outputs import (
     LOGITS_BYTES,
@@ -27,9 +28,9 @@ from distill.judge.outputs import (
     key_hash,
     spread_sample,
 )
-from distill.judge.space_of_split import ROWS_OF
 from distill.student.classifier import Classifier
-from distill.train.session import Session, classifiers_for
+from distill.student.heads import classifiers_for
+from distill.train.session import Session
 
 # Images whose embeddings are kept, by kind of split: 900 rows of 768 numbers are 3 MB in a run's folder.
 SAMPLE = {"ood": 600, "id": 300}

@@ -26,8 +26,8 @@ from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
 from distill.data_identity import DataIdentity
 from distill.precision import amp_dtype_of, autocast
 from distill.student.build import build_student, family
-from distill.student.classifier import AllClasses, Classifier, ClosedSetClassifier, closed_set_columns
-from distill.student.heads import Head, fingerprint_of, learner_of, open_heads
+from distill.student.classifier import AllClasses, closed_set_columns
+from distill.student.heads import Head, fingerprint_of, learner_of, open_heads, output_size
 from distill.train.distributed import share_batch_norms
 from distill.train.optim import build_optimizer
 
@@ -151,26 +151,6 @@ def _teacher_rows(config: RunConfig, head: Head, stream: Stream) -> TeacherRows:
     )
 
 
-def classifiers_for(
-    config: RunConfig, heads: Sequence[Head], all_classes: tuple[str, ...], class_names: tuple[str, ...]
-) -> list[tuple[str, slice, Classifier]]:
-    """Return what classifies a student's outputs among ``class_names``: (ending, columns, classifier).
-
-    One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``.
-    """
-    if config.train.baseline:
-        columns = closed_set_columns(all_classes, class_names)
-        return [("", slice(None), ClosedSetClassifier(columns=columns))]
-    return [
-        (
-            f"@{head.name}" if i else "",
-            slice(head.start, head.stop),
-            head.classifier(class_names, temperature=config.loss.temperature),
-        )
-        for i, head in enumerate(heads)
-    ]
-
-
 def new_student(
     config: RunConfig,
     cache: EmbeddingCache,
@@ -246,15 +226,6 @@ def start_from(
             f"{path} is not of this student ({str(error).splitlines()[0]})",
             fix="keep the run's own student and prompts.",
         ) from error
-
-
-def output_size(
-    config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...], heads: Sequence[Head] = ()
-) -> int:
-    """Return D summed over the teachers, or for the closed-set baseline one output for every class."""
-    if config.train.baseline:
-        return len(all_classes)
-    return heads[-1].stop if heads else cache.embed_dim
 
 
 def _label_columns(

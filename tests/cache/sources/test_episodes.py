@@ -22,7 +22,7 @@ from cache.sources.episode_texts import episode_banks
 from cache.sources.episodes import EpisodeFolder, object_name
 from cache.sources.samples import UnreadableImage
 from cache.teacher.open_clip_model import load_teacher
-from distill.robotics.scenes import ID_OBJECTS, OOD_OBJECTS, draw_episodes
+from distill.demo.episodes import ID_OBJECTS, OOD_OBJECTS, draw_episodes
 
 CAMERAS = ("dict_str_base_camera", "dict_str_hand_camera")
 

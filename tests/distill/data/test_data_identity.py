@@ -16,12 +16,12 @@ from conftest import EMBED_DIM, ID_CLASSES, OOD_CLASSES, make_photos, write_imag
 
 import cli
 from cache import EmbeddingCache
+from cache.changed_images import contents_of
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.progress import Silent
 from cache.sources.episodes import EpisodeFolder
 from cache.sources.image_folder import ImageFolder
-from cache.store.changed_images import contents_of
 from cache.store.checksums import seal_file
 from distill.data.identity_reader import IdentityReader, note_gone, split_identity
 from distill.data_identity import DataIdentity, SplitIdentity

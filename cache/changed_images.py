@@ -11,52 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, some_of
+from cache.store.image_files import HASH_BYTES, UNKNOWN, hash_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cache.reader import SplitRows
     from cache.sources.samples import Record
-    from cache.store.shard_rows import ShardRows
 
-HASH_BYTES = 32
-UNKNOWN = bytes(HASH_BYTES)
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
 THREADS = 16
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageFiles:
-    """The files of N rows as they were when the rows were made.
-
-    ``sha256`` uint8 [N, 32] is of their content, zeros where nobody knows (rows that were made elsewhere);
-    ``bytes`` and ``mtime_ns`` int64 [N] are cheap to compare.
-    """
-
-    sha256: NDArray[np.uint8]
-    bytes: NDArray[np.int64]
-    mtime_ns: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, rows: ShardRows) -> ImageFiles:
-        """Return those of one shard."""
-        hashes = b"".join(map(_hash, rows.file_sha256))
-        return cls(
-            sha256=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
-            bytes=rows.file_bytes,
-            mtime_ns=rows.file_mtime_ns,
-        )
-
-    @classmethod
-    def joined(cls, parts: Sequence[ImageFiles], order: NDArray[np.int64]) -> ImageFiles:
-        """Return those of several shards; row i of the whole is row ``order[i]`` of their concatenation."""
-        return cls(
-            sha256=np.concatenate([part.sha256 for part in parts])[order],
-            bytes=np.concatenate([part.bytes for part in parts])[order],
-            mtime_ns=np.concatenate([part.mtime_ns for part in parts])[order],
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,11 +83,11 @@ def _content(record: Record, rows: SplitRows | None) -> tuple[bytes, bool]:
     """Return a file's hash, and whether it differs from that of its row."""
     row = rows.position.get(record.key) if rows is not None else None
     if rows is None or row is None or rows.files is None:
-        return _hash(record.identity()[0]), False
+        return hash_of(record.identity()[0]), False
     files, before = rows.files, rows.files.sha256[row].tobytes()
     if before != UNKNOWN and looks_the_same(record, int(files.bytes[row]), int(files.mtime_ns[row])):
         return before, False
-    now = _hash(record.identity()[0])
+    now = hash_of(record.identity()[0])
     return now, before not in (UNKNOWN, now)
 
 
@@ -132,7 +98,3 @@ def looks_the_same(record: Record, size: int, mtime_ns: int) -> bool:
     except OSError:
         return False
     return status.st_size == size and status.st_mtime_ns == mtime_ns
-
-
-def _hash(text: str) -> bytes:
-    return bytes.fromhex(text) if text else UNKNOWN

@@ -1,0 +1,142 @@
+"""The house: every import runs one way, nothing goes in a circle, every heavy library has one door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+# From the ground up: a file imports files of its own room and of rooms before it.
+ROOMS = [
+    "cache.runtime",
+    "cache.sources",
+    "cache.prepare",
+    "cache.store",
+    "cache.reader",
+    "cache",
+    "cache.changed_images",
+    "cache.teacher",
+    "cache.build",
+    "cache.maintain",
+    "distill",
+    *(f"distill.{name}" for name in ("config", "settings", "spread", "data_identity", "losses", "objective")),
+    *(f"distill.{name}" for name in ("metrics", "tip_adapter", "precision", "checkpoint")),
+    *(f"distill.{name}" for name in ("data", "student", "judge", "record", "train", "fewshot", "sweep")),
+    *(f"distill.{name}" for name in ("report", "deploy", "robotics", "demo", "recipes", "doctor")),
+    "distill.commands",
+    "cli",
+]
+# Rooms that stand beside others, and do without them.
+NEVER = {
+    "cache.prepare": {"cache.store", "cache.reader", "cache", "cache.teacher"},
+    "cache.store": {"cache.prepare"},
+    "cache.reader": {"cache.prepare", "cache.teacher"},
+    "cache.build": {"cache.prepare"},
+    "cache.maintain": {"cache.prepare"},
+}
+DOORS = {
+    "open_clip": {"cache/teacher/open_clip_model.py", "cache/teacher/weights.py"},
+    "faiss": {"cache/store/neighbours.py"},
+    "click": {"cli.py", "distill/commands/"},
+    "torchvision": {"cache/runtime/torchvision_compat.py"},
+    "openai": {"cache/prepare/describe.py"},
+    "transformers": {"cache/prepare/captioner.py", "cache/runtime/hub_models.py"},
+    "jinja2": {"distill/report/page.py"},
+    "ray": {"cache/runtime/ray_pool.py"},
+    "wandb": {"distill/record/wandb_board.py"},
+    "mpmath": {"distill/report/statistics.py"},
+    "onnx": {"distill/deploy/onnx_files.py"},
+    "onnx_ir": {"distill/deploy/onnx_files.py"},
+    "onnxscript": {"distill/deploy/onnx_files.py"},
+    "onnxruntime": {
+        "distill/deploy/onnx_door.py",
+        "distill/deploy/onnx_files.py",
+        "distill/deploy/templates/classify.py",
+    },
+    "fastapi": {"distill/deploy/app.py"},
+    "uvicorn": {"distill/deploy/serve.py", "distill/deploy/connections.py"},
+}
+
+
+def files() -> dict[str, Path]:
+    """Every module of the program by its name."""
+    paths = [*ROOT.glob("cache/**/*.py"), *ROOT.glob("distill/**/*.py"), *ROOT.glob("cli.py")]
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def imports_of(path: Path):
+    """Every (module, name) that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def edges() -> dict[str, set[str]]:
+    """Which of our modules each of them imports."""
+    ours = files()
+    full = {
+        name: {
+            f"{module}.{what}" if f"{module}.{what}" in ours else module for module, what in imports_of(path)
+        }
+        for name, path in ours.items()
+    }
+    return {name: {other for other in others if other in ours} - {name} for name, others in full.items()}
+
+
+def room_of(module: str) -> str:
+    return next(room for room in sorted(ROOMS, key=len, reverse=True) if f"{module}.".startswith(f"{room}."))
+
+
+def test_imports_run_one_way(edges):
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in edges.items()
+        for other in others
+        for room, from_room in [(room_of(name), room_of(other))]
+        if ROOMS.index(from_room) > ROOMS.index(room) or from_room in NEVER.get(room, ())
+    ]
+    assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle(edges):
+    left = {name: set(others) for name, others in edges.items()}
+    while apart := {n for n, others in left.items() if not others or n not in set().union(*left.values())}:
+        left = {name: others - apart for name, others in left.items() if name not in apart}
+    assert left == {}
+
+
+def test_a_training_process_never_loads_the_teacher(edges):
+    trains = (
+        "distill.data",
+        "distill.student",
+        "distill.judge",
+        "distill.train",
+        "distill.fewshot",
+        "distill.sweep",
+    )
+    images = ("cache.teacher.open_clip_model", "cache.teacher.weights", "cache.build")
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in edges.items()
+        for other in others
+        if name.startswith(trains) and other.startswith(images)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_heavy_library_has_one_door(library):
+    through = {
+        str(path.relative_to(ROOT))
+        for path in files().values()
+        if any(module.partition(".")[0] == library for module, _ in imports_of(path))
+    }
+    doors = DOORS[library]
+    assert through
+    assert {name for name in through if not name.startswith(tuple(doors))} == set()
