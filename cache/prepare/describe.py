@@ -253,9 +253,9 @@ class _Asker:
         else:
             fix = fixes.get(status, "check --model and --prompt.")
         message = self._without_key(_message_of(error))
-        said = f"status {status}, {message}" if status else message
+        answer = f"status {status}, {message}" if status else message
         return UserError(
-            f"{self.client.base_url} gave no answer from the model {self.model} ({said})", fix=fix
+            f"{self.client.base_url} gave no answer from the model {self.model} ({answer})", fix=fix
         )
 
 

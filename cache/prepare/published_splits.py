@@ -53,15 +53,15 @@ def _by_scene(root: Path) -> Finder:
     """
     path = root / "ClassName.txt"
     folders = [line.strip().strip("/") for line in read_lines(path) if line.strip()]
-    known = {folder.partition("/")[2].replace("/", "_"): folder for folder in folders}
+    path_of = {folder.partition("/")[2].replace("/", "_"): folder for folder in folders}
 
     def find(class_name: str, file: str) -> str:
-        if class_name not in known:
+        if class_name not in path_of:
             raise UserError(
                 f"{path} has no class {class_name!r}, which the lists name",
-                fix=f"{nearest_names(class_name, known)}use the lists of this data set.",
+                fix=f"{nearest_names(class_name, path_of)}use the lists of this data set.",
             )
-        return f"{known[class_name]}/{file}"
+        return f"{path_of[class_name]}/{file}"
 
     return find
 
@@ -166,12 +166,12 @@ def images_below(root: Path) -> list[str]:
     Hidden files and folders are left out; links to folders are followed, for big sets are often linked
     together from several disks.
     """
-    found = []
+    images = []
     for where, folders, files in os.walk(root, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         below = Path(where).relative_to(root)
-        found += [(below / file).as_posix() for file in files if is_image_name(file)]
-    return sorted(found)
+        images += [(below / file).as_posix() for file in files if is_image_name(file)]
+    return sorted(images)
 
 
 def sort_out(
@@ -182,7 +182,7 @@ def sort_out(
     Missing ones are ``SPLIT/CLASS/FILE``, surplus ones paths below the image folder that no list names.
     """
     there = set(images_below(archive.root))
-    found: dict[str, dict[str, str]] = {split: {} for split in lists}
+    placed: dict[str, dict[str, str]] = {split: {} for split in lists}
     missing, named = [], set()
     for split, keys in lists.items():
         for key in keys:
@@ -194,7 +194,7 @@ def sort_out(
                 )
             named.add(path)
             if path in there:
-                found[split][key] = path
+                placed[split][key] = path
             else:
                 missing.append(f"{FOLDERS[split]}/{key}")
-    return found, missing, sorted(there - named)
+    return placed, missing, sorted(there - named)

@@ -70,16 +70,16 @@ class SplitSummary:
     def lines(self) -> list[str]:
         """Return the summary as lines of text; of missing and surplus images the first few are named."""
         how = "copied" if self.copied else "linked"
-        said = [
+        lines = [
             f"{split}: {count:,} images of {self.classes[split]:,} classes"
             for split, count in self.images.items()
         ]
-        said.append(f"{how}: {self.placed:,} ({sum(self.images.values()) - self.placed:,} were there)")
+        lines.append(f"{how}: {self.placed:,} ({sum(self.images.values()) - self.placed:,} were there)")
         if self.missing:
-            said.append(f"missing, left out: {first_few(self.missing)}")
+            lines.append(f"missing, left out: {first_few(self.missing)}")
         if self.surplus:
-            said.append(f"surplus, not used: {first_few(self.surplus)}")
-        return said
+            lines.append(f"surplus, not used: {first_few(self.surplus)}")
+        return lines
 
 
 def first_few(names: tuple[str, ...] | list[str]) -> str:
@@ -275,8 +275,8 @@ def _write_texts(plan: SplitPlan, out: Path) -> None:
 def _check_written(plan: SplitPlan, out: Path) -> None:
     splits = ImageFolder.scan(out).splits
     for split, images in plan.images.items():
-        found = {image.key for image in splits[split].images} if split in splits else set()
-        odd = sorted(found ^ set(images))
+        written = {image.key for image in splits[split].images} if split in splits else set()
+        odd = sorted(written ^ set(images))
         if odd:
             raise UserError(
                 f"{out / FOLDERS[split]} does not hold what was planned: {first_few(odd)}",

@@ -88,13 +88,13 @@ def keys_in_original_order(folder: ImageFolder, rows: int, *, source: str) -> li
     """
     counts = {}
     for names in (["train"], list(folder.splits)):
-        found = [
+        images = [
             (f"{FOLDERS[name]}/{image.key}", f"{name}/{image.key}")
             for name in names
             for image in folder.split(name).images
         ]
         ordered = [
-            key for ending in (".JPEG", ".jpg") for path, key in sorted(found) if path.endswith(ending)
+            key for ending in (".JPEG", ".jpg") for path, key in sorted(images) if path.endswith(ending)
         ]
         if len(ordered) == rows:
             return ordered

@@ -138,20 +138,20 @@ def read_descriptions(
             )
         by_order = dict(zip(names, (line.strip() for line in lines), strict=True))
         return Descriptions(path=path, of_class=by_order, by_position=True)
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for line in lines:
         folder, text = _class_and_text(line, names, path)
-        if folder in found:
+        if folder in texts:
             raise UserError(f"{path}: the class {folder!r} is there twice", fix="keep one of the two lines.")
-        found[folder] = text
-    missing = [folder for folder in (names if required is None else required) if folder not in found]
+        texts[folder] = text
+    missing = [folder for folder in (names if required is None else required) if folder not in texts]
     if missing:
         more = f" and {len(missing) - 3} more classes" if len(missing) > 3 else ""
         raise UserError(
             f"{path} has no description of {', '.join(map(repr, missing[:3]))}{more}",
             fix="add a line FOLDER<TAB>TEXT for each.",
         )
-    return Descriptions(path=path, of_class={n: found[n] for n in names if n in found}, by_position=False)
+    return Descriptions(path=path, of_class={n: texts[n] for n in names if n in texts}, by_position=False)
 
 
 def label_bank(names: Mapping[str, str], *, source: str = "") -> BankTexts:
@@ -161,14 +161,14 @@ def label_bank(names: Mapping[str, str], *, source: str = "") -> BankTexts:
 
 def description_bank(names: Mapping[str, str], descriptions: Descriptions) -> BankTexts:
     """Return the bank ``descriptions``: ``a photo of NAME . DESCRIPTION``."""
-    said = descriptions.of_class
+    by_class = descriptions.of_class
     return BankTexts(
         name="descriptions",
-        texts=tuple(DESCRIPTION_TEMPLATE.format(names[folder], text) for folder, text in said.items()),
-        classes=tuple(said),
+        texts=tuple(DESCRIPTION_TEMPLATE.format(names[folder], text) for folder, text in by_class.items()),
+        classes=tuple(by_class),
         templates=(DESCRIPTION_TEMPLATE,),
         source=descriptions.source,
-        lines=tuple(said.values()) if descriptions.by_position else (),
+        lines=tuple(by_class.values()) if descriptions.by_position else (),
     )
 
 
@@ -283,8 +283,8 @@ def _is_storable(text: str) -> bool:
 
 def caption_of(captions: Mapping[str, str], split: str, key: str) -> str | None:
     """Return the caption of one image under any spelling of its key, or None."""
-    found = caption_key(captions, split, key)
-    return None if found is None else captions[found]
+    own_key = caption_key(captions, split, key)
+    return None if own_key is None else captions[own_key]
 
 
 def caption_key(captions: Mapping[str, str], split: str, key: str) -> str | None:

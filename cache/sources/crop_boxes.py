@@ -24,9 +24,9 @@ def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: 
     width, height = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
     first = fits.int().argmax(dim=0, keepdim=True)
-    found = fits.any(dim=0)
-    width = torch.where(found, width.gather(0, first)[0], side)
-    height = torch.where(found, height.gather(0, first)[0], side)
+    has_fit = fits.any(dim=0)
+    width = torch.where(has_fit, width.gather(0, first)[0], side)
+    height = torch.where(has_fit, height.gather(0, first)[0], side)
     # minimum: the largest float32 below 1, times 257, rounds to 257.
     left = (torch.rand(count, generator=generator) * (side - width + 1)).floor().minimum(side - width)
     top = (torch.rand(count, generator=generator) * (side - height + 1)).floor().minimum(side - height)

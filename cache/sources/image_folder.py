@@ -100,12 +100,12 @@ class ImageFolder:
             raise UserError(
                 f"the data folder {path} does not exist", fix="give the folder that holds train/."
             )
-        found = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
+        folders = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
         folder = cls(path=path, splits={})
         for name in require:
-            if name not in found:
+            if name not in folders:
                 raise folder._missing(name)
-        return cls(path=path, splits={name: _scan_split(name, where) for name, where in found.items()})
+        return cls(path=path, splits={name: _scan_split(name, where) for name, where in folders.items()})
 
     def split(self, name: str) -> SplitImages:
         """Return one split by either of its names; UserError when DATA has no such folder."""
@@ -120,10 +120,10 @@ class ImageFolder:
         return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
 
     def _missing(self, name: str) -> UserError:
-        found = sorted(child.name for child in self.path.iterdir() if child.is_dir())[:8]
+        folders = sorted(child.name for child in self.path.iterdir() if child.is_dir())[:8]
         return UserError(
             f"{self.path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
-            f"(folders found: {', '.join(found) or 'none'})",
+            f"(folders found: {', '.join(folders) or 'none'})",
             fix=f"lay the images out as {FOLDERS[name]}/CLASS/FILE below the data folder.",
         )
 

@@ -29,7 +29,7 @@ def split_name(name: str) -> str:
         return name
     if name in SPLIT_ALIASES:
         return SPLIT_ALIASES[name]
-    known = [*SPLITS, *SPLIT_ALIASES]
+    names = [*SPLITS, *SPLIT_ALIASES]
     raise UserError(
-        f"{name!r} is not a split", fix=f"{nearest_names(name, known)}choose from {', '.join(SPLITS)}."
+        f"{name!r} is not a split", fix=f"{nearest_names(name, names)}choose from {', '.join(SPLITS)}."
     )
