@@ -48,7 +48,7 @@ from bench_parts import (
     whole,
     write_result,
 )
-from cache.build.pipeline import BuildOptions, build_cache
+from cache.build.pipeline import Build, BuildOptions, build_cache
 from cache.runtime.devices import check_compiler, choose_device, default_workers
 from cache.sources.image_folder import ImageFolder, load_rgb
 from cache.store.spec import CacheSpec
@@ -84,7 +84,8 @@ def stage_one(teacher: Teacher, folder: ImageFolder, out: Path, options: BuildOp
     """Return the seconds of a whole stage-1 run, and what of them it waited for images and for the disk."""
     shutil.rmtree(out, ignore_errors=True)
     spec = CacheSpec(teacher=teacher.spec)
-    seconds, done = timed(lambda: build_cache(folder, out, teacher, spec, banks=[], options=options))
+    build = Build(folder=folder, out=out, teacher=teacher, spec=spec, options=options)
+    seconds, done = timed(lambda: build_cache(build))
     return {"seconds": seconds, "waiting": done.seconds.waiting, "writing": done.seconds.writing}
 
 

@@ -62,9 +62,9 @@ class Captions:
             return replace(rows, captions=[""] * len(rows), caption_embedding=embedded), 0, 0
         own = [caption_of(self.texts, rows.split, key) for key in rows.keys]
         texts = [text or MISSING_CAPTION for text in own]
-        found, truncated = teacher.embed_texts(texts)
-        check_texts(found, texts)
-        embedded = stored(found.numpy(), str(dtype), lambda i: f"the caption {shortened(texts[i])}")
+        embeddings, truncated = teacher.embed_texts(texts)
+        check_texts(embeddings, texts)
+        embedded = stored(embeddings.numpy(), str(dtype), lambda i: f"the caption {shortened(texts[i])}")
         return replace(rows, captions=texts, caption_embedding=embedded), own.count(None), truncated
 
 

@@ -92,7 +92,7 @@ def write_train_views(
             write_column(shard, "view_embedding", rows, dims=2)
 
     empty = CropsEntry(views=options.views, scale=options.scale)
-    kind = SideShards(
+    shards = SideShards(
         field=FOLDER,
         empty=empty,
         splits=SPLITS,
@@ -100,7 +100,7 @@ def write_train_views(
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
     )
-    return write_side_shards(manifest, out, folder, kind, progress)
+    return write_side_shards(manifest, out, folder, shards, progress)
 
 
 def made_by(entry: CropsEntry) -> list[Any]:

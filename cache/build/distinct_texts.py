@@ -44,18 +44,18 @@ def check_told_apart(
     """
     if bank.may_tie:
         return
-    said: dict[str, dict[Hashable, str]] = {}
+    texts_of: dict[str, dict[Hashable, str]] = {}
     for folder, text, key in zip(
         bank.classes, bank.texts, tokens(bank.texts) if tokens else bank.texts, strict=True
     ):
-        said.setdefault(folder, {})[key] = text
+        texts_of.setdefault(folder, {})[key] = text
     for group in groups:
         first: dict[Hashable, str] = {}
         for folder in group:
-            keys = frozenset(said.get(folder, ()))
+            keys = frozenset(texts_of.get(folder, ()))
             other = first.setdefault(keys, folder)
             if keys and other != folder:
-                one, two = (next(iter(said[name].values())) for name in (other, folder))
+                one, two = (next(iter(texts_of[name].values())) for name in (other, folder))
                 raise _same_text(bank, (other, one), (folder, two))
 
 
@@ -142,12 +142,12 @@ def check_positions(cache: Path, banks: Sequence[BankTexts]) -> None:
         before = _known(cache, bank.name) if bank.lines else None
         moved = _moved(bank, before) if before is not None else []
         if moved:
-            said = "; ".join(
+            moves = "; ".join(
                 f"{name!r} would get {shortened(line)}, which {of!r} had" for name, line, of in moved[:3]
             )
             more = f"; and {len(moved) - 3} more classes" if len(moved) > 3 else ""
             raise CacheMismatch(
-                f"{bank.name}: {bank.source}, and classes have moved since {cache} was made: {said}{more}",
+                f"{bank.name}: {bank.source}, and classes have moved since {cache} was made: {moves}{more}",
                 fix="write FOLDER<TAB>TEXT on every line, as 'distill describe' does; or bring the old "
                 "names of the folders, or the old order of label2text, back.",
             )

@@ -70,8 +70,8 @@ class EmbeddedShard:
         if not self.records:
             return None
         columns = {
-            name: stored(torch.cat(found).numpy(), dtype, lambda i: f"the row of {self.records[i].where}")
-            for name, found in self.columns.items()
+            name: stored(torch.cat(batches).numpy(), dtype, lambda i: f"the row of {self.records[i].where}")
+            for name, batches in self.columns.items()
         }
         return ShardRows(
             split=self.plan.split,
@@ -271,17 +271,17 @@ def _columns(
 ) -> Callable[[], dict[str, Tensor]]:
     """Begin every view's embeddings, with ``regions`` also of its regions; return what waits for them."""
     pictures = pixels_BV3HW.flatten(0, 1)
-    found: dict[str, Callable[[], Tensor]] = {}
+    waiting: dict[str, Callable[[], Tensor]] = {}
     if regions:
         whole, parts = teacher.embed_regions(pictures)
-        found = {"embedding": lambda: whole, "region_embedding": lambda: parts}
+        waiting = {"embedding": lambda: whole, "region_embedding": lambda: parts}
     else:
-        found = {"embedding": teacher.start_images(pictures)}
+        waiting = {"embedding": teacher.start_images(pictures)}
 
     def wait() -> dict[str, Tensor]:
         return {
             f"{view}_{name}": rows.unflatten(0, (-1, len(views)))[:, number].contiguous()
-            for name, rows in ((name, embeddings()) for name, embeddings in found.items())
+            for name, rows in ((name, embeddings()) for name, embeddings in waiting.items())
             for number, view in enumerate(views)
         }
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.build.pipeline import BuildOptions, BuildSummary, build_cache
+from cache.build.pipeline import Build, BuildOptions, build_cache
+from cache.build.summary import BuildSummary
 from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
 from cache.runtime.distributed import ranks_of_torchrun
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.episode_texts import NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.sources.episodes import EpisodeFolder
 from cache.store.manifest import EPISODES
@@ -92,14 +93,15 @@ def cache_episode_features(
         keep_text_tower=options.keep_text_tower,
     )
     with ranks_of_torchrun() as ranks:
-        return build_cache(
-            folder,
-            out,
-            teacher,
-            spec,
+        run = Build(
+            folder=folder,
+            out=out,
+            teacher=teacher,
+            spec=spec,
             banks=banks,
             options=build,
-            progress=progress,
+            progress=progress or Silent(),
             ranks=ranks,
             made_by=EPISODES,
         )
+        return build_cache(run)

@@ -12,14 +12,15 @@ from cache.build.captions import Captions, load_captions
 from cache.build.crop_views import TrainViewOptions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.executors import Embedder
-from cache.build.pipeline import BuildOptions, BuildSummary, build_cache
+from cache.build.pipeline import Build, BuildOptions, build_cache
 from cache.build.pixels import PixelOptions
+from cache.build.summary import BuildSummary
 from cache.changed_images import changed_rows, contents_of, refuse_changed
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import CacheMismatch, UserError, some_of
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import (
     BankTexts,
     class_names_of,
@@ -126,23 +127,23 @@ def cache_features(
         format=options.format,
         rows_per_shard=options.rows_per_shard,
     )
-    found = _given_or_found(options.captions, data / CAPTIONS)
-    captions = load_captions(found, folder, embed_dim=teacher.embed_dim) if found else None
+    captions_file = _given_or_found(options.captions, data / CAPTIONS)
+    captions = load_captions(captions_file, folder, embed_dim=teacher.embed_dim) if captions_file else None
     build_options = _build_options(options, device)
     with ranks_of_torchrun() as ranks:
-        summary = build_cache(
-            folder,
-            out,
-            teacher,
-            spec,
+        build = Build(
+            folder=folder,
+            out=out,
+            teacher=teacher,
+            spec=spec,
             banks=banks,
             captions=captions,
             options=build_options,
-            progress=progress,
+            progress=progress or Silent(),
             ranks=ranks,
-            embed=_on_ray(options, out, teacher, captions, build_options),
             made_by=FEATURES,
         )
+        summary = build_cache(build, _on_ray(options, out, teacher, captions, build_options))
     if first is not None:
         check_same_images(first, EmbeddingCache.open(out))
     return summary
@@ -182,9 +183,9 @@ def _on_ray(
 
 def anywhere(name: str) -> str:
     """Return a model or its weights so that it is found from any working folder."""
-    kind = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
-    path = Path(name.removeprefix(kind))
-    return f"{kind}{path.resolve()}" if path.exists() else name
+    scheme = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
+    path = Path(name.removeprefix(scheme))
+    return f"{scheme}{path.resolve()}" if path.exists() else name
 
 
 def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:
@@ -277,8 +278,8 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     descriptions = _given_or_found(options.descriptions, folder.path / DESCRIPTIONS)
     if descriptions:
         order = "label2text's order" if labels else "the order of the folders, sorted"
-        said = read_descriptions(descriptions, names, required=folder.class_names, order=order)
-        banks.append(description_bank(names, said))
+        by_class = read_descriptions(descriptions, names, required=folder.class_names, order=order)
+        banks.append(description_bank(names, by_class))
     if options.templates:
         banks.append(template_bank("templates", names, options.templates, source=named_by))
     banks += [file_bank(path, names) for path in options.text_files]

@@ -21,11 +21,11 @@ from cache.build.executors import Embedder, EmbedHere
 from cache.build.pixels import FOLDER as PIXELS
 from cache.build.pixels import PixelOptions, write_pixels
 from cache.build.resume import match_classes, plan_split
-from cache.build.shard_writer import with_captions, write_shard
+from cache.build.shard_writer import replace_captions
+from cache.build.summary import BuildSummary, summarize, with_doubts
 from cache.build.support_views import FOLDER as SUPPORT
 from cache.build.support_views import ViewOptions, write_views
-from cache.build.text_banks import check_banks, check_same_texts, is_sound, sources_of, write_banks
-from cache.build.zero_shot import ZeroShot, doubts, zero_shot
+from cache.build.text_banks import check_banks, check_same_texts, is_sound, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
 from cache.runtime.distributed import Ranks
@@ -36,11 +36,8 @@ from cache.sources.class_texts import BankTexts
 from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import RecordFolder
 from cache.store.column_shards import drop_stale_shards
-from cache.store.duplicates import Duplicate, duplicates_of
 from cache.store.manifest import BACKUP, NAME, Manifest
-from cache.store.manifest_lines import SkippedImage
 from cache.store.rank_manifests import join_parts
-from cache.store.shard_formats import read_shard
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
@@ -71,29 +68,6 @@ class BuildOptions:
     shared_classes: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildSummary:
-    """What a build did.
-
-    ``sources`` say of which file each text bank and the captions are; ``doubts`` are lines on what should be
-    looked at.
-    """
-
-    rows: int
-    new_rows: int
-    bytes: int
-    images_per_s: float
-    seconds: Seconds
-    total_seconds: float
-    skipped: dict[str, SkippedImage] = field(default_factory=dict)
-    truncated: dict[str, int] = field(default_factory=dict)
-    missing_captions: int = 0
-    duplicates: list[Duplicate] = field(default_factory=list)
-    sources: dict[str, str] = field(default_factory=dict)
-    zero_shot: list[ZeroShot] = field(default_factory=list)
-    doubts: list[str] = field(default_factory=list)
-
-
 def open_manifest(
     out: Path,
     spec: CacheSpec,
@@ -121,10 +95,10 @@ def open_manifest(
             )
         return fresh
     check_own_folders(out)
-    found = Manifest.load(out)
-    differences = found.spec.differences(spec)
+    before = Manifest.load(out)
+    differences = before.spec.differences(spec)
     if not differences:
-        return found
+        return before
     if rebuild:
         return fresh
     raise CacheMismatch(
@@ -133,26 +107,32 @@ def open_manifest(
     )
 
 
-def build_cache(
-    folder: RecordFolder,
-    out: Path,
-    teacher: Teacher,
-    spec: CacheSpec,
-    *,
-    banks: Sequence[BankTexts],
-    captions: Captions | None = None,
-    options: BuildOptions | None = None,
-    progress: Progress | None = None,
-    ranks: Ranks | None = None,
-    embed: Embedder | None = None,
-    made_by: str = "",
-) -> BuildSummary:
-    """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """One stage-1 run: what is embedded, by whom, into which cache.
+
+    ``made_by`` is what the manifest says of the command; with several ranks each embeds its own shards, and
+    the first does what there is one of.
+    """
+
+    folder: RecordFolder
+    out: Path
+    teacher: Teacher
+    spec: CacheSpec
+    banks: Sequence[BankTexts] = ()
+    captions: Captions | None = None
+    options: BuildOptions = BuildOptions()
+    progress: Progress = field(default_factory=Silent)
+    ranks: Ranks = field(default_factory=Ranks)
+    made_by: str = ""
+
+
+def build_cache(build: Build, embed: Embedder | None = None) -> BuildSummary:
+    """Embed a folder with a teacher into a cache, continuing what is there.
 
     Every shard is written beside its name and renamed, and only then listed in the manifest; so a
-    build that is killed loses at most the shard it was on, and the one that was being written.
-    With several ranks each embeds its own shards; the first does what there is one of. ``embed`` makes the
-    shards, this process unless given; ``made_by`` is what the manifest says of the command.
+    build that is killed loses at most the shard it was on, and the one that was being written. ``embed``
+    makes the shards, this process unless given.
 
     Raises
     ------
@@ -160,119 +140,117 @@ def build_cache(
         If the output cannot be written, belongs to another teacher, or (see :mod:`cache.build.resume`) images
         with rows were changed.
     """
-    options, progress, ranks = options or BuildOptions(), progress or Silent(), ranks or Ranks()
+    began, seconds, ranks = time.perf_counter(), Seconds(), build.ranks
     embed = embed or EmbedHere(
-        out=out,
-        teacher=teacher,
-        captions=captions,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        strict=options.strict,
+        out=build.out,
+        teacher=build.teacher,
+        captions=build.captions,
+        batch_size=build.options.batch_size,
+        workers=build.options.workers,
+        strict=build.options.strict,
         ranks=ranks,
     )
-    began, seconds = time.perf_counter(), Seconds()
-    with only_writer(out) if ranks.is_first else nullcontext():
-        prepared = None
-        if ranks.is_first:
-            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by)
-            for bank in banks:
-                if bank.lines:
-                    progress.note(positions_note(bank))
-        manifest, plans = ranks.from_first(prepared)  # type: ignore[misc]
+    with only_writer(build.out) if ranks.is_first else nullcontext():
+        manifest, plans = ranks.from_first(_prepare(build) if ranks.is_first else None)  # type: ignore[misc]
         before, embedding = manifest.rows, time.perf_counter()
-        manifest = embed(manifest, plans, progress=progress, seconds=seconds)
+        manifest = embed(manifest, plans, progress=build.progress, seconds=seconds)
         ranks.wait()
         embedding = time.perf_counter() - embedding
-        if ranks.is_first:
-            manifest = join_parts(manifest, out)
-            manifest = _match_captions(manifest, out, teacher, captions, folder, progress)
-            if not manifest.rows:
-                raise UserError(
-                    f"no image of {folder.path} could be read", fix="check that the files are images."
-                )
-            manifest = _write_extras(manifest, out, teacher, folder, options, progress)
-            manifest = replace(manifest, complete=True)
-            manifest.save(out)
-            _remove_unlisted(out, manifest)
-            _store_neighbours(out, manifest, banks, options.neighbours)
-        manifest = ranks.from_first(manifest)
-    summary = BuildSummary(
-        rows=manifest.rows,
-        new_rows=manifest.rows - before,
-        bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
-        images_per_s=(manifest.rows - before) / embedding,
-        seconds=seconds,
-        total_seconds=time.perf_counter() - began,
-        skipped={
-            f"{n}/{image.key}": image for n, split in manifest.splits.items() for image in split.skipped
-        },
-        truncated=_truncated(manifest),
-        missing_captions=sum(shard.captions_missing for _, shard in manifest.shard_entries),
-        sources=sources_of(manifest, captions),
-    )
-    return _with_findings(summary, out, manifest, banks) if ranks.is_first else summary
+        finished = _finish(build, manifest) if ranks.is_first else manifest
+        manifest = ranks.from_first(finished)
+    summary = summarize(manifest, build.out, build.captions, before=before, embedding=embedding)
+    summary = replace(summary, seconds=seconds, total_seconds=time.perf_counter() - began)
+    return with_doubts(summary, build.out, manifest, build.banks) if ranks.is_first else summary
 
 
-def _with_findings(
-    summary: BuildSummary, out: Path, manifest: Manifest, banks: Sequence[BankTexts]
-) -> BuildSummary:
-    cache, names = EmbeddingCache(out, manifest), [bank.name for bank in banks]
-    judged = zero_shot(cache, names)
-    return replace(
-        summary,
-        duplicates=duplicates_of(out, manifest),
-        zero_shot=judged,
-        doubts=doubts(cache, [bank.name for bank in banks if not bank.may_tie], judged),
-    )
-
-
-def _prepare(
-    folder: RecordFolder,
-    out: Path,
-    teacher: Teacher,
-    spec: CacheSpec,
-    banks: Sequence[BankTexts],
-    options: BuildOptions,
-    made_by: str,
-) -> tuple[Manifest, list[ShardPlan]]:
+def _prepare(build: Build) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
-    check_positions(out, banks)
-    check_banks(banks, folder, teacher, shared_classes=options.shared_classes)
-    manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
+    out, options = build.out, build.options
+    check_positions(out, build.banks)
+    check_banks(build.banks, build.folder, build.teacher, shared_classes=options.shared_classes)
+    manifest = open_manifest(out, build.spec, build.teacher.embed_dim, rebuild=options.rebuild)
     remove_temporaries(out, below=True)
     manifest = join_parts(manifest, out)
-    manifest = match_classes(manifest, folder, rebuild=options.rebuild)
+    manifest = match_classes(manifest, build.folder, rebuild=options.rebuild)
     if not options.rebuild:
-        check_same_texts(manifest, out, banks)
+        check_same_texts(manifest, out, build.banks)
     plans: list[ShardPlan] = []
-    for split in folder.splits.values():
+    for split in build.folder.splits.values():
         manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
         plans += planned
-    manifest = replace(manifest, complete=manifest.complete and not plans, made_by=made_by)
+    manifest = replace(manifest, complete=manifest.complete and not plans, made_by=build.made_by)
     manifest.save(out)
-    _remove_unlisted(out, manifest)
-    return write_banks(manifest, out, teacher, banks), plans
+    remove_unlisted(out, manifest)
+    manifest = write_banks(manifest, out, build.teacher, build.banks)
+    for bank in build.banks:
+        if bank.lines:
+            build.progress.note(positions_note(bank))
+    return manifest, plans
 
 
-def _truncated(manifest: Manifest) -> dict[str, int]:
-    found = {name: bank.truncated for name, bank in manifest.banks.items()}
-    found["captions"] = sum(shard.captions_truncated for _, shard in manifest.shard_entries)
-    return {name: count for name, count in found.items() if count}
+def _finish(build: Build, manifest: Manifest) -> Manifest:
+    """Add what there is one of to the shards that all ranks made, and say that the cache is complete."""
+    manifest = join_parts(manifest, build.out)
+    if build.captions:
+        manifest = replace_captions(
+            manifest, build.out, build.teacher, build.captions, build.folder, build.progress
+        )
+    if not manifest.rows:
+        raise UserError(
+            f"no image of {build.folder.path} could be read", fix="check that the files are images."
+        )
+    manifest = _write_additions(build, manifest)
+    manifest = replace(manifest, complete=True)
+    manifest.save(build.out)
+    remove_unlisted(build.out, manifest)
+    cache = EmbeddingCache(build.out, manifest)
+    for bank in build.banks:
+        if build.options.neighbours and all(bank.classes):
+            for split in cache.split_names:
+                cache.neighbours(split, bank.name, build.options.neighbours)
+    return manifest
+
+
+def _write_additions(build: Build, manifest: Manifest) -> Manifest:
+    """Add what only some uses need: views for retrieval and training, pixels, the text tower for prompts.
+
+    What an earlier command added stays where it is of the images that the rows are of.
+    """
+    out, options, photos = build.out, build.options, build.folder
+    for column, made_by in SIDE.items():
+        manifest = drop_stale_shards(manifest, out, column, made_by)
+    if isinstance(photos, ImageFolder):
+        if options.support_views:
+            support = ViewOptions(
+                views=options.support_views,
+                shots=options.support_shots,
+                batch_size=options.batch_size,
+                workers=options.workers,
+            )
+            manifest = write_views(manifest, out, build.teacher, photos, support, build.progress)
+        if options.views:
+            manifest = write_train_views(manifest, out, build.teacher, photos, options.views, build.progress)
+        if options.pixels:
+            manifest = write_pixels(manifest, out, photos, options.pixels, build.progress)
+    if options.keep_text_tower and not all(is_sound(out, file) for file in manifest.text_tower or [None]):
+        manifest = replace(manifest, text_tower=save_text_tower(out, *text_network_of(build.teacher)))
+        manifest.save(out)
+    return manifest
 
 
 def _versions() -> dict[str, str]:
     names = ("distill", "torch", "open_clip_torch", "faiss-cpu", "h5py", "numpy", "pillow", "webdataset")
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except ModuleNotFoundError:  # faiss-gpu instead of faiss-cpu, or distill run from its folder
             continue
-    return found
+    return versions
 
 
-def _remove_unlisted(out: Path, manifest: Manifest) -> None:
-    # A shard that is not listed does not exist; its file is what a kill or a rebuild left behind.
+def remove_unlisted(out: Path, manifest: Manifest) -> None:
+    """Remove the files that no line of the manifest lists: what a kill or a rebuild left behind."""
     listed = {shard.file for _, shard in manifest.shard_entries}
     listed |= {shard.file for shard in manifest.side_shards}
     listed |= {file.file for file in manifest.text_tower}
@@ -280,79 +258,3 @@ def _remove_unlisted(out: Path, manifest: Manifest) -> None:
         for file in (out / folder).glob("*"):
             if f"{folder}/{file.name}" not in listed:
                 file.unlink()
-
-
-def _write_extras(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    folder: RecordFolder,
-    options: BuildOptions,
-    progress: Progress,
-) -> Manifest:
-    """Add what only some uses need: views for retrieval and training, pixels, the text tower for prompts.
-
-    What an earlier command added stays where it is of the images that the rows are of.
-    """
-    for kind, made_by in SIDE.items():
-        manifest = drop_stale_shards(manifest, out, kind, made_by)
-    if options.support_views and isinstance(folder, ImageFolder):
-        support = ViewOptions(
-            views=options.support_views,
-            shots=options.support_shots,
-            batch_size=options.batch_size,
-            workers=options.workers,
-        )
-        manifest = write_views(manifest, out, teacher, folder, support, progress)
-    if options.views and isinstance(folder, ImageFolder):
-        manifest = write_train_views(manifest, out, teacher, folder, options.views, progress)
-    if options.pixels and isinstance(folder, ImageFolder):
-        manifest = write_pixels(manifest, out, folder, options.pixels, progress)
-    if options.keep_text_tower and not all(is_sound(out, file) for file in manifest.text_tower or [None]):
-        files = save_text_tower(out, *text_network_of(teacher))
-        manifest = replace(manifest, text_tower=files)
-        manifest.save(out)
-    return manifest
-
-
-def _match_captions(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    captions: Captions | None,
-    folder: RecordFolder,
-    progress: Progress,
-) -> Manifest:
-    """Give finished shards the captions of this run; the images are not embedded again."""
-    had = [
-        s for _, s in manifest.shard_entries if captions and s.captions_sha256 not in ("", captions.sha256)
-    ]
-    before = sum(split.own_captions for split in manifest.splits.values())
-    if captions and had:
-        progress.note(
-            f"{captions.source} is not what {out} was made with: the captions of "
-            f"{sum(shard.rows for shard in had):,} images are replaced"
-        )
-    for split, shard in manifest.shard_entries:
-        if captions is None or shard.captions_sha256 == captions.sha256:
-            continue
-        # Loaded, because the file that it is mapped from is about to be replaced.
-        rows = read_shard(out, shard, manifest, split).loaded()
-        where = {record.key: record.path for record in folder.splits[split].images}
-        images = [where[key] for key in rows.keys]
-        rows, said = with_captions(rows, captions, teacher)
-        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, said=said)
-        manifest = manifest.with_shard(split, entry)
-        manifest.save(out)
-    lost = before - sum(split.own_captions for split in manifest.splits.values())
-    if had and lost > 0:
-        progress.note(f"{lost:,} images had a caption of their own, and have none in it")
-    return manifest
-
-
-def _store_neighbours(out: Path, manifest: Manifest, banks: Sequence[BankTexts], k: int) -> None:
-    cache = EmbeddingCache(out, manifest)
-    for bank in banks:
-        if k and all(bank.classes):
-            for split in cache.split_names:
-                cache.neighbours(split, bank.name, k)

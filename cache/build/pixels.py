@@ -59,7 +59,7 @@ def write_pixels(
     """
     write = _write_raw if options.kind == "raw" else _write_jpeg
     empty = PixelsEntry(side=options.side, kind=options.kind)
-    kind = SideShards(
+    shards = SideShards(
         field=FOLDER,
         empty=empty,
         splits=SPLITS,
@@ -67,7 +67,7 @@ def write_pixels(
         images_per_shard=IMAGES_PER_SHARD,
         write=lambda path, records: write(path, records, options, progress.advance),
     )
-    return write_side_shards(manifest, out, folder, kind, progress)
+    return write_side_shards(manifest, out, folder, shards, progress)
 
 
 def made_by(entry: PixelsEntry) -> list[Any]:

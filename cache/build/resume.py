@@ -35,13 +35,13 @@ def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) ->
                 )
             manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n != name})
     for name, split in folder.splits.items():
-        known = manifest.splits.get(name)
-        if known is not None and known.class_names != split.class_names and not rebuild:
+        before = manifest.splits.get(name)
+        if before is not None and before.class_names != split.class_names and not rebuild:
             raise CacheMismatch(
-                f"the class folders of {name} changed ({_changes(known.class_names, split.class_names)})",
+                f"the class folders of {name} changed ({_changes(before.class_names, split.class_names)})",
                 fix="bring them back, or use --rebuild to embed that split again.",
             )
-        if known is None or known.class_names != split.class_names:
+        if before is None or before.class_names != split.class_names:
             manifest = manifest.with_split(name, SplitEntry(class_names=split.class_names))
     return manifest
 

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 from cache.build.captions import Captions
 from cache.build.embed_images import EmbeddedShard, Seconds
 from cache.runtime.atomic_files import replacing, sha256_of
+from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageRecord
+from cache.sources.samples import RecordFolder
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ShardEntry, SkippedImage
-from cache.store.shard_formats import FORMATS
+from cache.store.shard_formats import FORMATS, read_shard
 from cache.store.shard_rows import ShardRows
 from cache.teacher.open_clip_model import Teacher
 
@@ -27,9 +29,9 @@ def write_shard(
     format: str,
     *,
     images: Sequence[Path] | None = None,
-    said: Mapping[str, Any] | None = None,
+    captioned: Mapping[str, Any] | None = None,
 ) -> ShardEntry:
-    """Write one shard, whole or not at all, and return the manifest's line for it with what is ``said``.
+    """Write one shard, whole or not at all, and return the manifest's line, with what is ``captioned``.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def write_shard(
     with replacing(path) as temporary:
         FORMATS[format].write(temporary, rows, images)
     size, checksum = path.stat().st_size, sha256_of(path)
-    return ShardEntry(file=file, rows=len(rows), bytes=size, sha256=checksum, **(said or {}))
+    return ShardEntry(file=file, rows=len(rows), bytes=size, sha256=checksum, **(captioned or {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +65,16 @@ class ShardWriter:
             for shard in shards:
                 for image in shard.skipped:
                     self.note(skipped_note(shard.plan.split, image))
-                rows, said = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
+                rows, captioned = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
                 manifest = _waited_for(writing, manifest, seconds)
-                writing = thread.submit(self._listed, manifest, shard, rows, said)
+                writing = thread.submit(self._listed, manifest, shard, rows, captioned)
             return _waited_for(writing, manifest, seconds)
 
     def _listed(
-        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, said: dict[str, Any]
+        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, captioned: dict[str, Any]
     ) -> Manifest:
         manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        entry = write_embedded(self.out, shard, rows, manifest.spec.format, said)
+        entry = write_embedded(self.out, shard, rows, manifest.spec.format, captioned)
         if entry is not None:
             manifest = manifest.with_shard(shard.plan.split, entry)
         self.save(manifest)
@@ -80,14 +82,14 @@ class ShardWriter:
 
 
 def write_embedded(
-    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, said: Mapping[str, Any]
+    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, captioned: Mapping[str, Any]
 ) -> ShardEntry | None:
     """Write an embedded shard's rows; see :func:`write_shard`. None where no image of it could be read."""
     if rows is None:
         return None
     # An episode's file holds many rows: only photos are files that a row can carry.
     photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
-    return write_shard(out, shard.plan.file, rows, format, images=photos or None, said=said)
+    return write_shard(out, shard.plan.file, rows, format, images=photos or None, captioned=captioned)
 
 
 def skipped_note(split: str, image: SkippedImage) -> str:
@@ -102,13 +104,13 @@ def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tu
     """Return rows with their captions, and what the manifest says of these."""
     if captions is None or rows is None:
         return rows, {}
-    captioned, missing, truncated = captions.added_to(rows, teacher)
-    said = {
+    rows, missing, truncated = captions.added_to(rows, teacher)
+    captioned = {
         "captions_sha256": captions.sha256,
         "captions_missing": missing,
         "captions_truncated": truncated,
     }
-    return captioned, said
+    return rows, captioned
 
 
 def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:
@@ -119,3 +121,36 @@ def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: S
         return writing.result()
     finally:
         seconds.writing += time.perf_counter() - start
+
+
+def replace_captions(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    captions: Captions,
+    folder: RecordFolder,
+    progress: Progress,
+) -> Manifest:
+    """Give finished shards the captions of this run; the images are not embedded again."""
+    had = [s for _, s in manifest.shard_entries if s.captions_sha256 not in ("", captions.sha256)]
+    before = sum(split.own_captions for split in manifest.splits.values())
+    if had:
+        progress.note(
+            f"{captions.source} is not what {out} was made with: the captions of "
+            f"{sum(shard.rows for shard in had):,} images are replaced"
+        )
+    for split, shard in manifest.shard_entries:
+        if shard.captions_sha256 == captions.sha256:
+            continue
+        # Loaded, because the file that it is mapped from is about to be replaced.
+        rows = read_shard(out, shard, manifest, split).loaded()
+        where = {record.key: record.path for record in folder.splits[split].images}
+        images = [where[key] for key in rows.keys]
+        rows, captioned = with_captions(rows, captions, teacher)
+        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, captioned=captioned)
+        manifest = manifest.with_shard(split, entry)
+        manifest.save(out)
+    lost = before - sum(split.own_captions for split in manifest.splits.values())
+    if had and lost > 0:
+        progress.note(f"{lost:,} images had a caption of their own, and have none in it")
+    return manifest

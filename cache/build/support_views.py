@@ -91,7 +91,7 @@ def write_views(
             write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
 
     empty = ViewsEntry(views=options.views)
-    kind = SideShards(
+    shards = SideShards(
         field=FOLDER,
         empty=empty,
         splits=SPLITS,
@@ -100,7 +100,7 @@ def write_views(
         write=write,
         shots=options.shots,
     )
-    return write_side_shards(manifest, out, folder, kind, progress)
+    return write_side_shards(manifest, out, folder, shards, progress)
 
 
 def made_by(entry: ViewsEntry) -> list[Any]:

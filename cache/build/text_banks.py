@@ -37,8 +37,8 @@ def _made_from(bank: BankTexts) -> str:
 def check_same_texts(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) -> None:
     """Refuse other texts for a bank: students that learnt with it are judged with it later."""
     for bank in banks:
-        known = manifest.banks.get(bank.name)
-        if known is not None and known.made_from != _made_from(bank):
+        entry = manifest.banks.get(bank.name)
+        if entry is not None and entry.made_from != _made_from(bank):
             raise CacheMismatch(
                 f"the text bank {bank.name!r} of {out} was made of other texts than now, which begin "
                 f"{bank.texts[0]!r}",
@@ -50,17 +50,17 @@ def write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence
     """Embed the banks that are missing or damaged, and return the manifest that lists all of them."""
     for bank in banks:
         made_from = _made_from(bank)
-        known = manifest.banks.get(bank.name)
-        if known is None or known.made_from != made_from or not is_sound(out, known):
+        entry = manifest.banks.get(bank.name)
+        if entry is None or entry.made_from != made_from or not is_sound(out, entry):
             rows, cut = teacher.embed_texts(bank.texts)
             check_texts(rows, bank.texts)
             path = out / "texts" / f"{bank.name}.h5"
             save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
-            known = bank_entry(
+            entry = bank_entry(
                 path, texts=len(bank.texts), made_from=made_from, templates=bank.templates, truncated=cut
             )
-        if manifest.banks.get(bank.name) != (known := replace(known, source=bank.source)):
-            manifest = manifest.with_bank(bank.name, known)
+        if manifest.banks.get(bank.name) != (entry := replace(entry, source=bank.source)):
+            manifest = manifest.with_bank(bank.name, entry)
             manifest.save(out)
     return manifest
 
@@ -74,7 +74,7 @@ def sources_of(
     manifest: Manifest, captions: Captions | None = None, *, captions_from: str = "kept from before"
 ) -> dict[str, str]:
     """Say of which file each bank and the captions are, and how many images have a caption of their own."""
-    found = {
+    lines = {
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
         for name, bank in manifest.banks.items()
     }
@@ -82,15 +82,15 @@ def sources_of(
         own = [f"{name} {split.own_captions:,} of {split.rows:,}" for name, split in manifest.splits.items()]
         missing = any(split.own_captions < split.rows for split in manifest.splits.values())
         others = "none" if captions and captions.embeddings else f"{MISSING_CAPTION!r}"
-        found["captions"] = (
+        lines["captions"] = (
             f"{captions.source if captions else captions_from}: {', '.join(own)} images have their own"
             f"{f', the others {others}' if missing else ''}"
         )
         if captions and captions.unused:
-            found["captions"] += (
+            lines["captions"] += (
                 f"; {len(captions.unused):,} keys are no image's ({captions.unused[0]!r}, ...)"
             )
-    return found
+    return lines
 
 
 def is_sound(out: Path, entry: BankEntry | FileEntry | None) -> bool:

@@ -268,6 +268,6 @@ def _write_split(
         )
         file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ending}"
         images = [records[key].path for key in chosen] if folder else None
-        entry = write_shard(out, file, rows, manifest.spec.format, images=images, said=said)
+        entry = write_shard(out, file, rows, manifest.spec.format, images=images, captioned=said)
         manifest = manifest.with_shard(name, entry)
     return manifest

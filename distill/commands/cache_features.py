@@ -28,7 +28,7 @@ from distill.commands.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cache.build.pipeline import BuildSummary
+    from cache.build.summary import BuildSummary
     from cache.build.zero_shot import ZeroShot
     from cache.store.duplicates import Duplicate
 
