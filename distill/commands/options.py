@@ -223,3 +223,28 @@ def note_other_data(results: Mapping[str, Any]) -> None:
         if result.other_data:
             said = f"note: {name} is not what the run was trained or judged with: {result.other_data}"
             click.echo(printable(said), err=True)
+
+
+METRICS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "average_precision": "AP"}
+GROUPS = {"all": "", "id_objects": " ID objects", "ood_objects": " OOD objects"}
+
+
+def by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return a summary's metrics by split and group of objects."""
+    found: dict[str, dict[str, float]] = {}
+    for split in ("train", "id_val", "id_test", "ood_test", "ood_query"):
+        for group, words in GROUPS.items():
+            start = f"{split}_" if group == "all" else f"{split}_{group}_"
+            own = {name: summary[f"{start}{name}"] for name in METRICS if f"{start}{name}" in summary}
+            if own:
+                found[f"{split}{words}"] = own
+    return found
+
+
+def metrics_table(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
+    """Print metrics of objects by split and group."""
+    rows = [
+        [what, *(percent(metrics[name]) if name in metrics else "" for name in METRICS)]
+        for what, metrics in found.items()
+    ]
+    table(title, ["split", *METRICS.values()], rows)

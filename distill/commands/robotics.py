@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,17 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    GROUPS,
     SEED,
+    by_group,
     mean,
+    metrics_table,
     note_other_data,
     numbers,
-    percent,
     stop,
     table,
 )
 from distill.commands.students import train_options
-
-METRICS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall", "average_precision": "AP"}
-GROUPS = {"all": "", "id_objects": " ID objects", "ood_objects": " OOD objects"}
 
 
 @main.group()
@@ -135,13 +132,13 @@ def robotics_train(cache: Path, data: Path, out: Path, resume: bool, as_json: bo
     """
     from cache.runtime.progress import progress_for
     from distill.recipes import run_config
-    from distill.robotics.train import run
-    from distill.train.loop import Stopped
+    from distill.train.start import train
+    from distill.train.stopping import Stopped
 
     config = run_config(**given)
     progress = progress_for("training", "episodes")
     try:
-        summary = run(
+        summary = train(
             config,
             cache_dir=cache,
             data_dir=data,
@@ -158,30 +155,10 @@ def robotics_train(cache: Path, data: Path, out: Path, resume: bool, as_json: bo
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
-    _print_metrics(f"run {out}: {summary['headline']}", _by_group(summary))
+    metrics_table(f"run {out}: {summary['headline']}", by_group(summary))
     click.echo(
         f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
     )
-
-
-def _by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return a summary's metrics by split and group of objects."""
-    found: dict[str, dict[str, float]] = {}
-    for split in ("train", "id_val", "id_test", "ood_test", "ood_query"):
-        for group, words in GROUPS.items():
-            start = f"{split}_" if group == "all" else f"{split}_{group}_"
-            own = {name: summary[f"{start}{name}"] for name in METRICS if f"{start}{name}" in summary}
-            if own:
-                found[f"{split}{words}"] = own
-    return found
-
-
-def _print_metrics(title: str, found: Mapping[str, Mapping[str, float]]) -> None:
-    rows = [
-        [what, *(percent(metrics[name]) if name in metrics else "" for name in METRICS)]
-        for what, metrics in found.items()
-    ]
-    table(title, ["split", *METRICS.values()], rows)
 
 
 @robotics.command("evaluate")
@@ -211,30 +188,31 @@ def robotics_evaluate(
       distill robotics evaluate runs/robot
       distill robotics evaluate artifacts/episodes --teacher
     """
-    from distill.robotics.evaluate import evaluate_episode_teacher, evaluate_episodes
+    from distill.judge.evaluate import evaluate_teacher
+    from distill.judge.trained_run import evaluate_run
 
     if teacher:
         if given["data"] or given["cache"]:
             raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
-        results = evaluate_episode_teacher(
+        results = evaluate_teacher(
             folder,
             splits=splits,
             text=given["text"] or "labels",
-            negative_text=given["negative_text"] or "negative_labels",
+            negative_text=given["negative_text"] or "",
         )
     else:
         places = {"data_dir": given.pop("data"), "cache_dir": given.pop("cache")}
-        results = evaluate_episodes(folder, splits=splits, **places, **given)
+        results = evaluate_run(folder, splits=splits, **places, **given)
     note_other_data(results)
     if as_json:
-        click.echo(json.dumps({name: asdict(result) for name, result in results.items()}, indent=2))
+        click.echo(json.dumps({name: result.to_json() for name, result in results.items()}, indent=2))
         return
     found = {
         f"{name}{GROUPS[group]}": metrics
         for name, result in results.items()
         for group, metrics in result.groups.items()
     }
-    _print_metrics(f"teacher of {folder}" if teacher else str(folder), found)
+    metrics_table(f"teacher of {folder}" if teacher else str(folder), found)
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(f"skipped {result.split}/{key}: {reason}")
@@ -281,19 +259,22 @@ def robotics_fewshot(
     Example: distill robotics fewshot runs/robot --episodes 10,50
     """
     from cache.runtime.progress import progress_for
-    from distill.robotics.fewshot import EpisodeFewShotOptions, few_shot_episodes
-    from distill.train.loop import Stopped
+    from distill.fewshot.run import FewShotOptions, few_shot
+    from distill.train.stopping import Stopped
 
     out = out or run / "fewshot"
     places = {"data_dir": given.pop("data"), "cache_dir": given.pop("cache")}
     flags = {"train.epochs": epochs, "optim.lr": lr}
     first = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    options = EpisodeFewShotOptions(
-        settings=(f'train.device="{device}"', *first, *settings), device=device, **given
+    options = FewShotOptions(
+        shots=given.pop("episodes"),
+        settings=(f'train.device="{device}"', *first, *settings),
+        device=device,
+        **given,
     )
     progress = progress_for("finetuning", "episodes")
     try:
-        results = few_shot_episodes(run, out, options, **places, progress=progress)
+        results = few_shot(run, out, options, **places, progress=progress)
     except Stopped as stopped:
         progress.close()
         stop(f"{stopped} (For few-shot runs: the same command.)", 128 + stopped.signal_number)
@@ -304,7 +285,7 @@ def robotics_fewshot(
         return
     columns = ["before_id_objects", "before_ood_objects", "after_id_objects", "after_ood_objects"]
     rows = [
-        [str(row["episodes"]), *(mean(row, name) for name in columns), str(row["draws"])]
+        [str(row["shots"]), *(mean(row, name) for name in columns), str(row["draws"])]
         for row in results["table"]
     ]
     table(

@@ -16,7 +16,9 @@ from distill.commands.options import (
     FOLDER,
     SEED,
     accuracy_table,
+    by_group,
     mean,
+    metrics_table,
     note_other_data,
     number,
     numbers,
@@ -47,7 +49,7 @@ train_options = options(
 @click.argument("cache", type=EXISTING_FOLDER)
 @click.option("--data", required=True, type=EXISTING_FOLDER, help="The images' folder.")
 @click.option("--out", required=True, type=FOLDER, help="New folder for this run.")
-@click.option("--recipe", default="resnet18", show_default=True, help="A built-in recipe, or a TOML file.")
+@click.option("--recipe", help="A built-in recipe, or a TOML file  [default: resnet18, or the episodes']")
 @click.option(
     "--losses", metavar="A,B,...", help="Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap."
 )
@@ -80,13 +82,15 @@ def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, wandb
       distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
     """
     from cache.runtime.progress import progress_for
-    from distill.recipes import run_config
-    from distill.train.images import Stopped, run
+    from distill.recipes import default_recipe, run_config
+    from distill.train.start import train
+    from distill.train.stopping import Stopped
 
+    given["recipe"] = given["recipe"] or default_recipe(cache)
     config = run_config(**given)
     progress = progress_for("training")
     try:
-        summary = run(
+        summary = train(
             config,
             cache_dir=cache,
             data_dir=data,
@@ -103,6 +107,9 @@ def train(cache: Path, data: Path, out: Path, resume: bool, as_json: bool, wandb
         progress.close()
     if as_json:
         click.echo(json.dumps(summary, indent=2))
+        return
+    if "per_class_accuracy" not in summary:  # of episodes
+        metrics_table(f"run {out}: {summary['headline']}", by_group(summary))
         return
     accuracy_table(
         f"run {out}: {summary['headline']}",
@@ -280,7 +287,7 @@ def fewshot(run: Path, out: Path | None, as_json: bool, **given: Any) -> None:
     """
     from cache.runtime.progress import progress_for
     from distill.fewshot.run import few_shot, fewshot_options
-    from distill.train.images import Stopped
+    from distill.train.stopping import Stopped
 
     out = out or run / f"fewshot-{given['method']}"
     places = {"data_dir": given.pop("data"), "cache_dir": given.pop("cache")}
@@ -328,7 +335,7 @@ def demo(out: Path, epochs: int, seed: int, device: str, as_json: bool) -> None:
     Example: distill demo
     """
     from distill.demo.run import run_demo
-    from distill.train.images import Stopped
+    from distill.train.stopping import Stopped
 
     try:
         results = run_demo(
