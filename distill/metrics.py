@@ -1,4 +1,4 @@
-"""How well: logits and labels -> every number that is said of a classifier. Pure.
+"""How well: logits and labels -> every number of a classifier. Pure.
 
 Shape suffixes: N = images, C = classes. Accuracies are in percent and macro: the mean of every class's own.
 """

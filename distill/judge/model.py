@@ -52,6 +52,7 @@ def open_model(
         for head in heads:  # a bank without a text for one of the classes
             head.classifier(class_names, temperature=config.loss.temperature)
         torch.manual_seed(config.train.seed)
+    student = model.build(config, cache, folder, heads, starting=starting)
     precision = amp_dtype_of if starting else amp_dtype_of_trained
     return model(
         config=config,
@@ -61,7 +62,7 @@ def open_model(
         augment=augment,  # type: ignore[arg-type]
         class_names=class_names,
         heads=heads,
-        student=model.build(config, cache, folder, heads, starting=starting).to(device),  # type: ignore[arg-type]
+        student=student.to(device),  # type: ignore[arg-type]
         amp_dtype=precision(config.train.precision, device),
     )
 
