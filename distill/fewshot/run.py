@@ -363,7 +363,7 @@ def draw_shots(
     of: str,
     title: str,
 ) -> None:
-    """Draw the columns of a table over shots, with the deviation over draws, as a PNG; ``of`` is their name."""
+    """Draw the columns of a table over shots, with the deviation over draws, as a PNG; ``of`` names them."""
     with drawing(path, (6, 4.2)) as (_, axes):
         shots = [row["shots"] for row in table]
         for name, label, colour, style in CURVES:

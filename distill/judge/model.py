@@ -78,7 +78,7 @@ def learner_of(model: Model) -> nn.Module | None:
 
 
 def load_weights(model: Model, state: dict[str, Any]) -> None:
-    """Put a checkpoint's weights into a student and its prompt learner; RuntimeError where they do not fit."""
+    """Load a checkpoint into a student and its prompt learner; RuntimeError where it does not fit."""
     model.student.load_state_dict(state["student"])
     learner = learner_of(model)
     if learner is not None:
