@@ -120,7 +120,7 @@ class Program(Commands):
             # are what is missing, Python's own cleaning up at the exit would fail for want of one.
             gc.collect()
             message, status = explained
-            # What is wrong may be wrong for one of several processes alone: all but the first say which they are.
+            # It may be wrong for one of several processes alone: all but the first say which they are.
             who = "" if speaks() else f"rank {rank()}: "
             click.echo(f"Error: {who}{printable(message)}", err=True)
             sys.exit(status)
@@ -137,9 +137,8 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         return "stopped; what was finished is kept: the same command goes on.", 128 + asked
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
-    if asked := getattr(
-        error, "signal_number", 0
-    ):  # distill.train's Stopped: its module is not loaded for this
+    # Stopped of distill.train, a module that --help does without.
+    if asked := getattr(error, "signal_number", 0):
         notes = [f"({note})" for note in getattr(error, "__notes__", ())]
         return " ".join([str(error), *notes]), 128 + asked
     if debug or not isinstance(error, Exception):

@@ -47,10 +47,10 @@ def options(*decorators: Decorator) -> Callable[[Command], Command]:
 def setting(
     option: str, name: str = "", *, spelt: Callable[[Any], Iterable[str]] | None = None, **more: Any
 ) -> Decorator:
-    """Return an option that carries a setting: where it is given, ``settings`` of the command holds it.
+    """Return an option that carries a setting: where it is given, ``settings`` of the command has it.
 
-    ``spelt`` turns its value into ``section.key=value`` lines where it is not that of the setting ``name``.
-    What --set says comes after it; see :func:`set_option`.
+    ``spelt`` turns its value into ``section.key=value`` lines where it is not that of the setting ``name``,
+    which --help shows. What --set says comes after it; see :func:`set_option`.
     """
 
     def add(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -58,6 +58,8 @@ def setting(
             lines = spelt(value) if spelt else [f"{name}={_toml(value)}"]
             ctx.params["settings"] = (*lines, *ctx.params.get("settings", ()))
 
+    if name:
+        more["help"] += f"  [{name}]"
     return click.option(option, callback=add, expose_value=False, **more)
 
 

@@ -1,7 +1,6 @@
 """``distill robotics``: stage 1 for episodes of a robot, with several objects each, and episodes to try.
 
-Episodes lie in DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5. Their cache is trained from and judged by the same
-commands as one of photos.
+Their cache is trained from and judged by the same commands as one of photos.
 """
 
 from __future__ import annotations

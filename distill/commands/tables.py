@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,25 +136,16 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
     """Print what a build did."""
     seconds = {**asdict(summary.seconds), "all": summary.total_seconds}
     if as_json:
-        names = [
-            "rows",
-            "new_rows",
-            "bytes",
-            "images_per_s",
-            "truncated",
-            "missing_captions",
-            "sources",
-            "doubts",
-        ]
-        value = {
-            "cache": str(out),
-            **{name: getattr(summary, name) for name in names},
-            "seconds": seconds,
-            "zero_shot": [asdict(judged) for judged in summary.zero_shot],
-            "skipped": {key: image.reason for key, image in summary.skipped.items()},
-            "duplicates": [[pair.one, pair.other] for pair in summary.duplicates],
-        }
-        print_json(value)
+        print_json(
+            {
+                "cache": str(out),
+                **{f.name: getattr(summary, f.name) for f in fields(summary) if f.name != "total_seconds"},
+                "seconds": seconds,
+                "zero_shot": [asdict(judged) for judged in summary.zero_shot],
+                "skipped": {key: image.reason for key, image in summary.skipped.items()},
+                "duplicates": [[pair.one, pair.other] for pair in summary.duplicates],
+            }
+        )
         return
     called = {"decoding": "decoding (in workers)", "waiting": "waiting for images"}
     rows = {
@@ -180,15 +171,8 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
 def print_zero_shot(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:
     """Print how well the teacher classifies by its texts, and what should be looked at."""
     rows = [
-        [
-            one.split,
-            one.bank,
-            percent(one.accuracy),
-            percent(one.chance),
-            f"{one.images:,}",
-            f"{one.classes:,}",
-        ]
-        for one in judged
+        [z.split, z.bank, percent(z.accuracy), percent(z.chance), number(z.images), number(z.classes)]
+        for z in judged
     ]
     if rows:
         columns = ["split", "texts", "macro accuracy", "chance", "images", "classes"]

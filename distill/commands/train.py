@@ -140,11 +140,16 @@ def train(
     from cache.runtime.progress import progress_for
     from distill.recipes import default_recipe
     from distill.settings import load_recipe, with_settings
-    from distill.train.start import train as run
 
     config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
+    if contents == EPISODES:
+        from distill.robotics.train import run
+
+        del given["wandb"]
+    else:
+        from distill.train.images import run
     with closing(progress_for("training", "images" if contents == PHOTOS else contents)) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
     if as_json:
