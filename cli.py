@@ -150,7 +150,7 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
 @click.group(
     cls=Program,
     table=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
 )
 @click.version_option(package_name="distill", prog_name="distill")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

@@ -21,10 +21,8 @@ from distill.commands.tables import print_json, table
 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
-@click.option("--rounds", default=3, show_default=True, type=COUNT, help="Turns of each.")
-@click.option(
-    "--repeats", default=50, show_default=True, type=click.IntRange(min=2), help="Of one image, each turn."
-)
+@click.option("--rounds", default=3, type=COUNT, help="Turns of each.")
+@click.option("--repeats", default=50, type=click.IntRange(min=2), help="Of one image, each turn.")
 @click.option("--threads", default=0, show_default="all cores", type=THREADS, help="Of each candidate.")
 @click.option("--run", type=EXISTING_FOLDER, help="The run that was exported, for its torch student.")
 @model_teacher_options

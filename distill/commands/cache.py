@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import UserError, printable
-from distill.commands.options import (
-    EXISTING_FOLDER,
-    FOLDER,
-    json_option,
-    rows_options,
-    shared_classes_option,
-)
+from distill.commands.options import EXISTING_FOLDER, FOLDER, json_option, rows_options, shared_classes_option
 from distill.commands.tables import print_duplicates, print_json, print_zero_shot, table
 
 if TYPE_CHECKING:
@@ -170,9 +164,9 @@ def _plain(check: Check) -> dict[str, Any]:
 @click.option(
     "--classes", help="The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME."
 )
-@click.option("--bank", default="labels", show_default=True, help="Name of that text bank.")
-@click.option("--split", default="train", show_default=True, help="The split of keys that name none.")
-@click.option("--model", default="imported", show_default=True, help="The teacher's name.")
+@click.option("--bank", default="labels", help="Name of that text bank.")
+@click.option("--split", default="train", help="The split of keys that name none.")
+@click.option("--model", default="imported", help="The teacher's name.")
 @click.option(
     "--pretrained",
     help="Its weights, as for cache-features: embeds DATA's class texts where --texts is not given.",
@@ -227,7 +221,7 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
 
 @click.command("add-prompts")
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("--bank", default="coop", show_default=True, help="Name of the new text bank.")
+@click.option("--bank", default="coop", help="Name of the new text bank.")
 @click.option("--cache", type=EXISTING_FOLDER, help="A cache of the same teacher  [default: the run's own]")
 def add_prompts(run: Path, bank: str, cache: Path | None) -> None:
     """Add the prompts that RUN learnt to its cache.

@@ -57,7 +57,6 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @click.option(
     "--neighbours",
     default=256,
-    show_default=True,
     type=click.IntRange(1, bounds.NEIGHBOURS),
     help="Nearest class texts kept for every image.",
 )
@@ -83,7 +82,6 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @click.option(
     "--views-scale",
     default=0.08,
-    show_default=True,
     type=click.FloatRange(min=0, min_open=True, max=1),
     help="The smallest such crop, as a share of the image's area.",
 )
@@ -97,14 +95,12 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
     "--pixels-format",
     type=click.Choice(["raw", "jpeg"]),
     default="raw",
-    show_default=True,
     help="Kept as bytes of pixels, or as JPEG of quality 95: a seventh of the size, decoded at each use.",
 )
 @click.option("--compile", is_flag=True, help="Put the image tower through torch.compile.")
 @click.option(
     "--teacher",
     default="main",
-    show_default=True,
     help="Add a second teacher of this name to a finished cache, for 'train --teachers'.",
 )
 @shared_classes_option

@@ -8,13 +8,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import (
-    EXISTING_FOLDER,
-    FILE_TO_WRITE,
-    batch_size,
-    device_option,
-    workers_option,
-)
+from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE, batch_size, device_option, workers_option
 
 
 @click.command()

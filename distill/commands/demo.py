@@ -11,10 +11,8 @@ from distill.commands.tables import percent, print_json, table
 
 
 @click.command()
-@click.option(
-    "--out", default="artifacts/demo", show_default=True, type=FOLDER, help="Where everything goes."
-)
-@click.option("--epochs", default=14, show_default=True, type=COUNT, help="Epochs of each student.")
+@click.option("--out", default="artifacts/demo", type=FOLDER, help="Where everything goes.")
+@click.option("--epochs", default=14, type=COUNT, help="Epochs of each student.")
 @seed_option("Decides first weights and batches.")
 @device_option
 @json_option("Print the results as JSON.")

@@ -23,18 +23,11 @@ from distill.commands.options import EXISTING_FOLDER, FILE, FILE_TO_WRITE
     "--prompt", help="What is asked; {} is the class name  [default: one sentence on its appearance]"
 )
 @click.option("--label2text", type=FILE, help="Class names; found in DATA, else the folders' names.")
-@click.option(
-    "--workers",
-    default=4,
-    show_default=True,
-    type=click.IntRange(1, bounds.REQUESTS),
-    help="Requests at once.",
-)
+@click.option("--workers", default=4, type=click.IntRange(1, bounds.REQUESTS), help="Requests at once.")
 @click.option(
     "--retries",
     "max_retries",
     default=6,
-    show_default=True,
     type=click.IntRange(min=0),
     help="Tries more of a request that failed, each after a longer wait.",
 )

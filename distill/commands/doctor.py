@@ -15,7 +15,6 @@ from distill.commands.tables import print_json
 @click.option(
     "--folder",
     default=".",
-    show_default=True,
     type=EXISTING_FOLDER,
     help="Where caches and runs will lie: its free room and speed.",
 )

@@ -19,18 +19,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
 @click.option("--out", required=True, type=FOLDER, help="New folder for the model.")
-@click.option(
-    "--formats",
-    default="onnx",
-    show_default=True,
-    callback=words,
-    metavar="A,B",
-    help="onnx,torch,safetensors.",
-)
+@click.option("--formats", default="onnx", callback=words, metavar="A,B", help="onnx,torch,safetensors.")
 @click.option(
     "--precisions",
     default="float32",
-    show_default=True,
     callback=words,
     metavar="A,B",
     help="Of the ONNX graph: float32,float16,int8.",
@@ -39,22 +31,19 @@ if TYPE_CHECKING:
     "--preprocessing",
     type=click.Choice(["outside", "graph"]),
     default="outside",
-    show_default=True,
     help="graph: the ONNX graph takes uint8 photos of any size and prepares them itself.",
 )
 @click.option("--teacher", metavar="NAME", help="Of several teachers: whose embedding  [default: the first]")
-@click.option("--license", default="unknown", show_default=True, help="For the model card, e.g. mit.")
+@click.option("--license", default="unknown", help="For the model card, e.g. mit.")
 @click.option(
     "--check-images",
     default=2000,
-    show_default=True,
     type=COUNT,
     help="Images of each test split that the files are compared with the student on.",
 )
 @click.option(
     "--neighbours",
     default=200,
-    show_default=True,
     type=click.IntRange(min=0),
     help="Small training images to go along, for 'distill serve' to show; 0: none.",
 )

@@ -35,18 +35,10 @@ OF_EPISODES = {
 
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option(
-    "--shots",
-    default="5",
-    show_default=True,
-    callback=numbers,
-    metavar="N,N,...",
-    help="Images of each OOD class.",
-)
+@click.option("--shots", default="5", callback=numbers, metavar="N,N,...", help="Images of each OOD class.")
 @click.option(
     "--episodes",
     default="50",
-    show_default=True,
     callback=numbers,
     metavar="N,N,...",
     help="Episodes: OOD episodes to learn from.",
@@ -55,7 +47,6 @@ OF_EPISODES = {
     "--method",
     type=click.Choice(["finetune", "retrieval"]),
     default="finetune",
-    show_default=True,
     help="Train on them too, or retrieve among the teacher's rows of them.",
 )
 @click.option("--out", type=FOLDER, help="Where results go  [default: RUN/fewshot-METHOD]")
@@ -66,16 +57,8 @@ OF_EPISODES = {
     metavar="N,N,...",
     help="Draw the images, once a seed; mean and deviation are reported  [default: the first, sorted]",
 )
-@click.option(
-    "--alpha",
-    default=1.0,
-    type=click.FloatRange(min=0),
-    show_default=True,
-    help="Retrieval: weight of the support.",
-)
-@click.option(
-    "--beta", default=5.5, type=click.FloatRange(min=0), show_default=True, help="Retrieval: its sharpness."
-)
+@click.option("--alpha", default=1.0, type=click.FloatRange(min=0), help="Retrieval: weight of the support.")
+@click.option("--beta", default=5.5, type=click.FloatRange(min=0), help="Retrieval: its sharpness.")
 @click.option(
     "--search",
     type=click.Choice(["id_val", "id_test"]),

@@ -91,7 +91,7 @@ def json_option(help: str) -> Decorator:
 
 def seed_option(help: str) -> Decorator:
     """Return --seed of a command that draws something, 0 where it is not given."""
-    return click.option("--seed", default=0, show_default=True, type=SEED, help=help)
+    return click.option("--seed", default=0, type=SEED, help=help)
 
 
 def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -125,7 +125,7 @@ def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) 
     return tuple(read)
 
 
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N.")
+device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.")
 workers_option = click.option(
     "--workers",
     type=click.IntRange(0, bounds.most_processes()),
@@ -143,9 +143,7 @@ run_options = options(
         "--data", "data_dir", type=EXISTING_FOLDER, help="The data folder  [default: the run's own]"
     ),
     click.option("--cache", "cache_dir", type=EXISTING_FOLDER, help="The cache  [default: the run's own]"),
-    click.option(
-        "--checkpoint", default="last", show_default=True, help="last, or best where id_val chose one."
-    ),
+    click.option("--checkpoint", default="last", help="last, or best where id_val chose one."),
 )
 """Which data, cache and weights a finished run is looked at with."""
 
@@ -154,25 +152,15 @@ rows_options = options(
         "--dtype",
         type=click.Choice(["float16", "float32"]),
         default="float16",
-        show_default=True,
         help="What rows are stored in.",
     ),
-    click.option(
-        "--format",
-        type=click.Choice(["hdf5", "webdataset"]),
-        default="hdf5",
-        show_default=True,
-        help="Shard format.",
-    ),
+    click.option("--format", type=click.Choice(["hdf5", "webdataset"]), default="hdf5", help="Shard format."),
 )
 """How a cache's rows are stored."""
 
 teacher_options = options(
     click.option(
-        "--model",
-        default="ViT-L-14-quickgelu",
-        show_default=True,
-        help="open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.",
+        "--model", default="ViT-L-14-quickgelu", help="open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO."
     ),
     click.option(
         "--pretrained", help="Weights of a named model: a tag such as 'openai', or a checkpoint file."
@@ -182,21 +170,18 @@ teacher_options = options(
         "preprocessing",
         type=click.Choice(["model", "squash"]),
         default="model",
-        show_default=True,
         help="The model's own, or 256x256 squashed as the original code.",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
         default="auto",
-        show_default=True,
         help="What the teacher computes in.",
     ),
     rows_options,
     click.option(
         "--rows-per-shard",
         default=4096,
-        show_default=True,
         type=click.IntRange(1, bounds.ROWS_PER_SHARD),
         help="Rows in one shard file.",
     ),
@@ -239,21 +224,14 @@ ray_options = options(
         "--engine",
         type=click.Choice(["local", "ray"]),
         default="local",
-        show_default=True,
         help="On this machine, or as tasks of a Ray cluster whose machines share the folders.",
     ),
     click.option(
         "--address", help="The cluster's, as 'ray start' printed it  [default: RAY_ADDRESS, else one here]"
     ),
+    click.option("--cpus", default=1.0, type=click.FloatRange(min=0), help="Of a Ray task."),
     click.option(
-        "--cpus", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Of a Ray task."
-    ),
-    click.option(
-        "--gpus",
-        default=0.0,
-        show_default=True,
-        type=click.FloatRange(min=0),
-        help="Of a Ray task; 0.5 is half of one.",
+        "--gpus", default=0.0, type=click.FloatRange(min=0), help="Of a Ray task; 0.5 is half of one."
     ),
 )
 """Where tasks run: sweep and cache-features."""

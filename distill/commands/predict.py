@@ -41,18 +41,14 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
     help="Choose from these labels of any text bank instead; repeatable, for labels with commas; @FILE has "
     "one a line.",
 )
-@click.option("--top", default=5, show_default=True, type=COUNT, help="Labels an image.")
+@click.option("--top", default=5, type=COUNT, help="Labels an image.")
 @click.option(
     "--reject",
     is_flag=True,
     help="Say 'none of these' below the cosine that 95% of ID images reach; which images, it says.",
 )
 @click.option(
-    "--format",
-    type=click.Choice(["table", "jsonl", "csv"]),
-    default="table",
-    show_default=True,
-    help="How results are printed.",
+    "--format", type=click.Choice(["table", "jsonl", "csv"]), default="table", help="How results are printed."
 )
 @click.option(
     "--out", type=FILE_TO_WRITE, help="Write them to this file instead; its ending chooses the format."

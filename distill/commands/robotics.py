@@ -30,13 +30,12 @@ from distill.commands.tables import print_build
 @click.option(
     "--image-size",
     default=64,
-    show_default=True,
     type=click.IntRange(16, bounds.IMAGE_SIDE),
     help="Side of every picture, pixels.",
 )
-@click.option("--train", default=480, show_default=True, type=COUNT, help="Training episodes.")
-@click.option("--id-test", default=120, show_default=True, type=COUNT, help="ID test episodes.")
-@click.option("--ood-test", default=160, show_default=True, type=COUNT, help="OOD test episodes.")
+@click.option("--train", default=480, type=COUNT, help="Training episodes.")
+@click.option("--id-test", default=120, type=COUNT, help="ID test episodes.")
+@click.option("--ood-test", default=160, type=COUNT, help="OOD test episodes.")
 def make_demo(out: Path, **given: Any) -> None:
     """Draw small episode files into OUT.
 
@@ -61,9 +60,7 @@ def make_demo(out: Path, **given: Any) -> None:
     help="Negative prompt  [default: You cannot find a {} in this image, except a robot arm.]",
 )
 @click.option(
-    "--descriptions",
-    type=FILE,
-    help="OBJECT<TAB>TEXT a line, e.g. 011_banana; chatgpt.txt in DATA is found.",
+    "--descriptions", type=FILE, help="OBJECT<TAB>TEXT a line, e.g. 011_banana; chatgpt.txt in DATA is found."
 )
 @click.option(
     "--negative-descriptions",

@@ -14,31 +14,18 @@ from distill.commands.tables import warn
 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free."
-)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="0: any that is free.")
 @graph_options
 @click.option(
-    "--max-megabytes",
-    "megabytes",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(min=0.001),
-    help="Of a request.",
+    "--max-megabytes", "megabytes", default=10.0, type=click.FloatRange(min=0.001), help="Of a request."
 )
 @click.option(
-    "--max-pixels",
-    "pixels",
-    default=50_000_000,
-    show_default=True,
-    type=click.IntRange(1, 89_000_000),
-    help="Of an image.",
+    "--max-pixels", "pixels", default=50_000_000, type=click.IntRange(1, 89_000_000), help="Of an image."
 )
 @click.option(
     "--rate",
     default=100.0,
-    show_default=True,
     type=click.FloatRange(min=0.01),
     help="Requests a second of one client; ten seconds' worth may come at once.",
 )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--data", required=True, type=EXISTING_FOLDER, help="The images' folder.")
 @click.option("--out", required=True, type=FOLDER, help="Where the runs go; run again, it continues.")
 @click.option("--plan", is_flag=True, help="Print the runs, and do nothing.")
-@click.option("--jobs", default=1, show_default=True, type=JOBS, help="Runs at once here.")
+@click.option("--jobs", default=1, type=JOBS, help="Runs at once here.")
 @click.option(
     "--together",
     is_flag=True,

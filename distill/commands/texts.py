@@ -21,7 +21,7 @@ from distill.commands.options import (
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
 @click.option("--add", multiple=True, metavar="TEXT", help="A class name or a text to embed. Repeatable.")
-@click.option("--bank", default="added", show_default=True, help="Text bank that it is added to.")
+@click.option("--bank", default="added", help="Text bank that it is added to.")
 @click.option(
     "--template", metavar="'a photo of {}'", help="Put round each name; '{}' is it  [default: the labels']"
 )

@@ -97,11 +97,7 @@ def _teachers(value: str) -> Iterator[str]:
     help="Episodes: classify every location, and aggregate.",
 )
 @setting(
-    "--baseline",
-    "train.baseline",
-    is_flag=True,
-    default=None,
-    help="The closed-set baseline: no teacher.",
+    "--baseline", "train.baseline", is_flag=True, default=None, help="The closed-set baseline: no teacher."
 )
 @setting("--arch", "student.arch", help="Student: a torchvision or timm name.")
 @setting("--epochs", "train.epochs", type=COUNT, help="Epochs.")
