@@ -11,7 +11,14 @@ import click
 
 from cache.runtime.errors import printable
 from distill.commands.episodes import EPISODES, contents_of, contents_of_run, refuse_other
-from distill.commands.options import EXISTING_FOLDER, device_option, given_options, json_option, run_options
+from distill.commands.options import (
+    EXISTING_FOLDER,
+    device_option,
+    given_options,
+    json_option,
+    option,
+    run_options,
+)
 from distill.commands.tables import (
     GROUPS,
     accuracy_table,
@@ -25,16 +32,12 @@ from distill.commands.tables import (
 
 @click.command()
 @click.argument("folder", metavar="RUN_OR_CACHE", type=EXISTING_FOLDER)
-@click.option(
-    "--teacher", is_flag=True, help="The folder is a cache: judge its teacher, from the cache alone."
-)
+@option("--teacher", "The folder is a cache: judge its teacher, from the cache alone.", bool)
 @run_options
-@click.option(
-    "--split", "splits", multiple=True, help="train, id_val, id_test, ood_test. Repeatable  [default: tests]"
-)
-@click.option("--text", help="Text bank that classifies  [default: the run's own; labels for a teacher]")
-@click.option("--negative-text", help="Episodes: text bank of the negative prompts  [default: the run's own]")
-@click.option("--space", is_flag=True, help="Compare the student's embeddings with the teacher's instead.")
+@option("--split splits", "train, id_val, id_test, ood_test. Repeatable  [default: tests]", multiple=True)
+@option("--text", "Text bank that classifies  [default: the run's own; labels for a teacher]")
+@option("--negative-text", "Episodes: text bank of the negative prompts  [default: the run's own]")
+@option("--space", "Compare the student's embeddings with the teacher's instead.", bool)
 @device_option
 @json_option("Print accuracies, losses and every class, or object, as JSON.")
 @click.pass_context
