@@ -145,4 +145,4 @@ def _by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for split in ("train", "id_val", "id_test", "ood_test", "ood_query")
         for group, words in GROUPS.items()
     }
-    return {name: found for name, found in metrics.items() if found}
+    return {name: values for name, values in metrics.items() if values}
