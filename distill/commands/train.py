@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cache.runtime.errors import WrongOption, nearest_names
-from distill.commands.episodes import EPISODES, PHOTOS, contents_of, refuse_other
+from distill.commands.episodes import EPISODES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -107,17 +107,12 @@ def train(
     from cache.runtime.progress import progress_for
     from distill.recipes import default_recipe
     from distill.settings import load_recipe, with_settings
+    from distill.train.start import train as run
 
     config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    if contents == EPISODES:
-        from distill.robotics.train import run
-
-        del given["wandb"]
-    else:
-        from distill.train.images import run
-    with closing(progress_for("training", "images" if contents == PHOTOS else contents)) as progress:
+    with closing(progress_for("training", UNITS[contents])) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
     if as_json:
         print_json(summary)
