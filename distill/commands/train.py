@@ -25,7 +25,7 @@ from distill.commands.options import (
 )
 from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json
 
-FOR_PHOTOS = ("k", "teachers", "device_images", "views")
+FOR_PHOTOS = ("k", "teachers", "views")
 FOR_EPISODES = ("negative_text", "local")
 
 
