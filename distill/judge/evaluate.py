@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cache import EmbeddingCache
+from cache.reader import SplitRows
 from cache.runtime.errors import UserError
-from cache.runtime.transfer import to_device
 from cache.sources.splits import SPLITS, split_name
 from cache.store.text_banks import TextBank
-from distill.data.pixels import Pixels
+from distill.config import RoboticsConfig
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
+from distill.robotics.metrics import EpisodeResult, judge_objects
+from distill.robotics.scores import margins, pair_logits
+from distill.robotics.texts import fixed_pair_texts
 from distill.student.classifier import AllClasses, Classifier, TextClassifier
 
 # The original code's zero-shot evaluation of the teacher: CLIP's own logit scale of 100.
 TEACHER_TEMPERATURE = 0.01
 OOD_SPLITS = ("ood_test", "ood_query")
+NEGATIVE = RoboticsConfig().negative_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class AmongAll:
     """How well one split is classified where all ``classes`` of the data compete; see :class:`SplitResult`.
 
-    ``id_score_N`` is every image's largest logit among the ID classes, None where none is known.
+    ``id_score_N`` is every image's largest logit among the ID classes, None where there are none.
     """
 
     classes: int
@@ -69,15 +74,15 @@ class SplitResult:
 
     def metrics(self) -> dict[str, float]:
         """Return every number under the ending that it has among a run's metrics."""
-        found = {
+        numbers = {
             "accuracy": self.accuracy,
             "loss": self.loss,
             "top5_accuracy": self.top5_accuracy,
             "ece": self.ece,
         }
         if self.among_all is not None:
-            found |= {f"all_{name}": getattr(self.among_all, name) for name in _AMONG_ALL}
-        return {name: value for name, value in found.items() if value is not None}
+            numbers |= {f"all_{name}": getattr(self.among_all, name) for name in _AMONG_ALL}
+        return {name: value for name, value in numbers.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the images' own scores as plain values."""
@@ -88,23 +93,30 @@ class SplitResult:
 
 
 _AMONG_ALL = ("accuracy", "top5_accuracy", "ece")
+Result = SplitResult | EpisodeResult
+"""How well a split is judged: of photos, or of episodes."""
 
 
-def metrics_of(results: Mapping[str, SplitResult]) -> dict[str, float]:
+def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
     """Return the numbers of several splits by the names that they have in a run's metrics.
 
     ``SPLIT_accuracy`` (its own classes) and ``SPLIT_all_accuracy`` (all compete), and so for
     ``top5_accuracy`` and ``ece``; ``SPLIT_loss``; and those of both kinds of test images: :func:`both_kinds`.
+    Of episodes see :meth:`distill.robotics.metrics.EpisodeResult.flat`.
     """
-    by_split = {name: result.metrics() for name, result in results.items()}
-    endings = dict.fromkeys(ending for found in by_split.values() for ending in found)
+    episodes = [result for result in results.values() if isinstance(result, EpisodeResult)]
+    if episodes:
+        return {name: value for result in episodes for name, value in result.flat().items()}
+    photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
+    by_split = {name: result.metrics() for name, result in photos.items()}
+    endings = dict.fromkeys(ending for numbers in by_split.values() for ending in numbers)
     flat = {
-        f"{n}_{ending}": found[ending]
+        f"{n}_{ending}": numbers[ending]
         for ending in endings
-        for n, found in by_split.items()
-        if ending in found
+        for n, numbers in by_split.items()
+        if ending in numbers
     }
-    return flat | both_kinds(results)
+    return flat | both_kinds(photos)
 
 
 def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
@@ -114,17 +126,17 @@ def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
     the first is the harmonic mean of both accuracies among all classes, percent, the second
     :func:`distill.metrics.id_against_ood`. Empty without results of both among all classes.
     """
-    found = {}
+    numbers = {}
     for name, result in results.items():
-        kind, at, head = name.partition("@")
+        split, at, head = name.partition("@")
         seen = results.get(f"id_test{at}{head}")
         ours, theirs = (seen.among_all if seen is not None else None), result.among_all
-        if kind not in OOD_SPLITS or ours is None or theirs is None:
+        if split not in OOD_SPLITS or ours is None or theirs is None:
             continue
-        found[f"all{at}{head}_harmonic_mean"] = harmonic_mean(ours.accuracy, theirs.accuracy)
+        numbers[f"all{at}{head}_harmonic_mean"] = harmonic_mean(ours.accuracy, theirs.accuracy)
         if ours.id_score_N is not None and theirs.id_score_N is not None:
-            found[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
-    return found
+            numbers[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
+    return numbers
 
 
 @torch.no_grad()
@@ -159,20 +171,20 @@ def evaluate(
     if not own:
         raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     scores = ImageScores.join(own)
-    found = scores.metrics()
+    metrics = scores.metrics()
     return SplitResult(
         split=split,
-        accuracy=found.accuracy,
-        loss=found.loss,
+        accuracy=metrics.accuracy,
+        loss=metrics.loss,
         images=len(scores.labels_N),
         per_class={
             name: float(value)
-            for name, value in zip(class_names, found.per_class_C, strict=True)
+            for name, value in zip(class_names, metrics.per_class_C, strict=True)
             if not value.isnan()
         },
         unreadable=dict(unreadable or {}),
-        top5_accuracy=found.top5_accuracy,
-        ece=found.ece,
+        top5_accuracy=metrics.top5_accuracy,
+        ece=metrics.ece,
         among_all=_among_all(every, id_score) if every else None,
     )
 
@@ -203,12 +215,12 @@ def _scored(
 
 def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> AmongAll:
     scores = ImageScores.join(every)
-    found = scores.metrics()
+    metrics = scores.metrics()
     return AmongAll(
         classes=scores.classes,
-        accuracy=found.accuracy,
-        top5_accuracy=found.top5_accuracy,
-        ece=found.ece,
+        accuracy=metrics.accuracy,
+        top5_accuracy=metrics.top5_accuracy,
+        ece=metrics.ece,
         id_score_N=torch.cat(list(id_score)) if id_score else None,
     )
 
@@ -220,7 +232,7 @@ def judge_heads(
     split: str,
     class_names: Sequence[str],
     among: AllClasses | None = None,
-    pixels: Pixels | None = None,
+    unreadable: Mapping[str, str] | None = None,
 ) -> dict[str, SplitResult]:
     """Judge one pass of a student's outputs by every head's classifier; see :func:`evaluate`.
 
@@ -234,91 +246,113 @@ def judge_heads(
             split=f"{split}{ending}",
             class_names=class_names,
             among=among,
-            unreadable=pixels.unreadable if pixels is not None else {},
+            unreadable=unreadable,
         )
         for ending, columns, classifier in classifiers
     }
 
 
-@torch.no_grad()
-def student_outputs(
-    student: nn.Module,
-    pixels: Pixels,
-    forward: Callable[[Tensor], Tensor],
-    *,
-    batch_size: int,
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (outputs [B, ...] float32, labels) over images in their order.
-
-    ``forward`` takes decoded images on ``device`` to outputs of ``student``, which is in evaluation mode.
-    """
-    labels = np.array([record.label for record in pixels.records], dtype=np.int64)
-    order = np.arange(len(labels))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    was_training = student.training
-    student.eval()
-    try:
-        for indices, images in pixels.batches(batches):
-            if len(indices):
-                # A copy: a student compiled to CUDA graphs writes its next outputs over these.
-                outputs = forward(to_device(images, device)).to(torch.float32, copy=True)
-                yield outputs, torch.from_numpy(labels[indices])
-    finally:
-        student.train(was_training)
-
-
 def evaluate_teacher(
-    cache_dir: Path, *, splits: Sequence[str] = (), text: str = "labels", batch_size: int = 4096
-) -> dict[str, SplitResult]:
+    cache_dir: Path,
+    *,
+    splits: Sequence[str] = (),
+    text: str = "labels",
+    negative_text: str = "",
+    batch_size: int = 4096,
+) -> dict[str, Result]:
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
-    ``splits`` names some (either name); none means all that the cache has.
+    ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
+    episodes' negative texts; they are judged on the hand camera.
 
     Raises
     ------
     UserError
-        If the cache has no such split or text bank, or is of episodes.
+        If the cache has no such split or text bank.
     """
     cache = EmbeddingCache.open(cache_dir)
-    bank = cache.text_bank(text)
-    among = competing(AllClasses.of(cache.manifest.splits), bank)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
-    results = {}
-    for name in names:
-        rows = cache.split(name)
-        if rows.labels.ndim != 1:
-            raise UserError(
-                f"{cache_dir} is a cache of episodes with several labels each",
-                fix="use 'distill robotics evaluate --teacher'.",
-            )
-        classifier = teacher_classifier(bank, among, rows.class_names)
+    if negative_text and not cache.holds_episodes:
+        raise UserError(
+            f"the negative text bank is {negative_text}, but {cache_dir} is a cache of photos",
+            fix="leave it out.",
+        )
+    classes = AllClasses.of(cache.manifest.splits)
+    judge = TeacherJudge(
+        cache=cache,
+        classes=classes,
+        text=text,
+        negative_text=negative_text or NEGATIVE,
+        batch_size=batch_size,
+    )
+    return {
+        name: judge.judged(name, rows.class_names, rows, np.arange(len(rows)), rows.labels)
+        for name in names
+        for rows in [cache.split(name)]
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherJudge:
+    """Judges a teacher by its rows and its text banks; ``classes`` are all of the data."""
+
+    cache: EmbeddingCache
+    classes: AllClasses
+    text: str
+    negative_text: str = NEGATIVE
+    batch_size: int = 4096
+
+    def judged(
+        self,
+        split: str,
+        class_names: tuple[str, ...],
+        rows: SplitRows,
+        at: NDArray[np.int64],
+        labels: NDArray[np.int64],
+    ) -> Result:
+        """Judge the rows ``at`` of a split against their labels, which index ``class_names``.
+
+        Raises
+        ------
+        UserError
+            If there is no row or no such bank, or a class has no text.
+        """
         outputs = (
             (
-                torch.from_numpy(rows.embeddings[start : start + batch_size]).float(),
-                torch.from_numpy(rows.labels[start : start + batch_size]),
+                torch.from_numpy(rows.embeddings[at[start : start + self.batch_size]]).float(),
+                torch.from_numpy(labels[start : start + self.batch_size]),
             )
-            for start in range(0, len(rows), batch_size)
+            for start in range(0, len(at), self.batch_size)
         )
-        results[name] = evaluate(outputs, classifier, split=name, class_names=rows.class_names, among=among)
-    return results
+        if self.cache.holds_episodes:
+            return self._objects(split, class_names, outputs)
+        bank = self.cache.text_bank(self.text)
+        among = competing(self.classes, bank)
+        texts = bank.class_texts(among.names if among is not None else class_names)
+        classifier = TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)
+        return evaluate(outputs, classifier, split=split, class_names=class_names, among=among)
+
+    def _objects(
+        self, split: str, class_names: tuple[str, ...], outputs: Iterable[tuple[Tensor, Tensor]]
+    ) -> EpisodeResult:
+        pairs = fixed_pair_texts(self.cache, self.text, self.negative_text, torch.device("cpu"))
+        text = pairs(class_names, torch.empty(0))
+        parts = [
+            (margins(pair_logits(seen, text, temperature=TEACHER_TEMPERATURE)), labels)
+            for seen, labels in outputs
+        ]
+        if not parts:
+            raise UserError(f"no episode of {split} has a row", fix="run cache-features again.")
+        return judge_objects(
+            torch.cat([margin for margin, _ in parts]),
+            torch.cat([labels for _, labels in parts]),
+            split=split,
+            class_names=class_names,
+            id_objects=self.cache.manifest.splits["train"].class_names,
+        )
 
 
 def competing(classes: AllClasses, bank: TextBank) -> AllClasses | None:
     """Return classes that can compete by a text bank: None with no OOD class, or where one has no text."""
-    known = set(bank.class_folders)
-    return classes if classes.ood_classes and known.issuperset(classes.names) else None
-
-
-def teacher_classifier(
-    bank: TextBank, among: AllClasses | None, class_names: Sequence[str]
-) -> TextClassifier:
-    """Return what classifies a teacher's rows ``among`` all classes, or by None among some alone.
-
-    Raises
-    ------
-    UserError
-        If one of them has no text.
-    """
-    texts = bank.class_texts(among.names if among is not None else tuple(class_names))
-    return TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)
+    with_text = set(bank.class_folders)
+    return classes if classes.ood_classes and with_text.issuperset(classes.names) else None

@@ -45,8 +45,7 @@ def teacher_has_rows(heads: Sequence[Head], split: Judged) -> bool:
     """Say whether some image of a split has a row of every teacher."""
     rows = [_rows(head, split) for head in heads]
     return all(
-        found is not None and any(image.key in found.position for image in split.pixels.records)
-        for found in rows
+        own is not None and any(image.key in own.position for image in split.pixels.records) for own in rows
     )
 
 
@@ -60,7 +59,7 @@ def space_of_split(
     """
     student = torch.cat([output for output, _ in outputs]).cpu()
     keys = [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
-    found = {}
+    space = {}
     for i, head in enumerate(heads):
         rows = _rows(head, split)
         assert rows is not None
@@ -75,13 +74,13 @@ def space_of_split(
             temperature=loss.temperature,
             k=loss.vlalign_k,
         )
-        found[name] = {"images": len(at), **metrics}
-    return found
+        space[name] = {"images": len(at), **metrics}
+    return space
 
 
 def _class_texts(head: Head, split: Judged) -> Tensor:
     if not head.texts.per_image:
-        nothing = torch.empty(0, head.stop - head.start)
-        return head.texts(split.class_names, nothing).detach().cpu()
+        text = head.texts(split.class_names, torch.empty(0, head.stop - head.start)).detach().cpu()
+        return text[0] if text.dim() == 3 else text  # of a pair the one that says that the object is there
     # Texts that depend on the image belong to no space of their own: the teacher's fixed ones stand in.
     return torch.from_numpy(head.cache.text_bank("labels").class_texts(split.class_names))

@@ -14,7 +14,8 @@ from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
-from distill.judge.outputs import OUTPUTS, RunOutputs, load_outputs
+from distill.judge.outputs import RunOutputs, load_outputs
+from distill.record.run_files import OUTPUTS
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
@@ -72,7 +73,7 @@ class Run:
     @property
     def robotics(self) -> bool:
         """Whether its images have several objects each."""
-        return any(name.startswith("robotics.") for name in self.settings)
+        return "per_object_average_precision" in self.summary
 
 
 @dataclass(frozen=True, kw_only=True)

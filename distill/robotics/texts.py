@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from cache.runtime.errors import UserError
 from cache.sources.episode_texts import prompt_of
 from cache.sources.episodes import object_name
 from cache.teacher.text_tower import TextTower
-from distill.robotics.config import RoboticsRunConfig
+from distill.config import RunConfig
 from distill.student.heads import FixedTexts, Texts
 from distill.student.prompts import LearntTexts, PromptLearner
 
@@ -28,8 +29,9 @@ class PairTexts:
     positive: Texts
     negative: Texts
     learner: nn.Module | None = None
+    per_image: ClassVar[bool] = False
 
-    def __call__(self, class_names: Sequence[str]) -> Tensor:
+    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
         """Return raw embeddings [2, C, D] float32, the positive texts first.
 
         Raises
@@ -37,11 +39,16 @@ class PairTexts:
         UserError
             If a bank has no text of an object.
         """
-        nothing = torch.empty(0)
-        return torch.stack([self.positive(class_names, nothing), self.negative(class_names, nothing)])
+        return torch.stack([texts(class_names, images_BD) for texts in (self.positive, self.negative)])
 
 
-def open_pair_texts(cache: EmbeddingCache, config: RoboticsRunConfig, device: torch.device) -> PairTexts:
+def fixed_pair_texts(cache: EmbeddingCache, text: str, negative_text: str, device: torch.device) -> PairTexts:
+    """Return the texts of two banks of a cache; UserError where it has no such bank."""
+    positive, negative = (FixedTexts(cache.text_bank(name), device) for name in (text, negative_text))
+    return PairTexts(positive=positive, negative=negative)
+
+
+def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.device) -> PairTexts:
     """Return the texts that a config asks for.
 
     Dual CoOp (arXiv 2206.09541) learns a context for positive and another for negative texts, before ``NAME``
@@ -53,10 +60,8 @@ def open_pair_texts(cache: EmbeddingCache, config: RoboticsRunConfig, device: to
         If the cache has no such banks, or keeps no text tower where prompts are to be learnt.
     """
     names = (config.text, config.robotics.negative_text)
-    banks = [cache.text_bank(name) for name in names]
     if config.prompts.learner == "none":
-        positive, negative = (FixedTexts(bank, device) for bank in banks)
-        return PairTexts(positive=positive, negative=negative)
+        return fixed_pair_texts(cache, *names, device)
     tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
     torch.manual_seed(config.train.seed)
     learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)
@@ -74,9 +79,10 @@ def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
     bank, templates = cache.text_bank(name), cache.manifest.banks[name].templates
     words = {}
     for text, index in zip(bank.texts, bank.class_index, strict=True):
-        known = bank.class_folders[index]
+        folder = bank.class_folders[index]
         with_description = name.endswith(DESCRIBED)
-        prompt = prompt_of(templates[0], object_name(known), described=with_description) if templates else ""
+        words_of = object_name(folder)
+        prompt = prompt_of(templates[0], words_of, described=with_description) if templates else ""
         if not prompt or not text.startswith(prompt):
             raise UserError(
                 f"no prompt can be learnt for the bank {name!r}: it was not made of one prompt an object",
@@ -84,5 +90,5 @@ def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
             )
         description = text.removeprefix(prompt).strip().rstrip(".")
         form = described if description else "{name}"
-        words[known] = form.format(name=object_name(known), description=description)
+        words[folder] = form.format(name=words_of, description=description)
     return words

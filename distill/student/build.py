@@ -93,10 +93,10 @@ def resolve(arch: str) -> tuple[str, str]:
     if not separator:
         library, name = next((lib for lib in _NAMES if arch in _NAMES[lib]()), ""), arch
     if library not in _NAMES or name not in _NAMES[library]():
-        known = [known for lib in _NAMES for known in _NAMES[lib]()]
+        names = [other for lib in _NAMES for other in _NAMES[lib]()]
         raise UserError(
             f"no student is called {arch!r}",
-            fix=f"{nearest_names(name, known)}give a torchvision or timm model name.",
+            fix=f"{nearest_names(name, names)}give a torchvision or timm model name.",
         )
     return library, name
 
@@ -250,9 +250,9 @@ def _load_backbone(student: nn.Module, state: dict[str, Tensor], head: set[str],
         missing, surplus = [key for key in left.missing_keys if key not in head], left.unexpected_keys
     if wrong or missing or surplus:
         parts = [("of another shape", wrong), ("missing", missing), ("unknown", surplus)]
-        said = "; ".join(f"{what}: {', '.join(keys[:3])} ({len(keys)})" for what, keys in parts if keys)
+        differing = "; ".join(f"{what}: {', '.join(keys[:3])} ({len(keys)})" for what, keys in parts if keys)
         raise UserError(
-            f"{source} is not of this student ({said})", fix="give weights of the same architecture."
+            f"{source} is not of this student ({differing})", fix="give weights of the same architecture."
         )
 
 

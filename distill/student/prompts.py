@@ -26,7 +26,9 @@ from cache.store.manifest import Manifest
 from cache.store.manifest_lines import BankEntry
 from cache.store.text_banks import bank_entry, make_bank, save_bank
 from cache.teacher.text_tower import TextTower
+from distill.checkpoint import read_checkpoint
 from distill.config import PromptConfig
+from distill.record.run_files import LAST
 from distill.settings import from_toml
 
 INIT_STD = 0.02
@@ -147,8 +149,8 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
 
 def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> BankEntry:
     made_from = digest([learnt_from, list(learnt.words.items())])
-    known = cache.manifest.banks.get(bank)
-    if known is not None and known.made_from != made_from:
+    there = cache.manifest.banks.get(bank)
+    if there is not None and there.made_from != made_from:
         raise UserError(
             f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
         )
@@ -172,11 +174,9 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
     UserError
         If the run learnt no prompts, or see :func:`export_bank`.
     """
-    from distill.checkpoint import read_checkpoint
-
     if not is_plain_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
-    state = read_checkpoint(run / "last.pt")
+    state = read_checkpoint(run / LAST)
     config = from_toml(state["config"], where=str(run))
     if config.prompts.learner == "none":
         raise UserError(f"{run} learnt no prompts", fix="train with --prompts coop.")
@@ -190,5 +190,5 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
         cache, config.prompts, text=config.text, seed=config.train.seed, device=torch.device("cpu")
     )
     learnt.learner.load_state_dict(state["prompts"])
-    said = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
-    return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=said)
+    weights = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
+    return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=weights)
