@@ -25,7 +25,11 @@ from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, 
 from cache.runtime.system_errors import fault
 from cache.runtime.torchrun import rank, speaks, world_size
 
-CACHE: Mapping[str, tuple[Any, str]] = {
+Table = Mapping[str, tuple[Any, str]]
+"""By name: ``module:function`` below distill.commands, or a group's own table; and what help says of it, in
+one line that a terminal of 80 columns does not cut."""
+
+CACHE: Table = {
     "info": ("cache:info", "Say what is in CACHE."),
     "verify": ("cache:verify", "Check CACHE, and name the damaged rows."),
     "repair": ("cache:repair", "Mend CACHE: redo or take out what is damaged."),
@@ -33,13 +37,11 @@ CACHE: Mapping[str, tuple[Any, str]] = {
     "convert": ("cache:convert", "Write CACHE in the other format, number for number."),
     "add-prompts": ("cache:add_prompts", "Add the prompts that RUN learnt to its cache."),
 }
-ROBOTICS: Mapping[str, tuple[Any, str]] = {
+ROBOTICS: Table = {
     "make-demo": ("robotics:make_demo", "Draw small episode files into OUT."),
     "cache-features": ("robotics:cache_features", "Run the teacher over DATA's episodes once (stage 1)."),
 }
-# Where each stands below distill.commands (or a group's own commands), and what help says of it: one line
-# that a terminal of 80 columns does not cut.
-COMMANDS: Mapping[str, tuple[Any, str]] = {
+COMMANDS: Table = {
     "demo": ("demo:demo", "Draw a small data set, and run both stages on it."),
     "split": ("split:split", "Split SOURCE into training, ID test and OOD test images."),
     "cache-features": ("cache_features:cache_features", "Run the teacher over DATA once (stage 1)."),
@@ -65,7 +67,7 @@ COMMANDS: Mapping[str, tuple[Any, str]] = {
 class Commands(click.Group):
     """Commands by name, as :data:`COMMANDS` has them, each imported when it is called."""
 
-    def __init__(self, *args: Any, table: Mapping[str, tuple[Any, str]], **more: Any) -> None:
+    def __init__(self, *args: Any, table: Table, **more: Any) -> None:
         super().__init__(*args, **more)
         self.table = table
 
