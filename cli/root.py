@@ -12,7 +12,7 @@ import click
 
 from cache.runtime.errors import UserError
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
-from cache.runtime.system_errors import fault
+from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import speaks, world_size
 from distill.commands.options import stop
 
@@ -65,7 +65,7 @@ def _explained(error: BaseException) -> tuple[str, int] | None:
         return f"stopped; {AGAIN}", 128 + asked
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
-    refused = fault(error) if isinstance(error, Exception) else None
+    refused = as_user_error(error) if isinstance(error, Exception) else None
     return (str(refused), refused.status) if refused is not None else None
 
 

@@ -101,5 +101,5 @@ def cache_episode_features(
             options=build,
             progress=progress,
             ranks=ranks,
-            made_by=EPISODES,
+            command=EPISODES,
         )

@@ -141,7 +141,7 @@ def cache_features(
             progress=progress,
             ranks=ranks,
             embed=_on_ray(options, out, teacher, captions, build_options),
-            made_by=FEATURES,
+            command=FEATURES,
         )
     if first is not None:
         check_same_images(first, EmbeddingCache.open(out))
@@ -196,7 +196,7 @@ def _build_options(options: FeatureOptions, device: torch.device) -> BuildOption
             views=options.views, scale=options.views_scale, batch_size=batch_size, workers=workers
         )
     if options.pixels:
-        pixels = PixelOptions(side=options.pixels, kind=options.pixels_format, workers=workers)
+        pixels = PixelOptions(side=options.pixels, encoding=options.pixels_format, workers=workers)
     return BuildOptions(
         batch_size=batch_size,
         workers=workers,

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from cache.build import crop_views, pixels, support_views
 from cache.build.captions import Captions
-from cache.build.crop_views import FOLDER as VIEWS
 from cache.build.crop_views import TrainViewOptions, write_train_views
 from cache.build.distinct_texts import check_positions, positions_note
 from cache.build.embed_images import Seconds, ShardPlan
 from cache.build.executors import Embedder, EmbedHere
-from cache.build.pixels import FOLDER as PIXELS
 from cache.build.pixels import PixelOptions, write_pixels
 from cache.build.resume import match_classes, plan_split
 from cache.build.shard_writer import with_captions, write_shard
-from cache.build.support_views import FOLDER as SUPPORT
 from cache.build.support_views import ViewOptions, write_views
-from cache.build.text_banks import check_banks, check_same_texts, is_sound, sources_of, write_banks
+from cache.build.text_banks import check_banks, check_same_texts, sources_of, write_banks
 from cache.build.zero_shot import ZeroShot, doubts, zero_shot
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
@@ -37,7 +32,7 @@ from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import RecordFolder
 from cache.store.column_shards import drop_stale_shards
 from cache.store.duplicates import Duplicate, duplicates_of
-from cache.store.manifest import BACKUP, NAME, Manifest
+from cache.store.manifest import COLUMNS, NAME, Manifest
 from cache.store.manifest_lines import SkippedImage
 from cache.store.rank_manifests import join_parts
 from cache.store.shard_formats import read_shard
@@ -45,13 +40,6 @@ from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
 from cache.teacher.text_tower import save_text_tower
-
-# What lies beside the rows, and what makes it.
-SIDE: dict[str, Callable[[Any], list[Any]]] = {
-    SUPPORT: support_views.made_by,
-    VIEWS: crop_views.made_by,
-    PIXELS: pixels.made_by,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +102,7 @@ def open_manifest(
         If ``out`` is a folder of something else, or a folder of the cache is a link.
     """
     fresh = Manifest(spec=spec, embed_dim=embed_dim, versions=_versions())
-    if not (out / NAME).exists() and not (out / BACKUP).exists():
+    if not (out / NAME).exists():
         if out.is_file() or (out.is_dir() and not all(map(is_leftover, out.iterdir()))):
             raise UserError(
                 f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
@@ -145,14 +133,14 @@ def build_cache(
     progress: Progress | None = None,
     ranks: Ranks | None = None,
     embed: Embedder | None = None,
-    made_by: str = "",
+    command: str = "",
 ) -> BuildSummary:
     """Embed ``folder`` with ``teacher`` into the cache ``out``, continuing what is there.
 
     Every shard is written beside its name and renamed, and only then listed in the manifest; so a
     build that is killed loses at most the shard it was on, and the one that was being written.
     With several ranks each embeds its own shards; the first does what there is one of. ``embed`` makes the
-    shards, this process unless given; ``made_by`` is what the manifest says of the command.
+    shards, this process unless given; ``command`` is what the manifest says of the command.
 
     Raises
     ------
@@ -174,7 +162,7 @@ def build_cache(
     with only_writer(out) if ranks.is_first else nullcontext():
         prepared = None
         if ranks.is_first:
-            prepared = _prepare(folder, out, teacher, spec, banks, options, made_by)
+            prepared = _prepare(folder, out, teacher, spec, banks, options, command)
             for bank in banks:
                 if bank.lines:
                     progress.note(positions_note(bank))
@@ -207,7 +195,7 @@ def build_cache(
             f"{n}/{image.key}": image for n, split in manifest.splits.items() for image in split.skipped
         },
         truncated=_truncated(manifest),
-        missing_captions=sum(shard.captions_missing for _, shard in manifest.shard_entries),
+        missing_captions=sum(shard.captions_missing for _, shard in manifest.listed_shards),
         sources=sources_of(manifest, captions),
     )
     return _with_findings(summary, out, manifest, banks) if ranks.is_first else summary
@@ -233,7 +221,7 @@ def _prepare(
     spec: CacheSpec,
     banks: Sequence[BankTexts],
     options: BuildOptions,
-    made_by: str,
+    command: str,
 ) -> tuple[Manifest, list[ShardPlan]]:
     """Return the manifest with its text banks, and the shards that are still to be made."""
     check_positions(out, banks)
@@ -248,7 +236,7 @@ def _prepare(
     for split in folder.splits.values():
         manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
         plans += planned
-    manifest = replace(manifest, complete=manifest.complete and not plans, made_by=made_by)
+    manifest = replace(manifest, complete=manifest.complete and not plans, command=command)
     manifest.save(out)
     _remove_unlisted(out, manifest)
     return write_banks(manifest, out, teacher, banks), plans
@@ -256,7 +244,7 @@ def _prepare(
 
 def _truncated(manifest: Manifest) -> dict[str, int]:
     found = {name: bank.truncated for name, bank in manifest.banks.items()}
-    found["captions"] = sum(shard.captions_truncated for _, shard in manifest.shard_entries)
+    found["captions"] = sum(shard.captions_truncated for _, shard in manifest.listed_shards)
     return {name: count for name, count in found.items() if count}
 
 
@@ -273,10 +261,10 @@ def _versions() -> dict[str, str]:
 
 def _remove_unlisted(out: Path, manifest: Manifest) -> None:
     # A shard that is not listed does not exist; its file is what a kill or a rebuild left behind.
-    listed = {shard.file for _, shard in manifest.shard_entries}
-    listed |= {shard.file for shard in manifest.side_shards}
+    listed = {shard.file for _, shard in manifest.listed_shards}
+    listed |= {shard.file for shard in manifest.column_shards}
     listed |= {file.file for file in manifest.text_tower}
-    for folder in ("images", SUPPORT, VIEWS, PIXELS, TEXT_TOWER):
+    for folder in ("images", *COLUMNS, TEXT_TOWER):
         for file in (out / folder).glob("*"):
             if f"{folder}/{file.name}" not in listed:
                 file.unlink()
@@ -294,8 +282,7 @@ def _write_extras(
 
     What an earlier command added stays where it is of the images that the rows are of.
     """
-    for kind, made_by in SIDE.items():
-        manifest = drop_stale_shards(manifest, out, kind, made_by)
+    manifest = drop_stale_shards(manifest, out)
     if options.support_views and isinstance(folder, ImageFolder):
         support = ViewOptions(
             views=options.support_views,
@@ -308,7 +295,8 @@ def _write_extras(
         manifest = write_train_views(manifest, out, teacher, folder, options.views, progress)
     if options.pixels and isinstance(folder, ImageFolder):
         manifest = write_pixels(manifest, out, folder, options.pixels, progress)
-    if options.keep_text_tower and not all(is_sound(out, file) for file in manifest.text_tower or [None]):
+    kept = bool(manifest.text_tower) and all(file.is_sound(out) for file in manifest.text_tower)
+    if options.keep_text_tower and not kept:
         files = save_text_tower(out, *text_network_of(teacher))
         manifest = replace(manifest, text_tower=files)
         manifest.save(out)
@@ -325,7 +313,7 @@ def _match_captions(
 ) -> Manifest:
     """Give finished shards the captions of this run; the images are not embedded again."""
     had = [
-        s for _, s in manifest.shard_entries if captions and s.captions_sha256 not in ("", captions.sha256)
+        s for _, s in manifest.listed_shards if captions and s.captions_sha256 not in ("", captions.sha256)
     ]
     before = sum(split.own_captions for split in manifest.splits.values())
     if captions and had:
@@ -333,7 +321,7 @@ def _match_captions(
             f"{captions.source} is not what {out} was made with: the captions of "
             f"{sum(shard.rows for shard in had):,} images are replaced"
         )
-    for split, shard in manifest.shard_entries:
+    for split, shard in manifest.listed_shards:
         if captions is None or shard.captions_sha256 == captions.sha256:
             continue
         # Loaded, because the file that it is mapped from is about to be replaced.

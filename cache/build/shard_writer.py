@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from cache.build.captions import Captions
 from cache.build.embed_images import EmbeddedShard, Seconds
-from cache.runtime.atomic_files import replacing, sha256_of
+from cache.runtime.atomic_files import replacing
 from cache.sources.image_folder import ImageRecord
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ShardEntry, SkippedImage
+from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.shard_formats import FORMATS
 from cache.store.shard_rows import ShardRows
 from cache.teacher.open_clip_model import Teacher
@@ -28,7 +28,7 @@ def write_shard(
     *,
     images: Sequence[Path] | None = None,
     said: Mapping[str, Any] | None = None,
-) -> ShardEntry:
+) -> ListedShard:
     """Write one shard, whole or not at all, and return the manifest's line for it with what is ``said``.
 
     Raises
@@ -36,11 +36,9 @@ def write_shard(
     UserError
         If the file cannot be written.
     """
-    path = out / file
-    with replacing(path) as temporary:
+    with replacing(out / file) as temporary:
         FORMATS[format].write(temporary, rows, images)
-    size, checksum = path.stat().st_size, sha256_of(path)
-    return ShardEntry(file=file, rows=len(rows), bytes=size, sha256=checksum, **(said or {}))
+    return ListedShard.of(out, file, rows=len(rows), **(said or {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ class ShardWriter:
 
 def write_embedded(
     out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, said: Mapping[str, Any]
-) -> ShardEntry | None:
+) -> ListedShard | None:
     """Write an embedded shard's rows; see :func:`write_shard`. None where no image of it could be read."""
     if rows is None:
         return None

@@ -24,11 +24,11 @@ from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.splits import SPLITS
 from cache.store.manifest import IMPORT, Manifest
-from cache.store.manifest_lines import SplitEntry
+from cache.store.manifest_lines import ListedSplit
 from cache.store.shard_formats import FORMATS
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
-from cache.store.text_banks import bank_entry, make_bank, save_bank
+from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.sanity import stored
 
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.
@@ -108,18 +108,16 @@ def import_embeddings(
         manifest = open_manifest(
             out, spec, embeddings.shape[1], rebuild=False, replaced_by="move that folder away"
         )
-        manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=IMPORT)
+        manifest = replace(manifest, splits={}, banks={}, complete=False, command=IMPORT)
         manifest.save(out)
         remove_temporaries(out, below=True)
         for name in sorted(placed, key=SPLITS.index):
             manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
         for bank in texts:
-            path = out / "texts" / f"{bank.name}.h5"
             words = list(bank.texts) if bank.texts is not None else list(bank.classes)
-            save_bank(path, make_bank(bank.name, words, bank.classes, bank.embeddings))
-            made_from = digest([words, list(bank.classes)])
-            entry = bank_entry(path, texts=len(words), made_from=made_from, source=bank.source)
-            manifest = manifest.with_bank(bank.name, entry)
+            made = make_bank(bank.name, words, bank.classes, bank.embeddings)
+            listed = save_bank(out, made, made_from=digest([words, list(bank.classes)]), source=bank.source)
+            manifest = manifest.with_bank(bank.name, listed)
         manifest = replace(manifest, complete=True)
         manifest.save(out)
     return manifest
@@ -245,7 +243,7 @@ def _write_split(
     folder: ImageFolder | None,
 ) -> Manifest:
     class_names = _class_names({name: placed}, folder)[name]
-    manifest = manifest.with_split(name, SplitEntry(class_names=class_names))
+    manifest = manifest.with_split(name, ListedSplit(class_names=class_names))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     records = {image.key: image for image in folder.split(name).images} if folder else {}
     said = {"captions_sha256": _named(captions)} if captions is not None else {}
@@ -266,7 +264,7 @@ def _write_split(
             captions=[""] * len(chosen) if captions is not None else None,
             caption_embedding=captions[at].astype(dtype) if captions is not None else None,
         )
-        file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ending}"
+        file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ENDING}"
         images = [records[key].path for key in chosen] if folder else None
         entry = write_shard(out, file, rows, manifest.spec.format, images=images, said=said)
         manifest = manifest.with_shard(name, entry)

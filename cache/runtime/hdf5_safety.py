@@ -27,7 +27,7 @@ def inner_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
     """
     if not is_inner(file, name):
         raise KeyError(f"there is no column {name}")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+    column = file[name]
+    if not isinstance(column, h5py.Dataset) or column.external or column.is_virtual:
         raise ValueError(f"{name} is not a plain column")
-    return found
+    return column

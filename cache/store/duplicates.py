@@ -39,7 +39,7 @@ def duplicates_of(folder: Path, manifest: Manifest) -> list[Duplicate]:
 
 
 def _images(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str, str, bytes]]:
-    for split, shard in manifest.shard_entries:
+    for split, shard in manifest.listed_shards:
         rows = read_shard(folder, shard, manifest, split)
         for key, label, sha256 in zip(rows.keys, np.asarray(rows.labels), rows.file_sha256, strict=True):
             if sha256:  # rows that were imported have none

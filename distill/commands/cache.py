@@ -63,7 +63,7 @@ def cache_info(cache: Path, as_json: bool) -> None:
 
 def _about(manifest: Manifest) -> list[list[str]]:
     teacher = manifest.spec.teacher
-    kept = [f"{name}: {views.views} views" for name, views in manifest.support.items()]
+    kept = [f"{name}: {views.views} views" for name, views in manifest.support_views.items()]
     return [
         ["fingerprint", manifest.spec.fingerprint()],
         ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
@@ -76,12 +76,12 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["support views", ", ".join(kept) or "none"],
         [
             "training views",
-            ", ".join(f"{n}: {c.views} views, scale {c.scale:g}" for n, c in manifest.views.items())
+            ", ".join(f"{n}: {c.views} views, scale {c.scale:g}" for n, c in manifest.crop_views.items())
             or "none",
         ],
         [
             "pixels",
-            ", ".join(f"{n}: {p.side} px, {p.kind}" for n, p in manifest.pixels.items()) or "not kept",
+            ", ".join(f"{n}: {p.side} px, {p.encoding}" for n, p in manifest.pixels.items()) or "not kept",
         ],
         ["text tower", "kept" if manifest.text_tower else "not kept"],
     ]
@@ -118,7 +118,7 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 @click.argument("cache", type=EXISTING_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
 def cache_repair(cache: Path, as_json: bool) -> None:
-    """Mend CACHE: redo its manifest's copy and neighbours, take out every other file that is damaged.
+    """Take every damaged file out of CACHE.
 
     What was taken out is redone by the command that made the cache; where something is lacking, that command
     is printed, without its data and teacher, and the exit status is 1. Nothing is loaded that CACHE names.
@@ -129,12 +129,9 @@ def cache_repair(cache: Path, as_json: bool) -> None:
 
     repair = repair_cache(cache)
     if as_json:
-        done = {"redone": repair.redone, "removed": repair.removed}
-        checks = {name: [_as_json(check) for check in found] for name, found in done.items()}
-        click.echo(json.dumps({**checks, "commands": repair.commands}, indent=2))
+        removed = [_as_json(check) for check in repair.removed]
+        click.echo(json.dumps({"removed": removed, "commands": repair.commands}, indent=2))
     else:
-        for check in repair.redone:
-            click.echo(printable(f"redone: {check.file} ({check.problem})"))
         for check in repair.removed:
             click.echo(printable(f"taken out: {check.file} ({check.problem})"))
     if repair.commands:
@@ -144,7 +141,7 @@ def cache_repair(cache: Path, as_json: bool) -> None:
             1,
         )
     if not as_json:
-        click.echo(f"{cache} is sound; {len(repair.redone)} files were redone.")
+        click.echo(f"{cache} is sound.")
 
 
 def _as_json(check: Check) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, reason_of
-from cache.store.read_errors import DAMAGED
+from cache.store.read_errors import READ_ERRORS
 from distill.deploy.class_sets import ClassSet, unit
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Neighbours:
             if not len(found.keys) == len(found.labels) == len(found.pictures) == len(found.embeddings):
                 raise ValueError("its columns differ in length")
             return found
-        except DAMAGED as error:
+        except READ_ERRORS as error:
             raise UserError(
                 f"{path} is damaged ({reason_of(error)})",
                 fix="copy the folder again, or export the run again.",

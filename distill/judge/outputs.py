@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, nearest_names, reason_of
-from cache.store.read_errors import DAMAGED
+from cache.store.read_errors import READ_ERRORS
 
 OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
 # The most that a run keeps of logits: 65,000 images of 1,000 classes. Of more images than fit a sample is
@@ -200,7 +200,7 @@ def read_logits(path: Path, split: str) -> SplitLogits:
         ):
             raise ValueError(f"logits of {split} are {kept.logits.shape}")
         return kept
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
 
@@ -216,7 +216,7 @@ def load_outputs(path: Path) -> RunOutputs:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return _outputs(arrays)
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
 

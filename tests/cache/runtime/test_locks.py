@@ -20,7 +20,7 @@ from cache.maintain.verify import verify_cache
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import NAME, only_writer, only_writer_of_file
-from cache.runtime.system_errors import fault
+from cache.runtime.system_errors import as_user_error
 
 HOLD = """
 import sys, time
@@ -174,14 +174,14 @@ def test_a_fault_of_the_system_is_found_behind_what_libraries_say():
         ),
         RuntimeError("[enforce fail at inline_container.cc:626] . unexpected pos 64 vs 0"),
     ):
-        assert "No space left on device" in str(fault(error))
+        assert "No space left on device" in str(as_user_error(error))
     inner = OSError(24, "Too many open files")
     outer = RuntimeError("a worker died")
     outer.__cause__ = inner
-    assert "ulimit -n" in str(fault(outer))
-    assert fault(ValueError("a bug")) is None
-    assert fault(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
-    assert fault(FileNotFoundError(2, "No such file or directory", "x")) is None
+    assert "ulimit -n" in str(as_user_error(outer))
+    assert as_user_error(ValueError("a bug")) is None
+    assert as_user_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert as_user_error(FileNotFoundError(2, "No such file or directory", "x")) is None
 
 
 @pytest.mark.slow
