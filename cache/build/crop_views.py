@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 import torch
 from PIL import Image
@@ -25,6 +24,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from cache.build.support_views import decoded, embed_views, in_dtype, seed_of
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.progress import Progress
 from cache.sources.crop_boxes import crop_boxes
 from cache.sources.image_folder import ImageFolder
@@ -85,7 +85,7 @@ def write_train_views(
             advance=progress.advance,
         )
         rows = in_dtype(rows, manifest.spec.dtype, records)
-        with h5py.File(path, "w") as shard:
+        with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
             write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)

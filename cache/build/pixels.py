@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import begin_worker, begun
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageFolder, UnreadableImage, squashed
@@ -112,7 +112,7 @@ def _batches(records: Sequence[Record], options: PixelOptions) -> DataLoader[lis
 def _write_raw(
     path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
 ) -> None:
-    with h5py.File(path, "w") as file:
+    with open_hdf5(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])
         shape = (len(records), 3, options.side, options.side)
         pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
@@ -131,6 +131,6 @@ def _write_jpeg(
     for batch in begun(_batches(records, options)):
         encoded += batch
         advance(len(batch))
-    with h5py.File(path, "w") as file:
+    with open_hdf5(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])
         write_blobs(file, "jpeg", encoded)

@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import begin_worker, begun
 from cache.runtime.progress import Progress
 from cache.runtime.transfer import one_behind
@@ -85,7 +85,7 @@ def write_views(
             workers=options.workers,
             advance=progress.advance,
         )
-        with h5py.File(path, "w") as shard:
+        with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
 

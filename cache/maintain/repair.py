@@ -32,7 +32,7 @@ class Repair:
 
 
 def repair_cache(folder: Path) -> Repair:
-    """Take every damaged file out of a cache, which is unfinished then; neighbours alone are redone by readers.
+    """Take every damaged file out of a cache, which is unfinished then; but neighbours, which readers redo.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def repair_cache(folder: Path) -> Repair:
 def _without_damaged(folder: Path) -> tuple[Manifest, list[Check]]:
     """Unlist and remove a cache's damaged files; return its manifest and what was wrong with them.
 
-    Text banks stay listed, as missing: a build that would give them other texts is refused by what is said
-    of them.
+    Text banks and the text tower stay listed, as missing: a build that would give a bank other texts is
+    refused by its line, and the command is printed with what is lacking.
     """
     check_own_folders(folder)
     manifest = Manifest.load(folder)
@@ -81,8 +81,7 @@ def _listing_none_of(files: set[str], manifest: Manifest) -> Manifest:
         }
         for name in COLUMNS
     }
-    tower = () if any(file.file in files for file in manifest.text_tower) else manifest.text_tower
-    return replace(manifest, text_tower=tower, complete=False, **columns)
+    return replace(manifest, complete=False, **columns)
 
 
 def _command(manifest: Manifest, out: Path) -> str:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
+
+
+def open_hdf5(path: Path, mode: str = "r") -> h5py.File:
+    """Open an HDF5 file without HDF5's own lock, which some network file systems refuse.
+
+    Ours appear whole or not at all, and who writes a folder holds the lock of it.
+    """
+    return h5py.File(path, mode, locking=False)
 
 
 def is_inner(file: h5py.Group, name: str) -> bool:

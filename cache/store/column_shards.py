@@ -17,6 +17,7 @@ import h5py
 
 from cache.runtime.atomic_files import digest, replacing
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.progress import Progress
 from cache.sources.samples import Record, RecordFolder
 from cache.store.hdf5_columns import read_strings
@@ -58,7 +59,7 @@ def open_column_shard(cache: Path, shard: ListedShard) -> Iterator[h5py.File]:
     path = cache / shard.file
     with reading(path):
         check_size(path, shard.bytes)
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             yield file
 
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.hdf5_safety import inner_dataset, is_inner
+from cache.runtime.hdf5_safety import inner_dataset, is_inner, open_hdf5
 from cache.store.mapped_arrays import CheckedBlobs, CheckedRows, row_sums
 from cache.store.shard_rows import WrongRows
 
@@ -135,7 +135,7 @@ def wrong_rows_of(path: Path) -> WrongRows:
     OSError, KeyError, ValueError
         If the file cannot be read so far.
     """
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         wrong: set[int] = set()
         for name in _names(file, SUMS):
             sums = read_sums(file, name)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
-
-from cache.runtime.hdf5_safety import is_inner
+from cache.runtime.hdf5_safety import is_inner, open_hdf5
 from cache.store.hdf5_columns import (
     mapped_column,
     read_column,
@@ -27,7 +25,7 @@ ENDING, MORE = "h5", "more"
 def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> None:
     """Write one shard. ``images`` is the other format's business: this one keeps no pictures."""
     del images
-    with h5py.File(path, "w") as file:
+    with open_hdf5(path, "w") as file:
         write_text(file, "split", rows.split)
         write_strings(file, "key", rows.keys)
         write_strings(file, "file_sha256", rows.file_sha256)
@@ -53,7 +51,7 @@ def read(path: Path, *, sha256: str) -> ShardRows:
         If the file is no HDF5 file, damaged, or a column is missing or of another type or length.
     """
     del sha256
-    with reading(path), h5py.File(path, "r") as file:
+    with reading(path), open_hdf5(path) as file:
         captioned = is_inner(file, "caption")
         return ShardRows(
             split=read_text(file, "split"),

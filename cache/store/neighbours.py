@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import reason_of
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from cache.store.hdf5_columns import mapped_column, read_text, write_column, write_text
 from cache.store.mapped_arrays import MappedRows
@@ -78,7 +78,7 @@ def _index(texts: NDArray[np.float32]) -> Any:
 def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> None:
     """Write ``neighbours/SPLIT--BANK.h5``; ``made_from`` says of which rows and texts they are."""
     nearest, similarity = neighbours
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, open_hdf5(temporary, "w") as file:
         write_column(file, "nearest", nearest)
         write_column(file, "similarity", similarity)
         write_text(file, "made_from", made_from)
@@ -93,7 +93,7 @@ def load_neighbours(path: Path, *, made_from: str, k: int, rows: int) -> StoredN
     None when there are none or too few, or they are of other rows or texts.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             if read_text(file, "made_from") != made_from:
                 return None
             nearest = mapped_column(path, file, "nearest", kinds="i", ndim=(2,))
@@ -112,7 +112,7 @@ def problem_of(path: Path, *, made_from: str | None) -> str:
     try:
         if not matches_appended_checksum(path):
             return "it differs from its checksum"
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return "" if read_text(file, "made_from") == made_from else "it is of other rows or texts"
     except READ_ERRORS as error:
         return f"it cannot be read ({reason_of(error)})"

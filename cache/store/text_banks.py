@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.store.hdf5_columns import read_column, read_strings, write_column, write_strings
 from cache.store.manifest_lines import ListedBank
 from cache.store.read_errors import reading
@@ -70,7 +70,7 @@ def _some(names: Sequence[str], n: int = 5) -> str:
 def save_bank(cache: Path, bank: TextBank, **about: Any) -> ListedBank:
     """Write one bank, whole or not at all, and return the manifest's line for it with more ``about`` it."""
     name = f"texts/{bank.name}.h5"
-    with replacing(cache / name) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(cache / name) as temporary, open_hdf5(temporary, "w") as file:
         write_strings(file, "text", bank.texts)
         write_strings(file, "class_folder", bank.class_folders)
         write_column(file, "class_index", bank.class_index)
@@ -83,7 +83,7 @@ def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
     with reading(path, what="the text bank"):
         if sha256_of(path) != sha256:
             raise ValueError("its checksum is not the manifest's")
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             bank = TextBank(
                 name=name,
                 texts=read_strings(file, "text"),
