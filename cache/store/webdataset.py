@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import sha256_of
@@ -35,6 +34,8 @@ def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> 
 
     A fixed time and owner make equal rows equal bytes.
     """
+    import webdataset  # here, because it imports torch, which rows do without
+
     with webdataset.TarWriter(str(path), encoder=False, mtime=0.0, user="distill", group="distill") as tar:
         for i, key in enumerate(rows.keys):
             members = _members(rows, i)
@@ -141,6 +142,8 @@ def _checked(sample: dict[str, Any]) -> tuple[str, bool]:
 def _samples(
     path: Path, *, endings: tuple[str, ...] = (".json", ".cls", ".npy", ".txt")
 ) -> Iterator[dict[str, Any]]:
+    import webdataset  # here, because it imports torch
+
     def is_asked_for(name: str) -> bool:
         return not endings or name.endswith(endings)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
 from cache.store.checksums import append_checksum, matches_appended_checksum
+from cache.store.npz_files import read_npz, values_of
 from cache.store.read_errors import READ_ERRORS
 
 
@@ -72,9 +73,9 @@ class ClassSet:
         try:
             if not matches_appended_checksum(path):
                 raise ValueError("it differs from its checksum")
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                names = {name: tuple(map(str, file[name])) for name in ("labels", "classes", "texts")}
-                embeddings = file["embeddings"]
+            file = read_npz(path)
+            names = {name: tuple(values_of(file[name], "U")) for name in ("labels", "classes", "texts")}
+            embeddings = file["embeddings"]
             if embeddings.dtype != np.float32 or embeddings.shape != (len(names["labels"]), embed_dim):
                 raise ValueError(f"embeddings are {embeddings.dtype} {embeddings.shape}")
             if not len(names["labels"]) == len(names["classes"]) == len(names["texts"]):
