@@ -328,8 +328,8 @@ def _match_captions(
         rows = read_shard(out, shard, manifest, split).loaded()
         where = {record.key: record.path for record in folder.splits[split].images}
         images = [where[key] for key in rows.keys]
-        rows, said = with_captions(rows, captions, teacher)
-        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, said=said)
+        rows, about = with_captions(rows, captions, teacher)
+        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, about=about)
         manifest = manifest.with_shard(split, entry)
         manifest.save(out)
     lost = before - sum(split.own_captions for split in manifest.splits.values())

@@ -170,8 +170,8 @@ def make_shard(task: ShardTask) -> MadeShard:
         seconds=seconds,
         on_images=lambda images: None,
     )
-    rows, said = with_captions(shard.rows(task.spec.dtype), task.captions, teacher)
+    rows, about = with_captions(shard.rows(task.spec.dtype), task.captions, teacher)
     began = time.perf_counter()
-    entry = write_embedded(task.out, shard, rows, task.spec.format, said)
+    entry = write_embedded(task.out, shard, rows, task.spec.format, about)
     seconds.writing += time.perf_counter() - began
     return MadeShard(entry=entry, skipped=shard.skipped, seconds=seconds)

@@ -27,9 +27,9 @@ def write_shard(
     format: str,
     *,
     images: Sequence[Path] | None = None,
-    said: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> ListedShard:
-    """Write one shard, whole or not at all, and return the manifest's line for it with what is ``said``.
+    """Write one shard, whole or not at all, and return the manifest's line for it with more ``about`` it.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def write_shard(
     """
     with replacing(out / file) as temporary:
         FORMATS[format].write(temporary, rows, images)
-    return ListedShard.of(out, file, rows=len(rows), **(said or {}))
+    return ListedShard.of(out, file, rows=len(rows), **(about or {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +61,16 @@ class ShardWriter:
             for shard in shards:
                 for image in shard.skipped:
                     self.note(skipped_note(shard.plan.split, image))
-                rows, said = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
+                rows, about = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
                 manifest = _waited_for(writing, manifest, seconds)
-                writing = thread.submit(self._listed, manifest, shard, rows, said)
+                writing = thread.submit(self._listed, manifest, shard, rows, about)
             return _waited_for(writing, manifest, seconds)
 
     def _listed(
-        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, said: dict[str, Any]
+        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, about: dict[str, Any]
     ) -> Manifest:
         manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        entry = write_embedded(self.out, shard, rows, manifest.spec.format, said)
+        entry = write_embedded(self.out, shard, rows, manifest.spec.format, about)
         if entry is not None:
             manifest = manifest.with_shard(shard.plan.split, entry)
         self.save(manifest)
@@ -78,14 +78,14 @@ class ShardWriter:
 
 
 def write_embedded(
-    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, said: Mapping[str, Any]
+    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, about: Mapping[str, Any]
 ) -> ListedShard | None:
     """Write an embedded shard's rows; see :func:`write_shard`. None where no image of it could be read."""
     if rows is None:
         return None
     # An episode's file holds many rows: only photos are files that a row can carry.
     photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
-    return write_shard(out, shard.plan.file, rows, format, images=photos or None, said=said)
+    return write_shard(out, shard.plan.file, rows, format, images=photos or None, about=about)
 
 
 def skipped_note(split: str, image: SkippedImage) -> str:
@@ -101,12 +101,12 @@ def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tu
     if captions is None or rows is None:
         return rows, {}
     captioned, missing, truncated = captions.added_to(rows, teacher)
-    said = {
+    about = {
         "captions_sha256": captions.sha256,
         "captions_missing": missing,
         "captions_truncated": truncated,
     }
-    return captioned, said
+    return captioned, about
 
 
 def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:

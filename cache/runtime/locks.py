@@ -36,7 +36,7 @@ def only_writer(folder: Path) -> Iterator[None]:
     """Be the only process that writes a folder, which is made if it is not there.
 
     Within one process a folder may be taken again: an inner writer belongs to the outer one. Where the file
-    system knows no locks it is said so, and nothing is held.
+    system knows no locks a line warns of that, and nothing is held.
 
     Raises
     ------

@@ -11,7 +11,7 @@ MOST = 2**62
 Value = TypeVar("Value")
 
 
-def value_of(hint: type[Value], found: Any, *, name: str) -> Value:
+def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
     """Return a JSON value as a type says it: a dataclass, tuple, dict, text, number or truth value.
 
     Raises
@@ -20,18 +20,18 @@ def value_of(hint: type[Value], found: Any, *, name: str) -> Value:
         If a field is missing, unknown, of another type or out of bounds; the message names it.
     """
     if is_dataclass(hint):
-        return _dataclass_of(hint, found, name)
+        return _dataclass_of(hint, given, name)
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is tuple:
-        return tuple(value_of(inner[0], item, name=name) for item in _checked(list, found, name))  # type: ignore[return-value]
+        return tuple(value_of(inner[0], item, name=name) for item in _checked(list, given, name))  # type: ignore[return-value]
     if origin is dict:
-        table = _checked(dict, found, name)
+        table = _checked(dict, given, name)
         return {key: value_of(inner[1], item, name=f"{name} {key}") for key, item in table.items()}  # type: ignore[return-value]
-    return _checked(hint, found, name)
+    return _checked(hint, given, name)
 
 
-def _dataclass_of(hint: Any, found: Any, name: str) -> Any:
-    table, types = _checked(dict, found, name), get_type_hints(hint)
+def _dataclass_of(hint: Any, given: Any, name: str) -> Any:
+    table, types = _checked(dict, given, name), get_type_hints(hint)
     needed = {f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING}
     for odd, problem in ((needed - table.keys(), "has no"), (table.keys() - types, "has an unknown")):
         if odd:
@@ -39,11 +39,11 @@ def _dataclass_of(hint: Any, found: Any, name: str) -> Any:
     return hint(**{key: value_of(types[key], item, name=key) for key, item in table.items()})
 
 
-def _checked(hint: Any, found: Any, name: str) -> Any:
+def _checked(hint: Any, given: Any, name: str) -> Any:
     number = hint in (int, float)
-    fits = isinstance(found, (int, float) if hint is float else hint)
+    fits = isinstance(given, (int, float) if hint is float else hint)
     if number and fits:
-        fits = not isinstance(found, bool) and 0 <= found <= LARGEST.get(name, MOST)
+        fits = not isinstance(given, bool) and 0 <= given <= LARGEST.get(name, MOST)
     if not fits:
-        raise ValueError(f"{name:.80} is {found!r:.80}, expected {hint.__name__}")
-    return found
+        raise ValueError(f"{name:.80} is {given!r:.80}, expected {hint.__name__}")
+    return given

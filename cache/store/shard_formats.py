@@ -53,10 +53,10 @@ def read_shard(cache: Path, shard: ListedShard, manifest: Manifest, split: str) 
         rows = FORMATS[manifest.spec.format].read(path, sha256=shard.sha256)
         if rows.split != split:
             raise ValueError(f"it holds rows of {rows.split!r:.40}")
-        found = (*rows.image_embedding.shape, str(rows.image_embedding.dtype))
+        shape = (*rows.image_embedding.shape, str(rows.image_embedding.dtype))
         expected = (shard.rows, manifest.embed_dim, manifest.spec.dtype)
-        if found != expected:
-            raise ValueError(f"it holds {found}, the manifest says {expected}")
+        if shape != expected:
+            raise ValueError(f"it holds {shape}, the manifest says {expected}")
         check_inner("a row", rows.keys)
         if not _are_labels(rows.labels, classes):
             raise ValueError("it holds labels of no class")

@@ -156,7 +156,7 @@ def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_p
     chosen = np.array([0, len(session.data.keys) - 1, 5, len(session.data.keys) - 2])
     _, images = next(iter(session.data.pixels.batches([chosen])))
     for i, pixels in zip(chosen, images, strict=True):
-        assert torch.equal(torch.from_numpy(pixels), squashed(session.data.joined.images[i].path, SIDE))
+        assert torch.equal(pixels, squashed(session.data.joined.images[i].path, SIDE))
     # Of a picture that is another now the file is judged, not what the cache keeps of the old one.
     write_jpeg(photos / "val" / "plum" / "val_0.jpg", (255, 0, 255))
     after = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
