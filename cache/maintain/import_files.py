@@ -33,8 +33,8 @@ def import_files(
 ) -> Manifest:
     """Make a cache from arrays in files; see :func:`cache.maintain.import_embeddings.import_embeddings`.
 
-    Without ``keys``, rows are in the original code's order of the images below ``data``. With a teacher at
-    hand (``pretrained``, or a ``model`` with weights) it embeds the class texts; otherwise ``texts`` has them.
+    Without ``keys``, rows are in the original code's order of the images below ``data``. A teacher at hand
+    (``pretrained``, or a ``model`` with weights) embeds the class texts; otherwise ``texts`` has them.
 
     Raises
     ------
@@ -48,9 +48,7 @@ def import_files(
         raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
     banks = []
     if texts is not None and classes is not None:
-        source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
-        of_class, rows = load_names(classes), load_array(texts)
-        banks = [ImportedTexts(name=bank, classes=of_class, embeddings=rows, source=source)]
+        banks = [_bank_in_files(bank, texts, classes)]
     elif pretrained or ":" in model:
         banks = _banks_of_teacher(folder, model, pretrained, out=out, shared_classes=shared_classes)
     return import_embeddings(
@@ -65,6 +63,12 @@ def import_files(
         dtype=dtype,
         format=format,
     )
+
+
+def _bank_in_files(name: str, texts: str, classes: str) -> ImportedTexts:
+    source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
+    rows = load_array(texts)
+    return ImportedTexts(name=name, classes=load_names(classes), embeddings=rows, source=source)
 
 
 def _open_set_folder(data: Path, *, shared_classes: bool) -> ImageFolder:

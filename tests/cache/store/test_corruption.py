@@ -22,6 +22,8 @@ from cache.maintain.convert import convert_cache
 from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.store import hdf5_columns, neighbours, shard_formats, text_banks
+from cache.store import manifest as manifest_module
 from cache.store.checksums import append_checksum, has_its_checksum, with_checksum
 from cache.store.hdf5_columns import mapped_column, read_column, write_column
 from cache.store.manifest import Manifest
@@ -475,6 +477,37 @@ def compressed(file: h5py.File) -> h5py.Dataset:
 def replace_link(file: h5py.File, name: str, link: object) -> None:
     del file[name]
     file[name] = link
+
+
+@pytest.mark.parametrize("bug", [TypeError, AttributeError])
+@pytest.mark.parametrize("format", ["hdf5", "tar"])
+def test_a_bug_of_ours_keeps_its_traceback(whole, monkeypatch, format, bug):
+    def broken(*given: object, **named: object) -> None:
+        raise bug("a bug of ours")
+
+    cache = EmbeddingCache.open(whole / format)
+    for module, name, read in (
+        (shard_formats, "_are_labels", lambda: cache.split("train")),
+        (hdf5_columns, "_map" if format == "hdf5" else "_bytes", lambda: cache.crop_views("train")),
+        (text_banks, "read_strings", lambda: cache.text_bank("labels")),
+        (neighbours, "mapped_column", lambda: cache.neighbours("train", "labels", 2)),
+        (manifest_module, "value_of", lambda: EmbeddingCache.open(whole / format)),
+    ):
+        with monkeypatch.context() as context:
+            context.setattr(module, name, broken)
+            with pytest.raises(bug, match="a bug of ours"):
+                read()
+
+
+@pytest.mark.parametrize("format", ["hdf5", "tar"])
+def test_a_full_memory_is_no_damaged_file(whole, monkeypatch, format):
+    def full(*given: object, **named: object) -> None:
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    cache = EmbeddingCache.open(whole / format)
+    monkeypatch.setattr(np, "array", full)
+    with pytest.raises(MemoryError):
+        cache.split("train")
 
 
 def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
