@@ -24,7 +24,7 @@ from cache.runtime.errors import UserError, printable, unwritable
 
 NAME = ".lock"
 # File systems that know no locks: then nobody can be told of a second writer.
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 # A holder that is just leaving removes its file, and then the next try is at a new one.
 _PATIENCE_S = 0.2
 # The lock files of this process, and which file each is.
@@ -98,7 +98,7 @@ def _locked(path: Path, what: Path) -> Iterator[None]:
             fix="wait until it has ended, or stop it; then run the same command again.",
         ) from error
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise unwritable(what, error) from error
         _warn(what, error)
     _held[name] = _identity(name)
