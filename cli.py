@@ -22,7 +22,7 @@ import click
 
 from cache.runtime.errors import UserError, printable
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
-from cache.runtime.system_errors import fault
+from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
 
 Table = Mapping[str, tuple[Any, str]]
@@ -32,7 +32,7 @@ one line that a terminal of 80 columns does not cut."""
 CACHE: Table = {
     "info": ("cache:info", "Say what is in CACHE."),
     "verify": ("cache:verify", "Check CACHE, and name the damaged rows."),
-    "repair": ("cache:repair", "Mend CACHE: redo or take out what is damaged."),
+    "repair": ("cache:repair", "Take every damaged file out of CACHE."),
     "import": ("cache:import_", "Make a cache from embeddings that are there already."),
     "convert": ("cache:convert", "Write CACHE in the other format, number for number."),
     "add-prompts": ("cache:add_prompts", "Add the prompts that RUN learnt to its cache."),
@@ -145,7 +145,7 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         return " ".join([str(error), *notes]), 128 + asked
     if debug or not isinstance(error, Exception):
         return None
-    told = error if isinstance(error, UserError) else fault(error)
+    told = error if isinstance(error, UserError) else as_user_error(error)
     return (str(told), told.status) if told is not None else None
 
 

@@ -44,12 +44,12 @@ def contents_of(records: Sequence[Record], rows: SplitRows | None = None) -> Con
     """
     chunks = [records[start : start + FILES_AT_ONCE] for start in range(0, len(records), FILES_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        found = list(pool.map(lambda chunk: [_content(record, rows) for record in chunk], chunks))
-    hashes = b"".join(content for chunk in found for content, _ in chunk)
-    known = [is_changed for chunk in found for _, is_changed in chunk]
+        contents = list(pool.map(lambda chunk: [_content(record, rows) for record in chunk], chunks))
+    hashes = b"".join(content for chunk in contents for content, _ in chunk)
+    changes = [is_changed for chunk in contents for _, is_changed in chunk]
     return Contents(
         sha256=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
-        changed=tuple(r.key for r, is_changed in zip(records, known, strict=True) if is_changed),
+        changed=tuple(r.key for r, is_changed in zip(records, changes, strict=True) if is_changed),
     )
 
 
@@ -58,8 +58,8 @@ def changed_rows(one: SplitRows, other: SplitRows) -> tuple[str, ...]:
     if one.files is None or other.files is None:
         return ()
     mine, theirs = one.files.sha256, other.files.sha256
-    known = mine.any(axis=1) & theirs.any(axis=1)
-    return tuple(one.keys[row] for row in np.flatnonzero(known & (mine != theirs).any(axis=1)))
+    both = mine.any(axis=1) & theirs.any(axis=1)
+    return tuple(one.keys[row] for row in np.flatnonzero(both & (mine != theirs).any(axis=1)))
 
 
 def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,18 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER, split_name
+from cache.store.crop_views import ADD_VIEWS, StoredCropViews
 from cache.store.image_files import ImageFiles
 from cache.store.manifest import NAME as MANIFEST
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import BankEntry
+from cache.store.manifest_lines import ListedBank
 from cache.store.mapped_arrays import MappedRows
 from cache.store.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
+from cache.store.pixels import StoredPixels
 from cache.store.shard_formats import read_shard
 from cache.store.shard_rows import ShardRows
-from cache.store.support_views import read_views
+from cache.store.support_views import read_support_views
 from cache.store.text_banks import TextBank, load_bank
-
-if TYPE_CHECKING:
-    from cache.store.crop_views import StoredViews
-    from cache.store.pixels import StoredPixels
 
 TEACHERS = "teachers"
 
@@ -107,8 +105,8 @@ class EmbeddingCache:
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """The teachers whose rows are here: ``main``, then those that were added, sorted."""
-        found = {path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}")}
-        return (MAIN_TEACHER, *sorted(filter(is_plain_name, found)))
+        names = {path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}")}
+        return (MAIN_TEACHER, *sorted(filter(is_plain_name, names)))
 
     def teacher_cache(self, name: str) -> EmbeddingCache:
         """Return the cache of one teacher: itself for ``main``, else the one added under that name.
@@ -160,10 +158,10 @@ class EmbeddingCache:
         return self._splits[name]
 
     def _read_split(self, name: str) -> SplitRows:
-        entry = self.manifest.splits[name]
+        listed = self.manifest.splits[name]
         shards: list[ShardRows] = []
         files: list[ImageFiles] = []
-        for shard in entry.shards:
+        for shard in listed.shards:
             rows = read_shard(self.path, shard, self.manifest, name)
             files.append(ImageFiles.of(rows))
             # As texts the hashes of a million rows are a tenth of a gigabyte, as bytes 32 megabytes.
@@ -176,7 +174,7 @@ class EmbeddingCache:
             name=name,
             keys=[keys[i] for i in order],
             labels=np.concatenate([rows.labels for rows in shards])[order],
-            class_names=entry.class_names,
+            class_names=listed.class_names,
             embeddings=MappedRows([rows.image_embedding for rows in shards], order),
             captions=[captions[i] for i in order] if captions is not None else None,
             caption_embeddings=(
@@ -192,15 +190,15 @@ class EmbeddingCache:
 
     def text_bank(self, name: str) -> TextBank:
         """Return one text bank; UserError with the nearest name when there is none called so."""
-        entry = self._bank_entry(name)
-        return load_bank(self.path / entry.file, name, sha256=entry.sha256)
+        bank = self._listed_bank(name)
+        return load_bank(self.path / bank.file, name, sha256=bank.sha256)
 
-    def _bank_entry(self, name: str) -> BankEntry:
+    def _listed_bank(self, name: str) -> ListedBank:
         if name not in self.manifest.banks:
-            known = ", ".join(self.bank_names) or "none"
+            choices = ", ".join(self.bank_names) or "none"
             raise UserError(
                 f"the cache {self.path} has no text bank {name!r}",
-                fix=f"{nearest_names(name, self.bank_names)}choose from {known}.",
+                fix=f"{nearest_names(name, self.bank_names)}choose from {choices}.",
             )
         return self.manifest.banks[name]
 
@@ -212,18 +210,18 @@ class EmbeddingCache:
         can be written, kept.
         """
         rows = self.split(split)
-        self._bank_entry(bank)  # before a file is named by it
+        self._listed_bank(bank)  # before a file is named by it
         k = min(k, len(rows.class_names))
         path = self.path / "neighbours" / f"{rows.name}--{bank}.h5"
         made_from = self.neighbours_source(rows.name, bank)
         stored = load_neighbours(path, made_from=made_from, k=k, rows=len(rows))
         if stored is not None:
             return stored
-        found = nearest_texts(rows.embeddings, self.text_bank(bank).class_texts(rows.class_names), k)
+        neighbours = nearest_texts(rows.embeddings, self.text_bank(bank).class_texts(rows.class_names), k)
         # A cache that we may only read is still a good cache.
         with contextlib.suppress(UserError):
-            save_neighbours(path, found, made_from=made_from)
-        return MappedRows.of(found[0]), MappedRows.of(found[1])
+            save_neighbours(path, neighbours, made_from=made_from)
+        return MappedRows.of(neighbours[0]), MappedRows.of(neighbours[1])
 
     def support_views(self, split: str, keys: Sequence[str], *, views: int | None = None) -> NDArray[Any]:
         """Return V views of each image, [n, V, D] float32, raw: the plain row, then its augmented copies.
@@ -239,9 +237,11 @@ class EmbeddingCache:
         plain = np.stack([rows.embeddings[rows.position[key]] for key in keys]).astype(np.float32)[:, None]
         if views == 1:
             return plain
-        return np.concatenate([plain, read_views(self.path, self.manifest, rows.name, keys, views)], axis=1)
+        return np.concatenate(
+            [plain, read_support_views(self.path, self.manifest, rows.name, keys, views)], axis=1
+        )
 
-    def views(self, split: str) -> StoredViews:
+    def crop_views(self, split: str) -> StoredCropViews:
         """Return the crops of a split's images that training replays; see :mod:`cache.store.crop_views`.
 
         Raises
@@ -249,27 +249,19 @@ class EmbeddingCache:
         UserError
             If the cache keeps none, or a shard is damaged; the message names the command that adds them.
         """
-        from cache.store.crop_views import ADD_VIEWS, StoredViews
-
-        entry = self.manifest.views.get(split_name(split))
-        if entry is None or not entry.shards:
+        column = self.manifest.crop_views.get(split_name(split))
+        if column is None or not column.shards:
             raise UserError(f"the cache {self.path} keeps no views of {split_name(split)}", fix=ADD_VIEWS)
-        return StoredViews(self.path, entry)
+        return StoredCropViews(self.path, column)
 
     def pixels(self, split: str, *, side: int) -> StoredPixels | None:
         """Return a split's images of that side, None where none are kept; see :mod:`cache.store.pixels`."""
-        entry = self.manifest.pixels.get(split_name(split))
-        if entry is None or entry.side != side or not entry.shards:
-            return None
-        # Here, because it imports torch, which a reader of embeddings does without.
-        from cache.store.pixels import StoredPixels
-
-        return StoredPixels(self.path, entry)
+        column = self.manifest.pixels.get(split_name(split))
+        return StoredPixels(self.path, column) if column and column.side == side and column.shards else None
 
     def neighbours_source(self, split: str, bank: str) -> str:
         """Return what names the rows and texts that stored neighbours are of."""
-        entry = self.manifest.splits[split]
-        text = self.manifest.banks.get(bank)
+        rows, text = self.manifest.splits[split], self.manifest.banks.get(bank)
         return digest(
-            [[shard.sha256 for shard in entry.shards], entry.class_names, text.sha256 if text else ""]
+            [[shard.sha256 for shard in rows.shards], rows.class_names, text.sha256 if text else ""]
         )

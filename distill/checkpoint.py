@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import torch
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NEWER, UserError, reason_of
-from cache.runtime.system_errors import read_fault
-from cache.store.checksums import file_seal, seal_file
+from cache.runtime.system_errors import read_error
+from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
 
 SCHEMA_VERSION = 2
@@ -22,7 +21,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a run's state with the version of its form, whole or not at all."""
     with replacing(path) as temporary:
         torch.save({"schema_version": SCHEMA_VERSION, **state}, temporary)
-        seal_file(temporary)
+        append_checksum(temporary)
 
 
 def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -35,41 +34,30 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}", fix="give the folder of a run that has trained.")
-    try:
-        check_sums(path)
-        state = torch.load(path, map_location=device, weights_only=True)
-        version = state["schema_version"]
-    except Exception as error:  # zip, pickle and storage errors, one meaning
-        if refused := read_fault(path, error):
-            raise refused from error
+    state = _loaded(path, device)
+    version = state.get("schema_version") if isinstance(state, dict) else None
+    if version != SCHEMA_VERSION:
         raise UserError(
-            f"the checkpoint {path} is damaged ({reason_of(error)})",
-            fix="restore it from a copy, or move it away and train the run again.",
-        ) from error
-    if version not in range(1, SCHEMA_VERSION + 1):
-        raise UserError(
-            f"{path} has schema version {version!r:.20}, this program reads up to {SCHEMA_VERSION}",
-            fix=NEWER,
+            f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}", fix=NEWER
         )
     return state
 
 
-def check_sums(path: Path) -> None:
-    """Compare a file that torch wrote with its checksum, for torch itself compares none.
-
-    Raises
-    ------
-    ValueError, OSError, zipfile.BadZipFile
-        If they differ, or it is no such file.
-    """
-    sound = file_seal(path)
-    if sound is None:  # the first schema, or weights from elsewhere: every part of the archive has its own
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-            if bad is not None:
-                raise ValueError(f"its part {bad} differs from its checksum")
-    elif not sound:
-        raise ValueError("it differs from its checksum")
+def _loaded(path: Path, device: torch.device | str) -> Any:
+    problem = "it differs from its checksum"
+    try:
+        # torch itself compares none.
+        if matches_appended_checksum(path):
+            return torch.load(path, map_location=device, weights_only=True)
+    # Nothing of ours is called in there; of a file made on purpose torch's reader raises whatever there is.
+    except Exception as error:
+        if refused := read_error(path, error):
+            raise refused from error
+        problem = reason_of(error)
+    raise UserError(
+        f"the checkpoint {path} is damaged ({problem})",
+        fix="restore it from a copy, or move it away and train the run again.",
+    )
 
 
 def weights_digest(path: Path) -> str:

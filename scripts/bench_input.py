@@ -198,7 +198,7 @@ def compare_ways(args: argparse.Namespace, folder: ImageFolder, scratch: Path) -
     ways = {name: partial(images_per_s, way, batches) for name, way in own.items()}
     ways["webdataset"] = partial(from_shards, shards, side, args.batch_size, args.batches, args.workers)
     rounds = in_turn(ways, args.rounds)
-    sizes = {k: sum(s.bytes for s in c.manifest.side_shards) / len(records) for k, c in caches.items()}
+    sizes = {k: sum(s.bytes for s in c.manifest.column_shards) / len(records) for k, c in caches.items()}
     result: dict[str, Any] = {"rounds": rounds, "bytes_per_image": sizes, "ways": {}}
     ratios = median_ratios(rounds, FILES)
     print(f"{len(records):,} images, {side} px\n{'':20}{'images/s':>12}{'beside files':>14}")

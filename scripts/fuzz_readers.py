@@ -31,7 +31,7 @@ def readers() -> dict[str, Read]:
     from cache.runtime.atomic_files import sha256_of
     from cache.sources.arrays import load_array
     from cache.sources.image_folder import load_rgb
-    from cache.store.checksums import seal_file, sealed
+    from cache.store.checksums import append_checksum, with_checksum
     from cache.store.manifest import Manifest
     from cache.store.neighbours import load_neighbours
     from cache.store.shard_formats import FORMATS
@@ -49,14 +49,14 @@ def readers() -> dict[str, Read]:
             value = json.loads(raw)
         except (ValueError, RecursionError):
             value = None
-        text = sealed(value).encode() if isinstance(value, dict) else raw
+        text = with_checksum(value).encode() if isinstance(value, dict) else raw
         kept(text, folder, "manifest.json")
         Manifest.load(folder)
 
     def shard(format: str) -> Read:
         def read(raw: bytes, folder: Path) -> None:
-            path = kept(raw, folder, f"train-00000.{FORMATS[format].ending}")
-            FORMATS[format].damage(path)
+            path = kept(raw, folder, f"train-00000.{FORMATS[format].ENDING}")
+            FORMATS[format].wrong_rows(path)
             FORMATS[format].read(path, sha256=sha256_of(path)).loaded()
 
         return read
@@ -72,7 +72,7 @@ def readers() -> dict[str, Read]:
 
     def checkpoint(raw: bytes, folder: Path) -> None:
         path = kept(raw, folder, "last.pt")
-        seal_file(path)
+        append_checksum(path)
         read_checkpoint(path)
 
     return {
@@ -113,10 +113,9 @@ def write_seeds(root: Path) -> None:
             )
             (made / "manifest.json").rename(root / "manifest" / f"{format}-{n}")
             next((made / "images").glob("train*")).rename(root / target / str(n))
-        save_bank(
-            root / "text-bank" / str(n),
-            make_bank("x", ["a", "b"][:n], ["a", "b"][:n], np.ones((min(n, 2), 3))),
-        )
+        bank_of_texts = make_bank("x", ["a", "b"][:n], ["a", "b"][:n], np.ones((min(n, 2), 3)))
+        save_bank(root, bank_of_texts, made_from="")
+        (root / "texts" / "x.h5").rename(root / "text-bank" / str(n))
         found = (np.zeros((2, n), dtype="int32"), np.ones((2, n), dtype="float32"))
         save_neighbours(root / "neighbours" / str(n), found, made_from="x")
         torch.save({"schema_version": 2, "student": {"w": torch.ones(n)}}, root / "checkpoint" / str(n))

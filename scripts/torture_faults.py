@@ -238,7 +238,7 @@ def content_of(cache: Path) -> dict[str, np.ndarray]:
     train = np.arange(len(opened.split("train").keys))
     pixels = opened.pixels("train", side=36)
     found |= {f"texts {name}": opened.text_bank(name).embeddings for name in opened.bank_names}
-    found["views"] = opened.views("train").embeddings(train, train % 2)
+    found["views"] = opened.crop_views("train").embeddings(train, train % 2)
     found["support"] = opened.support_views("train", opened.split("train").keys)
     found["pixels"] = pixels.images(train).numpy() if pixels is not None else np.empty(0)
     tower = TextTower.load(cache, files=opened.manifest.text_tower)
@@ -261,7 +261,7 @@ def mend(cache: Path, place: Place, name: str) -> None:
 
 
 def damaged_cache(name: str, harm: Callable[[Path, Path, random.Random], None]) -> Callable[[Place], Outcome]:
-    """Damage in one file of a cache: verify finds it, no reader takes it for a number.
+    """WrongRows in one file of a cache: verify finds it, no reader takes it for a number.
 
     Repair takes it out, and the command that made the cache redoes it.
     """

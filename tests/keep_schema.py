@@ -1,7 +1,7 @@
 """Keeps what this version writes, for tests of later versions: ``python tests/keep_schema.py``.
 
 Writes ``tests/golden/schema_N``: a cache in each format, a run's checkpoint, and what must be read from them.
-Run once for each schema that is released; what is there is never written again.
+Run once for each schema that is released; what is there is never written again after that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
-from cache.store.checksums import seal_file
+from cache.store.checksums import append_checksum
 from cache.store.manifest import SCHEMA_VERSION
 from distill.settings import from_toml, load_recipe, with_settings
 from distill.student.build import build_student
@@ -85,12 +85,12 @@ def read_back(cache: EmbeddingCache) -> dict[str, Any]:
         found[f"texts/{name}"] = cache.text_bank(name).embeddings
     train = cache.split("train")
     some = np.arange(len(train.keys))
-    found["support"] = cache.support_views("train", train.keys)
-    found["views"] = cache.views("train").embeddings(some, some % 2)
-    found["boxes"], found["flips"] = cache.views("train").crops(some, some % 2)
+    found["support_views"] = cache.support_views("train", train.keys)
+    found["crop_views"] = cache.crop_views("train").embeddings(some, some % 2)
+    found["boxes"], found["flips"] = cache.crop_views("train").crops(some, some % 2)
     pixels = cache.pixels("train", side=36)
     assert pixels is not None
-    found["pixels"] = pixels.images(some).numpy()
+    found["pixels"] = pixels.images(some)
     return found
 
 
@@ -123,7 +123,7 @@ def keep(out: Path) -> None:
 def write_state(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint as this version does."""
     torch.save(state, path)
-    seal_file(path)
+    append_checksum(path)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from test_train import SMALL
 import cli
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError
-from cache.runtime.system_errors import fault
+from cache.runtime.system_errors import as_user_error
 from cache.sources.class_texts import read_captions, read_lines
 from distill.config import RunConfig
 from distill.metrics import per_class_accuracy
@@ -129,14 +129,14 @@ def test_a_whole_number_out_of_bounds_is_a_usage_error(command, option, number, 
     ],
 )
 def test_full_memory_and_a_worker_that_the_system_ended_are_one_line(error, said):
-    assert re.search(said, str(fault(error)))
+    assert re.search(said, str(as_user_error(error)))
 
 
 def test_what_torch_says_of_a_full_memory_is_known():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**60, dtype=torch.uint8)
-    assert "memory is full" in str(fault(raised.value))
-    assert fault(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None  # a bug of ours
+    assert "memory is full" in str(as_user_error(raised.value))
+    assert as_user_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None  # a bug of ours
 
 
 def test_one_class_has_an_accuracy():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,13 @@ def test_a_training_process_never_loads_the_teacher(edges):
         if name.startswith(trains) and other.startswith(images)
     ]
     assert wrong == []
+
+
+def test_what_lies_on_the_disk_is_read_without_torch():
+    modules = [name for name in files() if name.startswith(("cache.store", "cache.reader"))]
+    code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, len(modules) > 20) == ("False\n", True), done.stderr
 
 
 @pytest.mark.parametrize("library", DOORS)

@@ -1,4 +1,4 @@
-"""Crops of the training images and what the teacher says of each, for training to replay: ``views/``.
+"""Crops of the training images and what the teacher says of each, for training to replay: ``crop_views/``.
 
 A good teacher is patient and consistent (Beyer et al., 2022): the student sees the very crop that the
 teacher saw. A view is a random-resized crop and perhaps a flip. Its box is kept as fractions (left, top,
@@ -15,9 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 import torch
 from PIL import Image
@@ -25,20 +24,21 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from cache.build.support_views import decoded, embed_views, in_dtype, seed_of
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.progress import Progress
 from cache.sources.crop_boxes import crop_boxes
 from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import Record
-from cache.store.column_shards import SideShards, write_side_shards
+from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import CropsEntry
+from cache.store.manifest_lines import CropViewsColumn
 from cache.store.spec import SQUASH_SIZE, TeacherSpec
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
 
-FOLDER = "views"
+FOLDER = "crop_views"
 SPLITS = ("train",)
 IMAGES_PER_SHARD = 512
 # Boxes lie on a grid so fine that it is below a pixel, whose fractions float32 holds exactly.
@@ -85,27 +85,21 @@ def write_train_views(
             advance=progress.advance,
         )
         rows = in_dtype(rows, manifest.spec.dtype, records)
-        with h5py.File(path, "w") as shard:
+        with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
             write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
             write_column(shard, "view_embedding", rows, dims=2)
 
-    empty = CropsEntry(views=options.views, scale=options.scale)
-    shards = SideShards(
-        field=FOLDER,
+    empty = CropViewsColumn(views=options.views, scale=options.scale)
+    plan = ColumnPlan(
+        name=FOLDER,
         empty=empty,
         splits=SPLITS,
-        made_by=made_by(empty),
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
     )
-    return write_side_shards(manifest, out, folder, shards, progress)
-
-
-def made_by(entry: CropsEntry) -> list[Any]:
-    """Return what makes the views of an entry, beside the images."""
-    return [entry.views, entry.scale]
+    return write_column_shards(manifest, out, folder, plan, progress)
 
 
 def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:

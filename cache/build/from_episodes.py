@@ -102,6 +102,6 @@ def cache_episode_features(
             options=build,
             progress=progress or Silent(),
             ranks=ranks,
-            made_by=EPISODES,
+            command=EPISODES,
         )
         return build_cache(run)

@@ -141,7 +141,7 @@ def cache_features(
             options=build_options,
             progress=progress or Silent(),
             ranks=ranks,
-            made_by=FEATURES,
+            command=FEATURES,
         )
         summary = build_cache(build, _on_ray(options, out, teacher, captions, build_options))
     if first is not None:
@@ -197,7 +197,7 @@ def _build_options(options: FeatureOptions, device: torch.device) -> BuildOption
             views=options.views, scale=options.views_scale, batch_size=batch_size, workers=workers
         )
     if options.pixels:
-        pixels = PixelOptions(side=options.pixels, kind=options.pixels_format, workers=workers)
+        pixels = PixelOptions(side=options.pixels, encoding=options.pixels_format, workers=workers)
     return BuildOptions(
         batch_size=batch_size,
         workers=workers,

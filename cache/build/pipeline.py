@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from cache.build import crop_views, pixels, support_views
 from cache.build.captions import Captions
-from cache.build.crop_views import FOLDER as VIEWS
 from cache.build.crop_views import TrainViewOptions, write_train_views
 from cache.build.distinct_texts import check_positions, positions_note
 from cache.build.embed_images import Seconds, ShardPlan
 from cache.build.executors import Embedder, EmbedHere
-from cache.build.pixels import FOLDER as PIXELS
 from cache.build.pixels import PixelOptions, write_pixels
 from cache.build.resume import match_classes, plan_split
 from cache.build.shard_writer import replace_captions
 from cache.build.summary import BuildSummary, summarize, with_doubts
-from cache.build.support_views import FOLDER as SUPPORT
 from cache.build.support_views import ViewOptions, write_views
-from cache.build.text_banks import check_banks, check_same_texts, is_sound, write_banks
+from cache.build.text_banks import check_banks, check_same_texts, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
 from cache.runtime.distributed import Ranks
@@ -36,19 +31,12 @@ from cache.sources.class_texts import BankTexts
 from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import RecordFolder
 from cache.store.column_shards import drop_stale_shards
-from cache.store.manifest import BACKUP, NAME, Manifest
+from cache.store.manifest import COLUMNS, NAME, Manifest
 from cache.store.rank_manifests import join_parts
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
 from cache.teacher.text_tower import save_text_tower
-
-# What lies beside the rows, and what makes it.
-SIDE: dict[str, Callable[[Any], list[Any]]] = {
-    SUPPORT: support_views.made_by,
-    VIEWS: crop_views.made_by,
-    PIXELS: pixels.made_by,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +76,7 @@ def open_manifest(
         If ``out`` is a folder of something else, or a folder of the cache is a link.
     """
     fresh = Manifest(spec=spec, embed_dim=embed_dim, versions=_versions())
-    if not (out / NAME).exists() and not (out / BACKUP).exists():
+    if not (out / NAME).exists():
         if out.is_file() or (out.is_dir() and not all(map(is_leftover, out.iterdir()))):
             raise UserError(
                 f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
@@ -111,7 +99,7 @@ def open_manifest(
 class Build:
     """One stage-1 run: what is embedded, by whom, into which cache.
 
-    ``made_by`` is what the manifest says of the command; with several ranks each embeds its own shards, and
+    ``command`` is what the manifest says of the command; with several ranks each embeds its own shards, and
     the first does what there is one of.
     """
 
@@ -124,7 +112,7 @@ class Build:
     options: BuildOptions = BuildOptions()
     progress: Progress = field(default_factory=Silent)
     ranks: Ranks = field(default_factory=Ranks)
-    made_by: str = ""
+    command: str = ""
 
 
 def build_cache(build: Build, embed: Embedder | None = None) -> BuildSummary:
@@ -178,7 +166,7 @@ def _prepare(build: Build) -> tuple[Manifest, list[ShardPlan]]:
     for split in build.folder.splits.values():
         manifest, planned = plan_split(out, manifest, split, rebuild=options.rebuild)
         plans += planned
-    manifest = replace(manifest, complete=manifest.complete and not plans, made_by=build.made_by)
+    manifest = replace(manifest, complete=manifest.complete and not plans, command=build.command)
     manifest.save(out)
     remove_unlisted(out, manifest)
     manifest = write_banks(manifest, out, build.teacher, build.banks)
@@ -217,8 +205,7 @@ def _write_additions(build: Build, manifest: Manifest) -> Manifest:
     What an earlier command added stays where it is of the images that the rows are of.
     """
     out, options, photos = build.out, build.options, build.folder
-    for column, made_by in SIDE.items():
-        manifest = drop_stale_shards(manifest, out, column, made_by)
+    manifest = drop_stale_shards(manifest, out)
     if isinstance(photos, ImageFolder):
         if options.support_views:
             support = ViewOptions(
@@ -232,7 +219,8 @@ def _write_additions(build: Build, manifest: Manifest) -> Manifest:
             manifest = write_train_views(manifest, out, build.teacher, photos, options.views, build.progress)
         if options.pixels:
             manifest = write_pixels(manifest, out, photos, options.pixels, build.progress)
-    if options.keep_text_tower and not all(is_sound(out, file) for file in manifest.text_tower or [None]):
+    kept = bool(manifest.text_tower) and all(file.is_sound(out) for file in manifest.text_tower)
+    if options.keep_text_tower and not kept:
         manifest = replace(manifest, text_tower=save_text_tower(out, *text_network_of(build.teacher)))
         manifest.save(out)
     return manifest
@@ -251,10 +239,10 @@ def _versions() -> dict[str, str]:
 
 def remove_unlisted(out: Path, manifest: Manifest) -> None:
     """Remove the files that no line of the manifest lists: what a kill or a rebuild left behind."""
-    listed = {shard.file for _, shard in manifest.shard_entries}
-    listed |= {shard.file for shard in manifest.side_shards}
+    listed = {shard.file for _, shard in manifest.listed_shards}
+    listed |= {shard.file for shard in manifest.column_shards}
     listed |= {file.file for file in manifest.text_tower}
-    for folder in ("images", SUPPORT, VIEWS, PIXELS, TEXT_TOWER):
+    for folder in ("images", *COLUMNS, TEXT_TOWER):
         for file in (out / folder).glob("*"):
             if f"{folder}/{file.name}" not in listed:
                 file.unlink()

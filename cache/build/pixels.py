@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,19 +19,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import begin_worker, begun
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageFolder, UnreadableImage, squashed
 from cache.sources.samples import Record
 from cache.sources.splits import SPLITS
-from cache.store.column_shards import SideShards, write_side_shards
+from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_blobs, write_strings, write_sums
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import PixelsEntry
+from cache.store.manifest_lines import PixelsColumn
 from cache.store.mapped_arrays import row_sums
 
 FOLDER = "pixels"
-KINDS = ("raw", "jpeg")
 JPEG_QUALITY = 95
 IMAGES_PER_SHARD = 2048
 BATCH = 32
@@ -43,7 +42,7 @@ class PixelOptions:
     """Images of ``side`` x ``side``, ``raw`` or ``jpeg``, decoded in ``workers`` processes."""
 
     side: int
-    kind: str = "raw"
+    encoding: str = "raw"
     workers: int = 1
 
 
@@ -57,22 +56,16 @@ def write_pixels(
     UserError
         If an image cannot be read any more.
     """
-    write = _write_raw if options.kind == "raw" else _write_jpeg
-    empty = PixelsEntry(side=options.side, kind=options.kind)
-    shards = SideShards(
-        field=FOLDER,
+    write = _write_raw if options.encoding == "raw" else _write_jpeg
+    empty = PixelsColumn(side=options.side, encoding=options.encoding)
+    plan = ColumnPlan(
+        name=FOLDER,
         empty=empty,
         splits=SPLITS,
-        made_by=made_by(empty),
         images_per_shard=IMAGES_PER_SHARD,
         write=lambda path, records: write(path, records, options, progress.advance),
     )
-    return write_side_shards(manifest, out, folder, shards, progress)
-
-
-def made_by(entry: PixelsEntry) -> list[Any]:
-    """Return what makes the pixels of an entry, beside the images."""
-    return [entry.side, entry.kind]
+    return write_column_shards(manifest, out, folder, plan, progress)
 
 
 class _Squashed(Dataset[Any]):
@@ -92,7 +85,7 @@ class _Squashed(Dataset[Any]):
             raise UserError(
                 f"{record.where} cannot be read any more ({error})", fix="bring it back."
             ) from error
-        return pixels.numpy() if self.options.kind == "raw" else _encoded(pixels)
+        return pixels.numpy() if self.options.encoding == "raw" else _encoded(pixels)
 
 
 def _encoded(pixels: Tensor) -> NDArray[np.uint8]:
@@ -119,7 +112,7 @@ def _batches(records: Sequence[Record], options: PixelOptions) -> DataLoader[lis
 def _write_raw(
     path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
 ) -> None:
-    with h5py.File(path, "w") as file:
+    with open_hdf5(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])
         shape = (len(records), 3, options.side, options.side)
         pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
@@ -138,6 +131,6 @@ def _write_jpeg(
     for batch in begun(_batches(records, options)):
         encoded += batch
         advance(len(batch))
-    with h5py.File(path, "w") as file:
+    with open_hdf5(path, "w") as file:
         write_strings(file, "key", [record.key for record in records])
         write_blobs(file, "jpeg", encoded)

@@ -17,7 +17,7 @@ from cache.runtime.machine_limits import workers_here
 from cache.runtime.progress import Progress
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ShardEntry, SkippedImage
+from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
 
@@ -53,7 +53,7 @@ class ShardTask:
 class MadeShard:
     """A shard that is written, None where no image of it could be read."""
 
-    entry: ShardEntry | None
+    entry: ListedShard | None
     skipped: list[SkippedImage]
     seconds: Seconds
 
@@ -170,8 +170,8 @@ def make_shard(task: ShardTask) -> MadeShard:
         seconds=seconds,
         on_images=lambda images: None,
     )
-    rows, captioned = with_captions(shard.rows(task.spec.dtype), task.captions, teacher)
+    rows, about = with_captions(shard.rows(task.spec.dtype), task.captions, teacher)
     began = time.perf_counter()
-    entry = write_embedded(task.out, shard, rows, task.spec.format, captioned)
+    entry = write_embedded(task.out, shard, rows, task.spec.format, about)
     seconds.writing += time.perf_counter() - began
     return MadeShard(entry=entry, skipped=shard.skipped, seconds=seconds)

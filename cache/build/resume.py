@@ -9,11 +9,10 @@ from pathlib import Path
 
 from cache.build.embed_images import ShardPlan
 from cache.changed_images import looks_the_same
-from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import CacheMismatch
 from cache.sources.samples import Record, RecordFolder, RecordSplit
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ShardEntry, SplitEntry
+from cache.store.manifest_lines import ListedShard, ListedSplit
 from cache.store.shard_formats import FORMATS, read_shard
 from cache.store.shard_rows import ShardRows
 
@@ -42,7 +41,7 @@ def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) ->
                 fix="bring them back, or use --rebuild to embed that split again.",
             )
         if before is None or before.class_names != split.class_names:
-            manifest = manifest.with_split(name, SplitEntry(class_names=split.class_names))
+            manifest = manifest.with_split(name, ListedSplit(class_names=split.class_names))
     return manifest
 
 
@@ -72,10 +71,10 @@ def plan_split(
     entry = manifest.splits[split.name]
     records = {record.key: record for record in split.images}
     done: set[str] = set()
-    stale: list[ShardEntry] = []
+    stale: list[ListedShard] = []
     complaints: list[str] = []
     for shard in entry.shards:
-        if not _sound(cache / shard.file, shard):
+        if not shard.is_sound(cache):  # it is made again, so the same command also mends a cache
             stale.append(shard)
             continue
         rows = read_shard(cache, shard, manifest, split.name)
@@ -104,11 +103,6 @@ def plan_split(
     return manifest.with_split(split.name, kept), _cut(missing, kept, manifest, split.name)
 
 
-def _sound(path: Path, shard: ShardEntry) -> bool:
-    # A shard that is gone or damaged is made again, so the same command also mends a cache.
-    return path.is_file() and path.stat().st_size == shard.bytes and sha256_of(path) == shard.sha256
-
-
 def _out_of_date(rows: ShardRows, records: dict[str, Record]) -> list[str]:
     wrong = []
     for i, key in enumerate(rows.keys):
@@ -121,8 +115,8 @@ def _out_of_date(rows: ShardRows, records: dict[str, Record]) -> list[str]:
     return wrong
 
 
-def _cut(missing: Sequence[Record], entry: SplitEntry, manifest: Manifest, split: str) -> list[ShardPlan]:
-    size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ending
+def _cut(missing: Sequence[Record], entry: ListedSplit, manifest: Manifest, split: str) -> list[ShardPlan]:
+    size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ENDING
     # The lowest that no listed shard has: what is redone gets its place back, and takes nobody's.
     taken = {int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards}
     free = (number for number in itertools.count() if number not in taken)

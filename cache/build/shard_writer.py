@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from cache.build.captions import Captions
 from cache.build.embed_images import EmbeddedShard, Seconds
-from cache.runtime.atomic_files import replacing, sha256_of
+from cache.runtime.atomic_files import replacing
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageRecord
 from cache.sources.samples import RecordFolder
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ShardEntry, SkippedImage
+from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.shard_formats import FORMATS, read_shard
 from cache.store.shard_rows import ShardRows
 from cache.teacher.open_clip_model import Teacher
@@ -29,20 +29,18 @@ def write_shard(
     format: str,
     *,
     images: Sequence[Path] | None = None,
-    captioned: Mapping[str, Any] | None = None,
-) -> ShardEntry:
-    """Write one shard, whole or not at all, and return the manifest's line, with what is ``captioned``.
+    about: Mapping[str, Any] | None = None,
+) -> ListedShard:
+    """Write one shard, whole or not at all, and return the manifest's line for it with more ``about`` it.
 
     Raises
     ------
     UserError
         If the file cannot be written.
     """
-    path = out / file
-    with replacing(path) as temporary:
+    with replacing(out / file) as temporary:
         FORMATS[format].write(temporary, rows, images)
-    size, checksum = path.stat().st_size, sha256_of(path)
-    return ShardEntry(file=file, rows=len(rows), bytes=size, sha256=checksum, **(captioned or {}))
+    return ListedShard.of(out, file, rows=len(rows), **(about or {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +63,16 @@ class ShardWriter:
             for shard in shards:
                 for image in shard.skipped:
                     self.note(skipped_note(shard.plan.split, image))
-                rows, captioned = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
+                rows, about = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
                 manifest = _waited_for(writing, manifest, seconds)
-                writing = thread.submit(self._listed, manifest, shard, rows, captioned)
+                writing = thread.submit(self._listed, manifest, shard, rows, about)
             return _waited_for(writing, manifest, seconds)
 
     def _listed(
-        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, captioned: dict[str, Any]
+        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, about: dict[str, Any]
     ) -> Manifest:
         manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        entry = write_embedded(self.out, shard, rows, manifest.spec.format, captioned)
+        entry = write_embedded(self.out, shard, rows, manifest.spec.format, about)
         if entry is not None:
             manifest = manifest.with_shard(shard.plan.split, entry)
         self.save(manifest)
@@ -82,14 +80,14 @@ class ShardWriter:
 
 
 def write_embedded(
-    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, captioned: Mapping[str, Any]
-) -> ShardEntry | None:
+    out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, about: Mapping[str, Any]
+) -> ListedShard | None:
     """Write an embedded shard's rows; see :func:`write_shard`. None where no image of it could be read."""
     if rows is None:
         return None
     # An episode's file holds many rows: only photos are files that a row can carry.
     photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
-    return write_shard(out, shard.plan.file, rows, format, images=photos or None, captioned=captioned)
+    return write_shard(out, shard.plan.file, rows, format, images=photos or None, about=about)
 
 
 def skipped_note(split: str, image: SkippedImage) -> str:
@@ -104,13 +102,13 @@ def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tu
     """Return rows with their captions, and what the manifest says of these."""
     if captions is None or rows is None:
         return rows, {}
-    rows, missing, truncated = captions.added_to(rows, teacher)
-    captioned = {
+    captioned, missing, truncated = captions.added_to(rows, teacher)
+    about = {
         "captions_sha256": captions.sha256,
         "captions_missing": missing,
         "captions_truncated": truncated,
     }
-    return rows, captioned
+    return captioned, about
 
 
 def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:
@@ -132,22 +130,22 @@ def replace_captions(
     progress: Progress,
 ) -> Manifest:
     """Give finished shards the captions of this run; the images are not embedded again."""
-    had = [s for _, s in manifest.shard_entries if s.captions_sha256 not in ("", captions.sha256)]
+    had = [s for _, s in manifest.listed_shards if s.captions_sha256 not in ("", captions.sha256)]
     before = sum(split.own_captions for split in manifest.splits.values())
     if had:
         progress.note(
             f"{captions.source} is not what {out} was made with: the captions of "
             f"{sum(shard.rows for shard in had):,} images are replaced"
         )
-    for split, shard in manifest.shard_entries:
+    for split, shard in manifest.listed_shards:
         if shard.captions_sha256 == captions.sha256:
             continue
         # Loaded, because the file that it is mapped from is about to be replaced.
         rows = read_shard(out, shard, manifest, split).loaded()
         where = {record.key: record.path for record in folder.splits[split].images}
         images = [where[key] for key in rows.keys]
-        rows, captioned = with_captions(rows, captions, teacher)
-        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, captioned=captioned)
+        rows, about = with_captions(rows, captions, teacher)
+        entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, about=about)
         manifest = manifest.with_shard(split, entry)
         manifest.save(out)
     lost = before - sum(split.own_captions for split in manifest.splits.values())

@@ -44,7 +44,7 @@ def summarize(
     manifest: Manifest, out: Path, captions: Captions | None, *, before: int, embedding: float
 ) -> BuildSummary:
     """Return what a run of ``embedding`` seconds did to a cache that had rows ``before``."""
-    shards = [shard for _, shard in manifest.shard_entries]
+    shards = [shard for _, shard in manifest.listed_shards]
     truncated = {name: bank.truncated for name, bank in manifest.banks.items()}
     truncated["captions"] = sum(shard.captions_truncated for shard in shards)
     return BuildSummary(

@@ -1,4 +1,4 @@
-"""Augmented views of images, kept for few-shot retrieval: ``support/SPLIT-00000.h5``.
+"""Augmented views of images, kept for few-shot retrieval: ``support_views/SPLIT-00000.h5``.
 
 A view is what the teacher says of a RandAugment(2, 9) copy; the plain image's row is in the image
 shards already. Shards hold the keys of their images; which images they are, and how they were made, is
@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,25 +21,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import begin_worker, begun
 from cache.runtime.progress import Progress
 from cache.runtime.transfer import one_behind
 from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
 from cache.sources.samples import Record
-from cache.store.column_shards import SideShards, write_side_shards
+from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ViewsEntry
+from cache.store.manifest_lines import MAGNITUDE, OPERATIONS, SupportViewsColumn
 from cache.teacher.sanity import stored
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
 
-FOLDER = "support"
+FOLDER = "support_views"
 # The training images too, because alpha and beta are chosen on ID classes.
 SPLITS = ("train", "ood_test")
 IMAGES_PER_SHARD = 512
-OPERATIONS, MAGNITUDE = 2, 9
 # Augmented before the teacher's own resize and crop, at the size the original research code did it at.
 MARGIN = 256 / 224
 
@@ -86,26 +85,20 @@ def write_views(
             workers=options.workers,
             advance=progress.advance,
         )
-        with h5py.File(path, "w") as shard:
+        with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
 
-    empty = ViewsEntry(views=options.views)
-    shards = SideShards(
-        field=FOLDER,
+    empty = SupportViewsColumn(views=options.views)
+    plan = ColumnPlan(
+        name=FOLDER,
         empty=empty,
         splits=SPLITS,
-        made_by=made_by(empty),
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
         shots=options.shots,
     )
-    return write_side_shards(manifest, out, folder, shards, progress)
-
-
-def made_by(entry: ViewsEntry) -> list[Any]:
-    """Return what makes the views of an entry, beside the images."""
-    return [entry.views, OPERATIONS, MAGNITUDE]
+    return write_column_shards(manifest, out, folder, plan, progress)
 
 
 class _Views(Dataset[Tensor]):

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from cache.build.captions import Captions
 from cache.build.distinct_texts import check_told_apart, judged_together
-from cache.runtime.atomic_files import digest, sha256_of
+from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
 from cache.sources.samples import RecordFolder
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import BankEntry, FileEntry
-from cache.store.text_banks import bank_entry, make_bank, save_bank
+from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.open_clip_model import Teacher
 from cache.teacher.sanity import check_texts
 
@@ -50,17 +49,14 @@ def write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence
     """Embed the banks that are missing or damaged, and return the manifest that lists all of them."""
     for bank in banks:
         made_from = _made_from(bank)
-        entry = manifest.banks.get(bank.name)
-        if entry is None or entry.made_from != made_from or not is_sound(out, entry):
+        listed = manifest.banks.get(bank.name)
+        if listed is None or listed.made_from != made_from or not listed.is_sound(out):
             rows, cut = teacher.embed_texts(bank.texts)
             check_texts(rows, bank.texts)
-            path = out / "texts" / f"{bank.name}.h5"
-            save_bank(path, make_bank(bank.name, bank.texts, bank.classes, rows.numpy()))
-            entry = bank_entry(
-                path, texts=len(bank.texts), made_from=made_from, templates=bank.templates, truncated=cut
-            )
-        if manifest.banks.get(bank.name) != (entry := replace(entry, source=bank.source)):
-            manifest = manifest.with_bank(bank.name, entry)
+            made = make_bank(bank.name, bank.texts, bank.classes, rows.numpy())
+            listed = save_bank(out, made, made_from=made_from, templates=bank.templates, truncated=cut)
+        if manifest.banks.get(bank.name) != (listed := replace(listed, source=bank.source)):
+            manifest = manifest.with_bank(bank.name, listed)
             manifest.save(out)
     return manifest
 
@@ -78,7 +74,7 @@ def sources_of(
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
         for name, bank in manifest.banks.items()
     }
-    if any(shard.captions_sha256 for _, shard in manifest.shard_entries):
+    if any(shard.captions_sha256 for _, shard in manifest.listed_shards):
         own = [f"{name} {split.own_captions:,} of {split.rows:,}" for name, split in manifest.splits.items()]
         missing = any(split.own_captions < split.rows for split in manifest.splits.values())
         others = "none" if captions and captions.embeddings else f"{MISSING_CAPTION!r}"
@@ -91,8 +87,3 @@ def sources_of(
                 f"; {len(captions.unused):,} keys are no image's ({captions.unused[0]!r}, ...)"
             )
     return lines
-
-
-def is_sound(out: Path, entry: BankEntry | FileEntry | None) -> bool:
-    """Say whether a listed file is there, with its checksum."""
-    return entry is not None and (out / entry.file).is_file() and sha256_of(out / entry.file) == entry.sha256

@@ -14,8 +14,8 @@ from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.sources.image_folder import ImageFolder
-from cache.store.manifest import CONVERT, Manifest
-from cache.store.manifest_lines import SplitEntry
+from cache.store.manifest import COLUMNS, CONVERT, Manifest
+from cache.store.manifest_lines import ListedSplit
 from cache.store.shard_formats import FORMATS, read_shard
 
 
@@ -63,40 +63,27 @@ def _converted(
     if manifest.complete:
         return manifest
     remove_temporaries(out, below=True)
-    manifest = replace(manifest, made_by=CONVERT)
+    manifest = replace(manifest, command=CONVERT)
     manifest.save(out)  # before the first shard: a folder that holds one and no manifest is nobody's cache
     for name, split in old.splits.items():
-        known = manifest.splits.get(name, SplitEntry(class_names=split.class_names, skipped=split.skipped))
-        manifest = manifest.with_split(name, known)
+        new = manifest.splits.get(name, ListedSplit(class_names=split.class_names, skipped=split.skipped))
+        manifest = manifest.with_split(name, new)
         paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
         for shard in split.shards:
-            file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ending}"))
-            if file not in {done.file for done in known.shards}:
+            file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ENDING}"))
+            if file not in {done.file for done in new.shards}:
                 rows = read_shard(source, shard, old, name).loaded()
                 images = [_path_of(paths, key, folder) for key in rows.keys] if folder else None
-                entry = write_shard(out, file, rows, format, images=images)
-                entry = replace(
-                    entry,
-                    captions_sha256=shard.captions_sha256,
-                    captions_missing=shard.captions_missing,
-                    captions_truncated=shard.captions_truncated,
-                )
-                manifest = manifest.with_shard(name, entry)
+                written = write_shard(out, file, rows, format, images=images)
+                same = {name: getattr(written, name) for name in ("file", "bytes", "sha256")}
+                manifest = manifest.with_shard(name, replace(shard, **same))
                 manifest.save(out)
             on_rows(shard.rows)
-    beside = [shard.file for shard in old.side_shards]
-    for file in (*(b.file for b in old.banks.values()), *beside, *(f.file for f in old.text_tower)):
-        with replacing(out / file) as temporary:
-            shutil.copyfile(source / file, temporary)
-    manifest = replace(
-        manifest,
-        banks=old.banks,
-        support=old.support,
-        views=old.views,
-        pixels=old.pixels,
-        text_tower=old.text_tower,
-        complete=True,
-    )
+    for listed in (*old.banks.values(), *old.column_shards, *old.text_tower):
+        with replacing(out / listed.file) as temporary:
+            shutil.copyfile(source / listed.file, temporary)
+    beside = {name: getattr(old, name) for name in ("banks", "text_tower", *COLUMNS)}
+    manifest = replace(manifest, **beside, complete=True)
     manifest.save(out)
     return manifest
 

@@ -24,11 +24,11 @@ from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.splits import SPLITS
 from cache.store.manifest import IMPORT, Manifest
-from cache.store.manifest_lines import SplitEntry
+from cache.store.manifest_lines import ListedBank, ListedSplit
 from cache.store.shard_formats import FORMATS
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
-from cache.store.text_banks import bank_entry, make_bank, save_bank
+from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.sanity import stored
 
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.
@@ -65,23 +65,10 @@ def import_embeddings(
 ) -> Manifest:
     """Write a finished cache from rows that are there already.
 
-    Parameters
-    ----------
-    keys
-        ``SPLIT/CLASS/FILE`` of each row, with either name of a split, or ``CLASS/FILE``.
-    embeddings
-        [N, D], raw.
-    texts
-        Text banks; training and evaluation want one with a text for every class.
-    folder
-        The images' folder: gives the class folders and tells keys of no image. Without it the classes
-        are those of the keys.
-    caption_embeddings
-        [N, D] in the order of ``keys``, or None.
-    split
-        The split of keys that name none, when ``folder`` does not decide it.
-    teacher
-        The teacher's name, for whoever reads the manifest.
+    ``embeddings`` and ``caption_embeddings`` are [N, D], raw, in the order of ``keys``: ``SPLIT/CLASS/FILE``
+    with either name of a split, or ``CLASS/FILE``, of ``split`` where ``folder`` does not decide it.
+    ``folder`` has the images, and so the classes; without it they are those of the keys. ``teacher`` is a
+    name for whoever reads the manifest.
 
     Raises
     ------
@@ -92,37 +79,29 @@ def import_embeddings(
     _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
     check_trained(folder.path if folder else "these keys", _class_names(placed, folder))
-    _check_rows("image", embeddings, dtype)
-    if caption_embeddings is not None:
-        _check_rows("caption", caption_embeddings, dtype)
-    for bank in texts:
-        _check_real(f"text ({bank.name})", bank.embeddings)
-        check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
-    spec = CacheSpec(
-        teacher=_imported_teacher(teacher, embeddings),
-        dtype=dtype,
-        format=format,
-        rows_per_shard=rows_per_shard,
-    )
+    _check_numbers(embeddings, caption_embeddings, texts, dtype)
+    imported = _imported_teacher(teacher, embeddings)
+    spec = CacheSpec(teacher=imported, dtype=dtype, format=format, rows_per_shard=rows_per_shard)
     with only_writer(out):
         manifest = open_manifest(
             out, spec, embeddings.shape[1], rebuild=False, replaced_by="move that folder away"
         )
-        manifest = replace(manifest, splits={}, banks={}, complete=False, made_by=IMPORT)
+        manifest = replace(manifest, splits={}, banks={}, complete=False, command=IMPORT)
         manifest.save(out)
         remove_temporaries(out, below=True)
         for name in sorted(placed, key=SPLITS.index):
             manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
         for bank in texts:
-            path = out / "texts" / f"{bank.name}.h5"
-            words = list(bank.texts) if bank.texts is not None else list(bank.classes)
-            save_bank(path, make_bank(bank.name, words, bank.classes, bank.embeddings))
-            made_from = digest([words, list(bank.classes)])
-            entry = bank_entry(path, texts=len(words), made_from=made_from, source=bank.source)
-            manifest = manifest.with_bank(bank.name, entry)
+            manifest = manifest.with_bank(bank.name, _write_bank(out, bank))
         manifest = replace(manifest, complete=True)
         manifest.save(out)
     return manifest
+
+
+def _write_bank(out: Path, bank: ImportedTexts) -> ListedBank:
+    words = list(bank.texts) if bank.texts is not None else list(bank.classes)
+    made = make_bank(bank.name, words, bank.classes, bank.embeddings)
+    return save_bank(out, made, made_from=digest([words, list(bank.classes)]), source=bank.source)
 
 
 def _check_shapes(
@@ -154,6 +133,17 @@ def _check_shapes(
             )
 
 
+def _check_numbers(
+    embeddings: NDArray[Any], captions: NDArray[Any] | None, texts: Sequence[ImportedTexts], dtype: str
+) -> None:
+    _check_rows("image", embeddings, dtype)
+    if captions is not None:
+        _check_rows("caption", captions, dtype)
+    for bank in texts:
+        _check_real(f"text ({bank.name})", bank.embeddings)
+        check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
+
+
 def _check_rows(what: str, rows: NDArray[Any], dtype: str) -> None:
     """Make sure that rows [N, D] can be meant, and can be kept in ``dtype``; UserError names the first."""
     _check_real(what, rows)
@@ -181,7 +171,7 @@ def _named_row(what: str, start: int, i: int) -> str:
 
 def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[str, dict[str, int]]:
     """Return ``{split: {CLASS/FILE: row}}``."""
-    known = (
+    keys_of = (
         {name: {image.key for image in part.images} for name, part in folder.splits.items()} if folder else {}
     )
     placed: dict[str, dict[str, int]] = {}
@@ -191,10 +181,10 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
             raise UserError(
                 f"{name!r:.120} is not a key", fix="write SPLIT/CLASS/FILE or CLASS/FILE, one a line."
             )
-        where = named or next((n for n, images in known.items() if key in images), split)
-        if folder is not None and key not in known.get(where, ()):
+        where = named or next((n for n, images in keys_of.items() if key in images), split)
+        if folder is not None and key not in keys_of.get(where, ()):
             near = nearest_names(
-                key, [k for k in known.get(where, ()) if k.partition("/")[0] == key.partition("/")[0]]
+                key, [k for k in keys_of.get(where, ()) if k.partition("/")[0] == key.partition("/")[0]]
             )
             raise UserError(
                 f"the key {name!r} is no image of {folder.path} (split {where})",
@@ -245,10 +235,10 @@ def _write_split(
     folder: ImageFolder | None,
 ) -> Manifest:
     class_names = _class_names({name: placed}, folder)[name]
-    manifest = manifest.with_split(name, SplitEntry(class_names=class_names))
+    manifest = manifest.with_split(name, ListedSplit(class_names=class_names))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     records = {image.key: image for image in folder.split(name).images} if folder else {}
-    said = {"captions_sha256": _named(captions)} if captions is not None else {}
+    about = {"captions_sha256": _named(captions)} if captions is not None else {}
     keys, dtype, size = sorted(placed), manifest.spec.dtype, manifest.spec.rows_per_shard
     for number, start in enumerate(range(0, len(keys), size)):
         chosen = keys[start : start + size]
@@ -266,8 +256,8 @@ def _write_split(
             captions=[""] * len(chosen) if captions is not None else None,
             caption_embedding=captions[at].astype(dtype) if captions is not None else None,
         )
-        file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ending}"
+        file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ENDING}"
         images = [records[key].path for key in chosen] if folder else None
-        entry = write_shard(out, file, rows, manifest.spec.format, images=images, captioned=said)
+        entry = write_shard(out, file, rows, manifest.spec.format, images=images, about=about)
         manifest = manifest.with_shard(name, entry)
     return manifest

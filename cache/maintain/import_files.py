@@ -33,40 +33,22 @@ def import_files(
 ) -> Manifest:
     """Make a cache from arrays in files; see :func:`cache.maintain.import_embeddings.import_embeddings`.
 
-    Without ``keys``, rows are in the original research code's order of the images below ``data``. With a
-    teacher at hand (``pretrained``, or a ``model`` that brings its weights), the class texts of ``data``
-    are embedded by its text tower; otherwise ``texts`` brings them.
+    Without ``keys``, rows are in the original code's order of the images below ``data``. A teacher at hand
+    (``pretrained``, or a ``model`` with weights) embeds the class texts; otherwise ``texts`` has them.
 
     Raises
     ------
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    folder = ImageFolder.scan(data, require=()) if data else None
-    if folder is not None:
-        check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
-    if folder is not None and not shared_classes:
-        check_apart(
-            folder,
-            fix="add --shared-classes.",
-        )
+    folder = _open_set_folder(data, shared_classes=shared_classes) if data else None
     embeddings = load_array(images)
-    if keys is not None:
-        names = load_names(keys)
-    elif folder is not None:
-        names = keys_in_original_order(folder, len(embeddings), source=images)
-    else:
-        raise UserError(
-            f"nothing says which images the rows of {images} are",
-            fix="give --keys, or --data for rows in the original code's order.",
-        )
+    names = load_names(keys) if keys is not None else _original_keys(folder, len(embeddings), images)
     if (texts is None) != (classes is None):
         raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
     banks = []
     if texts is not None and classes is not None:
-        source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
-        rows = load_array(texts)
-        banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=rows, source=source)]
+        banks = [_bank_in_files(bank, texts, classes)]
     elif pretrained or ":" in model:
         banks = _banks_of_teacher(folder, model, pretrained, out=out, shared_classes=shared_classes)
     return import_embeddings(
@@ -81,6 +63,29 @@ def import_files(
         dtype=dtype,
         format=format,
     )
+
+
+def _bank_in_files(name: str, texts: str, classes: str) -> ImportedTexts:
+    source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
+    rows = load_array(texts)
+    return ImportedTexts(name=name, classes=load_names(classes), embeddings=rows, source=source)
+
+
+def _open_set_folder(data: Path, *, shared_classes: bool) -> ImageFolder:
+    folder = ImageFolder.scan(data, require=())
+    check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
+    if not shared_classes:
+        check_apart(folder, fix="add --shared-classes.")
+    return folder
+
+
+def _original_keys(folder: ImageFolder | None, rows: int, images: str) -> list[str]:
+    if folder is None:
+        raise UserError(
+            f"nothing says which images the rows of {images} are",
+            fix="give --keys, or --data for rows in the original code's order.",
+        )
+    return keys_in_original_order(folder, rows, source=images)
 
 
 def _banks_of_teacher(

@@ -1,4 +1,4 @@
-"""Mend a cache as far as it can be mended from itself, and take out what cannot, so that a build redoes it.
+"""Take out of a cache what is damaged, so that the command that made it redoes that and nothing else.
 
 Whose teacher and data a cache is of, its manifest says; it may be anybody's, and so nothing is loaded by it.
 """
@@ -6,157 +6,95 @@ Whose teacher and data a cache is of, its manifest says; it may be anybody's, an
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cache.maintain.verify import Check, verify_cache
+from cache.maintain.verify import NEIGHBOURS, Check, checks_of
 from cache.reader import TEACHERS, EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders
-from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
-from cache.sources.names import is_plain_name
-from cache.store.manifest import BACKUP, CONVERT, EPISODES, IMPORT, NAME, Manifest
-from cache.store.neighbours import NEAREST
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.manifest import COLUMNS, CONVERT, EPISODES, FEATURES, IMPORT, NAME, Manifest
 from cache.store.spec import PRECISIONS, SQUASH
-
-NEIGHBOURS = "neighbours/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """What was done: files that are sound again, files that were taken out, and what brings those back.
+    """What was done: the files that were taken out, and what brings them back.
 
     ``commands`` have capitals in the place of what only the user knows: DATA, MODEL, WEIGHTS, FILE.
     """
 
-    redone: tuple[Check, ...] = ()
-    removed: tuple[Check, ...] = ()
-    commands: tuple[str, ...] = ()
+    removed: tuple[Check, ...]
+    commands: tuple[str, ...]
 
 
 def repair_cache(folder: Path) -> Repair:
-    """Redo what needs neither teacher nor images, and take every other damaged file out of a cache.
-
-    The manifest's copy and the neighbours are redone. A cache that lacks something then is unfinished: the
-    command that made it redoes that and nothing else.
+    """Take every damaged file out of a cache, which is unfinished then; but neighbours, which readers redo.
 
     Raises
     ------
     UserError
-        If there is neither a manifest nor a copy, or a folder of the cache is a link.
+        If a manifest is missing or damaged, or a folder of the cache is a link.
     """
+    removed: list[Check] = []
+    commands = []
     with only_writer(folder):
-        return _repaired(folder, folder)
+        for name in EmbeddingCache(folder, Manifest.load(folder)).teacher_names:
+            below = f"{TEACHERS}/{name}/" if name != MAIN_TEACHER else ""
+            manifest, taken = _without_damaged(folder / below)
+            removed += [replace(check, file=f"{below}{check.file}") for check in taken]
+            if not manifest.complete:
+                more = f" --teacher {name}" if below else ""
+                commands.append(_command(manifest, folder) + more)
+    return Repair(removed=tuple(removed), commands=tuple(commands))
 
 
-def _repaired(folder: Path, whole: Path) -> Repair:
-    check_own_folders(folder)
-    restored = _restored_manifest(folder)
-    before = manifest = Manifest.load(folder)
-    bad = [check for check in verify_cache(folder) if check.problem]
-    bad = [check for check in bad if not check.file.startswith(f"{TEACHERS}/")]
-    removed = [check for check in bad if not check.file.startswith((NEIGHBOURS, BACKUP, NAME))]
-    if removed:
-        manifest = _without(manifest, {check.file for check in removed})
-        manifest.save(folder)  # first: a file that is not listed does not exist
-    for check in (*removed, *(check for check in bad if check.file.startswith(NEIGHBOURS))):
-        (folder / check.file).unlink(missing_ok=True)
-    redone = [check for check in bad if check.file == BACKUP or (check.file == NAME and manifest.left_out)]
-    if redone:
-        manifest.save(folder)
-    redone += _store_neighbours(folder, manifest, bad)
-    found = Repair(
-        redone=(*restored, *redone),
-        removed=tuple(removed),
-        commands=() if manifest.complete else (_command(before, whole, folder),),
-    )
-    for name in _teachers(folder):
-        found = _joined(found, _repaired(folder / TEACHERS / name, whole), f"{TEACHERS}/{name}/")
-    return found
+def _without_damaged(folder: Path) -> tuple[Manifest, list[Check]]:
+    """Unlist and remove a cache's damaged files; return its manifest and what was wrong with them.
 
-
-def _joined(one: Repair, other: Repair, below: str) -> Repair:
-    def placed(checks: Sequence[Check]) -> tuple[Check, ...]:
-        return tuple(replace(check, file=f"{below}{check.file}") for check in checks)
-
-    return Repair(
-        redone=one.redone + placed(other.redone),
-        removed=one.removed + placed(other.removed),
-        commands=one.commands + other.commands,
-    )
-
-
-def _restored_manifest(folder: Path) -> list[Check]:
-    """Put the manifest's copy in the place of a damaged one."""
-    try:
-        Manifest.load(folder)
-    except UserError as error:
-        try:
-            copy = Manifest.load(folder, name=BACKUP)
-        except UserError:
-            raise error from None
-        copy.save(folder)
-        return [Check(file=NAME, rows=0, problem=error.problem)]
-    return []
-
-
-def _teachers(folder: Path) -> list[str]:
-    """Return the added teachers, also one whose manifest is gone and has a copy."""
-    found = {path.parent.name for file in (NAME, BACKUP) for path in (folder / TEACHERS).glob(f"*/{file}")}
-    return sorted(filter(is_plain_name, found))
-
-
-def _without(manifest: Manifest, files: set[str]) -> Manifest:
-    """Return a manifest that lists none of some files, and is not complete.
-
-    Text banks stay listed, as missing: a build that would give them other texts is refused by what is said
-    of them.
+    Text banks and the text tower stay listed, as missing: a build that would give a bank other texts is
+    refused by its line, and the command is printed with what is lacking.
     """
+    check_own_folders(folder)
+    manifest = Manifest.load(folder)
+    damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
+    files = {check.file for check in damaged if not check.file.startswith(NEIGHBOURS)}
+    if files:
+        manifest = _listing_none_of(files, manifest)
+        manifest.save(folder)  # first: a file that is not listed does not exist
+    for check in damaged:
+        (folder / check.file).unlink(missing_ok=True)
+    return manifest, damaged
+
+
+def _listing_none_of(files: set[str], manifest: Manifest) -> Manifest:
     for name, split in manifest.splits.items():
         kept = tuple(shard for shard in split.shards if shard.file not in files)
         manifest = manifest.with_split(name, replace(split, shards=kept))
-    beside: dict[str, Any] = {}
-    for kind in ("support", "views", "pixels"):
-        beside[kind] = {}
-        for name, entry in getattr(manifest, kind).items():
-            pairs = zip(entry.shards, entry.made_from, strict=True)
-            kept_pairs = [(shard, made) for shard, made in pairs if shard.file not in files]
-            beside[kind][name] = replace(
-                entry,
-                shards=tuple(shard for shard, _ in kept_pairs),
-                made_from=tuple(made for _, made in kept_pairs),
-            )
-    tower = () if any(file.file in files for file in manifest.text_tower) else manifest.text_tower
-    return replace(manifest, text_tower=tower, complete=False, **beside)
+    columns: dict[str, Any] = {
+        name: {
+            split: column.keeping(lambda shard, _: shard.file not in files)
+            for split, column in getattr(manifest, name).items()
+        }
+        for name in COLUMNS
+    }
+    return replace(manifest, complete=False, **columns)
 
 
-def _store_neighbours(folder: Path, manifest: Manifest, bad: Sequence[Check]) -> list[Check]:
-    """Compute the damaged neighbours again, where the rows and texts that they are of are all here."""
-    cache, redone = EmbeddingCache(folder, manifest), []
-    for check in bad if manifest.complete else ():
-        split, dashes, bank = Path(check.file).stem.partition("--")
-        known = split in cache.split_names and bank in cache.bank_names
-        if check.file.startswith(NEIGHBOURS) and dashes and known:
-            cache.neighbours(split, bank, NEAREST)
-        if check.file.startswith(NEIGHBOURS):
-            redone.append(check)
-    return redone
-
-
-def _command(manifest: Manifest, whole: Path, folder: Path) -> str:
+def _command(manifest: Manifest, out: Path) -> str:
     """Return the command that redoes what a cache lacks, in our own words: no text of the manifest's."""
-    out = shlex.quote(str(whole))
-    if manifest.made_by == CONVERT:
-        return f"distill cache convert CACHE --to {manifest.spec.format} --out {out}"
-    if manifest.made_by == IMPORT:
-        return f"distill cache import --out {out} --images FILE --keys FILE --texts FILE --classes FILE"
-    name = EPISODES if manifest.made_by == EPISODES else "cache-features"
-    words = [f"distill {name} DATA --out {out} --model MODEL --pretrained WEIGHTS", *_options(manifest)]
-    if folder != whole:
-        words.append(f"--teacher {folder.name}")
-    return " ".join(words)
+    where = shlex.quote(str(out))
+    if manifest.command == CONVERT:
+        return f"distill cache convert CACHE --to {manifest.spec.format} --out {where}"
+    if manifest.command == IMPORT:
+        return f"distill cache import --out {where} --images FILE --keys FILE --texts FILE --classes FILE"
+    name = EPISODES if manifest.command == EPISODES else FEATURES
+    return " ".join(
+        [f"distill {name} DATA --out {where} --model MODEL --pretrained WEIGHTS", *_options(manifest)]
+    )
 
 
 def _options(manifest: Manifest) -> Iterator[str]:
@@ -170,10 +108,10 @@ def _options(manifest: Manifest) -> Iterator[str]:
     if spec.regions:
         yield "--regions"
     if pixels := next(iter(manifest.pixels.values()), None):
-        yield f"--pixels {pixels.side:d} --pixels-format {pixels.kind}"
-    if views := next(iter(manifest.views.values()), None):
-        yield f"--views {views.views:d} --views-scale {views.scale:g}"
-    if support := next(iter(manifest.support.values()), None):
+        yield f"--pixels {pixels.side:d} --pixels-format {pixels.encoding}"
+    if crops := next(iter(manifest.crop_views.values()), None):
+        yield f"--views {crops.views:d} --views-scale {crops.scale:g}"
+    if support := next(iter(manifest.support_views.values()), None):
         yield f"--support-views {support.views:d}"
     if manifest.text_tower:
         yield "--keep-text-tower"

@@ -8,22 +8,23 @@ from functools import partial
 from pathlib import Path
 
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
-from cache.store.hdf5_columns import damaged_rows
-from cache.store.manifest import BACKUP, NAME, Manifest
-from cache.store.neighbours import damage_of
-from cache.store.read_errors import damaged_shard
+from cache.store.hdf5_columns import wrong_rows_of
+from cache.store.manifest import NAME, Manifest
+from cache.store.manifest_lines import ListedBank, ListedFile
+from cache.store.neighbours import problem_of
+from cache.store.read_errors import reading
 from cache.store.shard_formats import FORMATS, read_shard
-from cache.store.shard_rows import Damage
+from cache.store.shard_rows import WrongRows
 from cache.store.text_banks import load_bank
 
-FindDamage = Callable[[Path], Damage]
+NEIGHBOURS = "neighbours/"
+FindRows = Callable[[Path], WrongRows]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """What was found of one file; ``problem`` is empty when it is sound.
+    """One file and its ``problem``, which is empty when it is sound.
 
     ``damaged`` are the numbers of the rows that are not what was written, of ``rows``; none where the damage
     lies beside the rows.
@@ -36,7 +37,7 @@ class Check:
 
 
 def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: None) -> list[Check]:
-    """Check every file of a cache against its manifest.
+    """Check every file of a cache against its manifest, and of the other teachers beside it.
 
     Raises
     ------
@@ -45,69 +46,56 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
     """
     manifest = Manifest.load(folder)
     checks = []
-    for check in (*_listed(folder, manifest), *_unlisted(folder, manifest)):
+    for check in checks_of(folder, manifest):
         on_file(check.file)
         checks.append(check)
     for name in EmbeddingCache(folder, manifest).teacher_names[1:]:
         where = f"{TEACHERS}/{name}"
         try:
-            found = verify_cache(folder / where, on_file=on_file)
+            of_teacher = verify_cache(folder / where, on_file=on_file)
         except UserError as error:
-            found = [Check(file=NAME, rows=0, problem=error.problem)]
-        checks += [replace(check, file=f"{where}/{check.file}") for check in found]
+            of_teacher = [Check(file=NAME, rows=0, problem=error.problem)]
+        checks += [replace(check, file=f"{where}/{check.file}") for check in of_teacher]
     return checks
 
 
-def _listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
-    """Check what the manifest has a checksum of."""
-    of_format = FORMATS[manifest.spec.format].damage
-    content: Callable[[], object]
-    for split, shard in manifest.shard_entries:
+def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
+    """Check what the manifest has a checksum of, what carries its own, whether the build is done."""
+    of_format = FORMATS[manifest.spec.format].wrong_rows
+    for split, shard in manifest.listed_shards:
         content = partial(read_shard, folder, shard, manifest, split)
-        yield _check(folder, shard.file, shard.rows, shard.sha256, of_format, content)
+        yield _check(folder, shard, shard.rows, of_format, content)
     for name, bank in manifest.banks.items():
-        content = partial(_read_bank, folder / bank.file, name, bank.sha256, (bank.texts, manifest.embed_dim))
-        yield _check(folder, bank.file, bank.texts, bank.sha256, _of_columns, content)
-    for shard in manifest.side_shards:
-        yield _check(folder, shard.file, shard.rows, shard.sha256, _of_columns)
+        of_bank = partial(_read_bank, folder, name, bank, manifest.embed_dim)
+        yield _check(folder, bank, bank.texts, _of_columns, of_bank)
+    for shard in manifest.column_shards:
+        yield _check(folder, shard, shard.rows, _of_columns)
     for file in manifest.text_tower:
-        yield _check(folder, file.file, 0, file.sha256, _of_nothing)
-
-
-def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Check]:
-    """Check what carries its own checksum, and say what is no part of a finished cache."""
+        yield _check(folder, file, 0, _of_columns)
     cache = EmbeddingCache(folder, manifest)
-    for path in sorted((folder / "neighbours").glob("*.h5")):
-        split, _, bank = path.stem.partition("--")
-        known = split in manifest.splits and bank in manifest.banks
-        made_from = cache.neighbours_source(split, bank) if known else None
-        problem = damage_of(path, made_from=made_from, unsealed=manifest.schema_version == 1)
-        yield Check(file=f"neighbours/{path.name}", rows=0, problem=problem)
-    if manifest.schema_version > 1:
-        copy = folder / BACKUP
-        same = copy.is_file() and copy.read_bytes() == (folder / NAME).read_bytes()
-        yield Check(file=BACKUP, rows=0, problem="" if same else f"it is no copy of {NAME}")
-    if manifest.left_out:
-        problem = f"it lists a text bank called {manifest.left_out[0]!r:.80}, which is none"
-        yield Check(file=NAME, rows=0, problem=problem)
+    for path in sorted((folder / NEIGHBOURS).glob("*.h5")):
+        split, _, bank_name = path.stem.partition("--")
+        listed = split in manifest.splits and bank_name in manifest.banks
+        made_from = cache.neighbours_source(split, bank_name) if listed else None
+        problem = problem_of(path, made_from=made_from)
+        yield Check(file=f"{NEIGHBOURS}{path.name}", rows=0, problem=problem)
     if not manifest.complete:
         yield Check(file=NAME, rows=0, problem="the build has not finished; run it again")
 
 
 def _check(
     folder: Path,
-    file: str,
+    listed: ListedFile,
     rows: int,
-    sha256: str,
-    find: FindDamage,
+    find: FindRows,
     content: Callable[[], object] = lambda: None,
 ) -> Check:
     """Compare a file with its checksum; say which rows are damaged, or read the content of a sound one."""
-    path = folder / file
+    file, path = listed.file, folder / listed.file
     if not path.is_file():
         return Check(file=file, rows=rows, problem="missing", damaged=tuple(range(rows)))
-    if sha256_of(path) != sha256:
-        return _damage(path, file, rows, find)
+    if not listed.is_sound(folder):
+        return _with_rows(path, file, rows, find)
     try:
         content()
     except UserError as error:
@@ -115,18 +103,19 @@ def _check(
     return Check(file=file, rows=rows, problem="")
 
 
-def _damage(path: Path, file: str, rows: int, find: FindDamage) -> Check:
-    said = "it differs from its checksum"
+def _with_rows(path: Path, file: str, rows: int, find: FindRows) -> Check:
+    problem = "it differs from its checksum"
+    if not rows:
+        return Check(file=file, rows=rows, problem=problem)
     try:
-        found = find(path)
+        wrong = find(path)
     except UserError as error:
-        said, found = error.problem, Damage(rows=list(range(rows)), names=[])
+        problem, wrong = error.problem, WrongRows(rows=list(range(rows)), names=[])
     # Rows behind a place where a file cannot be read are as lost as those that differ.
-    unread = range(len(found.names), rows) if found.names else ()
-    damaged = sorted({*found.rows, *unread} & set(range(rows)))
-    if rows:
-        said += f": {_named(damaged, found.names, rows)}"
-    return Check(file=file, rows=rows, problem=said, damaged=tuple(damaged))
+    unread = range(len(wrong.names), rows) if wrong.names else ()
+    damaged = sorted({*wrong.rows, *unread} & set(range(rows)))
+    problem += f": {_named(damaged, wrong.names, rows)}"
+    return Check(file=file, rows=rows, problem=problem, damaged=tuple(damaged))
 
 
 def _named(damaged: Sequence[int], names: Sequence[str], rows: int, n: int = 5) -> str:
@@ -137,17 +126,14 @@ def _named(damaged: Sequence[int], names: Sequence[str], rows: int, n: int = 5) 
     return f"{len(damaged):,} of {rows:,} rows are damaged: {', '.join(some)}{more}"
 
 
-def _of_columns(path: Path) -> Damage:
-    with damaged_shard(path, what="the file"):
-        rows, names = damaged_rows(path)
-    return Damage(rows=rows, names=names)
+def _of_columns(path: Path) -> WrongRows:
+    with reading(path, what="the file"):
+        return wrong_rows_of(path)
 
 
-def _of_nothing(path: Path) -> Damage:
-    return Damage(rows=[], names=[])
-
-
-def _read_bank(path: Path, name: str, sha256: str, shape: tuple[int, int]) -> None:
-    found = load_bank(path, name, sha256=sha256).embeddings.shape
-    if found != shape:
-        raise UserError(f"it holds {found}, the manifest says {shape}", fix="run cache-features again.")
+def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> None:
+    shape = load_bank(folder / bank.file, name, sha256=bank.sha256).embeddings.shape
+    if shape != (bank.texts, embed_dim):
+        raise UserError(
+            f"it holds {shape}, the manifest says {(bank.texts, embed_dim)}", fix="run cache-features again."
+        )

@@ -13,7 +13,7 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.runtime.locks import check_held, is_lock
-from cache.runtime.system_errors import write_fault
+from cache.runtime.system_errors import write_error
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:  # h5py's and torch's for a full disk are RuntimeErrors, safetensors' its own
-        refused = write_fault(path, error)
+        refused = write_error(path, error)
         if refused is None:
             raise
         raise refused from error

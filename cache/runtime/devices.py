@@ -76,9 +76,9 @@ def cpu_gains_from_bfloat16() -> bool:
     """
     if not hasattr(torch.cpu, "get_capabilities"):  # of an older torch
         return False
-    found = torch.cpu.get_capabilities()
-    intel = "intel" in str(found.get("cpu_name", "")).lower()
-    return bool(found.get("amx_bf16")) or (bool(found.get("avx512_bf16")) and not intel)
+    has = torch.cpu.get_capabilities()
+    intel = "intel" in str(has.get("cpu_name", "")).lower()
+    return bool(has.get("amx_bf16")) or (bool(has.get("avx512_bf16")) and not intel)
 
 
 def default_workers(device: torch.device) -> int:

@@ -61,19 +61,19 @@ def in_every_process(action: Callable[[], T]) -> T | UserError:
 
     Without that the others would go on, and wait for ever for the one that stopped.
     """
-    found: T | UserError
+    outcome: T | UserError
     try:
-        found = action()
+        outcome = action()
     except UserError as error:
-        found = error
+        outcome = error
     ranks = current_ranks()
-    if not ranks.largest(isinstance(found, UserError)):
-        return found
-    first = ranks.from_first(found)
+    if not ranks.largest(isinstance(outcome, UserError)):
+        return outcome
+    first = ranks.from_first(outcome)
     if isinstance(first, UserError):
         return first
     other = UserError("another process of this torchrun failed", fix="read what it said.")
-    return found if isinstance(found, UserError) else other
+    return outcome if isinstance(outcome, UserError) else other
 
 
 def current_ranks() -> Ranks:

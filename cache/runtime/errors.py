@@ -17,7 +17,7 @@ class UserError(Exception):
     Parameters
     ----------
     problem
-        What was found, and where: it names the file or option.
+        What is wrong, and where: it names the file or option.
     fix
         The next thing to try. Required, so that no error can leave it out.
     """
@@ -58,10 +58,9 @@ def missing_package(error: ImportError, *, extra: str) -> UserError:
     )
 
 
-def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> str:
-    """Return ``did you mean 'x' or 'y'? `` for the known names nearest to ``name``, or nothing."""
-    known = list(known)
-    folded = {k.casefold(): k for k in known}
+def nearest_names(name: str, choices: Iterable[str], *, n: int = 3) -> str:
+    """Return ``did you mean 'x' or 'y'? `` for the choices nearest to ``name``, or nothing."""
+    folded = {choice.casefold(): choice for choice in choices}
     close = difflib.get_close_matches(name.casefold(), folded, n=n, cutoff=0.5)
     return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""
 
@@ -71,7 +70,7 @@ _GUARDS = ("weights_only", "trust_remote_code", "allow_pickle", "add_safe_global
 
 
 def reason_of(error: BaseException, *, most: int = 200) -> str:
-    """Return the first line of what a library's error says, or its kind; no advice to run what is in a file.
+    """Return the first line of what a library's error says, or its type; no advice to run what is in a file.
 
     Its message may be about a file from elsewhere: then it names what was found there, and says no more.
     """
@@ -80,8 +79,8 @@ def reason_of(error: BaseException, *, most: int = 200) -> str:
     text = text.partition("; use sys.set_int_max_str_digits")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(guard in text for guard in _GUARDS):
-        found = re.search(r"GLOBAL ([\w.]+)", text)
-        return f"it holds {found[1]}, which is code" if found else "it holds more than numbers and names"
+        code = re.search(r"GLOBAL ([\w.]+)", text)
+        return f"it holds {code[1]}, which is code" if code else "it holds more than numbers and names"
     return (lines[0] if lines else type(error).__name__)[:most].rstrip(".")
 
 

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
+
+from cache.runtime.locks import NO_LOCKS
+from cache.runtime.system_errors import system_errors
+
+
+def open_hdf5(path: Path, mode: str = "r") -> h5py.File:
+    """Open an HDF5 file, without HDF5's own lock where the file system has none.
+
+    Ours appear whole or not at all, and who writes a folder holds the lock of it.
+    """
+    try:
+        return h5py.File(path, mode)
+    except OSError as error:
+        if not any(refusal.errno in NO_LOCKS for refusal in system_errors(error)):
+            raise
+        return h5py.File(path, mode, locking=False)
 
 
 def is_inner(file: h5py.Group, name: str) -> bool:
@@ -27,7 +45,7 @@ def inner_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
     """
     if not is_inner(file, name):
         raise KeyError(f"there is no column {name}")
-    found = file[name]
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
+    column = file[name]
+    if not isinstance(column, h5py.Dataset) or column.external or column.is_virtual:
         raise ValueError(f"{name} is not a plain column")
-    return found
+    return column

@@ -59,10 +59,10 @@ def check_tokenizer(name: str) -> None:
 
 def _is_tokenizer(transformers: Any, name: str) -> bool:
     """Say whether transformers has no more than a tokenizer by a name, or what says why it lacks one."""
-    found = getattr(transformers, name, None) if name else None
-    if found is None or isinstance(found, transformers.utils.DummyObject):
+    called = getattr(transformers, name, None) if name else None
+    if called is None or isinstance(called, transformers.utils.DummyObject):
         return True
-    return isinstance(found, type) and issubclass(found, transformers.PreTrainedTokenizerBase)
+    return isinstance(called, type) and issubclass(called, transformers.PreTrainedTokenizerBase)
 
 
 def checked_model_config(name: str) -> Any:
@@ -90,8 +90,8 @@ def checked_model_config(name: str) -> Any:
 
 def check_text_model(name: str) -> None:
     """Make sure that a text tower by this name is built by transformers' own code alone; raises as above."""
-    config, known = checked_model_config(name), import_transformers().AutoModel
-    if type(config) not in known._model_mapping:
+    config, models = checked_model_config(name), import_transformers().AutoModel
+    if type(config) not in models._model_mapping:
         raise ValueError(f"transformers has no model of the type {config.model_type}")
 
 

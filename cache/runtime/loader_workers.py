@@ -66,9 +66,9 @@ def _leave_later(number: int, frame: FrameType | None) -> None:
     signal.alarm(GRACE_S)  # whose own way is to end the process
 
 
-def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _say_unless_left(cls: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if not isinstance(error, (ConnectionError, EOFError)):
-        sys.__excepthook__(kind, error, trace)
+        sys.__excepthook__(cls, error, trace)
 
 
 def _leave(error: Exception, batch: object) -> None:

@@ -1,14 +1,13 @@
 """One writer at a time: a lock in the folder that is written. Readers take none, and wait for none.
 
 The lock is the kernel's and ends with the process that holds it, however that ends: one that a killed process
-left behind is taken over by the next. POSIX record locks, because those are not inherited by the worker
-processes that a writer forks, which may outlive it by seconds.
+left behind is taken over by the next. It belongs to one open file, which the workers that a writer forks
+close.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shlex
@@ -19,20 +18,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cache.runtime.errors import UserError, unwritable
+from filelock import FileLock, Timeout
+
+from cache.runtime.errors import UserError, printable, unwritable
 
 NAME = ".lock"
-# File systems that know no locks: then there is no second writer to be told either.
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-# The lock files that this process holds, and which file each is.
-_held: dict[str, tuple[int, int]] = {}
+# File systems that know no locks: then nobody can be told of a second writer.
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+# A holder that is just leaving removes its file, and then the next try is at a new one.
+_PATIENCE_S = 0.2
+# The lock files of this process, and which file each is.
+_held: dict[str, tuple[int, int] | None] = {}
 
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
     """Be the only process that writes a folder, which is made if it is not there.
 
-    Within one process a folder may be taken again: an inner writer belongs to the outer one.
+    Within one process a folder may be taken again: an inner writer belongs to the outer one. Where the file
+    system knows no locks a line warns of that, and nothing is held.
 
     Raises
     ------
@@ -77,52 +81,40 @@ def check_held(path: Path) -> None:
 
 
 @contextmanager
-def _locked(lock: Path, what: Path) -> Iterator[None]:
-    name = os.path.abspath(lock)
+def _locked(path: Path, what: Path) -> Iterator[None]:
+    name = os.path.abspath(path)
     if name in _held:
         yield
         return
-    made = not lock.parent.exists()
+    made = not path.parent.exists()
+    # Its fallback of its own, a file that is the lock, would be left behind by a killed process.
+    lock = FileLock(name, timeout=_PATIENCE_S, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = _taken(name, what)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{what} is being written by {_holder(path)}",
+            fix="wait until it has ended, or stop it; then run the same command again.",
+        ) from error
     except OSError as error:
-        raise unwritable(what, error) from error
-    _held[name] = _identity(file)  # type: ignore[assignment]
+        if error.errno not in NO_LOCKS:
+            raise unwritable(what, error) from error
+        _warn(what, error)
+    _held[name] = _identity(name)
     try:
         yield
     finally:
-        held = _held.pop(name)
-        with suppress(OSError):
-            if _identity(name) == held:
+        if _held.pop(name) == _identity(name):
+            with suppress(OSError):
                 os.unlink(name)
+        with suppress(OSError):
             if made:
-                os.rmdir(lock.parent)  # nothing was written after all
-        os.close(file)
+                os.rmdir(path.parent)  # nothing was written after all
+        lock.release()
 
 
-def _taken(lock: str, what: Path) -> int:
-    """Return the open lock file, which says who holds it."""
-    while True:
-        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                said = _said(file)
-                os.close(file)
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise _busy(what, said) from error
-                raise
-        if _identity(lock) == _identity(file):
-            break
-        os.close(file)  # its holder removed it between our two calls
-    os.ftruncate(file, 0)
-    os.write(file, json.dumps(_about_us()).encode())
-    return file
-
-
-def _identity(file: int | str) -> tuple[int, int] | None:
+def _identity(file: str) -> tuple[int, int] | None:
     try:
         status = os.stat(file)
     except OSError:
@@ -130,26 +122,27 @@ def _identity(file: int | str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _about_us() -> dict[str, str | int]:
-    return {
+def _sign(file: int) -> None:
+    """Write into the open lock file who holds it."""
+    about = {
         "process": os.getpid(),
         "host": socket.gethostname(),
         "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(about).encode(), 0)
 
 
-def _said(file: int) -> str:
+def _holder(path: Path) -> str:
     try:
-        found = json.loads(os.pread(file, 65536, 0))
-        command = " ".join(str(found["command"]).split())
-        return f"process {found['process']} on {found['host']} since {found['since']}: {command:.200}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        about = json.loads(path.read_bytes()[:65536])
+        command = " ".join(str(about["command"]).split())
+        return f"process {about['process']} on {about['host']} since {about['since']}: {command:.200}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # anybody may have written it
         return "another process"
 
 
-def _busy(what: Path, holder: str) -> UserError:
-    return UserError(
-        f"{what} is being written by {holder}",
-        fix="wait until it has ended, or stop it; then run the same command again.",
-    )
+def _warn(what: Path, error: OSError) -> None:
+    problem = f"{what} is written without a lock, which its file system has not ({error.strerror})"
+    sys.stderr.write(f"warning: {printable(problem)}: write it with one process at a time.\n")

@@ -36,7 +36,6 @@ SYSTEMS = (
 )
 WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
 ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
-# Of a file that is read it says that the file asks for too much: see DAMAGED of cache.store.read_errors.
 FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"
 # How libraries below say it whose exceptions carry no number.
 TEXTS = {
@@ -58,18 +57,17 @@ def system_errors(error: BaseException | None) -> Iterator[OSError]:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def fault(error: BaseException) -> UserError | None:
+def as_user_error(error: BaseException) -> UserError | None:
     """Return the one line for a system's error behind an exception; None where there is none."""
     if isinstance(error, RuntimeError) and (ended := re.match(ENDED, str(error))):
         by = f" ({ended[1].strip()})" if ended[1] else ""
         return UserError(f"a process that decodes images ended before its time{by}", fix=WORKERS)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(FULL, str(error))):
-        whose = "GPU" if re.search("CUDA|MPS", str(error)) else "computer"
-        return UserError(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
-    for found in system_errors(error):
-        if found.errno in FIXES:
-            where = f"{found.filename}: " if found.filename else ""
-            return UserError(f"{where}the system says: {found.strerror}", fix=FIXES[found.errno])
+    if full := _full_memory(error):
+        return full
+    for refusal in system_errors(error):
+        if refusal.errno in FIXES:
+            where = f"{refusal.filename}: " if refusal.filename else ""
+            return UserError(f"{where}the system says: {refusal.strerror}", fix=FIXES[refusal.errno])
     return None
 
 
@@ -78,26 +76,34 @@ def is_the_systems(error: OSError) -> bool:
     return error.errno in SYSTEMS
 
 
-def read_fault(what: object, error: BaseException) -> UserError | None:
+def read_error(what: object, error: BaseException) -> UserError | None:
     """Return the error of a file that the system could not read; None where the file itself is the reason."""
-    found = next((e for e in system_errors(error) if is_the_systems(e)), None)
-    if found is None:
-        return None
-    return UserError(f"{what} could not be read ({found.strerror})", fix=FIXES[found.errno or 0])
+    refusal = next((e for e in system_errors(error) if is_the_systems(e)), None)
+    if refusal is None:
+        return _full_memory(error)
+    return UserError(f"{what} could not be read ({refusal.strerror})", fix=FIXES[refusal.errno or 0])
 
 
-def write_fault(path: object, error: BaseException) -> UserError | None:
+def write_error(path: object, error: BaseException) -> UserError | None:
     """Return the error of a file that could not be written; None where that is not the reason."""
-    found = next(system_errors(error), None)
-    return unwritable(path, found, fix=FIXES.get(found.errno or 0)) if found is not None else None
+    refusal = next(system_errors(error), None)
+    return unwritable(path, refusal, fix=FIXES.get(refusal.errno or 0)) if refusal is not None else None
+
+
+def _full_memory(error: BaseException) -> UserError | None:
+    text = str(error)
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and re.search(FULL, text)):
+        return None
+    whose = "GPU" if re.search("CUDA|MPS", text) else "computer"
+    return UserError(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
 
 
 def _number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    said = str(error)
-    if told := re.search(r"\b(?:errno = |os error )(\d+)", said):  # the ways of HDF5 and of Rust
+    text = str(error)
+    if told := re.search(r"\b(?:errno = |os error )(\d+)", text):  # the ways of HDF5 and of Rust
         return int(told[1])
     if not isinstance(error, (OSError, RuntimeError)):
         return None
-    return next((number for text, number in TEXTS.items() if re.search(text, said)), None)
+    return next((number for pattern, number in TEXTS.items() if re.search(pattern, text)), None)

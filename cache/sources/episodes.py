@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.runtime.hdf5_safety import inner_dataset, is_inner
+from cache.runtime.hdf5_safety import inner_dataset, is_inner, open_hdf5
 from cache.sources.names import check_class_names, check_inner
 from cache.sources.samples import UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS, split_name
@@ -70,7 +70,7 @@ class EpisodeRecord:
         """
         # Opened for every read: handles of h5py do not survive a fork.
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_hdf5(self.path) as file:
                 base, hand = f"{self.key}/{BASE}", f"{self.key}/{HAND}"
                 return Frames(
                     base_rgb=_pixels(file, f"{base}/{RGB}", np.uint8),
@@ -202,7 +202,7 @@ def _classes(path: Path, found: dict[str, dict[str, list[str]]]) -> dict[str, tu
 def _objects(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield (key, objects) of every episode of a file, having looked at the form of its parts."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             if not len(file):
                 raise UserError(f"{path} holds no episode", fix="write one group an episode.")
             for key in file:

@@ -1,1 +1,1 @@
-"""What lies on the disk: the manifest, shards, text banks, neighbours."""
+"""What lies on the disk: the manifest, shards, text banks, neighbours. No torch."""

@@ -10,30 +10,30 @@ from typing import Any
 
 _JSON_END = re.compile(r'"sha256": "([0-9a-f]{64})"(\s*\}\s*)\Z')
 _FILE_END = b"\ndistill sha256 "
-_FILE_SEAL_BYTES = len(_FILE_END) + 64 + 1
+_FILE_END_BYTES = len(_FILE_END) + 64 + 1
 
 
-def sealed(value: dict[str, Any], *, indent: int | None = 2) -> str:
+def with_checksum(value: dict[str, Any], *, indent: int | None = 2) -> str:
     """Return a table as JSON whose last key, ``sha256``, is the checksum of the text without it."""
     text = json.dumps({**value, "sha256": ""}, indent=indent, ensure_ascii=False)
     head, _, tail = text.rpartition('""')
     return f'{head}"{_sha256(text)}"{tail}'
 
 
-def is_sealed(text: str) -> bool:
+def has_its_checksum(text: str) -> bool:
     """Say whether a JSON text ends with its checksum, and is what that says, byte for byte."""
-    found = _JSON_END.search(text)
-    if found is None:
+    end = _JSON_END.search(text)
+    if end is None:
         return False
-    without = text[: found.start(1)] + text[found.end(1) :]
-    return found[1] == _sha256(without.removesuffix("\n"))
+    without = text[: end.start(1)] + text[end.end(1) :]
+    return end[1] == _sha256(without.removesuffix("\n"))
 
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
-def seal_file(path: Path) -> None:
+def append_checksum(path: Path) -> None:
     """Append a file's checksum to it; who reads zip archives, as torch does, reads on as before."""
     with open(path, "r+b") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
@@ -41,10 +41,10 @@ def seal_file(path: Path) -> None:
         file.write(_FILE_END + checksum.encode() + b"\n")
 
 
-def file_seal(path: Path) -> bool | None:
+def matches_appended_checksum(path: Path) -> bool | None:
     """Say whether a file is what its appended checksum says; None where it has none."""
     with open(path, "rb") as file:
-        left = file.seek(0, 2) - _FILE_SEAL_BYTES
+        left = file.seek(0, 2) - _FILE_END_BYTES
         if left < 0:
             return None
         file.seek(left)
@@ -52,9 +52,9 @@ def file_seal(path: Path) -> bool | None:
         if not end.startswith(_FILE_END):
             return None
         file.seek(0)
-        found = hashlib.sha256()
+        digest = hashlib.sha256()
         while left > 0:
             block = file.read(min(left, 2**20))
-            found.update(block)
+            digest.update(block)
             left -= len(block)
-    return end[len(_FILE_END) : -1] == found.hexdigest().encode() and end.endswith(b"\n")
+    return end[len(_FILE_END) :] == digest.hexdigest().encode() + b"\n"

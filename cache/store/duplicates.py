@@ -30,16 +30,16 @@ def duplicates_of(folder: Path, manifest: Manifest) -> list[Duplicate]:
     trained on, or an OOD image among the training ones, measures something else than it says.
     """
     first: dict[bytes, tuple[str, str, str]] = {}
-    found = []
+    duplicates = []
     for split, key, label, content in _images(folder, manifest):
-        known = first.setdefault(content, (split, key, label))
-        if known[:2] != (split, key) and (known[0], known[2]) != (split, label):
-            found.append(Duplicate(one=f"{known[0]}/{known[1]}", other=f"{split}/{key}"))
-    return found
+        before = first.setdefault(content, (split, key, label))
+        if before[:2] != (split, key) and (before[0], before[2]) != (split, label):
+            duplicates.append(Duplicate(one=f"{before[0]}/{before[1]}", other=f"{split}/{key}"))
+    return duplicates
 
 
 def _images(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str, str, bytes]]:
-    for split, shard in manifest.shard_entries:
+    for split, shard in manifest.listed_shards:
         rows = read_shard(folder, shard, manifest, split)
         for key, label, sha256 in zip(rows.keys, np.asarray(rows.labels), rows.file_sha256, strict=True):
             if sha256:  # rows that were imported have none

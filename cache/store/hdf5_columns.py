@@ -3,7 +3,7 @@
 A column ``NAME`` is contiguous and uncompressed, so that it can be memory-mapped. Beside it is
 ``crc32/NAME``, the CRC-32 of every row's bytes, uint32 [n]: with it a row is checked when it is read. A
 column that is read at once has that of the whole as its attribute ``crc32``. Plain h5py reads the columns
-and need not know of either. Files of the first schema have none.
+and need not know of either.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.hdf5_safety import inner_dataset, is_inner
+from cache.runtime.hdf5_safety import inner_dataset, is_inner, open_hdf5
 from cache.store.mapped_arrays import CheckedBlobs, CheckedRows, row_sums
+from cache.store.shard_rows import WrongRows
 
+# HDF5's own limit for what lies in an object's header.
+LONGEST_ATTRIBUTE = 2**16
 SUMS, OFFSETS = "crc32", "offsets"
 ROWS_AT_ONCE = 64
 # Kinds of dtype that a column may have, and how deep below the checksums' group its name may be.
@@ -59,9 +62,8 @@ def write_text(item: h5py.File | h5py.Dataset, name: str, text: str) -> None:
 
 
 def read_text(item: h5py.File | h5py.Dataset, name: str) -> str:
-    """Return a text that :func:`write_text` wrote, or an earlier version."""
-    text = item.attrs[name]
-    return text.decode("utf-8") if isinstance(text, bytes) else str(text)
+    """Return a text that :func:`write_text` wrote; KeyError or ValueError where there is none such."""
+    return bytes(_attribute(item, name, "S")).decode("utf-8")
 
 
 def write_sums(file: h5py.File, name: str, sums: Sums) -> None:
@@ -69,15 +71,10 @@ def write_sums(file: h5py.File, name: str, sums: Sums) -> None:
     file[f"{SUMS}/{name}"] = sums
 
 
-def has_sums(file: h5py.File) -> bool:
-    """Say whether a file's columns have checksums of their own."""
-    return is_inner(file, SUMS)
-
-
-def read_column(file: h5py.File, name: str, *, kind: str, ndim: tuple[int, ...] = (1,)) -> NDArray[Any]:
+def read_column(file: h5py.File, name: str, *, kinds: str, ndim: tuple[int, ...] = (1,)) -> NDArray[Any]:
     """Read a column whole, and check it.
 
-    ``kind`` are the letters of numpy's kinds of dtype that it may have, ``ndim`` its numbers of dimensions.
+    ``kinds`` are the letters of numpy's kinds of dtype that it may have, ``ndim`` its numbers of dimensions.
 
     Raises
     ------
@@ -86,44 +83,41 @@ def read_column(file: h5py.File, name: str, *, kind: str, ndim: tuple[int, ...] 
     KeyError
         If there is none.
     """
-    column = _column(file, name, kind, ndim)
+    column = _column(file, name, kinds, ndim)
     values: NDArray[Any] = column[...]
-    if has_sums(file) and int(column.attrs[SUMS]) != zlib.crc32(_bytes(values)):
+    if int(_attribute(column, SUMS, "iu")) != zlib.crc32(_bytes(values)):
         raise ValueError(f"{name} differs from its checksum")
     return values
 
 
 def read_strings(file: h5py.File, name: str) -> list[str]:
     """Return a column of texts; raises as :func:`read_column`."""
-    return [text.decode("utf-8") for text in read_column(file, name, kind="S")]
+    return [text.decode("utf-8") for text in read_column(file, name, kinds="S")]
 
 
 def mapped_column(
-    path: Path, file: h5py.File, name: str, *, kind: str, ndim: tuple[int, ...], dims: int = 1
+    path: Path, file: h5py.File, name: str, *, kinds: str, ndim: tuple[int, ...], dims: int = 1
 ) -> CheckedRows:
     """Return a column's rows as a read-only memory map, each checked when it is read.
 
     A row is what lies below the first ``dims`` dimensions, as it was written. h5py handles do not survive a
     fork, maps do. Raises as :func:`read_column`.
     """
-    column, where = _column(file, name, kind, ndim), f"{name} of {path}"
-    mapped, sums = _map(path, column), None
-    if has_sums(file):
-        sums = read_sums(file, name)
-        if sums.shape != mapped.shape[:dims]:
-            raise ValueError(f"{name} has {sums.shape} checksums for {mapped.shape}")
-        sums = sums.ravel()
-    return CheckedRows(mapped.reshape(-1, *mapped.shape[dims:]), sums, where=where)
+    column, where = _column(file, name, kinds, ndim), f"{name} of {path}"
+    mapped, sums = _map(path, column), read_sums(file, name)
+    if sums.shape != mapped.shape[:dims]:
+        raise ValueError(f"{name} has {sums.shape} checksums for {mapped.shape}")
+    return CheckedRows(mapped.reshape(-1, *mapped.shape[dims:]), sums.ravel(), where=where)
 
 
 def mapped_blobs(path: Path, file: h5py.File, name: str) -> CheckedBlobs:
     """Return byte strings that :func:`write_blobs` wrote, mapped; raises as :func:`read_column`."""
-    offset = read_column(file, "offset", kind="i")
+    offset = read_column(file, "offset", kinds="i")
     joined = _map(path, _column(file, name, "u", (1,)))
     if not len(offset) or offset[0] != 0 or offset[-1] != len(joined) or (np.diff(offset) < 0).any():
         raise ValueError(f"offset does not divide {name}")
-    sums = read_sums(file, name) if has_sums(file) else None
-    if sums is not None and len(sums) != len(offset) - 1:
+    sums = read_sums(file, name)
+    if len(sums) != len(offset) - 1:
         raise ValueError(f"{name} has {len(sums)} checksums for {len(offset) - 1} rows")
     return CheckedBlobs(joined, offset, sums, where=f"{name} of {path}")
 
@@ -133,24 +127,24 @@ def read_sums(file: h5py.File, name: str) -> Sums:
     return np.asarray(_column(file, f"{SUMS}/{name}", "u", (1, 2))[...])
 
 
-def damaged_rows(path: Path) -> tuple[list[int], list[str]]:
-    """Return the rows that differ from their checksums, and the keys or texts of all rows ([] if unknown).
+def wrong_rows_of(path: Path) -> WrongRows:
+    """Return the rows that differ from their checksums, and the keys or texts of all.
 
     Raises
     ------
     OSError, KeyError, ValueError
         If the file cannot be read so far.
     """
-    with h5py.File(path, "r") as file:
-        found: set[int] = set()
+    with open_hdf5(path) as file:
+        wrong: set[int] = set()
         for name in _names(file, SUMS):
             sums = read_sums(file, name)
             if not sums.size:
                 continue
-            bad = _sums_now(file, name, sums.ndim) != sums
-            found |= set(np.flatnonzero(bad.reshape(len(sums), -1).any(axis=1)).tolist())
+            differ = _sums_now(file, name, sums.ndim) != sums
+            wrong |= set(np.flatnonzero(differ.reshape(len(sums), -1).any(axis=1)).tolist())
         named = next((name for name in ("key", "text") if is_inner(file, name)), None)
-        return sorted(found), _texts(file, named) if named else []
+        return WrongRows(rows=sorted(wrong), names=_texts(file, named) if named else [])
 
 
 def _names(file: h5py.File, below: str) -> Iterator[str]:
@@ -185,12 +179,31 @@ def _texts(file: h5py.File, name: str) -> list[str]:
         return []
 
 
-def _column(file: h5py.File, name: str, kind: str, ndim: tuple[int, ...]) -> h5py.Dataset:
+def _attribute(item: h5py.File | h5py.Dataset, name: str, kinds: str) -> Any:
+    """Return one number or text beside a column; KeyError or ValueError where there is none such."""
+    if name not in item.attrs:
+        raise KeyError(f"there is no {name}")
+    attribute = item.attrs.get_id(name)
+    dtype = _dtype_of(attribute, name)
+    if dtype.kind not in kinds or attribute.shape != () or dtype.itemsize > LONGEST_ATTRIBUTE:
+        raise ValueError(f"{name} is {dtype} of shape {attribute.shape}")
+    return item.attrs[name]
+
+
+def _dtype_of(item: Any, name: str) -> np.dtype[Any]:
+    try:
+        return np.dtype(item.dtype)
+    except TypeError as error:  # h5py's for a type of HDF5 that numpy has not
+        raise ValueError(f"{name} is of no type of numpy's") from error
+
+
+def _column(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> h5py.Dataset:
     column = inner_dataset(file, name)
-    if column.chunks:  # a compressed column may be larger than any memory
+    dtype = _dtype_of(column, name)
+    if column.chunks or not isinstance(column.shape, tuple):  # a compressed one may be larger than any memory
         raise ValueError(f"{name} is not a plain column")
-    if column.dtype.kind not in kind or not column.dtype.isnative or column.ndim not in ndim:
-        raise ValueError(f"{name} is {column.dtype} of {column.ndim} dimensions")
+    if dtype.kind not in kinds or not dtype.isnative or column.ndim not in ndim:
+        raise ValueError(f"{name} is {dtype} of {column.ndim} dimensions")
     offset = column.id.get_offset() or 0
     if offset + column.nbytes > file.id.get_filesize():
         raise ValueError(f"{name} is longer than the file")

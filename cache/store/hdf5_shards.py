@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
-
-from cache.runtime.atomic_files import sha256_of
-from cache.runtime.hdf5_safety import is_inner
+from cache.runtime.hdf5_safety import is_inner, open_hdf5
 from cache.store.hdf5_columns import (
-    damaged_rows,
-    has_sums,
     mapped_column,
     read_column,
     read_strings,
@@ -19,17 +14,18 @@ from cache.store.hdf5_columns import (
     write_column,
     write_strings,
     write_text,
+    wrong_rows_of,
 )
-from cache.store.read_errors import damaged_shard
-from cache.store.shard_rows import Damage, ShardRows
+from cache.store.read_errors import reading
+from cache.store.shard_rows import ShardRows, WrongRows
 
-MORE = "more"
+ENDING, MORE = "h5", "more"
 
 
 def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> None:
     """Write one shard. ``images`` is the other format's business: this one keeps no pictures."""
     del images
-    with h5py.File(path, "w") as file:
+    with open_hdf5(path, "w") as file:
         write_text(file, "split", rows.split)
         write_strings(file, "key", rows.keys)
         write_strings(file, "file_sha256", rows.file_sha256)
@@ -47,38 +43,36 @@ def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> 
 def read(path: Path, *, sha256: str) -> ShardRows:
     """Read one shard; its embeddings are mapped, and checked when they are read.
 
-    ``sha256`` is the file's, which is compared where the shard has no checksums of its own.
+    ``sha256``, the file's, is the other format's business: here every row has a checksum.
 
     Raises
     ------
     UserError
         If the file is no HDF5 file, damaged, or a column is missing or of another type or length.
     """
-    with damaged_shard(path), h5py.File(path, "r") as file:
-        if not has_sums(file) and sha256_of(path) != sha256:
-            raise ValueError("its checksum is not the manifest's")
+    del sha256
+    with reading(path), open_hdf5(path) as file:
         captioned = is_inner(file, "caption")
         return ShardRows(
             split=read_text(file, "split"),
             keys=read_strings(file, "key"),
-            labels=read_column(file, "label", kind="i", ndim=(1, 2)),
-            image_embedding=mapped_column(path, file, "image_embedding", kind="f", ndim=(2,)),
+            labels=read_column(file, "label", kinds="i", ndim=(1, 2)),
+            image_embedding=mapped_column(path, file, "image_embedding", kinds="f", ndim=(2,)),
             file_sha256=read_strings(file, "file_sha256"),
-            file_bytes=read_column(file, "file_bytes", kind="i"),
-            file_mtime_ns=read_column(file, "file_mtime_ns", kind="i"),
+            file_bytes=read_column(file, "file_bytes", kinds="i"),
+            file_mtime_ns=read_column(file, "file_mtime_ns", kinds="i"),
             captions=read_strings(file, "caption") if captioned else None,
             caption_embedding=(
-                mapped_column(path, file, "caption_embedding", kind="f", ndim=(2,)) if captioned else None
+                mapped_column(path, file, "caption_embedding", kinds="f", ndim=(2,)) if captioned else None
             ),
             more={
-                name: mapped_column(path, file, f"{MORE}/{name}", kind="f", ndim=(2, 3))
+                name: mapped_column(path, file, f"{MORE}/{name}", kinds="f", ndim=(2, 3))
                 for name in (file[MORE] if is_inner(file, MORE) else ())
             },
         )
 
 
-def damage(path: Path) -> Damage:
+def wrong_rows(path: Path) -> WrongRows:
     """Return which rows of a damaged shard differ from their checksums."""
-    with damaged_shard(path):
-        rows, names = damaged_rows(path)
-        return Damage(rows=rows, names=names)
+    with reading(path):
+        return wrong_rows_of(path)

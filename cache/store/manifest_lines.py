@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, get_origin, get_type_hints
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
 
-from cache.sources.splits import SPLITS
+from cache.runtime.atomic_files import sha256_of
 
-# What memory is taken by: pixels a side, views of an image.
-LARGEST, MOST = {"side": 4096, "views": 1000, "scale": 1}, 2**62
 # How pixels are kept.
-KINDS = ("raw", "jpeg")
+ENCODINGS = ("raw", "jpeg")
+# How support views are drawn: RandAugment's numbers.
+OPERATIONS, MAGNITUDE = 2, 9
 # A file of a cache lies in one of its folders, whatever a manifest from elsewhere says.
-_FILE = re.compile(r"(images|texts|support|views|pixels|text_tower)/(?!\.\.?$)[^/\\\0]+")
+_FILE = re.compile(r"(images|texts|support_views|crop_views|pixels|text_tower)/(?!\.\.?$)[^/\\\0]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShardEntry:
-    """One complete shard: its file below the cache folder, its rows and its checksum."""
+class ListedFile:
+    """A file below the cache folder and its checksum; ValueError where it is none of a cache."""
 
     file: str
-    rows: int
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not _FILE.fullmatch(self.file):
+            raise ValueError(f"{self.file!r:.80} is no file of a cache")
+
+    @classmethod
+    def of(cls, cache: Path, file: str, **more: Any) -> Self:
+        """Return the line of a file that has just been written."""
+        return cls(file=file, bytes=(cache / file).stat().st_size, sha256=sha256_of(cache / file), **more)
+
+    def is_sound(self, cache: Path) -> bool:
+        """Say whether the file is there, with its checksum."""
+        path = cache / self.file
+        return path.is_file() and path.stat().st_size == self.bytes and sha256_of(path) == self.sha256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ListedShard(ListedFile):
+    """One complete shard: its rows, and what was read of its captions."""
+
+    rows: int
     captions_sha256: str = ""
     captions_missing: int = 0
     captions_truncated: int = 0
@@ -41,11 +62,11 @@ class SkippedImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SplitEntry:
+class ListedSplit:
     """One split: its class folders in label order, its shards, and the images that were skipped."""
 
     class_names: tuple[str, ...]
-    shards: tuple[ShardEntry, ...] = ()
+    shards: tuple[ListedShard, ...] = ()
     skipped: tuple[SkippedImage, ...] = ()
 
     @property
@@ -60,16 +81,13 @@ class SplitEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BankEntry:
-    """One text bank: its file below the cache folder, how many texts, its checksum, and what made it.
+class ListedBank(ListedFile):
+    """One text bank: how many texts, and what made it.
 
     ``source`` says in words where the texts come from, and whether they found their classes by name.
     """
 
-    file: str
     texts: int
-    bytes: int
-    sha256: str
     made_from: str
     templates: tuple[str, ...] = ()
     truncated: int = 0
@@ -77,100 +95,68 @@ class BankEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileEntry:
-    """A file below the cache folder and its checksum."""
+class ListedColumn:
+    """More about the images of a split: its shards, and of each a digest of what it was made from."""
 
-    file: str
-    bytes: int
-    sha256: str
+    shards: tuple[ListedShard, ...] = ()
+    made_from: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.shards) != len(self.made_from):
+            raise ValueError(f"{len(self.shards)} shards were made from {len(self.made_from)}")
+
+    def keeping(self, fits: Callable[[ListedShard, str], bool]) -> Self:
+        """Return the column with those shards alone that fit; each comes with what it was made from."""
+        kept = [pair for pair in zip(self.shards, self.made_from, strict=True) if fits(*pair)]
+        return replace(
+            self, shards=tuple(shard for shard, _ in kept), made_from=tuple(made for _, made in kept)
+        )
+
+    @property
+    def settings(self) -> list[float | str]:
+        """What makes the column, beside the images."""
+        raise NotImplementedError(f"{type(self).__name__} says no settings")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewsEntry:
-    """Augmented views of some images of a split: files, how many views an image, and what made them."""
+class SupportViewsColumn(ListedColumn):
+    """Augmented views of some images of a split, ``views`` an image with the plain one."""
 
     views: int
-    shards: tuple[ShardEntry, ...] = ()
-    made_from: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> list[float | str]:
+        """How many views, and how they are drawn."""
+        return [self.views, OPERATIONS, MAGNITUDE]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PixelsEntry:
-    """The images of a split themselves, squashed to ``side``: ``raw`` or ``jpeg``; files, what made them."""
-
-    side: int
-    kind: str
-    shards: tuple[ShardEntry, ...] = ()
-    made_from: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CropsEntry:
-    """Crops of the images of a split: ``views`` an image, at least ``scale`` of its area; what made them."""
+class CropViewsColumn(ListedColumn):
+    """Crops of the images of a split: ``views`` an image, at least ``scale`` of its area."""
 
     views: int
     scale: float
-    shards: tuple[ShardEntry, ...] = ()
-    made_from: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> list[float | str]:
+        """How many crops, and how small."""
+        return [self.views, self.scale]
 
 
-Entry = TypeVar("Entry")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelsColumn(ListedColumn):
+    """The images of a split themselves, squashed to ``side``: ``raw`` or ``jpeg``."""
 
+    side: int
+    encoding: str
 
-def side_entries(kind: type[Entry], values: dict[str, Any]) -> dict[str, Entry]:
-    """Return the entries of side shards, split by split; raises as :func:`entry_of`."""
-    return {
-        split_of(split): entry_of(
-            kind,
-            {
-                **value,
-                "shards": entries_of(ShardEntry, value["shards"]),
-                "made_from": names_of(value["made_from"]),
-            },
-        )
-        for split, value in values.items()
-    }
+    def __post_init__(self) -> None:
+        # Not super(), which a dataclass with slots leaves behind.
+        ListedColumn.__post_init__(self)
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding is {self.encoding!r:.40}")
 
-
-def entries_of(kind: type[Entry], values: Sequence[dict[str, Any]]) -> tuple[Entry, ...]:
-    """Return several entries; raises as :func:`entry_of`."""
-    return tuple(entry_of(kind, value) for value in values)
-
-
-def entry_of(kind: type[Entry], value: dict[str, Any]) -> Entry:
-    """Return one entry from its JSON.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If a field is missing, unknown or of another type, or the file is none of a cache.
-    """
-    hints = get_type_hints(kind)
-    for name, found in value.items():
-        checked(name, found, get_origin(hints[name]) or hints[name], most=LARGEST.get(name, MOST))
-    if value.get("kind", KINDS[0]) not in KINDS:
-        raise ValueError(f"kind is {value['kind']!r:.40}")
-    if not _FILE.fullmatch(value.get("file", "images/any")):
-        raise ValueError(f"{value['file']!r:.80} is no file of a cache")
-    return kind(**value)
-
-
-def split_of(name: str) -> str:
-    """Return the name of a split; ValueError if there is none of that name."""
-    if name not in SPLITS:
-        raise ValueError(f"{name!r:.80} is no split")
-    return name
-
-
-def names_of(values: Any) -> tuple[str, ...]:
-    """Return a list of texts; ValueError if it is none."""
-    return tuple(checked("a name", value, str) for value in checked("names", values, list))
-
-
-def checked(name: str, value: Any, kind: type, *, most: float = MOST) -> Any:
-    """Return a value, whose ValueError names it if it is not of a kind, or no number from 0 to ``most``."""
-    fits = isinstance(value, kind) or (kind is float and type(value) is int)
-    numbered = kind in (int, float) and fits and not 0 <= value <= most
-    if not fits or numbered or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name} is {value!r:.80}, expected {kind.__name__}")
-    return value
+    @property
+    def settings(self) -> list[float | str]:
+        """How large, and how they are encoded."""
+        return [self.side, self.encoding]

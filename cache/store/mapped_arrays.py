@@ -32,8 +32,7 @@ class CheckedRows:
     not in this process's memory.
     """
 
-    def __init__(self, rows: NDArray[Any], sums: NDArray[np.uint32] | None, *, where: str) -> None:
-        """``sums`` None checks nothing: the file was checked whole."""
+    def __init__(self, rows: NDArray[Any], sums: NDArray[np.uint32], *, where: str) -> None:
         self._rows, self._sums, self._where = rows, sums, where
         self.shape, self.dtype = rows.shape, rows.dtype
 
@@ -48,17 +47,15 @@ class CheckedRows:
         UserError
             If a row differs from its checksum.
         """
-        found = np.array(self._rows[index])
+        taken = np.array(self._rows[index])
         if isinstance(self._rows, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-        if self._sums is None:
-            return found
         sums = np.atleast_1d(self._sums[index])
-        bad = row_sums(found.reshape(len(sums), -1)) != sums
-        if bad.any():
-            row = int(np.atleast_1d(np.arange(len(self))[index])[bad][0])
+        differ = row_sums(taken.reshape(len(sums), -1)) != sums
+        if differ.any():
+            row = int(np.atleast_1d(np.arange(len(self))[index])[differ][0])
             raise UserError(f"row {row} of {self._where} differs from its checksum", fix=REPAIR)
-        return found
+        return taken
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         rows = self[:]
@@ -77,7 +74,7 @@ class CheckedBlobs:
         self,
         joined: NDArray[np.uint8],
         offset: NDArray[np.int64],
-        sums: NDArray[np.uint32] | None,
+        sums: NDArray[np.uint32],
         *,
         where: str,
     ) -> None:
@@ -89,12 +86,12 @@ class CheckedBlobs:
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the bytes of some rows, an array of objects; raises as :class:`CheckedRows`."""
-        found = np.empty(len(rows), dtype=object)
+        blobs = np.empty(len(rows), dtype=object)
         for i, row in enumerate(rows):
-            found[i] = np.array(self._joined[self._offset[row] : self._offset[row + 1]])
-            if self._sums is not None and zlib.crc32(found[i]) != self._sums[row]:
+            blobs[i] = np.array(self._joined[self._offset[row] : self._offset[row + 1]])
+            if zlib.crc32(blobs[i]) != self._sums[row]:
                 raise UserError(f"row {row} of {self._where} differs from its checksum", fix=REPAIR)
-        return found
+        return blobs
 
 
 class MappedRows:

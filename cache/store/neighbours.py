@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import reason_of
-from cache.store.checksums import file_seal, seal_file
-from cache.store.hdf5_columns import has_sums, mapped_column, read_text, write_column, write_text
+from cache.runtime.hdf5_safety import open_hdf5
+from cache.store.checksums import append_checksum, matches_appended_checksum
+from cache.store.hdf5_columns import mapped_column, read_text, write_column, write_text
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import DAMAGED
+from cache.store.read_errors import READ_ERRORS
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 StoredNeighbours = tuple[MappedRows, MappedRows]
@@ -50,14 +50,14 @@ def nearest_texts(images: Any, texts: NDArray[Any], k: int) -> Neighbours:
     """
     k = min(k, len(texts))
     index = _index(unit_rows(texts))
-    parts = [
+    blocks = [
         index.search(unit_rows(images[start : start + ROWS_AT_ONCE]), k)
         for start in range(0, len(images), ROWS_AT_ONCE)
     ]
-    if not parts:
+    if not blocks:
         return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.float32)
-    similarity = np.concatenate([part[0] for part in parts])
-    return np.concatenate([part[1] for part in parts]).astype(np.int32), similarity
+    similarity = np.concatenate([block[0] for block in blocks])
+    return np.concatenate([block[1] for block in blocks]).astype(np.int32), similarity
 
 
 def flavour() -> str:
@@ -78,45 +78,41 @@ def _index(texts: NDArray[np.float32]) -> Any:
 def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> None:
     """Write ``neighbours/SPLIT--BANK.h5``; ``made_from`` says of which rows and texts they are."""
     nearest, similarity = neighbours
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, open_hdf5(temporary, "w") as file:
         write_column(file, "nearest", nearest)
         write_column(file, "similarity", similarity)
         write_text(file, "made_from", made_from)
         file.close()
         # Not of the rows alone: no manifest has a checksum of this file.
-        seal_file(temporary)
+        append_checksum(temporary)
 
 
 def load_neighbours(path: Path, *, made_from: str, k: int, rows: int) -> StoredNeighbours | None:
     """Map the stored neighbours of so many rows, each checked when it is read.
 
-    None when there are none or too few, they are of other rows or texts, or without checksums.
+    None when there are none or too few, or they are of other rows or texts.
     """
     try:
-        with h5py.File(path, "r") as file:
-            if read_text(file, "made_from") != made_from or not has_sums(file):
+        with open_hdf5(path) as file:
+            if read_text(file, "made_from") != made_from:
                 return None
-            nearest = mapped_column(path, file, "nearest", kind="i", ndim=(2,))
-            similarity = mapped_column(path, file, "similarity", kind="f", ndim=(2,))
+            nearest = mapped_column(path, file, "nearest", kinds="i", ndim=(2,))
+            similarity = mapped_column(path, file, "similarity", kinds="f", ndim=(2,))
             fits = nearest.shape == similarity.shape and len(nearest) == rows and nearest.shape[1] >= k
             return (MappedRows.of(nearest, width=k), MappedRows.of(similarity, width=k)) if fits else None
-    except DAMAGED:  # computed anew, which costs little
+    except READ_ERRORS:  # computed anew, which costs little
         return None
 
 
-def damage_of(path: Path, *, made_from: str | None, unsealed: bool) -> str:
+def problem_of(path: Path, *, made_from: str | None) -> str:
     """Return what is wrong with a stored file, '' for nothing.
 
-    ``made_from`` names the rows and texts that it should be of, None where the cache has none such;
-    ``unsealed`` lets it be without a checksum, as in the first schema.
+    ``made_from`` names the rows and texts that it should be of, None where the cache has none such.
     """
     try:
-        seal = file_seal(path)
-        if seal is None and unsealed:
-            return ""
-        if not seal:
+        if not matches_appended_checksum(path):
             return "it differs from its checksum"
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return "" if read_text(file, "made_from") == made_from else "it is of other rows or texts"
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         return f"it cannot be read ({reason_of(error)})"

@@ -34,10 +34,10 @@ def _joined(manifest: Manifest, part: Manifest) -> Manifest:
     if manifest.spec.differences(part.spec):
         return manifest
     for name, split in part.splits.items():
-        known = manifest.splits.get(name)
-        if known is None or known.class_names != split.class_names:
+        whole = manifest.splits.get(name)
+        if whole is None or whole.class_names != split.class_names:
             continue
-        listed = {shard.file for shard in known.shards}
+        listed = {shard.file for shard in whole.shards}
         for shard in split.shards:
             if shard.file not in listed:
                 manifest = manifest.with_shard(name, shard)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import tarfile
-import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -12,23 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.system_errors import read_fault
+from cache.runtime.system_errors import read_error
 from cache.store.mapped_arrays import REPAIR
 
-# What h5py, tarfile, zipfile, numpy (whose headers are Python literals) and json raise on damaged bytes.
-DAMAGED = (
+# What h5py, tarfile, zipfile, numpy and json raise on damaged bytes, and what our checks of them raise. Not
+# TypeError and AttributeError, which are bugs of ours, nor MemoryError: the memory is full.
+READ_ERRORS = (
     OSError,
     EOFError,
     KeyError,
-    IndexError,
-    TypeError,
     ValueError,
-    AttributeError,
     RuntimeError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    tokenize.TokenError,
     struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -37,12 +30,12 @@ DAMAGED = (
 
 
 @contextmanager
-def damaged_shard(path: Path, *, what: str = "the shard") -> Iterator[None]:
-    """Turn whatever reading a file of a cache raises into a UserError."""
+def reading(path: Path, *, what: str = "the shard") -> Iterator[None]:
+    """Turn what reading a damaged file of a cache raises into a UserError."""
     try:
         yield
-    except DAMAGED as error:
-        if refused := read_fault(path, error):
+    except READ_ERRORS as error:
+        if refused := read_error(path, error):
             raise refused from error
         problem = f"{what} {path} is damaged ({reason_of(error)})"
         if isinstance(error, FileNotFoundError):

@@ -52,8 +52,8 @@ class ShardRows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Damage:
-    """Which ``rows`` of a file are not what was written; ``names`` are the keys or texts of all, if known."""
+class WrongRows:
+    """Which ``rows`` of a file are not what was written; ``names`` are the keys or texts of all, if read."""
 
     rows: list[int]
     names: list[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -17,7 +17,6 @@ SQUASH, SQUASH_SIZE = "squash", 256
 PRECISIONS = ("float32", "bfloat16", "float16")
 DTYPES = ("float16", "float32")
 FORMATS = ("hdf5", "webdataset")
-MOST_ROWS_PER_SHARD = 2**24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +67,12 @@ class CacheSpec:
     rows_per_shard: int = 4096
     regions: bool = False
 
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or self.format not in FORMATS or not self.rows_per_shard:
+            raise ValueError(
+                f"rows are stored as {self.dtype!r:.40}, {self.format!r:.40}, {self.rows_per_shard} a shard"
+            )
+
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name the teacher, its preprocessing and the dtype.
 
@@ -88,23 +93,6 @@ class CacheSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> CacheSpec:
-        """Return the spec that :meth:`to_json` wrote; ValueError where a word or number is none of ours."""
-        teacher = dict(value["teacher"])
-        for name in ("mean", "std"):
-            teacher[name] = tuple(teacher[name])
-        known = {f.name for f in fields(cls)} - {"teacher"}
-        spec = cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
-        words = [part for part in asdict(spec.teacher).values() if isinstance(part, str)]
-        if len(words) != len(fields(TeacherSpec)) - 3:
-            raise ValueError("the teacher's words are none")
-        if spec.dtype not in DTYPES or spec.format not in FORMATS or not isinstance(spec.regions, bool):
-            raise ValueError(f"rows are stored as {spec.dtype!r:.40}, {spec.format!r:.40}")
-        if type(spec.rows_per_shard) is not int or not 0 < spec.rows_per_shard <= MOST_ROWS_PER_SHARD:
-            raise ValueError(f"rows_per_shard is {spec.rows_per_shard!r:.40}")
-        return spec
 
 
 def _short(value: object) -> str:

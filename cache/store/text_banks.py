@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.store.hdf5_columns import read_column, read_strings, write_column, write_strings
-from cache.store.manifest_lines import BankEntry
-from cache.store.read_errors import damaged_shard
+from cache.store.manifest_lines import ListedBank
+from cache.store.read_errors import reading
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,27 +67,29 @@ def _some(names: Sequence[str], n: int = 5) -> str:
     return ", ".join(names[:n]) + more
 
 
-def save_bank(path: Path, bank: TextBank) -> None:
-    """Write one bank, whole or not at all."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+def save_bank(cache: Path, bank: TextBank, **about: Any) -> ListedBank:
+    """Write one bank, whole or not at all, and return the manifest's line for it with more ``about`` it."""
+    name = f"texts/{bank.name}.h5"
+    with replacing(cache / name) as temporary, open_hdf5(temporary, "w") as file:
         write_strings(file, "text", bank.texts)
         write_strings(file, "class_folder", bank.class_folders)
         write_column(file, "class_index", bank.class_index)
         write_column(file, "text_embedding", bank.embeddings)
+    return ListedBank.of(cache, name, texts=len(bank.texts), **about)
 
 
 def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
     """Read one bank, whose file has that checksum; UserError when it is missing or damaged."""
-    with damaged_shard(path, what="the text bank"):
+    with reading(path, what="the text bank"):
         if sha256_of(path) != sha256:
             raise ValueError("its checksum is not the manifest's")
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             bank = TextBank(
                 name=name,
                 texts=read_strings(file, "text"),
                 class_folders=tuple(read_strings(file, "class_folder")),
-                class_index=read_column(file, "class_index", kind="i"),
-                embeddings=read_column(file, "text_embedding", kind="f", ndim=(2,)),
+                class_index=read_column(file, "class_index", kinds="i"),
+                embeddings=read_column(file, "text_embedding", kinds="f", ndim=(2,)),
             )
         if not len(bank.texts) == len(bank.class_index) == len(bank.embeddings):
             raise ValueError("its columns differ in length")
@@ -106,26 +108,4 @@ def make_bank(name: str, texts: Sequence[str], classes: Sequence[str], embedding
         class_folders=folders,
         class_index=np.array([index.get(folder, -1) for folder in classes], dtype=np.int32),
         embeddings=np.asarray(embeddings, dtype=np.float32),
-    )
-
-
-def bank_entry(
-    path: Path,
-    *,
-    texts: int,
-    made_from: str,
-    templates: tuple[str, ...] = (),
-    truncated: int = 0,
-    source: str = "",
-) -> BankEntry:
-    """Return the manifest's line for a bank file that has just been written."""
-    return BankEntry(
-        file=f"texts/{path.name}",
-        texts=texts,
-        bytes=path.stat().st_size,
-        sha256=sha256_of(path),
-        made_from=made_from,
-        templates=templates,
-        truncated=truncated,
-        source=source,
     )

@@ -27,7 +27,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.transfer import fetched_later, moved_beside
-from cache.store.spec import SQUASH_SIZE, TeacherSpec
+from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 from cache.teacher.config_checks import checked_config, checked_preprocessing, checked_tokenizer_options
 from cache.teacher.short_texts import context_of, lengths
 from cache.teacher.weights import CONFIG, TeacherSource, load_into, quiet_open_clip, resolve
@@ -110,8 +110,8 @@ class Teacher:
             chosen = order[start : start + batch_size]
             longest = length[chosen[-1]]
             with context_of(self.model, longest):
-                found = self.model.encode_text(tokens[chosen, :longest].to(self.device))  # type: ignore[operator]
-            rows[chosen] = found.float().cpu()
+                embedded = self.model.encode_text(tokens[chosen, :longest].to(self.device))  # type: ignore[operator]
+            rows[chosen] = embedded.float().cpu()
         return rows, sum(self.is_too_long(text) for text in texts)
 
     def is_too_long(self, text: str) -> bool:
@@ -132,14 +132,10 @@ def load_teacher(
     device: torch.device | str = "cpu",
     weights_sha256: str | None = None,
 ) -> Teacher:
-    """Load an open_clip model and its weights.
+    """Load an open_clip model and its weights, named as for :func:`cache.teacher.weights.resolve`.
 
     Parameters
     ----------
-    model
-        An open_clip name (``ViT-L-14-quickgelu``), ``local-dir:FOLDER`` or ``hf-hub:ORG/REPO``.
-    pretrained
-        A tag of that model (``openai``) or a checkpoint file. Left out for the two prefixed kinds.
     preprocessing
         ``model``: the model's own. ``squash``: 256 x 256 first, as the original research code.
     precision
@@ -147,58 +143,61 @@ def load_teacher(
         devices that have it, else float16.
     compile
         Whether the image tower goes through torch.compile: the same rows but for rounding.
-    weights_sha256
-        The checksum of the only weights to load, where the caller knows it.
 
     Raises
     ------
     UserError
-        If no model or tag has the name, weights are missing or of another model, they may hold code, they
-        were trained with another activation (QuickGELU) than the model has, or the model's config asks for
-        code; with ``compile``, if there is nothing to compile with.
+        As ``resolve``, if the weights are of another model, or if there is nothing to ``compile`` with.
     """
     device = torch.device(device)
     if compile:
         check_compiler(device)
     source = resolve(model, pretrained, weights_sha256=weights_sha256)
-    precision = _precision(precision, device)
     with quiet_open_clip():
-        network = _build(source, precision, device)
+        network = _build(source, precision := _precision(precision, device), device)
         tokenizer = _tokenizer(source)
-    config = PreprocessCfg(**network.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
-    size = config.size if isinstance(config.size, int) else config.size[0]
-    spec = TeacherSpec(
-        model=model,
-        pretrained=pretrained or "its own",
-        architecture=source.architecture,
-        weights_sha256=source.weights_sha256,
-        preprocessing=preprocessing,
-        image_size=size,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        interpolation=config.interpolation,
-        resize_mode=config.resize_mode,
-        precision=precision,
-    )
-    transform = (
-        _squash(size, config) if preprocessing == "squash" else image_transform_v2(config, is_train=False)
-    )
-    context_length = int(getattr(tokenizer, "context_length", 77))
+    asked = PreprocessCfg(**network.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
     if compile:
         network.visual.compile()  # type: ignore[operator, union-attr]
-    tokens = tokenizer(["a photo"]).to(device)
     with torch.inference_mode():
-        embed_dim = network.encode_text(tokens).shape[1]  # type: ignore[operator]
+        embed_dim = network.encode_text(tokenizer(["a photo"]).to(device)).shape[1]  # type: ignore[operator]
     return Teacher(
-        spec=spec,
+        spec=_spec(source, asked, model, pretrained or "its own", preprocessing, precision),
         config=source.config,
         model=network,
         tokenizer=tokenizer,
-        transform=transform,
+        transform=_squash(asked) if preprocessing == SQUASH else image_transform_v2(asked, is_train=False),
         device=device,
         embed_dim=embed_dim,
-        context_length=context_length,
+        context_length=int(getattr(tokenizer, "context_length", 77)),
         channels_last=_prefers_channels_last(network),
+    )
+
+
+def _side(asked: PreprocessCfg) -> int:
+    return asked.size if isinstance(asked.size, int) else asked.size[0]
+
+
+def _spec(
+    source: TeacherSource,
+    asked: PreprocessCfg,
+    model: str,
+    pretrained: str,
+    preprocessing: str,
+    precision: str,
+) -> TeacherSpec:
+    return TeacherSpec(
+        model=model,
+        pretrained=pretrained,
+        architecture=source.architecture,
+        weights_sha256=source.weights_sha256,
+        preprocessing=preprocessing,
+        image_size=_side(asked),
+        mean=tuple(asked.mean),
+        std=tuple(asked.std),
+        interpolation=asked.interpolation,
+        resize_mode=asked.resize_mode,
+        precision=precision,
     )
 
 
@@ -306,15 +305,15 @@ def _precision(wanted: str, device: torch.device) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
-def _squash(size: int, config: PreprocessCfg) -> Callable[[Any], Tensor]:
-    transforms = torchvision.transforms
+def _squash(asked: PreprocessCfg) -> Callable[[Any], Tensor]:
+    transforms, size = torchvision.transforms, _side(asked)
     return transforms.Compose(
         [
             transforms.Resize((SQUASH_SIZE, SQUASH_SIZE)),
             transforms.Resize(size, interpolation=transforms.InterpolationMode.BICUBIC),
             transforms.CenterCrop(size),
             transforms.ToTensor(),
-            transforms.Normalize(mean=config.mean, std=config.std),
+            transforms.Normalize(mean=asked.mean, std=asked.std),
         ]
     )
 

@@ -18,25 +18,22 @@ from torch import Tensor, nn
 
 from cache.runtime.atomic_files import replacing, sha256_of, write_json
 from cache.runtime.errors import UserError, reason_of
-from cache.store.manifest_lines import FileEntry
-from cache.store.read_errors import DAMAGED
+from cache.store.manifest_lines import ListedFile
+from cache.store.read_errors import READ_ERRORS
 
 FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
 PLACEHOLDER = "X"
 
 
-def save_text_tower(cache: Path, config: dict[str, Any], weights: dict[str, Tensor]) -> tuple[FileEntry, ...]:
+def save_text_tower(
+    cache: Path, config: dict[str, Any], weights: dict[str, Tensor]
+) -> tuple[ListedFile, ...]:
     """Write a text tower into a cache folder; return the manifest's lines for its files."""
     folder = cache / FOLDER
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))  # save_file's can be read by their owner alone
     write_json(folder / CONFIG, config)
-    return tuple(
-        FileEntry(
-            file=f"{FOLDER}/{name}", bytes=(folder / name).stat().st_size, sha256=sha256_of(folder / name)
-        )
-        for name in (WEIGHTS, CONFIG)
-    )
+    return tuple(ListedFile.of(cache, f"{FOLDER}/{name}") for name in (WEIGHTS, CONFIG))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +47,7 @@ class TextTower:
 
     @classmethod
     def load(
-        cls, cache: Path, *, files: Sequence[FileEntry] = (), device: torch.device | str = "cpu"
+        cls, cache: Path, *, files: Sequence[ListedFile] = (), device: torch.device | str = "cpu"
     ) -> TextTower:
         """Read the text tower that a cache keeps, after a look at the checksums of ``files``.
 
@@ -74,7 +71,7 @@ class TextTower:
                     raise ValueError(f"{file.file} differs from its checksum")
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
-        except (*DAMAGED, SafetensorError) as error:
+        except (*READ_ERRORS, SafetensorError) as error:
             raise UserError(
                 f"the text tower in {folder} is damaged ({reason_of(error)})",
                 fix="run the same cache-features command again with --keep-text-tower.",

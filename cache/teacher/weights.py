@@ -60,6 +60,8 @@ class TeacherSource:
 def resolve(model: str, pretrained: str | None, *, weights_sha256: str | None = None) -> TeacherSource:
     """Return where a teacher comes from; a tag's or repository's files are downloaded.
 
+    ``model`` is an open_clip name (``ViT-L-14-quickgelu``), ``local-dir:FOLDER`` or ``hf-hub:ORG/REPO``;
+    ``pretrained`` is a tag of that model (``openai``) or a checkpoint file, left out with the two prefixes.
     ``weights_sha256`` is the checksum that the weights must have, where the caller knows it. It is compared
     before a byte of them is parsed, as is the one that open_clip or the hub knows.
 
@@ -115,12 +117,12 @@ def load_into(network: nn.Module, source: TeacherSource) -> None:
     """Read a teacher's weights into its network.
 
     Nothing but numbers is read of a file. The one exception are OpenAI's own archives, which are TorchScript:
-    they are known by their checksum.
+    their checksums tell them.
 
     Raises
     ------
     UserError
-        If the file is of a kind that may hold code.
+        If the file may hold code.
     Exception
         Of many kinds, where it is broken or of another network.
     """
@@ -146,23 +148,23 @@ def load_into(network: nn.Module, source: TeacherSource) -> None:
 
 
 def _state_dict(path: Path, sha256: str) -> dict[str, Tensor]:
-    found: Any
+    state: Any
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        found = load_file(path)
+        state = load_file(path)
     elif is_torchscript(path):
         check_torchscript(path, sha256)
-        found = torch.jit.load(path, map_location="cpu").state_dict()
-        found = {name: value for name, value in found.items() if name not in SIZES}
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+        state = {name: value for name, value in state.items() if name not in SIZES}
     else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("it holds no state dict")
     # What DistributedDataParallel puts before every name.
-    return {key.removeprefix("module."): value for key, value in found.items()}
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def is_torchscript(path: Path) -> bool:
@@ -198,16 +200,16 @@ def _checked_sha256(file: Path) -> str:
 
     The hub keeps a file under its checksum, and open_clip's releases carry the first digits in their names.
     """
-    found = sha256_of(file)
+    sha256 = sha256_of(file)
     blob = file.resolve().name
     released = re.search(r"-([0-9a-f]{8})\.pth?$", file.name) if _is_release(file) else None
     wanted = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else released[1] if released else ""
-    if not found.startswith(wanted):
+    if not sha256.startswith(wanted):
         raise UserError(
-            f"the weights {file} differ from their checksum ({found[:16]}..., expected {wanted[:16]})",
+            f"the weights {file} differ from their checksum ({sha256[:16]}..., expected {wanted[:16]})",
             fix="remove the file and fetch it again.",
         )
-    return found
+    return sha256
 
 
 def _is_release(file: Path) -> bool:

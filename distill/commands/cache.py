@@ -56,9 +56,11 @@ def info(cache: Path, as_json: bool) -> None:
 
 def _about(manifest: Manifest) -> list[list[str]]:
     teacher = manifest.spec.teacher
-    support = [f"{name}: {kept.views} views" for name, kept in manifest.support.items()]
-    views = [f"{name}: {kept.views} views, scale {kept.scale:g}" for name, kept in manifest.views.items()]
-    pixels = [f"{name}: {kept.side} px, {kept.kind}" for name, kept in manifest.pixels.items()]
+    support = [f"{name}: {kept.views} views" for name, kept in manifest.support_views.items()]
+    views = [
+        f"{name}: {kept.views} views, scale {kept.scale:g}" for name, kept in manifest.crop_views.items()
+    ]
+    pixels = [f"{name}: {kept.side} px, {kept.encoding}" for name, kept in manifest.pixels.items()]
     return [
         ["fingerprint", manifest.spec.fingerprint()],
         ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
@@ -110,11 +112,10 @@ def verify(cache: Path, as_json: bool) -> None:
 @click.argument("cache", type=EXISTING_FOLDER)
 @json_option("Print what was done as JSON.")
 def repair(cache: Path, as_json: bool) -> None:
-    """Mend CACHE: redo or take out what is damaged.
+    """Take every damaged file out of CACHE.
 
-    The manifest's copy and neighbours are redone. Every other damaged file is taken out, and redone by the
-    command that made the cache; where something is lacking, that command is printed, without its data and
-    teacher, and the exit status is 1. Nothing is loaded that CACHE names.
+    What was taken out is redone by the command that made the cache; that command is printed, without its data
+    and teacher, and the exit status is 1. Nothing is loaded that CACHE names.
 
     Example: distill cache repair artifacts/photos
     """
@@ -122,12 +123,8 @@ def repair(cache: Path, as_json: bool) -> None:
 
     done = repair_cache(cache)
     if as_json:
-        checks = {"redone": done.redone, "removed": done.removed}
-        plain = {name: [_plain(check) for check in these] for name, these in checks.items()}
-        print_json({**plain, "commands": done.commands})
+        print_json({"removed": [_plain(check) for check in done.removed], "commands": done.commands})
     else:
-        for check in done.redone:
-            click.echo(printable(f"redone: {check.file} ({check.problem})"))
         for check in done.removed:
             click.echo(printable(f"taken out: {check.file} ({check.problem})"))
     if done.commands:
@@ -137,7 +134,7 @@ def repair(cache: Path, as_json: bool) -> None:
             f"{'; then '.join(done.commands)}",
         )
     if not as_json:
-        click.echo(f"{cache} is sound; {len(done.redone)} files were redone.")
+        click.echo(f"{cache} is sound.")
 
 
 def _plain(check: Check) -> dict[str, Any]:

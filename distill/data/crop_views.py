@@ -18,14 +18,14 @@ from distill.config import DataConfig
 from distill.data.batch import Crops
 
 if TYPE_CHECKING:
-    from cache.store.crop_views import StoredViews
+    from cache.store.crop_views import StoredCropViews
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingViews:
     """V views of every training image: those of image i are in row ``row_of[i]`` of ``stored``."""
 
-    stored: StoredViews
+    stored: StoredCropViews
     row_of: NDArray[np.int64]
 
     def draw(self, chosen: NDArray[np.int64], generator: Generator) -> Crops:
@@ -53,7 +53,7 @@ def open_views(cache: EmbeddingCache, images: Sequence[Record], config: DataConf
         return None
     from cache.store.crop_views import ADD_VIEWS
 
-    stored = cache.views("train")
+    stored = cache.crop_views("train")
     missing = [image.key for image in images if image.key not in stored.position]
     if missing:
         raise UserError(

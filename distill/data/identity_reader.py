@@ -215,19 +215,19 @@ def _rows(cache: EmbeddingCache, name: str) -> SplitRows | None:
 
 
 def _views(cache: EmbeddingCache, config: RunConfig) -> str:
-    entry = cache.manifest.views.get("train")
-    return f"{entry.views} crops of at least {entry.scale:g}" if config.data.views and entry else ""
+    crops = cache.manifest.crop_views.get("train")
+    return f"{crops.views} crops of at least {crops.scale:g}" if config.data.views and crops else ""
 
 
 def _pixels(cache: EmbeddingCache, config: RunConfig) -> str:
     """Return how the cache's own training images differ from their files; '' where they do not."""
-    entry = cache.manifest.pixels.get("train")
-    if entry is None or entry.kind == "raw" or config.data.pixels != "auto":
+    pixels = cache.manifest.pixels.get("train")
+    if pixels is None or pixels.encoding == "raw" or config.data.pixels != "auto":
         return ""
     # Here, because it imports torch, which a plan of a sweep does without.
     from distill.data.augment import resize_size
 
-    return f"JPEG of {entry.side} px" if entry.side == resize_size(config.student.image_size) else ""
+    return f"JPEG of {pixels.side} px" if pixels.side == resize_size(config.student.image_size) else ""
 
 
 def _as_bytes(text: str) -> bytes:

@@ -129,18 +129,18 @@ class StoredImages:
     @property
     def raw(self) -> bool:
         """Whether nothing has to be decoded."""
-        return all(source.kind == "raw" for source in self._sources)
+        return all(source.encoding == "raw" for source in self._sources)
 
     def images(self, indices: Indices) -> Tensor:
         """Return some images, uint8 [B, 3, R, R]."""
         sources, rows = self._source_of[indices], self._row_of[indices]
         if len(self._sources) == 1:
-            return self._sources[0].images(rows)
+            return torch.from_numpy(self._sources[0].images(rows))
         side = self._sources[0].side
         images = torch.empty(len(indices), 3, side, side, dtype=torch.uint8)
         for number in np.unique(sources):
             chosen = sources == number
-            images[torch.from_numpy(chosen)] = self._sources[number].images(rows[chosen])
+            images[torch.from_numpy(chosen)] = torch.from_numpy(self._sources[number].images(rows[chosen]))
         return images
 
 

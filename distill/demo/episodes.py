@@ -10,6 +10,7 @@ import numpy as np
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.episode_texts import DESCRIPTIONS, NEGATIVES
 from cache.sources.episodes import BASE, DEPTH, ENDING, HAND, OBJECTS, RGB, Frames
 from cache.sources.splits import FOLDERS
@@ -173,7 +174,7 @@ def draw_episodes(
             raise UserError(f"{name} is to have {count} episodes", fix=f"give at least {least[name]}.")
     for number, (name, count) in enumerate(counts.items()):
         rng = np.random.default_rng([seed, number])
-        with replacing(out / f"{FOLDERS[name]}{ENDING}") as temporary, h5py.File(temporary, "w") as file:
+        with replacing(out / f"{FOLDERS[name]}{ENDING}") as temporary, open_hdf5(temporary, "w") as file:
             for i in range(count):
                 first = new[i % len(new)] if name == "ood_test" else known[i % len(known)]
                 others = known + new if name == "ood_test" else known

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
-from cache.store.checksums import file_seal, seal_file
-from cache.store.read_errors import DAMAGED
+from cache.store.checksums import append_checksum, matches_appended_checksum
+from cache.store.npz_files import read_npz, values_of
+from cache.store.read_errors import READ_ERRORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +65,23 @@ class ClassSet:
         with replacing(path) as temporary:
             with open(temporary, "wb") as file:
                 np.savez(file, embeddings=self.embeddings, **arrays)  # type: ignore[arg-type]
-            seal_file(temporary)
+            append_checksum(temporary)
 
     @classmethod
     def load(cls, path: Path, *, embed_dim: int) -> ClassSet:
         """Read what :meth:`save` wrote; UserError when it is damaged or of another embed_dim."""
         try:
-            if not file_seal(path):
+            if not matches_appended_checksum(path):
                 raise ValueError("it differs from its checksum")
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                names = {name: tuple(map(str, file[name])) for name in ("labels", "classes", "texts")}
-                embeddings = file["embeddings"]
+            file = read_npz(path)
+            names = {name: tuple(values_of(file[name], "U")) for name in ("labels", "classes", "texts")}
+            embeddings = file["embeddings"]
             if embeddings.dtype != np.float32 or embeddings.shape != (len(names["labels"]), embed_dim):
                 raise ValueError(f"embeddings are {embeddings.dtype} {embeddings.shape}")
             if not len(names["labels"]) == len(names["classes"]) == len(names["texts"]):
                 raise ValueError("its columns differ in length")
             return cls(embeddings=embeddings, **names)
-        except DAMAGED as error:
+        except READ_ERRORS as error:
             raise UserError(
                 f"the text bank {path} is damaged ({reason_of(error)})",
                 fix="copy the folder again, or export the run again.",

@@ -19,7 +19,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress
-from cache.runtime.system_errors import write_fault
+from cache.runtime.system_errors import write_error
 from cache.store.spec import in_words
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.deploy.card import write_card, write_example
@@ -146,7 +146,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:
-        refused = write_fault(out, error)
+        refused = write_error(out, error)
         if refused is None:
             raise
         raise refused from error

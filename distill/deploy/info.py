@@ -10,7 +10,7 @@ from typing import Any
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
 from cache.sources.names import is_plain_name
-from cache.store.checksums import is_sealed, sealed
+from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.spec import IMPORTED
 
 NAME = "model.json"
@@ -138,7 +138,7 @@ class ModelInfo:
         """Write ``model.json``, whole or not at all."""
         with replacing(folder / NAME) as temporary:
             value = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-            temporary.write_text(sealed(value) + "\n", encoding="utf-8")
+            temporary.write_text(with_checksum(value) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ModelInfo:
@@ -167,7 +167,7 @@ class ModelInfo:
                 fix=NEWER,
             )
         try:
-            if not is_sealed(text):
+            if not has_its_checksum(text):
                 raise ValueError("it differs from its checksum")
             return cls._from_json(value)
         except (ValueError, KeyError, TypeError) as error:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, reason_of
-from cache.store.read_errors import DAMAGED
+from cache.store.npz_files import read_npz, values_of
+from cache.store.read_errors import READ_ERRORS
 from distill.deploy.class_sets import ClassSet, unit
 
 if TYPE_CHECKING:
@@ -57,18 +58,18 @@ class Neighbours:
     def load(cls, path: Path) -> Neighbours:
         """Read what :meth:`save` wrote; UserError when it is damaged."""
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                ends, jpeg = file["ends"].tolist(), file["jpeg"].tobytes()
-                found = cls(
-                    keys=tuple(map(str, file["keys"])),
-                    labels=tuple(map(str, file["labels"])),
-                    embeddings=file["embeddings"],
-                    pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
-                )
+            file = read_npz(path)
+            ends, jpeg = values_of(file["ends"], "i"), file["jpeg"].tobytes()
+            found = cls(
+                keys=tuple(values_of(file["keys"], "U")),
+                labels=tuple(values_of(file["labels"], "U")),
+                embeddings=file["embeddings"],
+                pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
+            )
             if not len(found.keys) == len(found.labels) == len(found.pictures) == len(found.embeddings):
                 raise ValueError("its columns differ in length")
             return found
-        except DAMAGED as error:
+        except READ_ERRORS as error:
             raise UserError(
                 f"{path} is damaged ({reason_of(error)})",
                 fix="copy the folder again, or export the run again.",

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, nearest_names, reason_of
-from cache.store.read_errors import DAMAGED
+from cache.store.npz_files import names_in_npz, read_npz, values_of
+from cache.store.read_errors import READ_ERRORS
 
 # The most that a run keeps of logits: 65,000 images of 1,000 classes. Of more images than fit a sample is
 # kept, spread over the classes; metrics are of all images whatever is kept.
@@ -179,27 +180,27 @@ def read_logits(path: Path, split: str) -> SplitLogits:
         If the file is missing or damaged, or has no such split.
     """
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            splits = [name.removesuffix("/logits") for name in file.files if name.endswith("/logits")]
-            if split not in splits:
-                raise UserError(
-                    f"{path} has no logits of {split!r}",
-                    fix=f"{nearest_names(split, splits)}choose from {', '.join(splits)}.",
-                )
-            kept = SplitLogits(
-                keys=tuple(file[f"{split}/keys"].tolist()),
-                classes=tuple(file[f"{split}/classes"].tolist()),
-                class_names=tuple(file["class_names"].tolist()),
-                id_classes=int(file["is_id"].sum()),
-                images=int(file[f"{split}/images"]),
-                logits=file[f"{split}/logits"],
+        splits = [name.removesuffix("/logits") for name in names_in_npz(path) if name.endswith("/logits")]
+        if split not in splits:
+            raise UserError(
+                f"{path} has no logits of {split!r}",
+                fix=f"{nearest_names(split, splits)}choose from {', '.join(splits)}.",
             )
+        file = read_npz(path, lambda name: name.startswith(f"{split}/") or name in ("class_names", "is_id"))
+        kept = SplitLogits(
+            keys=tuple(values_of(file[f"{split}/keys"], "U")),
+            classes=tuple(values_of(file[f"{split}/classes"], "U")),
+            class_names=tuple(values_of(file["class_names"], "U")),
+            id_classes=sum(values_of(file["is_id"], "b")),
+            images=values_of(file[f"{split}/images"], "iu", ndim=0),
+            logits=file[f"{split}/logits"],
+        )
         if kept.logits.shape != (len(kept.keys), len(kept.class_names)) or len(kept.classes) != len(
             kept.keys
         ):
             raise ValueError(f"logits of {split} are {kept.logits.shape}")
         return kept
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
 
@@ -212,10 +213,8 @@ def load_outputs(path: Path) -> RunOutputs:
         If the file is missing or damaged.
     """
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return _outputs(arrays)
-    except DAMAGED as error:
+        return _outputs(read_npz(path))
+    except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
 
@@ -230,20 +229,22 @@ def _outputs(arrays: dict[str, NDArray[Any]]) -> RunOutputs:
     splits = [name.removesuffix("/predicted") for name in arrays if name.endswith("/predicted")]
     answers = {
         split: Answers(
-            keys=tuple(arrays[f"{split}/keys"].tolist()),
+            keys=tuple(values_of(arrays[f"{split}/keys"], "U")),
             labels=arrays[f"{split}/labels"],
             predicted=arrays[f"{split}/predicted"],
-            class_names=tuple(arrays[f"{split}/class_names"].tolist()),
+            class_names=tuple(values_of(arrays[f"{split}/class_names"], "U")),
         )
         for split in splits
     }
     sample = None
     if "sample/keys" in arrays:
-        texts = {name: tuple(arrays[f"sample/{name}"].tolist()) for name in ("keys", "splits", "classes")}
+        texts = {
+            name: tuple(values_of(arrays[f"sample/{name}"], "U")) for name in ("keys", "splits", "classes")
+        }
         sample = EmbeddingSample(**texts, student=arrays["sample/student"], teacher=arrays["sample/teacher"])
-    jpeg, ends = arrays["pictures/jpeg"].tobytes(), arrays["pictures/ends"].tolist()
+    jpeg, ends = arrays["pictures/jpeg"].tobytes(), values_of(arrays["pictures/ends"], "iu")
     starts = [0, *ends][: len(ends)]
-    keys = arrays["pictures/keys"].tolist()
+    keys = values_of(arrays["pictures/keys"], "U")
     pictures = {
         key: jpeg[start:end] for key, start, end in zip(keys, starts, ends, strict=True) if start < end
     }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.runtime.torchvision_compat import torchvision
-from cache.store.checksums import file_seal
+from cache.store.checksums import matches_appended_checksum
 
 # Auxiliary heads would make the output a tuple while training. The published weights of these two are for
 # pixels in -1..1; transform_input turns ImageNet's normalisation into that, and is always on, because a
@@ -215,7 +215,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        if file_seal(path) is False:
+        if matches_appended_checksum(path) is False:
             raise ValueError("it differs from its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors, one meaning

@@ -23,8 +23,8 @@ from cache.runtime.locks import only_writer
 from cache.sources.class_texts import LABEL_TEMPLATE
 from cache.sources.names import is_plain_name
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import BankEntry
-from cache.store.text_banks import bank_entry, make_bank, save_bank
+from cache.store.manifest_lines import ListedBank
+from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.text_tower import TextTower
 from distill.checkpoint import read_checkpoint
 from distill.config import PromptConfig
@@ -131,7 +131,7 @@ def class_words(cache: EmbeddingCache, bank: str) -> dict[str, str]:
     return words
 
 
-def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt_from: str) -> BankEntry:
+def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt_from: str) -> ListedBank:
     """Add the class texts of a learnt context to a cache as a text bank; any student can be trained on it.
 
     Raises
@@ -147,7 +147,7 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
         return _exported(learnt, cache, bank, learnt_from)
 
 
-def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> BankEntry:
+def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> ListedBank:
     made_from = digest([learnt_from, list(learnt.words.items())])
     there = cache.manifest.banks.get(bank)
     if there is not None and there.made_from != made_from:
@@ -159,14 +159,13 @@ def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from
         rows = learnt(folders, torch.empty(0))
     count = len(learnt.learner.context)
     texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
-    path = cache.path / "texts" / f"{bank}.h5"
-    save_bank(path, make_bank(bank, texts, folders, rows.cpu().numpy()))
-    entry = bank_entry(path, texts=len(texts), made_from=made_from, templates=(f"[{count} learnt] {{}}.",))
-    Manifest.load(cache.path).with_bank(bank, entry).save(cache.path)
-    return entry
+    made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
+    listed = save_bank(cache.path, made, made_from=made_from, templates=templates)
+    Manifest.load(cache.path).with_bank(bank, listed).save(cache.path)
+    return listed
 
 
-def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tuple[Path, BankEntry]:
+def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tuple[Path, ListedBank]:
     """Add what a run learnt as a text bank to its cache, or to another of the same teacher; see above.
 
     Raises

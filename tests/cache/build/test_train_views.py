@@ -17,9 +17,9 @@ from test_train import SMALL, StopAt, numbers, weights
 
 import cli
 from cache import EmbeddingCache
+from cache.build import crop_views as train_views
 from cache.build.crop_views import draw_crops
 from cache.build.from_folder import FeatureOptions, cache_features
-from cache.build.pipeline import crop_views as train_views
 from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
@@ -64,7 +64,7 @@ def session(build, photos):
 
 def all_of(cache):
     """Every view of the training images in the order of their keys: boxes, flips, embeddings."""
-    stored = cache.views("train")
+    stored = cache.crop_views("train")
     rows = np.repeat([stored.position[key] for key in sorted(stored.position)], stored.views)
     views = np.tile(np.arange(stored.views), len(stored.position))
     boxes, flips = stored.crops(rows, views)
@@ -77,7 +77,7 @@ def all_of(cache):
 
 
 def files(cache):
-    return {f.name: f.read_bytes() for f in sorted((cache.path / "views").iterdir())}
+    return {f.name: f.read_bytes() for f in sorted((cache.path / "crop_views").iterdir())}
 
 
 def view_of(image, box, flip, side):
@@ -139,7 +139,7 @@ def test_views_do_not_depend_on_workers_batches_or_shards(build, monkeypatch):
     one = build("one")
     monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 5)
     other = build("other", workers=2, batch_size=7)
-    assert [len(c.manifest.views["train"].shards) for c in (one, other)] == [1, 5]
+    assert [len(c.manifest.crop_views["train"].shards) for c in (one, other)] == [1, 5]
     for mine, theirs in zip(all_of(one)[:2], all_of(other)[:2], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_allclose(all_of(one)[2], all_of(other)[2], rtol=1e-4, atol=1e-5)
@@ -147,7 +147,7 @@ def test_views_do_not_depend_on_workers_batches_or_shards(build, monkeypatch):
 
 def test_shards_can_be_mapped_and_hold_the_caches_dtype(build):
     cache = build(dtype="float16")
-    with h5py.File(cache.path / "views" / "train-00000.h5") as shard:
+    with h5py.File(cache.path / "crop_views" / "train-00000.h5") as shard:
         assert shard["view_embedding"].shape == (24, 3, 16)
         assert shard["view_embedding"].dtype == np.float16
         assert shard["box"].dtype == np.float32
@@ -159,10 +159,10 @@ def test_a_killed_build_goes_on_and_a_damaged_shard_is_found_and_redone_to_the_s
     whole = files(build("whole"))
     cache = build()
     manifest = Manifest.load(cache.path)
-    entry = manifest.views["train"]
+    entry = manifest.crop_views["train"]
     # As a kill leaves it: the first shard listed, the others written and not listed.
     first = replace(entry, shards=entry.shards[:1], made_from=entry.made_from[:1])
-    replace(manifest, views={"train": first}, complete=False).save(cache.path)
+    replace(manifest, crop_views={"train": first}, complete=False).save(cache.path)
     before = (cache.path / entry.shards[0].file).stat().st_mtime_ns
     assert files(build()) == whole
     assert (cache.path / entry.shards[0].file).stat().st_mtime_ns == before
@@ -179,7 +179,7 @@ def test_a_killed_build_goes_on_and_a_damaged_shard_is_found_and_redone_to_the_s
 def test_a_finished_cache_gets_views_later_and_others_when_asked(build):
     cache = build(views=None)
     with pytest.raises(UserError, match=r"keeps no views of train.*--views V"):
-        cache.views("train")
+        cache.crop_views("train")
     images = {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()}
     three = all_of(build())
     assert {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()} == images
@@ -189,7 +189,7 @@ def test_a_finished_cache_gets_views_later_and_others_when_asked(build):
     cache = build(views=4, views_scale=0.5)
     areas = all_of(cache)[0][..., 2:].prod(axis=-1)
     assert areas.min() > 0.49
-    assert len(list((cache.path / "views").iterdir())) == 1
+    assert len(list((cache.path / "crop_views").iterdir())) == 1
     kept = files(build(views=None))  # asked for no views, it keeps those that are there
     assert kept == files(cache)
 

@@ -33,7 +33,7 @@ def views_of(cache, split="ood_test"):
 
 
 def files(cache):
-    return {f.name: f.read_bytes() for f in sorted((cache.path / "support").iterdir())}
+    return {f.name: f.read_bytes() for f in sorted((cache.path / "support_views").iterdir())}
 
 
 def test_the_first_view_is_the_plain_row_and_the_others_are_the_teachers_of_other_pixels(build):
@@ -46,7 +46,7 @@ def test_the_first_view_is_the_plain_row_and_the_others_are_the_teachers_of_othe
         # A picture of little but noise, changed a little, stays nearer to itself than to nothing.
         cosines = np.sum(views[:, 0] * views[:, 1], 1) / np.prod(np.linalg.norm(views[:, :2], axis=2), 1)
         assert cosines.min() > 0
-    assert "id_test" not in cache.manifest.support
+    assert "id_test" not in cache.manifest.support_views
 
 
 def test_a_view_is_randaugment_of_the_resized_picture_through_the_teacher(build, photos, teacher_dir):
@@ -84,12 +84,12 @@ def test_a_finished_cache_gets_views_later_and_keeps_its_images(build):
 def test_a_lost_or_damaged_shard_is_found_and_redone_to_the_same_bytes(build, how):
     cache = build()
     whole = files(cache)
-    file = cache.path / "support" / "ood_test-00000.h5"
+    file = cache.path / "support_views" / "ood_test-00000.h5"
     if how == "removed":
         file.unlink()
     else:
         file.write_bytes(whole[file.name][:-9] if how == "cut" else whole[file.name][:-1] + b"?")
-    assert [c.file for c in verify_cache(cache.path) if c.problem] == ["support/ood_test-00000.h5"]
+    assert [c.file for c in verify_cache(cache.path) if c.problem] == ["support_views/ood_test-00000.h5"]
     assert files(build()) == whole
 
 
@@ -100,7 +100,9 @@ def test_a_build_killed_between_shards_goes_on(build, monkeypatch):
     # As a kill leaves it: the first split's shard listed, the second's file written and not listed.
     from dataclasses import replace
 
-    replace(manifest, support={"train": manifest.support["train"]}, complete=False).save(cache.path)
+    replace(manifest, support_views={"train": manifest.support_views["train"]}, complete=False).save(
+        cache.path
+    )
     assert files(build()) == whole
 
 

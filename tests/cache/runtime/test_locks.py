@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -20,7 +22,7 @@ from cache.maintain.verify import verify_cache
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import NAME, only_writer, only_writer_of_file
-from cache.runtime.system_errors import fault
+from cache.runtime.system_errors import as_user_error
 
 HOLD = """
 import sys, time
@@ -58,6 +60,66 @@ def test_a_second_writer_is_told_who_holds_the_folder_and_a_dead_one_holds_nothi
     with only_writer(tmp_path / "cache"), only_writer(tmp_path / "cache"):
         (tmp_path / "cache" / "work").write_text("")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["work"]
+
+
+def refused(folder: Path) -> bool:
+    """Whether another process is told that the folder is being written."""
+    other = subprocess.run(
+        [sys.executable, "-c", HOLD.replace("3600", "0"), str(folder)], capture_output=True, text=True
+    )
+    assert other.returncode == 0 or "is being written by process" in other.stderr
+    return other.returncode != 0
+
+
+def test_a_copy_of_the_folder_and_an_opened_lock_file_take_no_lock_away(tmp_path):
+    with only_writer(tmp_path / "cache"):
+        shutil.copytree(tmp_path / "cache", tmp_path / "copy")
+        (tmp_path / "cache" / NAME).read_bytes()
+        assert refused(tmp_path / "cache")
+    assert not refused(tmp_path / "copy")
+    assert not refused(tmp_path / "cache")
+
+
+def test_a_forked_worker_neither_takes_the_lock_away_nor_keeps_it(tmp_path):
+    with only_writer(tmp_path / "cache"):
+        short = os.fork()
+        if not short:
+            os._exit(0)
+        assert os.waitpid(short, 0)[1] == 0
+        assert refused(tmp_path / "cache")
+        told, tell = os.pipe()
+        long = os.fork()
+        if not long:
+            os.close(tell)
+            os.read(told, 1)  # until the writer is gone, and a second one has been
+            os._exit(0)
+        os.close(told)
+    assert not refused(tmp_path / "cache")
+    os.close(tell)
+    assert os.waitpid(long, 0)[1] == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_where_the_file_system_knows_no_locks_a_writer_goes_on_and_says_so(
+    tmp_path, monkeypatch, capsys, number
+):
+    def flock(file: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    cache = tmp_path / "cache"
+    with only_writer(cache), only_writer(cache), replacing(cache / "work") as temporary:
+        temporary.write_text("")
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["work"]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"cache is written without a lock, which its file system has not ({os.strerror(number)})" in said
+
+
+def test_a_lock_file_can_be_read_by_whom_any_new_file_can(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with only_writer(tmp_path):
+        assert (tmp_path / NAME).stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_lock_leaves_nothing_where_nothing_was_written(tmp_path):
@@ -174,14 +236,14 @@ def test_a_fault_of_the_system_is_found_behind_what_libraries_say():
         ),
         RuntimeError("[enforce fail at inline_container.cc:626] . unexpected pos 64 vs 0"),
     ):
-        assert "No space left on device" in str(fault(error))
+        assert "No space left on device" in str(as_user_error(error))
     inner = OSError(24, "Too many open files")
     outer = RuntimeError("a worker died")
     outer.__cause__ = inner
-    assert "ulimit -n" in str(fault(outer))
-    assert fault(ValueError("a bug")) is None
-    assert fault(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
-    assert fault(FileNotFoundError(2, "No such file or directory", "x")) is None
+    assert "ulimit -n" in str(as_user_error(outer))
+    assert as_user_error(ValueError("a bug")) is None
+    assert as_user_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert as_user_error(FileNotFoundError(2, "No such file or directory", "x")) is None
 
 
 @pytest.mark.slow

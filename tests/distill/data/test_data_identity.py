@@ -22,7 +22,7 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.progress import Silent
 from cache.sources.episodes import EpisodeFolder
 from cache.sources.image_folder import ImageFolder
-from cache.store.checksums import seal_file
+from cache.store.checksums import append_checksum
 from distill.data.identity_reader import IdentityReader, note_gone, split_identity
 from distill.data_identity import DataIdentity, SplitIdentity
 from distill.deploy.export import ExportOptions, export_run
@@ -449,7 +449,7 @@ def test_few_shot_joins_no_numbers_of_other_data_or_other_weights(made, tmp_path
     name, weight = next((n, w) for n, w in state["student"].items() if w.is_floating_point())
     state["student"][name] = weight + 1
     torch.save(state, source / "last.pt")
-    seal_file(source / "last.pt")
+    append_checksum(source / "last.pt")
     before = (tmp_path / "few" / "fewshot.json").read_bytes()
     with pytest.raises(CacheMismatch, match=r"few/shots-1 .* other weights now.*another --out"):
         few_shot(source, tmp_path / "few", options)

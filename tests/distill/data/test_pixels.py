@@ -52,7 +52,7 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
         stored = cache.pixels(name, side=SIDE)
         rows = np.array([stored.position[image.key] for image in split.images])
         for image, pixels in zip(split.images, stored.images(rows), strict=True):
-            assert torch.equal(pixels, squashed(image.path, SIDE))
+            assert torch.equal(torch.from_numpy(pixels), squashed(image.path, SIDE))
     assert cache.pixels("train", side=SIDE + 1) is None
     file = cache.path / cache.manifest.pixels["train"].shards[0].file
     with h5py.File(file) as shard:
@@ -64,9 +64,9 @@ def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
     image = ImageFolder.scan(photos).split("train").images[3]
     stored = cache.pixels("train", side=SIDE)
-    found = stored.images(np.array([stored.position[image.key]]))[0].float()
+    found = stored.images(np.array([stored.position[image.key]]))[0].astype(np.float32)
     assert found.shape == (3, SIDE, SIDE)
-    assert (found - squashed(image.path, SIDE).float()).abs().mean() < 12  # these pictures are noise
+    assert np.abs(found - squashed(image.path, SIDE).float().numpy()).mean() < 12  # these pictures are noise
 
 
 def test_training_from_the_cache_equals_training_from_files(keep, photos, tmp_path):
@@ -129,7 +129,7 @@ def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, pho
     keep()
     manifest = EmbeddingCache.open(cache).manifest
     file = cache / manifest.pixels["train"].shards[0].file
-    before = {shard.file: os.stat(cache / shard.file).st_mtime_ns for shard in manifest.side_shards}
+    before = {shard.file: os.stat(cache / shard.file).st_mtime_ns for shard in manifest.column_shards}
     keep()
     assert before == {name: os.stat(cache / name).st_mtime_ns for name in before}
     file.write_bytes(file.read_bytes()[:-9])
@@ -141,7 +141,9 @@ def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, pho
     assert "apple/zzz.jpg" in EmbeddingCache.open(cache).pixels("train", side=SIDE).position
     keep(pixels=24)
     assert EmbeddingCache.open(cache).manifest.pixels["train"].side == 24
-    assert len(list((cache / "pixels").glob("*.h5"))) == len(EmbeddingCache.open(cache).manifest.side_shards)
+    assert len(list((cache / "pixels").glob("*.h5"))) == len(
+        EmbeddingCache.open(cache).manifest.column_shards
+    )
 
 
 def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_path):
@@ -168,7 +170,7 @@ def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, ph
     cache = EmbeddingCache.open(keep(pixels=None, rebuild=True))
     assert cache.pixels("train", side=SIDE) is None
     assert cache.pixels("ood_test", side=SIDE) is not None
-    assert len(list((cache.path / "pixels").glob("*.h5"))) == len(cache.manifest.side_shards) == 2
+    assert len(list((cache.path / "pixels").glob("*.h5"))) == len(cache.manifest.column_shards) == 2
 
 
 def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):

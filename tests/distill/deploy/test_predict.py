@@ -20,7 +20,7 @@ from deploy_parts import SMALL, invoke, val_photos
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.store.checksums import sealed
+from cache.store.checksums import with_checksum
 from distill.config import RunConfig
 from distill.deploy.class_sets import ClassSet, pick
 from distill.deploy.export import export_run
@@ -332,7 +332,7 @@ def test_any_file_name_can_be_predicted_and_hidden_files_are_left_alone(trained,
 def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, tmp_path, name, value):
     told = json.loads((plain / "model.json").read_text())
     del told["sha256"]
-    (tmp_path / "model.json").write_text(sealed({**told, name: value}))
+    (tmp_path / "model.json").write_text(with_checksum({**told, name: value}))
     with pytest.raises(UserError, match=r"model\.json is damaged"):
         ModelInfo.load(tmp_path)
 

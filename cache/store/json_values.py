@@ -1,0 +1,49 @@
+"""JSON that anybody may have written -> our frozen values: each of its type, each number within bounds."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+# What memory is taken by: the rows' length, pixels a side, views of an image.
+LARGEST = {"embed_dim": 2**16, "rows_per_shard": 2**24, "side": 4096, "views": 1000, "scale": 1}
+MOST = 2**62
+Value = TypeVar("Value")
+
+
+def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
+    """Return a JSON value as a type says it: a dataclass, tuple, dict, text, number or truth value.
+
+    Raises
+    ------
+    ValueError
+        If a field is missing, unknown, of another type or out of bounds; the message names it.
+    """
+    if is_dataclass(hint):
+        return _dataclass_of(hint, given, name)
+    origin, inner = get_origin(hint) or hint, get_args(hint)
+    if origin is tuple:
+        return tuple(value_of(inner[0], item, name=name) for item in _checked(list, given, name))  # type: ignore[return-value]
+    if origin is dict:
+        table = _checked(dict, given, name)
+        return {key: value_of(inner[1], item, name=f"{name} {key}") for key, item in table.items()}  # type: ignore[return-value]
+    return _checked(hint, given, name)
+
+
+def _dataclass_of(hint: Any, given: Any, name: str) -> Any:
+    table, types = _checked(dict, given, name), get_type_hints(hint)
+    needed = {f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING}
+    for odd, problem in ((needed - table.keys(), "has no"), (table.keys() - types, "has an unknown")):
+        if odd:
+            raise ValueError(f"{name:.80} {problem} {min(odd)!r:.80}")
+    return hint(**{key: value_of(types[key], item, name=key) for key, item in table.items()})
+
+
+def _checked(hint: Any, given: Any, name: str) -> Any:
+    number = hint in (int, float)
+    fits = isinstance(given, (int, float) if hint is float else hint)
+    if number and fits:
+        fits = not isinstance(given, bool) and 0 <= given <= LARGEST.get(name, MOST)
+    if not fits:
+        raise ValueError(f"{name:.80} is {given!r:.80}, expected {hint.__name__}")
+    return given
