@@ -11,6 +11,8 @@ from cache.sources.class_texts import BankTexts, Descriptions, read_descriptions
 from cache.sources.episodes import EpisodeFolder, object_name
 
 DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
+# Where the names of the banks of negative texts begin.
+NEGATIVE = "negative_"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."
 NEGATIVE_TEMPLATE = "You cannot find a {} in this image, except a robot arm."
 ORDER = "the order of the objects: ID ones sorted, then OOD ones sorted"
@@ -51,11 +53,11 @@ def episode_banks(
     banks = [
         _bank("labels", names, template, None),
         # Each object's negative prompt is weighed against its positive one alone, and may name no object.
-        replace(_bank("negative_labels", names, negative_template, None), may_tie=True),
+        replace(_bank(f"{NEGATIVE}labels", names, negative_template, None), may_tie=True),
     ]
     for given, file, bank, prompt in (
         (descriptions, DESCRIPTIONS, "descriptions", template),
-        (negative_descriptions, NEGATIVES, "negative_descriptions", negative_template),
+        (negative_descriptions, NEGATIVES, f"{NEGATIVE}descriptions", negative_template),
     ):
         path = given or folder.path / file
         if given or path.is_file():

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from cache.runtime.atomic_files import digest
+from cache.sources.episode_keys import EpisodeKeys
 
 # Kinds of model names that bring their own weights.
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
@@ -59,7 +60,8 @@ def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
 class CacheSpec:
     """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset.
 
-    ``regions``: every picture's region embeddings are kept beside its embedding.
+    ``regions``: every picture's region embeddings are kept beside its embedding. ``episode_keys``: what the
+    files of episodes call their parts, where they are not the research code's.
     """
 
     teacher: TeacherSpec
@@ -67,13 +69,15 @@ class CacheSpec:
     format: str = "hdf5"
     rows_per_shard: int = 4096
     regions: bool = False
+    episode_keys: EpisodeKeys | None = None
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits that name the teacher, its preprocessing and the dtype.
+        """Return 16 hexadecimal digits that name the teacher, its preprocessing, the dtype and the cameras.
 
         The file format, the shard size and further columns are left out: they change no number.
         """
-        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype})[:16]
+        cameras = {"episode_keys": asdict(self.episode_keys)} if self.episode_keys else {}
+        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype, **cameras})[:16]
 
     def differences(self, other: CacheSpec) -> list[str]:
         """Return one ``field: here -> there`` line for everything that separates two caches."""
@@ -83,11 +87,13 @@ class CacheSpec:
             here, there = getattr(self, name), getattr(other, name)
             if here != there:
                 lines.append(f"{name}: {here} -> {there}")
+        if self.episode_keys != other.episode_keys:
+            lines.append("episode keys: of another mapping file")
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values."""
-        return asdict(self)
+        """Return the spec as plain JSON values; what only episodes have is left out where there are none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> CacheSpec:
@@ -95,8 +101,13 @@ class CacheSpec:
         teacher = dict(value["teacher"])
         for name in ("mean", "std"):
             teacher[name] = tuple(teacher[name])
-        known = {f.name for f in fields(cls)} - {"teacher"}
-        spec = cls(teacher=TeacherSpec(**teacher), **{name: value[name] for name in known if name in value})
+        known = {f.name for f in fields(cls)} - {"teacher", "episode_keys"}
+        keys = value.get("episode_keys")
+        spec = cls(
+            teacher=TeacherSpec(**teacher),
+            episode_keys=EpisodeKeys.from_json(keys) if keys is not None else None,
+            **{name: value[name] for name in known if name in value},
+        )
         words = [part for part in asdict(spec.teacher).values() if isinstance(part, str)]
         if len(words) != len(fields(TeacherSpec)) - 3:
             raise ValueError("the teacher's words are none")

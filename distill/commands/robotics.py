@@ -85,6 +85,11 @@ def make_demo(out: Path, **given: Any) -> None:
     type=FILE,
     help="The same for the negative prompts; chatgpt_negative.txt in DATA is found.",
 )
+@click.option(
+    "--episode-keys",
+    type=FILE,
+    help="TOML that maps your files' keys: cameras, objects. The cache keeps it  [default: the cache's]",
+)
 @click.option("--regions", is_flag=True, help="Keep 7x7 region embeddings of both cameras (ViT teachers).")
 @teacher_options
 def robotics_cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:

@@ -66,7 +66,7 @@ class EpisodeJudge:
 
         def forward(frames: Tensor) -> Tensor:
             with autocast_of_trained(self.config.train.precision, self.device):
-                outputs = self.student(normalise_frames(frames))
+                outputs = self.student(normalise_frames(frames, self.folder.keys.with_depth))
             return margins(logits_of(outputs, config=self.config, text_2CD=text, columns_C=columns))
 
         size = self.config.train.eval_batch_size
@@ -200,7 +200,7 @@ def open_trained_episodes(
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {cache.fingerprint}",
             fix="give the run's own cache with --cache.",
         )
-    folder = EpisodeFolder.scan(data_dir or Path(state["data_dir"]))
+    folder = EpisodeFolder.scan(data_dir or Path(state["data_dir"]), cache.manifest.spec.episode_keys)
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the objects of {folder.path} are not those that {run} was trained to tell apart",

@@ -15,6 +15,7 @@ from cache.reader import MappedRows, SplitRows
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
 from cache.runtime.machine_limits import memory_here
+from cache.sources.episode_keys import RESEARCH_KEYS
 from cache.sources.episodes import EpisodeFolder, EpisodeRecord, SplitEpisodes
 from cache.sources.samples import Record
 from distill.checkpoint import weights_digest
@@ -56,11 +57,12 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
         If the cache, the episodes and the config do not fit each other, or an episode is not what its row
         was made from.
     """
-    cache, folder = EmbeddingCache.open(cache_dir), EpisodeFolder.scan(data_dir)
+    cache = _of_episodes(EmbeddingCache.open(cache_dir))
+    folder = EpisodeFolder.scan(data_dir, cache.manifest.spec.episode_keys)
     identities = IdentityReader(cache=cache, folder=folder)
     device = choose_device(config.train.device)
     texts = None if config.train.baseline else open_pair_texts(cache, config, device)
-    joined = join_training_rows(_of_episodes(cache), folder, id_val=config.data.id_val)
+    joined = join_training_rows(cache, folder, id_val=config.data.id_val)
     identities.refuse_changed_images(config.teachers)
     support = support_episodes(cache, folder.split("ood_test"), config.fewshot)
     if support:
@@ -103,7 +105,11 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
         scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16),
         amp_dtype=amp_dtype,
         texts=texts,
-        augment=FrameAugment(policy=config.data.policy, per_image=config.data.per_image),
+        augment=FrameAugment(
+            policy=config.data.policy,
+            per_image=config.data.per_image,
+            with_depth=folder.keys.with_depth,
+        ),
     )
 
 
@@ -127,6 +133,7 @@ def new_episode_student(
         weights=Path(config.student.weights) if starting and config.student.weights else None,
         image_size=config.student.image_size,
         local=config.robotics.local,
+        with_depth=folder.keys.with_depth,
     )
 
 
@@ -143,7 +150,8 @@ def episode_pixels(
     records: Sequence[Record], config: RoboticsRunConfig, memory: int, *, strict: bool
 ) -> Pixels:
     """Return episodes as the student takes them, kept when they fit ``memory`` bytes."""
-    decode = EpisodeFrames(config.student.image_size)
+    keys = next((record.keys for record in records if isinstance(record, EpisodeRecord)), RESEARCH_KEYS)
+    decode = EpisodeFrames(config.student.image_size, keys.with_depth)
     return Pixels(records, decode, memory=memory, workers=decoding_workers(config.data), strict=strict)
 
 
