@@ -231,8 +231,32 @@ def _classes(path: Path, episodes: dict[str, dict[str, list[str]]]) -> dict[str,
     return {name: trained + new if name == "ood_test" else trained for name in episodes}
 
 
+def unlabelled(path: Path, keys: EpisodeKeys) -> Iterator[tuple[EpisodeRecord, str]]:
+    """Yield every episode of a file whatever its objects, and why its cameras cannot be read, else ''.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or holds no episode.
+    """
+    for file, key, where in _episodes(path, keys):
+        record, problem = EpisodeRecord(key=key, path=path, label=(), keys=keys), ""
+        try:
+            _check_cameras(file, key, keys, where)
+        except UserError as error:
+            problem = str(error)
+        yield record, problem
+
+
 def _objects(path: Path, keys: EpisodeKeys) -> Iterator[tuple[str, list[str]]]:
     """Yield (key, objects) of every episode of a file, having looked at the form of its parts."""
+    for file, key, where in _episodes(path, keys):
+        _check_cameras(file, key, keys, where)
+        yield key, _checked_objects(file, key, keys, where)
+
+
+def _episodes(path: Path, keys: EpisodeKeys) -> Iterator[tuple[h5py.File, str, str]]:
+    """Yield (the open file, key, words for messages) of every episode of a file."""
     try:
         with h5py.File(path, "r") as file:
             group = file
@@ -246,19 +270,21 @@ def _objects(path: Path, keys: EpisodeKeys) -> Iterator[tuple[str, list[str]]]:
             if not len(group):
                 raise UserError(f"{path} holds no episode", fix="write one group an episode.")
             for key in group:
-                yield key, _checked(file, key, keys, f"{path}, episode {key!r}")
+                yield file, key, f"{path}, episode {key!r}"
     except OSError as error:
         raise UserError(
             f"{path} is no readable HDF5 file ({str(error).splitlines()[0]})", fix="copy or make it again."
         ) from error
 
 
-def _checked(file: h5py.File, key: str, keys: EpisodeKeys, where: str) -> list[str]:
-    """Return the objects of one episode, having looked at the form of all that is read of it."""
+def _check_cameras(file: h5py.File, key: str, keys: EpisodeKeys, where: str) -> None:
     for camera in keys.cameras:
         _check_part(file, key, keys, camera, where, depth=False)
         if camera.depth:
             _check_part(file, key, keys, camera, where, depth=True)
+
+
+def _checked_objects(file: h5py.File, key: str, keys: EpisodeKeys, where: str) -> list[str]:
     try:
         check_inner("the episode", [key])
         names = _texts(file, keys.place(key), keys.objects, where)

@@ -188,7 +188,7 @@ def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
 
     _, path = info.onnx_file(model, name)
     session, steps = open_session(path, threads=threads), info.preprocessing
-    image: NDArray[Any] = rng.standard_normal((3, steps.crop, steps.crop), dtype=np.float32)
+    image: NDArray[Any] = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
     if steps.where == GRAPH:
         image = rng.integers(0, 255, (steps.resize, steps.resize, 3), dtype=np.uint8)
     return Candidate(
@@ -197,8 +197,8 @@ def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
 
 
 def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.random.Generator) -> Candidate:
-    from distill.deploy.models import embed_with
-    from distill.student.build import build_student, read_state_dict
+    from distill.deploy.models import embed_with, embedding_of
+    from distill.student.build import read_state_dict
 
     path = _student_weights(model, info, run)
     assert path is not None
@@ -216,10 +216,9 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
                 fix="give the run that was exported.",
             )
         state = checkpoint["student"]
-    size = info.preprocessing.crop
-    student = build_student(info.arch, embed_dim=info.outputs, image_size=size).eval()
-    student.load_state_dict(state)
-    image = rng.standard_normal((3, size, size), dtype=np.float32)
+    steps = info.preprocessing
+    student = embedding_of(info, state, slice(0, info.outputs))
+    image = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
     weights = sum(value.numel() * value.element_size() for value in state.values())
     return Candidate(embed=embed_with(student), image=image, size=weights)
 
