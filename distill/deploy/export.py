@@ -109,7 +109,8 @@ def export_run(
     with only_writer_of_file(out.resolve()), _new_folder(out) as folder:
         info = _filled(folder, out.resolve().name, run, trained, head, options, progress)
         write_card(folder, info)
-        write_example(folder)
+        if info.objects is None:
+            write_example(folder)
         info.save(folder)
     return info
 
@@ -313,11 +314,20 @@ def _described(
         banks=banks,
         templates=labels.templates if labels is not None else (),
         id_classes=seen.class_names if seen is not None else (),
-        ood_classes=splits["ood_test"].class_names if "ood_test" in splits else (),
+        ood_classes=_new_classes(trained),
         objects=_objects(trained, banks),
         source=_source(run, trained, head, options),
         license=options.license,
     )
+
+
+def _new_classes(trained: TrainedRun) -> tuple[str, ...]:
+    """Return the classes of the OOD test; of objects in episodes, where others are beside them, the new ones."""
+    splits = trained.folder.splits
+    names = splits["ood_test"].class_names if "ood_test" in splits else ()
+    if isinstance(trained.folder, EpisodeFolder):
+        return tuple(name for name in names if name not in splits["train"].class_names)
+    return names
 
 
 def _preprocessing(trained: TrainedRun, options: ExportOptions) -> Preprocessing:
