@@ -322,7 +322,7 @@ def _described(
 
 
 def _new_classes(trained: TrainedRun) -> tuple[str, ...]:
-    """Return the classes of the OOD test; of objects in episodes, where others are beside them, the new ones."""
+    """Return the classes of the OOD test, and of episodes, which show others too, the new ones alone."""
     splits = trained.folder.splits
     names = splits["ood_test"].class_names if "ood_test" in splits else ()
     if isinstance(trained.folder, EpisodeFolder):
