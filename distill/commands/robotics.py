@@ -39,10 +39,14 @@ def make_demo(out: Path, **given: Any) -> None:
 
     Example: distill robotics make-demo artifacts/robotics/data
     """
-    from distill.demo.episodes import draw_episodes
+    from distill.demo.episodes import NEGATIVE_TEMPLATE, TEMPLATE, draw_episodes
 
     counts = draw_episodes(out, **given)
     click.echo(f"{out}: {', '.join(f'{count:,} episodes of {name}' for name, count in counts.items())}")
+    click.echo(
+        f"the small CLIP that ships tells their objects by --template {TEMPLATE!r} --negative-template "
+        f"{NEGATIVE_TEMPLATE!r}"
+    )
 
 
 @click.command("cache-features")
@@ -62,12 +66,12 @@ def make_demo(out: Path, **given: Any) -> None:
     "TOML that maps your files' keys: cameras, objects. The cache keeps it  [default: the cache's]",
     FILE,
 )
-@option("--regions", "Keep 7x7 region embeddings of both cameras (ViT teachers).", bool)
+@option("--regions", "Keep 7x7 region embeddings of every camera (ViT teachers).", bool)
 @teacher_options
 def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher over DATA's episodes once (stage 1).
 
-    Both cameras' embeddings are kept. Episodes have several objects in a scene, RGB and depth; they lie in
+    Every camera's embeddings are kept. Episodes have several objects in a scene, RGB and depth; they lie in
     DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5.
 
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai

@@ -18,6 +18,8 @@ from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft,
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, ShapeClass
 
 ID_OBJECTS, OOD_OBJECTS = 14, 12
+# Of the objects' texts: the small CLIP that ships has never read the word "cannot".
+TEMPLATE, NEGATIVE_TEMPLATE = "a photo of {}", "a grey background"
 MOST_OBJECTS = 3
 # Distances in metres, as a depth camera would give them.
 BASE_HEIGHT, HAND_HEIGHT, OBJECT_HEIGHT = 1.2, 0.5, 0.12

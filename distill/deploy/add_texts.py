@@ -45,6 +45,11 @@ def add_texts(
         If the bank is one that was exported, no text tower is given, or it is of another teacher.
     """
     info = ModelInfo.load(model)
+    if info.objects is not None:
+        raise UserError(
+            f"{model} is a model of episodes, whose objects have a positive and a negative text each",
+            fix="make the cache of more episodes, or of other prompts, and export again.",
+        )
     if not is_plain_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
     if bank_file(bank) in info.files:
