@@ -161,7 +161,7 @@ class EpisodeFolder:
         """Look at every episode of every file below ``path``, without reading a picture.
 
         ``keys`` say what the files call their parts, None that they are the research code's; a cache keeps
-        those that it was made with (``manifest.spec.episode_keys``).
+        those that it was made with.
 
         Raises
         ------

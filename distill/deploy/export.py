@@ -24,6 +24,7 @@ from cache.runtime.system_errors import write_fault
 from cache.sources.episodes import EpisodeFolder
 from cache.store.spec import in_words
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
+from distill.data.frames import mean_and_deviation
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import (
     Choices,
@@ -47,7 +48,6 @@ from distill.deploy.onnx_files import UnitEmbedding, UnitLocations, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.judge.evaluate import SplitResult, both_kinds
 from distill.judge.trained_run import TrainedRun, open_trained
-from distill.robotics.frames import mean_and_deviation
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, with_part
 from distill.student.heads import Head

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
-from distill.robotics.frames import BASE_AND_HAND, channels_of
+from distill.data.frames import BASE_AND_HAND, channels_of
 from distill.student.build import build_student, family
 
 RGB = 3

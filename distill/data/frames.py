@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from cache.sources.episodes import EpisodeRecord
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
-from distill.data.batch import Share
+from distill.data.batch import Crops, Share
 
 BASE_AND_HAND = (True, True)
 
@@ -75,12 +75,29 @@ def normalise_frames(frames_BCSS: Tensor, with_depth: Sequence[bool] = BASE_AND_
 class FrameAugment:
     """What training frames go through: ``flip`` mirrors all cameras of an episode, ``none`` does not."""
 
+    image_size: int = 224
     policy: str = "flip"
     per_image: bool = True
     with_depth: tuple[bool, ...] = BASE_AND_HAND
 
-    def __call__(self, frames: Tensor, generator: Generator, share: Share | None = None) -> Tensor:
+    @property
+    def decode(self) -> EpisodeFrames:
+        """What reads an episode."""
+        return EpisodeFrames(self.image_size, self.with_depth)
+
+    def plain(self, frames: Tensor) -> Tensor:
+        """Return frames as they are judged."""
+        return normalise_frames(frames, self.with_depth)
+
+    def __call__(
+        self,
+        frames: Tensor,
+        generator: Generator,
+        share: Share | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
         """Return augmented, normalised frames; drawn from a CPU generator, the same on every device."""
+        assert crops is None  # of episodes none are kept
         share = share or Share.whole(len(frames))
         if self.policy == "flip":
             frames = flipped(frames, share.total if self.per_image else 1, generator, share)
