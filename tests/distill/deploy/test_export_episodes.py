@@ -194,7 +194,7 @@ def test_a_baseline_of_episodes_is_refused(tmp_path, episodes, episode_cache):
 def test_bench_model_measures_a_model_of_episodes(model):
     asked = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
     assert asked.exit_code == 0, asked.output
-    assert {"float32", "float16", "int8", "torch student"} <= set(json.loads(asked.stdout)["candidates"])
+    assert {"float32", "float16", "int8", "torch student"} <= set(json.loads(asked.stdout)["found"])
 
 
 def test_predicting_episodes_imports_no_torch(model, episodes):
