@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from distill.commands.options import (
     lines,
     option,
 )
-from distill.commands.tables import table, warn
+from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
     from cache.runtime.progress import Progress
@@ -63,7 +62,6 @@ def predict(
       distill predict models/first photos/ --labels "red apple,lemon,plum" --reject --format jsonl
       distill predict models/robot episodes/val.h5 --threshold 0.6
     """
-    from cache.runtime.progress import progress_for
     from distill.deploy.info import ModelInfo
 
     if given_options(ctx, "labels") and not any(given["labels"]):
@@ -74,7 +72,7 @@ def predict(
         raise click.UsageError("--out takes --format jsonl or csv.")
     of = "image" if ModelInfo.load(model).objects is None else "episode"
     predicted = _of_photos if of == "image" else _of_episodes
-    with closing(progress_for("predicting", f"{of}s")) as progress:
+    with working("predicting", f"{of}s") as progress:
         count, top, answers = predicted(model, images, given, progress)
         unread = _printed(answers, format, out, top, of)
     if unread:

@@ -354,14 +354,25 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     assert json.loads(call("evaluate", cache, "--teacher", "--json"))["id_test"]["episodes"] == 4
     few = ["--episodes", "2", "--epochs", 1, "--device", "cpu", "--set", "train.batch_size=4"]
     assert "OOD after" in call("fewshot", out, *few)
-    assert (out / "fewshot" / "fewshot.json").is_file()
-    call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
+    assert (out / "fewshot-finetune" / "fewshot.json").is_file()
+    call(
+        "train",
+        cache,
+        "--data",
+        data,
+        "--out",
+        tmp_path / "closed",
+        *quick,
+        "--baseline",
+        "--device-images",
+        "on",
+    )
     wrong = ["train", cache, "--data", data, "--out", tmp_path / "x"]
     assert "prompts.learner is 'cocoop'" in call(*wrong, "--prompts", "cocoop", status=1)
-    for option in ("--k=2", "--teachers=main,two", "--device-images=on"):
+    for option in ("--k=2", "--teachers=main,two"):
         name = option.partition("=")[0]
         assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
-    assert "--space is for photos" in call("evaluate", out, "--space", status=2)
+    assert "id_test" in call("evaluate", out, "--space", "--device", "cpu")
     assert "--shots is for photos" in call("fewshot", out, "--shots", "2", status=2)
     assert "needs --pretrained" in call(
         "robotics", "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
