@@ -148,7 +148,7 @@ class SplitEpisodes:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeFolder:
-    """The episode files found in one data folder."""
+    """The episode files of one data folder."""
 
     path: Path
     splits: dict[str, SplitEpisodes]

@@ -95,7 +95,7 @@ def _of_photos(
     warn(opened.info.warning(opened.precision))
     classes = opened.class_set(bank=given["bank"], labels=given["labels"])
     if given["reject"]:
-        click.echo(opened.rejection().said(), err=True)
+        click.echo(opened.rejection().in_words(), err=True)
     top, size = min(given["top"], len(classes)), given["batch_size"]
     # A few images on a terminal need no bar.
     shown = progress if len(files) > size else None

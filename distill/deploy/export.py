@@ -73,15 +73,15 @@ class ExportOptions:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for option, given, known in (
+        for option, given, choices in (
             ("--formats", self.formats, FORMATS),
             ("--precisions", self.precisions, PRECISIONS),
         ):
-            wrong = next((name for name in given if name not in known), None if given else "")
+            wrong = next((name for name in given if name not in choices), None if given else "")
             if wrong is not None:
                 raise WrongOption(
                     f"{option} names {wrong!r}",
-                    fix=f"{nearest_names(wrong, known)}choose from {', '.join(known)}.",
+                    fix=f"{nearest_names(wrong, choices)}choose from {', '.join(choices)}.",
                 )
 
 
@@ -379,7 +379,7 @@ def _with_measured(
     student: dict[str, SplitResult],
     choices: Choices,
 ) -> ModelInfo:
-    """Return ``info`` with what one file was found to do; see :mod:`distill.deploy.check`.
+    """Return ``info`` with what one file was measured to do; see :mod:`distill.deploy.check`.
 
     What was set aside to choose on is no result.
     """
@@ -389,7 +389,7 @@ def _with_measured(
     if written.name not in ("float16", "int8"):
         check_float32(written.path.name, splits)
     size = written.path.stat().st_size
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "bytes": size,
         "splits": splits,
         "classes": len(choices.among.names),
@@ -402,4 +402,4 @@ def _with_measured(
         for split in splits:
             splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
             splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
-    return replace(info, measured={**info.measured, written.name: found}, reject=reject)
+    return replace(info, measured={**info.measured, written.name: measured}, reject=reject)

@@ -119,17 +119,17 @@ class Reject:
         """
         return self.auroc is not None and self.low is not None and (self.low <= CHANCE or self.auroc < WEAK)
 
-    def said(self) -> str:
+    def in_words(self) -> str:
         """Return all of it as words."""
         own = "" if self.set_on == "id_val" else ", the run having set no id_val aside"
-        said = f"'none of these' below a cosine of {self.cosine:.3f}, set on {self.set_on}{own}"
+        words = f"'none of these' below a cosine of {self.cosine:.3f}, set on {self.set_on}{own}"
         if self.id_kept is not None:
-            said += f"; among the ID classes it keeps {self.id_kept:.1f}% of the ID test images"
+            words += f"; among the ID classes it keeps {self.id_kept:.1f}% of the ID test images"
         if self.ood_rejected is not None:
-            said += f" and rejects {self.ood_rejected:.1f}% of the OOD test images"
+            words += f" and rejects {self.ood_rejected:.1f}% of the OOD test images"
         if self.auroc is not None:
-            said += f"; AUROC of ID against OOD {self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
-        return said + (": near chance or worse, do not rely on it" if self.near_chance else "")
+            words += f"; AUROC of ID against OOD {self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return words + (": near chance or worse, do not rely on it" if self.near_chance else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class ModelInfo:
     which one is shipped.
 
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
-    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
+    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was measured to
     do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
     student's; ``reject`` when an image is none of the classes, by precision; ``objects`` how the objects of
     episodes are scored, None for photos; ``source`` where it comes from, in words: nothing is opened or
@@ -208,8 +208,8 @@ class ModelInfo:
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> ModelInfo:
-        known = {f.name for f in fields(cls)}
-        given = {name: part for name, part in value.items() if name in known}
+        names = {f.name for f in fields(cls)}
+        given = {name: part for name, part in value.items() if name in names}
         for name in ("id_classes", "ood_classes", "templates", "banks"):
             given[name] = tuple(given[name])
         steps = dict(given["preprocessing"])

@@ -147,8 +147,8 @@ def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
 
     @torch.no_grad()
     def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
-        return found
+        rows: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+        return rows
 
     return embed
 
@@ -159,8 +159,8 @@ def embed_with_onnx(path: Path) -> Embed:
     session = open_session(path)
 
     def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
-        return found
+        rows: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
+        return rows
 
     return embed
 

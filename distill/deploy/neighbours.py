@@ -59,15 +59,20 @@ class Neighbours:
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 ends, jpeg = file["ends"].tolist(), file["jpeg"].tobytes()
-                found = cls(
+                neighbours = cls(
                     keys=tuple(map(str, file["keys"])),
                     labels=tuple(map(str, file["labels"])),
                     embeddings=file["embeddings"],
                     pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
                 )
-            if not len(found.keys) == len(found.labels) == len(found.pictures) == len(found.embeddings):
+            if (
+                not len(neighbours.keys)
+                == len(neighbours.labels)
+                == len(neighbours.pictures)
+                == len(neighbours.embeddings)
+            ):
                 raise ValueError("its columns differ in length")
-            return found
+            return neighbours
         except DAMAGED as error:
             raise UserError(
                 f"{path} is damaged ({reason_of(error)})",

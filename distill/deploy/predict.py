@@ -98,12 +98,12 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     UserError
         If a folder has no image below it, or a path does not exist.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             if not path.exists():
                 raise UserError(f"{path} does not exist", fix="check the path.")
-            found.append(path)
+            files.append(path)
             continue
         below = sorted(
             file
@@ -114,8 +114,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             raise UserError(
                 f"{path} has no images below it", fix=f"give files that end in {', '.join(sorted(ENDINGS))}."
             )
-        found += below
-    return list(dict.fromkeys(found))
+        files += below
+    return list(dict.fromkeys(files))
 
 
 def predict(
