@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names
+from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER, split_name
 from cache.store.crop_views import ADD_VIEWS, StoredCropViews
@@ -139,6 +140,11 @@ class EmbeddingCache:
         if first is None:
             return False
         return read_shard(self.path, splits[first].shards[0], self.manifest, first).labels.ndim == 2
+
+    @property
+    def episode_keys(self) -> EpisodeKeys:
+        """What the files of its episodes call their parts."""
+        return self.manifest.spec.episode_keys or RESEARCH_KEYS
 
     @property
     def bank_names(self) -> tuple[str, ...]:

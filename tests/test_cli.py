@@ -57,13 +57,13 @@ OPTIONS = {
     "sweep": "address cache cpus data engine gpus jobs json out plan set together wandb",
     "compare": "json",
     "export": "cache check-images checkpoint data formats json license neighbours out precisions preprocessing teacher",
-    "predict": "bank batch-size format labels out precision reject threads top",
+    "predict": "bank batch-size format labels out precision reject threads threshold top",
     "texts": "add bank cache device json pretrained teacher-model template",
     "serve": "host max-megabytes max-pixels port precision rate threads",
     "bench-model": "json out pretrained repeats rounds run teacher-model threads",
     "demo": "device epochs json out seed",
     "robotics make-demo": "id-test image-size ood-test seed train",
-    "robotics cache-features": "batch-size descriptions device dtype format json keep-text-tower model negative-descriptions negative-template out precision preprocess pretrained rebuild regions rows-per-shard strict template workers",
+    "robotics cache-features": "batch-size descriptions device dtype episode-keys format json keep-text-tower model negative-descriptions negative-template out precision preprocess pretrained rebuild regions rows-per-shard strict template workers",
 }
 """The options of every command, without their dashes."""
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
+
+from cache.build.distinct_texts import SAME_ROW
 from cache.build.pipeline import Build, BuildOptions, build_cache
 from cache.build.summary import BuildSummary
+from cache.build.text_banks import token_ids
 from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
 from cache.runtime.distributed import ranks_of_torchrun
+from cache.runtime.errors import UserError, shortened
 from cache.runtime.progress import Progress, Silent
-from cache.sources.episode_texts import NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
+from cache.sources.class_texts import BankTexts
+from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
+from cache.sources.episode_texts import NEGATIVE, NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.sources.episodes import EpisodeFolder
-from cache.store.manifest import EPISODES
+from cache.store.manifest import EPISODES, NAME, Manifest
+from cache.store.neighbours import unit_rows
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.open_clip_model import Teacher, load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +32,7 @@ class EpisodeOptions:
     """Everything that ``distill robotics cache-features`` can be told.
 
     Descriptions left None are looked for in DATA: one line an object, ID objects sorted, then OOD ones.
+    ``episode_keys`` left None are those of the cache, where there is one, or the research code's.
     """
 
     model: str
@@ -33,6 +44,7 @@ class EpisodeOptions:
     negative_template: str = NEGATIVE_TEMPLATE
     descriptions: Path | None = None
     negative_descriptions: Path | None = None
+    episode_keys: Path | None = None
     regions: bool = False
     format: str = "hdf5"
     dtype: str = "float16"
@@ -47,17 +59,18 @@ class EpisodeOptions:
 def cache_episode_features(
     data: Path, out: Path, options: EpisodeOptions, *, progress: Progress | None = None
 ) -> BuildSummary:
-    """Embed both cameras of every episode and the objects' texts into ``out``; run again, it continues.
+    """Embed every camera of every episode and the objects' texts into ``out``; run again, it continues.
 
-    ``image_embedding`` is the hand camera's, ``base_embedding`` the base camera's; with ``regions`` there are
-    ``image_region_embedding`` and ``base_region_embedding`` [49, D] too.
+    ``image_embedding`` is the main camera's (the hand's), ``base_embedding`` the base camera's, and so on;
+    with ``regions`` there are ``image_region_embedding`` and ``base_region_embedding`` [49, D] too.
 
     Raises
     ------
     UserError
         If anything the user gave is wrong.
     """
-    folder = EpisodeFolder.scan(data)
+    keys = _keys_of(out, options.episode_keys)
+    folder = EpisodeFolder.scan(data, keys)
     banks = episode_banks(
         folder,
         template=options.template,
@@ -76,12 +89,14 @@ def cache_episode_features(
     )
     if options.regions:
         teacher.check_regions()
+    check_pairs(banks, teacher)
     spec = CacheSpec(
         teacher=teacher.spec,
         dtype=options.dtype,
         format=options.format,
         rows_per_shard=options.rows_per_shard,
         regions=options.regions,
+        episode_keys=keys,
     )
     build = BuildOptions(
         batch_size=options.batch_size or (128 if device.type == "cuda" else 16),
@@ -105,3 +120,40 @@ def cache_episode_features(
             command=EPISODES,
         )
         return build_cache(run)
+
+
+def _keys_of(out: Path, given: Path | None) -> EpisodeKeys | None:
+    """Return what a mapping file says, or else the cache that is there; None for the research code's keys."""
+    if given is not None:
+        keys = EpisodeKeys.load(given)
+        return keys if keys != RESEARCH_KEYS else None
+    return Manifest.load(out).spec.episode_keys if (out / NAME).is_file() else None
+
+
+def check_pairs(banks: Sequence[BankTexts], teacher: Teacher) -> None:
+    """Make sure that the teacher tells each object's positive text from its negative ones.
+
+    With one text for both every score is 1/2, and every object is seen everywhere.
+
+    Raises
+    ------
+    UserError
+        If it reads the same tokens in two, or gives two the same embedding.
+    """
+    rows = [unit_rows(teacher.embed_texts(bank.texts)[0].float().numpy()) for bank in banks]
+    tokens = [token_ids(teacher, bank.texts) for bank in banks]
+    for one, other in combinations(range(len(banks)), 2):
+        if (NEGATIVE in banks[one].name) == (NEGATIVE in banks[other].name):
+            continue
+        apart = np.linalg.norm(rows[one] - rows[other], axis=1)
+        same = [tokens[one][i] == tokens[other][i] for i in range(len(apart))]
+        for i in np.flatnonzero(same | (apart < SAME_ROW)).tolist():
+            pair = sorted((banks[one], banks[other]), key=lambda bank: NEGATIVE in bank.name)
+            what = "tokens, cut to its context" if same[i] else "embedding"
+            raise UserError(
+                f"the teacher gives the positive and the negative text of {banks[one].classes[i]!r} the same "
+                f"{what}, so that no score could tell them apart: "
+                f"{' and '.join(shortened(bank.texts[i], 80) for bank in pair)}",
+                fix="give prompts in words that it tells apart, such as --template 'a photo of {}' "
+                "--negative-template 'a grey background'.",
+            )

@@ -1,4 +1,4 @@
-"""What is said of the objects of episodes: positive and negative prompts, with descriptions where given."""
+"""The texts of the objects of episodes: positive and negative prompts, with descriptions where given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cache.sources.class_texts import BankTexts, Descriptions, read_descriptions
 from cache.sources.episodes import EpisodeFolder, object_name
 
 DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
+# Where the names of the banks of negative texts begin.
+NEGATIVE = "negative_"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."
 NEGATIVE_TEMPLATE = "You cannot find a {} in this image, except a robot arm."
 ORDER = "the order of the objects: ID ones sorted, then OOD ones sorted"
@@ -47,33 +49,33 @@ def episode_banks(
             f"--negative-template {negative_template!r} has several {{}}",
             fix=f"write it like {NEGATIVE_TEMPLATE!r}.",
         )
-    names = {known: object_name(known) for known in folder.class_names}
+    names = {name: object_name(name) for name in folder.class_names}
     banks = [
         _bank("labels", names, template, None),
         # Each object's negative prompt is weighed against its positive one alone, and may name no object.
-        replace(_bank("negative_labels", names, negative_template, None), may_tie=True),
+        replace(_bank(f"{NEGATIVE}labels", names, negative_template, None), may_tie=True),
     ]
     for given, file, bank, prompt in (
         (descriptions, DESCRIPTIONS, "descriptions", template),
-        (negative_descriptions, NEGATIVES, "negative_descriptions", negative_template),
+        (negative_descriptions, NEGATIVES, f"{NEGATIVE}descriptions", negative_template),
     ):
         path = given or folder.path / file
         if given or path.is_file():
-            said = _bank(bank, names, prompt, read_descriptions(path, names, order=ORDER))
-            banks.append(replace(said, may_tie=file == NEGATIVES))
+            described = _bank(bank, names, prompt, read_descriptions(path, names, order=ORDER))
+            banks.append(replace(described, may_tie=file == NEGATIVES))
     return banks
 
 
 def _bank(bank: str, names: Mapping[str, str], template: str, descriptions: Descriptions | None) -> BankTexts:
-    said = descriptions.of_class if descriptions else {}
-    texts = [f"{template.replace('{}', name)} {said.get(known, '')}".strip() for known, name in names.items()]
+    line_of = descriptions.of_class if descriptions else {}
+    texts = [f"{template.replace('{}', name)} {line_of.get(key, '')}".strip() for key, name in names.items()]
     return BankTexts(
         name=bank,
         texts=tuple(texts),
         classes=tuple(names),
         templates=(DESCRIBED.format(template) if descriptions else template,),
         source=descriptions.source if descriptions else "the objects' names",
-        lines=tuple(said.values()) if descriptions and descriptions.by_position else (),
+        lines=tuple(line_of.values()) if descriptions and descriptions.by_position else (),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 # What memory is taken by: the rows' length, pixels a side, views of an image.
@@ -19,6 +20,10 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
     ValueError
         If a field is missing, unknown, of another type or out of bounds; the message names it.
     """
+    if isinstance(hint, UnionType):
+        return None if given is None else value_of(get_args(hint)[0], given, name=name)  # type: ignore[return-value]
+    if hasattr(hint, "from_json"):
+        return hint.from_json(given)
     if is_dataclass(hint):
         return _dataclass_of(hint, given, name)
     origin, inner = get_origin(hint) or hint, get_args(hint)

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from cache.runtime.atomic_files import digest
+from cache.sources.episode_keys import EpisodeKeys
 
 # Kinds of model names that bring their own weights.
 LOCAL_DIR, HF_HUB = "local-dir:", "hf-hub:"
@@ -58,7 +59,8 @@ def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
 class CacheSpec:
     """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset.
 
-    ``regions``: every picture's region embeddings are kept beside its embedding.
+    ``regions``: every picture's region embeddings are kept beside its embedding. ``episode_keys``: what the
+    files of episodes call their parts, where they are not the research code's.
     """
 
     teacher: TeacherSpec
@@ -66,6 +68,7 @@ class CacheSpec:
     format: str = "hdf5"
     rows_per_shard: int = 4096
     regions: bool = False
+    episode_keys: EpisodeKeys | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES or self.format not in FORMATS or not self.rows_per_shard:
@@ -74,11 +77,12 @@ class CacheSpec:
             )
 
     def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits that name the teacher, its preprocessing and the dtype.
+        """Return 16 hexadecimal digits that name the teacher, its preprocessing, the dtype and the cameras.
 
         The file format, the shard size and further columns are left out: they change no number.
         """
-        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype})[:16]
+        cameras = {"episode_keys": asdict(self.episode_keys)} if self.episode_keys else {}
+        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype, **cameras})[:16]
 
     def differences(self, other: CacheSpec) -> list[str]:
         """Return one ``field: here -> there`` line for everything that separates two caches."""
@@ -88,11 +92,13 @@ class CacheSpec:
             here, there = getattr(self, name), getattr(other, name)
             if here != there:
                 lines.append(f"{name}: {here} -> {there}")
+        if self.episode_keys != other.episode_keys:
+            lines.append("episode keys: of another mapping file")
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values."""
-        return asdict(self)
+        """Return the spec as plain JSON values; what only episodes have is left out where there are none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def _short(value: object) -> str:

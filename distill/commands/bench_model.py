@@ -38,11 +38,11 @@ def bench_model(model: Path, out: Path | None, as_json: bool, **given: Any) -> N
     Example: distill bench-model models/first --run runs/first --out bench.json
     """
     from cache.runtime.atomic_files import write_json
+    from distill.deploy.bench import BenchOptions, machine
     from distill.deploy.bench import bench_model as measure
-    from distill.deploy.bench import machine
 
     with working("measuring", "turns") as progress:
-        measured = measure(model, progress=progress, **given)
+        measured = measure(model, BenchOptions(**given), progress=progress)
     how = {name: given[name] for name in ("rounds", "repeats", "threads")}
     result = {"machine": machine(), **how, "found": measured}
     if out is not None:

@@ -23,6 +23,19 @@ from distill.commands.tables import percent, print_json, table, warn, working
 if TYPE_CHECKING:
     from distill.deploy.info import ModelInfo
 
+ACCURACIES = {
+    "all_accuracy": "all classes",
+    "student_all_accuracy": "student's",
+    "accuracy": "own classes",
+    "student_accuracy": "student's",
+}
+OBJECTS = {
+    "average_precision": "average precision",
+    "student_average_precision": "student's",
+    "precision": "precision",
+    "recall": "recall",
+}
+
 
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
@@ -42,7 +55,7 @@ if TYPE_CHECKING:
 @run_options
 @json_option("Print model.json's numbers as JSON.")
 def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
-    """Write a folder that stands alone with RUN's student.
+    """Write a folder that stands alone with RUN's student, of photos or of episodes.
 
     It holds class texts, measured accuracy and a model card too. Every file is compared with the student on
     the run's test images before it is kept.
@@ -63,20 +76,21 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
         rejects = {name: asdict(reject) for name, reject in info.reject.items()}
         print_json({"measured": info.measured, "unlike": info.unlike, "reject": rejects})
         return
-    heads = ["", "MB", "split", "all classes", "student's", "own classes", "student's", "cosine"]
-    heads += ["largest difference"]
-    table(f"{out}: {info.arch}, beside the student of {run}", heads, _measured(info))
-    click.echo(f"'distill predict {out} PHOTO' labels images; {out / 'README.md'} is the model card")
+    of_episodes = info.objects is not None
+    columns = OBJECTS if of_episodes else ACCURACIES
+    heads = ["", "MB", "split", *columns.values(), "cosine", "largest difference"]
+    table(f"{out}: {info.arch}, beside the student of {run}", heads, _measured(info, tuple(columns)))
+    what = "EPISODES.h5' names objects" if of_episodes else "PHOTO' labels images"
+    click.echo(f"'distill predict {out} {what}; {out / 'README.md'} is the model card")
 
 
-def _measured(info: ModelInfo) -> list[list[str]]:
-    accuracies = ("all_accuracy", "student_all_accuracy", "accuracy", "student_accuracy")
+def _measured(info: ModelInfo, percentages: tuple[str, ...]) -> list[list[str]]:
     return [
         [
             name,
             f"{measured['bytes'] / 1e6:.1f}",
             split,
-            *(percent(numbers[accuracy]) for accuracy in accuracies),
+            *(percent(numbers[name]) if name in numbers else "" for name in percentages),
             f"{numbers['cosine_mean']:.4f}",
             f"{numbers['largest_difference']:.1e}",
         ]

@@ -1,4 +1,4 @@
-"""``distill predict``: images labelled by an exported model."""
+"""``distill predict``: images, or episodes, labelled by an exported model."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from distill.commands.options import (
 from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
+    from cache.runtime.progress import Progress
     from distill.deploy.predict import Prediction
 
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
@@ -41,6 +42,7 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 )
 @option("--top", "Labels an image.", COUNT, 5)
 @option("--reject", "Say 'none of these' below the cosine that 95% of ID images reach.", bool)
+@option("--threshold", "Score from which an object is there  [default: the run's]", click.FloatRange(0, 1))
 @option("--format", "How results are printed.", ["table", "jsonl", "csv"], "table")
 @option("--out", "Write them to this file instead; its ending chooses the format.", FILE_TO_WRITE)
 @batch_size(default=32)
@@ -51,16 +53,16 @@ def predict(
 ) -> None:
     """Label IMAGES with an exported MODEL.
 
-    IMAGES are files or folders. It takes no torch, no teacher and no GPU.
+    IMAGES are files or folders; for a model of episodes their HDF5 files, whose objects it names. It takes no
+    torch, no teacher and no GPU.
 
     \b
     Examples:
       distill predict models/first photo.jpg
       distill predict models/first photos/ --labels "red apple,lemon,plum" --reject --format jsonl
+      distill predict models/robot episodes/val.h5 --threshold 0.6
     """
-    from distill.deploy.model import Model
-    from distill.deploy.predict import image_files
-    from distill.deploy.predict import predict as label
+    from distill.deploy.info import ModelInfo
 
     if given_options(ctx, "labels") and not any(given["labels"]):
         raise click.UsageError("--labels names nothing: give at least one, as --labels a,b,c.")
@@ -68,34 +70,76 @@ def predict(
         format = FORMATS.get(out.suffix, "jsonl")
     if out is not None and format == "table":
         raise click.UsageError("--out takes --format jsonl or csv.")
+    of = "image" if ModelInfo.load(model).objects is None else "episode"
+    predicted = _of_photos if of == "image" else _of_episodes
+    with working("predicting", f"{of}s") as progress:
+        count, top, answers = predicted(model, images, given, progress)
+        unread = _printed(answers, format, out, top, of)
+    if unread:
+        click.echo(f"{unread:,} of {count:,} {of}s could not be read.", err=True)
+    if unread == count:
+        sys.exit(1)
+
+
+def _of_photos(
+    model: Path, images: tuple[Path, ...], given: dict[str, Any], progress: Progress
+) -> tuple[int, int, Iterator[Prediction]]:
+    """Return how many images there are, how many labels each gets, and the predictions to come."""
+    from distill.deploy.model import Model
+    from distill.deploy.predict import image_files, predict
+
+    if given["threshold"] is not None:
+        raise click.UsageError("--threshold is of models of episodes: photos have --reject.")
     files = image_files(images)
     opened = Model.open(model, precision=given["precision"], threads=given["threads"])
     warn(opened.info.warning(opened.precision))
     classes = opened.class_set(bank=given["bank"], labels=given["labels"])
     if given["reject"]:
-        click.echo(opened.rejection().said(), err=True)
+        click.echo(opened.rejection().in_words(), err=True)
     top, size = min(given["top"], len(classes)), given["batch_size"]
-    with working("predicting") as progress:
-        # A few images on a terminal need no bar.
-        shown = progress if len(files) > size else None
-        answers = label(
-            opened, files, classes, top=top, reject=given["reject"], batch_size=size, progress=shown
-        )
-        unread = _printed(answers, format, out, top)
-    if unread:
-        click.echo(f"{unread:,} of {len(files):,} images could not be read.", err=True)
-    if unread == len(files):
-        sys.exit(1)
+    # A few images on a terminal need no bar.
+    shown = progress if len(files) > size else None
+    answers = predict(
+        opened, files, classes, top=top, reject=given["reject"], batch_size=size, progress=shown
+    )
+    return len(files), top, answers
 
 
-def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, top: int) -> int:
+def _of_episodes(
+    model: Path, files: tuple[Path, ...], given: dict[str, Any], progress: Progress
+) -> tuple[int, int, Iterator[Prediction]]:
+    """Return how many episodes there are, how many objects each gets, and the predictions to come."""
+    from distill.deploy.episode_model import EpisodeModel
+    from distill.deploy.predict_episodes import episodes_in, predict_episodes
+
+    if given["reject"]:
+        raise click.UsageError("--reject is of models of photos: episodes have --threshold.")
+    opened = EpisodeModel.open(model, precision=given["precision"], threads=given["threads"])
+    warn(opened.info.warning(opened.precision))
+    objects = opened.objects(bank=given["bank"], labels=given["labels"])
+    episodes = episodes_in(files, opened.scoring.keys)
+    top, size = min(given["top"], len(objects)), given["batch_size"]
+    answers = predict_episodes(
+        opened,
+        episodes,
+        objects,
+        top=top,
+        threshold=given["threshold"],
+        batch_size=size,
+        progress=progress if len(episodes) > size else None,
+    )
+    return len(episodes), top, answers
+
+
+def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, top: int, of: str) -> int:
     """Write predictions as they come; return how many images could not be read."""
     from cache.runtime.atomic_files import replacing
     from distill.deploy.predict import write_csv, write_jsonl
 
     def written(file: Any) -> int:
-        lines = write_csv(file, predictions, top=top) if format == "csv" else write_jsonl(file, predictions)
-        return _count_errors(lines)
+        if format == "csv":
+            return _count_errors(write_csv(file, predictions, top=top, of=of))
+        return _count_errors(write_jsonl(file, predictions))
 
     if out is not None:
         with replacing(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
@@ -105,12 +149,12 @@ def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, t
     if format != "table":
         return written(sys.stdout)
     every = list(predictions)
-    _print_table(every)
+    _print_table(every, of)
     return _count_errors(iter(every))
 
 
-def _print_table(predictions: list[Prediction]) -> None:
-    lines = [["image", "label", "nearest", "score", "cosine"]]
+def _print_table(predictions: list[Prediction], of: str) -> None:
+    lines = [[of, "label", "nearest", "score", "cosine"]]
     for one in predictions:
         for place, label in enumerate(one.labels):
             first = [one.image, one.answer] if place == 0 else ["", label.label]

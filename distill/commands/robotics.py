@@ -38,10 +38,14 @@ def make_demo(out: Path, **given: Any) -> None:
 
     Example: distill robotics make-demo artifacts/robotics/data
     """
-    from distill.demo.episodes import draw_episodes
+    from distill.demo.episodes import NEGATIVE_TEMPLATE, TEMPLATE, draw_episodes
 
     counts = draw_episodes(out, **given)
     click.echo(f"{out}: {', '.join(f'{count:,} episodes of {name}' for name, count in counts.items())}")
+    click.echo(
+        f"the small CLIP that ships tells their objects by --template {TEMPLATE!r} --negative-template "
+        f"{NEGATIVE_TEMPLATE!r}"
+    )
 
 
 @click.command("cache-features")
@@ -56,12 +60,17 @@ def make_demo(out: Path, **given: Any) -> None:
 @option(
     "--negative-descriptions", "The same of negative prompts; chatgpt_negative.txt in DATA is found.", FILE
 )
-@option("--regions", "Keep 7x7 region embeddings of both cameras (ViT teachers).", bool)
+@option(
+    "--episode-keys",
+    "TOML that maps your files' keys: cameras, objects. The cache keeps it  [default: the cache's]",
+    FILE,
+)
+@option("--regions", "Keep 7x7 region embeddings of every camera (ViT teachers).", bool)
 @teacher_options
 def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher over DATA's episodes once (stage 1).
 
-    Both cameras' embeddings are kept. Episodes have several objects in a scene, RGB and depth; they lie in
+    Every camera's embeddings are kept. Episodes have several objects in a scene, RGB and depth; they lie in
     DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5.
 
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai

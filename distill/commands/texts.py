@@ -41,12 +41,13 @@ def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, 
       distill texts models/first --add zebra --add "okapi" --cache artifacts/photos
     """
     if add:
-        from distill.deploy.add_texts import add_texts
+        from distill.deploy.add_texts import TowerSource, add_texts
 
-        added = add_texts(model, add, **given)
+        bank, template = given.pop("bank"), given.pop("template")
+        added = add_texts(model, add, TowerSource(**given), bank=bank, template=template)
         if not as_json:
             names = ", ".join(repr(label) for label in added)
-            click.echo(f"added {names} to the text bank {given['bank']!r} of {model}")
+            click.echo(f"added {names} to the text bank {bank!r} of {model}")
             return
     else:
         refuse_given(ctx, "bank", "template", "cache", "teacher_model", "pretrained", without="--add")

@@ -22,7 +22,7 @@ def open_folder(
         If a split is missing or wrong, or unless ``shared_classes`` a class is in train and in the OOD test.
     """
     if cache.holds_episodes:  # whose OOD test shows trained objects as well
-        return EpisodeFolder.scan(path)
+        return EpisodeFolder.scan(path, cache.episode_keys)
     folder = ImageFolder.scan(path, require=("train", "ood_test") if complete else ())
     check_trained(path, {name: split.class_names for name, split in folder.splits.items()})
     if not shared_classes:

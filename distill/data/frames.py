@@ -1,7 +1,12 @@
-"""An episode as eight channels: base RGB, base depth, hand RGB, hand depth, in this order."""
+"""An episode as channels: every camera's RGB and, where it has one, its depth, in the order of its keys.
+
+``with_depth`` says of every camera whether it has depth: (True, True), the research code's base and hand
+camera, are eight channels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,30 +19,37 @@ from cache.sources.episodes import EpisodeRecord
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
 from distill.data.batch import Crops, Share
 
-CHANNELS = 8
+BASE_AND_HAND = (True, True)
+
+
+def channels_of(with_depth: Sequence[bool]) -> int:
+    """Return how many channels cameras with depth, or without, are."""
+    return sum(4 if depth else 3 for depth in with_depth)
 
 
 @dataclass(frozen=True)
 class EpisodeFrames:
-    """Both cameras of an episode at ``side`` x ``side`` (bicubic), float32 [8, side, side].
+    """The cameras of an episode at ``side`` x ``side`` (bicubic), float32 [C, side, side].
 
     RGB is in 0..1 before resizing, which overshoots a little, as the original code's does; depth is in the
     episode's own unit.
     """
 
     side: int
+    with_depth: tuple[bool, ...] = BASE_AND_HAND
     dtype = torch.float32
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[8, side, side]."""
-        return (CHANNELS, self.side, self.side)
+        """[C, side, side]."""
+        return (channels_of(self.with_depth), self.side, self.side)
 
     def __call__(self, record: EpisodeRecord) -> Tensor:
         """Read one episode."""
-        frames = record.frames()
-        parts = (frames.base_rgb / 255, frames.base_depth, frames.hand_rgb / 255, frames.hand_depth)
-        return torch.cat([self._resized(part) for part in parts])
+        pictures: list[NDArray[Any]] = []
+        for frame in record.frames().values():
+            pictures += [frame.rgb / 255] if frame.depth is None else [frame.rgb / 255, frame.depth]
+        return torch.cat([self._resized(picture) for picture in pictures])
 
     def _resized(self, picture: NDArray[Any]) -> Tensor:
         channels_first = torch.from_numpy(picture).float().permute(2, 0, 1)[None]
@@ -47,29 +59,35 @@ class EpisodeFrames:
         return F.interpolate(channels_first, size=size, mode="bicubic", align_corners=False)[0]
 
 
-def normalise_frames(frames_B8SS: Tensor) -> Tensor:
-    """Return frames with ImageNet's mean and standard deviation on both RGB pictures; depth as it is."""
-    mean = torch.tensor([*IMAGENET_MEAN, 0.0] * 2, device=frames_B8SS.device)
-    std = torch.tensor([*IMAGENET_STD, 1.0] * 2, device=frames_B8SS.device)
-    return (frames_B8SS - mean[:, None, None]) / std[:, None, None]
+def mean_and_deviation(with_depth: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Return what is taken off every channel, and what it is divided by: ImageNet's on RGB, depth stays."""
+    mean = [value for depth in with_depth for value in (*IMAGENET_MEAN, *([0.0] * depth))]
+    return mean, [value for depth in with_depth for value in (*IMAGENET_STD, *([1.0] * depth))]
+
+
+def normalise_frames(frames_BCSS: Tensor, with_depth: Sequence[bool] = BASE_AND_HAND) -> Tensor:
+    """Return frames with ImageNet's mean and standard deviation on every RGB picture; depth as it is."""
+    mean, std = (torch.tensor(one, device=frames_BCSS.device) for one in mean_and_deviation(with_depth))
+    return (frames_BCSS - mean[:, None, None]) / std[:, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameAugment:
-    """What training frames go through: ``flip`` mirrors both cameras of an episode, ``none`` does not."""
+    """What training frames go through: ``flip`` mirrors all cameras of an episode, ``none`` does not."""
 
     image_size: int = 224
     policy: str = "flip"
     per_image: bool = True
+    with_depth: tuple[bool, ...] = BASE_AND_HAND
 
     @property
     def decode(self) -> EpisodeFrames:
         """What reads an episode."""
-        return EpisodeFrames(self.image_size)
+        return EpisodeFrames(self.image_size, self.with_depth)
 
     def plain(self, frames: Tensor) -> Tensor:
         """Return frames as they are judged."""
-        return normalise_frames(frames)
+        return normalise_frames(frames, self.with_depth)
 
     def __call__(
         self,
@@ -83,4 +101,4 @@ class FrameAugment:
         share = share or Share.whole(len(frames))
         if self.policy == "flip":
             frames = flipped(frames, share.total if self.per_image else 1, generator, share)
-        return normalise_frames(frames)
+        return normalise_frames(frames, self.with_depth)

@@ -37,7 +37,12 @@ def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
     size, data = config.student.image_size, config.data
     if cache.holds_episodes:
         check_for_episodes(config)
-        return FrameAugment(image_size=size, policy=data.policy, per_image=data.per_image)
+        return FrameAugment(
+            image_size=size,
+            policy=data.policy,
+            per_image=data.per_image,
+            with_depth=cache.episode_keys.with_depth,
+        )
     check_for_photos(config)
     scale = (data.scale_min, 1.0)
     return TrainAugment(image_size=size, policy=data.policy, per_image=data.per_image, scale=scale)

@@ -11,13 +11,16 @@ import numpy as np
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
+from cache.sources.episode_keys import RESEARCH_KEYS
 from cache.sources.episode_texts import DESCRIPTIONS, NEGATIVES
-from cache.sources.episodes import BASE, DEPTH, ENDING, HAND, OBJECTS, RGB, Frames
+from cache.sources.episodes import ENDING, CameraFrame
 from cache.sources.splits import FOLDERS
 from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, ShapeClass
 
 ID_OBJECTS, OOD_OBJECTS = 14, 12
+# Of the objects' texts: the small CLIP that ships has never read the word "cannot".
+TEMPLATE, NEGATIVE_TEMPLATE = "a photo of {}", "a grey background"
 MOST_OBJECTS = 3
 # Distances in metres, as a depth camera would give them.
 BASE_HEIGHT, HAND_HEIGHT, OBJECT_HEIGHT = 1.2, 0.5, 0.12
@@ -61,7 +64,9 @@ def model_id(kind: ShapeClass) -> str:
     return f"{CLASSES.index(kind):03d}_{kind.folder}"
 
 
-def draw_episode(kinds: list[ShapeClass], rng: np.random.Generator, *, image_size: int) -> Frames:
+def draw_episode(
+    kinds: list[ShapeClass], rng: np.random.Generator, *, image_size: int
+) -> dict[str, CameraFrame]:
     """Draw one episode of some objects; everything but the objects is drawn from ``rng``."""
     things: list[_Thing] = []
     for kind in kinds:
@@ -87,7 +92,10 @@ def draw_episode(kinds: list[ShapeClass], rng: np.random.Generator, *, image_siz
     )
     base_rgb, base_depth = _seen(base, things, ground, light, image_size, rng, arm_at=held.centre)
     hand_rgb, hand_depth = _seen(near, things, ground, light, image_size, rng)
-    return Frames(base_rgb=base_rgb, base_depth=base_depth, hand_rgb=hand_rgb, hand_depth=hand_depth)
+    return {
+        "base": CameraFrame(rgb=base_rgb, depth=base_depth),
+        "hand": CameraFrame(rgb=hand_rgb, depth=hand_depth),
+    }
 
 
 def _free_place(things: list[_Thing], radius: float, rng: np.random.Generator) -> tuple[float, float]:
@@ -198,11 +206,8 @@ def _chosen(first: ShapeClass, others: tuple[ShapeClass, ...], rng: np.random.Ge
     return [first, *(rest[i] for i in more)]
 
 
-def _write(file: h5py.File, key: str, frames: Frames, kinds: list[ShapeClass]) -> None:
+def _write(file: h5py.File, key: str, frames: dict[str, CameraFrame], kinds: list[ShapeClass]) -> None:
     episode = file.create_group(key)
-    for camera, rgb, depth in (
-        (BASE, frames.base_rgb, frames.base_depth),
-        (HAND, frames.hand_rgb, frames.hand_depth),
-    ):
-        episode[f"{camera}/{RGB}"], episode[f"{camera}/{DEPTH}"] = rgb, depth
-    episode[OBJECTS] = np.array([model_id(kind).encode() for kind in kinds])
+    for camera in RESEARCH_KEYS.cameras:
+        episode[camera.rgb], episode[camera.depth] = frames[camera.name].rgb, frames[camera.name].depth
+    episode[RESEARCH_KEYS.objects] = np.array([model_id(kind).encode() for kind in kinds])

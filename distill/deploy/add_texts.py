@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,35 +23,42 @@ from distill.deploy.info import ModelInfo, bank_file
 EmbedTexts = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TowerSource:
+    """Where a model's text tower comes from: what ``cache`` keeps, or that of the named teacher."""
+
+    cache: Path | None = None
+    teacher_model: str | None = None
+    pretrained: str | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.cache is not None and self.teacher_model is not None:
+            raise WrongOption("--cache and --teacher-model are both given", fix="keep one.")
+        if self.pretrained is not None and self.teacher_model is None:
+            raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
+
+
 def add_texts(
     model: Path,
     names: Sequence[str],
+    tower: TowerSource,
     *,
     bank: str = "added",
     template: str | None = None,
-    cache: Path | None = None,
-    teacher_model: str | None = None,
-    pretrained: str | None = None,
-    device: str = "auto",
 ) -> list[str]:
     """Embed names and add them to a text bank of a shipped model; return what was new.
 
-    The text tower is what ``cache`` keeps, or that of the named teacher: a model that may be from elsewhere
-    says whose texts it takes, and not where to load them from.
+    A model that may be from elsewhere says whose texts it takes, and not where to load their tower from.
 
     Raises
     ------
     UserError
         If the bank is one that was exported, no text tower is given, or it is of another teacher.
     """
-    info = ModelInfo.load(model)
-    if not is_plain_name(bank):
-        raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
-    if bank_file(bank) in info.files:
-        raise UserError(f"the text bank {bank!r} was exported with the model", fix="choose another --bank.")
+    _check_bank(model, ModelInfo.load(model), bank)
     if template is not None and template.count("{}") != 1:
         raise WrongOption(f"--template {template!r} has not one '{{}}'", fix="write it as 'a photo of {}'.")
-    form = template or (info.templates[0] if len(info.templates) == 1 else "{}")
     names = list(dict.fromkeys(" ".join(name.split()) for name in names))
     if "" in names:
         raise WrongOption("--add is empty", fix="give a class name or a text.")
@@ -59,34 +66,48 @@ def add_texts(
     with only_writer(model):
         info = ModelInfo.load(model)
         path = model / bank_file(bank)
-        known = ClassSet.load(path, embed_dim=info.embed_dim) if bank in info.banks else None
-        new = [name for name in names if known is None or known.find(name) is None]
+        before = ClassSet.load(path, embed_dim=info.embed_dim) if bank in info.banks else None
+        new = [name for name in names if before is None or before.find(name) is None]
         if not new:
             return []
-        embed = _text_tower(info, cache, teacher_model, pretrained, device)
-        texts = [form.replace("{}", name) for name in new]
-        rows = unit(embed(texts))
-        if rows.shape[1] != info.embed_dim or not np.isfinite(rows).all():
-            raise CacheMismatch(
-                f"the text tower gives {rows.shape[1]} numbers a text, {model} has {info.embed_dim}",
-                fix="give the teacher that the student learnt from.",
-            )
-        added = ClassSet(labels=tuple(new), classes=("",) * len(new), texts=tuple(texts), embeddings=rows)
-        (join([known, added]) if known is not None else added).save(path)
+        added = _embedded(model, info, new, template, tower)
+        (join([before, added]) if before is not None else added).save(path)
         if bank not in info.banks:  # last: a bank that is not listed does not exist
             replace(info, banks=(*info.banks, bank)).save(model)
     return new
 
 
-def _text_tower(
-    info: ModelInfo, cache: Path | None, model: str | None, pretrained: str | None, device: str
-) -> EmbedTexts:
-    if cache is not None and model is not None:
-        raise WrongOption("--cache and --teacher-model are both given", fix="keep one.")
-    if pretrained is not None and model is None:
-        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
-    if model is not None:
-        return _of_teacher(info, model, pretrained, device)
+def _check_bank(model: Path, info: ModelInfo, bank: str) -> None:
+    if info.objects is not None:
+        raise UserError(
+            f"{model} is a model of episodes, whose objects have a positive and a negative text each",
+            fix="make the cache of more episodes, or of other prompts, and export again.",
+        )
+    if not is_plain_name(bank):
+        raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
+    if bank_file(bank) in info.files:
+        raise UserError(f"the text bank {bank!r} was exported with the model", fix="choose another --bank.")
+
+
+def _embedded(
+    model: Path, info: ModelInfo, names: Sequence[str], template: str | None, tower: TowerSource
+) -> ClassSet:
+    """Return names as classes: in the template, or the labels' own, embedded by the text tower."""
+    form = template or (info.templates[0] if len(info.templates) == 1 else "{}")
+    texts = [form.replace("{}", name) for name in names]
+    rows = unit(_text_tower(info, tower)(texts))
+    if rows.shape[1] != info.embed_dim or not np.isfinite(rows).all():
+        raise CacheMismatch(
+            f"the text tower gives {rows.shape[1]} numbers a text, {model} has {info.embed_dim}",
+            fix="give the teacher that the student learnt from.",
+        )
+    return ClassSet(labels=tuple(names), classes=("",) * len(names), texts=tuple(texts), embeddings=rows)
+
+
+def _text_tower(info: ModelInfo, source: TowerSource) -> EmbedTexts:
+    cache, device = source.cache, source.device
+    if source.teacher_model is not None:
+        return _of_teacher(info, source.teacher_model, source.pretrained, device)
     if cache is None:
         raise WrongOption(
             "--add needs the text tower of the model's teacher, which 'distill texts MODEL' names",
@@ -113,8 +134,8 @@ def _of_cache(cache: EmbeddingCache, device: str) -> EmbedTexts:
 
     @torch.no_grad()
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = tower.embed(tower.tokens(texts)).float().cpu().numpy()
-        return found
+        rows: NDArray[np.float32] = tower.embed(tower.tokens(texts)).float().cpu().numpy()
+        return rows
 
     return embed
 
@@ -132,8 +153,7 @@ def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str
     )
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        rows, _ = teacher.embed_texts(texts)
-        found: NDArray[np.float32] = rows.float().cpu().numpy()
-        return found
+        rows: NDArray[np.float32] = teacher.embed_texts(texts)[0].float().cpu().numpy()
+        return rows
 
     return embed

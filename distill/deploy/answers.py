@@ -87,8 +87,8 @@ BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            kind: {"schema": {"type": "string", "format": "binary", "contentMediaType": kind}}
-            for kind in ("image/jpeg", "image/png", "image/webp", "image/bmp")
+            media_type: {"schema": {"type": "string", "format": "binary", "contentMediaType": media_type}}
+            for media_type in ("image/jpeg", "image/png", "image/webp", "image/bmp")
         },
     }
 }

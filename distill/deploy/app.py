@@ -1,6 +1,6 @@
 """The service as an ASGI application: its routes and its errors. The only importer of fastapi."""
 
-# Annotations are evaluated here: what /predict takes is said with the names of the model's banks.
+# Annotations are evaluated here: what /predict takes is written with the names of the model's banks.
 
 import asyncio
 import base64
@@ -140,11 +140,11 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
             raise Refused(422, str(error)) from error
         image = await decoders.prepared(await _image_of(request))
         embedding = await batcher.embed(image)
-        found = model.answer(embedding[None], classes, top=top, reject=reject)
-        places = labels_of(classes, found.places[0], found.scores[0], found.similarities[0])
+        answers = model.answer(embedding[None], classes, top=top, reject=reject)
+        places = labels_of(classes, answers.places[0], answers.scores[0], answers.similarities[0])
         answer = {
-            "answer": NONE if found.none[0] else places[0].label,
-            "none_of_these": bool(found.none[0]),
+            "answer": NONE if answers.none[0] else places[0].label,
+            "none_of_these": bool(answers.none[0]),
             "labels": [vars(label) for label in places],
             "neighbours": shown(embedding, neighbours),
             "milliseconds": round(1000 * (time.perf_counter() - began), 2),
@@ -156,7 +156,7 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
 def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSet]:
     """Return what finds the class set of a bank's name and some labels, and remembers the last ones."""
 
-    def found(bank: str | None, given: tuple[str, ...]) -> ClassSet:
+    def class_set(bank: str | None, given: tuple[str, ...]) -> ClassSet:
         try:
             return model.class_set(bank=bank, labels=given)
         except WrongOption:
@@ -164,27 +164,27 @@ def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSe
         except UserError as error:  # a bank or a label that is not there
             raise Refused(404, str(error)) from error
 
-    remembered = lru_cache(maxsize=64)(found)
+    remembered = lru_cache(maxsize=64)(class_set)
     # Of a few labels: what clients can make it remember is bounded.
-    return lambda bank, given: (remembered if sum(map(len, given)) <= 1000 else found)(bank, given)
+    return lambda bank, given: (remembered if sum(map(len, given)) <= 1000 else class_set)(bank, given)
 
 
 def _shown(model: Model) -> Callable[[Any, int], list[dict[str, Any]]]:
     """Return what finds the training images to show beside an embedding."""
     if NEIGHBOURS not in model.info.files or not (model.folder / NEIGHBOURS).is_file():
         return lambda embedding, k: []
-    known = Neighbours.load(model.info.checked(model.folder, NEIGHBOURS))
-    pictures = ["data:image/jpeg;base64," + base64.b64encode(raw).decode() for raw in known.pictures]
+    images = Neighbours.load(model.info.checked(model.folder, NEIGHBOURS))
+    pictures = ["data:image/jpeg;base64," + base64.b64encode(raw).decode() for raw in images.pictures]
 
     def nearest(embedding: Any, k: int) -> list[dict[str, Any]]:
         return [
             {
-                "key": known.keys[place],
-                "label": known.labels[place],
+                "key": images.keys[place],
+                "label": images.labels[place],
                 "similarity": cosine,
                 "picture": pictures[place],
             }
-            for place, cosine in (known.nearest(embedding, k) if k else ())
+            for place, cosine in (images.nearest(embedding, k) if k else ())
         ]
 
     return nearest

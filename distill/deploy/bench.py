@@ -6,14 +6,13 @@ falls on all of them. The module is also that process.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
 from distill.deploy.onnx_door import import_onnxruntime
 from distill.record.peak_memory import peak_resident
@@ -34,16 +33,24 @@ WARM_UP = 3
 Embed = Callable[[NDArray[Any]], Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What ``distill bench-model`` can be told: how often, and what is measured beside the model."""
+
+    rounds: int
+    repeats: int
+    threads: int
+    run: Path | None = None
+    teacher_model: str | None = None
+    pretrained: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.pretrained is not None and self.teacher_model is None:
+            raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
+
+
 def bench_model(
-    model: Path,
-    *,
-    rounds: int,
-    repeats: int,
-    threads: int,
-    run: Path | None = None,
-    teacher_model: str | None = None,
-    pretrained: str | None = None,
-    progress: Progress | None = None,
+    model: Path, options: BenchOptions, *, progress: Progress | None = None
 ) -> dict[str, dict[str, Any]]:
     """Return what every candidate took, by its name.
 
@@ -57,19 +64,16 @@ def bench_model(
     UserError
         If the folder is no exported model, or a candidate fails.
     """
-    if pretrained is not None and teacher_model is None:
-        raise WrongOption("--pretrained is of --teacher-model", fix="give that too, or leave it out.")
-    given = Given(run=run, teacher=tuple(word for word in (teacher_model, pretrained) if word))
-    candidates = candidates_of(model, ModelInfo.load(model), given)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
-    if progress is not None:
-        progress.start(rounds * len(candidates))
-    for _ in range(rounds):
-        for name in candidates:
-            found[name].append(_in_own_process(model, name, repeats, threads, given))
-            if progress is not None:
-                progress.advance(1)
-    return {name: _summary(rounds_of, found.get(TORCH)) for name, rounds_of in found.items()}
+    progress = progress or Silent()
+    rounds_of: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in candidates_of(model, ModelInfo.load(model), options)
+    }
+    progress.start(options.rounds * len(rounds_of))
+    for _ in range(options.rounds):
+        for name, rounds in rounds_of.items():
+            rounds.append(_in_own_process(model, name, options))
+            progress.advance(1)
+    return {name: _summary(rounds, rounds_of.get(TORCH)) for name, rounds in rounds_of.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -84,20 +88,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Given:
-    """What is measured beside the model: a run, and the words that name a teacher."""
-
-    run: Path | None = None
-    teacher: tuple[str, ...] = ()
-
-
-def candidates_of(model: Path, info: ModelInfo, given: Given) -> list[str]:
+def candidates_of(model: Path, info: ModelInfo, options: BenchOptions) -> list[str]:
     """Return what can be measured: the exported graphs, the student and teacher where they are at hand."""
     names = list(info.precisions)
-    if _student_weights(model, info, given.run) is not None:
+    if _student_weights(model, info, options.run) is not None:
         names.append(TORCH)
-    if given.teacher:
+    if options.teacher_model:
         names.append(TEACHER)
     if not names:
         raise UserError(
@@ -117,15 +113,14 @@ def _student_weights(model: Path, info: ModelInfo, run: Path | None) -> Path | N
     return checkpoint
 
 
-def _in_own_process(model: Path, name: str, repeats: int, threads: int, given: Given) -> dict[str, Any]:
+def _in_own_process(model: Path, name: str, options: BenchOptions) -> dict[str, Any]:
     # -P: no file of the working folder is imported in place of ours.
-    command = [sys.executable, "-P", "-m", __name__, str(model), name, str(repeats), str(threads)]
-    command += [f"--run={given.run}"] if given.run else []
-    command += [f"--teacher={word}" for word in given.teacher]
-    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+    words = json.dumps(asdict(options), default=str)
+    command = [sys.executable, "-P", "-m", __name__, str(model), name, words]
+    environment = {**os.environ, **({"OMP_NUM_THREADS": str(options.threads)} if options.threads else {})}
     ended = subprocess.run(command, capture_output=True, text=True, env=environment)
     if ended.returncode:
-        last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (ended.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
         raise UserError(
             f"measuring {name} of {model} failed ({last:.300})", fix="try 'distill predict' with it."
         )
@@ -136,12 +131,12 @@ def _in_own_process(model: Path, name: str, repeats: int, threads: int, given: G
 def _summary(
     rounds: Sequence[dict[str, Any]], torch_rounds: Sequence[dict[str, Any]] | None
 ) -> dict[str, Any]:
-    found = {name: median(one[name] for one in rounds) for name in rounds[0]}
+    medians = {name: median(one[name] for one in rounds) for name in rounds[0]}
     if torch_rounds:
-        found["speedup"] = median(
+        medians["speedup"] = median(
             theirs["p50_ms"] / mine["p50_ms"] for mine, theirs in zip(rounds, torch_rounds, strict=True)
         )
-    return found
+    return medians
 
 
 def measured(embed: Embed, image: NDArray[Any], repeats: int) -> dict[str, float]:
@@ -160,12 +155,12 @@ def measured(embed: Embed, image: NDArray[Any], repeats: int) -> dict[str, float
 def _times(embed: Embed, images: NDArray[Any], repeats: int) -> list[float]:
     for _ in range(WARM_UP):
         embed(images)
-    found = []
+    times = []
     for _ in range(repeats):
         began = time.perf_counter()
         embed(images)
-        found.append(time.perf_counter() - began)
-    return found
+        times.append(time.perf_counter() - began)
+    return times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,18 +172,19 @@ class Candidate:
     size: int
 
 
-def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
+def opened(model: Path, name: str, options: BenchOptions) -> Candidate:
     """Open a candidate by its name."""
     info, rng = ModelInfo.load(model), np.random.default_rng(0)
     if name == TORCH:
-        return _torch_student(model, info, given.run, rng)
+        return _torch_student(model, info, options.run, rng)
     if name == TEACHER:
-        return _teacher(info, rng, *given.teacher)
+        assert options.teacher_model is not None
+        return _teacher(info, rng, options.teacher_model, options.pretrained)
     from distill.deploy.model import open_session
 
     _, path = info.onnx_file(model, name)
-    session, steps = open_session(path, threads=threads), info.preprocessing
-    image: NDArray[Any] = rng.standard_normal((3, steps.crop, steps.crop), dtype=np.float32)
+    session, steps = open_session(path, threads=options.threads), info.preprocessing
+    image: NDArray[Any] = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
     if steps.where == GRAPH:
         image = rng.integers(0, 255, (steps.resize, steps.resize, 3), dtype=np.uint8)
     return Candidate(
@@ -197,8 +193,8 @@ def opened(model: Path, name: str, threads: int, given: Given) -> Candidate:
 
 
 def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.random.Generator) -> Candidate:
-    from distill.deploy.models import embed_with
-    from distill.student.build import build_student, read_state_dict
+    from distill.deploy.models import embed_with, embedding_of
+    from distill.student.build import read_state_dict
 
     path = _student_weights(model, info, run)
     assert path is not None
@@ -216,23 +212,21 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
                 fix="give the run that was exported.",
             )
         state = checkpoint["student"]
-    size = info.preprocessing.crop
-    student = build_student(info.arch, embed_dim=info.outputs, image_size=size).eval()
-    student.load_state_dict(state)
-    image = rng.standard_normal((3, size, size), dtype=np.float32)
+    steps = info.preprocessing
+    student = embedding_of(info, state, slice(0, info.outputs))
+    image = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
     weights = sum(value.numel() * value.element_size() for value in state.values())
     return Candidate(embed=embed_with(student), image=image, size=weights)
 
 
-def _teacher(
-    info: ModelInfo, rng: np.random.Generator, model: str, pretrained: str | None = None
-) -> Candidate:
+def _teacher(info: ModelInfo, rng: np.random.Generator, model: str, pretrained: str | None) -> Candidate:
     import torch
 
     from cache.teacher.open_clip_model import load_teacher
 
-    known = info.teacher_weights
-    teacher = load_teacher(model, pretrained=pretrained, precision="float32", weights_sha256=known)
+    teacher = load_teacher(
+        model, pretrained=pretrained, precision="float32", weights_sha256=info.teacher_weights
+    )
     size = teacher.spec.image_size
     image = rng.standard_normal((3, size, size), dtype=np.float32)
     tower: Any = teacher.model.visual
@@ -243,20 +237,14 @@ def _teacher(
 
 
 def main() -> None:
-    """Measure one candidate in this process and print what was found as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("repeats", type=int)
-    parser.add_argument("threads", type=int)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--teacher", action="append", default=[])
-    words = parser.parse_args()
-    given = Given(run=words.run, teacher=tuple(words.teacher))
-    candidate = opened(words.model, words.name, words.threads, given)
-    found = measured(candidate.embed, candidate.image, words.repeats)
+    """Measure one candidate in this process and print its times as JSON."""
+    model, name, words = sys.argv[1:]
+    given = json.loads(words)
+    options = BenchOptions(**{**given, "run": Path(given["run"]) if given["run"] else None})
+    candidate = opened(Path(model), name, options)
+    times = measured(candidate.embed, candidate.image, options.repeats)
     more = {"bytes": candidate.size, "peak_memory_bytes": peak_resident()}
-    sys.stdout.write(json.dumps({**found, **more}) + "\n")
+    sys.stdout.write(json.dumps({**times, **more}) + "\n")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
 
     The same images every time, as many of every class as of any other.
     """
-    found = {}
+    judged = {}
     aside: list[EvalSplit] = []
     with suppress(UserError):  # it set none aside
         aside = trained.wanted(["id_val"])
@@ -75,8 +75,8 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
             raise UserError(f"no image of {split.name} could be read", fix="check that the files are images.")
         unreadable = part.pixels.unreadable
         labels = np.array([record.label for record in some if record.key not in unreadable], dtype=np.int64)
-        found[split.name] = Judged(split=part, of=len(records), embeddings=embeddings, labels=labels)
-    return found
+        judged[split.name] = Judged(split=part, of=len(records), embeddings=embeddings, labels=labels)
+    return judged
 
 
 def embedded(split: EvalSplit, image_size: int, embed: Embed, *, where: str = OUTSIDE) -> NDArray[np.float32]:
@@ -144,7 +144,7 @@ class Choices:
 
 
 def compared(
-    judged: Judged, embeddings: NDArray[np.float32], found: SplitResult, student: SplitResult
+    judged: Judged, embeddings: NDArray[np.float32], result: SplitResult, student: SplitResult
 ) -> dict[str, Any]:
     """Return how well embeddings [N, D] do, and how far they and what they do are from the student's.
 
@@ -157,10 +157,10 @@ def compared(
         "images": len(embeddings),
         "of": judged.of,
         "classes": len(judged.class_names),
-        **found.metrics(),
+        **result.metrics(),
         "student_accuracy": theirs["accuracy"],
         "student_all_accuracy": theirs["all_accuracy"],
-        "accuracy_difference": found.accuracy - student.accuracy,
+        "accuracy_difference": result.accuracy - student.accuracy,
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
         "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
@@ -168,7 +168,7 @@ def compared(
     }
 
 
-def check_float32(name: str, found: Mapping[str, dict[str, Any]]) -> None:
+def check_float32(name: str, splits: Mapping[str, dict[str, Any]]) -> None:
     """Refuse a float32 model that does not say what its student says.
 
     Raises
@@ -176,7 +176,7 @@ def check_float32(name: str, found: Mapping[str, dict[str, Any]]) -> None:
     UserError
         If an embedding differs by more than 1e-4 in any place.
     """
-    for split, numbers in found.items():
+    for split, numbers in splits.items():
         # Not "greater than": what is not a number must not pass.
         if not numbers["largest_difference"] <= FLOAT32_DIFFERENCE:
             raise UserError(
@@ -186,11 +186,11 @@ def check_float32(name: str, found: Mapping[str, dict[str, Any]]) -> None:
             )
 
 
-def unlike(found: Mapping[str, dict[str, Any]]) -> dict[str, float]:
+def unlike(measured_of: Mapping[str, dict[str, Any]]) -> dict[str, float]:
     """Return the least mean cosine to the student over the splits, by the name of every file below 0.98."""
     least = {
         name: min(numbers["cosine_mean"] for numbers in measured["splits"].values())
-        for name, measured in found.items()
+        for name, measured in measured_of.items()
     }
     # Not "less than": what is not a number is not alike.
     return {name: cosine for name, cosine in least.items() if not cosine >= ALIKE}
@@ -227,8 +227,8 @@ def reject_of(
 
 def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the cosine of every image [N, D] with the nearest of some texts [C, D]."""
-    found: NDArray[np.float32] = (embeddings @ texts.T).max(axis=1)
-    return found
+    best: NDArray[np.float32] = (embeddings @ texts.T).max(axis=1)
+    return best
 
 
 def rejected(embeddings: NDArray[np.float32], texts: NDArray[np.float32], least: float) -> float:

@@ -53,12 +53,12 @@ def photos_compared(
         squashed = photo.resize((steps.resize, steps.resize), Image.Resampling.BILINEAR)
         (expected,) = embed(np.asarray(squashed)[None])
         for name, run in runtimes.items():
-            (found,) = run(np.asarray(photo)[None])
-            least[name] = min(least[name], float(found @ expected))
+            (embedding,) = run(np.asarray(photo)[None])
+            least[name] = min(least[name], float(embedding @ expected))
     return {"images": images, "sizes": len(sides), "least_cosine": least}
 
 
-def check_photos(name: str, found: dict[str, Any]) -> None:
+def check_photos(name: str, compared: dict[str, Any]) -> None:
     """Refuse a float32 graph that prepares photos in another way than the student was judged with.
 
     Raises
@@ -66,7 +66,7 @@ def check_photos(name: str, found: dict[str, Any]) -> None:
     UserError
         If the cosine of an embedding lies below 0.999.
     """
-    for runtime, least in found["least_cosine"].items():
+    for runtime, least in compared["least_cosine"].items():
         # Not "less than": what is not a number must not pass.
         if not least >= LEAST_COSINE:
             raise UserError(

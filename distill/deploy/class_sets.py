@@ -139,23 +139,23 @@ def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
     """
     if not labels:
         raise UserError("there are no labels to choose from", fix="give at least one, as --labels a,b,c.")
-    found: list[ClassSet] = []
+    chosen: list[ClassSet] = []
     for label in labels:
         places = ((bank, bank.find(label)) for bank in banks.values())
         bank, place = next(((bank, place) for bank, place in places if place is not None), (None, -1))
         if bank is None:
-            known = list(dict.fromkeys(name for one in banks.values() for name in one.labels))
+            labels_here = list(dict.fromkeys(name for one in banks.values() for name in one.labels))
             raise UserError(
                 f"no text bank has the label {label!r:.200}",
-                fix=f"{nearest_names(label, known)}'distill texts MODEL' lists them, and "
+                fix=f"{nearest_names(label, labels_here)}'distill texts MODEL' lists them, and "
                 "'distill texts MODEL --add' embeds new ones.",
             )
-        found.append(bank.rows([place]))
-    chosen = join(found)
-    twice = next((name for name, count in Counter(chosen.labels).items() if count > 1), None)
+        chosen.append(bank.rows([place]))
+    together = join(chosen)
+    twice = next((name for name, count in Counter(together.labels).items() if count > 1), None)
     if twice is not None:
         raise WrongOption(f"the label {twice!r} is there twice", fix="name each label once.")
-    return chosen
+    return together
 
 
 def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -128,5 +128,5 @@ def _without_upgrade(data: bytes) -> bytes:
 
 
 def connections_within(limits: Limits) -> type[Connection]:
-    """Return the kind of connections that keep to limits, for uvicorn's ``http``."""
+    """Return the class of connections that keep to limits, for uvicorn's ``http``."""
     return type("Connection", (Connection,), {"limits": limits})

@@ -58,10 +58,10 @@ class Decoders:
             wait.
         """
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._small, self._if_small, raw)
-        if not isinstance(found, _Large):
-            return found
-        async with self._pixels.taken(found.pixels):
+        prepared = await loop.run_in_executor(self._small, self._if_small, raw)
+        if not isinstance(prepared, _Large):
+            return prepared
+        async with self._pixels.taken(prepared.pixels):
             return await loop.run_in_executor(self._large, self._decoded, raw)
 
     def close(self) -> None:

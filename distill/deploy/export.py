@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.runtime.locks import only_writer_of_file
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.runtime.system_errors import write_error
+from cache.sources.episodes import EpisodeFolder
 from cache.store.spec import in_words
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
+from distill.data.frames import mean_and_deviation
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import (
     Choices,
@@ -30,18 +33,22 @@ from distill.deploy.check import (
     compared,
     embedded,
     judged_splits,
+    places_of,
     reject_of,
     rejected,
     unlike,
 )
+from distill.deploy.check_episodes import episodes_compared, judged_episodes
 from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
-from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, Preprocessing, bank_file
-from distill.deploy.models import FORMATS, Written, embed_with, write_models
+from distill.deploy.class_sets import ClassSet
+from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
+from distill.deploy.models import FORMATS, Written, calibration_batches, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
-from distill.deploy.onnx_files import UnitEmbedding, import_parts
-from distill.deploy.run_texts import class_sets_of
+from distill.deploy.onnx_files import UnitEmbedding, UnitLocations, import_parts
+from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.judge.evaluate import SplitResult, both_kinds
 from distill.judge.trained_run import TrainedRun, open_trained
+from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, with_part
 from distill.student.heads import Head
 
@@ -66,15 +73,15 @@ class ExportOptions:
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for option, given, known in (
+        for option, given, choices in (
             ("--formats", self.formats, FORMATS),
             ("--precisions", self.precisions, PRECISIONS),
         ):
-            wrong = next((name for name in given if name not in known), None if given else "")
+            wrong = next((name for name in given if name not in choices), None if given else "")
             if wrong is not None:
                 raise WrongOption(
                     f"{option} names {wrong!r}",
-                    fix=f"{nearest_names(wrong, known)}choose from {', '.join(known)}.",
+                    fix=f"{nearest_names(wrong, choices)}choose from {', '.join(choices)}.",
                 )
 
 
@@ -89,7 +96,7 @@ def export_run(
         If the run cannot be opened or has no embeddings, ``out`` is not empty, a part is not installed, or a
         float32 file differs from the student by more than 1e-4 in an embedding.
     """
-    options = options or ExportOptions()
+    options, progress = options or ExportOptions(), progress or Silent()
     import_parts()
     trained = open_trained(
         run,
@@ -102,7 +109,8 @@ def export_run(
     with only_writer_of_file(out.resolve()), _new_folder(out) as folder:
         info = _filled(folder, out.resolve().name, run, trained, head, options, progress)
         write_card(folder, info)
-        write_example(folder)
+        if info.objects is None:
+            write_example(folder)
         info.save(folder)
     return info
 
@@ -161,36 +169,45 @@ def _filled(
     trained: TrainedRun,
     head: Head,
     options: ExportOptions,
-    progress: Progress | None,
+    progress: Progress,
 ) -> ModelInfo:
     """Write everything but the card and ``model.json``, and return what belongs into the latter."""
-    embedding = UnitEmbedding(trained.student, slice(head.start, head.stop)).eval()
     banks, own = class_sets_of(trained, head)
     for bank, classes in banks.items():
         classes.save(folder / bank_file(bank))
     info = _described(name, run, trained, head, options, banks=tuple(banks), own=own)
+    measure = _measured_episodes if info.objects is not None else _measured_photos
+    info = measure(folder, trained, head, info, options, banks, progress)
+    files = {
+        str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    return replace(info, files=files, unlike=unlike(info.measured))
+
+
+def _measured_photos(
+    folder: Path,
+    trained: TrainedRun,
+    head: Head,
+    info: ModelInfo,
+    options: ExportOptions,
+    banks: dict[str, ClassSet],
+    progress: Progress,
+) -> ModelInfo:
+    """Write the files of a student of photos; return ``info`` with what each was measured to do."""
     if options.neighbours:
-        shown = neighbours_of(trained, head, banks[own], most=options.neighbours)
+        shown = neighbours_of(trained, head, banks[info.bank], most=options.neighbours)
         if shown is not None:
             shown.save(folder / NEIGHBOURS)
+    embedding = UnitEmbedding(trained.student, slice(head.start, head.stop)).eval()
     judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
     photos = raw_photos(judged) if options.preprocessing == GRAPH else []
-    choices = Choices.of(banks[own], info.id_classes, info.temperature)
+    choices = Choices.of(banks[info.bank], info.id_classes, info.temperature)
+    of_student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
     student = {
-        split: replace(found, other_data=trained.other_data(split))
-        for split, found in choices.judge(
-            judged, {split: part.embeddings for split, part in judged.items()}
-        ).items()
+        split: replace(result, other_data=trained.other_data(split)) for split, result in of_student.items()
     }
-    for split, found in student.items():
-        if progress is not None and found.other_data:
-            progress.note(f"{split} is not what the run was judged on: {found.other_data}")
-    written = write_models(
-        folder, trained, embedding, info, formats=options.formats, precisions=options.precisions
-    )
-    for one in written:
-        if progress is not None:
-            progress.note(f"checking {one.path.name}")
+    _note_other_data({split: result.other_data for split, result in student.items()}, progress)
+    for one in _written(folder, trained, embedding, info, options, progress):
         rows = {
             split: embedded(part.split, info.preprocessing.crop, one.embed, where=one.where)
             for split, part in judged.items()
@@ -198,18 +215,77 @@ def _filled(
         info = _with_measured(info, one, rows, judged, student, choices)
         if one.where == GRAPH:
             info = _with_photos(info, one, photos)
-    files = {
-        str(path.relative_to(folder)): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    return info
+
+
+def _measured_episodes(
+    folder: Path,
+    trained: TrainedRun,
+    head: Head,
+    info: ModelInfo,
+    options: ExportOptions,
+    banks: dict[str, ClassSet],
+    progress: Progress,
+) -> ModelInfo:
+    """Write the files of a student of episodes; return ``info`` with what each was measured to do."""
+    del head
+    if options.preprocessing == GRAPH:
+        raise WrongOption(
+            "--preprocessing graph is of photos: the cameras of an episode have sizes of their own",
+            fix="leave it out; 'distill predict' prepares episodes.",
+        )
+    assert info.objects is not None
+    embedding = UnitLocations(trained.student).eval()
+    positive, negative = banks[info.bank], banks[info.objects.negatives[info.bank]]
+    pairs = {
+        split.name: np.stack(
+            [bank.embeddings[places_of(bank, split.class_names)] for bank in (positive, negative)]
+        )
+        for split in trained.wanted(())
     }
-    return replace(info, files=files, unlike=unlike(info.measured))
+    judged = judged_episodes(trained, embed_with(embedding), pairs, most=options.check_images)
+    _note_other_data({one.split: trained.other_data(one.split) for one in judged}, progress)
+    for written in _written(folder, trained, embedding, info, options, progress):
+        splits = {one.split: episodes_compared(trained, one, info, written.embed) for one in judged}
+        if written.name not in ("float16", "int8"):
+            check_float32(written.path.name, splits)
+        about = {"bytes": written.path.stat().st_size, "splits": splits, "classes": len(positive)}
+        info = replace(info, measured={**info.measured, written.name: about})
+    return info
+
+
+def _written(
+    folder: Path,
+    trained: TrainedRun,
+    embedding: UnitEmbedding | UnitLocations,
+    info: ModelInfo,
+    options: ExportOptions,
+    progress: Progress,
+) -> Iterator[Written]:
+    for written in write_models(
+        folder,
+        embedding,
+        info,
+        formats=options.formats,
+        precisions=options.precisions,
+        calibration=lambda: calibration_batches(trained, info),
+    ):
+        progress.note(f"checking {written.path.name}")
+        yield written
+
+
+def _note_other_data(differences: Mapping[str, str], progress: Progress) -> None:
+    for split, other_data in differences.items():
+        if other_data:
+            progress.note(f"{split} is not what the run was judged on: {other_data}")
 
 
 def _with_photos(info: ModelInfo, written: Written, photos: Sequence[Image.Image]) -> ModelInfo:
     """Return what was measured with what a graph makes of raw photos; a float32 one must do it right."""
-    found = photos_compared(written.path, written.embed, photos, info.preprocessing)
+    compared = photos_compared(written.path, written.embed, photos, info.preprocessing)
     if written.name == "float32":
-        check_photos(written.path.name, found)
-    measured = {**info.measured[written.name], "photos": found}
+        check_photos(written.path.name, compared)
+    measured = {**info.measured[written.name], "photos": compared}
     return replace(info, measured={**info.measured, written.name: measured})
 
 
@@ -223,9 +299,8 @@ def _described(
     banks: tuple[str, ...],
     own: str,
 ) -> ModelInfo:
-    size, config = trained.config.student.image_size, trained.config
+    config, splits = trained.config, trained.folder.splits
     labels = head.cache.manifest.banks.get("labels")
-    splits = trained.folder.splits
     seen = next((splits[name] for name in ("train", "id_test") if name in splits), None)
     return ModelInfo(
         name=name,
@@ -233,21 +308,48 @@ def _described(
         embed_dim=head.stop - head.start,
         outputs=trained.heads[-1].stop,
         parameters=sum(part.numel() for part in trained.student.parameters()),
-        preprocessing=Preprocessing(
-            where=options.preprocessing,
-            resize=resize_size(size),
-            crop=size,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-        ),
+        preprocessing=_preprocessing(trained, options),
         temperature=config.loss.temperature,
         bank=own,
         banks=banks,
         templates=labels.templates if labels is not None else (),
         id_classes=seen.class_names if seen is not None else (),
-        ood_classes=splits["ood_test"].class_names if "ood_test" in splits else (),
+        ood_classes=_new_classes(trained),
+        objects=_objects(trained, banks),
         source=_source(run, trained, head, options),
         license=options.license,
+    )
+
+
+def _new_classes(trained: TrainedRun) -> tuple[str, ...]:
+    """Return the classes of the OOD test, and of episodes, which show others too, the new ones alone."""
+    splits = trained.folder.splits
+    names = splits["ood_test"].class_names if "ood_test" in splits else ()
+    if isinstance(trained.folder, EpisodeFolder):
+        return tuple(name for name in names if name not in splits["train"].class_names)
+    return names
+
+
+def _preprocessing(trained: TrainedRun, options: ExportOptions) -> Preprocessing:
+    size, folder = trained.config.student.image_size, trained.folder
+    if isinstance(folder, EpisodeFolder):
+        mean, std = mean_and_deviation(folder.keys.with_depth)
+        return Preprocessing(where=OUTSIDE, resize=size, crop=size, mean=tuple(mean), std=tuple(std))
+    return Preprocessing(
+        where=options.preprocessing, resize=resize_size(size), crop=size, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
+
+
+def _objects(trained: TrainedRun, banks: Sequence[str]) -> ObjectScores | None:
+    if not isinstance(trained.folder, EpisodeFolder):
+        return None
+    assert isinstance(trained.student, EpisodeStudent)
+    return ObjectScores(
+        keys=trained.folder.keys,
+        local=trained.config.robotics.local,
+        bias=float(torch.tanh(trained.student.score_bias.detach())),
+        threshold=float(trained.config.robotics.threshold),
+        negatives=negatives_of(banks, trained.config),
     )
 
 
@@ -277,7 +379,7 @@ def _with_measured(
     student: dict[str, SplitResult],
     choices: Choices,
 ) -> ModelInfo:
-    """Return ``info`` with what one file was found to do; see :mod:`distill.deploy.check`.
+    """Return ``info`` with what one file was measured to do; see :mod:`distill.deploy.check`.
 
     What was set aside to choose on is no result.
     """
@@ -287,7 +389,7 @@ def _with_measured(
     if written.name not in ("float16", "int8"):
         check_float32(written.path.name, splits)
     size = written.path.stat().st_size
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "bytes": size,
         "splits": splits,
         "classes": len(choices.among.names),
@@ -300,4 +402,4 @@ def _with_measured(
         for split in splits:
             splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
             splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
-    return replace(info, measured={**info.measured, written.name: found}, reject=reject)
+    return replace(info, measured={**info.measured, written.name: measured}, reject=reject)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
+from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.spec import IMPORTED
@@ -30,8 +31,9 @@ CHANCE, WEAK = 0.5, 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From an RGB photo to what the student takes.
+    """From an RGB photo, or the cameras of an episode, to what the student takes.
 
+    An episode's pictures are resized to ``crop`` x ``crop`` (bicubic) and stacked: RGB in 0..1 and depth.
     Squash to ``resize`` x ``resize`` pixels (bilinear), cut the middle ``crop`` x ``crop``, scale to 0..1,
     take ``mean`` off and divide by ``std``. ``where`` says who does it: ``outside`` leaves it to the caller,
     and the graph takes ``image`` float32 [B, 3, crop, crop]; ``graph`` takes ``image`` uint8 [B, H, W, 3].
@@ -50,8 +52,37 @@ class Preprocessing:
         if not (sized and self.crop <= self.resize):
             raise ValueError(f"images are squashed to {self.resize!r} and cut to {self.crop!r}")
         for values in (self.mean, self.std):
-            if len(values) != 3 or not all(isinstance(value, int | float) for value in values):
-                raise ValueError(f"mean and std are {self.mean} and {self.std}, not three numbers each")
+            if len(values) != len(self.std) or not all(isinstance(value, int | float) for value in values):
+                raise ValueError(f"mean and std are {self.mean} and {self.std}, not a number a channel")
+
+    @property
+    def channels(self) -> int:
+        """How many channels the student takes."""
+        return len(self.mean)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectScores:
+    """How a model of episodes scores objects: from an embedding [L, D], of L locations, one where not local.
+
+    A text's cosine is sum_L softmax_L(cosine / temperature) * cosine, an object's score the sigmoid of its
+    positive text's cosine less its negative one's, divided by temperature, plus ``bias``, clamped to 0..1. It
+    is there from ``threshold`` on. ``keys`` say where its files have their pictures, ``negatives`` what bank
+    has the negative texts of a bank of positive ones.
+    """
+
+    keys: EpisodeKeys
+    local: bool
+    bias: float
+    threshold: float
+    negatives: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for value in (self.bias, self.threshold):
+            if type(value) is not float or not -1 <= value <= 1:
+                raise ValueError(f"bias and threshold are {self.bias!r:.20} and {self.threshold!r:.20}")
+        if not isinstance(self.local, bool) or not isinstance(self.negatives, dict):
+            raise ValueError("local or negatives is none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +119,17 @@ class Reject:
         """
         return self.auroc is not None and self.low is not None and (self.low <= CHANCE or self.auroc < WEAK)
 
-    def said(self) -> str:
+    def in_words(self) -> str:
         """Return all of it as words."""
         own = "" if self.set_on == "id_val" else ", the run having set no id_val aside"
-        said = f"'none of these' below a cosine of {self.cosine:.3f}, set on {self.set_on}{own}"
+        words = f"'none of these' below a cosine of {self.cosine:.3f}, set on {self.set_on}{own}"
         if self.id_kept is not None:
-            said += f"; among the ID classes it keeps {self.id_kept:.1f}% of the ID test images"
+            words += f"; among the ID classes it keeps {self.id_kept:.1f}% of the ID test images"
         if self.ood_rejected is not None:
-            said += f" and rejects {self.ood_rejected:.1f}% of the OOD test images"
+            words += f" and rejects {self.ood_rejected:.1f}% of the OOD test images"
         if self.auroc is not None:
-            said += f"; AUROC of ID against OOD {self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
-        return said + (": near chance or worse, do not rely on it" if self.near_chance else "")
+            words += f"; AUROC of ID against OOD {self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return words + (": near chance or worse, do not rely on it" if self.near_chance else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +140,11 @@ class ModelInfo:
     which one is shipped.
 
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
-    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was found to
-    do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
-    student's; ``reject`` when an image is none of the classes, by precision; ``source`` where it comes from,
-    in words: nothing is opened or loaded by them.
+    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was measured
+    to do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
+    student's; ``reject`` when an image is none of the classes, by precision; ``objects`` how the objects of
+    episodes are scored, None for photos; ``source`` where it comes from, in words: nothing is opened or
+    loaded by them.
     """
 
     name: str
@@ -131,6 +163,7 @@ class ModelInfo:
     measured: dict[str, Any] = field(default_factory=dict)
     unlike: dict[str, float] = field(default_factory=dict)
     reject: dict[str, Reject] = field(default_factory=dict)
+    objects: ObjectScores | None = None
     source: dict[str, Any] = field(default_factory=dict)
     license: str = "unknown"
 
@@ -175,14 +208,18 @@ class ModelInfo:
 
     @classmethod
     def _from_json(cls, value: dict[str, Any]) -> ModelInfo:
-        known = {f.name for f in fields(cls)}
-        given = {name: part for name, part in value.items() if name in known}
+        names = {f.name for f in fields(cls)}
+        given = {name: part for name, part in value.items() if name in names}
         for name in ("id_classes", "ood_classes", "templates", "banks"):
             given[name] = tuple(given[name])
         steps = dict(given["preprocessing"])
         steps |= {name: tuple(steps[name]) for name in ("mean", "std")}
         reject = {name: Reject(**part) for name, part in dict(given.get("reject", {})).items()}
-        info = cls(**{**given, "preprocessing": Preprocessing(**steps), "reject": reject})
+        objects = given.get("objects")
+        if objects is not None:
+            objects = ObjectScores(**{**objects, "keys": EpisodeKeys.from_json(objects["keys"])})
+        given |= {"preprocessing": Preprocessing(**steps), "reject": reject, "objects": objects}
+        info = cls(**given)
         info._check()
         return info
 
@@ -200,6 +237,7 @@ class ModelInfo:
                 raise ValueError(f"{name!r} cannot name a text bank")
         if self.bank not in self.banks:
             raise ValueError(f"it has no text bank {self.bank!r}")
+        self._check_objects()
         tables = (self.files, self.measured, self.unlike, self.reject, self.source)
         if not all(isinstance(table, dict) for table in tables):
             raise ValueError("files, measured, unlike, reject or source is no table")
@@ -210,6 +248,14 @@ class ModelInfo:
         words += [teacher.get(name) for name in TEACHER_WORDS] if isinstance(teacher, dict) else [None]
         if not all(isinstance(word, str) for word in words) or self.checkpoint not in CHECKPOINTS:
             raise ValueError("source does not say where it comes from")
+
+    def _check_objects(self) -> None:
+        cameras = self.objects.keys.with_depth if self.objects else (False,)
+        if self.preprocessing.channels != sum(4 if depth else 3 for depth in cameras):
+            raise ValueError(f"its {len(cameras)} cameras are not {self.preprocessing.channels} channels")
+        pairs = self.objects.negatives if self.objects else {}
+        if not {*pairs, *pairs.values()} <= {*self.banks} or (self.objects and self.bank not in pairs):
+            raise ValueError("a text bank has no negative one")
 
     @property
     def checkpoint(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,6 @@ from cache.runtime.errors import UserError, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, labels_in, pick
 from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 NONE = "none of these"
 
@@ -35,8 +33,10 @@ class Answers:
     none: NDArray[np.bool_]
 
 
-class Model:
-    """An exported folder, open for use; threads may share it."""
+class Shipped:
+    """An exported folder, open for use: of photos, or of episodes. Threads may share it."""
+
+    of_episodes = False
 
     def __init__(self, folder: Path, info: ModelInfo, precision: str, session: Any) -> None:
         """Use :meth:`open`."""
@@ -45,55 +45,86 @@ class Model:
         self.banks = load_banks(folder, info)
 
     @classmethod
-    def open(cls, folder: Path, *, precision: str | None = None, threads: int = 0) -> Model:
+    def open(cls, folder: Path, *, precision: str | None = None, threads: int = 0) -> Self:
         """Open a folder that ``distill export`` wrote; ``threads`` 0 is onnxruntime's choice.
 
         Raises
         ------
         UserError
             If it is no such folder, has not that precision, or a file is damaged; if its graph takes or gives
-            something else than its model.json says; if onnxruntime is missing.
+            something else than its model.json says; if onnxruntime is missing; if it is a model of episodes
+            where one of photos is opened.
         """
         info = ModelInfo.load(folder)
+        if (info.objects is not None) != cls.of_episodes:
+            takes, not_these = ("episodes", "photos") if info.objects is not None else ("photos", "episodes")
+            raise UserError(
+                f"{folder} is a model of {takes}, not of {not_these}",
+                fix=f"give {takes} to 'distill predict {folder}', or choose another model.",
+            )
         chosen, path = info.onnx_file(folder, precision)
         model = cls(folder, info, chosen, open_session(path, threads=threads))
         model._try(path)
         return model
 
+    def blank(self) -> NDArray[Any]:
+        """Return what the graph takes of an image in which nothing is to be seen."""
+        raise NotImplementedError("of photos, or of episodes")
+
     def _try(self, path: Path) -> None:
-        blank = self.prepare(Image.new("RGB", (1, 1)))
         try:
-            shape = self.embed(blank[None]).shape
+            shape = self.embed(self.blank()[None]).shape
         except Exception as error:  # onnxruntime's own family, which are not one
             shape, reason = (), reason_of(error)
         else:
             reason = f"it gives {list(shape)}, not [1, {self.info.embed_dim}]"
-        if shape != (1, self.info.embed_dim):
+        if len(shape) != 2 + self.of_episodes or (shape[0], shape[-1]) != (1, self.info.embed_dim):
             raise UserError(
                 f"{path} does not do what the model.json beside it says ({reason})",
                 fix="copy the folder again, or export the run again.",
             )
 
-    def class_set(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> ClassSet:
+    def class_set(
+        self,
+        *,
+        bank: str | None = None,
+        labels: Sequence[str] = (),
+        banks: Mapping[str, ClassSet] | None = None,
+    ) -> ClassSet:
         """Return the classes of a bank, the model's own unless another is named, or some labels of any.
 
-        ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says.
+        ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says; ``banks`` are those to choose
+        from, all unless given.
 
         Raises
         ------
         UserError
             If there is no such bank or label; the message names near ones.
         """
-        if bank is not None and bank not in self.banks:
+        banks = self.banks if banks is None else banks
+        if bank is not None and bank not in banks:
             raise UserError(
                 f"{self.folder.name} has no text bank {bank!r:.100}",
-                fix=f"{nearest_names(bank, self.banks)}choose from {', '.join(self.banks)}.",
+                fix=f"{nearest_names(bank, banks)}choose from {', '.join(banks)}.",
             )
         name = bank or self.info.bank
         if not labels:
-            return self.banks[name]
-        banks = {name: self.banks[name], **({} if bank else self.banks)}
-        return pick(banks, labels_in(labels, banks))
+            return banks[name]
+        chosen = {name: banks[name], **({} if bank else banks)}
+        return pick(chosen, labels_in(labels, chosen))
+
+    def embed(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Return unit embeddings of a stack of prepared images: [B, D], of episodes [B, L, D]."""
+        (rows,) = self._session.run(None, {"image": np.ascontiguousarray(batch)})
+        return np.asarray(rows, dtype=np.float32)
+
+
+class Model(Shipped):
+    """An exported folder of a student of photos."""
+
+    def blank(self) -> NDArray[Any]:
+        """Return one black pixel, as the graph takes it."""
+        return self.prepare(Image.new("RGB", (1, 1)))
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return what the graph takes of one RGB image: see :class:`distill.deploy.info.Preprocessing`."""
@@ -106,11 +137,6 @@ class Model:
         middle = pixels[start : start + steps.crop, start : start + steps.crop].astype(np.float32)
         mean, std = (np.array(values, dtype=np.float32) * 255 for values in (steps.mean, steps.std))
         return ((middle - mean) / std).transpose(2, 0, 1)
-
-    def embed(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return unit embeddings [B, D] of a stack of what :meth:`prepare` returns."""
-        (found,) = self._session.run(None, {"image": np.ascontiguousarray(batch)})
-        return np.asarray(found, dtype=np.float32)
 
     def answer(
         self, embeddings: NDArray[np.float32], classes: ClassSet, *, top: int = 5, reject: bool = False

@@ -14,15 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageRecord
 from distill.data.stream import EvalSplit
 from distill.deploy.check import Embed, prepared
+from distill.deploy.check_episodes import prepared_batches, sampled
 from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import open_session
 from distill.deploy.onnx_files import (
     UnitEmbedding,
+    UnitLocations,
     finish,
     traced,
     write_float16,
@@ -31,6 +34,7 @@ from distill.deploy.onnx_files import (
 )
 from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
+from distill.robotics.student import build_episode_student
 from distill.student.build import build_student, read_state_dict
 
 FORMATS = ("onnx", "torch", "safetensors")
@@ -49,19 +53,22 @@ class Written:
 
 def write_models(
     folder: Path,
-    trained: TrainedRun,
-    embedding: UnitEmbedding,
+    embedding: UnitEmbedding | UnitLocations,
     info: ModelInfo,
     *,
     formats: Sequence[str],
     precisions: Sequence[str],
+    calibration: Callable[[], Iterator[NDArray[np.float32]]],
 ) -> Iterator[Written]:
-    """Write what was asked for into ``folder``, one file at a time."""
+    """Write what was asked for into ``folder``, one file at a time.
+
+    ``calibration`` gives batches of training images as the student takes them.
+    """
     if "safetensors" in formats:
         yield _weights(folder / WEIGHTS, embedding, info)
     if "torch" not in formats and "onnx" not in formats:
         return
-    program = traced(embedding, info.preprocessing.crop)
+    program = traced(embedding, info.preprocessing)
     if "torch" in formats:
         torch.export.save(program, folder / PROGRAM)
         loaded = torch.export.load(folder / PROGRAM).module()
@@ -77,34 +84,56 @@ def write_models(
         elif precision == "float16":
             write_float16(path, base)
         else:
-            write_int8(path, base, calibration_batches(trained))
+            write_int8(path, base, calibration())
         finish(path, info.preprocessing, _described(info))
         yield Written(name=precision, path=path, embed=embed_with_onnx(path), where=info.preprocessing.where)
     base.unlink()
 
 
-def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo) -> Written:
+def _weights(path: Path, embedding: UnitEmbedding | UnitLocations, info: ModelInfo) -> Written:
     from safetensors.torch import save
 
+    columns = slice(0, info.embed_dim)
+    if isinstance(embedding, UnitEmbedding):
+        columns = slice(embedding.start, embedding.stop)
     about = {
         "arch": info.arch,
         "outputs": str(info.outputs),
         "image_size": str(info.preprocessing.crop),
-        "embedding": f"{embedding.start}:{embedding.stop}",
+        "embedding": f"{columns.start}:{columns.stop}",
     }
     # Bytes written by us: safetensors' own files can be read by their owner alone. Clones, because tied
     # weights would be refused.
     state = {name: value.clone() for name, value in embedding.student.state_dict().items()}
     path.write_bytes(save(state, metadata=about))
-    student = build_student(info.arch, embed_dim=info.outputs, image_size=info.preprocessing.crop)
-    student.load_state_dict(read_state_dict(path))
-    again = UnitEmbedding(student, slice(embedding.start, embedding.stop)).eval()
+    again = embedding_of(info, read_state_dict(path), columns)
     return Written(name="safetensors", path=path, embed=embed_with(again))
 
 
-def calibration_batches(trained: TrainedRun) -> Iterator[NDArray[np.float32]]:
+def embedding_of(info: ModelInfo, state: dict[str, torch.Tensor], columns: slice) -> nn.Module:
+    """Return a model's student with some weights, as unit embeddings of ``columns`` of its outputs."""
+    size = info.preprocessing.crop
+    student: nn.Module
+    if info.objects is None:
+        student = build_student(info.arch, embed_dim=info.outputs, image_size=size)
+    else:
+        student = build_episode_student(
+            info.arch,
+            embed_dim=info.outputs,
+            image_size=size,
+            local=info.objects.local,
+            with_depth=info.objects.keys.with_depth,
+        )
+    student.load_state_dict(state)
+    return (UnitEmbedding(student, columns) if info.objects is None else UnitLocations(student)).eval()
+
+
+def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArray[np.float32]]:
     """Yield training images as the student takes them, as many of every class as of any other."""
     split = trained.folder.split("train")
+    if info.objects is not None:
+        yield from prepared_batches(sampled(split.images, CALIBRATION_IMAGES), info)  # type: ignore[arg-type]
+        return
     records: list[ImageRecord] = list(split.images)
     classes = [split.class_names[record.label] for record in records]
     drawn = spread_sample([record.key for record in records], classes, most=CALIBRATION_IMAGES)
@@ -118,8 +147,8 @@ def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
 
     @torch.no_grad()
     def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
-        return found
+        rows: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
+        return rows
 
     return embed
 
@@ -130,8 +159,8 @@ def embed_with_onnx(path: Path) -> Embed:
     session = open_session(path)
 
     def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
-        return found
+        rows: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
+        return rows
 
     return embed
 
@@ -154,10 +183,12 @@ def _try_to_open(path: Path) -> None:
 
 
 def _described(info: ModelInfo) -> dict[str, Any]:
+    rows = "unit rows [B, D] float32; its cosine with a text's unit row, divided by temperature, is the logit"
+    if info.objects is not None:
+        rows = "unit rows [B, L, D] float32 of L locations; model.json beside it says how objects are scored"
     return {
         "arch": info.arch,
         "embed_dim": str(info.embed_dim),
         "temperature": str(info.temperature),
-        "output": "embedding: unit rows [B, D] float32; its cosine with the unit row of a text, divided by "
-        "temperature, is the logit",
+        "output": f"embedding: {rows}",
     }

@@ -60,15 +60,16 @@ class Neighbours:
         try:
             file = read_npz(path)
             ends, jpeg = values_of(file["ends"], "i"), file["jpeg"].tobytes()
-            found = cls(
+            neighbours = cls(
                 keys=tuple(values_of(file["keys"], "U")),
                 labels=tuple(values_of(file["labels"], "U")),
                 embeddings=file["embeddings"],
                 pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
             )
-            if not len(found.keys) == len(found.labels) == len(found.pictures) == len(found.embeddings):
+            columns = (neighbours.keys, neighbours.labels, neighbours.pictures, neighbours.embeddings)
+            if len({len(column) for column in columns}) > 1:
                 raise ValueError("its columns differ in length")
-            return found
+            return neighbours
         except READ_ERRORS as error:
             raise UserError(
                 f"{path} is damaged ({reason_of(error)})",

@@ -14,7 +14,7 @@ from typing import Any
 
 from cache.runtime.errors import UserError, missing_package
 
-# The fields of each kind of message that hold further ones, as onnx.proto numbers them.
+# The fields of each message that hold further ones, as onnx.proto numbers them.
 PARTS: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -68,12 +68,12 @@ def check_one_file(path: Path) -> None:
 def _names_a_file(data: mmap.mmap) -> bool:
     waiting = [("model", 0, len(data))]  # no recursion: graphs may be nested without end
     while waiting:
-        kind, start, end = waiting.pop()
+        message, start, end = waiting.pop()
         for number, begins, ends in _fields(data, start, end):
             inside = number == DATA_LOCATION and _varint(data, begins)[0] == 0
-            if kind == "tensor" and number in (EXTERNAL_DATA, DATA_LOCATION) and not inside:
+            if message == "tensor" and number in (EXTERNAL_DATA, DATA_LOCATION) and not inside:
                 return True
-            part = PARTS.get(kind, {}).get(number)
+            part = PARTS.get(message, {}).get(number)
             if part is not None:
                 waiting.append((part, begins, ends))
     return False
@@ -84,13 +84,13 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
     place = start
     while place < end:
         tag, place = _varint(data, place)
-        size, kind = {EIGHT_BYTES: 8, FOUR_BYTES: 4}.get(tag & 7, 0), tag & 7
-        if kind == BYTES:
+        size, wire_type = {EIGHT_BYTES: 8, FOUR_BYTES: 4}.get(tag & 7, 0), tag & 7
+        if wire_type == BYTES:
             size, place = _varint(data, place)
-        elif kind == VARINT:
+        elif wire_type == VARINT:
             size = _varint(data, place)[1] - place
         elif not size:
-            raise ValueError(f"a field of the kind {kind} at byte {place:,}")
+            raise ValueError(f"a field of the wire type {wire_type} at byte {place:,}")
         if place + size > end:
             raise ValueError(f"it ends before byte {place + size:,}")
         yield tag >> 3, place, place + size

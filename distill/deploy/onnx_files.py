@@ -40,7 +40,21 @@ class UnitEmbedding(nn.Module):
         return F.normalize(self.student(image)[:, self.start : self.stop].float(), dim=1)
 
 
-def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedProgram:
+class UnitLocations(nn.Module):
+    """A student of episodes: [B, C, S, S] -> unit rows [B, L, D] of its locations, one where it is global."""
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return unit embeddings [B, L, D] float32."""
+        embeddings, located = self.student(image)
+        rows = embeddings[:, None] if located is None else located
+        return F.normalize(rows.float(), dim=-1)
+
+
+def traced(embedding: nn.Module, steps: Preprocessing) -> torch.export.ExportedProgram:
     """Return an embedding as a program of torch.export, with any number of images.
 
     Raises
@@ -48,7 +62,7 @@ def traced(embedding: UnitEmbedding, image_size: int) -> torch.export.ExportedPr
     UserError
         If torch.export cannot follow the student.
     """
-    example = torch.zeros(EXAMPLE_IMAGES, 3, image_size, image_size)
+    example = torch.zeros(EXAMPLE_IMAGES, steps.channels, steps.crop, steps.crop)
     try:
         with _quiet():
             program = torch.export.export(

@@ -55,6 +55,40 @@ class Prediction:
         """The one label, or that it is none."""
         return NONE if self.none_of_these else self.labels[0].label
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a line of results."""
+        if self.error:
+            return {"image": self.image, "error": self.error}
+        return {
+            "image": self.image,
+            "answer": self.answer,
+            "labels": [asdict(label) for label in self.labels],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodePrediction(Prediction):
+    """The objects of one episode: the best as ``labels``, and the names of those that are ``there``.
+
+    A label's ``score`` is its own, and its ``similarity`` how much nearer, in cosine, its positive text is.
+    """
+
+    there: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """The objects that are there, or that none is."""
+        return "; ".join(self.there) or NONE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a line of results; ``objects`` are those from the threshold on."""
+        line = super().to_json()
+        return {
+            "episode": line.pop("image"),
+            **({} if self.error else {"objects": list(self.there)}),
+            **{name: value for name, value in line.items() if name != "answer"},
+        }
+
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the images that were named: files as they are, folders with all below them, sorted.
@@ -64,12 +98,12 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     UserError
         If a folder has no image below it, or a path does not exist.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             if not path.exists():
                 raise UserError(f"{path} does not exist", fix="check the path.")
-            found.append(path)
+            files.append(path)
             continue
         below = sorted(
             file
@@ -80,8 +114,8 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             raise UserError(
                 f"{path} has no images below it", fix=f"give files that end in {', '.join(sorted(ENDINGS))}."
             )
-        found += below
-    return list(dict.fromkeys(found))
+        files += below
+    return list(dict.fromkeys(files))
 
 
 def predict(
@@ -164,20 +198,17 @@ def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) ->
 def write_jsonl(file: TextIO, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
     """Write a JSON line for each prediction as it comes, and pass it on."""
     for one in predictions:
-        line: dict[str, Any] = {"image": one.image}
-        if one.error:
-            line["error"] = one.error
-        else:
-            line |= {"answer": one.answer, "labels": [asdict(label) for label in one.labels]}
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(one.to_json()) + "\n")
         yield one
 
 
-def write_csv(file: TextIO, predictions: Iterable[Prediction], *, top: int) -> Iterator[Prediction]:
-    """Write a line of a table for each prediction as it comes, and pass it on."""
+def write_csv(
+    file: TextIO, predictions: Iterable[Prediction], *, top: int, of: str = "image"
+) -> Iterator[Prediction]:
+    """Write a line of a table for each prediction as it comes, and pass it on; ``of`` heads what it is of."""
     writer = csv.writer(file, lineterminator="\n")
     places = [f"{what}_{i}" for i in range(1, top + 1) for what in ("label", "score")]
-    writer.writerow(["image", "answer", *places, "error"])
+    writer.writerow([of, "answer", *places, "error"])
     for one in predictions:
         cells = [cell for label in one.labels for cell in (label.label, f"{label.score:.6f}")]
         cells += [""] * (2 * top - len(cells))

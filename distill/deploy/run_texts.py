@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.episode_texts import NEGATIVE
 from cache.store.text_banks import TextBank
+from distill.config import RunConfig
 from distill.deploy.class_sets import ClassSet, unit
 from distill.judge.trained_run import TrainedRun
 from distill.student.heads import Head
@@ -25,13 +29,24 @@ def class_sets_of(trained: TrainedRun, head: Head) -> tuple[dict[str, ClassSet],
     names = tuple(banks[trained.config.text].classes)
     with torch.no_grad():
         rows = head.texts(names, torch.empty(0)).cpu().numpy()
-    banks[LEARNT] = ClassSet(
-        labels=tuple(labels.get(name, words_of(name)) for name in names),
-        classes=names,
-        texts=tuple(f"[learnt] {name}" for name in names),
-        embeddings=unit(rows),
-    )
+    # Of objects in episodes there are two texts, [2, C, D].
+    learnt = {LEARNT: rows} if rows.ndim == 2 else {LEARNT: rows[0], NEGATIVE + LEARNT: rows[1]}
+    for bank, of_bank in learnt.items():
+        banks[bank] = ClassSet(
+            labels=tuple(labels.get(name, words_of(name)) for name in names),
+            classes=names,
+            texts=tuple(f"[{bank.replace('_', ' ')}] {name}" for name in names),
+            embeddings=unit(of_bank),
+        )
     return banks, LEARNT
+
+
+def negatives_of(banks: Collection[str], config: RunConfig) -> dict[str, str]:
+    """Return the bank of the negative texts of every bank of positive ones; the run has chosen its own."""
+    pairs = {name: NEGATIVE + name for name in banks if NEGATIVE + name in banks}
+    if config.prompts.learner == "none":
+        pairs[config.text] = config.robotics.negative_text
+    return pairs
 
 
 def labels_of(cache: EmbeddingCache) -> dict[str, str]:

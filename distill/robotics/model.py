@@ -94,6 +94,7 @@ class EpisodeModel:
             weights=Path(config.student.weights) if starting and config.student.weights else None,
             image_size=config.student.image_size,
             local=config.robotics.local,
+            with_depth=cache.episode_keys.with_depth,
         )
 
     def autocast(self) -> AbstractContextManager[object]:

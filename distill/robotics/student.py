@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
-from distill.data.frames import CHANNELS
+from distill.data.frames import BASE_AND_HAND, channels_of
 from distill.student.build import build_student, family
 
 RGB = 3
@@ -28,7 +29,7 @@ class _Tap:
 
 
 class EpisodeStudent(nn.Module):
-    """Frames [B, 8, S, S] -> (global embeddings [B, D], embeddings of locations [B, L, D] or None).
+    """Frames [B, C, S, S] -> (global embeddings [B, D], embeddings of locations [B, L, D] or None).
 
     Locations are those of the backbone's last feature map, each projected by a 1x1 convolution.
     ``score_bias`` is the learnt b; scores have tanh(b) added.
@@ -52,9 +53,9 @@ class EpisodeStudent(nn.Module):
         del module, given
         self._map = output
 
-    def forward(self, frames_B8SS: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, frames_BCSS: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return both heads' outputs."""
-        embeddings = self.backbone(frames_B8SS)
+        embeddings = self.backbone(frames_BCSS)
         if self.projection is None:
             return embeddings, None
         assert self._map is not None
@@ -70,8 +71,11 @@ def build_episode_student(
     weights: Path | None = None,
     image_size: int = 224,
     local: bool = False,
+    with_depth: Sequence[bool] = BASE_AND_HAND,
 ) -> EpisodeStudent:
-    """Return a new student of eight channels; see :func:`distill.student.build.build_student`.
+    """Return a new student; see :func:`distill.student.build.build_student`.
+
+    ``with_depth`` says of every camera of its frames whether it has depth.
 
     Raises
     ------
@@ -82,31 +86,36 @@ def build_episode_student(
     backbone = build_student(
         arch, embed_dim=embed_dim, pretrained=pretrained, weights=weights, image_size=image_size
     )
-    widen_stem(backbone, arch, keep=pretrained or weights is not None)
-    _check(backbone, arch, image_size)
-    tap = _last_map(backbone, arch, image_size) if local else None
+    widen_stem(backbone, arch, with_depth, keep=pretrained or weights is not None)
+    channels = channels_of(with_depth)
+    _check(backbone, arch, channels, image_size)
+    tap = _last_map(backbone, arch, channels, image_size) if local else None
     return EpisodeStudent(backbone, embed_dim=embed_dim, tap=tap)
 
 
-def widen_stem(backbone: nn.Module, arch: str, *, keep: bool) -> None:
-    """Make the first convolution take eight channels instead of three.
+def widen_stem(backbone: nn.Module, arch: str, with_depth: Sequence[bool], *, keep: bool) -> None:
+    """Make the first convolution take every camera's channels instead of three.
 
-    With ``keep`` its weights go on: both cameras' RGB share them, depth gets their mean over the channels,
-    and all are halved, because two cameras add up. Without, they are drawn anew.
+    With ``keep`` its weights go on: every camera's RGB shares them, depth gets their mean over the channels,
+    and all are divided by the number of cameras, because they add up. Without, they are drawn anew. One
+    camera without depth is a photo: nothing changes.
 
     Raises
     ------
     UserError
         If the first convolution is not one over three channels.
     """
+    channels = channels_of(with_depth)
+    if channels == RGB:
+        return
     stem = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
     if stem is None or stem.in_channels != RGB or stem.groups != 1:
         raise UserError(
-            f"{arch} has no first convolution over the picture that could take {CHANNELS} channels",
+            f"{arch} has no first convolution over the picture that could take {channels} channels",
             fix="choose another student, such as efficientnet_b0 or resnet18.",
         )
     wide = nn.Conv2d(
-        CHANNELS,
+        channels,
         stem.out_channels,
         kernel_size=stem.kernel_size,  # type: ignore[arg-type]
         stride=stem.stride,  # type: ignore[arg-type]
@@ -117,22 +126,23 @@ def widen_stem(backbone: nn.Module, arch: str, *, keep: bool) -> None:
     )
     if keep:
         depth = stem.weight.detach().mean(dim=1, keepdim=True)
-        camera = torch.cat([stem.weight.detach(), depth], dim=1) / 2
-        wide.weight.data.copy_(torch.cat([camera, camera], dim=1))
+        rgb = stem.weight.detach()
+        seen = [part for has_depth in with_depth for part in ((rgb, depth) if has_depth else (rgb,))]
+        wide.weight.data.copy_(torch.cat(seen, dim=1) / len(with_depth))
         if stem.bias is not None and wide.bias is not None:
             wide.bias.data.copy_(stem.bias.detach())
     # A subclass (timm pads some of its own) keeps its class and forward; only the weights change.
-    stem.in_channels, stem.weight, stem.bias = CHANNELS, wide.weight, wide.bias
+    stem.in_channels, stem.weight, stem.bias = channels, wide.weight, wide.bias
 
 
 @torch.no_grad()
-def _check(backbone: nn.Module, arch: str, image_size: int) -> None:
+def _check(backbone: nn.Module, arch: str, channels: int, image_size: int) -> None:
     training = backbone.training
     try:
-        backbone.eval()(torch.zeros(1, CHANNELS, image_size, image_size))
+        backbone.eval()(torch.zeros(1, channels, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UserError(
-            f"{arch} cannot take {CHANNELS} channels ({reason_of(error)})",
+            f"{arch} cannot take {channels} channels ({reason_of(error)})",
             fix="choose another student, such as efficientnet_b0 or resnet18.",
         ) from error
     finally:
@@ -140,7 +150,7 @@ def _check(backbone: nn.Module, arch: str, image_size: int) -> None:
 
 
 @torch.no_grad()
-def _last_map(backbone: nn.Module, arch: str, image_size: int) -> _Tap:
+def _last_map(backbone: nn.Module, arch: str, channels: int, image_size: int) -> _Tap:
     """Return the last module in a forward pass that sees a map of several locations."""
     seen: list[_Tap] = []
 
@@ -154,7 +164,7 @@ def _last_map(backbone: nn.Module, arch: str, image_size: int) -> _Tap:
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
     training, side = backbone.training, max(image_size, PROBE_SIZE)
     try:
-        backbone.eval()(torch.zeros(1, CHANNELS, side, side))
+        backbone.eval()(torch.zeros(1, channels, side, side))
     finally:
         backbone.train(training)
         for hook in hooks:

@@ -70,11 +70,11 @@ def test_an_objects_name_is_what_follows_its_number(model_id, name):
 
 def test_frames_are_read_as_they_are_in_any_resolution(folder):
     first, second = EpisodeFolder.scan(folder).split("train").images
-    assert first.frames().hand_rgb.shape == (48, 64, 3)
+    assert first.frames()["hand"].rgb.shape == (48, 64, 3)
     with h5py.File(folder / "train.h5") as file:
         base = file["traj_1"]["dict_str_base_camera"]
-        np.testing.assert_array_equal(second.frames().base_rgb, base["dict_str_rgb"][()])
-        np.testing.assert_array_equal(second.frames().base_depth, base["dict_str_depth"][()])
+        np.testing.assert_array_equal(second.frames()["base"].rgb, base["dict_str_rgb"][()])
+        np.testing.assert_array_equal(second.frames()["base"].depth, base["dict_str_depth"][()])
 
 
 def test_scanning_reads_no_picture(folder, monkeypatch):
@@ -203,8 +203,8 @@ def test_rows_are_what_the_teacher_says_of_each_camera(episodes, episode_cache, 
         for i, episode in enumerate(split.images[:3]):
             frames = episode.frames()
             for column, picture in (
-                (rows.embeddings, frames.hand_rgb),
-                (rows.more["base_embedding"], frames.base_rgb),
+                (rows.embeddings, frames["hand"].rgb),
+                (rows.more["base_embedding"], frames["base"].rgb),
             ):
                 expected = teacher.embed_images(teacher.transform(Image.fromarray(picture))[None])[0]
                 np.testing.assert_allclose(column[i], expected, rtol=2e-3, atol=2e-3)
@@ -230,8 +230,8 @@ def test_regions_are_the_patch_tokens_in_the_shared_space(episodes, episode_cach
     )
     frames = EpisodeFolder.scan(episodes).split("train").images[2].frames()
     for column, picture in (
-        ("image_region_embedding", frames.hand_rgb),
-        ("base_region_embedding", frames.base_rgb),
+        ("image_region_embedding", frames["hand"].rgb),
+        ("base_region_embedding", frames["base"].rgb),
     ):
         assert rows.more[column].shape == (16, 49, 16)
         np.testing.assert_allclose(
@@ -378,11 +378,11 @@ def test_drawn_episodes_are_real_files_of_that_format(tmp_path):
         assert 1 <= sum(episode.label) <= 3
         assert any(episode.label[len(known) :])
     frames = found.split("train").images[0].frames()
-    assert frames.base_rgb.shape == (24, 24, 3)
-    assert 0.2 < float(frames.hand_depth.mean()) < float(frames.base_depth.mean()) < 1.5
+    assert frames["base"].rgb.shape == (24, 24, 3)
+    assert 0.2 < float(frames["hand"].depth.mean()) < float(frames["base"].depth.mean()) < 1.5
     draw_episodes(tmp_path / "two", seed=3, image_size=24, train=14, id_test=5, ood_test=24)
     again = EpisodeFolder.scan(tmp_path / "two").split("ood_test").images[7].frames()
-    np.testing.assert_array_equal(again.hand_rgb, found.split("ood_test").images[7].frames().hand_rgb)
+    np.testing.assert_array_equal(again["hand"].rgb, found.split("ood_test").images[7].frames()["hand"].rgb)
     with pytest.raises(UserError, match="train is to have 13 episodes"):
         draw_episodes(tmp_path / "three", train=13)
     assert not (tmp_path / "three").exists()

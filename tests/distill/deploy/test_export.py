@@ -325,4 +325,4 @@ def test_the_threshold_is_set_on_images_set_aside_where_there_are_any():
 )
 def test_an_auroc_that_is_weak_or_may_be_chance_is_not_relied_on(auroc, low, doubtful):
     reject = Reject(cosine=0.3, set_on="id_val", auroc=auroc, low=low, high=0.99)
-    assert ("do not rely" in reject.said()) == doubtful
+    assert ("do not rely" in reject.in_words()) == doubtful

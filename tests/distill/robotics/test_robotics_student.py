@@ -81,10 +81,10 @@ def test_frames_are_base_then_hand_each_rgb_then_depth_resized_bicubically(episo
     record = EpisodeFolder.scan(episodes).split("train").images[1]
     frames, raw = record.frames(), EpisodeFrames(32)(record)
     assert raw.shape == EpisodeFrames(32).shape == (8, 32, 32)
-    np.testing.assert_allclose(raw[0:3].permute(1, 2, 0), frames.base_rgb / 255, atol=1e-6)
-    np.testing.assert_array_equal(raw[3], frames.base_depth[..., 0])
-    np.testing.assert_allclose(raw[4:7].permute(1, 2, 0), frames.hand_rgb / 255, atol=1e-6)
-    np.testing.assert_array_equal(raw[7], frames.hand_depth[..., 0])
+    np.testing.assert_allclose(raw[0:3].permute(1, 2, 0), frames["base"].rgb / 255, atol=1e-6)
+    np.testing.assert_array_equal(raw[3], frames["base"].depth[..., 0])
+    np.testing.assert_allclose(raw[4:7].permute(1, 2, 0), frames["hand"].rgb / 255, atol=1e-6)
+    np.testing.assert_array_equal(raw[7], frames["hand"].depth[..., 0])
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     expected = resize(raw, [20, 20], interpolation=InterpolationMode.BICUBIC, antialias=False)
