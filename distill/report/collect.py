@@ -19,15 +19,8 @@ from distill.judge.outputs import OUTPUTS, RunOutputs, load_outputs
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
 RESULTS = (
-    "_accuracy",
-    "_loss",
-    "_precision",
-    "_metrics",
-    "_ece",
-    "_auroc",
-    "_mean",
-    "seconds",
-    "images_per_s",
+    *("_accuracy", "_loss", "_precision", "_recall", "_f1", "_ap", "_metrics", "_ece", "_auroc", "_mean"),
+    *("seconds", "images_per_s"),
 )
 DEFAULT_QUESTION = "How do these runs compare?"
 
@@ -70,9 +63,23 @@ class Run:
         return f"{len(self.history)} of {self.settings.get('train.epochs', '?')}"
 
     @property
-    def robotics(self) -> bool:
-        """Whether its images have several objects each."""
-        return any(name.startswith("robotics.") for name in self.settings)
+    def episodes(self) -> bool:
+        """Whether it is of episodes, which have several objects each; its summary tells."""
+        return "per_class_ap" in self.summary
+
+    def table(self, *names: str) -> dict[str, Any]:
+        """Return a table of the summary, by the names that lead to it; empty where there is none."""
+        value = self.summary
+        for name in names:
+            inner = value.get(name)
+            value = inner if isinstance(inner, dict) else {}
+        return value
+
+    def number(self, *names: str) -> float | None:
+        """Return a number of the summary, by the names that lead to it; None where there is none."""
+        *tables, last = names
+        value = self.table(*tables).get(last)
+        return value if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +106,26 @@ def collect(folder: Path) -> Collected:
     UserError
         If there is no run.
     """
-    found = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
-    if not found:
+    paths = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
+    if not paths:
         raise UserError(
             f"{folder} holds no run: no {CONFIG} in it, or up to {DEPTH} levels below",
             fix="give the folder of a run, or one that holds such folders.",
         )
     runs, unreadable = [], []
-    for path in found:
+    for path in paths:
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         try:
             runs.append(read_run(path, name))
         except UserError as error:
             unreadable.append((name, error.problem))
-    finished, other_data = _with_data([run for run in runs if run.finished])
+    finished, other_data = [], []
+    for episodes in (False, True):  # which never have data in common
+        named, lines = _with_data([run for run in runs if run.finished and run.episodes == episodes])
+        finished += named
+        other_data += lines
     return Collected(
-        question=_question(folder),
+        question=_sweep(folder)[0] or DEFAULT_QUESTION,
         finished=tuple(finished),
         unfinished=tuple(run for run in runs if not run.finished),
         unreadable=tuple(unreadable),
@@ -127,18 +138,18 @@ def _with_data(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
     Runs have one letter where nothing separates them but what a setting chose, such as another text bank.
     """
-    found: list[Run] = []
+    first: list[Run] = []  # of every letter
     named = []
     for run in runs:
-        at = next((i for i, known in enumerate(found) if not data_differences(run, known)), len(found))
-        if at == len(found):
-            found.append(run)
-        elif run.identity is not None and (known := found[at].identity) is not None:
-            found[at] = replace(found[at], identity=known.joined(run.identity))
+        at = next((i for i, other in enumerate(first) if not data_differences(run, other)), len(first))
+        if at == len(first):
+            first.append(run)
+        elif run.identity is not None and (joined := first[at].identity) is not None:
+            first[at] = replace(first[at], identity=joined.joined(run.identity))
         named.append(replace(run, data=_letter(at)))
     lines = []
-    for letter, other in ((_letter(i), run) for i, run in enumerate(found[1:], start=1)):
-        differ = data_differences(other, found[0], here=f"in {letter}", there=f"in {_letter(0)}")
+    for letter, other in ((_letter(i), run) for i, run in enumerate(first[1:], start=1)):
+        differ = data_differences(other, first[0], here=f"in {letter}", there=f"in {_letter(0)}")
         lines.append(f"data {letter} is not data {_letter(0)}: {'; '.join(differ)}")
     return named, lines
 
@@ -146,8 +157,8 @@ def _with_data(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 def data_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
     """Return a line for everything that separates the data of two runs, and what of it was judged."""
     if one.identity is None or other.identity is None:
-        known = one.identity is other.identity
-        return [] if known else ["one of them does not say what it was made from"]
+        neither = one.identity is other.identity
+        return [] if neither else ["one of them does not say what it was made from"]
     return one.identity.differences(other.identity, here=here, there=there) + unread_differences(
         one, other, here=here, there=there
     )
@@ -163,17 +174,12 @@ def judged_differences(one: Run, other: Run) -> list[str]:
 
 def unread_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
     """Return a line for every split of which two runs could not read the same images."""
-    mine, theirs = (_dict_of(run.summary.get("unreadable_images")) for run in (one, other))
-    return [
-        f"{split}: {len(keys)} images could not be read {here}, {len(theirs[split])} {there}"
-        for split, keys in mine.items()
-        if set(keys) != set(theirs.get(split, keys))
-    ]
-
-
-def _dict_of(value: Any) -> dict[str, dict[str, Any]]:
-    found = value if isinstance(value, dict) else {}
-    return {name: keys for name, keys in found.items() if isinstance(keys, dict)}
+    lines = []
+    for split in one.table("unreadable_images"):
+        mine, theirs = (run.table("unreadable_images", split) for run in (one, other))
+        if split in other.table("unreadable_images") and set(mine) != set(theirs):
+            lines.append(f"{split}: {len(mine)} images could not be read {here}, {len(theirs)} {there}")
+    return lines
 
 
 def _letter(number: int) -> str:
@@ -185,7 +191,7 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
     """Return runs sweep by sweep in the order that each plans, and others by name, 2 before 10."""
 
     def place(path: Path) -> Any:
-        planned = list(_planned(path.parent))
+        planned = list(_sweep(path.parent)[1])
         at = planned.index(path.name) if path.name in planned else len(planned)
         return natural(str(path.parent)), at, natural(path.name)
 
@@ -199,13 +205,15 @@ def natural(text: str) -> list[Any]:
 
 
 @lru_cache(maxsize=64)
-def _planned(folder: Path) -> dict[str, str]:
-    """Return the point of every run that a sweep planned, by the run's name, in its order."""
+def _sweep(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return a sweep's question, and by name the point of every run that it planned; empty without one."""
     try:
-        runs = json.loads((folder / SWEEP).read_text(encoding="utf-8"))["runs"]
-        return {str(run["name"]): str(run.get("point", "")) for run in runs}
+        sweep = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+        question = sweep.get("question")
+        points = {str(run["name"]): str(run.get("point", "")) for run in sweep.get("runs", ())}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+        return "", {}
+    return question.strip() if isinstance(question, str) else "", points
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
@@ -227,10 +235,8 @@ def read_run(path: Path, name: str) -> Run:
     try:
         config = (path / CONFIG).read_text(encoding="utf-8")
         settings = dict(_dotted(tomllib.loads(config)))
-        metrics = path / METRICS
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-        history = [_finite(json.loads(line)) for line in lines]
-        summary = _finite(_summary(path))
+        history = [_finite(json.loads(line)) for line in _text(path / METRICS).splitlines()]
+        summary = _finite(json.loads(_text(path / SUMMARY) or "{}"))
         if not all(isinstance(value, dict) for value in [*history, summary]):
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
         _check_numbers(history, summary)
@@ -247,9 +253,13 @@ def read_run(path: Path, name: str) -> Run:
         summary=summary,
         outputs=outputs,
         note=note,
-        point=_planned(path.parent).get(path.name, ""),
+        point=_sweep(path.parent)[1].get(path.name, ""),
         identity=identity,
     )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _finite(value: Any) -> Any:
@@ -286,11 +296,6 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(part, f"{name}/{key}")
 
 
-def _summary(path: Path) -> Any:
-    file = path / SUMMARY
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
 def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
     if not (path / OUTPUTS).exists():
         return None, f"no {OUTPUTS}"
@@ -306,13 +311,3 @@ def _dotted(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]
             yield from _dotted(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
-
-
-def _question(folder: Path) -> str:
-    """Return the sweep's question, where there is a sweep with one."""
-    try:
-        found = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return DEFAULT_QUESTION
-    question = found.get("question") if isinstance(found, dict) else None
-    return question if isinstance(question, str) and question.strip() else DEFAULT_QUESTION

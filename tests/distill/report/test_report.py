@@ -40,6 +40,7 @@ from distill.report.groups import Group, groups_of
 from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
+from distill.report.tasks import PHOTOS
 from distill.settings import load_recipe, with_settings
 from distill.train.images import run
 from distill.train.outputs_of_run import pictures_to_keep
@@ -131,7 +132,7 @@ def test_space_and_class_tables_have_each_groups_own_numbers(runs):
     answers = first.outputs.answers["ood_test"]
     shifted = replace(answers, labels=np.array([0, 0, 0, 0, 1, 2, 2, 2, 2]))
     changed = replace(first, outputs=replace(first.outputs, answers={"ood_test": shifted}))
-    table = per_class_tables([replace(groups[0], runs=(changed,))])[0]
+    table = per_class_tables([replace(groups[0], runs=(changed,))], PHOTOS)[0]
     images = {row.head: row.cells[0].text for row in table.rows}
     assert images == dict(zip(answers.class_names, ("4", "1", "4"), strict=True))
 
@@ -373,8 +374,8 @@ def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, tmp
         teacher = float(of_group[0]["teacher_ood_test_accuracy"])
         assert group.spread("ood_test_accuracy").mean == pytest.approx(np.mean(own))
         assert group.spread("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
-        assert group.gap("ood_test").mean == pytest.approx(teacher - np.mean(own))
-        assert group.gap("ood_test").std == pytest.approx(np.std(own, ddof=1))
+        assert group.gap("ood_test_accuracy").mean == pytest.approx(teacher - np.mean(own))
+        assert group.gap("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
     results, quality = tables_of(page.with_suffix(".md").read_text())
     assert results["cls"]["OOD (%)"] == "43.0 ± 4.2"
     assert results["cls"]["OOD among all (%)"] == "22.0 ± 1.4"
@@ -549,20 +550,20 @@ def test_every_teacher_has_its_own_row_column_and_star(runs, tmp_path):
         config = (run_folder / "config.toml").read_text()
         (run_folder / "config.toml").write_text(config.replace('text = "labels"', 'text = "descriptions"'))
         summary = json.loads((run_folder / "summary.json").read_text())
-        summary["teacher_accuracy"] = {"id_test": 11.0, "ood_test": 22.0}
+        summary["teacher_metrics"] |= {"id_test_accuracy": 11.0, "ood_test_accuracy": 22.0}
         summary["teacher_per_class_accuracy"]["ood_test"]["lemon"] = 7.0
         (run_folder / "summary.json").write_text(json.dumps(summary))
     _, groups = groups_of(collect(folder).finished)
-    table = main_table(groups, ("loss.mse",), "accuracy", splits=("id_test", "ood_test"))
+    table = main_table(groups, ("loss.mse",), PHOTOS, ("id_test", "ood_test"))
     teachers = {row.head: [c.text for c in row.cells[1:3]] for row in table.rows if row.style is None}
     assert teachers.keys() == {"teacher, text=labels", "teacher, text=descriptions"}
     assert teachers["teacher, text=descriptions"] == ["11.0", "22.0"]
-    ood = per_class_tables(groups)[0]
+    ood = per_class_tables(groups, PHOTOS)[0]
     assert ood.columns[2:4] == ("teacher, text=labels (%)", "teacher, text=descriptions (%)")
     lemon = next(row for row in ood.rows if row.head == "lemon")
     assert lemon.cells[2].text == "7.0"
     assert lemon.cells[1].text != "7.0"
-    drawn = scatter_charts(groups, "accuracy", "macro accuracy")[0]
+    drawn = scatter_charts(groups, PHOTOS)[0]
     assert [s["label"] for s in drawn.data["series"]][2:] == list(teachers)
 
 
@@ -600,7 +601,7 @@ def test_numbers_that_are_none_do_not_reach_the_page(runs, tmp_path):
 def test_a_spreadsheet_takes_no_name_for_a_formula(runs, tmp_path):
     folder = copied(runs, tmp_path)
     (folder / "cls-0").rename(folder / "=1+1")
-    lines = list(csv.DictReader(as_csv(collect(folder).finished, "accuracy").splitlines()))
+    lines = list(csv.DictReader(as_csv(collect(folder).finished).splitlines()))
     assert "'=1+1" in [line["run"] for line in lines]
 
 
@@ -680,9 +681,9 @@ def test_a_heading_sorts_its_table_both_ways(opened):
 def test_a_point_is_named_under_the_mouse_and_with_the_keyboard(opened):
     from selenium.webdriver import ActionChains, Keys
 
-    tip, line = (opened.find_element("css selector", name) for name in ("#tip", "#chart-loss-cls .series"))
+    tip, line = (opened.find_element("css selector", name) for name in ("#tip", "#photos-loss-cls .series"))
     assert not tip.is_displayed()
-    mark = opened.find_element("css selector", "#chart-scatter .mark")
+    mark = opened.find_element("css selector", "#photos-scatter .mark")
     ActionChains(opened).scroll_to_element(mark).perform()
     # A page that scrolls hides the tooltip, and says so a frame later.
     opened.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
