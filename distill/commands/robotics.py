@@ -110,7 +110,10 @@ def robotics_cache_features(data: Path, out: Path, as_json: bool, **given: Any) 
 @click.option("--data", required=True, type=EXISTING_FOLDER, help="The episodes' folder.")
 @click.option("--out", required=True, type=FOLDER, help="New folder for this run.")
 @click.option(
-    "--recipe", default="efficientnet_b0", show_default=True, help="efficientnet_b0, demo, or a TOML file."
+    "--recipe",
+    default="robotics_efficientnet_b0",
+    show_default=True,
+    help="A built-in recipe, or a TOML file.",
 )
 @click.option("--losses", metavar="A,B,...", help="Losses of weight 1, others off: cls,mse,im_cst.")
 @click.option("--negative-text", help="Text bank of the negative prompts: negative_labels, ...")
@@ -132,11 +135,10 @@ def robotics_train(cache: Path, data: Path, out: Path, resume: bool, as_json: bo
     """
     from cache.runtime.progress import progress_for
     from distill.recipes import run_config
-    from distill.robotics.config import RoboticsRunConfig
     from distill.robotics.train import run
     from distill.train.loop import Stopped
 
-    config = run_config(kind=RoboticsRunConfig, **given)
+    config = run_config(**given)
     progress = progress_for("training", "episodes")
     try:
         summary = run(

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
+from cache import EmbeddingCache
 from cache.runtime.errors import WrongOption, nearest_names
 from distill.config import LOSS_TERMS, RunConfig
-from distill.settings import Config, load_recipe, with_settings
+from distill.settings import load_recipe, with_settings
+
+
+def default_recipe(cache_dir: Path) -> str:
+    """Return the recipe that a cache's rows are trained with unless told; UserError where it is no cache."""
+    return "robotics_efficientnet_b0" if EmbeddingCache.open(cache_dir).holds_episodes else "resnet18"
 
 
 def run_config(
     *,
     recipe: str,
-    kind: type[Config] = RunConfig,  # type: ignore[assignment]
     arch: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -32,8 +38,8 @@ def run_config(
     seed: int | None = None,
     device: str | None = None,
     settings: tuple[str, ...] = (),
-) -> Config:
-    """Return a recipe of a kind with the given flags, then ``settings`` (``section.key=value``), applied.
+) -> RunConfig:
+    """Return a recipe with the given flags, then ``settings`` (``section.key=value``), applied.
 
     Raises
     ------
@@ -65,7 +71,7 @@ def run_config(
         given.append(f"teachers={json.dumps([name.strip() for name in teachers.split(',')])}")
     if losses is not None:
         given += _loss_settings(losses)
-    return with_settings(load_recipe(recipe, kind=kind), [*given, *settings])
+    return with_settings(load_recipe(recipe), [*given, *settings])
 
 
 def _loss_settings(losses: str) -> Iterator[str]:

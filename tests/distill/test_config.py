@@ -8,7 +8,9 @@ from distill.recipes import run_config
 from distill.settings import from_toml, load_recipe, recipe_names, to_toml, with_settings
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32", "robotics_demo", "robotics_efficientnet_b0"]
+)
 def test_recipes_are_valid_and_survive_a_round_trip(name):
     assert name in recipe_names()
     config = load_recipe(name)
