@@ -75,7 +75,7 @@ def scatter_charts(groups: Sequence[Group], task: Task) -> list[Chart]:
     drawn = [("scatter", "Students", students)]
     if teachers:
         drawn.insert(0, ("scatter-teacher", "Students and teacher", [*students, *teachers]))
-    x_name, y_name = (f"{called}, {task.called} (%)" for _, called in task.scatter)
+    (_, x_name), (_, y_name) = task.scatter
     return [
         draw(f"{task.name}-{name}", title, series, x_name=x_name, y_name=y_name, lines=False)
         for name, title, series in drawn

@@ -59,7 +59,10 @@ PHOTOS = Task(
         ("all{head}_harmonic_mean", "harmonic mean among all{of_head} (%)"),
     ),
     gaps=(("{split}_accuracy", "{label}: gap to teacher (points)"),),
-    scatter=(("id_test_accuracy", "ID"), ("ood_test_accuracy", "OOD")),
+    scatter=(
+        ("id_test_accuracy", "ID, macro accuracy (%)"),
+        ("ood_test_accuracy", "OOD, macro accuracy (%)"),
+    ),
     further_title="Top 5, calibration, ID against OOD",
     further=(
         ("{split}_top5_accuracy", "{label}, top 5 (%)"),
@@ -92,7 +95,10 @@ EPISODES = Task(
         ("{split}_average_precision", "{label}: gap to teacher (points)"),
         ("{split}_ood_objects_average_precision", "{label}, OOD objects: gap to teacher (points)"),
     ),
-    scatter=(("id_test_average_precision", "ID"), ("ood_test_ood_objects_average_precision", "OOD objects")),
+    scatter=(
+        ("id_test_average_precision", "ID, mean AP (%)"),
+        ("ood_test_ood_objects_average_precision", "OOD objects, mean AP (%)"),
+    ),
     further_title="Decisions at the threshold",
     further=tuple(
         (f"{{split}}_{group}{name}", f"{{label}}{of_group}: {called} (%)")

@@ -40,7 +40,8 @@ from distill.report.groups import Group, groups_of
 from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
-from distill.report.tasks import PHOTOS
+from distill.report.tasks import EPISODES, PHOTOS
+from distill.robotics.train import run as run_episodes
 from distill.settings import load_recipe, with_settings
 from distill.train.images import run
 from distill.train.outputs_of_run import pictures_to_keep
@@ -455,16 +456,85 @@ def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(runs
     assert "outputs.npz cannot be read" in said
 
 
-def test_a_run_of_episodes_is_reported_without_what_it_lacks(tmp_path, episodes, episode_cache):
-    from distill.robotics.train import run as run_episodes
+@pytest.fixture(scope="module")
+def episode_runs(tmp_path_factory, episodes, episode_cache):
+    """Two settings of a student of episodes, with two seeds each."""
+    root = tmp_path_factory.mktemp("episode_report")
+    for name, settings in {"mse": [], "clsonly": ["loss.mse=0", "loss.im_cst=0"]}.items():
+        for seed in (0, 1):
+            more = [*SMALL, "train.epochs=2", f"train.seed={seed}", *settings]
+            config, out = with_settings(load_recipe("robotics_demo"), more), root / f"{name}-{seed}"
+            run_episodes(config, cache_dir=episode_cache, data_dir=episodes, out=out)
+            _patch(out, episode_cache)
+    return root
 
-    settings = [*SMALL, "train.epochs=1"]
-    config = with_settings(load_recipe("robotics_demo"), settings)
-    run_episodes(config, cache_dir=episode_cache, data_dir=episodes, out=tmp_path / "robot")
-    report(tmp_path / "robot", tmp_path / "report.html")
+
+def _patch(out, cache):
+    from distill.robotics.evaluate import evaluate_episode_teacher
+
+    teacher = evaluate_episode_teacher(cache)
+    summary = json.loads((out / "summary.json").read_text())
+    summary["per_class_ap"] = summary.pop("per_object_average_precision")
+    summary["teacher_metrics"] = {k: v for one in teacher.values() for k, v in one.flat().items()}
+    summary["teacher_per_class_ap"] = {name: one.per_object for name, one in teacher.items()}
+    (out / "summary.json").write_text(json.dumps(summary))
+
+
+def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episode_runs, tmp_path):
+    report(episode_runs, tmp_path / "report.html")
+    first, second = (json.loads((episode_runs / f"mse-{i}" / "summary.json").read_text()) for i in (0, 1))
+    results, decisions = tables_of((tmp_path / "report.md").read_text())
+    student = next(head for head in results if head not in ("setting", "teacher") and "mse" in head)
+    for metric, heading, table in (
+        ("id_test_average_precision", "ID (%)", results),
+        ("ood_test_ood_objects_average_precision", "OOD, OOD objects (%)", results),
+        ("ood_test_recall", "OOD: recall (%)", decisions),
+    ):
+        mean, std = (over([first[metric], second[metric]]) for over in (np.mean, lambda v: np.std(v, ddof=1)))
+        assert table[student][heading] == f"{mean:.1f} ± {std:.1f}"
+        assert table["teacher"][heading] == f"{first['teacher_metrics'][metric]:.1f}"
+    _, groups = groups_of(collect(episode_runs).finished)
+    ood = per_class_tables(groups, EPISODES)[0]
+    assert ood.columns[:2] == ("object", "teacher (%)")
+    for row in ood.rows:
+        values = [one["per_class_ap"]["ood_test"][row.head] for one in (first, second)]
+        assert row.cells[0].value == pytest.approx(
+            first["teacher_per_class_ap"]["ood_test"][row.head], abs=1e-5
+        )
+        assert row.cells[ood.columns.index(f"{student} (%)") - 1].value == pytest.approx(np.mean(values))
     text = Words((tmp_path / "report.html").read_text()).text
-    assert "Mean average precision" in text
+    assert "Average precision of every object" in text
     assert "No map" in text
+    assert "Most confused" not in text
+    lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert float(lines[0]["teacher_ood_test_average_precision"]) == pytest.approx(
+        first["teacher_metrics"]["ood_test_average_precision"]
+    )
+
+
+def test_photos_and_episodes_in_one_folder_have_tables_of_their_own(runs, episode_runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs" / "photos")
+    shutil.copytree(episode_runs, tmp_path / "runs" / "episodes")
+    report(tmp_path / "runs", tmp_path / "report.html")
+    tables = tables_of((tmp_path / "report.md").read_text())
+    assert ["OOD among all (%)" in table["teacher"] for table in tables] == [True, False, False, False]
+    assert ["OOD, OOD objects (%)" in table["teacher"] for table in tables] == [False, False, True, False]
+    page = (tmp_path / "report.html").read_text()
+    names = re.findall(r' id="([^"]+)"', page)
+    assert len(names) == len(set(names))
+    assert {"results", "results-episodes", "photos-scatter", "episodes-scatter"} <= set(names)
+    assert "is not data A" not in page
+    lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert [bool(line["ood_test_average_precision"]) for line in lines] == [False] * 4 + [True] * 4
+
+
+def test_compare_takes_runs_of_episodes_and_refuses_photos_beside_them(runs, episode_runs):
+    compared = compare_runs(episode_runs / "mse-0", episode_runs / "clsonly-0")
+    assert compared.settings == ("loss.mse: 1.0 -> 0.0", "loss.im_cst: 1.0 -> 0.0")
+    metrics = [result.metric for result in compared.results]
+    assert {"ood_test_ood_objects_average_precision", "id_test_recall"} <= set(metrics)
+    with pytest.raises(UserError, match="is of episodes"):
+        compare_runs(episode_runs / "mse-0", runs / "cls-0")
 
 
 def test_a_second_run_of_a_seed_does_not_count_again(runs, tmp_path):
