@@ -15,6 +15,7 @@ from typing import Any
 from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
 from distill.judge.outputs import OUTPUTS, RunOutputs, load_outputs
+from distill.sweep.plan import flat
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
@@ -165,7 +166,7 @@ def data_differences(one: Run, other: Run, *, here: str = "here", there: str = "
 
 
 def judged_differences(one: Run, other: Run) -> list[str]:
-    """Return the lines of :func:`data_differences` that are about what was judged, as far as it is known."""
+    """Return the lines of :func:`data_differences` that are about what was judged, as far as they say it."""
     lines = unread_differences(one, other)
     if one.identity is not None and other.identity is not None:
         lines += one.identity.judged_differences(other.identity)
@@ -234,14 +235,14 @@ def read_run(path: Path, name: str) -> Run:
     """
     try:
         config = (path / CONFIG).read_text(encoding="utf-8")
-        settings = dict(_dotted(tomllib.loads(config)))
+        settings = flat(tomllib.loads(config))
         history = [_finite(json.loads(line)) for line in _text(path / METRICS).splitlines()]
         summary = _finite(json.loads(_text(path / SUMMARY) or "{}"))
         if not all(isinstance(value, dict) for value in [*history, summary]):
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
         _check_numbers(history, summary)
         identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
-    except (OSError, ValueError, RecursionError) as error:  # TOML, JSON and text decoding errors are kinds
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError of TOML, JSON or text decoding
         raise UserError(f"{path} cannot be read ({reason_of(error)})", fix="train it again.") from error
     outputs, note = _read_outputs(path) if summary else (None, "")
     return Run(
@@ -277,23 +278,12 @@ def _is_odd(value: Any) -> bool:
 
 def _check_numbers(history: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Raise a ValueError for a result that is no number, or an epoch without its own."""
-    flat: dict[str, Any] = {}
-    for name in summary:
-        if name.endswith(RESULTS) or name == "space":
-            flat |= dict(_leaves(summary[name], name))
-    for name, value in flat.items():
+    results = {name: value for name, value in summary.items() if name.endswith(RESULTS) or name == "space"}
+    for name, value in flat(results).items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{name} of {SUMMARY} is {value!r:.40}")
     if not all(isinstance(line.get("epoch"), int) for line in history):
         raise ValueError(f"a line of {METRICS} has no epoch")
-
-
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, part in value.items():
-        yield from _leaves(part, f"{name}/{key}")
 
 
 def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
@@ -303,11 +293,3 @@ def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
         return load_outputs(path / OUTPUTS), ""
     except UserError as error:
         return None, error.problem
-
-
-def _dotted(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value

@@ -11,7 +11,7 @@ from typing import Any
 from cache.runtime.errors import UserError
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import CONFIG, FAILED, FINISHED, LOGS, Place, RunResult, Watch, log_file, train_command
+from distill.sweep.run import CONFIG, FINISHED, LOGS, Place, RunResult, Watch, failed, log_file, train_command
 from distill.train.stopping import Stopped, listening
 
 
@@ -45,7 +45,11 @@ class RayRuns:
                 if ended is None:
                     watch.tick()
                     continue
-                results.append(_result(by_name[ended[0]], ended[1], place))
+                name, outcome = ended
+                if isinstance(outcome, Exception):
+                    results.append(failed(by_name[name], place, outcome))
+                else:
+                    results.append(RunResult(run=by_name[name], status=FINISHED, summary=outcome))
                 watch.ended(results[-1])
         if stop.signal_number:
             raise Stopped(stop.signal_number, str(place.out), again="the same command")
@@ -68,13 +72,6 @@ class _Beginnings:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _result(run: PlannedRun, found: Any, place: Place) -> RunResult:
-    if isinstance(found, Exception):
-        log = log_file(run, place)
-        return RunResult(run=run, status=FAILED, error=f"{found} (all it said: {log})")
-    return RunResult(run=run, status=FINISHED, summary=found)
 
 
 def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:

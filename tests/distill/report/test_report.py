@@ -567,7 +567,7 @@ def test_compare_pairs_common_seeds_and_says_what_differs(runs, tmp_path):
     found = compare_runs(tmp_path / "cls", tmp_path / "mse")
     assert found.settings == ("loss.mse: 0.0 -> 1.0",)
     result = next(r for r in found.results if r.metric == "ood_test_loss")
-    assert result.test.kind == "paired"
+    assert result.test.design == "paired"
     assert result.test.n == (2,)
     single = compare_runs(tmp_path / "cls" / "0", tmp_path / "mse" / "1")
     assert all(r.test is None for r in single.results)
