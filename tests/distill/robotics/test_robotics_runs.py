@@ -307,17 +307,20 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     runner = CliRunner()
 
     def call(*words, status=0):
-        result = runner.invoke(cli.main, ["robotics", *(str(word) for word in words)])
+        result = runner.invoke(cli.main, [str(word) for word in words])
         assert result.exit_code == status, result.output
         return result.stdout if status == 0 else result.stderr
 
     data, cache, out = tmp_path / "data", tmp_path / "cache", tmp_path / "run"
     sizes = ["--image-size", 24, "--train", 14, "--id-test", 4, "--ood-test", 14]
-    assert "14 episodes of train" in call("make-demo", data, *sizes)
+    assert "14 episodes of train" in call("robotics", "make-demo", data, *sizes)
     model = ["--model", f"local-dir:{teacher_dir}", "--device", "cpu", "--workers", 0]
     # README's prompts: one negative text for all objects, and in the folder negative descriptions that some share.
     texts = ["--template", "a photo of {}", "--negative-template", "a grey background"]
-    assert json.loads(call("cache-features", data, "--out", cache, *model, *texts, "--json"))["rows"] == 32
+    assert (
+        json.loads(call("robotics", "cache-features", data, "--out", cache, *model, *texts, "--json"))["rows"]
+        == 32
+    )
     negative = EmbeddingCache.open(cache).text_bank("negative_descriptions").texts
     assert len(set(negative)) < len(negative)
     quick = [*(word for setting in SMALL for word in ("--set", setting)), "--device", "cpu"]
@@ -330,10 +333,15 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     assert "OOD after" in call("fewshot", out, *few)
     assert (out / "fewshot" / "fewshot.json").is_file()
     call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
-    wrong = call("train", cache, "--data", data, "--out", tmp_path / "x", "--prompts", "cocoop", status=2)
-    assert "'cocoop' is not one of 'none', 'coop'" in wrong
+    wrong = ["train", cache, "--data", data, "--out", tmp_path / "x"]
+    assert "prompts.learner is 'cocoop'" in call(*wrong, "--prompts", "cocoop", status=1)
+    for option in ("--k=2", "--teachers=main,two", "--device-images=on"):
+        name = option.partition("=")[0]
+        assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
+    assert "--space is for photos" in call("evaluate", out, "--space", status=2)
+    assert "--shots is for photos" in call("fewshot", out, "--shots", "2", status=2)
     assert "needs --pretrained" in call(
-        "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
+        "robotics", "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
     )
     assert "--teacher judges from the cache" in call("evaluate", cache, "--teacher", "--data", data, status=2)
     assert "is not numbers of at least 1" in call("fewshot", out, "--episodes", "0", status=2)
