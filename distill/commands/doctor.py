@@ -27,15 +27,15 @@ def doctor(folder: Path, as_json: bool) -> None:
     Example: distill doctor --folder artifacts
     """
     import textwrap
+    from dataclasses import asdict
 
     from distill.doctor import FAILED, OK, examine
-    from distill.doctor import as_json as plain
 
     findings = examine(folder)
     if as_json:
-        print_json(plain(findings))
+        print_json([asdict(finding) for finding in findings])
     for finding in () if as_json else findings:
-        text = finding.said + (f". Fix: {finding.fix}" if finding.fix else "")
+        text = finding.text + (f". Fix: {finding.fix}" if finding.fix else "")
         state = "" if finding.state == OK else f"{finding.state}: "
         first, *rest = textwrap.wrap(f"{state}{text}", width=80, break_long_words=False) or [""]
         click.echo(f"{finding.name:<18}{first}")
