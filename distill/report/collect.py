@@ -19,8 +19,9 @@ from distill.sweep.plan import flat
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
+OBJECTS = "per_object_average_precision"
 RESULTS = (
-    *("_accuracy", "_loss", "_precision", "_recall", "_f1", "_ap", "_metrics", "_ece", "_auroc", "_mean"),
+    *("_accuracy", "_loss", "_precision", "_recall", "_metrics", "_ece", "_auroc", "_mean"),
     *("seconds", "images_per_s"),
 )
 DEFAULT_QUESTION = "How do these runs compare?"
@@ -66,7 +67,7 @@ class Run:
     @property
     def episodes(self) -> bool:
         """Whether it is of episodes, which have several objects each; its summary tells."""
-        return "per_class_ap" in self.summary
+        return OBJECTS in self.summary
 
     def table(self, *names: str) -> dict[str, Any]:
         """Return a table of the summary, by the names that lead to it; empty where there is none."""

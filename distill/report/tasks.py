@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distill.report.collect import Run
+from distill.report.collect import OBJECTS, Run
 
 SPLITS = {
     "train": "training images",
@@ -101,15 +101,15 @@ EPISODES = Task(
     ),
     further_title="Decisions at the threshold",
     further=tuple(
-        (f"{{split}}_{group}{name}", f"{{label}}{of_group}: {called} (%)")
+        (f"{{split}}_{group}{name}", f"{{label}}{of_group}: {name} (%)")
         for group, of_group in (("", ""), ("ood_objects_", ", OOD objects"))
-        for name, called in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+        for name in ("accuracy", "precision", "recall")
     ),
     note=(
         "Mean average precision is over the objects that occur. An object is there where its score reaches "
-        "robotics.threshold; precision, recall and F1 are of counts over all objects and episodes."
+        "robotics.threshold; accuracy, precision and recall are of counts over all objects and episodes."
     ),
-    per_class="per_class_ap",
+    per_class=OBJECTS,
     per_class_title="Average precision of every object",
     members="object",
     confuses=False,

@@ -33,7 +33,7 @@ from distill.judge.outputs import (
     save_outputs,
     spread_sample,
 )
-from distill.report.collect import Run, collect
+from distill.report.collect import OBJECTS, Run, collect
 from distill.report.compare import compare_runs
 from distill.report.curves import scatter_charts
 from distill.report.groups import Group, groups_of
@@ -474,9 +474,8 @@ def _patch(out, cache):
 
     teacher = evaluate_episode_teacher(cache)
     summary = json.loads((out / "summary.json").read_text())
-    summary["per_class_ap"] = summary.pop("per_object_average_precision")
     summary["teacher_metrics"] = {k: v for one in teacher.values() for k, v in one.flat().items()}
-    summary["teacher_per_class_ap"] = {name: one.per_object for name, one in teacher.items()}
+    summary["teacher_per_object_average_precision"] = {name: one.per_object for name, one in teacher.items()}
     (out / "summary.json").write_text(json.dumps(summary))
 
 
@@ -497,9 +496,9 @@ def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episod
     ood = per_class_tables(groups, EPISODES)[0]
     assert ood.columns[:2] == ("object", "teacher (%)")
     for row in ood.rows:
-        values = [one["per_class_ap"]["ood_test"][row.head] for one in (first, second)]
+        values = [one[OBJECTS]["ood_test"][row.head] for one in (first, second)]
         assert row.cells[0].value == pytest.approx(
-            first["teacher_per_class_ap"]["ood_test"][row.head], abs=1e-5
+            first[f"teacher_{OBJECTS}"]["ood_test"][row.head], abs=1e-5
         )
         assert row.cells[ood.columns.index(f"{student} (%)") - 1].value == pytest.approx(np.mean(values))
     text = Words((tmp_path / "report.html").read_text()).text
