@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from distill.report.charts import Chart, Point, Series, draw
-from distill.report.groups import TEACHER, Group, teachers_of
-from distill.report.tasks import Task, headings
+from distill.report.groups import TEACHER
+from distill.report.tasks import Part, headings
 from distill.spread import spread
 
 
-def loss_charts(groups: Sequence[Group], task: Task) -> list[Chart]:
+def loss_charts(part: Part) -> list[Chart]:
     """Return a chart of every part of the training loss, unweighted; ``total`` is the weighted sum."""
     charts = []
-    for metric in _metrics(groups, "loss_", ""):
+    for metric in _metrics(part, "loss_", ""):
         weighting = "weighted sum" if metric == "loss_total" else "unweighted"
         title = f"Loss: {metric.removeprefix('loss_')}"
-        charts.append(_over_epochs(groups, task, metric, title, f"loss, {weighting}"))
+        charts.append(_over_epochs(part, metric, title, f"loss, {weighting}"))
     return charts
 
 
-def metric_charts(groups: Sequence[Group], task: Task) -> list[Chart]:
+def metric_charts(part: Part) -> list[Chart]:
     """Return a chart of every split's headline metrics over the epochs, in percent."""
-    metrics = _metrics(groups, "", f"_{task.measure}")
-    titles = headings(task.results, [metric.removesuffix(f"_{task.measure}") for metric in metrics])
+    metrics = _metrics(part, "", f"_{part.task.measure}")
+    titles = headings(part.task.results, [metric.removesuffix(f"_{part.task.measure}") for metric in metrics])
     return [
-        _over_epochs(groups, task, metric, titles[metric].removesuffix(" (%)"), f"{task.called} (%)")
+        _over_epochs(part, metric, titles[metric].removesuffix(" (%)"), f"{part.task.called} (%)")
         for metric in metrics
-        if not metric.endswith(f"_top5_{task.measure}")
+        if not metric.endswith(f"_top5_{part.task.measure}")
     ]
 
 
-def _metrics(groups: Sequence[Group], start: str, end: str) -> list[str]:
-    lines = (line for group in groups for run in group.runs for line in run.history)
+def _metrics(part: Part, start: str, end: str) -> list[str]:
+    lines = (line for run in part.counted for line in run.history)
     names = dict.fromkeys(name for line in lines for name in line)
     return [name for name in names if name.startswith(start) and name.endswith(end)]
 
 
-def _over_epochs(groups: Sequence[Group], task: Task, metric: str, title: str, y_name: str) -> Chart:
+def _over_epochs(part: Part, metric: str, title: str, y_name: str) -> Chart:
     series = []
-    for group in groups:
+    for group in part.groups:
         values: dict[int, list[float]] = {}
         for run in group.runs:
             for line in run.history:
@@ -53,14 +51,14 @@ def _over_epochs(groups: Sequence[Group], task: Task, metric: str, title: str, y
         if points:
             series.append(Series(label=group.label, points=tuple(points), style=group.number))
     name = "".join(c if c.isalnum() else "-" for c in metric)
-    return draw(f"{task.name}-{name}", title, series, x_name="epoch", y_name=y_name, whole_x=True)
+    return draw(f"{part.task.name}-{name}", title, series, x_name="epoch", y_name=y_name, whole_x=True)
 
 
-def scatter_charts(groups: Sequence[Group], task: Task) -> list[Chart]:
+def scatter_charts(part: Part) -> list[Chart]:
     """Return ID against OOD of every group, beside the teacher, and once more without it: closer."""
-    across, up = (metric for metric, _ in task.scatter)
+    across, up = (metric for metric, _ in part.task.scatter)
     students = []
-    for group in groups:
+    for group in part.groups:
         x, y = group.spread(across), group.spread(up)
         if x is not None and y is not None:
             point = Point(x=x.mean, y=y.mean, x_spread=x.std, spread=y.std, note=f"n = {x.n}")
@@ -68,15 +66,15 @@ def scatter_charts(groups: Sequence[Group], task: Task) -> list[Chart]:
     if not students:
         return []
     teachers = []
-    for teacher in teachers_of(groups):
+    for teacher in part.teachers:
         x, y = teacher.spread(TEACHER, across), teacher.spread(TEACHER, up)
         if x is not None and y is not None:
             teachers.append(Series(label=teacher.label, points=(Point(x=x.mean, y=y.mean),), style=None))
     drawn = [("scatter", "Students", students)]
     if teachers:
         drawn.insert(0, ("scatter-teacher", "Students and teacher", [*students, *teachers]))
-    (_, x_name), (_, y_name) = task.scatter
+    (_, x_name), (_, y_name) = part.task.scatter
     return [
-        draw(f"{task.name}-{name}", title, series, x_name=x_name, y_name=y_name, lines=False)
+        draw(f"{part.task.name}-{name}", title, series, x_name=x_name, y_name=y_name, lines=False)
         for name, title, series in drawn
     ]

@@ -7,7 +7,6 @@ import glob
 import hashlib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,9 @@ from cache.runtime.locks import only_writer_of_file
 from distill.report import charts
 from distill.report.collect import Run, collect
 from distill.report.curves import loss_charts, metric_charts, scatter_charts
-from distill.report.groups import Group, groups_of
-from distill.report.pictures import Confused, confused_groups, space_map
+from distill.report.pictures import confused_groups, space_map
 from distill.report.statistics import LEVEL
 from distill.report.tables import (
-    Table,
     as_csv,
     cost_table,
     further_table,
@@ -32,78 +29,7 @@ from distill.report.tables import (
     per_class_tables,
     space_tables,
 )
-from distill.report.tasks import Task, by_task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """All that a report shows of the runs of photos, or of episodes; ``map`` is None where there is none."""
-
-    task: Task
-    runs: tuple[Run, ...]
-    groups: tuple[Group, ...]
-    main: Table
-    further: Table | None
-    scatter: list[charts.Chart]
-    metrics: list[charts.Chart]
-    losses: list[charts.Chart]
-    per_class: list[Table]
-    confused: Confused
-    space: list[Table]
-    map: dict[str, Any] | None
-    cost: Table
-
-    @classmethod
-    def of(cls, task: Task, runs: Sequence[Run]) -> Part:
-        """Return the part of some runs."""
-        settings, groups = groups_of(runs)
-        splits, confused = task.splits(runs), confused_groups(groups)
-        return cls(
-            task=task,
-            runs=tuple(runs),
-            groups=groups,
-            main=main_table(groups, settings, task, splits),
-            further=further_table(groups, task, splits),
-            scatter=scatter_charts(groups, task),
-            metrics=metric_charts(groups, task),
-            losses=loss_charts(groups, task),
-            per_class=per_class_tables(groups, task),
-            confused=confused,
-            space=space_tables(groups),
-            map=space_map(groups, confused),
-            cost=cost_table(groups),
-        )
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """What the runs have in common, and how many of each there are where they have not."""
-        read = {
-            "teacher": lambda run: ", ".join(_texts(run.table("teacher"), "model", "pretrained")),
-            "student": lambda run: run.summary.get("student"),
-            "classes": lambda run: _counts(run.table("classes")),
-            "images": lambda run: _counts(run.table("images")),
-            "epochs": lambda run: run.summary.get("epochs"),
-            "numbers": lambda run: run.summary.get("headline"),
-            "hardware": lambda run: _hardware(run.table("hardware")),
-            "torch": lambda run: run.table("versions").get("torch"),
-        }
-        facts = []
-        for name, of_run in read.items():
-            values = list(dict.fromkeys(str(value) for run in self.runs if (value := of_run(run))))
-            more = f" and {len(values) - 3} more" if len(values) > 3 else ""
-            facts += [(name, " / ".join(values[:3]) + more)] if values else []
-        return facts
-
-    @property
-    def partly_judged(self) -> list[str]:
-        """Where the teacher was judged on fewer images than the students: the cache has no more."""
-        lines = (
-            f"{n:,} of {run.table('images').get(split, 0):,} {split} images"
-            for run in self.runs
-            for split, n in run.table("teacher_images").items()
-            if run.table("images") and n != run.table("images").get(split)
-        )
-        return list(dict.fromkeys(lines))
+from distill.report.tasks import parts_of
 
 
 def report(runs: Path, out: Path) -> list[Path]:
@@ -120,7 +46,17 @@ def report(runs: Path, out: Path) -> list[Path]:
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out is {out.name!r}", fix="name an HTML file: --out report.html.")
     collected = collect(runs)
-    parts = [Part.of(task, members) for task, members in by_task(collected.finished)]
+    parts = parts_of(collected.finished)
+    drawn = {
+        part.task.name: {
+            "scatter": scatter_charts(part),
+            "metrics": metric_charts(part),
+            "losses": loss_charts(part),
+        }
+        for part in parts
+    }
+    confused = {part.task.name: confused_groups(part.groups) for part in parts}
+    maps = [space_map(part.groups, confused[part.task.name]) for part in parts]
     environment = Environment(
         loader=PackageLoader("distill.report"),
         autoescape=select_autoescape(),
@@ -129,17 +65,29 @@ def report(runs: Path, out: Path) -> list[Path]:
         lstrip_blocks=True,
     )
     environment.filters |= {"markdown": _plain, "command": _command}
+    for function in (
+        main_table,
+        further_table,
+        per_class_tables,
+        space_tables,
+        cost_table,
+        facts,
+        partly_judged,
+    ):
+        environment.globals[function.__name__] = function
     style, script = (_source(environment, name) for name in ("style.css", "script.js"))
     context = {
         "collected": collected,
         "parts": parts,
         "frame": charts,
         "level": LEVEL,
+        "drawn": drawn,
+        "confused": confused,
         "data": {
             "charts": {
-                c.name: c.data for part in parts for c in (*part.losses, *part.metrics, *part.scatter)
+                c.name: c.data for of_part in drawn.values() for some in of_part.values() for c in some
             },
-            "map": next((part.map for part in parts if part.map), None),
+            "map": next((one for one in maps if one), None),
         },
         "style": style,
         "script": script,
@@ -157,6 +105,50 @@ def report(runs: Path, out: Path) -> list[Path]:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return list(texts)
+
+
+def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Return what the runs have in common, and how many of each there are where they have not."""
+    read = {
+        "teacher": lambda run: ", ".join(_texts(run.table("teacher"), "model", "pretrained")),
+        "student": lambda run: run.summary.get("student"),
+        "classes": lambda run: _counts(run.table("classes")),
+        "images": lambda run: _counts(run.table("images")),
+        "epochs": lambda run: run.summary.get("epochs"),
+        "numbers": lambda run: run.summary.get("headline"),
+        "hardware": lambda run: _hardware(run.table("hardware")),
+        "torch": lambda run: run.table("versions").get("torch"),
+    }
+    lines = []
+    for name, of_run in read.items():
+        values = list(dict.fromkeys(str(value) for run in runs if (value := of_run(run))))
+        more = f" and {len(values) - 3} more" if len(values) > 3 else ""
+        lines += [(name, " / ".join(values[:3]) + more)] if values else []
+    return lines
+
+
+def _texts(values: dict[str, Any], *names: str) -> list[str]:
+    return [str(values[name]) for name in names if values.get(name)]
+
+
+def _hardware(values: dict[str, Any]) -> str:
+    cores = [f"{number} cores" for number in _texts(values, "cores")]
+    return ", ".join([*_texts(values, "cpu"), *cores, *_texts(values, "gpu")])
+
+
+def _counts(values: dict[str, Any]) -> str:
+    return ", ".join(f"{n:,} {split}" for split, n in values.items() if isinstance(n, int))
+
+
+def partly_judged(runs: Sequence[Run]) -> list[str]:
+    """Return where the teacher was judged on fewer images than the students: the cache has no more."""
+    lines = (
+        f"{n:,} of {run.table('images').get(split, 0):,} {split} images"
+        for run in runs
+        for split, n in run.table("teacher_images").items()
+        if run.table("images") and n != run.table("images").get(split)
+    )
+    return list(dict.fromkeys(lines))
 
 
 def _source(environment: Environment, name: str) -> Markup:
@@ -179,16 +171,3 @@ def _command(run: Run) -> str:
     """Return the command that made a run, as a shell takes it."""
     words = run.summary.get("command")
     return shlex.join(map(str, words)) if isinstance(words, list) else ""
-
-
-def _texts(values: dict[str, Any], *names: str) -> list[str]:
-    return [str(values[name]) for name in names if values.get(name)]
-
-
-def _hardware(values: dict[str, Any]) -> str:
-    cores = [f"{number} cores" for number in _texts(values, "cores")]
-    return ", ".join([*_texts(values, "cpu"), *cores, *_texts(values, "gpu")])
-
-
-def _counts(values: dict[str, Any]) -> str:
-    return ", ".join(f"{n:,} {split}" for split, n in values.items() if isinstance(n, int))

@@ -9,18 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.report.collect import Run
-from distill.report.groups import (
-    TEACHER,
-    Group,
-    TeacherRuns,
-    differing,
-    judged_alike,
-    teachers_of,
-    value_of,
-    written,
-)
+from distill.report.groups import TEACHER, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
-from distill.report.tasks import Task, by_task, headings, split_label
+from distill.report.tasks import Part, headings, parts_of, split_label
 from distill.spread import Spread
 
 LOWER_IS_BETTER = ("vlalign",)
@@ -88,8 +79,10 @@ def _table(
     )
 
 
-def _heads(groups: Sequence[Group], teachers: Sequence[TeacherRuns] = ()) -> list[tuple[str, int | None]]:
-    return [*((group.label, group.number) for group in groups), *((one.label, None) for one in teachers)]
+def _by_group(title: str, part: Part, columns: Sequence[tuple[str, Sequence[Cell]]], note: str = "") -> Table:
+    """Return a table of a row a group, and one a teacher where there are cells for it."""
+    groups = [(group.label, group.number) for group in part.groups]
+    return _table(title, "setting", [*groups, *((one.label, None) for one in part.teachers)], columns, note)
 
 
 def _cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool = False) -> Cell:
@@ -100,73 +93,54 @@ def _cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool 
     return Cell(text=f"{value.mean / unit:,.{digits}f}{around}", value=value.mean / unit, best=best)
 
 
-def _metric_cells(
-    metric: str,
-    heading: str,
-    groups: Sequence[Group],
-    teachers: Sequence[TeacherRuns],
-    best: int | None = None,
-) -> list[Cell]:
+def _metric(part: Part, metric: str, heading: str, best: int | None = None) -> tuple[str, list[Cell]]:
+    """Return a metric's column, of the students and the teachers."""
     digits = 1 if heading.endswith("(%)") else 3  # of shares, which are 0 to 1
-    own = [_cell(group.spread(metric), digits, best=i == best) for i, group in enumerate(groups)]
-    return [*own, *(_cell(teacher.spread(TEACHER, metric), digits) for teacher in teachers)]
+    own = [_cell(group.spread(metric), digits, best=i == best) for i, group in enumerate(part.groups)]
+    return heading, [*own, *(_cell(teacher.spread(TEACHER, metric), digits) for teacher in part.teachers)]
 
 
-def main_table(groups: Sequence[Group], settings: Sequence[str], task: Task, splits: Sequence[str]) -> Table:
+def main_table(part: Part) -> Table:
     """Return the results, a row a group and one a teacher.
 
     n, the task's results on every split, the gaps to the teacher, the settings that differ.
     """
-    results = headings(task.results, splits)
-    gaps = headings(task.gaps, splits)
-    has_gap = any(group.gap(metric) for group in groups for metric in gaps)
-    teachers = teachers_of(groups) if has_gap else []
+    results = headings(part.task.results, part.splits)
     best: dict[str, int | None] = {}
-    if judged_alike(groups):  # results of other test images are better or worse than none
-        best = {metric: best_of([group.numbers(metric) for group in groups]) for metric in results}
-    return _table(
-        "Results",
-        "setting",
-        _heads(groups, teachers),
-        [
-            ("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in groups]),
-            *(
-                (heading, _metric_cells(metric, heading, groups, teachers, best.get(metric)))
-                for metric, heading in results.items()
-            ),
-            *((heading, [_cell(group.gap(metric)) for group in groups]) for metric, heading in gaps.items()),
-            *((name, [_setting_cell(group.values[name]) for group in groups]) for name in settings),
-        ],
-    )
+    if judged_alike(part.groups):  # results of other test images are better or worse than none
+        best = {metric: best_of([group.numbers(metric) for group in part.groups]) for metric in results}
+    columns = [
+        ("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in part.groups]),
+        *(_metric(part, metric, heading, best.get(metric)) for metric, heading in results.items()),
+        *(
+            (heading, [_cell(group.gap(metric)) for group in part.groups])
+            for metric, heading in headings(part.task.gaps, part.splits).items()
+        ),
+        *((name, [_setting_cell(group.values[name]) for group in part.groups]) for name in part.settings),
+    ]
+    return _by_group("Results", part, columns)
 
 
 def _setting_cell(value: Any) -> Cell:
     return Cell(text=written(value), value=float(value) if isinstance(value, int | float) else None)
 
 
-def further_table(groups: Sequence[Group], task: Task, splits: Sequence[str]) -> Table | None:
+def further_table(part: Part) -> Table | None:
     """Return what is judged beside the headline, a row a group and one a teacher; None of nothing."""
-    teachers = teachers_of(groups)
-    columns = [
-        (heading, _metric_cells(metric, heading, groups, teachers))
-        for metric, heading in headings(task.further, splits).items()
-    ]
-    table = _table(task.further_title, "setting", _heads(groups, teachers), columns)
+    further = headings(part.task.further, part.splits)
+    columns = [_metric(part, metric, heading) for metric, heading in further.items()]
+    table = _by_group(part.task.further_title, part, columns)
     return table if table.rows else None
 
 
-def per_class_tables(groups: Sequence[Group], task: Task) -> list[Table]:
+def per_class_tables(part: Part) -> list[Table]:
     """Return every class's number by split, OOD first: images, the teacher's, then every group's mean."""
-    runs, teachers = [run for group in groups for run in group.runs], teachers_of(groups)
-    splits = dict.fromkeys(s for run in runs for s in run.table(task.per_class) if not s.startswith("id_val"))
-    tables = []
+    key, runs, tables = part.task.per_class, part.counted, []
+    splits = dict.fromkeys(s for run in runs for s in run.table(key) if not s.startswith("id_val"))
     for split in sorted(splits, key=lambda split: not split.startswith("ood")):
-        names = list(dict.fromkeys(name for run in runs for name in run.table(task.per_class, split)))
+        names = list(dict.fromkeys(name for run in runs for name in run.table(key, split)))
         images = _images_of_classes(runs, split)
-        sides = [
-            *((one, f"teacher_{task.per_class}") for one in teachers),
-            *((one, task.per_class) for one in groups),
-        ]
+        sides = [*((one, f"teacher_{key}") for one in part.teachers), *((one, key) for one in part.groups)]
         columns = [
             ("images", [images.get(name, Cell()) for name in names]),
             *(
@@ -174,7 +148,8 @@ def per_class_tables(groups: Sequence[Group], task: Task) -> list[Table]:
                 for one, where in sides
             ),
         ]
-        tables.append(_table(split_label(split), task.members, [(name, -1) for name in names], columns))
+        heads = [(name, -1) for name in names]
+        tables.append(_table(split_label(split), part.task.members, heads, columns))
     return tables
 
 
@@ -193,38 +168,37 @@ def _images_of_classes(runs: Sequence[Run], split: str) -> dict[str, Cell]:
     }
 
 
-def space_tables(groups: Sequence[Group]) -> list[Table]:
+def space_tables(part: Part) -> list[Table]:
     """Return the space metrics by split, a row a group."""
-    runs = [run for group in groups for run in group.runs]
-    tables = []
+    runs, tables = part.counted, []
     for split in dict.fromkeys(split for run in runs for split in run.table("space")):
         names = dict.fromkeys(n for run in runs for n in run.table("space", split) if n != "images")
         columns = [
             (
                 f"{name} {'↓' if name in LOWER_IS_BETTER else '↑'}",
-                [_cell(group.spread("space", split, name), 3) for group in groups],
+                [_cell(group.spread("space", split, name), 3) for group in part.groups],
             )
             for name in names
         ]
         images = sorted({n for run in runs if (n := run.number("space", split, "images")) is not None})
-        note = f"{' or '.join(f'{n:,.0f}' for n in images)} images"
-        tables.append(_table(split_label(split), "setting", _heads(groups), columns, note))
+        note = f"{' or '.join(f'{n:,}' for n in images)} images"
+        tables.append(_by_group(split_label(split), part, columns, note))
     return tables
 
 
-def cost_table(groups: Sequence[Group]) -> Table:
+def cost_table(part: Part) -> Table:
     """Return what a run of every group took, means over its seeds."""
     columns = [
-        (heading, [_cell(group.spread(*names), digits, unit=unit) for group in groups])
+        (heading, [_cell(group.spread(*names), digits, unit=unit) for group in part.groups])
         for heading, names, unit, digits in COST
     ]
-    return _table("Cost of a run", "setting", _heads(groups), columns)
+    return _by_group("Cost of a run", part, columns)
 
 
 def as_csv(runs: Sequence[Run]) -> str:
     """Return one line a finished run: name, seed, every differing setting and every result."""
     settings = differing(runs)
-    headlines = [f"{s}_{task.measure}" for task, members in by_task(runs) for s in task.splits(members)]
+    headlines = [f"{split}_{part.task.measure}" for part in parts_of(runs) for split in part.splits]
     numbers = [
         name
         for run in runs

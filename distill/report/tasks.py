@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distill.report.collect import OBJECTS, Run
+from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of
 
 SPLITS = {
     "train": "training images",
@@ -116,12 +117,39 @@ EPISODES = Task(
 )
 
 
-def by_task(runs: Sequence[Run]) -> list[tuple[Task, list[Run]]]:
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The finished runs of one task, in groups; ``settings`` are those in which the groups differ."""
+
+    task: Task
+    runs: tuple[Run, ...]
+    settings: tuple[str, ...]
+    groups: tuple[Group, ...]
+    teachers: tuple[TeacherRuns, ...]
+    splits: tuple[str, ...]
+
+    @property
+    def counted(self) -> list[Run]:
+        """The runs of the groups: without those of a setting and seed that is there already."""
+        return [run for group in self.groups for run in group.runs]
+
+
+def parts_of(runs: Sequence[Run]) -> list[Part]:
     """Return the runs of photos and those of episodes, each where there are any."""
-    parts = [
-        (task, [run for run in runs if run.episodes == (task is EPISODES)]) for task in (PHOTOS, EPISODES)
-    ]
-    return [(task, members) for task, members in parts if members]
+    parts = []
+    for task in (PHOTOS, EPISODES):
+        members = [run for run in runs if run.episodes == (task is EPISODES)]
+        settings, groups = groups_of(members)
+        part = Part(
+            task=task,
+            runs=tuple(members),
+            settings=settings,
+            groups=groups,
+            teachers=tuple(teachers_of(groups)),
+            splits=tuple(task.splits(members)),
+        )
+        parts += [part] if members else []
+    return parts
 
 
 def headings(patterns: Sequence[tuple[str, str]], splits: Sequence[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ from distill.report.groups import Group, groups_of
 from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
-from distill.report.tasks import EPISODES, PHOTOS
+from distill.report.tasks import parts_of
 from distill.robotics.train import run as run_episodes
 from distill.settings import load_recipe, with_settings
 from distill.train.images import run
@@ -109,8 +109,8 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(run
     assert (memory.one.mean, memory.other.mean, memory.difference) == (3.0, 4.5, 1.5)
     assert (loss.one.mean, loss.other.mean, loss.difference) == (7.0, 8.5, 1.5)  # of the epochs 2 to 6
     assert not [name for name in found if name.endswith("/images")]  # a count of images is no result
-    _, groups = groups_of([run for run in collect(place).finished if run.name in ("cls-0", "mse-0")])
-    cost = cost_table(groups)
+    (part,) = parts_of([run for run in collect(place).finished if run.name in ("cls-0", "mse-0")])
+    cost = cost_table(part)
     heads = ["peak memory, host (GB)", "peak memory, device (GB)", "parameters (million)"]
     at = [cost.columns.index(head) - 1 for head in heads]
     assert [[row.cells[i].text for i in at] for row in cost.rows] == [
@@ -120,9 +120,10 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(run
 
 
 def test_space_and_class_tables_have_each_groups_own_numbers(runs):
-    _, groups = groups_of(collect(runs).finished)
+    (part,) = parts_of(collect(runs).finished)
+    groups = part.groups
     kept = [[run.summary for run in group.runs] for group in groups]
-    for table, split in zip(space_tables(groups), kept[0][0]["space"], strict=True):
+    for table, split in zip(space_tables(part), kept[0][0]["space"], strict=True):
         for row, summaries in zip(table.rows, kept, strict=True):
             for head, cell in zip(table.columns[1:], row.cells, strict=True):
                 name, arrow = head.split()
@@ -133,7 +134,7 @@ def test_space_and_class_tables_have_each_groups_own_numbers(runs):
     answers = first.outputs.answers["ood_test"]
     shifted = replace(answers, labels=np.array([0, 0, 0, 0, 1, 2, 2, 2, 2]))
     changed = replace(first, outputs=replace(first.outputs, answers={"ood_test": shifted}))
-    table = per_class_tables([replace(groups[0], runs=(changed,))], PHOTOS)[0]
+    table = per_class_tables(replace(part, groups=(replace(groups[0], runs=(changed,)),)))[0]
     images = {row.head: row.cells[0].text for row in table.rows}
     assert images == dict(zip(answers.class_names, ("4", "1", "4"), strict=True))
 
@@ -492,8 +493,8 @@ def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episod
         mean, std = (over([first[metric], second[metric]]) for over in (np.mean, lambda v: np.std(v, ddof=1)))
         assert table[student][heading] == f"{mean:.1f} ± {std:.1f}"
         assert table["teacher"][heading] == f"{first['teacher_metrics'][metric]:.1f}"
-    _, groups = groups_of(collect(episode_runs).finished)
-    ood = per_class_tables(groups, EPISODES)[0]
+    (part,) = parts_of(collect(episode_runs).finished)
+    ood = per_class_tables(part)[0]
     assert ood.columns[:2] == ("object", "teacher (%)")
     for row in ood.rows:
         values = [one[OBJECTS]["ood_test"][row.head] for one in (first, second)]
@@ -621,17 +622,17 @@ def test_every_teacher_has_its_own_row_column_and_star(runs, tmp_path):
         summary["teacher_metrics"] |= {"id_test_accuracy": 11.0, "ood_test_accuracy": 22.0}
         summary["teacher_per_class_accuracy"]["ood_test"]["lemon"] = 7.0
         (run_folder / "summary.json").write_text(json.dumps(summary))
-    _, groups = groups_of(collect(folder).finished)
-    table = main_table(groups, ("loss.mse",), PHOTOS, ("id_test", "ood_test"))
+    (part,) = parts_of(collect(folder).finished)
+    table = main_table(part)
     teachers = {row.head: [c.text for c in row.cells[1:3]] for row in table.rows if row.style is None}
     assert teachers.keys() == {"teacher, text=labels", "teacher, text=descriptions"}
     assert teachers["teacher, text=descriptions"] == ["11.0", "22.0"]
-    ood = per_class_tables(groups, PHOTOS)[0]
+    ood = per_class_tables(part)[0]
     assert ood.columns[2:4] == ("teacher, text=labels (%)", "teacher, text=descriptions (%)")
     lemon = next(row for row in ood.rows if row.head == "lemon")
     assert lemon.cells[2].text == "7.0"
     assert lemon.cells[1].text != "7.0"
-    drawn = scatter_charts(groups, PHOTOS)[0]
+    drawn = scatter_charts(part)[0]
     assert [s["label"] for s in drawn.data["series"]][2:] == list(teachers)
 
 
