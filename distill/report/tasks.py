@@ -88,13 +88,13 @@ EPISODES = Task(
     measure="average_precision",
     called="mean average precision",
     results=(
-        ("{split}_average_precision", "{label} (%)"),
-        ("{split}_ood_objects_average_precision", "{label}, OOD objects (%)"),
-        ("{split}_id_objects_average_precision", "{label}, ID objects (%)"),
+        ("{split}_average_precision", "{label} episodes (%)"),
+        ("{split}_ood_objects_average_precision", "{label} episodes, OOD objects (%)"),
+        ("{split}_id_objects_average_precision", "{label} episodes, ID objects (%)"),
     ),
     gaps=(
-        ("{split}_average_precision", "{label}: gap to teacher (points)"),
-        ("{split}_ood_objects_average_precision", "{label}, OOD objects: gap to teacher (points)"),
+        ("{split}_average_precision", "{label} episodes: gap to teacher (points)"),
+        ("{split}_ood_objects_average_precision", "{label} episodes, OOD objects: gap to teacher (points)"),
     ),
     scatter=(
         ("id_test_average_precision", "ID, mean AP (%)"),
@@ -102,7 +102,7 @@ EPISODES = Task(
     ),
     further_title="Decisions at the threshold",
     further=tuple(
-        (f"{{split}}_{group}{name}", f"{{label}}{of_group}: {name} (%)")
+        (f"{{split}}_{group}{name}", f"{{label}} episodes{of_group}: {name} (%)")
         for group, of_group in (("", ""), ("ood_objects_", ", OOD objects"))
         for name in ("accuracy", "precision", "recall")
     ),

@@ -486,9 +486,9 @@ def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episod
     results, decisions = tables_of((tmp_path / "report.md").read_text())
     student = next(head for head in results if head not in ("setting", "teacher") and "mse" in head)
     for metric, heading, table in (
-        ("id_test_average_precision", "ID (%)", results),
-        ("ood_test_ood_objects_average_precision", "OOD, OOD objects (%)", results),
-        ("ood_test_recall", "OOD: recall (%)", decisions),
+        ("id_test_average_precision", "ID episodes (%)", results),
+        ("ood_test_ood_objects_average_precision", "OOD episodes, OOD objects (%)", results),
+        ("ood_test_recall", "OOD episodes: recall (%)", decisions),
     ):
         mean, std = (over([first[metric], second[metric]]) for over in (np.mean, lambda v: np.std(v, ddof=1)))
         assert table[student][heading] == f"{mean:.1f} ± {std:.1f}"
@@ -518,7 +518,12 @@ def test_photos_and_episodes_in_one_folder_have_tables_of_their_own(runs, episod
     report(tmp_path / "runs", tmp_path / "report.html")
     tables = tables_of((tmp_path / "report.md").read_text())
     assert ["OOD among all (%)" in table["teacher"] for table in tables] == [True, False, False, False]
-    assert ["OOD, OOD objects (%)" in table["teacher"] for table in tables] == [False, False, True, False]
+    assert ["OOD episodes, OOD objects (%)" in table["teacher"] for table in tables] == [
+        False,
+        False,
+        True,
+        False,
+    ]
     page = (tmp_path / "report.html").read_text()
     names = re.findall(r' id="([^"]+)"', page)
     assert len(names) == len(set(names))
