@@ -133,8 +133,8 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         first = error.__context__
         if world_size() > 1 and isinstance(first, UserError):
             return str(first), first.status
-        asked = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        return "stopped; what was finished is kept: the same command goes on.", 128 + asked
+        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        return "stopped; what was finished is kept: the same command goes on.", 128 + number
     if isinstance(error, click.ClickException):
         return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
     # Stopped of distill.train, a module that --help does without.
@@ -143,8 +143,8 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         return " ".join([str(error), *notes]), 128 + asked
     if debug or not isinstance(error, Exception):
         return None
-    known = error if isinstance(error, UserError) else fault(error)
-    return (str(known), known.status) if known is not None else None
+    told = error if isinstance(error, UserError) else fault(error)
+    return (str(told), told.status) if told is not None else None
 
 
 @click.group(

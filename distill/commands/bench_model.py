@@ -15,18 +15,19 @@ from distill.commands.options import (
     THREADS,
     json_option,
     model_teacher_options,
+    option,
 )
 from distill.commands.tables import print_json, table
 
 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
-@click.option("--rounds", default=3, type=COUNT, help="Turns of each.")
-@click.option("--repeats", default=50, type=click.IntRange(min=2), help="Of one image, each turn.")
-@click.option("--threads", default=0, show_default="all cores", type=THREADS, help="Of each candidate.")
-@click.option("--run", type=EXISTING_FOLDER, help="The run that was exported, for its torch student.")
+@option("--rounds", "Turns of each.", COUNT, 3)
+@option("--repeats", "Of one image, each turn.", click.IntRange(min=2), 50)
+@option("--threads", "Of each candidate.", THREADS, 0, show_default="all cores")
+@option("--run", "The run that was exported, for its torch student.", EXISTING_FOLDER)
 @model_teacher_options
-@click.option("--out", type=FILE_TO_WRITE, help="Write the numbers to this JSON file as well.")
+@option("--out", "Write the numbers to this JSON file as well.", FILE_TO_WRITE)
 @json_option("Print them as JSON.")
 def bench_model(model: Path, out: Path | None, as_json: bool, **given: Any) -> None:
     """Measure MODEL on this CPU.

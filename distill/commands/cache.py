@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import UserError, printable
-from distill.commands.options import EXISTING_FOLDER, FOLDER, json_option, rows_options, shared_classes_option
-from distill.commands.tables import print_duplicates, print_json, print_zero_shot, table
+from distill.commands.options import (
+    EXISTING_FOLDER,
+    FOLDER,
+    json_option,
+    option,
+    rows_options,
+    shared_classes_option,
+)
+from distill.commands.tables import number, print_duplicates, print_json, print_zero_shot, table
 
 if TYPE_CHECKING:
     from cache.maintain.verify import Check
@@ -33,15 +40,8 @@ def info(cache: Path, as_json: bool) -> None:
         return
     table(f"cache {cache}", ["", ""], _about(manifest))
     splits = [
-        [
-            name,
-            f"{split.rows:,}",
-            str(len(split.class_names)),
-            str(len(split.shards)),
-            str(len(split.skipped)),
-            f"{split.own_captions:,}",
-        ]
-        for name, split in manifest.splits.items()
+        [name, *map(number, (s.rows, len(s.class_names), len(s.shards), len(s.skipped), s.own_captions))]
+        for name, s in manifest.splits.items()
     ]
     table("splits", ["split", "rows", "classes", "shards", "skipped", "own captions"], splits)
     banks = [
@@ -141,36 +141,22 @@ def repair(cache: Path, as_json: bool) -> None:
 
 
 def _plain(check: Check) -> dict[str, Any]:
-    return {
-        "file": check.file,
-        "rows": check.rows,
-        "problem": check.problem,
-        "damaged_rows": list(check.damaged),
-    }
+    plain = {name: getattr(check, name) for name in ("file", "rows", "problem")}
+    return {**plain, "damaged_rows": list(check.damaged)}
 
 
 @click.command("import")
-@click.option("--out", required=True, type=FOLDER, help="The cache folder to write.")
-@click.option(
-    "--images", required=True, help="Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME."
-)
-@click.option(
-    "--keys",
-    help="SPLIT/CLASS/FILE of each row: a text file, .npy or FILE.npz:NAME. Else the original code's order.",
-)
-@click.option("--data", type=EXISTING_FOLDER, help="The images' folder; needed without --keys.")
-@click.option("--captions", help="Caption embeddings in the same order (clip_caption_feats.pt).")
-@click.option("--texts", help="Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
-@click.option(
-    "--classes", help="The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME."
-)
-@click.option("--bank", default="labels", help="Name of that text bank.")
-@click.option("--split", default="train", help="The split of keys that name none.")
-@click.option("--model", default="imported", help="The teacher's name.")
-@click.option(
-    "--pretrained",
-    help="Its weights, as for cache-features: embeds DATA's class texts where --texts is not given.",
-)
+@option("--out", "The cache folder to write.", FOLDER, required=True)
+@option("--images", "Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME.", required=True)
+@option("--keys", "SPLIT/CLASS/FILE of each row, as --classes; else the original code's order.")
+@option("--data", "The images' folder; needed without --keys.", EXISTING_FOLDER)
+@option("--captions", "Caption embeddings in the same order (clip_caption_feats.pt).")
+@option("--texts", "Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
+@option("--classes", "The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME.")
+@option("--bank", "Name of that text bank.", default="labels")
+@option("--split", "The split of keys that name none.", default="train")
+@option("--model", "The teacher's name.", default="imported")
+@option("--pretrained", "Its weights, as for cache-features, to embed DATA's class texts.")
 @rows_options
 @shared_classes_option
 def import_(out: Path, **given: Any) -> None:
@@ -199,13 +185,9 @@ def import_(out: Path, **given: Any) -> None:
 
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option(
-    "--to", "format", required=True, type=click.Choice(["hdf5", "webdataset"]), help="The format to write."
-)
-@click.option("--out", required=True, type=FOLDER, help="The new cache folder.")
-@click.option(
-    "--data", type=EXISTING_FOLDER, help="The images' folder, for a WebDataset that holds the pictures too."
-)
+@option("--to format", "The format to write.", ["hdf5", "webdataset"], required=True)
+@option("--out", "The new cache folder.", FOLDER, required=True)
+@option("--data", "The images' folder, for a WebDataset that holds the pictures too.", EXISTING_FOLDER)
 def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     """Write CACHE in the other format, number for number.
 
@@ -221,8 +203,8 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
 
 @click.command("add-prompts")
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("--bank", default="coop", help="Name of the new text bank.")
-@click.option("--cache", type=EXISTING_FOLDER, help="A cache of the same teacher  [default: the run's own]")
+@option("--bank", "Name of the new text bank.", default="coop")
+@option("--cache", "A cache of the same teacher  [default: the run's own]", EXISTING_FOLDER)
 def add_prompts(run: Path, bank: str, cache: Path | None) -> None:
     """Add the prompts that RUN learnt to its cache.
 

@@ -13,6 +13,8 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    WHOLE,
+    option,
     ray_cluster,
     ray_options,
     refuse_given,
@@ -28,80 +30,49 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="The cache folder; run again, it continues.")
-@click.option("--label2text", type=FILE, help="Class names; found in DATA, else the folders' names.")
-@click.option(
-    "--descriptions",
-    type=FILE,
-    help="FOLDER<TAB>TEXT a line (or texts alone, in label2text's order); chatgpt.txt in DATA is found.",
-)
-@click.option(
-    "--captions",
-    type=FILE,
-    help="JSON lines {key, caption} or clip_caption_feats.pt; captions.jsonl in DATA is found.",
-)
-@click.option(
-    "--template",
-    "templates",
+@option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
+@option("--label2text", "Class names; found in DATA, else the folders' names.", FILE)
+@option("--descriptions", "FOLDER<TAB>TEXT a line, or texts alone; chatgpt.txt in DATA is found.", FILE)
+@option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl in DATA is found.", FILE)
+@option(
+    "--template TEXT templates",
+    "A text bank 'templates', e.g. 'a sketch of {}'. Repeatable: averaged.",
     multiple=True,
-    metavar="TEXT",
-    help="A text bank 'templates', e.g. 'a sketch of {}'. Repeatable: averaged.",
 )
-@click.option(
-    "--text-file",
-    "text_files",
+@option(
+    "--text-file text_files",
+    "A text bank called as its file, one text a line. Repeatable.",
+    FILE,
     multiple=True,
-    type=FILE,
-    help="A text bank called as its file, one text a line. Repeatable.",
 )
-@click.option(
-    "--neighbours",
-    default=256,
-    type=click.IntRange(1, bounds.NEIGHBOURS),
-    help="Nearest class texts kept for every image.",
-)
-@click.option(
+@option("--neighbours", "Nearest class texts kept of every image.", click.IntRange(1, bounds.NEIGHBOURS), 256)
+@option(
     "--support-views",
-    default=0,
-    type=click.IntRange(0, bounds.VIEWS),
-    help="Keep the rows of so many views of train and OOD images, for 'fewshot --method retrieval': the "
-    "image and its RandAugment copies. The paper's is 10.",
+    "Keep so many views' rows of train and OOD images, for 'fewshot --method retrieval'; the paper's is 10.",
+    click.IntRange(0, bounds.VIEWS),
+    0,
 )
-@click.option(
-    "--support-shots",
-    default=0,
-    type=click.IntRange(min=0),
-    help="Views of the first images of each class alone, sorted by key  [default: of all]",
+@option("--support-shots", "Of the first images of each class alone, by key; 0: of all.", WHOLE, 0)
+@option(
+    "--views V",
+    "Keep the rows of V random crops of every training image, for 'train --views'.",
+    click.IntRange(1, bounds.VIEWS),
 )
-@click.option(
-    "--views",
-    metavar="V",
-    type=click.IntRange(1, bounds.VIEWS),
-    help="Keep the rows of V random crops of every training image, for 'train --views'.",
-)
-@click.option(
+@option(
     "--views-scale",
-    default=0.08,
-    type=click.FloatRange(min=0, min_open=True, max=1),
-    help="The smallest such crop, as a share of the image's area.",
+    "The smallest such crop, as a share of the image's area.",
+    click.FloatRange(min=0, min_open=True, max=1),
+    0.08,
 )
-@click.option(
-    "--pixels",
-    type=click.IntRange(8, bounds.IMAGE_SIDE),
-    metavar="SIZE",
-    help="Keep the images too, SIZE x SIZE, so that training decodes nothing: 256 for a student of 224 px.",
+@option(
+    "--pixels SIZE",
+    "Keep the images too, SIZE x SIZE, so that training decodes nothing: 256 for a student of 224 px.",
+    click.IntRange(8, bounds.IMAGE_SIDE),
 )
-@click.option(
-    "--pixels-format",
-    type=click.Choice(["raw", "jpeg"]),
-    default="raw",
-    help="Kept as bytes of pixels, or as JPEG of quality 95: a seventh of the size, decoded at each use.",
-)
-@click.option("--compile", is_flag=True, help="Put the image tower through torch.compile.")
-@click.option(
-    "--teacher",
-    default="main",
-    help="Add a second teacher of this name to a finished cache, for 'train --teachers'.",
+@option("--pixels-format", "JPEG: a seventh of the size, decoded at each use.", ["raw", "jpeg"], "raw")
+@option("--compile", "Put the image tower through torch.compile.", bool)
+@option(
+    "--teacher", "Another adds a second teacher to a finished cache, for 'train --teachers'.", default="main"
 )
 @shared_classes_option
 @ray_options

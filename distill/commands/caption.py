@@ -8,14 +8,21 @@ from typing import Any
 
 import click
 
-from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE, batch_size, device_option, workers_option
+from distill.commands.options import (
+    EXISTING_FOLDER,
+    FILE_TO_WRITE,
+    batch_size,
+    device_option,
+    option,
+    workers_option,
+)
 
 
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
-@click.option("--model", required=True, help="A transformers image-to-text model: a folder or a hub name.")
-@click.option("--out", type=FILE_TO_WRITE, help="The file to write  [default: DATA/captions.jsonl]")
-@click.option("--split", "splits", multiple=True, help="train, id_test, ood_test. Repeatable  [default: all]")
+@option("--model", "A transformers image-to-text model: a folder or a hub name.", required=True)
+@option("--out", "The file to write  [default: DATA/captions.jsonl]", FILE_TO_WRITE)
+@option("--split splits", "train, id_test, ood_test. Repeatable  [default: all]", multiple=True)
 @batch_size(default=16)
 @workers_option
 @device_option

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import COUNT, FOLDER, device_option, json_option, seed_option
+from distill.commands.options import COUNT, FOLDER, device_option, json_option, option, seed_option
 from distill.commands.tables import percent, print_json, table
 
 
 @click.command()
-@click.option("--out", default="artifacts/demo", type=FOLDER, help="Where everything goes.")
-@click.option("--epochs", default=14, type=COUNT, help="Epochs of each student.")
+@option("--out", "Where everything goes.", FOLDER, "artifacts/demo")
+@option("--epochs", "Epochs of each student.", COUNT, 14)
 @seed_option("Decides first weights and batches.")
 @device_option
 @json_option("Print the results as JSON.")

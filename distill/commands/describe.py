@@ -9,28 +9,18 @@ from typing import Any
 import click
 
 from cache.runtime import machine_limits as bounds
-from distill.commands.options import EXISTING_FOLDER, FILE, FILE_TO_WRITE
+from distill.commands.options import EXISTING_FOLDER, FILE, FILE_TO_WRITE, WHOLE, option
 
 
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
-@click.option("--model", required=True, help="The language model's name on that server.")
-@click.option(
-    "--base-url", help="An OpenAI-compatible server, e.g. http://localhost:8000/v1  [default: OpenAI's]"
-)
-@click.option("--out", type=FILE_TO_WRITE, help="The file to write  [default: DATA/chatgpt.txt]")
-@click.option(
-    "--prompt", help="What is asked; {} is the class name  [default: one sentence on its appearance]"
-)
-@click.option("--label2text", type=FILE, help="Class names; found in DATA, else the folders' names.")
-@click.option("--workers", default=4, type=click.IntRange(1, bounds.REQUESTS), help="Requests at once.")
-@click.option(
-    "--retries",
-    "max_retries",
-    default=6,
-    type=click.IntRange(min=0),
-    help="Tries more of a request that failed, each after a longer wait.",
-)
+@option("--model", "The language model's name on that server.", required=True)
+@option("--base-url", "An OpenAI-compatible server, e.g. http://localhost:8000/v1  [default: OpenAI's]")
+@option("--out", "The file to write  [default: DATA/chatgpt.txt]", FILE_TO_WRITE)
+@option("--prompt", "What is asked; {} is the class name  [default: one sentence on its appearance]")
+@option("--label2text", "Class names; found in DATA, else the folders' names.", FILE)
+@option("--workers", "Requests at once.", click.IntRange(1, bounds.REQUESTS), 4)
+@option("--retries max_retries", "Tries more of a request that failed, at longer waits.", WHOLE, 6)
 def describe(data: Path, **given: Any) -> None:
     """Ask a language model to describe every class of DATA.
 

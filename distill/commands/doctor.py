@@ -7,17 +7,12 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import EXISTING_FOLDER, json_option
+from distill.commands.options import EXISTING_FOLDER, json_option, option
 from distill.commands.tables import print_json
 
 
 @click.command()
-@click.option(
-    "--folder",
-    default=".",
-    type=EXISTING_FOLDER,
-    help="Where caches and runs will lie: its free room and speed.",
-)
+@option("--folder", "Where caches and runs will lie: its free room and speed.", EXISTING_FOLDER, ".")
 @json_option("Print it as JSON.")
 def doctor(folder: Path, as_json: bool) -> None:
     """Say what this machine has, and try both stages.

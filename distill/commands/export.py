@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from distill.commands.options import COUNT, EXISTING_FOLDER, FOLDER, json_option, run_options, words
+from distill.commands.options import (
+    COUNT,
+    EXISTING_FOLDER,
+    FOLDER,
+    WHOLE,
+    json_option,
+    option,
+    run_options,
+    words,
+)
 from distill.commands.tables import percent, print_json, table, warn
 
 if TYPE_CHECKING:
@@ -18,35 +27,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="New folder for the model.")
-@click.option("--formats", default="onnx", callback=words, metavar="A,B", help="onnx,torch,safetensors.")
-@click.option(
-    "--precisions",
-    default="float32",
-    callback=words,
-    metavar="A,B",
-    help="Of the ONNX graph: float32,float16,int8.",
-)
-@click.option(
+@option("--out", "New folder for the model.", FOLDER, required=True)
+@option("--formats A,B", "onnx,torch,safetensors.", default="onnx", callback=words)
+@option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
+@option(
     "--preprocessing",
-    type=click.Choice(["outside", "graph"]),
-    default="outside",
-    help="graph: the ONNX graph takes uint8 photos of any size and prepares them itself.",
+    "graph: the ONNX graph takes uint8 photos of any size.",
+    ["outside", "graph"],
+    "outside",
 )
-@click.option("--teacher", metavar="NAME", help="Of several teachers: whose embedding  [default: the first]")
-@click.option("--license", default="unknown", help="For the model card, e.g. mit.")
-@click.option(
-    "--check-images",
-    default=2000,
-    type=COUNT,
-    help="Images of each test split that the files are compared with the student on.",
-)
-@click.option(
-    "--neighbours",
-    default=200,
-    type=click.IntRange(min=0),
-    help="Small training images to go along, for 'distill serve' to show; 0: none.",
-)
+@option("--teacher NAME", "Of several teachers: whose embedding  [default: the first]")
+@option("--license", "For the model card, e.g. mit.", default="unknown")
+@option("--check-images", "Images of each test split that files are compared on.", COUNT, 2000)
+@option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @run_options
 @json_option("Print model.json's numbers as JSON.")
 def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:

@@ -8,17 +8,18 @@ from typing import Any
 
 import click
 
-from distill.commands.episodes import EPISODES, PHOTOS, contents_of_run, refuse_other
+from distill.commands.episodes import EPISODES, PHOTOS, UNITS, contents_of_run, refuse_other
 from distill.commands.options import (
+    AMOUNT,
     COUNT,
     EXISTING_FOLDER,
     FOLDER,
     device_option,
     json_option,
     numbers,
+    option,
     run_options,
     set_option,
-    setting,
 )
 from distill.commands.tables import mean, print_json, table
 
@@ -35,49 +36,26 @@ OF_EPISODES = {
 
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("--shots", default="5", callback=numbers, metavar="N,N,...", help="Images of each OOD class.")
-@click.option(
-    "--episodes",
-    default="50",
+@option("--shots N,N,...", "Images of each OOD class.", default="5", callback=numbers)
+@option("--episodes N,N,...", "Episodes: OOD episodes to learn from.", default="50", callback=numbers)
+@option("--method", "Train on them too, or retrieve among their rows.", ["finetune", "retrieval"], "finetune")
+@option("--out", "Where results go  [default: RUN/fewshot-METHOD]", FOLDER)
+@option(
+    "--support-seed N,N,... support_seeds",
+    "Draw the images, once a seed  [default: the first, sorted]",
     callback=numbers,
-    metavar="N,N,...",
-    help="Episodes: OOD episodes to learn from.",
 )
-@click.option(
-    "--method",
-    type=click.Choice(["finetune", "retrieval"]),
-    default="finetune",
-    help="Train on them too, or retrieve among the teacher's rows of them.",
-)
-@click.option("--out", type=FOLDER, help="Where results go  [default: RUN/fewshot-METHOD]")
-@click.option(
-    "--support-seed",
-    "support_seeds",
-    callback=numbers,
-    metavar="N,N,...",
-    help="Draw the images, once a seed; mean and deviation are reported  [default: the first, sorted]",
-)
-@click.option("--alpha", default=1.0, type=click.FloatRange(min=0), help="Retrieval: weight of the support.")
-@click.option("--beta", default=5.5, type=click.FloatRange(min=0), help="Retrieval: its sharpness.")
-@click.option(
-    "--search",
-    type=click.Choice(["id_val", "id_test"]),
-    help="Retrieval: choose both on this ID split, never on OOD.",
-)
-@click.option(
-    "--views",
-    type=COUNT,
-    help="Retrieval: views of an image that count; 1 is the image alone  [default: all in the cache]",
-)
-@click.option(
-    "--average-views", "average", is_flag=True, help="Retrieval: one row an image, the mean of its views."
-)
-@setting("--epochs", "train.epochs", type=COUNT, help="Finetune: epochs  [default: 20]")
-@setting(
+@option("--alpha", "Retrieval: weight of the support.", AMOUNT, 1.0)
+@option("--beta", "Retrieval: its sharpness.", AMOUNT, 5.5)
+@option("--search", "Retrieval: choose both on this ID split, never on OOD.", ["id_val", "id_test"])
+@option("--views", "Retrieval: views of an image that count  [default: all in the cache]", COUNT)
+@option("--average-views average", "Retrieval: one row an image, the mean of its views.", bool)
+@option("--epochs", "Finetune: epochs  [default: 20]", COUNT, setting="train.epochs")
+@option(
     "--lr",
-    "optim.lr",
-    type=float,
-    help="Finetune: highest rate  [default: 0.001 with SGD, 0.0002 with AdamW; of episodes 0.0005, 0.0002]",
+    "Finetune: highest rate  [default: 0.001, of episodes 0.0005; with AdamW 0.0002]",
+    float,
+    setting="optim.lr",
 )
 @set_option("Finetune: any setting. Repeatable.")
 @run_options
@@ -96,45 +74,36 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
       distill fewshot runs/robot --episodes 10,50
     """
     from cache.runtime.progress import progress_for
+    from distill.fewshot.retrieval import Retrieval
+    from distill.fewshot.run import FewShotOptions, few_shot
+    from distill.train.stopping import Stopped
 
     contents = contents_of_run(run, given["cache_dir"], given["checkpoint"])
-    refuse_other(ctx, contents, photos=["shots", "method", *RETRIEVAL], episodes=["episodes"])
-    out = out or run / (f"fewshot-{given['method']}" if contents == PHOTOS else "fewshot")
+    refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
+    if contents == EPISODES:
+        given["shots"] = given["episodes"]
+    del given["episodes"]
+    out = out or run / f"fewshot-{given['method']}"
     if given["device"] != "auto":
         given["settings"] = (f'train.device="{given["device"]}"', *given["settings"])
-    with closing(progress_for("finetuning", "images" if contents == PHOTOS else contents)) as progress:
-        results = _taught(run, out, contents, given, progress)
+    places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
+    retrieval = Retrieval(**{name: given.pop(name) for name in ("alpha", "beta", "views", "average")})
+    options = FewShotOptions(**given, retrieval=retrieval)
+    with closing(progress_for("finetuning", UNITS[contents])) as progress:
+        try:
+            results = few_shot(run, out, options, **places, progress=progress)
+        except Stopped as stopped:
+            stopped.add_note("For few-shot runs: the same command.")
+            raise
     if as_json:
         print_json(results)
         return
-    count, columns = ("shots", SHOTS) if contents == PHOTOS else ("episodes", OF_EPISODES)
+    columns = SHOTS if contents == PHOTOS else OF_EPISODES
     rows = [
-        [str(row[count]), *(mean(row, name) for name in columns), str(row["draws"])]
+        [str(row["shots"]), *(mean(row, name) for name in columns), str(row["draws"])]
         for row in results["table"]
     ]
-    method = results.get("method", "few-shot")
-    table(f"{run}: {method}, {results['headline']}", [count, *columns.values(), "draws"], rows)
+    first = "shots" if contents == PHOTOS else contents
+    title = f"{run}: {results['method']}, {results['headline']}"
+    table(title, [first, *columns.values(), "draws"], rows)
     click.echo(f"plot in {out / 'fewshot.png'}, all numbers in {out / 'fewshot.json'}")
-
-
-def _taught(run: Path, out: Path, contents: str, given: dict[str, Any], progress: Any) -> dict[str, Any]:
-    """Do it; Stopped says how such runs go on."""
-    from distill.train.stopping import Stopped
-
-    places = {"data_dir": given.pop("data_dir"), "cache_dir": given.pop("cache_dir"), "progress": progress}
-    retrieval = {name: given.pop(name) for name in ("alpha", "beta", "views", "average")}
-    try:
-        if contents == EPISODES:
-            from distill.robotics.fewshot import EpisodeFewShotOptions, few_shot_episodes
-
-            for name in ("shots", "method", "search"):
-                del given[name]
-            return few_shot_episodes(run, out, EpisodeFewShotOptions(**given), **places)
-        from distill.fewshot.retrieval import Retrieval
-        from distill.fewshot.run import FewShotOptions, few_shot
-
-        del given["episodes"]
-        return few_shot(run, out, FewShotOptions(**given, retrieval=Retrieval(**retrieval)), **places)
-    except Stopped as stopped:
-        stopped.add_note("For few-shot runs: the same command.")
-        raise

@@ -25,6 +25,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LARGEST = 2**63 - 1
 SEED = click.IntRange(0, LARGEST)
 COUNT = click.IntRange(min=1)
+WHOLE = click.IntRange(min=0)
+AMOUNT = click.FloatRange(min=0)
 THREADS = click.IntRange(0, bounds.THREADS)
 # Of this machine: four a core, or 16.
 JOBS = click.IntRange(1, bounds.most_processes())
@@ -44,23 +46,48 @@ def options(*decorators: Decorator) -> Callable[[Command], Command]:
     return decorate
 
 
-def setting(
-    option: str, name: str = "", *, spelt: Callable[[Any], Iterable[str]] | None = None, **more: Any
+def option(
+    written: str,
+    help: str,
+    takes: Any = None,
+    default: Any = None,
+    *,
+    setting: str | Callable[[Any], Iterable[str]] = "",
+    **more: Any,
 ) -> Decorator:
-    """Return an option that carries a setting: where it is given, ``settings`` of the command has it.
+    """Return an option.
 
-    ``spelt`` turns its value into ``section.key=value`` lines where it is not that of the setting ``name``,
-    which --help shows. What --set says comes after it; see :func:`set_option`.
+    Parameters
+    ----------
+    written
+        ``--name``, what help shows in place of a value, and the command's parameter where that is called
+        otherwise: ``--name VALUE parameter``.
+    takes
+        A type of click's, a list of choices, or ``bool`` for a flag; None: as the default.
+    setting
+        The setting that it carries, or what turns its value into ``section.key=value`` lines. Where it is
+        given, the command has these in its parameter ``settings``; what --set says comes after them.
     """
+    words = written.split()
+    values = [word for word in words[1:] if not word.islower()]
+    if values:
+        more["metavar"], words = values[0], [word for word in words if word not in values]
+    if takes is bool:
+        more |= {"is_flag": True, "default": None if setting else False}
+    elif takes is not None:
+        more["type"] = click.Choice(takes) if isinstance(takes, list) else takes
+    if default is not None:
+        more["default"] = default
+    if not setting:
+        return click.option(*words, help=help, **more)
 
     def add(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
-            lines = spelt(value) if spelt else [f"{name}={_toml(value)}"]
+            lines = setting(value) if callable(setting) else [f"{setting}={_toml(value)}"]
             ctx.params["settings"] = (*lines, *ctx.params.get("settings", ()))
 
-    if name:
-        more["help"] += f"  [{name}]"
-    return click.option(option, callback=add, expose_value=False, **more)
+    shown = "" if callable(setting) else f"  [{setting}]"
+    return click.option(*words, help=f"{help}{shown}", callback=add, expose_value=False, **more)
 
 
 def _toml(value: Any) -> str:
@@ -68,30 +95,27 @@ def _toml(value: Any) -> str:
 
 
 def set_option(help: str = "Any setting. Repeatable.") -> Decorator:
-    """Return --set; the command gets ``settings``, of this and of every :func:`setting`."""
+    """Return --set; the command gets ``settings``, of this and of every option that carries one."""
 
     def add(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
         ctx.params["settings"] = (*ctx.params.get("settings", ()), *value)
 
-    return click.option(
-        "--set", multiple=True, metavar="KEY=VALUE", callback=add, expose_value=False, help=help
-    )
+    return option("--set KEY=VALUE", help, multiple=True, callback=add, expose_value=False)
 
 
-def batch_size(**more: Any) -> Decorator:
+def batch_size(default: int | None = None, help: str = "Images at once.") -> Decorator:
     """Return --batch-size: how many images at once."""
-    given = {"type": click.IntRange(1, bounds.BATCH), "show_default": True, "help": "Images at once."}
-    return click.option("--batch-size", **(given | more))
+    return option("--batch-size", help, click.IntRange(1, bounds.BATCH), default)
 
 
 def json_option(help: str) -> Decorator:
     """Return --json, ``as_json`` of the command."""
-    return click.option("--json", "as_json", is_flag=True, help=help)
+    return option("--json as_json", help, bool)
 
 
 def seed_option(help: str) -> Decorator:
     """Return --seed of a command that draws something, 0 where it is not given."""
-    return click.option("--seed", default=0, type=SEED, help=help)
+    return option("--seed", help, SEED, 0)
 
 
 def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -125,114 +149,72 @@ def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) 
     return tuple(read)
 
 
-device_option = click.option("--device", default="auto", help="auto, cpu, cuda, cuda:N.")
-workers_option = click.option(
+device_option = option("--device", "auto, cpu, cuda, cuda:N.", default="auto")
+workers_option = option(
     "--workers",
-    type=click.IntRange(0, bounds.most_processes()),
-    help="Processes that decode  [default: by the machine]",
+    "Processes that decode  [default: by the machine]",
+    click.IntRange(0, bounds.most_processes()),
 )
-wandb_option = click.option(
-    "--wandb", default="", metavar="PROJECT", help="Write to this project of Weights & Biases as well."
+wandb_option = option(
+    "--wandb", "Write to this project of Weights & Biases as well.", default="", metavar="PROJECT"
 )
-shared_classes_option = click.option(
-    "--shared-classes", is_flag=True, help="Let classes be in train and in the OOD test as well."
+shared_classes_option = option(
+    "--shared-classes", "Let classes be in train and in the OOD test as well.", bool
 )
 
 run_options = options(
-    click.option(
-        "--data", "data_dir", type=EXISTING_FOLDER, help="The data folder  [default: the run's own]"
-    ),
-    click.option("--cache", "cache_dir", type=EXISTING_FOLDER, help="The cache  [default: the run's own]"),
-    click.option("--checkpoint", default="last", help="last, or best where id_val chose one."),
+    option("--data data_dir", "The data folder  [default: the run's own]", EXISTING_FOLDER),
+    option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
+    option("--checkpoint", "last, or best where id_val chose one.", default="last"),
 )
 """Which data, cache and weights a finished run is looked at with."""
 
 rows_options = options(
-    click.option(
-        "--dtype",
-        type=click.Choice(["float16", "float32"]),
-        default="float16",
-        help="What rows are stored in.",
-    ),
-    click.option("--format", type=click.Choice(["hdf5", "webdataset"]), default="hdf5", help="Shard format."),
+    option("--dtype", "What rows are stored in.", ["float16", "float32"], "float16"),
+    option("--format", "Shard format.", ["hdf5", "webdataset"], "hdf5"),
 )
 """How a cache's rows are stored."""
 
 teacher_options = options(
-    click.option(
-        "--model", default="ViT-L-14-quickgelu", help="open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO."
+    option("--model", "open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default="ViT-L-14-quickgelu"),
+    option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
+    option(
+        "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"
     ),
-    click.option(
-        "--pretrained", help="Weights of a named model: a tag such as 'openai', or a checkpoint file."
-    ),
-    click.option(
-        "--preprocess",
-        "preprocessing",
-        type=click.Choice(["model", "squash"]),
-        default="model",
-        help="The model's own, or 256x256 squashed as the original code.",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-        default="auto",
-        help="What the teacher computes in.",
+    option(
+        "--precision", "What the teacher computes in.", ["auto", "float32", "bfloat16", "float16"], "auto"
     ),
     rows_options,
-    click.option(
-        "--rows-per-shard",
-        default=4096,
-        type=click.IntRange(1, bounds.ROWS_PER_SHARD),
-        help="Rows in one shard file.",
-    ),
+    option("--rows-per-shard", "Rows in one shard file.", click.IntRange(1, bounds.ROWS_PER_SHARD), 4096),
     batch_size(help="Images at once  [default: 256 on a GPU, 32 on the CPU]"),
     workers_option,
     device_option,
-    click.option(
-        "--keep-text-tower", is_flag=True, help="Keep the teacher's text tower, for 'train --prompts coop'."
-    ),
-    click.option("--strict", is_flag=True, help="Stop at an unreadable image instead of skipping it."),
-    click.option(
-        "--rebuild",
-        is_flag=True,
-        help="Redo what no longer fits: another teacher, changed or removed images.",
-    ),
+    option("--keep-text-tower", "Keep the teacher's text tower, for 'train --prompts coop'.", bool),
+    option("--strict", "Stop at an unreadable image instead of skipping it.", bool),
+    option("--rebuild", "Redo what no longer fits: another teacher, changed or removed images.", bool),
     json_option("Print the summary as JSON."),
 )
 """How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
 
 model_teacher_options = options(
-    click.option(
-        "--teacher-model", metavar="NAME", help="The teacher: an open_clip name, local-dir:DIR, hf-hub:ID."
-    ),
-    click.option("--pretrained", metavar="TAG|FILE", help="Its weights."),
+    option("--teacher-model NAME", "The teacher: an open_clip name, local-dir:DIR, hf-hub:ID."),
+    option("--pretrained TAG|FILE", "Its weights."),
 )
 """A model's teacher: the model says which that is, and not where it is loaded from."""
 
 graph_options = options(
-    click.option(
-        "--precision",
-        type=click.Choice(["float32", "float16", "int8"]),
-        help="Which of the exported graphs  [default: the first]",
-    ),
-    click.option("--threads", default=0, show_default="all cores", type=THREADS, help="Of onnxruntime."),
+    option("--precision", "Which graph  [default: the first]", ["float32", "float16", "int8"]),
+    option("--threads", "Of onnxruntime.", THREADS, 0, show_default="all cores"),
 )
 """How an exported graph is run."""
 
 ray_options = options(
-    click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        help="On this machine, or as tasks of a Ray cluster whose machines share the folders.",
+    option(
+        "--engine", "Here, or as tasks of a Ray cluster that shares the folders.", ["local", "ray"], "local"
     ),
-    click.option(
-        "--address", help="The cluster's, as 'ray start' printed it  [default: RAY_ADDRESS, else one here]"
-    ),
-    click.option("--cpus", default=1.0, type=click.FloatRange(min=0), help="Of a Ray task."),
-    click.option(
-        "--gpus", default=0.0, type=click.FloatRange(min=0), help="Of a Ray task; 0.5 is half of one."
-    ),
+    option("--address", "The cluster's, as 'ray start' printed it  [default: RAY_ADDRESS, else one here]"),
+    option("--cpus", "Of a Ray task.", AMOUNT, 1.0),
+    option("--gpus", "Of a Ray task; 0.5 is half of one.", AMOUNT, 0.0),
 )
 """Where tasks run: sweep and cache-features."""
 

@@ -19,6 +19,7 @@ from distill.commands.options import (
     given_options,
     graph_options,
     lines,
+    option,
 )
 from distill.commands.tables import table, warn
 
@@ -32,27 +33,17 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--bank", metavar="NAME", help="Text bank whose classes are chosen from  [default: the run's]")
-@click.option(
-    "--labels",
+@option("--bank NAME", "Text bank whose classes are chosen from  [default: the run's]")
+@option(
+    "--labels A,B,...|@FILE",
+    "From these labels of any text bank instead; repeatable, for labels with commas; @FILE has one a line.",
     multiple=True,
     callback=lines,
-    metavar="A,B,...|@FILE",
-    help="Choose from these labels of any text bank instead; repeatable, for labels with commas; @FILE has "
-    "one a line.",
 )
-@click.option("--top", default=5, type=COUNT, help="Labels an image.")
-@click.option(
-    "--reject",
-    is_flag=True,
-    help="Say 'none of these' below the cosine that 95% of ID images reach; which images, it says.",
-)
-@click.option(
-    "--format", type=click.Choice(["table", "jsonl", "csv"]), default="table", help="How results are printed."
-)
-@click.option(
-    "--out", type=FILE_TO_WRITE, help="Write them to this file instead; its ending chooses the format."
-)
+@option("--top", "Labels an image.", COUNT, 5)
+@option("--reject", "Say 'none of these' below the cosine that 95% of ID images reach.", bool)
+@option("--format", "How results are printed.", ["table", "jsonl", "csv"], "table")
+@option("--out", "Write them to this file instead; its ending chooses the format.", FILE_TO_WRITE)
 @batch_size(default=32)
 @graph_options
 @click.pass_context

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE
+from distill.commands.options import EXISTING_FOLDER, FILE_TO_WRITE, option
 
 
 @click.command()
 @click.argument("runs", type=EXISTING_FOLDER)
-@click.option("--out", required=True, type=FILE_TO_WRITE, help="The HTML file; .md and .csv go beside it.")
+@option("--out", "The HTML file; .md and .csv go beside it.", FILE_TO_WRITE, required=True)
 def report(runs: Path, out: Path) -> None:
     """Write one HTML page of RUNS.
 

@@ -17,6 +17,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    option,
     seed_option,
     teacher_options,
     wants_weights,
@@ -27,15 +28,10 @@ from distill.commands.tables import print_build
 @click.command("make-demo")
 @click.argument("out", type=FOLDER)
 @seed_option("Decides everything.")
-@click.option(
-    "--image-size",
-    default=64,
-    type=click.IntRange(16, bounds.IMAGE_SIDE),
-    help="Side of every picture, pixels.",
-)
-@click.option("--train", default=480, type=COUNT, help="Training episodes.")
-@click.option("--id-test", default=120, type=COUNT, help="ID test episodes.")
-@click.option("--ood-test", default=160, type=COUNT, help="OOD test episodes.")
+@option("--image-size", "Side of every picture, pixels.", click.IntRange(16, bounds.IMAGE_SIDE), 64)
+@option("--train", "Training episodes.", COUNT, 480)
+@option("--id-test", "ID test episodes.", COUNT, 120)
+@option("--ood-test", "OOD test episodes.", COUNT, 160)
 def make_demo(out: Path, **given: Any) -> None:
     """Draw small episode files into OUT.
 
@@ -51,23 +47,17 @@ def make_demo(out: Path, **given: Any) -> None:
 
 @click.command("cache-features")
 @click.argument("data", type=EXISTING_FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="The cache folder; run again, it continues.")
-@click.option(
-    "--template", help="Positive prompt  [default: You can find a {} in this image, except a robot arm.]"
-)
-@click.option(
+@option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
+@option("--template", "Positive prompt  [default: You can find a {} in this image, except a robot arm.]")
+@option(
     "--negative-template",
-    help="Negative prompt  [default: You cannot find a {} in this image, except a robot arm.]",
+    "Negative prompt  [default: You cannot find a {} in this image, except a robot arm.]",
 )
-@click.option(
-    "--descriptions", type=FILE, help="OBJECT<TAB>TEXT a line, e.g. 011_banana; chatgpt.txt in DATA is found."
+@option("--descriptions", "OBJECT<TAB>TEXT a line, e.g. 011_banana; chatgpt.txt in DATA is found.", FILE)
+@option(
+    "--negative-descriptions", "The same of negative prompts; chatgpt_negative.txt in DATA is found.", FILE
 )
-@click.option(
-    "--negative-descriptions",
-    type=FILE,
-    help="The same for the negative prompts; chatgpt_negative.txt in DATA is found.",
-)
-@click.option("--regions", is_flag=True, help="Keep 7x7 region embeddings of both cameras (ViT teachers).")
+@option("--regions", "Keep 7x7 region embeddings of both cameras (ViT teachers).", bool)
 @teacher_options
 def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher over DATA's episodes once (stage 1).

@@ -8,26 +8,19 @@ from typing import Any
 import click
 
 from cache.runtime.errors import missing_package
-from distill.commands.options import EXISTING_FOLDER, graph_options
+from distill.commands.options import EXISTING_FOLDER, graph_options, option
 from distill.commands.tables import warn
 
 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="0: any that is free.")
+@option("--host", "Address to listen on.", default="127.0.0.1")
+@option("--port", "0: any that is free.", click.IntRange(0, 65535), 8000)
 @graph_options
-@click.option(
-    "--max-megabytes", "megabytes", default=10.0, type=click.FloatRange(min=0.001), help="Of a request."
-)
-@click.option(
-    "--max-pixels", "pixels", default=50_000_000, type=click.IntRange(1, 89_000_000), help="Of an image."
-)
-@click.option(
-    "--rate",
-    default=100.0,
-    type=click.FloatRange(min=0.01),
-    help="Requests a second of one client; ten seconds' worth may come at once.",
+@option("--max-megabytes megabytes", "Of a request.", click.FloatRange(min=0.001), 10.0)
+@option("--max-pixels pixels", "Of an image.", click.IntRange(1, 89_000_000), 50_000_000)
+@option(
+    "--rate", "Requests a second of one client, ten times that at once.", click.FloatRange(min=0.01), 100.0
 )
 def serve(model: Path, host: str, port: int, precision: str | None, threads: int, **limits: Any) -> None:
     """Serve MODEL over HTTP: post an image, get labels.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import EXISTING_FOLDER, FILE, FOLDER, SEED, json_option
+from distill.commands.options import EXISTING_FOLDER, FILE, FOLDER, SEED, json_option, option
 from distill.commands.tables import print_json
 
 WAYS = {
@@ -22,17 +22,15 @@ WAYS = {
 
 @click.command()
 @click.argument("source", type=EXISTING_FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="The new data folder: train, val_on_train, val.")
-@click.option("--dataset", metavar="NAME", help="A data set of the paper, split by its published lists.")
-@click.option(
-    "--lists", type=EXISTING_FOLDER, help="Folder of train_data.txt, val_on_train_data.txt, val_data.txt."
-)
-@click.option("--ood-classes", type=FILE, help="The OOD classes, one folder a line; the others are ID.")
-@click.option("--ood", type=float, help="Share of classes that are OOD, drawn with --seed  [default: 0.5]")
-@click.option("--id-test", type=float, help="Share of each ID class's images held out  [default: 0.3]")
-@click.option("--seed", type=SEED, help="Decides what is drawn  [default: 0]")
-@click.option("--copy", is_flag=True, help="Copy the images instead of linking to them.")
-@click.option("--allow-missing", is_flag=True, help="Leave out images that a list names and SOURCE lacks.")
+@option("--out", "The new data folder: train, val_on_train, val.", FOLDER, required=True)
+@option("--dataset NAME", "A data set of the paper, split by its published lists.")
+@option("--lists", "Folder of train_data.txt, val_on_train_data.txt, val_data.txt.", EXISTING_FOLDER)
+@option("--ood-classes", "The OOD classes, one folder a line; the others are ID.", FILE)
+@option("--ood", "Share of classes that are OOD, drawn with --seed  [default: 0.5]", float)
+@option("--id-test", "Share of each ID class's images held out  [default: 0.3]", float)
+@option("--seed", "Decides what is drawn  [default: 0]", SEED)
+@option("--copy", "Copy the images instead of linking to them.", bool)
+@option("--allow-missing", "Leave out images that a list names and SOURCE lacks.", bool)
 @json_option("Print the summary as JSON.")
 def split(source: Path, as_json: bool, **given: Any) -> None:
     """Split SOURCE into training, ID test and OOD test images.

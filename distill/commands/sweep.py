@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from distill.commands.options import (
     FOLDER,
     JOBS,
     json_option,
+    option,
     ray_cluster,
     ray_options,
     set_option,
@@ -32,16 +34,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("sweep", metavar="SWEEP")
-@click.option("--cache", required=True, type=EXISTING_FOLDER, help="The cache that all runs learn from.")
-@click.option("--data", required=True, type=EXISTING_FOLDER, help="The images' folder.")
-@click.option("--out", required=True, type=FOLDER, help="Where the runs go; run again, it continues.")
-@click.option("--plan", is_flag=True, help="Print the runs, and do nothing.")
-@click.option("--jobs", default=1, type=JOBS, help="Runs at once here.")
-@click.option(
-    "--together",
-    is_flag=True,
-    help="Train all that see the same batches beside each other, from one stream; set data.seed to share it.",
-)
+@option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
+@option("--data", "The images' folder.", EXISTING_FOLDER, required=True)
+@option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
+@option("--plan", "Print the runs, and do nothing.", bool)
+@option("--jobs", "Runs at once here.", JOBS, 1)
+@option("--together", "Train all that see the same batches from one stream; data.seed shares it.", bool)
 @set_option("Any setting of all runs. Repeatable.")
 @ray_options
 @wandb_option
@@ -72,10 +70,11 @@ def sweep(
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
     planned, place = load_sweep(sweep, settings=settings), Place(**given)
+    lines = _plan(planned, place, together=together)
     if plan and as_json:
-        print_json(_plan(planned, place, together=together))
+        print_json(lines)
         return
-    _print_plan(planned, place, together=together, to_stderr=not plan)
+    _print_plan(planned, place, lines, to_stderr=not plan)
     if plan:
         return
     watch, runs = _watched(planned, place, jobs=jobs, together=together, cluster=cluster)
@@ -91,42 +90,34 @@ def sweep(
     sys.exit(1 if failed else 0)
 
 
-def _print_plan(sweep: Sweep, place: Place, *, together: bool, to_stderr: bool) -> None:
-    from distill.sweep.run import states
-
-    state = states(sweep, place)
-    click.echo(f"{sweep.question}\n{len(sweep.runs)} runs into {place.out}", err=to_stderr)
-    for run in sweep.runs:
-        click.echo(f"  {run.name}: {state[run.name]}", err=to_stderr)
-    if together:
-        from distill.sweep.together import groups_of, what_parts
-
-        groups = groups_of(sweep.runs)
-        apart = f", because of {', '.join(what_parts(sweep.runs))}" if len(groups) > 1 else ""
-        sizes = ", ".join(str(len(group)) for group in groups)
-        click.echo(f"streams of batches: {len(groups)} (students in each: {sizes}){apart}", err=to_stderr)
-
-
 def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]:
+    """Return a line for every run; with ``together`` which stream of batches it is taught from."""
     from distill.sweep.run import states
 
     state = states(sweep, place)
-    stream: dict[str, dict[str, int]] = {}
+    lines: list[dict[str, Any]] = [
+        {"name": run.name, "settings": run.settings, "seed": run.seed, "state": state[run.name]}
+        for run in sweep.runs
+    ]
     if together:
         from distill.sweep.together import groups_of
 
-        groups = groups_of(sweep.runs)
-        stream = {run.name: {"stream": i} for i, group in enumerate(groups) for run in group}
-    return [
-        {
-            "name": run.name,
-            "settings": run.settings,
-            "seed": run.seed,
-            "state": state[run.name],
-            **stream.get(run.name, {}),
-        }
-        for run in sweep.runs
-    ]
+        stream = {run.name: i for i, group in enumerate(groups_of(sweep.runs)) for run in group}
+        lines = [{**line, "stream": stream[line["name"]]} for line in lines]
+    return lines
+
+
+def _print_plan(sweep: Sweep, place: Place, lines: Sequence[dict[str, Any]], *, to_stderr: bool) -> None:
+    click.echo(f"{sweep.question}\n{len(sweep.runs)} runs into {place.out}", err=to_stderr)
+    for line in lines:
+        click.echo(f"  {line['name']}: {line['state']}", err=to_stderr)
+    sizes = Counter(line["stream"] for line in lines if "stream" in line)
+    if sizes:
+        from distill.sweep.together import what_parts
+
+        apart = f", because of {', '.join(what_parts(sweep.runs))}" if len(sizes) > 1 else ""
+        students = ", ".join(map(str, sizes.values()))
+        click.echo(f"streams of batches: {len(sizes)} (students in each: {students}){apart}", err=to_stderr)
 
 
 def _watched(

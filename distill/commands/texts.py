@@ -14,20 +14,17 @@ from distill.commands.options import (
     device_option,
     json_option,
     model_teacher_options,
+    option,
     refuse_given,
 )
 
 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
-@click.option("--add", multiple=True, metavar="TEXT", help="A class name or a text to embed. Repeatable.")
-@click.option("--bank", default="added", help="Text bank that it is added to.")
-@click.option(
-    "--template", metavar="'a photo of {}'", help="Put round each name; '{}' is it  [default: the labels']"
-)
-@click.option(
-    "--cache", type=EXISTING_FOLDER, help="A cache of the model's teacher that keeps its text tower."
-)
+@option("--add TEXT", "A class name or a text to embed. Repeatable.", multiple=True)
+@option("--bank", "Text bank that it is added to.", default="added")
+@option("--template", "Put round each name; '{}' is it  [default: the labels']", metavar="'a photo of {}'")
+@option("--cache", "A cache of the model's teacher that keeps its text tower.", EXISTING_FOLDER)
 @model_teacher_options
 @device_option
 @json_option("Print the banks and labels as JSON.")

@@ -12,15 +12,15 @@ from typing import Any
 import click
 
 from cache.runtime.errors import WrongOption, nearest_names
-from distill.commands.episodes import EPISODES, PHOTOS, contents_of, refuse_other
+from distill.commands.episodes import EPISODES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
     FOLDER,
     SEED,
     json_option,
+    option,
     set_option,
-    setting,
     wandb_option,
 )
 from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json
@@ -48,69 +48,40 @@ def _teachers(value: str) -> Iterator[str]:
 
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option(
-    "--data", "data_dir", required=True, type=EXISTING_FOLDER, help="The images', or episodes', folder."
+@option("--data data_dir", "The images', or episodes', folder.", EXISTING_FOLDER, required=True)
+@option("--out", "New folder for this run.", FOLDER, required=True)
+@option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
+@option(
+    "--losses A,B,...", "Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap.", setting=_losses
 )
-@click.option("--out", required=True, type=FOLDER, help="New folder for this run.")
-@click.option(
-    "--recipe",
-    help="A built-in recipe, or a TOML file  [default: resnet18; of episodes robotics_efficientnet_b0]",
-)
-@setting(
-    "--losses",
-    spelt=_losses,
-    metavar="A,B,...",
-    help="Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap.",
-)
-@setting("--k", "loss.vlalign_k", type=COUNT, help="Nearest texts that vlalign compares.")
-@setting(
+@option("--k", "Nearest texts that vlalign compares.", COUNT, setting="loss.vlalign_k")
+@option(
     "--prompts",
-    "prompts.learner",
-    type=click.Choice(["none", "coop", "cocoop"]),
-    help="Learn the prompt instead, of episodes a positive and a negative one; --set prompts.n_ctx=8.",
+    "Learn the prompt instead, of episodes a positive and a negative one; --set prompts.n_ctx=8.",
+    ["none", "coop", "cocoop"],
+    setting="prompts.learner",
 )
-@setting(
+@option(
     "--device-images",
-    "data.device_images",
-    type=click.Choice(["auto", "on", "off"]),
-    help="Keep the decoded images on the device  [default: auto, on CUDA where they fit]",
+    "Keep the decoded images on the device  [default: auto, on CUDA where they fit]",
+    ["auto", "on", "off"],
+    setting="data.device_images",
 )
-@setting(
-    "--views",
-    "data.views",
-    is_flag=True,
-    default=None,
-    help="Train on the crops that the cache keeps ('cache-features --views V'), each with its own target.",
-)
-@setting(
-    "--teachers",
-    spelt=_teachers,
-    metavar="A,B",
-    help="Teachers of the cache, one head each; the first is 'main'.",
-)
-@setting("--negative-text", "robotics.negative_text", help="Episodes: text bank of the negative prompts.")
-@setting(
-    "--local",
-    "robotics.local",
-    is_flag=True,
-    default=None,
-    help="Episodes: classify every location, and aggregate.",
-)
-@setting(
-    "--baseline", "train.baseline", is_flag=True, default=None, help="The closed-set baseline: no teacher."
-)
-@setting("--arch", "student.arch", help="Student: a torchvision or timm name.")
-@setting("--epochs", "train.epochs", type=COUNT, help="Epochs.")
-@setting("--batch-size", "train.batch_size", type=click.IntRange(min=2), help="Images in a step.")
-@setting("--lr", "optim.lr", type=float, help="Learning rate at its highest.")
-@setting(
-    "--image-size", "student.image_size", type=click.IntRange(min=8), help="Student's input side, pixels."
-)
-@setting("--text", "text", help="Text bank that classifies: labels, descriptions, ...")
+@option("--views", "Train on the crops of 'cache-features --views V'.", bool, setting="data.views")
+@option("--teachers A,B", "Teachers of the cache, one head each; the first is 'main'.", setting=_teachers)
+@option("--negative-text", "Episodes: text bank of the negative prompts.", setting="robotics.negative_text")
+@option("--local", "Episodes: classify every location, and aggregate.", bool, setting="robotics.local")
+@option("--baseline", "The closed-set baseline: no teacher.", bool, setting="train.baseline")
+@option("--arch", "Student: a torchvision or timm name.", setting="student.arch")
+@option("--epochs", "Epochs.", COUNT, setting="train.epochs")
+@option("--batch-size", "Images in a step.", click.IntRange(min=2), setting="train.batch_size")
+@option("--lr", "Learning rate at its highest.", float, setting="optim.lr")
+@option("--image-size", "Student's input side, pixels.", click.IntRange(min=8), setting="student.image_size")
+@option("--text", "Text bank that classifies: labels, descriptions, ...", setting="text")
 @set_option()
-@setting("--seed", "train.seed", type=SEED, help="Decides first weights, order and augmentation.")
-@setting("--device", "train.device", help="auto, cpu, cuda, cuda:N.")
-@click.option("--resume", "resume_run", is_flag=True, help="Go on with the run in --out.")
+@option("--seed", "Decides first weights, order and augmentation.", SEED, setting="train.seed")
+@option("--device", "auto, cpu, cuda, cuda:N.", setting="train.device")
+@option("--resume resume_run", "Go on with the run in --out.", bool)
 @json_option("Print the summary as JSON.")
 @wandb_option
 @click.pass_context
@@ -136,17 +107,12 @@ def train(
     from cache.runtime.progress import progress_for
     from distill.recipes import default_recipe
     from distill.settings import load_recipe, with_settings
+    from distill.train.start import train as run
 
     config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    if contents == EPISODES:
-        from distill.robotics.train import run
-
-        del given["wandb"]
-    else:
-        from distill.train.images import run
-    with closing(progress_for("training", "images" if contents == PHOTOS else contents)) as progress:
+    with closing(progress_for("training", UNITS[contents])) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
     if as_json:
         print_json(summary)
@@ -174,4 +140,4 @@ def _by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for split in ("train", "id_val", "id_test", "ood_test", "ood_query")
         for group, words in GROUPS.items()
     }
-    return {name: found for name, found in metrics.items() if found}
+    return {name: values for name, values in metrics.items() if values}

@@ -14,10 +14,11 @@ from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
-from distill.judge.outputs import OUTPUTS, RunOutputs, load_outputs
+from distill.judge.outputs import RunOutputs, load_outputs
+from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
 from distill.sweep.plan import flat
 
-CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
+SWEEP = "sweep.json"
 DEPTH = 2
 OBJECTS = "per_object_average_precision"
 RESULTS = (

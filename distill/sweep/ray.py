@@ -10,8 +10,9 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
+from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import CONFIG, FINISHED, LOGS, Place, RunResult, Watch, failed, log_file, train_command
+from distill.sweep.run import LOGS, Place, RunResult, Watch, ended, log_file, train_command
 from distill.train.stopping import Stopped, listening
 
 
@@ -37,19 +38,16 @@ class RayRuns:
         with connected(self.cluster), listening() as stop:
             if why := cannot_hold(self.cluster) if runs else "":
                 self.warn(why)
-            for ended in run_tasks(
+            for outcome in run_tasks(
                 train_run, calls, self.cluster, fresh=True, asked_to_stop=lambda: bool(stop.signal_number)
             ):
                 for run in began.since():
                     watch.started(run)
-                if ended is None:
+                if outcome is None:
                     watch.tick()
                     continue
-                name, outcome = ended
-                if isinstance(outcome, Exception):
-                    results.append(failed(by_name[name], place, outcome))
-                else:
-                    results.append(RunResult(run=by_name[name], status=FINISHED, summary=outcome))
+                run = by_name[outcome[0]]
+                results.append(ended(run, outcome[1], log_file(run, place)))
                 watch.ended(results[-1])
         if stop.signal_number:
             raise Stopped(stop.signal_number, str(place.out), again="the same command")
@@ -82,14 +80,14 @@ def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:
     import socket
 
     from cache.runtime.progress import LineProgress
-    from distill.train.images import run
+    from distill.train.start import train
 
     out = place.folder(planned)
     with open(log_file(planned, place), "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         progress = LineProgress(planned.name, every=60, stream=log)
         progress.note(f"{planned.name} on {socket.gethostname()}")
         try:
-            return run(
+            return train(
                 planned.config,
                 cache_dir=place.cache,
                 data_dir=place.data,

@@ -18,16 +18,16 @@ from cache.runtime.errors import CacheMismatch, UserError, reason_of
 from cache.runtime.locks import only_writer
 from cache.runtime.machine_limits import cores
 from cache.runtime.signals import PARENT
-from cache.sources.image_folder import ImageFolder
+from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
+from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
 from distill.settings import differences, from_toml, to_toml
 from distill.spread import as_columns
 from distill.sweep.plan import PlannedRun, Sweep
 from distill.train.stopping import Stopped, listening
 
-CONFIG, SUMMARY, METRICS, LAST = "config.toml", "summary.json", "metrics.jsonl", "last.pt"
 SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
 NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
 DAMAGED = "damaged"
@@ -135,8 +135,10 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
         If there are no images to train on, or a folder holds something else, or a run of other settings or
         other data.
     """
-    # Otherwise every run would find out for itself.
-    identities = IdentityReader(cache=EmbeddingCache.open(place.cache), folder=ImageFolder.scan(place.data))
+    # Otherwise every run would find out for itself; what is wrong with a class, each will.
+    cache = EmbeddingCache.open(place.cache)
+    folder = open_folder(cache, place.data, shared_classes=True, complete=True, fix="")
+    identities = IdentityReader(cache=cache, folder=folder)
     return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
 
 
@@ -286,18 +288,20 @@ def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
         summary = read_summary(place.folder(run))
     except UserError:
         summary = {}
-    if status == 0 and summary:
-        return RunResult(run=run, status=FINISHED, summary=summary)
     log = log_file(run, place)
+    if status == 0 and summary:
+        return ended(run, summary)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     last = errors or [line for line in lines if line.strip()] or [f"it left with status {status}"]
-    return failed(run, place, last[-1])
+    return ended(run, last[-1], log)
 
 
-def failed(run: PlannedRun, place: Place, error: object) -> RunResult:
-    """Return the result of a run that failed, with where its log is."""
-    return RunResult(run=run, status=FAILED, error=f"{error} (its log: {log_file(run, place)})")
+def ended(run: PlannedRun, end: dict[str, Any] | object, log: Path | None = None) -> RunResult:
+    """Return the result of a run that ended with a summary, or an error of which its ``log`` tells more."""
+    if isinstance(end, dict):
+        return RunResult(run=run, status=FINISHED, summary=end)
+    return RunResult(run=run, status=FAILED, error=f"{end} (its log: {log})" if log else str(end))
 
 
 def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:

@@ -41,10 +41,9 @@ from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
 from distill.report.tasks import parts_of
-from distill.robotics.train import run as run_episodes
 from distill.settings import load_recipe, with_settings
-from distill.train.images import run
 from distill.train.outputs_of_run import pictures_to_keep
+from distill.train.start import train as run
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
@@ -465,19 +464,8 @@ def episode_runs(tmp_path_factory, episodes, episode_cache):
         for seed in (0, 1):
             more = [*SMALL, "train.epochs=2", f"train.seed={seed}", *settings]
             config, out = with_settings(load_recipe("robotics_demo"), more), root / f"{name}-{seed}"
-            run_episodes(config, cache_dir=episode_cache, data_dir=episodes, out=out)
-            _patch(out, episode_cache)
+            run(config, cache_dir=episode_cache, data_dir=episodes, out=out)
     return root
-
-
-def _patch(out, cache):
-    from distill.robotics.evaluate import evaluate_episode_teacher
-
-    teacher = evaluate_episode_teacher(cache)
-    summary = json.loads((out / "summary.json").read_text())
-    summary["teacher_metrics"] = {k: v for one in teacher.values() for k, v in one.flat().items()}
-    summary["teacher_per_object_average_precision"] = {name: one.per_object for name, one in teacher.items()}
-    (out / "summary.json").write_text(json.dumps(summary))
 
 
 def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episode_runs, tmp_path):
