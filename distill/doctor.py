@@ -205,6 +205,7 @@ def _both_stages() -> Finding:
     from cache.build.from_folder import FeatureOptions, cache_features
     from cache.maintain.verify import verify_cache
     from distill.demo.scenes import draw_dataset
+    from distill.judge.evaluate import metrics_of
     from distill.judge.trained_run import evaluate_run
 
     began = time.perf_counter()
@@ -216,9 +217,9 @@ def _both_stages() -> Finding:
             rows = cache_features(root / "data", root / "cache", options).rows
         damaged = [check.file for check in verify_cache(root / "cache") if check.problem]
         _train(root)
-        judged = evaluate_run(root / "run")["ood_test"]
-    text = f"{rows} drawn images cached, two steps trained, OOD {judged.accuracy:.0f}% of {judged.images}"
-    sound = not damaged and 0 <= judged.accuracy <= 100
+        accuracy = metrics_of(evaluate_run(root / "run"))["ood_test_accuracy"]
+    text = f"{rows} drawn images cached, two steps trained, OOD {accuracy:.0f}%"
+    sound = not damaged and 0 <= accuracy <= 100
     seconds = time.perf_counter() - began
     return Finding(name="both stages", text=f"{text}: {seconds:.1f} s", state=OK if sound else FAILED)
 

@@ -72,8 +72,11 @@ def compare_runs(one: Path, other: Path) -> Comparison:
         raise UserError(f"one of {one} and {other} is of episodes", fix="compare photos with photos.")
     results = []
     for metric in _metrics(ours[0]):
-        mine, yours = ([_number(run, metric) for run in runs] for runs in (ours, theirs))
-        if None not in (*mine, *yours):
+        mine, yours = (
+            [number for run in runs if (number := _number(run, metric)) is not None]
+            for runs in (ours, theirs)
+        )
+        if len(mine) == len(ours) and len(yours) == len(theirs):
             results.append(_result(metric, mine, yours, paired))
     return Comparison(
         how=_how([list(side) for side in sides], paired),

@@ -16,19 +16,9 @@ from markupsafe import Markup
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer_of_file
-from distill.report import charts
+from distill.report import charts, curves, pictures, tables
 from distill.report.collect import Run, collect
-from distill.report.curves import loss_charts, metric_charts, scatter_charts
-from distill.report.pictures import confused_groups, space_map
 from distill.report.statistics import LEVEL
-from distill.report.tables import (
-    as_csv,
-    cost_table,
-    further_table,
-    main_table,
-    per_class_tables,
-    space_tables,
-)
 from distill.report.tasks import parts_of
 
 
@@ -46,49 +36,12 @@ def report(runs: Path, out: Path) -> list[Path]:
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out is {out.name!r}", fix="name an HTML file: --out report.html.")
     collected = collect(runs)
-    parts = parts_of(collected.finished)
-    drawn = {
-        part.task.name: {
-            "scatter": scatter_charts(part),
-            "metrics": metric_charts(part),
-            "losses": loss_charts(part),
-        }
-        for part in parts
-    }
-    confused = {part.task.name: confused_groups(part.groups) for part in parts}
-    maps = [space_map(part.groups, confused[part.task.name]) for part in parts]
-    environment = Environment(
-        loader=PackageLoader("distill.report"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"markdown": _plain, "command": _command}
-    for function in (
-        main_table,
-        further_table,
-        per_class_tables,
-        space_tables,
-        cost_table,
-        facts,
-        partly_judged,
-    ):
-        environment.globals[function.__name__] = function
+    environment = _environment()
     style, script = (_source(environment, name) for name in ("style.css", "script.js"))
     context = {
         "collected": collected,
-        "parts": parts,
-        "frame": charts,
+        "parts": parts_of(collected.finished),
         "level": LEVEL,
-        "drawn": drawn,
-        "confused": confused,
-        "data": {
-            "charts": {
-                c.name: c.data for of_part in drawn.values() for some in of_part.values() for c in some
-            },
-            "map": next((one for one in maps if one), None),
-        },
         "style": style,
         "script": script,
         "style_hash": _hash(style),
@@ -97,7 +50,7 @@ def report(runs: Path, out: Path) -> list[Path]:
     texts = {
         out: environment.get_template("page.html").render(context),
         out.with_suffix(".md"): environment.get_template("tables.md").render(context),
-        out.with_suffix(".csv"): as_csv(collected.finished),
+        out.with_suffix(".csv"): tables.as_csv(collected.finished),
     }
     with only_writer_of_file(out):
         for path, text in texts.items():
@@ -105,6 +58,21 @@ def report(runs: Path, out: Path) -> list[Path]:
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     return list(texts)
+
+
+def _environment() -> Environment:
+    """Return the templates, which take what they show from the functions of these modules."""
+    environment = Environment(
+        loader=PackageLoader("distill.report"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"markdown": _plain, "command": _command}
+    environment.globals |= {"tables": tables, "curves": curves, "pictures": pictures, "frame": charts}
+    environment.globals |= {"facts": facts, "partly_judged": partly_judged}
+    return environment
 
 
 def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
