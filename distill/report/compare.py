@@ -9,12 +9,14 @@ from typing import Any
 
 from cache.runtime.errors import UserError, nearest_names
 from distill.config import RunConfig
-from distill.report.collect import CONFIG, Run, collect, data_differences, judged_differences
-from distill.report.groups import SEED, differing
+from distill.record.run_files import CONFIG
+from distill.report.collect import Run, collect, data_differences, judged_differences
+from distill.report.groups import differing
 from distill.report.statistics import TTest, paired_t, welch_t
 from distill.report.tables import CHOSEN_ON_TEST
 from distill.settings import differences, from_toml, with_part
 from distill.spread import Spread, spread
+from distill.sweep.plan import SEED
 
 LAST_EPOCHS = 5
 MEMORY = "peak_memory_GB"

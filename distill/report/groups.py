@@ -9,8 +9,8 @@ from typing import Any
 from distill.config import LOSS_TERMS
 from distill.report.collect import Run, judged_differences
 from distill.spread import Spread, spread
+from distill.sweep.plan import SEED
 
-SEED = "train.seed"
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 # No settings, but as able to change a result as any: the teacher's rows, and the data as a whole.
 CACHE, DATA = "cache", "data"

@@ -35,6 +35,8 @@ from distill.settings import load_recipe, parsed_settings, toml_table, with_valu
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
 SEED, RECIPE = "train.seed", "recipe"
+# In a sweep's folder: what it planned.
+SWEEP = "sweep.json"
 Settings = dict[str, Any]
 # What a file system allows, less what a config and its temporary file add.
 NAME_BYTES = 200

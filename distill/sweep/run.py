@@ -25,10 +25,10 @@ from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
 from distill.settings import differences, from_toml, to_toml
 from distill.spread import as_columns
-from distill.sweep.plan import PlannedRun, Sweep
+from distill.sweep.plan import SWEEP, PlannedRun, Sweep
 from distill.train.stopping import Stopped, listening
 
-SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
+CONFIGS, LOGS = "configs", "logs"
 NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
 DAMAGED = "damaged"
 ELSEWHERE = "choose another --out, or move that folder away."
