@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "h5py", "numpy", "pillow", "webdataset")
@@ -28,11 +27,11 @@ WRITTEN = 64 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line: what was looked at, how it is, in words, and what to do where it is not well."""
+    """One line: what was looked at, how it is in words, and what to do where it is not well."""
 
     name: str
-    state: str
-    said: str
+    text: str
+    state: str = OK
     fix: str = ""
 
 
@@ -53,15 +52,15 @@ def examine(folder: Path) -> list[Finding]:
         "disk": lambda: _disk(folder),
         "both stages": _both_stages,
     }
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for name, look in looks.items():
         try:
             answer = look()
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
-            answer = Finding(name=name, state=FAILED, said=f"{type(error).__name__}: {reason}")
-        found += answer if isinstance(answer, list) else [answer]
-    return found
+            answer = Finding(name=name, text=f"{type(error).__name__}: {reason}", state=FAILED)
+        findings += answer if isinstance(answer, list) else [answer]
+    return findings
 
 
 def _version(name: str) -> str:
@@ -72,26 +71,22 @@ def _version(name: str) -> str:
 
 
 def _versions() -> list[Finding]:
-    own = (
-        f"distill {_version('distill')}, Python {platform.python_version()}, {platform.platform(terse=True)}"
-    )
-    found = {name: _version(name) for name in PACKAGES}
-    missing = [name for name, number in found.items() if number == "missing"]
-    words = [f"{name} {number}" for name, number in found.items()]
+    own = f"distill {_version('distill')}, Python {platform.python_version()}"
+    versions = {name: _version(name) for name in PACKAGES}
+    missing = [name for name, number in versions.items() if number == "missing"]
     return [
-        Finding(name="versions", state=OK, said=own),
+        Finding(name="versions", text=f"{own}, {platform.platform(terse=True)}"),
         Finding(
             name="packages",
+            text=", ".join(f"{name} {number}" for name, number in versions.items()),
             state=FAILED if missing else OK,
-            said=", ".join(words),
             fix=f"pip install {' '.join(missing)}" if missing else "",
         ),
     ]
 
 
 def _extras() -> Finding:
-    found = [f"{name} {_version(name)}" for name in EXTRAS]
-    return Finding(name="extras", state=OK, said=", ".join(found))
+    return Finding(name="extras", text=", ".join(f"{name} {_version(name)}" for name in EXTRAS))
 
 
 def _processor() -> Finding:
@@ -102,26 +97,25 @@ def _processor() -> Finding:
     from distill.record.run_log import hardware
 
     dtype = str(amp_dtype_of("auto", torch.device("cpu")) or torch.float32).removeprefix("torch.")
-    said = f"{hardware(torch.device('cpu'))['cpu']}, {cores()} cores, {torch.get_num_threads()} threads"
-    return Finding(name="processor", state=OK, said=f"{said}; precision auto is {dtype}")
+    text = f"{hardware(torch.device('cpu'))['cpu']}, {cores()} cores, {torch.get_num_threads()} threads"
+    return Finding(name="processor", text=f"{text}; precision auto is {dtype}")
 
 
 def _gpus() -> list[Finding] | Finding:
     import torch
 
+    cuda = torch.version.cuda
     if not torch.cuda.is_available():
-        built = (
-            f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "a torch for the CPU"
-        )
-        return Finding(name="GPU", state=OK, said=f"none in use ({built})")
-    found = []
+        built = f"torch is built for CUDA {cuda}" if cuda else "a torch for the CPU"
+        return Finding(name="GPU", text=f"none in use ({built})")
+    findings = []
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
-        bfloat16 = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-        said = f"{about.name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free, CUDA {torch.version.cuda}"
-        found.append(Finding(name=f"GPU {number}", state=OK, said=f"{said}; precision auto is {bfloat16}"))
-    return found
+        dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        text = f"{about.name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free, CUDA {cuda}"
+        findings.append(Finding(name=f"GPU {number}", text=f"{text}; precision auto is {dtype}"))
+    return findings
 
 
 def _faiss() -> Finding:
@@ -130,9 +124,13 @@ def _faiss() -> Finding:
     from cache.store.neighbours import flavour, nearest_texts
 
     nearest, _ = nearest_texts(np.eye(3, 4), np.eye(3, 4)[::-1], 1)
-    if nearest[:, 0].tolist() != [2, 1, 0]:
-        return Finding(name="nearest texts", state=FAILED, said=flavour(), fix="install faiss-cpu anew.")
-    return Finding(name="nearest texts", state=OK, said=flavour())
+    right = nearest[:, 0].tolist() == [2, 1, 0]
+    return Finding(
+        name="nearest texts",
+        text=flavour(),
+        state=OK if right else FAILED,
+        fix="" if right else "install faiss-cpu anew.",
+    )
 
 
 def _decoders() -> Finding:
@@ -149,11 +147,11 @@ def _decoders() -> Finding:
         with Image.open(io.BytesIO(buffer.getvalue())) as image:
             image.convert("RGB")
     rate = 20 / (time.perf_counter() - began)
-    said = f"Pillow {_version('pillow')}{turbo}: {rate:,.0f} JPEGs of 512 x 384 a second and core"
+    text = f"Pillow {_version('pillow')}{turbo}: {rate:,.0f} JPEGs of 512 x 384 a second and core"
     if missing:
-        said = f"{said}; without {', '.join(missing)}"
-        return Finding(name="decoders", state=FAILED, said=said, fix="install pillow anew.")
-    return Finding(name="decoders", state=OK, said=said)
+        text = f"{text}; without {', '.join(missing)}"
+        return Finding(name="decoders", text=text, state=FAILED, fix="install pillow anew.")
+    return Finding(name="decoders", text=text)
 
 
 def _handles() -> Finding:
@@ -161,8 +159,8 @@ def _handles() -> Finding:
     few = most != resource.RLIM_INFINITY and most < LEAST_HANDLES
     return Finding(
         name="open files",
+        text="no limit" if most == resource.RLIM_INFINITY else f"{most:,} at once",
         state=WARNING if few else OK,
-        said="no limit" if most == resource.RLIM_INFINITY else f"{most:,} at once",
         fix=f"ulimit -n {min(max(allowed, LEAST_HANDLES), 65536)}" if few else "",
     )
 
@@ -170,13 +168,13 @@ def _handles() -> Finding:
 def _shared_memory() -> Finding:
     where = Path("/dev/shm")
     if not where.is_dir():
-        return Finding(name="shared memory", state=OK, said="not used on this system")
+        return Finding(name="shared memory", text="not used on this system")
     free = shutil.disk_usage(where).free
     small = free < LEAST_SHARED
     return Finding(
         name="shared memory",
+        text=f"{free / 1e9:.1f} GB free",
         state=WARNING if small else OK,
-        said=f"{free / 1e9:.1f} GB free",
         fix="give fewer --workers; in a container raise --shm-size." if small else "",
     )
 
@@ -194,8 +192,8 @@ def _disk(folder: Path) -> Finding:
     small = free < LEAST_FREE
     return Finding(
         name="disk",
+        text=f"{folder}: {free / 1e9:,.0f} GB free, {rate / 1e6:,.0f} MB/s written to the disk",
         state=WARNING if small else OK,
-        said=f"{folder}: {free / 1e9:,.0f} GB free, {rate / 1e6:,.0f} MB/s written to the disk",
         fix="1.5 GB hold the rows of a million images of ViT-L/14." if small else "",
     )
 
@@ -207,6 +205,7 @@ def _both_stages() -> Finding:
     from cache.build.from_folder import FeatureOptions, cache_features
     from cache.maintain.verify import verify_cache
     from distill.demo.scenes import draw_dataset
+    from distill.judge.evaluate import metrics_of
     from distill.judge.trained_run import evaluate_run
 
     began = time.perf_counter()
@@ -218,12 +217,11 @@ def _both_stages() -> Finding:
             rows = cache_features(root / "data", root / "cache", options).rows
         damaged = [check.file for check in verify_cache(root / "cache") if check.problem]
         _train(root)
-        judged = evaluate_run(root / "run")["ood_test"]
-    said = f"{rows} drawn images cached, two steps trained, OOD {judged.accuracy:.0f}% of {judged.images}"
-    sound = not damaged and 0 <= judged.accuracy <= 100
-    return Finding(
-        name="both stages", state=OK if sound else FAILED, said=f"{said}: {time.perf_counter() - began:.1f} s"
-    )
+        accuracy = metrics_of(evaluate_run(root / "run"))["ood_test_accuracy"]
+    text = f"{rows} drawn images cached, two steps trained, OOD {accuracy:.0f}%"
+    sound = not damaged and 0 <= accuracy <= 100
+    seconds = time.perf_counter() - began
+    return Finding(name="both stages", text=f"{text}: {seconds:.1f} s", state=OK if sound else FAILED)
 
 
 def _train(root: Path) -> None:
@@ -233,8 +231,3 @@ def _train(root: Path) -> None:
     settings = ["student.arch=timm:test_resnet", "train.epochs=1", "train.batch_size=50", "data.workers=0"]
     config = with_settings(load_recipe("smoke"), settings)
     train(config, cache_dir=root / "cache", data_dir=root / "data", out=root / "run")
-
-
-def as_json(found: list[Finding]) -> list[dict[str, Any]]:
-    """Return findings as plain values."""
-    return [{"name": f.name, "state": f.state, "said": f.said, "fix": f.fix} for f in found]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cache.runtime.errors import printable
 from distill.commands.options import EXISTING_FOLDER, json_option, option
 from distill.commands.tables import print_json
 
@@ -21,19 +22,22 @@ def doctor(folder: Path, as_json: bool) -> None:
 
     Example: distill doctor --folder artifacts
     """
-    import textwrap
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from distill.doctor import FAILED, OK, examine
-    from distill.doctor import as_json as plain
 
     findings = examine(folder)
     if as_json:
-        print_json(plain(findings))
-    for finding in () if as_json else findings:
-        text = finding.said + (f". Fix: {finding.fix}" if finding.fix else "")
-        state = "" if finding.state == OK else f"{finding.state}: "
-        first, *rest = textwrap.wrap(f"{state}{text}", width=80, break_long_words=False) or [""]
-        click.echo(f"{finding.name:<18}{first}")
-        for line in rest:
-            click.echo(f"{'':18}{line}")
+        print_json([asdict(finding) for finding in findings])
+    else:
+        lines = Table.grid(padding=(0, 2))
+        for finding in findings:
+            state = "" if finding.state == OK else f"{finding.state}: "
+            fix = f". Fix: {finding.fix}" if finding.fix else ""
+            lines.add_row(finding.name, Text(printable(f"{state}{finding.text}{fix}")))
+        Console(width=98).print(lines)
     sys.exit(1 if any(finding.state == FAILED for finding in findings) else 0)

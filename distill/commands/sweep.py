@@ -141,7 +141,8 @@ def _watched(
 
 def _plain(result: RunResult) -> dict[str, Any]:
     run, summary = result.run, result.summary
-    names = [name for name in summary if name.endswith("_accuracy") and isinstance(summary[name], float)]
+    measures = ("_accuracy", "_precision", "_recall", "_f1")
+    names = [name for name in summary if name.endswith(measures) and isinstance(summary[name], float)]
     return {
         "name": run.name,
         "settings": run.settings,
@@ -159,4 +160,6 @@ def _print_means(results: Sequence[RunResult], out: Path) -> None:
         [point["point"], str(point["n"]), *(mean(point, name) for name in ("id_test", "ood_test"))]
         for point in means_of(results)
     ]
-    table(f"{out}: macro accuracy, mean and deviation over seeds", ["", "n", "ID", "OOD"], rows)
+    episodes = any(name.endswith("_average_precision") for r in results for name in r.summary)
+    judged_by = "mean average precision" if episodes else "macro accuracy"
+    table(f"{out}: {judged_by}, mean and deviation over seeds", ["", "n", "ID", "OOD"], rows)

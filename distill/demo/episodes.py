@@ -15,7 +15,7 @@ from cache.sources.episode_keys import RESEARCH_KEYS
 from cache.sources.episode_texts import DESCRIPTIONS, NEGATIVES
 from cache.sources.episodes import ENDING, CameraFrame
 from cache.sources.splits import FOLDERS
-from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
+from distill.demo.shapes import Array, backdrop, outside, soft, surface, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, ShapeClass
 
 ID_OBJECTS, OOD_OBJECTS = 14, 12
@@ -31,7 +31,7 @@ ARM = (95, 98, 105)
 class _Thing:
     """One object on the table: what it is, where, and the seed of how it looks."""
 
-    kind: ShapeClass
+    shape_class: ShapeClass
     centre: tuple[float, float]
     radius: float
     angle: float
@@ -48,32 +48,32 @@ class _Camera:
     height: float
 
 
-def object_kinds() -> tuple[tuple[ShapeClass, ...], tuple[ShapeClass, ...]]:
+def id_and_ood_objects() -> tuple[tuple[ShapeClass, ...], tuple[ShapeClass, ...]]:
     """Return the 14 ID and the 12 OOD objects, spread over the demo's classes."""
-    known = [kind for kind in CLASSES if kind.in_distribution]
-    new = [kind for kind in CLASSES if not kind.in_distribution]
+    trained = [one for one in CLASSES if one.in_distribution]
+    new = [one for one in CLASSES if not one.in_distribution]
     # Steps that are prime to the numbers of patterns, colours and shapes meet all of them.
     return (
-        tuple(known[(7 * i) % len(known)] for i in range(ID_OBJECTS)),
+        tuple(trained[(7 * i) % len(trained)] for i in range(ID_OBJECTS)),
         tuple(new[(7 * i + 3) % len(new)] for i in range(OOD_OBJECTS)),
     )
 
 
-def model_id(kind: ShapeClass) -> str:
+def model_id(shape_class: ShapeClass) -> str:
     """Return an object's name in the files, such as ``011_striped_red_star``."""
-    return f"{CLASSES.index(kind):03d}_{kind.folder}"
+    return f"{CLASSES.index(shape_class):03d}_{shape_class.folder}"
 
 
 def draw_episode(
-    kinds: list[ShapeClass], rng: np.random.Generator, *, image_size: int
+    shown: list[ShapeClass], rng: np.random.Generator, *, image_size: int
 ) -> dict[str, CameraFrame]:
     """Draw one episode of some objects; everything but the objects is drawn from ``rng``."""
     things: list[_Thing] = []
-    for kind in kinds:
+    for shape_class in shown:
         radius = rng.uniform(0.24, 0.34)
         things.append(
             _Thing(
-                kind=kind,
+                shape_class=shape_class,
                 centre=_free_place(things, radius, rng),
                 radius=radius,
                 angle=rng.uniform(-0.6, 0.6),
@@ -140,11 +140,9 @@ def _put(
 ) -> None:
     look = np.random.default_rng(thing.look)
     u, v = turned(x - thing.centre[0], y - thing.centre[1], thing.angle, thing.radius)
-    mask = soft(outside(thing.kind.shape, u, v) * thing.radius / camera.reach, image_size)
-    own = jittered(COLOURS[thing.kind.colour], look, 22)
-    mark = 0.25 * own + 0.75 * look.uniform(215, 255, size=3)
-    surface = own + marks(thing.kind.pattern, u, v, look)[..., None] * (mark - own)
-    picture += mask[..., None] * (surface - picture)
+    mask = soft(outside(thing.shape_class.shape, u, v) * thing.radius / camera.reach, image_size)
+    colour = COLOURS[thing.shape_class.colour]
+    picture += mask[..., None] * (surface(thing.shape_class.pattern, colour, u, v, look, jitter=22) - picture)
     depth -= mask * OBJECT_HEIGHT * (1 - 0.4 * np.hypot(u, v)).clip(0.3, 1)
 
 
@@ -174,7 +172,7 @@ def draw_episodes(
     UserError
         If ``out`` is a file, or there are too few episodes to show every object.
     """
-    known, new = object_kinds()
+    id_objects, ood_objects = id_and_ood_objects()
     least = {"train": ID_OBJECTS, "id_test": 1, "ood_test": OOD_OBJECTS}
     counts = {"train": train, "id_test": id_test, "ood_test": ood_test}
     for name, count in counts.items():
@@ -184,15 +182,15 @@ def draw_episodes(
         rng = np.random.default_rng([seed, number])
         with replacing(out / f"{FOLDERS[name]}{ENDING}") as temporary, open_hdf5(temporary, "w") as file:
             for i in range(count):
-                first = new[i % len(new)] if name == "ood_test" else known[i % len(known)]
-                others = known + new if name == "ood_test" else known
-                kinds = _chosen(first, others, rng)
-                _write(file, f"episode_{i:05d}", draw_episode(kinds, rng, image_size=image_size), kinds)
-    ordered = sorted(known, key=model_id) + sorted(new, key=model_id)
+                of_split = ood_objects if name == "ood_test" else id_objects
+                others = id_objects + ood_objects if name == "ood_test" else id_objects
+                shown = _chosen(of_split[i % len(of_split)], others, rng)
+                _write(file, f"episode_{i:05d}", draw_episode(shown, rng, image_size=image_size), shown)
+    ordered = sorted(id_objects, key=model_id) + sorted(ood_objects, key=model_id)
     negative = "Nothing {} with the surface of a {} is to be seen."
     texts = {
-        DESCRIPTIONS: [f"{model_id(kind)}\t{kind.description}" for kind in ordered],
-        NEGATIVES: [f"{model_id(kind)}\t{negative.format(kind.colour, kind.shape)}" for kind in ordered],
+        DESCRIPTIONS: [f"{model_id(one)}\t{one.description}" for one in ordered],
+        NEGATIVES: [f"{model_id(one)}\t{negative.format(one.colour, one.shape)}" for one in ordered],
     }
     for file_name, lines in texts.items():
         with replacing(out / file_name) as temporary:
@@ -201,13 +199,13 @@ def draw_episodes(
 
 
 def _chosen(first: ShapeClass, others: tuple[ShapeClass, ...], rng: np.random.Generator) -> list[ShapeClass]:
-    rest = [kind for kind in others if kind != first]
+    rest = [one for one in others if one != first]
     more = rng.choice(len(rest), size=rng.integers(0, MOST_OBJECTS), replace=False)
     return [first, *(rest[i] for i in more)]
 
 
-def _write(file: h5py.File, key: str, frames: dict[str, CameraFrame], kinds: list[ShapeClass]) -> None:
+def _write(file: h5py.File, key: str, frames: dict[str, CameraFrame], shown: list[ShapeClass]) -> None:
     episode = file.create_group(key)
     for camera in RESEARCH_KEYS.cameras:
         episode[camera.rgb], episode[camera.depth] = frames[camera.name].rgb, frames[camera.name].depth
-    episode[RESEARCH_KEYS.objects] = np.array([model_id(kind).encode() for kind in kinds])
+    episode[RESEARCH_KEYS.objects] = np.array([model_id(one).encode() for one in shown])

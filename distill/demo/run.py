@@ -12,7 +12,7 @@ from cache.runtime.progress import Silent
 from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
-from distill.judge.evaluate import evaluate_teacher
+from distill.judge.evaluate import evaluate_teacher, metrics_of
 from distill.record.run_files import CONFIG, SUMMARY
 from distill.settings import load_recipe, with_settings
 from distill.train.start import train
@@ -55,7 +55,8 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[s
     config = with_settings(
         load_recipe(str(RECIPE)), [f"train.epochs={epochs}", f"train.seed={seed}", f'train.device="{device}"']
     )
-    of_teacher = {name: result.accuracy for name, result in evaluate_teacher(cache).items()}
+    judged = evaluate_teacher(cache)
+    of_teacher = {name: metrics_of(judged)[f"{name}_accuracy"] for name in judged}
     accuracy = {"teacher": of_teacher}
     runs = {}
     for who, (name, settings) in STUDENTS.items():

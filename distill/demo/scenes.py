@@ -12,7 +12,7 @@ from PIL import Image
 
 from cache.runtime.atomic_files import replacing
 from cache.sources.splits import FOLDERS
-from distill.demo.shapes import Array, backdrop, jittered, marks, outside, soft, turned
+from distill.demo.shapes import Array, backdrop, jittered, outside, soft, surface, turned
 from distill.demo.words import BACKGROUNDS, CLASSES, COLOURS, SHAPES, ShapeClass, caption
 
 JPEG_QUALITY = 90
@@ -26,7 +26,7 @@ class Scene:
     caption: str
 
 
-def draw_scene(kind: ShapeClass, rng: np.random.Generator, *, image_size: int = 64) -> Scene:
+def draw_scene(shape_class: ShapeClass, rng: np.random.Generator, *, image_size: int = 64) -> Scene:
     """Draw one picture of a class; everything but the class is drawn from ``rng``."""
     axis = (np.arange(image_size) + 0.5) / image_size * 2 - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
@@ -37,16 +37,13 @@ def draw_scene(kind: ShapeClass, rng: np.random.Generator, *, image_size: int = 
     radius = rng.uniform(0.3, 0.62)
     centre = rng.uniform(-(0.95 - radius), 0.95 - radius, size=2)
     u, v = turned(x - centre[0], y - centre[1], rng.uniform(-0.6, 0.6), radius)
-    mask = soft(outside(kind.shape, u, v) * radius, image_size)
-    own = jittered(COLOURS[kind.colour], rng, 28)
-    mark = 0.25 * own + 0.75 * rng.uniform(215, 255, size=3)
-    pale = marks(kind.pattern, u, v, rng)
-    surface = own + pale[..., None] * (mark - own)
-    picture += mask[..., None] * (surface - picture)
+    mask = soft(outside(shape_class.shape, u, v) * radius, image_size)
+    colour = COLOURS[shape_class.colour]
+    picture += mask[..., None] * (surface(shape_class.pattern, colour, u, v, rng, jitter=28) - picture)
     light = 1 + rng.uniform(-0.35, 0.35) * x + rng.uniform(-0.35, 0.35) * y
     picture = picture * (light * rng.uniform(0.7, 1.15))[..., None]
     picture += rng.normal(0, rng.uniform(4, 14), size=picture.shape)
-    words = caption(kind, size=_size_word(radius), place=_place_words(centre), background=background)
+    words = caption(shape_class, size=_size_word(radius), place=_place_words(centre), background=background)
     return Scene(pixels=picture.clip(0, 255).astype(np.uint8), caption=words)
 
 
@@ -91,21 +88,21 @@ def draw_dataset(
     counts = {"train": train_per_class, "id_test": id_test_per_class, "ood_test": ood_test_per_class}
     lines = []
     for split_number, (split, count) in enumerate(counts.items()):
-        for number, kind in enumerate(CLASSES):
-            if kind.in_distribution == (split == "ood_test"):
+        for number, shape_class in enumerate(CLASSES):
+            if shape_class.in_distribution == (split == "ood_test"):
                 continue
             rng = np.random.default_rng([seed, split_number, number])
             for index in range(count):
-                scene = draw_scene(kind, rng, image_size=image_size)
-                file = out / FOLDERS[split] / kind.folder / f"{index:03d}.jpg"
+                scene = draw_scene(shape_class, rng, image_size=image_size)
+                file = out / FOLDERS[split] / shape_class.folder / f"{index:03d}.jpg"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(scene.pixels).save(file, quality=JPEG_QUALITY)
-                key = f"{FOLDERS[split]}/{kind.folder}/{file.name}"
+                key = f"{FOLDERS[split]}/{shape_class.folder}/{file.name}"
                 lines.append(json.dumps({"key": key, "caption": scene.caption}))
     texts = {
         "captions.jsonl": lines,
-        "chatgpt.txt": [f"{kind.folder}\t{kind.description}" for kind in CLASSES],
-        "label2text.txt": [f"{kind.folder} {i} {kind.folder}" for i, kind in enumerate(CLASSES, start=1)],
+        "chatgpt.txt": [f"{one.folder}\t{one.description}" for one in CLASSES],
+        "label2text.txt": [f"{one.folder} {i} {one.folder}" for i, one in enumerate(CLASSES, start=1)],
     }
     for name, content in texts.items():
         with replacing(out / name) as temporary:

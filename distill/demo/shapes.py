@@ -39,6 +39,15 @@ def outside(shape: str, u: Array, v: Array) -> Array:
     return reach / 1.1 - 0.62 if shape == "star" else reach
 
 
+def surface(
+    pattern: str, colour: tuple[int, int, int], u: Array, v: Array, rng: np.random.Generator, *, jitter: float
+) -> Array:
+    """Return a patterned surface, [S, S, 3]: of about its colour, with paler marks."""
+    own = jittered(colour, rng, jitter)
+    pale = 0.25 * own + 0.75 * rng.uniform(215, 255, size=3)
+    return own + marks(pattern, u, v, rng)[..., None] * (pale - own)
+
+
 def soft(outside: Array, image_size: int) -> Array:
     """Return a mask [S, S], 0 to 1 over a pixel at the edge, of distances in units of half a picture."""
     return (0.5 - outside * image_size / 2).clip(0, 1)

@@ -78,6 +78,6 @@ CLASSES = tuple(
 )
 
 
-def caption(kind: ShapeClass, *, size: str, place: str, background: str) -> str:
+def caption(shape_class: ShapeClass, *, size: str, place: str, background: str) -> str:
     """Return what one picture shows, which is more than its class."""
-    return f"a {size} {kind.name} {place} on a {background} background"
+    return f"a {size} {shape_class.name} {place} on a {background} background"

@@ -15,20 +15,14 @@ from typing import Any
 from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
 from distill.judge.outputs import RunOutputs, load_outputs
-from distill.record.run_files import OUTPUTS
+from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
+from distill.sweep.plan import SWEEP, flat
 
-CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2
+OBJECTS = "per_object_average_precision"
 RESULTS = (
-    "_accuracy",
-    "_loss",
-    "_precision",
-    "_metrics",
-    "_ece",
-    "_auroc",
-    "_mean",
-    "seconds",
-    "images_per_s",
+    *("_accuracy", "_loss", "_precision", "_recall", "_metrics", "_ece", "_auroc", "_mean"),
+    *("seconds", "images_per_s"),
 )
 DEFAULT_QUESTION = "How do these runs compare?"
 
@@ -71,9 +65,23 @@ class Run:
         return f"{len(self.history)} of {self.settings.get('train.epochs', '?')}"
 
     @property
-    def robotics(self) -> bool:
-        """Whether its images have several objects each."""
-        return "per_object_average_precision" in self.summary
+    def episodes(self) -> bool:
+        """Whether it is of episodes, which have several objects each; its summary tells."""
+        return OBJECTS in self.summary
+
+    def table(self, *names: str) -> dict[str, Any]:
+        """Return a table of the summary, by the names that lead to it; empty where there is none."""
+        value = self.summary
+        for name in names:
+            inner = value.get(name)
+            value = inner if isinstance(inner, dict) else {}
+        return value
+
+    def number(self, *names: str) -> float | None:
+        """Return a number of the summary, by the names that lead to it; None where there is none."""
+        *tables, last = names
+        value = self.table(*tables).get(last)
+        return value if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,22 +108,26 @@ def collect(folder: Path) -> Collected:
     UserError
         If there is no run.
     """
-    found = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
-    if not found:
+    paths = [folder] if (folder / CONFIG).is_file() else _in_order(_below(folder, DEPTH))
+    if not paths:
         raise UserError(
             f"{folder} holds no run: no {CONFIG} in it, or up to {DEPTH} levels below",
             fix="give the folder of a run, or one that holds such folders.",
         )
     runs, unreadable = [], []
-    for path in found:
+    for path in paths:
         name = str(path.relative_to(folder)) if path != folder else path.resolve().name
         try:
             runs.append(read_run(path, name))
         except UserError as error:
             unreadable.append((name, error.problem))
-    finished, other_data = _with_data([run for run in runs if run.finished])
+    finished, other_data = [], []
+    for episodes in (False, True):  # which never have data in common
+        named, lines = _with_data([run for run in runs if run.finished and run.episodes == episodes])
+        finished += named
+        other_data += lines
     return Collected(
-        question=_question(folder),
+        question=_sweep(folder)[0] or DEFAULT_QUESTION,
         finished=tuple(finished),
         unfinished=tuple(run for run in runs if not run.finished),
         unreadable=tuple(unreadable),
@@ -128,18 +140,18 @@ def _with_data(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
     Runs have one letter where nothing separates them but what a setting chose, such as another text bank.
     """
-    found: list[Run] = []
+    first: list[Run] = []  # of every letter
     named = []
     for run in runs:
-        at = next((i for i, known in enumerate(found) if not data_differences(run, known)), len(found))
-        if at == len(found):
-            found.append(run)
-        elif run.identity is not None and (known := found[at].identity) is not None:
-            found[at] = replace(found[at], identity=known.joined(run.identity))
+        at = next((i for i, other in enumerate(first) if not data_differences(run, other)), len(first))
+        if at == len(first):
+            first.append(run)
+        elif run.identity is not None and (joined := first[at].identity) is not None:
+            first[at] = replace(first[at], identity=joined.joined(run.identity))
         named.append(replace(run, data=_letter(at)))
     lines = []
-    for letter, other in ((_letter(i), run) for i, run in enumerate(found[1:], start=1)):
-        differ = data_differences(other, found[0], here=f"in {letter}", there=f"in {_letter(0)}")
+    for letter, other in ((_letter(i), run) for i, run in enumerate(first[1:], start=1)):
+        differ = data_differences(other, first[0], here=f"in {letter}", there=f"in {_letter(0)}")
         lines.append(f"data {letter} is not data {_letter(0)}: {'; '.join(differ)}")
     return named, lines
 
@@ -147,15 +159,15 @@ def _with_data(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 def data_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
     """Return a line for everything that separates the data of two runs, and what of it was judged."""
     if one.identity is None or other.identity is None:
-        known = one.identity is other.identity
-        return [] if known else ["one of them does not say what it was made from"]
+        neither = one.identity is other.identity
+        return [] if neither else ["one of them does not say what it was made from"]
     return one.identity.differences(other.identity, here=here, there=there) + unread_differences(
         one, other, here=here, there=there
     )
 
 
 def judged_differences(one: Run, other: Run) -> list[str]:
-    """Return the lines of :func:`data_differences` that are about what was judged, as far as it is known."""
+    """Return the lines of :func:`data_differences` that are about what was judged, as far as they say it."""
     lines = unread_differences(one, other)
     if one.identity is not None and other.identity is not None:
         lines += one.identity.judged_differences(other.identity)
@@ -164,17 +176,12 @@ def judged_differences(one: Run, other: Run) -> list[str]:
 
 def unread_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
     """Return a line for every split of which two runs could not read the same images."""
-    mine, theirs = (_dict_of(run.summary.get("unreadable_images")) for run in (one, other))
-    return [
-        f"{split}: {len(keys)} images could not be read {here}, {len(theirs[split])} {there}"
-        for split, keys in mine.items()
-        if set(keys) != set(theirs.get(split, keys))
-    ]
-
-
-def _dict_of(value: Any) -> dict[str, dict[str, Any]]:
-    found = value if isinstance(value, dict) else {}
-    return {name: keys for name, keys in found.items() if isinstance(keys, dict)}
+    lines = []
+    for split in one.table("unreadable_images"):
+        mine, theirs = (run.table("unreadable_images", split) for run in (one, other))
+        if split in other.table("unreadable_images") and set(mine) != set(theirs):
+            lines.append(f"{split}: {len(mine)} images could not be read {here}, {len(theirs)} {there}")
+    return lines
 
 
 def _letter(number: int) -> str:
@@ -186,7 +193,7 @@ def _in_order(paths: Iterable[Path]) -> list[Path]:
     """Return runs sweep by sweep in the order that each plans, and others by name, 2 before 10."""
 
     def place(path: Path) -> Any:
-        planned = list(_planned(path.parent))
+        planned = list(_sweep(path.parent)[1])
         at = planned.index(path.name) if path.name in planned else len(planned)
         return natural(str(path.parent)), at, natural(path.name)
 
@@ -200,13 +207,15 @@ def natural(text: str) -> list[Any]:
 
 
 @lru_cache(maxsize=64)
-def _planned(folder: Path) -> dict[str, str]:
-    """Return the point of every run that a sweep planned, by the run's name, in its order."""
+def _sweep(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return a sweep's question, and by name the point of every run that it planned; empty without one."""
     try:
-        runs = json.loads((folder / SWEEP).read_text(encoding="utf-8"))["runs"]
-        return {str(run["name"]): str(run.get("point", "")) for run in runs}
+        sweep = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
+        question = sweep.get("question")
+        points = {str(run["name"]): str(run.get("point", "")) for run in sweep.get("runs", ())}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+        return "", {}
+    return question.strip() if isinstance(question, str) else "", points
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
@@ -227,16 +236,14 @@ def read_run(path: Path, name: str) -> Run:
     """
     try:
         config = (path / CONFIG).read_text(encoding="utf-8")
-        settings = dict(_dotted(tomllib.loads(config)))
-        metrics = path / METRICS
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-        history = [_finite(json.loads(line)) for line in lines]
-        summary = _finite(_summary(path))
+        settings = flat(tomllib.loads(config))
+        history = [_finite(json.loads(line)) for line in _text(path / METRICS).splitlines()]
+        summary = _finite(json.loads(_text(path / SUMMARY) or "{}"))
         if not all(isinstance(value, dict) for value in [*history, summary]):
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
         _check_numbers(history, summary)
         identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
-    except (OSError, ValueError, RecursionError) as error:  # TOML, JSON and text decoding errors are kinds
+    except (OSError, ValueError, RecursionError) as error:  # a ValueError of TOML, JSON or text decoding
         raise UserError(f"{path} cannot be read ({reason_of(error)})", fix="train it again.") from error
     outputs, note = _read_outputs(path) if summary else (None, "")
     return Run(
@@ -248,9 +255,13 @@ def read_run(path: Path, name: str) -> Run:
         summary=summary,
         outputs=outputs,
         note=note,
-        point=_planned(path.parent).get(path.name, ""),
+        point=_sweep(path.parent)[1].get(path.name, ""),
         identity=identity,
     )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _finite(value: Any) -> Any:
@@ -268,28 +279,12 @@ def _is_odd(value: Any) -> bool:
 
 def _check_numbers(history: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
     """Raise a ValueError for a result that is no number, or an epoch without its own."""
-    flat: dict[str, Any] = {}
-    for name in summary:
-        if name.endswith(RESULTS) or name == "space":
-            flat |= dict(_leaves(summary[name], name))
-    for name, value in flat.items():
+    results = {name: value for name, value in summary.items() if name.endswith(RESULTS) or name == "space"}
+    for name, value in flat(results).items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ValueError(f"{name} of {SUMMARY} is {value!r:.40}")
     if not all(isinstance(line.get("epoch"), int) for line in history):
         raise ValueError(f"a line of {METRICS} has no epoch")
-
-
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, part in value.items():
-        yield from _leaves(part, f"{name}/{key}")
-
-
-def _summary(path: Path) -> Any:
-    file = path / SUMMARY
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
@@ -299,21 +294,3 @@ def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
         return load_outputs(path / OUTPUTS), ""
     except UserError as error:
         return None, error.problem
-
-
-def _dotted(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value
-
-
-def _question(folder: Path) -> str:
-    """Return the sweep's question, where there is a sweep with one."""
-    try:
-        found = json.loads((folder / SWEEP).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return DEFAULT_QUESTION
-    question = found.get("question") if isinstance(found, dict) else None
-    return question if isinstance(question, str) and question.strip() else DEFAULT_QUESTION

@@ -9,14 +9,17 @@ from typing import Any
 
 from cache.runtime.errors import UserError, nearest_names
 from distill.config import RunConfig
-from distill.report.collect import CONFIG, Run, collect, data_differences, judged_differences
-from distill.report.groups import SEED, differing
+from distill.record.run_files import CONFIG
+from distill.report.collect import Run, collect, data_differences, judged_differences
+from distill.report.groups import differing
 from distill.report.statistics import TTest, paired_t, welch_t
 from distill.report.tables import CHOSEN_ON_TEST
 from distill.settings import differences, from_toml, with_part
 from distill.spread import Spread, spread
+from distill.sweep.plan import SEED
 
 LAST_EPOCHS = 5
+MEMORY = "peak_memory_GB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,31 +69,34 @@ def compare_runs(one: Path, other: Path) -> Comparison:
     paired = len(common) > 1
     if paired:
         sides = [{seed: side[seed] for seed in common} for side in sides]
-    runs = [list(side.values()) for side in sides]
-    if runs[0][0].robotics != runs[1][0].robotics:
-        raise UserError(f"one of {one} and {other} is of episodes", fix="compare runs of one kind.")
+    ours, theirs = ([*side.values()] for side in sides)
+    if ours[0].episodes != theirs[0].episodes:
+        raise UserError(f"one of {one} and {other} is of episodes", fix="compare photos with photos.")
     results = []
-    for metric in _metrics(runs[0][0]):
-        found = [[_number(run, metric) for run in side] for side in runs]
-        ours, theirs = ([value for value in side if value is not None] for side in found)
-        complete = len(ours) == len(runs[0]) and len(theirs) == len(runs[1])
-        mine, yours = spread(ours), spread(theirs)
-        if complete and mine is not None and yours is not None:
-            results.append(
-                Result(
-                    metric=metric,
-                    one=mine,
-                    other=yours,
-                    difference=yours.mean - mine.mean,
-                    test=_test(ours, theirs, paired),
-                )
-            )
+    for metric in _metrics(ours[0]):
+        mine, yours = (
+            [number for run in runs if (number := _number(run, metric)) is not None]
+            for runs in (ours, theirs)
+        )
+        if len(mine) == len(ours) and len(yours) == len(theirs):
+            results.append(_result(metric, mine, yours, paired))
     return Comparison(
         how=_how([list(side) for side in sides], paired),
-        settings=tuple(_settings(runs[0][0], runs[1][0])),
-        surroundings=tuple(_surroundings(runs[0][0], runs[1][0])),
+        settings=tuple(differences(_config(ours[0]), _config(theirs[0]))),
+        surroundings=tuple(_surroundings(ours[0], theirs[0])),
         results=tuple(results),
     )
+
+
+def _result(metric: str, ours: Sequence[float], theirs: Sequence[float], paired: bool) -> Result:
+    one, other, test = spread(ours), spread(theirs), None
+    assert one is not None
+    assert other is not None
+    if paired:
+        test = paired_t(ours, theirs)
+    elif min(one.n, other.n) > 1:
+        test = welch_t(ours, theirs)
+    return Result(metric=metric, one=one, other=other, difference=other.mean - one.mean, test=test)
 
 
 def _side(path: Path) -> dict[Any, Run]:
@@ -114,31 +120,25 @@ def _side(path: Path) -> dict[Any, Run]:
 
 def _of_point(path: Path) -> tuple[Run, ...]:
     """Return the finished runs of one setting of a sweep: ``RUNS/SETTING`` are ``RUNS/SETTING,seed=*``."""
-    found = collect(path.parent).finished if path.parent.is_dir() else ()
-    mine = tuple(run for run in found if run.path.parent == path.parent and run.point == path.name)
+    beside = collect(path.parent).finished if path.parent.is_dir() else ()
+    mine = tuple(run for run in beside if run.path.parent == path.parent and run.point == path.name)
     if not mine:
-        points = dict.fromkeys(run.point for run in found if run.point)
+        points = list(dict.fromkeys(run.point for run in beside if run.point))
         raise UserError(
             f"{path} is no run's folder, and {path.parent} has no finished run of that setting",
             fix=f"{nearest_names(path.name, points)}give a run, or RUNS/SETTING of a sweep"
-            f"{': ' + ', '.join(list(points)[:5]) if points else ''}.",
+            f"{': ' + ', '.join(points[:5]) if points else ''}.",
         )
     return mine
 
 
-def _test(ours: Sequence[float], theirs: Sequence[float], paired: bool) -> TTest | None:
-    if paired:
-        return paired_t(ours, theirs)
-    return welch_t(ours, theirs) if min(len(ours), len(theirs)) > 1 else None
-
-
 def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
-    said = [", ".join(map(str, side)) for side in seeds]
+    one, other = (", ".join(map(str, side)) for side in seeds)
     if paired:
-        return f"paired t-test over the seeds {said[0]}"
+        return f"paired t-test over the seeds {one}"
     if min(map(len, seeds)) > 1:
-        return f"Welch's t-test of the seeds {said[0]} and {said[1]}"
-    return f"seeds {said[0]} and {said[1]}: no test without several seeds on either side"
+        return f"Welch's t-test of the seeds {one} and {other}"
+    return f"seeds {one} and {other}: no test without several seeds on either side"
 
 
 def _metrics(run: Run) -> list[str]:
@@ -146,36 +146,22 @@ def _metrics(run: Run) -> list[str]:
     judged = [name for name, value in run.summary.items() if isinstance(value, int | float)]
     results = [n for n in judged if n.startswith(("id_", "ood_", "all")) and not n.endswith(CHOSEN_ON_TEST)]
     losses = dict.fromkeys(name for line in run.history for name in line if name.startswith("loss_"))
-    space = [f"space/{split}/{name}" for split, found in _of(run, "space").items() for name in found]
-    space = [name for name in space if not name.endswith("/images")]
-    return [*results, *losses, *space, "seconds", "images_per_s", "peak_memory_GB"]
+    space = [f"space/{s}/{n}" for s in run.table("space") for n in run.table("space", s) if n != "images"]
+    return [*results, *losses, *space, "seconds", "images_per_s", MEMORY]
 
 
 def _number(run: Run, metric: str) -> float | None:
     if metric.startswith("loss_"):
-        found = [line[metric] for line in run.history[-LAST_EPOCHS:] if metric in line]
-        return sum(found) / len(found) if found else None
-    if metric == "peak_memory_GB":
-        held = _of(run, "peak_memory_bytes").get("host")
-        return held / 1e9 if isinstance(held, int) else None
-    value: Any = run.summary
-    for name in metric.split("/"):
-        value = value.get(name) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _of(run: Run, name: str) -> dict[str, Any]:
-    found = run.summary.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _settings(one: Run, other: Run) -> list[str]:
-    return differences(_config(one), _config(other))
+        values = [line[metric] for line in run.history[-LAST_EPOCHS:] if metric in line]
+        return sum(values) / len(values) if values else None
+    if metric == MEMORY:
+        host = run.number("peak_memory_bytes", "host")
+        return None if host is None else host / 1e9
+    return run.number(*metric.split("/"))
 
 
 def _config(run: Run) -> RunConfig:
-    config = from_toml(run.config, where=str(run.path / CONFIG))
-    return with_part(config, "train", seed=0)
+    return with_part(from_toml(run.config, where=str(run.path / CONFIG)), "train", seed=0)
 
 
 def _surroundings(one: Run, other: Run) -> list[str]:

@@ -2,92 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from distill.report.charts import Chart, Point, Series, draw
-from distill.report.groups import Group, split_label, teacher_of, teachers_of
+from distill.report.groups import TEACHER
+from distill.report.tasks import Part, headings
 from distill.spread import spread
 
-TITLES = {"train": "training images", "id_val": "ID set aside"}
 
-
-def loss_charts(groups: Sequence[Group]) -> list[Chart]:
+def loss_charts(part: Part) -> list[Chart]:
     """Return a chart of every part of the training loss, unweighted; ``total`` is the weighted sum."""
     charts = []
-    for name in _names(groups, "loss_", ""):
-        kind = "weighted sum" if name == "loss_total" else "unweighted"
-        charts.append(_over_epochs(groups, name, f"Loss: {name.removeprefix('loss_')}", f"loss, {kind}"))
+    for metric in _metrics(part, "loss_", ""):
+        weighting = "weighted sum" if metric == "loss_total" else "unweighted"
+        title = f"Loss: {metric.removeprefix('loss_')}"
+        charts.append(_over_epochs(part, metric, title, f"loss, {weighting}"))
     return charts
 
 
-def metric_charts(groups: Sequence[Group], measure: str, called: str) -> list[Chart]:
-    """Return a chart of every split's headline metric, in percent: among its own classes, and among all."""
-    charts = []
-    names = _names(groups, "", f"_{measure}")
-    for name in (name for name in names if not name.endswith(f"_top5_{measure}")):
-        split = name.removesuffix(f"_{measure}")
-        among_all = split.endswith("_all") and f"{split.removesuffix('_all')}_{measure}" in names
-        split = split.removesuffix("_all") if among_all else split
-        title = TITLES.get(split, split_label(split)) + (" among all classes" if among_all else "")
-        charts.append(_over_epochs(groups, name, title, f"{called} (%)"))
-    return charts
+def metric_charts(part: Part) -> list[Chart]:
+    """Return a chart of every split's headline metrics over the epochs, in percent."""
+    metrics = _metrics(part, "", f"_{part.task.measure}")
+    titles = headings(part.task.results, [metric.removesuffix(f"_{part.task.measure}") for metric in metrics])
+    return [
+        _over_epochs(part, metric, titles[metric].removesuffix(" (%)"), f"{part.task.called} (%)")
+        for metric in metrics
+        if not metric.endswith(f"_top5_{part.task.measure}")
+    ]
 
 
-def _names(groups: Sequence[Group], start: str, end: str) -> list[str]:
-    lines = (line for group in groups for run in group.runs for line in run.history)
+def _metrics(part: Part, start: str, end: str) -> list[str]:
+    lines = (line for run in part.counted for line in run.history)
     names = dict.fromkeys(name for line in lines for name in line)
     return [name for name in names if name.startswith(start) and name.endswith(end)]
 
 
-def _over_epochs(groups: Sequence[Group], metric: str, title: str, y_name: str) -> Chart:
+def _over_epochs(part: Part, metric: str, title: str, y_name: str) -> Chart:
     series = []
-    for group in groups:
-        found: dict[int, list[float]] = {}
+    for group in part.groups:
+        values: dict[int, list[float]] = {}
         for run in group.runs:
             for line in run.history:
                 if isinstance(line.get(metric), int | float):
-                    found.setdefault(int(line["epoch"]) + 1, []).append(line[metric])
+                    values.setdefault(int(line["epoch"]) + 1, []).append(line[metric])
         points = []
-        for epoch, values in sorted(found.items()):
-            over = spread(values)
+        for epoch, of_seeds in sorted(values.items()):
+            over = spread(of_seeds)
             assert over is not None
             points.append(Point(x=epoch, y=over.mean, spread=over.std, note=f"n = {over.n}"))
         if points:
             series.append(Series(label=group.label, points=tuple(points), style=group.number))
-    name = f"chart-{''.join(c if c.isalnum() else '-' for c in metric)}"
-    return draw(name, title, series, x_name="epoch", y_name=y_name, whole_x=True)
+    name = "".join(c if c.isalnum() else "-" for c in metric)
+    return draw(f"{part.task.name}-{name}", title, series, x_name="epoch", y_name=y_name, whole_x=True)
 
 
-def scatter_charts(groups: Sequence[Group], measure: str, called: str) -> list[Chart]:
+def scatter_charts(part: Part) -> list[Chart]:
     """Return ID against OOD of every group, beside the teacher, and once more without it: closer."""
+    across, up = (metric for metric, _ in part.task.scatter)
     students = []
-    for group in groups:
-        across, up = (group.spread(f"{split}_{measure}") for split in ("id_test", "ood_test"))
-        if across is not None and up is not None:
-            point = Point(
-                x=across.mean, y=up.mean, x_spread=across.std, spread=up.std, note=f"n = {across.n}"
-            )
+    for group in part.groups:
+        x, y = group.spread(across), group.spread(up)
+        if x is not None and y is not None:
+            point = Point(x=x.mean, y=y.mean, x_spread=x.std, spread=y.std, note=f"n = {x.n}")
             students.append(Series(label=group.label, points=(point,), style=group.number))
     if not students:
         return []
-    across_name, up_name = f"ID, {called} (%)", f"OOD, {called} (%)"
-    teachers = _teachers(groups) if measure == "accuracy" else []
-    drawn = [("chart-scatter", "Students", students)]
+    teachers = []
+    for teacher in part.teachers:
+        x, y = teacher.spread(TEACHER, across), teacher.spread(TEACHER, up)
+        if x is not None and y is not None:
+            teachers.append(Series(label=teacher.label, points=(Point(x=x.mean, y=y.mean),), style=None))
+    drawn = [("scatter", "Students", students)]
     if teachers:
-        drawn.insert(0, ("chart-scatter-teacher", "Students and teacher", [*students, *teachers]))
+        drawn.insert(0, ("scatter-teacher", "Students and teacher", [*students, *teachers]))
+    (_, x_name), (_, y_name) = part.task.scatter
     return [
-        draw(name, title, series, x_name=across_name, y_name=up_name, lines=False)
+        draw(f"{part.task.name}-{name}", title, series, x_name=x_name, y_name=y_name, lines=False)
         for name, title, series in drawn
     ]
-
-
-def _teachers(groups: Sequence[Group]) -> list[Series]:
-    found = []
-    for teacher in teachers_of(groups):
-        across, up = (
-            spread(sorted({t for run in teacher.runs if (t := teacher_of(run, split)) is not None}))
-            for split in ("id_test", "ood_test")
-        )
-        if across is not None and up is not None:
-            found.append(Series(label=teacher.label, points=(Point(x=across.mean, y=up.mean),), style=None))
-    return found

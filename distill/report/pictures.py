@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from distill.judge.outputs import Confusion, EmbeddingSample, confusions
 from distill.report.collect import Run
-from distill.report.groups import Group, split_label
+from distill.report.groups import Group
+from distill.report.tasks import split_label
 
 PAIRS, EXAMPLES = 12, 3
 # As many classes as there are colours; the others are grey.
@@ -51,7 +52,7 @@ def confused_groups(groups: Sequence[Group]) -> Confused:
     # Of runs of one data set the same key is the same picture.
     jpeg = {k: p for g in groups for r in g.runs if r.outputs for k, p in r.outputs.pictures.items()}
     number: dict[str, int] = {}
-    found = []
+    confused = []
     for group in groups:
         split = next((s for run in group.runs for s in _ood_splits(run)), None)
         if split is None:
@@ -69,9 +70,9 @@ def confused_groups(groups: Sequence[Group]) -> Confused:
                     like=(number.setdefault(like, len(number)), like) if like is not None else None,
                 )
             )
-        found.append(ConfusedGroup(group=group, split=split_label(split), pairs=tuple(pairs)))
+        confused.append(ConfusedGroup(group=group, split=split_label(split), pairs=tuple(pairs)))
     uris = [f"data:image/jpeg;base64,{base64.b64encode(jpeg[key]).decode()}" for key in number]
-    return Confused(groups=tuple(found), pictures=tuple(uris))
+    return Confused(groups=tuple(confused), pictures=tuple(uris))
 
 
 def _ood_splits(run: Run) -> list[str]:

@@ -22,11 +22,11 @@ LEVEL = 0.05
 class TTest:
     """A two-sided t-test of ``difference``, other less one.
 
-    ``kind`` is paired or welch; ``n`` counts the pairs, or the numbers of either side; ``low`` to ``high`` is
-    the 95% interval of the difference. ``statistic`` and ``p_value`` are None where nothing varies.
+    ``design`` is paired or welch; ``n`` counts the pairs, or the numbers of either side; ``low`` to ``high``
+    is the 95% interval of the difference. ``statistic`` and ``p_value`` are None where nothing varies.
     """
 
-    kind: str
+    design: str
     n: tuple[int, ...]
     difference: float
     statistic: float | None
@@ -47,11 +47,10 @@ def paired_t(one: Sequence[float], other: Sequence[float]) -> TTest:
     differences = [b - a for a, b in zip(one, other, strict=True)]
     if len(differences) < 2:
         raise ValueError(f"a paired test takes at least two pairs, got {len(differences)}")
-    found = spread(differences)
-    assert found is not None
-    assert found.std is not None
-    error = found.std / math.sqrt(found.n)
-    return _tested("paired", (found.n,), found.mean, error, found.n - 1)
+    over = spread(differences)
+    assert over is not None
+    assert over.std is not None
+    return _tested("paired", (over.n,), over.mean, over.std / math.sqrt(over.n), over.n - 1)
 
 
 def welch_t(one: Sequence[float], other: Sequence[float]) -> TTest:
@@ -72,11 +71,11 @@ def welch_t(one: Sequence[float], other: Sequence[float]) -> TTest:
     return _tested("welch", (len(one), len(other)), mean, error, degrees)
 
 
-def _tested(kind: str, n: tuple[int, ...], mean: float, error: float, degrees: float) -> TTest:
+def _tested(design: str, n: tuple[int, ...], mean: float, error: float, degrees: float) -> TTest:
     statistic = mean / error if error else None
     reach = t_quantile(1 - LEVEL / 2, degrees) * error
     return TTest(
-        kind=kind,
+        design=design,
         n=n,
         difference=mean,
         statistic=statistic,
@@ -99,8 +98,8 @@ def t_quantile(probability: float, degrees: float) -> float:
     high = 1.0
     while two_sided_p(high, degrees) > wanted:
         high *= 2
-    found = mpmath.findroot(lambda t: two_sided_p(float(t), degrees) - wanted, (0, high), solver="anderson")
-    return float(found)
+    root = mpmath.findroot(lambda t: two_sided_p(float(t), degrees) - wanted, (0, high), solver="anderson")
+    return float(root)
 
 
 def best_of(values: Sequence[Sequence[float]]) -> int | None:
@@ -109,11 +108,11 @@ def best_of(values: Sequence[Sequence[float]]) -> int | None:
     The group of the highest mean is it, if it has two numbers or more and differs from *every* other group
     by Welch's test (two-sided, p below 0.05). A group of one number can be neither it nor be told from it.
     """
-    known = [i for i, numbers in enumerate(values) if numbers]
-    if len(known) < 2 or any(len(values[i]) < 2 for i in known):
+    there = [i for i, numbers in enumerate(values) if numbers]
+    if len(there) < 2 or any(len(values[i]) < 2 for i in there):
         return None
-    best = max(known, key=lambda i: statistics.fmean(values[i]))
-    for i in known:
+    best = max(there, key=lambda i: statistics.fmean(values[i]))
+    for i in there:
         if i != best:
             p = welch_t(values[i], values[best]).p_value
             if p is None or p >= LEVEL:

@@ -35,6 +35,8 @@ from distill.settings import load_recipe, parsed_settings, toml_table, with_valu
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
 SEED, RECIPE = "train.seed", "recipe"
+# In a sweep's folder: what it planned.
+SWEEP = "sweep.json"
 Settings = dict[str, Any]
 # What a file system allows, less what a config and its temporary file add.
 NAME_BYTES = 200
@@ -78,10 +80,10 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
     """
     path = SWEEPS / f"{name}.toml" if name in sweep_names() else Path(name)
     if not path.is_file():
-        known = ", ".join(sweep_names())
+        names = sweep_names()
         raise UserError(
             f"no sweep is called {name!r}",
-            fix=f"{nearest_names(name, sweep_names())}choose from {known}, or give a TOML file.",
+            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
         )
     table = _beside(toml_table(read_text(path), where=str(path)), path.parent)
     over = parsed_settings(settings)
@@ -93,7 +95,7 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
 
 
 def _beside(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a sweep whose recipe, where it is a file beside the sweep's, is found from anywhere."""
+    """Return a sweep whose recipe, where it is a file beside the sweep's, is named from anywhere."""
     recipe = table.get(RECIPE)
     if not isinstance(recipe, str) or Path(recipe).is_file() or not (folder / recipe).is_file():
         return table
@@ -119,7 +121,7 @@ def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
     require(
         isinstance(question, str), f"question is {question!r}, expected a text", 'write question = "...".'
     )
-    settings = {**_flat(_section(table, "base"), "base"), **over}
+    settings = {**flat(_section(table, "base")), **over}
     base = _config({RECIPE: recipe, **settings})
     runs = [
         PlannedRun(
@@ -191,10 +193,10 @@ def _points(table: dict[str, Any]) -> list[tuple[str, Settings]]:
     varied = list(dict.fromkeys(key for changed in changes for key in changed))
     short = {key: key.rpartition(".")[2] for key in varied}
     twice = {s for s in short.values() if list(short.values()).count(s) > 1}
-    said = {key: key if short[key] in twice else short[key] for key in varied}
+    label = {key: key if short[key] in twice else short[key] for key in varied}
     return [
         (
-            name or ",".join(f"{said[key]}={_spelt(value)}" for key, value in changed.items()) or "base",
+            name or ",".join(f"{label[key]}={_spelt(value)}" for key, value in changed.items()) or "base",
             changed,
         )
         for changed, name in _changes(table)
@@ -209,7 +211,7 @@ def _changes(table: dict[str, Any]) -> Iterator[tuple[Settings, str]]:
         f"runs is {listed!r}, expected tables",
         "write [[runs]] above the settings of each.",
     )
-    if not any(kind in table for kind in ("grid", "one_at_a_time", "runs")):
+    if not any(key in table for key in ("grid", "one_at_a_time", "runs")):
         yield {}, ""
     if "grid" in table:
         grid = _lists(table, "grid")
@@ -222,14 +224,14 @@ def _changes(table: dict[str, Any]) -> Iterator[tuple[Settings, str]]:
         for key, singles in _lists(table, "one_at_a_time").items():
             yield from (({key: value}, "") for value in singles)
     require(listed != [] or "runs" not in table, "runs is empty", "write [[runs]] above each run's settings.")
-    for number, run in enumerate(listed):
+    for run in listed:
         name = run.get("name", "")
         require(
             isinstance(name, str) and bool(re.fullmatch(r"[\w.,+=-]*", name)) and not name.startswith("."),
             f"the name {name!r} of a run cannot name a folder",
             "use letters, digits, '.', ',', '_', '+', '=' and '-'.",
         )
-        yield _flat({k: v for k, v in run.items() if k != "name"}, f"runs[{number}]"), name
+        yield flat({k: v for k, v in run.items() if k != "name"}), name
 
 
 def _section(table: dict[str, Any], name: str) -> dict[str, Any]:
@@ -239,26 +241,26 @@ def _section(table: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _lists(table: dict[str, Any], name: str) -> dict[str, list[Any]]:
-    found = _flat(_section(table, name), name)
+    lists = flat(_section(table, name))
     require(
-        bool(found), f"[{name}] is empty", f"list values, like loss.vlalign_k = [16, 64], or drop [{name}]."
+        bool(lists), f"[{name}] is empty", f"list values, like loss.vlalign_k = [16, 64], or drop [{name}]."
     )
-    for key, values in found.items():
+    for key, values in lists.items():
         require(
             isinstance(values, list) and len(values) > 0,
             f"{key} of [{name}] is {values!r}, expected a list of at least one value",
             f"write {key} = [..., ...].",
         )
-    return found
+    return lists
 
 
-def _flat(table: dict[str, Any], where: str) -> Settings:
-    """Return nested tables as values by dotted name."""
-    found: Settings = {}
+def flat(table: dict[str, Any]) -> Settings:
+    """Return the values of nested tables by dotted name."""
+    values: Settings = {}
     for key, value in table.items():
-        for name, leaf in _flat(value, where).items() if isinstance(value, dict) else [("", value)]:
-            found[f"{key}.{name}" if name else key] = leaf
-    return found
+        inner = flat(value) if isinstance(value, dict) else {"": value}
+        values |= {f"{key}.{name}" if name else key: leaf for name, leaf in inner.items()}
+    return values
 
 
 def _spelt(value: Any) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
+from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import CONFIG, FAILED, FINISHED, LOGS, Place, RunResult, Watch, log_file, train_command
+from distill.sweep.run import LOGS, Place, RunResult, Watch, ended, log_file, train_command
 from distill.train.stopping import Stopped, listening
 
 
@@ -37,15 +38,16 @@ class RayRuns:
         with connected(self.cluster), listening() as stop:
             if why := cannot_hold(self.cluster) if runs else "":
                 self.warn(why)
-            for ended in run_tasks(
+            for outcome in run_tasks(
                 train_run, calls, self.cluster, fresh=True, asked_to_stop=lambda: bool(stop.signal_number)
             ):
                 for run in began.since():
                     watch.started(run)
-                if ended is None:
+                if outcome is None:
                     watch.tick()
                     continue
-                results.append(_result(by_name[ended[0]], ended[1], place))
+                run = by_name[outcome[0]]
+                results.append(ended(run, outcome[1], log_file(run, place)))
                 watch.ended(results[-1])
         if stop.signal_number:
             raise Stopped(stop.signal_number, str(place.out), again="the same command")
@@ -68,13 +70,6 @@ class _Beginnings:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _result(run: PlannedRun, found: Any, place: Place) -> RunResult:
-    if isinstance(found, Exception):
-        log = log_file(run, place)
-        return RunResult(run=run, status=FAILED, error=f"{found} (all it said: {log})")
-    return RunResult(run=run, status=FINISHED, summary=found)
 
 
 def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:

@@ -21,14 +21,14 @@ from cache.runtime.signals import PARENT
 from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
+from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
 from distill.settings import differences, from_toml, to_toml
 from distill.spread import as_columns
-from distill.sweep.plan import PlannedRun, Sweep
+from distill.sweep.plan import SWEEP, PlannedRun, Sweep
 from distill.train.stopping import Stopped, listening
 
-CONFIG, SUMMARY, METRICS, LAST = "config.toml", "summary.json", "metrics.jsonl", "last.pt"
-SWEEP, CONFIGS, LOGS = "sweep.json", "configs", "logs"
+CONFIGS, LOGS = "configs", "logs"
 NEW, INTERRUPTED, FINISHED, FAILED = "new", "interrupted", "finished", "failed"
 DAMAGED = "damaged"
 ELSEWHERE = "choose another --out, or move that folder away."
@@ -96,7 +96,7 @@ def run_sweep(
     with only_writer(place.out):
         remove_temporaries(place.out)
         remove_temporaries(place.out / CONFIGS)
-        write_json(place.out / SWEEP, _told(sweep, place, command))
+        write_json(place.out / SWEEP, _described(sweep, place, command))
         for run in sweep.runs:
             with replacing(config_file(run, place)) as temporary:
                 temporary.write_text(to_toml(run.config), encoding="utf-8")
@@ -108,11 +108,11 @@ def run_sweep(
         for result in done:
             watch.ended(result)
         done += engine([run for run in sweep.runs if state[run.name] in (NEW, INTERRUPTED)], place, watch)
-    found = {result.run.name: result for result in done}
-    return [found[run.name] for run in sweep.runs]
+    by_name = {result.run.name: result for result in done}
+    return [by_name[run.name] for run in sweep.runs]
 
 
-def _told(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, Any]:
+def _described(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, Any]:
     runs = [
         {"name": run.name, "point": run.point, "settings": run.settings, "seed": run.seed}
         for run in sweep.runs
@@ -186,12 +186,12 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / SUMMARY
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if not isinstance(found, dict):
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(summary, dict):
             raise ValueError("it is no table")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({reason_of(error)})", fix=MOVE_AWAY) from error
-    return found if found.get("status") == FINISHED else {}
+    return summary if summary.get("status") == FINISHED else {}
 
 
 def _not_begun(run: PlannedRun, place: Place, state: str) -> RunResult:
@@ -205,10 +205,15 @@ def _not_begun(run: PlannedRun, place: Place, state: str) -> RunResult:
 def last_line(folder: Path) -> dict[str, Any]:
     """Return a run's newest metrics; empty where there are none yet, or none that can be read."""
     try:
-        found = json.loads((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+        line = json.loads((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
     except (OSError, ValueError, IndexError, RecursionError):
         return {}
-    return found if isinstance(found, dict) and {"epoch", "images_per_s"} <= found.keys() else {}
+    return line if isinstance(line, dict) and {"epoch", "images_per_s"} <= line.keys() else {}
+
+
+def headline(metrics: dict[str, Any], split: str) -> float | None:
+    """Return what judges a split, in percent: mean average precision of episodes, accuracy of photos."""
+    return metrics.get(f"{split}_average_precision", metrics.get(f"{split}_accuracy"))
 
 
 def train_command(run: PlannedRun, place: Place) -> list[str]:
@@ -283,27 +288,35 @@ def result_of(run: PlannedRun, place: Place, status: int) -> RunResult:
         summary = read_summary(place.folder(run))
     except UserError:
         summary = {}
-    if status == 0 and summary:
-        return RunResult(run=run, status=FINISHED, summary=summary)
     log = log_file(run, place)
+    if status == 0 and summary:
+        return ended(run, summary)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
-    last = said or [line for line in lines if line.strip()] or [f"it left with status {status}"]
-    return RunResult(run=run, status=FAILED, error=f"{last[-1]} (all it said: {log})")
+    errors = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    last = errors or [line for line in lines if line.strip()] or [f"it left with status {status}"]
+    return ended(run, last[-1], log)
+
+
+def ended(run: PlannedRun, end: dict[str, Any] | object, log: Path | None = None) -> RunResult:
+    """Return the result of a run that ended with a summary, or an error of which its ``log`` tells more."""
+    if isinstance(end, dict):
+        return RunResult(run=run, status=FINISHED, summary=end)
+    return RunResult(run=run, status=FAILED, error=f"{end} (its log: {log})" if log else str(end))
 
 
 def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """Return for every point ``n`` finished seeds, and the mean and deviation (``_std``) of ID and OOD.
 
-    Deviations are of n - 1, None where n is 1; a mean is None where no run has the metric.
+    The numbers are those of :func:`headline`. Deviations are of n - 1, None where n is 1; a mean is None
+    where no run has the metric.
     """
     points = dict.fromkeys(result.run.point for result in results)
-    found = []
+    means = []
     for point in points:
         ended = [r.summary for r in results if r.run.point == point and r.status == FINISHED]
         line: dict[str, Any] = {"point": point, "n": len(ended)}
         for split in ("id_test", "ood_test"):
-            values = [s[f"{split}_accuracy"] for s in ended if f"{split}_accuracy" in s]
+            values = [value for summary in ended if (value := headline(summary, split)) is not None]
             line |= as_columns(split, values)
-        found.append(line)
-    return found
+        means.append(line)
+    return means

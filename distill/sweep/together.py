@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
@@ -12,7 +11,7 @@ from distill.data.identity_reader import note_gone
 from distill.data.stream import Stream, stream_settings
 from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import FAILED, FINISHED, Place, RunResult, Watch, train_command
+from distill.sweep.run import Place, RunResult, Watch, ended, train_command
 from distill.train.beside import Member
 from distill.train.loop import fit_together
 from distill.train.session import session_of
@@ -54,7 +53,7 @@ class Together:
         try:
             stream = Stream.open(group[0].config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
-            return [_ended(run, error) for run in group]
+            return [ended(run, error) for run in group]
         note_gone(stream.cache, stream.folder, self.progress)
         begun = [_member(run, stream, place) for run in group]
         members = [member for member in begun if isinstance(member, Member)]
@@ -63,12 +62,12 @@ class Together:
         except Stopped as stopped:
             raise Stopped(stopped.signal_number, str(place.out), again="the same command") from stopped
         wrong = [
-            _ended(run, member)
+            ended(run, member)
             for run, member in zip(group, begun, strict=True)
             if isinstance(member, UserError)
         ]
         left = [run for run, member in zip(group, begun, strict=True) if isinstance(member, Member)]
-        return wrong + [_ended(run, end) for run, end in zip(left, ends, strict=True)]
+        return wrong + [ended(run, end) for run, end in zip(left, ends, strict=True)]
 
 
 def _member(run: PlannedRun, stream: Stream, place: Place) -> Member | UserError:
@@ -84,9 +83,3 @@ def _member(run: PlannedRun, stream: Stream, place: Place) -> Member | UserError
         )
     except UserError as error:
         return error
-
-
-def _ended(run: PlannedRun, end: dict[str, Any] | UserError) -> RunResult:
-    if isinstance(end, UserError):
-        return RunResult(run=run, status=FAILED, error=str(end))
-    return RunResult(run=run, status=FINISHED, summary=end)

@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.table import Table
 
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import FAILED, FINISHED, Place, RunResult, last_line
+from distill.sweep.run import FAILED, FINISHED, Place, RunResult, headline, last_line
 
 WAITING, RUNNING = "waiting", "running"
-ACCURACIES = ("id_test_accuracy", "ood_test_accuracy")
+SPLITS = ("id_test", "ood_test")
 # Redrawn when so many ticks have passed: a table reads every running run's file.
 TICKS = 5
 # Lines of the table that are no run's, and columns that are not the name's.
@@ -27,7 +27,7 @@ def cells(run: PlannedRun, status: str, place: Place) -> list[str]:
     line = last_line(place.folder(run)) if status != WAITING else {}
     epoch = f"{line['epoch'] + 1}/{run.config.train.epochs}" if line else ""
     rate = f"{line['images_per_s']:,.0f}" if line else ""
-    return [run.name, status, epoch, rate, *(percent(line.get(name)) for name in ACCURACIES)]
+    return [run.name, status, epoch, rate, *(percent(headline(line, split)) for split in SPLITS)]
 
 
 def percent(value: float | None) -> str:
@@ -125,9 +125,9 @@ class Lines:
         if result.status == FAILED:
             self._say(f"{result.run.name}: failed {of}: {result.error}")
             return
-        found = [percent(result.summary.get(name)) or "none" for name in ACCURACIES]
+        id_test, ood_test = (percent(headline(result.summary, split)) or "none" for split in SPLITS)
         before = " before" if result.skipped else ""
-        self._say(f"{result.run.name}: {FINISHED}{before} {of}: ID {found[0]}, OOD {found[1]}")
+        self._say(f"{result.run.name}: {FINISHED}{before} {of}: ID {id_test}, OOD {ood_test}")
 
     def warn(self, message: str) -> None:
         """Say it."""

@@ -46,7 +46,7 @@ def test_a_part_that_is_broken_is_a_line_and_no_traceback(tmp_path, monkeypatch)
     found = {line["name"]: line for line in json.loads(ended.stdout)}
     assert ended.exit_code == 1
     assert found["both stages"]["state"] == "failed"
-    assert found["both stages"]["said"] == "RuntimeError: operator not found"
+    assert found["both stages"]["text"] == "RuntimeError: operator not found"
     assert found["disk"]["state"] == "warning"
     assert list(tmp_path.iterdir()) == []
 

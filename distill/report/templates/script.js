@@ -1,6 +1,5 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
   const tip = document.getElementById("tip");
   const make = (name, values = {}) => {
     const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -24,9 +23,8 @@
   addEventListener("scroll", hide, { passive: true });
 
   // Charts: the point nearest to the mouse; with the keyboard the points of the line in focus.
-  for (const [name, chart] of Object.entries(data.charts)) {
-    const svg = document.getElementById(name);
-    if (!svg) continue;
+  for (const svg of document.querySelectorAll("[data-chart]")) {
+    const chart = JSON.parse(svg.dataset.chart);
     const cursor = make("circle", { class: "cursor", r: 6, visibility: "hidden" });
     svg.append(cursor);
     const point = (series, index) => {
@@ -120,7 +118,7 @@
   label();
 
   // The map of the embeddings.
-  const map = data.map;
+  const map = JSON.parse(document.getElementById("map-data").textContent);
   if (!map) return;
   const runs = document.getElementById("map-run");
   const chooser = document.getElementById("map-class");

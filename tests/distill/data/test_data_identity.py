@@ -33,6 +33,7 @@ from distill.report.compare import compare_runs
 from distill.report.groups import groups_of
 from distill.report.page import report
 from distill.report.tables import main_table, per_class_tables
+from distill.report.tasks import parts_of
 from distill.settings import with_settings
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import FINISHED, Place, states
@@ -458,13 +459,14 @@ def test_few_shot_joins_no_numbers_of_other_data_or_other_weights(made, tmp_path
 
 def test_a_report_has_a_row_for_every_data_set_and_says_what_separates_them(made, tmp_path):
     found = collect(made / "runs")
-    columns, groups = groups_of(found.finished)
-    assert columns == ("data",)
+    (part,) = parts_of(found.finished)
+    groups = part.groups
+    assert part.settings == ("data",)
     assert [(group.label, len(group.runs)) for group in groups] == [("data=A", 1), ("data=B", 1)]
     assert found.other_data == ("data B is not data A: ood_test: 4 images in B, 8 in A",)
-    rows = main_table(groups, columns, "accuracy", splits=("id_test", "ood_test")).rows
+    rows = main_table(part).rows
     assert [row.head for row in rows] == ["data=A", "data=B", "teacher, data=A", "teacher, data=B"]
-    ood = next(table for table in per_class_tables(groups) if table.title == "OOD")
+    ood = next(table for table in per_class_tables(part) if table.title == "OOD")
     assert [row.cells[0].text for row in ood.rows] == ["4 or 2", "4 or 2"]
     report(made / "runs", tmp_path / "report.html")
     for ending in ("html", "md"):

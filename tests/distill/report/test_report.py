@@ -33,13 +33,14 @@ from distill.judge.outputs import (
     save_outputs,
     spread_sample,
 )
-from distill.report.collect import Run, collect
+from distill.report.collect import OBJECTS, Run, collect
 from distill.report.compare import compare_runs
 from distill.report.curves import scatter_charts
 from distill.report.groups import Group, groups_of
 from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
+from distill.report.tasks import parts_of
 from distill.settings import load_recipe, with_settings
 from distill.train.outputs_of_run import pictures_to_keep
 from distill.train.start import train as run
@@ -107,8 +108,8 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(run
     assert (memory.one.mean, memory.other.mean, memory.difference) == (3.0, 4.5, 1.5)
     assert (loss.one.mean, loss.other.mean, loss.difference) == (7.0, 8.5, 1.5)  # of the epochs 2 to 6
     assert not [name for name in found if name.endswith("/images")]  # a count of images is no result
-    _, groups = groups_of([run for run in collect(place).finished if run.name in ("cls-0", "mse-0")])
-    cost = cost_table(groups)
+    (part,) = parts_of([run for run in collect(place).finished if run.name in ("cls-0", "mse-0")])
+    cost = cost_table(part)
     heads = ["peak memory, host (GB)", "peak memory, device (GB)", "parameters (million)"]
     at = [cost.columns.index(head) - 1 for head in heads]
     assert [[row.cells[i].text for i in at] for row in cost.rows] == [
@@ -118,9 +119,10 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(run
 
 
 def test_space_and_class_tables_have_each_groups_own_numbers(runs):
-    _, groups = groups_of(collect(runs).finished)
+    (part,) = parts_of(collect(runs).finished)
+    groups = part.groups
     kept = [[run.summary for run in group.runs] for group in groups]
-    for table, split in zip(space_tables(groups), kept[0][0]["space"], strict=True):
+    for table, split in zip(space_tables(part), kept[0][0]["space"], strict=True):
         for row, summaries in zip(table.rows, kept, strict=True):
             for head, cell in zip(table.columns[1:], row.cells, strict=True):
                 name, arrow = head.split()
@@ -131,7 +133,7 @@ def test_space_and_class_tables_have_each_groups_own_numbers(runs):
     answers = first.outputs.answers["ood_test"]
     shifted = replace(answers, labels=np.array([0, 0, 0, 0, 1, 2, 2, 2, 2]))
     changed = replace(first, outputs=replace(first.outputs, answers={"ood_test": shifted}))
-    table = per_class_tables([replace(groups[0], runs=(changed,))])[0]
+    table = per_class_tables(replace(part, groups=(replace(groups[0], runs=(changed,)),)))[0]
     images = {row.head: row.cells[0].text for row in table.rows}
     assert images == dict(zip(answers.class_names, ("4", "1", "4"), strict=True))
 
@@ -373,8 +375,8 @@ def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(runs, tmp
         teacher = float(of_group[0]["teacher_ood_test_accuracy"])
         assert group.spread("ood_test_accuracy").mean == pytest.approx(np.mean(own))
         assert group.spread("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
-        assert group.gap("ood_test").mean == pytest.approx(teacher - np.mean(own))
-        assert group.gap("ood_test").std == pytest.approx(np.std(own, ddof=1))
+        assert group.gap("ood_test_accuracy").mean == pytest.approx(teacher - np.mean(own))
+        assert group.gap("ood_test_accuracy").std == pytest.approx(np.std(own, ddof=1))
     results, quality = tables_of(page.with_suffix(".md").read_text())
     assert results["cls"]["OOD (%)"] == "43.0 ± 4.2"
     assert results["cls"]["OOD among all (%)"] == "22.0 ± 1.4"
@@ -454,14 +456,78 @@ def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(runs
     assert "outputs.npz cannot be read" in said
 
 
-def test_a_run_of_episodes_is_reported_without_what_it_lacks(tmp_path, episodes, episode_cache):
-    settings = [*SMALL, "train.epochs=1"]
-    config = with_settings(load_recipe("robotics_demo"), settings)
-    run(config, cache_dir=episode_cache, data_dir=episodes, out=tmp_path / "robot")
-    report(tmp_path / "robot", tmp_path / "report.html")
+@pytest.fixture(scope="module")
+def episode_runs(tmp_path_factory, episodes, episode_cache):
+    """Two settings of a student of episodes, with two seeds each."""
+    root = tmp_path_factory.mktemp("episode_report")
+    for name, settings in {"mse": [], "clsonly": ["loss.mse=0", "loss.im_cst=0"]}.items():
+        for seed in (0, 1):
+            more = [*SMALL, "train.epochs=2", f"train.seed={seed}", *settings]
+            config, out = with_settings(load_recipe("robotics_demo"), more), root / f"{name}-{seed}"
+            run(config, cache_dir=episode_cache, data_dir=episodes, out=out)
+    return root
+
+
+def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episode_runs, tmp_path):
+    report(episode_runs, tmp_path / "report.html")
+    first, second = (json.loads((episode_runs / f"mse-{i}" / "summary.json").read_text()) for i in (0, 1))
+    results, decisions = tables_of((tmp_path / "report.md").read_text())
+    student = next(head for head in results if head not in ("setting", "teacher") and "mse" in head)
+    for metric, heading, table in (
+        ("id_test_average_precision", "ID episodes (%)", results),
+        ("ood_test_ood_objects_average_precision", "OOD episodes, OOD objects (%)", results),
+        ("ood_test_recall", "OOD episodes: recall (%)", decisions),
+    ):
+        mean, std = (over([first[metric], second[metric]]) for over in (np.mean, lambda v: np.std(v, ddof=1)))
+        assert table[student][heading] == f"{mean:.1f} ± {std:.1f}"
+        assert table["teacher"][heading] == f"{first['teacher_metrics'][metric]:.1f}"
+    (part,) = parts_of(collect(episode_runs).finished)
+    ood = per_class_tables(part)[0]
+    assert ood.columns[:2] == ("object", "teacher (%)")
+    for row in ood.rows:
+        values = [one[OBJECTS]["ood_test"][row.head] for one in (first, second)]
+        assert row.cells[0].value == pytest.approx(
+            first[f"teacher_{OBJECTS}"]["ood_test"][row.head], abs=1e-5
+        )
+        assert row.cells[ood.columns.index(f"{student} (%)") - 1].value == pytest.approx(np.mean(values))
     text = Words((tmp_path / "report.html").read_text()).text
-    assert "Mean average precision" in text
+    assert "Average precision of every object" in text
     assert "No map" in text
+    assert "Most confused" not in text
+    lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert float(lines[0]["teacher_ood_test_average_precision"]) == pytest.approx(
+        first["teacher_metrics"]["ood_test_average_precision"]
+    )
+
+
+def test_photos_and_episodes_in_one_folder_have_tables_of_their_own(runs, episode_runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs" / "photos")
+    shutil.copytree(episode_runs, tmp_path / "runs" / "episodes")
+    report(tmp_path / "runs", tmp_path / "report.html")
+    tables = tables_of((tmp_path / "report.md").read_text())
+    assert ["OOD among all (%)" in table["teacher"] for table in tables] == [True, False, False, False]
+    assert ["OOD episodes, OOD objects (%)" in table["teacher"] for table in tables] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    page = (tmp_path / "report.html").read_text()
+    names = re.findall(r' id="([^"]+)"', page)
+    assert len(names) == len(set(names))
+    assert {"results", "results-episodes", "photos-scatter", "episodes-scatter"} <= set(names)
+    assert "is not data A" not in page
+    lines = list(csv.DictReader((tmp_path / "report.csv").read_text().splitlines()))
+    assert [bool(line["ood_test_average_precision"]) for line in lines] == [False] * 4 + [True] * 4
+
+
+def test_compare_takes_runs_of_episodes_and_refuses_photos_beside_them(runs, episode_runs):
+    compared = compare_runs(episode_runs / "mse-0", episode_runs / "clsonly-0")
+    assert compared.settings == ("loss.mse: 1.0 -> 0.0", "loss.im_cst: 1.0 -> 0.0")
+    metrics = [result.metric for result in compared.results]
+    assert {"ood_test_ood_objects_average_precision", "id_test_recall"} <= set(metrics)
+    with pytest.raises(UserError, match="is of episodes"):
+        compare_runs(episode_runs / "mse-0", runs / "cls-0")
 
 
 def test_a_second_run_of_a_seed_does_not_count_again(runs, tmp_path):
@@ -494,7 +560,7 @@ def test_compare_pairs_common_seeds_and_says_what_differs(runs, tmp_path):
     found = compare_runs(tmp_path / "cls", tmp_path / "mse")
     assert found.settings == ("loss.mse: 0.0 -> 1.0",)
     result = next(r for r in found.results if r.metric == "ood_test_loss")
-    assert result.test.kind == "paired"
+    assert result.test.design == "paired"
     assert result.test.n == (2,)
     single = compare_runs(tmp_path / "cls" / "0", tmp_path / "mse" / "1")
     assert all(r.test is None for r in single.results)
@@ -546,20 +612,20 @@ def test_every_teacher_has_its_own_row_column_and_star(runs, tmp_path):
         config = (run_folder / "config.toml").read_text()
         (run_folder / "config.toml").write_text(config.replace('text = "labels"', 'text = "descriptions"'))
         summary = json.loads((run_folder / "summary.json").read_text())
-        summary["teacher_accuracy"] = {"id_test": 11.0, "ood_test": 22.0}
+        summary["teacher_metrics"] |= {"id_test_accuracy": 11.0, "ood_test_accuracy": 22.0}
         summary["teacher_per_class_accuracy"]["ood_test"]["lemon"] = 7.0
         (run_folder / "summary.json").write_text(json.dumps(summary))
-    _, groups = groups_of(collect(folder).finished)
-    table = main_table(groups, ("loss.mse",), "accuracy", splits=("id_test", "ood_test"))
+    (part,) = parts_of(collect(folder).finished)
+    table = main_table(part)
     teachers = {row.head: [c.text for c in row.cells[1:3]] for row in table.rows if row.style is None}
     assert teachers.keys() == {"teacher, text=labels", "teacher, text=descriptions"}
     assert teachers["teacher, text=descriptions"] == ["11.0", "22.0"]
-    ood = per_class_tables(groups)[0]
+    ood = per_class_tables(part)[0]
     assert ood.columns[2:4] == ("teacher, text=labels (%)", "teacher, text=descriptions (%)")
     lemon = next(row for row in ood.rows if row.head == "lemon")
     assert lemon.cells[2].text == "7.0"
     assert lemon.cells[1].text != "7.0"
-    drawn = scatter_charts(groups, "accuracy", "macro accuracy")[0]
+    drawn = scatter_charts(part)[0]
     assert [s["label"] for s in drawn.data["series"]][2:] == list(teachers)
 
 
@@ -591,13 +657,19 @@ def test_numbers_that_are_none_do_not_reach_the_page(runs, tmp_path):
     (folder / "cls-0" / "metrics.jsonl").write_text("\n".join(odd) + "\n")
     report(folder, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1], parse_constant=pytest.fail)
+    kept = [
+        *re.findall(r"data-chart='(.*?)'", text),
+        re.search(r'id="map-data">(.*?)</script>', text, re.S)[1],
+    ]
+    assert len(kept) > 5
+    for one in kept:
+        json.loads(one, parse_constant=pytest.fail)
 
 
 def test_a_spreadsheet_takes_no_name_for_a_formula(runs, tmp_path):
     folder = copied(runs, tmp_path)
     (folder / "cls-0").rename(folder / "=1+1")
-    lines = list(csv.DictReader(as_csv(collect(folder).finished, "accuracy").splitlines()))
+    lines = list(csv.DictReader(as_csv(collect(folder).finished).splitlines()))
     assert "'=1+1" in [line["run"] for line in lines]
 
 
@@ -646,7 +718,7 @@ def test_the_page_runs_without_an_error_and_asks_the_network_for_nothing(opened)
 
 
 def test_the_map_draws_the_first_axis_across_and_the_second_up(opened, page):
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.S)[1])["map"]
+    data = json.loads(re.search(r'id="map-data">(.*?)</script>', page.read_text(), re.S)[1])
     centres = """
         const centre = dot => { const b = dot.getBBox(); return [b.x + b.width / 2, -(b.y + b.height / 2)]; };
         return [...document.querySelectorAll(arguments[0] + " .dot")].map(centre);
@@ -677,9 +749,9 @@ def test_a_heading_sorts_its_table_both_ways(opened):
 def test_a_point_is_named_under_the_mouse_and_with_the_keyboard(opened):
     from selenium.webdriver import ActionChains, Keys
 
-    tip, line = (opened.find_element("css selector", name) for name in ("#tip", "#chart-loss-cls .series"))
+    tip, line = (opened.find_element("css selector", name) for name in ("#tip", "#photos-loss-cls .series"))
     assert not tip.is_displayed()
-    mark = opened.find_element("css selector", "#chart-scatter .mark")
+    mark = opened.find_element("css selector", "#photos-scatter .mark")
     ActionChains(opened).scroll_to_element(mark).perform()
     # A page that scrolls hides the tooltip, and says so a frame later.
     opened.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")

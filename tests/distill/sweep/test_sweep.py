@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from distill.sweep.run import (
     Processes,
     RunResult,
     means_of,
+    read_summary,
     run_sweep,
     states,
 )
@@ -531,6 +533,37 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, numbe
     stood = [len(numbers(place.folder(planned))) for planned in runs]
     time.sleep(1)
     assert [len(numbers(place.folder(planned))) for planned in runs] == stood
+
+
+def test_a_sweep_of_episodes_is_judged_by_average_precision_and_goes_on_as_one_of_photos(
+    written, tmp_path, episodes, episode_cache
+):
+    path = written(
+        'recipe = "robotics_demo"\nseeds = [0, 1]\n' + BASE + "data.seed = 3\n[grid]\nloss.mse = [0, 1]\n"
+    )
+    place = Place(cache=episode_cache, data=episodes, out=tmp_path / "runs")
+    ended = invoke(path, place, "--together", "--json")
+    assert ended.exit_code == 0, ended.stderr
+    first = json.loads(ended.stdout)[0]
+    assert first["status"] == FINISHED
+    assert "ood_test_ood_objects_average_precision" in first
+    assert "mse=0,seed=0: finished (1 of 4): ID " in ended.stderr
+    planned = load_sweep(path).runs[3]
+    shutil.rmtree(place.folder(planned))
+    assert list(states(load_sweep(path), place).values()) == [FINISHED] * 3 + [NEW]
+    printed = invoke(path, place)  # in a process of its own
+    assert printed.exit_code == 0, printed.stderr
+    assert "mean average precision, mean and deviation over seeds" in printed.stdout
+    results = [
+        RunResult(run=r, status=FINISHED, summary=read_summary(place.folder(r)))
+        for r in load_sweep(path).runs
+    ]
+    for line, two in zip(means_of(results), (results[:2], results[2:]), strict=True):
+        values = [one.summary["ood_test_average_precision"] for one in two]
+        assert line["ood_test"] == pytest.approx(sum(values) / 2)
+    alone = tmp_path / "alone"
+    run(planned.config, cache_dir=place.cache, data_dir=place.data, out=alone)
+    assert numbers(place.folder(planned)) == numbers(alone)
 
 
 def test_together_gives_a_result_for_every_run_when_the_stream_cannot_be_opened(written, place_of, tmp_path):

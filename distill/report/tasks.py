@@ -1,0 +1,174 @@
+"""What is shown of runs of photos, and of episodes with several objects each: separate tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill.report.collect import OBJECTS, Run
+from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of
+
+SPLITS = {
+    "train": "training images",
+    "id_val": "ID set aside",
+    "id_test": "ID",
+    "ood_test": "OOD",
+    "ood_query": "OOD less support",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What runs are judged by. Metrics and headings are patterns over the splits; see :meth:`headings`.
+
+    ``measure`` is how the headline metrics end, ``called`` its name; ``results`` are the main table's columns
+    and ``further`` the second table's (metric, heading), explained in ``note``. ``gaps`` are the metrics
+    with a gap to the teacher, ``scatter`` (metric, name) across and up. ``per_class`` names every
+    class's numbers in a summary, and ``members`` what a class is; ``confuses`` says whether one image has one
+    class, which can be taken for another.
+    """
+
+    name: str
+    measure: str
+    called: str
+    results: tuple[tuple[str, str], ...]
+    gaps: tuple[tuple[str, str], ...]
+    scatter: tuple[tuple[str, str], tuple[str, str]]
+    further_title: str
+    further: tuple[tuple[str, str], ...]
+    note: str
+    per_class: str
+    per_class_title: str
+    members: str
+    confuses: bool
+
+    def splits(self, runs: Sequence[Run]) -> list[str]:
+        """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last."""
+        judged = {name for run in runs for name in run.table(self.per_class)}
+        heads = sorted(name for name in judged if "@" in name and not name.startswith("id_val"))
+        names = ("id_test", "ood_test", "ood_query", *heads)
+        return [name for name in names if any(f"{name}_{self.measure}" in run.summary for run in runs)]
+
+
+PHOTOS = Task(
+    name="photos",
+    measure="accuracy",
+    called="macro accuracy",
+    results=(
+        ("{split}_accuracy", "{label} (%)"),
+        ("{split}_all_accuracy", "{label} among all (%)"),
+        ("all{head}_harmonic_mean", "harmonic mean among all{of_head} (%)"),
+    ),
+    gaps=(("{split}_accuracy", "{label}: gap to teacher (points)"),),
+    scatter=(
+        ("id_test_accuracy", "ID, macro accuracy (%)"),
+        ("ood_test_accuracy", "OOD, macro accuracy (%)"),
+    ),
+    further_title="Top 5, calibration, ID against OOD",
+    further=(
+        ("{split}_top5_accuracy", "{label}, top 5 (%)"),
+        ("{split}_all_top5_accuracy", "{label} among all, top 5 (%)"),
+        ("{split}_ece", "{label}, ECE"),
+        ("{split}_all_ece", "{label} among all, ECE"),
+        ("id_ood{head}_auroc", "AUROC, ID against OOD{of_head}"),
+    ),
+    note=(
+        "Among all: the ID and the OOD classes compete, as when an exported model is used; elsewhere a "
+        "split's images are judged among that split's own classes. ECE (15 bins, 0 to 1) is of the softmax "
+        "at the run's own temperature; AUROC (0 to 1, 0.5 is chance) says how often an ID test image has a "
+        "higher best cosine with an ID class text than an OOD test image has."
+    ),
+    per_class="per_class_accuracy",
+    per_class_title="Accuracy of every class",
+    members="class",
+    confuses=True,
+)
+EPISODES = Task(
+    name="episodes",
+    measure="average_precision",
+    called="mean average precision",
+    results=(
+        ("{split}_average_precision", "{label} episodes (%)"),
+        ("{split}_ood_objects_average_precision", "{label} episodes, OOD objects (%)"),
+        ("{split}_id_objects_average_precision", "{label} episodes, ID objects (%)"),
+    ),
+    gaps=(
+        ("{split}_average_precision", "{label} episodes: gap to teacher (points)"),
+        ("{split}_ood_objects_average_precision", "{label} episodes, OOD objects: gap to teacher (points)"),
+    ),
+    scatter=(
+        ("id_test_average_precision", "ID, mean AP (%)"),
+        ("ood_test_ood_objects_average_precision", "OOD objects, mean AP (%)"),
+    ),
+    further_title="Decisions at the threshold",
+    further=tuple(
+        (f"{{split}}_{group}{name}", f"{{label}} episodes{of_group}: {name} (%)")
+        for group, of_group in (("", ""), ("ood_objects_", ", OOD objects"))
+        for name in ("accuracy", "precision", "recall")
+    ),
+    note=(
+        "Mean average precision is over the objects that occur. An object is there where its score reaches "
+        "robotics.threshold; accuracy, precision and recall are of counts over all objects and episodes."
+    ),
+    per_class=OBJECTS,
+    per_class_title="Average precision of every object",
+    members="object",
+    confuses=False,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The finished runs of one task, in groups; ``settings`` are those in which the groups differ."""
+
+    task: Task
+    runs: tuple[Run, ...]
+    settings: tuple[str, ...]
+    groups: tuple[Group, ...]
+    teachers: tuple[TeacherRuns, ...]
+    splits: tuple[str, ...]
+
+    @property
+    def counted(self) -> list[Run]:
+        """The runs of the groups: without those of a setting and seed that is there already."""
+        return [run for group in self.groups for run in group.runs]
+
+
+def parts_of(runs: Sequence[Run]) -> list[Part]:
+    """Return the runs of photos and those of episodes, each where there are any."""
+    parts = []
+    for task in (PHOTOS, EPISODES):
+        members = [run for run in runs if run.episodes == (task is EPISODES)]
+        settings, groups = groups_of(members)
+        part = Part(
+            task=task,
+            runs=tuple(members),
+            settings=settings,
+            groups=groups,
+            teachers=tuple(teachers_of(groups)),
+            splits=tuple(task.splits(members)),
+        )
+        parts += [part] if members else []
+    return parts
+
+
+def headings(patterns: Sequence[tuple[str, str]], splits: Sequence[str]) -> dict[str, str]:
+    """Return the heading of every metric that some patterns name of some splits.
+
+    ``{split}`` and ``{label}`` stand for a split and what it is called, ``{head}`` and ``{of_head}`` for the
+    teacher whose head a split is judged by, where there are several.
+    """
+    named: dict[str, str] = {}
+    for metric, heading in patterns:
+        for split in splits:
+            _, at, teacher = split.partition("@")
+            of_head = f" ({teacher})" if at else ""
+            words = {"split": split, "label": split_label(split), "head": at + teacher, "of_head": of_head}
+            named[metric.format(**words)] = heading.format(**words)
+    return named
+
+
+def split_label(split: str) -> str:
+    """Return how a split is called in a table."""
+    name, _, head = split.partition("@")
+    return SPLITS.get(name, name) + (f" ({head})" if head else "")
