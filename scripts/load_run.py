@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-
 from bench_parts import leave_as, parser_of, run, whole, write_result
+from PIL import Image
 
 TEACHER = Path(__file__).parents[1] / "distill" / "demo" / "teacher"
 # Names that the small teacher knows: colour x shape, the last ones OOD.

@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 
 import torch
-
 from bench_parts import whole, write_result
+
 from torture_faults import KINDS, Outcome, Place, mounted
 from torture_parts import Scene
 
