@@ -6,9 +6,9 @@
     python scripts/bench.py --write                             the page and its pictures anew
 
 A benchmark is a module of scripts/benchmarks: its docstring is its section of the page, ``COLUMNS`` its table
-(each column's format), ``measure`` what fills it. Its ways take turns, A B A B; a number is the median over
-the turns, and a ratio the median over the turns of the ratio within a turn. What is kept stands beside it in
-NAME.json, with machine (machines.json), date, command and versions.
+(each column's format), ``OPTIONS`` what it takes (each default), ``measure`` what fills the table. Its ways take
+turns, A B A B; a number is the median over the turns, and a ratio the median over the turns of the ratio within a
+turn. What is kept stands beside it in NAME.json, with machine (machines.json), date, command and versions.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def measure(name: str, words: Sequence[str]) -> None:
         action="store_true",
         help="Measure all ways in this process: starts sooner, but memory is not each way's own.",
     )
-    module.add_arguments(parser)
+    add_options(parser, module.OPTIONS)
     args = parser.parse_args(words)
     rows, details = module.measure(args)
     run = {
@@ -116,6 +116,24 @@ def measure(name: str, words: Sequence[str]) -> None:
     if args.keep:
         keep(name, {"machine": args.keep, **run, "rows": rows}, RESULTS)
         write_page(RESULTS, PAGE)
+
+
+def add_options(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> None:
+    """Add options by their defaults: a value, several, a flag, a tuple of choices, or a type for none."""
+    for name, default in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(default, bool):
+            parser.add_argument(flag, action="store_true")
+        elif isinstance(default, type):
+            parser.add_argument(flag, type=default, required=True)
+        elif isinstance(default, tuple):
+            parser.add_argument(flag, choices=default, default=default[0])
+        elif isinstance(default, list):
+            parser.add_argument(flag, nargs="+", type=type(default[0]), default=default)
+        else:
+            parser.add_argument(
+                flag, type=Path if isinstance(default, Path) else type(default), default=default
+            )
 
 
 def _without_where(words: Sequence[str]) -> list[str]:

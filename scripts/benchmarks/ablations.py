@@ -26,21 +26,19 @@ from benchmarks.turns import (
     PRECISIONS,
     Row,
     alone,
-    first_images,
     in_turn,
+    linked,
     medians,
-    positive,
     random_rows,
     timed,
     weights_of,
 )
-from cache.build.from_folder import LABELS, FeatureOptions, cache_features, text_banks
+from cache.build.from_folder import FeatureOptions, cache_features, text_banks
 from cache.maintain.import_embeddings import ImportedTexts
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import WrongOption
 from cache.runtime.progress import Silent
 from cache.sources.image_folder import ImageFolder
-from cache.sources.splits import FOLDERS
 from cache.teacher.open_clip_model import load_teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Targets
@@ -63,6 +61,20 @@ SEPARATE, TOGETHER, IN_LOOP = (
 LOSSES = (("cls", "mse", "im_cst", "vlalign"), ("cls", "vlalign"), ("cls", "mse"), ("cls", "im_cst"))
 RATES = (0.05, 0.02, 0.01, 0.005)
 ROUNDS = 1
+OPTIONS = {
+    "data": Path,
+    "images": 100,  # of train; other splits are cut alike
+    "counts": [1, 4, 16],
+    "all": False,
+    "model": "ViT-B-32-quickgelu",
+    "arch": "resnet18",
+    "image_size": 224,
+    "epochs": 5,
+    "batch_size": 32,
+    "precision": PRECISIONS,
+    "workers": 1,
+    "device": "auto",
+}
 COLUMNS = {
     "N": "{}",
     **dict.fromkeys((SEPARATE, TOGETHER, IN_LOOP), "{:.1f} s"),
@@ -81,22 +93,6 @@ class TeacherInLoop(ImageTask):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return an augmented batch's losses, and its cosines."""
         return super().losses(replace(batch, targets=(self.teach(batch.image_BXRR),)))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--images", type=positive, default=100, help="Of train; other splits are cut alike.")
-    parser.add_argument("--counts", type=positive, nargs="+", default=[1, 4, 16], help="Each N, 1 first.")
-    parser.add_argument("--all", action="store_true", help="Also C is run for every N.")
-    parser.add_argument("--model", default="ViT-B-32-quickgelu", help="An open_clip name: the teacher.")
-    parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--image-size", type=positive, default=224)
-    parser.add_argument("--epochs", type=positive, default=5)
-    parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="Of students and teacher.")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--device", default="auto")
 
 
 def ablations(args: argparse.Namespace, count: int) -> list[RunConfig]:
@@ -160,18 +156,6 @@ def one_way(take: Callable[..., None], args: argparse.Namespace, count: int) -> 
         return timed(lambda: take(args, ablations(args, count), Path(scratch)))[0]
 
 
-def linked(folder: ImageFolder, out: Path) -> Path:
-    """Make a data folder of links to the images that a folder has been cut to."""
-    for name, split in folder.splits.items():
-        for image in split.images:
-            link = out / FOLDERS[name] / image.key
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.path.absolute())
-    if (folder.path / LABELS).is_file():
-        (out / LABELS).symlink_to((folder.path / LABELS).absolute())
-    return out
-
-
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     """Let the ways take turns for every N, each in a process of its own."""
     if args.counts[0] != 1 or max(args.counts) > len(RATES) * len(LOSSES):
@@ -180,11 +164,10 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     # What is wrong is told before anything is measured.
     ablations(args, max(args.counts))
     resolve(args.arch)
-    folder = first_images(ImageFolder.scan(args.data), args.images)
     rows, details, once = [], [], 0.0
     with tempfile.TemporaryDirectory() as scratch:
         args.weights = weights_of(args.model, Path(scratch))
-        args.data = linked(folder, Path(scratch) / "data")
+        args.data = linked(args.data, Path(scratch) / "data", args.images).path
         for count in args.counts:
             ways = {SEPARATE: separate, TOGETHER: together, IN_LOOP: in_loop}
             if count > 1 and not args.all:

@@ -10,9 +10,10 @@ import argparse
 from functools import partial
 from typing import Any
 
-from benchmarks.steps import CACHED, add_step_arguments, config_of, one_way
-from benchmarks.turns import Row, alone, in_turn, median_ratios, medians, one_number, positive
+from benchmarks.steps import CACHED, STEP_OPTIONS, config_of, one_way
+from benchmarks.turns import Row, alone, in_turn, median_ratios, medians, one_number
 
+OPTIONS = STEP_OPTIONS
 COLUMNS = {
     "step": "{}",
     "plain": "{:.2f} s",
@@ -20,12 +21,6 @@ COLUMNS = {
     "speedup": "{:.2f}",
     "peak memory, plain and kept, GB": "{0[0]:.2f}, {0[1]:.2f}",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    add_step_arguments(parser)
-    parser.add_argument("--warm-up", type=positive, default=2, help="Steps before those that count.")
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:

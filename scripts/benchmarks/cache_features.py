@@ -30,12 +30,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.turns import (
     PRECISIONS,
     Row,
-    first_images,
+    linked,
     median_ratios,
     medians,
-    positive,
     seconds_in_turn,
-    training_images,
     weights_of,
 )
 from cache.build.pipeline import BuildOptions, build_cache
@@ -46,6 +44,18 @@ from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 
 BARE, STAGE_1, LOADER, COMPILED = "bare", "stage 1", "DataLoader to .npy", "bare, compiled"
 ROUNDS = 2
+OPTIONS = {
+    "data": Path,
+    "model": "ViT-L-14-quickgelu",
+    "weights": "",  # random ones
+    "images": 64,
+    "batch_size": 16,
+    "workers": -1,  # as many as a run has
+    "precision": ("auto", *PRECISIONS),
+    "device": "auto",
+    "peak_tflops": 0.0,
+    "compile": False,
+}
 COLUMNS = {
     "teacher, precision, images": "{}",
     BARE: "{:.2f}",
@@ -111,27 +121,14 @@ def operations(teacher: Teacher, image_13HW: Tensor) -> int:
     return counter.get_total_flops()
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="ViT-L-14-quickgelu")
-    parser.add_argument("--weights", help="Random ones unless given.")
-    parser.add_argument("--images", type=positive, default=64)
-    parser.add_argument("--batch-size", type=positive, default=16)
-    parser.add_argument("--workers", type=int, help="Unless given, as many as a run has.")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--peak-tflops", type=float, help="What the chip can do, dense, in this precision.")
-    parser.add_argument("--compile", action="store_true", help="Also bare through torch.compile.")
-
-
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     """Let all take turns in this process."""
     device = choose_device(args.device)
     if args.compile:
         check_compiler(device)
-    folder = first_images(training_images(args.data), args.images)
     with tempfile.TemporaryDirectory() as scratch:
+        folder = linked(args.data, Path(scratch) / "data", args.images)
+        folder = ImageFolder(path=folder.path, splits={"train": folder.split("train")})
         weights = args.weights or weights_of(args.model, Path(scratch))
         where = {"pretrained": weights, "precision": args.precision, "device": device}
         return in_turns(args, load_teacher(args.model, **where), folder, Path(scratch))
@@ -144,7 +141,7 @@ def in_turns(
     paths = [image.path for image in folder.split("train").images]
     pixels = torch.stack([teacher.transform(load_rgb(path)) for path in paths])
     batches = pixels.to(teacher.device, DTYPES[teacher.spec.precision]).split(args.batch_size)
-    workers = default_workers(teacher.device) if args.workers is None else args.workers
+    workers = default_workers(teacher.device) if args.workers < 0 else args.workers
     options = BuildOptions(batch_size=args.batch_size, workers=workers)
     ways = {
         BARE: partial(bare, teacher.embed_images, batches),

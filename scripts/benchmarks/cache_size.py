@@ -19,12 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.turns import Row, in_turn, medians, positive, timed
+from benchmarks.turns import Row, in_turn, medians, timed
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.maintain.verify import verify_cache
 
 CLASSES, BATCH, BATCHES = 100, 256, 20
+OPTIONS = {
+    "rows": [1000, 10_000, 100_000],
+    "embed_dim": 768,
+    "formats": ["hdf5", "webdataset"],
+    "dtypes": ["float16", "float32"],
+}
 COLUMNS = {
     "format, dtype": "{}",
     "rows": "{:,}",
@@ -59,14 +65,6 @@ def look(cache: Path) -> dict[str, float]:
     if problems:
         raise RuntimeError(f"the cache is not sound: {problems[0]}")
     return {"open": opening, "batch of 256": 1e3 * batch, "verify": verifying}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    parser.add_argument("--rows", type=positive, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--embed-dim", type=positive, default=768)
-    for name, choices in (("--formats", ["hdf5", "webdataset"]), ("--dtypes", ["float16", "float32"])):
-        parser.add_argument(name, nargs="+", choices=choices, default=choices)
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:

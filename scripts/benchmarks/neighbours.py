@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from benchmarks.turns import Row, median_ratios, medians, positive, seconds_in_turn
+from benchmarks.turns import Row, median_ratios, medians, seconds_in_turn
 from cache.store.neighbours import nearest_texts
 
 BLOCK = 1024
+OPTIONS = {"texts": [1000, 10_000, 100_000], "images": 1000, "embed_dim": 768, "k": 256}
 COLUMNS = {
     "texts": "{:,}",
     "FAISS": "{:.2f} s",
@@ -32,14 +33,6 @@ def by_torch(images: NDArray[np.float32], texts: NDArray[np.float32], k: int) ->
     """Return the k nearest texts of every image by torch, best first."""
     rows, unit = F.normalize(torch.from_numpy(images)), F.normalize(torch.from_numpy(texts))
     return torch.cat([(block @ unit.T).topk(k, dim=1).indices for block in rows.split(BLOCK)]).numpy()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    parser.add_argument("--texts", type=positive, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--images", type=positive, default=1000)
-    parser.add_argument("--embed-dim", type=positive, default=768)
-    parser.add_argument("--k", type=positive, default=256)
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:

@@ -21,13 +21,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.turns import Row, alone, command_failed, in_turn, median_ratios, medians, one_number, positive
+from benchmarks.turns import Row, alone, command_failed, in_turn, median_ratios, medians, one_number
 from cache.sources.image_folder import load_rgb
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, labels_of
 
 WARM = 50  # requests before each measurement, if it has so many
 BARE = "bare"
+# Threads are onnxruntime's, 0 all cores; the images are sent again and again.
+OPTIONS = {"model": Path, "images": Path, "clients": [1, 64], "threads": 0, "requests": 1000}
 COLUMNS = {
     "model, requests": "{}",
     "clients": "{}",
@@ -112,17 +114,6 @@ def service(pid: int, port: int, images: list[bytes], clients: int, requests: in
     cpu, wall = cpu_seconds(pid) - cpu, time.perf_counter() - began
     quantiles = {"p50": statistics.median(took), "p99": statistics.quantiles(took, n=100)[98]}
     return {"processor": 1000 * cpu / requests, "wall": 1000 * wall / requests, **quantiles}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    parser.add_argument("model", type=Path)
-    parser.add_argument(
-        "--images", type=Path, required=True, help="Folder of images to send, again and again."
-    )
-    parser.add_argument("--clients", type=positive, nargs="+", default=[1, 64])
-    parser.add_argument("--threads", type=int, default=0, help="Of onnxruntime; 0: all cores.")
-    parser.add_argument("--requests", type=positive, default=1000)
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:

@@ -20,11 +20,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.turns import Row, command_failed, medians, positive, random_rows
+from benchmarks.turns import Row, command_failed, medians, random_rows
 from cache.sources.image_folder import ImageFolder
 from distill.record.peak_memory import peak_resident
 from distill.student.build import resolve
 
+OPTIONS = {
+    "rows": [10_000, 100_000],
+    "classes": 200,
+    "embed_dim": 768,
+    "arch": "resnet18",
+    "image_size": 64,
+}
 COLUMNS = {"rows": "{:,}", "first step after": "{:.2f} s", "peak resident memory": "{:.2f} GB"}
 
 
@@ -63,15 +70,6 @@ def first_step(folder: Path, out: Path, args: argparse.Namespace) -> dict[str, f
             process.send_signal(signal.SIGKILL)
             process.wait()
     return {"first step after": seconds, "peak resident memory": resident / 1e9}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    parser.add_argument("--rows", type=positive, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--classes", type=positive, default=200)
-    parser.add_argument("--embed-dim", type=positive, default=768)
-    parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--image-size", type=positive, default=64)
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:

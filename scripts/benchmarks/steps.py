@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.turns import PRECISIONS, forget_peak, positive, random_rows
+from benchmarks.turns import PRECISIONS, forget_peak, random_rows
 from cache.runtime.devices import keep_freed_memory
 from cache.sources.image_folder import ImageFolder
 from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
@@ -31,19 +31,18 @@ from distill.train.session import Session, open_session
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
 Step = Callable[[], None]
-
-
-def add_step_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which step is taken."""
-    parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--batch-size", type=positive, default=32)
-    parser.add_argument("--image-size", type=positive, default=224)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--classes", type=positive, default=200)
-    parser.add_argument("--embed-dim", type=positive, default=768)
-    parser.add_argument("--losses", nargs="+", default=["cls", "mse", "im_cst", "vlalign"])
-    parser.add_argument("--steps", type=positive, default=2, help="Steps in a turn.")
-    parser.add_argument("--device", default="auto")
+STEP_OPTIONS = {
+    "arch": "resnet18",
+    "batch_size": 32,
+    "image_size": 224,
+    "precision": PRECISIONS,
+    "classes": 200,
+    "embed_dim": 768,
+    "losses": ["cls", "mse", "im_cst", "vlalign"],
+    "steps": 2,  # in a turn
+    "warm_up": 2,  # steps before those that count
+    "device": "auto",
+}
 
 
 def config_of(args: argparse.Namespace) -> RunConfig:
@@ -147,8 +146,10 @@ def one_way(args: argparse.Namespace, way: str, kept: bool = True) -> dict[str, 
         if way == PLAIN:
             take = plain_step(session, args.classes, batch)
         else:
-            where = {"pretrained": args.weights, "precision": args.precision, "device": session.device}
-            teach = teaching(load_teacher(args.model, **where)) if way == IN_LOOP else None
+            teach = None
+            if way == IN_LOOP:
+                where = {"pretrained": args.weights, "precision": args.precision}
+                teach = teaching(load_teacher(args.model, **where, device=session.device))
             take = own_step(session, batch, Path(folder) / "run", teach)
         if kept:
             keep_freed_memory(session.device)

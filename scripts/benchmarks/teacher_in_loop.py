@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.steps import CACHED, IN_LOOP, PLAIN, add_step_arguments, config_of, one_way
-from benchmarks.turns import Row, alone, in_turn, median_ratios, medians, one_number, positive, weights_of
+from benchmarks.steps import CACHED, IN_LOOP, PLAIN, STEP_OPTIONS, config_of, one_way
+from benchmarks.turns import Row, alone, in_turn, median_ratios, medians, one_number, weights_of
 from cache.runtime.devices import choose_device
 from cache.teacher.weights import model_config
 
+OPTIONS = {**STEP_OPTIONS, "model": "ViT-B-32-quickgelu"}
 COLUMNS = {
     "teacher, precision, batch": "{}",
     PLAIN: "{:.3f} s",
@@ -28,13 +29,6 @@ COLUMNS = {
     "loop / cache": "{:.2f}",
     "peak memory of the three, GB": "{0[0]:.2f}, {0[1]:.2f}, {0[2]:.2f}",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    add_step_arguments(parser)
-    parser.add_argument("--model", default="ViT-B-32-quickgelu", help="An open_clip name: the teacher.")
-    parser.add_argument("--warm-up", type=positive, default=2, help="Steps before those that count.")
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:

@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.steps import PLAIN, add_step_arguments, open_resident, own_step, plain_step, seconds_of
+from benchmarks.steps import PLAIN, STEP_OPTIONS, open_resident, own_step, plain_step, seconds_of
 from benchmarks.turns import Row, in_turn, median_ratios, medians
 from cache.runtime.devices import keep_freed_memory
 
 WHOLE, BARE = "whole step", "without augmentation"
 ROUNDS = 5
+OPTIONS = STEP_OPTIONS
 COLUMNS = {
     "student": "{}",
     "precision": "{}",
@@ -29,11 +30,6 @@ COLUMNS = {
     "time ratio": "{:.3f}",
     "ratio without augmentation": "{:.3f}",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what this benchmark takes."""
-    add_step_arguments(parser)
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
@@ -48,7 +44,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
             BARE: own_step(bare, batch, Path(folder) / "bare"),
         }
         for take in steps.values():
-            seconds_of(take, session.device, 2)
+            seconds_of(take, session.device, args.warm_up)
         ways = {name: partial(seconds_of, take, session.device, args.steps) for name, take in steps.items()}
         rounds = in_turn(ways, args.rounds)
     rates = {name: args.batch_size / seconds for name, seconds in medians(rounds).items()}

@@ -18,14 +18,15 @@ import numpy as np
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, SplitImages
+from cache.sources.image_folder import ImageFolder
+from cache.sources.splits import FOLDERS
 from cache.store.manifest import Manifest
 from cache.teacher.weights import model_config
 from distill.record.run_log import hardware, versions
 
 T = TypeVar("T")
 Row = dict[str, Any]
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "auto", "bfloat16", "float16")
 
 
 def about() -> dict[str, Any]:
@@ -107,22 +108,19 @@ def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: An
     )
 
 
-def first_images(folder: ImageFolder, count: int) -> ImageFolder:
-    """Return a folder cut to ``count`` training images, spread over the classes; other splits alike."""
-    share = min(count / len(folder.split("train").images), 1.0)
-    return ImageFolder(path=folder.path, splits={k: _cut(v, share) for k, v in folder.splits.items()})
-
-
-def training_images(data: Path) -> ImageFolder:
-    """Return the training split of a data folder alone."""
+def linked(data: Path, out: Path, images: int) -> ImageFolder:
+    """Link so many training images, spread over the classes, and as large a share of other splits."""
     folder = ImageFolder.scan(data, require=("train",))
-    return ImageFolder(path=folder.path, splits={"train": folder.split("train")})
-
-
-def _cut(split: SplitImages, share: float) -> SplitImages:
-    count = max(1, round(share * len(split.images)))
-    chosen = [split.images[i * len(split.images) // count] for i in range(count)]
-    return SplitImages(name=split.name, class_names=split.class_names, images=tuple(chosen))
+    share = min(images / len(folder.split("train").images), 1.0)
+    for name, split in folder.splits.items():
+        count = max(1, round(share * len(split.images)))
+        for image in (split.images[i * len(split.images) // count] for i in range(count)):
+            link = out / FOLDERS[name] / image.key
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(image.path.absolute())
+    for texts in data.glob("*.txt"):
+        (out / texts.name).symlink_to(texts.absolute())
+    return ImageFolder.scan(out, require=("train",))
 
 
 def weights_of(model: str, folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of all that reads a file from elsewhere: ``python scripts/fuzz_readers.py all``.
+"""Coverage-guided fuzzing of all that reads a file from elsewhere.
 
 Needs atheris (``pip install ".[fuzz]"``). Each target starts from small sound files and changes
 them for ``--seconds``, in a process of its own: a reader may refuse a file in one line, or read it; anything
@@ -66,9 +66,9 @@ def readers() -> dict[str, Read]:
         load_bank(path, "labels", sha256=sha256_of(path)).class_texts(["a"])
 
     def neighbours(raw: bytes, folder: Path) -> None:
-        found = load_neighbours(kept(raw, folder, "x.h5"), made_from="x", k=1, rows=2)
-        if found is not None:
-            np.asarray(found[0])
+        nearest = load_neighbours(kept(raw, folder, "x.h5"), made_from="x", k=1, rows=2)
+        if nearest is not None:
+            np.asarray(nearest[0])
 
     def checkpoint(raw: bytes, folder: Path) -> None:
         path = kept(raw, folder, "last.pt")
@@ -117,8 +117,8 @@ def write_seeds(root: Path) -> None:
             root / "text-bank" / str(n),
             make_bank("x", ["a", "b"][:n], ["a", "b"][:n], np.ones((min(n, 2), 3))),
         )
-        found = (np.zeros((2, n), dtype="int32"), np.ones((2, n), dtype="float32"))
-        save_neighbours(root / "neighbours" / str(n), found, made_from="x")
+        nearest = (np.zeros((2, n), dtype="int32"), np.ones((2, n), dtype="float32"))
+        save_neighbours(root / "neighbours" / str(n), nearest, made_from="x")
         torch.save({"schema_version": 2, "student": {"w": torch.ones(n)}}, root / "checkpoint" / str(n))
         torch.save(torch.ones(n, 2), root / "pt" / str(n))
         with open(root / "npy" / str(n), "wb") as file:
@@ -135,6 +135,10 @@ TARGETS = (
     *("manifest", "hdf5-shard", "tar-shard", "text-bank", "neighbours"),
     *("checkpoint", "image", "outputs", "npy", "pt"),
 )
+
+
+# --corpus is given to the process of one target, which libFuzzer ends.
+OPTIONS = {"targets": list(TARGETS), "seconds": 60, "out": Path("artifacts") / "fuzz", "corpus": ""}
 
 
 def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
@@ -167,40 +171,31 @@ def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
     atheris.Fuzz()
 
 
-def main() -> None:
-    """Fuzz the targets one after the other, print what was found, and leave with 1 if anything was."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("target", choices=["all", *TARGETS])
-    parser.add_argument("--seconds", type=int, default=60, help="For each target; 60 unless given.")
-    parser.add_argument(
-        "--out", type=Path, default=Path("artifacts") / "fuzz", help="Where findings are kept."
-    )
-    parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)  # given to the process of one target
-    given = parser.parse_args()
-    if given.corpus:
-        fuzz(given.target, given.corpus, given.out, given.seconds)
-        return
-    given.out.mkdir(parents=True, exist_ok=True)
-    failed = False
+def run(args: argparse.Namespace) -> int:
+    """Fuzz the targets one after the other, print what comes of it; return the status to leave with."""
+    if args.corpus:
+        fuzz(args.targets[0], Path(args.corpus), args.out, args.seconds)
+        return 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    failed = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as root:
-        write_seeds(Path(root) / "seeds")
-        for target in TARGETS if given.target == "all" else [given.target]:
-            corpus = Path(root) / "seeds" / target
-            command = [sys.executable, __file__, target, "--corpus", str(corpus), "--out", str(given.out)]
-            ended = subprocess.run(
-                [*command, "--seconds", str(given.seconds)], capture_output=True, text=True
-            )
-            done = next(
-                (line for line in reversed(ended.stderr.splitlines()) if line.startswith("Done ")), ""
-            )
-            print(f"{target:12} {'nothing found' if not ended.returncode else 'FOUND'}: {done}", flush=True)
+        write_seeds(Path(root))
+        for target in args.targets:
+            command = [
+                sys.executable,
+                sys.argv[0],
+                "fuzz",
+                "--targets",
+                target,
+                "--corpus",
+                str(Path(root) / target),
+            ]
+            command += ["--out", str(args.out), "--seconds", str(args.seconds)]
+            ended = subprocess.run(command, capture_output=True, text=True)
+            done = [line for line in ended.stderr.splitlines() if line.startswith("Done ")]
+            verdict = "FINDING" if ended.returncode else "nothing"
+            print(f"{target:12} {verdict}: {done[-1] if done else ''}", flush=True)
             if ended.returncode:
-                failed = True
+                failed = 1
                 print(ended.stderr[-3000:])
-    sys.exit(failed)
-
-
-if __name__ == "__main__":
-    main()
+    return failed

@@ -1,4 +1,4 @@
-"""What the torture script injects faults into: commands in processes of their own, and what they must make.
+"""What faults are injected into: commands in processes of their own, and what they must make.
 
 A command runs in a fork of this process, which has everything imported: it is the same code in a real process
 that can be killed, without seconds of imports before each.
@@ -6,6 +6,7 @@ that can be killed, without seconds of imports before each.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -27,7 +28,7 @@ import cli
 from cache.runtime.atomic_files import is_leftover
 from distill.checkpoint import read_checkpoint
 
-TEACHER = Path(__file__).parents[1] / "distill" / "demo" / "teacher"
+TEACHER = Path(__file__).parents[2] / "distill" / "demo" / "teacher"
 # Words that the small teacher knows.
 TRAINED, UNSEEN = (
     ("plain red star", "plain blue circle", "striped red square"),
@@ -37,23 +38,28 @@ CLASSES = {"train": TRAINED, "val_on_train": TRAINED, "val": UNSEEN}
 IMAGES = {"train": 24, "val_on_train": 4, "val": 8}
 STUDENT = ["--recipe", "smoke", "--arch", "timm:test_resnet", "--device", "cpu", "--set", "data.workers=0"]
 BUG = 99
+# What the commands import: here once, and not in every fork of this process.
+IMPORTED = (
+    *("cache.build.from_folder", "cache.maintain.convert", "cache.maintain.import_embeddings"),
+    *("distill.fewshot.run", "distill.report.page", "distill.sweep.together", "distill.sweep.watch"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended: its status (negative: by that signal), what it said, how many seconds it took."""
+    """How a command ended: its status (negative: by that signal), what it printed, the seconds it took."""
 
     status: int
-    said: str
+    output: str
     seconds: float
 
     @property
     def one_line(self) -> bool:
         """Whether an error is one line, as a user is promised."""
-        errors = [line for line in self.said.splitlines() if line.startswith("Error: ")]
+        errors = [line for line in self.output.splitlines() if line.startswith("Error: ")]
         # A sweep goes on past a failed run, and names each in a line.
-        failed = any(line.startswith("failed: ") for line in self.said.splitlines())
-        return "Traceback" not in self.said and self.status != BUG and (len(errors) == 1 or failed)
+        failed = any(line.startswith("failed: ") for line in self.output.splitlines())
+        return "Traceback" not in self.output and self.status != BUG and (len(errors) == 1 or failed)
 
 
 class Running:
@@ -81,10 +87,8 @@ class Running:
     def wait(self) -> Ended:
         """Return how it ended."""
         _, status = os.waitpid(self.pid, 0)
-        said = self._log.read_text(errors="replace")
-        return Ended(
-            status=os.waitstatus_to_exitcode(status), said=said, seconds=time.perf_counter() - self._began
-        )
+        output, seconds = self._log.read_text(errors="replace"), time.perf_counter() - self._began
+        return Ended(status=os.waitstatus_to_exitcode(status), output=output, seconds=seconds)
 
 
 def _become(words: list[str], log: Path, limits: Mapping[int, int]) -> None:
@@ -178,9 +182,9 @@ def numbers_of_runs(folder: Path) -> dict[str, Any]:
 
 def few_shot_numbers(out: Path) -> Any:
     """Return the few-shot results, without what names this very folder."""
-    found = json.loads((out / "fewshot.json").read_text())
-    draws = [{k: v for k, v in draw.items() if k != "details"} for draw in found["draws"]]
-    return {"table": found["table"], "draws": draws}
+    results = json.loads((out / "fewshot.json").read_text())
+    draws = [{k: v for k, v in draw.items() if k != "details"} for draw in results["draws"]]
+    return {"table": results["table"], "draws": draws}
 
 
 class Scene:
@@ -189,6 +193,8 @@ class Scene:
     def __init__(self, root: Path) -> None:
         """Make everything below ``root``."""
         torch.set_num_threads(1)
+        for module in IMPORTED:
+            importlib.import_module(module)
         self.root = root
         self.photos = draw_photos(root / "photos")
         self.whole = root / "whole"
@@ -198,7 +204,7 @@ class Scene:
         self.expected: dict[str, Any] = {}
         for name, command in self.commands.items():
             ended = command.run(self.whole / name, root / "logs" / f"{name}.log")
-            assert ended.status == 0, f"{name} fails without any fault: {ended.said}"
+            assert ended.status == 0, f"{name} fails without any fault: {ended.output}"
             self.seconds[name] = ended.seconds
             self.expected[name] = command.result(self.whole / name)
 

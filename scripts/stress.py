@@ -1,0 +1,41 @@
+"""Stress distill on purpose.
+
+python scripts/stress.py torture --faults 256      faults of 32 kinds, and what they cost
+python scripts/stress.py fuzz all --seconds 60     files of every kind, changed until a reader gives in
+python scripts/stress.py load --images 100000      memory and open files through both stages
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import bench
+
+NAMES = ("torture", "fuzz", "load")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Do what the first word names; the load run is a benchmark too."""
+    words = sys.argv[1:] if words is None else list(words)
+    if words[:1] == ["load"]:
+        bench.main(words)
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=NAMES, help="NAME --help tells more.")
+    module = importlib.import_module(f"stress.{parser.parse_args(words[:1]).name}")
+    own = argparse.ArgumentParser(
+        prog=f"stress.py {words[0]}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(own)
+    sys.exit(module.run(own.parse_args(words[1:])))
+
+
+if __name__ == "__main__":
+    main()
