@@ -5,10 +5,11 @@
     python scripts/bench.py neighbours --keep Y                 and keep it as that of machine Y
     python scripts/bench.py --write                             the page and its pictures anew
 
-A benchmark is a module of scripts/benchmarks: its docstring is its section of the page, ``COLUMNS`` its table
-(each column's format), ``OPTIONS`` what it takes (each default), ``measure`` what fills the table. Its ways take
-turns, A B A B; a number is the median over the turns, and a ratio the median over the turns of the ratio within a
-turn. What is kept stands beside it in NAME.json, with machine (machines.json), date, command and versions.
+A benchmark is a module of scripts/benchmarks: its docstring is its section of the page, ``COLUMNS`` its
+table (each column's format), ``OPTIONS`` what it takes (each default), ``measure`` what fills the table.
+Its ways take turns, A B A B; a number is the median over the turns, and a ratio the median over the turns
+of the ratio within a turn. What is kept stands beside it in NAME.json, with machine (machines.json), date,
+command and versions.
 """
 
 from __future__ import annotations
