@@ -57,7 +57,6 @@ def test_the_papers_sweep_takes_the_recipe_and_the_repeats_of_a_data_set(setting
         assert (run.config.optim.name, run.config.data.repeat_epochs) == (name, repeats)
 
 
-@pytest.mark.slow
 def test_every_run_of_the_papers_sweep_trains_where_the_cache_has_what_it_takes(photos, tmp_path):
     make_cache(tmp_path / "cache", photos, captions=True)
     sweep = load_sweep("paper", settings=SMALL)
