@@ -166,7 +166,7 @@ def cached(tmp_path: Path, photos: Path) -> EmbeddingCache:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path:
     """A folder with photos, a cache that keeps its text tower, and a run."""
-    from deploy_parts import SMALL
+    from helpers.exported import SMALL
 
     from cache.build.from_folder import FeatureOptions, cache_features
     from distill.config import RunConfig

@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 SMALL = (
     *("student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=1", "train.batch_size=8"),
@@ -43,7 +41,6 @@ def paper(archive: Path, out: Path, teacher: Path, *options: str) -> subprocess.
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.slow
 def test_a_data_sets_script_goes_from_its_archive_to_the_table_and_trains_nothing_twice(
     photos, teacher_dir, tmp_path
 ):

@@ -9,19 +9,12 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, TORCHRUN, make_photos
-from test_build import rows_of
+from helpers.caches import rows_of, stage_1
+from helpers.processes import loses_second, torchrun
+from helpers.runs import stage_2
 
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.store.manifest import Manifest
-
-
-def torchrun(*words: object) -> list[str]:
-    """The command that runs ``distill`` in two processes."""
-    return [*TORCHRUN, "2", "-m", "cli", *map(str, words)]
-
-
-def stage_1(photos, out, teacher_dir, *more):
-    return ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
 
 
 def one_by_one(photos, out, teacher_dir):
@@ -72,24 +65,6 @@ def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(
     assert rows_of(lost) == rows_of(whole)
     assert len(files_below(lost)) == len(files_below(whole))
     assert not (lost / "ranks").exists()
-
-
-def loses_second(event: str, count: int, words: list[str]) -> list[str]:
-    """The command that runs ``distill`` in two processes, of which one is lost; see ``lost_process.py``."""
-    return [*TORCHRUN, "2", str(ROOT / "tests" / "lost_process.py"), event, str(count), *map(str, words)]
-
-
-def stage_2(photos, cache, out, *settings):
-    words = [
-        "student.image_size=32",
-        "data.workers=0",
-        "train.device=cpu",
-        "train.precision=float32",
-        "loss.mse=1",
-    ]
-    words += ["loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "optim.lr=0.0003", *settings]
-    command = ["train", cache, "--data", photos, "--out", out, "--json"]
-    return [str(word) for word in command] + [word for setting in words for word in ("--set", setting)]
 
 
 # Shares of unlike size: 3 and 2. Without batch norms, which magnify rounding on these flat pictures.

@@ -12,8 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ID_CLASSES, ROOT, TORCHRUN
+from helpers.runs import SMALL, StopAt, numbers, weights
 from PIL import Image, ImageOps
-from test_train import SMALL, StopAt, numbers, weights
 
 import cli
 from cache import EmbeddingCache

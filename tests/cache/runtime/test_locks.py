@@ -130,7 +130,6 @@ def train_words(cache: Path, photos: Path, out: Path, *more: str) -> list[object
     return ["train", cache, "--data", photos, "--out", out, *small, *more]
 
 
-@pytest.mark.slow
 def test_commands_are_refused_while_another_writes_the_same_folder(tmp_path, photos, distill):
     cache = make_cache(tmp_path / "cache", photos).path
     runs = [hold(tmp_path / name) for name in ("cache", "run", "sweep")]
@@ -154,7 +153,6 @@ def test_commands_are_refused_while_another_writes_the_same_folder(tmp_path, pho
     assert leftovers(tmp_path / "run") == []
 
 
-@pytest.mark.slow
 def test_too_few_file_handles_are_one_line_or_enough(tmp_path, photos, distill):
     words = ["cache-features", photos, "--out", tmp_path / "cache", "--workers", "2"]
     status, errors = ended(distill(*words, teacher=True, limits={resource.RLIMIT_NOFILE: 40}))
@@ -184,7 +182,6 @@ def test_a_fault_of_the_system_is_found_behind_what_libraries_say():
     assert fault(FileNotFoundError(2, "No such file or directory", "x")) is None
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_path, photos, distill):
     for i in range(800):
         shutil.copy(photos / "train" / "apple" / "train_0.jpg", photos / "train" / "apple" / f"more_{i}.jpg")
@@ -212,7 +209,6 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))
 
 
-@pytest.mark.slow
 def test_runs_of_a_sweep_end_with_it_even_when_it_is_killed(tmp_path, photos, distill):
     cache = make_cache(tmp_path / "cache", photos).path
     (tmp_path / "sweep.toml").write_text(

@@ -8,9 +8,8 @@ import subprocess
 import pytest
 import torch
 from conftest import ROOT, TORCHRUN, make_cache
-from test_many_processes import loses_second, torchrun
-from test_stopping import same_run, stopped, words_of
-from test_train import SMALL, numbers
+from helpers.processes import loses_second, stopped, torchrun
+from helpers.runs import SMALL, numbers, same_run, words_of
 
 from distill.data.batch import Share
 
@@ -23,7 +22,7 @@ def test_shares_are_next_to_each_other_and_are_the_whole():
 
 @pytest.mark.parametrize("arch", ["timm:test_efficientnet", "timm:test_vit"])
 def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
-    command = [*TORCHRUN, "3", str(ROOT / "tests" / "gradients_of_shares.py"), arch]
+    command = [*TORCHRUN, "3", str(ROOT / "tests" / "helpers" / "gradients_of_shares.py"), arch]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
