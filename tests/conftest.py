@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 # Before torch: tests run side by side, and threads that outnumber cores wait for each other.
@@ -28,8 +27,6 @@ COLOURS = {
 }
 EMBED_DIM = 16
 ROOT = Path(__file__).parent.parent
-# Then how many processes, and what they run.
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
 
 

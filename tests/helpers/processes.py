@@ -1,27 +1,67 @@
-"""``distill`` in processes of its own: by torchrun, with one lost, or stopped in an evaluation."""
+"""``distill`` in processes of its own: without their imports, by torchrun, with one lost, or stopped in an evaluation."""
 
 from __future__ import annotations
 
+import atexit
+import os
+import socket
 import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
 
-from conftest import ROOT, TORCHRUN
+from conftest import ROOT
+
+HELPERS = Path(__file__).parent
+
+
+@cache
+def python() -> list[str]:
+    """What stands for ``sys.executable`` where a real process is the point, and its start is not.
+
+    The process is a fork of one that has imported torch and its like already; see ``fork_server.py``.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="fork-")  # a socket's path has to be short
+    path = Path(folder.name) / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(64)
+        server = subprocess.Popen(
+            [sys.executable, str(HELPERS / "fork_server.py"), str(listener.fileno())],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,
+        )
+
+    def end() -> None:
+        server.communicate()
+        folder.cleanup()
+
+    atexit.register(end)
+    return [sys.executable, "-IS", str(HELPERS / "fork_client.py"), str(path)]
+
+
+def distill(*words: object) -> list[str]:
+    """The command that runs ``distill`` in a process of its own, which imports nothing that is imported already."""
+    return [*python(), "-m", "cli", *map(str, words)]
+
+
+def launch(count: int) -> list[str]:
+    """The beginning of a command of torchrun with so many processes, which only has to be followed by Python's words."""
+    launcher = [*python(), "-c", "from torch.distributed.run import main; main()"]
+    return [*launcher, "--standalone", "--nproc-per-node", str(count), "--no-python", *python()]
 
 
 def torchrun(*words: object) -> list[str]:
     """The command that runs ``distill`` in two processes."""
-    return [*TORCHRUN, "2", "-m", "cli", *map(str, words)]
+    return [*launch(2), "-m", "cli", *map(str, words)]
 
 
 def loses_second(event: str, count: int, words: list[str]) -> list[str]:
     """The command that runs ``distill`` in two processes, of which one is lost; see ``lost_process.py``."""
-    return [
-        *TORCHRUN,
-        "2",
-        str(ROOT / "tests" / "helpers" / "lost_process.py"),
-        event,
-        str(count),
-        *map(str, words),
-    ]
+    return [*launch(2), str(HELPERS / "lost_process.py"), event, str(count), *map(str, words)]
 
 
 def stopped(start, out, judged, words):
@@ -29,7 +69,7 @@ def stopped(start, out, judged, words):
     log = out.with_name(f"{out.name}.log")
     command = [
         *start,
-        str(ROOT / "tests" / "helpers" / "stop_in_evaluation.py"),
+        str(HELPERS / "stop_in_evaluation.py"),
         str(out),
         str(judged),
         str(log),
