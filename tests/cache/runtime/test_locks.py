@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_cache
+from helpers.processes import distill as command_of
 
 from cache import EmbeddingCache
 from cache.maintain.verify import verify_cache
@@ -90,10 +91,13 @@ def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path):
 
 @pytest.fixture
 def distill(teacher_dir) -> Callable[..., subprocess.Popen[str]]:
-    """A function that starts a command; ``limits`` are resources' limits, ``teacher`` adds the small one."""
+    """A function that starts a command; ``limits`` are resources' limits, ``teacher`` adds the small one.
+
+    Signals are for all processes of a ``group``, as a terminal's are.
+    """
 
     def start(
-        *words: object, teacher: bool = False, limits: dict[int, int] | None = None
+        *words: object, teacher: bool = False, limits: dict[int, int] | None = None, group: bool = False
     ) -> subprocess.Popen[str]:
         more = ["--model", f"local-dir:{teacher_dir}", "--device", "cpu"] if teacher else []
 
@@ -103,12 +107,13 @@ def distill(teacher_dir) -> Callable[..., subprocess.Popen[str]]:
                 resource.setrlimit(what, (most, most))
 
         return subprocess.Popen(
-            [sys.executable, "-m", "cli", *map(str, words), *more],
+            [*command_of(*words), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=limit,
             start_new_session=True,
+            env={**os.environ, "FORK_CLIENT_GROUP": "yes"} if group else None,
         )
 
     return start
@@ -195,7 +200,7 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
         "--batch-size",
         "1",
     ]
-    command = distill(*words, "--workers", "2", teacher=True)
+    command = distill(*words, "--workers", "2", teacher=True, group=True)
     images = tmp_path / "cache" / "images"
     while not (images.exists() and any(images.iterdir())):
         time.sleep(0.01)

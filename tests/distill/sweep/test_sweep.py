@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache, make_photos
+from helpers.processes import distill
 from helpers.runs import BASE, numbers, weights
 
 import cli
@@ -485,22 +484,8 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, numbe
         written(BASE.replace("epochs = 2", "epochs = 5000") + "data.seed = 1\n[grid]\nloss.mse = [0, 1]\n"),
         place_of(),
     )
-    words = [
-        sys.executable,
-        "-m",
-        "cli",
-        "sweep",
-        path,
-        "--cache",
-        place.cache,
-        "--data",
-        place.data,
-        "--out",
-        place.out,
-    ]
-    process = subprocess.Popen(
-        [*map(str, words), *more], stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    where = ["--cache", place.cache, "--data", place.data, "--out", place.out]
+    process = subprocess.Popen([*distill("sweep", path, *where), *more], stderr=subprocess.PIPE)
     runs = load_sweep(path).runs
     until = time.monotonic() + 600
     while not all((place.folder(planned) / "last.pt").exists() for planned in runs):
