@@ -37,7 +37,7 @@ def main(run: Path, judged: int, log: Path, words: list[str]) -> None:
             if world_size() == 1:
                 os.killpg(0, signal.SIGTERM)
             else:  # torchrun hands it on to its processes, each of which is a session of its own
-                os.kill(os.getppid(), signal.SIGTERM)
+                os.kill(int(os.environ.get("FORK_CLIENT_PARENT", os.getppid())), signal.SIGTERM)
                 signal.pause()
 
     if rank() == 0:
