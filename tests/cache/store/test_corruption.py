@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from conftest import make_cache, make_photos
 from keep_schema import GOLDEN, SETTINGS, answers, read_back
 
+import cli
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
@@ -318,31 +318,31 @@ def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tm
         at = pixels.id.get_offset() + 7 * pixels.nbytes // len(pixels)
     flip(cache / "pixels" / "train-00000.h5", at, random.Random(0))
 
-    def distill(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "cli", "cache", *words], capture_output=True, text=True)
+    def distill(*words: str) -> Result:
+        return CliRunner().invoke(cli.main, ["cache", *words])
 
     verified = distill("verify", str(cache))
-    assert verified.returncode == 1
+    assert verified.exit_code == 1
     assert "1 of 24 rows are damaged: 7 (apple/train_7.jpg)" in verified.stdout
     assert f"run 'distill cache repair {cache}'" in verified.stderr
     as_json = json.loads(distill("verify", str(cache), "--json").stdout)
     assert [len(check["damaged_rows"]) for check in as_json if check["problem"]] == [1]
     mended = distill("repair", str(cache))
-    assert mended.returncode == 1
+    assert mended.exit_code == 1
     assert "taken out: pixels/train-00000.h5" in mended.stdout
     assert (
         f"Fix: run the command again that made it, with all that it was given: distill cache-features DATA --out {cache}"
         in mended.stderr
     )
     cache_features(whole / "photos", cache, options_of("hdf5", teacher_dir))
-    assert distill("verify", str(cache)).returncode == 0
+    assert distill("verify", str(cache)).exit_code == 0
     as_json = distill("repair", str(cache), "--json")
-    assert (as_json.returncode, json.loads(as_json.stdout)) == (
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (
         0,
         {"removed": [], "commands": []},
     )
     absent = distill("repair", str(tmp_path / "nothing"))
-    assert absent.returncode == 2
+    assert absent.exit_code == 2
 
 
 def test_a_sealed_text_notices_any_changed_byte():
