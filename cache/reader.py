@@ -133,6 +133,15 @@ class EmbeddingCache:
         """The splits that have rows."""
         return tuple(name for name, split in self.manifest.splits.items() if split.rows)
 
+    @cached_property
+    def holds_episodes(self) -> bool:
+        """Whether a row can have several labels, those of an episode's objects, where a photo has one."""
+        splits = {name: split for name, split in self.manifest.splits.items() if split.shards}
+        first = next(iter(splits), None)
+        if first is None:
+            return False
+        return read_shard(self.path, splits[first].shards[0], self.manifest, first).labels.ndim == 2
+
     @property
     def bank_names(self) -> tuple[str, ...]:
         """The text banks."""

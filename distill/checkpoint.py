@@ -152,7 +152,7 @@ def resume(path: Path, session: TrainingSession) -> Position:
         If the checkpoint is of another config, cache, or data.
     """
     state = read_checkpoint(path, device=session.device)
-    config = from_toml(state["config"], where=str(path), kind=type(session.config))
+    config = from_toml(state["config"], where=str(path))
     changed = differences(config, session.config)
     if state["fingerprint"] != session.fingerprint:
         changed.append(f"cache: {state['fingerprint']} -> {session.fingerprint}")

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar
 
 from cache.runtime import machine_limits as bounds
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.splits import MAIN_TEACHER
-
-RECIPES = Path(__file__).parent / "recipes"
 
 
 def require(condition: bool, problem: str, fix: str) -> None:
@@ -232,14 +228,41 @@ class FewShotConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RoboticsConfig:
+    """What only a cache of episodes has a use for.
+
+    ``local`` classifies every location of the last feature map and aggregates; ``negative_text`` names the
+    text bank of the negative prompts; ``threshold`` is the score from which an object counts as there;
+    ``gamma_neg``, ``gamma_pos`` and ``clip`` are the asymmetric loss's.
+    """
+
+    local: bool = False
+    negative_text: str = "negative_labels"
+    threshold: float = 0.5
+    gamma_neg: float = 2.0
+    gamma_pos: float = 1.0
+    clip: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name in ("gamma_neg", "gamma_pos"):
+            require(getattr(self, name) >= 0, f"robotics.{name} is {getattr(self, name)}", "give at least 0.")
+        for name in ("threshold", "clip"):
+            require(
+                0 <= getattr(self, name) < 1,
+                f"robotics.{name} is {getattr(self, name)}",
+                "give a number from 0 to 1.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """Everything that can change a run's result.
 
     ``text`` names the text bank that classifies; ``teachers`` the teachers of the cache to learn from, one
-    head of the student each (``main`` is the cache's own).
+    head of the student each (``main`` is the cache's own). Whether photos or episodes are learnt from is
+    for the cache to say: :func:`check_for_photos` and :func:`check_for_episodes` refuse what is not for them.
     """
 
-    recipe_folder: ClassVar[Path] = RECIPES
     text: str = "labels"
     teachers: tuple[str, ...] = (MAIN_TEACHER,)
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -249,6 +272,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     fewshot: FewShotConfig = field(default_factory=FewShotConfig)
+    robotics: RoboticsConfig = field(default_factory=RoboticsConfig)
 
     @property
     def stream_seed(self) -> int:
@@ -282,3 +306,31 @@ class RunConfig:
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
         )
+
+
+def check_for_photos(config: RunConfig) -> None:
+    """Refuse settings that mean nothing where an image has one label; UserError names the first."""
+    for name in RoboticsConfig.__dataclass_fields__:
+        value = getattr(config.robotics, name)
+        require(
+            value == getattr(RoboticsConfig(), name),
+            f"robotics.{name} is {value}, but the cache is of photos, one label each",
+            "leave it out, or make a cache of episodes: distill robotics cache-features.",
+        )
+
+
+def check_for_episodes(config: RunConfig) -> None:
+    """Refuse settings that mean nothing where an episode has several labels; UserError names the first."""
+    for name in ("vlalign", "cap", "mse_raw"):
+        require(
+            not getattr(config.loss, name),
+            f"loss.{name} is on, but episodes are trained with cls, mse and im_cst",
+            f"set loss.{name}=0.",
+        )
+    require_choice("data.policy", config.data.policy, ("flip", "none"))
+    require_choice("prompts.learner", config.prompts.learner, ("none", "coop"))
+    require(
+        config.teachers == (MAIN_TEACHER,),
+        f"teachers is {list(config.teachers)}, but a cache of episodes has one",
+        f'leave it at ["{MAIN_TEACHER}"].',
+    )

@@ -10,56 +10,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints, overload
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
-from distill.config import RunConfig, require
+from distill.config import RoboticsConfig, RunConfig, require
 
 T = TypeVar("T")
-Config = TypeVar("Config", bound="RunConfig")
+RECIPES = Path(__file__).parent / "recipes"
 
 
-def recipe_names(kind: type[RunConfig] = RunConfig) -> list[str]:
-    """Return the names of the built-in recipes of a kind of config."""
-    return sorted(path.stem for path in kind.recipe_folder.glob("*.toml"))
+def recipe_names() -> list[str]:
+    """Return the names of the built-in recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-@overload
-def load_recipe(name: str) -> RunConfig: ...
-@overload
-def load_recipe(name: str, *, kind: type[Config]) -> Config: ...
-def load_recipe(name: str, *, kind: type[RunConfig] = RunConfig) -> RunConfig:
-    """Return a built-in recipe by its name, or one in a TOML file by its path, as a config of ``kind``.
+def load_recipe(name: str) -> RunConfig:
+    """Return a built-in recipe by its name, or one in a TOML file by its path.
 
     Raises
     ------
     UserError
         If there is none, it is not TOML, or a key or value in it is wrong.
     """
-    names = recipe_names(kind)
-    path = kind.recipe_folder / f"{name}.toml" if name in names else Path(name)
+    names = recipe_names()
+    path = RECIPES / f"{name}.toml" if name in names else Path(name)
     if not path.is_file():
-        known = ", ".join(names)
         raise UserError(
             f"no recipe is called {name!r}",
-            fix=f"{nearest_names(name, names)}choose from {known}, or give a TOML file.",
+            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
         )
-    return from_toml(read_text(path), where=str(path), kind=kind)
+    return from_toml(read_text(path), where=str(path))
 
 
-@overload
-def from_toml(text: str, *, where: str) -> RunConfig: ...
-@overload
-def from_toml(text: str, *, where: str, kind: type[Config]) -> Config: ...
-def from_toml(text: str, *, where: str, kind: type[RunConfig] = RunConfig) -> RunConfig:
-    """Return the config of ``kind`` that a TOML text says; ``where`` is named in errors."""
+def from_toml(text: str, *, where: str) -> RunConfig:
+    """Return the config that a TOML text holds; ``where`` is named in errors."""
     table = toml_table(text, where=where)
-    if ("robotics" in table) != ("robotics" in get_type_hints(kind)):
-        said, command = ("a", "distill robotics") if "robotics" in table else ("no", "distill")
-        raise UserError(f"{where} is {said} robotics config", fix=f"use the commands of '{command}' on it.")
     try:
-        return _built(kind, table, prefix="")
+        return _built(RunConfig, table, prefix="")
     except UserError as error:
         raise UserError(f"{where}: {error.problem}", fix=error.fix) from error
 
@@ -128,7 +116,7 @@ def _example(hint: Any) -> str:
     return {int: "10", float: "0.5", bool: "true", str: '"name"'}[hint]
 
 
-def with_settings(config: Config, settings: Sequence[str]) -> Config:
+def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     """Return ``config`` with ``section.key=value`` settings applied; a bare word is a text.
 
     Raises
@@ -154,7 +142,7 @@ def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def with_values(config: Config, values: Mapping[str, Any], *, where: str = "") -> Config:
+def with_values(config: RunConfig, values: Mapping[str, Any], *, where: str = "") -> RunConfig:
     """Return ``config`` with other values of some settings, by dotted name; ``where`` begins an error.
 
     Raises
@@ -173,7 +161,7 @@ def with_values(config: Config, values: Mapping[str, Any], *, where: str = "") -
         if key not in place or isinstance(place[key], dict):
             raise _unknown(name, table, where)
         place[key] = value
-    return _built(type(config), _lists(table), prefix="")
+    return _built(RunConfig, _lists(table), prefix="")
 
 
 def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
@@ -199,11 +187,13 @@ def _lists(value: Any) -> Any:
 
 
 def to_toml(config: RunConfig) -> str:
-    """Return ``config`` as TOML that :func:`from_toml` reads back to an equal value."""
+    """Return ``config`` as TOML that :func:`from_toml` reads back; ``[robotics]`` only where it is needed."""
     plain = [f for f in fields(config) if not is_dataclass(getattr(config, f.name))]
     lines = [f"{f.name} = {_toml(getattr(config, f.name))}" for f in plain]
     for section in (f for f in fields(config) if f not in plain):
         value = getattr(config, section.name)
+        if value == RoboticsConfig():
+            continue
         lines += ["", f"[{section.name}]"]
         lines += [f"{f.name} = {_toml(getattr(value, f.name))}" for f in fields(value)]
     return "\n".join(lines) + "\n"
@@ -232,6 +222,6 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
     return lines
 
 
-def with_part(config: Config, section: str, **values: Any) -> Config:
+def with_part(config: RunConfig, section: str, **values: Any) -> RunConfig:
     """Return ``config`` with values of one section replaced."""
     return replace(config, **{section: replace(getattr(config, section), **values)})

@@ -21,7 +21,6 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
 from cache.store.checksums import seal_file
 from cache.store.manifest import SCHEMA_VERSION
-from distill.config import RunConfig
 from distill.settings import from_toml, load_recipe, with_settings
 from distill.student.build import build_student
 from distill.train.images import run
@@ -64,7 +63,7 @@ def coarse(value: Any) -> Any:
 
 def answers(state: dict[str, Any]) -> torch.Tensor:
     """Return what the student of a checkpoint says of :func:`images`."""
-    config = from_toml(state["config"], where="checkpoint", kind=RunConfig)
+    config = from_toml(state["config"], where="checkpoint")
     student = build_student(config.student.arch, embed_dim=state["embed_dim"], image_size=32)
     student.load_state_dict(state["student"])
     with torch.no_grad():

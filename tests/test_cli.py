@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,298 +11,140 @@ import pytest
 from click.testing import CliRunner
 
 import cli
+from cache.runtime.errors import UserError
+from distill.commands.train import train
+from distill.settings import load_recipe, with_settings
 
 ROOT = Path(__file__).parent.parent
 
 
-def options_of(command, path=""):
-    if isinstance(command, click.Group):
-        return {
-            k: v
-            for name, sub in command.commands.items()
-            for k, v in options_of(sub, f"{path} {name}".strip()).items()
-        }
+def commands_of(group, path=""):
+    """Every command below a group that is not one itself, by its words."""
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        command, words = group.get_command(ctx, name), f"{path} {name}".strip()
+        if isinstance(command, click.Group):
+            yield from commands_of(command, words)
+        else:
+            yield words, command
+
+
+def options_of(group):
     return {
-        path: sorted(
+        words: sorted(
             o for p in command.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")
         )
+        for words, command in commands_of(group)
     }
+
+
+OPTIONS = {
+    "cache-features": "address batch-size captions compile cpus descriptions device dtype engine format gpus json keep-text-tower label2text model neighbours out pixels pixels-format precision preprocess pretrained rebuild rows-per-shard shared-classes strict support-shots support-views teacher template text-file views views-scale workers",
+    "split": "allow-missing copy dataset id-test json lists ood ood-classes out seed",
+    "describe": "base-url label2text model out prompt retries workers",
+    "caption": "batch-size device model out split workers",
+    "fewshot": "alpha average-views beta cache checkpoint data device episodes epochs json lr method out search set shots support-seed views",
+    "cache add-prompts": "bank cache",
+    "cache info": "json",
+    "cache verify": "json",
+    "doctor": "folder json",
+    "cache repair": "json",
+    "cache import": "bank captions classes data dtype format images keys model out pretrained shared-classes split texts",
+    "cache convert": "data out to",
+    "train": "arch baseline batch-size data device device-images epochs image-size json k local losses lr negative-text out prompts recipe resume seed set teachers text views wandb",
+    "evaluate": "cache checkpoint data device json negative-text space split teacher text",
+    "report": "out",
+    "sweep": "address cache cpus data engine gpus jobs json out plan set together wandb",
+    "compare": "json",
+    "export": "cache check-images checkpoint data formats json license neighbours out precisions preprocessing teacher",
+    "predict": "bank batch-size format labels out precision reject threads top",
+    "texts": "add bank cache device json pretrained teacher-model template",
+    "serve": "host max-megabytes max-pixels port precision rate threads",
+    "bench-model": "json out pretrained repeats rounds run teacher-model threads",
+    "demo": "device epochs json out seed",
+    "robotics make-demo": "id-test image-size ood-test seed train",
+    "robotics cache-features": "batch-size descriptions device dtype format json keep-text-tower model negative-descriptions negative-template out precision preprocess pretrained rebuild regions rows-per-shard strict template workers",
+}
+"""The options of every command, without their dashes."""
 
 
 def test_the_set_of_options_is_what_we_mean_it_to_be():
-    assert options_of(cli.main) == {
-        "cache-features": sorted(
-            [
-                "--out",
-                "--model",
-                "--pretrained",
-                "--preprocess",
-                "--precision",
-                "--compile",
-                *("--engine", "--address", "--cpus", "--gpus"),
-                "--dtype",
-                "--format",
-                "--label2text",
-                "--descriptions",
-                "--captions",
-                "--template",
-                "--text-file",
-                "--neighbours",
-                "--rows-per-shard",
-                "--batch-size",
-                "--workers",
-                "--device",
-                "--strict",
-                "--rebuild",
-                "--json",
-                "--support-views",
-                "--support-shots",
-                "--views",
-                "--views-scale",
-                "--keep-text-tower",
-                "--pixels",
-                "--pixels-format",
-                "--shared-classes",
-                "--teacher",
-            ]
-        ),
-        "split": sorted(
-            [
-                "--out",
-                "--dataset",
-                "--lists",
-                "--ood-classes",
-                "--ood",
-                "--id-test",
-                "--seed",
-                "--copy",
-                "--allow-missing",
-                "--json",
-            ]
-        ),
-        "describe": sorted(
-            ["--model", "--base-url", "--out", "--prompt", "--label2text", "--workers", "--retries"]
-        ),
-        "caption": sorted(["--model", "--out", "--split", "--batch-size", "--workers", "--device"]),
-        "fewshot": sorted(
-            [
-                "--shots",
-                "--method",
-                "--out",
-                "--support-seed",
-                "--alpha",
-                "--beta",
-                "--search",
-                "--views",
-                "--average-views",
-                "--epochs",
-                "--lr",
-                "--set",
-                "--data",
-                "--cache",
-                "--checkpoint",
-                "--device",
-                "--json",
-            ]
-        ),
-        "cache add-prompts": ["--bank", "--cache"],
-        "cache info": ["--json"],
-        "cache verify": ["--json"],
-        "doctor": ["--folder", "--json"],
-        "cache repair": ["--json"],
-        "cache import": sorted(
-            [
-                "--shared-classes",
-                "--out",
-                "--images",
-                "--keys",
-                "--data",
-                "--captions",
-                "--texts",
-                "--classes",
-                "--bank",
-                "--split",
-                "--model",
-                "--pretrained",
-                "--dtype",
-                "--format",
-            ]
-        ),
-        "cache convert": ["--data", "--out", "--to"],
-        "train": sorted(
-            [
-                "--data",
-                "--out",
-                "--wandb",
-                "--recipe",
-                "--arch",
-                "--epochs",
-                "--batch-size",
-                "--lr",
-                "--losses",
-                "--k",
-                "--image-size",
-                "--text",
-                "--prompts",
-                "--teachers",
-                "--device-images",
-                "--views",
-                "--set",
-                "--seed",
-                "--device",
-                "--resume",
-                "--json",
-            ]
-        ),
-        "evaluate": sorted(
-            [
-                "--teacher",
-                "--data",
-                "--cache",
-                "--split",
-                "--text",
-                "--checkpoint",
-                "--space",
-                "--device",
-                "--json",
-            ]
-        ),
-        "report": ["--out"],
-        "sweep": sorted(
-            [
-                *("--cache", "--data", "--out", "--plan", "--jobs", "--together", "--set", "--json"),
-                *("--engine", "--address", "--cpus", "--gpus", "--wandb"),
-            ]
-        ),
-        "compare": ["--json"],
-        "export": sorted(
-            [
-                *("--out", "--formats", "--precisions", "--preprocessing", "--checkpoint", "--teacher"),
-                *("--license", "--check-images", "--neighbours", "--data", "--cache", "--json"),
-            ]
-        ),
-        "predict": sorted(
-            [
-                *("--bank", "--labels", "--top", "--reject", "--precision", "--format", "--out"),
-                *("--batch-size", "--threads"),
-            ]
-        ),
-        "texts": sorted(
-            [
-                *("--add", "--bank", "--template", "--cache", "--teacher-model", "--pretrained"),
-                *("--device", "--json"),
-            ]
-        ),
-        "serve": sorted(
-            [
-                *("--host", "--port", "--precision", "--threads"),
-                *("--max-megabytes", "--max-pixels", "--rate"),
-            ]
-        ),
-        "bench-model": sorted(
-            [
-                *("--rounds", "--repeats", "--threads", "--run", "--teacher-model", "--pretrained"),
-                *("--out", "--json"),
-            ]
-        ),
-        "demo": sorted(["--out", "--epochs", "--seed", "--device", "--json"]),
-        "robotics make-demo": sorted(["--id-test", "--image-size", "--ood-test", "--seed", "--train"]),
-        "robotics cache-features": sorted(
-            [
-                "--batch-size",
-                "--descriptions",
-                "--device",
-                "--dtype",
-                "--format",
-                "--json",
-                "--keep-text-tower",
-                "--model",
-                "--negative-descriptions",
-                "--negative-template",
-                "--out",
-                "--precision",
-                "--preprocess",
-                "--pretrained",
-                "--rebuild",
-                "--regions",
-                "--rows-per-shard",
-                "--strict",
-                "--template",
-                "--workers",
-            ]
-        ),
-        "robotics train": sorted(
-            [
-                "--arch",
-                "--baseline",
-                "--batch-size",
-                "--data",
-                "--device",
-                "--epochs",
-                "--image-size",
-                "--json",
-                "--local",
-                "--losses",
-                "--lr",
-                "--negative-text",
-                "--out",
-                "--prompts",
-                "--recipe",
-                "--resume",
-                "--seed",
-                "--set",
-                "--text",
-            ]
-        ),
-        "robotics evaluate": sorted(
-            [
-                "--cache",
-                "--checkpoint",
-                "--data",
-                "--device",
-                "--json",
-                "--negative-text",
-                "--split",
-                "--teacher",
-                "--text",
-            ]
-        ),
-        "robotics fewshot": sorted(
-            [
-                "--cache",
-                "--checkpoint",
-                "--data",
-                "--device",
-                "--episodes",
-                "--epochs",
-                "--json",
-                "--lr",
-                "--out",
-                "--set",
-                "--support-seed",
-            ]
-        ),
-    }
+    wanted = {words: sorted(f"--{name}" for name in names.split()) for words, names in OPTIONS.items()}
+    assert options_of(cli.main) == wanted
 
 
 def test_every_command_has_help_with_an_example():
-    def walk(command, words):
-        if isinstance(command, click.Group):
-            for name, sub in command.commands.items():
-                walk(sub, [*words, name])
-            return
-        text = CliRunner().invoke(cli.main, [*words, "--help"]).output
-        assert "Example" in text, words
-
-    walk(cli.main, [])
+    for words, _ in commands_of(cli.main):
+        assert "Example" in CliRunner().invoke(cli.main, [*words.split(), "--help"]).output, words
 
 
-def test_importing_the_command_line_does_not_import_torch():
-    code = "import sys, cli; print([m for m in ('torch', 'numpy', 'h5py', 'open_clip', 'rich') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        == "[]"
+@pytest.mark.parametrize("table", [cli.COMMANDS, cli.CACHE, cli.ROBOTICS])
+def test_help_lists_commands_in_the_order_of_work_with_their_own_first_line_uncut(table):
+    group = cli.Commands("distill", table=table)
+    listed = group.get_help(click.Context(group, terminal_width=78)).partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == list(table)  # no line is folded
+    for (name, (_, line)), shown in zip(table.items(), listed, strict=True):
+        command = group.get_command(click.Context(group), name)
+        assert command.help.splitlines()[0] == line, name
+        assert shown.split(maxsplit=1)[1] == line
+
+
+@pytest.mark.parametrize(
+    ("helped", "never"),
+    [
+        ([[]], ["torch", "numpy", "h5py", "open_clip", "rich", "distill"]),
+        ([[name] for name in cli.COMMANDS], ["torch", "numpy", "h5py", "open_clip", "rich"]),
+    ],
+)
+def test_help_imports_no_other_command_and_nothing_heavy(helped, never):
+    code = f"""
+import sys, cli
+from click.testing import CliRunner
+for words in {helped}:
+    assert CliRunner().invoke(cli.main, [*words, "--help"]).exit_code == 0
+print([name for name in {never} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_file_of_the_working_folder_called_as_one_of_ours_is_not_run(tmp_path):
+    for name in ("cache", "distill"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong file')\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "split", "--help"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
+    assert done.stdout.startswith("Usage: distill split"), done.stderr
+
+
+def settings_of(*words):
+    """The settings that words of ``distill train`` come to."""
+    ctx = train.make_context("train", [".", "--data", ".", "--out", "x", *map(str, words)])
+    return ctx.params["settings"]
+
+
+def test_an_option_is_its_setting_and_what_set_says_comes_last():
+    given = settings_of(
+        "--set", "loss.cap=0.5", "--losses", "cls,cap", "--k", 7, "--lr", 0.1, "--seed", 3, "--local"
+    )
+    config = with_settings(load_recipe("resnet18"), given)
+    assert (config.loss.cls, config.loss.mse, config.loss.cap, config.loss.vlalign_k) == (1.0, 0.0, 0.5, 7)
+    assert (config.optim.lr, config.train.seed, config.robotics.local) == (0.1, 3, True)
+    assert settings_of() == ()
+    words = ["--arch", 'own "net"', "--teachers", "main, second", "--device-images", "on"]
+    config = with_settings(load_recipe("resnet18"), settings_of(*words))
+    assert (config.student.arch, config.data.device_images) == ('own "net"', "on")
+    assert config.teachers == ("main", "second")
+    with pytest.raises(UserError, match="did you mean 'mse'"):
+        settings_of("--losses", "cls,mes")
+    with pytest.raises(UserError, match="every loss has weight 0"):
+        with_settings(load_recipe("smoke"), settings_of("--losses", ""))
 
 
 def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
@@ -361,6 +204,14 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
     judged = json.loads(call("evaluate", run, "--device", "cpu", "--json"))
     assert judged["ood_test"]["accuracy"] == pytest.approx(trained["ood_test_accuracy"])
     assert "ood_test" in call("evaluate", cache, "--teacher")
+    for words in (
+        ["train", cache, "--data", photos, "--out", tmp_path / "x", "--local"],
+        ["evaluate", run, "--negative-text", "labels"],
+        ["fewshot", run, "--episodes", "2"],
+    ):
+        refused = runner.invoke(cli.main, [str(word) for word in words])
+        assert refused.exit_code == 2
+        assert "is for episodes, and these are photos: leave it out" in refused.stderr
 
 
 STAGE_1 = ["cache-features", ".", "--out", "x", "--pretrained", "openai"]
@@ -399,12 +250,12 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_1, "--support-shots", "3"], 2, "--support-shots is of --support-views: give that too"),
         ([*STAGE_2, "--batch-size", "1"], 2, "'--batch-size': 1 is not in the range x>=2"),
         ([*STAGE_2, "--losses", "cls,foo"], 2, "'foo' is not a loss"),
-        ([*STAGE_2, "--set", "data.see=0"], 2, "--set data.see is not a setting"),
-        ([*STAGE_2, "--set", "train.epochs"], 2, "has no '='"),
-        ([*STAGE_2, "--set", "train.compile=true"], 2, "train.compile is 'true'"),
+        ([*STAGE_2, "--recipe", "smoke", "--set", "data.see=0"], 2, "--set data.see is not a setting"),
+        ([*STAGE_2, "--recipe", "smoke", "--set", "train.epochs"], 2, "has no '='"),
+        ([*STAGE_2, "--recipe", "smoke", "--set", "train.compile=true"], 2, "train.compile is 'true'"),
         ([*STAGE_2, "--recipe", "wrong.toml"], 1, "wrong.toml: train.epochs is 0"),
         ([*STAGE_2, "--recipe", "wrong.toml", "--lr", "1"], 1, "wrong.toml: train.epochs is 0"),
-        (["robotics", *STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
+        ([*STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
 )
 def test_bad_input_is_one_line_and_the_right_status(words, status, said, tmp_path, monkeypatch):

@@ -85,11 +85,10 @@ def test_a_caption_that_no_file_can_hold_is_named_with_its_line(tmp_path, captio
 
 NUMBERS = [
     (["train", ".", "--data", ".", "--out", "run"], ("seed", "epochs", "batch-size", "image-size", "k")),
-    (["robotics", "train", ".", "--data", ".", "--out", "run"], ("seed", "epochs", "batch-size")),
     (["robotics", "make-demo", "demo"], ("seed", "train", "id-test", "ood-test", "image-size")),
     (["demo", "--out", "demo"], ("seed", "epochs")),
     (["split", ".", "--out", "split"], ("seed",)),
-    (["fewshot", "."], ("epochs", "shots", "views", "support-seed")),
+    (["fewshot", "."], ("epochs", "shots", "episodes", "views", "support-seed")),
 ]
 
 

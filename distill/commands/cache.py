@@ -1,32 +1,32 @@
-"""What is done with caches: info, verify, import, convert, add-prompts."""
+"""``distill cache``: what is done with caches."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.runtime.errors import printable
-from cli.root import main
-from distill.commands.cache_features import print_duplicates, print_findings
-from distill.commands.options import EXISTING_FOLDER, FOLDER, stop, table
+from cache.runtime.errors import UserError, printable
+from distill.commands.options import (
+    EXISTING_FOLDER,
+    FOLDER,
+    json_option,
+    option,
+    rows_options,
+    shared_classes_option,
+)
+from distill.commands.tables import number, print_duplicates, print_json, print_zero_shot, table
 
 if TYPE_CHECKING:
     from cache.maintain.verify import Check
     from cache.store.manifest import Manifest
 
 
-@main.group("cache")
-def cache_group() -> None:
-    """Look into a cache, check it, make one from embeddings, change its format."""
-
-
-@cache_group.command("info")
+@click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
-def cache_info(cache: Path, as_json: bool) -> None:
+@json_option("Print the manifest.")
+def info(cache: Path, as_json: bool) -> None:
     """Say what is in CACHE.
 
     Example: distill cache info artifacts/photos
@@ -40,15 +40,8 @@ def cache_info(cache: Path, as_json: bool) -> None:
         return
     table(f"cache {cache}", ["", ""], _about(manifest))
     splits = [
-        [
-            name,
-            f"{split.rows:,}",
-            str(len(split.class_names)),
-            str(len(split.shards)),
-            str(len(split.skipped)),
-            f"{split.own_captions:,}",
-        ]
-        for name, split in manifest.splits.items()
+        [name, *map(number, (s.rows, len(s.class_names), len(s.shards), len(s.skipped), s.own_captions))]
+        for name, s in manifest.splits.items()
     ]
     table("splits", ["split", "rows", "classes", "shards", "skipped", "own captions"], splits)
     banks = [
@@ -63,7 +56,9 @@ def cache_info(cache: Path, as_json: bool) -> None:
 
 def _about(manifest: Manifest) -> list[list[str]]:
     teacher = manifest.spec.teacher
-    kept = [f"{name}: {views.views} views" for name, views in manifest.support.items()]
+    support = [f"{name}: {kept.views} views" for name, kept in manifest.support.items()]
+    views = [f"{name}: {kept.views} views, scale {kept.scale:g}" for name, kept in manifest.views.items()]
+    pixels = [f"{name}: {kept.side} px, {kept.kind}" for name, kept in manifest.pixels.items()]
     return [
         ["fingerprint", manifest.spec.fingerprint()],
         ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
@@ -73,25 +68,20 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["computed in", teacher.precision],
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
         ["embed_dim", str(manifest.embed_dim)],
-        ["support views", ", ".join(kept) or "none"],
-        [
-            "training views",
-            ", ".join(f"{n}: {c.views} views, scale {c.scale:g}" for n, c in manifest.views.items())
-            or "none",
-        ],
-        [
-            "pixels",
-            ", ".join(f"{n}: {p.side} px, {p.kind}" for n, p in manifest.pixels.items()) or "not kept",
-        ],
+        ["support views", ", ".join(support) or "none"],
+        ["training views", ", ".join(views) or "none"],
+        ["pixels", ", ".join(pixels) or "not kept"],
         ["text tower", "kept" if manifest.text_tower else "not kept"],
     ]
 
 
-@cache_group.command("verify")
+@click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print every check as JSON.")
-def cache_verify(cache: Path, as_json: bool) -> None:
-    """Check every checksum and row count of CACHE, and name the damaged rows; exit status 1 where one is.
+@json_option("Print every check as JSON.")
+def verify(cache: Path, as_json: bool) -> None:
+    """Check CACHE, and name the damaged rows.
+
+    Every checksum and row count is looked at; the exit status is 1 where a file is damaged.
 
     Example: distill cache verify artifacts/photos
     """
@@ -102,7 +92,7 @@ def cache_verify(cache: Path, as_json: bool) -> None:
     checks = verify_cache(cache)
     bad = [check for check in checks if check.problem]
     if as_json:
-        click.echo(json.dumps([_as_json(check) for check in checks], indent=2))
+        print_json([_plain(check) for check in checks])
     else:
         for check in bad:
             click.echo(printable(f"{check.file}: {check.problem}"))
@@ -111,89 +101,65 @@ def cache_verify(cache: Path, as_json: bool) -> None:
             print_duplicates(duplicates_of(cache, Manifest.load(cache)))
     if bad:
         names = ", ".join(check.file for check in bad[:3])
-        stop(f"{cache} has {len(bad)} damaged files ({names}). Fix: run 'distill cache repair {cache}'.", 1)
+        raise UserError(
+            f"{cache} has {len(bad)} damaged files ({names})", fix=f"run 'distill cache repair {cache}'."
+        )
 
 
-@cache_group.command("repair")
+@click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
-def cache_repair(cache: Path, as_json: bool) -> None:
-    """Mend CACHE: redo its manifest's copy and neighbours, take out every other file that is damaged.
+@json_option("Print what was done as JSON.")
+def repair(cache: Path, as_json: bool) -> None:
+    """Mend CACHE: redo or take out what is damaged.
 
-    What was taken out is redone by the command that made the cache; where something is lacking, that command
-    is printed, without its data and teacher, and the exit status is 1. Nothing is loaded that CACHE names.
+    The manifest's copy and neighbours are redone. Every other damaged file is taken out, and redone by the
+    command that made the cache; where something is lacking, that command is printed, without its data and
+    teacher, and the exit status is 1. Nothing is loaded that CACHE names.
 
     Example: distill cache repair artifacts/photos
     """
     from cache.maintain.repair import repair_cache
 
-    repair = repair_cache(cache)
+    done = repair_cache(cache)
     if as_json:
-        done = {"redone": repair.redone, "removed": repair.removed}
-        checks = {name: [_as_json(check) for check in found] for name, found in done.items()}
-        click.echo(json.dumps({**checks, "commands": repair.commands}, indent=2))
+        checks = {"redone": done.redone, "removed": done.removed}
+        plain = {name: [_plain(check) for check in these] for name, these in checks.items()}
+        print_json({**plain, "commands": done.commands})
     else:
-        for check in repair.redone:
+        for check in done.redone:
             click.echo(printable(f"redone: {check.file} ({check.problem})"))
-        for check in repair.removed:
+        for check in done.removed:
             click.echo(printable(f"taken out: {check.file} ({check.problem})"))
-    if repair.commands:
-        stop(
-            f"{cache} is not whole ({len(repair.removed)} files were taken out). Fix: run the command again "
-            f"that made it, with all that it was given: {'; then '.join(repair.commands)}",
-            1,
+    if done.commands:
+        raise UserError(
+            f"{cache} is not whole ({len(done.removed)} files were taken out)",
+            fix="run the command again that made it, with all that it was given: "
+            f"{'; then '.join(done.commands)}",
         )
     if not as_json:
-        click.echo(f"{cache} is sound; {len(repair.redone)} files were redone.")
+        click.echo(f"{cache} is sound; {len(done.redone)} files were redone.")
 
 
-def _as_json(check: Check) -> dict[str, Any]:
-    return {
-        "file": check.file,
-        "rows": check.rows,
-        "problem": check.problem,
-        "damaged_rows": list(check.damaged),
-    }
+def _plain(check: Check) -> dict[str, Any]:
+    plain = {name: getattr(check, name) for name in ("file", "rows", "problem")}
+    return {**plain, "damaged_rows": list(check.damaged)}
 
 
-@cache_group.command("import")
-@click.option("--out", required=True, type=FOLDER, help="The cache folder to write.")
-@click.option(
-    "--images", required=True, help="Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME."
-)
-@click.option(
-    "--keys",
-    help="SPLIT/CLASS/FILE of each row: a text file, .npy or FILE.npz:NAME. Else the original code's order.",
-)
-@click.option("--data", type=EXISTING_FOLDER, help="The images' folder; needed without --keys.")
-@click.option("--captions", help="Caption embeddings in the same order (clip_caption_feats.pt).")
-@click.option("--texts", help="Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
-@click.option(
-    "--classes", help="The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME."
-)
-@click.option("--bank", default="labels", show_default=True, help="Name of that text bank.")
-@click.option("--split", default="train", show_default=True, help="The split of keys that name none.")
-@click.option("--model", default="imported", show_default=True, help="The teacher's name.")
-@click.option(
-    "--pretrained",
-    help="Its weights, as for cache-features: embeds DATA's class texts where --texts is not given.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float16", "float32"]),
-    default="float16",
-    show_default=True,
-    help="What rows are stored in.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(["hdf5", "webdataset"]),
-    default="hdf5",
-    show_default=True,
-    help="Shard format.",
-)
-@click.option("--shared-classes", is_flag=True, help="Let classes be in train and in the OOD test as well.")
-def cache_import(out: Path, **given: Any) -> None:
+@click.command("import")
+@option("--out", "The cache folder to write.", FOLDER, required=True)
+@option("--images", "Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME.", required=True)
+@option("--keys", "SPLIT/CLASS/FILE of each row, as --classes; else the original code's order.")
+@option("--data", "The images' folder; needed without --keys.", EXISTING_FOLDER)
+@option("--captions", "Caption embeddings in the same order (clip_caption_feats.pt).")
+@option("--texts", "Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
+@option("--classes", "The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME.")
+@option("--bank", "Name of that text bank.", default="labels")
+@option("--split", "The split of keys that name none.", default="train")
+@option("--model", "The teacher's name.", default="imported")
+@option("--pretrained", "Its weights, as for cache-features, to embed DATA's class texts.")
+@rows_options
+@shared_classes_option
+def import_(out: Path, **given: Any) -> None:
     """Make a cache from embeddings that are there already.
 
     \b
@@ -214,19 +180,15 @@ def cache_import(out: Path, **given: Any) -> None:
         click.echo(printable(f"{name}: {source}"))
     cache = EmbeddingCache(out, manifest)
     judged = zero_shot(cache, cache.bank_names)
-    print_findings(judged, doubts(cache, cache.bank_names, judged))
+    print_zero_shot(judged, doubts(cache, cache.bank_names, judged))
 
 
-@cache_group.command("convert")
+@click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@click.option(
-    "--to", "format", required=True, type=click.Choice(["hdf5", "webdataset"]), help="The format to write."
-)
-@click.option("--out", required=True, type=FOLDER, help="The new cache folder.")
-@click.option(
-    "--data", type=EXISTING_FOLDER, help="The images' folder, for a WebDataset that holds the pictures too."
-)
-def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
+@option("--to format", "The format to write.", ["hdf5", "webdataset"], required=True)
+@option("--out", "The new cache folder.", FOLDER, required=True)
+@option("--data", "The images' folder, for a WebDataset that holds the pictures too.", EXISTING_FOLDER)
+def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     """Write CACHE in the other format, number for number.
 
     Example: distill cache convert artifacts/photos --to webdataset --out artifacts/photos-tar --data photos
@@ -239,12 +201,14 @@ def cache_convert(cache: Path, format: str, out: Path, data: Path | None) -> Non
     click.echo(f"{out}: {manifest.rows:,} rows as {format}")
 
 
-@cache_group.command("add-prompts")
+@click.command("add-prompts")
 @click.argument("run", type=EXISTING_FOLDER)
-@click.option("--bank", default="coop", show_default=True, help="Name of the new text bank.")
-@click.option("--cache", type=EXISTING_FOLDER, help="A cache of the same teacher  [default: the run's own]")
-def cache_add_prompts(run: Path, bank: str, cache: Path | None) -> None:
-    """Add the prompts that RUN learnt to its cache, as a text bank for other students.
+@option("--bank", "Name of the new text bank.", default="coop")
+@option("--cache", "A cache of the same teacher  [default: the run's own]", EXISTING_FOLDER)
+def add_prompts(run: Path, bank: str, cache: Path | None) -> None:
+    """Add the prompts that RUN learnt to its cache.
+
+    They become a text bank, for other students.
 
     Example: distill cache add-prompts runs/coop --bank coop
     """

@@ -1,18 +1,18 @@
-"""What several commands share: kinds of options, tables, the end of a command that cannot go on."""
+"""What several commands can be told: kinds of options, and options that carry a setting."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from cache.runtime import machine_limits as bounds
 from cache.runtime.atomic_files import read_text
-from cache.runtime.errors import UserError, printable
-from cache.runtime.torchrun import rank, speaks, world_size
+from cache.runtime.errors import UserError
+from cache.runtime.torchrun import world_size
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -25,17 +25,17 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LARGEST = 2**63 - 1
 SEED = click.IntRange(0, LARGEST)
 COUNT = click.IntRange(min=1)
-
-BATCH_SIZE = click.IntRange(1, bounds.BATCH)
+WHOLE = click.IntRange(min=0)
+AMOUNT = click.FloatRange(min=0)
 THREADS = click.IntRange(0, bounds.THREADS)
 # Of this machine: four a core, or 16.
-WORKERS = click.IntRange(0, bounds.most_processes())
 JOBS = click.IntRange(1, bounds.most_processes())
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 
 
-def options(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def options(*decorators: Decorator) -> Callable[[Command], Command]:
     """Return one decorator for options that several commands have, in the order given."""
 
     def decorate(command: Command) -> Command:
@@ -46,158 +46,90 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
-wandb_option = click.option(
-    "--wandb", default="", metavar="PROJECT", help="Write to this project of Weights & Biases as well."
-)
+def option(
+    written: str,
+    help: str,
+    takes: Any = None,
+    default: Any = None,
+    *,
+    setting: str | Callable[[Any], Iterable[str]] = "",
+    **more: Any,
+) -> Decorator:
+    """Return an option.
 
-ray_options = options(
-    click.option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        show_default=True,
-        help="On this machine, or as tasks of a Ray cluster whose machines share the folders.",
-    ),
-    click.option(
-        "--address", help="The cluster's, as 'ray start' printed it  [default: RAY_ADDRESS, else one here]"
-    ),
-    click.option(
-        "--cpus", default=1.0, show_default=True, type=click.FloatRange(min=0), help="Of a Ray task."
-    ),
-    click.option(
-        "--gpus",
-        default=0.0,
-        show_default=True,
-        type=click.FloatRange(min=0),
-        help="Of a Ray task; 0.5 is half of one.",
-    ),
-)
-"""Where tasks run: sweep and cache-features."""
-
-
-def ray_cluster(ctx: click.Context) -> RayCluster | None:
-    """Return the cluster that a command was given, None for this machine; options without it are refused."""
-    from cache.runtime.ray_pool import RayCluster
-
-    given = ctx.params
-    if given["engine"] == "ray" and world_size() > 1:
-        raise click.UsageError("choose one: torchrun, or --engine ray.")
-    if given["engine"] == "ray":
-        return RayCluster(address=given["address"], cpus=given["cpus"], gpus=given["gpus"])
-    refuse_given(ctx, "address", "cpus", "gpus", without="--engine ray")
-    return None
-
-
-def refuse_given(ctx: click.Context, *names: str, without: str) -> None:
-    """Refuse options that would do nothing, because another is not there."""
-    for name in names:
-        if ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} is of {without}: give that too, or leave it out.")
-
-
-def stop(message: str, status: int) -> NoReturn:
-    """Say what is wrong in one line and leave with a status.
-
-    Of several processes that torchrun started all but the first say which they are: what is wrong may be
-    wrong for one of them alone.
+    Parameters
+    ----------
+    written
+        ``--name``, what help shows in place of a value, and the command's parameter where that is called
+        otherwise: ``--name VALUE parameter``.
+    takes
+        A type of click's, a list of choices, or ``bool`` for a flag; None: as the default.
+    setting
+        The setting that it carries, or what turns its value into ``section.key=value`` lines. Where it is
+        given, the command has these in its parameter ``settings``; what --set says comes after them.
     """
-    who = "" if speaks() else f"rank {rank()}: "
-    click.echo(f"Error: {who}{printable(message)}", err=True)
-    sys.exit(status)
+    words = written.split()
+    values = [word for word in words[1:] if not word.islower()]
+    if values:
+        more["metavar"], words = values[0], [word for word in words if word not in values]
+    if takes is bool:
+        more |= {"is_flag": True, "default": None if setting else False}
+    elif takes is not None:
+        more["type"] = click.Choice(takes) if isinstance(takes, list) else takes
+    if default is not None:
+        more["default"] = default
+    if not setting:
+        return click.option(*words, help=help, **more)
+
+    def add(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        if value is not None:
+            lines = setting(value) if callable(setting) else [f"{setting}={_toml(value)}"]
+            ctx.params["settings"] = (*lines, *ctx.params.get("settings", ()))
+
+    shown = "" if callable(setting) else f"  [{setting}]"
+    return click.option(*words, help=f"{help}{shown}", callback=add, expose_value=False, **more)
 
 
-def warn(message: str) -> None:
-    """Print a warning where it is seen beside the results, not among them; nothing for no message."""
-    if message:
-        click.secho(f"Warning: {printable(message)}.", err=True, fg="yellow", bold=True)
+def _toml(value: Any) -> str:
+    return str(value) if type(value) in (int, float) else json.dumps(value, ensure_ascii=False)
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table with a title; without column names it has no header."""
-    from rich.console import Console
-    from rich.table import Table
+def set_option(help: str = "Any setting. Repeatable.") -> Decorator:
+    """Return --set; the command gets ``settings``, of this and of every option that carries one."""
 
-    lines = Table(show_header=any(columns))
-    for i, column in enumerate(columns):
-        lines.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
-    for row in rows:
-        lines.add_row(*(printable(text).replace("[", "\\[") for text in row))
-    click.echo(printable(title))
-    # A log has no width of its own: 80 columns would break numbers apart.
-    Console(width=None if sys.stdout.isatty() else 140).print(lines)
+    def add(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> None:
+        ctx.params["settings"] = (*ctx.params.get("settings", ()), *value)
+
+    return option("--set KEY=VALUE", help, multiple=True, callback=add, expose_value=False)
 
 
-def percent(value: float) -> str:
-    """Return a percentage with one decimal."""
-    return f"{value:.1f}%"
+def batch_size(default: int | None = None, help: str = "Images at once.") -> Decorator:
+    """Return --batch-size: how many images at once."""
+    return option("--batch-size", help, click.IntRange(1, bounds.BATCH), default)
 
 
-def number(value: float | None) -> str:
-    """Return a number as text, nothing for None."""
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+def json_option(help: str) -> Decorator:
+    """Return --json, ``as_json`` of the command."""
+    return option("--json as_json", help, bool)
 
 
-_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "accuracy": ("own classes", percent),
-    "all_accuracy": ("all classes", percent),
-    "top5_accuracy": ("top 5, own", percent),
-    "all_top5_accuracy": ("top 5, all", percent),
-    "chance": ("chance", percent),
-    "images": ("images", number),
-    "classes": ("classes", number),
-    "ece": ("ECE, own", number),
-    "all_ece": ("ECE, all", number),
-    "loss": ("loss", number),
-}
-# Two tables, because one of all columns would not fit into a terminal of 80.
-_SECOND = ("ece", "all_ece", "loss")
-"""What is said of a split: a metric's ending, its heading, how it is written."""
-
-
-def accuracy_table(title: str, splits: dict[str, dict[str, Any]], both: dict[str, Any]) -> None:
-    """Print numbers by split, among its own classes and all; below, what ID and OOD images have together.
-
-    ``both`` may hold other numbers too; a column that no split has is left out.
-    """
-    for second, called in ((False, title), (True, "calibration error (ECE) and loss")):
-        names = [name for name in _COLUMNS if (name in _SECOND) == second]
-        used = [name for name in names if any(name in found for found in splits.values())]
-        rows = [
-            [split, *(_COLUMNS[name][1](found[name]) if name in found else "" for name in used)]
-            for split, found in splits.items()
-            if any(name in found for name in used)
-        ]
-        table(called, ["split", *(_COLUMNS[name][0] for name in used)], rows)
-    for name in (name for name in both if name.startswith("all") and name.endswith("_harmonic_mean")):
-        head = name.removeprefix("all").removesuffix("_harmonic_mean")
-        click.echo(
-            f"{f'{head[1:]}: ' if head else ''}harmonic mean of ID and OOD among all classes "
-            f"{percent(both[name])}; AUROC of ID against OOD images {both[f'id_ood{head}_auroc']:.3f}"
-        )
-
-
-def mean(row: dict[str, Any], name: str) -> str:
-    """Return a mean with its deviation, where there is one."""
-    if row[name] is None:
-        return ""
-    return percent(row[name]) + (f" ± {row[f'{name}_std']:.1f}" if row[f"{name}_std"] is not None else "")
+def seed_option(help: str) -> Decorator:
+    """Return --seed of a command that draws something, 0 where it is not given."""
+    return option("--seed", help, SEED, 0)
 
 
 def numbers(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
     """Read 1,2,4 as numbers: of seeds from 0, of anything else from 1."""
     least = 0 if option.name == "support_seeds" else 1
     try:
-        found = tuple(int(part) for part in (value or "").split(",") if part.strip())
+        read = tuple(int(number) for number in (value or "").split(",") if number.strip())
     except ValueError:
-        found = (-1,)
-    if min(found, default=least) < least or max(found, default=least) > LARGEST:
+        read = (-1,)
+    if min(read, default=least) < least or max(read, default=least) > LARGEST:
         raise click.BadParameter(
             f"{value!r:.80} is not numbers of at least {least}, like 1,2,4", ctx=ctx, param=option
         )
-    return found
+    return read
 
 
 def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -207,19 +139,118 @@ def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
 
 def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     """Read every @FILE among values as one value a line."""
-    found: list[str] = []
+    read: list[str] = []
     for value in values:
         try:
             text = read_text(Path(value[1:])).split("\n") if value.startswith("@") else [value]
         except UserError as error:
             raise click.BadParameter(str(error), ctx=ctx, param=option) from error
-        found += [line.strip() for line in text if line.strip()] if value.startswith("@") else text
-    return tuple(found)
+        read += [line.strip() for line in text if line.strip()] if value.startswith("@") else text
+    return tuple(read)
 
 
-def note_other_data(results: Mapping[str, Any]) -> None:
-    """Say on stderr which of some splits are not those that the run was trained or judged with."""
-    for name, result in results.items():
-        if result.other_data:
-            said = f"note: {name} is not what the run was trained or judged with: {result.other_data}"
-            click.echo(printable(said), err=True)
+device_option = option("--device", "auto, cpu, cuda, cuda:N.", default="auto")
+workers_option = option(
+    "--workers",
+    "Processes that decode  [default: by the machine]",
+    click.IntRange(0, bounds.most_processes()),
+)
+wandb_option = option(
+    "--wandb", "Write to this project of Weights & Biases as well.", default="", metavar="PROJECT"
+)
+shared_classes_option = option(
+    "--shared-classes", "Let classes be in train and in the OOD test as well.", bool
+)
+
+run_options = options(
+    option("--data data_dir", "The data folder  [default: the run's own]", EXISTING_FOLDER),
+    option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
+    option("--checkpoint", "last, or best where id_val chose one.", default="last"),
+)
+"""Which data, cache and weights a finished run is looked at with."""
+
+rows_options = options(
+    option("--dtype", "What rows are stored in.", ["float16", "float32"], "float16"),
+    option("--format", "Shard format.", ["hdf5", "webdataset"], "hdf5"),
+)
+"""How a cache's rows are stored."""
+
+teacher_options = options(
+    option("--model", "open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default="ViT-L-14-quickgelu"),
+    option("--pretrained", "Weights of a named model: a tag such as 'openai', or a checkpoint file."),
+    option(
+        "--preprocess preprocessing", "The model's own, or squashed to 256x256.", ["model", "squash"], "model"
+    ),
+    option(
+        "--precision", "What the teacher computes in.", ["auto", "float32", "bfloat16", "float16"], "auto"
+    ),
+    rows_options,
+    option("--rows-per-shard", "Rows in one shard file.", click.IntRange(1, bounds.ROWS_PER_SHARD), 4096),
+    batch_size(help="Images at once  [default: 256 on a GPU, 32 on the CPU]"),
+    workers_option,
+    device_option,
+    option("--keep-text-tower", "Keep the teacher's text tower, for 'train --prompts coop'.", bool),
+    option("--strict", "Stop at an unreadable image instead of skipping it.", bool),
+    option("--rebuild", "Redo what no longer fits: another teacher, changed or removed images.", bool),
+    json_option("Print the summary as JSON."),
+)
+"""How a teacher is run and its rows are stored: cache-features, of images and of episodes."""
+
+model_teacher_options = options(
+    option("--teacher-model NAME", "The teacher: an open_clip name, local-dir:DIR, hf-hub:ID."),
+    option("--pretrained TAG|FILE", "Its weights."),
+)
+"""A model's teacher: the model says which that is, and not where it is loaded from."""
+
+graph_options = options(
+    option("--precision", "Which graph  [default: the first]", ["float32", "float16", "int8"]),
+    option("--threads", "Of onnxruntime.", THREADS, 0, show_default="all cores"),
+)
+"""How an exported graph is run."""
+
+ray_options = options(
+    option(
+        "--engine", "Here, or as tasks of a Ray cluster that shares the folders.", ["local", "ray"], "local"
+    ),
+    option("--address", "The cluster's, as 'ray start' printed it  [default: RAY_ADDRESS, else one here]"),
+    option("--cpus", "Of a Ray task.", AMOUNT, 1.0),
+    option("--gpus", "Of a Ray task; 0.5 is half of one.", AMOUNT, 0.0),
+)
+"""Where tasks run: sweep and cache-features."""
+
+
+def ray_cluster(ctx: click.Context, given: dict[str, Any]) -> RayCluster | None:
+    """Take :data:`ray_options` out of ``given``; return the cluster, None for this machine.
+
+    Options that would do nothing are refused.
+    """
+    from cache.runtime.ray_pool import RayCluster
+
+    engine, cluster = given.pop("engine"), {name: given.pop(name) for name in ("address", "cpus", "gpus")}
+    if engine == "ray" and world_size() > 1:
+        raise click.UsageError("choose one: torchrun, or --engine ray.")
+    if engine == "ray":
+        return RayCluster(**cluster)
+    refuse_given(ctx, *cluster, without="--engine ray")
+    return None
+
+
+def given_options(ctx: click.Context, *names: str) -> list[str]:
+    """Return which of some options were given, as they are written."""
+    default = click.core.ParameterSource.DEFAULT
+    given = [name for name in names if ctx.get_parameter_source(name) != default]
+    return [param.opts[0] for param in ctx.command.params if param.name in given]
+
+
+def refuse_given(ctx: click.Context, *names: str, without: str) -> None:
+    """Refuse options that would do nothing, because another is not there."""
+    for option in given_options(ctx, *names):
+        raise click.UsageError(f"{option} is of {without}: give that too, or leave it out.")
+
+
+def wants_weights(given: dict[str, Any]) -> None:
+    """Make sure that a named teacher comes with weights."""
+    if not given["pretrained"] and ":" not in given["model"]:
+        raise click.UsageError(
+            f"--model {given['model']} needs --pretrained: a tag such as 'openai' or a checkpoint file."
+        )

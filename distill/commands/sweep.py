@@ -1,9 +1,11 @@
-"""Many runs of one question: sweep."""
+"""``distill sweep``: many runs of one question."""
 
 from __future__ import annotations
 
-import json
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +13,18 @@ import click
 
 from cache.runtime.errors import printable
 from cache.runtime.torchrun import world_size
-from cli.root import main
 from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     JOBS,
-    mean,
+    json_option,
+    option,
     ray_cluster,
     ray_options,
-    stop,
-    table,
+    set_option,
     wandb_option,
 )
+from distill.commands.tables import mean, print_json, table
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -30,48 +32,27 @@ if TYPE_CHECKING:
     from distill.sweep.run import Engine, Place, RunResult
 
 
-@main.command()
+@click.command()
 @click.argument("sweep", metavar="SWEEP")
-@click.option("--cache", required=True, type=EXISTING_FOLDER, help="The cache that all runs learn from.")
-@click.option("--data", required=True, type=EXISTING_FOLDER, help="The images' folder.")
-@click.option("--out", required=True, type=FOLDER, help="Where the runs go; run again, it continues.")
-@click.option("--plan", is_flag=True, help="Print the runs, and do nothing.")
-@click.option("--jobs", default=1, show_default=True, type=JOBS, help="Runs at once here.")
-@click.option(
-    "--together",
-    is_flag=True,
-    help="Train all that see the same batches beside each other, from one stream; set data.seed to share it.",
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting of all runs. Repeatable."
-)
+@option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
+@option("--data", "The images' folder.", EXISTING_FOLDER, required=True)
+@option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
+@option("--plan", "Print the runs, and do nothing.", bool)
+@option("--jobs", "Runs at once here.", JOBS, 1)
+@option("--together", "Train all that see the same batches from one stream; data.seed shares it.", bool)
+@set_option("Any setting of all runs. Repeatable.")
 @ray_options
 @wandb_option
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print how every run ended as JSON; with --plan, the plan."
-)
+@json_option("Print how every run ended as JSON; with --plan, the plan.")
 @click.pass_context
 def sweep(
-    ctx: click.Context,
-    sweep: str,
-    cache: Path,
-    data: Path,
-    out: Path,
-    plan: bool,
-    jobs: int,
-    together: bool,
-    settings: tuple[str, ...],
-    engine: str,
-    address: str | None,
-    cpus: float,
-    gpus: float,
-    wandb: str,
-    as_json: bool,
+    ctx: click.Context, sweep: str, settings: tuple[str, ...], plan: bool, as_json: bool, **given: Any
 ) -> None:
-    """Train the runs of SWEEP, a TOML file or one that comes with the package, from one cache.
+    """Train the runs of SWEEP from one cache.
 
-    Finished runs are skipped, interrupted ones go on, and a failed one stops no other. --plan --json prints a
-    list of {name, settings, seed, state}; with --together each has its stream of batches too, from 0.
+    SWEEP is a TOML file or one that comes with the package. Finished runs are skipped, interrupted ones go
+    on, and a failed one stops no other. --plan --json prints a list of {name, settings, seed, state}; with
+    --together each has its stream of batches too, from 0.
 
     \b
     Examples:
@@ -82,79 +63,65 @@ def sweep(
     """
     from distill.sweep.plan import load_sweep
     from distill.sweep.run import FAILED, Place, run_sweep
-    from distill.train.stopping import Stopped
 
     if world_size() > 1:
         raise click.UsageError("a sweep starts its own processes: leave out torchrun.")
-    cluster = ray_cluster(ctx)
+    cluster, jobs, together = ray_cluster(ctx, given), given.pop("jobs"), given.pop("together")
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
-    found = load_sweep(sweep, settings=settings)
-    place = Place(cache=cache, data=data, out=out, wandb=wandb)
+    planned, place = load_sweep(sweep, settings=settings), Place(**given)
+    lines = _plan(planned, place, together=together)
     if plan and as_json:
-        click.echo(json.dumps(_plan_as_json(found, place, together=together), indent=2))
+        print_json(lines)
         return
-    _print_plan(found, place, together=together, to_stderr=not plan)
+    _print_plan(planned, place, lines, to_stderr=not plan)
     if plan:
         return
-    watch, runs = _watched(found, place, jobs=jobs, together=together, cluster=cluster)
-    try:
-        results = run_sweep(found, place, runs, watch, command=sys.argv)
-    except Stopped as stopped:
-        watch.close()
-        stop(str(stopped), 128 + stopped.signal_number)
-    finally:
-        watch.close()
+    watch, runs = _watched(planned, place, jobs=jobs, together=together, cluster=cluster)
+    with closing(watch):
+        results = run_sweep(planned, place, runs, watch, command=sys.argv)
     if as_json:
-        click.echo(json.dumps([_as_json(result) for result in results], indent=2))
+        print_json([_plain(result) for result in results])
     else:
-        _print_means(results, out)
+        _print_means(results, place.out)
     failed = [result for result in results if result.status == FAILED]
     for result in failed:
         click.echo(printable(f"failed: {result.run.name}: {result.error}"), err=True)
     sys.exit(1 if failed else 0)
 
 
-def _print_plan(found: Sweep, place: Place, *, together: bool, to_stderr: bool) -> None:
+def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]:
+    """Return a line for every run; with ``together`` which stream of batches it is taught from."""
     from distill.sweep.run import states
 
-    state = states(found, place)
-    click.echo(f"{found.question}\n{len(found.runs)} runs into {place.out}", err=to_stderr)
-    for run in found.runs:
-        click.echo(f"  {run.name}: {state[run.name]}", err=to_stderr)
-    if together:
-        from distill.sweep.together import groups_of, what_parts
-
-        groups = groups_of(found.runs)
-        apart = f", because of {', '.join(what_parts(found.runs))}" if len(groups) > 1 else ""
-        sizes = ", ".join(str(len(group)) for group in groups)
-        click.echo(f"streams of batches: {len(groups)} (students in each: {sizes}){apart}", err=to_stderr)
-
-
-def _plan_as_json(found: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]:
-    from distill.sweep.run import states
-
-    state = states(found, place)
-    stream: dict[str, dict[str, int]] = {}
+    state = states(sweep, place)
+    lines: list[dict[str, Any]] = [
+        {"name": run.name, "settings": run.settings, "seed": run.seed, "state": state[run.name]}
+        for run in sweep.runs
+    ]
     if together:
         from distill.sweep.together import groups_of
 
-        groups = groups_of(found.runs)
-        stream = {run.name: {"stream": i} for i, group in enumerate(groups) for run in group}
-    return [
-        {
-            "name": run.name,
-            "settings": run.settings,
-            "seed": run.seed,
-            "state": state[run.name],
-            **stream.get(run.name, {}),
-        }
-        for run in found.runs
-    ]
+        stream = {run.name: i for i, group in enumerate(groups_of(sweep.runs)) for run in group}
+        lines = [{**line, "stream": stream[line["name"]]} for line in lines]
+    return lines
+
+
+def _print_plan(sweep: Sweep, place: Place, lines: Sequence[dict[str, Any]], *, to_stderr: bool) -> None:
+    click.echo(f"{sweep.question}\n{len(sweep.runs)} runs into {place.out}", err=to_stderr)
+    for line in lines:
+        click.echo(f"  {line['name']}: {line['state']}", err=to_stderr)
+    sizes = Counter(line["stream"] for line in lines if "stream" in line)
+    if sizes:
+        from distill.sweep.together import what_parts
+
+        apart = f", because of {', '.join(what_parts(sweep.runs))}" if len(sizes) > 1 else ""
+        students = ", ".join(map(str, sizes.values()))
+        click.echo(f"streams of batches: {len(sizes)} (students in each: {students}){apart}", err=to_stderr)
 
 
 def _watched(
-    found: Sweep, place: Place, *, jobs: int, together: bool, cluster: RayCluster | None
+    sweep: Sweep, place: Place, *, jobs: int, together: bool, cluster: RayCluster | None
 ) -> tuple[Any, Engine]:
     from cache.runtime.progress import progress_for
     from distill.sweep.run import Processes
@@ -163,8 +130,8 @@ def _watched(
     if together:  # its bar is the live part
         from distill.sweep.together import Together
 
-        return Lines(found.runs, place), Together(progress=progress_for("training"))
-    watch = LiveTable(found.runs, place) if sys.stderr.isatty() else Lines(found.runs, place)
+        return Lines(sweep.runs, place), Together(progress=progress_for("training"))
+    watch = LiveTable(sweep.runs, place) if sys.stderr.isatty() else Lines(sweep.runs, place)
     if cluster:
         from distill.sweep.ray import RayRuns
 
@@ -172,7 +139,7 @@ def _watched(
     return watch, Processes(jobs=jobs)
 
 
-def _as_json(result: RunResult) -> dict[str, Any]:
+def _plain(result: RunResult) -> dict[str, Any]:
     run, summary = result.run, result.summary
     names = [name for name in summary if name.endswith("_accuracy") and isinstance(summary[name], float)]
     return {
@@ -185,7 +152,7 @@ def _as_json(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _print_means(results: list[RunResult], out: Path) -> None:
+def _print_means(results: Sequence[RunResult], out: Path) -> None:
     from distill.sweep.run import means_of
 
     rows = [

@@ -94,10 +94,14 @@ class IdentityReader:
             texts={
                 f"{teacher}/{bank}": texts_of(cache, bank, self.folder.class_names)
                 for teacher, cache in own.items()
-                for bank in _banks(config)
+                for bank in self._banks(config)
                 if bank in cache.bank_names
             },
         )
+
+    def _banks(self, config: RunConfig) -> tuple[str, ...]:
+        """Return the banks that a run classifies with; for episodes there is a negative one too."""
+        return (config.text, config.robotics.negative_text) if self.cache.holds_episodes else (config.text,)
 
     def split(self, name: str) -> SplitIdentity:
         """Return the identity of a split: of ``train`` the images that have a row, else all of them."""
@@ -168,12 +172,6 @@ def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> di
     for text, owner, row in zip(found.texts, owners, found.embeddings, strict=True):
         parts.setdefault(owner, []).append(_as_bytes(text) + (b"" if told else row.tobytes()))
     return {name: digest_of(sorted(parts[name])) for name in class_names if name in parts}
-
-
-def _banks(config: RunConfig) -> tuple[str, ...]:
-    """Return the banks that a run classifies with; for episodes there is a negative one too."""
-    negative = getattr(getattr(config, "robotics", None), "negative_text", None)
-    return (config.text, negative) if negative else (config.text,)
 
 
 def split_identity(

@@ -16,7 +16,7 @@ from cache.runtime.errors import CacheMismatch
 from cache.sources.image_folder import ImageFolder
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import Record
-from distill.config import RunConfig
+from distill.config import RunConfig, check_for_photos
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
@@ -60,6 +60,7 @@ class Stream:
             were made from.
         """
         cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
+        check_for_photos(config)
         check_trained(data_dir, {name: split.class_names for name, split in folder.splits.items()})
         if not config.data.shared_classes:
             check_apart(

@@ -61,33 +61,6 @@ class FewShotOptions:
             raise UserError(f"--support-seed is {min(self.support_seeds)}", fix="give numbers of at least 0.")
 
 
-def fewshot_options(
-    *,
-    alpha: float,
-    beta: float,
-    views: int | None,
-    average_views: bool,
-    epochs: int | None,
-    lr: float | None,
-    settings: Sequence[str],
-    device: str,
-    **given: Any,
-) -> FewShotOptions:
-    """Return options from the command line's flags.
-
-    Raises
-    ------
-    UserError
-        If a number is out of its range.
-    """
-    flags = {"train.epochs": epochs, "optim.lr": lr}
-    changed = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    if device != "auto":
-        changed.append(f'train.device="{device}"')
-    retrieval = Retrieval(alpha=alpha, beta=beta, views=views, average=average_views)
-    return FewShotOptions(retrieval=retrieval, settings=(*changed, *settings), device=device, **given)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """One support: what the student scores on the rest of the OOD images, before and with it, in percent.

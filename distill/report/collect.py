@@ -72,7 +72,7 @@ class Run:
     @property
     def robotics(self) -> bool:
         """Whether its images have several objects each."""
-        return any(name.startswith("robotics.") for name in self.settings)
+        return "per_object_average_precision" in self.summary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -175,13 +174,7 @@ def _settings(one: Run, other: Run) -> list[str]:
 
 
 def _config(run: Run) -> RunConfig:
-    kind: type[RunConfig] = RunConfig
-    if "robotics" in tomllib.loads(run.config):
-        # Here, because it imports torch, which a comparison of photos' runs does without.
-        from distill.robotics.config import RoboticsRunConfig
-
-        kind = RoboticsRunConfig
-    config = from_toml(run.config, where=str(run.path / CONFIG), kind=kind)
+    config = from_toml(run.config, where=str(run.path / CONFIG))
     return with_part(config, "train", seed=0)
 
 

@@ -16,6 +16,7 @@ from cache.sources.episodes import EpisodeFolder
 from cache.sources.samples import Record
 from cache.sources.splits import SPLITS, split_name
 from distill.checkpoint import read_checkpoint
+from distill.config import RunConfig
 from distill.data.identity_reader import IdentityReader
 from distill.data.stream import EvalSplit
 from distill.data.support import ROWS_OF
@@ -24,7 +25,6 @@ from distill.data_identity import DataIdentity, identity_in
 from distill.judge.evaluate import TEACHER_TEMPERATURE, student_outputs
 from distill.judge.trained_run import check_tools, checkpoint_file, known_split
 from distill.precision import autocast_of_trained
-from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import normalise_frames
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.scores import margins, pair_logits
@@ -46,7 +46,7 @@ from distill.student.heads import FixedTexts
 class EpisodeJudge:
     """A student with everything it takes to judge it; ``texts`` is None for the closed-set baseline."""
 
-    config: RoboticsRunConfig
+    config: RunConfig
     folder: EpisodeFolder
     texts: PairTexts | None
     student: EpisodeStudent
@@ -100,7 +100,7 @@ class TrainedEpisodes:
     identities: IdentityReader
 
     @property
-    def config(self) -> RoboticsRunConfig:
+    def config(self) -> RunConfig:
         """The run's config."""
         return self.judge.config
 
@@ -191,7 +191,7 @@ def open_trained_episodes(
     """
     where = choose_device(device)
     state = read_checkpoint(checkpoint_file(run, checkpoint), device=where)
-    config = from_toml(state["config"], where=str(run), kind=RoboticsRunConfig)
+    config = from_toml(state["config"], where=str(run))
     given = {"text": text, "robotics.negative_text": negative_text}
     config = with_settings(config, [f'{name}="{value}"' for name, value in given.items() if value])
     cache = EmbeddingCache.open(cache_dir or Path(state["cache_dir"]))

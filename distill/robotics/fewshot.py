@@ -13,13 +13,12 @@ from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from distill.checkpoint import read_checkpoint, weights_digest
-from distill.config import FewShotConfig
+from distill.config import FewShotConfig, RunConfig
 from distill.data.stream import EvalSplit
 from distill.data.support import QUERY
 from distill.fewshot.run import check_start, same_data
 from distill.judge.trained_run import checkpoint_file
 from distill.record.drawing import drawing
-from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import open_trained_episodes
 from distill.robotics.session import episode_pixels, splits_to_judge, support_episodes
 from distill.robotics.train import run
@@ -90,7 +89,7 @@ def few_shot_episodes(
     if trained.judge.config.fewshot.shots:
         raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
     file = checkpoint_file(source, options.checkpoint)
-    config = from_toml(read_checkpoint(file)["config"], where=str(source), kind=RoboticsRunConfig)
+    config = from_toml(read_checkpoint(file)["config"], where=str(source))
     folder = trained.judge.folder
     identity, start = same_data(trained, source), weights_digest(file)
     supports = [
@@ -152,8 +151,8 @@ def few_shot_episodes(
 
 
 def episode_finetune_config(
-    config: RoboticsRunConfig, *, start: Path, support: FewShotConfig, settings: Sequence[str] = ()
-) -> RoboticsRunConfig:
+    config: RunConfig, *, start: Path, support: FewShotConfig, settings: Sequence[str] = ()
+) -> RunConfig:
     """Return the paper's few-shot finetuning of a run, from ``start``'s weights on; then ``settings``.
 
     20 epochs of OneCycle in batches of 46, learning rate 5e-4 with SGD (2e-4 with AdamW).

@@ -7,10 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from distill.config import LossConfig
+from distill.config import LossConfig, RoboticsConfig
 from distill.losses import asymmetric_loss
 from distill.objective import distillation_objective
-from distill.robotics.config import RoboticsConfig
 
 
 def episode_objective(

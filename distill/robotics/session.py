@@ -18,7 +18,7 @@ from cache.runtime.machine_limits import memory_here
 from cache.sources.episodes import EpisodeFolder, EpisodeRecord, SplitEpisodes
 from cache.sources.samples import Record
 from distill.checkpoint import weights_digest
-from distill.config import FewShotConfig
+from distill.config import FewShotConfig, RunConfig, check_for_episodes
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import MB, decoding_workers
 from distill.data.pixels import Pixels
@@ -26,7 +26,6 @@ from distill.data.stream import EvalSplit
 from distill.data.support import QUERY
 from distill.data.training_data import TeacherRows, TrainingData, TrainingRows, join_training_rows
 from distill.precision import amp_dtype_of
-from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.frames import EpisodeFrames, FrameAugment
 from distill.robotics.scores import closed_set_logits, local_pair_logits, pair_logits
 from distill.robotics.student import EpisodeStudent, build_episode_student
@@ -40,14 +39,14 @@ from distill.train.session import TrainingSession, prepare, start_from
 class RoboticsSession(TrainingSession):
     """The parts of a robotics run; ``texts`` is None for the closed-set baseline."""
 
-    config: RoboticsRunConfig
+    config: RunConfig
     student: EpisodeStudent
     folder: EpisodeFolder
     texts: PairTexts | None
     augment: FrameAugment
 
 
-def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir: Path) -> RoboticsSession:
+def open_episode_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> RoboticsSession:
     """Make the parts of a run.
 
     Raises
@@ -56,11 +55,13 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
         If the cache, the episodes and the config do not fit each other, or an episode is not what its row
         was made from.
     """
-    cache, folder = EmbeddingCache.open(cache_dir), EpisodeFolder.scan(data_dir)
+    cache = _of_episodes(EmbeddingCache.open(cache_dir))
+    check_for_episodes(config)
+    folder = EpisodeFolder.scan(data_dir)
     identities = IdentityReader(cache=cache, folder=folder)
     device = choose_device(config.train.device)
     texts = None if config.train.baseline else open_pair_texts(cache, config, device)
-    joined = join_training_rows(_of_episodes(cache), folder, id_val=config.data.id_val)
+    joined = join_training_rows(cache, folder, id_val=config.data.id_val)
     identities.refuse_changed_images(config.teachers)
     support = support_episodes(cache, folder.split("ood_test"), config.fewshot)
     if support:
@@ -108,7 +109,7 @@ def open_episode_session(config: RoboticsRunConfig, *, cache_dir: Path, data_dir
 
 
 def _of_episodes(cache: EmbeddingCache) -> EmbeddingCache:
-    if cache.split("train").labels.ndim != 2:
+    if not cache.holds_episodes:
         raise UserError(
             f"{cache.path} is a cache of photos, one label each",
             fix="make one of episodes: distill robotics cache-features.",
@@ -117,7 +118,7 @@ def _of_episodes(cache: EmbeddingCache) -> EmbeddingCache:
 
 
 def new_episode_student(
-    config: RoboticsRunConfig, cache: EmbeddingCache, folder: EpisodeFolder, *, starting: bool = False
+    config: RunConfig, cache: EmbeddingCache, folder: EpisodeFolder, *, starting: bool = False
 ) -> EpisodeStudent:
     """Return a student of the config's outputs; with ``starting`` from the weights that it names."""
     return build_episode_student(
@@ -131,7 +132,7 @@ def new_episode_student(
 
 
 def closed_columns(
-    config: RoboticsRunConfig, folder: EpisodeFolder, class_names: Sequence[str], device: torch.device
+    config: RunConfig, folder: EpisodeFolder, class_names: Sequence[str], device: torch.device
 ) -> Tensor | None:
     """Return the baseline's outputs of some objects; None where texts classify."""
     if not config.train.baseline:
@@ -139,9 +140,7 @@ def closed_columns(
     return torch.tensor(closed_set_columns(folder.class_names, tuple(class_names)), device=device)
 
 
-def episode_pixels(
-    records: Sequence[Record], config: RoboticsRunConfig, memory: int, *, strict: bool
-) -> Pixels:
+def episode_pixels(records: Sequence[Record], config: RunConfig, memory: int, *, strict: bool) -> Pixels:
     """Return episodes as the student takes them, kept when they fit ``memory`` bytes."""
     decode = EpisodeFrames(config.student.image_size)
     return Pixels(records, decode, memory=memory, workers=decoding_workers(config.data), strict=strict)
@@ -150,7 +149,7 @@ def episode_pixels(
 def logits_of(
     outputs: tuple[Tensor, Tensor | None],
     *,
-    config: RoboticsRunConfig,
+    config: RunConfig,
     text_2CD: Tensor | None,
     columns_C: Tensor | None,
 ) -> Tensor:

@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from cache.sources.episode_texts import prompt_of
 from cache.sources.episodes import object_name
 from cache.teacher.text_tower import TextTower
-from distill.robotics.config import RoboticsRunConfig
+from distill.config import RunConfig
 from distill.student.heads import FixedTexts, Texts
 from distill.student.prompts import LearntTexts, PromptLearner
 
@@ -41,7 +41,7 @@ class PairTexts:
         return torch.stack([self.positive(class_names, nothing), self.negative(class_names, nothing)])
 
 
-def open_pair_texts(cache: EmbeddingCache, config: RoboticsRunConfig, device: torch.device) -> PairTexts:
+def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.device) -> PairTexts:
     """Return the texts that a config asks for.
 
     Dual CoOp (arXiv 2206.09541) learns a context for positive and another for negative texts, before ``NAME``

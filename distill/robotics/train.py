@@ -12,9 +12,9 @@ from torch import Generator, Tensor
 
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.progress import Progress, Silent
+from distill.config import RunConfig
 from distill.data.batch import Batch, Crops, Share
 from distill.data.identity_reader import note_gone
-from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import EpisodeJudge
 from distill.robotics.metrics import EpisodeResult, ObjectCounts
 from distill.robotics.objective import episode_objective
@@ -27,7 +27,7 @@ GROUPS = {"": "", "id_objects_": " ID objects", "ood_objects_": " OOD objects"}
 
 
 def run(
-    config: RoboticsRunConfig,
+    config: RunConfig,
     *,
     cache_dir: Path,
     data_dir: Path,

@@ -4,11 +4,12 @@ import pytest
 
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
-from distill.recipes import run_config
 from distill.settings import from_toml, load_recipe, recipe_names, to_toml, with_settings
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32", "robotics_demo", "robotics_efficientnet_b0"]
+)
 def test_recipes_are_valid_and_survive_a_round_trip(name):
     assert name in recipe_names()
     config = load_recipe(name)
@@ -94,13 +95,3 @@ def test_a_wrong_recipe_file_is_named_with_its_line_or_key(tmp_path):
         load_recipe(str(path))
     with pytest.raises(UserError, match="did you mean 'resnet18'"):
         load_recipe("resnet81")
-
-
-def test_flags_override_the_recipe_and_losses_switch_the_others_off():
-    config = run_config(recipe="resnet18", losses="cls,cap", k=7, lr=0.1, seed=3, settings=("loss.cap=0.5",))
-    assert (config.loss.cls, config.loss.mse, config.loss.cap, config.loss.vlalign_k) == (1.0, 0.0, 0.5, 7)
-    assert (config.optim.lr, config.train.seed) == (0.1, 3)
-    with pytest.raises(UserError, match="did you mean 'mse'"):
-        run_config(recipe="smoke", losses="cls,mes")
-    with pytest.raises(UserError, match="every loss has weight 0"):
-        run_config(recipe="smoke", losses="")

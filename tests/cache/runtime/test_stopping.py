@@ -17,7 +17,6 @@ import cli
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import begin_worker, begun
 from cache.runtime.signals import Terminated, terminating
-from cli.root import Friendly
 from distill.train.stopping import LeftAtOnce, Stop, listening
 
 
@@ -60,7 +59,7 @@ def test_the_end_that_torchrun_sends_to_the_others_does_not_silence_the_error_th
         finally:
             signal.raise_signal(signal.SIGTERM)
 
-    group = Friendly("distill", commands=[lose])
+    group = cli.Program("distill", table={}, commands=[lose])
     alone = CliRunner().invoke(group, ["lose"])
     assert (alone.exit_code, "stopped" in alone.stderr) == (143, True)  # a person's
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -26,7 +26,7 @@ from cache.store.manifest import Manifest
 from cache.store.shard_formats import read_shard
 from cli import main
 from distill.data.pixel_sources import PixelMaker, decoding_workers
-from distill.recipes import run_config
+from distill.settings import load_recipe, with_settings
 from distill.sweep.plan import load_sweep
 
 
@@ -192,13 +192,13 @@ def test_a_whole_episode_behind_a_link_and_an_object_called_like_a_path_are_refu
 def test_a_config_cannot_ask_for_more_than_a_machine_has(setting):
     name, _, value = setting.partition("=")
     with pytest.raises(UserError, match=rf"{name} is {int(value):,}\. Fix: give at most [\d,]+\."):
-        run_config(recipe="smoke", settings=(setting,))
+        with_settings(load_recipe("smoke"), [setting])
 
 
 def test_workers_and_memory_of_a_larger_machine_become_those_of_this_one():
     from cache.runtime.machine_limits import most_processes
 
-    config = run_config(recipe="smoke", settings=("data.workers=512", f"data.memory_mb={2**40}"))
+    config = with_settings(load_recipe("smoke"), ["data.workers=512", f"data.memory_mb={2**40}"])
     assert decoding_workers(config.data) == min(512, most_processes())
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert PixelMaker(config=config, cache=None).budget <= physical // 2

@@ -383,8 +383,7 @@ def test_children_import_nothing_from_the_working_folder(here, cached, photos):
 def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_it_starts(here):
     code = (
         "import cli, subprocess, sys\n"
-        "from cli.root import main\n"
-        "@main.command('probe')\n"
+        "@cli.main.command('probe')\n"
         "def probe():\n"
         "    subprocess.run([sys.executable, '-c', 'import sys; print(sys.path)'])\n"
         "cli.main(['probe'])\n"

@@ -455,11 +455,10 @@ def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(runs
 
 
 def test_a_run_of_episodes_is_reported_without_what_it_lacks(tmp_path, episodes, episode_cache):
-    from distill.robotics.config import RoboticsRunConfig
     from distill.robotics.train import run as run_episodes
 
     settings = [*SMALL, "train.epochs=1"]
-    config = with_settings(load_recipe("demo", kind=RoboticsRunConfig), settings)
+    config = with_settings(load_recipe("robotics_demo"), settings)
     run_episodes(config, cache_dir=episode_cache, data_dir=episodes, out=tmp_path / "robot")
     report(tmp_path / "robot", tmp_path / "report.html")
     text = Words((tmp_path / "report.html").read_text()).text

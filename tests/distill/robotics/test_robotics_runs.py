@@ -18,10 +18,8 @@ import cli
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episodes import EpisodeFolder
-from distill.config import FewShotConfig, RunConfig
+from distill.config import FewShotConfig, RunConfig, check_for_episodes
 from distill.judge.evaluate import evaluate_teacher
-from distill.judge.trained_run import evaluate_run
-from distill.robotics.config import RoboticsRunConfig
 from distill.robotics.evaluate import evaluate_episode_teacher, evaluate_episodes
 from distill.robotics.fewshot import EpisodeFewShotOptions, episode_finetune_config, few_shot_episodes
 from distill.robotics.session import open_episode_session
@@ -36,9 +34,7 @@ SMALL = [
 
 
 def config(*settings):
-    return with_settings(
-        RoboticsRunConfig(data=with_settings(RunConfig(), ["data.policy=flip"]).data), [*SMALL, *settings]
-    )
+    return with_settings(RunConfig(), [*SMALL, *settings])
 
 
 def test_a_run_on_episodes_knows_what_they_held_and_refuses_changed_ones(episodes, episode_cache, tmp_path):
@@ -69,7 +65,7 @@ def train(episodes, episode_cache, tmp_path):
 
 
 def test_the_papers_recipe_is_the_default_one():
-    recipe = load_recipe("efficientnet_b0", kind=RoboticsRunConfig)
+    recipe = load_recipe("robotics_efficientnet_b0")
     optim, losses = recipe.optim, recipe.loss
     assert (recipe.student.arch, recipe.student.image_size) == ("efficientnet_b0", 224)
     assert (recipe.train.epochs, recipe.train.batch_size) == (90, 60)
@@ -104,7 +100,7 @@ def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache)
     assert "train_accuracy" in summary
     assert summary["classes"] == {"train": 14, "id_test": 14, "ood_test": 26}
     assert summary["cache_fingerprint"] == EmbeddingCache.open(episode_cache).fingerprint
-    assert "[robotics]" in (tmp_path / "run" / "config.toml").read_text()
+    assert "[robotics]" not in (tmp_path / "run" / "config.toml").read_text()
     judged = evaluate_episodes(tmp_path / "run", device="cpu")
     for name, result in judged.items():
         for metric, value in result.flat().items():
@@ -277,7 +273,7 @@ def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
 )
 def test_a_wrong_setting_is_refused(settings, said):
     with pytest.raises(UserError, match=said):
-        config(*settings)
+        check_for_episodes(config(*settings))
 
 
 def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_path):
@@ -300,8 +296,6 @@ def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_p
         run(config(), cache_dir=episode_cache, data_dir=changed, out=tmp_path / "a")
     assert not (tmp_path / "a").exists()
     train("run")
-    with pytest.raises(UserError, match="is a robotics config"):
-        evaluate_run(tmp_path / "run")
     with pytest.raises(UserError, match="14 OOD episodes, so 14 for few-shot would leave none"):
         few_shot_episodes(
             tmp_path / "run", tmp_path / "few", EpisodeFewShotOptions(episodes=(14,), device="cpu")
@@ -313,17 +307,20 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     runner = CliRunner()
 
     def call(*words, status=0):
-        result = runner.invoke(cli.main, ["robotics", *(str(word) for word in words)])
+        result = runner.invoke(cli.main, [str(word) for word in words])
         assert result.exit_code == status, result.output
         return result.stdout if status == 0 else result.stderr
 
     data, cache, out = tmp_path / "data", tmp_path / "cache", tmp_path / "run"
     sizes = ["--image-size", 24, "--train", 14, "--id-test", 4, "--ood-test", 14]
-    assert "14 episodes of train" in call("make-demo", data, *sizes)
+    assert "14 episodes of train" in call("robotics", "make-demo", data, *sizes)
     model = ["--model", f"local-dir:{teacher_dir}", "--device", "cpu", "--workers", 0]
     # README's prompts: one negative text for all objects, and in the folder negative descriptions that some share.
     texts = ["--template", "a photo of {}", "--negative-template", "a grey background"]
-    assert json.loads(call("cache-features", data, "--out", cache, *model, *texts, "--json"))["rows"] == 32
+    assert (
+        json.loads(call("robotics", "cache-features", data, "--out", cache, *model, *texts, "--json"))["rows"]
+        == 32
+    )
     negative = EmbeddingCache.open(cache).text_bank("negative_descriptions").texts
     assert len(set(negative)) < len(negative)
     quick = [*(word for setting in SMALL for word in ("--set", setting)), "--device", "cpu"]
@@ -336,10 +333,15 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     assert "OOD after" in call("fewshot", out, *few)
     assert (out / "fewshot" / "fewshot.json").is_file()
     call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
-    wrong = call("train", cache, "--data", data, "--out", tmp_path / "x", "--prompts", "cocoop", status=2)
-    assert "'cocoop' is not one of 'none', 'coop'" in wrong
+    wrong = ["train", cache, "--data", data, "--out", tmp_path / "x"]
+    assert "prompts.learner is 'cocoop'" in call(*wrong, "--prompts", "cocoop", status=1)
+    for option in ("--k=2", "--teachers=main,two", "--device-images=on"):
+        name = option.partition("=")[0]
+        assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
+    assert "--space is for photos" in call("evaluate", out, "--space", status=2)
+    assert "--shots is for photos" in call("fewshot", out, "--shots", "2", status=2)
     assert "needs --pretrained" in call(
-        "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
+        "robotics", "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
     )
     assert "--teacher judges from the cache" in call("evaluate", cache, "--teacher", "--data", data, status=2)
     assert "is not numbers of at least 1" in call("fewshot", out, "--episodes", "0", status=2)

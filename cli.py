@@ -1,0 +1,167 @@
+"""The command ``distill``: its commands in the order of work, and how an error is told.
+
+A command is imported when it is called: --help waits for none of them, nor for torch.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from importlib import import_module
+from typing import Any
+
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path.dirname(__file__):
+    # Of 'python -m cli' the working folder, where a cache.py of the user's own may lie.
+    del sys.path[0]
+
+import click
+
+from cache.runtime.errors import UserError, printable
+from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
+from cache.runtime.system_errors import fault
+from cache.runtime.torchrun import rank, speaks, world_size
+
+CACHE: Mapping[str, tuple[Any, str]] = {
+    "info": ("cache:info", "Say what is in CACHE."),
+    "verify": ("cache:verify", "Check CACHE, and name the damaged rows."),
+    "repair": ("cache:repair", "Mend CACHE: redo or take out what is damaged."),
+    "import": ("cache:import_", "Make a cache from embeddings that are there already."),
+    "convert": ("cache:convert", "Write CACHE in the other format, number for number."),
+    "add-prompts": ("cache:add_prompts", "Add the prompts that RUN learnt to its cache."),
+}
+ROBOTICS: Mapping[str, tuple[Any, str]] = {
+    "make-demo": ("robotics:make_demo", "Draw small episode files into OUT."),
+    "cache-features": ("robotics:cache_features", "Run the teacher over DATA's episodes once (stage 1)."),
+}
+# Where each stands below distill.commands (or a group's own commands), and what help says of it: one line
+# that a terminal of 80 columns does not cut.
+COMMANDS: Mapping[str, tuple[Any, str]] = {
+    "demo": ("demo:demo", "Draw a small data set, and run both stages on it."),
+    "split": ("split:split", "Split SOURCE into training, ID test and OOD test images."),
+    "cache-features": ("cache_features:cache_features", "Run the teacher over DATA once (stage 1)."),
+    "cache": (CACHE, "Look into a cache, check, mend, import, convert one."),
+    "describe": ("describe:describe", "Ask a language model to describe every class of DATA."),
+    "caption": ("caption:caption", "Write one caption of every image of DATA."),
+    "train": ("train:train", "Train one student from CACHE, without teacher (stage 2)."),
+    "evaluate": ("evaluate:evaluate", "Judge a run's student, or a cache's teacher."),
+    "fewshot": ("fewshot:fewshot", "Teach RUN's student OOD classes from a few images."),
+    "sweep": ("sweep:sweep", "Train the runs of SWEEP from one cache."),
+    "report": ("report:report", "Write one HTML page of RUNS."),
+    "compare": ("compare:compare", "Say what differs between two runs."),
+    "export": ("export:export", "Write a folder that stands alone with RUN's student."),
+    "predict": ("predict:predict", "Label IMAGES with an exported MODEL."),
+    "texts": ("texts:texts", "List MODEL's text banks, or add texts to them."),
+    "serve": ("serve:serve", "Serve MODEL over HTTP: post an image, get labels."),
+    "bench-model": ("bench_model:bench_model", "Measure MODEL on this CPU."),
+    "robotics": (ROBOTICS, "Stage 1 for a robot's episodes, and episodes to try."),
+    "doctor": ("doctor:doctor", "Say what this machine has, and try both stages."),
+}
+
+
+class Commands(click.Group):
+    """Commands by name, as :data:`COMMANDS` has them, each imported when it is called."""
+
+    def __init__(self, *args: Any, table: Mapping[str, tuple[Any, str]], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of work."""
+        return [*self.table, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command or a group, None for another name."""
+        where, line = self.table.get(cmd_name, (None, ""))
+        if where is None:
+            return super().get_command(ctx, cmd_name)
+        if isinstance(where, Mapping):
+            return Commands(cmd_name, table=where, help=line)
+        module, _, name = where.partition(":")
+        return getattr(import_module(f"distill.commands.{module}"), name)  # type: ignore[no-any-return]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line of each, without importing it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+
+
+class Program(Commands):
+    """Shows a UserError, and what the system refuses, as one line; the rest are our bugs: tracebacks."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Be the program of this process."""
+        # Of every Python that it starts, workers of libraries too: no file of the working folder, which may
+        # be called queue.py or cache.py, is imported in place of what is meant.
+        os.environ["PYTHONSAFEPATH"] = "1"
+        # Whatever a library says to torch.load itself, and whatever its version: numbers alone are loaded.
+        os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+        os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+        return super().__call__(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see the class. Of several processes that torchrun started one prints."""
+        if not speaks():
+            nowhere = ctx.with_resource(open(os.devnull, "w"))  # noqa: SIM115 (the context closes it)
+            ctx.with_resource(redirect_stdout(nowhere))
+        with terminating():  # until all is said: torchrun's signal to the others must not silence it
+            try:
+                end_with_parent()
+                return super().invoke(ctx)
+            except BaseException as error:
+                stay_until_said()
+                explained = _explained(error, debug=ctx.params.get("debug", False))
+                if explained is None:
+                    raise
+            # Out here, where nothing holds the error any more: its frames keep files open, and where handles
+            # are what is missing, Python's own cleaning up at the exit would fail for want of one.
+            gc.collect()
+            message, status = explained
+            # It may be wrong for one of several processes alone: all but the first say which they are.
+            who = "" if speaks() else f"rank {rank()}: "
+            click.echo(f"Error: {who}{printable(message)}", err=True)
+            sys.exit(status)
+
+
+def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
+    """Return the line and the status of an error that has one; None for click's own, and for our bugs."""
+    if isinstance(error, (KeyboardInterrupt, Terminated)):
+        # torchrun ends all its processes when one is lost. Those that have met that already say so.
+        first = error.__context__
+        if world_size() > 1 and isinstance(first, UserError):
+            return str(first), first.status
+        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        return "stopped; what was finished is kept: the same command goes on.", 128 + number
+    if isinstance(error, click.ClickException):
+        return None if speaks() else (error.format_message(), error.exit_code)  # click prints the usage too
+    # Stopped of distill.train, a module that --help does without.
+    if asked := getattr(error, "signal_number", 0):
+        notes = [f"({note})" for note in getattr(error, "__notes__", ())]
+        return " ".join([str(error), *notes]), 128 + asked
+    if debug or not isinstance(error, Exception):
+        return None
+    known = error if isinstance(error, UserError) else fault(error)
+    return (str(known), known.status) if known is not None else None
+
+
+@click.group(
+    cls=Program,
+    table=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True},
+)
+@click.version_option(package_name="distill", prog_name="distill")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Distil a large vision-language model into a small open-vocabulary image model.
+
+    Stage 1 runs the teacher once and keeps its embeddings: cache-features. Stage 2 trains students from
+    that cache, with no teacher in memory: train. To see both on a small example: demo.
+    """
+    del debug  # read by Program
+
+
+if __name__ == "__main__":
+    main(prog_name="distill")

@@ -1,0 +1,138 @@
+"""``distill evaluate``: how good a run's student, or a cache's teacher, is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cache.runtime.errors import printable
+from distill.commands.episodes import EPISODES, contents_of, contents_of_run, refuse_other
+from distill.commands.options import (
+    EXISTING_FOLDER,
+    device_option,
+    given_options,
+    json_option,
+    option,
+    run_options,
+)
+from distill.commands.tables import (
+    GROUPS,
+    accuracy_table,
+    number,
+    object_table,
+    print_json,
+    print_other_data,
+    table,
+)
+
+
+@click.command()
+@click.argument("folder", metavar="RUN_OR_CACHE", type=EXISTING_FOLDER)
+@option("--teacher", "The folder is a cache: judge its teacher, from the cache alone.", bool)
+@run_options
+@option("--split splits", "train, id_val, id_test, ood_test. Repeatable  [default: tests]", multiple=True)
+@option("--text", "Text bank that classifies  [default: the run's own; labels for a teacher]")
+@option("--negative-text", "Episodes: text bank of the negative prompts  [default: the run's own]")
+@option("--space", "Compare the student's embeddings with the teacher's instead.", bool)
+@device_option
+@json_option("Print accuracies, losses and every class, or object, as JSON.")
+@click.pass_context
+def evaluate(
+    ctx: click.Context, folder: Path, teacher: bool, space: bool, as_json: bool, **given: Any
+) -> None:
+    """Judge a run's student, or a cache's teacher.
+
+    How well it classifies, overall, ID and OOD classes; of episodes, how well it finds objects. The teacher
+    of episodes is judged on the hand camera alone.
+
+    \b
+    Examples:
+      distill evaluate runs/first --split ood_test
+      distill evaluate runs/first --space
+      distill evaluate artifacts/photos --teacher
+    """
+    if teacher and space:
+        raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
+    if teacher and given_options(ctx, "data_dir", "cache_dir"):
+        raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
+    if teacher:
+        contents = contents_of(folder)
+    else:
+        contents = contents_of_run(folder, given["cache_dir"], given["checkpoint"])
+    refuse_other(ctx, contents, photos=["space"], episodes=["negative_text"])
+    if space:
+        _print_space(folder, given, as_json)
+        return
+    judge = _judge_teacher if teacher else _judge_run
+    results = judge(folder, contents, given)
+    print_other_data(results)
+    show = _print_objects if contents == EPISODES else _print_classes
+    show(f"teacher of {folder}" if teacher else str(folder), results, as_json)
+    for result in () if as_json else results.values():
+        for key, reason in result.unreadable.items():
+            click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
+
+
+def _judge_run(run: Path, contents: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(given)
+    if contents == EPISODES:
+        from distill.robotics.evaluate import evaluate_episodes as judge
+    else:
+        from distill.judge.trained_run import evaluate_run as judge  # type: ignore[assignment]
+
+        del given["negative_text"]
+    return judge(run, **given)  # type: ignore[return-value]
+
+
+def _judge_teacher(folder: Path, contents: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    banks = {"text": given["text"] or "labels"}
+    if contents == EPISODES:
+        from distill.robotics.evaluate import evaluate_episode_teacher as judge
+
+        banks["negative_text"] = given["negative_text"] or "negative_labels"
+    else:
+        from distill.judge.evaluate import evaluate_teacher as judge  # type: ignore[assignment]
+    return judge(folder, splits=given["splits"], **banks)  # type: ignore[return-value]
+
+
+def _print_classes(title: str, results: Mapping[str, Any], as_json: bool) -> None:
+    from distill.judge.evaluate import both_kinds
+
+    both = both_kinds(results)
+    if as_json:
+        print_json({**{name: result.to_json() for name, result in results.items()}, **both})
+        return
+    splits = {
+        name: {**r.metrics(), "chance": r.chance, "images": r.images, "classes": len(r.per_class)}
+        for name, r in results.items()
+    }
+    accuracy_table(f"{title}: macro accuracy in percent", splits, both)
+
+
+def _print_objects(title: str, results: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json({name: asdict(result) for name, result in results.items()})
+        return
+    groups = {
+        f"{name}{GROUPS[group]}": metrics
+        for name, result in results.items()
+        for group, metrics in result.groups.items()
+    }
+    object_table(title, groups)
+
+
+def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
+    from distill.judge.trained_run import space_of_run
+
+    names = ("data_dir", "cache_dir", "splits", "checkpoint", "text", "device")
+    space = space_of_run(run, **{name: given[name] for name in names})
+    if as_json:
+        print_json(space)
+        return
+    metrics = dict.fromkeys(name for of_split in space.values() for name in of_split)
+    rows = [[name, *(number(of_split.get(name)) for of_split in space.values())] for name in metrics]
+    table(f"{run}: student beside teacher", ["", *space], rows)

@@ -1,0 +1,189 @@
+"""What several commands print: tables, what a build did, how well splits are classified."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cache.runtime.errors import printable
+
+if TYPE_CHECKING:
+    from cache.build.pipeline import BuildSummary
+    from cache.build.zero_shot import ZeroShot
+    from cache.store.duplicates import Duplicate
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with a title; without column names it has no header."""
+    from rich.console import Console
+    from rich.table import Table
+
+    lines = Table(show_header=any(columns))
+    for i, column in enumerate(columns):
+        lines.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        lines.add_row(*(printable(text).replace("[", "\\[") for text in row))
+    click.echo(printable(title))
+    # A log has no width of its own: 80 columns would break numbers apart.
+    Console(width=None if sys.stdout.isatty() else 140).print(lines)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON that a person can read."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def warn(message: str) -> None:
+    """Print a warning where it is seen beside the results, not among them; nothing for no message."""
+    if message:
+        click.secho(f"Warning: {printable(message)}.", err=True, fg="yellow", bold=True)
+
+
+def percent(value: float) -> str:
+    """Return a percentage with one decimal."""
+    return f"{value:.1f}%"
+
+
+def number(value: float | None) -> str:
+    """Return a number as text, nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def mean(row: Mapping[str, Any], name: str) -> str:
+    """Return a mean with its deviation, where there is one."""
+    if row[name] is None:
+        return ""
+    return percent(row[name]) + (f" ± {row[f'{name}_std']:.1f}" if row[f"{name}_std"] is not None else "")
+
+
+_PHOTOS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "accuracy": ("own classes", percent),
+    "all_accuracy": ("all classes", percent),
+    "top5_accuracy": ("top 5, own", percent),
+    "all_top5_accuracy": ("top 5, all", percent),
+    "chance": ("chance", percent),
+    "images": ("images", number),
+    "classes": ("classes", number),
+}
+# A second table, because one of all columns would not fit into a terminal of 80.
+_CALIBRATION: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "ece": ("ECE, own", number),
+    "all_ece": ("ECE, all", number),
+    "loss": ("loss", number),
+}
+_EPISODES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "accuracy": ("accuracy", percent),
+    "precision": ("precision", percent),
+    "recall": ("recall", percent),
+    "average_precision": ("AP", percent),
+}
+"""What is said of a split: a metric's ending, its heading, how it is written."""
+GROUPS = {"all": "", "id_objects": " ID objects", "ood_objects": " OOD objects"}
+"""Objects of episodes, as they are called beside a split."""
+
+
+def accuracy_table(title: str, splits: Mapping[str, Mapping[str, Any]], both: Mapping[str, Any]) -> None:
+    """Print numbers by split, among its own classes and all; below, what ID and OOD images have together.
+
+    ``both`` may hold other numbers too; a column that no split has is left out.
+    """
+    _metrics_table(title, splits, _PHOTOS)
+    _metrics_table("calibration error (ECE) and loss", splits, _CALIBRATION)
+    for name in (name for name in both if name.startswith("all") and name.endswith("_harmonic_mean")):
+        head = name.removeprefix("all").removesuffix("_harmonic_mean")
+        click.echo(
+            f"{f'{head[1:]}: ' if head else ''}harmonic mean of ID and OOD among all classes "
+            f"{percent(both[name])}; AUROC of ID against OOD images {both[f'id_ood{head}_auroc']:.3f}"
+        )
+
+
+def object_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how well objects of episodes are told, by split and group of objects."""
+    _metrics_table(title, splits, _EPISODES)
+
+
+def _metrics_table(
+    title: str,
+    splits: Mapping[str, Mapping[str, Any]],
+    columns: Mapping[str, tuple[str, Callable[[Any], str]]],
+) -> None:
+    used = {name: column for name, column in columns.items() if any(name in m for m in splits.values())}
+    rows = [
+        [split, *(write(metrics[name]) if name in metrics else "" for name, (_, write) in used.items())]
+        for split, metrics in splits.items()
+        if any(name in metrics for name in used)
+    ]
+    table(title, ["split", *(heading for heading, _ in used.values())], rows)
+
+
+def print_other_data(results: Mapping[str, Any]) -> None:
+    """Say on stderr which of some splits are not those that the run was trained or judged with."""
+    for name, result in results.items():
+        if result.other_data:
+            note = f"note: {name} is not what the run was trained or judged with: {result.other_data}"
+            click.echo(printable(note), err=True)
+
+
+def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
+    """Print what a build did."""
+    seconds = {**asdict(summary.seconds), "all": summary.total_seconds}
+    if as_json:
+        print_json(
+            {
+                "cache": str(out),
+                **{f.name: getattr(summary, f.name) for f in fields(summary) if f.name != "total_seconds"},
+                "seconds": seconds,
+                "zero_shot": [asdict(judged) for judged in summary.zero_shot],
+                "skipped": {key: image.reason for key, image in summary.skipped.items()},
+                "duplicates": [[pair.one, pair.other] for pair in summary.duplicates],
+            }
+        )
+        return
+    called = {"decoding": "decoding (in workers)", "waiting": "waiting for images"}
+    rows = {
+        "rows": f"{summary.rows:,} ({summary.new_rows:,} new)",
+        "size": f"{summary.bytes / 1e6:,.1f} MB",
+        "rate": f"{summary.images_per_s:,.1f} images/s",
+        **{called.get(name, name): f"{value:,.1f} s" for name, value in seconds.items()},
+    }
+    for name, count in summary.truncated.items():
+        rows[f"truncated {name}"] = f"{count:,} longer than the teacher's context"
+    rows |= summary.sources
+    if summary.duplicates:
+        rows["in two splits or classes"] = f"{len(summary.duplicates):,}"
+    if summary.skipped:
+        rows["skipped, unreadable"] = f"{len(summary.skipped):,}"
+    table(f"cache {out}", ["", ""], list(rows.items()))
+    print_zero_shot(summary.zero_shot, summary.doubts)
+    for key, image in summary.skipped.items():
+        click.echo(printable(f"skipped {key}: {image.reason}"))
+    print_duplicates(summary.duplicates)
+
+
+def print_zero_shot(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:
+    """Print how well the teacher classifies by its texts, and what should be looked at."""
+    rows = [
+        [z.split, z.bank, percent(z.accuracy), percent(z.chance), number(z.images), number(z.classes)]
+        for z in judged
+    ]
+    if rows:
+        columns = ["split", "texts", "macro accuracy", "chance", "images", "classes"]
+        table("the teacher, zero-shot", columns, rows)
+    for line in doubts:
+        click.echo(printable(f"look at {line}"))
+
+
+def print_duplicates(duplicates: Sequence[Duplicate], n: int = 5) -> None:
+    """Name the images that are in two splits, or under two classes."""
+    if duplicates:
+        some = "; ".join(map(str, duplicates[:n]))
+        more = f"; and {len(duplicates) - n:,} more" if len(duplicates) > n else ""
+        click.echo(printable(f"{len(duplicates):,} images are in two splits or classes: {some}{more}"))

@@ -1,0 +1,148 @@
+"""``distill train``: stage 2, one student."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cache.runtime.errors import WrongOption, nearest_names
+from distill.commands.episodes import EPISODES, PHOTOS, contents_of, refuse_other
+from distill.commands.options import (
+    COUNT,
+    EXISTING_FOLDER,
+    FOLDER,
+    SEED,
+    json_option,
+    option,
+    set_option,
+    wandb_option,
+)
+from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json
+
+FOR_PHOTOS = ("k", "teachers", "device_images", "views")
+FOR_EPISODES = ("negative_text", "local")
+
+
+def _losses(value: str) -> Iterator[str]:
+    from distill.config import LOSS_TERMS
+
+    chosen = [name.strip() for name in value.split(",") if name.strip()]
+    for name in chosen:
+        if name not in LOSS_TERMS:
+            raise WrongOption(
+                f"--losses: {name!r} is not a loss",
+                fix=f"{nearest_names(name, LOSS_TERMS)}choose from {', '.join(LOSS_TERMS)}.",
+            )
+    return (f"loss.{name}={float(name in chosen)}" for name in LOSS_TERMS)
+
+
+def _teachers(value: str) -> Iterator[str]:
+    yield f"teachers={json.dumps([name.strip() for name in value.split(',')])}"
+
+
+@click.command()
+@click.argument("cache", type=EXISTING_FOLDER)
+@option("--data data_dir", "The images', or episodes', folder.", EXISTING_FOLDER, required=True)
+@option("--out", "New folder for this run.", FOLDER, required=True)
+@option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
+@option(
+    "--losses A,B,...", "Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap.", setting=_losses
+)
+@option("--k", "Nearest texts that vlalign compares.", COUNT, setting="loss.vlalign_k")
+@option(
+    "--prompts",
+    "Learn the prompt instead, of episodes a positive and a negative one; --set prompts.n_ctx=8.",
+    ["none", "coop", "cocoop"],
+    setting="prompts.learner",
+)
+@option(
+    "--device-images",
+    "Keep the decoded images on the device  [default: auto, on CUDA where they fit]",
+    ["auto", "on", "off"],
+    setting="data.device_images",
+)
+@option("--views", "Train on the crops of 'cache-features --views V'.", bool, setting="data.views")
+@option("--teachers A,B", "Teachers of the cache, one head each; the first is 'main'.", setting=_teachers)
+@option("--negative-text", "Episodes: text bank of the negative prompts.", setting="robotics.negative_text")
+@option("--local", "Episodes: classify every location, and aggregate.", bool, setting="robotics.local")
+@option("--baseline", "The closed-set baseline: no teacher.", bool, setting="train.baseline")
+@option("--arch", "Student: a torchvision or timm name.", setting="student.arch")
+@option("--epochs", "Epochs.", COUNT, setting="train.epochs")
+@option("--batch-size", "Images in a step.", click.IntRange(min=2), setting="train.batch_size")
+@option("--lr", "Learning rate at its highest.", float, setting="optim.lr")
+@option("--image-size", "Student's input side, pixels.", click.IntRange(min=8), setting="student.image_size")
+@option("--text", "Text bank that classifies: labels, descriptions, ...", setting="text")
+@set_option()
+@option("--seed", "Decides first weights, order and augmentation.", SEED, setting="train.seed")
+@option("--device", "auto, cpu, cuda, cuda:N.", setting="train.device")
+@option("--resume resume_run", "Go on with the run in --out.", bool)
+@json_option("Print the summary as JSON.")
+@wandb_option
+@click.pass_context
+def train(
+    ctx: click.Context,
+    cache: Path,
+    out: Path,
+    recipe: str | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train one student from CACHE, without teacher (stage 2).
+
+    The cache is one of photos, or of episodes with several objects each ('distill robotics').
+
+    \b
+    Examples:
+      distill train artifacts/photos --data photos --out runs/first --recipe resnet18 --epochs 20
+      distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
+      distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
+    """
+    from cache.runtime.progress import progress_for
+    from distill.recipes import default_recipe
+    from distill.settings import load_recipe, with_settings
+
+    config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
+    contents = contents_of(cache)
+    refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
+    if contents == EPISODES:
+        from distill.robotics.train import run
+
+        del given["wandb"]
+    else:
+        from distill.train.images import run
+    with closing(progress_for("training", "images" if contents == PHOTOS else contents)) as progress:
+        summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
+    if as_json:
+        print_json(summary)
+        return
+    title = f"run {out}: {summary['headline']}"
+    if contents == EPISODES:
+        object_table(title, _by_group(summary))
+    else:
+        splits = ("train", *summary["per_class_accuracy"])
+        accuracy_table(title, {split: _of(summary, f"{split}_") for split in splits}, summary)
+    click.echo(
+        f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
+    )
+
+
+def _of(summary: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """Return the metrics of one split, by their endings."""
+    return {name.removeprefix(start): value for name, value in summary.items() if name.startswith(start)}
+
+
+def _by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return a summary's metrics by split and group of objects."""
+    metrics = {
+        f"{split}{words}": _of(summary, f"{split}_" if group == "all" else f"{split}_{group}_")
+        for split in ("train", "id_val", "id_test", "ood_test", "ood_query")
+        for group, words in GROUPS.items()
+    }
+    return {name: found for name, found in metrics.items() if found}
