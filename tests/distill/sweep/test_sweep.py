@@ -310,6 +310,8 @@ def test_finished_runs_are_skipped_interrupted_ones_go_on_and_failed_ones_stop_n
     whole = place_of().out
     run(mse.config, cache_dir=place.cache, data_dir=place.data, out=whole)
     assert numbers(place.folder(mse)) == numbers(whole)
+    mine, theirs = weights(place.folder(mse)), weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert json.loads((place.out / "sweep.json").read_text())["question"] == "Which?"
     # Again: two are skipped, the broken one is tried once more.
     again = json.loads(invoke(path, place, "--json").stdout)
