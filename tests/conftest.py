@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -28,6 +29,12 @@ COLOURS = {
 EMBED_DIM = 16
 ROOT = Path(__file__).parent.parent
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of every later collection of garbage, which a command does once when it fails."""
+    gc.collect()
+    gc.freeze()
 
 
 def write_image(path: Path, colour: tuple[int, int, int], rng: np.random.Generator, side: int = 40) -> None:

@@ -20,22 +20,27 @@ from distill.sweep.run import FAILED, FINISHED, Place
 from distill.train.start import train as run
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
-pytestmark = [
-    pytest.mark.xdist_group("ray"),
-    pytest.mark.filterwarnings("ignore"),  # of Ray's own
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A cluster whose head takes no tasks."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield cluster
+    cluster.shutdown()
 
 
 @pytest.fixture
-def cluster():
-    """A head that takes no tasks, and two nodes that take one each."""
-    from ray.cluster_utils import Cluster
-
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    found.workers = [found.add_node(num_cpus=1) for _ in range(2)]
-    yield found
+def cluster(head):
+    """A cluster of a head that takes no tasks and two nodes that take one each."""
+    head.workers = [*head.worker_nodes]
+    while len(head.workers) < 2:
+        head.workers.append(head.add_node(num_cpus=1))
+    yield head
     ray.shutdown()
-    found.shutdown()
 
 
 def invoke(*words):
@@ -52,7 +57,7 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
     path = tmp_path / "mine.toml"
     path.write_text(
         BASE.replace("epochs = 2", "epochs = 60")
-        + "[[runs]]\nname = 'a'\n[[runs]]\nname = 'b'\nloss.mse = 0\n[[runs]]\nname = 'bad'\ntext = 'no-such-bank'\n"
+        + "[[runs]]\nname = 'a'\n[[runs]]\nname = 'b'\nloss.mse = 0\ntrain.epochs = 2\n[[runs]]\nname = 'bad'\ntext = 'no-such-bank'\n"
     )
     place = Place(cache=cached.path, data=tmp_path / "photos", out=tmp_path / "runs")
     killed = {}
@@ -70,10 +75,10 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
     where = ["--cache", place.cache, "--data", place.data, "--out", place.out]
     ended = invoke("sweep", path, *where, "--engine", "ray", "--address", cluster.address, "--json")
     assert not (tmp_path / "ran").exists()
-    killer.join()
     assert ended.exit_code == 1  # of the bad one
     found = {one["name"]: one for one in json.loads(ended.stdout)}
     assert [one["status"] for one in found.values()] == [FINISHED, FINISHED, FAILED]
+    killer.join()
     assert "no-such-bank" in found["bad,seed=0"]["error"]
     assert 0 < killed["epochs"] < 60
     log = (place.out / "logs" / "a,seed=0.log").read_text()
@@ -125,13 +130,13 @@ def test_shards_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(cl
             time.sleep(0.02)
         cluster.remove_node(cluster.workers[0], allow_graceful=False)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     ended = invoke(
         *words, "--out", tmp_path / "many", "--engine", "ray", "--address", cluster.address, "--json"
     )
-    killer.join()
     assert ended.exit_code == 0, ended.output
+    killer.join()
     assert list(json.loads(ended.stdout)["skipped"]) == ["train/apple/broken.jpg"]
     assert rows_of(tmp_path / "many") == rows_of(tmp_path / "one")
     one, many = ((tmp_path / name / "manifest.json").read_text() for name in ("one", "many"))

@@ -32,8 +32,6 @@ from distill.checkpoint import read_checkpoint
 from distill.settings import load_recipe, with_settings
 from distill.train.start import train as run
 
-FLIPS = 4  # of each file
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, teacher_dir) -> Path:
@@ -105,15 +103,18 @@ def assert_same(name: str, found: object, expected: np.ndarray, *, where: str) -
         )
 
 
+@pytest.mark.parametrize("flips_a_file", [1, pytest.param(6, marks=pytest.mark.long)])
 @pytest.mark.parametrize("format", ["hdf5", "tar"])
-def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(whole, tmp_path, format):
+def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(
+    whole, tmp_path, format, flips_a_file
+):
     rng = random.Random(format)
     cache = tmp_path / "cache"
     shutil.copytree(whole / format, cache)
     expected, clean = content(cache), files_of(cache)
     assert not any(check.problem for check in verify_cache(cache))
     for file, raw in clean.items():
-        for _ in range(FLIPS):
+        for _ in range(flips_a_file):
             flip(cache / file, at := rng.randrange(len(raw)), rng)
             try:
                 found = [check for check in verify_cache(cache) if check.problem]

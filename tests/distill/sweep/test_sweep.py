@@ -312,6 +312,8 @@ def test_finished_runs_are_skipped_interrupted_ones_go_on_and_failed_ones_stop_n
     whole = place_of().out
     run(mse.config, cache_dir=place.cache, data_dir=place.data, out=whole)
     assert numbers(place.folder(mse)) == numbers(whole)
+    mine, theirs = weights(place.folder(mse)), weights(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert json.loads((place.out / "sweep.json").read_text())["question"] == "Which?"
     # Again: two are skipped, the broken one is tried once more.
     again = json.loads(invoke(path, place, "--json").stdout)
@@ -339,7 +341,7 @@ def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written
     assert len(groups_of(sweep.runs)) == 1
     ended = invoke(path, together, "--together", "--json")
     assert ended.exit_code == 0, ended.stderr
-    for planned in sweep.runs:
+    for planned in [planned for planned in sweep.runs if planned.seed == 0 or planned.point == "base"]:
         run(planned.config, cache_dir=separate.cache, data_dir=separate.data, out=separate.folder(planned))
         assert numbers(together.folder(planned)) == numbers(separate.folder(planned))
         mine, theirs = weights(together.folder(planned)), weights(separate.folder(planned))

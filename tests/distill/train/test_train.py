@@ -128,6 +128,8 @@ def test_the_same_seed_gives_the_same_numbers_whatever_decodes(train, tmp_path):
     )
     assert numbers(tmp_path / "one") == numbers(tmp_path / "two") == numbers(tmp_path / "three")
     assert numbers(tmp_path / "one") != numbers(tmp_path / "other")
+    one, three = weights(tmp_path / "one"), weights(tmp_path / "three")
+    assert all(torch.equal(one[name], three[name]) for name in one)
 
 
 @pytest.mark.parametrize("images", [6, 24, 40])
