@@ -1,10 +1,18 @@
-"""Stage 1: run the teacher once and keep what it said.
+"""Stage 1: run the teacher once and keep what it said. Imports nothing of distill.
 
-The way of the data, one file a step: ``images`` lists a folder, ``texts`` turns class names into
-texts, ``teacher`` (the only importer of open_clip) embeds both, ``shards`` writes rows beside their
-keys, ``manifest`` says what is complete, ``banks`` keeps the text embeddings, ``neighbours`` (the
-only importer of faiss) finds every image's nearest texts, and ``build`` runs it all and can be killed
-anywhere. ``reader`` gives the result to stage 2: ``EmbeddingCache.open(path)``.
+The way of the data, a room a step; each names its files:
+
+    runtime                   how a program behaves; knows nothing of images
+    sources                   what is embedded: photos, episodes, their classes and texts
+    prepare                   makes data before stage 1: splits, descriptions, captions
+    store                     what lies on the disk
+    reader                    EmbeddingCache, which stage 2 reads
+    changed_images            what image files hold now, beside what their rows were made from
+    teacher                   the only importers of open_clip
+    build                     sources + teacher -> store
+    maintain                  verify, repair, convert, import
+
+``EmbeddingCache.open(path)`` is what most need of it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,10 @@ def test_a_heavy_library_has_one_door(library):
     doors = DOORS[library]
     assert through
     assert {name for name in through if not name.startswith(tuple(doors))} == set()
+
+
+@pytest.mark.parametrize("room", [name for name, path in files().items() if path.name == "__init__.py"])
+def test_a_room_names_its_files(room):
+    door = files()[room]
+    named = set(re.findall(r"[a-z0-9_]+", ast.get_docstring(ast.parse(door.read_text()))))
+    assert [path.name for path in door.parent.glob("*.py") if path.stem not in {*named, "__init__"}] == []

@@ -1,1 +1,5 @@
-"""A few images of every OOD class: finetuning and retrieval."""
+"""A few images of every OOD class.
+
+    run                       what distill fewshot calls: draws, finetuning, the table
+    retrieval                 judged with the teacher's rows of the support; nothing is trained
+"""

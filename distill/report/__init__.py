@@ -1,6 +1,9 @@
 """Reports of finished runs, from their folders alone: no cache, no data set, no teacher, no GPU.
 
-``collect`` reads run folders; ``groups`` puts runs that differ in the seed together; ``statistics`` are
-tests of their differences; ``tables``, ``charts``, ``curves`` and ``pictures`` make the parts; ``page`` puts
-them into one HTML file, with the main table beside it as Markdown and CSV.
+    collect, groups           run folders -> values; runs that differ in the seed alone
+    tasks                     what photos and episodes are measured by
+    statistics                tests of differences
+    tables, charts, curves, pictures    the pieces of the page
+    page                      one HTML file, with the main table as Markdown and CSV beside it
+    compare                   two runs side by side
 """
