@@ -13,7 +13,6 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from cache.build.options import BuildOptions
 from cache.build.support_views import decoded, embed_views, in_dtype, seed_of
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.progress import Progress
@@ -45,22 +45,12 @@ IMAGES_PER_SHARD = 512
 GRID = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainViewOptions:
-    """``views`` crops an image, of at least ``scale`` of its area."""
-
-    views: int
-    scale: float = 0.08
-    batch_size: int = 32
-    workers: int = 1
-
-
-def write_train_views(
+def write_crop_views(
     manifest: Manifest,
     out: Path,
     teacher: Teacher,
     folder: ImageFolder,
-    options: TrainViewOptions,
+    options: BuildOptions,
     progress: Progress,
 ) -> Manifest:
     """Embed crops of every training image that has a row; continue what is there.
@@ -74,14 +64,16 @@ def write_train_views(
         If an image cannot be read any more, or an embedding does not fit the cache's dtype.
     """
 
+    views, scale = options.views or 0, options.views_scale
+
     def write(path: Path, records: Sequence[Record]) -> None:
-        crops = [draw_crops(record.key, options.views, options.scale) for record in records]
+        crops = [draw_crops(record.key, views, scale) for record in records]
         rows = embed_views(
             teacher,
             _Crops(records, crops, teacher.spec),
-            options.views,
-            batch_size=options.batch_size,
-            workers=options.workers,
+            views,
+            batch_size=options.batch_size or 1,
+            workers=options.workers or 0,
             advance=progress.advance,
         )
         rows = in_dtype(rows, manifest.spec.dtype, records)
@@ -91,7 +83,7 @@ def write_train_views(
             write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
             write_column(shard, "view_embedding", rows, dims=2)
 
-    empty = CropViewsColumn(views=options.views, scale=options.scale)
+    empty = CropViewsColumn(views=views, scale=scale)
     plan = ColumnPlan(
         name=FOLDER,
         empty=empty,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from cache.build.distinct_texts import SAME_ROW
-from cache.build.pipeline import Build, BuildOptions, build_cache
+from cache.build.options import BuildOptions
+from cache.build.pipeline import Build, build_cache
 from cache.build.summary import BuildSummary
 from cache.build.text_banks import token_ids
-from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import UserError, shortened
 from cache.runtime.progress import Progress, Silent
@@ -24,36 +24,23 @@ from cache.sources.episodes import EpisodeFolder
 from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.neighbours import unit_rows
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher, load_teacher
+from cache.teacher.open_clip_model import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeOptions:
+class EpisodeOptions(BuildOptions):
     """Everything that ``distill robotics cache-features`` can be told.
 
     Descriptions left None are looked for in DATA: one line an object, ID objects sorted, then OOD ones.
     ``episode_keys`` left None are those of the cache, where there is one, or the research code's.
     """
 
-    model: str
-    pretrained: str | None = None
-    preprocessing: str = "model"
-    precision: str = "auto"
-    device: str = "auto"
     template: str = POSITIVE_TEMPLATE
     negative_template: str = NEGATIVE_TEMPLATE
     descriptions: Path | None = None
     negative_descriptions: Path | None = None
     episode_keys: Path | None = None
     regions: bool = False
-    format: str = "hdf5"
-    dtype: str = "float16"
-    rows_per_shard: int = 4096
-    batch_size: int | None = None
-    workers: int | None = None
-    strict: bool = False
-    rebuild: bool = False
-    keep_text_tower: bool = False
 
 
 def cache_episode_features(
@@ -78,15 +65,7 @@ def cache_episode_features(
         descriptions=options.descriptions,
         negative_descriptions=options.negative_descriptions,
     )
-    device = choose_device(options.device)
-    keep_freed_memory(device)
-    teacher = load_teacher(
-        options.model,
-        pretrained=options.pretrained,
-        preprocessing=options.preprocessing,
-        precision=options.precision,
-        device=device,
-    )
+    teacher = options.load()
     if options.regions:
         teacher.check_regions()
     check_pairs(banks, teacher)
@@ -98,28 +77,18 @@ def cache_episode_features(
         regions=options.regions,
         episode_keys=keys,
     )
-    build = BuildOptions(
-        batch_size=options.batch_size or (128 if device.type == "cuda" else 16),
-        workers=default_workers(device) if options.workers is None else options.workers,
-        strict=options.strict,
-        rebuild=options.rebuild,
-        # Neighbours belong to L-vlalign, which knows one label an image.
-        neighbours=0,
-        keep_text_tower=options.keep_text_tower,
+    build = Build(
+        folder=folder,
+        out=out,
+        teacher=teacher,
+        spec=spec,
+        banks=banks,
+        options=options.on(teacher, batch_size=16, on_gpu=128),
+        progress=progress or Silent(),
+        command=EPISODES,
     )
     with ranks_of_torchrun() as ranks:
-        run = Build(
-            folder=folder,
-            out=out,
-            teacher=teacher,
-            spec=spec,
-            banks=banks,
-            options=build,
-            progress=progress or Silent(),
-            ranks=ranks,
-            command=EPISODES,
-        )
-        return build_cache(run)
+        return build_cache(replace(build, ranks=ranks))
 
 
 def _keys_of(out: Path, given: Path | None) -> EpisodeKeys | None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from cache.build.captions import Captions, load_captions
-from cache.build.crop_views import TrainViewOptions
+from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.executors import Embedder
-from cache.build.pipeline import Build, BuildOptions, build_cache
-from cache.build.pixels import PixelOptions
+from cache.build.options import BuildOptions, TeacherOptions
+from cache.build.pipeline import Build, build_cache
 from cache.build.summary import BuildSummary
 from cache.changed_images import changed_rows, contents_of, refuse_changed
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.runtime.progress import Progress, Silent
@@ -37,7 +33,6 @@ from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.neighbours import NEAREST
 from cache.store.spec import LOCAL_DIR, CacheSpec
-from cache.teacher.open_clip_model import Teacher, load_teacher
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -47,37 +42,16 @@ LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.json
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureOptions:
+class FeatureOptions(BuildOptions):
     """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA."""
 
-    model: str
-    pretrained: str | None = None
-    preprocessing: str = "model"
-    precision: str = "auto"
-    compile: bool = False
-    device: str = "auto"
+    neighbours: int = NEAREST
     label2text: Path | None = None
     descriptions: Path | None = None
     captions: Path | None = None
     templates: tuple[str, ...] = ()
     text_files: tuple[Path, ...] = ()
-    format: str = "hdf5"
-    dtype: str = "float16"
-    rows_per_shard: int = 4096
-    neighbours: int = NEAREST
-    batch_size: int | None = None
-    workers: int | None = None
-    strict: bool = False
-    rebuild: bool = False
     teacher: str = MAIN_TEACHER
-    support_views: int = 0
-    support_shots: int = 0
-    views: int | None = None
-    views_scale: float = 0.08
-    keep_text_tower: bool = False
-    pixels: int | None = None
-    pixels_format: str = "raw"
-    shared_classes: bool = False
     cluster: RayCluster | None = None
 
 
@@ -111,16 +85,7 @@ def cache_features(
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
         check_positions(first.path, banks)
         check_unchanged(first, folder)
-    device = choose_device(options.device)
-    keep_freed_memory(device)
-    teacher = load_teacher(
-        options.model,
-        pretrained=options.pretrained,
-        preprocessing=options.preprocessing,
-        precision=options.precision,
-        compile=options.compile,
-        device=device,
-    )
+    teacher = options.load()
     spec = CacheSpec(
         teacher=teacher.spec,
         dtype=options.dtype,
@@ -129,53 +94,45 @@ def cache_features(
     )
     captions_file = _given_or_found(options.captions, data / CAPTIONS)
     captions = load_captions(captions_file, folder, embed_dim=teacher.embed_dim) if captions_file else None
-    build_options = _build_options(options, device)
+    build = Build(
+        folder=folder,
+        out=out,
+        teacher=teacher,
+        spec=spec,
+        banks=banks,
+        captions=captions,
+        options=options.on(teacher, batch_size=32, on_gpu=256),
+        progress=progress or Silent(),
+        command=FEATURES,
+    )
     with ranks_of_torchrun() as ranks:
-        build = Build(
-            folder=folder,
-            out=out,
-            teacher=teacher,
-            spec=spec,
-            banks=banks,
-            captions=captions,
-            options=build_options,
-            progress=progress or Silent(),
-            ranks=ranks,
-            command=FEATURES,
-        )
-        summary = build_cache(build, _on_ray(options, out, teacher, captions, build_options))
+        build = replace(build, ranks=ranks)
+        summary = build_cache(build, _on_ray(build, options) if options.cluster else None)
     if first is not None:
         check_same_images(first, EmbeddingCache.open(out))
     return summary
 
 
-def _on_ray(
-    options: FeatureOptions,
-    out: Path,
-    teacher: Teacher,
-    captions: Captions | None,
-    build_options: BuildOptions,
-) -> Embedder | None:
-    if options.cluster is None:
-        return None
-    from cache.build.ray_executor import EmbedOnRay, TeacherSource
+def _on_ray(build: Build, options: FeatureOptions) -> Embedder:
+    from cache.build.ray_executor import EmbedOnRay
 
+    assert options.cluster is not None
     # A machine of the cluster must not choose another precision or batch: both change bits of the rows.
-    source = TeacherSource(
+    source = TeacherOptions(
         model=anywhere(options.model),
         pretrained=anywhere(options.pretrained) if options.pretrained else None,
         preprocessing=options.preprocessing,
-        precision=teacher.spec.precision,
+        precision=build.teacher.spec.precision,
         compile=options.compile,
         device=options.device,
-        weights_sha256=teacher.spec.weights_sha256,
+        weights_sha256=build.teacher.spec.weights_sha256,
     )
     return EmbedOnRay(
         cluster=options.cluster,
-        out=out,
+        out=build.out,
         source=source,
-        captions=captions,
-        batch_size=build_options.batch_size,
+        captions=build.captions,
+        batch_size=build.options.batch_size or 1,
         workers=options.workers,
         strict=options.strict,
     )
@@ -186,31 +143,6 @@ def anywhere(name: str) -> str:
     scheme = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
     path = Path(name.removeprefix(scheme))
     return f"{scheme}{path.resolve()}" if path.exists() else name
-
-
-def _build_options(options: FeatureOptions, device: torch.device) -> BuildOptions:
-    workers = default_workers(device) if options.workers is None else options.workers
-    batch_size = options.batch_size or (256 if device.type == "cuda" else 32)
-    views = pixels = None
-    if options.views:
-        views = TrainViewOptions(
-            views=options.views, scale=options.views_scale, batch_size=batch_size, workers=workers
-        )
-    if options.pixels:
-        pixels = PixelOptions(side=options.pixels, encoding=options.pixels_format, workers=workers)
-    return BuildOptions(
-        batch_size=batch_size,
-        workers=workers,
-        strict=options.strict,
-        rebuild=options.rebuild,
-        neighbours=options.neighbours,
-        support_views=options.support_views,
-        support_shots=options.support_shots,
-        views=views,
-        keep_text_tower=options.keep_text_tower,
-        pixels=pixels,
-        shared_classes=options.shared_classes,
-    )
 
 
 def added_teacher(cache: Path, name: str) -> Path:

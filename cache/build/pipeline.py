@@ -11,15 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cache.build.captions import Captions
-from cache.build.crop_views import TrainViewOptions, write_train_views
+from cache.build.crop_views import write_crop_views
 from cache.build.distinct_texts import check_positions, positions_note
 from cache.build.embed_images import Seconds, ShardPlan
 from cache.build.executors import Embedder, EmbedHere
+from cache.build.options import BuildOptions
 from cache.build.pixels import PixelOptions, write_pixels
 from cache.build.resume import match_classes, plan_split
 from cache.build.shard_writer import replace_captions
 from cache.build.summary import BuildSummary, summarize, with_doubts
-from cache.build.support_views import ViewOptions, write_views
+from cache.build.support_views import write_support_views
 from cache.build.text_banks import check_banks, check_same_texts, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
@@ -37,23 +38,6 @@ from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
 from cache.teacher.text_tower import save_text_tower
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How to run a build; nothing here changes a number in the cache."""
-
-    batch_size: int = 64
-    workers: int = 1
-    strict: bool = False
-    rebuild: bool = False
-    neighbours: int = 256
-    support_views: int = 0
-    support_shots: int = 0
-    views: TrainViewOptions | None = None
-    keep_text_tower: bool = False
-    pixels: PixelOptions | None = None
-    shared_classes: bool = False
 
 
 def open_manifest(
@@ -107,9 +91,9 @@ class Build:
     out: Path
     teacher: Teacher
     spec: CacheSpec
+    options: BuildOptions
     banks: Sequence[BankTexts] = ()
     captions: Captions | None = None
-    options: BuildOptions = BuildOptions()
     progress: Progress = field(default_factory=Silent)
     ranks: Ranks = field(default_factory=Ranks)
     command: str = ""
@@ -133,8 +117,8 @@ def build_cache(build: Build, embed: Embedder | None = None) -> BuildSummary:
         out=build.out,
         teacher=build.teacher,
         captions=build.captions,
-        batch_size=build.options.batch_size,
-        workers=build.options.workers,
+        batch_size=build.options.batch_size or 1,
+        workers=build.options.workers or 0,
         strict=build.options.strict,
         ranks=ranks,
     )
@@ -208,17 +192,14 @@ def _write_additions(build: Build, manifest: Manifest) -> Manifest:
     manifest = drop_stale_shards(manifest, out)
     if isinstance(photos, ImageFolder):
         if options.support_views:
-            support = ViewOptions(
-                views=options.support_views,
-                shots=options.support_shots,
-                batch_size=options.batch_size,
-                workers=options.workers,
-            )
-            manifest = write_views(manifest, out, build.teacher, photos, support, build.progress)
+            manifest = write_support_views(manifest, out, build.teacher, photos, options, build.progress)
         if options.views:
-            manifest = write_train_views(manifest, out, build.teacher, photos, options.views, build.progress)
+            manifest = write_crop_views(manifest, out, build.teacher, photos, options, build.progress)
         if options.pixels:
-            manifest = write_pixels(manifest, out, photos, options.pixels, build.progress)
+            pixels = PixelOptions(
+                side=options.pixels, encoding=options.pixels_format, workers=options.workers or 0
+            )
+            manifest = write_pixels(manifest, out, photos, pixels, build.progress)
     kept = bool(manifest.text_tower) and all(file.is_sound(out) for file in manifest.text_tower)
     if options.keep_text_tower and not kept:
         manifest = replace(manifest, text_tower=save_text_tower(out, *text_network_of(build.teacher)))

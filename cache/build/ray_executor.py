@@ -10,8 +10,9 @@ from pathlib import Path
 
 from cache.build.captions import Captions
 from cache.build.embed_images import Seconds, ShardPlan, embed_shards
+from cache.build.options import TeacherOptions
 from cache.build.shard_writer import skipped_note, with_captions, write_embedded
-from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
+from cache.runtime.devices import default_workers
 from cache.runtime.errors import CacheMismatch
 from cache.runtime.machine_limits import workers_here
 from cache.runtime.progress import Progress
@@ -19,20 +20,7 @@ from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher, load_teacher
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherSource:
-    """What :func:`cache.teacher.open_clip_model.load_teacher` takes, on another machine."""
-
-    model: str
-    pretrained: str | None
-    preprocessing: str
-    precision: str
-    compile: bool
-    device: str
-    weights_sha256: str
+from cache.teacher.open_clip_model import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +29,7 @@ class ShardTask:
 
     plan: ShardPlan
     out: Path
-    source: TeacherSource
+    source: TeacherOptions
     spec: CacheSpec
     captions: Captions | None
     batch_size: int
@@ -67,7 +55,7 @@ class EmbedOnRay:
 
     cluster: RayCluster
     out: Path
-    source: TeacherSource
+    source: TeacherOptions
     captions: Captions | None
     batch_size: int
     workers: int | None
@@ -127,18 +115,8 @@ def _add(seconds: Seconds, more: Seconds) -> None:
 
 
 @lru_cache(maxsize=1)
-def _teacher(source: TeacherSource) -> Teacher:
-    device = choose_device(source.device)
-    keep_freed_memory(device)
-    return load_teacher(
-        source.model,
-        pretrained=source.pretrained,
-        preprocessing=source.preprocessing,
-        precision=source.precision,
-        compile=source.compile,
-        device=device,
-        weights_sha256=source.weights_sha256,
-    )
+def _teacher(source: TeacherOptions) -> Teacher:
+    return source.load()
 
 
 def make_shard(task: ShardTask) -> MadeShard:

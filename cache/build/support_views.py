@@ -8,7 +8,6 @@ in the manifest, so that a build that is killed or repeated redoes only what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cache.build.options import BuildOptions
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import begin_worker, begun
@@ -44,27 +44,17 @@ IMAGES_PER_SHARD = 512
 MARGIN = 256 / 224
 
 
-@dataclass(frozen=True, kw_only=True)
-class ViewOptions:
-    """``views`` an image, the plain one counted; of the first ``shots`` images of each class, 0 for all."""
-
-    views: int
-    shots: int = 0
-    batch_size: int = 32
-    workers: int = 1
-
-
 def seed_of(key: str) -> int:
     """Return what an image's views are drawn from: a function of its key alone."""
     return int.from_bytes(sha256(key.encode()).digest()[:7], "big")
 
 
-def write_views(
+def write_support_views(
     manifest: Manifest,
     out: Path,
     teacher: Teacher,
     folder: ImageFolder,
-    options: ViewOptions,
+    options: BuildOptions,
     progress: Progress,
 ) -> Manifest:
     """Embed augmented copies of the training and OOD images that have a row; continue what is there.
@@ -76,27 +66,27 @@ def write_views(
     """
 
     def write(path: Path, records: Sequence[Record]) -> None:
-        copies = options.views - 1
+        copies = options.support_views - 1
         rows = embed_views(
             teacher,
             _Views(records, teacher, copies),
             copies,
-            batch_size=options.batch_size,
-            workers=options.workers,
+            batch_size=options.batch_size or 1,
+            workers=options.workers or 0,
             advance=progress.advance,
         )
         with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
 
-    empty = SupportViewsColumn(views=options.views)
+    empty = SupportViewsColumn(views=options.support_views)
     plan = ColumnPlan(
         name=FOLDER,
         empty=empty,
         splits=SPLITS,
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
-        shots=options.shots,
+        shots=options.support_shots,
     )
     return write_column_shards(manifest, out, folder, plan, progress)
 

@@ -36,7 +36,8 @@ from benchmarks.turns import (
     seconds_in_turn,
     weights_of,
 )
-from cache.build.pipeline import Build, BuildOptions, build_cache
+from cache.build.options import BuildOptions
+from cache.build.pipeline import Build, build_cache
 from cache.runtime.devices import check_compiler, choose_device, default_workers
 from cache.sources.image_folder import ImageFolder, load_rgb
 from cache.store.spec import CacheSpec
@@ -144,7 +145,7 @@ def in_turns(
     pixels = torch.stack([teacher.transform(load_rgb(path)) for path in paths])
     batches = pixels.to(teacher.device, DTYPES[teacher.spec.precision]).split(args.batch_size)
     workers = default_workers(teacher.device) if args.workers < 0 else args.workers
-    options = BuildOptions(batch_size=args.batch_size, workers=workers)
+    options = BuildOptions(model="", batch_size=args.batch_size, workers=workers)
     ways = {
         BARE: partial(bare, teacher.embed_images, batches),
         STAGE_1: partial(stage_one, teacher, folder, scratch / "cache", options),

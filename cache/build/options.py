@@ -1,0 +1,73 @@
+"""What stage 1 can be told, of photos and of episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
+from cache.teacher.open_clip_model import Teacher, load_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions:
+    """Which teacher, and where it computes; ``weights_sha256``, where given, is that of its weights."""
+
+    model: str
+    pretrained: str | None = None
+    preprocessing: str = "model"
+    precision: str = "auto"
+    compile: bool = False
+    device: str = "auto"
+    weights_sha256: str | None = None
+
+    def load(self) -> Teacher:
+        """Return the teacher; UserError as :func:`cache.teacher.open_clip_model.load_teacher`."""
+        device = choose_device(self.device)
+        keep_freed_memory(device)
+        return load_teacher(
+            self.model,
+            pretrained=self.pretrained,
+            preprocessing=self.preprocessing,
+            precision=self.precision,
+            compile=self.compile,
+            device=device,
+            weights_sha256=self.weights_sha256,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(TeacherOptions):
+    """What every stage-1 run can be told.
+
+    ``batch_size`` and ``workers`` None are by the device. ``support_views`` copies an image are kept for
+    few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each class, 0 for all;
+    ``views`` crops of at least ``views_scale`` of the area for training to replay; ``pixels`` a side as
+    ``pixels_format`` raw or jpeg.
+    """
+
+    format: str = "hdf5"
+    dtype: str = "float16"
+    rows_per_shard: int = 4096
+    batch_size: int | None = None
+    workers: int | None = None
+    strict: bool = False
+    rebuild: bool = False
+    neighbours: int = 0
+    support_views: int = 0
+    support_shots: int = 0
+    views: int | None = None
+    views_scale: float = 0.08
+    pixels: int | None = None
+    pixels_format: str = "raw"
+    keep_text_tower: bool = False
+    shared_classes: bool = False
+
+    def on(self, teacher: Teacher, *, batch_size: int, on_gpu: int) -> Self:
+        """Return the options with what is by the device: of a batch ``batch_size``, or ``on_gpu``."""
+        device = teacher.device
+        return replace(
+            self,
+            batch_size=self.batch_size or (on_gpu if device.type == "cuda" else batch_size),
+            workers=default_workers(device) if self.workers is None else self.workers,
+        )
