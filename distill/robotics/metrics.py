@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_average_precision
 
+from distill.metrics import torchmetrics_classification
 from distill.robotics.scores import scores
 
 
@@ -125,8 +125,9 @@ def judge_objects(
         new = [i for i in groups["all"] if i not in trained]
         groups |= {"id_objects": trained, "ood_objects": new}
     places_NC, there_NC = _places(margin_NC), labels_NC.bool()
+    precision = torchmetrics_classification().binary_average_precision
     per_object = {
-        name: 100 * float(binary_average_precision(places_NC[:, c], labels_NC[:, c].long()))
+        name: 100 * float(precision(places_NC[:, c], labels_NC[:, c].long()))
         for c, name in enumerate(class_names)
         if there_NC[:, c].any()
     }

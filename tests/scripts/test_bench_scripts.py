@@ -103,7 +103,6 @@ def test_every_benchmark_script_is_tried():
     assert found - {"bench_parts"} == set(SCRIPTS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script_writes_its_ratios_with_hardware_and_versions(
     name: str, photos: Path, teacher_dir: Path, tmp_path: Path, request: pytest.FixtureRequest

@@ -6,11 +6,9 @@ import json
 import subprocess
 import sys
 
-import pytest
 from conftest import ROOT
 
 
-@pytest.mark.slow
 def test_faults_of_many_kinds_lose_nothing_and_nothing_is_read_wrong(tmp_path):
     command = [
         sys.executable,
@@ -30,7 +28,6 @@ def test_faults_of_many_kinds_lose_nothing_and_nothing_is_read_wrong(tmp_path):
     assert (found["total"]["lost"], found["total"]["wrong"], found["total"]["unkind"]) == (0, 0, 0)
 
 
-@pytest.mark.slow
 def test_the_load_run_measures_memory_and_open_files_of_both_stages(tmp_path):
     out = tmp_path / "load.json"
     command = [sys.executable, "scripts/load_run.py", "--images", "300", "--epochs", "1", "--out", str(out)]
