@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from distill.commands.options import (
     run_options,
     set_option,
 )
-from distill.commands.tables import mean, print_json, table
+from distill.commands.tables import mean, print_json, table, working
 
 RETRIEVAL = ("alpha", "beta", "search", "views", "average")
 SHOTS = {"before": "zero-shot", "ood_query": "ood_query", "id_test": "id_test"}
@@ -73,7 +72,6 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
       distill fewshot runs/first --shots 1,2,4,8 --method retrieval --support-seed 0,1,2
       distill fewshot runs/robot --episodes 10,50
     """
-    from cache.runtime.progress import progress_for
     from distill.fewshot.retrieval import Retrieval
     from distill.fewshot.run import FewShotOptions, few_shot
     from distill.train.stopping import Stopped
@@ -89,7 +87,7 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
     retrieval = Retrieval(**{name: given.pop(name) for name in ("alpha", "beta", "views", "average")})
     options = FewShotOptions(**given, retrieval=retrieval)
-    with closing(progress_for("finetuning", UNITS[contents])) as progress:
+    with working("finetuning", UNITS[contents]) as progress:
         try:
             results = few_shot(run, out, options, **places, progress=progress)
         except Stopped as stopped:

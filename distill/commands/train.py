@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from distill.commands.options import (
     set_option,
     wandb_option,
 )
-from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json
+from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json, working
 
-FOR_PHOTOS = ("k", "teachers", "device_images", "views")
+FOR_PHOTOS = ("k", "teachers", "views")
 FOR_EPISODES = ("negative_text", "local")
 
 
@@ -104,7 +103,6 @@ def train(
       distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
       distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
     """
-    from cache.runtime.progress import progress_for
     from distill.recipes import default_recipe
     from distill.settings import load_recipe, with_settings
     from distill.train.start import train as run
@@ -112,7 +110,7 @@ def train(
     config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    with closing(progress_for("training", UNITS[contents])) as progress:
+    with working("training", UNITS[contents]) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
     if as_json:
         print_json(summary)

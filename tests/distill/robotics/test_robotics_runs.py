@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import Counted, make_cache
-from test_train import StopAt, numbers, weights
+from helpers.runs import StopAt, numbers, weights
 
 import cli
 from cache import EmbeddingCache
@@ -355,10 +355,21 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     few = ["--episodes", "2", "--epochs", 1, "--device", "cpu", "--set", "train.batch_size=4"]
     assert "OOD after" in call("fewshot", out, *few)
     assert (out / "fewshot-finetune" / "fewshot.json").is_file()
-    call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
+    call(
+        "train",
+        cache,
+        "--data",
+        data,
+        "--out",
+        tmp_path / "closed",
+        *quick,
+        "--baseline",
+        "--device-images",
+        "on",
+    )
     wrong = ["train", cache, "--data", data, "--out", tmp_path / "x"]
     assert "prompts.learner is 'cocoop'" in call(*wrong, "--prompts", "cocoop", status=1)
-    for option in ("--k=2", "--teachers=main,two", "--device-images=on"):
+    for option in ("--k=2", "--teachers=main,two"):
         name = option.partition("=")[0]
         assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
     assert "id_test" in call("evaluate", out, "--space", "--device", "cpu")
