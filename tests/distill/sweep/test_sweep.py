@@ -18,6 +18,7 @@ from test_train import numbers, weights
 
 import cli
 from cache.runtime.errors import UserError
+from cache.store.checksums import append_checksum
 from distill.settings import load_recipe, to_toml, with_settings
 from distill.sweep.plan import load_sweep, sweep_names
 from distill.sweep.run import (
@@ -338,6 +339,7 @@ def _killed_after_one_epoch(planned, place):
     (out / "config.toml").write_text(to_toml(config))
     state = torch.load(out / "last.pt", weights_only=True)
     torch.save({**state, "config": to_toml(config)}, out / "last.pt")
+    append_checksum(out / "last.pt")
 
 
 @pytest.mark.slow
