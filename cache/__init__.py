@@ -1,10 +1,8 @@
 """Stage 1: run the teacher once and keep what it said.
 
-The way of the data, one file a step: ``images`` lists a folder, ``texts`` turns class names into
-texts, ``teacher`` (the only importer of open_clip) embeds both, ``shards`` writes rows beside their
-keys, ``manifest`` says what is complete, ``banks`` keeps the text embeddings, ``neighbours`` (the
-only importer of faiss) finds every image's nearest texts, and ``build`` runs it all and can be killed
-anywhere. ``reader`` gives the result to stage 2: ``EmbeddingCache.open(path)``.
+The way of the data, one room a step: ``sources`` lists images and texts, ``teacher`` (the only importer of
+open_clip) embeds both, ``store`` is what then lies on the disk, ``build`` runs it all and can be killed
+anywhere, and ``maintain`` mends it. ``reader`` gives the result to stage 2: ``EmbeddingCache.open(path)``.
 """
 
 from __future__ import annotations

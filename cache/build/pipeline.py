@@ -34,7 +34,7 @@ from cache.store.column_shards import drop_stale_shards
 from cache.store.duplicates import Duplicate, duplicates_of
 from cache.store.manifest import COLUMNS, NAME, Manifest
 from cache.store.manifest_lines import SkippedImage
-from cache.store.rank_manifests import join_parts
+from cache.store.rank_manifests import join_ranks
 from cache.store.shard_formats import read_shard
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, text_network_of
@@ -172,7 +172,7 @@ def build_cache(
         ranks.wait()
         embedding = time.perf_counter() - embedding
         if ranks.is_first:
-            manifest = join_parts(manifest, out)
+            manifest = join_ranks(manifest, out)
             manifest = _match_captions(manifest, out, teacher, captions, folder, progress)
             if not manifest.rows:
                 raise UserError(
@@ -228,7 +228,7 @@ def _prepare(
     check_banks(banks, folder, teacher, shared_classes=options.shared_classes)
     manifest = open_manifest(out, spec, teacher.embed_dim, rebuild=options.rebuild)
     remove_temporaries(out, below=True)
-    manifest = join_parts(manifest, out)
+    manifest = join_ranks(manifest, out)
     manifest = match_classes(manifest, folder, rebuild=options.rebuild)
     if not options.rebuild:
         check_same_texts(manifest, out, banks)
