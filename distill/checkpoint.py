@@ -44,7 +44,7 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
 
 
 def _loaded(path: Path, device: torch.device | str) -> Any:
-    problem = "it differs from its checksum"
+    problem = "it differs from its checksum, or has none"
     try:
         # torch itself compares none.
         if matches_appended_checksum(path):

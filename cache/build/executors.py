@@ -13,7 +13,7 @@ from cache.build.shard_writer import ShardWriter
 from cache.runtime.distributed import Ranks
 from cache.runtime.progress import Progress
 from cache.store.manifest import Manifest
-from cache.store.rank_manifests import part_folder
+from cache.store.rank_manifests import folder_of_rank
 from cache.teacher.open_clip_model import Teacher
 
 
@@ -55,7 +55,7 @@ class EmbedHere:
             seconds=seconds,
             on_images=progress.advance,
         )
-        keep_in = self.out if self.ranks.is_first else part_folder(self.out, self.ranks.rank)
+        keep_in = self.out if self.ranks.is_first else folder_of_rank(self.out, self.ranks.rank)
         writer = ShardWriter(
             out=self.out,
             teacher=self.teacher,

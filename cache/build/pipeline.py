@@ -33,7 +33,7 @@ from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import RecordFolder
 from cache.store.column_shards import drop_stale_shards
 from cache.store.manifest import COLUMNS, NAME, Manifest
-from cache.store.rank_manifests import join_parts
+from cache.store.rank_manifests import join_ranks
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
@@ -142,7 +142,7 @@ def _prepare(build: Build) -> tuple[Manifest, list[ShardPlan]]:
     check_banks(build.banks, build.folder, build.teacher, shared_classes=options.shared_classes)
     manifest = open_manifest(out, build.spec, build.teacher.embed_dim, rebuild=options.rebuild)
     remove_temporaries(out, below=True)
-    manifest = join_parts(manifest, out)
+    manifest = join_ranks(manifest, out)
     manifest = match_classes(manifest, build.folder, rebuild=options.rebuild)
     if not options.rebuild:
         check_same_texts(manifest, out, build.banks)
@@ -162,7 +162,7 @@ def _prepare(build: Build) -> tuple[Manifest, list[ShardPlan]]:
 
 def _finish(build: Build, manifest: Manifest) -> Manifest:
     """Add what there is one of to the shards that all ranks made, and say that the cache is complete."""
-    manifest = join_parts(manifest, build.out)
+    manifest = join_ranks(manifest, build.out)
     if build.captions:
         manifest = replace_captions(
             manifest, build.out, build.teacher, build.captions, build.folder, build.progress

@@ -26,11 +26,20 @@ class Progress(Protocol):
         """Say something worth a line."""
 
 
-class Silent(Progress):
+class Silent:
     """A progress that says nothing; also the beginning of one that says little."""
 
+    def start(self, total: int) -> None:
+        """Say nothing."""
+
+    def advance(self, images: int) -> None:
+        """Say nothing."""
+
+    def note(self, message: str) -> None:
+        """Say nothing."""
+
     def close(self) -> None:
-        """Nothing is open."""
+        """Say nothing."""
 
 
 class BarProgress:

@@ -37,12 +37,12 @@ class ImageFiles:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[ImageFiles], order: NDArray[np.int64]) -> ImageFiles:
+    def joined(cls, shards: Sequence[ImageFiles], order: NDArray[np.int64]) -> ImageFiles:
         """Return those of several shards; row i of the whole is row ``order[i]`` of their concatenation."""
         return cls(
-            sha256=np.concatenate([part.sha256 for part in parts])[order],
-            bytes=np.concatenate([part.bytes for part in parts])[order],
-            mtime_ns=np.concatenate([part.mtime_ns for part in parts])[order],
+            sha256=np.concatenate([shard.sha256 for shard in shards])[order],
+            bytes=np.concatenate([shard.bytes for shard in shards])[order],
+            mtime_ns=np.concatenate([shard.mtime_ns for shard in shards])[order],
         )
 
 

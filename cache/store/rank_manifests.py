@@ -14,26 +14,26 @@ from cache.store.manifest import NAME, Manifest
 FOLDER = "ranks"
 
 
-def part_folder(out: Path, rank: int) -> Path:
+def folder_of_rank(out: Path, rank: int) -> Path:
     """Return where a rank of the cache ``out`` keeps its manifest."""
     return out / FOLDER / f"{rank:05d}"
 
 
-def join_parts(manifest: Manifest, out: Path) -> Manifest:
+def join_ranks(manifest: Manifest, out: Path) -> Manifest:
     """Return the manifest with what every rank has finished, saved; the ranks' own are removed."""
-    parts = sorted((out / FOLDER).glob(f"*/{NAME}"))
-    for path in parts:
+    of_ranks = sorted((out / FOLDER).glob(f"*/{NAME}"))
+    for path in of_ranks:
         manifest = _joined(manifest, Manifest.load(path.parent))
-    if parts:
+    if of_ranks:
         manifest.save(out)
     shutil.rmtree(out / FOLDER, ignore_errors=True)
     return manifest
 
 
-def _joined(manifest: Manifest, part: Manifest) -> Manifest:
-    if manifest.spec.differences(part.spec):
+def _joined(manifest: Manifest, own: Manifest) -> Manifest:
+    if manifest.spec.differences(own.spec):
         return manifest
-    for name, split in part.splits.items():
+    for name, split in own.splits.items():
         whole = manifest.splits.get(name)
         if whole is None or whole.class_names != split.class_names:
             continue

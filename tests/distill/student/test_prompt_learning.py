@@ -15,6 +15,7 @@ from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
+from cache.store.checksums import append_checksum
 from cache.teacher.open_clip_model import load_teacher, text_network_of
 from cache.teacher.text_tower import TextTower, save_text_tower
 from distill.config import PromptConfig, RunConfig
@@ -172,6 +173,7 @@ def test_a_resumed_run_learns_the_same_contexts_as_an_uninterrupted_one(learn, t
             state = torch.load(file, weights_only=True)
             state["config"] = state["config"].replace("\nepochs = 1", "\nepochs = 2")
             torch.save(state, file)
+            append_checksum(file)
     learn("parts", resume_run=True)
     whole, parts = (
         torch.load(tmp_path / n / "last.pt", weights_only=True)["prompts"] for n in ("whole", "parts")

@@ -18,6 +18,7 @@ from helpers.runs import BASE, numbers, weights
 
 import cli
 from cache.runtime.errors import UserError
+from cache.store.checksums import append_checksum
 from distill.settings import load_recipe, to_toml, with_settings
 from distill.sweep.plan import load_sweep, sweep_names
 from distill.sweep.run import (
@@ -329,6 +330,7 @@ def _killed_after_one_epoch(planned, place):
     (out / "config.toml").write_text(to_toml(config))
     state = torch.load(out / "last.pt", weights_only=True)
     torch.save({**state, "config": to_toml(config)}, out / "last.pt")
+    append_checksum(out / "last.pt")
 
 
 def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written, place_of):
