@@ -22,8 +22,8 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
     """
     if isinstance(hint, UnionType):
         return None if given is None else value_of(get_args(hint)[0], given, name=name)  # type: ignore[return-value]
-    if hasattr(hint, "from_json"):
-        return hint.from_json(given)
+    if from_json := getattr(hint, "from_json", None):
+        return from_json(given)  # type: ignore[no-any-return]
     if is_dataclass(hint):
         return _dataclass_of(hint, given, name)
     origin, inner = get_origin(hint) or hint, get_args(hint)
