@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cache.build.distinct_texts import SAME_ROW
 from cache.build.pipeline import BuildOptions, BuildSummary, build_cache
@@ -97,7 +98,22 @@ def cache_episode_features(
         regions=options.regions,
         episode_keys=keys,
     )
-    build = BuildOptions(
+    with ranks_of_torchrun() as ranks:
+        return build_cache(
+            folder,
+            out,
+            teacher,
+            spec,
+            banks=banks,
+            options=_build_options(options, device),
+            progress=progress,
+            ranks=ranks,
+            made_by=EPISODES,
+        )
+
+
+def _build_options(options: EpisodeOptions, device: torch.device) -> BuildOptions:
+    return BuildOptions(
         batch_size=options.batch_size or (128 if device.type == "cuda" else 16),
         workers=default_workers(device) if options.workers is None else options.workers,
         strict=options.strict,
@@ -106,18 +122,6 @@ def cache_episode_features(
         neighbours=0,
         keep_text_tower=options.keep_text_tower,
     )
-    with ranks_of_torchrun() as ranks:
-        return build_cache(
-            folder,
-            out,
-            teacher,
-            spec,
-            banks=banks,
-            options=build,
-            progress=progress,
-            ranks=ranks,
-            made_by=EPISODES,
-        )
 
 
 def _keys_of(out: Path, given: Path | None) -> EpisodeKeys | None:
