@@ -34,18 +34,18 @@ class SplitIdentity:
 
     def differences(self, other: SplitIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
         """Return what separates two splits in a few words each; nothing where they are one."""
-        found = _names_that_differ("classes", self.class_names, other.class_names, here, there)
+        lines = _names_that_differ("classes", self.class_names, other.class_names, here, there)
         if self.images != other.images:
-            found.append(f"{self.images:,} images {here}, {other.images:,} {there}")
+            lines.append(f"{self.images:,} images {here}, {other.images:,} {there}")
         # Each of these has the next in its wake.
-        said = {
+        reasons = {
             "keys": "other names of images",
             "content": "other images under the same names",
             "labels": "other labels of the same images",
             "rows": "other rows of the same images",
         }
-        differ = (words for name, words in said.items() if getattr(self, name) != getattr(other, name))
-        return found or list(differ)[:1]
+        differ = (words for name, words in reasons.items() if getattr(self, name) != getattr(other, name))
+        return lines or list(differ)[:1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +96,7 @@ class DataIdentity:
             given = {f.name: value[f.name] for f in fields(cls)}
             for name in ("learnt_from", "judged_on"):
                 given[name] = {split: _split_from_json(part) for split, part in given[name].items()}
-            banks = [said for bank in given["texts"].values() for said in bank.values()]
+            banks = [text for bank in given["texts"].values() for text in bank.values()]
             plain = [
                 *given["teachers"].values(),
                 *given["captions"].values(),
@@ -107,7 +107,7 @@ class DataIdentity:
                 raise TypeError("a digest is no text")
             return cls(**given)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"the data of the run is not said ({error})") from error
+            raise ValueError(f"the data of the run is not there ({error})") from error
 
     def differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
         """Return one readable line for everything that separates two identities.
@@ -149,7 +149,7 @@ class DataIdentity:
         ]
         for name, texts in self.texts.items():
             theirs = other.texts.get(name, {})
-            differ = [known for known, mine in texts.items() if _unlike(mine, theirs.get(known))]
+            differ = [label for label, mine in texts.items() if _unlike(mine, theirs.get(label))]
             if differ:
                 lines.append(f"text bank {name}: other texts of {some_of(differ)}")
         return lines
@@ -216,10 +216,10 @@ def _split_lines(
     for name in dict.fromkeys([*mine, *theirs]):
         one, other = mine.get(name), theirs.get(name)
         if one is None or other is None:
-            found = one or other
-            assert found is not None
+            images = one or other
+            assert images is not None
             has, lacks = (here, there) if one else (there, here)
-            lines.append(f"{name}: {found.images:,} images {has}, none {lacks}")
+            lines.append(f"{name}: {images.images:,} images {has}, none {lacks}")
         elif differ := one.differences(other, here=here, there=there):
             lines.append(f"{name}: {', '.join(differ)}")
     return lines
@@ -229,8 +229,8 @@ def _names_that_differ(
     what: str, mine: Sequence[str], theirs: Sequence[str], here: str, there: str
 ) -> list[str]:
     only = [(sorted(set(mine) - set(theirs)), here), (sorted(set(theirs) - set(mine)), there)]
-    found = [f"{what} only {where}: {some_of(names)}" for names, where in only if names]
-    return found or ([f"{what} in another order"] if tuple(mine) != tuple(theirs) else [])
+    lines = [f"{what} only {where}: {some_of(names)}" for names, where in only if names]
+    return lines or ([f"{what} in another order"] if tuple(mine) != tuple(theirs) else [])
 
 
 def _unlike(mine: str, theirs: str | None) -> bool:
@@ -240,8 +240,8 @@ def _unlike(mine: str, theirs: str | None) -> bool:
 
 def digest_of(parts: Sequence[bytes]) -> str:
     """Return the digest of byte strings in their order; none of them may be mistaken for two."""
-    found = sha256()
+    joined = sha256()
     for part in parts:
-        found.update(len(part).to_bytes(8, "big"))
-        found.update(part)
-    return found.hexdigest()[:DIGITS]
+        joined.update(len(part).to_bytes(8, "big"))
+        joined.update(part)
+    return joined.hexdigest()[:DIGITS]

@@ -1,4 +1,4 @@
-"""How well: logits and labels -> every number that is said of a classifier. Pure.
+"""How well: logits and labels -> every number of a classifier. Pure.
 
 Shape suffixes: N = images, C = classes. Accuracies are in percent and macro: the mean of every class's own.
 """
@@ -8,13 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-# Before torchmetrics, which imports torchvision itself.
-import cache.runtime.torchvision_compat  # noqa: F401
 
 TOP = 5
 BINS = 15
@@ -123,15 +121,26 @@ def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
     return float(torch.nanmean(per_class_accuracy(logits, labels, logits.shape[1])))
 
 
+def torchmetrics_classification() -> ModuleType:
+    """Return torchmetrics' functions of classifiers, imported when they are used."""
+    # Before torchmetrics, which imports torchvision itself.
+    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
+    from torchmetrics.functional import classification  # here, because both take a second
+
+    return classification
+
+
 def calibration_error(confidence_N: Tensor, right_N: Tensor) -> float:
     """Return the expected calibration error, 0 to 1 (Guo et al. 2017, arXiv 1706.04599), with 15 equal bins.
 
     The mean distance of confidence and accuracy over bins of confidence, each as its share of the images.
     Confidences are softmax probabilities at whatever temperature the logits had.
     """
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    return float(binary_calibration_error(confidence_N, right_N.long(), n_bins=BINS, norm="l1"))
+    return float(
+        torchmetrics_classification().binary_calibration_error(
+            confidence_N, right_N.long(), n_bins=BINS, norm="l1"
+        )
+    )
 
 
 def id_against_ood(id_N: Tensor, ood_N: Tensor) -> float:
@@ -140,14 +149,12 @@ def id_against_ood(id_N: Tensor, ood_N: Tensor) -> float:
     The score of an image is its largest logit among the *ID* classes, in the same order as its largest cosine
     with an ID class text: the maximum logit of Hendrycks et al. 2022 (arXiv 1911.11132). 0.5 is chance.
     """
-    from torchmetrics.functional.classification import binary_auroc
-
     scores = torch.cat([id_N, ood_N])
     # Their order alone counts. Places in it are numbers in 0..1, which torchmetrics takes as they are;
     # anything else it would put through a sigmoid first, which makes near ones equal.
     places = scores.unique(return_inverse=True)[1].double() / len(scores)
     is_id = torch.cat([torch.ones(len(id_N)), torch.zeros(len(ood_N))]).long()
-    return float(binary_auroc(places, is_id))
+    return float(torchmetrics_classification().binary_auroc(places, is_id))
 
 
 def auroc_interval(auroc: float, n_id: int, n_ood: int) -> tuple[float, float]:

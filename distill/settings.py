@@ -75,8 +75,8 @@ def _check_numbers(value: Any) -> None:
         raise ValueError("a number has more than 64 bits")
 
 
-def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
-    hints = get_type_hints(kind)
+def _built(section: type[T], table: dict[str, Any], *, prefix: str) -> T:
+    hints = get_type_hints(section)
     values = {}
     for name, value in table.items():
         if name not in hints:
@@ -85,7 +85,7 @@ def _built(kind: type[T], table: dict[str, Any], *, prefix: str) -> T:
                 fix=f"{nearest_names(name, hints)}settings here are {', '.join(sorted(hints))}.",
             )
         values[name] = _value(hints[name], value, f"{prefix}{name}")
-    return kind(**values)
+    return section(**values)
 
 
 def _value(hint: Any, value: Any, name: str) -> Any:
@@ -104,7 +104,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, bool | int | float):
-        # A bare word that TOML reads as something else. Which words there are is said where it is used.
+        # A bare word that TOML reads as something else. Which words there are is stated where it is used.
         return _toml(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
@@ -122,7 +122,7 @@ def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
     Raises
     ------
     WrongOption
-        If a setting has no ``=``, an unknown name or a value of the wrong kind.
+        If a setting has no ``=``, an unknown name or a value of the wrong type.
     """
     values = parsed_settings(settings)
     try:
@@ -148,7 +148,7 @@ def with_values(config: RunConfig, values: Mapping[str, Any], *, where: str = ""
     Raises
     ------
     UserError
-        If a name is unknown or a value of the wrong kind.
+        If a name is unknown or a value of the wrong type.
     """
     table = asdict(config)
     for name, value in values.items():
@@ -165,11 +165,11 @@ def with_values(config: RunConfig, values: Mapping[str, Any], *, where: str = ""
 
 
 def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
-    known = [f"{s}.{key}" for s, part in table.items() if isinstance(part, dict) for key in part]
-    known += [key for key, part in table.items() if not isinstance(part, dict)]
-    near = nearest_names(name, known)
+    names = [f"{s}.{key}" for s, part in table.items() if isinstance(part, dict) for key in part]
+    names += [key for key, part in table.items() if not isinstance(part, dict)]
+    near = nearest_names(name, names)
     section = name.partition(".")[0]
-    here = [key for key in known if key.startswith(f"{section}.")] or known
+    here = [key for key in names if key.startswith(f"{section}.")] or names
     return UserError(f"{where}{name} is not a setting", fix=f"{near}settings here are {', '.join(here)}.")
 
 

@@ -26,5 +26,6 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 def as_columns(name: str, values: Sequence[float]) -> dict[str, float | None]:
     """Return mean and deviation as a table's ``NAME`` and ``NAME_std``; None for what there is not."""
-    found = spread(values)
-    return {name: found.mean if found else None, f"{name}_std": found.std if found else None}
+    of_values = spread(values)
+    mean, std = (of_values.mean, of_values.std) if of_values else (None, None)
+    return {name: mean, f"{name}_std": std}

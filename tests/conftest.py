@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import sys
 from pathlib import Path
 
 # Before torch: tests run side by side, and threads that outnumber cores wait for each other.
@@ -28,9 +28,13 @@ COLOURS = {
 }
 EMBED_DIM = 16
 ROOT = Path(__file__).parent.parent
-# Then how many processes, and what they run.
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of every later collection of garbage, which a command does once when it fails."""
+    gc.collect()
+    gc.freeze()
 
 
 def write_image(path: Path, colour: tuple[int, int, int], rng: np.random.Generator, side: int = 40) -> None:
@@ -166,7 +170,7 @@ def cached(tmp_path: Path, photos: Path) -> EmbeddingCache:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path:
     """A folder with photos, a cache that keeps its text tower, and a run."""
-    from deploy_parts import SMALL
+    from helpers.exported import SMALL
 
     from cache.build.from_folder import FeatureOptions, cache_features
     from distill.config import RunConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache
-from test_train import SMALL
+from helpers.runs import SMALL
 
 import cli
 from cache.runtime.atomic_files import read_text

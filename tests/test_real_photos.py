@@ -19,7 +19,6 @@ from distill.train.start import train as run
 
 FLOWERS, GROCERY = REAL_PHOTOS / "flowers102", REAL_PHOTOS / "grocery"
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(not FLOWERS.is_dir(), reason=f"no real photos at {REAL_PHOTOS}"),
 ]
 

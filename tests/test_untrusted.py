@@ -8,13 +8,13 @@ import pickle
 import struct
 import tarfile
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.pictures import png_of
 from PIL import Image
 
 from cache.build.from_folder import FeatureOptions, cache_features
@@ -34,22 +34,6 @@ from distill.judge.outputs import load_outputs
 from distill.settings import from_toml
 from distill.student.build import read_state_dict
 from distill.sweep.plan import load_sweep
-
-
-def png_of(side: int) -> bytes:
-    """A PNG of side x side black pixels, a few kilobytes of it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    row = bytes(1 + (side + 7) // 8)
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(row * side, 9))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from cache.runtime.torchvision_compat import torchvision
 from cache.runtime.transfer import to_device
 from cache.sources.crop_boxes import crop_boxes
 from distill.data.batch import Crops, Share
@@ -162,10 +162,17 @@ def _share(top: float) -> float:
     return float(torch.linspace(0.0, top, RANDAUGMENT_BINS)[RANDAUGMENT_MAGNITUDE])
 
 
+def _functional() -> ModuleType:
+    from cache.runtime.torchvision_compat import torchvision  # here, because it takes a second
+
+    functional: ModuleType = torchvision.transforms.v2.functional
+    return functional
+
+
 def _affine(
     images: Tensor, *, translate: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0, 0)
 ) -> Tensor:
-    return torchvision.transforms.v2.functional.affine(
+    return _functional().affine(
         images,
         angle=0.0,
         translate=list(translate),
@@ -177,7 +184,6 @@ def _affine(
 
 
 def _operations() -> dict[str, Callable[[Tensor, float], Tensor]]:
-    f = torchvision.transforms.v2.functional
     shear, enhance, turn = _share(0.3), _share(0.9), _share(30.0)
     bits = 8 - round(RANDAUGMENT_MAGNITUDE / ((RANDAUGMENT_BINS - 1) / 4))
 
@@ -190,15 +196,15 @@ def _operations() -> dict[str, Callable[[Tensor, float], Tensor]]:
         "ShearY": lambda images, sign: _affine(images, shear=(0, sign * shear)),
         "TranslateX": lambda images, sign: _affine(images, translate=(shift(images, sign), 0)),
         "TranslateY": lambda images, sign: _affine(images, translate=(0, shift(images, sign))),
-        "Rotate": lambda images, sign: f.rotate(images, sign * turn),
-        "Brightness": lambda images, sign: f.adjust_brightness(images, 1 + sign * enhance),
-        "Color": lambda images, sign: f.adjust_saturation(images, 1 + sign * enhance),
-        "Contrast": lambda images, sign: f.adjust_contrast(images, 1 + sign * enhance),
-        "Sharpness": lambda images, sign: f.adjust_sharpness(images, 1 + sign * enhance),
-        "Posterize": lambda images, sign: f.posterize(images, bits),
-        "Solarize": lambda images, sign: f.solarize(images, 255.0 - _share(255.0)),
-        "AutoContrast": lambda images, sign: f.autocontrast(images),
-        "Equalize": lambda images, sign: f.equalize(images),
+        "Rotate": lambda images, sign: _functional().rotate(images, sign * turn),
+        "Brightness": lambda images, sign: _functional().adjust_brightness(images, 1 + sign * enhance),
+        "Color": lambda images, sign: _functional().adjust_saturation(images, 1 + sign * enhance),
+        "Contrast": lambda images, sign: _functional().adjust_contrast(images, 1 + sign * enhance),
+        "Sharpness": lambda images, sign: _functional().adjust_sharpness(images, 1 + sign * enhance),
+        "Posterize": lambda images, sign: _functional().posterize(images, bits),
+        "Solarize": lambda images, sign: _functional().solarize(images, 255.0 - _share(255.0)),
+        "AutoContrast": lambda images, sign: _functional().autocontrast(images),
+        "Equalize": lambda images, sign: _functional().equalize(images),
     }
 
 

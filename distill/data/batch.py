@@ -53,7 +53,7 @@ class Crops:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Targets:
-    """What one teacher said of B images.
+    """What one teacher gave for B images.
 
     ``teacher_BD`` and ``caption_BD`` are raw embeddings, float32; ``nearest_BK`` int32 class labels and
     ``similarity_BK`` their cosines.
@@ -73,8 +73,8 @@ class Targets:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what there is, by name."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in found.items() if value is not None}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in tensors.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

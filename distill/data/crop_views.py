@@ -35,7 +35,7 @@ class TrainingViews:
         return Crops(view_B=drawn, box_B4=torch.from_numpy(boxes), flip_B=torch.from_numpy(flips))
 
     def embeddings(self, chosen: NDArray[np.int64], crops: Crops) -> NDArray[Any]:
-        """Return what the teacher said of these views of some images, [B, D], raw."""
+        """Return the teacher's embeddings of these views of some images, [B, D], raw."""
         return self.stored.embeddings(self.row_of[chosen], crops.view_B.numpy())
 
 

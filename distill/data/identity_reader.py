@@ -75,7 +75,7 @@ class IdentityReader:
             self.tools(config),
             learnt_from={"train": self.split("train")},
             judged_on={name: self.split(name) for name in self.folder.splits if name != "train"},
-            captions={name: said for name in captioned if (said := self._captions_of(first, name))},
+            captions={name: own for name in captioned if (own := self._captions_of(first, name))},
             views=_views(first, config),
             pixels=_pixels(self.cache, config),
         )
@@ -138,9 +138,9 @@ class IdentityReader:
             return ""
         if place not in self._captions:
             # Those that were embedded elsewhere have no text.
-            said = rows.captions if any(rows.captions) else None
+            texts = rows.captions if any(rows.captions) else None
             hashes = (
-                _hashes(rows.caption_embeddings, range(len(rows))) if said is None else map(_as_bytes, said)
+                _hashes(rows.caption_embeddings, range(len(rows))) if texts is None else map(_as_bytes, texts)
             )
             pairs = zip(map(_as_bytes, rows.keys), hashes, strict=True)
             self._captions[place] = digest_of([part for pair in pairs for part in pair])
@@ -165,11 +165,11 @@ def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> di
 
     Where the texts do not tell their rows (embedded elsewhere, or learnt), these are part of it.
     """
-    found = cache.text_bank(bank)
-    owners = [found.class_folders[i] if i >= 0 else "" for i in found.class_index.tolist()]
-    told = cache.manifest.banks[bank].made_from == digest([found.texts, owners]) and not _is_imported(cache)
+    texts = cache.text_bank(bank)
+    owners = [texts.class_folders[i] if i >= 0 else "" for i in texts.class_index.tolist()]
+    told = cache.manifest.banks[bank].made_from == digest([texts.texts, owners]) and not _is_imported(cache)
     parts: dict[str, list[bytes]] = {}
-    for text, owner, row in zip(found.texts, owners, found.embeddings, strict=True):
+    for text, owner, row in zip(texts.texts, owners, texts.embeddings, strict=True):
         parts.setdefault(owner, []).append(_as_bytes(text) + (b"" if told else row.tobytes()))
     return {name: digest_of(sorted(parts[name])) for name in class_names if name in parts}
 
@@ -188,14 +188,14 @@ def split_identity(
     keys = [_as_bytes(records[i].key) for i in order]
     joined = [part for i, key in zip(order, keys, strict=True) for part in (key, content[i].tobytes())]
     labels = [bytes(label) for i in order if isinstance(label := records[i].label, tuple)]
-    known = [rows.position[records[i].key] for i in order if rows and records[i].key in rows.position]
+    places = [rows.position[records[i].key] for i in order if rows and records[i].key in rows.position]
     return SplitIdentity(
         images=len(records),
         class_names=tuple(class_names),
         keys=digest_of(keys),
         content=digest_of(joined),
         labels=digest_of(labels) if labels else "",
-        rows=digest_of(_hashes(rows.embeddings, known)) if rows else "",
+        rows=digest_of(_hashes(rows.embeddings, places)) if rows else "",
     )
 
 

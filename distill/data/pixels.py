@@ -114,16 +114,16 @@ class StoredImages:
         cls, cache: EmbeddingCache, splits: Sequence[str], records: Sequence[Record], side: int
     ) -> StoredImages | None:
         """Return the images of ``records`` among some splits of a cache; None unless it has all of them."""
-        found = [cache.pixels(split, side=side) for split in splits]
-        sources = [source for source in found if source is not None]
+        of_splits = [cache.pixels(split, side=side) for split in splits]
+        sources = [source for source in of_splits if source is not None]
         places = [
             next(((i, s.position[r.key]) for i, s in enumerate(sources) if r.key in s.position), None)
             for r in records
         ]
-        known = [place for place in places if place is not None]
-        if not known or len(known) < len(places):
+        stored_places = [place for place in places if place is not None]
+        if not stored_places or len(stored_places) < len(places):
             return None
-        source_of, row_of = np.array(known, dtype=np.int64).T
+        source_of, row_of = np.array(stored_places, dtype=np.int64).T
         return cls(sources, source_of, row_of)
 
     @property
@@ -230,10 +230,10 @@ class Pixels:
     def _keep(self, kept: Tensor, indices: Indices, images: Sequence[Tensor | str]) -> None:
         self._note_unreadable(indices, images)
         good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
-        found = [image for image in images if isinstance(image, Tensor)]
-        if found:
+        tensors = [image for image in images if isinstance(image, Tensor)]
+        if tensors:
             places = torch.from_numpy(indices[good])
-            kept[to_device(places, kept.device)] = to_device(torch.stack(found), kept.device)
+            kept[to_device(places, kept.device)] = to_device(torch.stack(tensors), kept.device)
         self._good[indices[~good]] = False
         self._here[indices] = True
 

@@ -33,7 +33,7 @@ CAPTIONS_AT_ONCE = 65_536
 class TrainingRows:
     """The training images that have a teacher row, and that row's number in the cache.
 
-    ``id_val`` are images of the same kind set aside to choose on; ``left_out`` counts images without a row;
+    ``id_val`` are images of the same classes set aside to choose on; ``left_out`` counts those without a row;
     the last ``support`` images are few-shot images of OOD classes.
     """
 
@@ -66,20 +66,20 @@ def join_training_rows(cache: EmbeddingCache, folder: RecordFolder, *, id_val: f
             f"(only in the data: {only_here[:3] or 'none'}; only in the cache: {only_there[:3] or 'none'})",
             fix="give the data folder that the cache was made from.",
         )
-    found = [image for image in split.images if image.key in rows.position]
-    if not found:
+    with_row = [image for image in split.images if image.key in rows.position]
+    if not with_row:
         raise CacheMismatch(
             f"none of the {len(split.images)} training images of {folder.path} has a row in {cache.path} "
             f"(images like {split.images[0].key!r}, rows like {rows.keys[0]!r})",
             fix="give the data folder that the cache was made from.",
         )
-    chosen, aside = _set_aside(found, id_val)
+    chosen, aside = _set_aside(with_row, id_val)
     return TrainingRows(
         rows=rows,
         images=tuple(chosen),
         row_of=np.array([rows.position[image.key] for image in chosen], dtype=np.int64),
         id_val=tuple(aside),
-        left_out=len(split.images) - len(found),
+        left_out=len(split.images) - len(with_row),
     )
 
 
@@ -177,16 +177,16 @@ class TeacherRows:
     views: TrainingViews | None = None
 
     def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
-        """Return what the teacher said of a batch's images, or of these crops of them."""
+        """Return the targets of a batch's images, or of these crops of them."""
         captions = self.rows.caption_embeddings if self.with_captions else None
         views = self.views if crops is not None else None
-        found = (
+        embeddings = (
             columns.of(views.stored, lambda chosen: views.embeddings(chosen, crops))
             if views is not None and crops is not None
             else columns.rows(self.rows.embeddings, self.row_of)
         )
         return Targets(
-            teacher_BD=found.float(),
+            teacher_BD=embeddings.float(),
             caption_BD=columns.rows(captions, self.row_of).float() if captions is not None else None,
             nearest_BK=columns.rows(self.nearest, self.row_of) if self.nearest is not None else None,
             similarity_BK=columns.rows(self.similarity, self.row_of) if self.similarity is not None else None,
@@ -239,7 +239,7 @@ class TrainingData:
         crops: Crops | None = None,
         columns: BatchColumns | None = None,
     ) -> Batch:
-        """Return the batch of these images, with what the teachers said of them, or of these crops.
+        """Return the batch of these images, with the teachers' targets for them, or of these crops.
 
         ``columns`` are on the images' device, and may be shared with other students' data.
         """
@@ -261,10 +261,10 @@ def _check_captions_differ(cache: EmbeddingCache, joined: TrainingRows) -> None:
     starts = range(0, len(row_of), CAPTIONS_AT_ONCE)
     if any((rows[row_of[start : start + CAPTIONS_AT_ONCE]] != first).any() for start in starts):
         return
-    said = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
+    caption = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
     raise UserError(
         f"loss.cap is on, but all {len(row_of):,} training images of {cache.path} have the same caption"
-        + (f" ({shortened(said)})" if said else ""),
+        + (f" ({shortened(caption)})" if caption else ""),
         fix="give a caption of its own to each image (cache-features --captions; 'distill cache info' counts "
         "them), or set loss.cap=0.",
     )
@@ -301,10 +301,10 @@ def teacher_rows(
     if loss.vlalign and not learnt_text and views is None:
         if joined.support:
             texts = cache.text_bank(text).class_texts(joined.rows.class_names)
-            found: tuple[Any, Any] = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
+            neighbours: tuple[Any, Any] = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
         else:
-            found = cache.neighbours("train", text, loss.vlalign_k)
-        nearest, similarity = (MappedRows.of(part) for part in found)
+            neighbours = cache.neighbours("train", text, loss.vlalign_k)
+        nearest, similarity = (MappedRows.of(part) for part in neighbours)
     return TeacherRows(
         rows=joined.rows,
         row_of=joined.row_of,

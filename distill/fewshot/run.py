@@ -34,15 +34,15 @@ LEARNING_RATES = {"sgd": 1e-3, "adamw": 2e-4}
 EPISODE_LEARNING_RATES, EPISODE_BATCH_SIZE = {"sgd": 5e-4, "adamw": 2e-4}, 46
 # Groups of objects of an episode, and what a table has of each.
 GROUPS, PRECISION = ("all", "id_objects", "ood_objects"), "average_precision"
+# What a plot shows of a table, where that has it: column, label, colour, style.
 CURVES = (
     ("ood_query", "with the support", "C0", "-"),
     ("before", "zero-shot", "C1", "--"),
     ("id_test", "ID test", "C2", "-"),
-)
-EPISODE_CURVES = tuple(
-    (f"{when}_{group}", f"{group.partition('_')[0].upper()} objects, {label}", colour, style)
-    for group, colour in (("id_objects", "C0"), ("ood_objects", "C1"))
-    for when, style, label in (("before", "--", "before"), ("after", "-", "with the episodes"))
+    ("before_id_objects", "ID objects, before", "C0", "--"),
+    ("after_id_objects", "ID objects, with the episodes", "C0", "-"),
+    ("before_ood_objects", "OOD objects, before", "C1", "--"),
+    ("after_ood_objects", "OOD objects, with the episodes", "C1", "-"),
 )
 
 
@@ -51,9 +51,8 @@ class FewShotOptions:
     """What ``distill fewshot`` can be told.
 
     ``shots`` are the numbers of images of each OOD class, or of episodes; ``support_seeds`` draw the support,
-    one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which alpha and beta are chosen; ``views`` is how many of the cached
-    views of a support image count (None: all), each on its own or averaged. ``settings`` change the
-    finetuning's config.
+    one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which
+    alpha and beta are chosen; ``settings`` change the finetuning's config.
     """
 
     shots: tuple[int, ...] = (5,)
@@ -80,8 +79,7 @@ class FewShotOptions:
 class Draw:
     """One support: what the student scores on the rest of the OOD images, before and with it, in percent.
 
-    ``scores`` are those of the table's columns; ``data`` and ``start`` name the data and the weights that it
-    started from.
+    ``scores`` are those of the table's columns.
     """
 
     shots: int
@@ -90,8 +88,6 @@ class Draw:
     query_images: int
     scores: dict[str, float | None]
     details: dict[str, Any]
-    data: str = ""
-    start: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values, its scores beside the rest."""
@@ -138,7 +134,7 @@ def few_shot(
         for shots in sorted(set(options.shots))
         for seed in options.support_seeds or (-1,)
     ]
-    for support in supports:  # what is missing or does not fit is found before hours of training
+    for support in supports:  # what is missing or does not fit shows before hours of training
         keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
         if options.method == "finetune":
             check_start(out / _called(support), identity, start)
@@ -147,29 +143,24 @@ def few_shot(
     judge = Judge(trained)
     with only_writer(out):
         remove_temporaries(out)
-        if options.method == "retrieval":
-            draws = [_by_retrieval(judge, support, options, progress) for support in supports]
-        else:
-            draws = [
-                _by_finetuning(judge, support, checkpoint, out / _called(support), options, progress)
-                for support in supports
-            ]
-        draws = [replace(draw, data=identity.digest(), start=start) for draw in draws]
-        table = _table(draws)
-        what = "mean average precision" if trained.cache.holds_episodes else "macro accuracy"
+        draws = [
+            _by_retrieval(judge, support, options, progress)
+            if options.method == "retrieval"
+            else _by_finetuning(judge, support, checkpoint, out / _called(support), options, progress)
+            for support in supports
+        ]
+        measure, table = trained.model.measure, _table(draws)
         results: dict[str, Any] = {
             "run": str(source),
             "method": options.method,
             "data": identity.to_json(),
             "start": start,
-            "headline": f"{what} in percent on the OOD {trained.model.unit} that are not support",
+            "headline": f"{measure} in percent on the OOD {trained.model.unit} that are not support",
             "table": table,
-            "draws": [draw.to_json() for draw in draws],
+            "draws": [{**draw.to_json(), "data": identity.digest(), "start": start} for draw in draws],
         }
         write_json(out / FEWSHOT, results)
-        curves = EPISODE_CURVES if trained.cache.holds_episodes else CURVES
-        title = f"{source.name}: {options.method}"
-        draw_shots(out / FEWSHOT_PLOT, table, curves, of=f"{what} (%)", title=title)
+        draw_shots(out / FEWSHOT_PLOT, table, of=measure, title=f"{source.name}: {options.method}")
     return results
 
 
@@ -341,21 +332,20 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
 def draw_shots(
     path: Path,
     table: Sequence[dict[str, Any]],
-    curves: Sequence[tuple[str, str, str, str]],
     *,
     of: str,
     title: str,
 ) -> None:
-    """Draw ``curves`` (column, label, colour, style) over shots, with the deviation over draws, as a PNG."""
+    """Draw the columns of a table over shots, with the deviation over draws, as a PNG; ``of`` names them."""
     with drawing(path, (6, 4.2)) as (_, axes):
         shots = [row["shots"] for row in table]
-        for name, label, colour, style in curves:
-            values = [row[name] for row in table]
+        for name, label, colour, style in CURVES:
+            values = [row.get(name) for row in table]
             if None not in values:
                 spread = [row[f"{name}_std"] or 0.0 for row in table]
                 look: dict[str, Any] = {"color": colour, "linestyle": style, "marker": "o", "capsize": 3}
                 axes.errorbar(shots, values, yerr=spread, label=label, **look)
-        axes.set(xlabel="shots", ylabel=of, title=title)
+        axes.set(xlabel="shots", ylabel=f"{of} (%)", title=title)
         axes.set_xscale("log", base=2)
         axes.set_xticks(shots, [str(number) for number in shots])
         axes.grid(alpha=0.3)

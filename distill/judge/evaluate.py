@@ -34,7 +34,7 @@ NEGATIVE = RoboticsConfig().negative_text
 class AmongAll:
     """How well one split is classified where all ``classes`` of the data compete; see :class:`SplitResult`.
 
-    ``id_score_N`` is every image's largest logit among the ID classes, None where none is known.
+    ``id_score_N`` is every image's largest logit among the ID classes, None where there are none.
     """
 
     classes: int
@@ -74,15 +74,15 @@ class SplitResult:
 
     def metrics(self) -> dict[str, float]:
         """Return every number under the ending that it has among a run's metrics."""
-        found = {
+        numbers = {
             "accuracy": self.accuracy,
             "loss": self.loss,
             "top5_accuracy": self.top5_accuracy,
             "ece": self.ece,
         }
         if self.among_all is not None:
-            found |= {f"all_{name}": getattr(self.among_all, name) for name in _AMONG_ALL}
-        return {name: value for name, value in found.items() if value is not None}
+            numbers |= {f"all_{name}": getattr(self.among_all, name) for name in _AMONG_ALL}
+        return {name: value for name, value in numbers.items() if value is not None}
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the images' own scores as plain values."""
@@ -109,12 +109,12 @@ def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
         return {name: value for result in episodes for name, value in result.flat().items()}
     photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
     by_split = {name: result.metrics() for name, result in photos.items()}
-    endings = dict.fromkeys(ending for found in by_split.values() for ending in found)
+    endings = dict.fromkeys(ending for numbers in by_split.values() for ending in numbers)
     flat = {
-        f"{n}_{ending}": found[ending]
+        f"{n}_{ending}": numbers[ending]
         for ending in endings
-        for n, found in by_split.items()
-        if ending in found
+        for n, numbers in by_split.items()
+        if ending in numbers
     }
     return flat | both_kinds(photos)
 
@@ -126,17 +126,17 @@ def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
     the first is the harmonic mean of both accuracies among all classes, percent, the second
     :func:`distill.metrics.id_against_ood`. Empty without results of both among all classes.
     """
-    found = {}
+    numbers = {}
     for name, result in results.items():
-        kind, at, head = name.partition("@")
+        split, at, head = name.partition("@")
         seen = results.get(f"id_test{at}{head}")
         ours, theirs = (seen.among_all if seen is not None else None), result.among_all
-        if kind not in OOD_SPLITS or ours is None or theirs is None:
+        if split not in OOD_SPLITS or ours is None or theirs is None:
             continue
-        found[f"all{at}{head}_harmonic_mean"] = harmonic_mean(ours.accuracy, theirs.accuracy)
+        numbers[f"all{at}{head}_harmonic_mean"] = harmonic_mean(ours.accuracy, theirs.accuracy)
         if ours.id_score_N is not None and theirs.id_score_N is not None:
-            found[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
-    return found
+            numbers[f"id_ood{at}{head}_auroc"] = id_against_ood(ours.id_score_N, theirs.id_score_N)
+    return numbers
 
 
 @torch.no_grad()
@@ -171,20 +171,20 @@ def evaluate(
     if not own:
         raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     scores = ImageScores.join(own)
-    found = scores.metrics()
+    metrics = scores.metrics()
     return SplitResult(
         split=split,
-        accuracy=found.accuracy,
-        loss=found.loss,
+        accuracy=metrics.accuracy,
+        loss=metrics.loss,
         images=len(scores.labels_N),
         per_class={
             name: float(value)
-            for name, value in zip(class_names, found.per_class_C, strict=True)
+            for name, value in zip(class_names, metrics.per_class_C, strict=True)
             if not value.isnan()
         },
         unreadable=dict(unreadable or {}),
-        top5_accuracy=found.top5_accuracy,
-        ece=found.ece,
+        top5_accuracy=metrics.top5_accuracy,
+        ece=metrics.ece,
         among_all=_among_all(every, id_score) if every else None,
     )
 
@@ -215,12 +215,12 @@ def _scored(
 
 def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> AmongAll:
     scores = ImageScores.join(every)
-    found = scores.metrics()
+    metrics = scores.metrics()
     return AmongAll(
         classes=scores.classes,
-        accuracy=found.accuracy,
-        top5_accuracy=found.top5_accuracy,
-        ece=found.ece,
+        accuracy=metrics.accuracy,
+        top5_accuracy=metrics.top5_accuracy,
+        ece=metrics.ece,
         id_score_N=torch.cat(list(id_score)) if id_score else None,
     )
 
@@ -354,5 +354,5 @@ class TeacherJudge:
 
 def competing(classes: AllClasses, bank: TextBank) -> AllClasses | None:
     """Return classes that can compete by a text bank: None with no OOD class, or where one has no text."""
-    known = set(bank.class_folders)
-    return classes if classes.ood_classes and known.issuperset(classes.names) else None
+    with_text = set(bank.class_folders)
+    return classes if classes.ood_classes and with_text.issuperset(classes.names) else None

@@ -52,6 +52,7 @@ def open_model(
         for head in heads:  # a bank without a text for one of the classes
             head.classifier(class_names, temperature=config.loss.temperature)
         torch.manual_seed(config.train.seed)
+    student = model.build(config, cache, folder, heads, starting=starting)
     precision = amp_dtype_of if starting else amp_dtype_of_trained
     return model(
         config=config,
@@ -61,7 +62,7 @@ def open_model(
         augment=augment,  # type: ignore[arg-type]
         class_names=class_names,
         heads=heads,
-        student=model.build(config, cache, folder, heads, starting=starting).to(device),  # type: ignore[arg-type]
+        student=student.to(device),  # type: ignore[arg-type]
         amp_dtype=precision(config.train.precision, device),
     )
 
@@ -77,7 +78,7 @@ def learner_of(model: Model) -> nn.Module | None:
 
 
 def load_weights(model: Model, state: dict[str, Any]) -> None:
-    """Put a checkpoint's weights into a student and its prompt learner; RuntimeError where they do not fit."""
+    """Load a checkpoint into a student and its prompt learner; RuntimeError where it does not fit."""
     model.student.load_state_dict(state["student"])
     learner = learner_of(model)
     if learner is not None:

@@ -58,7 +58,7 @@ def space_metrics(
         ``image_neighbours_K`` (:func:`image_neighbours`, :func:`overlap`; K cut to N - 1);
         ``pairwise_spearman`` (:func:`pairwise_spearman`); ``text_neighbours_K``, the same overlap of the
         K nearest class texts (K cut to C); ``vlalign``, the loss of that name. Names keep the K that was
-        asked for. Left out is what cannot be known: with one image ``linear_cka`` and
+        asked for. Left out is what is not defined: with one image ``linear_cka`` and
         ``image_neighbours_K``, with fewer than three ``pairwise_spearman``, and where D1 is not D2 (a
         student without a teacher) ``cosine``, ``text_neighbours_K`` and ``vlalign``.
 

@@ -45,8 +45,7 @@ def teacher_has_rows(heads: Sequence[Head], split: Judged) -> bool:
     """Say whether some image of a split has a row of every teacher."""
     rows = [_rows(head, split) for head in heads]
     return all(
-        found is not None and any(image.key in found.position for image in split.pixels.records)
-        for found in rows
+        own is not None and any(image.key in own.position for image in split.pixels.records) for own in rows
     )
 
 
@@ -60,7 +59,7 @@ def space_of_split(
     """
     student = torch.cat([output for output, _ in outputs]).cpu()
     keys = [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
-    found = {}
+    space = {}
     for i, head in enumerate(heads):
         rows = _rows(head, split)
         assert rows is not None
@@ -75,8 +74,8 @@ def space_of_split(
             temperature=loss.temperature,
             k=loss.vlalign_k,
         )
-        found[name] = {"images": len(at), **metrics}
-    return found
+        space[name] = {"images": len(at), **metrics}
+    return space
 
 
 def _class_texts(head: Head, split: Judged) -> Tensor:

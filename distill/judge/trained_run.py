@@ -37,7 +37,7 @@ from distill.student.heads import Head
 class Opening(TypedDict, total=False):
     """How a run is opened.
 
-    ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where it found them;
+    ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts.
     """
@@ -166,7 +166,7 @@ class TrainedRun:
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [known_split(name) for name in splits] or [name for name in by_name if name != "id_val"]
+        names = [split_to_judge(name) for name in splits] or [name for name in by_name if name != "id_val"]
         return [self._split(name, by_name) for name in names]
 
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
@@ -198,7 +198,7 @@ class TrainedRun:
         return make(images, (ROWS_OF.get(split, split),))
 
 
-def known_split(name: str) -> str:
+def split_to_judge(name: str) -> str:
     """Return a split's name by either of its names, ``id_val`` or ``ood_query``; UserError else."""
     return name if name in ("id_val", QUERY) else split_name(name)
 

@@ -118,21 +118,21 @@ def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can change a number."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:  # run from its folder, without being installed
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
     """Return the processor, its cores, and the GPU in use."""
-    found: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "device": str(device)}
+    machine: dict[str, Any] = {"cpu": _cpu_name(), "cores": cores(), "device": str(device)}
     if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
-    return found
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    return machine
 
 
 def _cpu_name() -> str:
@@ -147,7 +147,7 @@ def _cpu_name() -> str:
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Return the most memory that this process has held, in bytes."""
-    found = {"host": peak_resident()}
+    most = {"host": peak_resident()}
     if device.type == "cuda":
-        found["device"] = torch.cuda.max_memory_allocated(device)
-    return found
+        most["device"] = torch.cuda.max_memory_allocated(device)
+    return most

@@ -63,9 +63,9 @@ class WandbRun:
                 settings=wandb.Settings(console="off", silent=True),
             )
         except (wandb.Error, ValueError) as error:  # ValueError of pydantic: WANDB_MODE=ofline, say
-            said = " ".join(line.strip() for line in str(error).splitlines()[:3])
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:3])
             raise UserError(
-                f"Weights & Biases cannot begin ({said})",
+                f"Weights & Biases cannot begin ({reason})",
                 fix="run 'wandb login', or set WANDB_MODE=offline and 'wandb sync' later.",
             ) from error
 
@@ -82,7 +82,7 @@ class WandbRun:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write the summary, whose means over epochs take the place of the last epoch's numbers.
 
-        What is said of every class or image stays in summary.json: W&B makes each number a column.
+        What there is of every class or image stays in summary.json: W&B makes each number a column.
         """
         self._run.summary.update({**_columns(summary), **space_metrics(summary)})
 

@@ -1,6 +1,6 @@
-"""How well objects are found: counts over all episodes, one ratio each at the end, in percent.
+"""How well objects are recognised: counts over all episodes, one ratio each at the end, in percent.
 
-What is undefined (precision where nothing was found, recall and average precision where no object is
+What is undefined (precision where nothing was recognised, recall and average precision where no object is
 there) is left out, neither 0 nor NaN.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_average_precision
 
+from distill.metrics import torchmetrics_classification
 from distill.robotics.scores import scores
 
 
@@ -41,11 +41,11 @@ class ObjectCounts:
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Count scores [B, C] in 0..1 against labels [B, C] of 0 and 1."""
-        found, there = scores >= self.threshold, labels.bool()
-        self.true_positive += (found & there).sum()
-        self.false_positive += (found & ~there).sum()
-        self.true_negative += (~found & ~there).sum()
-        self.false_negative += (~found & there).sum()
+        decided, there = scores >= self.threshold, labels.bool()
+        self.true_positive += (decided & there).sum()
+        self.false_positive += (decided & ~there).sum()
+        self.true_negative += (~decided & ~there).sum()
+        self.false_negative += (~decided & there).sum()
 
     def state(self) -> dict[str, Tensor]:
         """Return the four counts."""
@@ -68,7 +68,7 @@ class ObjectCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
-    """How well a split's objects are found.
+    """How well a split's objects are recognised.
 
     ``groups`` has the metrics in percent of ``all`` objects, and where there are both kinds of ``id_objects``
     and ``ood_objects``: accuracy, precision and recall at the threshold, and ``average_precision``, the mean
@@ -120,13 +120,14 @@ def judge_objects(
     """
     scores_NC = scores(margin_NC.sigmoid(), torch.as_tensor(score_bias))
     groups = {"all": list(range(len(class_names)))}
-    known = [i for i in groups["all"] if class_names[i] in set(id_objects)]
-    if 0 < len(known) < len(class_names):
-        new = [i for i in groups["all"] if i not in known]
-        groups |= {"id_objects": known, "ood_objects": new}
+    trained = [i for i in groups["all"] if class_names[i] in set(id_objects)]
+    if 0 < len(trained) < len(class_names):
+        new = [i for i in groups["all"] if i not in trained]
+        groups |= {"id_objects": trained, "ood_objects": new}
     places_NC, there_NC = _places(margin_NC), labels_NC.bool()
+    precision = torchmetrics_classification().binary_average_precision
     per_object = {
-        name: 100 * float(binary_average_precision(places_NC[:, c], labels_NC[:, c].long()))
+        name: 100 * float(precision(places_NC[:, c], labels_NC[:, c].long()))
         for c, name in enumerate(class_names)
         if there_NC[:, c].any()
     }

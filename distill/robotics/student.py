@@ -155,9 +155,9 @@ def _last_map(backbone: nn.Module, arch: str, channels: int, image_size: int) ->
     seen: list[_Tap] = []
 
     def note(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        for pooled, found in enumerate((output, given[0] if given else None)):
-            if isinstance(found, Tensor) and found.dim() == 4 and min(found.shape[-2:]) > 1:
-                seen.append(_Tap(module, bool(pooled), found.shape[1]))
+        for pooled, feature_map in enumerate((output, given[0] if given else None)):
+            if isinstance(feature_map, Tensor) and feature_map.dim() == 4 and min(feature_map.shape[-2:]) > 1:
+                seen.append(_Tap(module, bool(pooled), feature_map.shape[1]))
                 return
 
     leaves = [module for module in backbone.modules() if not list(module.children())]

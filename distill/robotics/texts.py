@@ -79,9 +79,10 @@ def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
     bank, templates = cache.text_bank(name), cache.manifest.banks[name].templates
     words = {}
     for text, index in zip(bank.texts, bank.class_index, strict=True):
-        known = bank.class_folders[index]
+        folder = bank.class_folders[index]
         with_description = name.endswith(DESCRIBED)
-        prompt = prompt_of(templates[0], object_name(known), described=with_description) if templates else ""
+        words_of = object_name(folder)
+        prompt = prompt_of(templates[0], words_of, described=with_description) if templates else ""
         if not prompt or not text.startswith(prompt):
             raise UserError(
                 f"no prompt can be learnt for the bank {name!r}: it was not made of one prompt an object",
@@ -89,5 +90,5 @@ def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
             )
         description = text.removeprefix(prompt).strip().rstrip(".")
         form = described if description else "{name}"
-        words[known] = form.format(name=object_name(known), description=description)
+        words[folder] = form.format(name=words_of, description=description)
     return words

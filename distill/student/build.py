@@ -6,13 +6,13 @@ import re
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
-from cache.runtime.torchvision_compat import torchvision
 from cache.store.checksums import file_seal
 
 # Auxiliary heads would make the output a tuple while training. The published weights of these two are for
@@ -93,18 +93,25 @@ def resolve(arch: str) -> tuple[str, str]:
     if not separator:
         library, name = next((lib for lib in _NAMES if arch in _NAMES[lib]()), ""), arch
     if library not in _NAMES or name not in _NAMES[library]():
-        known = [known for lib in _NAMES for known in _NAMES[lib]()]
+        names = [other for lib in _NAMES for other in _NAMES[lib]()]
         raise UserError(
             f"no student is called {arch!r}",
-            fix=f"{nearest_names(name, known)}give a torchvision or timm model name.",
+            fix=f"{nearest_names(name, names)}give a torchvision or timm model name.",
         )
     return library, name
+
+
+def _models() -> ModuleType:
+    from cache.runtime.torchvision_compat import torchvision  # here, because it takes a second
+
+    models: ModuleType = torchvision.models
+    return models
 
 
 @cache
 def torchvision_names() -> frozenset[str]:
     """Return the names of torchvision's classification models."""
-    return frozenset(torchvision.models.list_models(module=torchvision.models))
+    return frozenset(_models().list_models(module=_models()))
 
 
 @cache
@@ -144,7 +151,7 @@ def _build_torchvision(name: str, outputs: int, image_size: int) -> nn.Module:
         special = {"image_size": image_size}
     elif name == "maxvit_t":
         special = {"input_size": (image_size, image_size)}
-    return torchvision.models.get_model(name, weights=None, num_classes=outputs, **special)
+    return _models().get_model(name, weights=None, num_classes=outputs, **special)
 
 
 def _as_torchvision_loads(
@@ -157,14 +164,14 @@ def _as_torchvision_loads(
         if not key.startswith(_AUXILIARY)
     }
     if name.startswith("vit_") and "encoder.pos_embedding" in state:
-        resized = torchvision.models.vision_transformer.interpolate_embeddings
+        resized = _models().vision_transformer.interpolate_embeddings
         state = resized(image_size, int(student.patch_size), OrderedDict(state))  # type: ignore[arg-type]
     return state
 
 
 def _download(name: str) -> dict[str, Tensor]:
     try:
-        return dict(torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(**HOW))
+        return dict(_models().get_model_weights(name).DEFAULT.get_state_dict(**HOW))
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is not the published one
         raise _no_download(name, error) from error
 
@@ -250,9 +257,9 @@ def _load_backbone(student: nn.Module, state: dict[str, Tensor], head: set[str],
         missing, surplus = [key for key in left.missing_keys if key not in head], left.unexpected_keys
     if wrong or missing or surplus:
         parts = [("of another shape", wrong), ("missing", missing), ("unknown", surplus)]
-        said = "; ".join(f"{what}: {', '.join(keys[:3])} ({len(keys)})" for what, keys in parts if keys)
+        differing = "; ".join(f"{what}: {', '.join(keys[:3])} ({len(keys)})" for what, keys in parts if keys)
         raise UserError(
-            f"{source} is not of this student ({said})", fix="give weights of the same architecture."
+            f"{source} is not of this student ({differing})", fix="give weights of the same architecture."
         )
 
 

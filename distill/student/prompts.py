@@ -149,8 +149,8 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
 
 def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> BankEntry:
     made_from = digest([learnt_from, list(learnt.words.items())])
-    known = cache.manifest.banks.get(bank)
-    if known is not None and known.made_from != made_from:
+    there = cache.manifest.banks.get(bank)
+    if there is not None and there.made_from != made_from:
         raise UserError(
             f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
         )
@@ -190,5 +190,5 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
         cache, config.prompts, text=config.text, seed=config.train.seed, device=torch.device("cpu")
     )
     learnt.learner.load_state_dict(state["prompts"])
-    said = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
-    return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=said)
+    weights = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
+    return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=weights)

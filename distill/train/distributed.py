@@ -17,19 +17,19 @@ from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cache.runtime.distributed import current_ranks, lost_ranks
-from distill.data.batch import Share
+from distill.data.batch import own_share
 
 
 def gather_rows(rows: Tensor, total: int) -> Tensor:
     """Return every process's share one after the other, [b, ...] -> [total, ...], with gradient."""
-    world = current_ranks().world
-    if world == 1:
+    if current_ranks().world == 1:
         return rows
-    shares = [Share.of(total, rank, world) for rank in range(world)]
-    sizes = [share.stop - share.start for share in shares]
-    padded = torch.cat([rows, rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])])
-    parts = _Gathered.apply(padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    share = own_share(total)  # of uneven sizes: each is put in its place, and added to the others' zeros
+    before, after = (
+        rows.new_zeros(count, *rows.shape[1:]) for count in (share.start, share.total - share.stop)
+    )
+    summed: Tensor = _Summed.apply(torch.cat([before, rows, after]))
+    return summed
 
 
 def gather_outputs(outputs: Any, total: int) -> Any:
@@ -74,25 +74,11 @@ def _add_up(tensor: Tensor) -> None:
         dist.all_reduce(tensor)
 
 
-class _Gathered(Function):
-    """Every process's tensor, [...] -> [W, ...]."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
-        found = [torch.empty_like(own) for _ in range(current_ranks().world)]
-        with lost_ranks():
-            dist.all_gather(found, own.contiguous())
-        return torch.stack(found)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
-        gradient = gradient.contiguous().clone()
-        _add_up(gradient)
-        return gradient[current_ranks().rank]
-
-
 class _Summed(Function):
-    """The sum of every process's tensor."""
+    """The sum of every process's tensor.
+
+    (torch.distributed.nn.functional.all_reduce is this, but torch 2.13 has given it up for a private one.)
+    """
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from distill.student.heads import classifiers_for
 from distill.student.photo_model import PhotoModel
 from distill.train.session import Session
 
-# Images whose embeddings are kept, by kind of split: 900 rows of 768 numbers are 3 MB in a run's folder.
+# Images whose embeddings are kept, by sort of split: 900 rows of 768 numbers are 3 MB in a run's folder.
 SAMPLE = {"ood": 600, "id": 300}
 PAIRS, EXAMPLES = 24, 3
 SIDE, QUALITY = 72, 70
@@ -123,13 +123,13 @@ def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) ->
     among = AllClasses.of(model.folder.splits)
     heads = classifiers_for(model.config, model.heads, model.folder.class_names, among.names)
     most = LOGITS_BYTES // (4 * len(among.names) * len(heads) * max(1, len(splits)))
-    found = {}
+    logits = {}
     for split in splits:
         rows, labels = outputs[split.name]
         keys, classes = _keys(split), [split.class_names[label] for label in labels]
         at = sorted(spread_sample(keys, classes, most=most)) if len(keys) > most else list(range(len(keys)))
         for ending, columns, classifier in heads:
-            found[f"{split.name}{ending}"] = SplitLogits(
+            logits[f"{split.name}{ending}"] = SplitLogits(
                 keys=tuple(keys[i] for i in at),
                 classes=tuple(classes[i] for i in at),
                 class_names=among.names,
@@ -137,7 +137,7 @@ def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) ->
                 images=len(keys),
                 logits=_in_batches(model, classifier, rows[at][:, columns]).numpy(),
             )
-    return found
+    return logits
 
 
 @torch.no_grad()
@@ -162,11 +162,11 @@ def _sample(
         rows, of_split = _rows(cache, split), answers[split.name]
         if rows is None:
             continue
-        known = [i for i, key in enumerate(of_split.keys) if key in rows.position]
-        class_of = [of_split.class_names[of_split.labels[i]] for i in known]
+        with_row = [i for i, key in enumerate(of_split.keys) if key in rows.position]
+        class_of = [of_split.class_names[of_split.labels[i]] for i in with_row]
         most = SAMPLE[split.name.partition("_")[0]]
-        drawn = spread_sample([of_split.keys[i] for i in known], class_of, most=most)
-        at = [known[i] for i in drawn]
+        drawn = spread_sample([of_split.keys[i] for i in with_row], class_of, most=most)
+        at = [with_row[i] for i in drawn]
         if not at:
             continue
         keys += [of_split.keys[i] for i in at]
@@ -187,8 +187,8 @@ def _sample(
 
 
 def _unit(rows: Sequence[Tensor]) -> np.ndarray:
-    found: np.ndarray = F.normalize(torch.cat(list(rows)).float(), dim=1).numpy().astype(np.float16)
-    return found
+    unit_rows: np.ndarray = F.normalize(torch.cat(list(rows)).float(), dim=1).numpy().astype(np.float16)
+    return unit_rows
 
 
 def pictures_to_keep(answers: Answers) -> list[str]:
@@ -209,11 +209,11 @@ def _pictures(split: EvalSplit, keys: Sequence[str]) -> dict[str, bytes]:
     """Return small JPEG files of some images, from the pixels that the student saw."""
     wanted, records = set(keys), split.pixels.records
     at = np.array([i for i, image in enumerate(records) if image.key in wanted], dtype=np.int64)
-    found = {}
+    files = {}
     for indices, images in split.pixels.batches([at] if len(at) else []):
         for index, image in zip(indices, images, strict=True):
-            found[records[index].key] = small_jpeg(image)
-    return found
+            files[records[index].key] = small_jpeg(image)
+    return files
 
 
 def small_jpeg(image: Tensor) -> bytes:

@@ -29,7 +29,7 @@ class SharedBatch:
     seconds: float
 
     def of(self, data: TrainingData) -> Batch:
-        """Return the batch with what the teachers of one student said of it."""
+        """Return the batch with the targets of one student's teachers."""
         return data.batch(self.chosen, self.images, self.crops, self.columns)
 
 

@@ -174,7 +174,6 @@ def test_id_classes_come_first_and_a_class_of_both_kinds_is_there_once():
     assert AllClasses.of({"id_test": Split("b"), "ood_test": Split("a")}).id_classes == ("b",)
 
 
-@pytest.mark.slow
 def test_metrics_can_be_the_first_thing_that_is_imported():
     # torchmetrics imports torchvision, which beside a CPU torch only cache.runtime.torchvision_compat can.
     code = "import torch, distill.metrics as m; assert m.macro_accuracy(torch.eye(2), torch.arange(2)) == 100"

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import webdataset
+from helpers.caches import rows_of
 
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
@@ -34,18 +35,6 @@ def build(teacher_dir, photos, tmp_path):
         return cache_features(photos, tmp_path / out, FeatureOptions(**{**given, **options}))
 
     return run
-
-
-def rows_of(path):
-    """Everything a cache says of its images, by key."""
-    cache = EmbeddingCache.open(path)
-    found = {}
-    for name in cache.split_names:
-        rows = cache.split(name)
-        found[name] = {
-            key: (rows.labels[i], rows.embeddings[i].tobytes()) for key, i in rows.position.items()
-        }
-    return found
 
 
 @pytest.mark.parametrize("format", ["hdf5", "webdataset"])

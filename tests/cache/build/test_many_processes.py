@@ -8,20 +8,15 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TORCHRUN, make_photos
-from test_build import rows_of
+from click.testing import CliRunner
+from conftest import ROOT, make_photos
+from helpers.caches import rows_of, stage_1
+from helpers.processes import launch, loses_second, torchrun
+from helpers.runs import stage_2
 
+import cli
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.store.manifest import Manifest
-
-
-def torchrun(*words: object) -> list[str]:
-    """The command that runs ``distill`` in two processes."""
-    return [*TORCHRUN, "2", "-m", "cli", *map(str, words)]
-
-
-def stage_1(photos, out, teacher_dir, *more):
-    return ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
 
 
 def one_by_one(photos, out, teacher_dir):
@@ -40,9 +35,7 @@ def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_pa
     (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
     small = ("--rows-per-shard", 5, "--batch-size", 2, "--workers", 0, "--device", "cpu")
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(
-        [sys.executable, "-m", "cli", *map(str, stage_1(photos, one, teacher_dir, *small))], cwd=ROOT
-    )
+    CliRunner().invoke(cli.main, list(map(str, stage_1(photos, one, teacher_dir, *small))))
     done = subprocess.run(
         torchrun(*stage_1(photos, two, teacher_dir, *small, "--json")),
         cwd=ROOT,
@@ -74,31 +67,14 @@ def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(
     assert not (lost / "ranks").exists()
 
 
-def loses_second(event: str, count: int, words: list[str]) -> list[str]:
-    """The command that runs ``distill`` in two processes, of which one is lost; see ``lost_process.py``."""
-    return [*TORCHRUN, "2", str(ROOT / "tests" / "lost_process.py"), event, str(count), *map(str, words)]
-
-
-def stage_2(photos, cache, out, *settings):
-    words = [
-        "student.image_size=32",
-        "data.workers=0",
-        "train.device=cpu",
-        "train.precision=float32",
-        "loss.mse=1",
-    ]
-    words += ["loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "optim.lr=0.0003", *settings]
-    command = ["train", cache, "--data", photos, "--out", out, "--json"]
-    return [str(word) for word in command] + [word for setting in words for word in ("--set", setting)]
-
-
 # Shares of unlike size: 3 and 2. Without batch norms, which magnify rounding on these flat pictures.
 def test_two_processes_train_the_student_that_one_trains(photos, cached, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     chosen = ("student.arch=timm:test_vit", "train.batch_size=5", "train.epochs=2")
-    alone = [sys.executable, "-m", "cli", *stage_2(photos, cached.path, one, *chosen)]
-    subprocess.run(alone, cwd=ROOT, capture_output=True, check=True, timeout=600)
-    command = torchrun(*stage_2(photos, cached.path, two, *chosen))
+    assert CliRunner().invoke(cli.main, stage_2(photos, cached.path, one, *chosen)).exit_code == 0
+    # Here alone as a person types it: the other tests' processes are forked, see helpers/processes.py.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "cli", *stage_2(photos, cached.path, two, *chosen)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == json.loads((one / "summary.json").read_text())["images"]
@@ -121,7 +97,7 @@ def metrics_of(run):
 
 def test_a_batch_of_fewer_images_than_processes_is_refused_in_one_line(photos, cached, tmp_path):
     words = stage_2(photos, cached.path, tmp_path / "run", "student.arch=timm:test_vit", "train.batch_size=2")
-    command = [*TORCHRUN, "3", "-m", "cli", *words]
+    command = [*launch(3), "-m", "cli", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode != 0
     assert "train.batch_size is 2, but 3 processes share a batch" in done.stderr

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import make_cache, make_photos
-from test_build import rows_of
-from test_sweep import BASE
-from test_train import numbers
+from helpers.caches import rows_of
+from helpers.runs import BASE, numbers
 
 import cli
 from distill.sweep.plan import load_sweep
@@ -22,7 +21,6 @@ from distill.train.start import train as run
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("ray"),
     pytest.mark.filterwarnings("ignore"),  # of Ray's own
 ]

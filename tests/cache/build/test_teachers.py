@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from test_prompt_learning import save_clip
+from helpers.teachers import save_clip
 
 import cli
 from cache import EmbeddingCache

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ID_CLASSES, ROOT, TORCHRUN
+from conftest import ID_CLASSES, ROOT
+from helpers.processes import launch
+from helpers.runs import SMALL, StopAt, numbers, weights
 from PIL import Image, ImageOps
-from test_train import SMALL, StopAt, numbers, weights
 
 import cli
 from cache import EmbeddingCache
@@ -297,8 +298,7 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
     recipe = with_settings(load_recipe("resnet18"), [*SMALL, *VIEWS, *more])
     run(recipe, cache_dir=cache, data_dir=photos, out=one)
     command = [
-        *TORCHRUN,
-        "2",
+        *launch(2),
         "-m",
         "cli",
         "train",

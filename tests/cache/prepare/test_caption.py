@@ -25,7 +25,7 @@ from cache.sources.image_folder import ImageFolder
 
 pytest.importorskip("transformers")
 
-from tiny_captioners import END, SAVE, SPECIAL, save_blip
+from helpers.tiny_captioners import END, SAVE, SPECIAL, save_blip
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from cache.prepare.answers import no_description, one_line
 from cache.prepare.describe import DEFAULT_PROMPT, DescribeSummary, describe
@@ -25,7 +26,7 @@ pytest.importorskip("openai")
 
 # label2text's order, which is not the folders'.
 ORDER = ("plum", "apple", "lemon", "cherry", "banana")
-SERVER = Path(__file__).parents[2] / "openai_server.py"
+SERVER = Path(__file__).parents[2] / "helpers" / "openai_server.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +338,7 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(data: Path, serve: Callable[
         "describe(Path(sys.argv[1]), base_url=sys.argv[2], model='tiny', prompt='of {}', workers=1)"
     )
     command = [sys.executable, "-c", code, str(data), server.base_url]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=SERVER.parent.parent)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT)
     while server.count()["requests"] < 4:
         assert process.poll() is None
         time.sleep(0.05)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers.folders import every_file, keys_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from cache.prepare import split_files
 from cache.prepare.split import split_by_classes, split_by_ratio
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.progress import Silent
-from cache.sources.image_folder import ImageFolder
 
 GOLDEN_OOD = {"cat", "dog", "fox"}
 GOLDEN_ID_TEST = {"ant/3.jpg", "ant/4.jpg", "bee/3.jpg", "bee/4.jpg", "eel/1.jpg", "eel/4.jpg"}
@@ -23,14 +23,6 @@ def source(tmp_path, write_jpeg):
         for i in range(5):
             write_jpeg(tmp_path / "source" / name / f"{i}.jpg")
     return tmp_path / "source"
-
-
-def keys_of(data: Path) -> dict[str, set[str]]:
-    return {name: {i.key for i in split.images} for name, split in ImageFolder.scan(data).splits.items()}
-
-
-def every_file(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(p.relative_to(folder)): (p.lstat().st_ino, p.lstat().st_mtime_ns) for p in folder.rglob("*")}
 
 
 def test_a_ratio_keeps_classes_and_images_apart_and_loses_none(source, tmp_path):

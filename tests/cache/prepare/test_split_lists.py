@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from test_split_data import every_file, keys_of
+from helpers.folders import every_file, keys_of
 
 from cache.prepare.split import split_by_lists
 from cache.runtime.errors import CacheMismatch, UserError

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_cache
+from helpers.processes import distill as command_of
 
 from cache import EmbeddingCache
 from cache.maintain.verify import verify_cache
@@ -90,10 +91,13 @@ def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path):
 
 @pytest.fixture
 def distill(teacher_dir) -> Callable[..., subprocess.Popen[str]]:
-    """A function that starts a command; ``limits`` are resources' limits, ``teacher`` adds the small one."""
+    """A function that starts a command; ``limits`` are resources' limits, ``teacher`` adds the small one.
+
+    Signals are for all processes of a ``group``, as a terminal's are.
+    """
 
     def start(
-        *words: object, teacher: bool = False, limits: dict[int, int] | None = None
+        *words: object, teacher: bool = False, limits: dict[int, int] | None = None, group: bool = False
     ) -> subprocess.Popen[str]:
         more = ["--model", f"local-dir:{teacher_dir}", "--device", "cpu"] if teacher else []
 
@@ -103,12 +107,13 @@ def distill(teacher_dir) -> Callable[..., subprocess.Popen[str]]:
                 resource.setrlimit(what, (most, most))
 
         return subprocess.Popen(
-            [sys.executable, "-m", "cli", *map(str, words), *more],
+            [*command_of(*words), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=limit,
             start_new_session=True,
+            env={**os.environ, "FORK_CLIENT_GROUP": "yes"} if group else None,
         )
 
     return start
@@ -130,7 +135,6 @@ def train_words(cache: Path, photos: Path, out: Path, *more: str) -> list[object
     return ["train", cache, "--data", photos, "--out", out, *small, *more]
 
 
-@pytest.mark.slow
 def test_commands_are_refused_while_another_writes_the_same_folder(tmp_path, photos, distill):
     cache = make_cache(tmp_path / "cache", photos).path
     runs = [hold(tmp_path / name) for name in ("cache", "run", "sweep")]
@@ -154,7 +158,6 @@ def test_commands_are_refused_while_another_writes_the_same_folder(tmp_path, pho
     assert leftovers(tmp_path / "run") == []
 
 
-@pytest.mark.slow
 def test_too_few_file_handles_are_one_line_or_enough(tmp_path, photos, distill):
     words = ["cache-features", photos, "--out", tmp_path / "cache", "--workers", "2"]
     status, errors = ended(distill(*words, teacher=True, limits={resource.RLIMIT_NOFILE: 40}))
@@ -184,7 +187,6 @@ def test_a_fault_of_the_system_is_found_behind_what_libraries_say():
     assert fault(FileNotFoundError(2, "No such file or directory", "x")) is None
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_path, photos, distill):
     for i in range(800):
         shutil.copy(photos / "train" / "apple" / "train_0.jpg", photos / "train" / "apple" / f"more_{i}.jpg")
@@ -198,7 +200,7 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
         "--batch-size",
         "1",
     ]
-    command = distill(*words, "--workers", "2", teacher=True)
+    command = distill(*words, "--workers", "2", teacher=True, group=True)
     images = tmp_path / "cache" / "images"
     while not (images.exists() and any(images.iterdir())):
         time.sleep(0.01)
@@ -212,7 +214,6 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))
 
 
-@pytest.mark.slow
 def test_runs_of_a_sweep_end_with_it_even_when_it_is_killed(tmp_path, photos, distill):
     cache = make_cache(tmp_path / "cache", photos).path
     (tmp_path / "sweep.toml").write_text(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 
 import click
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT
-from test_train import SMALL, numbers, weights
+from helpers.processes import python, stopped
+from helpers.runs import EPOCHS, numbers, same_run, words_of
 from torch.utils.data import DataLoader
 
 import cli
@@ -21,38 +18,6 @@ from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import begin_worker, begun
 from cache.runtime.signals import Terminated, terminating
 from distill.train.stopping import LeftAtOnce, Stop, listening
-
-EPOCHS = 2
-
-
-def words_of(command, cached, photos, out, *settings):
-    """The words of a small run whose images are decoded anew, one evaluation batch an image."""
-    chosen = (*SMALL, f"train.epochs={EPOCHS}", "train.eval_batch_size=1", "data.memory_mb=0", *settings)
-    words = [command, cached.path, "--data", photos, "--out", out]
-    return [str(w) for w in words] + [word for setting in chosen for word in ("--set", setting)]
-
-
-def stopped(start, out, judged, words):
-    """Run words until the signal; return the child's status and what it said."""
-    log = out.with_name(f"{out.name}.log")
-    command = [*start, str(ROOT / "tests" / "stop_in_evaluation.py"), str(out), str(judged), str(log), *words]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=600, start_new_session=True
-    )
-    assert log.exists(), done.stderr
-    assert log.read_text() == "", done.stderr  # nothing was evaluated after it
-    return done.returncode, done.stderr
-
-
-def same_run(cut, whole):
-    """Everything that a run leaves is that of a run that was never stopped."""
-    assert numbers(cut) == numbers(whole)  # the same steps on the same machine: to the last bit
-    for name, value in weights(cut).items():
-        assert torch.equal(value, weights(whole)[name]), name
-    one, other = (json.loads((run / "summary.json").read_text()) for run in (cut, whole))
-    for name in ("space", "per_class_accuracy", "teacher_accuracy", "ood_test_accuracy"):
-        assert one[name] == other[name], name
-    assert (cut / "outputs.npz").exists()
 
 
 @pytest.fixture
@@ -68,7 +33,7 @@ def whole(cached, photos, tmp_path):
 def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cached, photos, whole, tmp_path):
     out = tmp_path / "cut"
     words = words_of("train", cached, photos, out, "data.id_val=0.3", "data.workers=2")
-    status, said = stopped([sys.executable], out, 0, words)
+    status, said = stopped(python(), out, 0, words)
     assert status == 128 + signal.SIGTERM, said
     assert "Traceback" not in said
     assert f"stopped, and saved in {out / 'last.pt'}; go on with the same command and --resume" in said
@@ -76,7 +41,7 @@ def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cache
     assert (place["epoch"], place["history"], numbers(out)) == (0, [], [])
     assert place["sums"]["images"] == 80  # 16 that are not set aside, 5 times: the whole epoch
     # The last evaluation is that of the summary: everything is trained and judged by then.
-    status, said = stopped([sys.executable], out, EPOCHS, [*words, "--resume"])
+    status, said = stopped(python(), out, EPOCHS, [*words, "--resume"])
     assert (status, "Traceback" in said) == (128 + signal.SIGTERM, False), said
     assert not (out / "summary.json").exists()
     assert CliRunner().invoke(cli.main, [*words, "--resume"]).exit_code == 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from conftest import make_cache, make_photos
 from keep_schema import GOLDEN, SETTINGS, answers, read_back
 
+import cli
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
@@ -29,8 +29,6 @@ from cache.teacher.text_tower import TextTower
 from distill.checkpoint import read_checkpoint
 from distill.settings import load_recipe, with_settings
 from distill.train.start import train as run
-
-FLIPS = 4  # of each file
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +101,18 @@ def assert_same(name: str, found: object, expected: np.ndarray, *, where: str) -
         )
 
 
+@pytest.mark.parametrize("flips_a_file", [1, pytest.param(6, marks=pytest.mark.long)])
 @pytest.mark.parametrize("format", ["hdf5", "tar"])
-def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(whole, tmp_path, format):
+def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(
+    whole, tmp_path, format, flips_a_file
+):
     rng = random.Random(format)
     cache = tmp_path / "cache"
     shutil.copytree(whole / format, cache)
     expected, clean = content(cache), files_of(cache)
     assert not any(check.problem for check in verify_cache(cache))
     for file, raw in clean.items():
-        for _ in range(FLIPS):
+        for _ in range(flips_a_file):
             flip(cache / file, at := rng.randrange(len(raw)), rng)
             try:
                 found = [check for check in verify_cache(cache) if check.problem]
@@ -316,31 +317,31 @@ def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tm
         at = pixels.id.get_offset() + 7 * pixels.nbytes // len(pixels)
     flip(cache / "pixels" / "train-00000.h5", at, random.Random(0))
 
-    def distill(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "cli", "cache", *words], capture_output=True, text=True)
+    def distill(*words: str) -> Result:
+        return CliRunner().invoke(cli.main, ["cache", *words])
 
     verified = distill("verify", str(cache))
-    assert verified.returncode == 1
+    assert verified.exit_code == 1
     assert "1 of 24 rows are damaged: 7 (apple/train_7.jpg)" in verified.stdout
     assert f"run 'distill cache repair {cache}'" in verified.stderr
     as_json = json.loads(distill("verify", str(cache), "--json").stdout)
     assert [len(check["damaged_rows"]) for check in as_json if check["problem"]] == [1]
     mended = distill("repair", str(cache))
-    assert mended.returncode == 1
+    assert mended.exit_code == 1
     assert "taken out: pixels/train-00000.h5" in mended.stdout
     assert (
         f"Fix: run the command again that made it, with all that it was given: distill cache-features DATA --out {cache}"
         in mended.stderr
     )
     cache_features(whole / "photos", cache, options_of("hdf5", teacher_dir))
-    assert distill("verify", str(cache)).returncode == 0
+    assert distill("verify", str(cache)).exit_code == 0
     as_json = distill("repair", str(cache), "--json")
-    assert (as_json.returncode, json.loads(as_json.stdout)) == (
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (
         0,
         {"redone": [], "removed": [], "commands": []},
     )
     absent = distill("repair", str(tmp_path / "nothing"))
-    assert absent.returncode == 2
+    assert absent.exit_code == 2
 
 
 def test_a_sealed_text_notices_any_changed_byte():

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import EMBED_DIM
-from deploy_parts import invoke, val_photos
+from helpers.exported import invoke, val_photos
 from safetensors.torch import load_file
 
 from cache.runtime.atomic_files import sha256_of
@@ -247,7 +247,7 @@ def test_a_students_name_is_that_of_a_library_and_no_path_or_repository(arch):
 
 def test_a_captioner_runs_no_code_of_its_folder_nor_any_kernel_of_the_hub(here, photos):
     pytest.importorskip("transformers")
-    from tiny_captioners import save_blip
+    from helpers.tiny_captioners import save_blip
 
     from cache.prepare.caption import caption
 
@@ -280,7 +280,7 @@ def test_a_captioner_runs_no_code_of_its_folder_nor_any_kernel_of_the_hub(here, 
 
 def test_a_part_of_a_captioner_that_brings_code_is_refused_and_nobody_is_asked(here, monkeypatch):
     pytest.importorskip("transformers")
-    from tiny_captioners import save_vit_gpt2
+    from helpers.tiny_captioners import save_vit_gpt2
 
     from cache.prepare.captioner import load_captioner
 

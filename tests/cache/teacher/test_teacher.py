@@ -68,7 +68,6 @@ def saved(tmp_path, name, ending=".pt"):
     return path
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
 def test_a_local_checkpoint_of_a_named_model_is_loaded(tmp_path, ending):
     path = saved(tmp_path, "ViT-B-32", ending)
@@ -80,7 +79,6 @@ def test_a_local_checkpoint_of_a_named_model_is_loaded(tmp_path, ending):
         load_teacher("RN50", pretrained=str(path))
 
 
-@pytest.mark.slow
 def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_model(tmp_path, monkeypatch):
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32-quickgelu").eval()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Counted
-from test_train import SMALL, numbers, weights
+from helpers.runs import SMALL, numbers, weights
 
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features

@@ -5,7 +5,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import distill.demo
 from cache.sources.image_folder import ImageFolder
@@ -53,7 +52,6 @@ def test_the_shipped_teacher_is_small():
     assert sum(file.stat().st_size for file in TEACHER.iterdir()) < 10e6
 
 
-@pytest.mark.slow
 def test_the_shipped_teacher_knows_ood_classes_in_pictures_it_never_saw(tmp_path):
     from cache.build.from_folder import FeatureOptions, cache_features
     from distill.judge.evaluate import evaluate_teacher
@@ -70,7 +68,6 @@ def test_the_shipped_teacher_knows_ood_classes_in_pictures_it_never_saw(tmp_path
         assert results["id_test"].accuracy > 90
 
 
-@pytest.mark.slow
 def test_the_demo_runs_and_goes_on_when_run_again(tmp_path, monkeypatch):
     from distill.demo import run as demo
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ROOT
-from deploy_parts import SMALL, invoke, student_says, val_photos
+from helpers.exported import SMALL, invoke, student_says, val_photos
 
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import load_rgb

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REAL_PHOTOS
-from deploy_parts import invoke, val_photos
+from helpers.exported import invoke, val_photos
 from PIL import Image
 
 from cache.runtime.errors import UserError

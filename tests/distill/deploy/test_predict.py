@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from deploy_parts import SMALL, invoke, val_photos
+from helpers.exported import SMALL, invoke, val_photos
 from PIL import Image
 
 from cache.runtime.errors import UserError

@@ -18,10 +18,10 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from deploy_parts import invoke, val_photos
+from helpers.exported import invoke, val_photos
+from helpers.pictures import png_of
+from helpers.services import Ask, connected, post, rest, running, serving
 from PIL import Image
-from serve_parts import Ask, connected, post, rest, running, serving
-from test_untrusted import png_of
 
 from distill.deploy.batching import Batcher
 from distill.deploy.class_sets import ClassSet, labels_in
@@ -36,7 +36,6 @@ def service(exported: Path) -> Iterator[Ask]:
         yield ask
 
 
-@pytest.mark.slow
 def test_the_command_answers_as_predict_does_and_loses_no_request(trained, exported):
     photos = val_photos(trained)
     model = Model.open(exported)
@@ -159,7 +158,6 @@ def test_a_label_may_have_commas(values, expected):
     )
 
 
-@pytest.mark.slow
 def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
     exported, trained, teacher_dir, tmp_path
 ):
@@ -181,7 +179,6 @@ def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
             assert [one["label"] for one in said["labels"]] == [one["label"] for one in answer["labels"]]
 
 
-@pytest.mark.slow
 def test_every_answer_is_as_openapi_promises(service, tmp_path):
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.address}/openapi.json"]
     options = ["--max-examples", "5", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]
@@ -196,7 +193,6 @@ def test_every_answer_is_as_openapi_promises(service, tmp_path):
     assert {"type", "properties", "required"} <= schema["components"]["schemas"]["PredictAnswer"].keys()
 
 
-@pytest.mark.slow
 def test_an_image_dropped_on_the_page_is_answered_beside_training_images(service, trained):
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

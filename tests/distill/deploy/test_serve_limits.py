@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deploy_parts import invoke, val_photos
+from helpers.exported import invoke, val_photos
+from helpers.pictures import png_of
+from helpers.services import Ask, answered, connected, post, rest, running, serving, started, until
 from PIL import Image
-from serve_parts import Ask, answered, connected, post, rest, running, serving, started, until
-from test_untrusted import png_of
 
 from cache.sources.image_folder import load_rgb
 from distill.deploy.decoding import Decoders, Pixels
@@ -281,7 +281,6 @@ def test_a_large_image_is_what_predict_makes_of_it(opened):
     np.testing.assert_array_equal(found, opened.prepare(load_rgb(io.BytesIO(raw))))
 
 
-@pytest.mark.slow
 def test_images_of_more_pixels_than_asked_for_are_refused_on_the_command_line_too(exported, raw):
     with serving(exported, "--max-pixels", "1000") as ask:
         for size, expected in (((25, 40), 200), ((13, 77), 413)):
@@ -300,7 +299,6 @@ def test_an_image_that_says_it_is_huge_is_not_decoded(opened):
             assert (status, "pixels" in answer["error"]) == (413, True)
 
 
-@pytest.mark.slow
 def test_uploads_that_are_aborted_say_nothing_in_the_log(exported, raw):
     with serving(exported) as ask:
         for _ in range(5):
@@ -319,7 +317,6 @@ def refuses(ask: Ask) -> bool:
     return False
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_once_what_is_in_work_is_answered(exported, raw, number):
     with started(exported) as (process, ask):
@@ -333,7 +330,6 @@ def test_a_signal_ends_the_service_once_what_is_in_work_is_answered(exported, ra
         assert (process.returncode, *said) == (0, "stopped\n", "")
 
 
-@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(exported, raw):
     with started(exported) as (process, ask):
         working = half(ask, raw)

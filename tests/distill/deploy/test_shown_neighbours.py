@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 import pytest
 from conftest import COLOURS
-from deploy_parts import val_photos
+from helpers.exported import val_photos
+from helpers.services import serving
 from PIL import Image
-from test_serve import serving
 
 from cache import EmbeddingCache
 from cache.sources.image_folder import load_rgb
@@ -43,7 +43,6 @@ def test_each_image_that_goes_along_has_its_own_label_row_and_picture(trained, p
         np.testing.assert_allclose(small.mean(axis=(0, 1)), COLOURS[label], atol=20)
 
 
-@pytest.mark.slow
 def test_the_service_shows_the_nearest_first_under_their_own_names(trained, plain):
     model, photo = Model.open(plain), val_photos(trained)[0]
     shown = Neighbours.load(plain / "neighbours.npz")

@@ -12,9 +12,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
-from test_many_processes import stage_2, torchrun
-from test_sweep import BASE
-from test_train import SMALL, StopAt, numbers
+from helpers.processes import torchrun
+from helpers.runs import BASE, SMALL, StopAt, numbers, stage_2
 
 import cli
 from cache.runtime.errors import UserError
@@ -140,7 +139,6 @@ def test_metrics_csv_of_a_resumed_run_is_that_of_an_uninterrupted_one(cached, ph
     assert without_speed(tmp_path / "cut" / "metrics.csv") == whole
 
 
-@pytest.mark.slow
 def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, photos, tmp_path, offline):
     out = tmp_path / "runs" / "first"
     settings = [part for setting in SMALL for part in ("--set", setting)]
@@ -165,7 +163,6 @@ def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, ph
     assert not [name for name in kept if "per_class" in name]
 
 
-@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(cached, photos, tmp_path, offline):
     out = tmp_path / "run"
     where = {"cache_dir": cached.path, "data_dir": photos, "out": out, "wandb": "students"}
@@ -176,7 +173,6 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(cached, photos, tmp_path, o
     assert [line["epoch"] for line in history(out)] == [0, 1, 2]
 
 
-@pytest.mark.slow
 def test_students_trained_together_have_a_wandb_run_each(cached, photos, tmp_path, offline):
     path = tmp_path / "mine.toml"
     path.write_text(BASE + "[grid]\nloss.mse = [0, 1]\n")
@@ -191,7 +187,6 @@ def test_students_trained_together_have_a_wandb_run_each(cached, photos, tmp_pat
         assert (begun.display_name, begun.run_group) == (folder.name, "mine")
 
 
-@pytest.mark.slow
 def test_of_the_processes_of_torchrun_the_first_alone_writes_to_wandb(cached, photos, tmp_path, offline):
     out = tmp_path / "run"
     words = stage_2(photos, cached.path, out, "student.arch=timm:test_vit", "train.epochs=2")

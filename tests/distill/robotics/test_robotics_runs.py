@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import Counted, make_cache
-from test_train import StopAt, numbers, weights
+from helpers.runs import StopAt, numbers, weights
 
 import cli
 from cache import EmbeddingCache

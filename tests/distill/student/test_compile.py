@@ -32,7 +32,6 @@ def own_compiled(tmp_path, monkeypatch):
 
 
 @needs_compiler
-@pytest.mark.slow
 def test_a_compiled_teacher_gives_the_same_rows(photos, teacher_dir, tmp_path):
     rows = []
     for compiled in (False, True):
@@ -52,7 +51,6 @@ def test_a_compiled_teacher_gives_the_same_rows(photos, teacher_dir, tmp_path):
 
 
 @needs_compiler
-@pytest.mark.slow
 def test_a_compiled_student_has_the_same_outputs_gradients_and_names():
     student = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from helpers.teachers import save_clip
 
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
@@ -36,34 +36,6 @@ SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
     "optim.lr=0.05", "data.workers=0", "loss.mse=1", "loss.vlalign=1", "prompts.n_ctx=3",
 ]  # fmt: skip
-
-
-def save_clip(folder: Path, *, text: dict | None = None, **more) -> Path:
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import open_clip
-
-    torch.manual_seed(1)
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {
-            "context_length": 16,
-            "vocab_size": 49408,
-            "width": 16,
-            "heads": 2,
-            "layers": 2,
-            **(text or {}),
-        },
-        **more,
-    }
-    kind = open_clip.CustomTextCLIP if more.get("custom_text") else open_clip.CLIP
-    built = kind(**{k: v for k, v in json.loads(json.dumps(config)).items() if k != "custom_text"})
-    folder.mkdir()
-    save_file(built.state_dict(), folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}})
-    )
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -264,7 +236,6 @@ def test_what_cannot_be_learnt_is_said(cached, photos, tmp_path, towered):
     assert class_words(towered, "descriptions")["plum"].startswith("plum . ")
 
 
-@pytest.mark.slow
 def test_no_image_tower_is_built_and_plain_training_never_imports_open_clip(towered, photos, tmp_path):
     code = """
 import sys

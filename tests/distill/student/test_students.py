@@ -31,7 +31,6 @@ TIMM = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", [*TORCHVISION, *TIMM])
 def test_a_students_output_is_an_embedding(arch):
     size = SMALLEST.get(arch, 64)
@@ -118,7 +117,6 @@ def test_weights_of_another_student_are_refused_by_name(tmp_path):
         build_student("resnet18", embed_dim=24, weights=tmp_path / "none.pt")
 
 
-@pytest.mark.slow
 def test_every_torchvision_classifier_becomes_a_student():
     # RegNets compute their widths with tensors, so they cannot be built without memory; the two smallest
     # stand for the others, which differ in numbers only.
@@ -147,7 +145,6 @@ def as_first_published(state):
     return {old.sub(r"\1.\2", key): value for key, value in state.items()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", ["pretrained", "weights"])
 @pytest.mark.parametrize("arch", ["resnet18", "densenet121", "googlenet", "mnasnet0_5", "squeezenet1_1"])
 def test_published_files_load_whether_fetched_by_torchvision_or_by_hand(tmp_path, monkeypatch, arch, way):
@@ -165,7 +162,6 @@ def test_published_files_load_whether_fetched_by_torchvision_or_by_hand(tmp_path
     assert student(torch.zeros(2, 3, 64, 64)).shape == (2, 24)
 
 
-@pytest.mark.slow
 def test_a_pretrained_vit_takes_another_image_size(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     source = torchvision.models.vit_b_32()

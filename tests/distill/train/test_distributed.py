@@ -7,10 +7,9 @@ import subprocess
 
 import pytest
 import torch
-from conftest import ROOT, TORCHRUN, make_cache
-from test_many_processes import loses_second, torchrun
-from test_stopping import same_run, stopped, words_of
-from test_train import SMALL, numbers
+from conftest import ROOT, make_cache
+from helpers.processes import HELPERS, launch, loses_second, stopped, torchrun
+from helpers.runs import SMALL, numbers, same_run, words_of
 
 from distill.data.batch import Share
 
@@ -23,7 +22,7 @@ def test_shares_are_next_to_each_other_and_are_the_whole():
 
 @pytest.mark.parametrize("arch", ["timm:test_efficientnet", "timm:test_vit"])
 def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
-    command = [*TORCHRUN, "3", str(ROOT / "tests" / "gradients_of_shares.py"), arch]
+    command = [*launch(3), str(HELPERS / "gradients_of_shares.py"), arch]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -41,7 +40,7 @@ def test_an_error_that_one_process_meets_ends_all_in_one_line(photos, tmp_path):
     for image in (photos / "val").rglob("*.jpg"):
         image.write_bytes(b"no image")  # only the first process judges
     cached = make_cache(tmp_path / "cache", photos, captions=True)  # whose rows were made elsewhere
-    command = [*TORCHRUN, "2", "-m", "cli", *train(cached, photos, tmp_path / "run", "train.epochs=2")]
+    command = torchrun(*train(cached, photos, tmp_path / "run", "train.epochs=2"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "Error: no image of ood_test could be read" in done.stderr
@@ -58,7 +57,7 @@ def test_a_lost_process_is_named_in_one_line(cached, photos, tmp_path):
 
 def test_a_sweep_is_not_for_torchrun(cached, photos, tmp_path):
     where = ["--cache", str(cached.path), "--data", str(photos), "--out", str(tmp_path / "runs")]
-    command = [*TORCHRUN, "2", "-m", "cli", "sweep", "losses", *where, "--together"]
+    command = torchrun("sweep", "losses", *where, "--together")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert "leave out torchrun" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -71,7 +70,7 @@ def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_nu
     settings = ("student.arch=timm:test_vit",)
     subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
     words = words_of("train", cached, photos, two, *settings)
-    status, said = stopped([*TORCHRUN, "2"], two, 1, words)
+    status, said = stopped(launch(2), two, 1, words)
     assert status != 0
     assert f"stopped, and saved in {two / 'last.pt'}" in said
     assert "was lost" not in said

@@ -5,12 +5,12 @@ import mmap
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import Counted, make_cache
+from conftest import ROOT, Counted, make_cache
+from helpers.runs import SMALL, StopAt, lines, numbers, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
@@ -27,12 +27,6 @@ from distill.settings import with_settings
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
 
-ROOT = Path(__file__).parents[3]
-SMALL = [
-    "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=3", "train.batch_size=6", "train.device=cpu",
-    "optim.lr=0.01", "data.workers=0", "loss.mse=1", "loss.im_cst=1", "loss.vlalign=1", "loss.cap=1",
-]  # fmt: skip
-
 
 def config(*settings: str) -> RunConfig:
     return with_settings(RunConfig(), [*SMALL, *settings])
@@ -46,19 +40,6 @@ def train(cached, photos, tmp_path):
         return run(config(*settings), cache_dir=cached.path, data_dir=photos, out=tmp_path / out, **options)
 
     return run_it
-
-
-def lines(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-
-
-def numbers(run_dir):
-    """A run's metrics without its speed."""
-    return [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines(run_dir)]
-
-
-def weights(run_dir):
-    return torch.load(run_dir / "last.pt", weights_only=True)["student"]
 
 
 def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
@@ -147,21 +128,6 @@ def test_the_same_seed_gives_the_same_numbers_whatever_decodes(train, tmp_path):
     )
     assert numbers(tmp_path / "one") == numbers(tmp_path / "two") == numbers(tmp_path / "three")
     assert numbers(tmp_path / "one") != numbers(tmp_path / "other")
-
-
-class StopAt(Counted):
-    """Asks for a stop once so many images were seen, as Ctrl-C would."""
-
-    def __init__(self, images: int) -> None:
-        super().__init__()
-        self.left = images
-
-    def advance(self, images: int) -> None:
-        super().advance(images)
-        self.left -= images
-        if self.left <= 0:
-            self.left = 10**9
-            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize("images", [6, 24, 40])

@@ -1,0 +1,162 @@
+"""Training steps on one resident batch: plain supervised, this program's own, the teacher in the loop."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.turns import PRECISIONS, forget_peak, random_rows
+from cache.runtime.devices import keep_freed_memory
+from cache.sources.image_folder import ImageFolder
+from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
+from distill.config import RunConfig
+from distill.data.batch import Batch, Share, Targets
+from distill.record.peak_memory import peak_resident
+from distill.settings import with_settings
+from distill.student.build import build_student, family, resolve
+from distill.train.optim import build_optimizer
+from distill.train.run import StudentRun
+from distill.train.seeds import stream_generator
+from distill.train.session import Session, open_session
+
+PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
+Step = Callable[[], None]
+STEP_OPTIONS = {
+    "arch": "resnet18",
+    "batch_size": 32,
+    "image_size": 224,
+    "precision": PRECISIONS,
+    "classes": 200,
+    "embed_dim": 768,
+    "losses": ["cls", "mse", "im_cst", "vlalign"],
+    "steps": 2,  # in a turn
+    "warm_up": 2,  # steps before those that count
+    "device": "auto",
+}
+
+
+def config_of(args: argparse.Namespace) -> RunConfig:
+    """Return the config that the arguments describe; UserError where it cannot be."""
+    resolve(args.arch)
+    settings = [f"loss.{name}=1" for name in args.losses]
+    settings += [f"student.{name}={getattr(args, name)}" for name in ("arch", "image_size")]
+    settings += [f"train.{name}={getattr(args, name)}" for name in ("batch_size", "precision", "device")]
+    return with_settings(RunConfig(), [*settings, "data.workers=0"])
+
+
+def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batch]:
+    """Return a session on small random data, its student in training, and a batch on the device."""
+    rng, data = np.random.default_rng(0), folder / "data"
+    for split, classes in (("train", args.classes), ("val", 2)):
+        for c in range(classes):
+            place = data / split / f"{split}_{c:05d}"
+            place.mkdir(parents=True)
+            for i in range(max(2, 4 * args.batch_size // args.classes)):
+                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    random_rows(folder / "cache", ImageFolder.scan(data), embed_dim=args.embed_dim)
+    session = open_session(config_of(args), cache_dir=folder / "cache", data_dir=data)
+    session.model.student.train()
+    chosen, images = next(session.data.images([np.arange(args.batch_size)]))
+    return session, session.data.batch(chosen, images.to(session.model.device))
+
+
+def plain_step(session: Session, classes: int, batch: Batch) -> Step:
+    """Return a supervised step on a resident, normalised batch, with a linear layer of so many classes."""
+    config, size = session.config, session.config.student.image_size
+    torch.manual_seed(0)
+    student = build_student(config.student.arch, embed_dim=classes, image_size=size).to(session.model.device)
+    images = torch.randn(len(batch.keys), 3, size, size, device=session.model.device)
+    if family(config.student.arch) == "cnn":
+        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = build_optimizer(student, config.optim)
+
+    def take() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with session.model.autocast():
+            logits = student(images)
+        loss = F.cross_entropy(logits.float(), batch.label_B)
+        session.scaler.scale(loss).backward()
+        session.scaler.step(optimizer)
+        session.scaler.update()
+
+    return take
+
+
+def own_step(
+    session: Session, batch: Batch, out: Path, teach: Callable[[Tensor], Targets] | None = None
+) -> Step:
+    """Return this program's step on a resident batch, with its cached targets or those that ``teach`` gives.
+
+    ``teach`` takes the images as the student does, augmented.
+    """
+    student = StudentRun(session, out, resume_run=False)
+    student.begin_epoch()
+    share = Share.whole(len(batch.keys))
+
+    def take() -> None:
+        generator = stream_generator(0, 0, student.position.step)
+        images = session.model.augment(batch.image_BXRR, generator, share)
+        targets = batch.targets if teach is None else (teach(images),)
+        student.step(replace(batch, image_BXRR=images, targets=targets))
+
+    return take
+
+
+def teaching(teacher: Teacher) -> Callable[[Tensor], Targets]:
+    """Return what embeds a batch as the student takes it, on the device and without gradients."""
+    size, dtype = teacher.spec.image_size, DTYPES[teacher.spec.precision]
+
+    @torch.no_grad()
+    def teach(images: Tensor) -> Targets:
+        if images.shape[-1] != size:
+            images = F.interpolate(images, size=(size, size), mode="bilinear")
+        return Targets(teacher_BD=teacher.model.encode_image(images.to(dtype)).float())  # type: ignore[operator]
+
+    return teach
+
+
+def seconds_of(take: Step, device: torch.device, steps: int) -> float:
+    """Return the seconds a step takes, over some steps."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        take()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - began) / steps
+
+
+def one_way(args: argparse.Namespace, way: str, kept: bool = True) -> dict[str, float]:
+    """Measure one way in this process: seconds a step, and the most memory while steps were taken (Linux).
+
+    ``kept``: glibc's malloc keeps what tensors free, as every run on the CPU asks for.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session, batch = open_resident(args, Path(folder))
+        if way == PLAIN:
+            take = plain_step(session, args.classes, batch)
+        else:
+            teach = None
+            if way == IN_LOOP:
+                where = {"pretrained": args.weights, "precision": args.precision}
+                teach = teaching(load_teacher(args.model, **where, device=session.model.device))
+            take = own_step(session, batch, Path(folder) / "run", teach)
+        if kept:
+            keep_freed_memory(session.model.device)
+        forget_peak()
+        seconds_of(take, session.model.device, args.warm_up)
+        result = {"seconds": seconds_of(take, session.model.device, args.steps)}
+    result["host_bytes"] = peak_resident()
+    if session.model.device.type == "cuda":
+        result["device_bytes"] = torch.cuda.max_memory_allocated(session.model.device)
+    return result

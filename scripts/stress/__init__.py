@@ -1,0 +1,1 @@
+"""What is done to distill on purpose: faults, fuzzed files, load."""

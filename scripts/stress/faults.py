@@ -1,0 +1,54 @@
+"""What a fault is: it takes a place, strikes there, and returns what it cost."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stress.scene import Command, Ended, Scene, leftovers
+
+
+@dataclass
+class Outcome:
+    """What a fault did: whether it struck before the command had ended, what was lost, wrong or unkind."""
+
+    struck: bool = True
+    lost: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    unkind: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A scene, a folder for one fault, and the randomness that decides where and when it strikes."""
+
+    scene: Scene
+    folder: Path
+    rng: random.Random
+
+    @property
+    def log(self) -> Path:
+        """Where the commands' words go."""
+        return self.folder / "log"
+
+
+def expect_same(place: Place, command: Command, out: Path, outcome: Outcome) -> None:
+    """Let the command go on, and compare with what an uninterrupted one made."""
+    ended = command.run(out, place.log)
+    if ended.status:
+        outcome.lost.append(f"the next run left with {ended.status}: {ended.output[-600:]}")
+        return
+    if command.result(out) != place.scene.expected[command.name]:
+        outcome.lost.append("the result differs from that of an uninterrupted run")
+    outcome.unkind += [f"left behind: {path}" for path in leftovers(out)]
+
+
+def expect_one_line(ended: Ended, status: int, outcome: Outcome) -> None:
+    """Make sure that an error is one line with the right status."""
+    if ended.status != status or not ended.one_line:
+        outcome.unkind.append(f"status {ended.status}, expected {status}: {ended.output[-600:]}")
+
+
+Fault = Callable[[Place], Outcome]
