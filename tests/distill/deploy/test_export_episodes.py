@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from deploy_parts import invoke
+from helpers.exported import invoke
 
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeFolder
