@@ -14,6 +14,7 @@ from cache.runtime.distributed import current_ranks, in_every_process
 from cache.runtime.errors import UserError, some_of
 from cache.runtime.progress import Progress
 from distill.record.run_files import LAST
+from distill.train.ends import end_epoch, finish
 from distill.train.optim import lost_schedule
 from distill.train.run import StudentRun
 from distill.train.session import Session
@@ -82,7 +83,7 @@ class Students:
     def judge(self, runs: Sequence[StudentRun], stop: Stop) -> None:
         """End the epoch of some students, which are saved."""
         for run in runs:
-            line = self._unless_asked(partial(run.end_epoch, stop), stop)
+            line = self._unless_asked(partial(end_epoch, run, stop), stop)
             if isinstance(line, UserError):
                 self._drop(run, line)
             else:
@@ -98,7 +99,7 @@ class Students:
             elif run in self.failed:
                 ends.append(self.failed[run])
             else:
-                ends.append(self._unless_asked(partial(run.finish, member.command, stop, **beside), stop))
+                ends.append(self._unless_asked(partial(finish, run, member.command, stop, **beside), stop))
         for run in self.runs:
             _note_unreadable(run, self.progress)
         return current_ranks().from_first(ends)
@@ -135,7 +136,7 @@ def beside(members: Sequence[Member], progress: Progress) -> Iterator[Students]:
         for line in dict.fromkeys(lost_schedule(optim, epochs) for optim, epochs in optims):
             if line:
                 progress.note(line)
-        progress.start(sum(run.images_left() for run in students.runs))
+        progress.start(sum(_images_left(run) for run in students.runs))
         yield students
     finally:
         for run in students.runs:
@@ -148,6 +149,15 @@ def _begun(member: Member) -> StudentRun | UserError:
     return in_every_process(
         lambda: StudentRun(member.session, member.out, resume_run=member.resume_run, wandb=member.wandb)
     )
+
+
+def _images_left(run: StudentRun) -> int:
+    """Return how many images a student's remaining steps will take."""
+    if run.is_trained:
+        return 0
+    images = [len(batch) for batch in run.session.batches_of(run.position.epoch)]
+    whole = (run.config.train.epochs - run.position.epoch) * sum(images)
+    return whole - sum(images[: run.position.step])
 
 
 def _note_unreadable(run: StudentRun, progress: Progress) -> None:

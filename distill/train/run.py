@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from distill.data.batch import Batch
-from distill.judge.evaluate import Result, metrics_of
+from distill.judge.evaluate import Result
 from distill.record.run_files import LAST
-from distill.record.run_log import LAST_EPOCHS
 from distill.train.distributed import average_gradients, gather_outputs
 from distill.train.epoch_sums import EpochSums, clock
 from distill.train.finite_guard import FiniteGuard, check_losses, check_weights
 from distill.train.optim import set_epoch
-from distill.train.outputs_of_run import outputs_of_run
 from distill.train.run_folder import RunFolder
 from distill.train.seeds import model_seed
 from distill.train.session import Position, Session, resume
-from distill.train.stopping import Stop
-from distill.train.summary import epoch_line, judge_splits, summarize, trained_outputs
 
 
 class StudentRun:
@@ -52,15 +46,6 @@ class StudentRun:
     def is_trained(self) -> bool:
         """Whether no epoch is left."""
         return self.position.epoch >= self.config.train.epochs
-
-    def images_left(self) -> int:
-        """Return how many images its remaining steps will take."""
-        if self.is_trained:
-            return 0
-        images = [len(batch) for batch in self.session.batches_of(self.position.epoch)]
-        return (self.config.train.epochs - self.position.epoch) * sum(images) - sum(
-            images[: self.position.step]
-        )
 
     def begin_epoch(self) -> None:
         """Set the epoch's learning rate and go on with its sums, if a checkpoint kept them."""
@@ -107,45 +92,6 @@ class StudentRun:
             check_weights(self.session.model.student, self.position, self.out)
         self.position.sums = self.sums.state()
         self.folder.save(self.session, self.position)
-
-    def end_epoch(self, stop: Stop) -> str:
-        """Judge what :meth:`save` wrote after the epoch's last step; return a line that says how it was.
-
-        Raises
-        ------
-        LeftAtOnce
-            After a signal, with the epoch not judged: a resumed run begins with that.
-        """
-        position, speed = self.position, self.sums.images_per_s
-        late = position.epoch >= self.config.train.epochs - LAST_EPOCHS
-        with clock(position, self.sums), stop.at_once():
-            self.results = judge_splits(self.session, late=late) if self.folder.writes else {}
-        judged = metrics_of(self.results)
-        line = {"epoch": position.epoch, "lr": self.rate, **self.sums.metrics(), **judged}
-        position.history.append({**line, "images_per_s": speed})
-        position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
-        self.folder.end_epoch(self.session, position)
-        return epoch_line(self.session, position.history[-1])
-
-    def finish(self, command: Sequence[str], stop: Stop, **more: Any) -> dict[str, Any]:
-        """Write outputs, curves and the summary of a trained student, and return the summary.
-
-        Raises
-        ------
-        LeftAtOnce
-            After a signal: a resumed run does this alone.
-        """
-        if not self.folder.writes:
-            return {}
-        session, position = self.session, self.position
-        with stop.at_once():
-            if not self.results:  # a run that had ended before its summary was written
-                self.results = judge_splits(session, late=True)
-            trained = trained_outputs(session)
-            summary = summarize(session, position, self.results, trained, command=command, more=more)
-            outputs = outputs_of_run(session, trained)
-        self.folder.end(session, position, summary, outputs)
-        return summary
 
     def close(self) -> None:
         """Close what is open."""

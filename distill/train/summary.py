@@ -1,4 +1,4 @@
-"""How a student is judged in training, and the summary of a trained one."""
+"""The summary of a trained student: its numbers, and everything needed to trust and repeat them."""
 
 from __future__ import annotations
 
@@ -6,51 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distill.judge.evaluate import Result, SplitResult, metrics_of
-from distill.judge.model import fingerprint, judged, outputs_of, result_names
+from distill.judge.model import fingerprint, result_names
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_log import BOTH_KINDS, LAST_EPOCHS, hardware, last_mean, peak_memory, versions
 from distill.robotics.metrics import EpisodeResult
 from distill.robotics.model import EpisodeModel
-from distill.student.classifier import AllClasses
 from distill.train.outputs_of_run import Outputs, teacher_results
 from distill.train.session import Position, Session
-
-
-def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
-    """Judge OOD and id_val every epoch, ID in the ``late``, last ones, as the original code reports them.
-
-    There all classes of the data compete as well: for CoCoOp, whose texts are of each image, that is twice
-    the work.
-    """
-    model, classes = session.model, AllClasses.of(session.model.folder.splits)
-    among = classes if late and classes.ood_classes else None
-    results: dict[str, Result] = {}
-    for split in session.splits.values():
-        if late or split.name != "id_test":
-            results |= judged(model, outputs_of(model, split), split, among=among)
-    return results
-
-
-def trained_outputs(session: Session) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return a trained student's outputs and the labels of every split, on the CPU."""
-    outputs = {}
-    for name, split in session.splits.items():
-        rows, labels = zip(*outputs_of(session.model, split), strict=True)
-        outputs[name] = torch.cat(rows).cpu(), torch.cat(labels)
-    return outputs
-
-
-def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
-    """Return one line for people about an epoch."""
-    curves = session.model.curves
-    metrics = "  ".join(f"{label} {line[name]:.1f}%" for label, name in curves if name in line)
-    return (
-        f"epoch {line['epoch'] + 1}/{session.config.train.epochs}  loss {line['loss_total']:.3f}  {metrics}"
-        f"  {line['images_per_s']:,.0f} images/s"
-    )
 
 
 def summarize(
