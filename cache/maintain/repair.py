@@ -107,8 +107,6 @@ def _options(manifest: Manifest) -> Iterator[str]:
     yield f"--dtype {spec.dtype} --format {spec.format} --rows-per-shard {spec.rows_per_shard:d}"
     if spec.regions:
         yield "--regions"
-    if spec.episode_keys:
-        yield "--episode-keys FILE"
     if pixels := next(iter(manifest.pixels.values()), None):
         yield f"--pixels {pixels.side:d} --pixels-format {pixels.encoding}"
     if crops := next(iter(manifest.crop_views.values()), None):

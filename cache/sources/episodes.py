@@ -303,10 +303,10 @@ def _texts(file: h5py.File, place: str, name: str, where: str) -> list[str]:
     inside, _, attribute = name.partition("@")
     if attribute:
         owner = f"{place}/{inside}".strip("/")
-        of = file[owner].attrs if is_inner(file, owner) else {}
-        if attribute not in of:
+        if not is_inner(file, owner) or attribute not in file[owner].attrs:
             raise _lacks(file, place, name, where)
-        held = of.get_id(attribute)
+        attributes = file[owner].attrs
+        held = attributes.get_id(attribute)
     else:
         held = _part(file, place, inside, where)
     shape = held.shape
@@ -314,7 +314,7 @@ def _texts(file: h5py.File, place: str, name: str, where: str) -> list[str]:
         raise ValueError(f"{name} is of {'no' if shape is None else f'{size:,}'} texts")
     if h5py.check_string_dtype(held.dtype) is None and held.dtype.kind not in "SU" and size:
         raise TypeError(str(held.dtype))
-    values = np.atleast_1d(of[attribute] if attribute else held[()]).ravel().tolist() if size else []
+    values = np.atleast_1d(attributes[attribute] if attribute else held[()]).ravel().tolist() if size else []
     texts = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
     if len(texts) == 1 and texts[0].lstrip().startswith("["):
         try:

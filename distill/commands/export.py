@@ -55,10 +55,10 @@ OBJECTS = {
 @run_options
 @json_option("Print model.json's numbers as JSON.")
 def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
-    """Write a folder that stands alone with RUN's student, of photos or of episodes.
+    """Write a folder that stands alone with RUN's student.
 
-    It holds class texts, measured accuracy and a model card too. Every file is compared with the student on
-    the run's test images before it is kept.
+    Of photos, or of episodes. It holds class texts, measured accuracy and a model card too. Every file is
+    compared with the student on the run's test images before it is kept.
 
     \b
     Examples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,9 +63,9 @@ class SquashedPhoto:
 
 
 class _Decoder(Dataset[Any]):
-    """Decodes one image, or says why it cannot; runs in workers."""
+    """Decodes one image, of records or of places in a cache, or says why it cannot; runs in workers."""
 
-    def __init__(self, records: Sequence[Record], decode: Decode) -> None:
+    def __init__(self, records: Sequence[Any], decode: Callable[[Any], Tensor]) -> None:
         self.records, self.decode = records, decode
 
     def __len__(self) -> int:
@@ -82,19 +82,6 @@ def _rows(kept: Tensor, indices: Indices) -> Tensor:
     if kept.device.type == "cpu":  # numpy copies row by row, in less than half of torch's time
         return torch.from_numpy(kept.numpy()[indices])
     return kept[to_device(torch.from_numpy(indices), kept.device)]
-
-
-class _StoredDecoder(Dataset[Any]):
-    """Decodes one image that a cache keeps encoded; runs in workers."""
-
-    def __init__(self, stored: StoredImages, count: int) -> None:
-        self.stored, self.count = stored, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.stored.images(np.array([index]))[0]
 
 
 def image_bytes(decode: Decode, count: int) -> int:
@@ -130,6 +117,10 @@ class StoredImages:
     def raw(self) -> bool:
         """Whether nothing has to be decoded."""
         return all(source.encoding == "raw" for source in self._sources)
+
+    def image(self, index: int) -> Tensor:
+        """Return one image, uint8 [3, R, R]."""
+        return self.images(np.array([index]))[0]
 
     def images(self, indices: Indices) -> Tensor:
         """Return some images, uint8 [B, 3, R, R]."""
@@ -254,7 +245,7 @@ class Pixels:
         loader: DataLoader[Any] = DataLoader(
             _Decoder(self.records, self.decode)
             if stored is None
-            else _StoredDecoder(stored, len(self.records)),
+            else _Decoder(range(len(self.records)), stored.image),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.workers,
             worker_init_fn=begin_worker,

@@ -20,6 +20,12 @@ QUERY = "ood_query"
 ROWS_OF = {"id_val": "train", "ood_query": "ood_test"}
 
 
+def rows_of(cache: EmbeddingCache, split: str) -> SplitRows | None:
+    """Return the rows of a split's images, None where a cache has none."""
+    name = ROWS_OF.get(split, split)
+    return cache.split(name) if name in cache.split_names else None
+
+
 def pick_support(
     keys_by_class: Mapping[str, Sequence[str]], *, shots: int, seed: int = -1, leave: int = 1
 ) -> list[str]:

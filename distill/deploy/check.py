@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cache.sources.image_folder import ImageRecord
 from distill.data.augment import eval_transform
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.info import GRAPH, OUTSIDE, Reject
+from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Reject
 from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
 from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
@@ -223,6 +224,41 @@ def reject_of(
         low=low,
         high=high,
     )
+
+
+def with_measured(
+    info: ModelInfo,
+    name: str,
+    path: Path,
+    rows: dict[str, NDArray[np.float32]],
+    judged: dict[str, Judged],
+    student: dict[str, SplitResult],
+    choices: Choices,
+) -> ModelInfo:
+    """Return ``info`` with what one file was measured to do.
+
+    What was set aside to choose on is no result.
+    """
+    results = choices.judge(judged, rows)
+    tests = {split: result for split, result in results.items() if split != "id_val"}
+    splits = {split: compared(judged[split], rows[split], tests[split], student[split]) for split in tests}
+    if name not in ("float16", "int8"):
+        check_float32(path.name, splits)
+    size = path.stat().st_size
+    measured: dict[str, Any] = {
+        "bytes": size,
+        "splits": splits,
+        "classes": len(choices.among.names),
+        **both_kinds(tests),
+    }
+    reject = dict(info.reject)
+    when = reject_of(rows, tests, choices.id_texts)
+    if when is not None:
+        reject[name] = when
+        for split in splits:
+            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
+            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
+    return replace(info, measured={**info.measured, name: measured}, reject=reject)
 
 
 def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:

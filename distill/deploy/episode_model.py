@@ -77,7 +77,7 @@ def prepared_frames(frames: Mapping[str, CameraFrame], steps: Preprocessing) -> 
     """Return an episode's cameras as a student takes them, [C, S, S]: each one's RGB, then its depth."""
     pictures = []
     for frame in frames.values():
-        pictures.append(resized(frame.rgb.astype(np.float32) / 255, steps.crop))
+        pictures.append(resized((frame.rgb / 255).astype(np.float32), steps.crop))
         if frame.depth is not None:
             pictures.append(resized(frame.depth, steps.crop))
     mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (steps.mean, steps.std))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.atomic_files import sha256_of
@@ -28,15 +27,12 @@ from distill.data.frames import mean_and_deviation
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import (
     Choices,
-    Judged,
     check_float32,
-    compared,
     embedded,
     judged_splits,
     places_of,
-    reject_of,
-    rejected,
     unlike,
+    with_measured,
 )
 from distill.deploy.check_episodes import episodes_compared, judged_episodes
 from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
@@ -46,7 +42,6 @@ from distill.deploy.models import FORMATS, Written, calibration_batches, embed_w
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, UnitLocations, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
-from distill.judge.evaluate import SplitResult, both_kinds
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, with_part
@@ -212,7 +207,7 @@ def _measured_photos(
             split: embedded(part.split, info.preprocessing.crop, one.embed, where=one.where)
             for split, part in judged.items()
         }
-        info = _with_measured(info, one, rows, judged, student, choices)
+        info = with_measured(info, one.name, one.path, rows, judged, student, choices)
         if one.where == GRAPH:
             info = _with_photos(info, one, photos)
     return info
@@ -369,37 +364,3 @@ def _source(run: Path, trained: TrainedRun, head: Head, options: ExportOptions) 
         "teacher_name": head.name,
         "config": to_toml(config),
     }
-
-
-def _with_measured(
-    info: ModelInfo,
-    written: Written,
-    rows: dict[str, NDArray[np.float32]],
-    judged: dict[str, Judged],
-    student: dict[str, SplitResult],
-    choices: Choices,
-) -> ModelInfo:
-    """Return ``info`` with what one file was measured to do; see :mod:`distill.deploy.check`.
-
-    What was set aside to choose on is no result.
-    """
-    results = choices.judge(judged, rows)
-    tests = {split: result for split, result in results.items() if split != "id_val"}
-    splits = {split: compared(judged[split], rows[split], tests[split], student[split]) for split in tests}
-    if written.name not in ("float16", "int8"):
-        check_float32(written.path.name, splits)
-    size = written.path.stat().st_size
-    measured: dict[str, Any] = {
-        "bytes": size,
-        "splits": splits,
-        "classes": len(choices.among.names),
-        **both_kinds(tests),
-    }
-    reject = dict(info.reject)
-    when = reject_of(rows, tests, choices.id_texts)
-    if when is not None:
-        reject[written.name] = when
-        for split in splits:
-            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
-            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
-    return replace(info, measured={**info.measured, written.name: measured}, reject=reject)

@@ -140,11 +140,10 @@ class ModelInfo:
     which one is shipped.
 
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
-    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision was measured
-    to do; ``unlike`` the mean cosine to the student, by precision, of those whose answers are no longer the
-    student's; ``reject`` when an image is none of the classes, by precision; ``objects`` how the objects of
-    episodes are scored, None for photos; ``source`` where it comes from, in words: nothing is opened or
-    loaded by them.
+    ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision does on the
+    test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
+    ``reject`` when an image is none of the classes, by precision; ``objects`` how the objects of episodes are
+    scored, None for photos; ``source`` where it comes from, in words: nothing is opened or loaded by them.
     """
 
     name: str

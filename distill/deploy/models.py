@@ -134,7 +134,7 @@ def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArra
     if info.objects is not None:
         yield from prepared_batches(sampled(split.images, CALIBRATION_IMAGES), info)  # type: ignore[arg-type]
         return
-    records: list[ImageRecord] = list(split.images)
+    records: list[ImageRecord] = list(split.images)  # type: ignore[arg-type]
     classes = [split.class_names[record.label] for record in records]
     drawn = spread_sample([record.key for record in records], classes, most=CALIBRATION_IMAGES)
     images = trained.pixels([records[i] for i in sorted(drawn)], "train")

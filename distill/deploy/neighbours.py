@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, reason_of
+from cache.sources.image_folder import ImageRecord
 from cache.store.npz_files import read_npz, values_of
 from cache.store.read_errors import READ_ERRORS
 from distill.deploy.class_sets import ClassSet, unit
@@ -87,15 +88,16 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     rows, split = head.cache.split("train"), trained.folder.split("train")
     # The picture of an image that has changed would stand beside another's embedding.
     changed = set(trained.identities.changed("train", head.name))
-    records = [record for record in split.images if record.key in rows.position and record.key not in changed]
+    images: Sequence[ImageRecord] = split.images  # type: ignore[assignment]
+    records = [record for record in images if record.key in rows.position and record.key not in changed]
     label_of = dict(zip(classes.classes, classes.labels, strict=True))
     names = [split.class_names[record.label] for record in records]
     drawn = spread_sample([record.key for record in records], names, most=most)
     some = [records[i] for i in sorted(drawn)]
     pixels = trained.pixels(some, "train")
     pictures: dict[int, bytes] = {}
-    for indices, images in pixels.batches([np.arange(len(some))] if some else []):
-        pictures |= {int(i): small_jpeg(image) for i, image in zip(indices, images, strict=True)}
+    for indices, decoded in pixels.batches([np.arange(len(some))] if some else []):
+        pictures |= {int(i): small_jpeg(image) for i, image in zip(indices, decoded, strict=True)}
     kept = sorted(pictures)
     if not kept:
         return None

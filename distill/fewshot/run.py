@@ -110,11 +110,8 @@ def few_shot(
     query is every other OOD image. Finetuned students are runs of their own below ``out``: run again, what
     is trained is used.
 
-    Returns
-    -------
-    dict
-        ``draws``: one :class:`Draw` for every number of shots and seed; ``table``: mean and standard
-        deviation over the draws, by shots.
+    ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their mean and standard
+    deviation, by shots.
 
     Raises
     ------
@@ -135,11 +132,9 @@ def few_shot(
         for seed in options.support_seeds or (-1,)
     ]
     for support in supports:  # what is missing or does not fit shows before hours of training
-        keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
+        _check_support(trained, support, options)
         if options.method == "finetune":
             check_start(out / _called(support), identity, start)
-        else:
-            trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
     judge = Judge(trained)
     with only_writer(out):
         remove_temporaries(out)
@@ -172,6 +167,13 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
         raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
     if method == "retrieval" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
+
+
+def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShotOptions) -> None:
+    """Make sure that there are images enough, and to retrieve with that the cache has their views."""
+    keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
+    if options.method == "retrieval":
+        trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
 
 
 def same_data(trained: TrainedRun, source: Path) -> DataIdentity:

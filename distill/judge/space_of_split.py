@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cache.reader import SplitRows
 from distill.config import LossConfig
-from distill.data.pixels import Pixels
-from distill.data.support import ROWS_OF
+from distill.data.stream import EvalSplit
+from distill.data.support import rows_of
 from distill.judge.space import space_metrics
 from distill.student.heads import Head
 
 
-class Judged(Protocol):
-    """A split that a student is judged on."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def pixels(self) -> Pixels:
-        """Its images."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Its classes."""
-        ...
-
-
-def _rows(head: Head, split: Judged) -> SplitRows | None:
-    name = ROWS_OF.get(split.name, split.name)
-    return head.cache.split(name) if name in head.cache.split_names else None
-
-
-def teacher_has_rows(heads: Sequence[Head], split: Judged) -> bool:
+def teacher_has_rows(heads: Sequence[Head], split: EvalSplit) -> bool:
     """Say whether some image of a split has a row of every teacher."""
-    rows = [_rows(head, split) for head in heads]
+    rows = [rows_of(head.cache, split.name) for head in heads]
     return all(
         own is not None and any(image.key in own.position for image in split.pixels.records) for own in rows
     )
@@ -51,7 +25,7 @@ def teacher_has_rows(heads: Sequence[Head], split: Judged) -> bool:
 
 @torch.no_grad()
 def space_of_split(
-    heads: Sequence[Head], outputs: Iterable[tuple[Tensor, Tensor]], split: Judged, loss: LossConfig
+    heads: Sequence[Head], outputs: Iterable[tuple[Tensor, Tensor]], split: EvalSplit, loss: LossConfig
 ) -> dict[str, dict[str, float]]:
     """Return the space metrics of a split for every head, called SPLIT, or SPLIT@TEACHER after the first.
 
@@ -61,7 +35,7 @@ def space_of_split(
     keys = [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
     space = {}
     for i, head in enumerate(heads):
-        rows = _rows(head, split)
+        rows = rows_of(head.cache, split.name)
         assert rows is not None
         at = [number for number, key in enumerate(keys) if key in rows.position]
         teacher = rows.embeddings[np.array([rows.position[keys[number]] for number in at])]
@@ -78,7 +52,7 @@ def space_of_split(
     return space
 
 
-def _class_texts(head: Head, split: Judged) -> Tensor:
+def _class_texts(head: Head, split: EvalSplit) -> Tensor:
     if not head.texts.per_image:
         text = head.texts(split.class_names, torch.empty(0, head.stop - head.start)).detach().cpu()
         return text[0] if text.dim() == 3 else text  # of a pair the one that says that the object is there

@@ -13,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.reader import SplitRows
 from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
-from distill.data.support import ROWS_OF
+from distill.data.support import rows_of
 from distill.judge.evaluate import Result, TeacherJudge
 from distill.judge.model import Model
 from distill.judge.outputs import (
@@ -83,7 +82,7 @@ def teacher_results(session: Session) -> dict[str, Result]:
         negative_text=config.robotics.negative_text,
     )
     for split in session.splits.values():
-        rows = _rows(cache, split)
+        rows = rows_of(cache, split.name)
         if split.name == "id_val" or rows is None:
             continue
         images = [image for image in split.pixels.records if image.key in rows.position]
@@ -96,11 +95,6 @@ def teacher_results(session: Session) -> dict[str, Result]:
 
 def _teacher(model: Model) -> EmbeddingCache:
     return model.heads[0].cache if model.heads else model.cache
-
-
-def _rows(cache: EmbeddingCache, split: EvalSplit) -> SplitRows | None:
-    name = ROWS_OF.get(split.name, split.name)
-    return cache.split(name) if name in cache.split_names else None
 
 
 def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tensor) -> Answers:
@@ -159,7 +153,7 @@ def _sample(
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
     for split in splits:
-        rows, of_split = _rows(cache, split), answers[split.name]
+        rows, of_split = rows_of(cache, split.name), answers[split.name]
         if rows is None:
             continue
         with_row = [i for i, key in enumerate(of_split.keys) if key in rows.position]

@@ -22,6 +22,7 @@ from distill.config import FewShotConfig, RunConfig, check_for_episodes
 from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.trained_run import evaluate_run, space_of_run
+from distill.recipes import default_recipe
 from distill.settings import load_recipe, with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run
@@ -75,6 +76,11 @@ def test_the_papers_recipe_is_the_default_one():
     few = finetune_config(recipe, start="x.pt", support=FewShotConfig(shots=50), episodes=True)
     assert (few.optim.lr, few.optim.schedule) == (5e-4, "onecycle")
     assert (few.train.epochs, few.train.batch_size) == (20, 46)
+
+
+def test_a_cache_says_which_recipe_it_is_trained_with(episode_cache, cached):
+    assert default_recipe(episode_cache) == "robotics_efficientnet_b0"
+    assert default_recipe(cached.path) == "resnet18"
 
 
 def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache):
