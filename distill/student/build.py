@@ -108,6 +108,15 @@ def _models() -> ModuleType:
     return models
 
 
+def _timm() -> ModuleType:
+    # Before timm, which imports torchvision itself. Here, because both take a second.
+    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
+    import timm
+
+    module: ModuleType = timm
+    return module
+
+
 @cache
 def torchvision_names() -> frozenset[str]:
     """Return the names of torchvision's classification models."""
@@ -117,9 +126,7 @@ def torchvision_names() -> frozenset[str]:
 @cache
 def timm_names() -> frozenset[str]:
     """Return the names of timm's models, with and without the tag of their weights."""
-    import timm  # here, because it imports torchvision itself and takes a second
-
-    return frozenset([*timm.list_models(), *timm.list_pretrained()])
+    return frozenset([*_timm().list_models(), *_timm().list_pretrained()])
 
 
 _NAMES = {"torchvision": torchvision_names, "timm": timm_names}
@@ -184,8 +191,7 @@ def _no_download(name: str, error: Exception) -> UserError:
 
 
 def _build_timm(name: str, outputs: int, image_size: int, pretrained: bool) -> nn.Module:
-    import timm
-
+    timm = _timm()
     student: Any
     sized: dict[str, Any] = {"img_size": image_size}
     try:
