@@ -143,8 +143,8 @@ def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
         return " ".join([str(error), *notes]), 128 + asked
     if debug or not isinstance(error, Exception):
         return None
-    known = error if isinstance(error, UserError) else fault(error)
-    return (str(known), known.status) if known is not None else None
+    told = error if isinstance(error, UserError) else fault(error)
+    return (str(told), told.status) if told is not None else None
 
 
 @click.group(

@@ -1,61 +1,27 @@
-"""A run's state in one file: with it, a resumed run equals an uninterrupted one."""
+"""The file that a run's state is in: written whole, read without executing anything in it."""
 
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import NEWER, CacheMismatch, UserError, reason_of
+from cache.runtime.errors import NEWER, UserError, reason_of
 from cache.runtime.system_errors import read_fault
 from cache.store.checksums import file_seal, seal_file
 from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
-from distill.settings import differences, from_toml, to_toml
-
-if TYPE_CHECKING:
-    from distill.train.session import TrainingSession
 
 SCHEMA_VERSION = 2
 
 
-@dataclass(kw_only=True)
-class Position:
-    """Where a run stands: the next epoch and step, the epoch's sums so far, and every epoch's metrics."""
-
-    epoch: int = 0
-    step: int = 0
-    sums: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    best_id_val: float = -1.0
-
-
-def save_checkpoint(path: Path, session: TrainingSession, position: Position) -> None:
-    """Write the state, whole or not at all."""
-    state = {
-        "schema_version": SCHEMA_VERSION,
-        "student": session.student.state_dict(),
-        "prompts": session.learner.state_dict() if session.learner is not None else {},
-        "optimizer": session.optimizer.state_dict(),
-        "scaler": session.scaler.state_dict(),
-        "random": {"cpu": torch.get_rng_state()},
-        "config": to_toml(session.config),
-        "fingerprint": session.fingerprint,
-        "data": session.identity.to_json(),
-        "start": session.start,
-        "embed_dim": session.cache.embed_dim,
-        "cache_dir": str(session.cache.path.resolve()),
-        "data_dir": str(session.folder.path.resolve()),
-        "class_names": list(session.class_names),
-        "all_classes": list(session.folder.class_names),
-        "position": {name: getattr(position, name) for name in Position.__dataclass_fields__},
-    }
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a run's state with the version of its form, whole or not at all."""
     with replacing(path) as temporary:
-        torch.save(state, temporary)
+        torch.save({"schema_version": SCHEMA_VERSION, **state}, temporary)
         seal_file(temporary)
 
 
@@ -141,31 +107,3 @@ def check_made_from(state: dict[str, Any], identity: DataIdentity, start: str, *
     if state["start"] != start:
         lines.append("the run that it was finetuned from has other weights now")
     refuse_other_data(lines, where=where, fix="bring the data back, or choose another --out and begin anew.")
-
-
-def resume(path: Path, session: TrainingSession) -> Position:
-    """Put a session where its checkpoint left it, and return that place.
-
-    Raises
-    ------
-    CacheMismatch
-        If the checkpoint is of another config, cache, or data.
-    """
-    state = read_checkpoint(path, device=session.device)
-    config = from_toml(state["config"], where=str(path))
-    changed = differences(config, session.config)
-    if state["fingerprint"] != session.fingerprint:
-        changed.append(f"cache: {state['fingerprint']} -> {session.fingerprint}")
-    if changed:
-        raise CacheMismatch(
-            f"{path} was trained with other settings ({'; '.join(changed)})",
-            fix="resume with the same settings, or choose another --out.",
-        )
-    check_made_from(state, session.identity, session.start, where=path)
-    session.student.load_state_dict(state["student"])
-    if session.learner is not None:
-        session.learner.load_state_dict(state["prompts"])
-    session.optimizer.load_state_dict(state["optimizer"])
-    session.scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["random"]["cpu"].cpu())
-    return Position(**state["position"])

@@ -228,11 +228,11 @@ def _both_stages() -> Finding:
 
 def _train(root: Path) -> None:
     from distill.settings import load_recipe, with_settings
-    from distill.train.images import run
+    from distill.train.start import train
 
     settings = ["student.arch=timm:test_resnet", "train.epochs=1", "train.batch_size=50", "data.workers=0"]
     config = with_settings(load_recipe("smoke"), settings)
-    run(config, cache_dir=root / "cache", data_dir=root / "data", out=root / "run")
+    train(config, cache_dir=root / "cache", data_dir=root / "data", out=root / "run")
 
 
 def as_json(found: list[Finding]) -> list[dict[str, Any]]:

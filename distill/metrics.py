@@ -170,3 +170,25 @@ def auroc_interval(auroc: float, n_id: int, n_ood: int) -> tuple[float, float]:
 def harmonic_mean(one: float, other: float) -> float:
     """Return 2ab / (a + b), 0 where either is 0: high only where both are (Xian et al. 2018, 1707.00600)."""
     return 2 * one * other / (one + other) if one + other else 0.0
+
+
+@dataclass(kw_only=True)
+class ClassCounts:
+    """Right answers and images of every class, counted on the device."""
+
+    right_C: Tensor
+    seen_C: Tensor
+
+    def add(self, scores: Tensor, labels: Tensor) -> None:
+        """Count one batch: scores [B, C], labels int64 [B]."""
+        self.seen_C.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
+        self.right_C.index_add_(0, labels, (scores.argmax(dim=1) == labels).double())
+
+    def state(self) -> dict[str, Tensor]:
+        """Return both counts."""
+        return {"right_C": self.right_C, "seen_C": self.seen_C}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the macro accuracy over the classes seen, in percent."""
+        seen = self.seen_C > 0
+        return {"train_accuracy": float((100 * self.right_C[seen] / self.seen_C[seen]).mean())}

@@ -32,11 +32,9 @@ def autocast(dtype: torch.dtype | None, device: torch.device) -> AbstractContext
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def autocast_of_trained(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context to judge a trained student in: its own, for training's very numbers.
+def amp_dtype_of_trained(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return what a trained student is judged in: its own, for training's very numbers.
 
     One that was trained in float16 on a GPU is judged in float32 on the CPU.
     """
-    if precision == "float16" and device.type == "cpu":
-        return nullcontext()
-    return autocast(amp_dtype_of(precision, device), device)
+    return None if precision == "float16" and device.type == "cpu" else amp_dtype_of(precision, device)

@@ -175,7 +175,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path
     from cache.build.from_folder import FeatureOptions, cache_features
     from distill.config import RunConfig
     from distill.settings import with_settings
-    from distill.train.images import run
+    from distill.train.start import train as run
 
     root = tmp_path_factory.mktemp("trained")
     photos = make_photos(root / "photos")

@@ -23,7 +23,7 @@ from cache.store.checksums import seal_file
 from cache.store.manifest import SCHEMA_VERSION
 from distill.settings import from_toml, load_recipe, with_settings
 from distill.student.build import build_student
-from distill.train.images import run
+from distill.train.start import train as run
 
 GOLDEN = Path(__file__).parent / "golden"
 # Seen from the project's folder, so that no path of this machine is kept.

@@ -204,14 +204,21 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
     judged = json.loads(call("evaluate", run, "--device", "cpu", "--json"))
     assert judged["ood_test"]["accuracy"] == pytest.approx(trained["ood_test_accuracy"])
     assert "ood_test" in call("evaluate", cache, "--teacher")
-    for words in (
-        ["train", cache, "--data", photos, "--out", tmp_path / "x", "--local"],
-        ["evaluate", run, "--negative-text", "labels"],
-        ["fewshot", run, "--episodes", "2"],
+    for words, status, said in (
+        (
+            ["train", cache, "--data", photos, "--out", tmp_path / "x", "--local"],
+            2,
+            "--local is for episodes",
+        ),
+        (
+            ["evaluate", run, "--negative-text", "own"],
+            1,
+            "robotics.negative_text is own, but the cache is of photos",
+        ),
+        (["fewshot", run, "--episodes", "2"], 2, "--episodes is for episodes, and these are photos"),
     ):
         refused = runner.invoke(cli.main, [str(word) for word in words])
-        assert refused.exit_code == 2
-        assert "is for episodes, and these are photos: leave it out" in refused.stderr
+        assert (refused.exit_code, said in refused.stderr) == (status, True), refused.stderr
 
 
 STAGE_1 = ["cache-features", ".", "--out", "x", "--pretrained", "openai"]

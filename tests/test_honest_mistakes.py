@@ -20,7 +20,7 @@ from distill.config import RunConfig
 from distill.metrics import per_class_accuracy
 from distill.settings import load_recipe, with_settings
 from distill.sweep.plan import load_sweep
-from distill.train.images import run
+from distill.train.start import train as run
 
 NO_TEXT = {
     "Latin-1": "# ähnlich\n".encode("latin-1"),

@@ -15,7 +15,7 @@ from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
 from distill.judge.evaluate import evaluate_teacher
 from distill.settings import with_settings
-from distill.train.images import run
+from distill.train.start import train as run
 
 FLOWERS, GROCERY = REAL_PHOTOS / "flowers102", REAL_PHOTOS / "grocery"
 pytestmark = [

@@ -23,8 +23,8 @@ ROOMS = [
     "distill",
     *(f"distill.{name}" for name in ("config", "settings", "spread", "data_identity", "losses", "objective")),
     *(f"distill.{name}" for name in ("metrics", "tip_adapter", "precision", "checkpoint")),
-    *(f"distill.{name}" for name in ("data", "student", "judge", "record", "train", "fewshot", "sweep")),
-    *(f"distill.{name}" for name in ("report", "deploy", "robotics", "demo", "recipes", "doctor")),
+    *(f"distill.{name}" for name in ("record", "data", "student", "robotics", "judge", "train", "fewshot")),
+    *(f"distill.{name}" for name in ("sweep", "report", "deploy", "demo", "recipes", "doctor")),
     "distill.commands",
     "cli",
 ]

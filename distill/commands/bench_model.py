@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from distill.commands.options import (
     model_teacher_options,
     option,
 )
-from distill.commands.tables import print_json, table
+from distill.commands.tables import print_json, table, working
 
 
 @click.command()
@@ -39,11 +38,10 @@ def bench_model(model: Path, out: Path | None, as_json: bool, **given: Any) -> N
     Example: distill bench-model models/first --run runs/first --out bench.json
     """
     from cache.runtime.atomic_files import write_json
-    from cache.runtime.progress import progress_for
     from distill.deploy.bench import bench_model as measure
     from distill.deploy.bench import machine
 
-    with closing(progress_for("measuring", "turns")) as progress:
+    with working("measuring", "turns") as progress:
         measured = measure(model, progress=progress, **given)
     how = {name: given[name] for name in ("rounds", "repeats", "threads")}
     result = {"machine": machine(), **how, "found": measured}

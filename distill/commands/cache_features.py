@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from distill.commands.options import (
     teacher_options,
     wants_weights,
 )
-from distill.commands.tables import print_build
+from distill.commands.tables import print_build, working
 
 # Options that say how what another asks for is kept.
 DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_format": "pixels"}
@@ -87,7 +86,6 @@ def cache_features(ctx: click.Context, data: Path, out: Path, as_json: bool, **g
     """
     from cache.build.from_folder import FeatureOptions
     from cache.build.from_folder import cache_features as embed
-    from cache.runtime.progress import progress_for
 
     if given["support_views"] == 1:
         raise click.UsageError("--support-views 1 is the plain row, which is kept anyway: give 2 or more.")
@@ -96,6 +94,6 @@ def cache_features(ctx: click.Context, data: Path, out: Path, as_json: bool, **g
             refuse_given(ctx, own, without=f"--{owner.replace('_', '-')}")
     wants_weights(given)
     options = FeatureOptions(cluster=ray_cluster(ctx, given), **given)
-    with closing(progress_for("embedding")) as progress:
+    with working("embedding") as progress:
         summary = embed(data, out, options, progress=progress)
     print_build(summary, out, as_json=as_json)

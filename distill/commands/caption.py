@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from distill.commands.options import (
     option,
     workers_option,
 )
+from distill.commands.tables import working
 
 
 @click.command()
@@ -36,11 +36,10 @@ def caption(data: Path, workers: int | None, **given: Any) -> None:
     """
     from cache.prepare.caption import caption as write_captions
     from cache.runtime.devices import choose_device, default_workers
-    from cache.runtime.progress import progress_for
 
     if workers is None:
         workers = default_workers(choose_device(given["device"]))
-    with closing(progress_for("captioning")) as progress:
+    with working("captioning") as progress:
         summary = write_captions(data, workers=workers, progress=progress, **given)
     click.echo(
         f"{summary.out}: {summary.images:,} captions ({summary.captioned:,} now, {summary.reused:,} before)"

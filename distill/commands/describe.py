@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from cache.runtime import machine_limits as bounds
 from distill.commands.options import EXISTING_FOLDER, FILE, FILE_TO_WRITE, WHOLE, option
+from distill.commands.tables import working
 
 
 @click.command()
@@ -29,10 +29,9 @@ def describe(data: Path, **given: Any) -> None:
     Example: distill describe photos --model llama3 --base-url http://localhost:8000/v1
     """
     from cache.prepare.describe import describe as ask
-    from cache.runtime.progress import progress_for
 
     given = {name: value for name, value in given.items() if value is not None}
-    with closing(progress_for("describing", "classes")) as progress:
+    with working("describing", "classes") as progress:
         summary = ask(data, progress=progress, **given)
     click.echo(
         f"{summary.out}: {summary.classes} descriptions ({summary.asked} asked now, {summary.reused} before)"

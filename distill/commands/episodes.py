@@ -10,6 +10,8 @@ import click
 from distill.commands.options import given_options
 
 PHOTOS, EPISODES = "photos", "episodes"
+UNITS = {PHOTOS: "images", EPISODES: "episodes"}
+"""What a progress counts."""
 
 
 def contents_of(cache: Path) -> str:
@@ -22,7 +24,7 @@ def contents_of(cache: Path) -> str:
 def contents_of_run(run: Path, cache: Path | None, checkpoint: str) -> str:
     """Return what a run was trained on, by its own cache or another that was given."""
     from distill.checkpoint import read_checkpoint
-    from distill.judge.trained_run import checkpoint_file
+    from distill.record.run_files import checkpoint_file
 
     state = read_checkpoint(checkpoint_file(run, checkpoint))
     return contents_of(cache or Path(state["cache_dir"]))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cache.runtime.errors import printable
-from distill.commands.episodes import EPISODES, contents_of, contents_of_run, refuse_other
 from distill.commands.options import (
     EXISTING_FOLDER,
     device_option,
@@ -55,48 +53,33 @@ def evaluate(
       distill evaluate runs/first --space
       distill evaluate artifacts/photos --teacher
     """
+    from distill.judge.trained_run import evaluate_run
+    from distill.robotics.metrics import EpisodeResult
+
     if teacher and space:
         raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
     if teacher and given_options(ctx, "data_dir", "cache_dir"):
         raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
-    if teacher:
-        contents = contents_of(folder)
-    else:
-        contents = contents_of_run(folder, given["cache_dir"], given["checkpoint"])
-    refuse_other(ctx, contents, photos=["space"], episodes=["negative_text"])
     if space:
         _print_space(folder, given, as_json)
         return
-    judge = _judge_teacher if teacher else _judge_run
-    results = judge(folder, contents, given)
+    results = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
     print_other_data(results)
-    show = _print_objects if contents == EPISODES else _print_classes
-    show(f"teacher of {folder}" if teacher else str(folder), results, as_json)
+    title = f"teacher of {folder}" if teacher else str(folder)
+    if any(isinstance(result, EpisodeResult) for result in results.values()):
+        _print_objects(title, results, as_json)
+    else:
+        _print_classes(title, results, as_json)
     for result in () if as_json else results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
 
 
-def _judge_run(run: Path, contents: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    given = dict(given)
-    if contents == EPISODES:
-        from distill.robotics.evaluate import evaluate_episodes as judge
-    else:
-        from distill.judge.trained_run import evaluate_run as judge  # type: ignore[assignment]
+def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    from distill.judge.evaluate import evaluate_teacher
 
-        del given["negative_text"]
-    return judge(run, **given)  # type: ignore[return-value]
-
-
-def _judge_teacher(folder: Path, contents: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    banks = {"text": given["text"] or "labels"}
-    if contents == EPISODES:
-        from distill.robotics.evaluate import evaluate_episode_teacher as judge
-
-        banks["negative_text"] = given["negative_text"] or "negative_labels"
-    else:
-        from distill.judge.evaluate import evaluate_teacher as judge  # type: ignore[assignment]
-    return judge(folder, splits=given["splits"], **banks)  # type: ignore[return-value]
+    banks = {name: given[name] for name in ("text", "negative_text") if given[name]}
+    return evaluate_teacher(cache, splits=given["splits"], **banks)
 
 
 def _print_classes(title: str, results: Mapping[str, Any], as_json: bool) -> None:
@@ -115,7 +98,7 @@ def _print_classes(title: str, results: Mapping[str, Any], as_json: bool) -> Non
 
 def _print_objects(title: str, results: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json({name: asdict(result) for name, result in results.items()})
+        print_json({name: result.to_json() for name, result in results.items()})
         return
     groups = {
         f"{name}{GROUPS[group]}": metrics
@@ -128,8 +111,7 @@ def _print_objects(title: str, results: Mapping[str, Any], as_json: bool) -> Non
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
     from distill.judge.trained_run import space_of_run
 
-    names = ("data_dir", "cache_dir", "splits", "checkpoint", "text", "device")
-    space = space_of_run(run, **{name: given[name] for name in names})
+    space = space_of_run(run, **given)
     if as_json:
         print_json(space)
         return

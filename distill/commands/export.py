@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from distill.commands.options import (
     run_options,
     words,
 )
-from distill.commands.tables import percent, print_json, table, warn
+from distill.commands.tables import percent, print_json, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.info import ModelInfo
@@ -53,11 +52,10 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
       distill export runs/first --out models/first
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
     """
-    from cache.runtime.progress import progress_for
     from distill.deploy.export import ExportOptions, export_run
 
     chosen = ExportOptions(**given)
-    with closing(progress_for("exporting")) as progress:
+    with working("exporting") as progress:
         info = export_run(run, out, chosen, progress=progress)
     for name in info.unlike:
         warn(info.warning(name))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
-from distill.commands.episodes import EPISODES, PHOTOS, contents_of_run, refuse_other
+from distill.commands.episodes import EPISODES, PHOTOS, UNITS, contents_of_run, refuse_other
 from distill.commands.options import (
     AMOUNT,
     COUNT,
@@ -21,7 +20,7 @@ from distill.commands.options import (
     run_options,
     set_option,
 )
-from distill.commands.tables import mean, print_json, table
+from distill.commands.tables import mean, print_json, table, working
 
 RETRIEVAL = ("alpha", "beta", "search", "views", "average")
 SHOTS = {"before": "zero-shot", "ood_query": "ood_query", "id_test": "id_test"}
@@ -73,46 +72,36 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
       distill fewshot runs/first --shots 1,2,4,8 --method retrieval --support-seed 0,1,2
       distill fewshot runs/robot --episodes 10,50
     """
-    from cache.runtime.progress import progress_for
+    from distill.fewshot.retrieval import Retrieval
+    from distill.fewshot.run import FewShotOptions, few_shot
+    from distill.train.stopping import Stopped
 
     contents = contents_of_run(run, given["cache_dir"], given["checkpoint"])
-    refuse_other(ctx, contents, photos=["shots", "method", *RETRIEVAL], episodes=["episodes"])
-    out = out or run / (f"fewshot-{given['method']}" if contents == PHOTOS else "fewshot")
+    refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
+    if contents == EPISODES:
+        given["shots"] = given["episodes"]
+    del given["episodes"]
+    out = out or run / f"fewshot-{given['method']}"
     if given["device"] != "auto":
         given["settings"] = (f'train.device="{given["device"]}"', *given["settings"])
-    with closing(progress_for("finetuning", "images" if contents == PHOTOS else contents)) as progress:
-        results = _taught(run, out, contents, given, progress)
+    places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
+    retrieval = Retrieval(**{name: given.pop(name) for name in ("alpha", "beta", "views", "average")})
+    options = FewShotOptions(**given, retrieval=retrieval)
+    with working("finetuning", UNITS[contents]) as progress:
+        try:
+            results = few_shot(run, out, options, **places, progress=progress)
+        except Stopped as stopped:
+            stopped.add_note("For few-shot runs: the same command.")
+            raise
     if as_json:
         print_json(results)
         return
-    count, columns = ("shots", SHOTS) if contents == PHOTOS else ("episodes", OF_EPISODES)
+    columns = SHOTS if contents == PHOTOS else OF_EPISODES
     rows = [
-        [str(row[count]), *(mean(row, name) for name in columns), str(row["draws"])]
+        [str(row["shots"]), *(mean(row, name) for name in columns), str(row["draws"])]
         for row in results["table"]
     ]
-    method = results.get("method", "few-shot")
-    table(f"{run}: {method}, {results['headline']}", [count, *columns.values(), "draws"], rows)
+    first = "shots" if contents == PHOTOS else contents
+    title = f"{run}: {results['method']}, {results['headline']}"
+    table(title, [first, *columns.values(), "draws"], rows)
     click.echo(f"plot in {out / 'fewshot.png'}, all numbers in {out / 'fewshot.json'}")
-
-
-def _taught(run: Path, out: Path, contents: str, given: dict[str, Any], progress: Any) -> dict[str, Any]:
-    """Do it; Stopped says how such runs go on."""
-    from distill.train.stopping import Stopped
-
-    places = {"data_dir": given.pop("data_dir"), "cache_dir": given.pop("cache_dir"), "progress": progress}
-    retrieval = {name: given.pop(name) for name in ("alpha", "beta", "views", "average")}
-    try:
-        if contents == EPISODES:
-            from distill.robotics.fewshot import EpisodeFewShotOptions, few_shot_episodes
-
-            for name in ("shots", "method", "search"):
-                del given[name]
-            return few_shot_episodes(run, out, EpisodeFewShotOptions(**given), **places)
-        from distill.fewshot.retrieval import Retrieval
-        from distill.fewshot.run import FewShotOptions, few_shot
-
-        del given["episodes"]
-        return few_shot(run, out, FewShotOptions(**given, retrieval=Retrieval(**retrieval)), **places)
-    except Stopped as stopped:
-        stopped.add_note("For few-shot runs: the same command.")
-        raise

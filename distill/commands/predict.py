@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from distill.commands.options import (
     lines,
     option,
 )
-from distill.commands.tables import table, warn
+from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.predict import Prediction
@@ -59,7 +58,6 @@ def predict(
       distill predict models/first photo.jpg
       distill predict models/first photos/ --labels "red apple,lemon,plum" --reject --format jsonl
     """
-    from cache.runtime.progress import progress_for
     from distill.deploy.model import Model
     from distill.deploy.predict import image_files
     from distill.deploy.predict import predict as label
@@ -77,7 +75,7 @@ def predict(
     if given["reject"]:
         click.echo(opened.rejection().said(), err=True)
     top, size = min(given["top"], len(classes)), given["batch_size"]
-    with closing(progress_for("predicting")) as progress:
+    with working("predicting") as progress:
         # A few images on a terminal need no bar.
         shown = progress if len(files) > size else None
         answers = label(

@@ -5,7 +5,6 @@ Their cache is trained from and judged by the same commands as one of photos.
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from distill.commands.options import (
     teacher_options,
     wants_weights,
 )
-from distill.commands.tables import print_build
+from distill.commands.tables import print_build, working
 
 
 @click.command("make-demo")
@@ -68,10 +67,9 @@ def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai
     """
     from cache.build.from_episodes import EpisodeOptions, cache_episode_features
-    from cache.runtime.progress import progress_for
 
     wants_weights(given)
     options = EpisodeOptions(**{name: value for name, value in given.items() if value is not None})
-    with closing(progress_for("embedding", "episodes")) as progress:
+    with working("embedding", "episodes") as progress:
         summary = cache_episode_features(data, out, options, progress=progress)
     print_build(summary, out, as_json=as_json)

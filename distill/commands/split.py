@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from distill.commands.options import EXISTING_FOLDER, FILE, FOLDER, SEED, json_option, option
-from distill.commands.tables import print_json
+from distill.commands.tables import print_json, working
 
 WAYS = {
     "lists": ("dataset", "lists", "allow_missing"),
@@ -42,9 +41,8 @@ def split(source: Path, as_json: bool, **given: Any) -> None:
       distill split photos --out data/photos --ood-classes unseen.txt
     """
     from cache.prepare.split import split_images
-    from cache.runtime.progress import progress_for
 
-    with closing(progress_for("splitting")) as progress:
+    with working("splitting") as progress:
         summary = split_images(source, progress=progress, **_of_one_way(given))
     if as_json:
         print_json({**asdict(summary), "out": str(summary.out)})

@@ -1,10 +1,11 @@
-"""What several commands print: tables, what a build did, how well splits are classified."""
+"""What several commands print: progress, tables, what a build did, how well splits are classified."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     click.echo(printable(title))
     # A log has no width of its own: 80 columns would break numbers apart.
     Console(width=None if sys.stdout.isatty() else 140).print(lines)
+
+
+def working(what: str, unit: str = "images") -> AbstractContextManager[Any]:
+    """Return the progress of a long piece of work, which is closed at its end."""
+    from cache.runtime.progress import progress_for
+
+    return closing(progress_for(what, unit))
 
 
 def print_json(value: Any) -> None:

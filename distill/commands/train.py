@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cache.runtime.errors import WrongOption, nearest_names
-from distill.commands.episodes import EPISODES, PHOTOS, contents_of, refuse_other
+from distill.commands.episodes import EPISODES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -23,9 +22,9 @@ from distill.commands.options import (
     set_option,
     wandb_option,
 )
-from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json
+from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json, working
 
-FOR_PHOTOS = ("k", "teachers", "device_images", "views")
+FOR_PHOTOS = ("k", "teachers", "views")
 FOR_EPISODES = ("negative_text", "local")
 
 
@@ -104,20 +103,14 @@ def train(
       distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
       distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
     """
-    from cache.runtime.progress import progress_for
     from distill.recipes import default_recipe
     from distill.settings import load_recipe, with_settings
+    from distill.train.start import train as run
 
     config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    if contents == EPISODES:
-        from distill.robotics.train import run
-
-        del given["wandb"]
-    else:
-        from distill.train.images import run
-    with closing(progress_for("training", "images" if contents == PHOTOS else contents)) as progress:
+    with working("training", UNITS[contents]) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
     if as_json:
         print_json(summary)
@@ -145,4 +138,4 @@ def _by_group(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         for split in ("train", "id_val", "id_test", "ood_test", "ood_query")
         for group, words in GROUPS.items()
     }
-    return {name: found for name, found in metrics.items() if found}
+    return {name: values for name, values in metrics.items() if values}

@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from cache.runtime.transfer import to_device
 from cache.sources.crop_boxes import crop_boxes
 from distill.data.batch import Crops, Share
+from distill.data.pixels import SquashedPhoto
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,6 +67,15 @@ class TrainAugment:
     per_image: bool = True
     scale: tuple[float, float] = (0.08, 1.0)
 
+    @property
+    def decode(self) -> SquashedPhoto:
+        """What reads an image file."""
+        return SquashedPhoto(resize_size(self.image_size))
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Return images as they are judged."""
+        return eval_transform(images, self.image_size)
+
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise ValueError(f"policy is {self.policy!r}, expected one of {', '.join(POLICIES)}")
@@ -87,10 +97,10 @@ class TrainAugment:
             boxes, flips = crops.box_B4[share.rows] * images.shape[-1], crops.flip_B[share.rows]
             return normalise(crop(images, boxes, flips, self.image_size))
         if self.policy == "none":
-            return eval_transform(images, self.image_size)
+            return self.plain(images)
         draws = share.total if self.per_image else 1
         if self.policy == "flip":
-            return eval_transform(flipped(images, draws, generator, share), self.image_size)
+            return self.plain(flipped(images, draws, generator, share))
         boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
         flips = torch.zeros(draws, dtype=torch.bool)
         if self.policy == "crop_flip":

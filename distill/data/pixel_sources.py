@@ -12,9 +12,8 @@ from cache.runtime.devices import choose_device, default_workers
 from cache.runtime.errors import UserError
 from cache.runtime.machine_limits import memory_here, workers_here
 from cache.sources.samples import Record
-from distill.config import DataConfig, RunConfig
-from distill.data.augment import resize_size
-from distill.data.pixels import Pixels, SquashedPhoto, StoredImages, image_bytes
+from distill.config import DataConfig
+from distill.data.pixels import Decode, Pixels, StoredImages, image_bytes
 
 MB = 2**20
 # What decoded images may take of a GPU's free memory; the rest is the student's.
@@ -25,28 +24,28 @@ DEVICE_SHARE = 0.5
 class PixelMaker:
     """Makes the :class:`Pixels` of one split after the other, from one budget of memory.
 
-    ``device`` is where all images are kept, None where they are not.
+    ``decode`` reads an image; ``device`` is where all images are kept, None where they are not.
     """
 
-    config: RunConfig
+    config: DataConfig
     cache: EmbeddingCache
+    decode: Decode
     device: torch.device | None = None
     budget: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.budget = memory_here(self.config.data.memory_mb * MB)
+        self.budget = memory_here(self.config.memory_mb * MB)
 
     def __call__(self, records: Sequence[Record], splits: Sequence[str], *, strict: bool = False) -> Pixels:
         """Return the images of some records, which are rows of ``splits`` of the cache if they have rows."""
-        side = resize_size(self.config.student.image_size)
         stored = None
-        if self.config.data.pixels == "auto":
-            stored = StoredImages.find(self.cache, splits, records, side)
+        if self.config.pixels == "auto":
+            stored = StoredImages.find(self.cache, splits, records, self.decode.shape[-1])
         pixels = Pixels(
             records,
-            SquashedPhoto(side),
+            self.decode,
             memory=self.budget,
-            workers=decoding_workers(self.config.data),
+            workers=decoding_workers(self.config),
             strict=strict,
             stored=stored,
             device=self.device,
@@ -60,20 +59,19 @@ def decoding_workers(config: DataConfig) -> int:
     return default_workers(choose_device("auto")) if config.workers < 0 else workers_here(config.workers)
 
 
-def device_for_images(config: RunConfig, device: torch.device, count: int) -> torch.device | None:
-    """Return where ``count`` decoded images are kept: the device as ``data.device_images`` says, or None.
+def device_for_images(wanted: str, device: torch.device, decode: Decode, count: int) -> torch.device | None:
+    """Return the device if ``count`` decoded images are kept there, as ``data.device_images`` wants; or None.
 
     Raises
     ------
     UserError
         If they are to be kept on a GPU that has not the memory.
     """
-    wanted = config.data.device_images
     if wanted == "off" or (wanted == "auto" and device.type != "cuda"):
         return None
     if device.type != "cuda":
         return device
-    needed = image_bytes(SquashedPhoto(resize_size(config.student.image_size)), count)
+    needed = image_bytes(decode, count)
     free, _ = torch.cuda.mem_get_info(device)
     if needed <= DEVICE_SHARE * free:
         return device

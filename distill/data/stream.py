@@ -1,4 +1,8 @@
-"""The stream of images that a student trains on, and the splits it is judged on; students may share it."""
+"""The stream of images that a student trains on, and the splits it is judged on; students may share it.
+
+A cache says whether its rows are of photos, one label each, or of episodes, which have several. What is read
+of either is opened here; what is made of it afterwards is the same.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,30 @@ import torch
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch
-from cache.sources.image_folder import ImageFolder
-from cache.sources.open_set import check_apart, check_trained
-from cache.sources.samples import Record
-from distill.config import RunConfig, check_for_photos
+from cache.sources.samples import Record, RecordFolder
+from distill.config import RunConfig, check_for_episodes, check_for_photos
+from distill.data.augment import TrainAugment
+from distill.data.folders import open_folder
+from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
-from distill.data.support import ROWS_OF, join_support, query_of, support_of
+from distill.data.support import QUERY, ROWS_OF, join_support, support_of
 from distill.data.training_data import TrainingRows, join_training_rows
+
+Augment = TrainAugment | FrameAugment
+"""What a student sees: ``decode`` reads it, ``plain`` is how it is judged, a call what it is trained on."""
+
+
+def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
+    """Return what the images of a cache go through; UserError where the config does not fit the cache."""
+    size, data = config.student.image_size, config.data
+    if cache.holds_episodes:
+        check_for_episodes(config)
+        return FrameAugment(image_size=size, policy=data.policy, per_image=data.per_image)
+    check_for_photos(config)
+    scale = (data.scale_min, 1.0)
+    return TrainAugment(image_size=size, policy=data.policy, per_image=data.per_image, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +52,7 @@ class EvalSplit:
     class_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stream:
     """The images of a run, joined to the rows of every teacher; decoded when they are first asked for.
 
@@ -43,8 +62,9 @@ class Stream:
 
     config: RunConfig
     cache: EmbeddingCache
-    folder: ImageFolder
+    folder: RecordFolder
     device: torch.device
+    augment: Augment
     support: list[str]
     joined: dict[str, TrainingRows]
     identities: IdentityReader
@@ -59,15 +79,16 @@ class Stream:
             If the cache, the data and the config do not fit each other, or an image is not what its rows
             were made from.
         """
-        cache, folder = EmbeddingCache.open(cache_dir), ImageFolder.scan(data_dir)
-        check_for_photos(config)
-        check_trained(data_dir, {name: split.class_names for name, split in folder.splits.items()})
-        if not config.data.shared_classes:
-            check_apart(
-                folder,
-                fix="set data.shared_classes=true.",
-            )
-        support = support_of(cache, folder.split("ood_test"), config.fewshot) if config.fewshot.shots else []
+        cache = EmbeddingCache.open(cache_dir)
+        augment = augment_of(config, cache)
+        folder = open_folder(
+            cache,
+            data_dir,
+            shared_classes=config.data.shared_classes,
+            complete=True,
+            fix="set data.shared_classes=true.",
+        )
+        support = support_of(cache, folder.split("ood_test"), config.fewshot)
         joined = {}
         for name in config.teachers:
             own = cache.teacher_cache(name)
@@ -77,7 +98,16 @@ class Stream:
         _check_same_images(cache, joined)
         identities = IdentityReader(cache=cache, folder=folder)
         identities.refuse_changed_images(config.teachers)
-        return cls(config, cache, folder, choose_device(config.train.device), support, joined, identities)
+        return cls(
+            config=config,
+            cache=cache,
+            folder=folder,
+            device=choose_device(config.train.device),
+            augment=augment,
+            support=support,
+            joined=joined,
+            identities=identities,
+        )
 
     @property
     def images(self) -> TrainingRows:
@@ -90,22 +120,23 @@ class Stream:
         return self._decoded[0]
 
     @property
-    def evals(self) -> dict[str, EvalSplit]:
-        """The splits that are not trained on."""
+    def splits(self) -> dict[str, EvalSplit]:
+        """The splits that are not trained on, by name."""
         return self._decoded[1]
 
     @cached_property
     def _decoded(self) -> tuple[Pixels, dict[str, EvalSplit]]:
         images, judged = self.images.images, splits_to_judge(self.folder, self.images.id_val, self.support)
         count = len(images) + sum(len(records) for _, records, _ in judged)
-        where = device_for_images(self.config, self.device, count)
-        make = PixelMaker(config=self.config, cache=self.cache, device=where)
+        data, decode = self.config.data, self.augment.decode
+        where = device_for_images(data.device_images, self.device, decode, count)
+        make = PixelMaker(config=data, cache=self.cache, decode=decode, device=where)
         pixels = make(images, ("train", "ood_test") if self.support else ("train",), strict=True)
-        evals = {
+        splits = {
             name: EvalSplit(name=name, pixels=make(records, (ROWS_OF.get(name, name),)), class_names=names)
             for name, records, names in judged
         }
-        return pixels, evals
+        return pixels, splits
 
 
 def _check_same_images(cache: EmbeddingCache, joined: dict[str, TrainingRows]) -> None:
@@ -134,16 +165,18 @@ def stream_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def splits_to_judge(
-    folder: ImageFolder, id_val: tuple[Record, ...], support: Sequence[str]
+    folder: RecordFolder, id_val: Sequence[Record], support: Sequence[str]
 ) -> list[tuple[str, tuple[Record, ...], tuple[str, ...]]]:
     """Return (name, images, class names) of every split that is not trained on; id_val first.
 
     With a support, the OOD images less the support are ``ood_query``.
     """
-    found = [split for name, split in folder.splits.items() if name != "train"]
-    if support:
-        found = [query_of(split, support) if split.name == "ood_test" else split for split in found]
-    judged: list[tuple[str, tuple[Record, ...], tuple[str, ...]]] = [
-        (split.name, split.images, split.class_names) for split in found
-    ]
-    return [("id_val", id_val, folder.split("train").class_names), *judged] if id_val else judged
+    judged = [("id_val", tuple(id_val), folder.split("train").class_names)] if id_val else []
+    taken = set(support)
+    for name, split in folder.splits.items():
+        if name == "ood_test" and taken:
+            left = tuple(image for image in split.images if image.key not in taken)
+            judged.append((QUERY, left, split.class_names))
+        elif name != "train":
+            judged.append((name, tuple(split.images), split.class_names))
+    return judged

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.reader import MappedRows, SplitRows
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.image_folder import ImageFolder, SplitImages
+from cache.sources.samples import RecordFolder, RecordSplit
 from distill.config import FewShotConfig
 from distill.data.training_data import TrainingRows
 
@@ -52,66 +53,88 @@ def pick_support(
     return support
 
 
-def support_of(cache: EmbeddingCache, ood: SplitImages, config: FewShotConfig) -> list[str]:
-    """Return the keys of the support: of the OOD images that have a teacher row, sorted by class.
+def support_of(cache: EmbeddingCache, ood: RecordSplit, config: FewShotConfig) -> list[str]:
+    """Return the keys of the support, none without shots: of the OOD images that have a teacher row.
+
+    So many of every class, class after class; of episodes, which show several objects, so many of all.
 
     Raises
     ------
     CacheMismatch
         If the OOD classes of the data and of the cache differ.
     UserError
-        If the cache has no OOD rows, or a class has too few.
+        If the cache has no OOD rows, or there are too few.
     """
+    if not config.shots:
+        return []
     rows = cache.split("ood_test")
     if rows.class_names != ood.class_names:
         raise CacheMismatch(
             f"the OOD classes of the data and of {cache.path} differ",
             fix="give the data folder that the cache was made from.",
         )
+    images = [image for image in ood.images if image.key in rows.position]
+    if cache.holds_episodes:
+        return pick_episodes([image.key for image in images], shots=config.shots, seed=config.support_seed)
     by_class: dict[str, list[str]] = {name: [] for name in ood.class_names}
-    for image in ood.images:
-        if image.key in rows.position:
-            by_class[ood.class_names[image.label]].append(image.key)
+    for image in images:
+        assert isinstance(image.label, int)
+        by_class[ood.class_names[image.label]].append(image.key)
     return pick_support(by_class, shots=config.shots, seed=config.support_seed)
 
 
-def query_of(ood: SplitImages, support: Sequence[str]) -> SplitImages:
-    """Return the split ``ood_query``: all OOD images less the support, by key."""
-    taken = set(support)
-    return replace(ood, name=QUERY, images=tuple(image for image in ood.images if image.key not in taken))
+def pick_episodes(keys: Sequence[str], *, shots: int, seed: int = -1) -> list[str]:
+    """Return ``shots`` of some keys: the first, or those that a seed draws; UserError if none is left."""
+    if len(keys) <= shots:
+        raise UserError(
+            f"there are {len(keys)} OOD episodes, so {shots} for few-shot would leave none to test on",
+            fix=f"use at most {len(keys) - 1}.",
+        )
+    if seed < 0:
+        return list(keys[:shots])
+    rng = np.random.default_rng(seed)
+    return [keys[i] for i in sorted(rng.choice(len(keys), size=shots, replace=False))]
 
 
-def joint_classes(folder: ImageFolder) -> tuple[str, ...]:
-    """Return the ID classes, then the OOD classes.
+def _joint_labels(
+    train: SplitRows, ood: SplitRows, row_of: NDArray[np.int64], at: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the ID classes then the OOD classes, and the labels among them of some rows of both splits.
 
     Raises
     ------
     UserError
-        If a class is on both sides.
+        If a photo's class is on both sides.
     """
-    known, new = folder.split("train").class_names, folder.split("ood_test").class_names
-    both = sorted(set(known) & set(new))
+    if train.labels.ndim == 2:  # the objects of OOD episodes begin with the trained ones
+        new = len(ood.class_names) - len(train.class_names)
+        return ood.class_names, np.concatenate(
+            [np.pad(train.labels[row_of], ((0, 0), (0, new))), ood.labels[at]]
+        )
+    both = sorted(set(train.class_names) & set(ood.class_names))
     if both:
         raise UserError(
             f"the classes {', '.join(both[:3])} are in train/ and in val/",
             fix="an OOD class is never trained on: move its images to one side.",
         )
-    return known + new
+    labels = np.concatenate([train.labels[row_of], ood.labels[at] + len(train.class_names)])
+    return train.class_names + ood.class_names, labels
 
 
 def join_support(
-    joined: TrainingRows, cache: EmbeddingCache, folder: ImageFolder, support: Sequence[str]
+    joined: TrainingRows, cache: EmbeddingCache, folder: RecordFolder, support: Sequence[str]
 ) -> TrainingRows:
     """Return the training images with the support after them, labelled among ID then OOD classes."""
     train, ood = joined.rows, cache.split("ood_test")
-    classes, records = joint_classes(folder), {image.key: image for image in folder.split("ood_test").images}
+    records = {image.key: image for image in folder.split("ood_test").images}
     at = np.array([ood.position[key] for key in support], dtype=np.int64)
+    classes, labels = _joint_labels(train, ood, joined.row_of, at)
     order = np.concatenate([joined.row_of, len(train) + at])
     captioned = train.caption_embeddings is not None and ood.caption_embeddings is not None
     rows = SplitRows(
         name="train and ood_support",
         keys=[train.keys[i] for i in joined.row_of] + list(support),
-        labels=np.concatenate([train.labels[joined.row_of], ood.labels[at] + len(train.class_names)]),
+        labels=labels,
         class_names=classes,
         embeddings=MappedRows([train.embeddings, ood.embeddings], order),
         captions=None,

@@ -13,8 +13,9 @@ from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
 from distill.judge.evaluate import evaluate_teacher
+from distill.record.run_files import CONFIG, SUMMARY
 from distill.settings import load_recipe, with_settings
-from distill.train.images import CONFIG, SUMMARY, run
+from distill.train.start import train
 
 RECIPE = Path(__file__).parent / "demo.toml"
 CLS_ALONE = ("loss.mse=0", "loss.im_cst=0", "loss.vlalign=0", "loss.cap=0")
@@ -76,7 +77,7 @@ def _train(
 ) -> dict[str, Any]:
     if (out / SUMMARY).exists():
         say("  trained already")
-    return run(
+    return train(
         config,
         cache_dir=cache,
         data_dir=data,

@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import SplitImages
 from distill.config import FewShotConfig
-from distill.data.support import pick_support, query_of
+from distill.data.stream import EvalSplit
+from distill.data.support import pick_support
 from distill.data.training_data import join_training_rows
-from distill.judge.evaluate import SplitResult, evaluate
+from distill.judge.evaluate import Result, SplitResult, evaluate
+from distill.judge.model import judged, outputs_of
 from distill.judge.trained_run import TrainedRun
 from distill.tip_adapter import retrieval_logits
 
@@ -72,54 +73,55 @@ class Judge:
 
     def __init__(self, trained: TrainedRun) -> None:
         self.trained = trained
-        self._kept: dict[str, tuple[Tensor, Tensor, list[str]]] = {}
-
-    def outputs(self, split: SplitImages) -> tuple[Tensor, Tensor, list[str]]:
-        """Return (outputs [N, D], labels [N], keys) of a split's readable images."""
-        if split.name not in self._kept:
-            pixels = self.trained.pixels(split.images, split.name)
-            found = list(self.trained.outputs(pixels))
-            keys = [image.key for image in split.images if image.key not in pixels.unreadable]
-            rows = torch.cat([output.cpu() for output, _ in found])
-            self._kept[split.name] = rows, torch.cat([labels for _, labels in found]), keys
-        return self._kept[split.name]
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}
 
     @cached_property
-    def id_val(self) -> SplitImages:
-        """The images set aside from train; UserError when the run set none aside."""
-        trained = self.trained
-        joined = join_training_rows(trained.cache, trained.folder, id_val=trained.config.data.id_val)
-        if not joined.id_val:
+    def ood(self) -> EvalSplit:
+        """The OOD images."""
+        return self.trained.wanted(["ood_test"])[0]
+
+    def outputs(self, split: EvalSplit) -> tuple[Tensor, Tensor, list[str]]:
+        """Return (outputs [N, ...], labels, keys) of a split's readable images."""
+        if split.name not in self._kept:
+            rows, labels = zip(*outputs_of(self.trained.model, split), strict=True)
+            self._kept[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(labels)
+        pixels = split.pixels
+        keys = [image.key for image in pixels.records if image.key not in pixels.unreadable]
+        return *self._kept[split.name], keys
+
+    def search_split(self, name: str) -> EvalSplit:
+        """Return an ID split to search on; UserError when the run set no id_val aside, or there is none."""
+        if name == "id_val" and not self.trained.config.data.id_val:
             raise UserError(
                 "the run set no id_val aside to search on",
                 fix="train with --set data.id_val=0.1, or use --search id_test.",
             )
-        train, aside = trained.folder.split("train"), {image.key for image in joined.id_val}
-        return replace(
-            train, name="id_val", images=tuple(image for image in train.images if image.key in aside)
-        )
+        return self.trained.wanted([name])[0]
 
-    def query(self, support: Sequence[str], shots: int, retrieval: Retrieval | None) -> SplitResult:
-        """Judge the OOD images less the support: zero-shot, or with the support bank."""
-        ood = self.trained.folder.split("ood_test")
-        rest = {image.key for image in query_of(ood, support).images}
-        return self.judged(ood, rest, "ood_test", support, retrieval)
+    def without(self, support: Sequence[str]) -> Result:
+        """Judge the OOD images less the support as the student is."""
+        outputs, labels, at = self._less(self.ood, support)
+        return judged(
+            self.trained.model, [(outputs[at], labels[at])], self.ood, among=self.trained.competing
+        )[self.ood.name]
 
-    def judged(
-        self,
-        split: SplitImages,
-        query: set[str],
-        support_split: str,
-        support: Sequence[str],
-        retrieval: Retrieval | None,
-    ) -> SplitResult:
-        """Judge the images ``query`` of a split; the support's rows are of ``support_split``."""
+    def query(self, support: Sequence[str], retrieval: Retrieval) -> SplitResult:
+        """Judge the OOD images less the support with the support bank."""
+        return self.retrieved(self.ood, "ood_test", support, retrieval)
+
+    def _less(self, split: EvalSplit, support: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         outputs, labels, keys = self.outputs(split)
-        at = torch.from_numpy(np.array([i for i, key in enumerate(keys) if key in query], dtype=np.int64))
+        taken = set(support)
+        at = np.array([i for i, key in enumerate(keys) if key not in taken], dtype=np.int64)
+        return outputs, labels, torch.from_numpy(at)
+
+    def retrieved(
+        self, split: EvalSplit, support_split: str, support: Sequence[str], retrieval: Retrieval
+    ) -> SplitResult:
+        """Judge a split less the support with the bank of the support, whose rows are ``support_split``'s."""
+        taken = support if split.name == support_split else ()  # another split's keys may be the same
+        outputs, labels, at = self._less(split, taken)
         name = f"{split.name} less the support" if support_split == "ood_test" else split.name
-        if retrieval is None:
-            results = self.trained.judged([(outputs[at], labels[at])], split.class_names, name)
-            return results[name]
         head = self.trained.heads[0]
         views = head.cache.support_views(support_split, support, views=retrieval.views)
         bank = support_bank(torch.from_numpy(views), len(split.class_names), average=retrieval.average)
@@ -151,19 +153,18 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
     if split not in SEARCH_SPLITS:
         raise UserError(f"--search is {split!r}", fix=f"choose from {', '.join(SEARCH_SPLITS)}.")
     trained = judge.trained
-    images = judge.id_val if split == "id_val" else trained.folder.split("id_test")
+    images = judge.search_split(split)
     joined = join_training_rows(trained.cache, trained.folder, id_val=trained.config.data.id_val)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image, row in zip(joined.images, joined.row_of, strict=True):
         by_class[joined.rows.class_names[joined.rows.labels[row]]].append(image.key)
     keys = pick_support(by_class, shots=support.shots, seed=support.support_seed, leave=0)
-    query = {image.key for image in images.images}
-    found = {
-        (alpha, beta): judge.judged(
-            images, query, "train", keys, replace(retrieval, alpha=alpha, beta=beta)
+    accuracy = {
+        (alpha, beta): judge.retrieved(
+            images, "train", keys, replace(retrieval, alpha=alpha, beta=beta)
         ).accuracy
         for alpha in ALPHAS
         for beta in BETAS
     }
-    alpha, beta = min(found, key=lambda pair: (-found[pair], pair))
+    alpha, beta = min(accuracy, key=lambda pair: (-accuracy[pair], pair))
     return replace(retrieval, alpha=alpha, beta=beta)

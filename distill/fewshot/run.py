@@ -1,12 +1,14 @@
-"""``distill fewshot RUN``: a few images of every OOD class, by finetuning or retrieval; table and plot."""
+"""``distill fewshot RUN``: a few images of every OOD class, by finetuning or retrieval; table and plot.
+
+Of episodes, which show several objects each, a few of all; they are finetuned on.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cache.runtime.atomic_files import remove_temporaries, write_json
 from cache.runtime.errors import UserError
@@ -14,29 +16,42 @@ from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
 from distill.config import FewShotConfig, RunConfig
-from distill.data.identity_reader import IdentityReader
 from distill.data.support import QUERY, support_of
 from distill.data_identity import DataIdentity, refuse_other_data
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
-from distill.judge.trained_run import CHECKPOINTS, checkpoint_file, open_trained
+from distill.judge.evaluate import Result, SplitResult
+from distill.judge.trained_run import TrainedRun, open_trained
 from distill.record.drawing import drawing
+from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY, checkpoint_file
 from distill.settings import from_toml, with_part, with_settings
 from distill.spread import as_columns
-from distill.train.images import CONFIG, LAST, SUMMARY, run
+from distill.train.start import train
 
 METHODS = ("finetune", "retrieval")
 # The paper's: 20 epochs of OneCycle from the trained weights, by the student's optimiser.
 EPOCHS, SCHEDULE = 20, "onecycle"
 LEARNING_RATES = {"sgd": 1e-3, "adamw": 2e-4}
-RESULTS, PLOT = "fewshot.json", "fewshot.png"
+EPISODE_LEARNING_RATES, EPISODE_BATCH_SIZE = {"sgd": 5e-4, "adamw": 2e-4}, 46
+# Groups of objects of an episode, and what a table has of each.
+GROUPS, PRECISION = ("all", "id_objects", "ood_objects"), "average_precision"
+CURVES = (
+    ("ood_query", "with the support", "C0", "-"),
+    ("before", "zero-shot", "C1", "--"),
+    ("id_test", "ID test", "C2", "-"),
+)
+EPISODE_CURVES = tuple(
+    (f"{when}_{group}", f"{group.partition('_')[0].upper()} objects, {label}", colour, style)
+    for group, colour in (("id_objects", "C0"), ("ood_objects", "C1"))
+    for when, style, label in (("before", "--", "before"), ("after", "-", "with the episodes"))
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotOptions:
     """What ``distill fewshot`` can be told.
 
-    ``support_seeds`` draw the support, one after the other; none takes the first images, sorted by key.
-    ``search`` names the ID split on which alpha and beta are chosen; ``views`` is how many of the cached
+    ``shots`` are the numbers of images of each OOD class, or of episodes; ``support_seeds`` draw the support,
+    one after the other; none takes the first images, sorted by key. ``search`` names the ID split on which alpha and beta are chosen; ``views`` is how many of the cached
     views of a support image count (None: all), each on its own or averaged. ``settings`` change the
     finetuning's config.
     """
@@ -65,19 +80,23 @@ class FewShotOptions:
 class Draw:
     """One support: what the student scores on the rest of the OOD images, before and with it, in percent.
 
-    ``data`` and ``start`` name the data and the weights that it started from.
+    ``scores`` are those of the table's columns; ``data`` and ``start`` name the data and the weights that it
+    started from.
     """
 
     shots: int
     support_seed: int
     support_images: int
     query_images: int
-    before: float
-    ood_query: float
-    id_test: float | None
+    scores: dict[str, float | None]
     details: dict[str, Any]
     data: str = ""
     start: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, its scores beside the rest."""
+        value = asdict(self)
+        return {**value.pop("scores"), **value}
 
 
 def few_shot(
@@ -89,10 +108,11 @@ def few_shot(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Judge a trained run with a few images of the OOD classes; write ``fewshot.json`` and a plot to ``out``.
+    """Judge a trained run with a few OOD images; write ``fewshot.json`` and a plot to ``out``.
 
-    The support is ``shots`` images of each OOD class that have a teacher row; the query is every other OOD
-    image. Finetuned students are runs of their own below ``out``: run again, what is trained is used.
+    The support is ``shots`` images of each OOD class that have a teacher row, or so many episodes of all; the
+    query is every other OOD image. Finetuned students are runs of their own below ``out``: run again, what
+    is trained is used.
 
     Returns
     -------
@@ -110,12 +130,9 @@ def few_shot(
     trained = open_trained(
         source, data_dir=data_dir, cache_dir=cache_dir, checkpoint=options.checkpoint, device=options.device
     )
-    if trained.config.fewshot.shots:
-        raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
-    if options.method == "retrieval" and not trained.heads:
-        raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
-    identity = same_data(trained, source)
-    start = weights_digest(checkpoint_file(source, options.checkpoint))
+    _check_method(trained, source, options.method)
+    checkpoint = checkpoint_file(source, options.checkpoint)
+    identity, start = same_data(trained, source), weights_digest(checkpoint)
     supports = [
         FewShotConfig(shots=shots, support_seed=seed)
         for shots in sorted(set(options.shots))
@@ -128,45 +145,45 @@ def few_shot(
         else:
             trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
     judge = Judge(trained)
-    judged = _by_retrieval if options.method == "retrieval" else _by_finetuning
     with only_writer(out):
         remove_temporaries(out)
-        draws = [judged(judge, support, source, out, options, progress) for support in supports]
+        if options.method == "retrieval":
+            draws = [_by_retrieval(judge, support, options, progress) for support in supports]
+        else:
+            draws = [
+                _by_finetuning(judge, support, checkpoint, out / _called(support), options, progress)
+                for support in supports
+            ]
         draws = [replace(draw, data=identity.digest(), start=start) for draw in draws]
+        table = _table(draws)
+        what = "mean average precision" if trained.cache.holds_episodes else "macro accuracy"
         results: dict[str, Any] = {
             "run": str(source),
             "method": options.method,
             "data": identity.to_json(),
             "start": start,
-            "headline": "macro accuracy in percent on the OOD images that are not support",
-            "table": _table(draws),
-            "draws": [asdict(draw) for draw in draws],
+            "headline": f"{what} in percent on the OOD {trained.model.unit} that are not support",
+            "table": table,
+            "draws": [draw.to_json() for draw in draws],
         }
-        write_json(out / RESULTS, results)
-        draw_shots(out / PLOT, results["table"], title=f"{source.name}: {options.method}")
+        write_json(out / FEWSHOT, results)
+        curves = EPISODE_CURVES if trained.cache.holds_episodes else CURVES
+        title = f"{source.name}: {options.method}"
+        draw_shots(out / FEWSHOT_PLOT, table, curves, of=f"{what} (%)", title=title)
     return results
 
 
-class Opened(Protocol):
-    """A trained run with its data, of photos or of episodes."""
-
-    @property
-    def config(self) -> RunConfig:
-        """What it was trained with."""
-        ...
-
-    @property
-    def identity(self) -> DataIdentity:
-        """The data that it was trained with."""
-        ...
-
-    @property
-    def identities(self) -> IdentityReader:
-        """The data as it is now."""
-        ...
+def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
+    """Refuse what a run cannot be taught; UserError."""
+    if trained.config.fewshot.shots:
+        raise UserError(f"{source} is a few-shot run itself", fix="give the run that it started from.")
+    if method == "retrieval" and trained.cache.holds_episodes:
+        raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
+    if method == "retrieval" and not trained.heads:
+        raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
 
 
-def same_data(trained: Opened, source: Path) -> DataIdentity:
+def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
     """Return the identity of the data that a run is taught more with: that of its training.
 
     Raises
@@ -195,61 +212,87 @@ def check_start(folder: Path, identity: DataIdentity, start: str) -> None:
         check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
 
 
-def _by_retrieval(
-    judge: Judge, support: FewShotConfig, source: Path, out: Path, options: FewShotOptions, progress: Progress
-) -> Draw:
-    del source, out
+def _by_retrieval(judge: Judge, support: FewShotConfig, options: FewShotOptions, progress: Progress) -> Draw:
     retrieval = options.retrieval
     if options.search:
         retrieval = search_weights(judge, support, retrieval, split=options.search)
     keys = support_of(judge.trained.cache, judge.trained.folder.split("ood_test"), support)
-    before, after = judge.query(keys, support.shots, None), judge.query(keys, support.shots, retrieval)
+    before, after = judge.without(keys), judge.query(keys, retrieval)
+    assert isinstance(before, SplitResult)
     progress.note(f"{_called(support)}: {before.accuracy:.1f}% -> {after.accuracy:.1f}%")
     return Draw(
         shots=support.shots,
         support_seed=support.support_seed,
         support_images=len(keys),
         query_images=after.images,
-        before=before.accuracy,
-        ood_query=after.accuracy,
-        id_test=None,
+        scores={"before": before.accuracy, "ood_query": after.accuracy, "id_test": None},
         details={"alpha": retrieval.alpha, "beta": retrieval.beta, "searched_on": options.search},
     )
 
 
 def _by_finetuning(
-    judge: Judge, support: FewShotConfig, source: Path, out: Path, options: FewShotOptions, progress: Progress
+    judge: Judge,
+    support: FewShotConfig,
+    checkpoint: Path,
+    folder: Path,
+    options: FewShotOptions,
+    progress: Progress,
 ) -> Draw:
-    trained, folder = judge.trained, out / _called(support)
+    trained = judge.trained
     keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
-    before = judge.query(keys, support.shots, None)
+    before = judge.without(keys)
     config = finetune_config(
-        read_config(source, options.checkpoint),
-        start=(source / f"{options.checkpoint}.pt").resolve(),
+        from_toml(read_checkpoint(checkpoint)["config"], where=str(checkpoint)),
+        start=checkpoint.resolve(),
         support=support,
         settings=options.settings,
+        episodes=trained.cache.holds_episodes,
     )
     if (folder / SUMMARY).exists():
         progress.note(f"{folder} is trained already")
-    summary = run(
+    summary = train(
         config,
         cache_dir=trained.cache.path,
         data_dir=trained.folder.path,
         out=folder,
         resume_run=(folder / CONFIG).exists(),
         progress=progress,
-        command=sys.argv,
     )
+    scores, by_group = _scores(before, summary)
     return Draw(
         shots=support.shots,
         support_seed=support.support_seed,
         support_images=len(keys),
         query_images=before.images,
-        before=before.accuracy,
-        ood_query=summary[f"{QUERY}_accuracy"],
-        id_test=summary.get("id_test_accuracy"),
-        details={"run": str(folder), "epochs": config.train.epochs, "lr": config.optim.lr},
+        scores=scores,
+        details={"run": str(folder), "epochs": config.train.epochs, "lr": config.optim.lr, **by_group},
     )
+
+
+def _scores(
+    before: Result, summary: dict[str, Any]
+) -> tuple[dict[str, float | None], dict[str, dict[str, dict[str, float]]]]:
+    """Return the table's columns of one draw, and of episodes every metric of every group of objects."""
+    if isinstance(before, SplitResult):
+        after, id_test = summary[f"{QUERY}_accuracy"], summary.get("id_test_accuracy")
+        return {"before": before.accuracy, "ood_query": after, "id_test": id_test}, {}
+    by_group = {"before": before.groups, "after": _groups(summary)}
+    columns = {
+        f"{when}_{group}": groups.get(group, {}).get(PRECISION)
+        for when, groups in by_group.items()
+        for group in GROUPS
+    }
+    return columns, by_group
+
+
+def _groups(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return a summary's metrics of the query by group of objects."""
+    starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
+    metrics = ("accuracy", "precision", "recall", PRECISION)
+    return {
+        group: {name: summary[start + name] for name in metrics if start + name in summary}
+        for group, start in starts.items()
+    }
 
 
 def _called(support: FewShotConfig) -> str:
@@ -257,22 +300,25 @@ def _called(support: FewShotConfig) -> str:
     return f"shots-{support.shots}{drawn}"
 
 
-def read_config(source: Path, checkpoint: str) -> RunConfig:
-    """Return the config that a run's checkpoint was trained with."""
-    assert checkpoint in CHECKPOINTS
-    return from_toml(read_checkpoint(source / f"{checkpoint}.pt")["config"], where=str(source))
-
-
 def finetune_config(
-    config: RunConfig, *, start: Path, support: FewShotConfig, settings: Sequence[str] = ()
+    config: RunConfig,
+    *,
+    start: Path,
+    support: FewShotConfig,
+    settings: Sequence[str] = (),
+    episodes: bool = False,
 ) -> RunConfig:
     """Return the paper's few-shot finetuning of a run: its own config from ``start``'s weights on.
 
-    20 epochs of OneCycle, learning rate 1e-3 with SGD or 2e-4 with AdamW; then ``settings``
-    (``section.key=value``) are applied. The support has no views in the cache, so crops are drawn anew.
+    20 epochs of OneCycle, learning rate 1e-3 with SGD or 2e-4 with AdamW; of episodes in batches of 46, 5e-4
+    with SGD. Then ``settings`` (``section.key=value``) are applied. The support has no views in the cache, so
+    crops are drawn anew.
     """
+    rates = EPISODE_LEARNING_RATES if episodes else LEARNING_RATES
     config = with_part(config, "train", epochs=EPOCHS)
-    config = with_part(config, "optim", schedule=SCHEDULE, lr=LEARNING_RATES[config.optim.name])
+    if episodes:
+        config = with_part(config, "train", batch_size=EPISODE_BATCH_SIZE)
+    config = with_part(config, "optim", schedule=SCHEDULE, lr=rates[config.optim.name])
     config = with_part(config, "student", pretrained=False, weights="")
     config = with_part(config, "data", views=False)
     config = with_settings(config, settings)
@@ -285,25 +331,31 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
     for shots in sorted({draw.shots for draw in draws}):
         of_shots = [draw for draw in draws if draw.shots == shots]
         row: dict[str, Any] = {"shots": shots, "draws": len(of_shots)}
-        for name in ("before", "ood_query", "id_test"):
-            values = [value for value in (getattr(draw, name) for draw in of_shots) if value is not None]
+        for name in of_shots[0].scores:
+            values = [value for draw in of_shots if (value := draw.scores[name]) is not None]
             row |= as_columns(name, values)
         rows.append(row)
     return rows
 
 
-def draw_shots(path: Path, table: Sequence[dict[str, Any]], *, title: str) -> None:
-    """Draw accuracy over shots, with the deviation over draws, as a PNG."""
+def draw_shots(
+    path: Path,
+    table: Sequence[dict[str, Any]],
+    curves: Sequence[tuple[str, str, str, str]],
+    *,
+    of: str,
+    title: str,
+) -> None:
+    """Draw ``curves`` (column, label, colour, style) over shots, with the deviation over draws, as a PNG."""
     with drawing(path, (6, 4.2)) as (_, axes):
         shots = [row["shots"] for row in table]
-        names = {"ood_query": "with the support", "before": "zero-shot", "id_test": "ID test"}
-        for name, label in names.items():
+        for name, label, colour, style in curves:
             values = [row[name] for row in table]
             if None not in values:
                 spread = [row[f"{name}_std"] or 0.0 for row in table]
-                style: dict[str, Any] = {"linestyle": "--"} if name == "before" else {}
-                axes.errorbar(shots, values, yerr=spread, marker="o", capsize=3, label=label, **style)
-        axes.set(xlabel="shots (images of each OOD class)", ylabel="macro accuracy (%)", title=title)
+                look: dict[str, Any] = {"color": colour, "linestyle": style, "marker": "o", "capsize": 3}
+                axes.errorbar(shots, values, yerr=spread, label=label, **look)
+        axes.set(xlabel="shots", ylabel=of, title=title)
         axes.set_xscale("log", base=2)
         axes.set_xticks(shots, [str(number) for number in shots])
         axes.grid(alpha=0.3)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from cache import EmbeddingCache
+from cache.reader import SplitRows
 from cache.runtime.errors import UserError
-from cache.runtime.transfer import to_device
 from cache.sources.splits import SPLITS, split_name
 from cache.store.text_banks import TextBank
-from distill.data.pixels import Pixels
+from distill.config import RoboticsConfig
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
+from distill.robotics.metrics import EpisodeResult, judge_objects
+from distill.robotics.scores import margins, pair_logits
+from distill.robotics.texts import fixed_pair_texts
 from distill.student.classifier import AllClasses, Classifier, TextClassifier
 
 # The original code's zero-shot evaluation of the teacher: CLIP's own logit scale of 100.
 TEACHER_TEMPERATURE = 0.01
 OOD_SPLITS = ("ood_test", "ood_query")
+NEGATIVE = RoboticsConfig().negative_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +93,22 @@ class SplitResult:
 
 
 _AMONG_ALL = ("accuracy", "top5_accuracy", "ece")
+Result = SplitResult | EpisodeResult
+"""How well a split is judged: of photos, or of episodes."""
 
 
-def metrics_of(results: Mapping[str, SplitResult]) -> dict[str, float]:
+def metrics_of(results: Mapping[str, Result]) -> dict[str, float]:
     """Return the numbers of several splits by the names that they have in a run's metrics.
 
     ``SPLIT_accuracy`` (its own classes) and ``SPLIT_all_accuracy`` (all compete), and so for
     ``top5_accuracy`` and ``ece``; ``SPLIT_loss``; and those of both kinds of test images: :func:`both_kinds`.
+    Of episodes see :meth:`distill.robotics.metrics.EpisodeResult.flat`.
     """
-    by_split = {name: result.metrics() for name, result in results.items()}
+    episodes = [result for result in results.values() if isinstance(result, EpisodeResult)]
+    if episodes:
+        return {name: value for result in episodes for name, value in result.flat().items()}
+    photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
+    by_split = {name: result.metrics() for name, result in photos.items()}
     endings = dict.fromkeys(ending for found in by_split.values() for ending in found)
     flat = {
         f"{n}_{ending}": found[ending]
@@ -104,7 +116,7 @@ def metrics_of(results: Mapping[str, SplitResult]) -> dict[str, float]:
         for n, found in by_split.items()
         if ending in found
     }
-    return flat | both_kinds(results)
+    return flat | both_kinds(photos)
 
 
 def both_kinds(results: Mapping[str, SplitResult]) -> dict[str, float]:
@@ -220,7 +232,7 @@ def judge_heads(
     split: str,
     class_names: Sequence[str],
     among: AllClasses | None = None,
-    pixels: Pixels | None = None,
+    unreadable: Mapping[str, str] | None = None,
 ) -> dict[str, SplitResult]:
     """Judge one pass of a student's outputs by every head's classifier; see :func:`evaluate`.
 
@@ -234,91 +246,113 @@ def judge_heads(
             split=f"{split}{ending}",
             class_names=class_names,
             among=among,
-            unreadable=pixels.unreadable if pixels is not None else {},
+            unreadable=unreadable,
         )
         for ending, columns, classifier in classifiers
     }
 
 
-@torch.no_grad()
-def student_outputs(
-    student: nn.Module,
-    pixels: Pixels,
-    forward: Callable[[Tensor], Tensor],
-    *,
-    batch_size: int,
-    device: torch.device,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (outputs [B, ...] float32, labels) over images in their order.
-
-    ``forward`` takes decoded images on ``device`` to outputs of ``student``, which is in evaluation mode.
-    """
-    labels = np.array([record.label for record in pixels.records], dtype=np.int64)
-    order = np.arange(len(labels))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    was_training = student.training
-    student.eval()
-    try:
-        for indices, images in pixels.batches(batches):
-            if len(indices):
-                # A copy: a student compiled to CUDA graphs writes its next outputs over these.
-                outputs = forward(to_device(images, device)).to(torch.float32, copy=True)
-                yield outputs, torch.from_numpy(labels[indices])
-    finally:
-        student.train(was_training)
-
-
 def evaluate_teacher(
-    cache_dir: Path, *, splits: Sequence[str] = (), text: str = "labels", batch_size: int = 4096
-) -> dict[str, SplitResult]:
+    cache_dir: Path,
+    *,
+    splits: Sequence[str] = (),
+    text: str = "labels",
+    negative_text: str = "",
+    batch_size: int = 4096,
+) -> dict[str, Result]:
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
-    ``splits`` names some (either name); none means all that the cache has.
+    ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
+    episodes' negative texts; they are judged on the hand camera.
 
     Raises
     ------
     UserError
-        If the cache has no such split or text bank, or is of episodes.
+        If the cache has no such split or text bank.
     """
     cache = EmbeddingCache.open(cache_dir)
-    bank = cache.text_bank(text)
-    among = competing(AllClasses.of(cache.manifest.splits), bank)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
-    results = {}
-    for name in names:
-        rows = cache.split(name)
-        if rows.labels.ndim != 1:
-            raise UserError(
-                f"{cache_dir} is a cache of episodes with several labels each",
-                fix="use 'distill robotics evaluate --teacher'.",
-            )
-        classifier = teacher_classifier(bank, among, rows.class_names)
+    if negative_text and not cache.holds_episodes:
+        raise UserError(
+            f"the negative text bank is {negative_text}, but {cache_dir} is a cache of photos",
+            fix="leave it out.",
+        )
+    classes = AllClasses.of(cache.manifest.splits)
+    judge = TeacherJudge(
+        cache=cache,
+        classes=classes,
+        text=text,
+        negative_text=negative_text or NEGATIVE,
+        batch_size=batch_size,
+    )
+    return {
+        name: judge.judged(name, rows.class_names, rows, np.arange(len(rows)), rows.labels)
+        for name in names
+        for rows in [cache.split(name)]
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherJudge:
+    """Judges a teacher by its rows and its text banks; ``classes`` are all of the data."""
+
+    cache: EmbeddingCache
+    classes: AllClasses
+    text: str
+    negative_text: str = NEGATIVE
+    batch_size: int = 4096
+
+    def judged(
+        self,
+        split: str,
+        class_names: tuple[str, ...],
+        rows: SplitRows,
+        at: NDArray[np.int64],
+        labels: NDArray[np.int64],
+    ) -> Result:
+        """Judge the rows ``at`` of a split against their labels, which index ``class_names``.
+
+        Raises
+        ------
+        UserError
+            If there is no row or no such bank, or a class has no text.
+        """
         outputs = (
             (
-                torch.from_numpy(rows.embeddings[start : start + batch_size]).float(),
-                torch.from_numpy(rows.labels[start : start + batch_size]),
+                torch.from_numpy(rows.embeddings[at[start : start + self.batch_size]]).float(),
+                torch.from_numpy(labels[start : start + self.batch_size]),
             )
-            for start in range(0, len(rows), batch_size)
+            for start in range(0, len(at), self.batch_size)
         )
-        results[name] = evaluate(outputs, classifier, split=name, class_names=rows.class_names, among=among)
-    return results
+        if self.cache.holds_episodes:
+            return self._objects(split, class_names, outputs)
+        bank = self.cache.text_bank(self.text)
+        among = competing(self.classes, bank)
+        texts = bank.class_texts(among.names if among is not None else class_names)
+        classifier = TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)
+        return evaluate(outputs, classifier, split=split, class_names=class_names, among=among)
+
+    def _objects(
+        self, split: str, class_names: tuple[str, ...], outputs: Iterable[tuple[Tensor, Tensor]]
+    ) -> EpisodeResult:
+        pairs = fixed_pair_texts(self.cache, self.text, self.negative_text, torch.device("cpu"))
+        text = pairs(class_names, torch.empty(0))
+        parts = [
+            (margins(pair_logits(seen, text, temperature=TEACHER_TEMPERATURE)), labels)
+            for seen, labels in outputs
+        ]
+        if not parts:
+            raise UserError(f"no episode of {split} has a row", fix="run cache-features again.")
+        return judge_objects(
+            torch.cat([margin for margin, _ in parts]),
+            torch.cat([labels for _, labels in parts]),
+            split=split,
+            class_names=class_names,
+            id_objects=self.cache.manifest.splits["train"].class_names,
+        )
 
 
 def competing(classes: AllClasses, bank: TextBank) -> AllClasses | None:
     """Return classes that can compete by a text bank: None with no OOD class, or where one has no text."""
     known = set(bank.class_folders)
     return classes if classes.ood_classes and known.issuperset(classes.names) else None
-
-
-def teacher_classifier(
-    bank: TextBank, among: AllClasses | None, class_names: Sequence[str]
-) -> TextClassifier:
-    """Return what classifies a teacher's rows ``among`` all classes, or by None among some alone.
-
-    Raises
-    ------
-    UserError
-        If one of them has no text.
-    """
-    texts = bank.class_texts(among.names if among is not None else tuple(class_names))
-    return TextClassifier(text=torch.from_numpy(texts), temperature=TEACHER_TEMPERATURE)

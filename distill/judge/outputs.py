@@ -29,7 +29,6 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.store.read_errors import DAMAGED
 
-OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
 # The most that a run keeps of logits: 65,000 images of 1,000 classes. Of more images than fit a sample is
 # kept, spread over the classes; metrics are of all images whatever is kept.
 LOGITS_BYTES = 2**28

@@ -81,7 +81,7 @@ def space_of_split(
 
 def _class_texts(head: Head, split: Judged) -> Tensor:
     if not head.texts.per_image:
-        nothing = torch.empty(0, head.stop - head.start)
-        return head.texts(split.class_names, nothing).detach().cpu()
+        text = head.texts(split.class_names, torch.empty(0, head.stop - head.start)).detach().cpu()
+        return text[0] if text.dim() == 3 else text  # of a pair the one that says that the object is there
     # Texts that depend on the image belong to no space of their own: the teacher's fixed ones stand in.
     return torch.from_numpy(head.cache.text_bank("labels").class_texts(split.class_names))

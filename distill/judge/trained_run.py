@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
-from cache.runtime.errors import CacheMismatch, UserError, nearest_names
-from cache.sources.image_folder import ImageFolder
-from cache.sources.open_set import check_apart, check_trained
-from cache.sources.samples import Record
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.samples import Record, RecordFolder
 from cache.sources.splits import split_name
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
-from distill.data.augment import eval_transform
+from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
@@ -27,39 +25,33 @@ from distill.data.stream import EvalSplit, splits_to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
-from distill.judge.evaluate import SplitResult, competing, judge_heads, student_outputs
+from distill.judge.evaluate import Result, competing
+from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
-from distill.precision import autocast_of_trained
+from distill.record.run_files import checkpoint_file
 from distill.settings import from_toml, with_settings
-from distill.student.build import build_student
 from distill.student.classifier import AllClasses
-from distill.student.heads import Head, classifiers_for, fingerprint_of, learner_of, open_heads, output_size
-
-CHECKPOINTS = ("last", "best")
+from distill.student.heads import Head
 
 
-def evaluate_run(
-    run: Path,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    splits: Sequence[str] = (),
-    checkpoint: str = "last",
-    text: str | None = None,
-    device: str = "auto",
-) -> dict[str, SplitResult]:
-    """Judge a run's student.
+class Opening(TypedDict, total=False):
+    """How a run is opened.
 
-    Parameters
-    ----------
-    data_dir, cache_dir
-        Where images and class texts are; left out, where the run found them.
-    splits
-        Names of splits (either name, or ``id_val``); none means every test split of the data.
-    checkpoint
-        ``last`` or ``best`` (there is one only where ``data.id_val`` was on).
-    text
-        Another text bank than the run's own.
+    ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where it found them;
+    ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
+    the run's own, ``negative_text`` another of episodes' negative texts.
+    """
+
+    data_dir: Path | None
+    cache_dir: Path | None
+    checkpoint: str
+    text: str | None
+    negative_text: str | None
+    device: str
+
+
+def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
+    """Judge a run's student on splits of these names (either name, or ``id_val``); of none on every test.
 
     Raises
     ------
@@ -67,26 +59,17 @@ def evaluate_run(
         If the run, its data or its cache is missing, or the cache is of another teacher or holds other texts
         than the run learnt with.
     """
-    trained = open_trained(
-        run, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, text=text, device=device
-    )
-    results: dict[str, SplitResult] = {}
+    trained = open_trained(run, **opening)
+    results: dict[str, Result] = {}
     for split in trained.wanted(splits):
-        found = trained.judged(trained.outputs(split.pixels), split.class_names, split.name, split.pixels)
         other_data = trained.other_data(split.name)
-        results |= {name: replace(result, other_data=other_data) for name, result in found.items()}
+        of_heads = judged(trained.model, outputs_of(trained.model, split), split, among=trained.competing)
+        results |= {name: replace(result, other_data=other_data) for name, result in of_heads.items()}
     return results
 
 
 def space_of_run(
-    run: Path,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    splits: Sequence[str] = (),
-    checkpoint: str = "last",
-    text: str | None = None,
-    device: str = "auto",
+    run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]
 ) -> dict[str, dict[str, float]]:
     """Return the space metrics (:mod:`distill.judge.space`) of a run's student by split.
 
@@ -97,23 +80,21 @@ def space_of_run(
     UserError
         As :func:`evaluate_run`; if the run has no teacher, or no split has teacher rows.
     """
-    trained = open_trained(
-        run, data_dir=data_dir, cache_dir=cache_dir, checkpoint=checkpoint, text=text, device=device
-    )
+    trained = open_trained(run, **opening)
     if not trained.heads:
         raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
-    found: dict[str, dict[str, float]] = {}
+    space: dict[str, dict[str, float]] = {}
     trained.identities.refuse_changed_images(trained.config.teachers)
     for split in trained.wanted(splits):
         if teacher_has_rows(trained.heads, split):
-            outputs = trained.outputs(split.pixels)
-            found |= space_of_split(trained.heads, outputs, split, trained.config.loss)
-    if not found:
+            outputs = outputs_of(trained.model, split)
+            space |= space_of_split(trained.heads, outputs, split, trained.config.loss)
+    if not space:
         raise UserError(
             f"the cache {trained.cache.path} has no teacher rows of those splits",
             fix="choose a --split that the cache has.",
         )
-    return found
+    return space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,55 +104,43 @@ class TrainedRun:
     ``identity`` is the data that it was trained with, ``identities`` says what there is now.
     """
 
-    config: RunConfig
-    cache: EmbeddingCache
-    folder: ImageFolder
+    model: Model
     identity: DataIdentity
     identities: IdentityReader
-    heads: tuple[Head, ...]
-    student: nn.Module
-    device: torch.device
 
-    def outputs(self, pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the student's (outputs [B, D], labels [B]) over images in their order."""
+    @property
+    def config(self) -> RunConfig:
+        """The run's config."""
+        return self.model.config
 
-        def forward(images: Tensor) -> Tensor:
-            with autocast_of_trained(self.config.train.precision, self.device):
-                outputs: Tensor = self.student(eval_transform(images, self.config.student.image_size))
-            return outputs
+    @property
+    def cache(self) -> EmbeddingCache:
+        """The cache with the class texts."""
+        return self.model.cache
 
-        return student_outputs(
-            self.student,
-            pixels,
-            forward,
-            batch_size=self.config.train.eval_batch_size,
-            device=self.device,
-        )
+    @property
+    def folder(self) -> RecordFolder:
+        """The data folder."""
+        return self.model.folder
 
-    def judged(
-        self,
-        outputs: Iterable[tuple[Tensor, Tensor]],
-        class_names: tuple[str, ...],
-        split: str,
-        pixels: Pixels | None = None,
-    ) -> dict[str, SplitResult]:
-        """Judge outputs by every head among ``class_names``, and where all classes compete.
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The student's heads, one a teacher."""
+        return self.model.heads
 
-        See :func:`distill.judge.evaluate.judge_heads`. Where a class of the data has no text they are judged
-        among ``class_names`` alone.
-        """
-        among = self._competing()
-        classifiers = classifiers_for(
-            self.config,
-            self.heads,
-            self.folder.class_names,
-            among.names if among is not None else class_names,
-        )
-        return judge_heads(
-            outputs, classifiers, split=split, class_names=class_names, among=among, pixels=pixels
-        )
+    @property
+    def student(self) -> nn.Module:
+        """The student."""
+        return self.model.student
 
-    def _competing(self) -> AllClasses | None:
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return self.model.device
+
+    @property
+    def competing(self) -> AllClasses | None:
+        """Every class of the data; None with no OOD class, or where one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
         among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.splits})
         for head in self.heads:
@@ -196,22 +165,22 @@ class TrainedRun:
             id_val = join_training_rows(self.cache, self.folder, id_val=self.config.data.id_val).id_val
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
-        judged = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [known_split(name) for name in splits] or [name for name in judged if name != "id_val"]
-        return [self._split(name, judged) for name in names]
+        by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
+        names = [known_split(name) for name in splits] or [name for name in by_name if name != "id_val"]
+        return [self._split(name, by_name) for name in names]
 
-    def _split(self, name: str, judged: dict[str, Any]) -> EvalSplit:
-        if name == "id_val" and name not in judged:
+    def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
+        if name == "id_val" and name not in by_name:
             raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
-        if name in ("ood_test", QUERY) and name not in judged:
+        if name in ("ood_test", QUERY) and name not in by_name:
             if name == QUERY:
                 raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
             if self.config.fewshot.shots:
                 raise UserError(
                     "the few-shot run was trained on some images of ood_test", fix=f"use --split {QUERY}."
                 )
-        if name in judged:
-            images, class_names = judged[name]
+        if name in by_name:
+            images, class_names = by_name[name]
         else:
             split = self.folder.split(name)
             images, class_names = split.images, split.class_names
@@ -222,10 +191,11 @@ class TrainedRun:
 
         The cache's own are left alone where the files are not those that they were made from.
         """
-        config = with_settings(self.config, ["data.memory_mb=0"])
-        if self.identities.changed(ROWS_OF.get(split, split)):
-            config = with_settings(config, ["data.pixels=files"])
-        return PixelMaker(config=config, cache=self.cache)(images, (ROWS_OF.get(split, split),))
+        changed = self.identities.changed(ROWS_OF.get(split, split))
+        source = "files" if changed else self.config.data.pixels
+        data = replace(self.config.data, memory_mb=0, pixels=source)
+        make = PixelMaker(config=data, cache=self.cache, decode=self.model.augment.decode)
+        return make(images, (ROWS_OF.get(split, split),))
 
 
 def known_split(name: str) -> str:
@@ -233,73 +203,44 @@ def known_split(name: str) -> str:
     return name if name in ("id_val", QUERY) else split_name(name)
 
 
-def open_trained(
-    run: Path,
-    *,
-    data_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    checkpoint: str = "last",
-    text: str | None = None,
-    device: str = "auto",
-) -> TrainedRun:
-    """Open a run's student; the arguments are those of :func:`evaluate_run`.
+def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
+    """Open a run's student, of photos or of episodes as its cache has them.
 
     Raises
     ------
     UserError
         If the run, its data or its cache is missing, or the cache is of another teacher.
     """
-    where = choose_device(device)
-    state = read_checkpoint(checkpoint_file(run, checkpoint), device=where)
+    device = choose_device(opening.get("device", "auto"))
+    state = read_checkpoint(checkpoint_file(run, opening.get("checkpoint", "last")), device=device)
     config = from_toml(state["config"], where=str(run))
-    if text:
-        config = with_settings(config, [f'text="{text}"'])
-    cache = EmbeddingCache.open(cache_dir or Path(state["cache_dir"]))
-    heads = open_heads(config, cache, where)
-    if fingerprint_of(cache, heads) != state["fingerprint"]:
-        raise CacheMismatch(
-            f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is "
-            f"{fingerprint_of(cache, heads)}",
-            fix="give the run's own cache with --cache.",
-        )
-    folder = _folder_of(run, state, config, data_dir)
-    identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
-    check_tools(identities, identity, config, where=run)
-    student = build_student(
-        config.student.arch,
-        embed_dim=output_size(config, cache, folder.class_names, heads),
-        image_size=config.student.image_size,
-    ).to(where)
-    student.load_state_dict(state["student"])
-    learner = learner_of(heads)
-    if learner is not None:
-        learner.load_state_dict(state["prompts"])
-    return TrainedRun(
-        config=config,
-        cache=cache,
-        folder=folder,
-        identity=identity,
-        identities=identities,
-        heads=heads,
-        student=student.eval(),
-        device=where,
+    banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
+    config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
+    cache = EmbeddingCache.open(opening.get("cache_dir") or Path(state["cache_dir"]))
+    folder = open_folder(
+        cache,
+        opening.get("data_dir") or Path(state["data_dir"]),
+        shared_classes=config.data.shared_classes,
+        complete=False,
+        fix="train with data.shared_classes=true.",
     )
-
-
-def _folder_of(run: Path, state: dict[str, Any], config: RunConfig, data_dir: Path | None) -> ImageFolder:
-    folder = ImageFolder.scan(data_dir or Path(state["data_dir"]), require=())
-    check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
-    if not config.data.shared_classes:
-        check_apart(
-            folder,
-            fix="train with data.shared_classes=true.",
-        )
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",
             fix="give the run's own data folder with --data.",
         )
-    return folder
+    class_names = tuple(state["class_names"])
+    model = open_model(config, cache, folder, device, class_names=class_names, starting=False)
+    if fingerprint(model) != state["fingerprint"]:
+        raise CacheMismatch(
+            f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {fingerprint(model)}",
+            fix="give the run's own cache with --cache.",
+        )
+    identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
+    check_tools(identities, identity, config, where=run)
+    load_weights(model, state)
+    model.student.eval()
+    return TrainedRun(model=model, identity=identity, identities=identities)
 
 
 def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path) -> None:
@@ -318,13 +259,3 @@ def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunCo
             where=where,
             fix="give the cache it was trained with, train it again, or choose another bank with --text.",
         )
-
-
-def checkpoint_file(run: Path, checkpoint: str) -> Path:
-    """Return a run's checkpoint ``last`` or ``best``; UserError for another name."""
-    if checkpoint not in CHECKPOINTS:
-        raise UserError(
-            f"no checkpoint is called {checkpoint!r}",
-            fix=f"{nearest_names(checkpoint, CHECKPOINTS)}choose from {', '.join(CHECKPOINTS)}.",
-        )
-    return run / f"{checkpoint}.pt"

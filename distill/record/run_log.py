@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: metrics.jsonl, TensorBoard events, curves.png, summary.json."""
+"""What a run leaves behind for people: metrics.jsonl, TensorBoard events, curves.png; and where it ran."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.devices import cores
 from distill.record.drawing import drawing
 from distill.record.peak_memory import peak_resident
-from distill.train.session import TrainingSession
 
 # The headline is a mean over the last epochs: no test split chooses an epoch.
 LAST_EPOCHS = 5
@@ -115,57 +114,6 @@ def last_mean(history: Sequence[dict[str, Any]], name: str) -> float | None:
     """Return the mean of a metric over the last epochs that have it; None where no epoch has."""
     values = [line[name] for line in history[-LAST_EPOCHS:] if name in line]
     return sum(values) / len(values) if values else None
-
-
-def summarize(
-    session: TrainingSession,
-    history: Sequence[dict[str, Any]],
-    *,
-    headline: str,
-    more: dict[str, Any],
-    seconds: float,
-    command: Sequence[str],
-) -> dict[str, Any]:
-    """Return a run's summary: the headline, and everything needed to trust and repeat it."""
-    means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
-    joined = session.data.joined
-    return {
-        "status": "finished",
-        "epochs": len(history),
-        "headline": f"mean of the last {min(LAST_EPOCHS, len(history))} epochs, {headline} in percent",
-        **{name: value for name, value in means.items() if value is not None},
-        "classes": {"train": len(session.class_names)}
-        | {name: len(split.class_names) for name, split in session.evals.items()},
-        "images": {"train": len(joined.images)}
-        | {
-            name: len(split.pixels.records) - len(split.pixels.unreadable)
-            for name, split in session.evals.items()
-        },
-        "training_images_without_teacher_row": joined.left_out,
-        "unreadable_images": {name: split.pixels.unreadable for name, split in session.evals.items()},
-        "student": session.config.student.arch,
-        "student_parameters": sum(p.numel() for p in session.student.parameters()),
-        "cache": str(session.cache.path),
-        "cache_fingerprint": session.fingerprint,
-        "data": session.identity.to_json(),
-        "teacher": session.cache.teacher,
-        "precision": str(session.amp_dtype or torch.float32).removeprefix("torch."),
-        "seconds": seconds,
-        "images_per_s": last_mean(history, "images_per_s"),
-        "peak_memory_bytes": peak_memory(session.device),
-        "versions": versions(),
-        "hardware": hardware(session.device),
-        # Not the path of a script: as it is written.
-        "command": ["distill", *command[1:]],
-        **more,
-    }
-
-
-def _judged_metrics(session: TrainingSession, history: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the metrics of a split in the order of the splits, then those of ID and OOD together."""
-    names = list(dict.fromkeys(name for line in history for name in line))
-    of_splits = [n for split in ("train", *session.judged) for n in names if n.startswith(f"{split}_")]
-    return of_splits + [name for name in names if name.startswith(BOTH_KINDS)]
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
-from distill.judge.outputs import OUTPUTS, RunOutputs, load_outputs
+from distill.judge.outputs import RunOutputs, load_outputs
+from distill.record.run_files import OUTPUTS
 
 CONFIG, METRICS, SUMMARY, SWEEP = "config.toml", "metrics.jsonl", "summary.json", "sweep.json"
 DEPTH = 2

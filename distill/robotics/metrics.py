@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +82,15 @@ class EpisodeResult:
     per_object: dict[str, float]
     unreadable: dict[str, str]
     other_data: str = ""
+
+    @property
+    def images(self) -> int:
+        """The number of episodes."""
+        return self.episodes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
 
     def flat(self) -> dict[str, float]:
         """Return ``SPLIT_METRIC`` of all objects and ``SPLIT_GROUP_METRIC`` of the others."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
-from distill.robotics.frames import CHANNELS
+from distill.data.frames import CHANNELS
 from distill.student.build import build_student, family
 
 RGB = 3

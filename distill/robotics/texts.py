@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,9 @@ class PairTexts:
     positive: Texts
     negative: Texts
     learner: nn.Module | None = None
+    per_image: ClassVar[bool] = False
 
-    def __call__(self, class_names: Sequence[str]) -> Tensor:
+    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
         """Return raw embeddings [2, C, D] float32, the positive texts first.
 
         Raises
@@ -37,8 +39,13 @@ class PairTexts:
         UserError
             If a bank has no text of an object.
         """
-        nothing = torch.empty(0)
-        return torch.stack([self.positive(class_names, nothing), self.negative(class_names, nothing)])
+        return torch.stack([texts(class_names, images_BD) for texts in (self.positive, self.negative)])
+
+
+def fixed_pair_texts(cache: EmbeddingCache, text: str, negative_text: str, device: torch.device) -> PairTexts:
+    """Return the texts of two banks of a cache; UserError where it has no such bank."""
+    positive, negative = (FixedTexts(cache.text_bank(name), device) for name in (text, negative_text))
+    return PairTexts(positive=positive, negative=negative)
 
 
 def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.device) -> PairTexts:
@@ -53,10 +60,8 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
         If the cache has no such banks, or keeps no text tower where prompts are to be learnt.
     """
     names = (config.text, config.robotics.negative_text)
-    banks = [cache.text_bank(name) for name in names]
     if config.prompts.learner == "none":
-        positive, negative = (FixedTexts(bank, device) for bank in banks)
-        return PairTexts(positive=positive, negative=negative)
+        return fixed_pair_texts(cache, *names, device)
     tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
     torch.manual_seed(config.train.seed)
     learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache import EmbeddingCache
 from cache.store.text_banks import TextBank
 from distill.config import RunConfig
 from distill.student.classifier import Classifier, ClosedSetClassifier, TextClassifier, closed_set_columns
-from distill.student.prompts import LearntTexts, open_texts
+from distill.student.prompts import open_texts
 
 
 class Texts(Protocol):
@@ -23,6 +23,11 @@ class Texts(Protocol):
     @property
     def per_image(self) -> bool:
         """Whether every image has texts of its own."""
+        ...
+
+    @property
+    def learner(self) -> nn.Module | None:
+        """Where prompts are learnt, None where they are fixed."""
         ...
 
     def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
@@ -34,6 +39,7 @@ class FixedTexts:
     """The class texts of a bank, on a device."""
 
     per_image = False
+    learner = None
 
     def __init__(self, bank: TextBank, device: torch.device) -> None:
         self._bank, self._device = bank, device
@@ -109,11 +115,6 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
         )
         heads.append(Head(name=name, cache=own, start=start, stop=start + own.embed_dim, texts=texts))
     return tuple(heads)
-
-
-def learner_of(heads: Sequence[Head]) -> torch.nn.Module | None:
-    """Return the prompt learner, where there is one."""
-    return next((head.texts.learner for head in heads if isinstance(head.texts, LearntTexts)), None)
 
 
 def fingerprint_of(cache: EmbeddingCache, heads: Sequence[Head]) -> str:

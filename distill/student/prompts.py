@@ -26,7 +26,9 @@ from cache.store.manifest import Manifest
 from cache.store.manifest_lines import BankEntry
 from cache.store.text_banks import bank_entry, make_bank, save_bank
 from cache.teacher.text_tower import TextTower
+from distill.checkpoint import read_checkpoint
 from distill.config import PromptConfig
+from distill.record.run_files import LAST
 from distill.settings import from_toml
 
 INIT_STD = 0.02
@@ -172,11 +174,9 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
     UserError
         If the run learnt no prompts, or see :func:`export_bank`.
     """
-    from distill.checkpoint import read_checkpoint
-
     if not is_plain_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
-    state = read_checkpoint(run / "last.pt")
+    state = read_checkpoint(run / LAST)
     config = from_toml(state["config"], where=str(run))
     if config.prompts.learner == "none":
         raise UserError(f"{run} learnt no prompts", fix="train with --prompts coop.")

@@ -85,14 +85,14 @@ def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:
     import socket
 
     from cache.runtime.progress import LineProgress
-    from distill.train.images import run
+    from distill.train.start import train
 
     out = place.folder(planned)
     with open(log_file(planned, place), "a", encoding="utf-8") as log, contextlib.redirect_stderr(log):
         progress = LineProgress(planned.name, every=60, stream=log)
         progress.note(f"{planned.name} on {socket.gethostname()}")
         try:
-            return run(
+            return train(
                 planned.config,
                 cache_dir=place.cache,
                 data_dir=place.data,

@@ -18,7 +18,7 @@ from cache.runtime.errors import CacheMismatch, UserError, reason_of
 from cache.runtime.locks import only_writer
 from cache.runtime.machine_limits import cores
 from cache.runtime.signals import PARENT
-from cache.sources.image_folder import ImageFolder
+from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.record.wandb_board import wandb_module
@@ -135,8 +135,10 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
         If there are no images to train on, or a folder holds something else, or a run of other settings or
         other data.
     """
-    # Otherwise every run would find out for itself.
-    identities = IdentityReader(cache=EmbeddingCache.open(place.cache), folder=ImageFolder.scan(place.data))
+    # Otherwise every run would find out for itself; what is wrong with a class, each will.
+    cache = EmbeddingCache.open(place.cache)
+    folder = open_folder(cache, place.data, shared_classes=True, complete=True, fix="")
+    identities = IdentityReader(cache=cache, folder=folder)
     return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
 
 

@@ -10,10 +10,11 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.data.identity_reader import note_gone
 from distill.data.stream import Stream, stream_settings
+from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import CONFIG, FAILED, FINISHED, Place, RunResult, Watch, train_command
-from distill.train.images import ImageTask
-from distill.train.loop import Member, fit_together
+from distill.sweep.run import FAILED, FINISHED, Place, RunResult, Watch, train_command
+from distill.train.beside import Member
+from distill.train.loop import fit_together
 from distill.train.session import session_of
 from distill.train.stopping import Stopped
 
@@ -28,8 +29,8 @@ def groups_of(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
 
 def what_parts(runs: Sequence[PlannedRun]) -> list[str]:
     """Return the settings that keep runs from sharing one stream."""
-    found: list[dict[str, Any]] = [stream_settings(run.config) for run in runs]
-    return [name for name, value in found[0].items() if any(other[name] != value for other in found)]
+    first, *others = (stream_settings(run.config) for run in runs)
+    return [name for name, value in first.items() if any(other[name] != value for other in others)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,31 +54,39 @@ class Together:
         try:
             stream = Stream.open(group[0].config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
-            return [RunResult(run=run, status=FAILED, error=str(error)) for run in group]
+            return [_ended(run, error) for run in group]
         note_gone(stream.cache, stream.folder, self.progress)
-        results, members = [], {}
-        for run in group:
-            out = place.folder(run)
-            try:
-                task = ImageTask(session_of(run.config, stream))
-                going_on = (out / CONFIG).is_file()
-                members[run.name] = Member(
-                    task=task,
-                    out=out,
-                    resume_run=going_on,
-                    wandb=place.wandb,
-                    command=train_command(run, place),
-                )
-            except UserError as error:
-                results.append(RunResult(run=run, status=FAILED, error=str(error)))
-        left = [run for run in group if run.name in members]
+        begun = [_member(run, stream, place) for run in group]
+        members = [member for member in begun if isinstance(member, Member)]
         try:
-            found = fit_together(list(members.values()), progress=self.progress)
+            ends = iter(fit_together(members, progress=self.progress))
         except Stopped as stopped:
             raise Stopped(stopped.signal_number, str(place.out), again="the same command") from stopped
-        for run, end in zip(left, found, strict=True):
-            if isinstance(end, UserError):
-                results.append(RunResult(run=run, status=FAILED, error=str(end)))
-            else:
-                results.append(RunResult(run=run, status=FINISHED, summary=end))
-        return results
+        wrong = [
+            _ended(run, member)
+            for run, member in zip(group, begun, strict=True)
+            if isinstance(member, UserError)
+        ]
+        left = [run for run, member in zip(group, begun, strict=True) if isinstance(member, Member)]
+        return wrong + [_ended(run, end) for run, end in zip(left, ends, strict=True)]
+
+
+def _member(run: PlannedRun, stream: Stream, place: Place) -> Member | UserError:
+    """Return a run as one of those that take a stream, or why it cannot be one."""
+    out = place.folder(run)
+    try:
+        return Member(
+            session=session_of(run.config, stream),
+            out=out,
+            resume_run=(out / CONFIG).is_file(),
+            wandb=place.wandb,
+            command=train_command(run, place),
+        )
+    except UserError as error:
+        return error
+
+
+def _ended(run: PlannedRun, end: dict[str, Any] | UserError) -> RunResult:
+    if isinstance(end, UserError):
+        return RunResult(run=run, status=FAILED, error=str(end))
+    return RunResult(run=run, status=FINISHED, summary=end)

@@ -32,6 +32,13 @@ def gather_rows(rows: Tensor, total: int) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
+def gather_outputs(outputs: Any, total: int) -> Any:
+    """Return what a student gives, a tensor or several of which some are None, of every process's share."""
+    if isinstance(outputs, tuple):
+        return tuple(gather_rows(rows, total) if rows is not None else None for rows in outputs)
+    return gather_rows(outputs, total)
+
+
 def share_batch_norms(student: nn.Module, device: torch.device) -> None:
     """With several processes, replace a student's batch norms in place by ones that see the whole batch."""
     if current_ranks().world == 1:

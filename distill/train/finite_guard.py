@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cache.runtime.errors import UserError
+from distill.record.run_files import LAST
+from distill.train.session import Position, Session
 
 # How many steps a GPU may be ahead of the look at its losses.
 STEPS_BETWEEN_LOOKS = 50
@@ -46,6 +54,41 @@ class FiniteGuard:
         if not self.bad.item():
             return None
         return int(self._step.item()), {name: value.item() for name, value in self._parts.items()}
+
+    def skip_bad_steps(self, optimizer: Optimizer) -> None:
+        """Have a fused optimiser skip its steps while the mark stands, where no gradient scaler does."""
+        optimizer.found_inf = self.bad  # type: ignore[attr-defined]
+
+
+def check_losses(
+    guard: FiniteGuard, session: Session, position: Position, batches: list[NDArray[np.int64]], out: Path
+) -> None:
+    """Refuse to go on after a loss that was not finite; UserError names its step, its losses, some images."""
+    bad = guard.look()
+    if bad is None:
+        return
+    step, parts = bad
+    losses = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+    keys = [session.data.keys[i] for i in batches[step][:3]] if batches else []
+    raise UserError(
+        f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
+        f"images {', '.join(keys)}, ...)",
+        fix=_way_out(out),
+    )
+
+
+def check_weights(student: nn.Module, position: Position, out: Path) -> None:
+    """Refuse to save a student that the last step broke: no loss has seen it yet."""
+    if not weights_are_finite(student):
+        raise UserError(
+            f"the student's weights are not finite after epoch {position.epoch}, step {position.step - 1}",
+            fix=_way_out(out),
+        )
+
+
+def _way_out(out: Path) -> str:
+    before = f"; {out / LAST} holds the state before" if (out / LAST).exists() else ""
+    return f"lower optim.lr, or use train.precision=float32{before}."
 
 
 def weights_are_finite(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from cache.reader import SplitRows
 from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
 from distill.data.support import ROWS_OF
-from distill.judge.evaluate import SplitResult, competing, evaluate, teacher_classifier
+from distill.judge.evaluate import Result, TeacherJudge
+from distill.judge.model import Model
 from distill.judge.outputs import (
     LOGITS_BYTES,
     Answers,
@@ -28,67 +29,73 @@ from distill.judge.outputs import (
     key_hash,
     spread_sample,
 )
-from distill.student.classifier import Classifier
+from distill.robotics.model import EpisodeModel
+from distill.student.classifier import AllClasses, Classifier
 from distill.student.heads import classifiers_for
+from distill.student.photo_model import PhotoModel
 from distill.train.session import Session
 
 # Images whose embeddings are kept, by kind of split: 900 rows of 768 numbers are 3 MB in a run's folder.
 SAMPLE = {"ood": 600, "id": 300}
 PAIRS, EXAMPLES = 24, 3
 SIDE, QUALITY = 72, 70
-ROWS = 4096
 
 Outputs = Mapping[str, tuple[Tensor, Tensor]]
 """A trained student's outputs [N, ...] and labels [N] on the CPU, by split, in the order of its images."""
 
 
-def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs:
+def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs | None:
     """Return the first head's answers on every test split, embeddings of some images, pictures of a few.
 
-    The logits are every head's. ``id_val`` is part of the training images and is left out.
+    The logits are every head's. ``id_val`` is part of the training images and is left out. Of episodes
+    nothing is kept: what a student says of their objects is in the summary.
     """
-    splits = [session.evals[name] for name in outputs if name != "id_val"]
-    answers = {split.name: _answers(session, split, *outputs[split.name]) for split in splits}
+    if isinstance(session.model, EpisodeModel):
+        return None
+    model, splits = session.model, [session.splits[name] for name in outputs if name != "id_val"]
+    answers = {split.name: _answers(model, split, *outputs[split.name]) for split in splits}
     pictures: dict[str, bytes] = {}
     for split in splits:
         if split.name.startswith("ood"):
             pictures |= _pictures(split, pictures_to_keep(answers[split.name]))
     return RunOutputs(
         answers=answers,
-        sample=_sample(session, splits, outputs, answers),
+        sample=_sample(model, splits, outputs, answers),
         pictures=pictures,
-        logits=_logits(session, splits, outputs),
+        logits=_logits(model, splits, outputs),
     )
 
 
-def teacher_results(session: Session) -> dict[str, SplitResult]:
+def teacher_results(session: Session) -> dict[str, Result]:
     """Judge the teacher on those images of every test split that have a row in the cache, by split.
 
-    It is judged by the run's own text bank; a split without rows, or a class without a text, leaves its
+    It is judged by the run's own text banks; a split without rows, or a class without a text, leaves its
     split out.
     """
-    cache, found = _teacher(session), {}
-    if session.config.text not in cache.bank_names:  # a baseline has no need of one
+    model, results = session.model, {}
+    cache, config = _teacher(model), model.config
+    if config.text not in cache.bank_names:  # a baseline has no need of one
         return {}
-    bank = cache.text_bank(session.config.text)
-    among = competing(session.all_classes, bank)
-    for split in session.evals.values():
+    judge = TeacherJudge(
+        cache=cache,
+        classes=AllClasses.of(model.folder.splits),
+        text=config.text,
+        negative_text=config.robotics.negative_text,
+    )
+    for split in session.splits.values():
         rows = _rows(cache, split)
         if split.name == "id_val" or rows is None:
             continue
+        images = [image for image in split.pixels.records if image.key in rows.position]
+        at = np.array([rows.position[image.key] for image in images], dtype=np.int64)
+        labels = np.array([image.label for image in images], dtype=np.int64)
         with contextlib.suppress(UserError):
-            found[split.name] = evaluate(
-                _teacher_outputs(rows, split),
-                teacher_classifier(bank, among, split.class_names),
-                split=split.name,
-                class_names=split.class_names,
-                among=among,
-            )
-    return found
+            results[split.name] = judge.judged(split.name, split.class_names, rows, at, labels)
+    return results
 
 
-def _teacher(session: Session) -> EmbeddingCache:
-    return session.heads[0].cache if session.heads else session.cache
+def _teacher(model: Model) -> EmbeddingCache:
+    return model.heads[0].cache if model.heads else model.cache
 
 
 def _rows(cache: EmbeddingCache, split: EvalSplit) -> SplitRows | None:
@@ -96,25 +103,13 @@ def _rows(cache: EmbeddingCache, split: EvalSplit) -> SplitRows | None:
     return cache.split(name) if name in cache.split_names else None
 
 
-def _teacher_outputs(rows: SplitRows, split: EvalSplit) -> Iterable[tuple[Tensor, Tensor]]:
-    images = [image for image in split.pixels.records if image.key in rows.position]
-    for start in range(0, len(images), ROWS):
-        chunk = images[start : start + ROWS]
-        at = np.array([rows.position[image.key] for image in chunk])
-        labels = np.array([image.label for image in chunk], dtype=np.int64)
-        yield torch.from_numpy(rows.embeddings[at]).float(), torch.from_numpy(labels)
-
-
-def _answers(session: Session, split: EvalSplit, outputs: Tensor, labels: Tensor) -> Answers:
-    found = classifiers_for(session.config, session.heads, session.folder.class_names, split.class_names)
-    _, columns, classifier = found[0]
+def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tensor) -> Answers:
+    of_heads = classifiers_for(model.config, model.heads, model.folder.class_names, split.class_names)
+    _, columns, classifier = of_heads[0]
     return Answers(
         keys=tuple(_keys(split)),
         labels=labels.numpy().astype(np.int32),
-        predicted=_in_batches(session, classifier, outputs[:, columns])
-        .argmax(dim=1)
-        .numpy()
-        .astype(np.int32),
+        predicted=_in_batches(model, classifier, outputs[:, columns]).argmax(dim=1).numpy().astype(np.int32),
         class_names=split.class_names,
     )
 
@@ -123,10 +118,10 @@ def _keys(split: EvalSplit) -> list[str]:
     return [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
 
 
-def _logits(session: Session, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
+def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
     """Return every head's logits over all classes of the data, of as many images as may be kept."""
-    among, config = session.all_classes, session.config
-    heads = classifiers_for(config, session.heads, session.folder.class_names, among.names)
+    among = AllClasses.of(model.folder.splits)
+    heads = classifiers_for(model.config, model.heads, model.folder.class_names, among.names)
     most = LOGITS_BYTES // (4 * len(among.names) * len(heads) * max(1, len(splits)))
     found = {}
     for split in splits:
@@ -140,24 +135,24 @@ def _logits(session: Session, splits: Sequence[EvalSplit], outputs: Outputs) -> 
                 class_names=among.names,
                 id_classes=len(among.id_classes),
                 images=len(keys),
-                logits=_in_batches(session, classifier, rows[at][:, columns]).numpy(),
+                logits=_in_batches(model, classifier, rows[at][:, columns]).numpy(),
             )
     return found
 
 
 @torch.no_grad()
-def _in_batches(session: Session, classifier: Classifier, outputs: Tensor) -> Tensor:
+def _in_batches(model: PhotoModel, classifier: Classifier, outputs: Tensor) -> Tensor:
     """Return logits on the CPU, computed in batches: prompts of the image give every image its own texts."""
-    batches = outputs.split(session.config.train.eval_batch_size)
-    return torch.cat([classifier(batch.to(session.device)).float().cpu() for batch in batches])
+    batches = outputs.split(model.config.train.eval_batch_size)
+    return torch.cat([classifier(batch.to(model.device)).float().cpu() for batch in batches])
 
 
 def _sample(
-    session: Session, splits: Sequence[EvalSplit], outputs: Outputs, answers: Mapping[str, Answers]
+    model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs, answers: Mapping[str, Answers]
 ) -> EmbeddingSample | None:
-    if not session.heads:
+    if not model.heads:
         return None
-    head, cache = session.heads[0], _teacher(session)
+    head, cache = model.heads[0], _teacher(model)
     keys: list[str] = []
     names: list[str] = []
     classes: list[str] = []

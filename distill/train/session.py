@@ -1,91 +1,73 @@
-"""Everything a run needs, made once: data, texts, student, optimiser."""
+"""Everything a run needs, made once: data, student, optimiser; and its state, saved and brought back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 from torch.optim import Optimizer
 
-from cache import EmbeddingCache
 from cache.runtime.devices import check_compiler
 from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.image_folder import ImageFolder
-from cache.sources.samples import RecordFolder
-from distill.checkpoint import read_checkpoint, weights_digest
+from distill.checkpoint import check_made_from, read_checkpoint, weights_digest, write_checkpoint
 from distill.config import RunConfig, require
-from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
 from distill.data.stream import EvalSplit, Stream
 from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
 from distill.data_identity import DataIdentity
-from distill.precision import amp_dtype_of, autocast
-from distill.student.build import build_student, family
-from distill.student.classifier import AllClasses, closed_set_columns
-from distill.student.heads import Head, fingerprint_of, learner_of, open_heads, output_size
+from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model
+from distill.settings import differences, from_toml, to_toml
 from distill.train.distributed import share_batch_norms
 from distill.train.optim import build_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSession:
-    """The parts of one run that every task has.
+class Session:
+    """The parts of one run: what is learnt from, who learns, what is judged, and what a step moves with.
 
-    ``fingerprint`` names the teacher that the student learns from, ``identity`` the data, ``start`` the
-    weights that a few-shot run begins with ('' else); ``learner`` is where prompts are learnt; ``columns``
-    are the closed-set baseline's outputs of the training classes.
+    ``identity`` names the data, ``start`` the weights that a few-shot run begins with ('' else).
     """
 
-    config: RunConfig
-    cache: EmbeddingCache
-    folder: RecordFolder
-    fingerprint: str
-    identity: DataIdentity
-    start: str
-    device: torch.device
     data: TrainingData
-    class_names: tuple[str, ...]
-    learner: nn.Module | None
-    columns: Tensor | None
-    evals: dict[str, EvalSplit]
-    student: nn.Module
+    model: Model
+    splits: dict[str, EvalSplit]
     optimizer: Optimizer
     scaler: torch.amp.GradScaler
-    amp_dtype: torch.dtype | None
+    identity: DataIdentity
+    start: str
 
     @property
-    def judged(self) -> tuple[str, ...]:
-        """The names that results have: of every split."""
-        return tuple(self.evals)
+    def config(self) -> RunConfig:
+        """Everything that can change the run's result."""
+        return self.model.config
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context the student computes in."""
-        return autocast(self.amp_dtype, self.device)
+    def batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Return the image indices of an epoch's batches."""
+        config = self.config
+        return self.data.epoch(
+            epoch,
+            batch_size=config.train.batch_size,
+            repeats=config.data.repeat_epochs,
+            seed=config.stream_seed,
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Session(TrainingSession):
-    """The parts of a run on an image folder. ``heads`` has one for every teacher, none for the baseline."""
+@dataclass(kw_only=True)
+class Position:
+    """Where a run stands: the next epoch and step, the epoch's sums so far, and every epoch's metrics."""
 
-    folder: ImageFolder
-    heads: tuple[Head, ...]
-    augment: TrainAugment
-
-    @property
-    def judged(self) -> tuple[str, ...]:
-        """The names that results have: of every split, and with more heads of SPLIT@TEACHER."""
-        more = [f"@{head.name}" for head in self.heads[1:]]
-        return tuple(f"{split}{ending}" for split in self.evals for ending in ("", *more))
-
-    @property
-    def all_classes(self) -> AllClasses:
-        """Every class of the data, ID then OOD."""
-        return AllClasses.of(self.folder.splits)
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    best_id_val: float = -1.0
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Session:
@@ -101,83 +83,37 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Sessi
 
 def session_of(config: RunConfig, stream: Stream) -> Session:
     """Make the parts of a run that takes a stream of images."""
-    cache, folder, device = stream.cache, stream.folder, stream.device
-    heads = open_heads(config, cache, device)
-    class_names = stream.images.rows.class_names
-    for head in heads:  # a bank without a text for one of the classes is found before anything is decoded
-        head.classifier(class_names, temperature=config.loss.temperature)
-    teachers = tuple(_teacher_rows(config, head, stream) for head in heads)
-    learner = learner_of(heads)
-    student, optimizer = new_student(config, cache, folder, device, heads, learner)
-    amp_dtype = amp_dtype_of(config.train.precision, device)
+    rows, device = stream.images.rows, stream.device
+    model = open_model(
+        config, stream.cache, stream.folder, device, class_names=rows.class_names, starting=True
+    )
+    teachers = tuple(_rows_of(config, name, stream) for name in (head.name for head in model.heads))
     start = Path(config.fewshot.start) if config.fewshot.start else None
+    if start:
+        start_from(start, model)
+    prepare(model.student, config, device)
+    learner = learner_of(model)
     return Session(
-        config=config,
-        cache=cache,
-        folder=folder,
-        fingerprint=fingerprint_of(cache, heads),
+        data=TrainingData(joined=stream.images, pixels=stream.pixels, teachers=teachers),
+        model=model,
+        splits=stream.splits,
+        optimizer=build_optimizer(model.student, config.optim, *([learner] if learner else [])),
+        scaler=torch.amp.GradScaler(device.type, enabled=model.amp_dtype is torch.float16),
         identity=stream.identities.of(config),
         start=weights_digest(start) if start else "",
-        device=device,
-        data=TrainingData(joined=stream.images, pixels=stream.pixels, teachers=teachers),
-        class_names=class_names,
-        heads=heads,
-        learner=learner,
-        columns=_label_columns(config, folder.class_names, class_names, device),
-        evals=stream.evals,
-        student=student,
-        optimizer=optimizer,
-        scaler=torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16),
-        augment=TrainAugment(
-            image_size=config.student.image_size,
-            policy=config.data.policy,
-            per_image=config.data.per_image,
-            scale=(config.data.scale_min, 1.0),
-        ),
-        amp_dtype=amp_dtype,
     )
 
 
-def _teacher_rows(config: RunConfig, head: Head, stream: Stream) -> TeacherRows:
-    learns = config.prompts.learner != "none"
-    joined = stream.joined[head.name]
+def _rows_of(config: RunConfig, teacher: str, stream: Stream) -> TeacherRows:
+    cache, joined = stream.cache.teacher_cache(teacher), stream.joined[teacher]
     return teacher_rows(
-        head.cache,
+        cache,
         joined,
         config.loss,
         text=config.text,
-        learnt_text=learns,
-        views=open_views(head.cache, joined.images, config.data),
+        learnt_text=config.prompts.learner != "none",
+        views=open_views(cache, joined.images, config.data),
     )
-
-
-def new_student(
-    config: RunConfig,
-    cache: EmbeddingCache,
-    folder: ImageFolder,
-    device: torch.device,
-    heads: Sequence[Head] = (),
-    learner: nn.Module | None = None,
-) -> tuple[nn.Module, Optimizer]:
-    """Return a new student on ``device`` and its optimiser; the seed decides the first weights.
-
-    In few-shot finetuning the weights, and those of the prompt learner, are those of ``fewshot.start``.
-    """
-    torch.manual_seed(config.train.seed)
-    student = build_student(
-        config.student.arch,
-        embed_dim=output_size(config, cache, folder.class_names, heads),
-        pretrained=config.student.pretrained,
-        weights=Path(config.student.weights) if config.student.weights else None,
-        image_size=config.student.image_size,
-    ).to(device)
-    if config.fewshot.start:
-        start_from(Path(config.fewshot.start), student, learner, fingerprint_of(cache, heads), device)
-    if family(config.student.arch) == "cnn":
-        student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prepare(student, config, device)
-    more = [learner] if learner is not None else []
-    return student, build_optimizer(student, config.optim, *more)
 
 
 def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None:
@@ -201,9 +137,7 @@ def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None
         student.compile(mode=config.train.compile)
 
 
-def start_from(
-    path: Path, student: nn.Module, learner: nn.Module | None, fingerprint: str, device: torch.device
-) -> None:
+def start_from(path: Path, model: Model) -> None:
     """Put a checkpoint's weights into a student and its prompt learner.
 
     Raises
@@ -211,16 +145,14 @@ def start_from(
     UserError
         If it is of another cache or another student.
     """
-    state = read_checkpoint(path, device=device)
-    if state["fingerprint"] != fingerprint:
+    state = read_checkpoint(path, device=model.device)
+    if state["fingerprint"] != fingerprint(model):
         raise CacheMismatch(
-            f"{path} was trained with the cache {state['fingerprint']}, this one is {fingerprint}",
+            f"{path} was trained with the cache {state['fingerprint']}, this one is {fingerprint(model)}",
             fix="give the run's own cache.",
         )
     try:
-        student.load_state_dict(state["student"])
-        if learner is not None:
-            learner.load_state_dict(state["prompts"])
+        load_weights(model, state)
     except RuntimeError as error:
         raise UserError(
             f"{path} is not of this student ({str(error).splitlines()[0]})",
@@ -228,9 +160,49 @@ def start_from(
         ) from error
 
 
-def _label_columns(
-    config: RunConfig, all_classes: tuple[str, ...], class_names: tuple[str, ...], device: torch.device
-) -> Tensor | None:
-    if not config.train.baseline:
-        return None
-    return torch.tensor(closed_set_columns(all_classes, class_names), device=device)
+def save_checkpoint(path: Path, session: Session, position: Position) -> None:
+    """Write a run's state, with which a resumed run equals an uninterrupted one."""
+    model, learner = session.model, learner_of(session.model)
+    state = {
+        "student": model.student.state_dict(),
+        "prompts": learner.state_dict() if learner is not None else {},
+        "optimizer": session.optimizer.state_dict(),
+        "scaler": session.scaler.state_dict(),
+        "random": {"cpu": torch.get_rng_state()},
+        "config": to_toml(session.config),
+        "fingerprint": fingerprint(model),
+        "data": session.identity.to_json(),
+        "start": session.start,
+        "embed_dim": model.cache.embed_dim,
+        "cache_dir": str(model.cache.path.resolve()),
+        "data_dir": str(model.folder.path.resolve()),
+        "class_names": list(model.class_names),
+        "all_classes": list(model.folder.class_names),
+        "position": {name: getattr(position, name) for name in Position.__dataclass_fields__},
+    }
+    write_checkpoint(path, state)
+
+
+def resume(path: Path, session: Session) -> Position:
+    """Put a session where its checkpoint left it, and return that place.
+
+    Raises
+    ------
+    CacheMismatch
+        If the checkpoint is of another config, cache, or data.
+    """
+    state = read_checkpoint(path, device=session.model.device)
+    changed = differences(from_toml(state["config"], where=str(path)), session.config)
+    if state["fingerprint"] != fingerprint(session.model):
+        changed.append(f"cache: {state['fingerprint']} -> {fingerprint(session.model)}")
+    if changed:
+        raise CacheMismatch(
+            f"{path} was trained with other settings ({'; '.join(changed)})",
+            fix="resume with the same settings, or choose another --out.",
+        )
+    check_made_from(state, session.identity, session.start, where=path)
+    load_weights(session.model, state)
+    session.optimizer.load_state_dict(state["optimizer"])
+    session.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["random"]["cpu"].cpu())
+    return Position(**state["position"])

@@ -14,7 +14,7 @@ import argparse
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,14 +44,15 @@ from distill.config import RunConfig
 from distill.data.batch import Batch, Targets
 from distill.settings import with_settings
 from distill.student.build import resolve
+from distill.student.photo_model import PhotoModel
 from distill.sweep.plan import PlannedRun, Sweep
 from distill.sweep.run import FAILED, Place, run_sweep
 from distill.sweep.together import Together
 from distill.sweep.watch import Lines
-from distill.train.images import ImageTask
-from distill.train.images import run as train
-from distill.train.loop import fit
+from distill.train.beside import Member
+from distill.train.loop import fit_together
 from distill.train.session import open_session
+from distill.train.start import train
 
 SEPARATE, TOGETHER, IN_LOOP = (
     "A: one cache, separate runs",
@@ -84,15 +85,15 @@ COLUMNS = {
 }
 
 
-@dataclass
-class TeacherInLoop(ImageTask):
-    """An image task whose targets are what the teacher gives for the very batch."""
+@dataclass(frozen=True, kw_only=True)
+class TeacherInLoop(PhotoModel):
+    """A student whose targets are what the teacher gives for the very batch."""
 
-    teach: Callable[[Tensor], Targets] = field(kw_only=True)
+    teach: Callable[[Tensor], Targets]
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def losses(self, outputs: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return an augmented batch's losses, and its cosines."""
-        return super().losses(replace(batch, targets=(self.teach(batch.image_BXRR),)))
+        return super().losses(outputs, replace(batch, targets=(self.teach(batch.image_BXRR),)))
 
 
 def ablations(args: argparse.Namespace, count: int) -> list[RunConfig]:
@@ -147,7 +148,12 @@ def in_loop(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Pat
         texts = ImportedTexts(name="labels", classes=bank.classes, texts=bank.texts, embeddings=embedded)
         random_rows(cache, folder, embed_dim=teacher.embed_dim, texts=[texts])
         session = open_session(config, cache_dir=cache, data_dir=args.data)
-        fit(TeacherInLoop(session, teach=teaching(teacher)), scratch / f"run{i}")
+        parts = {field.name: getattr(session.model, field.name) for field in fields(session.model)}
+        model = TeacherInLoop(**parts, teach=teaching(teacher))
+        member = Member(session=replace(session, model=model), out=scratch / f"run{i}")
+        (summary,) = fit_together([member])
+        if isinstance(summary, Exception):
+            raise summary
 
 
 def one_way(take: Callable[..., None], args: argparse.Namespace, count: int) -> float:

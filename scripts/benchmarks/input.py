@@ -57,10 +57,10 @@ COLUMNS = {
 }
 
 
-def cache_of(folder: ImageFolder, out: Path, side: int, kind: str) -> EmbeddingCache:
+def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> EmbeddingCache:
     """Return a cache of random rows of the training split that keeps its images."""
     random_rows(out, folder, embed_dim=EMBED_DIM)
-    write_pixels(Manifest.load(out), out, folder, PixelOptions(side=side, kind=kind), Silent())
+    write_pixels(Manifest.load(out), out, folder, PixelOptions(side=side, kind=format), Silent())
     return EmbeddingCache.open(out)
 
 

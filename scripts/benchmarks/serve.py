@@ -66,16 +66,15 @@ def served(model: Path, threads: int) -> Iterator[tuple[int, int]]:
     """Yield the process and the port of a running service."""
     command = [sys.executable, "-P", "-m", "cli", "serve", str(model), "--port", "0", "--rate", "1000000"]
     command += ["--threads", str(threads)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        line = process.stdout.readline()
-        if ":" not in line:
-            raise command_failed("distill serve", process.wait(), line)
-        yield process.pid, int(line.rsplit(":", 1)[1])
-    finally:
-        process.terminate()
-        process.wait()
+        try:
+            line = process.stdout.readline()
+            if ":" not in line:
+                raise command_failed("distill serve", process.wait(), line)
+            yield process.pid, int(line.rsplit(":", 1)[1])
+        finally:
+            process.terminate()
 
 
 def cpu_seconds(pid: int) -> float:

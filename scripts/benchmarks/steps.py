@@ -24,9 +24,9 @@ from distill.data.batch import Batch, Share, Targets
 from distill.record.peak_memory import peak_resident
 from distill.settings import with_settings
 from distill.student.build import build_student, family, resolve
-from distill.train.images import ImageTask
 from distill.train.optim import build_optimizer
-from distill.train.run import StudentRun, stream_generator
+from distill.train.run import StudentRun
+from distill.train.seeds import stream_generator
 from distill.train.session import Session, open_session
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
@@ -65,17 +65,17 @@ def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batc
                 Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
     random_rows(folder / "cache", ImageFolder.scan(data), embed_dim=args.embed_dim)
     session = open_session(config_of(args), cache_dir=folder / "cache", data_dir=data)
-    session.student.train()
+    session.model.student.train()
     chosen, images = next(session.data.images([np.arange(args.batch_size)]))
-    return session, session.data.batch(chosen, images.to(session.device))
+    return session, session.data.batch(chosen, images.to(session.model.device))
 
 
 def plain_step(session: Session, classes: int, batch: Batch) -> Step:
     """Return a supervised step on a resident, normalised batch, with a linear layer of so many classes."""
     config, size = session.config, session.config.student.image_size
     torch.manual_seed(0)
-    student = build_student(config.student.arch, embed_dim=classes, image_size=size).to(session.device)
-    images = torch.randn(len(batch.keys), 3, size, size, device=session.device)
+    student = build_student(config.student.arch, embed_dim=classes, image_size=size).to(session.model.device)
+    images = torch.randn(len(batch.keys), 3, size, size, device=session.model.device)
     if family(config.student.arch) == "cnn":
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.contiguous(memory_format=torch.channels_last)
@@ -83,7 +83,7 @@ def plain_step(session: Session, classes: int, batch: Batch) -> Step:
 
     def take() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with session.autocast():
+        with session.model.autocast():
             logits = student(images)
         loss = F.cross_entropy(logits.float(), batch.label_B)
         session.scaler.scale(loss).backward()
@@ -100,13 +100,13 @@ def own_step(
 
     ``teach`` takes the images as the student does, augmented.
     """
-    student = StudentRun(ImageTask(session), out, resume_run=False)
+    student = StudentRun(session, out, resume_run=False)
     student.begin_epoch()
     share = Share.whole(len(batch.keys))
 
     def take() -> None:
         generator = stream_generator(0, 0, student.position.step)
-        images = student.task.augmented(batch.image_BXRR, generator, share)
+        images = session.model.augment(batch.image_BXRR, generator, share)
         targets = batch.targets if teach is None else (teach(images),)
         student.step(replace(batch, image_BXRR=images, targets=targets))
 
@@ -149,14 +149,14 @@ def one_way(args: argparse.Namespace, way: str, kept: bool = True) -> dict[str, 
             teach = None
             if way == IN_LOOP:
                 where = {"pretrained": args.weights, "precision": args.precision}
-                teach = teaching(load_teacher(args.model, **where, device=session.device))
+                teach = teaching(load_teacher(args.model, **where, device=session.model.device))
             take = own_step(session, batch, Path(folder) / "run", teach)
         if kept:
-            keep_freed_memory(session.device)
+            keep_freed_memory(session.model.device)
         forget_peak()
-        seconds_of(take, session.device, args.warm_up)
-        result = {"seconds": seconds_of(take, session.device, args.steps)}
+        seconds_of(take, session.model.device, args.warm_up)
+        result = {"seconds": seconds_of(take, session.model.device, args.steps)}
     result["host_bytes"] = peak_resident()
-    if session.device.type == "cuda":
-        result["device_bytes"] = torch.cuda.max_memory_allocated(session.device)
+    if session.model.device.type == "cuda":
+        result["device_bytes"] = torch.cuda.max_memory_allocated(session.model.device)
     return result

@@ -36,16 +36,18 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     """Let the steps take turns in this process."""
     with tempfile.TemporaryDirectory() as folder:
         session, batch = open_resident(args, Path(folder))
-        keep_freed_memory(session.device)  # a run asks for it too
-        bare = replace(session, augment=replace(session.augment, policy="none"))
+        device = session.model.device
+        keep_freed_memory(device)  # a run asks for it too
+        plain = replace(session.model.augment, policy="none")
+        bare = replace(session, model=replace(session.model, augment=plain))
         steps = {
             PLAIN: plain_step(session, args.classes, batch),
             WHOLE: own_step(session, batch, Path(folder) / "whole"),
             BARE: own_step(bare, batch, Path(folder) / "bare"),
         }
         for take in steps.values():
-            seconds_of(take, session.device, args.warm_up)
-        ways = {name: partial(seconds_of, take, session.device, args.steps) for name, take in steps.items()}
+            seconds_of(take, device, args.warm_up)
+        ways = {name: partial(seconds_of, take, device, args.steps) for name, take in steps.items()}
         rounds = in_turn(ways, args.rounds)
     rates = {name: args.batch_size / seconds for name, seconds in medians(rounds).items()}
     ratios = median_ratios(rounds, PLAIN)

@@ -38,22 +38,22 @@ def stale_lock(place: Place) -> Outcome:
 def content_of(cache: Path) -> dict[str, np.ndarray]:
     """Read everything that a cache holds, as training and evaluation do."""
     opened = EmbeddingCache.open(cache)
-    found = {}
+    content: dict[str, np.ndarray] = {}
     for name in opened.split_names:
         rows = opened.split(name)
-        found |= {f"{name} keys": np.array(rows.keys), f"{name} labels": rows.labels}
-        found |= {f"{name} rows": np.asarray(rows.embeddings), f"{name} captions": np.array(rows.captions)}
+        content |= {f"{name} keys": np.array(rows.keys), f"{name} labels": rows.labels}
+        content |= {f"{name} rows": np.asarray(rows.embeddings), f"{name} captions": np.array(rows.captions)}
         nearest, similarity = opened.neighbours(name, "labels", 256)
-        found |= {f"{name} nearest": np.asarray(nearest), f"{name} similarity": np.asarray(similarity)}
+        content |= {f"{name} nearest": np.asarray(nearest), f"{name} similarity": np.asarray(similarity)}
     train = np.arange(len(opened.split("train").keys))
     pixels = opened.pixels("train", side=36)
-    found |= {f"texts {name}": opened.text_bank(name).embeddings for name in opened.bank_names}
-    found["views"] = opened.views("train").embeddings(train, train % 2)
-    found["support"] = opened.support_views("train", opened.split("train").keys)
-    found["pixels"] = pixels.images(train).numpy() if pixels is not None else np.empty(0)
+    content |= {f"texts {name}": opened.text_bank(name).embeddings for name in opened.bank_names}
+    content["views"] = opened.views("train").embeddings(train, train % 2)
+    content["support"] = opened.support_views("train", opened.split("train").keys)
+    content["pixels"] = pixels.images(train).numpy() if pixels is not None else np.empty(0)
     tower = TextTower.load(cache, files=opened.manifest.text_tower)
-    found["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
-    return found
+    content["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
+    return content
 
 
 def one_file(cache: Path, rng: random.Random, *, derived: bool) -> Path:
@@ -70,8 +70,8 @@ def mend(cache: Path, place: Place, name: str) -> None:
             raise UserError(f"the command that made it fails: {ended.output}", fix="read its log.")
 
 
-def damaged_cache(name: str, harm: Corrupt) -> Fault:
-    """Damage in one file of a cache: verify finds it, no reader takes it for a number.
+def corrupted_cache(name: str, corrupt: Corrupt) -> Fault:
+    """Wrong bytes in one file of a cache: verify finds them, no reader takes them for a number.
 
     Repair takes it out, and the command that made the cache redoes it.
     """
@@ -80,28 +80,28 @@ def damaged_cache(name: str, harm: Corrupt) -> Fault:
         # Read before it is copied: neighbours that nobody has asked for yet are computed and kept.
         expected = content_of(place.scene.whole / name)
         outcome, cache = Outcome(), place.scene.copy(name, place.folder / "cache")
-        harmed = one_file(cache, place.rng, derived=harm is not remove_file)
-        harm(harmed, cache, place.rng)
+        wrong = one_file(cache, place.rng, derived=corrupt is not remove_file)
+        corrupt(wrong, cache, place.rng)
         try:
             problems = [check.file for check in verify_cache(cache) if check.problem]
         except UserError:
-            problems = [harmed.name]
+            problems = [wrong.name]
         if not problems:
-            outcome.wrong.append(f"verify does not see it: {harmed.relative_to(cache)}")
+            outcome.wrong.append(f"verify does not see it: {wrong.relative_to(cache)}")
         try:
             for part, numbers in content_of(cache).items():
                 if not np.array_equal(numbers, expected[part]):
-                    outcome.wrong.append(f"{part} was read wrong: {harmed.relative_to(cache)}")
+                    outcome.wrong.append(f"{part} was read wrong: {wrong.relative_to(cache)}")
         except UserError as error:
             if "\n" in str(error):
                 outcome.unkind.append(str(error))
         try:
             mend(cache, place, name)
         except UserError as error:
-            outcome.lost.append(f"{harmed.relative_to(cache)} is not repaired: {error}")
+            outcome.lost.append(f"{wrong.relative_to(cache)} is not repaired: {error}")
             return outcome
         if tree(cache) != tree(place.scene.whole / name):
-            outcome.lost.append(f"repaired to other bytes: {harmed.relative_to(cache)}")
+            outcome.lost.append(f"repaired to other bytes: {wrong.relative_to(cache)}")
         return outcome
 
     return strike
@@ -144,7 +144,7 @@ def zero_block(path: Path, cache: Path, rng: random.Random) -> None:
     path.write_bytes(raw)
 
 
-def damaged_checkpoint(place: Place) -> Outcome:
+def corrupted_checkpoint(place: Place) -> Outcome:
     """A flipped byte or a cut in a checkpoint: it is refused; with its copy back the run goes on."""
     outcome, run = Outcome(), place.scene.copy("train", place.folder / "out")
     path = run / "last.pt"

@@ -109,6 +109,8 @@ def lost_mount(name: str) -> Fault:
         behind.mkdir()
         with mounted(where, "--bind", str(behind)):
             running = Running(command.words(where / "out"), place.log)
+            while running.is_running() and not (where / "out").exists():
+                time.sleep(0.01)  # a command that has not begun cannot know that there was a mount
             time.sleep(place.rng.uniform(0.3, place.scene.seconds[name]))
             outcome.struck = running.is_running()
             subprocess.run(["umount", "-l", str(where)], check=True)

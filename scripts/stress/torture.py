@@ -28,9 +28,9 @@ from benchmarks.turns import Row, about
 from cache.runtime.atomic_files import write_json
 from stress.faults import Fault, Outcome, Place
 from stress.file_faults import (
+    corrupted_cache,
+    corrupted_checkpoint,
     cut_short,
-    damaged_cache,
-    damaged_checkpoint,
     exchange,
     flip_bytes,
     remove_file,
@@ -76,13 +76,13 @@ FAULTS: dict[str, Fault] = {
     "limit of file sizes": small_files,
     "two writers": two_writers,
     "stale lock": stale_lock,
-    "flipped bytes, HDF5 cache": damaged_cache("cache-features", flip_bytes),
-    "flipped bytes, WebDataset cache": damaged_cache("convert", flip_bytes),
-    "zeroed block in a cache": damaged_cache("cache-features", zero_block),
-    "file of a cache cut short": damaged_cache("cache-features", cut_short),
-    "file of a cache removed": damaged_cache("convert", remove_file),
-    "files of a cache exchanged": damaged_cache("cache-features", exchange),
-    "damaged checkpoint": damaged_checkpoint,
+    "flipped bytes, HDF5 cache": corrupted_cache("cache-features", flip_bytes),
+    "flipped bytes, WebDataset cache": corrupted_cache("convert", flip_bytes),
+    "zeroed block in a cache": corrupted_cache("cache-features", zero_block),
+    "file of a cache cut short": corrupted_cache("cache-features", cut_short),
+    "file of a cache removed": corrupted_cache("convert", remove_file),
+    "files of a cache exchanged": corrupted_cache("cache-features", exchange),
+    "corrupted checkpoint": corrupted_checkpoint,
     "broken teacher": broken_teacher,
     "exploding loss": exploding_loss,
 }

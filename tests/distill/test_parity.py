@@ -10,11 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.config import LossConfig, OptimConfig
+from distill.config import LossConfig, OptimConfig, RoboticsConfig
 from distill.losses import asymmetric_loss
 from distill.metrics import macro_accuracy
 from distill.objective import distillation_objective
-from distill.robotics.config import RoboticsConfig
 from distill.robotics.metrics import ObjectCounts
 from distill.robotics.objective import episode_objective
 from distill.robotics.scores import local_pair_logits, pair_logits, probabilities, scores

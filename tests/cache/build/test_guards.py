@@ -27,7 +27,7 @@ from cli import main
 from distill.checkpoint import read_checkpoint
 from distill.judge.trained_run import evaluate_run
 from distill.settings import load_recipe, with_settings
-from distill.train.images import run
+from distill.train.start import train as run
 
 WEIGHTS = "open_clip_model.safetensors"
 

@@ -17,7 +17,7 @@ from helpers.runs import BASE, numbers
 import cli
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import FAILED, FINISHED, Place
-from distill.train.images import run
+from distill.train.start import train as run
 
 ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own

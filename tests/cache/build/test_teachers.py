@@ -28,8 +28,8 @@ from distill.judge.outputs import read_logits
 from distill.judge.trained_run import evaluate_run
 from distill.objective import distillation_objective
 from distill.settings import with_settings
-from distill.train.images import losses_and_logits, run
 from distill.train.session import open_session
+from distill.train.start import train as run
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
@@ -143,10 +143,10 @@ def test_verify_convert_and_info_know_of_it(two, tmp_path):
 def test_a_student_of_two_has_a_head_and_losses_for_each(two, photos):
     config = with_settings(RunConfig(), [*SMALL, BOTH])
     session = open_session(config, cache_dir=two.path, data_dir=photos)
-    outputs = session.student.eval()(torch.randn(5, 3, 32, 32))
+    outputs = session.model.student.eval()(torch.randn(5, 3, 32, 32))
     assert outputs.shape == (5, 40)
     batch = session.data.batch(*next(session.data.images([np.arange(5)])))
-    parts, logits = losses_and_logits(session, outputs, batch)
+    parts, logits = session.model.losses(outputs, batch)
     total = 0.0
     for name, columns, cache in (
         ("main", slice(0, 16), two),
@@ -207,6 +207,7 @@ def test_a_student_can_learn_from_the_second_alone(two, photos, tmp_path):
 
 
 def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
+    from distill.judge.model import outputs_of
     from distill.judge.space import space_metrics
     from distill.judge.trained_run import open_trained
 
@@ -216,8 +217,7 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     )
     found = json.loads(done.stdout)
     trained = open_trained(tmp_path / "run", device="cpu")
-    images = trained.folder.split("ood_test").images
-    outputs = torch.cat([rows for rows, _ in trained.outputs(trained.pixels(images, "ood_test"))])
+    outputs = torch.cat([rows for rows, _ in outputs_of(trained.model, trained.wanted(["ood_test"])[0])])
     rows = two.split("ood_test")
     teacher = torch.from_numpy(np.asarray(rows.embeddings)).float()
     text = torch.from_numpy(two.text_bank("labels").class_texts(rows.class_names))

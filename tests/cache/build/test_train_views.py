@@ -31,10 +31,12 @@ from distill.data.augment import TrainAugment, crop, normalise, resize_size
 from distill.data.batch import Share
 from distill.fewshot.run import finetune_config
 from distill.settings import load_recipe, with_settings
-from distill.train.images import ImageTask, losses_and_logits, run
-from distill.train.loop import Member, Stopped, fit, fit_together
-from distill.train.run import stream_generator
+from distill.train.beside import Member
+from distill.train.loop import fit_together
+from distill.train.seeds import stream_generator
 from distill.train.session import open_session
+from distill.train.start import train as run
+from distill.train.stopping import Stopped
 
 VIEWS = ["loss.cap=0", "data.views=true"]
 
@@ -211,10 +213,12 @@ def test_a_batch_has_the_rows_and_the_pixels_of_the_views_that_were_drawn(sessio
     assert torch.equal(crops.view_B, again.view_B)
     assert not torch.equal(crops.view_B, other.view_B)
     _, images = next(iter(session.data.pixels.batches([chosen])))
-    batch = session.data.batch(chosen, session.augment(images, stream_generator(0, 1, 2), None, crops), crops)
+    batch = session.data.batch(
+        chosen, session.model.augment(images, stream_generator(0, 1, 2), None, crops), crops
+    )
     (targets,) = batch.targets
     assert targets.neighbours is None  # they are those of the view's own row
-    boxes, flips, rows = all_of(session.cache)
+    boxes, flips, rows = all_of(session.model.cache)
     for i, (image, view) in enumerate(zip(chosen, crops.view_B.tolist(), strict=True)):
         np.testing.assert_array_equal(targets.teacher_BD[i], rows[image, view])
         box, flip = torch.from_numpy(boxes[image, view : view + 1]), torch.tensor([flips[image, view]])
@@ -227,9 +231,12 @@ def test_vlalign_compares_with_the_texts_nearest_to_the_view(session):
     crops = session.data.crops(chosen, stream_generator(0, 0, 0))
     outputs = torch.randn(6, 16, generator=stream_generator(0, 0, 1))
     batch = session.data.batch(chosen, torch.zeros(6, 3, 32, 32), crops)
-    found, _ = losses_and_logits(session, outputs, batch)
+    found, _ = session.model.losses(outputs, batch)
     unit = torch.nn.functional.normalize
-    text = unit(torch.from_numpy(session.cache.text_bank("labels").class_texts(session.class_names)), dim=1)
+    text = unit(
+        torch.from_numpy(session.model.cache.text_bank("labels").class_texts(session.model.class_names)),
+        dim=1,
+    )
     teacher, student = (unit(rows, dim=1) @ text.T / 0.07 for rows in (batch.targets[0].teacher_BD, outputs))
     p = teacher.softmax(dim=1)
     expected = (p * (teacher.log_softmax(dim=1) - student.log_softmax(dim=1))).sum(dim=1).mean()
@@ -274,12 +281,12 @@ def test_training_learns_from_views_and_a_stopped_run_resumes_to_the_same_number
 def test_students_side_by_side_train_on_views_as_alone(build, photos, tmp_path):
     cache = build().path
 
-    def task(lr):
-        return ImageTask(open_session(config(f"optim.lr={lr}"), cache_dir=cache, data_dir=photos))
+    def member(lr, out):
+        session = open_session(config(f"optim.lr={lr}"), cache_dir=cache, data_dir=photos)
+        return Member(session=session, out=out)
 
-    fit(task(0.01), tmp_path / "alone")
-    members = [Member(task=task(lr), out=tmp_path / str(lr)) for lr in (0.02, 0.01)]
-    fit_together(members)
+    fit_together([member(0.01, tmp_path / "alone")])
+    fit_together([member(lr, tmp_path / str(lr)) for lr in (0.02, 0.01)])
     assert numbers(tmp_path / "0.01") == numbers(tmp_path / "alone")
 
 

@@ -28,7 +28,7 @@ from cache.store.manifest import Manifest
 from cache.teacher.text_tower import TextTower
 from distill.checkpoint import read_checkpoint
 from distill.settings import load_recipe, with_settings
-from distill.train.images import run
+from distill.train.start import train as run
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,8 @@ from distill.report.tables import main_table, per_class_tables
 from distill.settings import with_settings
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import FINISHED, Place, states
-from distill.train.images import run
 from distill.train.session import open_session
+from distill.train.start import train as run
 
 SWEEP = """
 seeds = [0]

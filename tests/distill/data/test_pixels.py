@@ -24,8 +24,8 @@ from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
 from distill.fewshot.run import finetune_config
 from distill.judge.trained_run import evaluate_run
 from distill.settings import with_settings
-from distill.train.images import run
 from distill.train.session import open_session
+from distill.train.start import train as run
 
 SIDE = resize_size(32)
 

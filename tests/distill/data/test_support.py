@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageRecord, SplitImages
-from distill.data.support import pick_support, query_of
+from cache.sources.image_folder import ImageFolder, ImageRecord, SplitImages
+from distill.data.stream import splits_to_judge
+from distill.data.support import pick_support
 from distill.data.training_data import mixed_batches
 from distill.fewshot.retrieval import support_bank
 
@@ -73,7 +76,10 @@ def test_the_query_is_all_images_less_the_support(classes, shots, seed):
     )
     ood = SplitImages(name="ood_test", class_names=tuple(sorted(by_class)), images=images)
     support = pick_support(by_class, shots=shots, seed=seed)
-    query = {image.key for image in query_of(ood, support).images}
+    folder = ImageFolder(path=Path("photos"), splits={"ood_test": ood})
+    ((name, left, _),) = splits_to_judge(folder, (), support)
+    assert name == "ood_query"
+    query = {image.key for image in left}
     assert query.isdisjoint(support)
     assert query | set(support) == {image.key for image in images}
 

@@ -31,7 +31,7 @@ from distill.judge.evaluate import metrics_of
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.metrics import harmonic_mean
 from distill.settings import with_settings
-from distill.train.images import run
+from distill.train.start import train as run
 
 
 @pytest.mark.parametrize("folder", ["graph", "plain"])

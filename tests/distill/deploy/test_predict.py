@@ -28,7 +28,7 @@ from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict import predict
 from distill.settings import with_settings
-from distill.train.images import run
+from distill.train.start import train as run
 
 
 def test_onnxruntime_is_told_to_tell_nobody_before_it_is_imported(plain):

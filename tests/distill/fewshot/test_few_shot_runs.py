@@ -22,10 +22,11 @@ from distill.data.training_data import BatchColumns
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import both_kinds
+from distill.judge.model import outputs_of
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
-from distill.train.images import run
 from distill.train.session import open_session
+from distill.train.start import train as run
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=1", "train.batch_size=6", "train.device=cpu",
@@ -63,14 +64,14 @@ def session_of(source, cached, photos, *settings):
 def test_finetuning_starts_from_the_run_with_its_support_after_the_training_images(trained, cached, photos):
     source = trained()
     session = session_of(source, cached, photos)
-    assert session.class_names == ("apple", "banana", "cherry", "lemon", "plum")
+    assert session.model.class_names == ("apple", "banana", "cherry", "lemon", "plum")
     assert session.data.keys[-2:] == ["lemon/val_0.jpg", "plum/val_0.jpg"]
     assert session.data.joined.rows.labels[-2:].tolist() == [3, 4]
-    query = {image.key for image in session.evals["ood_query"].pixels.records}
+    query = {image.key for image in session.splits["ood_query"].pixels.records}
     assert query == {f"{name}/val_{i}.jpg" for name in ("lemon", "plum") for i in (1, 2)}
-    assert "ood_test" not in session.evals
+    assert "ood_test" not in session.splits
     state = torch.load(source / "last.pt", weights_only=True)["student"]
-    for name, value in session.student.state_dict().items():
+    for name, value in session.model.student.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=0, atol=0)
     assert not session.optimizer.state_dict()["state"]
     config = session.config
@@ -85,7 +86,7 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
     session = session_of(trained(), cached, photos)
     everything = np.arange(len(session.data.keys))
     targets = session.data.teachers[0].targets(BatchColumns(everything, torch.device("cpu")))
-    text = cached.text_bank("labels").class_texts(session.class_names).astype(np.float64)
+    text = cached.text_bank("labels").class_texts(session.model.class_names).astype(np.float64)
     unit_text = text / np.linalg.norm(text, axis=1, keepdims=True)
     for i, key in enumerate(session.data.keys):
         rows = cached.split("ood_test" if key.startswith(("lemon", "plum")) else "train")
@@ -173,7 +174,7 @@ def code_stop_after_first_epoch(config, cached, photos, out):
     import signal
 
     from cache.runtime.progress import Silent
-    from distill.train.images import Stopped
+    from distill.train.stopping import Stopped
 
     class StopAtFirstNote(Silent):
         def note(self, message):
@@ -227,7 +228,7 @@ def test_retrieval_equals_the_formula_written_out(viewed, tmp_path):
     trained = open_trained(viewed / "run", device="cpu")
     split = ImageFolder.scan(viewed / "photos").split("ood_test")
     outputs = (
-        torch.cat([rows for rows, _ in trained.outputs(trained.pixels(split.images, "ood_test"))])
+        torch.cat([rows for rows, _ in outputs_of(trained.model, trained.wanted(["ood_test"])[0])])
         .double()
         .numpy()
     )

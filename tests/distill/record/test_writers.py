@@ -21,7 +21,8 @@ from distill.config import RunConfig
 from distill.settings import with_settings
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
-from distill.train.images import Stopped, run
+from distill.train.start import train as run
+from distill.train.stopping import Stopped
 
 
 @pytest.fixture

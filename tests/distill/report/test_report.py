@@ -41,8 +41,8 @@ from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
 from distill.settings import load_recipe, with_settings
-from distill.train.images import run
 from distill.train.outputs_of_run import pictures_to_keep
+from distill.train.start import train as run
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
@@ -455,11 +455,9 @@ def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(runs
 
 
 def test_a_run_of_episodes_is_reported_without_what_it_lacks(tmp_path, episodes, episode_cache):
-    from distill.robotics.train import run as run_episodes
-
     settings = [*SMALL, "train.epochs=1"]
     config = with_settings(load_recipe("robotics_demo"), settings)
-    run_episodes(config, cache_dir=episode_cache, data_dir=episodes, out=tmp_path / "robot")
+    run(config, cache_dir=episode_cache, data_dir=episodes, out=tmp_path / "robot")
     report(tmp_path / "robot", tmp_path / "report.html")
     text = Words((tmp_path / "report.html").read_text()).text
     assert "Mean average precision" in text

@@ -19,13 +19,13 @@ from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episodes import EpisodeFolder
 from distill.config import FewShotConfig, RunConfig, check_for_episodes
+from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import evaluate_teacher
-from distill.robotics.evaluate import evaluate_episode_teacher, evaluate_episodes
-from distill.robotics.fewshot import EpisodeFewShotOptions, episode_finetune_config, few_shot_episodes
-from distill.robotics.session import open_episode_session
-from distill.robotics.train import EpisodeTask, run
+from distill.judge.trained_run import evaluate_run, space_of_run
 from distill.settings import load_recipe, with_settings
-from distill.train.loop import Stopped
+from distill.train.session import open_session
+from distill.train.start import train as run
+from distill.train.stopping import Stopped
 
 SMALL = [
     "student.arch=timm:test_resnet", "student.image_size=32", "train.epochs=2", "train.batch_size=6", "train.device=cpu",
@@ -40,7 +40,7 @@ def config(*settings):
 def test_a_run_on_episodes_knows_what_they_held_and_refuses_changed_ones(episodes, episode_cache, tmp_path):
     shutil.copytree(episodes, tmp_path / "episodes")
     given = {"cache_dir": episode_cache, "data_dir": tmp_path / "episodes"}
-    identity = open_episode_session(config(), **given).identity
+    identity = open_session(config(), **given).identity
     assert list(identity.texts) == ["main/labels", "main/negative_labels"]
     assert identity.judged_on["ood_test"].images == 14
     assert identity.learnt_from["train"].labels
@@ -49,7 +49,7 @@ def test_a_run_on_episodes_knows_what_they_held_and_refuses_changed_ones(episode
         picture = file[key]["dict_str_hand_camera"]["dict_str_rgb"]
         picture[...] = 255 - picture[...]
     with pytest.raises(CacheMismatch, match=rf"1 images of train .*\({key}\)"):
-        open_episode_session(config(), **given)
+        open_session(config(), **given)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_papers_recipe_is_the_default_one():
     assert (optim.name, optim.lr, optim.milestones, optim.gamma) == ("sgd", 1e-3, (30, 60), 0.3)
     assert (losses.cls, losses.mse, losses.im_cst, losses.vlalign, losses.temperature) == (1, 1, 1, 0, 0.07)
     assert (recipe.robotics.gamma_neg, recipe.robotics.gamma_pos, recipe.robotics.clip) == (2, 1, 0.05)
-    few = episode_finetune_config(recipe, start="x.pt", support=FewShotConfig(shots=50))
+    few = finetune_config(recipe, start="x.pt", support=FewShotConfig(shots=50), episodes=True)
     assert (few.optim.lr, few.optim.schedule) == (5e-4, "onecycle")
     assert (few.train.epochs, few.train.batch_size) == (20, 46)
 
@@ -101,7 +101,7 @@ def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache)
     assert summary["classes"] == {"train": 14, "id_test": 14, "ood_test": 26}
     assert summary["cache_fingerprint"] == EmbeddingCache.open(episode_cache).fingerprint
     assert "[robotics]" not in (tmp_path / "run" / "config.toml").read_text()
-    judged = evaluate_episodes(tmp_path / "run", device="cpu")
+    judged = evaluate_run(tmp_path / "run", device="cpu")
     for name, result in judged.items():
         for metric, value in result.flat().items():
             assert last[metric] == pytest.approx(value), (name, metric)
@@ -140,20 +140,22 @@ def batch_of(session, count=6):
 
 @pytest.mark.parametrize("settings", [(), ("robotics.local=true",), ("prompts.learner=coop",)])
 def test_everything_that_is_learnt_gets_a_gradient(episodes, episode_cache, settings):
-    session = open_episode_session(config(*settings), cache_dir=episode_cache, data_dir=episodes)
-    parts, scores = EpisodeTask(session).losses(batch_of(session))
+    session = open_session(config(*settings), cache_dir=episode_cache, data_dir=episodes)
+    batch, model = batch_of(session), session.model
+    parts, scores = model.losses(model.student(batch.image_BXRR), batch)
     parts["total"].backward()
     assert scores.shape == (6, 14)
-    assert session.student.score_bias.grad.abs() > 0
-    assert all(p.grad is not None for p in session.student.parameters())
-    if session.learner is not None:
-        grads = [p.grad.abs().sum() for p in session.learner.parameters()]
+    assert model.student.score_bias.grad.abs() > 0
+    assert all(p.grad is not None for p in model.student.parameters())
+    learner = model.heads[0].texts.learner
+    if learner is not None:
+        grads = [p.grad.abs().sum() for p in learner.parameters()]
         assert len(grads) == 2  # one context of each sign
         assert all(grad > 0 for grad in grads)
 
 
 def test_a_batch_has_the_hand_cameras_row_and_every_label(episodes, episode_cache):
-    session = open_episode_session(config(), cache_dir=episode_cache, data_dir=episodes)
+    session = open_session(config(), cache_dir=episode_cache, data_dir=episodes)
     batch, rows = batch_of(session), EmbeddingCache.open(episode_cache).split("train")
     for i, key in enumerate(batch.keys):
         row = rows.position[key]
@@ -162,27 +164,30 @@ def test_a_batch_has_the_hand_cameras_row_and_every_label(episodes, episode_cach
 
 
 def test_dual_prompts_put_the_names_after_two_contexts(episodes, episode_cache):
-    session = open_episode_session(
+    session = open_session(
         config("prompts.learner=coop", 'text="descriptions"', "robotics.negative_text=negative_descriptions", "prompts.n_ctx=3"),
         cache_dir=episode_cache,
         data_dir=episodes,
     )  # fmt: skip
-    first = session.class_names[0]
+    first = session.model.class_names[0]
     words = first.partition("_")[2].replace("_", " ")
-    positive, negative = session.texts.positive.words[first], session.texts.negative.words[first]
+    positive, negative = (
+        session.model.heads[0].texts.positive.words[first],
+        session.model.heads[0].texts.negative.words[first],
+    )
     assert positive.startswith(f"{words} . It is a")
     assert negative.startswith(f"{words} . Nothing")
     assert negative.endswith(f" . {words}")
-    pair = session.texts(session.class_names)
+    pair = session.model.texts(session.model.class_names)
     assert pair.shape == (2, 14, 16)
-    assert not torch.equal(*session.texts.learner.parameters())
+    assert not torch.equal(*session.model.heads[0].texts.learner.parameters())
 
 
 def test_fixed_texts_are_the_banks_rows(episodes, episode_cache):
-    session = open_episode_session(config(), cache_dir=episode_cache, data_dir=episodes)
-    pair, cache = session.texts(session.class_names), EmbeddingCache.open(episode_cache)
+    session = open_session(config(), cache_dir=episode_cache, data_dir=episodes)
+    pair, cache = session.model.texts(session.model.class_names), EmbeddingCache.open(episode_cache)
     for sign, bank in enumerate(("labels", "negative_labels")):
-        expected = cache.text_bank(bank).class_texts(session.class_names)
+        expected = cache.text_bank(bank).class_texts(session.model.class_names)
         np.testing.assert_array_equal(pair[sign].numpy(), expected)
 
 
@@ -191,69 +196,87 @@ def test_id_val_chooses_the_best_checkpoint(train, tmp_path):
     assert (tmp_path / "run" / "best.pt").is_file()
     assert summary["images"]["id_val"] + summary["images"]["train"] == 16
     assert summary["images"]["id_val"] > 0
-    assert "id_val" in evaluate_episodes(tmp_path / "run", splits=["id_val"], checkpoint="best", device="cpu")
+    assert "id_val" in evaluate_run(tmp_path / "run", splits=["id_val"], checkpoint="best", device="cpu")
 
 
 def test_the_teacher_is_judged_from_the_cache_alone(episode_cache, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(episode_cache, moved)
-    results = evaluate_episode_teacher(moved)
+    results = evaluate_teacher(moved)
     assert set(results) == {"train", "id_test", "ood_test"}
     assert set(results["ood_test"].groups) == {"all", "id_objects", "ood_objects"}
     assert results["train"].episodes == 16
 
 
-def test_the_teacher_of_episodes_is_not_judged_as_one_of_photos(episode_cache):
-    with pytest.raises(UserError, match="is a cache of episodes"):
-        evaluate_teacher(episode_cache)
+def test_a_summary_has_the_teacher_every_object_and_the_space(train, episode_cache):
+    summary = train()
+    teacher = evaluate_teacher(episode_cache)["ood_test"]
+    assert summary["teacher_per_object_average_precision"]["ood_test"] == pytest.approx(teacher.per_object)
+    for name, value in teacher.flat().items():
+        assert summary["teacher_metrics"][name] == pytest.approx(value)
+    assert summary["teacher_images"]["ood_test"] == 14
+    assert set(summary["space"]) == {"id_test", "ood_test"}
+    assert -1 <= summary["space"]["ood_test"]["cosine"] <= 1
+
+
+def test_a_students_space_is_compared_with_the_hand_cameras(train, tmp_path):
+    summary = train()
+    space = space_of_run(tmp_path / "run", device="cpu")
+    assert space["ood_test"] == pytest.approx(summary["space"]["ood_test"], rel=1e-4)
+
+
+def test_retrieval_and_photos_settings_are_refused_of_episodes(train, cached, tmp_path):
+    train()
+    with pytest.raises(UserError, match=r"was trained on episodes\. Fix: use --method finetune"):
+        few_shot(tmp_path / "run", tmp_path / "few", FewShotOptions(method="retrieval"))
+    with pytest.raises(UserError, match=r"the negative text bank is labels, but .* is a cache of photos"):
+        evaluate_teacher(cached.path, negative_text="labels")
 
 
 def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, episode_cache, tmp_path):
     train()
     progress = Counted()
-    options = EpisodeFewShotOptions(
-        episodes=(3, 1), settings=("train.epochs=2", "train.batch_size=6"), device="cpu"
-    )
-    results = few_shot_episodes(tmp_path / "run", tmp_path / "few", options, progress=progress)
-    assert [row["episodes"] for row in results["table"]] == [1, 3]
-    assert [draw["query_episodes"] for draw in results["draws"]] == [13, 11]
+    options = FewShotOptions(shots=(3, 1), settings=("train.epochs=2", "train.batch_size=6"), device="cpu")
+    results = few_shot(tmp_path / "run", tmp_path / "few", options, progress=progress)
+    assert [row["shots"] for row in results["table"]] == [1, 3]
+    assert [draw["query_images"] for draw in results["draws"]] == [13, 11]
     assert progress.done == progress.totals
     start = tmp_path / "run" / "last.pt"
-    session = open_episode_session(
-        episode_finetune_config(config(), start=start, support=FewShotConfig(shots=3)),
+    session = open_session(
+        finetune_config(config(), start=start, support=FewShotConfig(shots=3), episodes=True),
         cache_dir=episode_cache,
         data_dir=episodes,
     )
     keys = [episode.key for episode in EpisodeFolder.scan(episodes).split("val").images]
     assert session.data.keys[-3:] == keys[:3]
-    assert [record.key for record in session.evals["ood_query"].pixels.records] == keys[3:]
-    assert "ood_test" not in session.evals
-    assert len(session.class_names) == 26
+    assert [record.key for record in session.splits["ood_query"].pixels.records] == keys[3:]
+    assert "ood_test" not in session.splits
+    assert len(session.model.class_names) == 26
     labels = session.data.joined.rows.labels
     np.testing.assert_array_equal(labels[:16, 14:], 0)
     np.testing.assert_array_equal(labels[-3:], EmbeddingCache.open(episode_cache).split("val").labels[:3])
     assert torch.equal(
-        session.student.state_dict()["score_bias"],
+        session.model.student.state_dict()["score_bias"],
         torch.load(start, weights_only=True)["student"]["score_bias"],
     )
-    before = (tmp_path / "few" / "episodes-3" / "last.pt").stat().st_mtime_ns
-    again = few_shot_episodes(tmp_path / "run", tmp_path / "few", options)
+    before = (tmp_path / "few" / "shots-3" / "last.pt").stat().st_mtime_ns
+    again = few_shot(tmp_path / "run", tmp_path / "few", options)
     assert again["table"] == results["table"]
-    assert (tmp_path / "few" / "episodes-3" / "last.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "few" / "shots-3" / "last.pt").stat().st_mtime_ns == before
     assert (tmp_path / "few" / "fewshot.png").read_bytes().startswith(b"\x89PNG")
-    query = evaluate_episodes(tmp_path / "few" / "episodes-3", device="cpu")["ood_query"]
+    query = evaluate_run(tmp_path / "few" / "shots-3", device="cpu")["ood_query"]
     assert query.episodes == 11
-    assert results["draws"][1]["after"]["all"]["average_precision"] == pytest.approx(
-        np.mean([line["ood_query_average_precision"] for line in numbers(tmp_path / "few" / "episodes-3")])
+    assert results["draws"][1]["details"]["after"]["all"]["average_precision"] == pytest.approx(
+        np.mean([line["ood_query_average_precision"] for line in numbers(tmp_path / "few" / "shots-3")])
     )
 
 
 def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
     train("run", "train.baseline=true")
-    options = EpisodeFewShotOptions(
-        episodes=(4,), support_seeds=(0, 1), settings=("train.epochs=1", "train.batch_size=6"), device="cpu"
+    options = FewShotOptions(
+        shots=(4,), support_seeds=(0, 1), settings=("train.epochs=1", "train.batch_size=6"), device="cpu"
     )
-    results = few_shot_episodes(tmp_path / "run", tmp_path / "few", options)
+    results = few_shot(tmp_path / "run", tmp_path / "few", options)
     assert results["table"][0]["draws"] == 2
     assert results["table"][0]["after_all_std"] is not None
 
@@ -282,8 +305,10 @@ def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_p
     with pytest.raises(UserError, match="no text bank 'negative'"):
         train("a", "robotics.negative_text=negative")
     of_photos = make_cache(tmp_path / "photo_cache", photos)
-    with pytest.raises(UserError, match="is a cache of photos"):
+    with pytest.raises(UserError, match=r"has no folder 'train'"):
         run(config("train.baseline=true"), cache_dir=of_photos.path, data_dir=episodes, out=tmp_path / "a")
+    with pytest.raises(UserError, match=r"robotics\.local is True, but the cache is of photos"):
+        run(config("robotics.local=true"), cache_dir=of_photos.path, data_dir=photos, out=tmp_path / "a")
     with pytest.raises(UserError, match=r"no file train\.h5"):
         run(config(), cache_dir=episode_cache, data_dir=photos, out=tmp_path / "a")
     changed = tmp_path / "changed"
@@ -297,9 +322,7 @@ def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_p
     assert not (tmp_path / "a").exists()
     train("run")
     with pytest.raises(UserError, match="14 OOD episodes, so 14 for few-shot would leave none"):
-        few_shot_episodes(
-            tmp_path / "run", tmp_path / "few", EpisodeFewShotOptions(episodes=(14,), device="cpu")
-        )
+        few_shot(tmp_path / "run", tmp_path / "few", FewShotOptions(shots=(14,), device="cpu"))
     assert not (tmp_path / "few").exists()
 
 
@@ -331,14 +354,25 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     assert json.loads(call("evaluate", cache, "--teacher", "--json"))["id_test"]["episodes"] == 4
     few = ["--episodes", "2", "--epochs", 1, "--device", "cpu", "--set", "train.batch_size=4"]
     assert "OOD after" in call("fewshot", out, *few)
-    assert (out / "fewshot" / "fewshot.json").is_file()
-    call("train", cache, "--data", data, "--out", tmp_path / "closed", *quick, "--baseline")
+    assert (out / "fewshot-finetune" / "fewshot.json").is_file()
+    call(
+        "train",
+        cache,
+        "--data",
+        data,
+        "--out",
+        tmp_path / "closed",
+        *quick,
+        "--baseline",
+        "--device-images",
+        "on",
+    )
     wrong = ["train", cache, "--data", data, "--out", tmp_path / "x"]
     assert "prompts.learner is 'cocoop'" in call(*wrong, "--prompts", "cocoop", status=1)
-    for option in ("--k=2", "--teachers=main,two", "--device-images=on"):
+    for option in ("--k=2", "--teachers=main,two"):
         name = option.partition("=")[0]
         assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
-    assert "--space is for photos" in call("evaluate", out, "--space", status=2)
+    assert "id_test" in call("evaluate", out, "--space", "--device", "cpu")
     assert "--shots is for photos" in call("fewshot", out, "--shots", "2", status=2)
     assert "needs --pretrained" in call(
         "robotics", "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import LossConfig
+from distill.config import LossConfig, RoboticsConfig
 from distill.losses import asymmetric_loss, image_contrastive_loss, mse_loss
-from distill.robotics.config import RoboticsConfig
 from distill.robotics.metrics import ObjectCounts, judge_objects
 from distill.robotics.objective import episode_objective
 from distill.robotics.scores import (

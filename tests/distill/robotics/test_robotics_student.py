@@ -8,7 +8,7 @@ import torch
 
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeFolder
-from distill.robotics.frames import EpisodeFrames, FrameAugment, normalise_frames
+from distill.data.frames import EpisodeFrames, FrameAugment, normalise_frames
 from distill.robotics.student import build_episode_student
 from distill.student.build import build_student
 

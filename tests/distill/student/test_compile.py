@@ -17,8 +17,8 @@ from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.precision import amp_dtype_of
 from distill.settings import with_settings
-from distill.train.images import run
 from distill.train.session import prepare
+from distill.train.start import train as run
 
 # Inductor writes C++ for the CPU.
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")

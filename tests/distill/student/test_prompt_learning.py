@@ -22,8 +22,8 @@ from distill.judge.trained_run import evaluate_run
 from distill.objective import distillation_objective
 from distill.settings import with_settings
 from distill.student.prompts import LearntTexts, PromptLearner, class_words, export_prompts, open_texts
-from distill.train.images import losses_and_logits, run
 from distill.train.session import open_session
+from distill.train.start import train as run
 
 ROOT = Path(__file__).parents[3]
 WORDS = "a photo of a"
@@ -125,8 +125,8 @@ def test_learnt_texts_replace_the_fixed_ones_in_every_loss(towered, photos, lear
     batch = session.data.batch(*next(session.data.images([torch.arange(5).numpy()])))
     assert batch.targets[0].neighbours is None
     outputs = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
-    parts, _ = losses_and_logits(session, outputs, batch)
-    learnt = session.heads[0].texts(session.class_names, outputs)
+    parts, _ = session.model.losses(outputs, batch)
+    learnt = session.model.heads[0].texts(session.model.class_names, outputs)
     assert learnt.dim() == (3 if learner == "cocoop" else 2)
     if learner == "coop":
         expected = distillation_objective(
@@ -247,7 +247,7 @@ if sys.argv[4] == "coop":
     open_clip.model._build_vision_tower = refuse
 from distill.config import RunConfig
 from distill.settings import with_settings
-from distill.train.images import run
+from distill.train.start import train as run
 config = with_settings(RunConfig(), sys.argv[5:])
 run(config, cache_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), out=Path(sys.argv[3]))
 if sys.argv[4] == "none":

@@ -33,7 +33,7 @@ from distill.sweep.run import (
 )
 from distill.sweep.together import Together, groups_of, what_parts
 from distill.sweep.watch import Lines, LiveTable
-from distill.train.images import run
+from distill.train.start import train as run
 
 
 @pytest.fixture(scope="module")

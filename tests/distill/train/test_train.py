@@ -24,7 +24,8 @@ from distill.judge.trained_run import evaluate_run
 from distill.record.peak_memory import peak_resident
 from distill.record.run_log import last_mean
 from distill.settings import with_settings
-from distill.train.images import Stopped, run
+from distill.train.start import train as run
+from distill.train.stopping import Stopped
 
 
 def config(*settings: str) -> RunConfig:
@@ -251,7 +252,7 @@ def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_pat
         "import cli\n"
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
-        "assert 'distill.train.images' in sys.modules\n"
+        "assert 'distill.train.start' in sys.modules\n"
         "assert not [m for m in sys.modules if m.partition('.')[0] == 'open_clip' or m == 'cache.teacher.open_clip_model']\n"
     )
     settings = [part for setting in [*SMALL, "train.epochs=1"] for part in ("--set", setting)]

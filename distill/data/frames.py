@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from cache.sources.episodes import EpisodeRecord
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
-from distill.data.batch import Share
+from distill.data.batch import Crops, Share
 
 CHANNELS = 8
 
@@ -58,11 +58,28 @@ def normalise_frames(frames_B8SS: Tensor) -> Tensor:
 class FrameAugment:
     """What training frames go through: ``flip`` mirrors both cameras of an episode, ``none`` does not."""
 
+    image_size: int = 224
     policy: str = "flip"
     per_image: bool = True
 
-    def __call__(self, frames: Tensor, generator: Generator, share: Share | None = None) -> Tensor:
+    @property
+    def decode(self) -> EpisodeFrames:
+        """What reads an episode."""
+        return EpisodeFrames(self.image_size)
+
+    def plain(self, frames: Tensor) -> Tensor:
+        """Return frames as they are judged."""
+        return normalise_frames(frames)
+
+    def __call__(
+        self,
+        frames: Tensor,
+        generator: Generator,
+        share: Share | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
         """Return augmented, normalised frames; drawn from a CPU generator, the same on every device."""
+        assert crops is None  # of episodes none are kept
         share = share or Share.whole(len(frames))
         if self.policy == "flip":
             frames = flipped(frames, share.total if self.per_image else 1, generator, share)

@@ -1,0 +1,155 @@
+"""A student of photos or of episodes, opened by what its cache holds, and asked about a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cache import EmbeddingCache
+from cache.runtime.errors import UserError
+from cache.runtime.transfer import to_device
+from cache.sources.samples import RecordFolder
+from distill.config import RunConfig
+from distill.data.stream import EvalSplit, augment_of
+from distill.judge.evaluate import Result, judge_heads
+from distill.precision import amp_dtype_of, amp_dtype_of_trained
+from distill.robotics.metrics import EpisodeResult, judge_objects
+from distill.robotics.model import EpisodeModel
+from distill.student.classifier import AllClasses
+from distill.student.heads import classifiers_for, fingerprint_of
+from distill.student.photo_model import PhotoModel
+
+Model = PhotoModel | EpisodeModel
+"""A student and everything it takes to train and to judge it: of photos, or of episodes."""
+
+
+def open_model(
+    config: RunConfig,
+    cache: EmbeddingCache,
+    folder: RecordFolder,
+    device: torch.device,
+    *,
+    class_names: tuple[str, ...],
+    starting: bool,
+) -> Model:
+    """Return a student that learns ``class_names`` from a cache.
+
+    One that is ``starting`` has its first weights, which the seed decides; else they are yet to be loaded.
+
+    Raises
+    ------
+    UserError
+        If the config asks for what the cache or the student cannot do, or a class has no text.
+    """
+    model: type[PhotoModel] | type[EpisodeModel] = EpisodeModel if cache.holds_episodes else PhotoModel
+    augment = augment_of(config, cache)
+    heads = model.open_heads(config, cache, device)
+    if starting:
+        for head in heads:  # a bank without a text for one of the classes
+            head.classifier(class_names, temperature=config.loss.temperature)
+        torch.manual_seed(config.train.seed)
+    precision = amp_dtype_of if starting else amp_dtype_of_trained
+    return model(
+        config=config,
+        cache=cache,
+        folder=folder,
+        device=device,
+        augment=augment,  # type: ignore[arg-type]
+        class_names=class_names,
+        heads=heads,
+        student=model.build(config, cache, folder, heads, starting=starting).to(device),  # type: ignore[arg-type]
+        amp_dtype=precision(config.train.precision, device),
+    )
+
+
+def fingerprint(model: Model) -> str:
+    """Return the name of what a model's student learns from."""
+    return fingerprint_of(model.cache, model.heads)
+
+
+def learner_of(model: Model) -> nn.Module | None:
+    """Return a model's prompt learner, where there is one."""
+    return next((head.texts.learner for head in model.heads if head.texts.learner is not None), None)
+
+
+def load_weights(model: Model, state: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into a student and its prompt learner; RuntimeError where they do not fit."""
+    model.student.load_state_dict(state["student"])
+    learner = learner_of(model)
+    if learner is not None:
+        learner.load_state_dict(state["prompts"])
+
+
+def result_names(model: Model, splits: Iterable[str]) -> list[str]:
+    """Return the names that results of some splits have: SPLIT, and with more heads SPLIT@TEACHER."""
+    endings = ["", *(f"@{head.name}" for head in model.heads[1:])]
+    return [f"{split}{ending}" for split in splits for ending in endings]
+
+
+@torch.no_grad()
+def outputs_of(model: Model, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield a student's (outputs [B, ...] float32, labels) of a split's images in their order."""
+    labels = np.array([record.label for record in split.pixels.records], dtype=np.int64)
+    size, order = model.config.train.eval_batch_size, np.arange(len(labels))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    forward, was_training = model.forward(split.class_names), model.student.training
+    model.student.eval()
+    try:
+        for indices, images in split.pixels.batches(batches):
+            if len(indices):
+                # A copy: a student compiled to CUDA graphs writes its next outputs over these.
+                outputs = forward(to_device(images, model.device)).to(torch.float32, copy=True)
+                yield outputs, torch.from_numpy(labels[indices])
+    finally:
+        model.student.train(was_training)
+
+
+def judged(
+    model: Model,
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    split: EvalSplit,
+    *,
+    among: AllClasses | None = None,
+) -> dict[str, Result]:
+    """Judge a student's outputs on a split, by the texts as they are now; one result for every head.
+
+    Photos are judged among the split's classes, and where ``among`` is given among all of the data.
+
+    Raises
+    ------
+    UserError
+        If no image could be read.
+    """
+    if isinstance(model, EpisodeModel):
+        return {split.name: _objects(model, list(outputs), split)}
+    names = among.names if among is not None else split.class_names
+    return dict(
+        judge_heads(
+            outputs,
+            classifiers_for(model.config, model.heads, model.folder.class_names, names),
+            split=split.name,
+            class_names=split.class_names,
+            among=among,
+            unreadable=split.pixels.unreadable,
+        )
+    )
+
+
+@torch.no_grad()
+def _objects(model: EpisodeModel, outputs: list[tuple[Tensor, Tensor]], split: EvalSplit) -> EpisodeResult:
+    if not outputs:
+        raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
+    return judge_objects(
+        torch.cat([rows[:, -len(split.class_names) :].cpu() for rows, _ in outputs]),
+        torch.cat([labels for _, labels in outputs]),
+        score_bias=model.student.score_bias.cpu(),
+        split=split.name,
+        class_names=split.class_names,
+        id_objects=model.folder.split("train").class_names,
+        threshold=model.config.robotics.threshold,
+        unreadable=split.pixels.unreadable,
+    )

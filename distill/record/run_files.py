@@ -1,0 +1,24 @@
+"""The names of the files that a run's folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cache.runtime.errors import UserError, nearest_names
+
+LAST, BEST = "last.pt", "best.pt"
+CHECKPOINTS = ("last", "best")
+CONFIG, SUMMARY = "config.toml", "summary.json"
+METRICS, CSV, CURVES = "metrics.jsonl", "metrics.csv", "curves.png"
+OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
+FEWSHOT, FEWSHOT_PLOT = "fewshot.json", "fewshot.png"
+
+
+def checkpoint_file(run: Path, checkpoint: str) -> Path:
+    """Return a run's checkpoint ``last`` or ``best``; UserError for another name."""
+    if checkpoint not in CHECKPOINTS:
+        raise UserError(
+            f"no checkpoint is called {checkpoint!r}",
+            fix=f"{nearest_names(checkpoint, CHECKPOINTS)}choose from {', '.join(CHECKPOINTS)}.",
+        )
+    return run / f"{checkpoint}.pt"

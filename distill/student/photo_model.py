@@ -1,0 +1,133 @@
+"""A student of photos, one label each: how it is built, what it learns from, how it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cache import EmbeddingCache
+from cache.sources.samples import RecordFolder
+from distill.config import RunConfig
+from distill.data.augment import TrainAugment
+from distill.data.batch import Batch
+from distill.metrics import ClassCounts
+from distill.objective import distillation_objective, text_cosines
+from distill.precision import autocast
+from distill.student.build import build_student, family
+from distill.student.classifier import closed_set_columns
+from distill.student.heads import Head, open_heads, output_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoModel:
+    """A student with a head for every teacher, none for the closed-set baseline.
+
+    ``class_names`` are those that it is trained on, ``amp_dtype`` what it computes in (None: float32).
+    """
+
+    config: RunConfig
+    cache: EmbeddingCache
+    folder: RecordFolder
+    device: torch.device
+    augment: TrainAugment
+    class_names: tuple[str, ...]
+    heads: tuple[Head, ...]
+    student: nn.Module
+    amp_dtype: torch.dtype | None
+
+    unit: ClassVar[str] = "images"
+    headline: ClassVar[str] = "macro accuracy"
+    measure: ClassVar[str] = "macro accuracy"
+    chosen_by: ClassVar[str] = "id_val_accuracy"
+    curves: ClassVar[tuple[tuple[str, str], ...]] = tuple(
+        (name, f"{name}_accuracy") for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
+    )
+
+    open_heads: ClassVar[Callable[..., tuple[Head, ...]]] = staticmethod(open_heads)
+
+    @staticmethod
+    def build(
+        config: RunConfig,
+        cache: EmbeddingCache,
+        folder: RecordFolder,
+        heads: Sequence[Head],
+        *,
+        starting: bool,
+    ) -> nn.Module:
+        """Return a student of the config's outputs; ``starting`` from the weights that it names."""
+        student = build_student(
+            config.student.arch,
+            embed_dim=output_size(config, cache, folder.class_names, heads),
+            pretrained=starting and config.student.pretrained,
+            weights=Path(config.student.weights) if starting and config.student.weights else None,
+            image_size=config.student.image_size,
+        )
+        if starting and family(config.student.arch) == "cnn":
+            student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return student
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context that the student computes in."""
+        return autocast(self.amp_dtype, self.device)
+
+    def forward(self, class_names: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """Return what takes decoded images to the outputs that are judged, [B, D] of all heads."""
+        del class_names
+
+        def outputs(images: Tensor) -> Tensor:
+            with self.autocast():
+                rows: Tensor = self.student(self.augment.plain(images))
+            return rows
+
+        return outputs
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        return torch.tensor(closed_set_columns(self.folder.class_names, self.class_names), device=self.device)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return a batch's losses with their ``total``, and its cosines or logits [B, C] without gradient.
+
+        With several teachers each has its own losses, called ``TEACHER/LOSS``, and the total is their sum;
+        the cosines are the first head's.
+        """
+        if not self.heads:
+            loss = F.cross_entropy(outputs.float(), self._columns[batch.label_B])
+            return {"cls": loss, "total": loss}, outputs.detach()[:, self._columns]
+        parts: dict[str, Tensor] = {}
+        total, first = outputs.new_zeros((), dtype=torch.float32), None
+        for head, targets in zip(self.heads, batch.targets, strict=True):
+            rows = head.embed(outputs)
+            text = head.texts(self.class_names, rows)
+            cosines = text_cosines(rows, text)
+            own = distillation_objective(
+                rows,
+                targets.teacher_BD,
+                text,
+                batch.label_B,
+                self.config.loss,
+                captions=targets.caption_BD,
+                neighbours=targets.neighbours,
+                cosines=cosines,
+            )
+            total = total + own.pop("total")
+            before = f"{head.name}/" if len(self.heads) > 1 else ""
+            parts |= {f"{before}{name}": value for name, value in own.items()}
+            first = cosines.detach() if first is None else first
+        assert first is not None
+        return {**parts, "total": total}, first
+
+    def counts(self, state: dict[str, Any]) -> ClassCounts:
+        """Return an epoch's counts, which go on from ``state``; that may be empty."""
+        if state:
+            return ClassCounts(**state)
+        zeros = torch.zeros(len(self.class_names), dtype=torch.float64, device=self.device)
+        return ClassCounts(right_C=zeros, seen_C=zeros.clone())

@@ -1,0 +1,70 @@
+"""What one epoch adds up for one student: losses, right answers, images, seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from distill.judge.model import Model
+from distill.metrics import ClassCounts
+from distill.robotics.metrics import ObjectCounts
+from distill.train.session import Position
+
+
+@dataclass(kw_only=True)
+class EpochSums:
+    """One epoch's sums so far, on the device: read once an epoch."""
+
+    counts: ClassCounts | ObjectCounts
+    images: int = 0
+    seconds: float = 0.0
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, position: Position, model: Model) -> EpochSums:
+        """Return the sums that a position in mid-epoch keeps, else new ones."""
+        kept = position.sums if position.step else {}
+        return cls(**{**kept, "counts": model.counts(kept.get("counts", {}))})
+
+    def add(self, parts: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
+        """Add a batch's losses, and count its scores."""
+        self.images += len(labels)
+        for name, value in parts.items():
+            self.parts[name] = self.parts.get(name, 0) + value.detach().double() * len(labels)
+        self.counts.add(scores, labels)
+
+    def state(self) -> dict[str, Any]:
+        """Return what goes into a checkpoint."""
+        return {
+            "images": self.images,
+            "seconds": self.seconds,
+            "parts": self.parts,
+            "counts": self.counts.state(),
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """Return the epoch's mean losses and training metrics."""
+        losses = {f"loss_{name}": float(value) / self.images for name, value in self.parts.items()}
+        return {**losses, **self.counts.metrics()}
+
+    @property
+    def images_per_s(self) -> float:
+        """The epoch's speed."""
+        return self.images / max(self.seconds, 1e-9)
+
+
+@contextmanager
+def clock(position: Position, sums: EpochSums, *, spent: float = 0.0) -> Iterator[None]:
+    """Count the time of what is done for a student, and what was ``spent`` for it before, in seconds."""
+    began = time.perf_counter() - spent
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - began
+        position.seconds += seconds
+        sums.seconds += seconds

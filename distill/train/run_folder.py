@@ -1,0 +1,101 @@
+"""The folder of a run in training: what is written there, by the first of several processes alone."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.atomic_files import is_leftover, remove_temporaries, replacing, write_json
+from cache.runtime.distributed import current_ranks
+from cache.runtime.errors import UserError
+from cache.runtime.locks import only_writer
+from distill.config import RunConfig
+from distill.judge.outputs import RunOutputs, save_logits, save_outputs
+from distill.record.run_files import BEST, CONFIG, CSV, CURVES, LAST, LOGITS, METRICS, OUTPUTS, SUMMARY
+from distill.record.run_log import Board, TensorBoard, draw_curves, write_csv, write_metrics
+from distill.record.wandb_board import WandbRun
+from distill.settings import to_toml
+from distill.train.session import Position, Session, save_checkpoint
+
+
+def check_out(out: Path, *, resume_run: bool) -> None:
+    """Make sure that ``out`` is new, or with ``resume_run`` a run; UserError else."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file", fix="choose a new folder for --out.")
+    # What a process that was killed in its first moments left is no file of anybody's.
+    files = [path for path in out.iterdir() if not is_leftover(path)] if out.is_dir() else []
+    if files and not resume_run:
+        raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
+    if resume_run and not (out / CONFIG).is_file():
+        raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")
+
+
+class RunFolder:
+    """A run's folder, locked against other writers until it is closed."""
+
+    def __init__(self, out: Path) -> None:
+        self.path, self.writes = out, current_ranks().is_first
+        self._boards: list[Board] = []
+        self._open = ExitStack()
+        if self.writes:
+            self._open.enter_context(only_writer(out))
+            remove_temporaries(out)
+
+    def begin(self, config: RunConfig, position: Position, *, wandb: str) -> None:
+        """Write the config and the history so far; ``wandb`` names a project to write to as well."""
+        if not self.writes:
+            return
+        with replacing(self.path / CONFIG) as temporary:
+            temporary.write_text(to_toml(config), encoding="utf-8")
+        self._write_history(position)
+        self._boards.append(TensorBoard(self.path, first_epoch=position.epoch))
+        if wandb:
+            self._boards.append(WandbRun(wandb, self.path, config))
+
+    def save(self, session: Session, position: Position) -> None:
+        """Write the state."""
+        if self.writes:
+            save_checkpoint(self.path / LAST, session, position)
+
+    def end_epoch(self, session: Session, position: Position) -> None:
+        """Write the state after an epoch, its line of the history, and the best checkpoint if it is that."""
+        if not self.writes:
+            return
+        line = position.history[-1]
+        chosen = line.get(session.model.chosen_by)
+        if chosen is not None and chosen > position.best_id_val:
+            position.best_id_val = chosen
+            save_checkpoint(self.path / BEST, session, position)
+        self.save(session, position)
+        self._write_history(position)
+        for board in self._boards:
+            board.write(line)
+
+    def _write_history(self, position: Position) -> None:
+        write_metrics(self.path / METRICS, position.history)
+        write_csv(self.path / CSV, position.history)
+
+    def end(
+        self, session: Session, position: Position, summary: dict[str, Any], outputs: RunOutputs | None
+    ) -> None:
+        """Write outputs, curves and the summary of a trained student."""
+        if outputs is not None:
+            save_outputs(self.path / OUTPUTS, outputs)
+            save_logits(self.path / LOGITS, outputs.logits)
+        draw_curves(
+            self.path / CURVES,
+            position.history,
+            curves=session.model.curves,
+            of=session.model.measure,
+            title=f"{session.config.student.arch}: {self.path.name}",
+        )
+        for board in self._boards:
+            board.write_summary(summary)
+        write_json(self.path / SUMMARY, summary)  # last: it says that the run has finished
+
+    def close(self) -> None:
+        """Close what is open."""
+        with self._open:
+            for board in self._boards:
+                board.close()

@@ -1,0 +1,81 @@
+"""Train one student from a cache, of photos or of episodes: what ``distill train`` calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.distributed import ranks_of_torchrun
+from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress, Silent
+from distill.config import RunConfig
+from distill.data.identity_reader import note_gone
+from distill.record.wandb_board import wandb_module
+from distill.train.beside import Member
+from distill.train.loop import fit_together
+from distill.train.run_folder import check_out
+from distill.train.session import Session, open_session
+
+
+def train(
+    config: RunConfig,
+    *,
+    cache_dir: Path,
+    data_dir: Path,
+    out: Path,
+    resume_run: bool = False,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+    wandb: str = "",
+) -> dict[str, Any]:
+    """Train one student and return its summary, which is also ``out/summary.json``.
+
+    Parameters
+    ----------
+    out
+        A new folder; with ``resume_run`` one that holds this very run, which then goes on to the same
+        numbers as one that was never interrupted.
+    command
+        What the summary says that made it, this process's unless given.
+    wandb
+        A project of Weights & Biases to write to as well.
+
+    Raises
+    ------
+    UserError
+        If cache, data and config do not fit, ``out`` holds something else, a loss is not finite, or Weights &
+        Biases cannot begin.
+    Stopped
+        After SIGTERM or Ctrl-C, with the state saved.
+    """
+    progress = progress or Silent()
+    check_out(out, resume_run=resume_run)
+    if wandb:
+        wandb_module()
+    with ranks_of_torchrun() as ranks:
+        session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
+        note_surprises(session, progress)
+        ranks.wait()  # until every process has looked at ``out``
+        member = Member(
+            session=session, out=out, resume_run=resume_run, wandb=wandb, command=command or sys.argv
+        )
+        (end,) = fit_together([member], progress=progress)
+    if isinstance(end, UserError):
+        raise end
+    return end
+
+
+def note_surprises(session: Session, progress: Progress) -> None:
+    """Note what a user may not expect of a cache: images without rows, or gone, pixels of another size."""
+    model, left_out = session.model, session.data.joined.left_out
+    if left_out:
+        progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
+    note_gone(model.cache, model.folder, progress)
+    kept = model.cache.manifest.pixels.get("train")
+    if kept is not None and session.config.data.pixels == "auto" and session.data.pixels.stored is None:
+        side = model.augment.decode.side
+        progress.note(
+            f"the cache keeps pixels of {kept.side} px, this student takes {side}: files are decoded"
+        )
