@@ -109,11 +109,12 @@ def _models() -> ModuleType:
 
 
 def _timm() -> ModuleType:
-    # Before timm, which imports torchvision itself.
+    # Before timm, which imports torchvision itself. Here, because both take a second.
     import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import timm  # here, because both take a second
+    import timm
 
-    return timm
+    module: ModuleType = timm
+    return module
 
 
 @cache

@@ -44,6 +44,7 @@ def share_batch_norms(student: nn.Module, device: torch.device) -> None:
     if current_ranks().world == 1:
         return
     if device.type == "cuda":
+        import cache.runtime.torchvision_compat  # noqa: F401  # before timm, which imports it  # isort: skip
         from timm.layers import convert_sync_batchnorm  # which knows timm's norms with an activation inside
 
         convert_sync_batchnorm(student)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner
+from helpers.processes import distill
 
 import cli
 from distill import doctor
@@ -16,7 +16,7 @@ from distill import doctor
 @pytest.fixture(scope="module")
 def report():
     """What the command prints, as a user runs it."""
-    return subprocess.run([sys.executable, "-m", "cli", "doctor"], capture_output=True, text=True)
+    return subprocess.run(distill("doctor"), capture_output=True, text=True)
 
 
 def test_the_doctor_fits_a_screen_and_runs_both_stages(report):

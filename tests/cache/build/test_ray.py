@@ -77,7 +77,7 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
     assert not (tmp_path / "ran").exists()
     assert ended.exit_code == 1  # of the bad one
     found = {one["name"]: one for one in json.loads(ended.stdout)}
-    assert [one["status"] for one in found.values()] == [FINISHED, FINISHED, FAILED]
+    assert [one["status"] for one in found.values()] == [FINISHED, FINISHED, FAILED], ended.stdout
     killer.join()
     assert "no-such-bank" in found["bad,seed=0"]["error"]
     assert 0 < killed["epochs"] < 60

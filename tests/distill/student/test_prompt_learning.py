@@ -243,22 +243,19 @@ def test_no_image_tower_is_built_and_plain_training_never_imports_open_clip(towe
 import sys
 from pathlib import Path
 import cache.runtime.torchvision_compat
-if sys.argv[4] == "coop":
-    import open_clip.model
-    def refuse(*args, **kwargs): raise SystemExit("an image tower was built")
-    open_clip.model._build_vision_tower = refuse
 from distill.config import RunConfig
 from distill.settings import with_settings
-from distill.train.start import train as run
-config = with_settings(RunConfig(), sys.argv[5:])
-run(config, cache_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), out=Path(sys.argv[3]))
-if sys.argv[4] == "none":
-    assert not [m for m in ("open_clip", "cache.teacher.open_clip_model") if m in sys.modules]
+from distill.train.start import train
+def run(learner):
+    config = with_settings(RunConfig(), [*sys.argv[4:], f"prompts.learner={learner}", "train.epochs=1"])
+    train(config, cache_dir=Path(sys.argv[1]), data_dir=Path(sys.argv[2]), out=Path(sys.argv[3]) / learner)
+run("none")
+assert not [m for m in ("open_clip", "cache.teacher.open_clip_model") if m in sys.modules]
+import open_clip.model
+def refuse(*args, **kwargs): raise SystemExit("an image tower was built")
+open_clip.model._build_vision_tower = refuse
+run("coop")
 """
-    for learner in ("coop", "none"):
-        arguments = [str(towered.path), str(photos), str(tmp_path / f"run-{learner}"), learner]
-        settings = [*SMALL, f"prompts.learner={learner}", "train.epochs=1"]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments, *settings], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    arguments = [str(towered.path), str(photos), str(tmp_path), *SMALL]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
