@@ -13,7 +13,7 @@ from PIL import Image
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, labels_in, pick
-from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
+from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
 
 NONE = "none of these"
@@ -81,7 +81,7 @@ class Shipped:
         if len(shape) != 2 + self.of_episodes or (shape[0], shape[-1]) != (1, self.info.embed_dim):
             raise UserError(
                 f"{path} does not do what the model.json beside it says ({reason})",
-                fix="copy the folder again, or export the run again.",
+                fix=EXPORT_AGAIN,
             )
 
     def class_set(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import UserError, reason_of
 from cache.sources.image_folder import ImageRecord
 from cache.store.npz_files import read_npz, values_of
-from cache.store.read_errors import READ_ERRORS
 from distill.deploy.class_sets import ClassSet, unit
+from distill.deploy.info import undamaged
 
 if TYPE_CHECKING:
     from distill.judge.trained_run import TrainedRun
@@ -58,24 +58,19 @@ class Neighbours:
     @classmethod
     def load(cls, path: Path) -> Neighbours:
         """Read what :meth:`save` wrote; UserError when it is damaged."""
-        try:
+        with undamaged(path):
             file = read_npz(path)
             ends, jpeg = values_of(file["ends"], "i"), file["jpeg"].tobytes()
             neighbours = cls(
                 keys=tuple(values_of(file["keys"], "U")),
                 labels=tuple(values_of(file["labels"], "U")),
                 embeddings=file["embeddings"],
-                pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
+                pictures=tuple(jpeg[start:end] for start, end in pairwise([0, *ends])),
             )
             columns = (neighbours.keys, neighbours.labels, neighbours.pictures, neighbours.embeddings)
             if len({len(column) for column in columns}) > 1:
                 raise ValueError("its columns differ in length")
             return neighbours
-        except READ_ERRORS as error:
-            raise UserError(
-                f"{path} is damaged ({reason_of(error)})",
-                fix="copy the folder again, or export the run again.",
-            ) from error
 
 
 def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: int) -> Neighbours | None:
