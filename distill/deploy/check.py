@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageRecord
 from distill.data.augment import eval_transform
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
@@ -64,20 +63,23 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
     with suppress(UserError):  # it set none aside
         aside = trained.wanted(["id_val"])
     for split in [*aside, *trained.wanted(())]:
-        records: list[ImageRecord] = list(split.pixels.records)  # type: ignore[arg-type]
-        classes = [split.class_names[record.label] for record in records]
-        drawn = spread_sample([record.key for record in records], classes, most=most)
-        some = [records[i] for i in sorted(drawn)]
-        part = EvalSplit(
-            name=split.name, pixels=trained.pixels(some, split.name), class_names=split.class_names
-        )
+        some = sampled(split.pixels.records, most)
+        part = replace(split, pixels=trained.pixels(some, split.name))
         embeddings = embedded(part, trained.config.student.image_size, student)
         if not len(embeddings):
             raise UserError(f"no image of {split.name} could be read", fix="check that the files are images.")
         unreadable = part.pixels.unreadable
         labels = np.array([record.label for record in some if record.key not in unreadable], dtype=np.int64)
-        judged[split.name] = Judged(split=part, of=len(records), embeddings=embeddings, labels=labels)
+        judged[split.name] = Judged(
+            split=part, of=len(split.pixels.records), embeddings=embeddings, labels=labels
+        )
     return judged
+
+
+def sampled(records: Sequence[Any], most: int) -> list[Any]:
+    """Return ``most`` images or episodes, as many of every label as of any other, in their order."""
+    keys, labels = [record.key for record in records], [str(record.label) for record in records]
+    return [records[i] for i in sorted(spread_sample(keys, labels, most=most))]
 
 
 def embedded(split: EvalSplit, image_size: int, embed: Embed, *, where: str = OUTSIDE) -> NDArray[np.float32]:
@@ -152,7 +154,6 @@ def compared(
     Names are those of a run's metrics (:meth:`SplitResult.metrics`); ``of`` is how many images the split has;
     ``other_data`` is there where it is not what the run was judged on.
     """
-    cosines = (judged.embeddings * embeddings).sum(axis=1)
     theirs = student.metrics()
     return {
         "images": len(embeddings),
@@ -162,20 +163,27 @@ def compared(
         "student_accuracy": theirs["accuracy"],
         "student_all_accuracy": theirs["all_accuracy"],
         "accuracy_difference": result.accuracy - student.accuracy,
+        **distances(judged.embeddings, embeddings, student.other_data),
+    }
+
+
+def distances(
+    student: NDArray[np.float32], embeddings: NDArray[np.float32], other_data: str
+) -> dict[str, float | str]:
+    """Return how far unit embeddings [..., D] are from the student's, and what other data they are of."""
+    cosines = (student * embeddings).sum(axis=-1)
+    return {
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
-        "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
-        **({"other_data": student.other_data} if student.other_data else {}),
+        "largest_difference": float(np.abs(student - embeddings).max()),
+        **({"other_data": other_data} if other_data else {}),
     }
 
 
 def check_float32(name: str, splits: Mapping[str, dict[str, Any]]) -> None:
     """Refuse a float32 model that does not say what its student says.
 
-    Raises
-    ------
-    UserError
-        If an embedding differs by more than 1e-4 in any place.
+    UserError if an embedding differs by more than 1e-4 in any place.
     """
     for split, numbers in splits.items():
         # Not "greater than": what is not a number must not pass.
@@ -242,23 +250,23 @@ def with_measured(
     results = choices.judge(judged, rows)
     tests = {split: result for split, result in results.items() if split != "id_val"}
     splits = {split: compared(judged[split], rows[split], tests[split], student[split]) for split in tests}
+    reject = reject_of(rows, tests, choices.id_texts)
+    if reject is not None:
+        info = replace(info, reject={**info.reject, name: reject})
+        for split in splits:
+            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, reject.cosine)
+            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, reject.cosine)
+    return with_compared(info, name, path, splits, len(choices.among.names), **both_kinds(tests))
+
+
+def with_compared(
+    info: ModelInfo, name: str, path: Path, splits: dict[str, dict[str, Any]], classes: int, **more: float
+) -> ModelInfo:
+    """Return ``info`` with what a file does on ``splits``; UserError where one must do more than it does."""
     if name not in ("float16", "int8"):
         check_float32(path.name, splits)
-    size = path.stat().st_size
-    measured: dict[str, Any] = {
-        "bytes": size,
-        "splits": splits,
-        "classes": len(choices.among.names),
-        **both_kinds(tests),
-    }
-    reject = dict(info.reject)
-    when = reject_of(rows, tests, choices.id_texts)
-    if when is not None:
-        reject[name] = when
-        for split in splits:
-            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
-            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
-    return replace(info, measured={**info.measured, name: measured}, reject=reject)
+    measured = {"bytes": path.stat().st_size, "splits": splits, "classes": classes, **more}
+    return info.with_measured(name, measured)
 
 
 def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
 from cache.sources.samples import UnreadableImage
-from distill.deploy.check import BATCH, Embed
+from distill.deploy.check import BATCH, Embed, distances, sampled
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
-from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.scores import local_pair_logits, margins
@@ -42,14 +41,6 @@ class JudgedEpisodes:
     student: EpisodeResult
 
 
-def sampled(records: Sequence[EpisodeRecord], most: int) -> tuple[EpisodeRecord, ...]:
-    """Return ``most`` episodes, as many that show some objects as of those that show others."""
-    drawn = spread_sample(
-        [record.key for record in records], [str(record.label) for record in records], most=most
-    )
-    return tuple(records[i] for i in sorted(drawn))
-
-
 def judged_episodes(
     trained: TrainedRun, student: Embed, pairs: dict[str, Rows], *, most: int
 ) -> list[JudgedEpisodes]:
@@ -59,8 +50,7 @@ def judged_episodes(
     """
     every = []
     for split in trained.wanted(()):
-        records: list[EpisodeRecord] = list(split.pixels.records)  # type: ignore[arg-type]
-        some = sampled(records, most)
+        some = sampled(split.pixels.records, most)
         pixels, batches = trained.pixels(some, split.name), []
         order = np.arange(len(some))
         for indices, frames in pixels.batches([order[at : at + BATCH] for at in range(0, len(order), BATCH)]):
@@ -79,7 +69,7 @@ def judged_episodes(
         every.append(
             JudgedEpisodes(
                 split=split.name,
-                of=len(records),
+                of=len(split.pixels.records),
                 class_names=split.class_names,
                 records=kept,
                 labels=labels,
@@ -125,7 +115,7 @@ def prepared_batches(records: Sequence[EpisodeRecord], info: ModelInfo) -> Itera
 
 
 def episodes_compared(
-    trained: TrainedRun, judged: JudgedEpisodes, info: ModelInfo, embed: Embed
+    trained: TrainedRun, judged: JudgedEpisodes, info: ModelInfo, embed: Embed, other_data: str
 ) -> dict[str, Any]:
     """Return how well a graph finds objects, and how far it and what it finds are from the student.
 
@@ -135,8 +125,6 @@ def episodes_compared(
     embeddings = np.concatenate([embed(images) for images in prepared_batches(judged.records, info)])
     margin = torch.from_numpy(object_margins(embeddings, judged.pair, info.temperature))
     result = _judged(trained, margin, judged.labels, judged.split, judged.class_names)
-    cosines = (judged.embeddings * embeddings).sum(axis=-1)
-    other_data = trained.other_data(judged.split)
     return {
         "episodes": len(embeddings),
         "of": judged.of,
@@ -148,8 +136,5 @@ def episodes_compared(
             if group != "all" and "average_precision" in metrics
         },
         "student_average_precision": judged.student.groups["all"]["average_precision"],
-        "cosine_mean": float(cosines.mean()),
-        "cosine_least": float(cosines.min()),
-        "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
-        **({"other_data": other_data} if other_data else {}),
+        **distances(judged.embeddings, embeddings, other_data),
     }

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageRecord
 from distill.data.stream import EvalSplit
-from distill.deploy.check import Embed, prepared
-from distill.deploy.check_episodes import prepared_batches, sampled
+from distill.deploy.check import Embed, prepared, sampled
+from distill.deploy.check_episodes import prepared_batches
 from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import open_session
 from distill.deploy.onnx_files import (
@@ -32,7 +31,6 @@ from distill.deploy.onnx_files import (
     write_float32,
     write_int8,
 )
-from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
 from distill.student.build import build_student, read_state_dict
@@ -131,14 +129,11 @@ def embedding_of(info: ModelInfo, state: dict[str, torch.Tensor], columns: slice
 def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArray[np.float32]]:
     """Yield training images as the student takes them, as many of every class as of any other."""
     split = trained.folder.split("train")
+    some = sampled(split.images, CALIBRATION_IMAGES)
     if info.objects is not None:
-        yield from prepared_batches(sampled(split.images, CALIBRATION_IMAGES), info)  # type: ignore[arg-type]
+        yield from prepared_batches(some, info)
         return
-    records: list[ImageRecord] = list(split.images)  # type: ignore[arg-type]
-    classes = [split.class_names[record.label] for record in records]
-    drawn = spread_sample([record.key for record in records], classes, most=CALIBRATION_IMAGES)
-    images = trained.pixels([records[i] for i in sorted(drawn)], "train")
-    part = EvalSplit(name="train", pixels=images, class_names=split.class_names)
+    part = EvalSplit(name="train", pixels=trained.pixels(some, "train"), class_names=split.class_names)
     yield from prepared(part, trained.config.student.image_size)
 
 
