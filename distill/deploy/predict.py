@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError, printable
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.model import NONE, Model
@@ -64,6 +65,9 @@ class Prediction:
             "answer": self.answer,
             "labels": [asdict(label) for label in self.labels],
         }
+
+
+P = TypeVar("P", bound=Prediction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,55 +135,72 @@ def predict(
     """Yield the prediction of every file, in their order; an unreadable one says why and stops no other."""
     if reject:
         model.rejection()
-    if progress is not None:
-        progress.start(len(files))
+
+    def labelled(embeddings: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        answers = model.answer(embeddings, classes, top=top, reject=reject)
+        columns = zip(answers.places, answers.scores, answers.similarities, answers.none, strict=True)
+        for places, scores, similarities, none in columns:
+            labels = labels_of(classes, places, scores, similarities)
+            yield {"labels": labels, "none_of_these": bool(none)}
+
+    return predicted(
+        [(str(file), file) for file in files],
+        lambda file: model.prepare(load_rgb(file)),
+        model.embed,
+        labelled,
+        of=Prediction,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def predicted(
+    sources: Sequence[tuple[str, Any]],
+    prepare: Callable[[Any], NDArray[Any]],
+    embed: Callable[[NDArray[Any]], NDArray[np.float32]],
+    labelled: Callable[[NDArray[np.float32]], Iterable[dict[str, Any]]],
+    *,
+    of: type[P],
+    batch_size: int,
+    progress: Progress | None,
+) -> Iterator[P]:
+    """Yield a prediction for every source, a name and what ``prepare`` takes, in their order.
+
+    ``labelled`` gives of the embeddings of a batch, without what cannot be read, each one's fields of ``of``.
+    """
+    progress = progress or Silent()
+    progress.start(len(sources))
     with ThreadPoolExecutor(DECODERS) as pool:
-        for chunk in _ahead(pool, model, files, batch_size):
-            yield from _answered(model, chunk, classes, top=top, reject=reject)
-            if progress is not None:
-                progress.advance(len(chunk))
+        for chunk in _ahead(pool, sources, prepare, batch_size):
+            images = [image for _, image in chunk if not isinstance(image, str)]
+            answers = iter(labelled(embed(np.stack(images))) if images else ())
+            for name, image in chunk:
+                yield of(image=name, **({"error": image} if isinstance(image, str) else next(answers)))
+            progress.advance(len(chunk))
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, model: Model, files: Sequence[Path], batch_size: int
-) -> Iterator[list[tuple[Path, Any]]]:
-    """Yield batches of (file, prepared image or the reason why not), decoding the next ones meanwhile."""
-    left = iter(files)
-    waiting: list[list[tuple[Path, Future[Any]]]] = []
-    while True:
-        while len(waiting) < AHEAD and (chunk := list(islice(left, batch_size))):
-            waiting.append([(file, pool.submit(_prepared, model, file)) for file in chunk])
-        if not waiting:
-            return
-        yield [(file, future.result()) for file, future in waiting.pop(0)]
+    pool: ThreadPoolExecutor,
+    sources: Sequence[tuple[str, Any]],
+    prepare: Callable[[Any], NDArray[Any]],
+    batch_size: int,
+) -> Iterator[list[tuple[str, NDArray[Any] | str]]]:
+    """Yield batches of (name, prepared image or the reason why not), decoding the next ones meanwhile."""
 
+    def prepared(source: Any) -> NDArray[Any] | str:
+        try:
+            return prepare(source)
+        except UnreadableImage as error:
+            return str(error)
 
-def _prepared(model: Model, file: Path) -> Any:
-    try:
-        return model.prepare(load_rgb(file))
-    except UnreadableImage as error:
-        return str(error)
-
-
-def _answered(
-    model: Model, chunk: list[tuple[Path, Any]], classes: ClassSet, *, top: int, reject: bool
-) -> Iterator[Prediction]:
-    images = [image for _, image in chunk if not isinstance(image, str)]
-    answers = None
-    if images:
-        answers = model.answer(model.embed(np.stack(images)), classes, top=top, reject=reject)
-    at = 0
-    for file, image in chunk:
-        if isinstance(image, str):
-            yield Prediction(image=str(file), error=image)
-            continue
-        assert answers is not None
-        yield Prediction(
-            image=str(file),
-            labels=labels_of(classes, answers.places[at], answers.scores[at], answers.similarities[at]),
-            none_of_these=bool(answers.none[at]),
-        )
-        at += 1
+    waiting: deque[list[tuple[str, Future[NDArray[Any] | str]]]] = deque()
+    for start in range(0, len(sources), batch_size):
+        chunk = sources[start : start + batch_size]
+        waiting.append([(name, pool.submit(prepared, source)) for name, source in chunk])
+        if len(waiting) == AHEAD:
+            yield [(name, future.result()) for name, future in waiting.popleft()]
+    for last in waiting:
+        yield [(name, future.result()) for name, future in last]
 
 
 def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
@@ -13,7 +15,7 @@ from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.episodes import EpisodeRecord, unlabelled
 from cache.sources.samples import UnreadableImage
 from distill.deploy.episode_model import EpisodeModel, Objects
-from distill.deploy.predict import EpisodePrediction, Label
+from distill.deploy.predict import EpisodePrediction, labels_of, predicted
 
 ENDINGS = (".h5", ".hdf5")
 Episode = tuple[EpisodeRecord, str]
@@ -56,49 +58,30 @@ def predict_episodes(
     ``threshold`` is the score from which an object is there, None the run's.
     """
     least = model.scoring.threshold if threshold is None else threshold
-    if progress is not None:
-        progress.start(len(episodes))
-    for start in range(0, len(episodes), batch_size):
-        chunk = episodes[start : start + batch_size]
-        prepared, problems = {}, {}
-        for number, (record, problem) in enumerate(chunk):
-            try:
-                if problem:
-                    raise UnreadableImage(problem)
-                prepared[number] = model.prepare(record.frames())
-            except UnreadableImage as error:
-                problems[number] = str(error)
-        margins = iter(())
-        if prepared:
-            margins = iter(model.margins(model.embed(np.stack([*prepared.values()])), objects))
-        for number, (record, _) in enumerate(chunk):
-            where = f"{record.path}/{record.key}"
-            if number in problems:
-                yield EpisodePrediction(image=where, error=problems[number])
-            else:
-                yield _answered(model, where, next(margins), objects, top=top, least=least)
-        if progress is not None:
-            progress.advance(len(chunk))
 
+    def prepare(episode: Episode) -> NDArray[np.float32]:
+        record, problem = episode
+        if problem:
+            raise UnreadableImage(problem)
+        return model.prepare(record.frames())
 
-def _answered(
-    model: EpisodeModel, where: str, margins: np.ndarray, objects: Objects, *, top: int, least: float
-) -> EpisodePrediction:
-    scores, classes = model.scores(margins), objects.positive
-    # By the margins: scores are clamped, and may be equal.
-    order = np.argsort(-margins, kind="stable")
-    there = tuple(classes.labels[i] for i in order if scores[i] >= least)
-    return EpisodePrediction(
-        image=where,
-        labels=tuple(
-            Label(
-                label=classes.labels[i],
-                class_name=classes.classes[i],
-                score=float(scores[i]),
-                similarity=float(margins[i]) * model.info.temperature,
-            )
-            for i in order[:top]
-        ),
-        none_of_these=not there,
-        there=there,
+    def labelled(embeddings: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
+        classes = objects.positive
+        for margins in model.margins(embeddings, objects):
+            scores, similarities = model.scores(margins), margins.astype(np.float64) * model.info.temperature
+            # By the margins: scores are clamped, and may be equal.
+            order = np.argsort(-margins, kind="stable")
+            there = tuple(classes.labels[i] for i in order if scores[i] >= least)
+            best = order[:top]
+            labels = labels_of(classes, best, scores[best], similarities[best])
+            yield {"labels": labels, "none_of_these": not there, "there": there}
+
+    return predicted(
+        [(f"{episode[0].path}/{episode[0].key}", episode) for episode in episodes],
+        prepare,
+        model.embed,
+        labelled,
+        of=EpisodePrediction,
+        batch_size=batch_size,
+        progress=progress,
     )
