@@ -27,7 +27,7 @@ from distill.deploy.onnx_door import import_onnxruntime
 from distill.record.peak_memory import peak_resident
 
 TORCH, TEACHER = "torch student", "teacher"
-ALONE, MANY = 1, 32
+MANY = 32
 WARM_UP = 3
 
 Embed = Callable[[NDArray[Any]], Any]
@@ -141,9 +141,8 @@ def _summary(
 
 def measured(embed: Embed, image: NDArray[Any], repeats: int) -> dict[str, float]:
     """Return times of ``embed`` on one image, and on batches of 32 of it."""
-    one, many = np.repeat(image[None], ALONE, axis=0), np.repeat(image[None], MANY, axis=0)
-    singles = _times(embed, one, repeats)
-    batches = _times(embed, many, max(3, repeats // 10))
+    singles = _times(embed, image[None], repeats)
+    batches = _times(embed, np.repeat(image[None], MANY, axis=0), max(3, repeats // 10))
     p50, p99 = np.percentile(singles, [50, 99])
     return {
         "p50_ms": float(p50) * 1000,

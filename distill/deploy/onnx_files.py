@@ -81,9 +81,8 @@ def traced(embedding: nn.Module, steps: Preprocessing) -> torch.export.ExportedP
 
 def write_float32(path: Path, program: torch.export.ExportedProgram) -> None:
     """Write a program as an ONNX graph: image float32 [B, 3, S, S] -> embedding [B, D]."""
-    onnx, _ = import_parts()
     graph = _as_graph(program, takes="image", gives="embedding", sizes=("batch",))
-    onnx.save(graph, str(path))
+    import_parts().save(graph, str(path))
 
 
 def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, sizes: Sequence[str]) -> Any:
@@ -116,7 +115,7 @@ def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, 
 
 def write_float16(path: Path, source: Path) -> None:
     """Write a float32 graph in float16, but for layer norms, what goes in and what comes out."""
-    onnx, _ = import_parts()
+    onnx = import_parts()
     with _quiet():
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -169,7 +168,7 @@ def write_int8(path: Path, source: Path, batches: Iterable[NDArray[np.float32]])
 
 def finish(path: Path, steps: Preprocessing, described: dict[str, Any]) -> None:
     """Put the preprocessing before a graph where it belongs inside, and describe all in its metadata."""
-    onnx, _ = import_parts()
+    onnx = import_parts()
     graph = onnx.load(str(path))
     if steps.where == GRAPH:
         graph = _with_preprocessing(onnx, graph, steps)
@@ -193,14 +192,15 @@ def _with_preprocessing(onnx: Any, graph: Any, steps: Preprocessing) -> Any:
     return onnx.compose.merge_models(before, graph, io_map=[("prepared", f"student/{inner}")])
 
 
-def import_parts() -> tuple[Any, Any]:
-    """Return the modules onnx and onnxruntime; UserError that names the extra where one is missing."""
+def import_parts() -> Any:
+    """Return the module onnx; UserError that names the extra where it, onnxscript or onnxruntime is missing."""
     try:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise missing_package(error, extra="export") from error
-    return onnx, import_onnxruntime()
+    import_onnxruntime()
+    return onnx
 
 
 @contextlib.contextmanager
