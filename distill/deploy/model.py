@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,17 +20,45 @@ NONE = "none of these"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Of B images the k best classes, best first: ``places``, ``scores`` and ``similarities`` [B, k].
+class Label:
+    """One of the labels of an image.
 
-    A score is the probability among the class set, a similarity the cosine with its text. ``none`` [B] says
-    which images are none of the classes, where that was asked for.
+    ``score`` is its probability among the class set, ``similarity`` its cosine; ``class_name`` the class
+    folder, where it has one.
     """
 
-    places: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    similarities: NDArray[np.float32]
-    none: NDArray[np.bool_]
+    label: str
+    class_name: str
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The labels of one image, best first, or why it could not be read.
+
+    ``none_of_these``: even the best is too far away.
+    """
+
+    image: str = ""
+    labels: tuple[Label, ...] = ()
+    none_of_these: bool = False
+    error: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The one label, or that it is none."""
+        return NONE if self.none_of_these else self.labels[0].label
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a line of results."""
+        if self.error:
+            return {"image": self.image, "error": self.error}
+        return {
+            "image": self.image,
+            "answer": self.answer,
+            "labels": [asdict(label) for label in self.labels],
+        }
 
 
 class Shipped:
@@ -140,7 +168,7 @@ class Model(Shipped):
 
     def answer(
         self, embeddings: NDArray[np.float32], classes: ClassSet, *, top: int = 5, reject: bool = False
-    ) -> Answers:
+    ) -> list[Prediction]:
         """Return the best ``top`` classes of each image.
 
         Raises
@@ -154,12 +182,12 @@ class Model(Shipped):
         scores /= scores.sum(axis=1, keepdims=True)
         places = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
         best = similarities.max(axis=1)
-        return Answers(
-            places=places,
-            scores=np.take_along_axis(scores, places, axis=1),
-            similarities=np.take_along_axis(similarities, places, axis=1),
-            none=best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool),
-        )
+        none = best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool)
+        columns = zip(places, scores, similarities, none.tolist(), strict=True)
+        return [
+            Prediction(labels=labels_of(classes, at, of[at], cosines[at]), none_of_these=nothing)
+            for at, of, cosines, nothing in columns
+        ]
 
     def rejection(self) -> Reject:
         """Return when an image is none of the classes; UserError where that was not set."""
@@ -169,6 +197,19 @@ class Model(Shipped):
                 fix="export a run with images set aside (data.id_val=0.1), or with ID test images in --data.",
             )
         return self.info.reject[self.precision]
+
+
+def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:
+    """Return the labels of one image by their places in the class set."""
+    return tuple(
+        Label(
+            label=classes.labels[i],
+            class_name=classes.classes[i],
+            score=float(score),
+            similarity=float(similarity),
+        )
+        for i, score, similarity in zip(places, scores, similarities, strict=True)
+    )
 
 
 def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:

@@ -193,7 +193,7 @@ def _with_preprocessing(onnx: Any, graph: Any, steps: Preprocessing) -> Any:
 
 
 def import_parts() -> Any:
-    """Return the module onnx; UserError that names the extra where it, onnxscript or onnxruntime is missing."""
+    """Return the module onnx; UserError where it, onnxscript or onnxruntime is missing."""
     try:
         import onnx
         import onnxscript  # noqa: F401

@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -18,80 +18,12 @@ from cache.runtime.errors import UserError, printable
 from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.model import NONE, Model
+from distill.deploy.model import Model, Prediction
 
+P = TypeVar("P", bound=Prediction)
 DECODERS = 4
 # Decoded images that wait for the model: with one batch in work the decoders are never idle.
 AHEAD = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """One of the labels of an image.
-
-    ``score`` is its probability among the class set, ``similarity`` its cosine; ``class_name`` the class
-    folder, where it has one.
-    """
-
-    label: str
-    class_name: str
-    score: float
-    similarity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The labels of one image, best first, or why it could not be read.
-
-    ``none_of_these``: even the best is too far away.
-    """
-
-    image: str
-    labels: tuple[Label, ...] = ()
-    none_of_these: bool = False
-    error: str = ""
-
-    @property
-    def answer(self) -> str:
-        """The one label, or that it is none."""
-        return NONE if self.none_of_these else self.labels[0].label
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a line of results."""
-        if self.error:
-            return {"image": self.image, "error": self.error}
-        return {
-            "image": self.image,
-            "answer": self.answer,
-            "labels": [asdict(label) for label in self.labels],
-        }
-
-
-P = TypeVar("P", bound=Prediction)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodePrediction(Prediction):
-    """The objects of one episode: the best as ``labels``, and the names of those that are ``there``.
-
-    A label's ``score`` is its own, and its ``similarity`` how much nearer, in cosine, its positive text is.
-    """
-
-    there: tuple[str, ...] = ()
-
-    @property
-    def answer(self) -> str:
-        """The objects that are there, or that none is."""
-        return "; ".join(self.there) or NONE
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a line of results; ``objects`` are those from the threshold on."""
-        line = super().to_json()
-        return {
-            "episode": line.pop("image"),
-            **({} if self.error else {"objects": list(self.there)}),
-            **{name: value for name, value in line.items() if name != "answer"},
-        }
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -133,21 +65,11 @@ def predict(
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yield the prediction of every file, in their order; an unreadable one says why and stops no other."""
-    if reject:
-        model.rejection()
-
-    def labelled(embeddings: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-        answers = model.answer(embeddings, classes, top=top, reject=reject)
-        columns = zip(answers.places, answers.scores, answers.similarities, answers.none, strict=True)
-        for places, scores, similarities, none in columns:
-            labels = labels_of(classes, places, scores, similarities)
-            yield {"labels": labels, "none_of_these": bool(none)}
-
     return predicted(
         [(str(file), file) for file in files],
         lambda file: model.prepare(load_rgb(file)),
         model.embed,
-        labelled,
+        lambda rows: model.answer(rows, classes, top=top, reject=reject),
         of=Prediction,
         batch_size=batch_size,
         progress=progress,
@@ -158,7 +80,7 @@ def predicted(
     sources: Sequence[tuple[str, Any]],
     prepare: Callable[[Any], NDArray[Any]],
     embed: Callable[[NDArray[Any]], NDArray[np.float32]],
-    labelled: Callable[[NDArray[np.float32]], Iterable[dict[str, Any]]],
+    answer: Callable[[NDArray[np.float32]], Iterable[P]],
     *,
     of: type[P],
     batch_size: int,
@@ -166,16 +88,17 @@ def predicted(
 ) -> Iterator[P]:
     """Yield a prediction for every source, a name and what ``prepare`` takes, in their order.
 
-    ``labelled`` gives of the embeddings of a batch, without what cannot be read, each one's fields of ``of``.
+    ``answer`` takes the embeddings of a batch, without what cannot be read.
     """
     progress = progress or Silent()
     progress.start(len(sources))
     with ThreadPoolExecutor(DECODERS) as pool:
         for chunk in _ahead(pool, sources, prepare, batch_size):
             images = [image for _, image in chunk if not isinstance(image, str)]
-            answers = iter(labelled(embed(np.stack(images))) if images else ())
+            answers = iter(answer(embed(np.stack(images))) if images else ())
             for name, image in chunk:
-                yield of(image=name, **({"error": image} if isinstance(image, str) else next(answers)))
+                unread = isinstance(image, str)
+                yield of(image=name, error=image) if unread else replace(next(answers), image=name)
             progress.advance(len(chunk))
 
 
@@ -201,19 +124,6 @@ def _ahead(
             yield [(name, future.result()) for name, future in waiting.popleft()]
     for last in waiting:
         yield [(name, future.result()) for name, future in last]
-
-
-def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:
-    """Return the labels of one image by their places in the class set."""
-    return tuple(
-        Label(
-            label=classes.labels[i],
-            class_name=classes.classes[i],
-            score=float(score),
-            similarity=float(similarity),
-        )
-        for i, score, similarity in zip(places, scores, similarities, strict=True)
-    )
 
 
 def write_jsonl(file: TextIO, predictions: Iterable[Prediction]) -> Iterator[Prediction]:

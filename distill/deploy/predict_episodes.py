@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,8 @@ from cache.runtime.progress import Progress
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.episodes import EpisodeRecord, unlabelled
 from cache.sources.samples import UnreadableImage
-from distill.deploy.episode_model import EpisodeModel, Objects
-from distill.deploy.predict import EpisodePrediction, labels_of, predicted
+from distill.deploy.episode_model import EpisodeModel, EpisodePrediction, Objects, prepared_frames
+from distill.deploy.predict import predicted
 
 ENDINGS = (".h5", ".hdf5")
 Episode = tuple[EpisodeRecord, str]
@@ -63,24 +62,13 @@ def predict_episodes(
         record, problem = episode
         if problem:
             raise UnreadableImage(problem)
-        return model.prepare(record.frames())
-
-    def labelled(embeddings: NDArray[np.float32]) -> Iterator[dict[str, Any]]:
-        classes = objects.positive
-        for margins in model.margins(embeddings, objects):
-            scores, similarities = model.scores(margins), margins.astype(np.float64) * model.info.temperature
-            # By the margins: scores are clamped, and may be equal.
-            order = np.argsort(-margins, kind="stable")
-            there = tuple(classes.labels[i] for i in order if scores[i] >= least)
-            best = order[:top]
-            labels = labels_of(classes, best, scores[best], similarities[best])
-            yield {"labels": labels, "none_of_these": not there, "there": there}
+        return prepared_frames(record.frames(), model.info.preprocessing)
 
     return predicted(
         [(f"{episode[0].path}/{episode[0].key}", episode) for episode in episodes],
         prepare,
         model.embed,
-        labelled,
+        lambda rows: model.answer(rows, objects, top=top, threshold=least),
         of=EpisodePrediction,
         batch_size=batch_size,
         progress=progress,
