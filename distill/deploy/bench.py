@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
 from cache.runtime.progress import Progress, Silent
-from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
+from distill.deploy.info import WEIGHTS, ModelInfo
 from distill.deploy.onnx_door import import_onnxruntime
 from distill.record.peak_memory import peak_resident
 
@@ -182,10 +182,8 @@ def opened(model: Path, name: str, options: BenchOptions) -> Candidate:
     from distill.deploy.model import open_session
 
     _, path = info.onnx_file(model, name)
-    session, steps = open_session(path, threads=options.threads), info.preprocessing
-    image: NDArray[Any] = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
-    if steps.where == GRAPH:
-        image = rng.integers(0, 255, (steps.resize, steps.resize, 3), dtype=np.uint8)
+    session, blank = open_session(path, threads=options.threads), info.preprocessing.blank()
+    image = (255 * rng.random(blank.shape)).astype(blank.dtype)
     return Candidate(
         embed=lambda images: session.run(None, {"image": images}), image=image, size=path.stat().st_size
     )

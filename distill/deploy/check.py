@@ -39,18 +39,13 @@ Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 class Judged:
     """The images of one split that a graph is judged on, and what the student says of them.
 
-    ``embeddings`` [N, D] unit rows, ``labels`` [N] index ``class_names``; ``of`` all images of the split.
+    ``embeddings`` [N, D] unit rows, ``labels`` [N] index its classes; ``of`` all images of the split.
     """
 
     split: EvalSplit
     of: int
     embeddings: NDArray[np.float32]
     labels: NDArray[np.int64]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The split's classes."""
-        return self.split.class_names
 
 
 def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str, Judged]:
@@ -135,7 +130,7 @@ class Choices:
                 [(torch.from_numpy(rows[name]), torch.from_numpy(part.labels))],
                 self._logits,
                 split=name,
-                class_names=part.class_names,
+                class_names=part.split.class_names,
                 among=self.among,
             )
             for name, part in judged.items()
@@ -158,7 +153,7 @@ def compared(
     return {
         "images": len(embeddings),
         "of": judged.of,
-        "classes": len(judged.class_names),
+        "classes": len(judged.split.class_names),
         **result.metrics(),
         "student_accuracy": theirs["accuracy"],
         "student_all_accuracy": theirs["all_accuracy"],

@@ -64,11 +64,6 @@ class EpisodeModel(Shipped):
         assert self.info.objects is not None
         return self.info.objects
 
-    def blank(self) -> NDArray[np.float32]:
-        """Return an episode in which nothing is to be seen, as the graph takes it."""
-        steps = self.info.preprocessing
-        return np.zeros((steps.channels, steps.crop, steps.crop), dtype=np.float32)
-
     def objects(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> Objects:
         """Return the objects of a bank of positive texts, the model's own unless another is named.
 

@@ -37,7 +37,7 @@ from distill.deploy.check_episodes import episodes_compared, judged_episodes
 from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
-from distill.deploy.models import FORMATS, Written, calibration_batches, embed_with, write_models
+from distill.deploy.models import FORMATS, Written, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, UnitLocations, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
@@ -237,13 +237,9 @@ class _Export:
 
     def _written(self, embedding: UnitEmbedding | UnitLocations, info: ModelInfo) -> Iterator[Written]:
         """Yield every file that was asked for, and say that it is checked now."""
+        options = self.options
         for written in write_models(
-            self.folder,
-            embedding,
-            info,
-            formats=self.options.formats,
-            precisions=self.options.precisions,
-            calibration=lambda: calibration_batches(self.trained, info),
+            self.folder, embedding, info, self.trained, options.formats, options.precisions
         ):
             self.progress.note(f"checking {written.path.name}")
             yield written

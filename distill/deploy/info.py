@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
 from cache.sources.episode_keys import EpisodeKeys
@@ -63,6 +66,12 @@ class Preprocessing:
     def channels(self) -> int:
         """How many channels the student takes."""
         return len(self.mean)
+
+    def blank(self) -> NDArray[Any]:
+        """Return a picture of zeros, as the graph takes it."""
+        if self.where == GRAPH:
+            return np.zeros((self.resize, self.resize, 3), dtype=np.uint8)
+        return np.zeros((self.channels, self.crop, self.crop), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

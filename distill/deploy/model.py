@@ -95,13 +95,9 @@ class Shipped:
         model._try(path)
         return model
 
-    def blank(self) -> NDArray[Any]:
-        """Return what the graph takes of an image in which nothing is to be seen."""
-        raise NotImplementedError("of photos, or of episodes")
-
     def _try(self, path: Path) -> None:
         try:
-            shape = self.embed(self.blank()[None]).shape
+            shape = self.embed(self.info.preprocessing.blank()[None]).shape
         except Exception as error:  # onnxruntime's own family, which are not one
             shape, reason = (), reason_of(error)
         else:
@@ -149,10 +145,6 @@ class Shipped:
 
 class Model(Shipped):
     """An exported folder of a student of photos."""
-
-    def blank(self) -> NDArray[Any]:
-        """Return one black pixel, as the graph takes it."""
-        return self.prepare(Image.new("RGB", (1, 1)))
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return what the graph takes of one RGB image: see :class:`distill.deploy.info.Preprocessing`."""

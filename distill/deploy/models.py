@@ -53,18 +53,14 @@ def write_models(
     folder: Path,
     embedding: UnitEmbedding | UnitLocations,
     info: ModelInfo,
-    *,
+    trained: TrainedRun,
     formats: Sequence[str],
     precisions: Sequence[str],
-    calibration: Callable[[], Iterator[NDArray[np.float32]]],
 ) -> Iterator[Written]:
-    """Write what was asked for into ``folder``, one file at a time.
-
-    ``calibration`` gives batches of training images as the student takes them.
-    """
+    """Write what was asked for into ``folder``, one file at a time; 8 bits are set on training images."""
     if "safetensors" in formats:
         yield _weights(folder / WEIGHTS, embedding, info)
-    if "torch" not in formats and "onnx" not in formats:
+    if not {"torch", "onnx"} & {*formats}:
         return
     program = traced(embedding, info.preprocessing)
     if "torch" in formats:
@@ -82,7 +78,7 @@ def write_models(
         elif precision == "float16":
             write_float16(path, base)
         else:
-            write_int8(path, base, calibration())
+            write_int8(path, base, calibration_batches(trained, info))
         finish(path, info.preprocessing, _described(info))
         yield Written(name=precision, path=path, embed=embed_with_onnx(path), where=info.preprocessing.where)
     base.unlink()
