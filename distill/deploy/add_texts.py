@@ -48,10 +48,7 @@ def add_texts(
 
     A model that may be from elsewhere says whose texts it takes, and not where to load their tower from.
 
-    Raises
-    ------
-    UserError
-        If the bank is one that was exported, no text tower is given, or it is of another teacher.
+    UserError if the bank is one that was exported, no text tower is given, or it is of another teacher.
     """
     _check_bank(model, ModelInfo.load(model), bank)
     if template is not None and template.count("{}") != 1:

@@ -59,10 +59,7 @@ def bench_model(
     how much shorter one image takes than the torch student, which is the exported weights or the checkpoint
     of ``run``. Nothing is loaded that the model names: it may be from elsewhere.
 
-    Raises
-    ------
-    UserError
-        If the folder is no exported model, or a candidate fails.
+    UserError if the folder is no exported model, or a candidate fails.
     """
     progress = progress or Silent()
     rounds_of: dict[str, list[dict[str, Any]]] = {

@@ -61,10 +61,7 @@ def photos_compared(
 def check_photos(name: str, compared: dict[str, Any]) -> None:
     """Refuse a float32 graph that prepares photos in another way than the student was judged with.
 
-    Raises
-    ------
-    UserError
-        If the cosine of an embedding lies below 0.999.
+    UserError if the cosine of an embedding lies below 0.999.
     """
     for runtime, least in compared["least_cosine"].items():
         # Not "less than": what is not a number must not pass.

@@ -45,11 +45,8 @@ class Decoders:
     async def prepared(self, raw: bytes) -> NDArray[Any]:
         """Return what the model takes of an image.
 
-        Raises
-        ------
-        Refused
-            With 413 if the image has too many pixels, with 415 if it is none, with 503 if too many large ones
-            wait.
+        Refused with 413 if the image has too many pixels, with 415 if it is none, with 503 if too many large
+        ones wait.
         """
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(self._small, self._if_small, raw)
@@ -101,10 +98,7 @@ class Pixels:
     async def taken(self, pixels: int) -> AsyncIterator[None]:
         """Hold so many pixels, at most the whole budget, while the block runs.
 
-        Raises
-        ------
-        Refused
-            With 503 if too many wait already, or it waited too long.
+        Refused with 503 if too many wait already, or it waited too long.
         """
         if pixels > self._free:
             await self._wait(pixels)

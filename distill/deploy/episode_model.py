@@ -67,10 +67,7 @@ class EpisodeModel(Shipped):
     def objects(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> Objects:
         """Return the objects of a bank of positive texts, the model's own unless another is named.
 
-        Raises
-        ------
-        UserError
-            If there is no such bank, or label in it; the message names near ones.
+        UserError if there is no such bank, or label in it; the message names near ones.
         """
         name, negatives = bank or self.info.bank, self.scoring.negatives
         of_positive = {one: classes for one, classes in self.banks.items() if one in negatives}

@@ -83,11 +83,8 @@ def export_run(
 ) -> ModelInfo:
     """Write ``out``: graphs, texts, card and all; whole and checked, or not at all.
 
-    Raises
-    ------
-    UserError
-        If the run cannot be opened or has no embeddings, ``out`` is not empty, a part is not installed, or a
-        float32 file differs from the student by more than 1e-4 in an embedding.
+    UserError if the run cannot be opened or has no embeddings, ``out`` is not empty, a part is not installed,
+    or a float32 file differs from the student by more than 1e-4 in an embedding.
     """
     options, progress = options or ExportOptions(), progress or Silent()
     import_parts()

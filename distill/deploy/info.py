@@ -183,10 +183,7 @@ class ModelInfo:
     def load(cls, folder: Path) -> ModelInfo:
         """Read a model folder.
 
-        Raises
-        ------
-        UserError
-            If it is no such folder, a newer distill wrote it, or the file is damaged.
+        UserError if it is no such folder, a newer distill wrote it, or the file is damaged.
         """
         path = folder / NAME
         if not path.is_file():
@@ -268,10 +265,7 @@ class ModelInfo:
     def onnx_file(self, folder: Path, precision: str | None) -> tuple[str, Path]:
         """Return a precision and its ONNX file; None is the first there is.
 
-        Raises
-        ------
-        UserError
-            If it was not exported, or the file is missing or is not what was exported.
+        UserError if it was not exported, or the file is missing or is not what was exported.
         """
         chosen = precision or next(iter(self.precisions), None)
         if chosen is None or chosen not in self.precisions:

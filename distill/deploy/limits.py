@@ -82,10 +82,7 @@ class Room:
     def admit(self, declared: int) -> Iterator[Share]:
         """Hold a request's place, and the bytes that its header declares, while the block runs.
 
-        Raises
-        ------
-        Refused
-            With 503 where there is no room, with 413 where no request may have so many bytes.
+        Refused with 503 where there is no room, with 413 where no request may have so many bytes.
         """
         if self.requests >= self.limits.waiting:
             raise Refused(

@@ -76,12 +76,9 @@ class Shipped:
     def open(cls, folder: Path, *, precision: str | None = None, threads: int = 0) -> Self:
         """Open a folder that ``distill export`` wrote; ``threads`` 0 is onnxruntime's choice.
 
-        Raises
-        ------
-        UserError
-            If it is no such folder, has not that precision, or a file is damaged; if its graph takes or gives
-            something else than its model.json says; if onnxruntime is missing; if it is a model of episodes
-            where one of photos is opened.
+        UserError if it is no such folder, has not that precision, or a file is damaged; if its graph takes or
+        gives something else than its model.json says; if onnxruntime is missing; if it is a model of episodes
+        where one of photos is opened.
         """
         info = ModelInfo.load(folder)
         if (info.objects is not None) != cls.of_episodes:
@@ -120,10 +117,7 @@ class Shipped:
         ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says; ``banks`` are those to choose
         from, all unless given.
 
-        Raises
-        ------
-        UserError
-            If there is no such bank or label; the message names near ones.
+        UserError if there is no such bank or label; the message names near ones.
         """
         banks = self.banks if banks is None else banks
         if bank is not None and bank not in banks:
@@ -163,10 +157,7 @@ class Model(Shipped):
     ) -> list[Prediction]:
         """Return the best ``top`` classes of each image.
 
-        Raises
-        ------
-        UserError
-            If ``reject`` is asked of a model without a threshold for this precision.
+        UserError if ``reject`` is asked of a model without a threshold for this precision.
         """
         similarities = embeddings @ classes.embeddings.T
         logits = similarities / self.info.temperature
@@ -213,10 +204,7 @@ def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:
 def open_session(path: Path, *, threads: int = 0) -> Any:
     """Return an onnxruntime session on the CPU.
 
-    Raises
-    ------
-    UserError
-        If onnxruntime is not installed, or cannot run the file; if it reads another file.
+    UserError if onnxruntime is not installed, or cannot run the file; if it reads another file.
     """
     check_one_file(path)
     onnxruntime = import_onnxruntime()

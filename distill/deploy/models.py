@@ -159,10 +159,7 @@ def embed_with_onnx(path: Path) -> Embed:
 def _try_to_open(path: Path) -> None:
     """Open an ONNX file in a process of its own: what onnxruntime makes of some graphs is a crash.
 
-    Raises
-    ------
-    UserError
-        If that process ends so.
+    UserError if that process ends so.
     """
     code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
     ended = subprocess.run([sys.executable, "-P", "-c", code, str(path)], capture_output=True)

@@ -37,10 +37,7 @@ def import_onnxruntime() -> Any:
     Left alone its builds for Linux and macOS keep an identifier on the disk and send what is done to their
     maker, from within the process. The variable is read once, when the module is first imported.
 
-    Raises
-    ------
-    UserError
-        If it is not installed.
+    UserError if it is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:

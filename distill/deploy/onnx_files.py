@@ -57,10 +57,7 @@ class UnitLocations(nn.Module):
 def traced(embedding: nn.Module, steps: Preprocessing) -> torch.export.ExportedProgram:
     """Return an embedding as a program of torch.export, with any number of images.
 
-    Raises
-    ------
-    UserError
-        If torch.export cannot follow the student.
+    UserError if torch.export cannot follow the student.
     """
     example = torch.zeros(EXAMPLE_IMAGES, steps.channels, steps.crop, steps.crop)
     try:

@@ -29,10 +29,7 @@ AHEAD = 2
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the images that were named: files as they are, folders with all below them, sorted.
 
-    Raises
-    ------
-    UserError
-        If a folder has no image below it, or a path does not exist.
+    UserError if a folder has no image below it, or a path does not exist.
     """
     files: list[Path] = []
     for path in paths:

@@ -24,10 +24,7 @@ Episode = tuple[EpisodeRecord, str]
 def episodes_in(paths: Sequence[Path], keys: EpisodeKeys) -> list[Episode]:
     """Return the episodes of files, and of all HDF5 files in folders, by file and key.
 
-    Raises
-    ------
-    UserError
-        If a path does not exist, a folder has no such file, or a file is none.
+    UserError if a path does not exist, a folder has no such file, or a file is none.
     """
     files: list[Path] = []
     for path in paths:

@@ -42,10 +42,7 @@ class Server(uvicorn.Server):
 def serve(model: Model, *, host: str, port: int, limits: Limits, ready: Callable[[str], None]) -> None:
     """Serve until a signal comes; ``ready`` is told the address.
 
-    Raises
-    ------
-    UserError
-        If the address cannot be listened on.
+    UserError if the address cannot be listened on.
     """
     _open_files(limits.connections + OTHER_FILES)
     with listener(host, port) as listening:
