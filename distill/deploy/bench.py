@@ -207,7 +207,7 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
             )
         state = checkpoint["student"]
     steps = info.preprocessing
-    student = embedding_of(info, state, slice(0, info.outputs))
+    student = embedding_of(info, state)
     image = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
     weights = sum(value.numel() * value.element_size() for value in state.values())
     return Candidate(embed=embed_with(student), image=image, size=weights)

@@ -88,12 +88,16 @@ def prepared(split: EvalSplit, image_size: int, *, where: str = OUTSIDE) -> Iter
 
     Float32 [B, 3, S, S], or where the graph prepares them uint8 [B, R, R, 3], squashed.
     """
+    for images in decoded(split):
+        inside = where == GRAPH
+        yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, image_size)).numpy()
+
+
+def decoded(split: EvalSplit) -> Iterator[Tensor]:
+    """Yield a split's images as its pixels hold them, a batch at a time; what cannot be read is left out."""
     order = np.arange(len(split.pixels.records))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    for indices, images in split.pixels.batches(batches):
-        if len(indices):
-            inside = where == GRAPH
-            yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, image_size)).numpy()
+    yield from (images for indices, images in split.pixels.batches(batches) if len(indices))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
 from cache.sources.samples import UnreadableImage
-from distill.deploy.check import BATCH, Embed, distances, sampled
+from distill.data.stream import EvalSplit
+from distill.deploy.check import BATCH, Embed, decoded, distances, places_of, sampled
+from distill.deploy.class_sets import ClassSet
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
 from distill.judge.trained_run import TrainedRun
@@ -31,9 +33,8 @@ class JudgedEpisodes:
     unit rows of the objects' texts; ``of`` all episodes of the split.
     """
 
-    split: str
+    split: EvalSplit
     of: int
-    class_names: tuple[str, ...]
     records: tuple[EpisodeRecord, ...]
     labels: NDArray[np.int64]
     embeddings: Rows
@@ -42,58 +43,50 @@ class JudgedEpisodes:
 
 
 def judged_episodes(
-    trained: TrainedRun, student: Embed, pairs: dict[str, Rows], *, most: int
+    trained: TrainedRun, student: Embed, banks: Sequence[ClassSet], *, most: int
 ) -> list[JudgedEpisodes]:
     """Return the run's test splits with the student's embeddings, ``most`` episodes of each.
 
-    ``pairs`` are the texts' unit rows [2, K, D] of every split's objects.
+    ``banks`` have the positive and the negative text of every object.
     """
     every = []
-    for split in trained.wanted(()):
-        some = sampled(split.pixels.records, most)
-        pixels, batches = trained.pixels(some, split.name), []
-        order = np.arange(len(some))
-        for indices, frames in pixels.batches([order[at : at + BATCH] for at in range(0, len(order), BATCH)]):
-            if len(indices):
-                batches.append(student(trained.model.augment.plain(frames).numpy()))
+    for whole in trained.wanted(()):
+        some = sampled(whole.pixels.records, most)
+        split = replace(whole, pixels=trained.pixels(some, whole.name))
+        batches = [student(trained.model.augment.plain(frames).numpy()) for frames in decoded(split)]
         if not batches:
             raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
-        kept = tuple(record for record in some if record.key not in pixels.unreadable)
-        embeddings, labels = np.concatenate(batches), np.array([record.label for record in kept])
+        records = tuple(record for record in some if record.key not in split.pixels.unreadable)
+        embeddings, labels = np.concatenate(batches), np.array([record.label for record in records])
+        pair = np.stack([bank.embeddings[places_of(bank, split.class_names)] for bank in banks])
         logits = local_pair_logits(
             torch.from_numpy(embeddings),
-            torch.from_numpy(pairs[split.name]),
+            torch.from_numpy(pair),
             temperature=trained.config.loss.temperature,
         )
-        result = _judged(trained, margins(logits), labels, split.name, split.class_names)
         every.append(
             JudgedEpisodes(
-                split=split.name,
-                of=len(split.pixels.records),
-                class_names=split.class_names,
-                records=kept,
+                split=split,
+                of=len(whole.pixels.records),
+                records=records,
                 labels=labels,
                 embeddings=embeddings,
-                pair=pairs[split.name],
-                student=result,
+                pair=pair,
+                student=_judged(trained, split, margins(logits), labels),
             )
         )
     return every
 
 
 def _judged(
-    trained: TrainedRun,
-    margin_NK: torch.Tensor,
-    labels: NDArray[np.int64],
-    split: str,
-    class_names: Sequence[str],
+    trained: TrainedRun, split: EvalSplit, margin_NK: torch.Tensor, labels: NDArray[np.int64]
 ) -> EpisodeResult:
     return judge_objects(
         margin_NK,
         torch.from_numpy(labels),
         score_bias=trained.student.score_bias.detach(),  # type: ignore[operator, union-attr]
-        split=split,
-        class_names=class_names,
+        split=split.name,
+        class_names=split.class_names,
         id_objects=trained.folder.split("train").class_names,
         threshold=trained.config.robotics.threshold,
     )
@@ -124,11 +117,11 @@ def episodes_compared(
     """
     embeddings = np.concatenate([embed(images) for images in prepared_batches(judged.records, info)])
     margin = torch.from_numpy(object_margins(embeddings, judged.pair, info.temperature))
-    result = _judged(trained, margin, judged.labels, judged.split, judged.class_names)
+    result = _judged(trained, judged.split, margin, judged.labels)
     return {
         "episodes": len(embeddings),
         "of": judged.of,
-        "objects": len(judged.class_names),
+        "objects": len(judged.split.class_names),
         **result.groups["all"],
         **{
             f"{group}_average_precision": metrics["average_precision"]

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cache.runtime.atomic_files import sha256_of
@@ -28,7 +27,6 @@ from distill.deploy.check import (
     Choices,
     embedded,
     judged_splits,
-    places_of,
     unlike,
     with_compared,
     with_measured,
@@ -39,7 +37,7 @@ from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
 from distill.deploy.models import FORMATS, Written, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
-from distill.deploy.onnx_files import UnitEmbedding, UnitLocations, import_parts
+from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
@@ -183,7 +181,7 @@ class _Export:
             shown = neighbours_of(trained, self.head, banks[info.bank], most=options.neighbours)
             if shown is not None:
                 shown.save(self.folder / NEIGHBOURS)
-        embedding = UnitEmbedding(trained.student, slice(self.head.start, self.head.stop)).eval()
+        embedding = UnitEmbedding(trained.student, self.head.start, self.head.stop).eval()
         judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
         photos = raw_photos(judged) if options.preprocessing == GRAPH else []
         choices = Choices.of(banks[info.bank], info.id_classes, info.temperature)
@@ -214,25 +212,21 @@ class _Export:
                 fix="leave it out; 'distill predict' prepares episodes.",
             )
         assert info.objects is not None
-        embedding = UnitLocations(trained.student).eval()
+        embedding = UnitEmbedding(trained.student).eval()
         positive, negative = banks[info.bank], banks[info.objects.negatives[info.bank]]
-        pairs = {
-            split.name: np.stack(
-                [bank.embeddings[places_of(bank, split.class_names)] for bank in (positive, negative)]
-            )
-            for split in trained.wanted(())
-        }
-        judged = judged_episodes(trained, embed_with(embedding), pairs, most=self.options.check_images)
-        other_data = self._other_data([one.split for one in judged])
+        judged = judged_episodes(
+            trained, embed_with(embedding), (positive, negative), most=self.options.check_images
+        )
+        other_data = self._other_data([of.split.name for of in judged])
         for one in self._written(embedding, info):
             splits = {
-                of.split: episodes_compared(trained, of, info, one.embed, other_data[of.split])
+                of.split.name: episodes_compared(trained, of, info, one.embed, other_data[of.split.name])
                 for of in judged
             }
             info = with_compared(info, one.name, one.path, splits, len(positive))
         return info
 
-    def _written(self, embedding: UnitEmbedding | UnitLocations, info: ModelInfo) -> Iterator[Written]:
+    def _written(self, embedding: UnitEmbedding, info: ModelInfo) -> Iterator[Written]:
         """Yield every file that was asked for, and say that it is checked now."""
         options = self.options
         for written in write_models(

@@ -24,7 +24,6 @@ from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, Mod
 from distill.deploy.model import open_session
 from distill.deploy.onnx_files import (
     UnitEmbedding,
-    UnitLocations,
     finish,
     traced,
     write_float16,
@@ -51,7 +50,7 @@ class Written:
 
 def write_models(
     folder: Path,
-    embedding: UnitEmbedding | UnitLocations,
+    embedding: UnitEmbedding,
     info: ModelInfo,
     trained: TrainedRun,
     formats: Sequence[str],
@@ -84,28 +83,28 @@ def write_models(
     base.unlink()
 
 
-def _weights(path: Path, embedding: UnitEmbedding | UnitLocations, info: ModelInfo) -> Written:
+def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo) -> Written:
     from safetensors.torch import save
 
-    columns = slice(0, info.embed_dim)
-    if isinstance(embedding, UnitEmbedding):
-        columns = slice(embedding.start, embedding.stop)
+    start, stop = embedding.start, embedding.stop or info.outputs
     about = {
         "arch": info.arch,
         "outputs": str(info.outputs),
         "image_size": str(info.preprocessing.crop),
-        "embedding": f"{columns.start}:{columns.stop}",
+        "embedding": f"{start}:{stop}",
     }
     # Bytes written by us: safetensors' own files can be read by their owner alone. Clones, because tied
     # weights would be refused.
     state = {name: value.clone() for name, value in embedding.student.state_dict().items()}
     path.write_bytes(save(state, metadata=about))
-    again = embedding_of(info, read_state_dict(path), columns)
+    again = embedding_of(info, read_state_dict(path), start, stop)
     return Written(name="safetensors", path=path, embed=embed_with(again))
 
 
-def embedding_of(info: ModelInfo, state: dict[str, torch.Tensor], columns: slice) -> nn.Module:
-    """Return a model's student with some weights, as unit embeddings of ``columns`` of its outputs."""
+def embedding_of(
+    info: ModelInfo, state: dict[str, torch.Tensor], start: int = 0, stop: int | None = None
+) -> nn.Module:
+    """Return a model's student with some weights, as unit embeddings."""
     size = info.preprocessing.crop
     student: nn.Module
     if info.objects is None:
@@ -119,7 +118,7 @@ def embedding_of(info: ModelInfo, state: dict[str, torch.Tensor], columns: slice
             with_depth=info.objects.keys.with_depth,
         )
     student.load_state_dict(state)
-    return (UnitEmbedding(student, columns) if info.objects is None else UnitLocations(student)).eval()
+    return UnitEmbedding(student, start, stop).eval()
 
 
 def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArray[np.float32]]:

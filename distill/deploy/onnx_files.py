@@ -29,28 +29,24 @@ EXAMPLE_IMAGES = 2  # one would be taken for a fixed size
 
 
 class UnitEmbedding(nn.Module):
-    """A student, of whose outputs some columns are the embedding: images [B, 3, S, S] -> unit rows [B, D]."""
+    """A student's outputs, or those from ``start`` to ``stop``, as rows of length 1.
 
-    def __init__(self, student: nn.Module, columns: slice) -> None:
+    Images [B, 3, S, S] -> [B, D]; of a student of episodes [B, C, S, S] -> [B, L, D] of its L locations, one
+    where it is global.
+    """
+
+    def __init__(self, student: nn.Module, start: int = 0, stop: int | None = None) -> None:
         super().__init__()
-        self.student, self.start, self.stop = student, columns.start, columns.stop
+        self.student, self.start, self.stop = student, start, stop
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return unit embeddings [B, D] float32."""
-        return F.normalize(self.student(image)[:, self.start : self.stop].float(), dim=1)
-
-
-class UnitLocations(nn.Module):
-    """A student of episodes: [B, C, S, S] -> unit rows [B, L, D] of its locations, one where it is global."""
-
-    def __init__(self, student: nn.Module) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return unit embeddings [B, L, D] float32."""
-        embeddings, located = self.student(image)
-        rows = embeddings[:, None] if located is None else located
+        """Return unit embeddings float32."""
+        outputs = self.student(image)
+        if isinstance(outputs, tuple):  # of episodes
+            embeddings, located = outputs
+            rows = embeddings[:, None] if located is None else located
+        else:
+            rows = outputs[:, self.start : self.stop]
         return F.normalize(rows.float(), dim=-1)
 
 
