@@ -176,14 +176,12 @@ def opened(model: Path, name: str, options: BenchOptions) -> Candidate:
     if name == TEACHER:
         assert options.teacher_model is not None
         return _teacher(info, rng, options.teacher_model, options.pretrained)
-    from distill.deploy.model import open_session
+    from distill.deploy.model import open_graph
 
     _, path = info.onnx_file(model, name)
-    session, blank = open_session(path, threads=options.threads), info.preprocessing.blank()
+    blank = info.preprocessing.blank()
     image = (255 * rng.random(blank.shape)).astype(blank.dtype)
-    return Candidate(
-        embed=lambda images: session.run(None, {"image": images}), image=image, size=path.stat().st_size
-    )
+    return Candidate(embed=open_graph(path, threads=options.threads), image=image, size=path.stat().st_size)
 
 
 def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.random.Generator) -> Candidate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from distill.data.augment import eval_transform
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Reject
+from distill.deploy.model import Embed
 from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
 from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
@@ -30,9 +31,6 @@ ALIKE = 0.98
 # Of ID images that the threshold takes for one of the classes.
 ACCEPTED = 0.95
 BATCH = 32
-
-Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""Prepared images, see :func:`prepared` -> unit embeddings [B, D]."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,11 @@ from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
 from cache.sources.samples import UnreadableImage
 from distill.data.stream import EvalSplit
-from distill.deploy.check import BATCH, Embed, decoded, distances, places_of, sampled
+from distill.deploy.check import BATCH, decoded, distances, places_of, sampled
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
+from distill.deploy.model import Embed
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.scores import local_pair_logits, margins

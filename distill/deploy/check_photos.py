@@ -13,8 +13,9 @@ from PIL import Image
 
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import UnreadableImage, load_rgb
-from distill.deploy.check import Embed, Judged
+from distill.deploy.check import Judged
 from distill.deploy.info import Preprocessing
+from distill.deploy.model import Embed
 
 PHOTOS_PER_SPLIT = 8
 # Pixels may differ by one where a mean lies between two whole numbers.

@@ -120,10 +120,8 @@ def _separated(text: str) -> tuple[str, ...]:
 def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
     """Return the class set of some labels, each from the first bank that has it.
 
-    UserError if there is no label, one is there twice, or no bank has one; the message names near ones.
+    UserError if one is there twice, or no bank has one; the message names near ones.
     """
-    if not labels:
-        raise UserError("there are no labels to choose from", fix="give at least one, as --labels a,b,c.")
     chosen: list[ClassSet] = []
     for label in labels:
         places = ((bank, bank.find(label)) for bank in banks.values())

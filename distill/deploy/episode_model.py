@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class EpisodePrediction(Prediction):
 class EpisodeModel(Shipped):
     """An exported folder of a student of episodes, open for use; threads may share it."""
 
-    of_episodes = True
+    of_episodes: ClassVar[bool] = True
 
     @property
     def scoring(self) -> ObjectScores:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_fil
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
 
 NONE = "none of these"
+Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Prepared images -> unit embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +63,19 @@ class Prediction:
         }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Shipped:
-    """An exported folder, open for use: of photos, or of episodes. Threads may share it."""
+    """An exported folder, open for use: of photos, or of episodes. Threads may share it.
 
-    of_episodes = False
+    ``embed`` takes a stack of prepared images to unit embeddings [B, D], of episodes [B, L, D].
+    """
 
-    def __init__(self, folder: Path, info: ModelInfo, precision: str, session: Any) -> None:
-        """Use :meth:`open`."""
-        self.folder, self.info, self.precision = folder, info, precision
-        self._session = session
-        self.banks = load_banks(folder, info)
+    of_episodes: ClassVar[bool] = False
+    folder: Path
+    info: ModelInfo
+    precision: str
+    embed: Embed
+    banks: dict[str, ClassSet]
 
     @classmethod
     def open(cls, folder: Path, *, precision: str | None = None, threads: int = 0) -> Self:
@@ -88,7 +93,8 @@ class Shipped:
                 fix=f"give {takes} to 'distill predict {folder}', or choose another model.",
             )
         chosen, path = info.onnx_file(folder, precision)
-        model = cls(folder, info, chosen, open_session(path, threads=threads))
+        embed = open_graph(path, threads=threads)
+        model = cls(folder=folder, info=info, precision=chosen, embed=embed, banks=load_banks(folder, info))
         model._try(path)
         return model
 
@@ -130,11 +136,6 @@ class Shipped:
             return banks[name]
         chosen = {name: banks[name], **({} if bank else banks)}
         return pick(chosen, labels_in(labels, chosen))
-
-    def embed(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return unit embeddings of a stack of prepared images: [B, D], of episodes [B, L, D]."""
-        (rows,) = self._session.run(None, {"image": np.ascontiguousarray(batch)})
-        return np.asarray(rows, dtype=np.float32)
 
 
 class Model(Shipped):
@@ -201,8 +202,8 @@ def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:
     return {name: ClassSet.load(folder / bank_file(name), embed_dim=info.embed_dim) for name in names}
 
 
-def open_session(path: Path, *, threads: int = 0) -> Any:
-    """Return an onnxruntime session on the CPU.
+def open_graph(path: Path, *, threads: int = 0) -> Embed:
+    """Return what runs an ONNX file on the CPU, with onnxruntime.
 
     UserError if onnxruntime is not installed, or cannot run the file; if it reads another file.
     """
@@ -212,9 +213,15 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # of what it optimises it warns at every start
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own family, which are not one
         raise UserError(
             f"onnxruntime cannot run {path} ({reason_of(error)})",
             fix="update onnxruntime, or export the run again.",
         ) from error
+
+    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
+        (rows,) = session.run(None, {"image": np.ascontiguousarray(images)})
+        return np.asarray(rows, dtype=np.float32)
+
+    return embed

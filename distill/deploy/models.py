@@ -18,10 +18,10 @@ from torch import nn
 
 from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
-from distill.deploy.check import Embed, prepared, sampled
+from distill.deploy.check import prepared, sampled
 from distill.deploy.check_episodes import prepared_batches
 from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
-from distill.deploy.model import open_session
+from distill.deploy.model import Embed, open_graph
 from distill.deploy.onnx_files import (
     UnitEmbedding,
     finish,
@@ -79,7 +79,8 @@ def write_models(
         else:
             write_int8(path, base, calibration_batches(trained, info))
         finish(path, info.preprocessing, _described(info))
-        yield Written(name=precision, path=path, embed=embed_with_onnx(path), where=info.preprocessing.where)
+        _try_to_open(path)
+        yield Written(name=precision, path=path, embed=open_graph(path), where=info.preprocessing.where)
     base.unlink()
 
 
@@ -138,18 +139,6 @@ def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
     @torch.no_grad()
     def embed(images: NDArray[Any]) -> NDArray[np.float32]:
         rows: NDArray[np.float32] = module(torch.from_numpy(images)).numpy()
-        return rows
-
-    return embed
-
-
-def embed_with_onnx(path: Path) -> Embed:
-    """Return an ONNX file as a function of arrays."""
-    _try_to_open(path)
-    session = open_session(path)
-
-    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
         return rows
 
     return embed

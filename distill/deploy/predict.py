@@ -18,7 +18,7 @@ from cache.runtime.errors import UserError, printable
 from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.model import Model, Prediction
+from distill.deploy.model import Embed, Model, Prediction
 
 P = TypeVar("P", bound=Prediction)
 DECODERS = 4
@@ -76,7 +76,7 @@ def predict(
 def predicted(
     sources: Sequence[tuple[str, Any]],
     prepare: Callable[[Any], NDArray[Any]],
-    embed: Callable[[NDArray[Any]], NDArray[np.float32]],
+    embed: Embed,
     answer: Callable[[NDArray[np.float32]], Iterable[P]],
     *,
     of: type[P],
