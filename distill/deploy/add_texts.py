@@ -37,12 +37,7 @@ class TowerSource:
 
 
 def add_texts(
-    model: Path,
-    names: Sequence[str],
-    tower: TowerSource,
-    *,
-    bank: str = "added",
-    template: str | None = None,
+    model: Path, names: Sequence[str], tower: TowerSource, *, bank: str = "added", template: str | None = None
 ) -> list[str]:
     """Embed names and add them to a text bank of a shipped model; return what was new.
 

@@ -86,12 +86,7 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
     async def health() -> Response:
         """Say that the service is alive, and how many requests are in work. No limit holds for it."""
         return JSONResponse(
-            {
-                "status": "ok",
-                "model": model.info.name,
-                "precision": model.precision,
-                "waiting": room.requests,
-            }
+            {"status": "ok", "model": model.info.name, "precision": model.precision, "waiting": room.requests}
         )
 
     @app.get("/labels", response_model=LabelsAnswer, responses=errors(413, 429, 503))

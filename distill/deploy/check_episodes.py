@@ -61,9 +61,7 @@ def judged_episodes(
         embeddings, labels = np.concatenate(batches), np.array([record.label for record in records])
         pair = np.stack([bank.embeddings[places_of(bank, split.class_names)] for bank in banks])
         logits = local_pair_logits(
-            torch.from_numpy(embeddings),
-            torch.from_numpy(pair),
-            temperature=trained.config.loss.temperature,
+            torch.from_numpy(embeddings), torch.from_numpy(pair), temperature=trained.config.loss.temperature
         )
         every.append(
             JudgedEpisodes(

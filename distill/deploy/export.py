@@ -23,14 +23,7 @@ from cache.store.spec import in_words
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.data.frames import mean_and_deviation
 from distill.deploy.card import write_card, write_example
-from distill.deploy.check import (
-    Choices,
-    embedded,
-    judged_splits,
-    unlike,
-    with_compared,
-    with_measured,
-)
+from distill.deploy.check import Choices, embedded, judged_splits, unlike, with_compared, with_measured
 from distill.deploy.check_episodes import episodes_compared, judged_episodes
 from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
 from distill.deploy.class_sets import ClassSet

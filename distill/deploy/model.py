@@ -107,8 +107,7 @@ class Shipped:
             reason = f"it gives {list(shape)}, not [1, {self.info.embed_dim}]"
         if len(shape) != 2 + self.of_episodes or (shape[0], shape[-1]) != (1, self.info.embed_dim):
             raise UserError(
-                f"{path} does not do what the model.json beside it says ({reason})",
-                fix=EXPORT_AGAIN,
+                f"{path} does not do what the model.json beside it says ({reason})", fix=EXPORT_AGAIN
             )
 
     def class_set(

@@ -22,14 +22,7 @@ from distill.deploy.check import prepared, sampled
 from distill.deploy.check_episodes import prepared_batches
 from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import Embed, open_graph
-from distill.deploy.onnx_files import (
-    UnitEmbedding,
-    finish,
-    traced,
-    write_float16,
-    write_float32,
-    write_int8,
-)
+from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
 from distill.student.build import build_student, read_state_dict
