@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
@@ -19,8 +20,9 @@ from distill.deploy.class_sets import ClassSet
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Embed
+from distill.judge.model import judged_objects
 from distill.judge.trained_run import TrainedRun
-from distill.robotics.metrics import EpisodeResult, judge_objects
+from distill.robotics.metrics import EpisodeResult
 from distill.robotics.scores import local_pair_logits, margins
 
 Rows = NDArray[np.float32]
@@ -37,7 +39,7 @@ class JudgedEpisodes:
     split: EvalSplit
     of: int
     records: tuple[EpisodeRecord, ...]
-    labels: NDArray[np.int64]
+    labels: Tensor
     embeddings: Rows
     pair: Rows
     student: EpisodeResult
@@ -58,11 +60,12 @@ def judged_episodes(
         if not batches:
             raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
         records = tuple(record for record in some if record.key not in split.pixels.unreadable)
-        embeddings, labels = np.concatenate(batches), np.array([record.label for record in records])
+        embeddings, labels = np.concatenate(batches), torch.tensor([record.label for record in records])
         pair = np.stack([bank.embeddings[places_of(bank, split.class_names)] for bank in banks])
         logits = local_pair_logits(
             torch.from_numpy(embeddings), torch.from_numpy(pair), temperature=trained.config.loss.temperature
         )
+        student_says = judged_objects(trained.model, [(margins(logits), labels)], split)  # type: ignore[arg-type]
         every.append(
             JudgedEpisodes(
                 split=split,
@@ -71,24 +74,10 @@ def judged_episodes(
                 labels=labels,
                 embeddings=embeddings,
                 pair=pair,
-                student=_judged(trained, split, margins(logits), labels),
+                student=student_says,
             )
         )
     return every
-
-
-def _judged(
-    trained: TrainedRun, split: EvalSplit, margin_NK: torch.Tensor, labels: NDArray[np.int64]
-) -> EpisodeResult:
-    return judge_objects(
-        margin_NK,
-        torch.from_numpy(labels),
-        score_bias=trained.student.score_bias.detach(),  # type: ignore[operator, union-attr]
-        split=split.name,
-        class_names=split.class_names,
-        id_objects=trained.folder.split("train").class_names,
-        threshold=trained.config.robotics.threshold,
-    )
 
 
 def prepared_batches(records: Sequence[EpisodeRecord], info: ModelInfo) -> Iterator[Rows]:
@@ -116,7 +105,7 @@ def episodes_compared(
     """
     embeddings = np.concatenate([embed(images) for images in prepared_batches(judged.records, info)])
     margin = torch.from_numpy(object_margins(embeddings, judged.pair, info.temperature))
-    result = _judged(trained, judged.split, margin, judged.labels)
+    result = judged_objects(trained.model, [(margin, judged.labels)], judged.split)  # type: ignore[arg-type]
     return {
         "episodes": len(embeddings),
         "of": judged.of,

@@ -99,17 +99,14 @@ def embedding_of(
     info: ModelInfo, state: dict[str, torch.Tensor], start: int = 0, stop: int | None = None
 ) -> nn.Module:
     """Return a model's student with some weights, as unit embeddings."""
-    size = info.preprocessing.crop
+    outputs, size = info.outputs, info.preprocessing.crop
     student: nn.Module
     if info.objects is None:
-        student = build_student(info.arch, embed_dim=info.outputs, image_size=size)
+        student = build_student(info.arch, embed_dim=outputs, image_size=size)
     else:
+        local, with_depth = info.objects.local, info.objects.keys.with_depth
         student = build_episode_student(
-            info.arch,
-            embed_dim=info.outputs,
-            image_size=size,
-            local=info.objects.local,
-            with_depth=info.objects.keys.with_depth,
+            info.arch, embed_dim=outputs, image_size=size, local=local, with_depth=with_depth
         )
     student.load_state_dict(state)
     return UnitEmbedding(student, start, stop).eval()

@@ -94,8 +94,10 @@ def predicted(
             images = [image for _, image in chunk if not isinstance(image, str)]
             answers = iter(answer(embed(np.stack(images))) if images else ())
             for name, image in chunk:
-                unread = isinstance(image, str)
-                yield of(image=name, error=image) if unread else replace(next(answers), image=name)
+                if isinstance(image, str):
+                    yield of(image=name, error=image)
+                else:
+                    yield replace(next(answers), image=name)
             progress.advance(len(chunk))
 
 
