@@ -65,7 +65,7 @@ def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
         description="Post an image, get labels; the class set may change with every request.",
         lifespan=running,
     )
-    app.add_middleware(Admission, limits=limits, room=room)
+    app.add_middleware(Admission, room=room)
     _tell_errors(app)
     _tell_about(app, model, room)
     _predict(app, model, decoders, batcher)
