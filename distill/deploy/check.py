@@ -34,16 +34,28 @@ BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images."""
+
+    name: str
+    path: Path
+    embed: Embed
+    where: str = OUTSIDE
+
+
+@dataclass(frozen=True, kw_only=True)
 class Judged:
     """The images of one split that a graph is judged on, and what the student says of them.
 
-    ``embeddings`` [N, D] unit rows, ``labels`` [N] index its classes; ``of`` all images of the split.
+    ``embeddings`` [N, D] unit rows, ``labels`` [N] index its classes; ``of`` all images of the split, whose
+    ``other_data`` says how it is not what the run was judged on.
     """
 
     split: EvalSplit
     of: int
+    other_data: str
     embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Tensor
 
 
 def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str, Judged]:
@@ -62,9 +74,13 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
         if not len(embeddings):
             raise UserError(f"no image of {split.name} could be read", fix="check that the files are images.")
         unreadable = part.pixels.unreadable
-        labels = np.array([record.label for record in some if record.key not in unreadable], dtype=np.int64)
+        labels = torch.tensor([record.label for record in some if record.key not in unreadable])
         judged[split.name] = Judged(
-            split=part, of=len(split.pixels.records), embeddings=embeddings, labels=labels
+            split=part,
+            of=len(split.pixels.records),
+            other_data=trained.other_data(split.name),
+            embeddings=embeddings,
+            labels=labels,
         )
     return judged
 
@@ -129,7 +145,7 @@ class Choices:
         """Judge unit embeddings [N, D] of every split, among its own classes and among all."""
         return {
             name: evaluate(
-                [(torch.from_numpy(rows[name]), torch.from_numpy(part.labels))],
+                [(torch.from_numpy(rows[name]), part.labels)],
                 self._logits,
                 split=name,
                 class_names=part.split.class_names,
@@ -160,20 +176,18 @@ def compared(
         "student_accuracy": theirs["accuracy"],
         "student_all_accuracy": theirs["all_accuracy"],
         "accuracy_difference": result.accuracy - student.accuracy,
-        **distances(judged.embeddings, embeddings, student.other_data),
+        **distances(judged, embeddings),
     }
 
 
-def distances(
-    student: NDArray[np.float32], embeddings: NDArray[np.float32], other_data: str
-) -> dict[str, float | str]:
-    """Return how far unit embeddings [..., D] are from the student's, and what other data they are of."""
-    cosines = (student * embeddings).sum(axis=-1)
+def distances(judged: Judged, embeddings: NDArray[np.float32]) -> dict[str, float | str]:
+    """Return how far unit embeddings are from the student's, and what other data they are of."""
+    cosines = (judged.embeddings * embeddings).sum(axis=-1)
     return {
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
-        "largest_difference": float(np.abs(student - embeddings).max()),
-        **({"other_data": other_data} if other_data else {}),
+        "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
+        **({"other_data": judged.other_data} if judged.other_data else {}),
     }
 
 
@@ -231,39 +245,14 @@ def reject_of(
     )
 
 
-def with_measured(
-    info: ModelInfo,
-    name: str,
-    path: Path,
-    rows: dict[str, NDArray[np.float32]],
-    judged: dict[str, Judged],
-    student: dict[str, SplitResult],
-    choices: Choices,
-) -> ModelInfo:
-    """Return ``info`` with what one file was measured to do.
-
-    What was set aside to choose on is no result.
-    """
-    results = choices.judge(judged, rows)
-    tests = {split: result for split, result in results.items() if split != "id_val"}
-    splits = {split: compared(judged[split], rows[split], tests[split], student[split]) for split in tests}
-    reject = reject_of(rows, tests, choices.id_texts)
-    if reject is not None:
-        info = replace(info, reject={**info.reject, name: reject})
-        for split in splits:
-            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, reject.cosine)
-            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, reject.cosine)
-    return with_compared(info, name, path, splits, len(choices.among.names), **both_kinds(tests))
-
-
 def with_compared(
-    info: ModelInfo, name: str, path: Path, splits: dict[str, dict[str, Any]], classes: int, **more: float
+    info: ModelInfo, file: Written, splits: dict[str, dict[str, Any]], classes: int, **more: Any
 ) -> ModelInfo:
     """Return ``info`` with what a file does on ``splits``; UserError where one must do more than it does."""
-    if name not in ("float16", "int8"):
-        check_float32(path.name, splits)
-    measured = {"bytes": path.stat().st_size, "splits": splits, "classes": classes, **more}
-    return info.with_measured(name, measured)
+    if file.name not in ("float16", "int8"):
+        check_float32(file.path.name, splits)
+    measured = {"bytes": file.path.stat().st_size, "splits": splits, "classes": classes, **more}
+    return replace(info, measured={**info.measured, file.name: measured})
 
 
 def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
 from cache.sources.samples import UnreadableImage
-from distill.data.stream import EvalSplit
-from distill.deploy.check import BATCH, decoded, distances, places_of, sampled
+from distill.deploy.check import BATCH, Judged, Written, decoded, distances, places_of, sampled, with_compared
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
@@ -29,30 +27,43 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedEpisodes:
-    """The episodes of one split that a graph is judged on, and what the student says of them.
+class JudgedEpisodes(Judged):
+    """The episodes of one split that a graph is judged on.
 
     ``embeddings`` [N, L, D] are unit rows of its locations, ``labels`` [N, K] 0 and 1, ``pair`` [2, K, D] the
-    unit rows of the objects' texts; ``of`` all episodes of the split.
+    unit rows of the objects' texts; ``student`` is the result of the student.
     """
 
-    split: EvalSplit
-    of: int
     records: tuple[EpisodeRecord, ...]
-    labels: Tensor
-    embeddings: Rows
     pair: Rows
     student: EpisodeResult
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpisodeCheck:
+    """What the files of a student of episodes are compared with; ``classes`` is how many objects it knows."""
+
+    trained: TrainedRun
+    judged: dict[str, JudgedEpisodes]
+    classes: int
+
+    def measured(self, info: ModelInfo, file: Written) -> ModelInfo:
+        """Return ``info`` with what a file does."""
+        splits = {
+            split: episodes_compared(self.trained, judged, info, file.embed)
+            for split, judged in self.judged.items()
+        }
+        return with_compared(info, file, splits, self.classes)
+
+
 def judged_episodes(
     trained: TrainedRun, student: Embed, banks: Sequence[ClassSet], *, most: int
-) -> list[JudgedEpisodes]:
+) -> dict[str, JudgedEpisodes]:
     """Return the run's test splits with the student's embeddings, ``most`` episodes of each.
 
     ``banks`` have the positive and the negative text of every object.
     """
-    every = []
+    judged = {}
     for whole in trained.wanted(()):
         some = sampled(whole.pixels.records, most)
         split = replace(whole, pixels=trained.pixels(some, whole.name))
@@ -66,18 +77,17 @@ def judged_episodes(
             torch.from_numpy(embeddings), torch.from_numpy(pair), temperature=trained.config.loss.temperature
         )
         student_says = judged_objects(trained.model, [(margins(logits), labels)], split)  # type: ignore[arg-type]
-        every.append(
-            JudgedEpisodes(
-                split=split,
-                of=len(whole.pixels.records),
-                records=records,
-                labels=labels,
-                embeddings=embeddings,
-                pair=pair,
-                student=student_says,
-            )
+        judged[split.name] = JudgedEpisodes(
+            split=split,
+            of=len(whole.pixels.records),
+            other_data=trained.other_data(split.name),
+            records=records,
+            labels=labels,
+            embeddings=embeddings,
+            pair=pair,
+            student=student_says,
         )
-    return every
+    return judged
 
 
 def prepared_batches(records: Sequence[EpisodeRecord], info: ModelInfo) -> Iterator[Rows]:
@@ -96,7 +106,7 @@ def prepared_batches(records: Sequence[EpisodeRecord], info: ModelInfo) -> Itera
 
 
 def episodes_compared(
-    trained: TrainedRun, judged: JudgedEpisodes, info: ModelInfo, embed: Embed, other_data: str
+    trained: TrainedRun, judged: JudgedEpisodes, info: ModelInfo, embed: Embed
 ) -> dict[str, Any]:
     """Return how well a graph finds objects, and how far it and what it finds are from the student.
 
@@ -117,5 +127,5 @@ def episodes_compared(
             if group != "all" and "average_precision" in metrics
         },
         "student_average_precision": judged.student.groups["all"]["average_precision"],
-        **distances(judged.embeddings, embeddings, other_data),
+        **distances(judged, embeddings),
     }

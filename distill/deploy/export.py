@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from cache.store.spec import in_words
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
 from distill.data.frames import mean_and_deviation
 from distill.deploy.card import write_card, write_example
-from distill.deploy.check import Choices, embedded, judged_splits, unlike, with_compared, with_measured
-from distill.deploy.check_episodes import episodes_compared, judged_episodes
-from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
+from distill.deploy.check import Choices, judged_splits, unlike
+from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
+from distill.deploy.check_photos import PhotoCheck, raw_photos
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
-from distill.deploy.models import FORMATS, Written, embed_with, write_models
+from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
@@ -162,79 +163,48 @@ class _Export:
         for bank, classes in banks.items():
             classes.save(self.folder / bank_file(bank))
         info = self._described(name, banks=tuple(banks), own=own)
-        info = (self._measured_photos if info.objects is None else self._measured_episodes)(info, banks)
+        check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(info, banks)
+        for one in check.judged.values():
+            if one.other_data:
+                self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
+        options = self.options
+        for file in write_models(
+            self.folder, self.embedding, info, self.trained, options.formats, options.precisions
+        ):
+            self.progress.note(f"checking {file.path.name}")
+            info = check.measured(info, file)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         files = {str(path.relative_to(self.folder)): sha256_of(path) for path in paths}
         return replace(info, files=files, unlike=unlike(info.measured))
 
-    def _measured_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> ModelInfo:
-        """Write the files of a student of photos; return ``info`` with what each was measured to do."""
+    @cached_property
+    def embedding(self) -> UnitEmbedding:
+        """The student, as what is shipped."""
+        return UnitEmbedding(self.trained.student, self.head.start, self.head.stop).eval()
+
+    def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> PhotoCheck:
         trained, options = self.trained, self.options
         if options.neighbours:
             shown = neighbours_of(trained, self.head, banks[info.bank], most=options.neighbours)
             if shown is not None:
                 shown.save(self.folder / NEIGHBOURS)
-        embedding = UnitEmbedding(trained.student, self.head.start, self.head.stop).eval()
-        judged = judged_splits(trained, embed_with(embedding), most=options.check_images)
-        photos = raw_photos(judged) if options.preprocessing == GRAPH else []
+        judged = judged_splits(trained, embed_with(self.embedding), most=options.check_images)
         choices = Choices.of(banks[info.bank], info.id_classes, info.temperature)
-        of_student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
-        other_data = self._other_data(judged)
-        student = {
-            split: replace(result, other_data=other_data[split]) for split, result in of_student.items()
-        }
-        for one in self._written(embedding, info):
-            rows = {
-                split: embedded(part.split, info.preprocessing.crop, one.embed, where=one.where)
-                for split, part in judged.items()
-            }
-            info = with_measured(info, one.name, one.path, rows, judged, student, choices)
-            if one.where == GRAPH:
-                compared = photos_compared(one.path, one.embed, photos, info.preprocessing)
-                if one.name == "float32":
-                    check_photos(one.path.name, compared)
-                info = info.with_measured(one.name, {**info.measured[one.name], "photos": compared})
-        return info
+        student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
+        photos = raw_photos(judged) if options.preprocessing == GRAPH else []
+        return PhotoCheck(judged=judged, choices=choices, student=student, photos=photos)
 
-    def _measured_episodes(self, info: ModelInfo, banks: dict[str, ClassSet]) -> ModelInfo:
-        """Write the files of a student of episodes; return ``info`` with what each was measured to do."""
-        trained = self.trained
+    def _check_of_episodes(self, info: ModelInfo, banks: dict[str, ClassSet]) -> EpisodeCheck:
         if self.options.preprocessing == GRAPH:
             raise WrongOption(
                 "--preprocessing graph is of photos: the cameras of an episode have sizes of their own",
                 fix="leave it out; 'distill predict' prepares episodes.",
             )
         assert info.objects is not None
-        embedding = UnitEmbedding(trained.student).eval()
-        positive, negative = banks[info.bank], banks[info.objects.negatives[info.bank]]
-        judged = judged_episodes(
-            trained, embed_with(embedding), (positive, negative), most=self.options.check_images
-        )
-        other_data = self._other_data([of.split.name for of in judged])
-        for one in self._written(embedding, info):
-            splits = {
-                of.split.name: episodes_compared(trained, of, info, one.embed, other_data[of.split.name])
-                for of in judged
-            }
-            info = with_compared(info, one.name, one.path, splits, len(positive))
-        return info
-
-    def _written(self, embedding: UnitEmbedding, info: ModelInfo) -> Iterator[Written]:
-        """Yield every file that was asked for, and say that it is checked now."""
-        options = self.options
-        for written in write_models(
-            self.folder, embedding, info, self.trained, options.formats, options.precisions
-        ):
-            self.progress.note(f"checking {written.path.name}")
-            yield written
-
-    def _other_data(self, splits: Iterable[str]) -> dict[str, str]:
-        """Return, and say, how each split differs from what the run was judged on."""
-        other_data = {split: self.trained.other_data(split) for split in splits}
-        for split, differs in other_data.items():
-            if differs:
-                self.progress.note(f"{split} is not what the run was judged on: {differs}")
-        return other_data
+        pair = banks[info.bank], banks[info.objects.negatives[info.bank]]
+        embed, most = embed_with(self.embedding), self.options.check_images
+        judged = judged_episodes(self.trained, embed, pair, most=most)
+        return EpisodeCheck(trained=self.trained, judged=judged, classes=len(pair[0]))
 
     def _described(self, name: str, *, banks: tuple[str, ...], own: str) -> ModelInfo:
         trained, head = self.trained, self.head

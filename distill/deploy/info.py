@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +248,6 @@ class ModelInfo:
     def precisions(self) -> tuple[str, ...]:
         """The precisions whose ONNX file is here."""
         return tuple(name for name in PRECISIONS if ONNX[name] in self.files)
-
-    def with_measured(self, name: str, measured: dict[str, Any]) -> ModelInfo:
-        """Return it with what one file was measured to do."""
-        return replace(self, measured={**self.measured, name: measured})
 
     def warning(self, precision: str) -> str:
         """Return a line that says that a precision does not answer as its student does; empty if it does."""

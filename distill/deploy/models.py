@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from torch import nn
 
 from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
-from distill.deploy.check import prepared, sampled
+from distill.deploy.check import Written, prepared, sampled
 from distill.deploy.check_episodes import prepared_batches
-from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
+from distill.deploy.info import ONNX, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import Embed, open_graph
 from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
 from distill.judge.trained_run import TrainedRun
@@ -29,16 +28,6 @@ from distill.student.build import build_student, read_state_dict
 
 FORMATS = ("onnx", "torch", "safetensors")
 CALIBRATION_IMAGES = 128
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images."""
-
-    name: str
-    path: Path
-    embed: Embed
-    where: str = OUTSIDE
 
 
 def write_models(
