@@ -13,7 +13,7 @@ Value = TypeVar("Value")
 
 
 def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
-    """Return a JSON value as a type says it: a dataclass, tuple, dict, text, number or truth value.
+    """Return a JSON value as a type says it: a dataclass, tuple, dict, text, number, truth value or any.
 
     Raises
     ------
