@@ -18,7 +18,7 @@ from cache.runtime.errors import UserError, printable
 from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.model import Embed, Model, Prediction
+from distill.deploy.model import Model, Prediction
 
 P = TypeVar("P", bound=Prediction)
 DECODERS = 4
@@ -65,8 +65,7 @@ def predict(
     return predicted(
         [(str(file), file) for file in files],
         lambda file: model.prepare(load_rgb(file)),
-        model.embed,
-        lambda rows: model.answer(rows, classes, top=top, reject=reject),
+        lambda images: model.answer(model.embed(images), classes, top=top, reject=reject),
         of=Prediction,
         batch_size=batch_size,
         progress=progress,
@@ -76,8 +75,7 @@ def predict(
 def predicted(
     sources: Sequence[tuple[str, Any]],
     prepare: Callable[[Any], NDArray[Any]],
-    embed: Embed,
-    answer: Callable[[NDArray[np.float32]], Iterable[P]],
+    answer: Callable[[NDArray[Any]], Iterable[P]],
     *,
     of: type[P],
     batch_size: int,
@@ -85,14 +83,14 @@ def predicted(
 ) -> Iterator[P]:
     """Yield a prediction for every source, a name and what ``prepare`` takes, in their order.
 
-    ``answer`` takes the embeddings of a batch, without what cannot be read.
+    ``answer`` takes a stack of prepared images, without what cannot be read.
     """
     progress = progress or Silent()
     progress.start(len(sources))
     with ThreadPoolExecutor(DECODERS) as pool:
         for chunk in _ahead(pool, sources, prepare, batch_size):
             images = [image for _, image in chunk if not isinstance(image, str)]
-            answers = iter(answer(embed(np.stack(images))) if images else ())
+            answers = iter(answer(np.stack(images)) if images else ())
             for name, image in chunk:
                 if isinstance(image, str):
                     yield of(image=name, error=image)

@@ -64,8 +64,7 @@ def predict_episodes(
     return predicted(
         [(f"{episode[0].path}/{episode[0].key}", episode) for episode in episodes],
         prepare,
-        model.embed,
-        lambda rows: model.answer(rows, objects, top=top, threshold=least),
+        lambda images: model.answer(model.embed(images), objects, top=top, threshold=least),
         of=EpisodePrediction,
         batch_size=batch_size,
         progress=progress,
