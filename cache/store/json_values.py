@@ -13,13 +13,15 @@ Value = TypeVar("Value")
 
 
 def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
-    """Return a JSON value as a type says it: a dataclass, tuple, dict, text, number or truth value.
+    """Return a JSON value as a type says it: a dataclass, tuple, dict, text, number, truth value or any.
 
     Raises
     ------
     ValueError
         If a field is missing, unknown, of another type or out of bounds; the message names it.
     """
+    if hint is Any:
+        return given  # type: ignore[no-any-return]
     if isinstance(hint, UnionType):
         return None if given is None else value_of(get_args(hint)[0], given, name=name)  # type: ignore[return-value]
     if from_json := getattr(hint, "from_json", None):
@@ -45,10 +47,11 @@ def _dataclass_of(hint: Any, given: Any, name: str) -> Any:
 
 
 def _checked(hint: Any, given: Any, name: str) -> Any:
-    number = hint in (int, float)
     fits = isinstance(given, (int, float) if hint is float else hint)
-    if number and fits:
-        fits = not isinstance(given, bool) and 0 <= given <= LARGEST.get(name, MOST)
+    if hint in (int, float):
+        fits = fits and not isinstance(given, bool)
+        if hint is int or name in LARGEST:
+            fits = fits and 0 <= given <= LARGEST.get(name, MOST)
     if not fits:
         raise ValueError(f"{name:.80} is {given!r:.80}, expected {hint.__name__}")
     return given

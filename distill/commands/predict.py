@@ -24,7 +24,7 @@ from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
     from cache.runtime.progress import Progress
-    from distill.deploy.predict import Prediction
+    from distill.deploy.model import Prediction
 
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 """What the ending of --out means."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders
@@ -19,8 +18,6 @@ from cache.sources.names import is_plain_name
 from cache.teacher.text_tower import TextTower
 from distill.deploy.class_sets import ClassSet, join, unit
 from distill.deploy.info import ModelInfo, bank_file
-
-EmbedTexts = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +37,13 @@ class TowerSource:
 
 
 def add_texts(
-    model: Path,
-    names: Sequence[str],
-    tower: TowerSource,
-    *,
-    bank: str = "added",
-    template: str | None = None,
+    model: Path, names: Sequence[str], tower: TowerSource, *, bank: str = "added", template: str | None = None
 ) -> list[str]:
     """Embed names and add them to a text bank of a shipped model; return what was new.
 
     A model that may be from elsewhere says whose texts it takes, and not where to load their tower from.
 
-    Raises
-    ------
-    UserError
-        If the bank is one that was exported, no text tower is given, or it is of another teacher.
+    UserError if the bank is one that was exported, no text tower is given, or it is of another teacher.
     """
     _check_bank(model, ModelInfo.load(model), bank)
     if template is not None and template.count("{}") != 1:
@@ -95,7 +84,7 @@ def _embedded(
     """Return names as classes: in the template, or the labels' own, embedded by the text tower."""
     form = template or (info.templates[0] if len(info.templates) == 1 else "{}")
     texts = [form.replace("{}", name) for name in names]
-    rows = unit(_text_tower(info, tower)(texts))
+    rows = unit(_rows_of(info, tower, texts).float().cpu().numpy())
     if rows.shape[1] != info.embed_dim or not np.isfinite(rows).all():
         raise CacheMismatch(
             f"the text tower gives {rows.shape[1]} numbers a text, {model} has {info.embed_dim}",
@@ -104,10 +93,21 @@ def _embedded(
     return ClassSet(labels=tuple(names), classes=("",) * len(names), texts=tuple(texts), embeddings=rows)
 
 
-def _text_tower(info: ModelInfo, source: TowerSource) -> EmbedTexts:
-    cache, device = source.cache, source.device
+def _rows_of(info: ModelInfo, source: TowerSource, texts: Sequence[str]) -> torch.Tensor:
+    """Return what a text tower makes of texts [N, D]."""
+    cache, device = source.cache, choose_device(source.device)
     if source.teacher_model is not None:
-        return _of_teacher(info, source.teacher_model, source.pretrained, device)
+        # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
+        from cache.teacher.open_clip_model import load_teacher
+
+        teacher = load_teacher(
+            source.teacher_model,
+            pretrained=source.pretrained,
+            precision="float32",
+            device=device,
+            weights_sha256=info.teacher_weights,
+        )
+        return teacher.embed_texts(texts)[0]
     if cache is None:
         raise WrongOption(
             "--add needs the text tower of the model's teacher, which 'distill texts MODEL' names",
@@ -126,34 +126,6 @@ def _text_tower(info: ModelInfo, source: TowerSource) -> EmbedTexts:
             f"{cache} keeps no text tower",
             fix="run cache-features again with --keep-text-tower, or give --teacher-model.",
         )
-    return _of_cache(opened, device)
-
-
-def _of_cache(cache: EmbeddingCache, device: str) -> EmbedTexts:
-    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=choose_device(device))
-
-    @torch.no_grad()
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = tower.embed(tower.tokens(texts)).float().cpu().numpy()
-        return rows
-
-    return embed
-
-
-def _of_teacher(info: ModelInfo, model: str, pretrained: str | None, device: str) -> EmbedTexts:
-    # Here, because it imports open_clip, which takes seconds and is not there where models are only used.
-    from cache.teacher.open_clip_model import load_teacher
-
-    teacher = load_teacher(
-        model,
-        pretrained=pretrained,
-        precision="float32",
-        device=choose_device(device),
-        weights_sha256=info.teacher_weights,
-    )
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = teacher.embed_texts(texts)[0].float().cpu().numpy()
-        return rows
-
-    return embed
+    tower = TextTower.load(opened.path, files=opened.manifest.text_tower, device=device)
+    with torch.no_grad():
+        return tower.embed(tower.tokens(texts))

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from distill.deploy.limits import Limits, Rates, Refused, Room, Share
+from distill.deploy.limits import Rates, Refused, Room, Share
 
 HEALTH = "/health"
 
@@ -31,9 +31,8 @@ class Admission:
     raises :class:`Refused` where either is passed.
     """
 
-    def __init__(self, app: App, *, limits: Limits, room: Room) -> None:
-        self._app, self._limits, self._room = app, limits, room
-        self._rates = Rates(limits.rate)
+    def __init__(self, app: App, *, room: Room) -> None:
+        self._app, self._room, self._rates = app, room, Rates(room.limits.rate)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -51,7 +50,7 @@ class Admission:
 
     def _counted(self, receive: Receive, share: Share) -> Receive:
         """Return a ``receive`` that holds the bytes of a body as they come, and waits for them in bounds."""
-        loop, limits = asyncio.get_running_loop(), self._limits
+        loop, limits = asyncio.get_running_loop(), self._room.limits
         until, total, whole = loop.time() + limits.body, 0, False
 
         async def counted() -> Message:

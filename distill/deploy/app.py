@@ -27,9 +27,8 @@ from distill.deploy.batching import Batcher
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.decoding import Decoders
 from distill.deploy.limits import Limits, Refused, Room
-from distill.deploy.model import NONE, Model
+from distill.deploy.model import Model
 from distill.deploy.neighbours import NEIGHBOURS, Neighbours
-from distill.deploy.predict import labels_of
 
 BATCH = 32
 LabelName = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r'[^\s,"]'})]
@@ -66,7 +65,7 @@ def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
         description="Post an image, get labels; the class set may change with every request.",
         lifespan=running,
     )
-    app.add_middleware(Admission, limits=limits, room=room)
+    app.add_middleware(Admission, room=room)
     _tell_errors(app)
     _tell_about(app, model, room)
     _predict(app, model, decoders, batcher)
@@ -87,12 +86,7 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
     async def health() -> Response:
         """Say that the service is alive, and how many requests are in work. No limit holds for it."""
         return JSONResponse(
-            {
-                "status": "ok",
-                "model": model.info.name,
-                "precision": model.precision,
-                "waiting": room.requests,
-            }
+            {"status": "ok", "model": model.info.name, "precision": model.precision, "waiting": room.requests}
         )
 
     @app.get("/labels", response_model=LabelsAnswer, responses=errors(413, 429, 503))
@@ -140,12 +134,11 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
             raise Refused(422, str(error)) from error
         image = await decoders.prepared(await _image_of(request))
         embedding = await batcher.embed(image)
-        answers = model.answer(embedding[None], classes, top=top, reject=reject)
-        places = labels_of(classes, answers.places[0], answers.scores[0], answers.similarities[0])
+        (of_image,) = model.answer(embedding[None], classes, top=top, reject=reject)
         answer = {
-            "answer": NONE if answers.none[0] else places[0].label,
-            "none_of_these": bool(answers.none[0]),
-            "labels": [vars(label) for label in places],
+            "answer": of_image.answer,
+            "none_of_these": of_image.none_of_these,
+            "labels": [vars(label) for label in of_image.labels],
             "neighbours": shown(embedding, neighbours),
             "milliseconds": round(1000 * (time.perf_counter() - began), 2),
         }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from distill.deploy.model import Embed
 
 Row = NDArray[np.float32]
 
@@ -16,7 +17,7 @@ Row = NDArray[np.float32]
 class Batcher:
     """Runs ``embed`` on stacks of at most ``most`` images. How many may wait is the admission's business."""
 
-    def __init__(self, embed: Callable[[NDArray[Any]], Row], *, most: int) -> None:
+    def __init__(self, embed: Embed, *, most: int) -> None:
         self._embed, self._most = embed, most
         self._queue: asyncio.Queue[tuple[NDArray[Any], asyncio.Future[Row]]] = asyncio.Queue()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="model")

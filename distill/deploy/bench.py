@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
 from cache.runtime.progress import Progress, Silent
-from distill.deploy.info import GRAPH, WEIGHTS, ModelInfo
+from distill.deploy.info import OUTSIDE, WEIGHTS, ModelInfo
 from distill.deploy.onnx_door import import_onnxruntime
 from distill.record.peak_memory import peak_resident
 
 TORCH, TEACHER = "torch student", "teacher"
-ALONE, MANY = 1, 32
+MANY = 32
 WARM_UP = 3
 
 Embed = Callable[[NDArray[Any]], Any]
@@ -59,10 +59,7 @@ def bench_model(
     how much shorter one image takes than the torch student, which is the exported weights or the checkpoint
     of ``run``. Nothing is loaded that the model names: it may be from elsewhere.
 
-    Raises
-    ------
-    UserError
-        If the folder is no exported model, or a candidate fails.
+    UserError if the folder is no exported model, or a candidate fails.
     """
     progress = progress or Silent()
     rounds_of: dict[str, list[dict[str, Any]]] = {
@@ -139,11 +136,11 @@ def _summary(
     return medians
 
 
-def measured(embed: Embed, image: NDArray[Any], repeats: int) -> dict[str, float]:
-    """Return times of ``embed`` on one image, and on batches of 32 of it."""
-    one, many = np.repeat(image[None], ALONE, axis=0), np.repeat(image[None], MANY, axis=0)
-    singles = _times(embed, one, repeats)
-    batches = _times(embed, many, max(3, repeats // 10))
+def measured(embed: Embed, blank: NDArray[Any], repeats: int) -> dict[str, float]:
+    """Return times of ``embed`` on an image of noise that is like ``blank``, and on batches of 32 of it."""
+    image = (127 * np.random.default_rng(0).random(blank.shape)).astype(blank.dtype)
+    singles = _times(embed, image[None], repeats)
+    batches = _times(embed, np.repeat(image[None], MANY, axis=0), max(3, repeats // 10))
     p50, p99 = np.percentile(singles, [50, 99])
     return {
         "p50_ms": float(p50) * 1000,
@@ -165,34 +162,28 @@ def _times(embed: Embed, images: NDArray[Any], repeats: int) -> list[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Something to measure: what embeds, an image as it takes it, and its bytes on disk."""
+    """Something to measure: what embeds, an empty image as it takes it, and its bytes on disk."""
 
     embed: Embed
-    image: NDArray[Any]
+    blank: NDArray[Any]
     size: int
 
 
 def opened(model: Path, name: str, options: BenchOptions) -> Candidate:
     """Open a candidate by its name."""
-    info, rng = ModelInfo.load(model), np.random.default_rng(0)
+    info = ModelInfo.load(model)
     if name == TORCH:
-        return _torch_student(model, info, options.run, rng)
+        return _torch_student(model, info, options.run)
     if name == TEACHER:
-        assert options.teacher_model is not None
-        return _teacher(info, rng, options.teacher_model, options.pretrained)
-    from distill.deploy.model import open_session
+        return _teacher(info, options)
+    from distill.deploy.model import open_graph
 
     _, path = info.onnx_file(model, name)
-    session, steps = open_session(path, threads=options.threads), info.preprocessing
-    image: NDArray[Any] = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
-    if steps.where == GRAPH:
-        image = rng.integers(0, 255, (steps.resize, steps.resize, 3), dtype=np.uint8)
-    return Candidate(
-        embed=lambda images: session.run(None, {"image": images}), image=image, size=path.stat().st_size
-    )
+    graph = open_graph(path, threads=options.threads)
+    return Candidate(embed=graph, blank=info.preprocessing.blank(), size=path.stat().st_size)
 
 
-def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.random.Generator) -> Candidate:
+def _torch_student(model: Path, info: ModelInfo, run: Path | None) -> Candidate:
     from distill.deploy.models import embed_with, embedding_of
     from distill.student.build import read_state_dict
 
@@ -212,27 +203,28 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None, rng: np.rando
                 fix="give the run that was exported.",
             )
         state = checkpoint["student"]
-    steps = info.preprocessing
-    student = embedding_of(info, state, slice(0, info.outputs))
-    image = rng.standard_normal((steps.channels, steps.crop, steps.crop), dtype=np.float32)
-    weights = sum(value.numel() * value.element_size() for value in state.values())
-    return Candidate(embed=embed_with(student), image=image, size=weights)
+    weights = sum(value.nbytes for value in state.values())
+    blank = replace(info.preprocessing, where=OUTSIDE).blank()
+    return Candidate(embed=embed_with(embedding_of(info, state)), blank=blank, size=weights)
 
 
-def _teacher(info: ModelInfo, rng: np.random.Generator, model: str, pretrained: str | None) -> Candidate:
+def _teacher(info: ModelInfo, options: BenchOptions) -> Candidate:
     import torch
 
     from cache.teacher.open_clip_model import load_teacher
 
+    assert options.teacher_model is not None
     teacher = load_teacher(
-        model, pretrained=pretrained, precision="float32", weights_sha256=info.teacher_weights
+        options.teacher_model,
+        pretrained=options.pretrained,
+        precision="float32",
+        weights_sha256=info.teacher_weights,
     )
-    size = teacher.spec.image_size
-    image = rng.standard_normal((3, size, size), dtype=np.float32)
     tower: Any = teacher.model.visual
-    weights = sum(part.nbytes for part in tower.parameters())
     return Candidate(
-        embed=lambda images: teacher.embed_images(torch.from_numpy(images)), image=image, size=weights
+        embed=lambda images: teacher.embed_images(torch.from_numpy(images)),
+        blank=np.zeros((3, teacher.spec.image_size, teacher.spec.image_size), dtype=np.float32),
+        size=sum(part.nbytes for part in tower.parameters()),
     )
 
 
@@ -242,7 +234,7 @@ def main() -> None:
     given = json.loads(words)
     options = BenchOptions(**{**given, "run": Path(given["run"]) if given["run"] else None})
     candidate = opened(Path(model), name, options)
-    times = measured(candidate.embed, candidate.image, options.repeats)
+    times = measured(candidate.embed, candidate.blank, options.repeats)
     more = {"bytes": candidate.size, "peak_memory_bytes": peak_resident()}
     sys.stdout.write(json.dumps({**times, **more}) + "\n")
 

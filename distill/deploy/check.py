@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageRecord
 from distill.data.augment import eval_transform
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Reject
+from distill.deploy.model import Embed
 from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
 from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
@@ -32,26 +32,30 @@ ALIKE = 0.98
 ACCEPTED = 0.95
 BATCH = 32
 
-Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""Prepared images, see :func:`prepared` -> unit embeddings [B, D]."""
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images."""
+
+    name: str
+    path: Path
+    embed: Embed
+    where: str = OUTSIDE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
     """The images of one split that a graph is judged on, and what the student says of them.
 
-    ``embeddings`` [N, D] unit rows, ``labels`` [N] index ``class_names``; ``of`` all images of the split.
+    ``embeddings`` [N, D] unit rows, ``labels`` [N] index its classes; ``of`` all images of the split, whose
+    ``other_data`` says how it is not what the run was judged on.
     """
 
     split: EvalSplit
     of: int
+    other_data: str
     embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The split's classes."""
-        return self.split.class_names
+    labels: Tensor
 
 
 def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str, Judged]:
@@ -64,20 +68,27 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
     with suppress(UserError):  # it set none aside
         aside = trained.wanted(["id_val"])
     for split in [*aside, *trained.wanted(())]:
-        records: list[ImageRecord] = list(split.pixels.records)  # type: ignore[arg-type]
-        classes = [split.class_names[record.label] for record in records]
-        drawn = spread_sample([record.key for record in records], classes, most=most)
-        some = [records[i] for i in sorted(drawn)]
-        part = EvalSplit(
-            name=split.name, pixels=trained.pixels(some, split.name), class_names=split.class_names
-        )
+        some = sampled(split.pixels.records, most)
+        part = replace(split, pixels=trained.pixels(some, split.name))
         embeddings = embedded(part, trained.config.student.image_size, student)
         if not len(embeddings):
             raise UserError(f"no image of {split.name} could be read", fix="check that the files are images.")
         unreadable = part.pixels.unreadable
-        labels = np.array([record.label for record in some if record.key not in unreadable], dtype=np.int64)
-        judged[split.name] = Judged(split=part, of=len(records), embeddings=embeddings, labels=labels)
+        labels = torch.tensor([record.label for record in some if record.key not in unreadable])
+        judged[split.name] = Judged(
+            split=part,
+            of=len(split.pixels.records),
+            other_data=trained.other_data(split.name),
+            embeddings=embeddings,
+            labels=labels,
+        )
     return judged
+
+
+def sampled(records: Sequence[Any], most: int) -> list[Any]:
+    """Return ``most`` images or episodes, as many of every label as of any other, in their order."""
+    keys, labels = [record.key for record in records], [str(record.label) for record in records]
+    return [records[i] for i in sorted(spread_sample(keys, labels, most=most))]
 
 
 def embedded(split: EvalSplit, image_size: int, embed: Embed, *, where: str = OUTSIDE) -> NDArray[np.float32]:
@@ -91,12 +102,16 @@ def prepared(split: EvalSplit, image_size: int, *, where: str = OUTSIDE) -> Iter
 
     Float32 [B, 3, S, S], or where the graph prepares them uint8 [B, R, R, 3], squashed.
     """
+    for images in decoded(split):
+        inside = where == GRAPH
+        yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, image_size)).numpy()
+
+
+def decoded(split: EvalSplit) -> Iterator[Tensor]:
+    """Yield a split's images as its pixels hold them, a batch at a time; what cannot be read is left out."""
     order = np.arange(len(split.pixels.records))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    for indices, images in split.pixels.batches(batches):
-        if len(indices):
-            inside = where == GRAPH
-            yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, image_size)).numpy()
+    yield from (images for indices, images in split.pixels.batches(batches) if len(indices))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +145,10 @@ class Choices:
         """Judge unit embeddings [N, D] of every split, among its own classes and among all."""
         return {
             name: evaluate(
-                [(torch.from_numpy(rows[name]), torch.from_numpy(part.labels))],
+                [(torch.from_numpy(rows[name]), part.labels)],
                 self._logits,
                 split=name,
-                class_names=part.class_names,
+                class_names=part.split.class_names,
                 among=self.among,
             )
             for name, part in judged.items()
@@ -152,30 +167,34 @@ def compared(
     Names are those of a run's metrics (:meth:`SplitResult.metrics`); ``of`` is how many images the split has;
     ``other_data`` is there where it is not what the run was judged on.
     """
-    cosines = (judged.embeddings * embeddings).sum(axis=1)
     theirs = student.metrics()
     return {
         "images": len(embeddings),
         "of": judged.of,
-        "classes": len(judged.class_names),
+        "classes": len(judged.split.class_names),
         **result.metrics(),
         "student_accuracy": theirs["accuracy"],
         "student_all_accuracy": theirs["all_accuracy"],
         "accuracy_difference": result.accuracy - student.accuracy,
+        **distances(judged, embeddings),
+    }
+
+
+def distances(judged: Judged, embeddings: NDArray[np.float32]) -> dict[str, float | str]:
+    """Return how far unit embeddings are from the student's, and what other data they are of."""
+    cosines = (judged.embeddings * embeddings).sum(axis=-1)
+    return {
         "cosine_mean": float(cosines.mean()),
         "cosine_least": float(cosines.min()),
         "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
-        **({"other_data": student.other_data} if student.other_data else {}),
+        **({"other_data": judged.other_data} if judged.other_data else {}),
     }
 
 
 def check_float32(name: str, splits: Mapping[str, dict[str, Any]]) -> None:
     """Refuse a float32 model that does not say what its student says.
 
-    Raises
-    ------
-    UserError
-        If an embedding differs by more than 1e-4 in any place.
+    UserError if an embedding differs by more than 1e-4 in any place.
     """
     for split, numbers in splits.items():
         # Not "greater than": what is not a number must not pass.
@@ -226,39 +245,14 @@ def reject_of(
     )
 
 
-def with_measured(
-    info: ModelInfo,
-    name: str,
-    path: Path,
-    rows: dict[str, NDArray[np.float32]],
-    judged: dict[str, Judged],
-    student: dict[str, SplitResult],
-    choices: Choices,
+def with_compared(
+    info: ModelInfo, file: Written, splits: dict[str, dict[str, Any]], classes: int, **more: Any
 ) -> ModelInfo:
-    """Return ``info`` with what one file was measured to do.
-
-    What was set aside to choose on is no result.
-    """
-    results = choices.judge(judged, rows)
-    tests = {split: result for split, result in results.items() if split != "id_val"}
-    splits = {split: compared(judged[split], rows[split], tests[split], student[split]) for split in tests}
-    if name not in ("float16", "int8"):
-        check_float32(path.name, splits)
-    size = path.stat().st_size
-    measured: dict[str, Any] = {
-        "bytes": size,
-        "splits": splits,
-        "classes": len(choices.among.names),
-        **both_kinds(tests),
-    }
-    reject = dict(info.reject)
-    when = reject_of(rows, tests, choices.id_texts)
-    if when is not None:
-        reject[name] = when
-        for split in splits:
-            splits[split]["rejected"] = rejected(rows[split], choices.id_texts, when.cosine)
-            splits[split]["all_rejected"] = rejected(rows[split], choices.texts, when.cosine)
-    return replace(info, measured={**info.measured, name: measured}, reject=reject)
+    """Return ``info`` with what a file does on ``splits``; UserError where one must do more than it does."""
+    if file.name not in ("float16", "int8"):
+        check_float32(file.path.name, splits)
+    measured = {"bytes": file.path.stat().st_size, "splits": splits, "classes": classes, **more}
+    return replace(info, measured={**info.measured, file.name: measured})
 
 
 def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:

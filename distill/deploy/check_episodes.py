@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,100 +13,81 @@ from numpy.typing import NDArray
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
 from cache.sources.samples import UnreadableImage
-from distill.deploy.check import BATCH, Embed
+from distill.deploy.check import BATCH, Judged, Written, decoded, distances, places_of, sampled, with_compared
+from distill.deploy.class_sets import ClassSet
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
-from distill.judge.outputs import spread_sample
+from distill.deploy.model import Embed
+from distill.judge.model import judged_objects
 from distill.judge.trained_run import TrainedRun
-from distill.robotics.metrics import EpisodeResult, judge_objects
+from distill.robotics.metrics import EpisodeResult
 from distill.robotics.scores import local_pair_logits, margins
 
 Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedEpisodes:
-    """The episodes of one split that a graph is judged on, and what the student says of them.
+class JudgedEpisodes(Judged):
+    """The episodes of one split that a graph is judged on.
 
     ``embeddings`` [N, L, D] are unit rows of its locations, ``labels`` [N, K] 0 and 1, ``pair`` [2, K, D] the
-    unit rows of the objects' texts; ``of`` all episodes of the split.
+    unit rows of the objects' texts; ``student`` is the result of the student.
     """
 
-    split: str
-    of: int
-    class_names: tuple[str, ...]
     records: tuple[EpisodeRecord, ...]
-    labels: NDArray[np.int64]
-    embeddings: Rows
     pair: Rows
     student: EpisodeResult
 
 
-def sampled(records: Sequence[EpisodeRecord], most: int) -> tuple[EpisodeRecord, ...]:
-    """Return ``most`` episodes, as many that show some objects as of those that show others."""
-    drawn = spread_sample(
-        [record.key for record in records], [str(record.label) for record in records], most=most
-    )
-    return tuple(records[i] for i in sorted(drawn))
+@dataclass(frozen=True, kw_only=True)
+class EpisodeCheck:
+    """What the files of a student of episodes are compared with; ``classes`` is how many objects it knows."""
+
+    trained: TrainedRun
+    judged: dict[str, JudgedEpisodes]
+    classes: int
+
+    def measured(self, info: ModelInfo, file: Written) -> ModelInfo:
+        """Return ``info`` with what a file does."""
+        splits = {
+            split: episodes_compared(self.trained, judged, info, file.embed)
+            for split, judged in self.judged.items()
+        }
+        return with_compared(info, file, splits, self.classes)
 
 
 def judged_episodes(
-    trained: TrainedRun, student: Embed, pairs: dict[str, Rows], *, most: int
-) -> list[JudgedEpisodes]:
+    trained: TrainedRun, student: Embed, banks: Sequence[ClassSet], *, most: int
+) -> dict[str, JudgedEpisodes]:
     """Return the run's test splits with the student's embeddings, ``most`` episodes of each.
 
-    ``pairs`` are the texts' unit rows [2, K, D] of every split's objects.
+    ``banks`` have the positive and the negative text of every object.
     """
-    every = []
-    for split in trained.wanted(()):
-        records: list[EpisodeRecord] = list(split.pixels.records)  # type: ignore[arg-type]
-        some = sampled(records, most)
-        pixels, batches = trained.pixels(some, split.name), []
-        order = np.arange(len(some))
-        for indices, frames in pixels.batches([order[at : at + BATCH] for at in range(0, len(order), BATCH)]):
-            if len(indices):
-                batches.append(student(trained.model.augment.plain(frames).numpy()))
+    judged = {}
+    for whole in trained.wanted(()):
+        some = sampled(whole.pixels.records, most)
+        split = replace(whole, pixels=trained.pixels(some, whole.name))
+        batches = [student(trained.model.augment.plain(frames).numpy()) for frames in decoded(split)]
         if not batches:
             raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
-        kept = tuple(record for record in some if record.key not in pixels.unreadable)
-        embeddings, labels = np.concatenate(batches), np.array([record.label for record in kept])
+        records = tuple(record for record in some if record.key not in split.pixels.unreadable)
+        embeddings, labels = np.concatenate(batches), torch.tensor([record.label for record in records])
+        pair = np.stack([bank.embeddings[places_of(bank, split.class_names)] for bank in banks])
         logits = local_pair_logits(
-            torch.from_numpy(embeddings),
-            torch.from_numpy(pairs[split.name]),
-            temperature=trained.config.loss.temperature,
+            torch.from_numpy(embeddings), torch.from_numpy(pair), temperature=trained.config.loss.temperature
         )
-        result = _judged(trained, margins(logits), labels, split.name, split.class_names)
-        every.append(
-            JudgedEpisodes(
-                split=split.name,
-                of=len(records),
-                class_names=split.class_names,
-                records=kept,
-                labels=labels,
-                embeddings=embeddings,
-                pair=pairs[split.name],
-                student=result,
-            )
+        student_says = judged_objects(trained.model, [(margins(logits), labels)], split)  # type: ignore[arg-type]
+        judged[split.name] = JudgedEpisodes(
+            split=split,
+            of=len(whole.pixels.records),
+            other_data=trained.other_data(split.name),
+            records=records,
+            labels=labels,
+            embeddings=embeddings,
+            pair=pair,
+            student=student_says,
         )
-    return every
-
-
-def _judged(
-    trained: TrainedRun,
-    margin_NK: torch.Tensor,
-    labels: NDArray[np.int64],
-    split: str,
-    class_names: Sequence[str],
-) -> EpisodeResult:
-    return judge_objects(
-        margin_NK,
-        torch.from_numpy(labels),
-        score_bias=trained.student.score_bias.detach(),  # type: ignore[operator, union-attr]
-        split=split,
-        class_names=class_names,
-        id_objects=trained.folder.split("train").class_names,
-        threshold=trained.config.robotics.threshold,
-    )
+    return judged
 
 
 def prepared_batches(records: Sequence[EpisodeRecord], info: ModelInfo) -> Iterator[Rows]:
@@ -134,13 +115,11 @@ def episodes_compared(
     """
     embeddings = np.concatenate([embed(images) for images in prepared_batches(judged.records, info)])
     margin = torch.from_numpy(object_margins(embeddings, judged.pair, info.temperature))
-    result = _judged(trained, margin, judged.labels, judged.split, judged.class_names)
-    cosines = (judged.embeddings * embeddings).sum(axis=-1)
-    other_data = trained.other_data(judged.split)
+    result = judged_objects(trained.model, [(margin, judged.labels)], judged.split)  # type: ignore[arg-type]
     return {
         "episodes": len(embeddings),
         "of": judged.of,
-        "objects": len(judged.class_names),
+        "objects": len(judged.split.class_names),
         **result.groups["all"],
         **{
             f"{group}_average_precision": metrics["average_precision"]
@@ -148,8 +127,5 @@ def episodes_compared(
             if group != "all" and "average_precision" in metrics
         },
         "student_average_precision": judged.student.groups["all"]["average_precision"],
-        "cosine_mean": float(cosines.mean()),
-        "cosine_least": float(cosines.min()),
-        "largest_difference": float(np.abs(judged.embeddings - embeddings).max()),
-        **({"other_data": other_data} if other_data else {}),
+        **distances(judged, embeddings),
     }

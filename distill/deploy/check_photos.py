@@ -1,8 +1,12 @@
-"""Does a graph prepare photos as Pillow does? Asked with raw photos, of every runtime that is installed."""
+"""What a file does beside the student of photos; and does a graph prepare photos as Pillow does?
+
+That is asked with raw photos, of every runtime that is installed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,60 @@ from PIL import Image
 
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import UnreadableImage, load_rgb
-from distill.deploy.check import Embed, Judged
-from distill.deploy.info import Preprocessing
+from distill.deploy.check import (
+    Choices,
+    Judged,
+    Written,
+    compared,
+    embedded,
+    reject_of,
+    rejected,
+    with_compared,
+)
+from distill.deploy.info import GRAPH, ModelInfo, Preprocessing
+from distill.deploy.model import Embed
+from distill.judge.evaluate import SplitResult, both_kinds
 
 PHOTOS_PER_SPLIT = 8
 # Pixels may differ by one where a mean lies between two whole numbers.
 LEAST_COSINE = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoCheck:
+    """What the files of a student of photos are compared with: the student, on some images of every split.
+
+    ``student`` are its results, ``photos`` raw ones where a graph prepares them.
+    """
+
+    judged: dict[str, Judged]
+    choices: Choices
+    student: dict[str, SplitResult]
+    photos: list[Image.Image]
+
+    def measured(self, info: ModelInfo, file: Written) -> ModelInfo:
+        """Return ``info`` with what a file does. What was set aside to choose on is no result."""
+        judged, choices, steps = self.judged, self.choices, info.preprocessing
+        rows = {
+            split: embedded(part.split, steps.crop, file.embed, where=file.where)
+            for split, part in judged.items()
+        }
+        tests = {split: one for split, one in choices.judge(judged, rows).items() if split != "id_val"}
+        splits = {
+            split: compared(judged[split], rows[split], tests[split], self.student[split]) for split in tests
+        }
+        reject = reject_of(rows, tests, choices.id_texts)
+        if reject is not None:
+            info = replace(info, reject={**info.reject, file.name: reject})
+            for split in splits:
+                splits[split]["rejected"] = rejected(rows[split], choices.id_texts, reject.cosine)
+                splits[split]["all_rejected"] = rejected(rows[split], choices.texts, reject.cosine)
+        more: dict[str, Any] = dict(both_kinds(tests))
+        if file.where == GRAPH:
+            more["photos"] = photos_compared(file.path, file.embed, self.photos, steps)
+            if file.name == "float32":
+                check_photos(file.path.name, more["photos"])
+        return with_compared(info, file, splits, len(choices.among.names), **more)
 
 
 def raw_photos(judged: Mapping[str, Judged]) -> list[Image.Image]:
@@ -61,10 +113,7 @@ def photos_compared(
 def check_photos(name: str, compared: dict[str, Any]) -> None:
     """Refuse a float32 graph that prepares photos in another way than the student was judged with.
 
-    Raises
-    ------
-    UserError
-        If the cosine of an embedding lies below 0.999.
+    UserError if the cosine of an embedding lies below 0.999.
     """
     for runtime, least in compared["least_cosine"].items():
         # Not "less than": what is not a number must not pass.

@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
+from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from cache.store.npz_files import read_npz, values_of
-from cache.store.read_errors import READ_ERRORS
+from distill.deploy.info import undamaged
+
+COLUMNS = ("labels", "classes", "texts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +40,8 @@ class ClassSet:
 
     def rows(self, places: Sequence[int]) -> ClassSet:
         """Return some of the classes, in that order."""
-        return ClassSet(
-            labels=tuple(self.labels[i] for i in places),
-            classes=tuple(self.classes[i] for i in places),
-            texts=tuple(self.texts[i] for i in places),
-            embeddings=self.embeddings[list(places)],
-        )
+        names = {name: tuple(getattr(self, name)[i] for i in places) for name in COLUMNS}
+        return ClassSet(embeddings=self.embeddings[list(places)], **names)
 
     def find(self, label: str) -> int | None:
         """Return the place of a label, class folder or text, whatever its case; None where it is not here."""
@@ -51,17 +50,15 @@ class ClassSet:
     @cached_property
     def _places(self) -> dict[str, int]:
         places: dict[str, int] = {}
-        for names in (self.labels, self.classes, self.texts):
-            for i, name in enumerate(names):
+        for column in COLUMNS:
+            for i, name in enumerate(getattr(self, column)):
                 places.setdefault(_folded(name), i)
         places.pop("", None)  # the class of a text that has none
         return places
 
     def save(self, path: Path) -> None:
         """Write it as plain arrays that numpy reads without pickle, with a checksum; whole or not at all."""
-        arrays = {
-            name: np.array(getattr(self, name), dtype=np.str_) for name in ("labels", "classes", "texts")
-        }
+        arrays = {name: np.array(getattr(self, name), dtype=np.str_) for name in COLUMNS}
         with replacing(path) as temporary:
             with open(temporary, "wb") as file:
                 np.savez(file, embeddings=self.embeddings, **arrays)  # type: ignore[arg-type]
@@ -70,33 +67,24 @@ class ClassSet:
     @classmethod
     def load(cls, path: Path, *, embed_dim: int) -> ClassSet:
         """Read what :meth:`save` wrote; UserError when it is damaged or of another embed_dim."""
-        try:
+        with undamaged(path, what="the text bank "):
             if not matches_appended_checksum(path):
                 raise ValueError("it differs from its checksum")
             file = read_npz(path)
-            names = {name: tuple(values_of(file[name], "U")) for name in ("labels", "classes", "texts")}
+            names = {name: tuple(values_of(file[name], "U")) for name in COLUMNS}
             embeddings = file["embeddings"]
             if embeddings.dtype != np.float32 or embeddings.shape != (len(names["labels"]), embed_dim):
                 raise ValueError(f"embeddings are {embeddings.dtype} {embeddings.shape}")
-            if not len(names["labels"]) == len(names["classes"]) == len(names["texts"]):
+            if len({len(column) for column in names.values()}) > 1:
                 raise ValueError("its columns differ in length")
             return cls(embeddings=embeddings, **names)
-        except READ_ERRORS as error:
-            raise UserError(
-                f"the text bank {path} is damaged ({reason_of(error)})",
-                fix="copy the folder again, or export the run again.",
-            ) from error
 
 
 def join(sets: Iterable[ClassSet]) -> ClassSet:
     """Return several class sets as one."""
     every = list(sets)
-    return ClassSet(
-        labels=tuple(label for one in every for label in one.labels),
-        classes=tuple(name for one in every for name in one.classes),
-        texts=tuple(text for one in every for text in one.texts),
-        embeddings=np.concatenate([one.embeddings for one in every]),
-    )
+    names = {name: tuple(chain(*(getattr(one, name) for one in every))) for name in COLUMNS}
+    return ClassSet(embeddings=np.concatenate([one.embeddings for one in every]), **names)
 
 
 def labels_in(values: Iterable[str], banks: dict[str, ClassSet]) -> tuple[str, ...]:
@@ -132,13 +120,8 @@ def _separated(text: str) -> tuple[str, ...]:
 def pick(banks: dict[str, ClassSet], labels: Sequence[str]) -> ClassSet:
     """Return the class set of some labels, each from the first bank that has it.
 
-    Raises
-    ------
-    UserError
-        If there is no label, one is there twice, or no bank has one; the message names near ones.
+    UserError if one is there twice, or no bank has one; the message names near ones.
     """
-    if not labels:
-        raise UserError("there are no labels to choose from", fix="give at least one, as --labels a,b,c.")
     chosen: list[ClassSet] = []
     for label in labels:
         places = ((bank, bank.find(label)) for bank in banks.values())

@@ -12,7 +12,6 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -25,11 +24,6 @@ from distill.deploy.limits import Limits, Refused
 SMALL_IMAGE = 2_000_000
 # A decoder of small images may hold 2 MP, 16 MB with Pillow's copies; eight keep any onnxruntime busy.
 SMALL_DECODERS, LARGE_DECODERS = 8, 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Large:
-    pixels: int
 
 
 class Decoders:
@@ -51,17 +45,14 @@ class Decoders:
     async def prepared(self, raw: bytes) -> NDArray[Any]:
         """Return what the model takes of an image.
 
-        Raises
-        ------
-        Refused
-            With 413 if the image has too many pixels, with 415 if it is none, with 503 if too many large ones
-            wait.
+        Refused with 413 if the image has too many pixels, with 415 if it is none, with 503 if too many large
+        ones wait.
         """
         loop = asyncio.get_running_loop()
         prepared = await loop.run_in_executor(self._small, self._if_small, raw)
-        if not isinstance(prepared, _Large):
+        if not isinstance(prepared, int):
             return prepared
-        async with self._pixels.taken(prepared.pixels):
+        async with self._pixels.taken(prepared):
             return await loop.run_in_executor(self._large, self._decoded, raw)
 
     def close(self) -> None:
@@ -69,9 +60,10 @@ class Decoders:
         for pool in (self._small, self._large):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _if_small(self, raw: bytes) -> NDArray[Any] | _Large:
+    def _if_small(self, raw: bytes) -> NDArray[Any] | int:
+        """Return a small image prepared, of a large one how many pixels it has."""
         pixels = self._pixels_of(raw)
-        return self._decoded(raw) if pixels <= SMALL_IMAGE else _Large(pixels=pixels)
+        return self._decoded(raw) if pixels <= SMALL_IMAGE else pixels
 
     def _pixels_of(self, raw: bytes) -> int:
         """Return how many pixels the header of an image says that it has."""
@@ -106,10 +98,7 @@ class Pixels:
     async def taken(self, pixels: int) -> AsyncIterator[None]:
         """Hold so many pixels, at most the whole budget, while the block runs.
 
-        Raises
-        ------
-        Refused
-            With 503 if too many wait already, or it waited too long.
+        Refused with 503 if too many wait already, or it waited too long.
         """
         if pixels > self._free:
             await self._wait(pixels)

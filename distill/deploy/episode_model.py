@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cache.sources.episodes import CameraFrame
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import ObjectScores, Preprocessing
-from distill.deploy.model import Shipped
+from distill.deploy.model import NONE, Prediction, Shipped, labels_of
 
 # Of Keys' kernel: what torch's bicubic interpolation uses.
 SHARPNESS = -0.75
@@ -28,10 +29,34 @@ class Objects:
         return len(self.positive)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpisodePrediction(Prediction):
+    """The objects of one episode: the best as ``labels``, and the names of those that are ``there``.
+
+    A label's ``score`` is its own, and its ``similarity`` how much nearer, in cosine, its positive text is.
+    """
+
+    there: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """The objects that are there, or that none is."""
+        return "; ".join(self.there) or NONE
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a line of results; ``objects`` are those from the threshold on."""
+        line = super().to_json()
+        return {
+            "episode": line.pop("image"),
+            **({} if self.error else {"objects": list(self.there)}),
+            **{name: value for name, value in line.items() if name != "answer"},
+        }
+
+
 class EpisodeModel(Shipped):
     """An exported folder of a student of episodes, open for use; threads may share it."""
 
-    of_episodes = True
+    of_episodes: ClassVar[bool] = True
 
     @property
     def scoring(self) -> ObjectScores:
@@ -39,18 +64,10 @@ class EpisodeModel(Shipped):
         assert self.info.objects is not None
         return self.info.objects
 
-    def blank(self) -> NDArray[np.float32]:
-        """Return an episode in which nothing is to be seen, as the graph takes it."""
-        steps = self.info.preprocessing
-        return np.zeros((steps.channels, steps.crop, steps.crop), dtype=np.float32)
-
     def objects(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> Objects:
         """Return the objects of a bank of positive texts, the model's own unless another is named.
 
-        Raises
-        ------
-        UserError
-            If there is no such bank, or label in it; the message names near ones.
+        UserError if there is no such bank, or label in it; the message names near ones.
         """
         name, negatives = bank or self.info.bank, self.scoring.negatives
         of_positive = {one: classes for one, classes in self.banks.items() if one in negatives}
@@ -60,17 +77,22 @@ class EpisodeModel(Shipped):
         rows = negative.rows(places).embeddings
         return Objects(positive=positive, pair=np.stack([positive.embeddings, rows]))
 
-    def prepare(self, frames: Mapping[str, CameraFrame]) -> NDArray[np.float32]:
-        """Return what the graph takes of one episode, see :func:`prepared_frames`."""
-        return prepared_frames(frames, self.info.preprocessing)
-
-    def margins(self, embeddings: NDArray[np.float32], objects: Objects) -> NDArray[np.float32]:
-        """Return the margins [B, K] of embeddings [B, L, D], see :func:`object_margins`."""
-        return object_margins(embeddings, objects.pair, self.info.temperature)
-
-    def scores(self, margins: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the scores of margins, in 0..1."""
-        return np.clip((1 + np.tanh(margins / 2)) / 2 + np.float32(self.scoring.bias), 0, 1)
+    def answer(
+        self, embeddings: NDArray[np.float32], objects: Objects, *, top: int, threshold: float
+    ) -> list[EpisodePrediction]:
+        """Return of embeddings [B, L, D] the best ``top`` objects, and those from ``threshold`` on."""
+        margins_BK = object_margins(embeddings, objects.pair, self.info.temperature)
+        scores_BK = np.clip((1 + np.tanh(margins_BK / 2)) / 2 + np.float32(self.scoring.bias), 0, 1)
+        classes, answers = objects.positive, []
+        for margins, scores in zip(margins_BK, scores_BK, strict=True):
+            # By the margins: scores are clamped, and may be equal.
+            order = np.argsort(-margins, kind="stable")
+            there = tuple(classes.labels[i] for i in order if scores[i] >= threshold)
+            best = order[:top]
+            cosines = margins[best].astype(np.float64) * self.info.temperature
+            labels = labels_of(classes, best, scores[best], cosines)
+            answers.append(EpisodePrediction(labels=labels, none_of_these=not there, there=there))
+        return answers
 
 
 def prepared_frames(frames: Mapping[str, CameraFrame], steps: Preprocessing) -> NDArray[np.float32]:

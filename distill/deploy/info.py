@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
+from cache.store.json_values import value_of
+from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
 
 NAME = "model.json"
@@ -22,6 +29,8 @@ PROGRAM, WEIGHTS = "model.pt2", "model.safetensors"
 OUTSIDE, GRAPH = "outside", "graph"
 # A side: a batch of 32 such pictures takes 1.6 GB.
 MOST_PIXELS = 4096
+MOST_OUTPUTS = 2**16 - 1
+EXPORT_AGAIN = "copy the folder again, or export the run again."
 CHECKPOINTS = ("last", "best")
 SOURCE_WORDS = ("distill", "run", "checkpoint", "data", "fingerprint", "teacher_name", "config")
 TEACHER_WORDS = ("model", "pretrained", "weights_sha256")
@@ -48,17 +57,21 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.where not in (OUTSIDE, GRAPH):
             raise ValueError(f"preprocessing is {self.where!r}")
-        sized = _is_size(self.crop, most=MOST_PIXELS) and _is_size(self.resize, most=MOST_PIXELS)
-        if not (sized and self.crop <= self.resize):
+        if not 0 < self.crop <= self.resize <= MOST_PIXELS:
             raise ValueError(f"images are squashed to {self.resize!r} and cut to {self.crop!r}")
-        for values in (self.mean, self.std):
-            if len(values) != len(self.std) or not all(isinstance(value, int | float) for value in values):
-                raise ValueError(f"mean and std are {self.mean} and {self.std}, not a number a channel")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean and std are {self.mean} and {self.std}, not a number a channel")
 
     @property
     def channels(self) -> int:
         """How many channels the student takes."""
         return len(self.mean)
+
+    def blank(self) -> NDArray[Any]:
+        """Return a picture of zeros, as the graph takes it."""
+        if self.where == GRAPH:
+            return np.zeros((self.resize, self.resize, 3), dtype=np.uint8)
+        return np.zeros((self.channels, self.crop, self.crop), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +91,8 @@ class ObjectScores:
     negatives: dict[str, str]
 
     def __post_init__(self) -> None:
-        for value in (self.bias, self.threshold):
-            if type(value) is not float or not -1 <= value <= 1:
-                raise ValueError(f"bias and threshold are {self.bias!r:.20} and {self.threshold!r:.20}")
-        if not isinstance(self.local, bool) or not isinstance(self.negatives, dict):
-            raise ValueError("local or negatives is none")
+        if not (-1 <= self.bias <= 1 and -1 <= self.threshold <= 1):
+            raise ValueError(f"bias and threshold are {self.bias} and {self.threshold}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +113,8 @@ class Reject:
     high: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = (self.cosine, self.id_kept, self.ood_rejected, self.auroc, self.low, self.high)
-        if not all(value is None or isinstance(value, int | float) for value in numbers[1:]):
-            raise ValueError("reject holds something other than numbers")
-        if not isinstance(self.cosine, int | float) or self.set_on not in ("id_val", "id_test"):
-            raise ValueError(f"reject is set to {self.cosine!r} on {self.set_on!r:.20}")
+        if self.set_on not in ("id_val", "id_test"):
+            raise ValueError(f"reject is set on {self.set_on!r:.20}")
         if (self.auroc is None) != (self.low is None) or (self.auroc is None) != (self.high is None):
             raise ValueError("reject has an AUROC without its interval")
 
@@ -176,10 +183,7 @@ class ModelInfo:
     def load(cls, folder: Path) -> ModelInfo:
         """Read a model folder.
 
-        Raises
-        ------
-        UserError
-            If it is no such folder, a newer distill wrote it, or the file is damaged.
+        UserError if it is no such folder, a newer distill wrote it, or the file is damaged.
         """
         path = folder / NAME
         if not path.is_file():
@@ -187,49 +191,27 @@ class ModelInfo:
                 f"{folder} is not an exported model: it has no {NAME}",
                 fix="give a folder that 'distill export RUN --out MODEL' wrote.",
             )
-        try:
+        with undamaged(path):
             text = path.read_text(encoding="utf-8")
             value = json.loads(text)
+            if not isinstance(value, dict):
+                raise ValueError("it is no table")
             version = value["schema_version"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _damaged(path, error) from error
-        if version != SCHEMA_VERSION:
-            raise UserError(
-                f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}",
-                fix=NEWER,
-            )
-        try:
+            if version != SCHEMA_VERSION:
+                raise UserError(
+                    f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}",
+                    fix=NEWER,
+                )
             if not has_its_checksum(text):
                 raise ValueError("it differs from its checksum")
-            return cls._from_json(value)
-        except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
+            ours = {f.name for f in fields(cls)}
+            return value_of(cls, {name: value[name] for name in value if name in ours}, name="it")
 
-    @classmethod
-    def _from_json(cls, value: dict[str, Any]) -> ModelInfo:
-        names = {f.name for f in fields(cls)}
-        given = {name: part for name, part in value.items() if name in names}
-        for name in ("id_classes", "ood_classes", "templates", "banks"):
-            given[name] = tuple(given[name])
-        steps = dict(given["preprocessing"])
-        steps |= {name: tuple(steps[name]) for name in ("mean", "std")}
-        reject = {name: Reject(**part) for name, part in dict(given.get("reject", {})).items()}
-        objects = given.get("objects")
-        if objects is not None:
-            objects = ObjectScores(**{**objects, "keys": EpisodeKeys.from_json(objects["keys"])})
-        given |= {"preprocessing": Preprocessing(**steps), "reject": reject, "objects": objects}
-        info = cls(**given)
-        info._check()
-        return info
-
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise a ValueError for what a folder from elsewhere may say, and no export writes."""
-        names = (self.name, self.arch, self.license, *self.templates, *self.id_classes, *self.ood_classes)
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError("a name, a class or a template is no text")
-        if not (_is_size(self.embed_dim) and _is_size(self.outputs)):
+        if not (0 < self.embed_dim <= MOST_OUTPUTS and 0 < self.outputs <= MOST_OUTPUTS):
             raise ValueError(f"embed_dim is {self.embed_dim!r} of {self.outputs!r} outputs")
-        if not (isinstance(self.temperature, int | float) and self.temperature > 0):
+        if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature!r}")
         for name in self.banks:
             if not is_plain_name(name):
@@ -237,11 +219,6 @@ class ModelInfo:
         if self.bank not in self.banks:
             raise ValueError(f"it has no text bank {self.bank!r}")
         self._check_objects()
-        tables = (self.files, self.measured, self.unlike, self.reject, self.source)
-        if not all(isinstance(table, dict) for table in tables):
-            raise ValueError("files, measured, unlike, reject or source is no table")
-        if not all(type(cosine) is float for cosine in self.unlike.values()):
-            raise ValueError(f"unlike is {self.unlike!r:.100}")
         teacher = self.source.get("teacher")
         words = [self.source.get(name) for name in SOURCE_WORDS]
         words += [teacher.get(name) for name in TEACHER_WORDS] if isinstance(teacher, dict) else [None]
@@ -284,10 +261,7 @@ class ModelInfo:
     def onnx_file(self, folder: Path, precision: str | None) -> tuple[str, Path]:
         """Return a precision and its ONNX file; None is the first there is.
 
-        Raises
-        ------
-        UserError
-            If it was not exported, or the file is missing or is not what was exported.
+        UserError if it was not exported, or the file is missing or is not what was exported.
         """
         chosen = precision or next(iter(self.precisions), None)
         if chosen is None or chosen not in self.precisions:
@@ -303,14 +277,10 @@ class ModelInfo:
         """Return the path of one of the model's files; UserError unless it is what was exported."""
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path} is missing", fix=_EXPORT_AGAIN)
+            raise UserError(f"{path} is missing", fix=EXPORT_AGAIN)
         if sha256_of(path) != self.files.get(name):
-            raise UserError(f"{path} is damaged (it differs from its checksum)", fix=_EXPORT_AGAIN)
+            raise UserError(f"{path} is damaged (it differs from its checksum)", fix=EXPORT_AGAIN)
         return path
-
-
-def _is_size(value: object, *, most: int = 2**16 - 1) -> bool:
-    return type(value) is int and 0 < value <= most
 
 
 def bank_file(name: str) -> str:
@@ -318,8 +288,10 @@ def bank_file(name: str) -> str:
     return f"texts/{name}.npz"
 
 
-_EXPORT_AGAIN = "copy the folder again, or export the run again."
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged ({reason_of(error)})", fix=_EXPORT_AGAIN)
+@contextmanager
+def undamaged(path: Path, *, what: str = "") -> Iterator[None]:
+    """Turn what reading a damaged file of a model's folder raises into a UserError."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        raise UserError(f"{what}{path} is damaged ({reason_of(error)})", fix=EXPORT_AGAIN) from error

@@ -76,23 +76,17 @@ class Room:
     """What the requests in work hold together: how many they are, and the bytes of their bodies."""
 
     def __init__(self, limits: Limits) -> None:
-        self._waiting, self._megabytes = limits.waiting, limits.megabytes
-        # Where one body may be large, a few of them must find room.
-        self._memory = max(limits.memory, 4 * limits.megabytes)
-        self.requests, self.bytes = 0, 0
+        self.limits, self.requests, self.bytes = limits, 0, 0
 
     @contextmanager
     def admit(self, declared: int) -> Iterator[Share]:
         """Hold a request's place, and the bytes that its header declares, while the block runs.
 
-        Raises
-        ------
-        Refused
-            With 503 where there is no room, with 413 where no request may have so many bytes.
+        Refused with 503 where there is no room, with 413 where no request may have so many bytes.
         """
-        if self.requests >= self._waiting:
+        if self.requests >= self.limits.waiting:
             raise Refused(
-                503, f"{self._waiting:,} requests are in work already; ask again in a moment", after=1
+                503, f"{self.limits.waiting:,} requests are in work already; ask again in a moment", after=1
             )
         share = Share(self)
         share.hold(declared)
@@ -103,17 +97,6 @@ class Room:
             self.requests -= 1
             self.bytes -= share.held
 
-    def grow(self, held: int, total: int) -> None:
-        """Take what a body of ``total`` bytes needs beyond those it holds; Refused as :meth:`admit`."""
-        if total > self._megabytes * 1e6:
-            raise Refused(413, f"the request is larger than {self._megabytes:g} MB")
-        most = self._memory * 1e6 * (1 if total <= SMALL_BODY else 0.75)
-        if self.bytes + total - held > most:
-            raise Refused(
-                503, "the bodies of other requests take all the memory; ask again in a moment", after=1
-            )
-        self.bytes += total - held
-
 
 class Share:
     """The bytes that one request holds of a room."""
@@ -122,7 +105,17 @@ class Share:
         self._room, self.held = room, 0
 
     def hold(self, total: int) -> None:
-        """Hold ``total`` bytes, if it does not yet; Refused where that cannot be."""
-        if total > self.held:
-            self._room.grow(self.held, total)
-            self.held = total
+        """Hold ``total`` bytes, if it does not yet; Refused as :meth:`Room.admit`."""
+        room, limits = self._room, self._room.limits
+        if total <= self.held:
+            return
+        if total > limits.megabytes * 1e6:
+            raise Refused(413, f"the request is larger than {limits.megabytes:g} MB")
+        # Where one body may be large, a few of them must find room.
+        most = max(limits.memory, 4 * limits.megabytes) * 1e6 * (1 if total <= SMALL_BODY else 0.75)
+        if room.bytes + total - self.held > most:
+            raise Refused(
+                503, "the bodies of other requests take all the memory; ask again in a moment", after=1
+            )
+        room.bytes += total - self.held
+        self.held = total

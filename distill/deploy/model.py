@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,47 +13,77 @@ from PIL import Image
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from distill.deploy.class_sets import ClassSet, labels_in, pick
-from distill.deploy.info import GRAPH, ModelInfo, Reject, bank_file
+from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
 
 NONE = "none of these"
+Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Prepared images -> unit embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Of B images the k best classes, best first: ``places``, ``scores`` and ``similarities`` [B, k].
+class Label:
+    """One of the labels of an image.
 
-    A score is the probability among the class set, a similarity the cosine with its text. ``none`` [B] says
-    which images are none of the classes, where that was asked for.
+    ``score`` is its probability among the class set, ``similarity`` its cosine; ``class_name`` the class
+    folder, where it has one.
     """
 
-    places: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    similarities: NDArray[np.float32]
-    none: NDArray[np.bool_]
+    label: str
+    class_name: str
+    score: float
+    similarity: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The labels of one image, best first, or why it could not be read.
+
+    ``none_of_these``: even the best is too far away.
+    """
+
+    image: str = ""
+    labels: tuple[Label, ...] = ()
+    none_of_these: bool = False
+    error: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The one label, or that it is none."""
+        return NONE if self.none_of_these else self.labels[0].label
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a line of results."""
+        if self.error:
+            return {"image": self.image, "error": self.error}
+        return {
+            "image": self.image,
+            "answer": self.answer,
+            "labels": [asdict(label) for label in self.labels],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Shipped:
-    """An exported folder, open for use: of photos, or of episodes. Threads may share it."""
+    """An exported folder, open for use: of photos, or of episodes. Threads may share it.
 
-    of_episodes = False
+    ``embed`` takes a stack of prepared images to unit embeddings [B, D], of episodes [B, L, D].
+    """
 
-    def __init__(self, folder: Path, info: ModelInfo, precision: str, session: Any) -> None:
-        """Use :meth:`open`."""
-        self.folder, self.info, self.precision = folder, info, precision
-        self._session = session
-        self.banks = load_banks(folder, info)
+    of_episodes: ClassVar[bool] = False
+    folder: Path
+    info: ModelInfo
+    precision: str
+    embed: Embed
+    banks: dict[str, ClassSet]
 
     @classmethod
     def open(cls, folder: Path, *, precision: str | None = None, threads: int = 0) -> Self:
         """Open a folder that ``distill export`` wrote; ``threads`` 0 is onnxruntime's choice.
 
-        Raises
-        ------
-        UserError
-            If it is no such folder, has not that precision, or a file is damaged; if its graph takes or gives
-            something else than its model.json says; if onnxruntime is missing; if it is a model of episodes
-            where one of photos is opened.
+        UserError if it is no such folder, has not that precision, or a file is damaged; if its graph takes or
+        gives something else than its model.json says; if onnxruntime is missing; if it is a model of episodes
+        where one of photos is opened.
         """
         info = ModelInfo.load(folder)
         if (info.objects is not None) != cls.of_episodes:
@@ -63,25 +93,21 @@ class Shipped:
                 fix=f"give {takes} to 'distill predict {folder}', or choose another model.",
             )
         chosen, path = info.onnx_file(folder, precision)
-        model = cls(folder, info, chosen, open_session(path, threads=threads))
+        embed = open_graph(path, threads=threads)
+        model = cls(folder=folder, info=info, precision=chosen, embed=embed, banks=load_banks(folder, info))
         model._try(path)
         return model
 
-    def blank(self) -> NDArray[Any]:
-        """Return what the graph takes of an image in which nothing is to be seen."""
-        raise NotImplementedError("of photos, or of episodes")
-
     def _try(self, path: Path) -> None:
         try:
-            shape = self.embed(self.blank()[None]).shape
+            shape = self.embed(self.info.preprocessing.blank()[None]).shape
         except Exception as error:  # onnxruntime's own family, which are not one
             shape, reason = (), reason_of(error)
         else:
             reason = f"it gives {list(shape)}, not [1, {self.info.embed_dim}]"
         if len(shape) != 2 + self.of_episodes or (shape[0], shape[-1]) != (1, self.info.embed_dim):
             raise UserError(
-                f"{path} does not do what the model.json beside it says ({reason})",
-                fix="copy the folder again, or export the run again.",
+                f"{path} does not do what the model.json beside it says ({reason})", fix=EXPORT_AGAIN
             )
 
     def class_set(
@@ -96,10 +122,7 @@ class Shipped:
         ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says; ``banks`` are those to choose
         from, all unless given.
 
-        Raises
-        ------
-        UserError
-            If there is no such bank or label; the message names near ones.
+        UserError if there is no such bank or label; the message names near ones.
         """
         banks = self.banks if banks is None else banks
         if bank is not None and bank not in banks:
@@ -113,18 +136,9 @@ class Shipped:
         chosen = {name: banks[name], **({} if bank else banks)}
         return pick(chosen, labels_in(labels, chosen))
 
-    def embed(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Return unit embeddings of a stack of prepared images: [B, D], of episodes [B, L, D]."""
-        (rows,) = self._session.run(None, {"image": np.ascontiguousarray(batch)})
-        return np.asarray(rows, dtype=np.float32)
-
 
 class Model(Shipped):
     """An exported folder of a student of photos."""
-
-    def blank(self) -> NDArray[Any]:
-        """Return one black pixel, as the graph takes it."""
-        return self.prepare(Image.new("RGB", (1, 1)))
 
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return what the graph takes of one RGB image: see :class:`distill.deploy.info.Preprocessing`."""
@@ -140,13 +154,10 @@ class Model(Shipped):
 
     def answer(
         self, embeddings: NDArray[np.float32], classes: ClassSet, *, top: int = 5, reject: bool = False
-    ) -> Answers:
+    ) -> list[Prediction]:
         """Return the best ``top`` classes of each image.
 
-        Raises
-        ------
-        UserError
-            If ``reject`` is asked of a model without a threshold for this precision.
+        UserError if ``reject`` is asked of a model without a threshold for this precision.
         """
         similarities = embeddings @ classes.embeddings.T
         logits = similarities / self.info.temperature
@@ -154,12 +165,12 @@ class Model(Shipped):
         scores /= scores.sum(axis=1, keepdims=True)
         places = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
         best = similarities.max(axis=1)
-        return Answers(
-            places=places,
-            scores=np.take_along_axis(scores, places, axis=1),
-            similarities=np.take_along_axis(similarities, places, axis=1),
-            none=best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool),
-        )
+        none = best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool)
+        columns = zip(places, scores, similarities, none.tolist(), strict=True)
+        return [
+            Prediction(labels=labels_of(classes, at, of[at], cosines[at]), none_of_these=nothing)
+            for at, of, cosines, nothing in columns
+        ]
 
     def rejection(self) -> Reject:
         """Return when an image is none of the classes; UserError where that was not set."""
@@ -171,19 +182,29 @@ class Model(Shipped):
         return self.info.reject[self.precision]
 
 
+def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:
+    """Return the labels of one image by their places in the class set."""
+    return tuple(
+        Label(
+            label=classes.labels[i],
+            class_name=classes.classes[i],
+            score=float(score),
+            similarity=float(similarity),
+        )
+        for i, score, similarity in zip(places, scores, similarities, strict=True)
+    )
+
+
 def load_banks(folder: Path, info: ModelInfo) -> dict[str, ClassSet]:
     """Return the text banks of a model folder by name, its own first."""
     names = [info.bank, *(name for name in info.banks if name != info.bank)]
     return {name: ClassSet.load(folder / bank_file(name), embed_dim=info.embed_dim) for name in names}
 
 
-def open_session(path: Path, *, threads: int = 0) -> Any:
-    """Return an onnxruntime session on the CPU.
+def open_graph(path: Path, *, threads: int = 0) -> Embed:
+    """Return what runs an ONNX file on the CPU, with onnxruntime.
 
-    Raises
-    ------
-    UserError
-        If onnxruntime is not installed, or cannot run the file; if it reads another file.
+    UserError if onnxruntime is not installed, or cannot run the file; if it reads another file.
     """
     check_one_file(path)
     onnxruntime = import_onnxruntime()
@@ -191,9 +212,15 @@ def open_session(path: Path, *, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # of what it optimises it warns at every start
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own family, which are not one
         raise UserError(
             f"onnxruntime cannot run {path} ({reason_of(error)})",
             fix="update onnxruntime, or export the run again.",
         ) from error
+
+    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
+        (rows,) = session.run(None, {"image": np.ascontiguousarray(images)})
+        return np.asarray(rows, dtype=np.float32)
+
+    return embed

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageRecord
 from distill.data.stream import EvalSplit
-from distill.deploy.check import Embed, prepared
-from distill.deploy.check_episodes import prepared_batches, sampled
-from distill.deploy.info import ONNX, OUTSIDE, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
-from distill.deploy.model import open_session
-from distill.deploy.onnx_files import (
-    UnitEmbedding,
-    UnitLocations,
-    finish,
-    traced,
-    write_float16,
-    write_float32,
-    write_int8,
-)
-from distill.judge.outputs import spread_sample
+from distill.deploy.check import Written, prepared, sampled
+from distill.deploy.check_episodes import prepared_batches
+from distill.deploy.info import ONNX, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
+from distill.deploy.model import Embed, open_graph
+from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
 from distill.student.build import build_student, read_state_dict
@@ -41,32 +30,18 @@ FORMATS = ("onnx", "torch", "safetensors")
 CALIBRATION_IMAGES = 128
 
 
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images."""
-
-    name: str
-    path: Path
-    embed: Embed
-    where: str = OUTSIDE
-
-
 def write_models(
     folder: Path,
-    embedding: UnitEmbedding | UnitLocations,
+    embedding: UnitEmbedding,
     info: ModelInfo,
-    *,
+    trained: TrainedRun,
     formats: Sequence[str],
     precisions: Sequence[str],
-    calibration: Callable[[], Iterator[NDArray[np.float32]]],
 ) -> Iterator[Written]:
-    """Write what was asked for into ``folder``, one file at a time.
-
-    ``calibration`` gives batches of training images as the student takes them.
-    """
+    """Write what was asked for into ``folder``, one file at a time; 8 bits are set on training images."""
     if "safetensors" in formats:
         yield _weights(folder / WEIGHTS, embedding, info)
-    if "torch" not in formats and "onnx" not in formats:
+    if not {"torch", "onnx"} & {*formats}:
         return
     program = traced(embedding, info.preprocessing)
     if "torch" in formats:
@@ -84,61 +59,56 @@ def write_models(
         elif precision == "float16":
             write_float16(path, base)
         else:
-            write_int8(path, base, calibration())
+            write_int8(path, base, calibration_batches(trained, info))
         finish(path, info.preprocessing, _described(info))
-        yield Written(name=precision, path=path, embed=embed_with_onnx(path), where=info.preprocessing.where)
+        _try_to_open(path)
+        yield Written(name=precision, path=path, embed=open_graph(path), where=info.preprocessing.where)
     base.unlink()
 
 
-def _weights(path: Path, embedding: UnitEmbedding | UnitLocations, info: ModelInfo) -> Written:
+def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo) -> Written:
     from safetensors.torch import save
 
-    columns = slice(0, info.embed_dim)
-    if isinstance(embedding, UnitEmbedding):
-        columns = slice(embedding.start, embedding.stop)
+    start, stop = embedding.start, embedding.stop or info.outputs
     about = {
         "arch": info.arch,
         "outputs": str(info.outputs),
         "image_size": str(info.preprocessing.crop),
-        "embedding": f"{columns.start}:{columns.stop}",
+        "embedding": f"{start}:{stop}",
     }
     # Bytes written by us: safetensors' own files can be read by their owner alone. Clones, because tied
     # weights would be refused.
     state = {name: value.clone() for name, value in embedding.student.state_dict().items()}
     path.write_bytes(save(state, metadata=about))
-    again = embedding_of(info, read_state_dict(path), columns)
+    again = embedding_of(info, read_state_dict(path), start, stop)
     return Written(name="safetensors", path=path, embed=embed_with(again))
 
 
-def embedding_of(info: ModelInfo, state: dict[str, torch.Tensor], columns: slice) -> nn.Module:
-    """Return a model's student with some weights, as unit embeddings of ``columns`` of its outputs."""
-    size = info.preprocessing.crop
+def embedding_of(
+    info: ModelInfo, state: dict[str, torch.Tensor], start: int = 0, stop: int | None = None
+) -> nn.Module:
+    """Return a model's student with some weights, as unit embeddings."""
+    outputs, size = info.outputs, info.preprocessing.crop
     student: nn.Module
     if info.objects is None:
-        student = build_student(info.arch, embed_dim=info.outputs, image_size=size)
+        student = build_student(info.arch, embed_dim=outputs, image_size=size)
     else:
+        local, with_depth = info.objects.local, info.objects.keys.with_depth
         student = build_episode_student(
-            info.arch,
-            embed_dim=info.outputs,
-            image_size=size,
-            local=info.objects.local,
-            with_depth=info.objects.keys.with_depth,
+            info.arch, embed_dim=outputs, image_size=size, local=local, with_depth=with_depth
         )
     student.load_state_dict(state)
-    return (UnitEmbedding(student, columns) if info.objects is None else UnitLocations(student)).eval()
+    return UnitEmbedding(student, start, stop).eval()
 
 
 def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArray[np.float32]]:
     """Yield training images as the student takes them, as many of every class as of any other."""
     split = trained.folder.split("train")
+    some = sampled(split.images, CALIBRATION_IMAGES)
     if info.objects is not None:
-        yield from prepared_batches(sampled(split.images, CALIBRATION_IMAGES), info)  # type: ignore[arg-type]
+        yield from prepared_batches(some, info)
         return
-    records: list[ImageRecord] = list(split.images)  # type: ignore[arg-type]
-    classes = [split.class_names[record.label] for record in records]
-    drawn = spread_sample([record.key for record in records], classes, most=CALIBRATION_IMAGES)
-    images = trained.pixels([records[i] for i in sorted(drawn)], "train")
-    part = EvalSplit(name="train", pixels=images, class_names=split.class_names)
+    part = EvalSplit(name="train", pixels=trained.pixels(some, "train"), class_names=split.class_names)
     yield from prepared(part, trained.config.student.image_size)
 
 
@@ -153,25 +123,10 @@ def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
     return embed
 
 
-def embed_with_onnx(path: Path) -> Embed:
-    """Return an ONNX file as a function of arrays."""
-    _try_to_open(path)
-    session = open_session(path)
-
-    def embed(images: NDArray[Any]) -> NDArray[np.float32]:
-        rows: NDArray[np.float32] = session.run(None, {"image": np.ascontiguousarray(images)})[0]
-        return rows
-
-    return embed
-
-
 def _try_to_open(path: Path) -> None:
     """Open an ONNX file in a process of its own: what onnxruntime makes of some graphs is a crash.
 
-    Raises
-    ------
-    UserError
-        If that process ends so.
+    UserError if that process ends so.
     """
     code = "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1])"
     ended = subprocess.run([sys.executable, "-P", "-c", code, str(path)], capture_output=True)

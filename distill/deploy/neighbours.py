@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import UserError, reason_of
 from cache.sources.image_folder import ImageRecord
 from cache.store.npz_files import read_npz, values_of
-from cache.store.read_errors import READ_ERRORS
 from distill.deploy.class_sets import ClassSet, unit
+from distill.deploy.info import undamaged
 
 if TYPE_CHECKING:
     from distill.judge.trained_run import TrainedRun
@@ -58,29 +57,24 @@ class Neighbours:
     @classmethod
     def load(cls, path: Path) -> Neighbours:
         """Read what :meth:`save` wrote; UserError when it is damaged."""
-        try:
+        with undamaged(path):
             file = read_npz(path)
             ends, jpeg = values_of(file["ends"], "i"), file["jpeg"].tobytes()
             neighbours = cls(
                 keys=tuple(values_of(file["keys"], "U")),
                 labels=tuple(values_of(file["labels"], "U")),
                 embeddings=file["embeddings"],
-                pictures=tuple(jpeg[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)),
+                pictures=tuple(jpeg[start:end] for start, end in pairwise([0, *ends])),
             )
             columns = (neighbours.keys, neighbours.labels, neighbours.pictures, neighbours.embeddings)
             if len({len(column) for column in columns}) > 1:
                 raise ValueError("its columns differ in length")
             return neighbours
-        except READ_ERRORS as error:
-            raise UserError(
-                f"{path} is damaged ({reason_of(error)})",
-                fix="copy the folder again, or export the run again.",
-            ) from error
 
 
 def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: int) -> Neighbours | None:
     """Return ``most`` training images, as many of every class as of any other; None where there are none."""
-    from distill.judge.outputs import spread_sample
+    from distill.deploy.check import sampled
     from distill.train.outputs_of_run import small_jpeg
 
     if "train" not in head.cache.split_names or "train" not in trained.folder.splits:
@@ -88,26 +82,22 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     rows, split = head.cache.split("train"), trained.folder.split("train")
     # The picture of an image that has changed would stand beside another's embedding.
     changed = set(trained.identities.changed("train", head.name))
-    images: Sequence[ImageRecord] = split.images  # type: ignore[assignment]
-    records = [record for record in images if record.key in rows.position and record.key not in changed]
+    some: list[ImageRecord] = sampled(
+        [image for image in split.images if image.key in rows.position and image.key not in changed], most
+    )
     label_of = dict(zip(classes.classes, classes.labels, strict=True))
-    names = [split.class_names[record.label] for record in records]
-    drawn = spread_sample([record.key for record in records], names, most=most)
-    some = [records[i] for i in sorted(drawn)]
     pixels = trained.pixels(some, "train")
     pictures: dict[int, bytes] = {}
     for indices, decoded in pixels.batches([np.arange(len(some))] if some else []):
         pictures |= {int(i): small_jpeg(image) for i, image in zip(indices, decoded, strict=True)}
-    kept = sorted(pictures)
-    if not kept:
+    if not pictures:
         return None
-    keys: Sequence[str] = [some[i].key for i in kept]
-    teacher = rows.embeddings[np.array([rows.position[key] for key in keys])]
+    kept = [some[i] for i in sorted(pictures)]
+    names = [split.class_names[image.label] for image in kept]
+    teacher = rows.embeddings[np.array([rows.position[image.key] for image in kept])]
     return Neighbours(
-        keys=tuple(keys),
-        labels=tuple(
-            label_of.get(split.class_names[some[i].label], split.class_names[some[i].label]) for i in kept
-        ),
+        keys=tuple(image.key for image in kept),
+        labels=tuple(label_of.get(name, name) for name in names),
         embeddings=unit(teacher).astype(np.float16),
-        pictures=tuple(pictures[i] for i in kept),
+        pictures=tuple(pictures[i] for i in sorted(pictures)),
     )

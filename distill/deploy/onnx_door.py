@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, missing_package
+from distill.deploy.info import EXPORT_AGAIN
 
 # The fields of each message that hold further ones, as onnx.proto numbers them.
 PARTS: dict[str, dict[int, str]] = {
@@ -36,10 +37,7 @@ def import_onnxruntime() -> Any:
     Left alone its builds for Linux and macOS keep an identifier on the disk and send what is done to their
     maker, from within the process. The variable is read once, when the module is first imported.
 
-    Raises
-    ------
-    UserError
-        If it is not installed.
+    UserError if it is not installed.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -55,9 +53,7 @@ def check_one_file(path: Path) -> None:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             named = _names_a_file(data)
     except (OSError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{path} is no ONNX file ({error})", fix="copy the folder again, or export the run again."
-        ) from error
+        raise UserError(f"{path} is no ONNX file ({error})", fix=EXPORT_AGAIN) from error
     if named:
         raise UserError(
             f"{path} keeps tensors in another file, which is not read",

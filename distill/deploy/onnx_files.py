@@ -29,38 +29,31 @@ EXAMPLE_IMAGES = 2  # one would be taken for a fixed size
 
 
 class UnitEmbedding(nn.Module):
-    """A student, of whose outputs some columns are the embedding: images [B, 3, S, S] -> unit rows [B, D]."""
+    """A student's outputs, or those from ``start`` to ``stop``, as rows of length 1.
 
-    def __init__(self, student: nn.Module, columns: slice) -> None:
+    Images [B, 3, S, S] -> [B, D]; of a student of episodes [B, C, S, S] -> [B, L, D] of its L locations, one
+    where it is global.
+    """
+
+    def __init__(self, student: nn.Module, start: int = 0, stop: int | None = None) -> None:
         super().__init__()
-        self.student, self.start, self.stop = student, columns.start, columns.stop
+        self.student, self.start, self.stop = student, start, stop
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return unit embeddings [B, D] float32."""
-        return F.normalize(self.student(image)[:, self.start : self.stop].float(), dim=1)
-
-
-class UnitLocations(nn.Module):
-    """A student of episodes: [B, C, S, S] -> unit rows [B, L, D] of its locations, one where it is global."""
-
-    def __init__(self, student: nn.Module) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return unit embeddings [B, L, D] float32."""
-        embeddings, located = self.student(image)
-        rows = embeddings[:, None] if located is None else located
+        """Return unit embeddings float32."""
+        outputs = self.student(image)
+        if isinstance(outputs, tuple):  # of episodes
+            embeddings, located = outputs
+            rows = embeddings[:, None] if located is None else located
+        else:
+            rows = outputs[:, self.start : self.stop]
         return F.normalize(rows.float(), dim=-1)
 
 
 def traced(embedding: nn.Module, steps: Preprocessing) -> torch.export.ExportedProgram:
     """Return an embedding as a program of torch.export, with any number of images.
 
-    Raises
-    ------
-    UserError
-        If torch.export cannot follow the student.
+    UserError if torch.export cannot follow the student.
     """
     example = torch.zeros(EXAMPLE_IMAGES, steps.channels, steps.crop, steps.crop)
     try:
@@ -81,9 +74,8 @@ def traced(embedding: nn.Module, steps: Preprocessing) -> torch.export.ExportedP
 
 def write_float32(path: Path, program: torch.export.ExportedProgram) -> None:
     """Write a program as an ONNX graph: image float32 [B, 3, S, S] -> embedding [B, D]."""
-    onnx, _ = import_parts()
     graph = _as_graph(program, takes="image", gives="embedding", sizes=("batch",))
-    onnx.save(graph, str(path))
+    import_parts().save(graph, str(path))
 
 
 def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, sizes: Sequence[str]) -> Any:
@@ -116,7 +108,7 @@ def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, 
 
 def write_float16(path: Path, source: Path) -> None:
     """Write a float32 graph in float16, but for layer norms, what goes in and what comes out."""
-    onnx, _ = import_parts()
+    onnx = import_parts()
     with _quiet():
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -169,7 +161,7 @@ def write_int8(path: Path, source: Path, batches: Iterable[NDArray[np.float32]])
 
 def finish(path: Path, steps: Preprocessing, described: dict[str, Any]) -> None:
     """Put the preprocessing before a graph where it belongs inside, and describe all in its metadata."""
-    onnx, _ = import_parts()
+    onnx = import_parts()
     graph = onnx.load(str(path))
     if steps.where == GRAPH:
         graph = _with_preprocessing(onnx, graph, steps)
@@ -193,14 +185,15 @@ def _with_preprocessing(onnx: Any, graph: Any, steps: Preprocessing) -> Any:
     return onnx.compose.merge_models(before, graph, io_map=[("prepared", f"student/{inner}")])
 
 
-def import_parts() -> tuple[Any, Any]:
-    """Return the modules onnx and onnxruntime; UserError that names the extra where one is missing."""
+def import_parts() -> Any:
+    """Return the module onnx; UserError where it, onnxscript or onnxruntime is missing."""
     try:
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise missing_package(error, extra="export") from error
-    return onnx, import_onnxruntime()
+    import_onnxruntime()
+    return onnx
 
 
 @contextlib.contextmanager

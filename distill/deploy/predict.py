@@ -4,99 +4,32 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError, printable
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.model import NONE, Model
+from distill.deploy.model import Model, Prediction
 
+P = TypeVar("P", bound=Prediction)
 DECODERS = 4
 # Decoded images that wait for the model: with one batch in work the decoders are never idle.
 AHEAD = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """One of the labels of an image.
-
-    ``score`` is its probability among the class set, ``similarity`` its cosine; ``class_name`` the class
-    folder, where it has one.
-    """
-
-    label: str
-    class_name: str
-    score: float
-    similarity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The labels of one image, best first, or why it could not be read.
-
-    ``none_of_these``: even the best is too far away.
-    """
-
-    image: str
-    labels: tuple[Label, ...] = ()
-    none_of_these: bool = False
-    error: str = ""
-
-    @property
-    def answer(self) -> str:
-        """The one label, or that it is none."""
-        return NONE if self.none_of_these else self.labels[0].label
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a line of results."""
-        if self.error:
-            return {"image": self.image, "error": self.error}
-        return {
-            "image": self.image,
-            "answer": self.answer,
-            "labels": [asdict(label) for label in self.labels],
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodePrediction(Prediction):
-    """The objects of one episode: the best as ``labels``, and the names of those that are ``there``.
-
-    A label's ``score`` is its own, and its ``similarity`` how much nearer, in cosine, its positive text is.
-    """
-
-    there: tuple[str, ...] = ()
-
-    @property
-    def answer(self) -> str:
-        """The objects that are there, or that none is."""
-        return "; ".join(self.there) or NONE
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a line of results; ``objects`` are those from the threshold on."""
-        line = super().to_json()
-        return {
-            "episode": line.pop("image"),
-            **({} if self.error else {"objects": list(self.there)}),
-            **{name: value for name, value in line.items() if name != "answer"},
-        }
-
-
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the images that were named: files as they are, folders with all below them, sorted.
 
-    Raises
-    ------
-    UserError
-        If a folder has no image below it, or a path does not exist.
+    UserError if a folder has no image below it, or a path does not exist.
     """
     files: list[Path] = []
     for path in paths:
@@ -129,70 +62,65 @@ def predict(
     progress: Progress | None = None,
 ) -> Iterator[Prediction]:
     """Yield the prediction of every file, in their order; an unreadable one says why and stops no other."""
-    if reject:
-        model.rejection()
-    if progress is not None:
-        progress.start(len(files))
+    return predicted(
+        [(str(file), file) for file in files],
+        lambda file: model.prepare(load_rgb(file)),
+        lambda images: model.answer(model.embed(images), classes, top=top, reject=reject),
+        of=Prediction,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def predicted(
+    sources: Sequence[tuple[str, Any]],
+    prepare: Callable[[Any], NDArray[Any]],
+    answer: Callable[[NDArray[Any]], Iterable[P]],
+    *,
+    of: type[P],
+    batch_size: int,
+    progress: Progress | None,
+) -> Iterator[P]:
+    """Yield a prediction for every source, a name and what ``prepare`` takes, in their order.
+
+    ``answer`` takes a stack of prepared images, without what cannot be read.
+    """
+    progress = progress or Silent()
+    progress.start(len(sources))
     with ThreadPoolExecutor(DECODERS) as pool:
-        for chunk in _ahead(pool, model, files, batch_size):
-            yield from _answered(model, chunk, classes, top=top, reject=reject)
-            if progress is not None:
-                progress.advance(len(chunk))
+        for chunk in _ahead(pool, sources, prepare, batch_size):
+            images = [image for _, image in chunk if not isinstance(image, str)]
+            answers = iter(answer(np.stack(images)) if images else ())
+            for name, image in chunk:
+                if isinstance(image, str):
+                    yield of(image=name, error=image)
+                else:
+                    yield replace(next(answers), image=name)
+            progress.advance(len(chunk))
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, model: Model, files: Sequence[Path], batch_size: int
-) -> Iterator[list[tuple[Path, Any]]]:
-    """Yield batches of (file, prepared image or the reason why not), decoding the next ones meanwhile."""
-    left = iter(files)
-    waiting: list[list[tuple[Path, Future[Any]]]] = []
-    while True:
-        while len(waiting) < AHEAD and (chunk := list(islice(left, batch_size))):
-            waiting.append([(file, pool.submit(_prepared, model, file)) for file in chunk])
-        if not waiting:
-            return
-        yield [(file, future.result()) for file, future in waiting.pop(0)]
+    pool: ThreadPoolExecutor,
+    sources: Sequence[tuple[str, Any]],
+    prepare: Callable[[Any], NDArray[Any]],
+    batch_size: int,
+) -> Iterator[list[tuple[str, NDArray[Any] | str]]]:
+    """Yield batches of (name, prepared image or the reason why not), decoding the next ones meanwhile."""
 
+    def prepared(source: Any) -> NDArray[Any] | str:
+        try:
+            return prepare(source)
+        except UnreadableImage as error:
+            return str(error)
 
-def _prepared(model: Model, file: Path) -> Any:
-    try:
-        return model.prepare(load_rgb(file))
-    except UnreadableImage as error:
-        return str(error)
-
-
-def _answered(
-    model: Model, chunk: list[tuple[Path, Any]], classes: ClassSet, *, top: int, reject: bool
-) -> Iterator[Prediction]:
-    images = [image for _, image in chunk if not isinstance(image, str)]
-    answers = None
-    if images:
-        answers = model.answer(model.embed(np.stack(images)), classes, top=top, reject=reject)
-    at = 0
-    for file, image in chunk:
-        if isinstance(image, str):
-            yield Prediction(image=str(file), error=image)
-            continue
-        assert answers is not None
-        yield Prediction(
-            image=str(file),
-            labels=labels_of(classes, answers.places[at], answers.scores[at], answers.similarities[at]),
-            none_of_these=bool(answers.none[at]),
-        )
-        at += 1
-
-
-def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:
-    """Return the labels of one image by their places in the class set."""
-    return tuple(
-        Label(
-            label=classes.labels[i],
-            class_name=classes.classes[i],
-            score=float(score),
-            similarity=float(similarity),
-        )
-        for i, score, similarity in zip(places, scores, similarities, strict=True)
-    )
+    waiting: deque[list[tuple[str, Future[NDArray[Any] | str]]]] = deque()
+    for start in range(0, len(sources), batch_size):
+        chunk = sources[start : start + batch_size]
+        waiting.append([(name, pool.submit(prepared, source)) for name, source in chunk])
+        if len(waiting) == AHEAD:
+            yield [(name, future.result()) for name, future in waiting.popleft()]
+    for last in waiting:
+        yield [(name, future.result()) for name, future in last]
 
 
 def write_jsonl(file: TextIO, predictions: Iterable[Prediction]) -> Iterator[Prediction]:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.episodes import EpisodeRecord, unlabelled
 from cache.sources.samples import UnreadableImage
-from distill.deploy.episode_model import EpisodeModel, Objects
-from distill.deploy.predict import EpisodePrediction, Label
+from distill.deploy.episode_model import EpisodeModel, EpisodePrediction, Objects, prepared_frames
+from distill.deploy.predict import predicted
 
 ENDINGS = (".h5", ".hdf5")
 Episode = tuple[EpisodeRecord, str]
@@ -23,10 +24,7 @@ Episode = tuple[EpisodeRecord, str]
 def episodes_in(paths: Sequence[Path], keys: EpisodeKeys) -> list[Episode]:
     """Return the episodes of files, and of all HDF5 files in folders, by file and key.
 
-    Raises
-    ------
-    UserError
-        If a path does not exist, a folder has no such file, or a file is none.
+    UserError if a path does not exist, a folder has no such file, or a file is none.
     """
     files: list[Path] = []
     for path in paths:
@@ -56,49 +54,18 @@ def predict_episodes(
     ``threshold`` is the score from which an object is there, None the run's.
     """
     least = model.scoring.threshold if threshold is None else threshold
-    if progress is not None:
-        progress.start(len(episodes))
-    for start in range(0, len(episodes), batch_size):
-        chunk = episodes[start : start + batch_size]
-        prepared, problems = {}, {}
-        for number, (record, problem) in enumerate(chunk):
-            try:
-                if problem:
-                    raise UnreadableImage(problem)
-                prepared[number] = model.prepare(record.frames())
-            except UnreadableImage as error:
-                problems[number] = str(error)
-        margins = iter(())
-        if prepared:
-            margins = iter(model.margins(model.embed(np.stack([*prepared.values()])), objects))
-        for number, (record, _) in enumerate(chunk):
-            where = f"{record.path}/{record.key}"
-            if number in problems:
-                yield EpisodePrediction(image=where, error=problems[number])
-            else:
-                yield _answered(model, where, next(margins), objects, top=top, least=least)
-        if progress is not None:
-            progress.advance(len(chunk))
 
+    def prepare(episode: Episode) -> NDArray[np.float32]:
+        record, problem = episode
+        if problem:
+            raise UnreadableImage(problem)
+        return prepared_frames(record.frames(), model.info.preprocessing)
 
-def _answered(
-    model: EpisodeModel, where: str, margins: np.ndarray, objects: Objects, *, top: int, least: float
-) -> EpisodePrediction:
-    scores, classes = model.scores(margins), objects.positive
-    # By the margins: scores are clamped, and may be equal.
-    order = np.argsort(-margins, kind="stable")
-    there = tuple(classes.labels[i] for i in order if scores[i] >= least)
-    return EpisodePrediction(
-        image=where,
-        labels=tuple(
-            Label(
-                label=classes.labels[i],
-                class_name=classes.classes[i],
-                score=float(scores[i]),
-                similarity=float(margins[i]) * model.info.temperature,
-            )
-            for i in order[:top]
-        ),
-        none_of_these=not there,
-        there=there,
+    return predicted(
+        [(f"{episode[0].path}/{episode[0].key}", episode) for episode in episodes],
+        prepare,
+        lambda images: model.answer(model.embed(images), objects, top=top, threshold=least),
+        of=EpisodePrediction,
+        batch_size=batch_size,
+        progress=progress,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -41,10 +42,7 @@ class Server(uvicorn.Server):
 def serve(model: Model, *, host: str, port: int, limits: Limits, ready: Callable[[str], None]) -> None:
     """Serve until a signal comes; ``ready`` is told the address.
 
-    Raises
-    ------
-    UserError
-        If the address cannot be listened on.
+    UserError if the address cannot be listened on.
     """
     _open_files(limits.connections + OTHER_FILES)
     with listener(host, port) as listening:
@@ -70,8 +68,9 @@ def server_of(model: Model, limits: Limits, *, ready: Callable[[], None]) -> Ser
 
 def listener(host: str, port: int) -> socket.socket:
     """Return a socket that listens; UserError where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=_family(host), backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(
             f"{host}:{port} cannot be listened on ({error.strerror or error})",
@@ -81,16 +80,10 @@ def listener(host: str, port: int) -> socket.socket:
 
 def _open_files(wanted: int) -> None:
     """Let this process have so many files open, if the system allows."""
-    try:
+    with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         if soft != resource.RLIM_INFINITY and soft < most:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    except (ImportError, OSError, ValueError):
-        return
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -126,7 +126,7 @@ def judged(
         If no image could be read.
     """
     if isinstance(model, EpisodeModel):
-        return {split.name: _objects(model, list(outputs), split)}
+        return {split.name: judged_objects(model, list(outputs), split)}
     names = among.names if among is not None else split.class_names
     return dict(
         judge_heads(
@@ -141,7 +141,10 @@ def judged(
 
 
 @torch.no_grad()
-def _objects(model: EpisodeModel, outputs: list[tuple[Tensor, Tensor]], split: EvalSplit) -> EpisodeResult:
+def judged_objects(
+    model: EpisodeModel, outputs: list[tuple[Tensor, Tensor]], split: EvalSplit
+) -> EpisodeResult:
+    """Judge (rows, labels [B, K]) of a split's episodes, whose last K columns are the objects' margins."""
     if not outputs:
         raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
     return judge_objects(

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.turns import Row, alone, command_failed, in_turn, median_ratios, medians, one_number
 from cache.sources.image_folder import load_rgb
 from distill.deploy.model import Model
-from distill.deploy.predict import image_files, labels_of
+from distill.deploy.predict import image_files
 
 WARM = 50  # requests before each measurement, if it has so many
 BARE = "bare"
@@ -48,9 +48,8 @@ def bare(model: Path, images: list[bytes], requests: int, threads: int) -> dict[
 
     def answer(raw: bytes) -> str:
         embedding = opened.embed(opened.prepare(load_rgb(io.BytesIO(raw)))[None])
-        best = opened.answer(embedding, classes)
-        labels = labels_of(classes, best.places[0], best.scores[0], best.similarities[0])
-        return json.dumps([asdict(label) for label in labels])
+        (best,) = opened.answer(embedding, classes)
+        return json.dumps([asdict(label) for label in best.labels])
 
     for i in range(min(WARM, requests)):
         answer(images[i % len(images)])

@@ -212,12 +212,12 @@ def test_predicting_episodes_imports_no_torch(model, episodes):
     [{"threshold": 2.0}, {"bias": "x"}, {"local": 1}, {"negatives": {}}, {"negatives": {"labels": "nowhere"}}, {"keys": {}}],
 )  # fmt: skip
 def test_a_model_json_that_says_odd_things_of_its_objects_is_refused(model, tmp_path, objects):
-    from cache.store.checksums import sealed
+    from cache.store.checksums import with_checksum
 
     value = json.loads((model / "model.json").read_text())
     value.pop("sha256")
     value["objects"] |= objects
-    (tmp_path / "model.json").write_text(sealed(value) + "\n")
+    (tmp_path / "model.json").write_text(with_checksum(value) + "\n")
     with pytest.raises(UserError, match=r"model\.json is damaged"):
         ModelInfo.load(tmp_path)
 
