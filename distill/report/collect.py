@@ -16,7 +16,8 @@ from cache.runtime.errors import UserError, reason_of
 from distill.data_identity import DataIdentity
 from distill.judge.outputs import RunOutputs, load_outputs
 from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
-from distill.sweep.plan import SWEEP, flat
+from distill.settings import flat
+from distill.sweep.plan import SWEEP
 
 DEPTH = 2
 OBJECTS = "per_object_average_precision"

@@ -30,7 +30,7 @@ from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.runtime.machine_limits import RUNS
 from distill.config import RunConfig, require
-from distill.settings import load_recipe, parsed_settings, toml_table, with_values
+from distill.settings import flat, load_recipe, parsed_settings, toml_file, toml_table, with_values
 
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
@@ -61,11 +61,6 @@ class Sweep:
     runs: tuple[PlannedRun, ...]
 
 
-def sweep_names() -> list[str]:
-    """Return the names of the sweeps that come with the package."""
-    return sorted(path.stem for path in SWEEPS.glob("*.toml"))
-
-
 def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
     """Return the sweep in a TOML file, or one that comes with the package by its name.
 
@@ -78,13 +73,7 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
         the same name or the same settings; a :class:`cache.runtime.errors.WrongOption` if it is so with
         ``settings`` alone.
     """
-    path = SWEEPS / f"{name}.toml" if name in sweep_names() else Path(name)
-    if not path.is_file():
-        names = sweep_names()
-        raise UserError(
-            f"no sweep is called {name!r}",
-            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
-        )
+    path = toml_file(name, SWEEPS, what="sweep")
     table = _beside(toml_table(read_text(path), where=str(path)), path.parent)
     over = parsed_settings(settings)
     try:
@@ -252,15 +241,6 @@ def _lists(table: dict[str, Any], name: str) -> dict[str, list[Any]]:
             f"write {key} = [..., ...].",
         )
     return lists
-
-
-def flat(table: dict[str, Any]) -> Settings:
-    """Return the values of nested tables by dotted name."""
-    values: Settings = {}
-    for key, value in table.items():
-        inner = flat(value) if isinstance(value, dict) else {"": value}
-        values |= {f"{key}.{name}" if name else key: leaf for name, leaf in inner.items()}
-    return values
 
 
 def _spelt(value: Any) -> str:
