@@ -6,12 +6,13 @@ It holds digests, counts and names, never a path: the same data in another place
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, some_of
+from cache.runtime.json_values import dataclass_of
 
 DIGITS = 16
 HERE, THEN = "here", "when it was trained"
@@ -93,21 +94,12 @@ class DataIdentity:
             If it is something else.
         """
         try:
-            given = {f.name: value[f.name] for f in fields(cls)}
-            for name in ("learnt_from", "judged_on"):
-                given[name] = {split: _split_from_json(part) for split, part in given[name].items()}
-            banks = [text for bank in given["texts"].values() for text in bank.values()]
-            plain = [
-                *given["teachers"].values(),
-                *given["captions"].values(),
-                given["views"],
-                given["pixels"],
-            ]
-            if not all(isinstance(text, str) for text in (*banks, *plain)):
-                raise TypeError("a digest is no text")
-            return cls(**given)
-        except (KeyError, TypeError, AttributeError) as error:
+            identity = dataclass_of(cls, {n: v for n, v in value.items() if n != "digest"}, name="data")
+            if identity.digest() != value["digest"]:
+                raise ValueError("its digest is another's")
+        except (AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"the data of the run is not there ({error})") from error
+        return identity
 
     def differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
         """Return one readable line for everything that separates two identities.
@@ -198,15 +190,6 @@ def refuse_other_data(lines: Sequence[str], *, where: object, fix: str) -> None:
     """
     if lines:
         raise CacheMismatch(f"{where} was made from other data ({'; '.join(lines)})", fix=fix)
-
-
-def _split_from_json(value: Any) -> SplitIdentity:
-    given = {f.name: value[f.name] for f in fields(SplitIdentity)}
-    names = given.pop("class_names")
-    texts = [*names, *(given[name] for name in ("keys", "content", "labels", "rows"))]
-    if not all(isinstance(text, str) for text in texts) or type(given["images"]) is not int:
-        raise TypeError("a split is no count and digests")
-    return SplitIdentity(class_names=tuple(names), **given)
 
 
 def _split_lines(

@@ -190,7 +190,7 @@ def test_an_identity_survives_json_and_anything_else_is_refused():
         {**value, "learnt_from": {"train": {**splits["train"], "images": "4"}}},
         {**value, "learnt_from": {"train": {**splits["train"], "class_names": [1]}}},
     ):
-        with pytest.raises(ValueError, match="the data of the run is not said"):
+        with pytest.raises(ValueError, match="the data of the run is not there"):
             DataIdentity.from_json(wrong)
 
 
@@ -492,7 +492,7 @@ def test_a_summary_with_an_identity_that_is_none_is_named_and_left_out(made, tmp
     (folder / "summary.json").write_text(json.dumps({**summary, "data": {"teachers": 3}}))
     found = collect(tmp_path / "runs")
     assert [run.name for run in found.finished] == ["two"]
-    assert "the data of the run is not said" in found.unreadable[0][1]
+    assert "the data of the run is not there" in found.unreadable[0][1]
 
 
 def test_compare_says_first_that_other_images_were_judged(made):
