@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def compare(one: Path, other: Path, as_json: bool) -> None:
 
     compared = compare_runs(one, other)
     if as_json:
-        print_json(compared.to_json())
+        print_json(asdict(compared))
         return
     for line in compared.settings or ["the settings are the same"]:
         click.echo(line)
