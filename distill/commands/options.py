@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,15 +82,13 @@ def option(
 
     def add(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
-            lines = setting(value) if callable(setting) else [f"{setting}={_toml(value)}"]
+            from distill.settings import toml_value
+
+            lines = setting(value) if callable(setting) else [f"{setting}={toml_value(value)}"]
             ctx.params["settings"] = (*lines, *ctx.params.get("settings", ()))
 
     shown = "" if callable(setting) else f"  [{setting}]"
     return click.option(*words, help=f"{help}{shown}", callback=add, expose_value=False, **more)
-
-
-def _toml(value: Any) -> str:
-    return str(value) if type(value) in (int, float) else json.dumps(value, ensure_ascii=False)
 
 
 def set_option(help: str = "Any setting. Repeatable.") -> Decorator:

@@ -137,9 +137,9 @@ def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, t
     from distill.deploy.predict import write_csv, write_jsonl
 
     def written(file: Any) -> int:
-        if format == "csv":
-            return _count_errors(write_csv(file, predictions, top=top, of=of))
-        return _count_errors(write_jsonl(file, predictions))
+        csv = format == "csv"
+        each = write_csv(file, predictions, top=top, of=of) if csv else write_jsonl(file, predictions)
+        return _count_errors(each)
 
     if out is not None:
         with replacing(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:

@@ -70,9 +70,6 @@ class Watch(Protocol):
     def ended(self, result: RunResult) -> None:
         """A run has ended."""
 
-    def tick(self) -> None:
-        """Some time has passed."""
-
 
 Engine = Callable[[Sequence[PlannedRun], Place, Watch], list[RunResult]]
 
@@ -247,7 +244,6 @@ class Processes:
                             del running[run.name]
                             results.append(result_of(run, place, process.returncode))
                             watch.ended(results[-1])
-                    watch.tick()
                     time.sleep(POLL_S)
             finally:
                 for _, process in running.values():
