@@ -38,10 +38,10 @@ class LiveTable:
 
     def __init__(self, runs: Sequence[PlannedRun], place: Place) -> None:
         """Show all runs as waiting."""
-        self._runs, self._place = runs, place
+        self._runs, self._place, self._console = runs, place, Console(stderr=True)
         self._status = {run.name: WAITING for run in runs}
         # Once a second: it reads every running run's file.
-        self._live = Live(get_renderable=self._table, console=Console(stderr=True), refresh_per_second=1)
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
         self._live.start()
 
     def started(self, run: PlannedRun) -> None:
@@ -54,7 +54,7 @@ class LiveTable:
 
     def warn(self, message: str) -> None:
         """Say something above the table."""
-        self._live.console.print(message, highlight=False, markup=False)
+        self._console.print(message, highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the table as it stands."""
@@ -76,7 +76,7 @@ class LiveTable:
 
     def _shown(self) -> tuple[list[PlannedRun], list[PlannedRun]]:
         """Return the runs that the terminal has room for, in the sweep's order, and the others."""
-        width, height = self._live.console.size
+        width, height = self._console.size
         room = height - FRAME
         first = {RUNNING: 0, FAILED: 1, WAITING: 2}
         by_interest = sorted(self._runs, key=lambda run: first.get(self._status[run.name], 3))
