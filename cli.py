@@ -56,9 +56,9 @@ COMMANDS: Table = {
     "compare": ("report:compare", "Say what differs between two runs."),
     "export": ("export:export", "Write a folder that stands alone with RUN's student."),
     "predict": ("predict:predict", "Label IMAGES with an exported MODEL."),
-    "texts": ("texts:texts", "List MODEL's text banks, or add texts to them."),
-    "serve": ("serve:serve", "Serve MODEL over HTTP: post an image, get labels."),
-    "bench-model": ("bench_model:bench_model", "Measure MODEL on this CPU."),
+    "texts": ("export:texts", "List MODEL's text banks, or add texts to them."),
+    "serve": ("predict:serve", "Serve MODEL over HTTP: post an image, get labels."),
+    "bench-model": ("export:bench_model", "Measure MODEL on this CPU."),
     "robotics": (ROBOTICS, "Stage 1 for a robot's episodes, and episodes to try."),
     "doctor": ("doctor:doctor", "Say what this machine has, and try both stages."),
 }

@@ -7,7 +7,7 @@ Every import of torch, h5py and the like stands inside a command: its --help doe
     cache_features, cache     stage 1; what is done with caches
     train, evaluate, fewshot  stage 2
     sweep, report             many runs; report compares two as well
-    export, predict, texts, serve, bench_model    a student that leaves
+    export, predict           a student that leaves: export, texts, bench-model; predict, serve
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
 """

@@ -245,7 +245,12 @@ def read_run(path: Path, name: str) -> Run:
         identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
     except (OSError, ValueError, RecursionError) as error:  # a ValueError of TOML, JSON or text decoding
         raise UserError(f"{path} cannot be read ({reason_of(error)})", fix="train it again.") from error
-    outputs, note = _read_outputs(path) if summary else (None, "")
+    outputs, note = None, f"no {OUTPUTS}" if summary else ""
+    if summary and (path / OUTPUTS).exists():
+        try:
+            outputs, note = load_outputs(path / OUTPUTS), ""
+        except UserError as error:
+            note = error.problem
     return Run(
         name=name,
         path=path,
@@ -281,12 +286,3 @@ def _check_numbers(history: Sequence[dict[str, Any]], summary: dict[str, Any]) -
             raise ValueError(f"{name} of {SUMMARY} is {value!r:.40}")
     if not all(isinstance(line.get("epoch"), int) for line in history):
         raise ValueError(f"a line of {METRICS} has no epoch")
-
-
-def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
-    if not (path / OUTPUTS).exists():
-        return None, f"no {OUTPUTS}"
-    try:
-        return load_outputs(path / OUTPUTS), ""
-    except UserError as error:
-        return None, error.problem
