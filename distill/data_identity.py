@@ -96,7 +96,8 @@ class DataIdentity:
             If it is something else.
         """
         try:
-            identity = dataclass_of(cls, {n: v for n, v in value.items() if n != "digest"}, name="data")
+            table = {name: part for name, part in value.items() if name != "digest"}
+            identity: DataIdentity = dataclass_of(cls, table, name="data")
             if identity.digest() != value["digest"]:
                 raise ValueError("its digest is another's")
         except (AttributeError, KeyError, ValueError) as error:

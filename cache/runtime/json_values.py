@@ -25,7 +25,7 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
     if from_json := getattr(hint, "from_json", None):
         return from_json(given)  # type: ignore[no-any-return]
     if is_dataclass(hint):
-        return dataclass_of(hint, given, name=name)
+        return dataclass_of(hint, given, name=name)  # type: ignore[no-any-return]
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is tuple:
         items = list(given) if isinstance(given, tuple) else _checked(list, given, name)
@@ -36,7 +36,7 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
     return _checked(hint, given, name)
 
 
-def dataclass_of(hint: type[Value], given: Any, *, name: str) -> Value:
+def dataclass_of(hint: Any, given: Any, *, name: str) -> Any:
     """Return a JSON table as a dataclass; see :func:`value_of`."""
     table, types = _checked(dict, given, name), get_type_hints(hint)
     needed = {f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING}

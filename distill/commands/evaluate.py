@@ -64,7 +64,7 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    results = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
+    results: dict[str, Any] = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else str(folder)
     of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())

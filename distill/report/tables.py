@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.report.collect import Run
-from distill.report.groups import TEACHER, differing, judged_alike, value_of, written
+from distill.report.groups import TEACHER, Group, TeacherRuns, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
 from distill.report.tasks import Part, headings, parts_of, split_label
 from distill.spread import Spread
@@ -137,7 +137,8 @@ def per_class_tables(part: Part) -> list[Table]:
     for split in sorted(splits, key=lambda split: not split.startswith("ood")):
         names = list(dict.fromkeys(name for run in runs for name in run.table(key, split)))
         images = _images_of_classes(runs, split)
-        sides = [*((one, f"teacher_{key}") for one in part.teachers), *((one, key) for one in part.groups)]
+        sides: list[tuple[Group | TeacherRuns, str]] = [(one, f"teacher_{key}") for one in part.teachers]
+        sides += [(one, key) for one in part.groups]
         columns = [("images", [images.get(name, Cell()) for name in names])]
         for one, where in sides:
             cells = [_cell(one.spread(where, split, name)) for name in names]
