@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,9 @@ from distill.commands.options import (
 from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
-    from cache.runtime.progress import Progress
     from distill.deploy.predict import Prediction
 
+Labelling = Callable[..., "Iterator[Prediction]"]
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 """What the ending of --out means."""
 
@@ -71,9 +72,12 @@ def predict(
     if out is not None and format == "table":
         raise click.UsageError("--out takes --format jsonl or csv.")
     of = "image" if ModelInfo.load(model).objects is None else "episode"
-    predicted = _of_photos if of == "image" else _of_episodes
+    items, choices, labelled = (_of_photos if of == "image" else _of_episodes)(model, images, given)
+    count, top, size = len(items), min(given["top"], len(choices)), given["batch_size"]
     with working("predicting", f"{of}s") as progress:
-        count, top, answers = predicted(model, images, given, progress)
+        # A few images on a terminal need no bar.
+        shown = progress if count > size else None
+        answers = labelled(items, choices, top=top, batch_size=size, progress=shown)
         unread = _printed(answers, format, out, top, of)
     if unread:
         click.echo(f"{unread:,} of {count:,} {of}s could not be read.", err=True)
@@ -81,10 +85,8 @@ def predict(
         sys.exit(1)
 
 
-def _of_photos(
-    model: Path, images: tuple[Path, ...], given: dict[str, Any], progress: Progress
-) -> tuple[int, int, Iterator[Prediction]]:
-    """Return how many images there are, how many labels each gets, and the predictions to come."""
+def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+    """Return the images, the classes that they are of, and what labels them."""
     from distill.deploy.model import Model
     from distill.deploy.predict import image_files, predict
 
@@ -96,19 +98,11 @@ def _of_photos(
     classes = opened.class_set(bank=given["bank"], labels=given["labels"])
     if given["reject"]:
         click.echo(opened.rejection().in_words(), err=True)
-    top, size = min(given["top"], len(classes)), given["batch_size"]
-    # A few images on a terminal need no bar.
-    shown = progress if len(files) > size else None
-    answers = predict(
-        opened, files, classes, top=top, reject=given["reject"], batch_size=size, progress=shown
-    )
-    return len(files), top, answers
+    return files, classes, partial(predict, opened, reject=given["reject"])
 
 
-def _of_episodes(
-    model: Path, files: tuple[Path, ...], given: dict[str, Any], progress: Progress
-) -> tuple[int, int, Iterator[Prediction]]:
-    """Return how many episodes there are, how many objects each gets, and the predictions to come."""
+def _of_episodes(model: Path, files: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+    """Return the episodes, the objects that may be in them, and what names those that are."""
     from distill.deploy.episode_model import EpisodeModel
     from distill.deploy.predict_episodes import episodes_in, predict_episodes
 
@@ -118,17 +112,7 @@ def _of_episodes(
     warn(opened.info.warning(opened.precision))
     objects = opened.objects(bank=given["bank"], labels=given["labels"])
     episodes = episodes_in(files, opened.scoring.keys)
-    top, size = min(given["top"], len(objects)), given["batch_size"]
-    answers = predict_episodes(
-        opened,
-        episodes,
-        objects,
-        top=top,
-        threshold=given["threshold"],
-        batch_size=size,
-        progress=progress if len(episodes) > size else None,
-    )
-    return len(episodes), top, answers
+    return episodes, objects, partial(predict_episodes, opened, threshold=given["threshold"])
 
 
 def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, top: int, of: str) -> int:
