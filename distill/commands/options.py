@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,14 +30,13 @@ THREADS = click.IntRange(0, bounds.THREADS)
 # Of this machine: four a core, or 16.
 JOBS = click.IntRange(1, bounds.most_processes())
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
 
-def options(*decorators: Decorator) -> Callable[[Command], Command]:
+def options(*decorators: Decorator) -> Decorator:
     """Return one decorator for options that several commands have, in the order given."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Any) -> Any:
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
