@@ -5,10 +5,12 @@ How it is read from TOML and changed by name: :mod:`distill.settings`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from cache.runtime import machine_limits as bounds
+from cache.runtime import machine_limits
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.splits import MAIN_TEACHER
 
@@ -28,9 +30,30 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     )
 
 
-def require_at_most(name: str, value: float, most: int) -> None:
-    """Raise a UserError if a setting asks for more than a machine should be asked for."""
-    require(value <= most, f"{name} is {value:,}", f"give at most {most:,}.")
+def accepted(default: Any, accepts: Callable[[Any], bool], fix: str, *, most: float = math.inf) -> Any:
+    """Return a field for a number that ``accepts`` holds of; ``most`` is what a machine may be asked for."""
+    return field(default=default, metadata={"accepts": accepts, "fix": fix, "most": most})
+
+
+def at_least(least: int, default: float, *, fix: str = "", most: float = math.inf) -> Any:
+    """Return a field for a number of at least ``least``; see :func:`accepted`."""
+    return accepted(default, lambda value: value >= least, fix or f"give at least {least}.", most=most)
+
+
+def one_of(default: str, *others: str) -> Any:
+    """Return a field for one of some words."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def check_fields(section: str, config: Any) -> None:
+    """Raise a UserError for the first field of a config whose value is not one that the field is for."""
+    for one in fields(config):
+        name, value, bounds = f"{section}.{one.name}", getattr(config, one.name), one.metadata
+        if "choices" in bounds:
+            require_choice(name, value, bounds["choices"])
+        if "accepts" in bounds:
+            require(bounds["accepts"](value), f"{name} is {value}", bounds["fix"])
+            require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +63,10 @@ class StudentConfig:
     arch: str = "resnet18"
     pretrained: bool = False
     weights: str = ""
-    image_size: int = 224
+    image_size: int = at_least(8, 224, fix="give at least 8 pixels.", most=machine_limits.IMAGE_SIDE)
 
     def __post_init__(self) -> None:
-        require(self.image_size >= 8, f"student.image_size is {self.image_size}", "give at least 8 pixels.")
-        require_at_most("student.image_size", self.image_size, bounds.IMAGE_SIDE)
+        check_fields("student", self)
         require(
             not (self.pretrained and self.weights),
             "student.pretrained and student.weights are both given",
@@ -62,10 +84,10 @@ class LossConfig:
     im_cst: float = 0.0
     vlalign: float = 0.0
     cap: float = 0.0
-    vlalign_k: int = 256
+    vlalign_k: int = at_least(1, 256)
     vlalign_filter: bool = False
     im_cst_bidirectional: bool = True
-    temperature: float = 0.07
+    temperature: float = accepted(0.07, lambda value: value > 0, "give a number above 0.")
 
     def __post_init__(self) -> None:
         for name in LOSS_TERMS:
@@ -75,8 +97,7 @@ class LossConfig:
                 f"loss.{name} is {weight}, but a weight is a number of at least 0",
                 f"use 0 to leave {name} out.",
             )
-        require(self.vlalign_k >= 1, f"loss.vlalign_k is {self.vlalign_k}", "give at least 1.")
-        require(self.temperature > 0, f"loss.temperature is {self.temperature}", "give a number above 0.")
+        check_fields("loss", self)
 
 
 LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
@@ -86,20 +107,16 @@ LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
 class OptimConfig:
     """The optimiser and its learning rate over the epochs (one step of the schedule an epoch)."""
 
-    name: str = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    schedule: str = "step"
+    name: str = one_of("sgd", "adamw")
+    lr: float = accepted(0.05, lambda value: value > 0, "give a number above 0.")
+    momentum: float = accepted(0.9, lambda value: 0 <= value < 1, "give a number from 0 to 1.")
+    weight_decay: float = at_least(0, 1e-4)
+    schedule: str = one_of("step", "onecycle", "cosine", "constant")
     milestones: tuple[int, ...] = (30, 60)
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        require_choice("optim.name", self.name, ("sgd", "adamw"))
-        require_choice("optim.schedule", self.schedule, ("step", "onecycle", "cosine", "constant"))
-        require(self.lr > 0, f"optim.lr is {self.lr}", "give a number above 0.")
-        require(0 <= self.momentum < 1, f"optim.momentum is {self.momentum}", "give a number from 0 to 1.")
-        require(self.weight_decay >= 0, f"optim.weight_decay is {self.weight_decay}", "give at least 0.")
+        check_fields("optim", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,41 +135,28 @@ class DataConfig:
     classes be in train and in the OOD test as well.
     """
 
-    repeat_epochs: int = 1
-    policy: str = "crop_flip"
+    repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)
+    policy: str = one_of("crop_flip", "flip", "randaugment", "none")
     per_image: bool = True
-    scale_min: float = 0.08
-    id_val: float = 0.0
-    seed: int = -1
-    pixels: str = "auto"
-    device_images: str = "auto"
-    memory_mb: int = 2048
-    workers: int = -1
+    scale_min: float = accepted(0.08, lambda value: 0 < value <= 1, "give a share from 0 to 1.")
+    id_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
+    seed: int = at_least(-1, -1, fix="give at least 0, or -1 for train.seed.")
+    pixels: str = one_of("auto", "files")
+    device_images: str = one_of("auto", "on", "off")
+    memory_mb: int = at_least(0, 2048)
+    workers: int = at_least(
+        -1, -1, fix="give at least 0, or -1: by the machine.", most=machine_limits.WORKERS
+    )
     views: bool = False
     shared_classes: bool = False
 
     def __post_init__(self) -> None:
-        require_choice("data.policy", self.policy, ("crop_flip", "flip", "randaugment", "none"))
-        require_choice("data.pixels", self.pixels, ("auto", "files"))
-        require_choice("data.device_images", self.device_images, ("auto", "on", "off"))
-        require(self.repeat_epochs >= 1, f"data.repeat_epochs is {self.repeat_epochs}", "give at least 1.")
-        require(0 < self.scale_min <= 1, f"data.scale_min is {self.scale_min}", "give a share from 0 to 1.")
-        require(0 <= self.id_val < 1, f"data.id_val is {self.id_val}", "give a share below 1.")
-        require(self.seed >= -1, f"data.seed is {self.seed}", "give at least 0, or -1 for train.seed.")
-        require(
-            self.workers >= -1, f"data.workers is {self.workers}", "give at least 0, or -1: by the machine."
-        )
-        require_at_most("data.workers", self.workers, bounds.WORKERS)
-        require_at_most("data.repeat_epochs", self.repeat_epochs, bounds.EPOCH_REPEATS)
-        require(self.memory_mb >= 0, f"data.memory_mb is {self.memory_mb}", "give at least 0.")
+        check_fields("data", self)
         require(
             not self.views or (self.policy == "crop_flip" and self.per_image),
             f"data.views is on with data.policy={self.policy}, data.per_image={str(self.per_image).lower()}",
             "views are crops and flips, one an image: set data.policy=crop_flip and data.per_image=true.",
         )
-
-
-COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,45 +169,29 @@ class TrainConfig:
     through torch.compile in one of its modes: reduce-overhead is CUDA graphs.
     """
 
-    epochs: int = 90
-    batch_size: int = 128
-    eval_batch_size: int = 64
-    seed: int = 0
+    epochs: int = at_least(1, 90)
+    batch_size: int = at_least(2, 128, most=machine_limits.BATCH)
+    eval_batch_size: int = at_least(1, 64, most=machine_limits.BATCH)
+    seed: int = at_least(0, 0)
     device: str = "auto"
-    precision: str = "auto"
+    precision: str = one_of("auto", "float32", "bfloat16", "float16")
     baseline: bool = False
-    compile: str = "off"
-    checkpoint_steps: int = 500
+    compile: str = one_of("off", "default", "reduce-overhead", "max-autotune")
+    checkpoint_steps: int = at_least(1, 500)
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"train.epochs is {self.epochs}", "give at least 1.")
-        require(self.seed >= 0, f"train.seed is {self.seed}", "give at least 0.")
-        require(self.batch_size >= 2, f"train.batch_size is {self.batch_size}", "give at least 2.")
-        require(
-            self.eval_batch_size >= 1, f"train.eval_batch_size is {self.eval_batch_size}", "give at least 1."
-        )
-        require(
-            self.checkpoint_steps >= 1,
-            f"train.checkpoint_steps is {self.checkpoint_steps}",
-            "give at least 1.",
-        )
-        require_at_most("train.batch_size", self.batch_size, bounds.BATCH)
-        require_at_most("train.eval_batch_size", self.eval_batch_size, bounds.BATCH)
-        require_choice("train.compile", self.compile, COMPILE_MODES)
-        require_choice("train.precision", self.precision, ("auto", "float32", "bfloat16", "float16"))
+        check_fields("train", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptConfig:
     """Prompt learning in place of a fixed prompt: ``none``, ``coop``, or ``cocoop``."""
 
-    learner: str = "none"
-    n_ctx: int = 8
+    learner: str = one_of("none", "coop", "cocoop")
+    n_ctx: int = at_least(1, 8, most=machine_limits.CONTEXT_TOKENS)
 
     def __post_init__(self) -> None:
-        require_choice("prompts.learner", self.learner, ("none", "coop", "cocoop"))
-        require(self.n_ctx >= 1, f"prompts.n_ctx is {self.n_ctx}", "give at least 1.")
-        require_at_most("prompts.n_ctx", self.n_ctx, bounds.CONTEXT_TOKENS)
+        check_fields("prompts", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,17 +202,12 @@ class FewShotConfig:
     weights the student starts from.
     """
 
-    shots: int = 0
-    support_seed: int = -1
+    shots: int = at_least(0, 0, fix="give at least 1, or 0 for none.")
+    support_seed: int = at_least(-1, -1, fix="give at least 0, or -1 for the first images.")
     start: str = ""
 
     def __post_init__(self) -> None:
-        require(self.shots >= 0, f"fewshot.shots is {self.shots}", "give at least 1, or 0 for none.")
-        require(
-            self.support_seed >= -1,
-            f"fewshot.support_seed is {self.support_seed}",
-            "give at least 0, or -1 for the first images.",
-        )
+        check_fields("fewshot", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,20 +221,13 @@ class RoboticsConfig:
 
     local: bool = False
     negative_text: str = "negative_labels"
-    threshold: float = 0.5
-    gamma_neg: float = 2.0
-    gamma_pos: float = 1.0
-    clip: float = 0.05
+    threshold: float = accepted(0.5, lambda value: 0 <= value < 1, "give a number from 0 to 1.")
+    gamma_neg: float = at_least(0, 2.0)
+    gamma_pos: float = at_least(0, 1.0)
+    clip: float = accepted(0.05, lambda value: 0 <= value < 1, "give a number from 0 to 1.")
 
     def __post_init__(self) -> None:
-        for name in ("gamma_neg", "gamma_pos"):
-            require(getattr(self, name) >= 0, f"robotics.{name} is {getattr(self, name)}", "give at least 0.")
-        for name in ("threshold", "clip"):
-            require(
-                0 <= getattr(self, name) < 1,
-                f"robotics.{name} is {getattr(self, name)}",
-                "give a number from 0 to 1.",
-            )
+        check_fields("robotics", self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,15 +6,18 @@ It holds digests, counts and names, never a path: the same data in another place
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, some_of
+from cache.runtime.json_values import dataclass_of
 
 DIGITS = 16
-HERE, THEN = "here", "when it was trained"
+Sides = tuple[str, str]
+"""What two identities that are compared are called, such as here and there."""
+SIDES: Sides = ("here", "when it was trained")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,11 +35,11 @@ class SplitIdentity:
     labels: str = ""
     rows: str = ""
 
-    def differences(self, other: SplitIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+    def differences(self, other: SplitIdentity, sides: Sides = SIDES) -> list[str]:
         """Return what separates two splits in a few words each; nothing where they are one."""
-        lines = _names_that_differ("classes", self.class_names, other.class_names, here, there)
+        lines = _classes_that_differ(self.class_names, other.class_names, sides)
         if self.images != other.images:
-            lines.append(f"{self.images:,} images {here}, {other.images:,} {there}")
+            lines.append(f"{self.images:,} images {sides[0]}, {other.images:,} {sides[1]}")
         # Each of these has the next in its wake.
         reasons = {
             "keys": "other names of images",
@@ -93,72 +96,54 @@ class DataIdentity:
             If it is something else.
         """
         try:
-            given = {f.name: value[f.name] for f in fields(cls)}
-            for name in ("learnt_from", "judged_on"):
-                given[name] = {split: _split_from_json(part) for split, part in given[name].items()}
-            banks = [text for bank in given["texts"].values() for text in bank.values()]
-            plain = [
-                *given["teachers"].values(),
-                *given["captions"].values(),
-                given["views"],
-                given["pixels"],
-            ]
-            if not all(isinstance(text, str) for text in (*banks, *plain)):
-                raise TypeError("a digest is no text")
-            return cls(**given)
-        except (KeyError, TypeError, AttributeError) as error:
+            table = {name: part for name, part in value.items() if name != "digest"}
+            identity: DataIdentity = dataclass_of(cls, table, name="data")
+            if identity.digest() != value["digest"]:
+                raise ValueError("its digest is another's")
+        except (AttributeError, KeyError, ValueError) as error:
             raise ValueError(f"the data of the run is not there ({error})") from error
+        return identity
 
-    def differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+    def differences(self, other: DataIdentity, sides: Sides = SIDES) -> list[str]:
         """Return one readable line for everything that separates two identities.
 
         What a setting chooses (teachers, banks, captions, views) is compared where both have it.
         """
-        return [
-            *_split_lines(self.learnt_from, other.learnt_from, here, there),
-            *self.judged_differences(other, here=here, there=there),
-            *self.tool_differences(other, here=here, there=there),
-            *(
-                f"captions of {n}: other texts"
-                for n, mine in self.captions.items()
-                if _unlike(mine, other.captions.get(n))
-            ),
-            *(
-                [f"views: {self.views} {here}, {other.views} {there}"]
-                if _unlike(self.views, other.views)
-                else []
-            ),
-            *self._pixel_lines(other, here, there),
+        lines = [
+            *_split_lines(self.learnt_from, other.learnt_from, sides),
+            *self.judged_differences(other, sides),
+            *self.tool_differences(other, sides),
         ]
+        unlike = (n for n, mine in self.captions.items() if _unlike(mine, other.captions.get(n)))
+        lines += [f"captions of {name}: other texts" for name in unlike]
+        if _unlike(self.views, other.views):
+            lines.append(_line("views", self.views, other.views, sides))
+        if self.pixels != other.pixels:
+            mine, theirs = (one.pixels or "as they are in the files" for one in (self, other))
+            lines.append(_line("training images", mine, theirs, sides))
+        return lines
 
-    def judged_differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+    def judged_differences(self, other: DataIdentity, sides: Sides = SIDES) -> list[str]:
         """Return the lines for the images that students are judged on."""
-        return _split_lines(self.judged_on, other.judged_on, here, there)
+        return _split_lines(self.judged_on, other.judged_on, sides)
 
     def split_differences(self, name: str, now: SplitIdentity) -> list[str]:
         """Return in what a split is ``now`` not what it was; nothing where it is."""
         then = {**self.learnt_from, **self.judged_on}.get(name)
-        return now.differences(then) if then else [f"{now.images:,} images {HERE}, none {THEN}"]
+        return now.differences(then) if then else [f"{now.images:,} images {SIDES[0]}, none {SIDES[1]}"]
 
-    def tool_differences(self, other: DataIdentity, *, here: str = HERE, there: str = THEN) -> list[str]:
+    def tool_differences(self, other: DataIdentity, sides: Sides = SIDES) -> list[str]:
         """Return the lines for what students are judged with: the teachers and the texts of the classes."""
         lines = [
-            f"teacher {name}: {mine} {here}, {other.teachers[name]} {there}"
+            _line(f"teacher {name}", mine, other.teachers[name], sides)
             for name, mine in self.teachers.items()
             if _unlike(mine, other.teachers.get(name))
         ]
         for name, texts in self.texts.items():
             theirs = other.texts.get(name, {})
-            differ = [label for label, mine in texts.items() if _unlike(mine, theirs.get(label))]
-            if differ:
+            if differ := [label for label, mine in texts.items() if _unlike(mine, theirs.get(label))]:
                 lines.append(f"text bank {name}: other texts of {some_of(differ)}")
         return lines
-
-    def _pixel_lines(self, other: DataIdentity, here: str, there: str) -> list[str]:
-        if self.pixels == other.pixels:
-            return []
-        mine, theirs = (one.pixels or "as they are in the files" for one in (self, other))
-        return [f"training images: {mine} {here}, {theirs} {there}"]
 
     def joined(self, other: DataIdentity) -> DataIdentity:
         """Return this with what a setting chose of another, from which nothing separates it."""
@@ -200,37 +185,33 @@ def refuse_other_data(lines: Sequence[str], *, where: object, fix: str) -> None:
         raise CacheMismatch(f"{where} was made from other data ({'; '.join(lines)})", fix=fix)
 
 
-def _split_from_json(value: Any) -> SplitIdentity:
-    given = {f.name: value[f.name] for f in fields(SplitIdentity)}
-    names = given.pop("class_names")
-    texts = [*names, *(given[name] for name in ("keys", "content", "labels", "rows"))]
-    if not all(isinstance(text, str) for text in texts) or type(given["images"]) is not int:
-        raise TypeError("a split is no count and digests")
-    return SplitIdentity(class_names=tuple(names), **given)
+def _line(what: str, mine: str, theirs: str, sides: Sides) -> str:
+    return f"{what}: {mine} {sides[0]}, {theirs} {sides[1]}"
 
 
 def _split_lines(
-    mine: Mapping[str, SplitIdentity], theirs: Mapping[str, SplitIdentity], here: str, there: str
+    mine: Mapping[str, SplitIdentity], theirs: Mapping[str, SplitIdentity], sides: Sides
 ) -> list[str]:
     lines = []
     for name in dict.fromkeys([*mine, *theirs]):
         one, other = mine.get(name), theirs.get(name)
-        if one is None or other is None:
-            images = one or other
-            assert images is not None
-            has, lacks = (here, there) if one else (there, here)
+        if one and other:
+            if differ := one.differences(other, sides):
+                lines.append(f"{name}: {', '.join(differ)}")
+        elif images := one or other:
+            has, lacks = sides if one else reversed(sides)
             lines.append(f"{name}: {images.images:,} images {has}, none {lacks}")
-        elif differ := one.differences(other, here=here, there=there):
-            lines.append(f"{name}: {', '.join(differ)}")
     return lines
 
 
-def _names_that_differ(
-    what: str, mine: Sequence[str], theirs: Sequence[str], here: str, there: str
-) -> list[str]:
-    only = [(sorted(set(mine) - set(theirs)), here), (sorted(set(theirs) - set(mine)), there)]
-    lines = [f"{what} only {where}: {some_of(names)}" for names, where in only if names]
-    return lines or ([f"{what} in another order"] if tuple(mine) != tuple(theirs) else [])
+def _classes_that_differ(mine: Sequence[str], theirs: Sequence[str], sides: Sides) -> list[str]:
+    only = [set(mine) - set(theirs), set(theirs) - set(mine)]
+    lines = [
+        f"classes only {side}: {some_of(sorted(names))}"
+        for names, side in zip(only, sides, strict=True)
+        if names
+    ]
+    return lines or (["classes in another order"] if mine != theirs else [])
 
 
 def _unlike(mine: str, theirs: str | None) -> bool:

@@ -35,6 +35,11 @@ class Finding:
     fix: str = ""
 
 
+def judged(name: str, text: str, *, wrong: bool, fix: str = "", state: str = FAILED) -> Finding:
+    """Return a finding that is well unless it is ``wrong``; ``state`` and ``fix`` are of one that is."""
+    return Finding(name=name, text=text, state=state, fix=fix) if wrong else Finding(name=name, text=text)
+
+
 def examine(folder: Path) -> list[Finding]:
     """Look at everything; ``folder`` is where caches and runs will lie.
 
@@ -76,11 +81,11 @@ def _versions() -> list[Finding]:
     missing = [name for name, number in versions.items() if number == "missing"]
     return [
         Finding(name="versions", text=f"{own}, {platform.platform(terse=True)}"),
-        Finding(
-            name="packages",
-            text=", ".join(f"{name} {number}" for name, number in versions.items()),
-            state=FAILED if missing else OK,
-            fix=f"pip install {' '.join(missing)}" if missing else "",
+        judged(
+            "packages",
+            ", ".join(f"{name} {number}" for name, number in versions.items()),
+            wrong=bool(missing),
+            fix=f"pip install {' '.join(missing)}",
         ),
     ]
 
@@ -124,13 +129,8 @@ def _faiss() -> Finding:
     from cache.store.neighbours import flavour, nearest_texts
 
     nearest, _ = nearest_texts(np.eye(3, 4), np.eye(3, 4)[::-1], 1)
-    right = nearest[:, 0].tolist() == [2, 1, 0]
-    return Finding(
-        name="nearest texts",
-        text=flavour(),
-        state=OK if right else FAILED,
-        fix="" if right else "install faiss-cpu anew.",
-    )
+    wrong = nearest[:, 0].tolist() != [2, 1, 0]
+    return judged("nearest texts", flavour(), wrong=wrong, fix="install faiss-cpu anew.")
 
 
 def _decoders() -> Finding:
@@ -150,19 +150,15 @@ def _decoders() -> Finding:
     text = f"Pillow {_version('pillow')}{turbo}: {rate:,.0f} JPEGs of 512 x 384 a second and core"
     if missing:
         text = f"{text}; without {', '.join(missing)}"
-        return Finding(name="decoders", text=text, state=FAILED, fix="install pillow anew.")
-    return Finding(name="decoders", text=text)
+    return judged("decoders", text, wrong=bool(missing), fix="install pillow anew.")
 
 
 def _handles() -> Finding:
     most, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    few = most != resource.RLIM_INFINITY and most < LEAST_HANDLES
-    return Finding(
-        name="open files",
-        text="no limit" if most == resource.RLIM_INFINITY else f"{most:,} at once",
-        state=WARNING if few else OK,
-        fix=f"ulimit -n {min(max(allowed, LEAST_HANDLES), 65536)}" if few else "",
-    )
+    if most == resource.RLIM_INFINITY:
+        return Finding(name="open files", text="no limit")
+    fix = f"ulimit -n {min(max(allowed, LEAST_HANDLES), 65536)}"
+    return judged("open files", f"{most:,} at once", wrong=most < LEAST_HANDLES, fix=fix, state=WARNING)
 
 
 def _shared_memory() -> Finding:
@@ -170,13 +166,9 @@ def _shared_memory() -> Finding:
     if not where.is_dir():
         return Finding(name="shared memory", text="not used on this system")
     free = shutil.disk_usage(where).free
-    small = free < LEAST_SHARED
-    return Finding(
-        name="shared memory",
-        text=f"{free / 1e9:.1f} GB free",
-        state=WARNING if small else OK,
-        fix="give fewer --workers; in a container raise --shm-size." if small else "",
-    )
+    fix = "give fewer --workers; in a container raise --shm-size."
+    text = f"{free / 1e9:.1f} GB free"
+    return judged("shared memory", text, wrong=free < LEAST_SHARED, fix=fix, state=WARNING)
 
 
 def _disk(folder: Path) -> Finding:
@@ -189,13 +181,9 @@ def _disk(folder: Path) -> Finding:
         file.flush()
         os.fsync(file.fileno())
         rate = WRITTEN / (time.perf_counter() - began)
-    small = free < LEAST_FREE
-    return Finding(
-        name="disk",
-        text=f"{folder}: {free / 1e9:,.0f} GB free, {rate / 1e6:,.0f} MB/s written to the disk",
-        state=WARNING if small else OK,
-        fix="1.5 GB hold the rows of a million images of ViT-L/14." if small else "",
-    )
+    text = f"{folder}: {free / 1e9:,.0f} GB free, {rate / 1e6:,.0f} MB/s written to the disk"
+    fix = "1.5 GB hold the rows of a million images of ViT-L/14."
+    return judged("disk", text, wrong=free < LEAST_FREE, fix=fix, state=WARNING)
 
 
 def _both_stages() -> Finding:
@@ -218,10 +206,9 @@ def _both_stages() -> Finding:
         damaged = [check.file for check in verify_cache(root / "cache") if check.problem]
         _train(root)
         accuracy = metrics_of(evaluate_run(root / "run"))["ood_test_accuracy"]
-    text = f"{rows} drawn images cached, two steps trained, OOD {accuracy:.0f}%"
-    sound = not damaged and 0 <= accuracy <= 100
-    seconds = time.perf_counter() - began
-    return Finding(name="both stages", text=f"{text}: {seconds:.1f} s", state=OK if sound else FAILED)
+    did = f"{rows} drawn images cached, two steps trained, OOD {accuracy:.0f}%"
+    text = f"{did}: {time.perf_counter() - began:.1f} s"
+    return judged("both stages", text, wrong=bool(damaged) or not 0 <= accuracy <= 100)
 
 
 def _train(root: Path) -> None:

@@ -100,16 +100,8 @@ def class_means(values_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:
     return sums / torch.bincount(labels_N, minlength=num_classes)
 
 
-def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return each class's accuracy, percent, float64 [C]; NaN for a class without images.
-
-    ``logits`` is [N, C] (the highest column wins), ``labels`` int64 [N].
-    """
-    return 100 * class_means(logits.argmax(dim=1) == labels, labels, num_classes)
-
-
 def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the mean of :func:`per_class_accuracy` over the classes present, percent.
+    """Return the mean accuracy over the classes present, percent, of logits [N, C] and labels int64 [N].
 
     Raises
     ------
@@ -118,7 +110,8 @@ def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
     """
     if not len(labels):
         raise ValueError("there is no image to judge")
-    return float(torch.nanmean(per_class_accuracy(logits, labels, logits.shape[1])))
+    right = class_means(logits.argmax(dim=1) == labels, labels, logits.shape[1])
+    return float(torch.nanmean(100 * right))
 
 
 def torchmetrics_classification() -> ModuleType:

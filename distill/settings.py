@@ -5,12 +5,12 @@ A recipe is a TOML file of a config's sections; ``--set section.key=value`` chan
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
@@ -18,11 +18,24 @@ from distill.config import RoboticsConfig, RunConfig, require
 
 T = TypeVar("T")
 RECIPES = Path(__file__).parent / "recipes"
+EXAMPLES = {int: "10", float: "0.5", bool: "true", str: '"name"'}
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the built-in recipes."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+def names_in(folder: Path) -> list[str]:
+    """Return the names of the TOML files in a folder."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def toml_file(name: str, folder: Path, *, what: str) -> Path:
+    """Return a folder's TOML file by its name, or another by its path; UserError if it is neither."""
+    names = names_in(folder)
+    path = folder / f"{name}.toml" if name in names else Path(name)
+    if not path.is_file():
+        raise UserError(
+            f"no {what} is called {name!r}",
+            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
+        )
+    return path
 
 
 def load_recipe(name: str) -> RunConfig:
@@ -33,13 +46,7 @@ def load_recipe(name: str) -> RunConfig:
     UserError
         If there is none, it is not TOML, or a key or value in it is wrong.
     """
-    names = recipe_names()
-    path = RECIPES / f"{name}.toml" if name in names else Path(name)
-    if not path.is_file():
-        raise UserError(
-            f"no recipe is called {name!r}",
-            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
-        )
+    path = toml_file(name, RECIPES, what="recipe")
     return from_toml(read_text(path), where=str(path))
 
 
@@ -55,15 +62,11 @@ def from_toml(text: str, *, where: str) -> RunConfig:
 def toml_table(text: str, *, where: str) -> dict[str, Any]:
     """Return what a TOML text says; UserError that names ``where`` if it is not TOML."""
     try:
-        return _loads(text)
+        table = tomllib.loads(text)
+        _check_numbers(table)
+        return table
     except (ValueError, RecursionError) as error:  # ValueError: of a number of too many digits as well
         raise UserError(f"{where} is not TOML ({reason_of(error)})", fix="mend that line.") from error
-
-
-def _loads(text: str) -> dict[str, Any]:
-    table = tomllib.loads(text)
-    _check_numbers(table)
-    return table
 
 
 def _check_numbers(value: Any) -> None:
@@ -94,26 +97,18 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         return _built(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
-        example = f"[{_example(inner)}]"
-        require(
-            isinstance(value, list), f"{name} is {value!r:.80}, expected a list", f"write {name} = {example}."
-        )
+        example = f"write {name} = [{EXAMPLES[inner]}]."
+        require(isinstance(value, list | tuple), f"{name} is {value!r:.80}, expected a list", example)
         return tuple(_value(inner, item, name) for item in value)
-    if get_origin(hint) in (Union, UnionType):
-        raise TypeError(f"{name}: settings have one type")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is str and isinstance(value, bool | int | float):
         # A bare word that TOML reads as something else. Which words there are is stated where it is used.
-        return _toml(value)
+        return toml_value(value)
     wrong = not isinstance(value, hint) or (hint is not bool and isinstance(value, bool))
     expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    require(not wrong, f"{name} is {value!r:.80}, expected {expected}", f"write {name} = {_example(hint)}.")
+    require(not wrong, f"{name} is {value!r:.80}, expected {expected}", f"write {name} = {EXAMPLES[hint]}.")
     return value
-
-
-def _example(hint: Any) -> str:
-    return {int: "10", float: "0.5", bool: "true", str: '"name"'}[hint]
 
 
 def with_settings(config: RunConfig, settings: Sequence[str]) -> RunConfig:
@@ -151,75 +146,57 @@ def with_values(config: RunConfig, values: Mapping[str, Any], *, where: str = ""
         If a name is unknown or a value of the wrong type.
     """
     table = asdict(config)
+    # Those of the run itself last.
+    names = sorted(flat(table), key=lambda name: "." not in name)
     for name, value in values.items():
-        *sections, key = name.split(".")
-        place: Any = table
-        for section in sections:
-            if not isinstance(place.get(section), dict):
-                raise _unknown(name, table, where)
-            place = place[section]
-        if key not in place or isinstance(place[key], dict):
-            raise _unknown(name, table, where)
-        place[key] = value
-    return _built(RunConfig, _lists(table), prefix="")
+        if name not in names:
+            near, section = nearest_names(name, names), name.partition(".")[0]
+            here = [other for other in names if other.startswith(f"{section}.")] or names
+            raise UserError(
+                f"{where}{name} is not a setting", fix=f"{near}settings here are {', '.join(here)}."
+            )
+        section, _, key = name.rpartition(".")
+        (table[section] if section else table)[key] = value
+    return _built(RunConfig, table, prefix="")
 
 
-def _unknown(name: str, table: dict[str, Any], where: str) -> UserError:
-    names = [f"{s}.{key}" for s, part in table.items() if isinstance(part, dict) for key in part]
-    names += [key for key, part in table.items() if not isinstance(part, dict)]
-    near = nearest_names(name, names)
-    section = name.partition(".")[0]
-    here = [key for key in names if key.startswith(f"{section}.")] or names
-    return UserError(f"{where}{name} is not a setting", fix=f"{near}settings here are {', '.join(here)}.")
+def flat(table: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of nested tables by dotted name."""
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        inner = flat(value) if isinstance(value, dict) else {"": value}
+        values |= {f"{key}.{name}" if name else key: leaf for name, leaf in inner.items()}
+    return values
 
 
 def _parsed(text: str) -> Any:
     try:
-        return _loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        return toml_table(f"value = {text}", where=text)["value"]
+    except UserError:
         return text
-
-
-def _lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _lists(item) for name, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 def to_toml(config: RunConfig) -> str:
     """Return ``config`` as TOML that :func:`from_toml` reads back; ``[robotics]`` only where it is needed."""
-    plain = [f for f in fields(config) if not is_dataclass(getattr(config, f.name))]
-    lines = [f"{f.name} = {_toml(getattr(config, f.name))}" for f in plain]
-    for section in (f for f in fields(config) if f not in plain):
-        value = getattr(config, section.name)
-        if value == RoboticsConfig():
-            continue
-        lines += ["", f"[{section.name}]"]
-        lines += [f"{f.name} = {_toml(getattr(value, f.name))}" for f in fields(value)]
-    return "\n".join(lines) + "\n"
+    plain, sections = [], []
+    for name, value in ((f.name, getattr(config, f.name)) for f in fields(config)):
+        if not is_dataclass(value):
+            plain.append(f"{name} = {toml_value(value)}")
+        elif value != RoboticsConfig():
+            sections += ["", f"[{name}]"]
+            sections += [f"{f.name} = {toml_value(getattr(value, f.name))}" for f in fields(value)]
+    return "\n".join([*plain, *sections, ""])
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
-    return f"[{', '.join(map(_toml, value))}]" if isinstance(value, tuple) else repr(value)
+def toml_value(value: Any) -> str:
+    """Return a number, text, truth value or list of them as TOML: JSON, but for floats that JSON lacks."""
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Return one ``section.key: here -> there`` line for every setting that differs."""
-    lines = []
-    for name, mine in asdict(one).items():
-        theirs = asdict(other)[name]
-        if isinstance(mine, dict):
-            lines += [
-                f"{name}.{key}: {mine[key]} -> {theirs[key]}" for key in mine if mine[key] != theirs[key]
-            ]
-        elif mine != theirs:
-            lines.append(f"{name}: {mine} -> {theirs}")
-    return lines
+    mine, theirs = flat(asdict(one)), flat(asdict(other))
+    return [f"{name}: {mine[name]} -> {theirs[name]}" for name in mine if mine[name] != theirs[name]]
 
 
 def with_part(config: RunConfig, section: str, **values: Any) -> RunConfig:

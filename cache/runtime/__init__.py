@@ -2,6 +2,7 @@
 
 errors, system_errors     what a user is told: one line, and what to do; what the system refuses
 atomic_files              files appear whole or not at all; checksums
+json_values               JSON that anybody may have written, as our frozen values
 locks                     one writer a folder
 signals                   Ctrl-C and SIGTERM as exceptions
 progress                  a bar on a terminal, lines in a log

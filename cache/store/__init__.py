@@ -1,7 +1,7 @@
 """What lies on the disk. No torch.
 
 spec                      what makes two caches the same
-manifest, manifest_lines, json_values   what is complete, line by line, read with suspicion
+manifest, manifest_lines  what is complete, line by line, read with suspicion
 shard_formats, hdf5_shards, webdataset  rows of images in two formats behind one interface
 shard_rows, image_files   the rows of a shard, and the files that they were made from
 hdf5_columns, mapped_arrays, npz_files  columns with checksums, mapped; arrays from elsewhere

@@ -13,11 +13,11 @@ from typing import Any
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NEWER, CacheMismatch, UserError, reason_of
+from cache.runtime.json_values import value_of
 from cache.runtime.system_errors import read_error
 from cache.sources.names import check_class_names, check_inner, is_plain_name
 from cache.sources.splits import SPLITS
 from cache.store.checksums import has_its_checksum, with_checksum
-from cache.store.json_values import value_of
 from cache.store.manifest_lines import (
     CropViewsColumn,
     ListedBank,

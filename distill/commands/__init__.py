@@ -1,13 +1,13 @@
-"""The commands, one a file: each parses, calls one function, prints. They know no group.
+"""The commands: each parses, calls one function, prints. They know no group.
 
 Every import of torch, h5py and the like stands inside a command: its --help does not wait for them.
 
     demo, doctor              both stages on a small example; what this machine has
-    split, describe, caption  data before stage 1
+    prepare                   data before stage 1: split, describe, caption
     cache_features, cache     stage 1; what is done with caches
     train, evaluate, fewshot  stage 2
-    sweep, report, compare    many runs
-    export, predict, texts, serve, bench_model    a student that leaves
+    sweep, report             many runs; report compares two as well
+    export, predict           a student that leaves: export, texts, bench-model; predict, serve
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
 """

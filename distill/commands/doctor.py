@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -22,8 +23,6 @@ def doctor(folder: Path, as_json: bool) -> None:
 
     Example: distill doctor --folder artifacts
     """
-    from dataclasses import asdict
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

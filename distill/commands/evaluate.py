@@ -53,6 +53,7 @@ def evaluate(
       distill evaluate runs/first --space
       distill evaluate artifacts/photos --teacher
     """
+    from distill.judge.evaluate import both_kinds
     from distill.judge.trained_run import evaluate_run
     from distill.robotics.metrics import EpisodeResult
 
@@ -63,14 +64,28 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    results = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
+    results: dict[str, Any] = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else str(folder)
-    if any(isinstance(result, EpisodeResult) for result in results.values()):
-        _print_objects(title, results, as_json)
+    of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
+    both = {} if of_episodes else both_kinds(results)
+    if as_json:
+        print_json({**{name: result.to_json() for name, result in results.items()}, **both})
+        return
+    if of_episodes:
+        groups = {
+            f"{name}{GROUPS[group]}": metrics
+            for name, result in results.items()
+            for group, metrics in result.groups.items()
+        }
+        object_table(title, groups)
     else:
-        _print_classes(title, results, as_json)
-    for result in () if as_json else results.values():
+        splits = {
+            name: {**r.metrics(), "chance": r.chance, "images": r.images, "classes": len(r.per_class)}
+            for name, r in results.items()
+        }
+        accuracy_table(f"{title}: macro accuracy in percent", splits, both)
+    for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
 
@@ -80,32 +95,6 @@ def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 
     banks = {name: given[name] for name in ("text", "negative_text") if given[name]}
     return evaluate_teacher(cache, splits=given["splits"], **banks)
-
-
-def _print_classes(title: str, results: Mapping[str, Any], as_json: bool) -> None:
-    from distill.judge.evaluate import both_kinds
-
-    both = both_kinds(results)
-    if as_json:
-        print_json({**{name: result.to_json() for name, result in results.items()}, **both})
-        return
-    splits = {
-        name: {**r.metrics(), "chance": r.chance, "images": r.images, "classes": len(r.per_class)}
-        for name, r in results.items()
-    }
-    accuracy_table(f"{title}: macro accuracy in percent", splits, both)
-
-
-def _print_objects(title: str, results: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json({name: result.to_json() for name, result in results.items()})
-        return
-    groups = {
-        f"{name}{GROUPS[group]}": metrics
-        for name, result in results.items()
-        for group, metrics in result.groups.items()
-    }
-    object_table(title, groups)
 
 
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,14 +30,13 @@ THREADS = click.IntRange(0, bounds.THREADS)
 # Of this machine: four a core, or 16.
 JOBS = click.IntRange(1, bounds.most_processes())
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
 
-def options(*decorators: Decorator) -> Callable[[Command], Command]:
+def options(*decorators: Decorator) -> Decorator:
     """Return one decorator for options that several commands have, in the order given."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Any) -> Any:
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
@@ -83,15 +81,13 @@ def option(
 
     def add(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         if value is not None:
-            lines = setting(value) if callable(setting) else [f"{setting}={_toml(value)}"]
+            from distill.settings import toml_value
+
+            lines = setting(value) if callable(setting) else [f"{setting}={toml_value(value)}"]
             ctx.params["settings"] = (*lines, *ctx.params.get("settings", ()))
 
     shown = "" if callable(setting) else f"  [{setting}]"
     return click.option(*words, help=f"{help}{shown}", callback=add, expose_value=False, **more)
-
-
-def _toml(value: Any) -> str:
-    return str(value) if type(value) in (int, float) else json.dumps(value, ensure_ascii=False)
 
 
 def set_option(help: str = "Any setting. Repeatable.") -> Decorator:

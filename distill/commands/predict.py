@@ -1,15 +1,16 @@
-"""``distill predict``: images, or episodes, labelled by an exported model."""
+"""``distill predict``, ``serve``: images, or episodes, labelled by an exported model, here or over HTTP."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.runtime.errors import printable
+from cache.runtime.errors import missing_package, printable
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -23,9 +24,9 @@ from distill.commands.options import (
 from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
-    from cache.runtime.progress import Progress
     from distill.deploy.model import Prediction
 
+Labelling = Callable[..., "Iterator[Prediction]"]
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 """What the ending of --out means."""
 
@@ -71,9 +72,12 @@ def predict(
     if out is not None and format == "table":
         raise click.UsageError("--out takes --format jsonl or csv.")
     of = "image" if ModelInfo.load(model).objects is None else "episode"
-    predicted = _of_photos if of == "image" else _of_episodes
+    items, choices, labelled = (_of_photos if of == "image" else _of_episodes)(model, images, given)
+    count, top, size = len(items), min(given["top"], len(choices)), given["batch_size"]
     with working("predicting", f"{of}s") as progress:
-        count, top, answers = predicted(model, images, given, progress)
+        # A few images on a terminal need no bar.
+        shown = progress if count > size else None
+        answers = labelled(items, choices, top=top, batch_size=size, progress=shown)
         unread = _printed(answers, format, out, top, of)
     if unread:
         click.echo(f"{unread:,} of {count:,} {of}s could not be read.", err=True)
@@ -81,10 +85,8 @@ def predict(
         sys.exit(1)
 
 
-def _of_photos(
-    model: Path, images: tuple[Path, ...], given: dict[str, Any], progress: Progress
-) -> tuple[int, int, Iterator[Prediction]]:
-    """Return how many images there are, how many labels each gets, and the predictions to come."""
+def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+    """Return the images, the classes that they are of, and what labels them."""
     from distill.deploy.model import Model
     from distill.deploy.predict import image_files, predict
 
@@ -96,19 +98,11 @@ def _of_photos(
     classes = opened.class_set(bank=given["bank"], labels=given["labels"])
     if given["reject"]:
         click.echo(opened.rejection().in_words(), err=True)
-    top, size = min(given["top"], len(classes)), given["batch_size"]
-    # A few images on a terminal need no bar.
-    shown = progress if len(files) > size else None
-    answers = predict(
-        opened, files, classes, top=top, reject=given["reject"], batch_size=size, progress=shown
-    )
-    return len(files), top, answers
+    return files, classes, partial(predict, opened, reject=given["reject"])
 
 
-def _of_episodes(
-    model: Path, files: tuple[Path, ...], given: dict[str, Any], progress: Progress
-) -> tuple[int, int, Iterator[Prediction]]:
-    """Return how many episodes there are, how many objects each gets, and the predictions to come."""
+def _of_episodes(model: Path, files: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+    """Return the episodes, the objects that may be in them, and what names those that are."""
     from distill.deploy.episode_model import EpisodeModel
     from distill.deploy.predict_episodes import episodes_in, predict_episodes
 
@@ -118,17 +112,7 @@ def _of_episodes(
     warn(opened.info.warning(opened.precision))
     objects = opened.objects(bank=given["bank"], labels=given["labels"])
     episodes = episodes_in(files, opened.scoring.keys)
-    top, size = min(given["top"], len(objects)), given["batch_size"]
-    answers = predict_episodes(
-        opened,
-        episodes,
-        objects,
-        top=top,
-        threshold=given["threshold"],
-        batch_size=size,
-        progress=progress if len(episodes) > size else None,
-    )
-    return len(episodes), top, answers
+    return episodes, objects, partial(predict_episodes, opened, threshold=given["threshold"])
 
 
 def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, top: int, of: str) -> int:
@@ -137,9 +121,9 @@ def _printed(predictions: Iterator[Prediction], format: str, out: Path | None, t
     from distill.deploy.predict import write_csv, write_jsonl
 
     def written(file: Any) -> int:
-        if format == "csv":
-            return _count_errors(write_csv(file, predictions, top=top, of=of))
-        return _count_errors(write_jsonl(file, predictions))
+        csv = format == "csv"
+        each = write_csv(file, predictions, top=top, of=of) if csv else write_jsonl(file, predictions)
+        return _count_errors(each)
 
     if out is not None:
         with replacing(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
@@ -173,3 +157,43 @@ def _count_errors(predictions: Iterator[Prediction]) -> int:
             count += 1
             click.echo(printable(f"skipped {one.image}: {one.error}"), err=True)
     return count
+
+
+@click.command()
+@click.argument("model", type=EXISTING_FOLDER)
+@option("--host", "Address to listen on.", default="127.0.0.1")
+@option("--port", "0: any that is free.", click.IntRange(0, 65535), 8000)
+@graph_options
+@option("--max-megabytes megabytes", "Of a request.", click.FloatRange(min=0.001), 10.0)
+@option("--max-pixels pixels", "Of an image.", click.IntRange(1, 89_000_000), 50_000_000)
+@option(
+    "--rate", "Requests a second of one client, ten times that at once.", click.FloatRange(min=0.01), 100.0
+)
+def serve(model: Path, host: str, port: int, precision: str | None, threads: int, **limits: Any) -> None:
+    """Serve MODEL over HTTP: post an image, get labels.
+
+    There is a page to drop one on. It knows no users: where others can reach --host, put a server with
+    authentication before it.
+
+    \b
+    Examples:
+      distill serve models/first
+      curl --data-binary @photo.jpg "http://127.0.0.1:8000/predict?labels=rose,tulip&top=2"
+    """
+    from distill.deploy.model import Model
+
+    try:
+        from distill.deploy.limits import Limits
+        from distill.deploy.serve import serve as run
+    except ImportError as error:
+        raise missing_package(error, extra="serve") from error
+    opened = Model.open(model, precision=precision, threads=threads)
+    warn(opened.info.warning(opened.precision))
+    run(
+        opened,
+        host=host,
+        port=port,
+        limits=Limits(**limits),
+        ready=lambda address: click.echo(f"serving {model} ({opened.precision}) on {address}"),
+    )
+    click.echo("stopped")

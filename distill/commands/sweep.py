@@ -103,7 +103,8 @@ def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]
         from distill.sweep.together import groups_of
 
         stream = {run.name: i for i, group in enumerate(groups_of(sweep.runs)) for run in group}
-        lines = [{**line, "stream": stream[line["name"]]} for line in lines]
+        for line in lines:
+            line["stream"] = stream[line["name"]]
     return lines
 
 

@@ -72,7 +72,9 @@ def mean(row: Mapping[str, Any], name: str) -> str:
     return percent(row[name]) + (f" ± {row[f'{name}_std']:.1f}" if row[f"{name}_std"] is not None else "")
 
 
-_PHOTOS: dict[str, tuple[str, Callable[[Any], str]]] = {
+Columns = Mapping[str, tuple[str, Callable[[Any], str]]]
+"""What is told of a split: a metric's ending, its heading, how it is written."""
+_PHOTOS: Columns = {
     "accuracy": ("own classes", percent),
     "all_accuracy": ("all classes", percent),
     "top5_accuracy": ("top 5, own", percent),
@@ -82,18 +84,17 @@ _PHOTOS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "classes": ("classes", number),
 }
 # A second table, because one of all columns would not fit into a terminal of 80.
-_CALIBRATION: dict[str, tuple[str, Callable[[Any], str]]] = {
+_CALIBRATION: Columns = {
     "ece": ("ECE, own", number),
     "all_ece": ("ECE, all", number),
     "loss": ("loss", number),
 }
-_EPISODES: dict[str, tuple[str, Callable[[Any], str]]] = {
+_EPISODES: Columns = {
     "accuracy": ("accuracy", percent),
     "precision": ("precision", percent),
     "recall": ("recall", percent),
     "average_precision": ("AP", percent),
 }
-"""What is said of a split: a metric's ending, its heading, how it is written."""
 GROUPS = {"all": "", "id_objects": " ID objects", "ood_objects": " OOD objects"}
 """Objects of episodes, as they are called beside a split."""
 
@@ -118,11 +119,7 @@ def object_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     _metrics_table(title, splits, _EPISODES)
 
 
-def _metrics_table(
-    title: str,
-    splits: Mapping[str, Mapping[str, Any]],
-    columns: Mapping[str, tuple[str, Callable[[Any], str]]],
-) -> None:
+def _metrics_table(title: str, splits: Mapping[str, Mapping[str, Any]], columns: Columns) -> None:
     used = {name: column for name, column in columns.items() if any(name in m for m in splits.values())}
     rows = [
         [split, *(write(metrics[name]) if name in metrics else "" for name, (_, write) in used.items())]

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cache.runtime.errors import WrongOption, nearest_names
-from distill.commands.episodes import EPISODES, UNITS, contents_of, refuse_other
+from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -103,11 +103,10 @@ def train(
       distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
       distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
     """
-    from distill.recipes import default_recipe
     from distill.settings import load_recipe, with_settings
     from distill.train.start import train as run
 
-    config = with_settings(load_recipe(recipe or default_recipe(cache)), settings)
+    config = with_settings(load_recipe(recipe or RECIPES[contents_of(cache)]), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
     with working("training", UNITS[contents]) as progress:

@@ -50,8 +50,7 @@ class _Camera:
 
 def id_and_ood_objects() -> tuple[tuple[ShapeClass, ...], tuple[ShapeClass, ...]]:
     """Return the 14 ID and the 12 OOD objects, spread over the demo's classes."""
-    trained = [one for one in CLASSES if one.in_distribution]
-    new = [one for one in CLASSES if not one.in_distribution]
+    trained, new = ([one for one in CLASSES if one.in_distribution == own] for own in (True, False))
     # Steps that are prime to the numbers of patterns, colours and shapes meet all of them.
     return (
         tuple(trained[(7 * i) % len(trained)] for i in range(ID_OBJECTS)),
@@ -71,15 +70,9 @@ def draw_episode(
     things: list[_Thing] = []
     for shape_class in shown:
         radius = rng.uniform(0.24, 0.34)
-        things.append(
-            _Thing(
-                shape_class=shape_class,
-                centre=_free_place(things, radius, rng),
-                radius=radius,
-                angle=rng.uniform(-0.6, 0.6),
-                look=int(rng.integers(2**31)),
-            )
-        )
+        centre = _free_place(things, radius, rng)
+        angle, look = rng.uniform(-0.6, 0.6), int(rng.integers(2**31))
+        things.append(_Thing(shape_class=shape_class, centre=centre, radius=radius, angle=angle, look=look))
     held = things[rng.integers(len(things))]
     ground = list(BACKGROUNDS.values())[rng.integers(len(BACKGROUNDS))]
     light = int(rng.integers(2**31))
@@ -90,11 +83,9 @@ def draw_episode(
         angle=rng.uniform(-0.5, 0.5),
         height=HAND_HEIGHT,
     )
-    base_rgb, base_depth = _seen(base, things, ground, light, image_size, rng, arm_at=held.centre)
-    hand_rgb, hand_depth = _seen(near, things, ground, light, image_size, rng)
     return {
-        "base": CameraFrame(rgb=base_rgb, depth=base_depth),
-        "hand": CameraFrame(rgb=hand_rgb, depth=hand_depth),
+        "base": _seen(base, things, ground, light, image_size, rng, arm_at=held.centre),
+        "hand": _seen(near, things, ground, light, image_size, rng),
     }
 
 
@@ -116,7 +107,7 @@ def _seen(
     rng: np.random.Generator,
     *,
     arm_at: tuple[float, float] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> CameraFrame:
     axis = (np.arange(image_size) + 0.5) / image_size * 2 - 1
     across, down = np.meshgrid(axis, axis)
     u, v = turned(across, down, camera.angle, 1 / camera.reach)
@@ -132,7 +123,7 @@ def _seen(
         _put_arm(picture, depth, x, y, arm_at)
     picture += rng.normal(0, rng.uniform(3, 8), size=picture.shape)
     depth = depth + rng.normal(0, 0.004, size=depth.shape)
-    return picture.clip(0, 255).astype(np.uint8), depth.astype(np.float32)[..., None]
+    return CameraFrame(rgb=picture.clip(0, 255).astype(np.uint8), depth=depth.astype(np.float32)[..., None])
 
 
 def _put(

@@ -10,7 +10,6 @@ from typing import Any
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.progress import Silent
 from cache.sources.image_folder import ImageFolder
-from distill.config import RunConfig
 from distill.demo.scenes import draw_dataset
 from distill.judge.evaluate import evaluate_teacher, metrics_of
 from distill.record.run_files import CONFIG, SUMMARY
@@ -62,7 +61,16 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[s
     for who, (name, settings) in STUDENTS.items():
         runs[who] = out / "runs" / f"{name}-{epochs}-epochs-seed-{seed}"
         say(f"training the {who}, into {runs[who]}")
-        result = _train(with_settings(config, settings), cache, data, runs[who], say)
+        if (runs[who] / SUMMARY).exists():
+            say("  trained already")
+        result = train(
+            with_settings(config, settings),
+            cache_dir=cache,
+            data_dir=data,
+            out=runs[who],
+            resume_run=(runs[who] / CONFIG).exists(),
+            progress=Lines(say),
+        )
         accuracy[who] = {split: result[f"{split}_accuracy"] for split in ("id_test", "ood_test")}
     folder = ImageFolder.scan(data)
     accuracy["chance"] = {
@@ -71,18 +79,3 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[s
     places = {"pictures": str(data), "cache": str(cache)}
     places |= {f"curves of the {who}": str(where / "curves.png") for who, where in runs.items()}
     return {"accuracy": accuracy, "files": places}
-
-
-def _train(
-    config: RunConfig, cache: Path, data: Path, out: Path, say: Callable[[str], None]
-) -> dict[str, Any]:
-    if (out / SUMMARY).exists():
-        say("  trained already")
-    return train(
-        config,
-        cache_dir=cache,
-        data_dir=data,
-        out=out,
-        resume_run=(out / CONFIG).exists(),
-        progress=Lines(say),
-    )

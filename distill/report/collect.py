@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
-from distill.data_identity import DataIdentity
+from distill.data_identity import DataIdentity, Sides
 from distill.judge.outputs import RunOutputs, load_outputs
 from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
-from distill.sweep.plan import SWEEP, flat
+from distill.settings import flat
+from distill.sweep.plan import SWEEP
 
 DEPTH = 2
 OBJECTS = "per_object_average_precision"
@@ -151,36 +152,35 @@ def _with_data(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         named.append(replace(run, data=_letter(at)))
     lines = []
     for letter, other in ((_letter(i), run) for i, run in enumerate(first[1:], start=1)):
-        differ = data_differences(other, first[0], here=f"in {letter}", there=f"in {_letter(0)}")
+        differ = data_differences(other, first[0], (f"in {letter}", f"in {_letter(0)}"))
         lines.append(f"data {letter} is not data {_letter(0)}: {'; '.join(differ)}")
     return named, lines
 
 
-def data_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
+def data_differences(one: Run, other: Run, sides: Sides = ("here", "there")) -> list[str]:
     """Return a line for everything that separates the data of two runs, and what of it was judged."""
     if one.identity is None or other.identity is None:
         neither = one.identity is other.identity
         return [] if neither else ["one of them does not say what it was made from"]
-    return one.identity.differences(other.identity, here=here, there=there) + unread_differences(
-        one, other, here=here, there=there
-    )
+    return one.identity.differences(other.identity, sides) + _unread_differences(one, other, sides)
 
 
 def judged_differences(one: Run, other: Run) -> list[str]:
     """Return the lines of :func:`data_differences` that are about what was judged, as far as they say it."""
-    lines = unread_differences(one, other)
+    lines = _unread_differences(one, other)
     if one.identity is not None and other.identity is not None:
         lines += one.identity.judged_differences(other.identity)
     return lines
 
 
-def unread_differences(one: Run, other: Run, *, here: str = "here", there: str = "there") -> list[str]:
+def _unread_differences(one: Run, other: Run, sides: Sides = ("here", "there")) -> list[str]:
     """Return a line for every split of which two runs could not read the same images."""
     lines = []
     for split in one.table("unreadable_images"):
         mine, theirs = (run.table("unreadable_images", split) for run in (one, other))
         if split in other.table("unreadable_images") and set(mine) != set(theirs):
-            lines.append(f"{split}: {len(mine)} images could not be read {here}, {len(theirs)} {there}")
+            counts = f"{len(mine)} images could not be read {sides[0]}, {len(theirs)} {sides[1]}"
+            lines.append(f"{split}: {counts}")
     return lines
 
 
@@ -237,15 +237,20 @@ def read_run(path: Path, name: str) -> Run:
     try:
         config = (path / CONFIG).read_text(encoding="utf-8")
         settings = flat(tomllib.loads(config))
-        history = [_finite(json.loads(line)) for line in _text(path / METRICS).splitlines()]
-        summary = _finite(json.loads(_text(path / SUMMARY) or "{}"))
+        history = [_json(line) for line in _text(path / METRICS).splitlines()]
+        summary = _json(_text(path / SUMMARY) or "{}")
         if not all(isinstance(value, dict) for value in [*history, summary]):
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
         _check_numbers(history, summary)
         identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
     except (OSError, ValueError, RecursionError) as error:  # a ValueError of TOML, JSON or text decoding
         raise UserError(f"{path} cannot be read ({reason_of(error)})", fix="train it again.") from error
-    outputs, note = _read_outputs(path) if summary else (None, "")
+    outputs, note = None, f"no {OUTPUTS}" if summary else ""
+    if summary and (path / OUTPUTS).exists():
+        try:
+            outputs, note = load_outputs(path / OUTPUTS), ""
+        except UserError as error:
+            note = error.problem
     return Run(
         name=name,
         path=path,
@@ -264,13 +269,9 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _finite(value: Any) -> Any:
+def _json(text: str) -> Any:
     """Return JSON without what is no number: no chart can show it, and no browser reads it."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items() if not _is_odd(part)}
-    if isinstance(value, list):
-        return [_finite(part) for part in value if not _is_odd(part)]
-    return value
+    return json.loads(text, object_hook=lambda table: {n: v for n, v in table.items() if not _is_odd(v)})
 
 
 def _is_odd(value: Any) -> bool:
@@ -285,12 +286,3 @@ def _check_numbers(history: Sequence[dict[str, Any]], summary: dict[str, Any]) -
             raise ValueError(f"{name} of {SUMMARY} is {value!r:.40}")
     if not all(isinstance(line.get("epoch"), int) for line in history):
         raise ValueError(f"a line of {METRICS} has no epoch")
-
-
-def _read_outputs(path: Path) -> tuple[RunOutputs | None, str]:
-    if not (path / OUTPUTS).exists():
-        return None, f"no {OUTPUTS}"
-    try:
-        return load_outputs(path / OUTPUTS), ""
-    except UserError as error:
-        return None, error.problem

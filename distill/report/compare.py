@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,6 @@ class Comparison:
     settings: tuple[str, ...]
     surroundings: tuple[str, ...]
     results: tuple[Result, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
-        return asdict(self)
 
 
 def compare_runs(one: Path, other: Path) -> Comparison:
@@ -106,7 +102,7 @@ def _side(path: Path) -> dict[Any, Run]:
     differ = differing(runs)
     if differ:
         other = next((run for run in runs if run.data != runs[0].data), runs[0])
-        data = data_differences(other, runs[0], here=f"in {other.name}", there=f"in {runs[0].name}")
+        data = data_differences(other, runs[0], (f"in {other.name}", f"in {runs[0].name}"))
         raise UserError(
             f"the runs in {path} differ in more than the seed ({'; '.join([', '.join(differ[:4]), *data])})",
             fix="give one run, or all seeds of one setting of a sweep as RUNS/SETTING, such as "
@@ -165,19 +161,16 @@ def _config(run: Run) -> RunConfig:
 
 
 def _surroundings(one: Run, other: Run) -> list[str]:
-    """Return what else differs that can change a number: the data, the cache, versions, hardware."""
-    lines = _data(one, other)
+    """Return what else differs that can change a number: the data, the cache, versions, hardware.
+
+    That other images were judged comes first.
+    """
+    sides = ("in the second", "in the first")
+    lines = [f"data: {line}" for line in data_differences(other, one, sides)]
+    if judged_differences(other, one):
+        lines.insert(0, "the results are not comparable: they are of other test images")
     for name in ("cache_fingerprint", "versions", "hardware"):
         mine, yours = one.summary.get(name), other.summary.get(name)
         if mine != yours:
             lines.append(f"{name}: {mine} -> {yours}")
-    return lines
-
-
-def _data(one: Run, other: Run) -> list[str]:
-    """Return what separates the data of both sides; that other images were judged comes first."""
-    words = {"here": "in the second", "there": "in the first"}
-    lines = [f"data: {line}" for line in data_differences(other, one, **words)]
-    if judged_differences(other, one):
-        lines.insert(0, "the results are not comparable: they are of other test images")
     return lines

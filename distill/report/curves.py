@@ -43,11 +43,11 @@ def _over_epochs(part: Part, metric: str, title: str, y_name: str) -> Chart:
             for line in run.history:
                 if isinstance(line.get(metric), int | float):
                     values.setdefault(int(line["epoch"]) + 1, []).append(line[metric])
-        points = []
-        for epoch, of_seeds in sorted(values.items()):
-            over = spread(of_seeds)
-            assert over is not None
-            points.append(Point(x=epoch, y=over.mean, spread=over.std, note=f"n = {over.n}"))
+        points = [
+            Point(x=epoch, y=over.mean, spread=over.std, note=f"n = {over.n}")
+            for epoch, of_seeds in sorted(values.items())
+            if (over := spread(of_seeds))
+        ]
         if points:
             series.append(Series(label=group.label, points=tuple(points), style=group.number))
     name = "".join(c if c.isalnum() else "-" for c in metric)

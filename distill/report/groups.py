@@ -72,16 +72,11 @@ def groups_of(runs: Sequence[Run]) -> tuple[tuple[str, ...], tuple[Group, ...]]:
 
 
 def _label(members: Sequence[Run], values: dict[str, Any]) -> str:
-    point = _point_of(members)
-    if point:  # one setting of a sweep is several groups where its runs are of other data
+    points = {run.point for run in members}
+    if len(points) == 1 and (point := points.pop()):
+        # One setting of a sweep is several groups where its runs are of other data.
         return f"{point}, {DATA}={values[DATA]}" if DATA in values else point
     return label_of(values, members[0].settings) or members[0].name
-
-
-def _point_of(runs: Sequence[Run]) -> str:
-    """Return what the sweep calls the settings of some runs; '' where they have no one name."""
-    points = {run.point for run in runs}
-    return points.pop() if len(points) == 1 else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,24 +100,16 @@ def teachers_of(groups: Sequence[Group]) -> list[TeacherRuns]:
         if run.table(TEACHER):
             members.setdefault(tuple(value_of(run, name) for name in OF_TEACHER), []).append(run)
     differ = differing([runs[0] for runs in members.values()], OF_TEACHER)
-    return [
-        TeacherRuns(
-            label=", ".join(
-                ["teacher", *(f"{name}={written(value_of(runs[0], name)):.24}" for name in differ)]
-            ),
-            runs=tuple(runs),
-        )
-        for runs in members.values()
-    ]
+    teachers = []
+    for runs in members.values():
+        apart = (f"{name}={written(value_of(runs[0], name)):.24}" for name in differ)
+        teachers.append(TeacherRuns(label=", ".join(["teacher", *apart]), runs=tuple(runs)))
+    return teachers
 
 
 def differing(runs: Sequence[Run], names: Sequence[str] = ()) -> tuple[str, ...]:
     """Return what of some names runs differ in; of no names, all settings but the seed, cache and data."""
-    names = names or [
-        *dict.fromkeys(name for run in runs for name in run.settings if name != SEED),
-        CACHE,
-        DATA,
-    ]
+    names = names or [*dict.fromkeys(n for run in runs for n in run.settings if n != SEED), CACHE, DATA]
     return tuple(n for n in names if len({written(value_of(run, n)) for run in runs}) > 1)
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import mpmath
 
-from distill.spread import spread
-
 LEVEL = 0.05
 
 
@@ -47,10 +45,9 @@ def paired_t(one: Sequence[float], other: Sequence[float]) -> TTest:
     differences = [b - a for a, b in zip(one, other, strict=True)]
     if len(differences) < 2:
         raise ValueError(f"a paired test takes at least two pairs, got {len(differences)}")
-    over = spread(differences)
-    assert over is not None
-    assert over.std is not None
-    return _tested("paired", (over.n,), over.mean, over.std / math.sqrt(over.n), over.n - 1)
+    n = len(differences)
+    error = statistics.stdev(differences) / math.sqrt(n)
+    return _tested("paired", (n,), statistics.fmean(differences), error, n - 1)
 
 
 def welch_t(one: Sequence[float], other: Sequence[float]) -> TTest:

@@ -109,15 +109,12 @@ def main_table(part: Part) -> Table:
     best: dict[str, int | None] = {}
     if judged_alike(part.groups):  # results of other test images are better or worse than none
         best = {metric: best_of([group.numbers(metric) for group in part.groups]) for metric in results}
-    columns = [
-        ("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in part.groups]),
-        *(_metric(part, metric, heading, best.get(metric)) for metric, heading in results.items()),
-        *(
-            (heading, [_cell(group.gap(metric)) for group in part.groups])
-            for metric, heading in headings(part.task.gaps, part.splits).items()
-        ),
-        *((name, [_setting_cell(group.values[name]) for group in part.groups]) for name in part.settings),
-    ]
+    columns = [("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in part.groups])]
+    columns += [_metric(part, metric, heading, best.get(metric)) for metric, heading in results.items()]
+    for metric, heading in headings(part.task.gaps, part.splits).items():
+        columns.append((heading, [_cell(group.gap(metric)) for group in part.groups]))
+    for name in part.settings:
+        columns.append((name, [_setting_cell(group.values[name]) for group in part.groups]))
     return _by_group("Results", part, columns)
 
 
@@ -142,13 +139,10 @@ def per_class_tables(part: Part) -> list[Table]:
         images = _images_of_classes(runs, split)
         sides: list[tuple[Group | TeacherRuns, str]] = [(one, f"teacher_{key}") for one in part.teachers]
         sides += [(one, key) for one in part.groups]
-        columns = [
-            ("images", [images.get(name, Cell()) for name in names]),
-            *(
-                (f"{one.label} (%)", [_cell(one.spread(where, split, name)) for name in names])
-                for one, where in sides
-            ),
-        ]
+        columns = [("images", [images.get(name, Cell()) for name in names])]
+        for one, where in sides:
+            cells = [_cell(one.spread(where, split, name)) for name in names]
+            columns.append((f"{one.label} (%)", cells))
         heads = [(name, -1) for name in names]
         tables.append(_table(split_label(split), part.task.members, heads, columns))
     return tables

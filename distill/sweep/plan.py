@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.runtime.machine_limits import RUNS
 from distill.config import RunConfig, require
-from distill.settings import load_recipe, parsed_settings, toml_table, with_values
+from distill.settings import flat, load_recipe, parsed_settings, toml_file, toml_table, with_values
 
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
@@ -61,11 +62,6 @@ class Sweep:
     runs: tuple[PlannedRun, ...]
 
 
-def sweep_names() -> list[str]:
-    """Return the names of the sweeps that come with the package."""
-    return sorted(path.stem for path in SWEEPS.glob("*.toml"))
-
-
 def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
     """Return the sweep in a TOML file, or one that comes with the package by its name.
 
@@ -78,19 +74,16 @@ def load_sweep(name: str, *, settings: Sequence[str] = ()) -> Sweep:
         the same name or the same settings; a :class:`cache.runtime.errors.WrongOption` if it is so with
         ``settings`` alone.
     """
-    path = SWEEPS / f"{name}.toml" if name in sweep_names() else Path(name)
-    if not path.is_file():
-        names = sweep_names()
-        raise UserError(
-            f"no sweep is called {name!r}",
-            fix=f"{nearest_names(name, names)}choose from {', '.join(names)}, or give a TOML file.",
-        )
+    path = toml_file(name, SWEEPS, what="sweep")
     table = _beside(toml_table(read_text(path), where=str(path)), path.parent)
     over = parsed_settings(settings)
     try:
         return _sweep(table, path.stem, over)
     except UserError as error:
-        _check_alone(table, path)
+        try:
+            _sweep(table, path.stem, {})
+        except UserError as of_file:
+            raise UserError(f"{path}: {of_file.problem}", fix=of_file.fix) from of_file
         raise WrongOption(f"--set {' '.join(settings)}: {error.problem}", fix=error.fix) from error
 
 
@@ -100,14 +93,6 @@ def _beside(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not isinstance(recipe, str) or Path(recipe).is_file() or not (folder / recipe).is_file():
         return table
     return {**table, RECIPE: str(folder / recipe)}
-
-
-def _check_alone(table: dict[str, Any], path: Path) -> None:
-    """Raise a UserError that names the file if it is wrong without settings of the command too."""
-    try:
-        _sweep(table, path.stem, {})
-    except UserError as error:
-        raise UserError(f"{path}: {error.problem}", fix=error.fix) from error
 
 
 def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
@@ -121,7 +106,7 @@ def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
     require(
         isinstance(question, str), f"question is {question!r}, expected a text", 'write question = "...".'
     )
-    settings = {**flat(_section(table, "base")), **over}
+    settings = {**_section(table, "base"), **over}
     base = _config({RECIPE: recipe, **settings})
     runs = [
         PlannedRun(
@@ -152,54 +137,45 @@ def _config(values: Settings) -> RunConfig:
 
 
 def _seeds(given: Any) -> list[int]:
-    fine = isinstance(given, list) and all(type(seed) is int and seed >= 0 for seed in given)
-    require(
-        fine and bool(given),
-        f"seeds is {given!r}, expected whole numbers of at least 0",
-        "write seeds = [0, 1, 2].",
-    )
+    fine = isinstance(given, list) and given != [] and all(type(seed) is int and seed >= 0 for seed in given)
+    expected = f"seeds is {given!r}, expected whole numbers of at least 0"
+    require(fine, expected, "write seeds = [0, 1, 2].")
     require(len(set(given)) == len(given), f"seeds is {given!r}", "give each seed once.")
-    return list(given)
+    return given  # type: ignore[no-any-return]
 
 
 def _check_apart(runs: Sequence[PlannedRun], keys: Sequence[str]) -> None:
     require(SEED not in keys, f"{SEED} is among the settings", "give seeds = [0, 1, 2] instead.")
-    names: dict[str, PlannedRun] = {}
-    configs: dict[RunConfig, PlannedRun] = {}
+    names: set[str] = set()
+    configs: dict[RunConfig, str] = {}
     for run in runs:
+        size = len(run.name.encode())
         require(
-            len(run.name.encode()) <= NAME_BYTES,
-            f"the name {run.name:.60}... has {len(run.name.encode())} bytes, more than {NAME_BYTES}",
+            size <= NAME_BYTES,
+            f"the name {run.name:.60}... has {size} bytes, more than {NAME_BYTES}",
             "list these runs as [[runs]], each with a shorter name.",
         )
+        # Some disks do not tell large letters from small ones.
         require(
             run.name.casefold() not in names,
             f"two runs are called {run.name!r}",
             "give one of them another name in [[runs]], or take one of them out.",
         )
-        same = configs.get(run.config)
-        require(
-            same is None,
-            f"the runs {same.name if same else ''!r} and {run.name!r} have the same settings",
-            "take one of them out.",
-        )
-        # Some disks do not tell large letters from small ones.
-        names[run.name.casefold()] = configs[run.config] = run
+        names.add(run.name.casefold())
+        same = configs.setdefault(run.config, run.name)
+        alike = f"the runs {same!r} and {run.name!r} have the same settings"
+        require(same == run.name, alike, "take one of them out.")
 
 
 def _points(table: dict[str, Any]) -> list[tuple[str, Settings]]:
     """Return every point's name and what it changes in the base."""
-    changes = [changed for changed, _ in _changes(table)]
-    varied = list(dict.fromkeys(key for changed in changes for key in changed))
-    short = {key: key.rpartition(".")[2] for key in varied}
-    twice = {s for s in short.values() if list(short.values()).count(s) > 1}
-    label = {key: key if short[key] in twice else short[key] for key in varied}
+    points = list(_changes(table))
+    last = {key: key.rpartition(".")[2] for changed, _ in points for key in changed}
+    often = Counter(last.values())
+    label = {key: key if often[short] > 1 else short for key, short in last.items()}
     return [
-        (
-            name or ",".join(f"{label[key]}={_spelt(value)}" for key, value in changed.items()) or "base",
-            changed,
-        )
-        for changed, name in _changes(table)
+        (name or ",".join(f"{label[k]}={_spelt(value)}" for k, value in changed.items()) or "base", changed)
+        for changed, name in points
     ]
 
 
@@ -234,33 +210,20 @@ def _changes(table: dict[str, Any]) -> Iterator[tuple[Settings, str]]:
         yield flat({k: v for k, v in run.items() if k != "name"}), name
 
 
-def _section(table: dict[str, Any], name: str) -> dict[str, Any]:
+def _section(table: dict[str, Any], name: str) -> Settings:
     value = table.get(name, {})
     require(isinstance(value, dict), f"{name} is {value!r}, expected a section", f"write [{name}].")
-    return dict(value)
+    return flat(value)
 
 
 def _lists(table: dict[str, Any], name: str) -> dict[str, list[Any]]:
-    lists = flat(_section(table, name))
-    require(
-        bool(lists), f"[{name}] is empty", f"list values, like loss.vlalign_k = [16, 64], or drop [{name}]."
-    )
+    lists = _section(table, name)
+    fix = f"list values, like loss.vlalign_k = [16, 64], or drop [{name}]."
+    require(bool(lists), f"[{name}] is empty", fix)
     for key, values in lists.items():
-        require(
-            isinstance(values, list) and len(values) > 0,
-            f"{key} of [{name}] is {values!r}, expected a list of at least one value",
-            f"write {key} = [..., ...].",
-        )
+        expected = f"{key} of [{name}] is {values!r}, expected a list of at least one value"
+        require(isinstance(values, list) and values != [], expected, f"write {key} = [..., ...].")
     return lists
-
-
-def flat(table: dict[str, Any]) -> Settings:
-    """Return the values of nested tables by dotted name."""
-    values: Settings = {}
-    for key, value in table.items():
-        inner = flat(value) if isinstance(value, dict) else {"": value}
-        values |= {f"{key}.{name}" if name else key: leaf for name, leaf in inner.items()}
-    return values
 
 
 def _spelt(value: Any) -> str:

@@ -34,38 +34,29 @@ class RayRuns:
         (place.out / LOGS).mkdir(parents=True, exist_ok=True)
         calls = {run.name: (run, shared) for run in runs}
         by_name, results = {run.name: run for run in runs}, []
-        began = _Beginnings(runs, place)
+        logs = {log_file(run, place): run for run in runs}
+        waiting = {log: (run, _size(log)) for log, run in logs.items()}
         with connected(self.cluster), listening() as stop:
             if why := cannot_hold(self.cluster) if runs else "":
                 self.warn(why)
             for outcome in run_tasks(
                 train_run, calls, self.cluster, fresh=True, asked_to_stop=lambda: bool(stop.signal_number)
             ):
-                for run in began.since():
+                for run in _begun(waiting):
                     watch.started(run)
-                if outcome is None:
-                    watch.tick()
-                    continue
-                run = by_name[outcome[0]]
-                results.append(ended(run, outcome[1], log_file(run, place)))
-                watch.ended(results[-1])
+                if outcome is not None:
+                    run = by_name[outcome[0]]
+                    results.append(ended(run, outcome[1], log_file(run, place)))
+                    watch.ended(results[-1])
         if stop.signal_number:
             raise Stopped(stop.signal_number, str(place.out), again="the same command")
         return results
 
 
-class _Beginnings:
-    """Which runs have begun: each writes a line into its log when a machine takes it."""
-
-    def __init__(self, runs: Sequence[PlannedRun], place: Place) -> None:
-        self._waiting, self._place = list(runs), place
-        self._sizes = {run.name: _size(log_file(run, place)) for run in runs}
-
-    def since(self) -> list[PlannedRun]:
-        """Return those that began since the last call."""
-        new = [run for run in self._waiting if _size(log_file(run, self._place)) > self._sizes[run.name]]
-        self._waiting = [run for run in self._waiting if run not in new]
-        return new
+def _begun(waiting: dict[Path, tuple[PlannedRun, int]]) -> list[PlannedRun]:
+    """Take out and return the runs whose log, by which they wait, has grown: a machine has taken them."""
+    logs = [log for log, (_, size) in waiting.items() if _size(log) > size]
+    return [waiting.pop(log)[0] for log in logs]
 
 
 def _size(path: Path) -> int:

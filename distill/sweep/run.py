@@ -70,9 +70,6 @@ class Watch(Protocol):
     def ended(self, result: RunResult) -> None:
         """A run has ended."""
 
-    def tick(self) -> None:
-        """Some time has passed."""
-
 
 Engine = Callable[[Sequence[PlannedRun], Place, Watch], list[RunResult]]
 
@@ -100,25 +97,24 @@ def run_sweep(
         for run in sweep.runs:
             with replacing(config_file(run, place)) as temporary:
                 temporary.write_text(to_toml(run.config), encoding="utf-8")
-        done = [
-            _not_begun(run, place, state[run.name])
-            for run in sweep.runs
-            if state[run.name] in (FINISHED, DAMAGED)
-        ]
-        for result in done:
-            watch.ended(result)
-        done += engine([run for run in sweep.runs if state[run.name] in (NEW, INTERRUPTED)], place, watch)
-    by_name = {result.run.name: result for result in done}
-    return [by_name[run.name] for run in sweep.runs]
+        results = {}
+        for run in (run for run in sweep.runs if state[run.name] in (FINISHED, DAMAGED)):
+            results[run.name] = _not_begun(run, place, state[run.name])
+            watch.ended(results[run.name])
+        left = [run for run in sweep.runs if state[run.name] in (NEW, INTERRUPTED)]
+        results |= {result.run.name: result for result in engine(left, place, watch)}
+    return [results[run.name] for run in sweep.runs]
 
 
 def _described(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, Any]:
-    runs = [
-        {"name": run.name, "point": run.point, "settings": run.settings, "seed": run.seed}
-        for run in sweep.runs
-    ]
-    where = {"cache": str(place.cache), "data": str(place.data)}
-    return {"question": sweep.question, "command": list(command), **where, "runs": runs}
+    names = ("name", "point", "settings", "seed")
+    return {
+        "question": sweep.question,
+        "command": list(command),
+        "cache": str(place.cache),
+        "data": str(place.data),
+        "runs": [{name: getattr(run, name) for name in names} for run in sweep.runs],
+    }
 
 
 def config_file(run: PlannedRun, place: Place) -> Path:
@@ -247,7 +243,6 @@ class Processes:
                             del running[run.name]
                             results.append(result_of(run, place, process.returncode))
                             watch.ended(results[-1])
-                    watch.tick()
                     time.sleep(POLL_S)
             finally:
                 for _, process in running.values():
@@ -310,9 +305,8 @@ def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     The numbers are those of :func:`headline`. Deviations are of n - 1, None where n is 1; a mean is None
     where no run has the metric.
     """
-    points = dict.fromkeys(result.run.point for result in results)
     means = []
-    for point in points:
+    for point in dict.fromkeys(result.run.point for result in results):
         ended = [r.summary for r in results if r.run.point == point and r.status == FINISHED]
         line: dict[str, Any] = {"point": point, "n": len(ended)}
         for split in ("id_test", "ood_test"):

@@ -55,31 +55,27 @@ class Together:
         except UserError as error:
             return [ended(run, error) for run in group]
         note_gone(stream.cache, stream.folder, self.progress)
-        begun = [_member(run, stream, place) for run in group]
-        members = [member for member in begun if isinstance(member, Member)]
+        results, runs, members = [], [], []
+        for run in group:
+            try:
+                members.append(_member(run, stream, place))
+                runs.append(run)
+            except UserError as error:
+                results.append(ended(run, error))
         try:
-            ends = iter(fit_together(members, progress=self.progress))
+            ends = list(fit_together(members, progress=self.progress))
         except Stopped as stopped:
             raise Stopped(stopped.signal_number, str(place.out), again="the same command") from stopped
-        wrong = [
-            ended(run, member)
-            for run, member in zip(group, begun, strict=True)
-            if isinstance(member, UserError)
-        ]
-        left = [run for run, member in zip(group, begun, strict=True) if isinstance(member, Member)]
-        return wrong + [ended(run, end) for run, end in zip(left, ends, strict=True)]
+        return results + [ended(run, end) for run, end in zip(runs, ends, strict=True)]
 
 
-def _member(run: PlannedRun, stream: Stream, place: Place) -> Member | UserError:
-    """Return a run as one of those that take a stream, or why it cannot be one."""
+def _member(run: PlannedRun, stream: Stream, place: Place) -> Member:
+    """Return a run as one of those that take a stream; UserError where it cannot be one."""
     out = place.folder(run)
-    try:
-        return Member(
-            session=session_of(run.config, stream),
-            out=out,
-            resume_run=(out / CONFIG).is_file(),
-            wandb=place.wandb,
-            command=train_command(run, place),
-        )
-    except UserError as error:
-        return error
+    return Member(
+        session=session_of(run.config, stream),
+        out=out,
+        resume_run=(out / CONFIG).is_file(),
+        wandb=place.wandb,
+        command=train_command(run, place),
+    )

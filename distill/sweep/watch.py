@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 
@@ -16,8 +16,6 @@ from distill.sweep.run import FAILED, FINISHED, Place, RunResult, headline, last
 
 WAITING, RUNNING = "waiting", "running"
 SPLITS = ("id_test", "ood_test")
-# Redrawn when so many ticks have passed: a table reads every running run's file.
-TICKS = 5
 # Lines of the table that are no run's, and columns that are not the name's.
 FRAME, BESIDE_NAME = 6, 56
 
@@ -40,38 +38,27 @@ class LiveTable:
 
     def __init__(self, runs: Sequence[PlannedRun], place: Place) -> None:
         """Show all runs as waiting."""
-        self._runs, self._place, self._ticks = runs, place, 0
+        self._runs, self._place, self._console = runs, place, Console(stderr=True)
         self._status = {run.name: WAITING for run in runs}
-        self._live = Live(self._table(), console=Console(stderr=True), auto_refresh=False)
+        # Once a second: it reads every running run's file.
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
         self._live.start()
 
     def started(self, run: PlannedRun) -> None:
         """Show it as running."""
         self._status[run.name] = RUNNING
-        self._draw()
 
     def ended(self, result: RunResult) -> None:
         """Show how it ended."""
         self._status[result.run.name] = "finished before" if result.skipped else result.status
-        self._draw()
 
     def warn(self, message: str) -> None:
         """Say something above the table."""
-        self._live.console.print(message, highlight=False, markup=False)
-
-    def tick(self) -> None:
-        """Draw anew now and then."""
-        self._ticks += 1
-        if self._ticks % TICKS == 0:
-            self._draw()
+        self._console.print(message, highlight=False, markup=False)
 
     def close(self) -> None:
         """Leave the table as it stands."""
-        self._draw()
         self._live.stop()
-
-    def _draw(self) -> None:
-        self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Table:
         shown, hidden = self._shown()
@@ -80,21 +67,16 @@ class LiveTable:
         table = Table(caption=f"and {more}" if more else None)
         for name in ("run", "", "epoch", "images/s", "ID", "OOD"):
             # Names differ at their end as often as at their beginning: they are folded, not cut.
-            table.add_column(
-                name,
-                justify="left" if name in ("run", "") else "right",
-                overflow="fold",
-                no_wrap=name != "run",
-            )
+            justify: JustifyMethod = "left" if name in ("run", "") else "right"
+            table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "run")
         for run in shown:
-            table.add_row(
-                *(cell.replace("[", "\\[") for cell in cells(run, self._status[run.name], self._place))
-            )
+            line = cells(run, self._status[run.name], self._place)
+            table.add_row(*(cell.replace("[", "\\[") for cell in line))
         return table
 
     def _shown(self) -> tuple[list[PlannedRun], list[PlannedRun]]:
         """Return the runs that the terminal has room for, in the sweep's order, and the others."""
-        width, height = self._live.console.size if hasattr(self, "_live") else Console(stderr=True).size
+        width, height = self._console.size
         room = height - FRAME
         first = {RUNNING: 0, FAILED: 1, WAITING: 2}
         by_interest = sorted(self._runs, key=lambda run: first.get(self._status[run.name], 3))
@@ -132,9 +114,6 @@ class Lines:
     def warn(self, message: str) -> None:
         """Say it."""
         self._say(message)
-
-    def tick(self) -> None:
-        """Say nothing."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -4,14 +4,14 @@ import pytest
 
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
-from distill.settings import from_toml, load_recipe, recipe_names, to_toml, with_settings
+from distill.settings import RECIPES, from_toml, load_recipe, names_in, to_toml, with_settings
 
 
 @pytest.mark.parametrize(
     "name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32", "robotics_demo", "robotics_efficientnet_b0"]
 )
 def test_recipes_are_valid_and_survive_a_round_trip(name):
-    assert name in recipe_names()
+    assert name in names_in(RECIPES)
     config = load_recipe(name)
     assert from_toml(to_toml(config), where="x") == config
 

@@ -19,8 +19,8 @@ from helpers.runs import BASE, numbers, weights
 import cli
 from cache.runtime.errors import UserError
 from cache.store.checksums import append_checksum
-from distill.settings import load_recipe, to_toml, with_settings
-from distill.sweep.plan import load_sweep, sweep_names
+from distill.settings import load_recipe, names_in, to_toml, with_settings
+from distill.sweep.plan import SWEEPS, load_sweep
 from distill.sweep.run import (
     FAILED,
     FINISHED,
@@ -234,10 +234,10 @@ def test_a_sweep_that_does_not_exist_names_those_that_do(place_of):
     ended = invoke("no-such", place_of())
     assert ended.exit_code == 1
     assert "no sweep is called 'no-such'" in ended.stderr
-    assert all(name in ended.stderr for name in sweep_names())
+    assert all(name in ended.stderr for name in names_in(SWEEPS))
 
 
-@pytest.mark.parametrize("name", sweep_names())
+@pytest.mark.parametrize("name", names_in(SWEEPS))
 def test_every_sweep_that_comes_with_the_package_can_be_planned_with_settings_of_ones_own(name):
     sweep = load_sweep(name, settings=["train.epochs=2"])
     assert sweep.question.endswith("?")

@@ -27,17 +27,19 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
     if from_json := getattr(hint, "from_json", None):
         return from_json(given)  # type: ignore[no-any-return]
     if is_dataclass(hint):
-        return _dataclass_of(hint, given, name)
+        return dataclass_of(hint, given, name=name)  # type: ignore[no-any-return]
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is tuple:
-        return tuple(value_of(inner[0], item, name=name) for item in _checked(list, given, name))  # type: ignore[return-value]
+        items = list(given) if isinstance(given, tuple) else _checked(list, given, name)
+        return tuple(value_of(inner[0], item, name=name) for item in items)  # type: ignore[return-value]
     if origin is dict:
         table = _checked(dict, given, name)
         return {key: value_of(inner[1], item, name=f"{name} {key}") for key, item in table.items()}  # type: ignore[return-value]
     return _checked(hint, given, name)
 
 
-def _dataclass_of(hint: Any, given: Any, name: str) -> Any:
+def dataclass_of(hint: Any, given: Any, *, name: str) -> Any:
+    """Return a JSON table as a dataclass; see :func:`value_of`."""
     table, types = _checked(dict, given, name), get_type_hints(hint)
     needed = {f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING}
     for odd, problem in ((needed - table.keys(), "has no"), (table.keys() - types, "has an unknown")):
