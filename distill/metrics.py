@@ -108,10 +108,7 @@ def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
     ValueError
         If there is no image.
     """
-    if not len(labels):
-        raise ValueError("there is no image to judge")
-    right = class_means(logits.argmax(dim=1) == labels, labels, logits.shape[1])
-    return float(torch.nanmean(100 * right))
+    return ImageScores.of(logits, labels).metrics().accuracy
 
 
 def torchmetrics_classification() -> ModuleType:
