@@ -22,13 +22,13 @@ from PIL import (
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
-from cache.sources.samples import UnreadableImage
-from cache.sources.splits import FOLDERS, SPLITS, split_name
+from cache.sources.samples import RecordFolder, RecordSplit, UnreadableImage
+from cache.sources.splits import FOLDERS, SPLITS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "SplitImages", "UnreadableImage", "load_rgb", "squashed"]
+__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "UnreadableImage", "load_rgb", "squashed"]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # What those endings promise. Pillow would try all it knows, PostScript too.
@@ -69,21 +69,8 @@ class ImageRecord:
             return "", 0, 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitImages:
-    """The images of one split, sorted by key, and its class folders, sorted."""
-
-    name: str
-    class_names: tuple[str, ...]
-    images: tuple[ImageRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFolder:
-    """The splits found in one data folder."""
-
-    path: Path
-    splits: dict[str, SplitImages]
+class ImageFolder(RecordFolder):
+    """The image files of one data folder."""
 
     @classmethod
     def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
@@ -101,34 +88,28 @@ class ImageFolder:
                 f"the data folder {path} does not exist", fix="give the folder that holds train/."
             )
         folders = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
-        folder = cls(path=path, splits={})
         for name in require:
             if name not in folders:
-                raise folder._missing(name)
+                raise cls.missing(path, name)
         return cls(path=path, splits={name: _scan_split(name, where) for name, where in folders.items()})
-
-    def split(self, name: str) -> SplitImages:
-        """Return one split by either of its names; UserError when DATA has no such folder."""
-        name = split_name(name)
-        if name not in self.splits:
-            raise self._missing(name)
-        return self.splits[name]
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Every class folder of every split, sorted, once."""
         return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
 
-    def _missing(self, name: str) -> UserError:
-        folders = sorted(child.name for child in self.path.iterdir() if child.is_dir())[:8]
+    @staticmethod
+    def missing(path: Path, name: str) -> UserError:
+        """Return the error of a data folder that has no such folder; it names some that are there."""
+        folders = sorted(child.name for child in path.iterdir() if child.is_dir())[:8]
         return UserError(
-            f"{self.path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
+            f"{path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
             f"(folders found: {', '.join(folders) or 'none'})",
             fix=f"lay the images out as {FOLDERS[name]}/CLASS/FILE below the data folder.",
         )
 
 
-def _scan_split(name: str, where: Path) -> SplitImages:
+def _scan_split(name: str, where: Path) -> RecordSplit:
     folders = sorted(
         child.name for child in where.iterdir() if child.is_dir() and not child.name.startswith(".")
     )
@@ -139,7 +120,7 @@ def _scan_split(name: str, where: Path) -> SplitImages:
         for label, folder in enumerate(folders)
         for name in _files_of_class(where / folder)
     ]
-    return SplitImages(
+    return RecordSplit(
         name=name, class_names=tuple(folders), images=tuple(sorted(images, key=lambda image: image.key))
     )
 
