@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,11 @@ class Seconds:
     waiting: float = 0.0
     teacher: float = 0.0
     writing: float = 0.0
+
+    def add(self, other: Seconds) -> None:
+        """Add what another part of the run took."""
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,8 +187,6 @@ def _loader(
         num_workers=workers,
         collate_fn=_joined,
         worker_init_fn=begin_worker,
-        pin_memory=False,
-        prefetch_factor=2 if workers else None,
     )
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
-from cache.build.executors import Embedder
 from cache.build.options import BuildOptions, TeacherOptions
-from cache.build.pipeline import Build, build_cache
+from cache.build.pipeline import Build, Embed, build_cache, embed_here
 from cache.build.summary import BuildSummary
 from cache.changed_images import changed_rows, contents_of, refuse_changed
 from cache.reader import TEACHERS, EmbeddingCache
@@ -32,7 +31,7 @@ from cache.sources.open_set import check_apart, check_trained
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.neighbours import NEAREST
-from cache.store.spec import LOCAL_DIR, CacheSpec
+from cache.store.spec import LOCAL_DIR
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -86,19 +85,13 @@ def cache_features(
         check_positions(first.path, banks)
         check_unchanged(first, folder)
     teacher = options.load()
-    spec = CacheSpec(
-        teacher=teacher.spec,
-        dtype=options.dtype,
-        format=options.format,
-        rows_per_shard=options.rows_per_shard,
-    )
     captions_file = _given_or_found(options.captions, data / CAPTIONS)
     captions = load_captions(captions_file, folder, embed_dim=teacher.embed_dim) if captions_file else None
     build = Build(
         folder=folder,
         out=out,
         teacher=teacher,
-        spec=spec,
+        spec=options.spec(teacher),
         banks=banks,
         captions=captions,
         options=options.on(teacher, batch_size=32, on_gpu=256),
@@ -107,13 +100,13 @@ def cache_features(
     )
     with ranks_of_torchrun() as ranks:
         build = replace(build, ranks=ranks)
-        summary = build_cache(build, _on_ray(build, options) if options.cluster else None)
+        summary = build_cache(build, _on_ray(build, options) if options.cluster else embed_here)
     if first is not None:
         check_same_images(first, EmbeddingCache.open(out))
     return summary
 
 
-def _on_ray(build: Build, options: FeatureOptions) -> Embedder:
+def _on_ray(build: Build, options: FeatureOptions) -> Embed:
     from cache.build.ray_executor import EmbedOnRay
 
     assert options.cluster is not None
@@ -127,15 +120,7 @@ def _on_ray(build: Build, options: FeatureOptions) -> Embedder:
         device=options.device,
         weights_sha256=build.teacher.spec.weights_sha256,
     )
-    return EmbedOnRay(
-        cluster=options.cluster,
-        out=build.out,
-        source=source,
-        captions=build.captions,
-        batch_size=build.options.batch_size or 1,
-        workers=options.workers,
-        strict=options.strict,
-    )
+    return EmbedOnRay(cluster=options.cluster, source=source, workers=options.workers)
 
 
 def anywhere(name: str) -> str:

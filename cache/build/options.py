@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
+from cache.sources.episode_keys import EpisodeKeys
+from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
 
 
@@ -62,6 +64,17 @@ class BuildOptions(TeacherOptions):
     pixels_format: str = "raw"
     keep_text_tower: bool = False
     shared_classes: bool = False
+
+    def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
+        """Return the make of a cache by these options."""
+        return CacheSpec(
+            teacher=teacher.spec,
+            dtype=self.dtype,
+            format=self.format,
+            rows_per_shard=self.rows_per_shard,
+            regions=regions,
+            episode_keys=keys,
+        )
 
     def on(self, teacher: Teacher, *, batch_size: int, on_gpu: int) -> Self:
         """Return the options with what is by the device: of a batch ``batch_size``, or ``on_gpu``."""

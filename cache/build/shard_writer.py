@@ -1,16 +1,13 @@
-"""Embedded shards -> files and the manifest's lines for them, written beside the embedding of the next."""
+"""Embedded shards -> files and the manifest's lines for them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.build.captions import Captions
-from cache.build.embed_images import EmbeddedShard, Seconds
+from cache.build.embed_images import EmbeddedShard
 from cache.runtime.atomic_files import replacing
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageRecord
@@ -43,42 +40,6 @@ def write_shard(
     return ListedShard.of(out, file, rows=len(rows), **(about or {}))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardWriter:
-    """Writes embedded shards of the cache ``out``; ``save`` keeps the manifest that lists them."""
-
-    out: Path
-    teacher: Teacher
-    captions: Captions | None
-    save: Callable[[Manifest], None]
-    note: Callable[[str], None]
-
-    def write_all(self, shards: Iterable[EmbeddedShard], manifest: Manifest, seconds: Seconds) -> Manifest:
-        """Write every shard and return the manifest that lists them, saved after each.
-
-        A thread writes one shard while the teacher embeds the next; what that costs is the wait for it.
-        """
-        writing: Future[Manifest] | None = None
-        with ThreadPoolExecutor(1) as thread:
-            for shard in shards:
-                for image in shard.skipped:
-                    self.note(skipped_note(shard.plan.split, image))
-                rows, about = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
-                manifest = _waited_for(writing, manifest, seconds)
-                writing = thread.submit(self._listed, manifest, shard, rows, about)
-            return _waited_for(writing, manifest, seconds)
-
-    def _listed(
-        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, about: dict[str, Any]
-    ) -> Manifest:
-        manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        entry = write_embedded(self.out, shard, rows, manifest.spec.format, about)
-        if entry is not None:
-            manifest = manifest.with_shard(shard.plan.split, entry)
-        self.save(manifest)
-        return manifest
-
-
 def write_embedded(
     out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, about: Mapping[str, Any]
 ) -> ListedShard | None:
@@ -90,9 +51,18 @@ def write_embedded(
     return write_shard(out, shard.plan.file, rows, format, images=photos or None, about=about)
 
 
-def skipped_note(split: str, image: SkippedImage) -> str:
-    """Say which image was skipped, and why."""
-    return f"skipped {split}/{image.key}: {image.reason}"
+def note_skipped(progress: Progress, split: str, skipped: Sequence[SkippedImage]) -> None:
+    """Say which images of a split were skipped, and why."""
+    for image in skipped:
+        progress.note(f"skipped {split}/{image.key}: {image.reason}")
+
+
+def with_written(
+    manifest: Manifest, split: str, entry: ListedShard | None, skipped: Sequence[SkippedImage]
+) -> Manifest:
+    """Return a manifest that lists a shard, where there is one, and the images that are not in it."""
+    manifest = manifest.with_skipped(split, skipped)
+    return manifest if entry is None else manifest.with_shard(split, entry)
 
 
 Rows = TypeVar("Rows", ShardRows, ShardRows | None)
@@ -109,16 +79,6 @@ def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tu
         "captions_truncated": truncated,
     }
     return captioned, about
-
-
-def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:
-    if writing is None:
-        return manifest
-    start = time.perf_counter()
-    try:
-        return writing.result()
-    finally:
-        seconds.writing += time.perf_counter() - start
 
 
 def replace_captions(

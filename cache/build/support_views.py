@@ -7,7 +7,7 @@ in the manifest, so that a build that is killed or repeated redoes only what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cache.build.options import BuildOptions
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.loader_workers import batches
 from cache.runtime.progress import Progress
 from cache.runtime.transfer import one_behind
 from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
@@ -134,25 +134,15 @@ def embed_views(
     advance: Callable[[int], None],
 ) -> NDArray[np.float32]:
     """Return raw embeddings [n, V, D] of n images; each item of ``pictures`` is V ``copies`` of one image."""
-    loader = DataLoader(
-        pictures,
-        batch_size=max(1, batch_size // max(1, copies)),
-        num_workers=workers,
-        worker_init_fn=begin_worker,
-        prefetch_factor=2 if workers else None,
-    )
-    return np.concatenate(list(_rows(teacher, loader, advance)))
+    rows = []
+    views_of = batches(pictures, workers, batch_size=max(1, batch_size // max(1, copies)))
+    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in views_of)
+    for shape, wait in one_behind(started):
+        rows.append(wait().view(*shape, -1).numpy())
+        advance(len(rows[-1]))
+    return np.concatenate(rows)
 
 
 def in_dtype(rows: NDArray[np.float32], dtype: str, records: Sequence[Record]) -> NDArray[Any]:
     """Return the views' embeddings [n, V, D] in a cache's dtype; raises as :func:`stored`, by the image."""
     return stored(rows, dtype, lambda i: f"the row of a view of {records[i].where}")
-
-
-def _rows(
-    teacher: Teacher, loader: DataLoader[Tensor], advance: Callable[[int], None]
-) -> Iterator[NDArray[np.float32]]:
-    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in begun(loader))
-    for (count, copies), wait in one_behind(started):
-        yield wait().view(count, copies, -1).numpy()
-        advance(count)

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cache.prepare.captioner import GENERATION, Captioner, load_captioner, pixels_of
 from cache.prepare.finished_lines import Partial, refuse_existing
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.loader_workers import batches
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import MISSING_CAPTION, read_captions
@@ -168,15 +168,9 @@ def _caption_all(
     captioner: Captioner, paths: Mapping[str, Path], batch_size: int, workers: int
 ) -> Iterator[list[dict[str, str]]]:
     """Yield the rows of each batch, in order: key, caption, and why it failed or ''."""
-    loader = DataLoader(
-        _Images(list(paths.values()), captioner.image_processor),
-        batch_size=batch_size,
-        num_workers=workers,
-        worker_init_fn=begin_worker,
-        collate_fn=list,
-    )
+    pictures = _Images(list(paths.values()), captioner.image_processor)
     keys = iter(paths)
-    for images in begun(loader):
+    for images in batches(pictures, workers, batch_size=batch_size, collate_fn=list):
         readable = [image for image in images if isinstance(image, Tensor)]
         texts = iter(captioner.captions(torch.stack(readable)) if readable else ())
         yield [_row(next(keys), image if isinstance(image, str) else next(texts), image) for image in images]
