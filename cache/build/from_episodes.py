@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cache.build.distinct_texts import SAME_ROW
-from cache.build.options import BuildOptions
-from cache.build.pipeline import Build, build_cache
+from cache.build.options import Build, BuildOptions
+from cache.build.pipeline import build_cache
 from cache.build.summary import BuildSummary
 from cache.build.text_banks import token_ids
 from cache.runtime.distributed import ranks_of_torchrun

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
-from cache.build.options import BuildOptions, TeacherOptions
-from cache.build.pipeline import Build, Embed, build_cache, embed_here
+from cache.build.options import Build, BuildOptions, TeacherOptions
+from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.summary import BuildSummary
 from cache.changed_images import changed_rows, contents_of, refuse_changed
 from cache.reader import TEACHERS, EmbeddingCache

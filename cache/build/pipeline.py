@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cache.build.captions import Captions
 from cache.build.crop_views import write_crop_views
 from cache.build.distinct_texts import check_positions, positions_note
 from cache.build.embed_images import EmbeddedShard, Seconds, ShardPlan, embed_shards
-from cache.build.options import BuildOptions
+from cache.build.options import Build
 from cache.build.pixels import write_pixels
 from cache.build.resume import match_classes, plan_split
 from cache.build.shard_writer import (
@@ -31,20 +30,16 @@ from cache.build.support_views import write_support_views
 from cache.build.text_banks import check_banks, check_same_texts, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
-from cache.runtime.distributed import Ranks
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
-from cache.runtime.progress import Progress, Silent
-from cache.sources.class_texts import BankTexts
 from cache.sources.image_folder import ImageFolder
-from cache.sources.samples import RecordFolder
 from cache.store.column_shards import drop_stale_shards
 from cache.store.manifest import COLUMNS, NAME, Manifest
 from cache.store.manifest_lines import PixelsColumn
 from cache.store.rank_manifests import folder_of_rank, join_ranks
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher, text_network_of
+from cache.teacher.open_clip_model import text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
 from cache.teacher.text_tower import save_text_tower
 
@@ -86,26 +81,6 @@ def open_manifest(
         f"{out} is a cache of another make ({'; '.join(differences)})",
         fix=f"choose another --out, or {replaced_by}.",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """One stage-1 run: what is embedded, by whom, into which cache.
-
-    ``command`` is what the manifest says of the command; with several ranks each embeds its own shards, and
-    the first does what there is one of.
-    """
-
-    folder: RecordFolder
-    out: Path
-    teacher: Teacher
-    spec: CacheSpec
-    options: BuildOptions
-    banks: Sequence[BankTexts] = ()
-    captions: Captions | None = None
-    progress: Progress = field(default_factory=Silent)
-    ranks: Ranks = field(default_factory=Ranks)
-    command: str = ""
 
 
 # Makes planned shards, and returns the manifest that lists them, saved after each.
@@ -213,9 +188,7 @@ def _finish(build: Build, manifest: Manifest) -> Manifest:
     """Add what there is one of to the shards that all ranks made, and say that the cache is complete."""
     manifest = join_ranks(manifest, build.out)
     if build.captions:
-        manifest = replace_captions(
-            manifest, build.out, build.teacher, build.captions, build.folder, build.progress
-        )
+        manifest = replace_captions(manifest, build, build.captions)
     if not manifest.rows:
         raise UserError(
             f"no image of {build.folder.path} could be read", fix="check that the files are images."
@@ -237,17 +210,17 @@ def _write_additions(build: Build, manifest: Manifest) -> Manifest:
 
     What an earlier command added stays where it is of the images that the rows are of.
     """
-    out, options, photos = build.out, build.options, build.folder
+    out, options = build.out, build.options
     manifest = drop_stale_shards(manifest, out)
-    if isinstance(photos, ImageFolder):
+    if isinstance(build.folder, ImageFolder):
         if options.support_views:
-            manifest = write_support_views(manifest, out, build.teacher, photos, options, build.progress)
+            manifest = write_support_views(manifest, build)
         if options.views:
-            manifest = write_crop_views(manifest, out, build.teacher, photos, options, build.progress)
+            manifest = write_crop_views(manifest, build)
         if options.pixels:
             column = PixelsColumn(side=options.pixels, encoding=options.pixels_format)
             manifest = write_pixels(
-                manifest, out, photos, column, build.progress, workers=options.workers or 0
+                manifest, out, build.folder, column, build.progress, workers=options.workers or 0
             )
     kept = bool(manifest.text_tower) and all(file.is_sound(out) for file in manifest.text_tower)
     if options.keep_text_tower and not kept:

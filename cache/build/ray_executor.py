@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cache.build.captions import Captions
 from cache.build.embed_images import Seconds, ShardPlan, embed_shards
-from cache.build.options import TeacherOptions
+from cache.build.options import Build, TeacherOptions
 from cache.build.shard_writer import note_skipped, with_captions, with_written, write_embedded
 from cache.runtime.devices import default_workers
 from cache.runtime.errors import CacheMismatch
@@ -21,9 +20,6 @@ from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher
-
-if TYPE_CHECKING:
-    from cache.build.pipeline import Build
 
 
 @dataclass(frozen=True, kw_only=True)

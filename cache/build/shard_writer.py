@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from cache.build.captions import Captions
 from cache.build.embed_images import EmbeddedShard
+from cache.build.options import Build
 from cache.runtime.atomic_files import replacing
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageRecord
-from cache.sources.samples import RecordFolder
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.shard_formats import FORMATS, read_shard
@@ -81,19 +81,13 @@ def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tu
     return captioned, about
 
 
-def replace_captions(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    captions: Captions,
-    folder: RecordFolder,
-    progress: Progress,
-) -> Manifest:
+def replace_captions(manifest: Manifest, build: Build, captions: Captions) -> Manifest:
     """Give finished shards the captions of this run; the images are not embedded again."""
+    out = build.out
     had = [s for _, s in manifest.listed_shards if s.captions_sha256 not in ("", captions.sha256)]
     before = sum(split.own_captions for split in manifest.splits.values())
     if had:
-        progress.note(
+        build.progress.note(
             f"{captions.source} is not what {out} was made with: the captions of "
             f"{sum(shard.rows for shard in had):,} images are replaced"
         )
@@ -102,13 +96,13 @@ def replace_captions(
             continue
         # Loaded, because the file that it is mapped from is about to be replaced.
         rows = read_shard(out, shard, manifest, split).loaded()
-        where = {record.key: record.path for record in folder.splits[split].images}
+        where = {record.key: record.path for record in build.folder.splits[split].images}
         images = [where[key] for key in rows.keys]
-        rows, about = with_captions(rows, captions, teacher)
+        rows, about = with_captions(rows, captions, build.teacher)
         entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, about=about)
         manifest = manifest.with_shard(split, entry)
         manifest.save(out)
     lost = before - sum(split.own_captions for split in manifest.splits.values())
     if had and lost > 0:
-        progress.note(f"{lost:,} images had a caption of their own, and have none in it")
+        build.progress.note(f"{lost:,} images had a caption of their own, and have none in it")
     return manifest

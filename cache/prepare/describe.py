@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import Any
 
 from cache.prepare.answers import NoDescription, no_description, one_line, said_of_several
@@ -35,8 +35,6 @@ NO_KEY = "none"
 ENDINGS = {"length": "an answer that was cut short", "content_filter": "an answer that the server filtered"}
 # A sentence takes seconds; a server that is silent for this long (seconds) has hung.
 TIMEOUT = 120.0
-# The folder of a class, and its description or what went wrong.
-_Answer = tuple[str, str | NoDescription | Exception]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,11 +155,11 @@ def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
 
 def _kept(partial: Partial, prompts: Mapping[str, str], model: str) -> dict[str, str]:
     """Return the descriptions that an earlier run got for these very questions from this model."""
-    rows = [row for row in partial.resume() if isinstance(row.get("folder"), str)]
     kept = {
         row["folder"]: row["description"]
-        for row in rows
-        if row.get("model") == model
+        for row in partial.resume()
+        if isinstance(row.get("folder"), str)
+        and row.get("model") == model
         and row.get("prompt") == prompts.get(row["folder"])
         and isinstance(row.get("description"), str)
         and not no_description(row["description"])
@@ -180,18 +178,14 @@ class _Asker:
     lock: Lock = field(default_factory=Lock)
     stop: Event = field(default_factory=Event)
 
-    def work(self, questions: SimpleQueue[tuple[str, str]], answers: SimpleQueue[_Answer]) -> None:
-        """Ask questions until there are none, or one has failed; runs in threads."""
-        while not self.stop.is_set():
-            try:
-                folder, prompt = questions.get_nowait()
-            except Empty:
-                return
-            try:
-                answers.put((folder, self.ask(folder, prompt)))
-            except Exception as error:
-                self.stop.set()
-                answers.put((folder, error))
+    def work(self, question: tuple[str, str]) -> tuple[str, str | NoDescription | Exception | None]:
+        """Return a class and what came of its question, None where it was not asked; runs in threads."""
+        folder, prompt = question
+        try:
+            return folder, None if self.stop.is_set() else self.ask(folder, prompt)
+        except Exception as error:
+            self.stop.set()
+            return folder, error
 
     def ask(self, folder: str, prompt: str) -> str | NoDescription:
         """Return the description of one class, and keep it; after several answers that are none, why."""
@@ -201,8 +195,9 @@ class _Asker:
             description = self._without_key(one_line(answer))
             why = cut or no_description(description)
             if not why:
+                row = {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
                 with self.lock:
-                    self.partial.append([self._row(folder, prompt, description)])
+                    self.partial.append([row])
                 return description
         return NoDescription(reason=self._without_key(why))
 
@@ -210,9 +205,6 @@ class _Asker:
         """Return what a server said without the key that it may have said back."""
         key = self.client.api_key
         return text.replace(key, "***") if key and key != NO_KEY else text
-
-    def _row(self, folder: str, prompt: str, description: str) -> dict[str, str]:
-        return {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
 
     def _answer(self, prompt: str) -> tuple[str, str]:
         """Return an answer, and why the server itself says that it is none."""
@@ -286,13 +278,9 @@ def _asker(base_url: str | None, model: str, max_retries: int, partial: Partial)
             "OPENAI_API_KEY is not set",
             fix="set it to your key, or give the --base-url of a server that needs none.",
         )
-    with openai.OpenAI(
-        # Servers on one's own machine ignore the key, but the client insists on one.
-        api_key=key or NO_KEY,
-        base_url=base_url,
-        max_retries=max_retries,
-        timeout=TIMEOUT,
-    ) as client:
+    # Servers on one's own machine ignore the key, but the client insists on one.
+    options: Any = {"api_key": key or NO_KEY, "base_url": base_url, "max_retries": max_retries}
+    with openai.OpenAI(**options, timeout=TIMEOUT) as client:
         yield _Asker(client=client, model=model, partial=partial)
 
 
@@ -305,33 +293,28 @@ def _ask_all(
     """
     asker.partial.append([])  # Nothing is paid for before we know that we can write.
     progress.start(len(left))
-    questions: SimpleQueue[tuple[str, str]] = SimpleQueue()
-    answers: SimpleQueue[_Answer] = SimpleQueue()
-    for question in left.items():
-        questions.put(question)
-    # Daemons, because Ctrl-C should not have to wait for a slow server.
-    threads = [Thread(target=asker.work, args=(questions, answers), daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
     done: dict[str, str] = {}
     none: dict[str, str] = {}
-    while len(done) + len(none) < len(left):
-        folder, answer = answers.get()
-        if isinstance(answer, str):
-            done[folder] = answer
-        elif isinstance(answer, NoDescription):
-            none[folder] = answer.reason
-            progress.note(f"no description of {folder!r}: {answer.reason}")
-        hopeless = len(none) >= HOPELESS and not done
-        if hopeless or isinstance(answer, Exception):
-            asker.stop.set()
-            for thread in threads:
-                thread.join()
-        if isinstance(answer, Exception):
-            raise answer
-        if hopeless:
-            none |= {folder: "not asked any more" for folder in left if folder not in none}
-        progress.advance(1)
+    failure: Exception | None = None
+    # Its threads are daemons, because Ctrl-C should not have to wait for a slow server.
+    with ThreadPool(workers) as pool:
+        for folder, answer in pool.imap_unordered(asker.work, left.items()):
+            if answer is None:
+                none[folder] = "not asked any more"
+                continue
+            if isinstance(answer, Exception):
+                failure = failure or answer
+                continue
+            if isinstance(answer, NoDescription):
+                none[folder] = answer.reason
+                progress.note(f"no description of {folder!r}: {answer.reason}")
+            else:
+                done[folder] = answer
+            if len(none) >= HOPELESS and not done:
+                asker.stop.set()
+            progress.advance(1)
+    if failure is not None:
+        raise failure
     return done, none
 
 
