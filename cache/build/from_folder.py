@@ -85,15 +85,14 @@ def cache_features(
         check_positions(first.path, banks)
         check_unchanged(first, folder)
     teacher = options.load()
-    captions_file = _given_or_found(options.captions, data / CAPTIONS)
-    captions = load_captions(captions_file, folder, embed_dim=teacher.embed_dim) if captions_file else None
+    captions = _given_or_found(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
         out=out,
         teacher=teacher,
         spec=options.spec(teacher),
         banks=banks,
-        captions=captions,
+        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
         options=options.on(teacher, batch_size=32, on_gpu=256),
         progress=progress or Silent(),
         command=FEATURES,
@@ -150,8 +149,8 @@ def check_unchanged(cache: EmbeddingCache, folder: ImageFolder) -> None:
     for name in sorted({*cache.split_names, *folder.splits}):
         images = folder.splits[name].images if name in folder.splits else ()
         rows = cache.split(name) if name in cache.split_names else None
-        entry = cache.manifest.splits.get(name)
-        skipped = {image.key for image in entry.skipped} if entry else set()
+        listed = cache.manifest.splits.get(name)
+        skipped = {image.key for image in listed.skipped} if listed else set()
         odd = sorted(({image.key for image in images} ^ {*(rows.keys if rows else ())}) - skipped)
         if odd:
             raise CacheMismatch(
@@ -200,22 +199,18 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     if options.templates:
         banks.append(template_bank("templates", names, options.templates, source=named_by))
     banks += [file_bank(path, names) for path in options.text_files]
-    groups = judged_together(
-        {name: split.class_names for name, split in folder.splits.items()},
-        shared_classes=options.shared_classes,
-    )
+    groups = judged_together(folder, shared_classes=options.shared_classes)
     for bank in banks:
         check_told_apart(bank, groups)
-    seen: set[str] = set()
+    names_of_banks = [bank.name for bank in banks]
     for bank in banks:
         if not is_plain_name(bank.name):
             raise UserError(
                 f"the text bank {bank.name!r} cannot be called so",
                 fix="rename the --text-file: letters, digits, '.', '_' and '-'.",
             )
-        if bank.name in seen:
+        if names_of_banks.count(bank.name) > 1:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
-        seen.add(bank.name)
     return banks
 
 

@@ -279,8 +279,8 @@ def _asker(base_url: str | None, model: str, max_retries: int, partial: Partial)
             fix="set it to your key, or give the --base-url of a server that needs none.",
         )
     # Servers on one's own machine ignore the key, but the client insists on one.
-    options: Any = {"api_key": key or NO_KEY, "base_url": base_url, "max_retries": max_retries}
-    with openai.OpenAI(**options, timeout=TIMEOUT) as client:
+    client = openai.OpenAI(api_key=key or NO_KEY, base_url=base_url, max_retries=max_retries, timeout=TIMEOUT)
+    with client:
         yield _Asker(client=client, model=model, partial=partial)
 
 

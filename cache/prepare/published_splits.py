@@ -28,14 +28,6 @@ class Layout:
     finder: Callable[[Path], Finder]
     marker: str = ""
 
-    def find(self, source: Path) -> Path | None:
-        """Return the image folder below ``source``, or None."""
-        for folder in self.folders:
-            where = source / folder
-            if where.is_dir() and (where / self.marker).exists():
-                return where
-        return None
-
 
 def _by_class(root: Path) -> Finder:
     return lambda class_name, file: f"{class_name}/{file}"
@@ -102,7 +94,8 @@ def open_archive(source: Path, dataset: str) -> Archive:
             fix=f"{nearest_names(dataset, LAYOUTS)}choose from {', '.join(LAYOUTS)}.",
         )
     layout = LAYOUTS[name]
-    root = layout.find(source)
+    places = (source / folder for folder in layout.folders)
+    root = next((place for place in places if place.is_dir() and (place / layout.marker).exists()), None)
     if root is None:
         marked = f" with {layout.marker} in it" if layout.marker else ""
         wanted = " or ".join(str(source / folder) for folder in layout.folders)

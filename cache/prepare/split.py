@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from cache.prepare.published_splits import images_below, open_archive, read_lists, sort_out
+from cache.prepare.published_splits import images_below, list_path, open_archive, read_lists, sort_out
 from cache.prepare.split_files import (
     SplitPlan,
     SplitSummary,
     first_few,
-    lists_settings,
     refuse_overlap,
     write_split,
 )
@@ -89,19 +88,15 @@ def split_by_lists(
             f"{archive.root} lacks images that the lists name: {first_few(missing)}",
             fix="extract the whole archive, or leave the images out with --allow-missing.",
         )
-    settings = {
-        "way": "lists",
-        "source": str(source.resolve()),
-        "dataset": archive.name,
-        **lists_settings(lists),
-    }
+    settings = {"way": "lists", "source": str(source.resolve()), "dataset": archive.name}
+    files = (list_path(lists, split) for split in SPLITS)
     plan = SplitPlan(
         root=archive.root,
         images=images,
-        settings=settings,
+        # Another list is another split.
+        settings=settings | {file.name: sha256_of(file) for file in files},
         texts=lists,
         copy=copy,
-        write_labels=False,
         missing=tuple(missing),
         surplus=tuple(surplus),
     )
@@ -148,7 +143,7 @@ def split_by_ratio(
     names = sorted(by_class)
     drawn = _generator(seed).permutation(len(names))[:count]
     settings = {"way": "ratio", "ood": ood, "id_test": id_test, "seed": seed}
-    plan = _plan(source, by_class, surplus, {names[i] for i in drawn}, settings, copy=copy)
+    plan = _plan(source, by_class, {names[i] for i in drawn}, settings, copy=copy, surplus=surplus)
     return write_split(plan, out, progress or Silent())
 
 
@@ -190,13 +185,8 @@ def split_by_classes(
             f"{ood_classes} names {len(wanted)} of {len(by_class)} classes",
             fix="name at least one class, and leave at least one to train on.",
         )
-    settings = {
-        "way": "classes",
-        "ood_classes": sha256_of(ood_classes),
-        "id_test": id_test,
-        "seed": seed,
-    }
-    plan = _plan(source, by_class, surplus, wanted, settings, copy=copy)
+    settings = {"way": "classes", "ood_classes": sha256_of(ood_classes), "id_test": id_test, "seed": seed}
+    plan = _plan(source, by_class, wanted, settings, copy=copy, surplus=surplus)
     return write_split(plan, out, progress or Silent())
 
 
@@ -205,7 +195,7 @@ def _check_folder(source: Path) -> None:
         raise UserError(f"{source} is not a folder", fix="give the folder that holds the images.")
 
 
-def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], list[str]]:
+def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Return ``{class folder: its file names, sorted}``, and the images that lie in no class folder."""
     _check_folder(source)
     refuse_overlap(source, source, out)
@@ -227,17 +217,15 @@ def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], list[str
             f"class folders of {source} hold no image: {first_few(empty)}",
             fix="lay the images out as SOURCE/CLASS/FILE, and remove folders that are no classes.",
         )
-    return by_class, surplus
+    return by_class, tuple(surplus)
 
 
 def _plan(
     source: Path,
     by_class: dict[str, list[str]],
-    surplus: list[str],
     ood_classes: Collection[str],
     settings: dict[str, Any],
-    *,
-    copy: bool,
+    **given: Any,
 ) -> SplitPlan:
     id_test, seed = settings["id_test"], settings["seed"]
     if not 0 <= id_test < 1:
@@ -256,9 +244,7 @@ def _plan(
         images=images,
         settings={"source": str(source.resolve()), **settings},
         texts=source,
-        copy=copy,
-        write_labels=True,
-        surplus=tuple(surplus),
+        **given,
     )
 
 

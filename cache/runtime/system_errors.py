@@ -25,15 +25,7 @@ FIXES = {
     errno.ENODEV: f"bring the mount back, {AGAIN}",
     errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
 }
-SYSTEMS = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENOTCONN,
-    errno.ENODEV,
-    errno.ENOMEM,
-)
+SYSTEMS = FIXES.keys() - {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
 ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
 FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"

@@ -46,13 +46,8 @@ class Descriptions:
 
     @property
     def source(self) -> str:
-        """Where they come from, in words."""
-        return said_by(self.path, by_position=self.by_position)
-
-
-def said_by(path: Path, *, by_position: bool) -> str:
-    """Return a file's name, and how its lines find their classes, in words."""
-    return f"{path.name}, by {'position' if by_position else 'name'}"
+        """Where they come from, and how their lines find their classes, in words."""
+        return f"{self.path.name}, by {'position' if self.by_position else 'name'}"
 
 
 def class_names_of(path: Path | None, folders: Sequence[str]) -> dict[str, str]:
@@ -202,20 +197,20 @@ def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise UserError(f"{path} holds no text", fix="write one text a line.")
-    by_position = False
-    if _are_named(lines, path):
+    named = _are_named(lines, path)
+    by_position = not named and len(lines) == len(names)
+    if named:
         pairs = [_class_and_text(line, names, path) for line in lines]
     else:
-        by_position = len(lines) == len(names)
         owners = tuple(names) if by_position else ("",) * len(lines)
         pairs = [(owner, line.strip()) for owner, line in zip(owners, lines, strict=True)]
-    texts, classes = tuple(text for _, text in pairs), tuple(folder for folder, _ in pairs)
+    texts = tuple(text for _, text in pairs)
     return BankTexts(
         name=path.stem,
         texts=texts,
-        classes=classes,
+        classes=tuple(folder for folder, _ in pairs),
         templates=("{}",),
-        source=said_by(path, by_position=by_position) if any(classes) else f"{path.name}, of no class",
+        source=f"{path.name}, {'by name' if named else 'by position' if by_position else 'of no class'}",
         lines=texts if by_position else (),
     )
 

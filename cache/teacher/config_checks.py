@@ -95,15 +95,12 @@ def checked_preprocessing(given: Any, *, where: str) -> dict[str, Any]:
         elif name == "fill_color":
             fits = type(value) is int and 0 <= value <= 255
         else:
-            fits = isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_level, value))
+            fits = isinstance(value, list | tuple) and len(value) == 3
+            fits = fits and all(isinstance(one, int | float) and 0 <= one <= 255 for one in value)
             fits = fits and (name == "mean" or all(value))  # it is what pixels are divided by
         if not fits:
             raise UserError(f"{where}: preprocess_cfg has a {name} of {value!r:.60}", fix=FIX)
     return asked
-
-
-def _is_level(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 255
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
