@@ -25,7 +25,7 @@ from cache.build.shard_writer import (
     with_written,
     write_embedded,
 )
-from cache.build.summary import BuildSummary, summarize, with_doubts
+from cache.build.summary import BuildSummary, summarize
 from cache.build.support_views import write_support_views
 from cache.build.text_banks import check_banks, check_same_texts, write_banks
 from cache.reader import EmbeddingCache
@@ -154,9 +154,8 @@ def build_cache(build: Build, embed: Embed = embed_here) -> BuildSummary:
         embedding = time.perf_counter() - embedding
         finished = _finish(build, manifest) if ranks.is_first else manifest
         manifest = ranks.from_first(finished)
-    summary = summarize(manifest, build.out, build.captions, before=before, embedding=embedding)
-    summary = replace(summary, seconds=seconds, total_seconds=time.perf_counter() - began)
-    return with_doubts(summary, build.out, manifest, build.banks) if ranks.is_first else summary
+    total = time.perf_counter() - began
+    return summarize(build, manifest, before=before, embedding=embedding, seconds=seconds, total=total)
 
 
 def _prepare(build: Build) -> tuple[Manifest, list[ShardPlan]]:

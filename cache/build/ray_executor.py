@@ -19,7 +19,6 @@ from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +94,12 @@ class EmbedOnRay:
         )
 
 
-@lru_cache(maxsize=1)
-def _teacher(source: TeacherOptions) -> Teacher:
-    return source.load()
+# A process keeps its teacher for the next shard.
+_teacher = lru_cache(maxsize=1)(TeacherOptions.load)
 
 
 def make_shard(task: ShardTask) -> MadeShard:
-    """Make one shard in this process, which keeps its teacher for the next.
+    """Make one shard in this process.
 
     Raises
     ------

@@ -97,11 +97,9 @@ def import_embeddings(
             manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
         for bank in texts:
             words = list(bank.texts if bank.texts is not None else bank.classes)
-            made, made_from = (
-                make_bank(bank.name, words, bank.classes, bank.embeddings),
-                [words, [*bank.classes]],
-            )
-            listed = save_bank(out, made, made_from=digest(made_from), source=bank.source)
+            made = make_bank(bank.name, words, bank.classes, bank.embeddings)
+            made_from = digest([words, list(bank.classes)])
+            listed = save_bank(out, made, made_from=made_from, source=bank.source)
             manifest = manifest.with_bank(bank.name, listed)
         manifest = replace(manifest, complete=True)
         manifest.save(out)

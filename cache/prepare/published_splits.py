@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.class_texts import read_lines
-from cache.sources.image_folder import ENDINGS
+from cache.sources.image_folder import ENDINGS, is_image_name
 from cache.sources.splits import FOLDERS
 
 # Maps a list's class and file to the image's path below the archive's image folder.
@@ -146,11 +146,6 @@ def _read_list(path: Path, folder: str) -> list[str]:
     if not keys:
         raise UserError(f"{path} names no image", fix=f"write one {folder}/CLASS/FILE a line.")
     return keys
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken as an image: a known ending, not hidden."""
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in ENDINGS
 
 
 def images_below(root: Path) -> list[str]:

@@ -28,7 +28,15 @@ from cache.sources.splits import FOLDERS, SPLITS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "UnreadableImage", "load_rgb", "squashed"]
+__all__ = [
+    "ENDINGS",
+    "ImageFolder",
+    "ImageRecord",
+    "UnreadableImage",
+    "is_image_name",
+    "load_rgb",
+    "squashed",
+]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # What those endings promise. Pillow would try all it knows, PostScript too.
@@ -130,7 +138,9 @@ def _files_of_class(folder: Path) -> list[str]:
         names = sorted(
             entry.name
             for entry in entries
-            if _ending(entry.name) in ENDINGS and not entry.name.startswith(".") and entry.is_file()
+            if os.path.splitext(entry.name)[1].lower() in ENDINGS
+            and not entry.name.startswith(".")
+            and entry.is_file()
         )
     if not names:
         raise UserError(
@@ -150,8 +160,9 @@ def _files_of_class(folder: Path) -> list[str]:
     return names
 
 
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def is_image_name(name: str) -> bool:
+    """Say whether a file of this name is taken as an image: a known ending, not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def load_rgb(path: Path | BinaryIO) -> Image.Image:
@@ -174,7 +185,11 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
             # Pillow warns of transparent palettes and odd EXIF; neither changes the RGB result.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                _refuse_bomb(image)
+                # Pillow only warns up to twice its limit, and warnings are a matter of all threads at once.
+                most = Image.MAX_IMAGE_PIXELS
+                if most is not None and image.width * image.height > most:
+                    size = f"{image.width:,} x {image.height:,}"
+                    raise Image.DecompressionBombError(f"{size} pixels are more than {most:,}")
                 if image.mode.startswith("I"):
                     return (
                         image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
@@ -188,15 +203,6 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
         name = path.name if isinstance(path, Path) else "given"
         reason = str(error).replace(str(path), name) or type(error).__name__
         raise UnreadableImage(reason.splitlines()[0]) from error
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    # Pillow only warns up to twice its limit, and warnings are a matter of all threads at once.
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and image.width * image.height > most:
-        raise Image.DecompressionBombError(
-            f"{image.width:,} x {image.height:,} pixels are more than {most:,}"
-        )
 
 
 def squashed(path: Path, side: int) -> Tensor:
