@@ -135,13 +135,7 @@ def _scan_split(name: str, where: Path) -> RecordSplit:
 
 def _files_of_class(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:  # which knows a file from a folder without asking the disk again
-        names = sorted(
-            entry.name
-            for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in ENDINGS
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
+        names = sorted(entry.name for entry in entries if is_image_name(entry.name) and entry.is_file())
     if not names:
         raise UserError(
             f"the class folder {folder} holds no image",
