@@ -22,14 +22,12 @@ from cache.store.spec import CacheSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """One shard to be made, wherever; ``workers`` None are by that machine's device."""
+class Setting:
+    """How shards are made, wherever; ``workers`` None are by that machine's device."""
 
-    plan: ShardPlan
     out: Path
     source: TeacherOptions
     spec: CacheSpec
-    captions: Captions | None
     batch_size: int
     workers: int | None
     strict: bool
@@ -62,7 +60,15 @@ class EmbedOnRay:
         progress = build.progress
         progress.start(sum(len(plan.images) for plan in plans))
         by_file = {plan.file: plan for plan in plans}
-        calls = {plan.file: (self._task(build, plan, manifest.spec),) for plan in plans}
+        setting = Setting(
+            out=build.out,
+            source=self.source,
+            spec=manifest.spec,
+            batch_size=build.options.batch_size or 1,
+            workers=self.workers,
+            strict=build.options.strict,
+        )
+        calls = {plan.file: (setting, plan, _captions_of(plan, build.captions)) for plan in plans}
         with connected(self.cluster):
             if why := cannot_hold(self.cluster) if plans else "":
                 progress.note(why)
@@ -80,25 +86,16 @@ class EmbedOnRay:
                 progress.advance(len(plan.images))
         return manifest
 
-    def _task(self, build: Build, plan: ShardPlan, spec: CacheSpec) -> ShardTask:
-        images = [image.key for image in plan.images]
-        return ShardTask(
-            plan=plan,
-            out=build.out,
-            source=self.source,
-            spec=spec,
-            captions=build.captions.only(plan.split, images) if build.captions else None,
-            batch_size=build.options.batch_size or 1,
-            workers=self.workers,
-            strict=build.options.strict,
-        )
+
+def _captions_of(plan: ShardPlan, captions: Captions | None) -> Captions | None:
+    return captions.only(plan.split, [image.key for image in plan.images]) if captions else None
 
 
 # A process keeps its teacher for the next shard.
 _teacher = lru_cache(maxsize=1)(TeacherOptions.load)
 
 
-def make_shard(task: ShardTask) -> MadeShard:
+def make_shard(setting: Setting, plan: ShardPlan, captions: Captions | None) -> MadeShard:
     """Make one shard in this process.
 
     Raises
@@ -108,27 +105,27 @@ def make_shard(task: ShardTask) -> MadeShard:
     UserError
         As :func:`cache.build.embed_images.embed_shards`.
     """
-    teacher = _teacher(task.source)
-    differences = task.spec.differences(replace(task.spec, teacher=teacher.spec))
+    teacher = _teacher(setting.source)
+    differences = setting.spec.differences(replace(setting.spec, teacher=teacher.spec))
     if differences:
         raise CacheMismatch(
             f"a machine of the cluster has another teacher ({'; '.join(differences)})",
             fix="give all machines the same weights.",
         )
     seconds = Seconds()
-    workers = default_workers(teacher.device) if task.workers is None else workers_here(task.workers)
+    workers = default_workers(teacher.device) if setting.workers is None else workers_here(setting.workers)
     (shard,) = embed_shards(
         teacher,
-        [task.plan],
-        batch_size=task.batch_size,
+        [plan],
+        batch_size=setting.batch_size,
         workers=workers,
-        strict=task.strict,
-        regions=task.spec.regions,
+        strict=setting.strict,
+        regions=setting.spec.regions,
         seconds=seconds,
         on_images=lambda images: None,
     )
-    rows, about = with_captions(shard.rows(task.spec.dtype), task.captions, teacher)
+    rows, about = with_captions(shard.rows(setting.spec.dtype), captions, teacher)
     began = time.perf_counter()
-    entry = write_embedded(task.out, shard, rows, task.spec.format, about)
+    entry = write_embedded(setting.out, shard, rows, setting.spec.format, about)
     seconds.writing += time.perf_counter() - began
     return MadeShard(entry=entry, skipped=shard.skipped, seconds=seconds)

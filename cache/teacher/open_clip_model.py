@@ -26,6 +26,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.hub_models import check_text_model, check_tokenizer
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 from cache.teacher.config_checks import checked_config, checked_preprocessing, checked_tokenizer_options
@@ -243,9 +244,6 @@ def _check_text_tower(source: TeacherSource) -> None:
     name = source.config["text_cfg"].get("hf_model_name")
     if not name:
         return
-    # Here, because it imports transformers, which most teachers do without.
-    from cache.runtime.hub_models import check_text_model
-
     try:
         check_text_model(name)
     except (OSError, ValueError, ImportError) as error:
@@ -262,9 +260,6 @@ def _tokenizer(source: TeacherSource) -> Any:
     length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
     try:
         if name:
-            # Here, because it imports transformers, which most teachers do without.
-            from cache.runtime.hub_models import check_tokenizer
-
             where = str(source.folder or name)
             check_tokenizer(where)
             return HFTokenizer(
