@@ -31,12 +31,8 @@ def check_told_apart(
 ) -> None:
     """Make sure that no two classes of a group have one text: they would tie, and one of them get 0%.
 
-    Parameters
-    ----------
-    groups
-        Class folders that are judged together.
-    tokens
-        Gives what the teacher's tokenizer makes of each text; the texts themselves are compared without.
+    ``groups`` are class folders that are judged together; ``tokens`` gives what the teacher's tokenizer
+    makes of each text. Without it the texts themselves are compared.
 
     Raises
     ------

@@ -57,16 +57,8 @@ def caption(
     Each batch is kept at once in ``OUT.partial.jsonl``; a later run with the same model goes on from
     there, and tries again what failed.
 
-    Parameters
-    ----------
-    model
-        A folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub.
-    out
-        Where to write; ``captions.jsonl`` in ``data`` when left out. It must not exist.
-    batch_size, workers
-        Images a step, and processes that decode them.
-    splits
-        Which splits, by either name; all that ``data`` has when left out.
+    ``model`` is a folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub; ``out`` is
+    ``captions.jsonl`` in ``data`` when left out; ``splits`` have either name, and are all when left out.
 
     Raises
     ------

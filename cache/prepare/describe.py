@@ -66,22 +66,12 @@ def describe(
     goes on from there. Refusals, answers that were cut short, and what is said of several classes are no
     descriptions.
 
-    Parameters
-    ----------
-    data
-        The image folder; its class folders, and its ``label2text.txt`` where it has one, are the classes.
-    out
-        Where to write; ``chatgpt.txt`` in ``data`` when left out. It must not exist.
-    base_url
-        The server, such as ``http://localhost:8000/v1``; ``OPENAI_BASE_URL`` or OpenAI when left out.
-        The key is taken from ``OPENAI_API_KEY``.
-    prompt
-        The question, with one ``{}`` for the class's name.
-    max_retries
-        How often a request is repeated, after growing pauses or what the server's Retry-After says,
-        when the server is busy (429), failing (5xx) or not reached.
-    workers
-        How many requests are under way at once.
+    The classes are the class folders of ``data``, named by its ``label2text.txt`` where it has one; ``out``
+    is ``chatgpt.txt`` in it when left out. The server is ``base_url``, such as
+    ``http://localhost:8000/v1``, else ``OPENAI_BASE_URL`` or OpenAI; the key is taken from
+    ``OPENAI_API_KEY``. ``prompt`` has one ``{}`` for the class's name. A request is repeated
+    ``max_retries`` times, after growing pauses or what the server's Retry-After says, when the server is
+    busy (429), failing (5xx) or not reached; ``workers`` are under way at once.
 
     Raises
     ------

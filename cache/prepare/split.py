@@ -57,22 +57,12 @@ def split_by_lists(
     allow_missing: bool = False,
     progress: Progress | None = None,
 ) -> SplitSummary:
-    """Split one of the six data sets as the published lists say.
+    """Split one of the six data sets as the published lists say; run again, the same command goes on.
 
-    Parameters
-    ----------
-    source
-        The folder that the data set's archive was extracted into.
-    out
-        The new data folder; run again, the same command goes on.
-    dataset
-        One of ``cache.prepare.published_splits.LAYOUTS``, in any case.
-    lists
-        The folder of the three lists; label2text.txt and chatgpt.txt in it are taken along.
-    copy
-        Copy the images instead of linking to them.
-    allow_missing
-        Leave out images that a list names and ``source`` lacks, instead of refusing.
+    ``dataset`` is one of ``cache.prepare.published_splits.LAYOUTS``, in any case, and ``source`` the folder
+    that its archive was extracted into. ``lists`` has the three lists; label2text.txt and chatgpt.txt in it
+    are taken along. Images are linked to, or with ``copy`` copied; ``allow_missing`` leaves out those that
+    a list names and ``source`` lacks.
 
     Raises
     ------
@@ -115,16 +105,8 @@ def split_by_ratio(
 ) -> SplitSummary:
     """Split ``SOURCE/CLASS/FILE`` by drawing OOD classes and held-out images.
 
-    The same names and seed give the same split on every machine.
-
-    Parameters
-    ----------
-    ood
-        The share of the classes that are OOD.
-    id_test
-        The share of each other class's images that are held out; 0 holds none out.
-    seed
-        Seeds both draws.
+    ``ood`` is the share of the classes that are OOD, ``id_test`` the share of each other class's images that
+    are held out. The same names and seed give the same split on every machine.
 
     Raises
     ------
@@ -159,12 +141,8 @@ def split_by_classes(
 ) -> SplitSummary:
     """Split ``SOURCE/CLASS/FILE`` with the classes named in a text file as OOD.
 
-    Parameters
-    ----------
-    ood_classes
-        One class folder a line; blank lines and lines that begin with ``#`` are skipped.
-    id_test, seed
-        As in :func:`split_by_ratio`; the held-out images are the same for the same seed.
+    ``ood_classes`` has one class folder a line; blank lines and lines that begin with ``#`` are skipped.
+    For one seed the held-out images are those of :func:`split_by_ratio`.
 
     Raises
     ------

@@ -107,16 +107,8 @@ def read_descriptions(
 ) -> Descriptions:
     """Return one description a class from lines of ``FOLDER<TAB>TEXT``; blank lines are skipped.
 
-    Lines without a tab are by position: one a class, in the order of ``names``.
-
-    Parameters
-    ----------
-    names
-        The known class folders, in order.
-    required
-        Those that must have a description  [default: all of ``names``].
-    order
-        What the order of ``names`` is, for the error of a wrong number of lines by position.
+    Lines without a tab are by position: one a class, in the order of ``names``, which ``order`` says in
+    words. Of the class folders ``names`` those in ``required`` must have a description, or all of them.
 
     Raises
     ------
