@@ -25,14 +25,13 @@ def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) ->
     CacheMismatch
         If a split's class folders have changed, which would relabel rows, and ``rebuild`` is off.
     """
-    for name in manifest.splits:
-        if name not in folder.splits:
-            if not rebuild:
-                raise CacheMismatch(
-                    f"the cache holds the split {name}, but {folder.path} has no such folder any more",
-                    fix="bring the folder back, or use --rebuild to drop its rows.",
-                )
-            manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n != name})
+    gone = [name for name in manifest.splits if name not in folder.splits]
+    if gone and not rebuild:
+        raise CacheMismatch(
+            f"the cache holds the split {gone[0]}, but {folder.path} has no such folder any more",
+            fix="bring the folder back, or use --rebuild to drop its rows.",
+        )
+    manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n not in gone})
     for name, split in folder.splits.items():
         before = manifest.splits.get(name)
         if before is not None and before.class_names != split.class_names and not rebuild:

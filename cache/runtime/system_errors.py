@@ -17,12 +17,9 @@ FIXES = {
     errno.EMFILE: f"raise the limit of open files (ulimit -n), or give fewer --workers, {AGAIN}",
     errno.ENFILE: f"close other programs, {AGAIN}",
     errno.EROFS: "choose a folder that you can write to.",
-    errno.EACCES: "choose a folder that you may read and write.",
-    errno.EPERM: "choose a folder that you may read and write.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose a folder that you may read and write."),
     errno.EIO: f"look at the disk or the network, {AGAIN}",
-    errno.ESTALE: f"bring the mount back, {AGAIN}",
-    errno.ENOTCONN: f"bring the mount back, {AGAIN}",
-    errno.ENODEV: f"bring the mount back, {AGAIN}",
+    **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ENODEV), f"bring the mount back, {AGAIN}"),
     errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
 }
 SYSTEMS = FIXES.keys() - {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
