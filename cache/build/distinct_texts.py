@@ -78,7 +78,7 @@ def judged_together(folder: RecordFolder, *, shared_classes: bool) -> list[list[
     """
     if shared_classes:
         return [list(split.class_names) for split in folder.splits.values()]
-    return [sorted({name for split in folder.splits.values() for name in split.class_names})]
+    return [sorted(folder.class_names)]
 
 
 def alike_classes(bank: TextBank, class_names: Sequence[str]) -> list[tuple[str, str]]:

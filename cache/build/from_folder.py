@@ -17,6 +17,9 @@ from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import (
+    CAPTIONS,
+    DESCRIPTIONS,
+    LABELS,
     BankTexts,
     class_names_of,
     description_bank,
@@ -37,7 +40,6 @@ if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
 
 SAME_DATA = "give the data the cache was made from, or bring the first teacher up to date."
-LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

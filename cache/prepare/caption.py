@@ -22,11 +22,9 @@ from cache.runtime.errors import UserError, reason_of
 from cache.runtime.loader_workers import batches
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
-from cache.sources.class_texts import MISSING_CAPTION, read_captions
+from cache.sources.class_texts import CAPTIONS, MISSING_CAPTION, read_captions
 from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
 from cache.sources.splits import SPLITS, split_name
-
-CAPTIONS_FILE = "captions.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +64,7 @@ def caption(
         If an argument is wrong, ``out`` exists, or the model cannot be loaded or does not caption.
     """
     start, progress = time.perf_counter(), progress or Silent()
-    out = out or data / CAPTIONS_FILE
+    out = out or data / CAPTIONS
     refuse_existing(out)
     paths = _paths(data, splits)
     with only_writer_of_file(out):

@@ -19,14 +19,13 @@ from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError, missing_package, shortened
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
-from cache.sources.class_texts import class_names_of, read_descriptions
+from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
 from cache.sources.image_folder import ImageFolder
 
 DEFAULT_PROMPT = (
     "Describe what {} looks like in one English sentence. Describe only its appearance and shape, "
     "and answer with that sentence alone."
 )
-DESCRIPTIONS_FILE, LABEL2TEXT_FILE = "chatgpt.txt", "label2text.txt"
 # So often is asked again what gave no description, and after so many classes without any it is given up.
 ANSWERS = 3
 HOPELESS = 10
@@ -81,7 +80,7 @@ def describe(
     """
     start, progress = time.perf_counter(), progress or Silent()
     _check(prompt, workers)
-    out = out or data / DESCRIPTIONS_FILE
+    out = out or data / DESCRIPTIONS
     refuse_existing(out)
     names = _class_names(data, label2text)
     prompts = {folder: prompt.replace("{}", name) for folder, name in names.items()}
@@ -128,8 +127,8 @@ def _check(prompt: str, workers: int) -> None:
 
 def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
     folders = ImageFolder.scan(data, require=()).class_names
-    if label2text is None and (data / LABEL2TEXT_FILE).is_file():
-        label2text = data / LABEL2TEXT_FILE
+    if label2text is None and (data / LABELS).is_file():
+        label2text = data / LABELS
     names = class_names_of(label2text, folders)
     if not names:
         raise UserError(f"{data} has no classes", fix="lay the images out as train/CLASS/FILE below it.")

@@ -16,12 +16,11 @@ from typing import Any
 from cache.runtime.atomic_files import digest, remove_temporaries, replacing, write_json
 from cache.runtime.errors import CacheMismatch, UserError, unwritable
 from cache.runtime.progress import Progress
-from cache.sources.class_texts import class_names_of, read_descriptions
+from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import FOLDERS
 
 RECORD, UNFINISHED = "split.json", "split.unfinished.json"
-LABELS, DESCRIPTIONS = "label2text.txt", "chatgpt.txt"
 SHOWN = 5
 
 

@@ -12,6 +12,8 @@ from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.splits import FOLDERS, SPLIT_ALIASES, SPLITS
 
+# What a data folder calls its files of texts.
+LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 LABEL_TEMPLATE = "a photo of {}"
 DESCRIPTION_TEMPLATE = "a photo of {} . {}"
 # What the original research code gave an image whose caption failed.

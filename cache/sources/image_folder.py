@@ -101,11 +101,6 @@ class ImageFolder(RecordFolder):
                 raise cls.missing(path, name)
         return cls(path=path, splits={name: _scan_split(name, where) for name, where in folders.items()})
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Every class folder of every split, sorted, once."""
-        return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
-
     @staticmethod
     def missing(path: Path, name: str) -> UserError:
         """Return the error of a data folder that has no such folder; it names some that are there."""

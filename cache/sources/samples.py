@@ -65,8 +65,8 @@ class RecordFolder:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Every class of every split, once."""
-        raise NotImplementedError
+        """Every class of every split, sorted, once."""
+        return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
 
     @staticmethod
     def missing(path: Path, name: str) -> UserError:
