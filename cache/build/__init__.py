@@ -1,7 +1,7 @@
 """Sources and a teacher -> a cache.
 
 from_folder, from_episodes    what cache-features and robotics cache-features call
-options                   what stage 1 can be told
+options                   what stage 1 can be told, and the run that is made of it
 pipeline                  the run: prepare, embed, finish; kill it anywhere and run it again
 ray_executor              who embeds instead of this process, or torchrun's: a Ray cluster
 resume                    what is left to do

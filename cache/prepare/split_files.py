@@ -36,7 +36,6 @@ class SplitPlan:
     images: dict[str, dict[str, str]]
     settings: dict[str, Any]
     texts: Path
-    copy: bool
     missing: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
 
@@ -94,7 +93,7 @@ def refuse_overlap(source: Path, root: Path, out: Path) -> None:
         )
 
 
-def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
+def write_split(plan: SplitPlan, out: Path, *, copy: bool, progress: Progress) -> SplitSummary:
     """Place the images of ``plan`` below ``out``, check them, and write the record.
 
     Raises
@@ -104,12 +103,12 @@ def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
         else. Afterwards, if the folder does not hold what was planned.
     """
     _check_plan(plan)
-    settings = plan.settings | {"copy": plan.copy, "plan": digest(plan.images)}
+    settings = plan.settings | {"copy": copy, "plan": digest(plan.images)}
     _check_out(out, settings)
     if not (out / RECORD).exists():
         write_json(out / UNFINISHED, settings)
     remove_temporaries(out, below=True)
-    placed = _place(plan, out, progress)
+    placed = _place(plan, out, copy=copy, progress=progress)
     _write_texts(plan, out)
     _check_written(plan, out)
     summary = SplitSummary(
@@ -117,7 +116,7 @@ def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
         way=plan.settings["way"],
         images={split: len(images) for split, images in plan.images.items()},
         classes={split: len(plan.classes(split)) for split in plan.images},
-        copied=plan.copy,
+        copied=copy,
         placed=placed,
         missing=plan.missing,
         surplus=plan.surplus,
@@ -199,17 +198,17 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _place(plan: SplitPlan, out: Path, progress: Progress) -> int:
+def _place(plan: SplitPlan, out: Path, *, copy: bool, progress: Progress) -> int:
     root = plan.root.resolve()
     wanted = [
         (root / path, out / FOLDERS[split] / key)
         for split, images in plan.images.items()
         for key, path in images.items()
     ]
-    todo = [(image, target) for image, target in wanted if not _is_placed(image, target, copy=plan.copy)]
+    todo = [(image, target) for image, target in wanted if not _is_placed(image, target, copy=copy)]
     progress.start(len(todo))
     for image, target in todo:
-        if plan.copy:
+        if copy:
             # A copy appears by a rename: a killed one leaves no half image under a whole one's name.
             with replacing(target) as temporary:
                 shutil.copy2(image, temporary)
