@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from cache.prepare.answers import NoDescription, no_description, one_line, said_of_several
+from cache.prepare.answers import no_description, one_line, said_of_several
 from cache.prepare.finished_lines import Partial, refuse_existing
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError, missing_package, shortened
@@ -167,17 +167,19 @@ class _Asker:
     lock: Lock = field(default_factory=Lock)
     stop: Event = field(default_factory=Event)
 
-    def work(self, question: tuple[str, str]) -> tuple[str, str | NoDescription | Exception | None]:
-        """Return a class and what came of its question, None where it was not asked; runs in threads."""
+    def work(self, question: tuple[str, str]) -> tuple[str, str, str | Exception]:
+        """Return a class, its description, and why where it has none; runs in threads."""
         folder, prompt = question
+        if self.stop.is_set():
+            return folder, "", "not asked any more"
         try:
-            return folder, None if self.stop.is_set() else self.ask(folder, prompt)
+            return folder, *self.ask(folder, prompt)
         except Exception as error:
             self.stop.set()
-            return folder, error
+            return folder, "", error
 
-    def ask(self, folder: str, prompt: str) -> str | NoDescription:
-        """Return the description of one class, and keep it; after several answers that are none, why."""
+    def ask(self, folder: str, prompt: str) -> tuple[str, str]:
+        """Return the description of one class, and keep it; after several that are none, "" and why."""
         why = ""
         for _ in range(ANSWERS):
             answer, cut = self._answer(prompt)
@@ -187,8 +189,8 @@ class _Asker:
                 row = {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
                 with self.lock:
                     self.partial.append([row])
-                return description
-        return NoDescription(reason=self._without_key(why))
+                return description, ""
+        return "", self._without_key(why)
 
     def _without_key(self, text: str) -> str:
         """Return what a server said without the key that it may have said back."""
@@ -287,18 +289,17 @@ def _ask_all(
     failure: Exception | None = None
     # Its threads are daemons, because Ctrl-C should not have to wait for a slow server.
     with ThreadPool(workers) as pool:
-        for folder, answer in pool.imap_unordered(asker.work, left.items()):
-            if answer is None:
-                none[folder] = "not asked any more"
-                continue
-            if isinstance(answer, Exception):
-                failure = failure or answer
-                continue
-            if isinstance(answer, NoDescription):
-                none[folder] = answer.reason
-                progress.note(f"no description of {folder!r}: {answer.reason}")
+        for folder, description, why in pool.imap_unordered(asker.work, left.items()):
+            if isinstance(why, Exception):
+                failure = failure or why
+            elif why:
+                none[folder] = why
             else:
-                done[folder] = answer
+                done[folder] = description
+            if asker.stop.is_set():
+                continue
+            if why:
+                progress.note(f"no description of {folder!r}: {why}")
             if len(none) >= HOPELESS and not done:
                 asker.stop.set()
             progress.advance(1)
