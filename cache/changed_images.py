@@ -63,13 +63,7 @@ def changed_rows(one: SplitRows, other: SplitRows) -> tuple[str, ...]:
 
 
 def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Path) -> None:
-    """Refuse images that are not what the rows of a cache were made from.
-
-    Raises
-    ------
-    CacheMismatch
-        If there is one.
-    """
+    """Refuse images that are not what the rows of a cache were made from; CacheMismatch if there is one."""
     if changed:
         raise CacheMismatch(
             f"{len(changed)} images of {split} in {data} are not those that the rows of {cache} were made "

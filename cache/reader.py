@@ -72,13 +72,7 @@ class EmbeddingCache:
 
     @classmethod
     def open(cls, path: Path | str) -> EmbeddingCache:
-        """Open a cache folder.
-
-        Raises
-        ------
-        UserError
-            If the folder is no cache, or its build has not finished.
-        """
+        """Open a cache folder; UserError if the folder is no cache, or its build has not finished."""
         path = Path(path)
         manifest = Manifest.load(path)
         if not manifest.complete:

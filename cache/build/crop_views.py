@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,21 +21,16 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from cache.build.options import BuildOptions
-from cache.build.support_views import decoded, embed_views, in_dtype, seed_of
+from cache.build.options import Build
+from cache.build.support_views import decoded, embed_views, seed_of
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.runtime.progress import Progress
 from cache.sources.crop_boxes import crop_boxes
-from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import Record
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import CropViewsColumn
 from cache.store.spec import SQUASH_SIZE, TeacherSpec
-
-if TYPE_CHECKING:
-    from cache.teacher.open_clip_model import Teacher
 
 FOLDER = "crop_views"
 SPLITS = ("train",)
@@ -45,14 +39,7 @@ IMAGES_PER_SHARD = 512
 GRID = 4096
 
 
-def write_crop_views(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    folder: ImageFolder,
-    options: BuildOptions,
-    progress: Progress,
-) -> Manifest:
+def write_crop_views(manifest: Manifest, build: Build) -> Manifest:
     """Embed crops of every training image that has a row; continue what is there.
 
     A shard holds ``key`` [n], ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding``
@@ -64,34 +51,25 @@ def write_crop_views(
         If an image cannot be read any more, or an embedding does not fit the cache's dtype.
     """
 
-    views, scale = options.views or 0, options.views_scale
+    views, scale = build.options.views or 0, build.options.views_scale
 
     def write(path: Path, records: Sequence[Record]) -> None:
         crops = [draw_crops(record.key, views, scale) for record in records]
-        rows = embed_views(
-            teacher,
-            _Crops(records, crops, teacher.spec),
-            views,
-            batch_size=options.batch_size or 1,
-            workers=options.workers or 0,
-            advance=progress.advance,
-        )
-        rows = in_dtype(rows, manifest.spec.dtype, records)
+        rows = embed_views(build, records, _Crops(records, crops, build.teacher.spec), views)
         with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
             write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
             write_column(shard, "view_embedding", rows, dims=2)
 
-    empty = CropViewsColumn(views=views, scale=scale)
     plan = ColumnPlan(
         name=FOLDER,
-        empty=empty,
+        empty=CropViewsColumn(views=views, scale=scale),
         splits=SPLITS,
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
     )
-    return write_column_shards(manifest, out, folder, plan, progress)
+    return write_column_shards(manifest, build.out, build.folder, plan, build.progress)
 
 
 def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:

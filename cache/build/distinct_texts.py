@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import CacheMismatch, UserError, shortened
 from cache.sources.class_texts import BankTexts
+from cache.sources.samples import RecordFolder
 from cache.store.manifest import NAME, Manifest
 from cache.store.neighbours import nearest_texts, unit_rows
 from cache.store.text_banks import TextBank, load_bank, make_bank
@@ -30,12 +31,8 @@ def check_told_apart(
 ) -> None:
     """Make sure that no two classes of a group have one text: they would tie, and one of them get 0%.
 
-    Parameters
-    ----------
-    groups
-        Class folders that are judged together.
-    tokens
-        Gives what the teacher's tokenizer makes of each text; the texts themselves are compared without.
+    ``groups`` are class folders that are judged together; ``tokens`` gives what the teacher's tokenizer
+    makes of each text. Without it the texts themselves are compared.
 
     Raises
     ------
@@ -74,14 +71,14 @@ def _same_text(bank: BankTexts, one: tuple[str, str], other: tuple[str, str]) ->
     )
 
 
-def judged_together(class_names: Mapping[str, Sequence[str]], *, shared_classes: bool) -> list[list[str]]:
-    """Return which class folders are judged together, from those of each split.
+def judged_together(folder: RecordFolder, *, shared_classes: bool) -> list[list[str]]:
+    """Return which class folders are judged together.
 
     All are; where a class may be trained on and in the OOD test as well, each split's own.
     """
     if shared_classes:
-        return [list(names) for names in class_names.values()]
-    return [sorted({name for names in class_names.values() for name in names})]
+        return [list(split.class_names) for split in folder.splits.values()]
+    return [sorted(folder.class_names)]
 
 
 def alike_classes(bank: TextBank, class_names: Sequence[str]) -> list[tuple[str, str]]:
@@ -139,9 +136,8 @@ def check_positions(cache: Path, banks: Sequence[BankTexts]) -> None:
         If it does: a class folder was renamed or added, or label2text's lines have another order.
     """
     for bank in banks:
-        before = _known(cache, bank.name) if bank.lines else None
-        moved = _moved(bank, before) if before is not None else []
-        if moved:
+        before = _bank_before(cache, bank.name) if bank.lines else None
+        if moved := _moved(bank, before) if before is not None else []:
             moves = "; ".join(
                 f"{name!r} would get {shortened(line)}, which {of!r} had" for name, line, of in moved[:3]
             )
@@ -153,7 +149,7 @@ def check_positions(cache: Path, banks: Sequence[BankTexts]) -> None:
             )
 
 
-def _known(cache: Path, name: str) -> TextBank | None:
+def _bank_before(cache: Path, name: str) -> TextBank | None:
     """Return a bank of a cache that may be of another teacher, or unfinished; None where there is none."""
     if not (cache / NAME).is_file():
         return None
@@ -182,11 +178,8 @@ def _owners(bank: BankTexts, text_of: Mapping[str, str]) -> dict[str, list[str]]
     owners: dict[str, list[str]] = {line: [] for line in bank.lines}
     lengths = {len(line) for line in bank.lines}
     for folder, text in text_of.items():
-        if bank.texts == bank.lines:
-            tails = [text]
-        else:
-            tails = [text[-length:] for length in lengths if text[:-length].endswith(" ")]
-        for tail in tails:
+        tails = [text[-length:] for length in lengths if text[:-length].endswith(" ")]
+        for tail in [text] if bank.texts == bank.lines else tails:
             if tail in owners:
                 owners[tail].append(folder)
     return owners

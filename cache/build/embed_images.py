@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cache.runtime.errors import UserError
-from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
 from cache.sources.samples import Record, UnreadableImage
 from cache.store.manifest_lines import SkippedImage
@@ -39,6 +39,11 @@ class Seconds:
     waiting: float = 0.0
     teacher: float = 0.0
     writing: float = 0.0
+
+    def add(self, other: Seconds) -> None:
+        """Add what another part of the run took."""
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +90,9 @@ class EmbeddedShard:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DecodedBatch:
-    """Records as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W].
-
-    One tensor, for each takes a file handle on its way.
-    """
-
-    images: list[Decoded]
-    pixels: Tensor | None
+# Records as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W]: in one tensor,
+# for each takes a file handle on its way.
+_Decoded = tuple[list[Decoded], Tensor | None]
 
 
 class _Images(Dataset[Any]):
@@ -147,11 +146,16 @@ def embed_shards(
         read.
     """
     same = SameForAll()
-    batches = [(plan, batch) for plan in plans for batch in _chunks(plan.images, batch_size)]
-    loader = _loader(plans, [len(batch) for _, batch in batches], teacher, workers)
+    planned = [
+        (plan, plan.images[start : start + batch_size])
+        for plan in plans
+        for start in range(0, len(plan.images), batch_size)
+    ]
+    images = _Images([record for plan in plans for record in plan.images], teacher.transform)
+    batches_of = _decoded(images, [len(records) for _, records in planned], workers, seconds)
     started = (
         _start(teacher, plan, records, decoded, regions=regions, seconds=seconds, same=same)
-        for (plan, records), decoded in zip(batches, _timed(loader, seconds), strict=True)
+        for (plan, records), decoded in zip(planned, batches_of, strict=True)
     )
     current: EmbeddedShard | None = None
     for batch in one_behind(started):
@@ -166,43 +170,23 @@ def embed_shards(
         yield current
 
 
-def _chunks(images: Sequence[Record], size: int) -> list[Sequence[Record]]:
-    return [images[start : start + size] for start in range(0, len(images), size)]
-
-
-def _loader(
-    plans: Sequence[ShardPlan], batch_sizes: Sequence[int], teacher: Teacher, workers: int
-) -> DataLoader[DecodedBatch]:
-    records = [record for plan in plans for record in plan.images]
-    ends = np.cumsum(batch_sizes).tolist()
-    indices = [list(range(end - size, end)) for end, size in zip(ends, batch_sizes, strict=True)]
-    return DataLoader(
-        _Images(records, teacher.transform),
-        batch_sampler=indices,
-        num_workers=workers,
-        collate_fn=_joined,
-        worker_init_fn=begin_worker,
-        pin_memory=False,
-        prefetch_factor=2 if workers else None,
-    )
-
-
-def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> DecodedBatch:
+def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> _Decoded:
     pixels = [picture for _, picture in decoded if picture is not None]
-    return DecodedBatch(
-        images=[image for image, _ in decoded], pixels=torch.stack(pixels) if pixels else None
-    )
+    return [image for image, _ in decoded], torch.stack(pixels) if pixels else None
 
 
-def _timed(loader: DataLoader[DecodedBatch], seconds: Seconds) -> Iterator[DecodedBatch]:
-    iterator = begun(loader)
+def _decoded(images: _Images, sizes: Sequence[int], workers: int, seconds: Seconds) -> Iterator[_Decoded]:
+    """Yield batches of these sizes, in order."""
+    ends = np.cumsum(sizes).tolist()
+    indices = [list(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    iterator = batches(images, workers, batch_sampler=indices, collate_fn=_joined)
     while True:
         start = time.perf_counter()
-        batch = next(iterator, None)
+        batch: _Decoded | None = next(iterator, None)
         seconds.waiting += time.perf_counter() - start
         if batch is None:
             return
-        seconds.decoding += sum(image.seconds for image in batch.images)
+        seconds.decoding += sum(image.seconds for image in batch[0])
         yield batch
 
 
@@ -221,7 +205,7 @@ def _start(
     teacher: Teacher,
     plan: ShardPlan,
     records: Sequence[Record],
-    decoded: DecodedBatch,
+    decoded: _Decoded,
     *,
     regions: bool,
     seconds: Seconds,
@@ -229,11 +213,12 @@ def _start(
 ) -> _Batch:
     began = time.perf_counter()
     wait = differ = None
-    if decoded.pixels is not None:
-        differ = same.differ(decoded.pixels)
-        wait = _columns(teacher, decoded.pixels, records[0].views, regions=regions)
+    images, pixels = decoded
+    if pixels is not None:
+        differ = same.differ(pixels)
+        wait = _columns(teacher, pixels, records[0].views, regions=regions)
     seconds.teacher += time.perf_counter() - began
-    return _Batch(plan=plan, records=records, decoded=decoded.images, wait=wait, differ=differ)
+    return _Batch(plan=plan, records=records, decoded=images, wait=wait, differ=differ)
 
 
 def _add_batch(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cache.build.distinct_texts import SAME_ROW
-from cache.build.options import BuildOptions
-from cache.build.pipeline import Build, build_cache
+from cache.build.options import Build, BuildOptions
+from cache.build.pipeline import build_cache
 from cache.build.summary import BuildSummary
 from cache.build.text_banks import token_ids
 from cache.runtime.distributed import ranks_of_torchrun
@@ -23,7 +23,6 @@ from cache.sources.episode_texts import NEGATIVE, NEGATIVE_TEMPLATE, POSITIVE_TE
 from cache.sources.episodes import EpisodeFolder
 from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.neighbours import unit_rows
-from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher
 
 
@@ -69,19 +68,11 @@ def cache_episode_features(
     if options.regions:
         teacher.check_regions()
     check_pairs(banks, teacher)
-    spec = CacheSpec(
-        teacher=teacher.spec,
-        dtype=options.dtype,
-        format=options.format,
-        rows_per_shard=options.rows_per_shard,
-        regions=options.regions,
-        episode_keys=keys,
-    )
     build = Build(
         folder=folder,
         out=out,
         teacher=teacher,
-        spec=spec,
+        spec=options.spec(teacher, regions=options.regions, keys=keys),
         banks=banks,
         options=options.on(teacher, batch_size=16, on_gpu=128),
         progress=progress or Silent(),

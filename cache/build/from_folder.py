@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
-from cache.build.executors import Embedder
-from cache.build.options import BuildOptions, TeacherOptions
-from cache.build.pipeline import Build, build_cache
+from cache.build.options import Build, BuildOptions, TeacherOptions
+from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.summary import BuildSummary
 from cache.changed_images import changed_rows, contents_of, refuse_changed
 from cache.reader import TEACHERS, EmbeddingCache
@@ -18,6 +17,9 @@ from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import (
+    CAPTIONS,
+    DESCRIPTIONS,
+    LABELS,
     BankTexts,
     class_names_of,
     description_bank,
@@ -32,13 +34,12 @@ from cache.sources.open_set import check_apart, check_trained
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.neighbours import NEAREST
-from cache.store.spec import LOCAL_DIR, CacheSpec
+from cache.store.spec import LOCAL_DIR
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
 
 SAME_DATA = "give the data the cache was made from, or bring the first teacher up to date."
-LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,34 +87,27 @@ def cache_features(
         check_positions(first.path, banks)
         check_unchanged(first, folder)
     teacher = options.load()
-    spec = CacheSpec(
-        teacher=teacher.spec,
-        dtype=options.dtype,
-        format=options.format,
-        rows_per_shard=options.rows_per_shard,
-    )
-    captions_file = _given_or_found(options.captions, data / CAPTIONS)
-    captions = load_captions(captions_file, folder, embed_dim=teacher.embed_dim) if captions_file else None
+    captions = _given_or_found(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
         out=out,
         teacher=teacher,
-        spec=spec,
+        spec=options.spec(teacher),
         banks=banks,
-        captions=captions,
+        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
         options=options.on(teacher, batch_size=32, on_gpu=256),
         progress=progress or Silent(),
         command=FEATURES,
     )
     with ranks_of_torchrun() as ranks:
         build = replace(build, ranks=ranks)
-        summary = build_cache(build, _on_ray(build, options) if options.cluster else None)
+        summary = build_cache(build, _on_ray(build, options) if options.cluster else embed_here)
     if first is not None:
         check_same_images(first, EmbeddingCache.open(out))
     return summary
 
 
-def _on_ray(build: Build, options: FeatureOptions) -> Embedder:
+def _on_ray(build: Build, options: FeatureOptions) -> Embed:
     from cache.build.ray_executor import EmbedOnRay
 
     assert options.cluster is not None
@@ -127,15 +121,7 @@ def _on_ray(build: Build, options: FeatureOptions) -> Embedder:
         device=options.device,
         weights_sha256=build.teacher.spec.weights_sha256,
     )
-    return EmbedOnRay(
-        cluster=options.cluster,
-        out=build.out,
-        source=source,
-        captions=build.captions,
-        batch_size=build.options.batch_size or 1,
-        workers=options.workers,
-        strict=options.strict,
-    )
+    return EmbedOnRay(cluster=options.cluster, source=source, workers=options.workers)
 
 
 def anywhere(name: str) -> str:
@@ -165,8 +151,8 @@ def check_unchanged(cache: EmbeddingCache, folder: ImageFolder) -> None:
     for name in sorted({*cache.split_names, *folder.splits}):
         images = folder.splits[name].images if name in folder.splits else ()
         rows = cache.split(name) if name in cache.split_names else None
-        entry = cache.manifest.splits.get(name)
-        skipped = {image.key for image in entry.skipped} if entry else set()
+        listed = cache.manifest.splits.get(name)
+        skipped = {image.key for image in listed.skipped} if listed else set()
         odd = sorted(({image.key for image in images} ^ {*(rows.keys if rows else ())}) - skipped)
         if odd:
             raise CacheMismatch(
@@ -215,22 +201,18 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     if options.templates:
         banks.append(template_bank("templates", names, options.templates, source=named_by))
     banks += [file_bank(path, names) for path in options.text_files]
-    groups = judged_together(
-        {name: split.class_names for name, split in folder.splits.items()},
-        shared_classes=options.shared_classes,
-    )
+    groups = judged_together(folder, shared_classes=options.shared_classes)
     for bank in banks:
         check_told_apart(bank, groups)
-    seen: set[str] = set()
+    names_of_banks = [bank.name for bank in banks]
     for bank in banks:
         if not is_plain_name(bank.name):
             raise UserError(
                 f"the text bank {bank.name!r} cannot be called so",
                 fix="rename the --text-file: letters, digits, '.', '_' and '-'.",
             )
-        if bank.name in seen:
+        if names_of_banks.count(bank.name) > 1:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
-        seen.add(bank.name)
     return banks
 
 

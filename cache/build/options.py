@@ -1,11 +1,20 @@
-"""What stage 1 can be told, of photos and of episodes."""
+"""What stage 1 can be told, of photos and of episodes, and the run that is made of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 
+from cache.build.captions import Captions
 from cache.runtime.devices import choose_device, default_workers, keep_freed_memory
+from cache.runtime.distributed import Ranks
+from cache.runtime.progress import Progress, Silent
+from cache.sources.class_texts import BankTexts
+from cache.sources.episode_keys import EpisodeKeys
+from cache.sources.samples import RecordFolder
+from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
 
 
@@ -63,6 +72,17 @@ class BuildOptions(TeacherOptions):
     keep_text_tower: bool = False
     shared_classes: bool = False
 
+    def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
+        """Return the make of a cache by these options."""
+        return CacheSpec(
+            teacher=teacher.spec,
+            dtype=self.dtype,
+            format=self.format,
+            rows_per_shard=self.rows_per_shard,
+            regions=regions,
+            episode_keys=keys,
+        )
+
     def on(self, teacher: Teacher, *, batch_size: int, on_gpu: int) -> Self:
         """Return the options with what is by the device: of a batch ``batch_size``, or ``on_gpu``."""
         device = teacher.device
@@ -71,3 +91,23 @@ class BuildOptions(TeacherOptions):
             batch_size=self.batch_size or (on_gpu if device.type == "cuda" else batch_size),
             workers=default_workers(device) if self.workers is None else self.workers,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """One stage-1 run: what is embedded, by whom, into which cache.
+
+    ``command`` is what the manifest says of the command; with several ranks each embeds its own shards, and
+    the first does what there is one of.
+    """
+
+    folder: RecordFolder
+    out: Path
+    teacher: Teacher
+    spec: CacheSpec
+    options: BuildOptions
+    banks: Sequence[BankTexts] = ()
+    captions: Captions | None = None
+    progress: Progress = field(default_factory=Silent)
+    ranks: Ranks = field(default_factory=Ranks)
+    command: str = ""

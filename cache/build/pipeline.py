@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from cache.build.captions import Captions
 from cache.build.crop_views import write_crop_views
 from cache.build.distinct_texts import check_positions, positions_note
-from cache.build.embed_images import Seconds, ShardPlan
-from cache.build.executors import Embedder, EmbedHere
-from cache.build.options import BuildOptions
-from cache.build.pixels import PixelOptions, write_pixels
+from cache.build.embed_images import EmbeddedShard, Seconds, ShardPlan, embed_shards
+from cache.build.options import Build
+from cache.build.pixels import write_pixels
 from cache.build.resume import match_classes, plan_split
-from cache.build.shard_writer import replace_captions
-from cache.build.summary import BuildSummary, summarize, with_doubts
+from cache.build.shard_writer import (
+    note_skipped,
+    replace_captions,
+    with_captions,
+    with_written,
+    write_embedded,
+)
+from cache.build.summary import BuildSummary, summarize
 from cache.build.support_views import write_support_views
 from cache.build.text_banks import check_banks, check_same_texts, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
-from cache.runtime.distributed import Ranks
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
-from cache.runtime.progress import Progress, Silent
-from cache.sources.class_texts import BankTexts
 from cache.sources.image_folder import ImageFolder
-from cache.sources.samples import RecordFolder
 from cache.store.column_shards import drop_stale_shards
 from cache.store.manifest import COLUMNS, NAME, Manifest
-from cache.store.rank_manifests import join_ranks
+from cache.store.manifest_lines import PixelsColumn
+from cache.store.rank_manifests import folder_of_rank, join_ranks
+from cache.store.shard_rows import ShardRows
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher, text_network_of
+from cache.teacher.open_clip_model import text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
 from cache.teacher.text_tower import save_text_tower
 
@@ -79,32 +83,61 @@ def open_manifest(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """One stage-1 run: what is embedded, by whom, into which cache.
+# Makes planned shards, and returns the manifest that lists them, saved after each.
+Embed = Callable[[Build, Manifest, Sequence[ShardPlan], Seconds], Manifest]
 
-    ``command`` is what the manifest says of the command; with several ranks each embeds its own shards, and
-    the first does what there is one of.
+
+def embed_here(build: Build, manifest: Manifest, plans: Sequence[ShardPlan], seconds: Seconds) -> Manifest:
+    """Make this rank's share of the shards; each rank keeps a manifest of its own, which the first joins.
+
+    A thread writes one shard while the teacher embeds the next; what that costs is the wait for it.
     """
+    ranks, options, progress = build.ranks, build.options, build.progress
+    mine = plans[ranks.rank :: ranks.world]
+    progress.start(sum(len(plan.images) for plan in mine))
+    shards = embed_shards(
+        build.teacher,
+        mine,
+        batch_size=options.batch_size or 1,
+        workers=options.workers or 0,
+        strict=options.strict,
+        regions=manifest.spec.regions,
+        seconds=seconds,
+        on_images=progress.advance,
+    )
+    keep_in = build.out if ranks.is_first else folder_of_rank(build.out, ranks.rank)
 
-    folder: RecordFolder
-    out: Path
-    teacher: Teacher
-    spec: CacheSpec
-    options: BuildOptions
-    banks: Sequence[BankTexts] = ()
-    captions: Captions | None = None
-    progress: Progress = field(default_factory=Silent)
-    ranks: Ranks = field(default_factory=Ranks)
-    command: str = ""
+    def write(
+        manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, about: dict[str, Any]
+    ) -> Manifest:
+        entry = write_embedded(build.out, shard, rows, manifest.spec.format, about)
+        manifest = with_written(manifest, shard.plan.split, entry, shard.skipped)
+        manifest.save(keep_in)
+        return manifest
+
+    writing: Future[Manifest] = Future()
+    writing.set_result(manifest)
+    with ThreadPoolExecutor(1) as thread:
+        for shard in shards:
+            note_skipped(progress, shard.plan.split, shard.skipped)
+            rows, about = with_captions(shard.rows(manifest.spec.dtype), build.captions, build.teacher)
+            writing = thread.submit(write, _waited_for(writing, seconds), shard, rows, about)
+        return _waited_for(writing, seconds)
 
 
-def build_cache(build: Build, embed: Embedder | None = None) -> BuildSummary:
+def _waited_for(writing: Future[Manifest], seconds: Seconds) -> Manifest:
+    start = time.perf_counter()
+    try:
+        return writing.result()
+    finally:
+        seconds.writing += time.perf_counter() - start
+
+
+def build_cache(build: Build, embed: Embed = embed_here) -> BuildSummary:
     """Embed a folder with a teacher into a cache, continuing what is there.
 
     Every shard is written beside its name and renamed, and only then listed in the manifest; so a
-    build that is killed loses at most the shard it was on, and the one that was being written. ``embed``
-    makes the shards, this process unless given.
+    build that is killed loses at most the shard it was on, and the one that was being written.
 
     Raises
     ------
@@ -113,26 +146,16 @@ def build_cache(build: Build, embed: Embedder | None = None) -> BuildSummary:
         with rows were changed.
     """
     began, seconds, ranks = time.perf_counter(), Seconds(), build.ranks
-    embed = embed or EmbedHere(
-        out=build.out,
-        teacher=build.teacher,
-        captions=build.captions,
-        batch_size=build.options.batch_size or 1,
-        workers=build.options.workers or 0,
-        strict=build.options.strict,
-        ranks=ranks,
-    )
     with only_writer(build.out) if ranks.is_first else nullcontext():
         manifest, plans = ranks.from_first(_prepare(build) if ranks.is_first else None)  # type: ignore[misc]
         before, embedding = manifest.rows, time.perf_counter()
-        manifest = embed(manifest, plans, progress=build.progress, seconds=seconds)
+        manifest = embed(build, manifest, plans, seconds)
         ranks.wait()
         embedding = time.perf_counter() - embedding
         finished = _finish(build, manifest) if ranks.is_first else manifest
         manifest = ranks.from_first(finished)
-    summary = summarize(manifest, build.out, build.captions, before=before, embedding=embedding)
-    summary = replace(summary, seconds=seconds, total_seconds=time.perf_counter() - began)
-    return with_doubts(summary, build.out, manifest, build.banks) if ranks.is_first else summary
+    total = time.perf_counter() - began
+    return summarize(build, manifest, before=before, embedding=embedding, seconds=seconds, total=total)
 
 
 def _prepare(build: Build) -> tuple[Manifest, list[ShardPlan]]:
@@ -164,9 +187,7 @@ def _finish(build: Build, manifest: Manifest) -> Manifest:
     """Add what there is one of to the shards that all ranks made, and say that the cache is complete."""
     manifest = join_ranks(manifest, build.out)
     if build.captions:
-        manifest = replace_captions(
-            manifest, build.out, build.teacher, build.captions, build.folder, build.progress
-        )
+        manifest = replace_captions(manifest, build, build.captions)
     if not manifest.rows:
         raise UserError(
             f"no image of {build.folder.path} could be read", fix="check that the files are images."
@@ -188,18 +209,18 @@ def _write_additions(build: Build, manifest: Manifest) -> Manifest:
 
     What an earlier command added stays where it is of the images that the rows are of.
     """
-    out, options, photos = build.out, build.options, build.folder
+    out, options = build.out, build.options
     manifest = drop_stale_shards(manifest, out)
-    if isinstance(photos, ImageFolder):
+    if isinstance(build.folder, ImageFolder):
         if options.support_views:
-            manifest = write_support_views(manifest, out, build.teacher, photos, options, build.progress)
+            manifest = write_support_views(manifest, build)
         if options.views:
-            manifest = write_crop_views(manifest, out, build.teacher, photos, options, build.progress)
+            manifest = write_crop_views(manifest, build)
         if options.pixels:
-            pixels = PixelOptions(
-                side=options.pixels, encoding=options.pixels_format, workers=options.workers or 0
+            column = PixelsColumn(side=options.pixels, encoding=options.pixels_format)
+            manifest = write_pixels(
+                manifest, out, build.folder, column, build.progress, workers=options.workers or 0
             )
-            manifest = write_pixels(manifest, out, photos, pixels, build.progress)
     kept = bool(manifest.text_tower) and all(file.is_sound(out) for file in manifest.text_tower)
     if options.keep_text_tower and not kept:
         manifest = replace(manifest, text_tower=save_text_tower(out, *text_network_of(build.teacher)))

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.loader_workers import batches
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageFolder, UnreadableImage, squashed
 from cache.sources.samples import Record
@@ -37,33 +35,29 @@ IMAGES_PER_SHARD = 2048
 BATCH = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelOptions:
-    """Images of ``side`` x ``side``, ``raw`` or ``jpeg``, decoded in ``workers`` processes."""
-
-    side: int
-    encoding: str = "raw"
-    workers: int = 1
-
-
 def write_pixels(
-    manifest: Manifest, out: Path, folder: ImageFolder, options: PixelOptions, progress: Progress
+    manifest: Manifest,
+    out: Path,
+    folder: ImageFolder,
+    column: PixelsColumn,
+    progress: Progress,
+    *,
+    workers: int = 1,
 ) -> Manifest:
-    """Keep every image that has a row; continue what is there.
+    """Keep every image that has a row as an empty ``column`` says; continue what is there.
 
     Raises
     ------
     UserError
         If an image cannot be read any more.
     """
-    write = _write_raw if options.encoding == "raw" else _write_jpeg
-    empty = PixelsColumn(side=options.side, encoding=options.encoding)
+    write = _write_raw if column.encoding == "raw" else _write_jpeg
     plan = ColumnPlan(
         name=FOLDER,
-        empty=empty,
+        empty=column,
         splits=SPLITS,
         images_per_shard=IMAGES_PER_SHARD,
-        write=lambda path, records: write(path, records, options, progress.advance),
+        write=lambda path, records: write(path, _Squashed(records, column), workers, progress.advance),
     )
     return write_column_shards(manifest, out, folder, plan, progress)
 
@@ -71,8 +65,8 @@ def write_pixels(
 class _Squashed(Dataset[Any]):
     """Decodes and squashes one image; runs in workers."""
 
-    def __init__(self, records: Sequence[Record], options: PixelOptions) -> None:
-        self.records, self.options = records, options
+    def __init__(self, records: Sequence[Record], column: PixelsColumn) -> None:
+        self.records, self.column = records, column
 
     def __len__(self) -> int:
         return len(self.records)
@@ -80,57 +74,36 @@ class _Squashed(Dataset[Any]):
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         record = self.records[index]
         try:
-            pixels = squashed(record.path, self.options.side)
+            pixels = squashed(record.path, self.column.side)
         except UnreadableImage as error:
             raise UserError(
                 f"{record.where} cannot be read any more ({error})", fix="bring it back."
             ) from error
-        return pixels.numpy() if self.options.encoding == "raw" else _encoded(pixels)
+        if self.column.encoding == "raw":
+            return pixels.numpy()
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="jpeg", quality=JPEG_QUALITY)
+        return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
-def _encoded(pixels: Tensor) -> NDArray[np.uint8]:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="jpeg", quality=JPEG_QUALITY)
-    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
-
-
-def _as_list(items: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    return items
-
-
-def _batches(records: Sequence[Record], options: PixelOptions) -> DataLoader[list[NDArray[np.uint8]]]:
-    return DataLoader(
-        _Squashed(records, options),
-        batch_size=BATCH,
-        num_workers=options.workers,
-        worker_init_fn=begin_worker,
-        collate_fn=_as_list,
-        prefetch_factor=2 if options.workers else None,
-    )
-
-
-def _write_raw(
-    path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
-) -> None:
+def _write_raw(path: Path, images: _Squashed, workers: int, advance: Callable[[int], None]) -> None:
     with open_hdf5(path, "w") as file:
-        write_strings(file, "key", [record.key for record in records])
-        shape = (len(records), 3, options.side, options.side)
+        write_strings(file, "key", [record.key for record in images.records])
+        shape = (len(images), 3, images.column.side, images.column.side)
         pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
-        for batch in begun(_batches(records, options)):
-            images = np.stack(batch)
-            pixels[len(sums) : len(sums) + len(batch)] = images
-            sums = np.append(sums, row_sums(images))
+        for batch in batches(images, workers, batch_size=BATCH, collate_fn=list):
+            stacked = np.stack(batch)
+            pixels[len(sums) : len(sums) + len(batch)] = stacked
+            sums = np.append(sums, row_sums(stacked))
             advance(len(batch))
         write_sums(file, "pixels", sums)
 
 
-def _write_jpeg(
-    path: Path, records: Sequence[Record], options: PixelOptions, advance: Callable[[int], None]
-) -> None:
+def _write_jpeg(path: Path, images: _Squashed, workers: int, advance: Callable[[int], None]) -> None:
     encoded: list[NDArray[np.uint8]] = []
-    for batch in begun(_batches(records, options)):
+    for batch in batches(images, workers, batch_size=BATCH, collate_fn=list):
         encoded += batch
         advance(len(batch))
     with open_hdf5(path, "w") as file:
-        write_strings(file, "key", [record.key for record in records])
+        write_strings(file, "key", [record.key for record in images.records])
         write_blobs(file, "jpeg", encoded)

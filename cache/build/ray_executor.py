@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from cache.build.captions import Captions
 from cache.build.embed_images import Seconds, ShardPlan, embed_shards
-from cache.build.options import TeacherOptions
-from cache.build.shard_writer import skipped_note, with_captions, write_embedded
+from cache.build.options import Build, TeacherOptions
+from cache.build.shard_writer import note_skipped, with_captions, with_written, write_embedded
 from cache.runtime.devices import default_workers
 from cache.runtime.errors import CacheMismatch
 from cache.runtime.machine_limits import workers_here
-from cache.runtime.progress import Progress
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """One shard to be made, wherever; ``batch_size`` and ``workers`` None are by that machine's device."""
+class Setting:
+    """How shards are made, wherever; ``workers`` None are by that machine's device."""
 
-    plan: ShardPlan
     out: Path
     source: TeacherOptions
     spec: CacheSpec
-    captions: Captions | None
     batch_size: int
     workers: int | None
     strict: bool
@@ -54,73 +50,53 @@ class EmbedOnRay:
     """
 
     cluster: RayCluster
-    out: Path
     source: TeacherOptions
-    captions: Captions | None
-    batch_size: int
     workers: int | None
-    strict: bool
 
     def __call__(
-        self, manifest: Manifest, plans: Sequence[ShardPlan], *, progress: Progress, seconds: Seconds
+        self, build: Build, manifest: Manifest, plans: Sequence[ShardPlan], seconds: Seconds
     ) -> Manifest:
-        """See :class:`cache.build.executors.Embedder`."""
+        """Make the shards; see ``cache.build.pipeline.Embed``."""
+        progress = build.progress
         progress.start(sum(len(plan.images) for plan in plans))
         by_file = {plan.file: plan for plan in plans}
-        calls = {plan.file: (self._task(plan, manifest.spec),) for plan in plans}
+        setting = Setting(
+            out=build.out,
+            source=self.source,
+            spec=manifest.spec,
+            batch_size=build.options.batch_size or 1,
+            workers=self.workers,
+            strict=build.options.strict,
+        )
+        calls = {plan.file: (setting, plan, _captions_of(plan, build.captions)) for plan in plans}
         with connected(self.cluster):
             if why := cannot_hold(self.cluster) if plans else "":
                 progress.note(why)
-            for ended in run_tasks(make_shard, calls, self.cluster, fresh=False, asked_to_stop=_never):
+            # Ctrl-C reaches the command as it is: what is listed is kept.
+            for ended in run_tasks(make_shard, calls, self.cluster, fresh=False, asked_to_stop=lambda: False):
                 if ended is None:
                     continue
                 plan, made = by_file[ended[0]], ended[1]
                 if isinstance(made, Exception):
                     raise made
-                manifest = _listed(manifest, plan, made, progress.note)
-                manifest.save(self.out)
-                _add(seconds, made.seconds)
+                note_skipped(progress, plan.split, made.skipped)
+                manifest = with_written(manifest, plan.split, made.entry, made.skipped)
+                manifest.save(build.out)
+                seconds.add(made.seconds)
                 progress.advance(len(plan.images))
         return manifest
 
-    def _task(self, plan: ShardPlan, spec: CacheSpec) -> ShardTask:
-        images = [image.key for image in plan.images]
-        return ShardTask(
-            plan=plan,
-            out=self.out,
-            source=self.source,
-            spec=spec,
-            captions=self.captions.only(plan.split, images) if self.captions else None,
-            batch_size=self.batch_size,
-            workers=self.workers,
-            strict=self.strict,
-        )
+
+def _captions_of(plan: ShardPlan, captions: Captions | None) -> Captions | None:
+    return captions.only(plan.split, [image.key for image in plan.images]) if captions else None
 
 
-def _never() -> bool:
-    """Ctrl-C reaches the command as it is: what is listed is kept."""
-    return False
+# A process keeps its teacher for the next shard.
+_teacher = lru_cache(maxsize=1)(TeacherOptions.load)
 
 
-def _listed(manifest: Manifest, plan: ShardPlan, made: MadeShard, note: Callable[[str], None]) -> Manifest:
-    for image in made.skipped:
-        note(skipped_note(plan.split, image))
-    manifest = manifest.with_skipped(plan.split, made.skipped)
-    return manifest if made.entry is None else manifest.with_shard(plan.split, made.entry)
-
-
-def _add(seconds: Seconds, more: Seconds) -> None:
-    for part in fields(Seconds):
-        setattr(seconds, part.name, getattr(seconds, part.name) + getattr(more, part.name))
-
-
-@lru_cache(maxsize=1)
-def _teacher(source: TeacherOptions) -> Teacher:
-    return source.load()
-
-
-def make_shard(task: ShardTask) -> MadeShard:
-    """Make one shard in this process, which keeps its teacher for the next.
+def make_shard(setting: Setting, plan: ShardPlan, captions: Captions | None) -> MadeShard:
+    """Make one shard in this process.
 
     Raises
     ------
@@ -129,27 +105,27 @@ def make_shard(task: ShardTask) -> MadeShard:
     UserError
         As :func:`cache.build.embed_images.embed_shards`.
     """
-    teacher = _teacher(task.source)
-    differences = task.spec.differences(replace(task.spec, teacher=teacher.spec))
+    teacher = _teacher(setting.source)
+    differences = setting.spec.differences(replace(setting.spec, teacher=teacher.spec))
     if differences:
         raise CacheMismatch(
             f"a machine of the cluster has another teacher ({'; '.join(differences)})",
             fix="give all machines the same weights.",
         )
     seconds = Seconds()
-    workers = default_workers(teacher.device) if task.workers is None else workers_here(task.workers)
+    workers = default_workers(teacher.device) if setting.workers is None else workers_here(setting.workers)
     (shard,) = embed_shards(
         teacher,
-        [task.plan],
-        batch_size=task.batch_size,
+        [plan],
+        batch_size=setting.batch_size,
         workers=workers,
-        strict=task.strict,
-        regions=task.spec.regions,
+        strict=setting.strict,
+        regions=setting.spec.regions,
         seconds=seconds,
         on_images=lambda images: None,
     )
-    rows, about = with_captions(shard.rows(task.spec.dtype), task.captions, teacher)
+    rows, about = with_captions(shard.rows(setting.spec.dtype), captions, teacher)
     began = time.perf_counter()
-    entry = write_embedded(task.out, shard, rows, task.spec.format, about)
+    entry = write_embedded(setting.out, shard, rows, setting.spec.format, about)
     seconds.writing += time.perf_counter() - began
     return MadeShard(entry=entry, skipped=shard.skipped, seconds=seconds)

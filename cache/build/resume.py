@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cache.build.embed_images import ShardPlan
 from cache.changed_images import looks_the_same
-from cache.runtime.errors import CacheMismatch
+from cache.runtime.errors import CacheMismatch, some_of
 from cache.sources.samples import Record, RecordFolder, RecordSplit
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, ListedSplit
@@ -25,14 +25,13 @@ def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) ->
     CacheMismatch
         If a split's class folders have changed, which would relabel rows, and ``rebuild`` is off.
     """
-    for name in manifest.splits:
-        if name not in folder.splits:
-            if not rebuild:
-                raise CacheMismatch(
-                    f"the cache holds the split {name}, but {folder.path} has no such folder any more",
-                    fix="bring the folder back, or use --rebuild to drop its rows.",
-                )
-            manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n != name})
+    gone = [name for name in manifest.splits if name not in folder.splits]
+    if gone and not rebuild:
+        raise CacheMismatch(
+            f"the cache holds the split {gone[0]}, but {folder.path} has no such folder any more",
+            fix="bring the folder back, or use --rebuild to drop its rows.",
+        )
+    manifest = replace(manifest, splits={n: s for n, s in manifest.splits.items() if n not in gone})
     for name, split in folder.splits.items():
         before = manifest.splits.get(name)
         if before is not None and before.class_names != split.class_names and not rebuild:
@@ -47,12 +46,8 @@ def match_classes(manifest: Manifest, folder: RecordFolder, *, rebuild: bool) ->
 
 def _changes(old: Sequence[str], new: Sequence[str]) -> str:
     added, gone = sorted(set(new) - set(old)), sorted(set(old) - set(new))
-    parts = [f"added: {_some(added)}"] if added else []
-    return "; ".join(parts + ([f"gone: {_some(gone)}"] if gone else []))
-
-
-def _some(names: Sequence[str], n: int = 5) -> str:
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+    parts = [f"added: {some_of(added, 5)}"] if added else []
+    return "; ".join(parts + ([f"gone: {some_of(gone, 5)}"] if gone else []))
 
 
 def plan_split(
@@ -86,7 +81,8 @@ def plan_split(
             done.update(rows.keys)
     if complaints and not rebuild:
         raise CacheMismatch(
-            f"{len(complaints)} images of {split.name} are not what the cache holds: {_some(complaints)}",
+            f"{len(complaints)} images of {split.name} are not what the cache holds: "
+            f"{some_of(complaints, 5)}",
             fix="bring them back, or use --rebuild to embed the shards they are in again.",
         )
     kept = replace(

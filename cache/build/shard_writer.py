@@ -1,20 +1,17 @@
-"""Embedded shards -> files and the manifest's lines for them, written beside the embedding of the next."""
+"""Embedded shards -> files and the manifest's lines for them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.build.captions import Captions
-from cache.build.embed_images import EmbeddedShard, Seconds
+from cache.build.embed_images import EmbeddedShard
+from cache.build.options import Build
 from cache.runtime.atomic_files import replacing
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageRecord
-from cache.sources.samples import RecordFolder
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.shard_formats import FORMATS, read_shard
@@ -43,42 +40,6 @@ def write_shard(
     return ListedShard.of(out, file, rows=len(rows), **(about or {}))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardWriter:
-    """Writes embedded shards of the cache ``out``; ``save`` keeps the manifest that lists them."""
-
-    out: Path
-    teacher: Teacher
-    captions: Captions | None
-    save: Callable[[Manifest], None]
-    note: Callable[[str], None]
-
-    def write_all(self, shards: Iterable[EmbeddedShard], manifest: Manifest, seconds: Seconds) -> Manifest:
-        """Write every shard and return the manifest that lists them, saved after each.
-
-        A thread writes one shard while the teacher embeds the next; what that costs is the wait for it.
-        """
-        writing: Future[Manifest] | None = None
-        with ThreadPoolExecutor(1) as thread:
-            for shard in shards:
-                for image in shard.skipped:
-                    self.note(skipped_note(shard.plan.split, image))
-                rows, about = with_captions(shard.rows(manifest.spec.dtype), self.captions, self.teacher)
-                manifest = _waited_for(writing, manifest, seconds)
-                writing = thread.submit(self._listed, manifest, shard, rows, about)
-            return _waited_for(writing, manifest, seconds)
-
-    def _listed(
-        self, manifest: Manifest, shard: EmbeddedShard, rows: ShardRows | None, about: dict[str, Any]
-    ) -> Manifest:
-        manifest = manifest.with_skipped(shard.plan.split, shard.skipped)
-        entry = write_embedded(self.out, shard, rows, manifest.spec.format, about)
-        if entry is not None:
-            manifest = manifest.with_shard(shard.plan.split, entry)
-        self.save(manifest)
-        return manifest
-
-
 def write_embedded(
     out: Path, shard: EmbeddedShard, rows: ShardRows | None, format: str, about: Mapping[str, Any]
 ) -> ListedShard | None:
@@ -90,9 +51,18 @@ def write_embedded(
     return write_shard(out, shard.plan.file, rows, format, images=photos or None, about=about)
 
 
-def skipped_note(split: str, image: SkippedImage) -> str:
-    """Say which image was skipped, and why."""
-    return f"skipped {split}/{image.key}: {image.reason}"
+def note_skipped(progress: Progress, split: str, skipped: Sequence[SkippedImage]) -> None:
+    """Say which images of a split were skipped, and why."""
+    for image in skipped:
+        progress.note(f"skipped {split}/{image.key}: {image.reason}")
+
+
+def with_written(
+    manifest: Manifest, split: str, entry: ListedShard | None, skipped: Sequence[SkippedImage]
+) -> Manifest:
+    """Return a manifest that lists a shard, where there is one, and the images that are not in it."""
+    manifest = manifest.with_skipped(split, skipped)
+    return manifest if entry is None else manifest.with_shard(split, entry)
 
 
 Rows = TypeVar("Rows", ShardRows, ShardRows | None)
@@ -111,29 +81,13 @@ def with_captions(rows: Rows, captions: Captions | None, teacher: Teacher) -> tu
     return captioned, about
 
 
-def _waited_for(writing: Future[Manifest] | None, manifest: Manifest, seconds: Seconds) -> Manifest:
-    if writing is None:
-        return manifest
-    start = time.perf_counter()
-    try:
-        return writing.result()
-    finally:
-        seconds.writing += time.perf_counter() - start
-
-
-def replace_captions(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    captions: Captions,
-    folder: RecordFolder,
-    progress: Progress,
-) -> Manifest:
+def replace_captions(manifest: Manifest, build: Build, captions: Captions) -> Manifest:
     """Give finished shards the captions of this run; the images are not embedded again."""
+    out = build.out
     had = [s for _, s in manifest.listed_shards if s.captions_sha256 not in ("", captions.sha256)]
     before = sum(split.own_captions for split in manifest.splits.values())
     if had:
-        progress.note(
+        build.progress.note(
             f"{captions.source} is not what {out} was made with: the captions of "
             f"{sum(shard.rows for shard in had):,} images are replaced"
         )
@@ -142,13 +96,13 @@ def replace_captions(
             continue
         # Loaded, because the file that it is mapped from is about to be replaced.
         rows = read_shard(out, shard, manifest, split).loaded()
-        where = {record.key: record.path for record in folder.splits[split].images}
+        where = {record.key: record.path for record in build.folder.splits[split].images}
         images = [where[key] for key in rows.keys]
-        rows, about = with_captions(rows, captions, teacher)
+        rows, about = with_captions(rows, captions, build.teacher)
         entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, about=about)
         manifest = manifest.with_shard(split, entry)
         manifest.save(out)
     lost = before - sum(split.own_captions for split in manifest.splits.values())
     if had and lost > 0:
-        progress.note(f"{lost:,} images had a caption of their own, and have none in it")
+        build.progress.note(f"{lost:,} images had a caption of their own, and have none in it")
     return manifest

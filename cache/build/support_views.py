@@ -7,7 +7,7 @@ in the manifest, so that a build that is killed or repeated redoes only what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from cache.build.options import BuildOptions
+from cache.build.options import Build
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.runtime.loader_workers import begin_worker, begun
-from cache.runtime.progress import Progress
+from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
-from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
+from cache.sources.image_folder import UnreadableImage, load_rgb
 from cache.sources.samples import Record
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
@@ -49,14 +48,7 @@ def seed_of(key: str) -> int:
     return int.from_bytes(sha256(key.encode()).digest()[:7], "big")
 
 
-def write_support_views(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    folder: ImageFolder,
-    options: BuildOptions,
-    progress: Progress,
-) -> Manifest:
+def write_support_views(manifest: Manifest, build: Build) -> Manifest:
     """Embed augmented copies of the training and OOD images that have a row; continue what is there.
 
     Raises
@@ -64,31 +56,24 @@ def write_support_views(
     UserError
         If an image cannot be read any more.
     """
+    options = build.options
 
     def write(path: Path, records: Sequence[Record]) -> None:
         copies = options.support_views - 1
-        rows = embed_views(
-            teacher,
-            _Views(records, teacher, copies),
-            copies,
-            batch_size=options.batch_size or 1,
-            workers=options.workers or 0,
-            advance=progress.advance,
-        )
+        rows = embed_views(build, records, _Views(records, build.teacher, copies), copies)
         with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
-            write_column(shard, "view_embedding", in_dtype(rows, manifest.spec.dtype, records))
+            write_column(shard, "view_embedding", rows)
 
-    empty = SupportViewsColumn(views=options.support_views)
     plan = ColumnPlan(
         name=FOLDER,
-        empty=empty,
+        empty=SupportViewsColumn(views=options.support_views),
         splits=SPLITS,
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
         shots=options.support_shots,
     )
-    return write_column_shards(manifest, out, folder, plan, progress)
+    return write_column_shards(manifest, build.out, build.folder, plan, build.progress)
 
 
 class _Views(Dataset[Tensor]):
@@ -125,34 +110,18 @@ def decoded(record: Record) -> Image.Image:
 
 
 def embed_views(
-    teacher: Teacher,
-    pictures: Dataset[Tensor],
-    copies: int,
-    *,
-    batch_size: int,
-    workers: int,
-    advance: Callable[[int], None],
-) -> NDArray[np.float32]:
-    """Return raw embeddings [n, V, D] of n images; each item of ``pictures`` is V ``copies`` of one image."""
-    loader = DataLoader(
-        pictures,
-        batch_size=max(1, batch_size // max(1, copies)),
-        num_workers=workers,
-        worker_init_fn=begin_worker,
-        prefetch_factor=2 if workers else None,
-    )
-    return np.concatenate(list(_rows(teacher, loader, advance)))
+    build: Build, records: Sequence[Record], pictures: Dataset[Tensor], copies: int
+) -> NDArray[Any]:
+    """Return embeddings [n, V, D] of n images, raw, in the cache's dtype; raises as :func:`stored`.
 
-
-def in_dtype(rows: NDArray[np.float32], dtype: str, records: Sequence[Record]) -> NDArray[Any]:
-    """Return the views' embeddings [n, V, D] in a cache's dtype; raises as :func:`stored`, by the image."""
-    return stored(rows, dtype, lambda i: f"the row of a view of {records[i].where}")
-
-
-def _rows(
-    teacher: Teacher, loader: DataLoader[Tensor], advance: Callable[[int], None]
-) -> Iterator[NDArray[np.float32]]:
-    started = ((views.shape[:2], teacher.start_images(views.flatten(0, 1))) for views in begun(loader))
-    for (count, copies), wait in one_behind(started):
-        yield wait().view(count, copies, -1).numpy()
-        advance(count)
+    Each item of ``pictures`` is V ``copies`` of one image.
+    """
+    rows, options = [], build.options
+    size = max(1, (options.batch_size or 1) // max(1, copies))
+    views_of = batches(pictures, options.workers or 0, batch_size=size)
+    started = ((views.shape[:2], build.teacher.start_images(views.flatten(0, 1))) for views in views_of)
+    for shape, wait in one_behind(started):
+        rows.append(wait().view(*shape, -1).numpy())
+        build.progress.advance(len(rows[-1]))
+    whole = np.concatenate(rows)
+    return stored(whole, build.spec.dtype, lambda i: f"the row of a view of {records[i].where}")

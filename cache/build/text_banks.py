@@ -22,9 +22,7 @@ def check_banks(
     banks: Sequence[BankTexts], folder: RecordFolder, teacher: Teacher, *, shared_classes: bool
 ) -> None:
     """Make sure that the teacher's tokenizer tells classes apart; see :func:`check_told_apart`."""
-    groups = judged_together(
-        {name: split.class_names for name, split in folder.splits.items()}, shared_classes=shared_classes
-    )
+    groups = judged_together(folder, shared_classes=shared_classes)
     for bank in banks:
         check_told_apart(bank, groups, tokens=lambda texts: token_ids(teacher, texts))
 

@@ -73,7 +73,12 @@ def _converted(
             file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ENDING}"))
             if file not in {done.file for done in new.shards}:
                 rows = read_shard(source, shard, old, name).loaded()
-                images = [_path_of(paths, key, folder) for key in rows.keys] if folder else None
+                if folder and (absent := next((key for key in rows.keys if key not in paths), None)):
+                    raise UserError(
+                        f"{folder.path} has no image {absent!r}, which the cache holds",
+                        fix="give the cache's own data folder.",
+                    )
+                images = [paths[key] for key in rows.keys] if folder else None
                 written = write_shard(out, file, rows, format, images=images)
                 same = {name: getattr(written, name) for name in ("file", "bytes", "sha256")}
                 manifest = manifest.with_shard(name, replace(shard, **same))
@@ -86,12 +91,3 @@ def _converted(
     manifest = replace(manifest, **beside, complete=True)
     manifest.save(out)
     return manifest
-
-
-def _path_of(paths: dict[str, Path], key: str, folder: ImageFolder) -> Path:
-    if key not in paths:
-        raise UserError(
-            f"{folder.path} has no image {key!r}, which the cache holds",
-            fix="give the cache's own data folder.",
-        )
-    return paths[key]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.splits import SPLITS
 from cache.store.manifest import IMPORT, Manifest
-from cache.store.manifest_lines import ListedBank, ListedSplit
+from cache.store.manifest_lines import ListedSplit
 from cache.store.shard_formats import FORMATS
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
@@ -79,7 +78,12 @@ def import_embeddings(
     _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
     check_trained(folder.path if folder else "these keys", _class_names(placed, folder))
-    _check_numbers(embeddings, caption_embeddings, texts, dtype)
+    _check_rows("image", embeddings, dtype)
+    if caption_embeddings is not None:
+        _check_rows("caption", caption_embeddings, dtype)
+    for bank in texts:
+        _check_real(f"text ({bank.name})", bank.embeddings)
+        check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
     imported = _imported_teacher(teacher, embeddings)
     spec = CacheSpec(teacher=imported, dtype=dtype, format=format, rows_per_shard=rows_per_shard)
     with only_writer(out):
@@ -92,16 +96,14 @@ def import_embeddings(
         for name in sorted(placed, key=SPLITS.index):
             manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
         for bank in texts:
-            manifest = manifest.with_bank(bank.name, _write_bank(out, bank))
+            words = list(bank.texts if bank.texts is not None else bank.classes)
+            made = make_bank(bank.name, words, bank.classes, bank.embeddings)
+            made_from = digest([words, list(bank.classes)])
+            listed = save_bank(out, made, made_from=made_from, source=bank.source)
+            manifest = manifest.with_bank(bank.name, listed)
         manifest = replace(manifest, complete=True)
         manifest.save(out)
     return manifest
-
-
-def _write_bank(out: Path, bank: ImportedTexts) -> ListedBank:
-    words = list(bank.texts) if bank.texts is not None else list(bank.classes)
-    made = make_bank(bank.name, words, bank.classes, bank.embeddings)
-    return save_bank(out, made, made_from=digest([words, list(bank.classes)]), source=bank.source)
 
 
 def _check_shapes(
@@ -133,23 +135,12 @@ def _check_shapes(
             )
 
 
-def _check_numbers(
-    embeddings: NDArray[Any], captions: NDArray[Any] | None, texts: Sequence[ImportedTexts], dtype: str
-) -> None:
-    _check_rows("image", embeddings, dtype)
-    if captions is not None:
-        _check_rows("caption", captions, dtype)
-    for bank in texts:
-        _check_real(f"text ({bank.name})", bank.embeddings)
-        check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
-
-
 def _check_rows(what: str, rows: NDArray[Any], dtype: str) -> None:
     """Make sure that rows [N, D] can be meant, and can be kept in ``dtype``; UserError names the first."""
     _check_real(what, rows)
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        named = partial(_named_row, what, start)
-        stored(rows[start : start + ROWS_AT_ONCE], dtype, named)
+        block = rows[start : start + ROWS_AT_ONCE]
+        stored(block, dtype, lambda i, start=start: f"row {start + i} of the {what} embeddings")  # type: ignore[misc]
     if len(rows) > 1 and all((row == rows[0]).all() for row in rows):
         raise UserError(
             f"all {len(rows):,} {what} embeddings are the same row",
@@ -163,10 +154,6 @@ def _check_real(what: str, rows: NDArray[Any]) -> None:
             f"the {what} embeddings are of type {rows.dtype}, expected real numbers",
             fix="save what the teacher gave, as float32.",
         )
-
-
-def _named_row(what: str, start: int, i: int) -> str:
-    return f"row {start + i} of the {what} embeddings"
 
 
 def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[str, dict[str, int]]:
@@ -183,12 +170,10 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
             )
         where = named or next((n for n, images in keys_of.items() if key in images), split)
         if folder is not None and key not in keys_of.get(where, ()):
-            near = nearest_names(
-                key, [k for k in keys_of.get(where, ()) if k.partition("/")[0] == key.partition("/")[0]]
-            )
+            of_class = [k for k in keys_of.get(where, ()) if k.partition("/")[0] == key.partition("/")[0]]
             raise UserError(
                 f"the key {name!r} is no image of {folder.path} (split {where})",
-                fix=f"{near}check the keys, or leave --data out.",
+                fix=f"{nearest_names(key, of_class)}check the keys, or leave --data out.",
             )
         if key in placed.setdefault(where, {}):
             raise UserError(f"the key {name!r} is there twice", fix="give each image one row.")

@@ -43,12 +43,22 @@ def import_files(
     """
     folder = _open_set_folder(data, shared_classes=shared_classes) if data else None
     embeddings = load_array(images)
-    names = load_names(keys) if keys is not None else _original_keys(folder, len(embeddings), images)
+    if keys is not None:
+        names = load_names(keys)
+    elif folder is not None:
+        names = keys_in_original_order(folder, len(embeddings), source=images)
+    else:
+        raise UserError(
+            f"nothing says which images the rows of {images} are",
+            fix="give --keys, or --data for rows in the original code's order.",
+        )
     if (texts is None) != (classes is None):
         raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
     banks = []
     if texts is not None and classes is not None:
-        banks = [_bank_in_files(bank, texts, classes)]
+        source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
+        rows = load_array(texts)
+        banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=rows, source=source)]
     elif pretrained or ":" in model:
         banks = _banks_of_teacher(folder, model, pretrained, out=out, shared_classes=shared_classes)
     return import_embeddings(
@@ -65,27 +75,12 @@ def import_files(
     )
 
 
-def _bank_in_files(name: str, texts: str, classes: str) -> ImportedTexts:
-    source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
-    rows = load_array(texts)
-    return ImportedTexts(name=name, classes=load_names(classes), embeddings=rows, source=source)
-
-
 def _open_set_folder(data: Path, *, shared_classes: bool) -> ImageFolder:
     folder = ImageFolder.scan(data, require=())
     check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
     if not shared_classes:
         check_apart(folder, fix="add --shared-classes.")
     return folder
-
-
-def _original_keys(folder: ImageFolder | None, rows: int, images: str) -> list[str]:
-    if folder is None:
-        raise UserError(
-            f"nothing says which images the rows of {images} are",
-            fix="give --keys, or --data for rows in the original code's order.",
-        )
-    return keys_in_original_order(folder, rows, source=images)
 
 
 def _banks_of_teacher(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from cache.runtime.errors import shortened
 
@@ -51,13 +50,6 @@ _ANYWHERE = re.compile(
     r"|\b(?:i can'?t|i cannot|i am unable to|i'm unable to) (?:help|assist|fulfil|comply|provide|describe)",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NoDescription:
-    """Why a class got none."""
-
-    reason: str
 
 
 def one_line(text: str) -> str:

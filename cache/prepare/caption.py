@@ -12,21 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from cache.prepare.captioner import GENERATION, Captioner, load_captioner, pixels_of
 from cache.prepare.finished_lines import Partial, refuse_existing
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.loader_workers import begin_worker, begun
+from cache.runtime.loader_workers import batches
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
-from cache.sources.class_texts import MISSING_CAPTION, read_captions
+from cache.sources.class_texts import CAPTIONS, MISSING_CAPTION, read_captions
 from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
 from cache.sources.splits import SPLITS, split_name
-
-CAPTIONS_FILE = "captions.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,16 +55,8 @@ def caption(
     Each batch is kept at once in ``OUT.partial.jsonl``; a later run with the same model goes on from
     there, and tries again what failed.
 
-    Parameters
-    ----------
-    model
-        A folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub.
-    out
-        Where to write; ``captions.jsonl`` in ``data`` when left out. It must not exist.
-    batch_size, workers
-        Images a step, and processes that decode them.
-    splits
-        Which splits, by either name; all that ``data`` has when left out.
+    ``model`` is a folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub; ``out`` is
+    ``captions.jsonl`` in ``data`` when left out; ``splits`` have either name, and are all when left out.
 
     Raises
     ------
@@ -74,7 +64,7 @@ def caption(
         If an argument is wrong, ``out`` exists, or the model cannot be loaded or does not caption.
     """
     start, progress = time.perf_counter(), progress or Silent()
-    out = out or data / CAPTIONS_FILE
+    out = out or data / CAPTIONS
     refuse_existing(out)
     paths = _paths(data, splits)
     with only_writer_of_file(out):
@@ -168,15 +158,9 @@ def _caption_all(
     captioner: Captioner, paths: Mapping[str, Path], batch_size: int, workers: int
 ) -> Iterator[list[dict[str, str]]]:
     """Yield the rows of each batch, in order: key, caption, and why it failed or ''."""
-    loader = DataLoader(
-        _Images(list(paths.values()), captioner.image_processor),
-        batch_size=batch_size,
-        num_workers=workers,
-        worker_init_fn=begin_worker,
-        collate_fn=list,
-    )
+    pictures = _Images(list(paths.values()), captioner.image_processor)
     keys = iter(paths)
-    for images in begun(loader):
+    for images in batches(pictures, workers, batch_size=batch_size, collate_fn=list):
         readable = [image for image in images if isinstance(image, Tensor)]
         texts = iter(captioner.captions(torch.stack(readable)) if readable else ())
         yield [_row(next(keys), image if isinstance(image, str) else next(texts), image) for image in images]

@@ -8,25 +8,24 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 from typing import Any
 
-from cache.prepare.answers import NoDescription, no_description, one_line, said_of_several
+from cache.prepare.answers import no_description, one_line, said_of_several
 from cache.prepare.finished_lines import Partial, refuse_existing
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError, missing_package, shortened
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
-from cache.sources.class_texts import class_names_of, read_descriptions
+from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
 from cache.sources.image_folder import ImageFolder
 
 DEFAULT_PROMPT = (
     "Describe what {} looks like in one English sentence. Describe only its appearance and shape, "
     "and answer with that sentence alone."
 )
-DESCRIPTIONS_FILE, LABEL2TEXT_FILE = "chatgpt.txt", "label2text.txt"
 # So often is asked again what gave no description, and after so many classes without any it is given up.
 ANSWERS = 3
 HOPELESS = 10
@@ -35,8 +34,6 @@ NO_KEY = "none"
 ENDINGS = {"length": "an answer that was cut short", "content_filter": "an answer that the server filtered"}
 # A sentence takes seconds; a server that is silent for this long (seconds) has hung.
 TIMEOUT = 120.0
-# The folder of a class, and its description or what went wrong.
-_Answer = tuple[str, str | NoDescription | Exception]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,22 +65,12 @@ def describe(
     goes on from there. Refusals, answers that were cut short, and what is said of several classes are no
     descriptions.
 
-    Parameters
-    ----------
-    data
-        The image folder; its class folders, and its ``label2text.txt`` where it has one, are the classes.
-    out
-        Where to write; ``chatgpt.txt`` in ``data`` when left out. It must not exist.
-    base_url
-        The server, such as ``http://localhost:8000/v1``; ``OPENAI_BASE_URL`` or OpenAI when left out.
-        The key is taken from ``OPENAI_API_KEY``.
-    prompt
-        The question, with one ``{}`` for the class's name.
-    max_retries
-        How often a request is repeated, after growing pauses or what the server's Retry-After says,
-        when the server is busy (429), failing (5xx) or not reached.
-    workers
-        How many requests are under way at once.
+    The classes are the class folders of ``data``, named by its ``label2text.txt`` where it has one; ``out``
+    is ``chatgpt.txt`` in it when left out. The server is ``base_url``, such as
+    ``http://localhost:8000/v1``, else ``OPENAI_BASE_URL`` or OpenAI; the key is taken from
+    ``OPENAI_API_KEY``. ``prompt`` has one ``{}`` for the class's name. A request is repeated
+    ``max_retries`` times, after growing pauses or what the server's Retry-After says, when the server is
+    busy (429), failing (5xx) or not reached; ``workers`` are under way at once.
 
     Raises
     ------
@@ -93,7 +80,7 @@ def describe(
     """
     start, progress = time.perf_counter(), progress or Silent()
     _check(prompt, workers)
-    out = out or data / DESCRIPTIONS_FILE
+    out = out or data / DESCRIPTIONS
     refuse_existing(out)
     names = _class_names(data, label2text)
     prompts = {folder: prompt.replace("{}", name) for folder, name in names.items()}
@@ -140,8 +127,8 @@ def _check(prompt: str, workers: int) -> None:
 
 def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
     folders = ImageFolder.scan(data, require=()).class_names
-    if label2text is None and (data / LABEL2TEXT_FILE).is_file():
-        label2text = data / LABEL2TEXT_FILE
+    if label2text is None and (data / LABELS).is_file():
+        label2text = data / LABELS
     names = class_names_of(label2text, folders)
     if not names:
         raise UserError(f"{data} has no classes", fix="lay the images out as train/CLASS/FILE below it.")
@@ -157,11 +144,11 @@ def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
 
 def _kept(partial: Partial, prompts: Mapping[str, str], model: str) -> dict[str, str]:
     """Return the descriptions that an earlier run got for these very questions from this model."""
-    rows = [row for row in partial.resume() if isinstance(row.get("folder"), str)]
     kept = {
         row["folder"]: row["description"]
-        for row in rows
-        if row.get("model") == model
+        for row in partial.resume()
+        if isinstance(row.get("folder"), str)
+        and row.get("model") == model
         and row.get("prompt") == prompts.get(row["folder"])
         and isinstance(row.get("description"), str)
         and not no_description(row["description"])
@@ -180,39 +167,35 @@ class _Asker:
     lock: Lock = field(default_factory=Lock)
     stop: Event = field(default_factory=Event)
 
-    def work(self, questions: SimpleQueue[tuple[str, str]], answers: SimpleQueue[_Answer]) -> None:
-        """Ask questions until there are none, or one has failed; runs in threads."""
-        while not self.stop.is_set():
-            try:
-                folder, prompt = questions.get_nowait()
-            except Empty:
-                return
-            try:
-                answers.put((folder, self.ask(folder, prompt)))
-            except Exception as error:
-                self.stop.set()
-                answers.put((folder, error))
+    def work(self, question: tuple[str, str]) -> tuple[str, str, str | Exception]:
+        """Return a class, its description, and why where it has none; runs in threads."""
+        folder, prompt = question
+        if self.stop.is_set():
+            return folder, "", "not asked any more"
+        try:
+            return folder, *self.ask(folder, prompt)
+        except Exception as error:
+            self.stop.set()
+            return folder, "", error
 
-    def ask(self, folder: str, prompt: str) -> str | NoDescription:
-        """Return the description of one class, and keep it; after several answers that are none, why."""
+    def ask(self, folder: str, prompt: str) -> tuple[str, str]:
+        """Return the description of one class, and keep it; after several that are none, "" and why."""
         why = ""
         for _ in range(ANSWERS):
             answer, cut = self._answer(prompt)
             description = self._without_key(one_line(answer))
             why = cut or no_description(description)
             if not why:
+                row = {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
                 with self.lock:
-                    self.partial.append([self._row(folder, prompt, description)])
-                return description
-        return NoDescription(reason=self._without_key(why))
+                    self.partial.append([row])
+                return description, ""
+        return "", self._without_key(why)
 
     def _without_key(self, text: str) -> str:
         """Return what a server said without the key that it may have said back."""
         key = self.client.api_key
         return text.replace(key, "***") if key and key != NO_KEY else text
-
-    def _row(self, folder: str, prompt: str, description: str) -> dict[str, str]:
-        return {"folder": folder, "prompt": prompt, "model": self.model, "description": description}
 
     def _answer(self, prompt: str) -> tuple[str, str]:
         """Return an answer, and why the server itself says that it is none."""
@@ -286,13 +269,9 @@ def _asker(base_url: str | None, model: str, max_retries: int, partial: Partial)
             "OPENAI_API_KEY is not set",
             fix="set it to your key, or give the --base-url of a server that needs none.",
         )
-    with openai.OpenAI(
-        # Servers on one's own machine ignore the key, but the client insists on one.
-        api_key=key or NO_KEY,
-        base_url=base_url,
-        max_retries=max_retries,
-        timeout=TIMEOUT,
-    ) as client:
+    # Servers on one's own machine ignore the key, but the client insists on one.
+    client = openai.OpenAI(api_key=key or NO_KEY, base_url=base_url, max_retries=max_retries, timeout=TIMEOUT)
+    with client:
         yield _Asker(client=client, model=model, partial=partial)
 
 
@@ -305,33 +284,27 @@ def _ask_all(
     """
     asker.partial.append([])  # Nothing is paid for before we know that we can write.
     progress.start(len(left))
-    questions: SimpleQueue[tuple[str, str]] = SimpleQueue()
-    answers: SimpleQueue[_Answer] = SimpleQueue()
-    for question in left.items():
-        questions.put(question)
-    # Daemons, because Ctrl-C should not have to wait for a slow server.
-    threads = [Thread(target=asker.work, args=(questions, answers), daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
     done: dict[str, str] = {}
     none: dict[str, str] = {}
-    while len(done) + len(none) < len(left):
-        folder, answer = answers.get()
-        if isinstance(answer, str):
-            done[folder] = answer
-        elif isinstance(answer, NoDescription):
-            none[folder] = answer.reason
-            progress.note(f"no description of {folder!r}: {answer.reason}")
-        hopeless = len(none) >= HOPELESS and not done
-        if hopeless or isinstance(answer, Exception):
-            asker.stop.set()
-            for thread in threads:
-                thread.join()
-        if isinstance(answer, Exception):
-            raise answer
-        if hopeless:
-            none |= {folder: "not asked any more" for folder in left if folder not in none}
-        progress.advance(1)
+    failure: Exception | None = None
+    # Its threads are daemons, because Ctrl-C should not have to wait for a slow server.
+    with ThreadPool(workers) as pool:
+        for folder, description, why in pool.imap_unordered(asker.work, left.items()):
+            if isinstance(why, Exception):
+                failure = failure or why
+            elif why:
+                none[folder] = why
+            else:
+                done[folder] = description
+            if asker.stop.is_set():
+                continue
+            if why:
+                progress.note(f"no description of {folder!r}: {why}")
+            if len(none) >= HOPELESS and not done:
+                asker.stop.set()
+            progress.advance(1)
+    if failure is not None:
+        raise failure
     return done, none
 
 

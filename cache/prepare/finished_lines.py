@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,11 @@ class Partial:
                 os.truncate(self.path, len(whole))
         except OSError as error:
             raise unwritable(self.path, error) from error
-        rows = [_parsed(line) for line in whole.split(b"\n")]
-        return [row for row in rows if row is not None]
+        rows = []
+        for line in whole.split(b"\n"):
+            with suppress(ValueError, RecursionError):
+                rows.append(json.loads(line))
+        return [row for row in rows if isinstance(row, dict)]
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Add rows; they are on the disk when this returns."""
@@ -58,14 +62,6 @@ class Partial:
     def remove(self) -> None:
         """Remove the file, if it is there."""
         self.path.unlink(missing_ok=True)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def refuse_existing(out: Path) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.class_texts import read_lines
-from cache.sources.image_folder import ENDINGS
+from cache.sources.image_folder import ENDINGS, is_image_name
 from cache.sources.splits import FOLDERS
 
 # Maps a list's class and file to the image's path below the archive's image folder.
@@ -27,14 +27,6 @@ class Layout:
     folders: tuple[str, ...]
     finder: Callable[[Path], Finder]
     marker: str = ""
-
-    def find(self, source: Path) -> Path | None:
-        """Return the image folder below ``source``, or None."""
-        for folder in self.folders:
-            where = source / folder
-            if where.is_dir() and (where / self.marker).exists():
-                return where
-        return None
 
 
 def _by_class(root: Path) -> Finder:
@@ -102,7 +94,8 @@ def open_archive(source: Path, dataset: str) -> Archive:
             fix=f"{nearest_names(dataset, LAYOUTS)}choose from {', '.join(LAYOUTS)}.",
         )
     layout = LAYOUTS[name]
-    root = layout.find(source)
+    places = (source / folder for folder in layout.folders)
+    root = next((place for place in places if place.is_dir() and (place / layout.marker).exists()), None)
     if root is None:
         marked = f" with {layout.marker} in it" if layout.marker else ""
         wanted = " or ".join(str(source / folder) for folder in layout.folders)
@@ -153,11 +146,6 @@ def _read_list(path: Path, folder: str) -> list[str]:
     if not keys:
         raise UserError(f"{path} names no image", fix=f"write one {folder}/CLASS/FILE a line.")
     return keys
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken as an image: a known ending, not hidden."""
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in ENDINGS
 
 
 def images_below(root: Path) -> list[str]:

@@ -13,72 +13,43 @@ from typing import Any
 
 import numpy as np
 
-from cache.prepare.published_splits import images_below, open_archive, read_lists, sort_out
-from cache.prepare.split_files import (
-    SplitPlan,
-    SplitSummary,
-    first_few,
-    lists_settings,
-    refuse_overlap,
-    write_split,
-)
+from cache.prepare.published_splits import images_below, list_path, open_archive, read_lists, sort_out
+from cache.prepare.split_files import SplitPlan, SplitSummary, first_few, refuse_overlap, write_split
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import read_lines
 from cache.sources.splits import SPLITS
 
-__all__ = ["SplitSummary", "split_by_classes", "split_by_lists", "split_by_ratio", "split_images"]
-
 
 def split_images(
-    source: Path,
-    *,
-    out: Path,
-    lists: Path | None = None,
-    ood_classes: Path | None = None,
-    progress: Progress | None = None,
-    **given: Any,
+    source: Path, out: Path, *, copy: bool = False, progress: Progress | None = None, **given: Any
 ) -> SplitSummary:
-    """Split in the way that the arguments say: by ``lists``, by ``ood_classes``, else by a ratio."""
-    if lists is not None:
-        return split_by_lists(source, out, lists=lists, progress=progress, **given)
-    if ood_classes is not None:
-        return split_by_classes(source, out, ood_classes=ood_classes, progress=progress, **given)
-    return split_by_ratio(source, out, progress=progress, **given)
+    """Split in the way that the arguments say: by ``lists``, by ``ood_classes``, else by a ratio.
 
-
-def split_by_lists(
-    source: Path,
-    out: Path,
-    *,
-    dataset: str,
-    lists: Path,
-    copy: bool = False,
-    allow_missing: bool = False,
-    progress: Progress | None = None,
-) -> SplitSummary:
-    """Split one of the six data sets as the published lists say.
-
-    Parameters
-    ----------
-    source
-        The folder that the data set's archive was extracted into.
-    out
-        The new data folder; run again, the same command goes on.
-    dataset
-        One of ``cache.prepare.published_splits.LAYOUTS``, in any case.
-    lists
-        The folder of the three lists; label2text.txt and chatgpt.txt in it are taken along.
-    copy
-        Copy the images instead of linking to them.
-    allow_missing
-        Leave out images that a list names and ``source`` lacks, instead of refusing.
+    ``out`` is the new data folder; run again, the same command goes on. Images are linked to, or copied with
+    ``copy``.
 
     Raises
     ------
     UserError
-        If a folder, list or image is missing, or ``out`` holds something else.
+        If the images cannot be split so, or ``out`` holds something else.
+    """
+    by = by_lists if "lists" in given else by_classes if "ood_classes" in given else by_ratio
+    return write_split(by(source, out, **given), out, copy=copy, progress=progress or Silent())
+
+
+def by_lists(source: Path, out: Path, *, dataset: str, lists: Path, allow_missing: bool = False) -> SplitPlan:
+    """Plan the split of one of the six data sets as the published lists say.
+
+    ``dataset`` is one of ``cache.prepare.published_splits.LAYOUTS``, in any case, and ``source`` the folder
+    that its archive was extracted into. ``lists`` has the three lists; label2text.txt and chatgpt.txt in it
+    are taken along. ``allow_missing`` leaves out images that a list names and ``source`` lacks.
+
+    Raises
+    ------
+    UserError
+        If a folder, list or image is missing, or ``out`` lies among the images.
     """
     _check_folder(source)
     archive = open_archive(source, dataset)
@@ -89,52 +60,29 @@ def split_by_lists(
             f"{archive.root} lacks images that the lists name: {first_few(missing)}",
             fix="extract the whole archive, or leave the images out with --allow-missing.",
         )
-    settings = {
-        "way": "lists",
-        "source": str(source.resolve()),
-        "dataset": archive.name,
-        **lists_settings(lists),
-    }
-    plan = SplitPlan(
+    settings = {"way": "lists", "source": str(source.resolve()), "dataset": archive.name}
+    files = (list_path(lists, split) for split in SPLITS)
+    return SplitPlan(
         root=archive.root,
         images=images,
-        settings=settings,
+        # Another list is another split.
+        settings=settings | {file.name: sha256_of(file) for file in files},
         texts=lists,
-        copy=copy,
-        write_labels=False,
         missing=tuple(missing),
         surplus=tuple(surplus),
     )
-    return write_split(plan, out, progress or Silent())
 
 
-def split_by_ratio(
-    source: Path,
-    out: Path,
-    *,
-    ood: float = 0.5,
-    id_test: float = 0.3,
-    seed: int = 0,
-    copy: bool = False,
-    progress: Progress | None = None,
-) -> SplitSummary:
-    """Split ``SOURCE/CLASS/FILE`` by drawing OOD classes and held-out images.
+def by_ratio(source: Path, out: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
+    """Plan a split of ``SOURCE/CLASS/FILE`` by drawing OOD classes and held-out images.
 
-    The same names and seed give the same split on every machine.
-
-    Parameters
-    ----------
-    ood
-        The share of the classes that are OOD.
-    id_test
-        The share of each other class's images that are held out; 0 holds none out.
-    seed
-        Seeds both draws.
+    ``ood`` is the share of the classes that are OOD, ``id_test`` the share of each other class's images that
+    are held out. The same names and seed give the same split on every machine.
 
     Raises
     ------
     UserError
-        If a share leaves a side without a class, a class is empty, or ``out`` holds something else.
+        If a share leaves a side without a class, a class is empty, or ``out`` lies among the images.
     """
     if not 0 < ood < 1:
         raise UserError(f"the OOD share is {ood}", fix="give a share between 0 and 1, such as 0.5.")
@@ -148,34 +96,22 @@ def split_by_ratio(
     names = sorted(by_class)
     drawn = _generator(seed).permutation(len(names))[:count]
     settings = {"way": "ratio", "ood": ood, "id_test": id_test, "seed": seed}
-    plan = _plan(source, by_class, surplus, {names[i] for i in drawn}, settings, copy=copy)
-    return write_split(plan, out, progress or Silent())
+    return _plan(source, by_class, {names[i] for i in drawn}, settings, surplus)
 
 
-def split_by_classes(
-    source: Path,
-    out: Path,
-    *,
-    ood_classes: Path,
-    id_test: float = 0.3,
-    seed: int = 0,
-    copy: bool = False,
-    progress: Progress | None = None,
-) -> SplitSummary:
-    """Split ``SOURCE/CLASS/FILE`` with the classes named in a text file as OOD.
+def by_classes(
+    source: Path, out: Path, *, ood_classes: Path, id_test: float = 0.3, seed: int = 0
+) -> SplitPlan:
+    """Plan a split of ``SOURCE/CLASS/FILE`` with the classes named in a text file as OOD.
 
-    Parameters
-    ----------
-    ood_classes
-        One class folder a line; blank lines and lines that begin with ``#`` are skipped.
-    id_test, seed
-        As in :func:`split_by_ratio`; the held-out images are the same for the same seed.
+    ``ood_classes`` has one class folder a line; blank lines and lines that begin with ``#`` are skipped.
+    For one seed the held-out images are those of :func:`by_ratio`.
 
     Raises
     ------
     UserError
-        If a named class is unknown, none is named or none is left, a class is empty, or ``out`` holds
-        something else.
+        If a named class is unknown, none is named or none is left, a class is empty, or ``out`` lies
+        among the images.
     """
     lines = [line.strip() for line in read_lines(ood_classes)]
     wanted = {line for line in lines if line and not line.startswith("#")}
@@ -190,14 +126,8 @@ def split_by_classes(
             f"{ood_classes} names {len(wanted)} of {len(by_class)} classes",
             fix="name at least one class, and leave at least one to train on.",
         )
-    settings = {
-        "way": "classes",
-        "ood_classes": sha256_of(ood_classes),
-        "id_test": id_test,
-        "seed": seed,
-    }
-    plan = _plan(source, by_class, surplus, wanted, settings, copy=copy)
-    return write_split(plan, out, progress or Silent())
+    settings = {"way": "classes", "ood_classes": sha256_of(ood_classes), "id_test": id_test, "seed": seed}
+    return _plan(source, by_class, wanted, settings, surplus)
 
 
 def _check_folder(source: Path) -> None:
@@ -205,7 +135,7 @@ def _check_folder(source: Path) -> None:
         raise UserError(f"{source} is not a folder", fix="give the folder that holds the images.")
 
 
-def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], list[str]]:
+def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Return ``{class folder: its file names, sorted}``, and the images that lie in no class folder."""
     _check_folder(source)
     refuse_overlap(source, source, out)
@@ -227,17 +157,15 @@ def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], list[str
             f"class folders of {source} hold no image: {first_few(empty)}",
             fix="lay the images out as SOURCE/CLASS/FILE, and remove folders that are no classes.",
         )
-    return by_class, surplus
+    return by_class, tuple(surplus)
 
 
 def _plan(
     source: Path,
     by_class: dict[str, list[str]],
-    surplus: list[str],
     ood_classes: Collection[str],
     settings: dict[str, Any],
-    *,
-    copy: bool,
+    surplus: tuple[str, ...],
 ) -> SplitPlan:
     id_test, seed = settings["id_test"], settings["seed"]
     if not 0 <= id_test < 1:
@@ -256,9 +184,7 @@ def _plan(
         images=images,
         settings={"source": str(source.resolve()), **settings},
         texts=source,
-        copy=copy,
-        write_labels=True,
-        surplus=tuple(surplus),
+        surplus=surplus,
     )
 
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.prepare.published_splits import list_path
-from cache.runtime.atomic_files import digest, remove_temporaries, replacing, sha256_of, write_json
+from cache.runtime.atomic_files import digest, remove_temporaries, replacing, write_json
 from cache.runtime.errors import CacheMismatch, UserError, unwritable
 from cache.runtime.progress import Progress
-from cache.sources.class_texts import class_names_of, read_descriptions
+from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import FOLDERS
 
 RECORD, UNFINISHED = "split.json", "split.unfinished.json"
-LABELS, DESCRIPTIONS = "label2text.txt", "chatgpt.txt"
 SHOWN = 5
 
 
@@ -39,8 +36,6 @@ class SplitPlan:
     images: dict[str, dict[str, str]]
     settings: dict[str, Any]
     texts: Path
-    copy: bool
-    write_labels: bool
     missing: tuple[str, ...] = ()
     surplus: tuple[str, ...] = ()
 
@@ -64,8 +59,8 @@ class SplitSummary:
     classes: dict[str, int]
     copied: bool
     placed: int
-    missing: tuple[str, ...] = field(default=())
-    surplus: tuple[str, ...] = field(default=())
+    missing: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return the summary as lines of text; of missing and surplus images the first few are named."""
@@ -98,7 +93,7 @@ def refuse_overlap(source: Path, root: Path, out: Path) -> None:
         )
 
 
-def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
+def write_split(plan: SplitPlan, out: Path, *, copy: bool, progress: Progress) -> SplitSummary:
     """Place the images of ``plan`` below ``out``, check them, and write the record.
 
     Raises
@@ -108,12 +103,12 @@ def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
         else. Afterwards, if the folder does not hold what was planned.
     """
     _check_plan(plan)
-    settings = plan.settings | {"copy": plan.copy, "plan": digest(plan.images)}
+    settings = plan.settings | {"copy": copy, "plan": digest(plan.images)}
     _check_out(out, settings)
     if not (out / RECORD).exists():
         write_json(out / UNFINISHED, settings)
     remove_temporaries(out, below=True)
-    placed = _place(plan, out, progress)
+    placed = _place(plan, out, copy=copy, progress=progress)
     _write_texts(plan, out)
     _check_written(plan, out)
     summary = SplitSummary(
@@ -121,27 +116,18 @@ def write_split(plan: SplitPlan, out: Path, progress: Progress) -> SplitSummary:
         way=plan.settings["way"],
         images={split: len(images) for split, images in plan.images.items()},
         classes={split: len(plan.classes(split)) for split in plan.images},
-        copied=plan.copy,
+        copied=copy,
         placed=placed,
         missing=plan.missing,
         surplus=plan.surplus,
     )
-    _write_record(settings, summary)
-    return summary
-
-
-def _write_record(settings: Mapping[str, Any], summary: SplitSummary) -> None:
-    value = {
-        "settings": settings,
-        "images": summary.images,
-        "classes": summary.classes,
-        "missing": summary.missing,
-        "surplus": summary.surplus,
-    }
+    parts = ("images", "classes", "missing", "surplus")
+    record = {"settings": settings, **{name: getattr(summary, name) for name in parts}}
     # Surplus images may come and go beside a split that stays the same; then the record follows.
-    if _read_record(summary.out / RECORD) != json.loads(json.dumps(value)):
-        write_json(summary.out / RECORD, value)
-    (summary.out / UNFINISHED).unlink(missing_ok=True)
+    if _read_record(out / RECORD) != json.loads(json.dumps(record)):
+        write_json(out / RECORD, record)
+    (out / UNFINISHED).unlink(missing_ok=True)
+    return summary
 
 
 def _check_plan(plan: SplitPlan) -> None:
@@ -163,23 +149,18 @@ def _check_plan(plan: SplitPlan) -> None:
             fix="val_on_train/ holds other images of the classes in train/.",
         )
     for split, images in plan.images.items():
-        _check_stems(split, images)
+        by_stem: dict[str, str] = {}
+        for key in images:
+            other = by_stem.setdefault(key.rpartition(".")[0], key)
+            if other != key:
+                raise UserError(
+                    f"two images of {split} have one name but for the ending: {other} and {key}",
+                    fix="rename or remove one of them.",
+                )
     labels, descriptions = plan.texts / LABELS, plan.texts / DESCRIPTIONS
     names = class_names_of(labels if labels.is_file() else None, plan.all_classes)
     if descriptions.is_file():
         read_descriptions(descriptions, names, required=plan.all_classes)
-
-
-def _check_stems(split: str, images: Mapping[str, str]) -> None:
-    by_stem: dict[str, str] = {}
-    for key in images:
-        stem = key.rpartition(".")[0]
-        if stem in by_stem:
-            raise UserError(
-                f"two images of {split} have one name but for the ending: {by_stem[stem]} and {key}",
-                fix="rename or remove one of them.",
-            )
-        by_stem[stem] = key
 
 
 def _check_out(out: Path, settings: dict[str, Any]) -> None:
@@ -217,17 +198,17 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _place(plan: SplitPlan, out: Path, progress: Progress) -> int:
+def _place(plan: SplitPlan, out: Path, *, copy: bool, progress: Progress) -> int:
     root = plan.root.resolve()
     wanted = [
         (root / path, out / FOLDERS[split] / key)
         for split, images in plan.images.items()
         for key, path in images.items()
     ]
-    todo = [(image, target) for image, target in wanted if not _is_placed(image, target, copy=plan.copy)]
+    todo = [(image, target) for image, target in wanted if not _is_placed(image, target, copy=copy)]
     progress.start(len(todo))
     for image, target in todo:
-        if plan.copy:
+        if copy:
             # A copy appears by a rename: a killed one leaves no half image under a whole one's name.
             with replacing(target) as temporary:
                 shutil.copy2(image, temporary)
@@ -264,7 +245,7 @@ def _write_texts(plan: SplitPlan, out: Path) -> None:
                     shutil.copyfile(plan.texts / name, temporary)
     except OSError as error:
         raise unwritable(out, error) from error
-    if plan.write_labels and not (out / LABELS).exists():
+    if plan.settings["way"] != "lists" and not (out / LABELS).exists():
         lines = [
             f"{folder} {i} {folder.replace(' ', '_')}\n" for i, folder in enumerate(plan.all_classes, start=1)
         ]
@@ -282,8 +263,3 @@ def _check_written(plan: SplitPlan, out: Path) -> None:
                 f"{out / FOLDERS[split]} does not hold what was planned: {first_few(odd)}",
                 fix="remove what does not belong there, or the whole folder, and run again.",
             )
-
-
-def lists_settings(lists: Path) -> dict[str, str]:
-    """Return the SHA-256 of each list: another list is another split."""
-    return {list_path(lists, split).name: sha256_of(list_path(lists, split)) for split in FOLDERS}

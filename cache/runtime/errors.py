@@ -12,14 +12,8 @@ from typing import Any, ClassVar
 class UserError(Exception):
     """Something in the user's input is wrong; the message says what to do about it.
 
-    The command line prints the message on one line, without a traceback, and exits with ``status``.
-
-    Parameters
-    ----------
-    problem
-        What is wrong, and where: it names the file or option.
-    fix
-        The next thing to try. Required, so that no error can leave it out.
+    The command line prints the message on one line, without a traceback, and exits with ``status``. The
+    ``problem`` names the file or option; ``fix`` is the next thing to try, which no error can leave out.
     """
 
     status: ClassVar[int] = 1

@@ -77,7 +77,7 @@ def checked_model_config(name: str) -> Any:
     """
     transformers = import_transformers()
     raw, _ = transformers.PretrainedConfig.get_config_dict(name, **NO_CODE)
-    for key, value in _entries(raw):
+    for key, value in named_values(raw):
         # ORG/NAME is a kernel, which transformers would fetch from the hub and run.
         compiled = key.lstrip("_").endswith(("attn_implementation", "experts_implementation"))
         if (compiled and "/" in str(value)) or (key in ("quantization_config", "use_kernels") and value):
@@ -95,11 +95,9 @@ def check_text_model(name: str) -> None:
         raise ValueError(f"transformers has no model of the type {config.model_type}")
 
 
-def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield str(name), part
-            yield from _entries(part, str(name))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _entries(part, key)
+def named_values(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield everything that a config says, at any depth, with the name that it stands under."""
+    yield name, value
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, part in [(name, part) for part in value] if isinstance(value, list) else inner:
+        yield from named_values(part, str(key))

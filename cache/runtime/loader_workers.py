@@ -8,11 +8,11 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from cache.runtime.signals import held, take_signals
 
@@ -36,6 +36,11 @@ def apart(batch: tuple[list[str], Tensor | None]) -> list[Tensor | str]:
     reasons, images = batch
     rest = iter(() if images is None else images.unbind())
     return [reason or next(rest) for reason in reasons]
+
+
+def batches(items: Dataset[Any], workers: int, **given: Any) -> Iterator[Any]:
+    """Return the batches of a DataLoader whose workers :func:`begin_worker` begins; see :func:`begun`."""
+    return begun(DataLoader(items, num_workers=workers, worker_init_fn=begin_worker, **given))
 
 
 def begun(loader: DataLoader[T]) -> Iterator[T]:

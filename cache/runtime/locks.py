@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,8 +31,7 @@ _PATIENCE_S = 0.2
 _held: dict[str, tuple[int, int] | None] = {}
 
 
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> AbstractContextManager[None]:
     """Be the only process that writes a folder, which is made if it is not there.
 
     Within one process a folder may be taken again: an inner writer belongs to the outer one. Where the file
@@ -43,15 +42,12 @@ def only_writer(folder: Path) -> Iterator[None]:
     UserError
         If another process writes it; the message says which, where and since when.
     """
-    with _locked(folder / NAME, folder):
-        yield
+    return _locked(folder / NAME, folder)
 
 
-@contextmanager
-def only_writer_of_file(path: Path) -> Iterator[None]:
+def only_writer_of_file(path: Path) -> AbstractContextManager[None]:
     """Be the only process that writes a file; see :func:`only_writer`."""
-    with _locked(path.with_name(f".{path.name}.lock"), path):
-        yield
+    return _locked(path.with_name(f".{path.name}.lock"), path)
 
 
 def is_lock(path: Path) -> bool:
@@ -100,7 +96,8 @@ def _locked(path: Path, what: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise unwritable(what, error) from error
-        _warn(what, error)
+        problem = f"{what} is written without a lock, which its file system has not ({error.strerror})"
+        sys.stderr.write(f"warning: {printable(problem)}: write it with one process at a time.\n")
     _held[name] = _identity(name)
     try:
         yield
@@ -141,8 +138,3 @@ def _holder(path: Path) -> str:
         return f"process {about['process']} on {about['host']} since {about['since']}: {command:.200}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # anybody may have written it
         return "another process"
-
-
-def _warn(what: Path, error: OSError) -> None:
-    problem = f"{what} is written without a lock, which its file system has not ({error.strerror})"
-    sys.stderr.write(f"warning: {printable(problem)}: write it with one process at a time.\n")

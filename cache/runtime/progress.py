@@ -80,7 +80,7 @@ class BarProgress:
         self._bar.stop()
 
 
-class LineProgress:
+class LineProgress(Silent):
     """Plain lines, at most one every ``every`` seconds."""
 
     def __init__(
@@ -114,9 +114,6 @@ class LineProgress:
         """Write a line."""
         self._stream.write(printable(message) + "\n")
         self._stream.flush()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def progress_for(what: str, unit: str = "images") -> BarProgress | LineProgress | Silent:

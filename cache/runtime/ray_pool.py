@@ -104,12 +104,8 @@ def run_tasks(
     worker or machine was lost is made again elsewhere, so it must be able to go on from what it left. When
     ``asked_to_stop``, running calls get a KeyboardInterrupt, are waited for, and nothing more is yielded.
 
-    Parameters
-    ----------
-    function
-        Of a module that every machine has installed; its arguments are pickled.
-    fresh
-        Whether each call has a process of its own; else a process may make many.
+    Every machine has the module of ``function`` installed; its arguments are pickled. With ``fresh`` each
+    call has a process of its own; else a process may make many.
     """
     import ray
 

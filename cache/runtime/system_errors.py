@@ -17,23 +17,12 @@ FIXES = {
     errno.EMFILE: f"raise the limit of open files (ulimit -n), or give fewer --workers, {AGAIN}",
     errno.ENFILE: f"close other programs, {AGAIN}",
     errno.EROFS: "choose a folder that you can write to.",
-    errno.EACCES: "choose a folder that you may read and write.",
-    errno.EPERM: "choose a folder that you may read and write.",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "choose a folder that you may read and write."),
     errno.EIO: f"look at the disk or the network, {AGAIN}",
-    errno.ESTALE: f"bring the mount back, {AGAIN}",
-    errno.ENOTCONN: f"bring the mount back, {AGAIN}",
-    errno.ENODEV: f"bring the mount back, {AGAIN}",
+    **dict.fromkeys((errno.ESTALE, errno.ENOTCONN, errno.ENODEV), f"bring the mount back, {AGAIN}"),
     errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
 }
-SYSTEMS = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENOTCONN,
-    errno.ENODEV,
-    errno.ENOMEM,
-)
+SYSTEMS = FIXES.keys() - {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
 ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
 FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"

@@ -12,6 +12,8 @@ from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.splits import FOLDERS, SPLIT_ALIASES, SPLITS
 
+# What a data folder calls its files of texts.
+LABELS, DESCRIPTIONS, CAPTIONS = "label2text.txt", "chatgpt.txt", "captions.jsonl"
 LABEL_TEMPLATE = "a photo of {}"
 DESCRIPTION_TEMPLATE = "a photo of {} . {}"
 # What the original research code gave an image whose caption failed.
@@ -46,13 +48,8 @@ class Descriptions:
 
     @property
     def source(self) -> str:
-        """Where they come from, in words."""
-        return said_by(self.path, by_position=self.by_position)
-
-
-def said_by(path: Path, *, by_position: bool) -> str:
-    """Return a file's name, and how its lines find their classes, in words."""
-    return f"{path.name}, by {'position' if by_position else 'name'}"
+        """Where they come from, and how their lines find their classes, in words."""
+        return f"{self.path.name}, by {'position' if self.by_position else 'name'}"
 
 
 def class_names_of(path: Path | None, folders: Sequence[str]) -> dict[str, str]:
@@ -112,16 +109,8 @@ def read_descriptions(
 ) -> Descriptions:
     """Return one description a class from lines of ``FOLDER<TAB>TEXT``; blank lines are skipped.
 
-    Lines without a tab are by position: one a class, in the order of ``names``.
-
-    Parameters
-    ----------
-    names
-        The known class folders, in order.
-    required
-        Those that must have a description  [default: all of ``names``].
-    order
-        What the order of ``names`` is, for the error of a wrong number of lines by position.
+    Lines without a tab are by position: one a class, in the order of ``names``, which ``order`` says in
+    words. Of the class folders ``names`` those in ``required`` must have a description, or all of them.
 
     Raises
     ------
@@ -202,20 +191,20 @@ def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
         raise UserError(f"{path} holds no text", fix="write one text a line.")
-    by_position = False
-    if _are_named(lines, path):
+    named = _are_named(lines, path)
+    by_position = not named and len(lines) == len(names)
+    if named:
         pairs = [_class_and_text(line, names, path) for line in lines]
     else:
-        by_position = len(lines) == len(names)
         owners = tuple(names) if by_position else ("",) * len(lines)
         pairs = [(owner, line.strip()) for owner, line in zip(owners, lines, strict=True)]
-    texts, classes = tuple(text for _, text in pairs), tuple(folder for folder, _ in pairs)
+    texts = tuple(text for _, text in pairs)
     return BankTexts(
         name=path.stem,
         texts=texts,
-        classes=classes,
+        classes=tuple(folder for folder, _ in pairs),
         templates=("{}",),
-        source=said_by(path, by_position=by_position) if any(classes) else f"{path.name}, of no class",
+        source=f"{path.name}, {'by name' if named else 'by position' if by_position else 'of no class'}",
         lines=texts if by_position else (),
     )
 

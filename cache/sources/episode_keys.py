@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.sources.names import check_inner, is_plain_name
@@ -144,24 +144,23 @@ class EpisodeKeys:
 
 def _checked(of: type, value: Any, where: str) -> dict[str, Any]:
     """Return a table's values in the types of a class's fields; ValueError where they are of others."""
-    types = {field.name: field.type for field in fields(of)}
+    types = get_type_hints(of)
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} is no table")
-    wanted = {"str": str, "int": int, "float": float}
     table: dict[str, Any] = {}
     for name, given in value.items():
         if name not in types:
             near = nearest_names(str(name), types).removesuffix(" ")
             raise ValueError(f"{where} has {name!r:.40}, which is no setting: {near or ', '.join(types)}")
-        type_of = wanted.get(str(types[name]), (list, tuple))
-        if type_of is float and type(given) is int:
+        wanted = types[name] if types[name] in (str, int, float) else (list, tuple)
+        if wanted is float and type(given) is int:
             given = float(given)
-        if not isinstance(given, type_of) or isinstance(given, bool):
+        if not isinstance(given, wanted) or isinstance(given, bool):
             raise ValueError(f"{name} of {where} is {given!r:.40}")
         table[name] = given
-    missing = [field for field in ("rgb", "cameras", "objects") if field in types and field not in table]
-    if missing:
-        raise ValueError(f"{where} has no {missing[0]}")
+    for field in fields(of):
+        if field.default is MISSING and field.name not in table:
+            raise ValueError(f"{where} has no {field.name}")
     return table
 
 

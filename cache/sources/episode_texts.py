@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.runtime.errors import UserError
-from cache.sources.class_texts import BankTexts, Descriptions, read_descriptions
+from cache.sources.class_texts import DESCRIPTIONS, BankTexts, Descriptions, read_descriptions
 from cache.sources.episodes import EpisodeFolder, object_name
 
-DESCRIPTIONS, NEGATIVES = "chatgpt.txt", "chatgpt_negative.txt"
+NEGATIVES = "chatgpt_negative.txt"
 # Where the names of the banks of negative texts begin.
 NEGATIVE = "negative_"
 POSITIVE_TEMPLATE = "You can find a {} in this image, except a robot arm."

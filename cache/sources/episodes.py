@@ -26,8 +26,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import inner_dataset, is_inner, open_hdf5
 from cache.sources.episode_keys import RESEARCH_KEYS, WHITE, CameraKeys, EpisodeKeys
 from cache.sources.names import check_class_names, check_inner
-from cache.sources.samples import UnreadableImage
-from cache.sources.splits import FOLDERS, SPLITS, split_name
+from cache.sources.samples import RecordFolder, RecordSplit, UnreadableImage
+from cache.sources.splits import FOLDERS, SPLITS
 
 ENDING = ".h5"
 # Of one picture, and of one episode: a compressed file may claim any size.
@@ -137,21 +137,10 @@ def _check_size(dataset: h5py.Dataset, name: str, axes: str, step: int) -> None:
         raise ValueError(f"{name} is {dataset.nbytes:,} bytes large")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitEpisodes:
-    """The episodes of one split, sorted by key, and its objects: ID ones sorted, then OOD ones sorted."""
-
-    name: str
-    class_names: tuple[str, ...]
-    images: tuple[EpisodeRecord, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
-class EpisodeFolder:
-    """The episode files of one data folder."""
+class EpisodeFolder(RecordFolder):
+    """The episode files of one data folder; a split's objects are ID ones sorted, then OOD ones sorted."""
 
-    path: Path
-    splits: dict[str, SplitEpisodes]
     keys: EpisodeKeys = RESEARCH_KEYS
 
     @classmethod
@@ -178,7 +167,7 @@ class EpisodeFolder:
         files = {name: path / f"{FOLDERS[name]}{ENDING}" for name in SPLITS}
         for name in require:
             if not files[name].is_file():
-                raise _missing(path, name)
+                raise cls.missing(path, name)
         present = {name: dict(_objects(file, keys)) for name, file in files.items() if file.is_file()}
         classes = _classes(path, present)
         splits = {}
@@ -192,29 +181,23 @@ class EpisodeFolder:
                 )
                 for key, objects in sorted(episodes.items())
             )
-            splits[name] = SplitEpisodes(name=name, class_names=classes[name], images=tuple(records))
+            splits[name] = RecordSplit(name=name, class_names=classes[name], images=tuple(records))
         return cls(path=path, splits=splits, keys=keys)
-
-    def split(self, name: str) -> SplitEpisodes:
-        """Return one split by either of its names; UserError when DATA has no such file."""
-        name = split_name(name)
-        if name not in self.splits:
-            raise _missing(self.path, name)
-        return self.splits[name]
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Every object, ID ones sorted, then OOD ones sorted."""
         return max((split.class_names for split in self.splits.values()), key=len)
 
-
-def _missing(path: Path, name: str) -> UserError:
-    present = sorted(child.name for child in path.glob("*.h*5"))[:8]
-    return UserError(
-        f"{path} has no file {FOLDERS[name]}{ENDING}, which holds the split {name} "
-        f"(files found: {', '.join(present) or 'none'})",
-        fix="lay the episodes out as train.h5, val_on_train.h5 (optional) and val.h5.",
-    )
+    @staticmethod
+    def missing(path: Path, name: str) -> UserError:
+        """Return the error of a data folder that has no such file; it names some that are there."""
+        present = sorted(child.name for child in path.glob("*.h*5"))[:8]
+        return UserError(
+            f"{path} has no file {FOLDERS[name]}{ENDING}, which holds the split {name} "
+            f"(files found: {', '.join(present) or 'none'})",
+            fix="lay the episodes out as train.h5, val_on_train.h5 (optional) and val.h5.",
+        )
 
 
 def _classes(path: Path, episodes: dict[str, dict[str, list[str]]]) -> dict[str, tuple[str, ...]]:

@@ -22,13 +22,21 @@ from PIL import (
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
-from cache.sources.samples import UnreadableImage
-from cache.sources.splits import FOLDERS, SPLITS, split_name
+from cache.sources.samples import RecordFolder, RecordSplit, UnreadableImage
+from cache.sources.splits import FOLDERS, SPLITS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ENDINGS", "ImageFolder", "ImageRecord", "SplitImages", "UnreadableImage", "load_rgb", "squashed"]
+__all__ = [
+    "ENDINGS",
+    "ImageFolder",
+    "ImageRecord",
+    "UnreadableImage",
+    "is_image_name",
+    "load_rgb",
+    "squashed",
+]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # What those endings promise. Pillow would try all it knows, PostScript too.
@@ -69,21 +77,8 @@ class ImageRecord:
             return "", 0, 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitImages:
-    """The images of one split, sorted by key, and its class folders, sorted."""
-
-    name: str
-    class_names: tuple[str, ...]
-    images: tuple[ImageRecord, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFolder:
-    """The splits found in one data folder."""
-
-    path: Path
-    splits: dict[str, SplitImages]
+class ImageFolder(RecordFolder):
+    """The image files of one data folder."""
 
     @classmethod
     def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
@@ -101,34 +96,23 @@ class ImageFolder:
                 f"the data folder {path} does not exist", fix="give the folder that holds train/."
             )
         folders = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
-        folder = cls(path=path, splits={})
         for name in require:
             if name not in folders:
-                raise folder._missing(name)
+                raise cls.missing(path, name)
         return cls(path=path, splits={name: _scan_split(name, where) for name, where in folders.items()})
 
-    def split(self, name: str) -> SplitImages:
-        """Return one split by either of its names; UserError when DATA has no such folder."""
-        name = split_name(name)
-        if name not in self.splits:
-            raise self._missing(name)
-        return self.splits[name]
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Every class folder of every split, sorted, once."""
-        return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
-
-    def _missing(self, name: str) -> UserError:
-        folders = sorted(child.name for child in self.path.iterdir() if child.is_dir())[:8]
+    @staticmethod
+    def missing(path: Path, name: str) -> UserError:
+        """Return the error of a data folder that has no such folder; it names some that are there."""
+        folders = sorted(child.name for child in path.iterdir() if child.is_dir())[:8]
         return UserError(
-            f"{self.path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
+            f"{path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
             f"(folders found: {', '.join(folders) or 'none'})",
             fix=f"lay the images out as {FOLDERS[name]}/CLASS/FILE below the data folder.",
         )
 
 
-def _scan_split(name: str, where: Path) -> SplitImages:
+def _scan_split(name: str, where: Path) -> RecordSplit:
     folders = sorted(
         child.name for child in where.iterdir() if child.is_dir() and not child.name.startswith(".")
     )
@@ -139,18 +123,14 @@ def _scan_split(name: str, where: Path) -> SplitImages:
         for label, folder in enumerate(folders)
         for name in _files_of_class(where / folder)
     ]
-    return SplitImages(
+    return RecordSplit(
         name=name, class_names=tuple(folders), images=tuple(sorted(images, key=lambda image: image.key))
     )
 
 
 def _files_of_class(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:  # which knows a file from a folder without asking the disk again
-        names = sorted(
-            entry.name
-            for entry in entries
-            if _ending(entry.name) in ENDINGS and not entry.name.startswith(".") and entry.is_file()
-        )
+        names = sorted(entry.name for entry in entries if is_image_name(entry.name) and entry.is_file())
     if not names:
         raise UserError(
             f"the class folder {folder} holds no image",
@@ -169,8 +149,9 @@ def _files_of_class(folder: Path) -> list[str]:
     return names
 
 
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def is_image_name(name: str) -> bool:
+    """Say whether a file of this name is taken as an image: a known ending, not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def load_rgb(path: Path | BinaryIO) -> Image.Image:
@@ -193,7 +174,11 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
             # Pillow warns of transparent palettes and odd EXIF; neither changes the RGB result.
             warnings.simplefilter("ignore")
             with Image.open(path, formats=FORMATS) as image:
-                _refuse_bomb(image)
+                # Pillow only warns up to twice its limit, and warnings are a matter of all threads at once.
+                most = Image.MAX_IMAGE_PIXELS
+                if most is not None and image.width * image.height > most:
+                    size = f"{image.width:,} x {image.height:,}"
+                    raise Image.DecompressionBombError(f"{size} pixels are more than {most:,}")
                 if image.mode.startswith("I"):
                     return (
                         image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
@@ -207,15 +192,6 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
         name = path.name if isinstance(path, Path) else "given"
         reason = str(error).replace(str(path), name) or type(error).__name__
         raise UnreadableImage(reason.splitlines()[0]) from error
-
-
-def _refuse_bomb(image: Image.Image) -> None:
-    # Pillow only warns up to twice its limit, and warnings are a matter of all threads at once.
-    most = Image.MAX_IMAGE_PIXELS
-    if most is not None and image.width * image.height > most:
-        raise Image.DecompressionBombError(
-            f"{image.width:,} x {image.height:,} pixels are more than {most:,}"
-        )
 
 
 def squashed(path: Path, side: int) -> Tensor:

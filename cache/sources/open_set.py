@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cache.runtime.errors import UserError, nearest_names, shortened
+from cache.runtime.errors import UserError, nearest_names, shortened, some_of
 from cache.sources.samples import RecordFolder
 from cache.sources.splits import FOLDERS
 
@@ -35,10 +35,9 @@ def check_apart(folder: RecordFolder, *, fix: str, texts: Mapping[str, str] | No
             other = by_text.get(_folded(text), text)
             shared.append(f"{name}, which has the same name as {other}: {shortened(text)}")
     if shared:
-        more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
         raise UserError(
             f"{len(shared)} classes of {folder.path} are in train and in the OOD test as well "
-            f"({', '.join(shared[:3])}{more}), which would not be out-of-distribution",
+            f"({some_of(shared)}), which would not be out-of-distribution",
             fix=f"take them out of one of the two, or, if that is meant, {fix}",
         )
 
@@ -54,10 +53,9 @@ def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> No
     trained = class_names.get("train", ())
     odd = [name for name in class_names.get("id_test", ()) if name not in trained]
     if trained and odd:
-        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
         raise UserError(
             f"{len(odd)} classes of {where} are in the ID test ({FOLDERS['id_test']}/) but not in train: "
-            f"{', '.join(map(repr, odd[:3]))}{more}",
+            f"{some_of([*map(repr, odd)])}",
             fix=f"{nearest_names(odd[0], trained)}{FOLDERS['id_test']}/ holds other images of the classes in "
             f"train/: name its folders like those, or take them out.",
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
+
+from cache.runtime.errors import UserError
+from cache.sources.splits import split_name
 
 
 class UnreadableImage(Exception):
@@ -19,74 +23,59 @@ class Record(Protocol):
     @property
     def key(self) -> str:
         """Its name within its split."""
-        ...
 
     @property
     def path(self) -> Path:
         """The file that it is in."""
-        ...
 
     @property
     def where(self) -> str:
         """The file, and the place in it where that is needed, for messages."""
-        ...
 
     @property
     def label(self) -> int | tuple[int, ...]:
         """Its class within its split, or 0 and 1 for every class where it can have several."""
-        ...
 
     @property
     def views(self) -> tuple[str, ...]:
         """What each picture is called; the first is ``image``. Columns are ``VIEW_embedding``."""
-        ...
 
     def pictures(self) -> Sequence[Image.Image]:
         """Return one RGB picture a view; UnreadableImage when there is none to be had."""
-        ...
 
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256 of the content, bytes and modification time in ns of the file)."""
-        ...
 
 
-class RecordSplit(Protocol):
-    """The records of one split, sorted by key, and its class names."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordSplit:
+    """The records of one split, sorted by key, and its classes in label order."""
 
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Its classes in label order."""
-        ...
-
-    @property
-    def images(self) -> Sequence[Record]:
-        """Its records."""
-        ...
+    name: str
+    class_names: tuple[str, ...]
+    images: tuple[Record, ...]
 
 
-class RecordFolder(Protocol):
-    """The splits of one data folder."""
+@dataclass(frozen=True, kw_only=True)
+class RecordFolder:
+    """The splits of one data folder, by name."""
 
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        ...
-
-    @property
-    def splits(self) -> Mapping[str, RecordSplit]:
-        """Its splits by name."""
-        ...
+    path: Path
+    splits: Mapping[str, RecordSplit]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Every class of every split, once."""
-        ...
+        """Every class of every split, sorted, once."""
+        return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
+
+    @staticmethod
+    def missing(path: Path, name: str) -> UserError:
+        """Return the error of a data folder without that split; it says what is there."""
+        raise NotImplementedError
 
     def split(self, name: str) -> RecordSplit:
         """Return one split by either of its names; UserError when there is none."""
-        ...
+        name = split_name(name)
+        if name not in self.splits:
+            raise self.missing(self.path, name)
+        return self.splits[name]

@@ -18,13 +18,7 @@ FOLDERS = {name: folder for folder, name in SPLIT_ALIASES.items()}
 
 
 def split_name(name: str) -> str:
-    """Return our name of a split given by either name.
-
-    Raises
-    ------
-    UserError
-        If no split has that name.
-    """
+    """Return our name of a split given by either name; UserError if no split has that name."""
     if name in SPLITS:
         return name
     if name in SPLIT_ALIASES:

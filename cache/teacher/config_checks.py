@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 from cache.runtime.errors import UserError
+from cache.runtime.hub_models import check_name, named_values
 
 # All that a tokenizer may be told: how texts are cleaned and cut. Of open_clip's and transformers' other
 # options one runs code that lies beside the model, and others read or write files of any name.
@@ -43,8 +43,9 @@ def checked_config(config: Any, *, where: str, weights_bytes: int) -> dict[str, 
     towers: list[dict[str, Any]] = [part for part in parts if isinstance(part, dict)]
     if len(towers) < len(parts) or "embed_dim" not in config:
         raise UserError(f"{where} is no config of an open_clip model", fix=FIX)
-    for name, value in _numbers(config):
-        if not 0 <= value <= MOST.get(name, 2**24):
+    for name, value in named_values(config):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and not name.startswith("init_logit") and not 0 <= value <= MOST.get(name, 2**24):
             raise UserError(f"{where} asks for a {name} of {value!r:.40}", fix=FIX)
     least = sum(map(_least_numbers, towers))
     if least > weights_bytes:
@@ -95,27 +96,12 @@ def checked_preprocessing(given: Any, *, where: str) -> dict[str, Any]:
         elif name == "fill_color":
             fits = type(value) is int and 0 <= value <= 255
         else:
-            fits = isinstance(value, list | tuple) and len(value) == 3 and all(map(_is_level, value))
+            fits = isinstance(value, list | tuple) and len(value) == 3
+            fits = fits and all(isinstance(one, int | float) and 0 <= one <= 255 for one in value)
             fits = fits and (name == "mean" or all(value))  # it is what pixels are divided by
         if not fits:
             raise UserError(f"{where}: preprocess_cfg has a {name} of {value!r:.60}", fix=FIX)
     return asked
-
-
-def _is_level(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 255
-
-
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every number of a config with the name that it stands under."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _numbers(part, str(key))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _numbers(part, name)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and not name.startswith("init_logit"):
-        yield name, value
 
 
 def _least_numbers(tower: dict[str, Any]) -> int:
@@ -152,10 +138,5 @@ def _check_image_tower(vision: dict[str, Any], where: str) -> None:
 def _check_text_tower(text: dict[str, Any], where: str) -> None:
     checked_tokenizer_options(text, where=where)
     for key in ("hf_model_name", "hf_tokenizer_name"):
-        name = text.get(key)
-        if not name:
-            continue
-        # Here, because it imports transformers, which most teachers do without.
-        from cache.runtime.hub_models import check_name
-
-        check_name(name, where=f"{where}: {key}")
+        if name := text.get(key):
+            check_name(name, where=f"{where}: {key}")

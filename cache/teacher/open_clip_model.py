@@ -26,6 +26,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.hub_models import check_text_model, check_tokenizer
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 from cache.teacher.config_checks import checked_config, checked_preprocessing, checked_tokenizer_options
@@ -162,7 +163,19 @@ def load_teacher(
     with torch.inference_mode():
         embed_dim = network.encode_text(tokenizer(["a photo"]).to(device)).shape[1]  # type: ignore[operator]
     return Teacher(
-        spec=_spec(source, asked, model, pretrained or "its own", preprocessing, precision),
+        spec=TeacherSpec(
+            model=model,
+            pretrained=pretrained or "its own",
+            architecture=source.architecture,
+            weights_sha256=source.weights_sha256,
+            preprocessing=preprocessing,
+            image_size=_side(asked),
+            mean=tuple(asked.mean),
+            std=tuple(asked.std),
+            interpolation=asked.interpolation,
+            resize_mode=asked.resize_mode,
+            precision=precision,
+        ),
         config=source.config,
         model=network,
         tokenizer=tokenizer,
@@ -176,29 +189,6 @@ def load_teacher(
 
 def _side(asked: PreprocessCfg) -> int:
     return asked.size if isinstance(asked.size, int) else asked.size[0]
-
-
-def _spec(
-    source: TeacherSource,
-    asked: PreprocessCfg,
-    model: str,
-    pretrained: str,
-    preprocessing: str,
-    precision: str,
-) -> TeacherSpec:
-    return TeacherSpec(
-        model=model,
-        pretrained=pretrained,
-        architecture=source.architecture,
-        weights_sha256=source.weights_sha256,
-        preprocessing=preprocessing,
-        image_size=_side(asked),
-        mean=tuple(asked.mean),
-        std=tuple(asked.std),
-        interpolation=asked.interpolation,
-        resize_mode=asked.resize_mode,
-        precision=precision,
-    )
 
 
 def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -254,9 +244,6 @@ def _check_text_tower(source: TeacherSource) -> None:
     name = source.config["text_cfg"].get("hf_model_name")
     if not name:
         return
-    # Here, because it imports transformers, which most teachers do without.
-    from cache.runtime.hub_models import check_text_model
-
     try:
         check_text_model(name)
     except (OSError, ValueError, ImportError) as error:
@@ -273,9 +260,6 @@ def _tokenizer(source: TeacherSource) -> Any:
     length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
     try:
         if name:
-            # Here, because it imports transformers, which most teachers do without.
-            from cache.runtime.hub_models import check_tokenizer
-
             where = str(source.folder or name)
             check_tokenizer(where)
             return HFTokenizer(
@@ -298,10 +282,8 @@ def _tokenizer(source: TeacherSource) -> Any:
 
 
 def _precision(wanted: str, device: torch.device) -> str:
-    if wanted != "auto":
-        return wanted
-    if device.type != "cuda":
-        return "float32"
+    if wanted != "auto" or device.type != "cuda":
+        return "float32" if wanted == "auto" else wanted
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
@@ -326,30 +308,25 @@ def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]
     UserError
         If the text tower is not open_clip's own transformer with CLIP's tokenizer.
     """
-    config = teacher.config
-    text = dict(config["text_cfg"])
-    if (
-        text.get("hf_model_name")
-        or text.get("hf_tokenizer_name")
-        or not hasattr(teacher.tokenizer, "sot_token_id")
-    ):
+    config, text = teacher.config, dict(teacher.config["text_cfg"])
+    if _of_transformers(text) or not hasattr(teacher.tokenizer, "sot_token_id"):
         raise UserError(
             f"the text tower of {teacher.spec.model} is not open_clip's transformer with CLIP's tokenizer",
             fix="leave --keep-text-tower out, or choose a CLIP teacher.",
         )
-    state = teacher.model.state_dict()
     own = "text." if hasattr(teacher.model, "text") else ""
     weights = {
         key.removeprefix(own): value.detach().cpu().contiguous()
-        for key, value in state.items()
+        for key, value in teacher.model.state_dict().items()
         if key.startswith(own) and not key.startswith(("visual.", "logit_", "text_decoder."))
     }
-    kept = {
-        "embed_dim": config["embed_dim"],
-        "quick_gelu": bool(config.get("quick_gelu", False)),
-        "text_cfg": text,
-    }
-    return kept, weights
+    quick_gelu = bool(config.get("quick_gelu", False))
+    return {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "text_cfg": text}, weights
+
+
+def _of_transformers(text: dict[str, Any]) -> bool:
+    """Say whether a text tower or its tokenizer is one of transformers'."""
+    return bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
 
 
 def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tuple[nn.Module, Any]:
@@ -365,10 +342,9 @@ def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tu
     from open_clip.model import _build_text_tower
 
     where, held = "its config", sum(value.nbytes for value in weights.values())
-    text = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)[
-        "text_cfg"
-    ]
-    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
+    checked = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)
+    text = checked["text_cfg"]
+    if _of_transformers(text):
         raise ValueError("it is not open_clip's transformer with CLIP's tokenizer")
     network = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
     network.load_state_dict({key: value.float() for key, value in weights.items()})

@@ -60,15 +60,15 @@ def _odd(rows_ND: NDArray[Any], kept_ND: NDArray[Any]) -> list[tuple[NDArray[np.
 
 def _cosines(rows_ND: NDArray[Any], others_ND: NDArray[Any]) -> NDArray[np.float32]:
     """Return the cosine of each row with the same row of another array; 0 where either is zero."""
+
+    def scaled(part: NDArray[Any]) -> NDArray[np.float32]:
+        # By the largest number first: the square of a very small one is zero.
+        rows = part.astype(np.float32)
+        largest = np.abs(rows).max(axis=1, keepdims=True)
+        return np.asarray(rows / np.where(largest > 0, largest, 1))
+
     with np.errstate(invalid="ignore", over="ignore"):
-        one, other = (
-            # By the largest number first: the square of a very small one is zero.
-            rows / np.where(largest > 0, largest, 1)
-            for rows, largest in (
-                (part.astype(np.float32), np.abs(part.astype(np.float32)).max(axis=1, keepdims=True))
-                for part in (rows_ND, others_ND)
-            )
-        )
+        one, other = scaled(rows_ND), scaled(others_ND)
         lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
         products = np.einsum("nd,nd->n", one, other)
     return np.asarray(products / np.where(lengths > 0, lengths, 1), dtype=np.float32)

@@ -177,17 +177,13 @@ def is_torchscript(path: Path) -> bool:
 
 def check_torchscript(path: Path, sha256: str) -> None:
     """Raise a UserError unless a TorchScript archive is one of OpenAI's, by its checksum."""
-    if sha256 not in openai_archives():
+    # They stand in the addresses that open_clip has of them.
+    if sha256 not in {Path(url).parent.name for url in _urls() if "/openaipublic." in url}:
         raise UserError(
             f"{path} looks like a TorchScript archive, which is a program, and is none of OpenAI's own "
             f"(sha256 {sha256[:16]}...)",
             fix="save the model's state dict as .safetensors where you trust it, and give that.",
         )
-
-
-def openai_archives() -> frozenset[str]:
-    """Return the checksums of OpenAI's archives: they stand in the addresses that open_clip has of them."""
-    return frozenset(Path(url).parent.name for url in _urls() if "/openaipublic." in url)
 
 
 def _urls() -> frozenset[str]:
@@ -196,24 +192,23 @@ def _urls() -> frozenset[str]:
 
 
 def _checked_sha256(file: Path) -> str:
-    """Return the SHA-256 of weights, having compared it with what their name says of it.
+    """Return the SHA-256 of weights that hold no program, having compared it with what their name says of it.
 
     The hub keeps a file under its checksum, and open_clip's releases carry the first digits in their names.
     """
     sha256 = sha256_of(file)
     blob = file.resolve().name
-    released = re.search(r"-([0-9a-f]{8})\.pth?$", file.name) if _is_release(file) else None
+    is_release = any(Path(url).name == file.name for url in _urls())
+    released = re.search(r"-([0-9a-f]{8})\.pth?$", file.name) if is_release else None
     wanted = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else released[1] if released else ""
     if not sha256.startswith(wanted):
         raise UserError(
             f"the weights {file} differ from their checksum ({sha256[:16]}..., expected {wanted[:16]})",
             fix="remove the file and fetch it again.",
         )
+    if is_torchscript(file):
+        check_torchscript(file, sha256)
     return sha256
-
-
-def _is_release(file: Path) -> bool:
-    return any(Path(url).name == file.name for url in _urls())
 
 
 def _from_name(name: str, pretrained: str | None) -> TeacherSource:
@@ -226,15 +221,21 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
         if weights.suffix not in ENDINGS:
             raise UserError(f"{weights} is no weights file", fix=f"give one of {', '.join(ENDINGS)}.")
         sha256 = _checked_sha256(weights)
-        if is_torchscript(weights):
-            check_torchscript(weights, sha256)
         _check_activation(name, _file_wants_quick_gelu(weights), str(weights))
     else:
         config = open_clip.get_pretrained_cfg(name, pretrained)
         if not config:
             _refuse_weights_name(name, pretrained, tags)
         _check_activation(name, bool(config.get("quick_gelu", False)), f"{pretrained!r}")
-        weights = _downloaded(name, pretrained, config)
+        try:
+            with quiet_open_clip():
+                weights = Path(open_clip.download_pretrained(config))
+        # The download goes through urllib or the hub's client; each has its own family of errors.
+        except Exception as error:
+            raise UserError(
+                f"the weights {pretrained!r} of {name} could not be downloaded ({reason_of(error)})",
+                fix="connect to the network, or give a checkpoint file with --pretrained.",
+            ) from error
         sha256 = _checked_sha256(weights)
     return TeacherSource(
         name=name,
@@ -244,18 +245,6 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
         config=dict(get_model_config(name)),
         preprocessing=config,
     )
-
-
-def _downloaded(name: str, tag: str, config: dict[str, Any]) -> Path:
-    try:
-        with quiet_open_clip():
-            return Path(open_clip.download_pretrained(config))
-    # The download goes through urllib or the hub's client; each has its own family of errors.
-    except Exception as error:
-        raise UserError(
-            f"the weights {tag!r} of {name} could not be downloaded ({reason_of(error)})",
-            fix="connect to the network, or give a checkpoint file with --pretrained.",
-        ) from error
 
 
 def _tags_or_file(tags: Sequence[str]) -> str:
@@ -341,8 +330,6 @@ def _with_own_config(model: str, config: Path, weights: Path, *, folder: Path | 
             f"{config} is not valid JSON ({reason_of(error)})", fix="save the model's config again."
         ) from error
     sha256 = _checked_sha256(weights)
-    if is_torchscript(weights):
-        check_torchscript(weights, sha256)
     given = value.get("model_cfg", value) if isinstance(value, dict) else value
     checked = checked_config(given, where=str(config), weights_bytes=weights.stat().st_size)
     return TeacherSource(

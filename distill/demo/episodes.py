@@ -11,8 +11,9 @@ import numpy as np
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
+from cache.sources.class_texts import DESCRIPTIONS
 from cache.sources.episode_keys import RESEARCH_KEYS
-from cache.sources.episode_texts import DESCRIPTIONS, NEGATIVES
+from cache.sources.episode_texts import NEGATIVES
 from cache.sources.episodes import ENDING, CameraFrame
 from cache.sources.splits import FOLDERS
 from distill.demo.shapes import Array, backdrop, outside, soft, surface, turned

@@ -36,8 +36,8 @@ from benchmarks.turns import (
     seconds_in_turn,
     weights_of,
 )
-from cache.build.options import BuildOptions
-from cache.build.pipeline import Build, build_cache
+from cache.build.options import Build, BuildOptions
+from cache.build.pipeline import build_cache
 from cache.runtime.devices import check_compiler, choose_device, default_workers
 from cache.sources.image_folder import ImageFolder, load_rgb
 from cache.store.spec import CacheSpec

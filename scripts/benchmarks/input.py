@@ -37,11 +37,12 @@ from benchmarks.turns import (
     random_rows,
 )
 from cache import EmbeddingCache
-from cache.build.pixels import PixelOptions, write_pixels
+from cache.build.pixels import write_pixels
 from cache.runtime.devices import choose_device
 from cache.runtime.progress import Silent
 from cache.sources.image_folder import ENDINGS, ImageFolder
 from cache.store.manifest import Manifest
+from cache.store.manifest_lines import PixelsColumn
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
 
@@ -60,7 +61,7 @@ COLUMNS = {
 def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> EmbeddingCache:
     """Return a cache of random rows of the training split that keeps its images."""
     random_rows(out, folder, embed_dim=EMBED_DIM)
-    write_pixels(Manifest.load(out), out, folder, PixelOptions(side=side, encoding=format), Silent())
+    write_pixels(Manifest.load(out), out, folder, PixelsColumn(side=side, encoding=format), Silent())
     return EmbeddingCache.open(out)
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, ImageRecord, SplitImages
+from cache.sources.image_folder import ImageFolder, ImageRecord
+from cache.sources.samples import RecordSplit
 from distill.data.stream import splits_to_judge
 from distill.data.support import pick_support
 from distill.data.training_data import mixed_batches
@@ -74,7 +75,7 @@ def test_the_query_is_all_images_less_the_support(classes, shots, seed):
         for label, name in enumerate(sorted(by_class))
         for key in sorted(by_class[name])
     )
-    ood = SplitImages(name="ood_test", class_names=tuple(sorted(by_class)), images=images)
+    ood = RecordSplit(name="ood_test", class_names=tuple(sorted(by_class)), images=images)
     support = pick_support(by_class, shots=shots, seed=seed)
     folder = ImageFolder(path=Path("photos"), splits={"ood_test": ood})
     ((name, left, _),) = splits_to_judge(folder, (), support)
