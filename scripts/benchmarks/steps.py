@@ -26,8 +26,8 @@ from distill.settings import with_settings
 from distill.student.build import build_student, family, resolve
 from distill.train.optim import build_optimizer
 from distill.train.run import StudentRun
-from distill.train.seeds import stream_generator
 from distill.train.session import Session, open_session
+from distill.train.shared_batches import stream_generator
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
 Step = Callable[[], None]
