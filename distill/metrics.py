@@ -100,27 +100,6 @@ def class_means(values_N: Tensor, labels_N: Tensor, num_classes: int) -> Tensor:
     return sums / torch.bincount(labels_N, minlength=num_classes)
 
 
-def per_class_accuracy(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return each class's accuracy, percent, float64 [C]; NaN for a class without images.
-
-    ``logits`` is [N, C] (the highest column wins), ``labels`` int64 [N].
-    """
-    return 100 * class_means(logits.argmax(dim=1) == labels, labels, num_classes)
-
-
-def macro_accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the mean of :func:`per_class_accuracy` over the classes present, percent.
-
-    Raises
-    ------
-    ValueError
-        If there is no image.
-    """
-    if not len(labels):
-        raise ValueError("there is no image to judge")
-    return float(torch.nanmean(per_class_accuracy(logits, labels, logits.shape[1])))
-
-
 def torchmetrics_classification() -> ModuleType:
     """Return torchmetrics' functions of classifiers, imported when they are used."""
     # Before torchmetrics, which imports torchvision itself.
@@ -186,7 +165,7 @@ class ClassCounts:
 
     def state(self) -> dict[str, Tensor]:
         """Return both counts."""
-        return {"right_C": self.right_C, "seen_C": self.seen_C}
+        return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
         """Return the macro accuracy over the classes seen, in percent."""

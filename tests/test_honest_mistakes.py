@@ -17,7 +17,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.system_errors import as_user_error
 from cache.sources.class_texts import read_captions, read_lines
 from distill.config import RunConfig
-from distill.metrics import per_class_accuracy
+from distill.metrics import ImageScores
 from distill.settings import load_recipe, with_settings
 from distill.sweep.plan import load_sweep
 from distill.train.start import train as run
@@ -141,7 +141,7 @@ def test_what_torch_says_of_a_full_memory_is_known():
 
 def test_one_class_has_an_accuracy():
     logits, labels = torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)
-    assert per_class_accuracy(logits, labels, 1).tolist() == [100.0]
+    assert ImageScores.of(logits, labels).metrics().per_class_C.tolist() == [100.0]
 
 
 def test_splits_of_one_class_and_one_image_train_or_say_in_one_line_why_not(photos, tmp_path):

@@ -225,33 +225,6 @@ def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> Amon
     )
 
 
-def judge_heads(
-    outputs: Iterable[tuple[Tensor, Tensor]],
-    classifiers: Sequence[tuple[str, slice, Classifier]],
-    *,
-    split: str,
-    class_names: Sequence[str],
-    among: AllClasses | None = None,
-    unreadable: Mapping[str, str] | None = None,
-) -> dict[str, SplitResult]:
-    """Judge one pass of a student's outputs by every head's classifier; see :func:`evaluate`.
-
-    ``classifiers`` are (ending, columns, classifier); a head's result is called SPLIT and its ending.
-    """
-    kept = list(outputs)
-    return {
-        f"{split}{ending}": evaluate(
-            [(output[:, columns], label) for output, label in kept],
-            classifier,
-            split=f"{split}{ending}",
-            class_names=class_names,
-            among=among,
-            unreadable=unreadable,
-        )
-        for ending, columns, classifier in classifiers
-    }
-
-
 def evaluate_teacher(
     cache_dir: Path,
     *,

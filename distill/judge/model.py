@@ -15,7 +15,7 @@ from cache.runtime.transfer import to_device
 from cache.sources.samples import RecordFolder
 from distill.config import RunConfig
 from distill.data.stream import EvalSplit, augment_of
-from distill.judge.evaluate import Result, judge_heads
+from distill.judge.evaluate import Result, evaluate
 from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
@@ -128,16 +128,19 @@ def judged(
     if isinstance(model, EpisodeModel):
         return {split.name: _objects(model, list(outputs), split)}
     names = among.names if among is not None else split.class_names
-    return dict(
-        judge_heads(
-            outputs,
-            classifiers_for(model.config, model.heads, model.folder.class_names, names),
-            split=split.name,
+    classifiers = classifiers_for(model.config, model.heads, model.folder.class_names, names)
+    kept = list(outputs)
+    return {
+        f"{split.name}{ending}": evaluate(
+            [(rows[:, columns], labels) for rows, labels in kept],
+            classifier,
+            split=f"{split.name}{ending}",
             class_names=split.class_names,
             among=among,
             unreadable=split.pixels.unreadable,
         )
-    )
+        for ending, columns, classifier in classifiers
+    }
 
 
 @torch.no_grad()

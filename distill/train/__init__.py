@@ -2,7 +2,7 @@
 
 start                     what distill train calls
 loop, run                 batches to one student or several; a step of one
-beside, shared_batches    students beside each other, who fails and who goes on; one batch for all, and its seeds
+beside, shared_batches    students beside each other, who fails, who goes on; one batch for all, its seeds
 session                   the parts of a run: data, model, optimiser; resuming
 ends                      what is done after the last step of an epoch, and of a run: its summary
 epoch_sums, finite_guard  sums of an epoch; no NaN is saved

@@ -70,10 +70,8 @@ class FiniteGuard:
         """Refuse to save a student that the last step broke: no loss has seen it yet."""
         numbers = [t for t in self.session.model.student.state_dict().values() if t.is_floating_point()]
         if not torch.stack([t.isfinite().all() for t in numbers]).all():
-            raise UserError(
-                f"the student's weights are not finite after epoch {position.epoch}, step {position.step - 1}",
-                fix=self._way_out(),
-            )
+            place = f"epoch {position.epoch}, step {position.step - 1}"
+            raise UserError(f"the student's weights are not finite after {place}", fix=self._way_out())
 
     def _way_out(self) -> str:
         last = self.out / LAST

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distill import losses
 from distill.config import LOSS_TERMS, LossConfig
-from distill.metrics import macro_accuracy, per_class_accuracy
+from distill.metrics import ImageScores
 from distill.objective import distillation_objective
 
 B, C, D, T = 6, 5, 8, 0.07
@@ -162,6 +162,8 @@ def test_losses_are_the_same_under_bfloat16_autocast(rows):
 def test_macro_accuracy_is_the_mean_over_classes_present():
     labels = torch.tensor([0, 0, 0, 1, 3])
     logits = F.one_hot(torch.tensor([0, 0, 1, 1, 2]), 5).float()
-    assert per_class_accuracy(logits, labels, 5)[[0, 1, 3]].tolist() == pytest.approx([200 / 3, 100, 0])
-    assert torch.isnan(per_class_accuracy(logits, labels, 5)[[2, 4]]).all()
-    assert macro_accuracy(logits, labels) == pytest.approx((200 / 3 + 100 + 0) / 3)
+    assert ImageScores.of(logits, labels).metrics().per_class_C[[0, 1, 3]].tolist() == pytest.approx(
+        [200 / 3, 100, 0]
+    )
+    assert torch.isnan(ImageScores.of(logits, labels).metrics().per_class_C[[2, 4]]).all()
+    assert ImageScores.of(logits, labels).metrics().accuracy == pytest.approx((200 / 3 + 100 + 0) / 3)

@@ -19,8 +19,6 @@ from distill.metrics import (
     auroc_interval,
     harmonic_mean,
     id_against_ood,
-    macro_accuracy,
-    per_class_accuracy,
 )
 from distill.student.classifier import AllClasses
 
@@ -38,24 +36,24 @@ def test_macro_accuracy_equals_the_loop_over_classes(seed):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(50, 7, generator=generator)
     labels = torch.randint(5, (50,), generator=generator)  # two classes are never present
-    assert macro_accuracy(logits, labels) == pytest.approx(written_out(logits, labels))
+    assert ImageScores.of(logits, labels).metrics().accuracy == pytest.approx(written_out(logits, labels))
 
 
 def test_a_rare_class_counts_as_much_as_a_frequent_one():
     labels = torch.tensor([0] * 99 + [1])
     always_first = torch.tensor([[1.0, 0.0]]).expand(100, 2)
-    assert macro_accuracy(always_first, labels) == 50
+    assert ImageScores.of(always_first, labels).metrics().accuracy == 50
 
 
 def test_a_class_without_images_has_no_accuracy():
-    accuracy = per_class_accuracy(torch.eye(3)[:2], torch.tensor([0, 1]), 3)
+    accuracy = ImageScores.of(torch.eye(3)[:2], torch.tensor([0, 1])).metrics().per_class_C
     assert accuracy[:2].tolist() == [100, 100]
     assert accuracy[2].isnan()
 
 
 def test_no_image_is_an_error():
     with pytest.raises(ValueError, match="no image"):
-        macro_accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+        ImageScores.of(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)).metrics()
 
 
 def calibration_written_out(logits, labels):
@@ -176,7 +174,7 @@ def test_id_classes_come_first_and_a_class_of_both_kinds_is_there_once():
 
 def test_metrics_can_be_the_first_thing_that_is_imported():
     # torchmetrics imports torchvision, which beside a CPU torch only cache.runtime.torchvision_compat can.
-    code = "import torch, distill.metrics as m; assert m.macro_accuracy(torch.eye(2), torch.arange(2)) == 100"
+    code = "import torch, distill.metrics as m; assert m.ImageScores.of(torch.eye(2), torch.arange(2)).metrics().accuracy == 100"
     root = str(Path(__file__).parents[2])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from distill.config import LossConfig, OptimConfig, RoboticsConfig
 from distill.losses import asymmetric_loss
-from distill.metrics import macro_accuracy
+from distill.metrics import ImageScores
 from distill.objective import distillation_objective
 from distill.robotics.metrics import ObjectCounts
 from distill.robotics.objective import episode_objective
@@ -69,7 +69,7 @@ def test_training_steps_and_weights_equal_the_original(case):
         )
         assert parts["total"].item() == pytest.approx(arrays["losses"][step], rel=1e-4)
         logits = F.normalize(rows, dim=1) @ F.normalize(text, dim=1).T
-        assert macro_accuracy(logits, targets[step]) == pytest.approx(
+        assert ImageScores.of(logits.detach(), targets[step]).metrics().accuracy == pytest.approx(
             arrays["mean_class_accuracy"][step], abs=1e-4
         )
         optimizer.zero_grad()
@@ -95,7 +95,7 @@ def test_evaluation_of_the_final_weights_equals_the_original(case):
         torch.from_numpy(arrays["targets"][0]),
     )
     logits = F.normalize(rows, dim=1) @ F.normalize(text, dim=1).T / 0.07
-    assert macro_accuracy(logits, labels) == pytest.approx(
+    assert ImageScores.of(logits, labels).metrics().accuracy == pytest.approx(
         float(arrays["test_mean_class_accuracy"]), abs=1e-4
     )
     assert F.cross_entropy(logits, labels).item() == pytest.approx(float(arrays["test_loss"]), rel=1e-4)
@@ -109,7 +109,7 @@ def test_retrieval_of_the_final_weights_equals_the_original(case):
     logits = retrieval_logits(
         final_rows(arrays)[query], torch.from_numpy(arrays["text"]), torch.from_numpy(arrays["support"])
     )
-    assert macro_accuracy(logits, labels) == pytest.approx(
+    assert ImageScores.of(logits, labels).metrics().accuracy == pytest.approx(
         float(arrays["retrieval_mean_class_accuracy"]), abs=1e-4
     )
     assert F.cross_entropy(logits, labels).item() == pytest.approx(float(arrays["retrieval_loss"]), rel=1e-4)
