@@ -78,11 +78,8 @@ class Stream:
     def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Stream:
         """Join the images of a data folder to the rows of a cache.
 
-        Raises
-        ------
-        UserError
-            If the cache, the data and the config do not fit each other, or an image is not what its rows
-            were made from.
+        UserError if the cache, the data and the config do not fit each other, or an image is not what its
+        rows were made from.
         """
         cache = EmbeddingCache.open(cache_dir)
         augment = augment_of(config, cache)

@@ -143,12 +143,8 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
 
     The support are training images, as many a class and drawn as the OOD support; the query is ``split``
     (``id_val``, or ``id_test``, which then is no test any more). OOD images play no part. Of equals the
-    smallest alpha, then the smallest beta is taken.
-
-    Raises
-    ------
-    UserError
-        If there is no such split, a class has too few images, or the cache has no views of them.
+    smallest alpha, then the smallest beta is taken. UserError if there is no such split, a class has too few
+    images, or the cache has no views of them.
     """
     if split not in SEARCH_SPLITS:
         raise UserError(f"--search is {split!r}", fix=f"choose from {', '.join(SEARCH_SPLITS)}.")

@@ -111,13 +111,9 @@ def few_shot(
     is trained is used.
 
     ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their mean and standard
-    deviation, by shots.
-
-    Raises
-    ------
-    UserError
-        If the run, its data and its cache do not fit, or are not those that it was trained with; if a class
-        has too few images; if ``out`` holds runs that started from other weights or data.
+    deviation, by shots. UserError if the run, its data and its cache do not fit, or are not those that it was
+    trained with; if a class has too few images; if ``out`` holds runs that started from other weights or
+    data.
     """
     progress = progress or Silent()
     trained = open_trained(
@@ -179,10 +175,7 @@ def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShot
 def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
     """Return the identity of the data that a run is taught more with: that of its training.
 
-    Raises
-    ------
-    CacheMismatch
-        If the data is not that.
+    CacheMismatch if the data is not that.
     """
     identity = trained.identities.of(trained.config)
     refuse_other_data(
@@ -196,10 +189,7 @@ def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
 def check_start(folder: Path, identity: DataIdentity, start: str) -> None:
     """Make sure that what there is of a finetuned run started from these weights and this data.
 
-    Raises
-    ------
-    CacheMismatch
-        If it did not: its numbers belong to no table with new ones.
+    CacheMismatch if it did not: its numbers belong to no table with new ones.
     """
     if (folder / LAST).is_file():
         check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)

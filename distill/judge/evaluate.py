@@ -236,12 +236,8 @@ def evaluate_teacher(
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
     ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
-    episodes' negative texts; they are judged on the hand camera.
-
-    Raises
-    ------
-    UserError
-        If the cache has no such split or text bank.
+    episodes' negative texts; they are judged on the hand camera. UserError if the cache has no such split or
+    text bank.
     """
     cache = EmbeddingCache.open(cache_dir)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
@@ -285,10 +281,7 @@ class TeacherJudge:
     ) -> Result:
         """Judge the rows ``at`` of a split against their labels, which index ``class_names``.
 
-        Raises
-        ------
-        UserError
-            If there is no row or no such bank, or a class has no text.
+        UserError if there is no row or no such bank, or a class has no text.
         """
         outputs = (
             (

@@ -39,11 +39,7 @@ def open_model(
     """Return a student that learns ``class_names`` from a cache.
 
     One that is ``starting`` has its first weights, which the seed decides; else they are yet to be loaded.
-
-    Raises
-    ------
-    UserError
-        If the config asks for what the cache or the student cannot do, or a class has no text.
+    UserError if the config asks for what the cache or the student cannot do, or a class has no text.
     """
     model: type[PhotoModel] | type[EpisodeModel] = EpisodeModel if cache.holds_episodes else PhotoModel
     augment = augment_of(config, cache)
@@ -118,12 +114,8 @@ def judged(
 ) -> dict[str, Result]:
     """Judge a student's outputs on a split, by the texts as they are now; one result for every head.
 
-    Photos are judged among the split's classes, and where ``among`` is given among all of the data.
-
-    Raises
-    ------
-    UserError
-        If no image could be read.
+    Photos are judged among the split's classes, and where ``among`` is given among all of the data. UserError
+    if no image could be read.
     """
     if isinstance(model, EpisodeModel):
         return {split.name: _objects(model, list(outputs), split)}

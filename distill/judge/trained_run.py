@@ -53,11 +53,8 @@ class Opening(TypedDict, total=False):
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
     """Judge a run's student on splits of these names (either name, or ``id_val``); of none on every test.
 
-    Raises
-    ------
-    UserError
-        If the run, its data or its cache is missing, or the cache is of another teacher or holds other texts
-        than the run learnt with.
+    UserError if the run, its data or its cache is missing, or the cache is of another teacher or holds other
+    texts than the run learnt with.
     """
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
@@ -73,12 +70,8 @@ def space_of_run(
 ) -> dict[str, dict[str, float]]:
     """Return the space metrics (:mod:`distill.judge.space`) of a run's student by split.
 
-    Splits without teacher rows are left out.
-
-    Raises
-    ------
-    UserError
-        As :func:`evaluate_run`; if the run has no teacher, or no split has teacher rows.
+    Splits without teacher rows are left out. UserError as :func:`evaluate_run`; if the run has no teacher, or
+    no split has teacher rows.
     """
     trained = open_trained(run, **opening)
     if not trained.heads:
@@ -155,10 +148,7 @@ class TrainedRun:
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
 
-        Raises
-        ------
-        UserError
-            If there is no such split, or a few-shot run is asked for images that it was trained on.
+        UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         id_val: tuple[Record, ...] = ()
         if self.config.data.id_val and "train" in self.folder.splits:
@@ -206,10 +196,7 @@ def split_to_judge(name: str) -> str:
 def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     """Open a run's student, of photos or of episodes as its cache has them.
 
-    Raises
-    ------
-    UserError
-        If the run, its data or its cache is missing, or the cache is of another teacher.
+    UserError if the run, its data or its cache is missing, or the cache is of another teacher.
     """
     device = choose_device(opening.get("device", "auto"))
     state = read_checkpoint(checkpoint_file(run, opening.get("checkpoint", "last")), device=device)
@@ -247,11 +234,7 @@ def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunCo
     """Make sure that a student is judged with the texts that it learnt with.
 
     A bank that the run did not learn with was chosen for its texts: there is nothing to compare them with.
-
-    Raises
-    ------
-    CacheMismatch
-        If it is not.
+    CacheMismatch if it is not.
     """
     if not config.train.baseline:
         refuse_other_data(

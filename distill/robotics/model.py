@@ -67,10 +67,7 @@ class EpisodeModel:
     def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
         """Return the head that the texts of the config classify; none for the closed-set baseline.
 
-        Raises
-        ------
-        UserError
-            If the cache has no such banks, or keeps no text tower where prompts are to be learnt.
+        UserError if the cache has no such banks, or keeps no text tower where prompts are to be learnt.
         """
         if config.train.baseline:
             return ()

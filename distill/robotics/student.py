@@ -75,13 +75,8 @@ def build_episode_student(
 ) -> EpisodeStudent:
     """Return a new student; see :func:`distill.student.build.build_student`.
 
-    ``with_depth`` says of every camera of its frames whether it has depth.
-
-    Raises
-    ------
-    UserError
-        As there; if the first convolution cannot be widened, or ``local`` is asked of a model without a
-        feature map.
+    ``with_depth`` says of every camera of its frames whether it has depth. UserError as there; if the first
+    convolution cannot be widened, or ``local`` is asked of a model without a feature map.
     """
     backbone = build_student(
         arch, embed_dim=embed_dim, pretrained=pretrained, weights=weights, image_size=image_size
@@ -98,12 +93,8 @@ def widen_stem(backbone: nn.Module, arch: str, with_depth: Sequence[bool], *, ke
 
     With ``keep`` its weights go on: every camera's RGB shares them, depth gets their mean over the channels,
     and all are divided by the number of cameras, because they add up. Without, they are drawn anew. One
-    camera without depth is a photo: nothing changes.
-
-    Raises
-    ------
-    UserError
-        If the first convolution is not one over three channels.
+    camera without depth is a photo: nothing changes. UserError if the first convolution is not one over three
+    channels.
     """
     channels = channels_of(with_depth)
     if channels == RGB:

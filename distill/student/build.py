@@ -215,10 +215,7 @@ def _build_timm(name: str, outputs: int, image_size: int, pretrained: bool) -> n
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file; nothing in it is executed.
 
-    Raises
-    ------
-    UserError
-        If it is missing or holds no state dict.
+    UserError if it is missing or holds no state dict.
     """
     if not path.is_file():
         raise UserError(f"the weights file {path} does not exist", fix="check student.weights.")

@@ -97,10 +97,7 @@ class PerImageClassifier:
 def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
     """Return one head a teacher, in the config's order; none for the closed-set baseline.
 
-    Raises
-    ------
-    UserError
-        If the cache has no such teacher or bank, or keeps no text tower where prompts are to be learnt.
+    UserError if the cache has no such teacher or bank, or keeps no text tower where prompts are to be learnt.
     """
     if config.train.baseline:
         return ()

@@ -25,10 +25,7 @@ from distill.train.stopping import Stop
 def end_epoch(run: StudentRun, stop: Stop) -> str:
     """Judge what was saved after an epoch's last step; return a line that says how it was.
 
-    Raises
-    ------
-    LeftAtOnce
-        After a signal, with the epoch not judged: a resumed run begins with that.
+    LeftAtOnce after a signal, with the epoch not judged: a resumed run begins with that.
     """
     session, position, speed = run.session, run.position, run.sums.images_per_s
     late = position.epoch >= session.config.train.epochs - LAST_EPOCHS
@@ -44,10 +41,7 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
 def finish(run: StudentRun, command: Sequence[str], stop: Stop, **more: Any) -> dict[str, Any]:
     """Write outputs, curves and the summary of a trained student, and return the summary.
 
-    Raises
-    ------
-    LeftAtOnce
-        After a signal: a resumed run does this alone.
+    LeftAtOnce after a signal: a resumed run does this alone.
     """
     if not run.folder.writes:
         return {}
