@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
 from distill.data.frames import BASE_AND_HAND, channels_of
-from distill.student.build import build_student, family
+from distill.student.build import build_student, family, probed
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -126,21 +126,16 @@ def widen_stem(backbone: nn.Module, arch: str, with_depth: Sequence[bool], *, ke
     stem.in_channels, stem.weight, stem.bias = channels, wide.weight, wide.bias
 
 
-@torch.no_grad()
 def _check(backbone: nn.Module, arch: str, channels: int, image_size: int) -> None:
-    training = backbone.training
     try:
-        backbone.eval()(torch.zeros(1, channels, image_size, image_size))
+        probed(backbone, channels, image_size)
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UserError(
             f"{arch} cannot take {channels} channels ({reason_of(error)})",
             fix="choose another student, such as efficientnet_b0 or resnet18.",
         ) from error
-    finally:
-        backbone.train(training)
 
 
-@torch.no_grad()
 def _last_map(backbone: nn.Module, arch: str, channels: int, image_size: int) -> _Tap:
     """Return the last module in a forward pass that sees a map of several locations."""
     seen: list[_Tap] = []
@@ -153,11 +148,9 @@ def _last_map(backbone: nn.Module, arch: str, channels: int, image_size: int) ->
 
     leaves = [module for module in backbone.modules() if not list(module.children())]
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
-    training, side = backbone.training, max(image_size, PROBE_SIZE)
     try:
-        backbone.eval()(torch.zeros(1, channels, side, side))
+        probed(backbone, channels, max(image_size, PROBE_SIZE))
     finally:
-        backbone.train(training)
         for hook in hooks:
             hook.remove()
     if family(arch) == "vit" or not seen:
