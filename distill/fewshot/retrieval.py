@@ -89,15 +89,6 @@ class Judge:
         keys = [image.key for image in pixels.records if image.key not in pixels.unreadable]
         return *self._kept[split.name], keys
 
-    def search_split(self, name: str) -> EvalSplit:
-        """Return an ID split to search on; UserError when the run set no id_val aside, or there is none."""
-        if name == "id_val" and not self.trained.config.data.id_val:
-            raise UserError(
-                "the run set no id_val aside to search on",
-                fix="train with --set data.id_val=0.1, or use --search id_test.",
-            )
-        return self.trained.wanted([name])[0]
-
     def without(self, support: Sequence[str]) -> Result:
         """Judge the OOD images less the support as the student is."""
         outputs, labels, at = self._less(self.ood, support)
@@ -149,7 +140,12 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
     if split not in SEARCH_SPLITS:
         raise UserError(f"--search is {split!r}", fix=f"choose from {', '.join(SEARCH_SPLITS)}.")
     trained = judge.trained
-    images = judge.search_split(split)
+    if split == "id_val" and not trained.config.data.id_val:
+        raise UserError(
+            "the run set no id_val aside to search on",
+            fix="train with --set data.id_val=0.1, or use --search id_test.",
+        )
+    (images,) = trained.wanted([split])
     joined = join_training_rows(trained.cache, trained.folder, id_val=trained.config.data.id_val)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image, row in zip(joined.images, joined.row_of, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def judged(
 def _objects(model: EpisodeModel, outputs: list[tuple[Tensor, Tensor]], split: EvalSplit) -> EpisodeResult:
     if not outputs:
         raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
-    return judge_objects(
+    result = judge_objects(
         torch.cat([rows[:, -len(split.class_names) :].cpu() for rows, _ in outputs]),
         torch.cat([labels for _, labels in outputs]),
         score_bias=model.student.score_bias.cpu(),
@@ -147,5 +148,5 @@ def _objects(model: EpisodeModel, outputs: list[tuple[Tensor, Tensor]], split: E
         class_names=split.class_names,
         id_objects=model.folder.split("train").class_names,
         threshold=model.config.robotics.threshold,
-        unreadable=split.pixels.unreadable,
     )
+    return replace(result, unreadable=dict(split.pixels.unreadable))

@@ -6,8 +6,8 @@ there) is left out, neither 0 nor NaN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class EpisodeResult:
     episodes: int
     groups: dict[str, dict[str, float]]
     per_object: dict[str, float]
-    unreadable: dict[str, str]
+    unreadable: dict[str, str] = field(default_factory=dict)
     other_data: str = ""
 
     @property
@@ -101,7 +101,6 @@ def judge_objects(
     class_names: Sequence[str],
     id_objects: Sequence[str],
     threshold: float = 0.5,
-    unreadable: Mapping[str, str] | None = None,
 ) -> EpisodeResult:
     """Judge margins [N, C] against labels [N, C] of 0 and 1; see :class:`EpisodeResult`.
 
@@ -131,7 +130,6 @@ def judge_objects(
             for group, inside in groups.items()
         },
         per_object=per_object,
-        unreadable=dict(unreadable or {}),
     )
 
 
