@@ -204,7 +204,11 @@ def _draw(
         after = judge.query(keys, retrieval).accuracy
         progress.note(f"{folder.name}: {before.accuracy:.1f}% -> {after:.1f}%")
         scores = {"before": before.accuracy, "ood_query": after, "id_test": None}
-        details = {"alpha": retrieval.alpha, "beta": retrieval.beta, "searched_on": options.search}
+        details: dict[str, Any] = {
+            "alpha": retrieval.alpha,
+            "beta": retrieval.beta,
+            "searched_on": options.search,
+        }
     else:
         config = finetune_config(
             from_toml(read_checkpoint(checkpoint)["config"], where=str(checkpoint)),
