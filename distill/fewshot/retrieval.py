@@ -116,7 +116,7 @@ class Judge:
         head = self.trained.heads[0]
         views = head.cache.support_views(support_split, support, views=retrieval.views)
         bank = support_bank(torch.from_numpy(views), len(split.class_names), average=retrieval.average)
-        nothing = torch.empty(0, head.stop - head.start, device=self.trained.device)
+        nothing = torch.empty(0, head.stop - head.start, device=self.trained.model.device)
         if head.texts.per_image:
             raise UserError(
                 "CoCoOp has no class texts of its own to retrieve with", fix="use --method finetune."

@@ -21,7 +21,7 @@ from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
 from distill.student.classifier import AllClasses
-from distill.student.heads import classifiers_for, fingerprint_of
+from distill.student.heads import classifiers_for
 from distill.student.photo_model import PhotoModel
 
 Model = PhotoModel | EpisodeModel
@@ -65,8 +65,8 @@ def open_model(
 
 
 def fingerprint(model: Model) -> str:
-    """Return the name of what a model's student learns from."""
-    return fingerprint_of(model.cache, model.heads)
+    """Return the name of what a model's student learns from: the fingerprint of every teacher's rows."""
+    return "+".join(head.cache.fingerprint for head in model.heads) or model.cache.fingerprint
 
 
 def learner_of(model: Model) -> nn.Module | None:

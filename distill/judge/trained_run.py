@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import torch
 from torch import nn
 
 from cache import EmbeddingCache
@@ -127,11 +126,6 @@ class TrainedRun:
         return self.model.student
 
     @property
-    def device(self) -> torch.device:
-        """Where the student is."""
-        return self.model.device
-
-    @property
     def competing(self) -> AllClasses | None:
         """Every class of the data; None with no OOD class, or where one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
@@ -156,7 +150,8 @@ class TrainedRun:
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [split_to_judge(name) for name in splits] or [name for name in by_name if name != "id_val"]
+        names = [name if name in ("id_val", QUERY) else split_name(name) for name in splits]
+        names = names or [name for name in by_name if name != "id_val"]
         return [self._split(name, by_name) for name in names]
 
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
@@ -186,11 +181,6 @@ class TrainedRun:
         data = replace(self.config.data, memory_mb=0, pixels=source)
         make = PixelMaker(config=data, cache=self.cache, decode=self.model.augment.decode)
         return make(images, (ROWS_OF.get(split, split),))
-
-
-def split_to_judge(name: str) -> str:
-    """Return a split's name by either of its names, ``id_val`` or ``ood_query``; UserError else."""
-    return name if name in ("id_val", QUERY) else split_name(name)
 
 
 def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
@@ -224,21 +214,13 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
             fix="give the run's own cache with --cache.",
         )
     identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
-    check_tools(identities, identity, config, where=run)
+    # A bank that the run did not learn with was chosen for its texts: there is nothing to compare it with.
+    differences = [] if config.train.baseline else identities.tools(config).tool_differences(identity)
+    refuse_other_data(
+        differences,
+        where=run,
+        fix="give the cache it was trained with, train it again, or choose another bank with --text.",
+    )
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(model=model, identity=identity, identities=identities)
-
-
-def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path) -> None:
-    """Make sure that a student is judged with the texts that it learnt with.
-
-    A bank that the run did not learn with was chosen for its texts: there is nothing to compare them with.
-    CacheMismatch if it is not.
-    """
-    if not config.train.baseline:
-        refuse_other_data(
-            identities.tools(config).tool_differences(trained),
-            where=where,
-            fix="give the cache it was trained with, train it again, or choose another bank with --text.",
-        )

@@ -43,8 +43,7 @@ class AllClasses:
 
     def columns(self, class_names: Sequence[str]) -> list[int]:
         """Return the places of some classes among :attr:`names`."""
-        position = {name: i for i, name in enumerate(self.names)}
-        return [position[name] for name in class_names]
+        return list(closed_set_columns(self.names, class_names))
 
 
 class Classifier(Protocol):

@@ -114,11 +114,6 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
     return tuple(heads)
 
 
-def fingerprint_of(cache: EmbeddingCache, heads: Sequence[Head]) -> str:
-    """Return the name of what a student learns from: the fingerprint of every teacher's rows."""
-    return "+".join(head.cache.fingerprint for head in heads) or cache.fingerprint
-
-
 def classifiers_for(
     config: RunConfig, heads: Sequence[Head], all_classes: tuple[str, ...], class_names: tuple[str, ...]
 ) -> list[tuple[str, slice, Classifier]]:
@@ -137,12 +132,3 @@ def classifiers_for(
         )
         for i, head in enumerate(heads)
     ]
-
-
-def output_size(
-    config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...], heads: Sequence[Head] = ()
-) -> int:
-    """Return D summed over the teachers, or for the closed-set baseline one output for every class."""
-    if config.train.baseline:
-        return len(all_classes)
-    return heads[-1].stop if heads else cache.embed_dim

@@ -23,7 +23,7 @@ from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
 from distill.student.build import build_student, family
 from distill.student.classifier import closed_set_columns
-from distill.student.heads import Head, open_heads, output_size
+from distill.student.heads import Head, open_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class PhotoModel:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
         student = build_student(
             config.student.arch,
-            embed_dim=output_size(config, cache, folder.class_names, heads),
+            embed_dim=heads[-1].stop if heads else len(folder.class_names),
             pretrained=starting and config.student.pretrained,
             weights=Path(config.student.weights) if starting and config.student.weights else None,
             image_size=config.student.image_size,

@@ -138,25 +138,21 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
             "CoCoOp's texts are different for every image and make no bank", fix="learn with --prompts coop."
         )
     with only_writer(cache.path):
-        return _exported(learnt, cache, bank, learnt_from)
-
-
-def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> ListedBank:
-    made_from = digest([learnt_from, list(learnt.words.items())])
-    there = cache.manifest.banks.get(bank)
-    if there is not None and there.made_from != made_from:
-        raise UserError(
-            f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
-        )
-    folders = tuple(learnt.words)
-    with torch.no_grad():
-        rows = learnt(folders, torch.empty(0))
-    count = len(learnt.learner.context)
-    texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
-    made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
-    listed = save_bank(cache.path, made, made_from=made_from, templates=templates)
-    Manifest.load(cache.path).with_bank(bank, listed).save(cache.path)
-    return listed
+        made_from = digest([learnt_from, list(learnt.words.items())])
+        there = cache.manifest.banks.get(bank)
+        if there is not None and there.made_from != made_from:
+            raise UserError(
+                f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
+            )
+        folders = tuple(learnt.words)
+        with torch.no_grad():
+            rows = learnt(folders, torch.empty(0))
+        count = len(learnt.learner.context)
+        texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
+        made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
+        listed = save_bank(cache.path, made, made_from=made_from, templates=templates)
+        Manifest.load(cache.path).with_bank(bank, listed).save(cache.path)
+        return listed
 
 
 def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tuple[Path, ListedBank]:
