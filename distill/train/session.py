@@ -81,7 +81,7 @@ def session_of(config: RunConfig, stream: Stream) -> Session:
     model = open_model(
         config, stream.cache, stream.folder, device, class_names=rows.class_names, starting=True
     )
-    teachers = tuple(_rows_of(config, name, stream) for name in (head.name for head in model.heads))
+    teachers = tuple(_rows_of(config, head.name, stream) for head in model.heads)
     start = Path(config.fewshot.start) if config.fewshot.start else None
     if start:
         start_from(start, model)
@@ -166,7 +166,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "data_dir": str(model.folder.path.resolve()),
         "class_names": list(model.class_names),
         "all_classes": list(model.folder.class_names),
-        "position": {name: getattr(position, name) for name in Position.__dataclass_fields__},
+        "position": dict(vars(position)),
     }
     write_checkpoint(path, state)
 
