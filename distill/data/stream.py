@@ -56,6 +56,11 @@ class EvalSplit:
     pixels: Pixels
     class_names: tuple[str, ...]
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the images that can be read, so far as they have been."""
+        return [image.key for image in self.pixels.records if image.key not in self.pixels.unreadable]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,21 +52,6 @@ def support_bank(views_NVD: Tensor, classes: int, *, average: bool) -> Tensor:
     return unit.reshape(classes, -1, unit.shape[2])
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalClassifier:
-    """Plain cosines with the class texts plus the support term; see :func:`retrieval_logits`."""
-
-    text: Tensor
-    support: Tensor
-    alpha: float
-    beta: float
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return logits [B, C] float32."""
-        text, support = self.text.to(outputs.device), self.support.to(outputs.device)
-        return retrieval_logits(outputs, text, support, alpha=self.alpha, beta=self.beta)
-
-
 class Judge:
     """Judges one student with many supports: its outputs on a split are computed once."""
 
@@ -80,38 +64,30 @@ class Judge:
         """The OOD images."""
         return self.trained.wanted(["ood_test"])[0]
 
-    def outputs(self, split: EvalSplit) -> tuple[Tensor, Tensor, list[str]]:
-        """Return (outputs [N, ...], labels, keys) of a split's readable images."""
-        if split.name not in self._kept:
-            rows, labels = zip(*outputs_of(self.trained.model, split), strict=True)
-            self._kept[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(labels)
-        pixels = split.pixels
-        keys = [image.key for image in pixels.records if image.key not in pixels.unreadable]
-        return *self._kept[split.name], keys
-
     def without(self, support: Sequence[str]) -> Result:
         """Judge the OOD images less the support as the student is."""
-        outputs, labels, at = self._less(self.ood, support)
-        return judged(
-            self.trained.model, [(outputs[at], labels[at])], self.ood, among=self.trained.competing
-        )[self.ood.name]
+        model, outputs = self.trained.model, [self._less(self.ood, support)]
+        return judged(model, outputs, self.ood, among=self.trained.competing)[self.ood.name]
 
     def query(self, support: Sequence[str], retrieval: Retrieval) -> SplitResult:
         """Judge the OOD images less the support with the support bank."""
         return self.retrieved(self.ood, "ood_test", support, retrieval)
 
-    def _less(self, split: EvalSplit, support: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        outputs, labels, keys = self.outputs(split)
-        taken = set(support)
-        at = np.array([i for i, key in enumerate(keys) if key not in taken], dtype=np.int64)
-        return outputs, labels, torch.from_numpy(at)
+    def _less(self, split: EvalSplit, support: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return (outputs [N, ...], labels) of a split's readable images less the support."""
+        if split.name not in self._kept:
+            rows, of_rows = zip(*outputs_of(self.trained.model, split), strict=True)
+            self._kept[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(of_rows)
+        taken, (outputs, labels) = set(support), self._kept[split.name]
+        at = torch.tensor([i for i, key in enumerate(split.keys) if key not in taken], dtype=torch.int64)
+        return outputs[at], labels[at]
 
     def retrieved(
         self, split: EvalSplit, support_split: str, support: Sequence[str], retrieval: Retrieval
     ) -> SplitResult:
         """Judge a split less the support with the bank of the support, whose rows are ``support_split``'s."""
         taken = support if split.name == support_split else ()  # another split's keys may be the same
-        outputs, labels, at = self._less(split, taken)
+        outputs, labels = self._less(split, taken)
         name = f"{split.name} less the support" if support_split == "ood_test" else split.name
         head = self.trained.heads[0]
         views = head.cache.support_views(support_split, support, views=retrieval.views)
@@ -123,9 +99,11 @@ class Judge:
             )
         with torch.no_grad():
             text = head.texts(split.class_names, nothing).cpu()
-        classifier = RetrievalClassifier(text=text, support=bank, alpha=retrieval.alpha, beta=retrieval.beta)
+        classifier = partial(
+            retrieval_logits, text=text, support=bank, alpha=retrieval.alpha, beta=retrieval.beta
+        )
         return evaluate(
-            [(head.embed(outputs[at]), labels[at])], classifier, split=name, class_names=split.class_names
+            [(head.embed(outputs), labels)], classifier, split=name, class_names=split.class_names
         )
 
 

@@ -108,12 +108,9 @@ def few_shot(
 
     The support is ``shots`` images of each OOD class that have a teacher row, or so many episodes of all; the
     query is every other OOD image. Finetuned students are runs of their own below ``out``: run again, what
-    is trained is used.
-
-    ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their mean and standard
-    deviation, by shots. UserError if the run, its data and its cache do not fit, or are not those that it was
-    trained with; if a class has too few images; if ``out`` holds runs that started from other weights or
-    data.
+    is trained is used. ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their
+    mean and deviation. UserError if the run, its data and its cache do not fit, or are not those of its
+    training; if a class has too few images; if ``out`` holds runs of other weights or data.
     """
     progress = progress or Silent()
     trained = open_trained(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.store.text_banks import TextBank
 from distill.config import RunConfig
-from distill.student.classifier import Classifier, ClosedSetClassifier, TextClassifier, closed_set_columns
+from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
 
 
@@ -71,27 +71,16 @@ class Head:
     @torch.no_grad()
     def classifier(self, class_names: Sequence[str], *, temperature: float) -> Classifier:
         """Return what classifies this head's embeddings among some classes, by the texts as they are now."""
+
+        def by_texts_of_the_image(outputs: Tensor) -> Tensor:
+            text = F.normalize(self.texts(class_names, outputs).float(), dim=-1)
+            rows = F.normalize(outputs.float(), dim=1).to(text.device)
+            return torch.einsum("bd,bcd->bc", rows, text) / temperature
+
         if self.texts.per_image:
-            return PerImageClassifier(
-                texts=self.texts, class_names=tuple(class_names), temperature=temperature
-            )
+            return by_texts_of_the_image
         nothing = torch.empty(0, self.stop - self.start)
         return TextClassifier(text=self.texts(class_names, nothing), temperature=temperature)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerImageClassifier:
-    """Cosine with class texts that depend on the image."""
-
-    texts: Texts
-    class_names: tuple[str, ...]
-    temperature: float
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return logits [B, C] float32."""
-        text = F.normalize(self.texts(self.class_names, outputs).float(), dim=-1)
-        rows = F.normalize(outputs.float(), dim=1).to(text.device)
-        return torch.einsum("bd,bcd->bc", rows, text) / self.temperature
 
 
 def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
@@ -122,8 +111,8 @@ def classifiers_for(
     One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``.
     """
     if config.train.baseline:
-        columns = closed_set_columns(all_classes, class_names)
-        return [("", slice(None), ClosedSetClassifier(columns=columns))]
+        columns = list(closed_set_columns(all_classes, class_names))
+        return [("", slice(None), lambda outputs: outputs.float()[:, columns])]
     return [
         (
             f"@{head.name}" if i else "",

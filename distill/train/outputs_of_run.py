@@ -101,15 +101,11 @@ def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tenso
     of_heads = classifiers_for(model.config, model.heads, model.folder.class_names, split.class_names)
     _, columns, classifier = of_heads[0]
     return Answers(
-        keys=tuple(_keys(split)),
+        keys=tuple(split.keys),
         labels=labels.numpy().astype(np.int32),
         predicted=_in_batches(model, classifier, outputs[:, columns]).argmax(dim=1).numpy().astype(np.int32),
         class_names=split.class_names,
     )
-
-
-def _keys(split: EvalSplit) -> list[str]:
-    return [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
 
 
 def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
@@ -120,7 +116,7 @@ def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) ->
     logits = {}
     for split in splits:
         rows, labels = outputs[split.name]
-        keys, classes = _keys(split), [split.class_names[label] for label in labels]
+        keys, classes = split.keys, [split.class_names[label] for label in labels]
         at = sorted(spread_sample(keys, classes, most=most)) if len(keys) > most else list(range(len(keys)))
         for ending, columns, classifier in heads:
             logits[f"{split.name}{ending}"] = SplitLogits(
