@@ -63,11 +63,11 @@ def weights_digest(path: Path) -> str:
     UserError as :func:`read_checkpoint`.
     """
     state = read_checkpoint(path)
-    named = [(part, name, value) for part in ("student", "prompts") for name, value in state[part].items()]
     return digest_of(
         [
             piece
-            for part, name, value in sorted(named, key=lambda item: item[:2])
+            for part in ("prompts", "student")
+            for name, value in sorted(state[part].items())
             for piece in (f"{part}.{name} {value.dtype} {list(value.shape)}".encode(), _bytes_of(value))
         ]
     )

@@ -155,17 +155,16 @@ class TrainedRun:
         return [self._split(name, by_name) for name in names]
 
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
-        if name == "id_val" and name not in by_name:
-            raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
-        if name in ("ood_test", QUERY) and name not in by_name:
-            if name == QUERY:
-                raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
-            if self.config.fewshot.shots:
-                raise UserError(
-                    "the few-shot run was trained on some images of ood_test", fix=f"use --split {QUERY}."
-                )
         if name in by_name:
             images, class_names = by_name[name]
+        elif name == "id_val":
+            raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
+        elif name == QUERY:
+            raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
+        elif name == "ood_test" and self.config.fewshot.shots:
+            raise UserError(
+                "the few-shot run was trained on some images of ood_test", fix=f"use --split {QUERY}."
+            )
         else:
             split = self.folder.split(name)
             images, class_names = split.images, split.class_names

@@ -143,9 +143,7 @@ def _sample(
     if not model.heads:
         return None
     head, cache = model.heads[0], _teacher(model)
-    keys: list[str] = []
-    names: list[str] = []
-    classes: list[str] = []
+    images: list[tuple[str, str, str]] = []  # key, split, class
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
     for split in splits:
@@ -157,22 +155,16 @@ def _sample(
         most = SAMPLE[split.name.partition("_")[0]]
         drawn = spread_sample([of_split.keys[i] for i in with_row], class_of, most=most)
         at = [with_row[i] for i in drawn]
-        if not at:
-            continue
-        keys += [of_split.keys[i] for i in at]
-        names += [split.name] * len(at)
-        classes += [class_of[i] for i in drawn]
-        ours.append(head.embed(outputs[split.name][0])[at])
-        places = np.array([rows.position[of_split.keys[i]] for i in at])
-        theirs.append(torch.from_numpy(rows.embeddings[places]))
-    if not keys:
+        if at:
+            images += [(of_split.keys[with_row[i]], split.name, class_of[i]) for i in drawn]
+            ours.append(head.embed(outputs[split.name][0])[at])
+            places = np.array([rows.position[of_split.keys[i]] for i in at])
+            theirs.append(torch.from_numpy(rows.embeddings[places]))
+    if not images:
         return None
+    keys, names, classes = zip(*images, strict=True)
     return EmbeddingSample(
-        keys=tuple(keys),
-        splits=tuple(names),
-        classes=tuple(classes),
-        student=_unit(ours),
-        teacher=_unit(theirs),
+        keys=keys, splits=names, classes=classes, student=_unit(ours), teacher=_unit(theirs)
     )
 
 
