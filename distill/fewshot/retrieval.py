@@ -16,7 +16,7 @@ from distill.data.stream import EvalSplit
 from distill.data.support import pick_support
 from distill.data.training_data import join_training_rows
 from distill.judge.evaluate import Result, SplitResult, evaluate
-from distill.judge.model import judged, outputs_of
+from distill.judge.model import judged, whole_outputs
 from distill.judge.trained_run import TrainedRun
 from distill.tip_adapter import retrieval_logits
 
@@ -76,8 +76,7 @@ class Judge:
     def _less(self, split: EvalSplit, support: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return (outputs [N, ...], labels) of a split's readable images less the support."""
         if split.name not in self._kept:
-            rows, of_rows = zip(*outputs_of(self.trained.model, split), strict=True)
-            self._kept[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(of_rows)
+            self._kept[split.name] = whole_outputs(self.trained.model, split)
         taken, (outputs, labels) = set(support), self._kept[split.name]
         at = torch.tensor([i for i, key in enumerate(split.keys) if key not in taken], dtype=torch.int64)
         return outputs[at], labels[at]

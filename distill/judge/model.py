@@ -106,6 +106,12 @@ def outputs_of(model: Model, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]
         model.student.train(was_training)
 
 
+def whole_outputs(model: Model, split: EvalSplit) -> tuple[Tensor, Tensor]:
+    """Return the outputs [N, ...] and the labels [N] of all of a split's readable images, on the CPU."""
+    rows, labels = zip(*outputs_of(model, split), strict=True)
+    return torch.cat([part.cpu() for part in rows]), torch.cat(labels)
+
+
 def judged(
     model: Model,
     outputs: Iterable[tuple[Tensor, Tensor]],

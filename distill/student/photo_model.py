@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,16 +73,12 @@ class PhotoModel:
             student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return student
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context that the student computes in."""
-        return autocast(self.amp_dtype, self.device)
-
     def forward(self, class_names: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """Return what takes decoded images to the outputs that are judged, [B, D] of all heads."""
         del class_names
 
         def outputs(images: Tensor) -> Tensor:
-            with self.autocast():
+            with autocast(self.amp_dtype, self.device):
                 rows: Tensor = self.student(self.augment.plain(images))
             return rows
 

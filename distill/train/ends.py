@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distill.judge.evaluate import Result, SplitResult, metrics_of
-from distill.judge.model import fingerprint, judged, outputs_of, result_names
+from distill.judge.model import fingerprint, judged, outputs_of, result_names, whole_outputs
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_log import BOTH_KINDS, LAST_EPOCHS, hardware, last_mean, peak_memory, versions
 from distill.robotics.metrics import EpisodeResult
@@ -49,7 +48,7 @@ def finish(run: StudentRun, command: Sequence[str], stop: Stop, **more: Any) -> 
     with stop.at_once():
         # A run that had ended before its summary was written has no results yet.
         results = run.results or judge_splits(session, late=True)
-        trained = trained_outputs(session)
+        trained = {name: whole_outputs(session.model, split) for name, split in session.splits.items()}
         summary = summarize(session, position, results, trained, command=command, more=more)
         outputs = outputs_of_run(session, trained)
     run.folder.end(session, position, summary, outputs)
@@ -69,15 +68,6 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
         if late or split.name != "id_test":
             results |= judged(model, outputs_of(model, split), split, among=among)
     return results
-
-
-def trained_outputs(session: Session) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return a trained student's outputs and the labels of every split, on the CPU."""
-    outputs = {}
-    for name, split in session.splits.items():
-        rows, labels = zip(*outputs_of(session.model, split), strict=True)
-        outputs[name] = torch.cat(rows).cpu(), torch.cat(labels)
-    return outputs
 
 
 def epoch_line(session: Session, line: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distill.data.batch import Batch
 from distill.judge.evaluate import Result
+from distill.precision import autocast
 from distill.record.run_files import LAST
 from distill.train.distributed import average_gradients, gather_outputs
 from distill.train.epoch_sums import EpochSums, clock
@@ -60,7 +61,7 @@ class StudentRun:
         with clock(self.position, self.sums, spent=spent):
             torch.manual_seed(model_seed(self.config.train.seed, self.position.epoch, self.position.step))
             optimizer.zero_grad(set_to_none=True)
-            with model.autocast():
+            with autocast(model.amp_dtype, model.device):
                 outputs = model.student(batch.image_BXRR)
             losses, scores = model.losses(gather_outputs(outputs, len(batch.keys)), batch)
             self.guard.add(losses, self.position, self.batches)
