@@ -27,10 +27,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
-    Raises
-    ------
-    UserError
-        If there is none, it is damaged, or another version wrote it.
+    UserError if there is none, it is damaged, or another version wrote it.
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}", fix="give the folder of a run that has trained.")
@@ -63,17 +60,14 @@ def _loaded(path: Path, device: torch.device | str) -> Any:
 def weights_digest(path: Path) -> str:
     """Return what names the weights of a checkpoint, the student's and its prompt learner's.
 
-    Raises
-    ------
-    UserError
-        As :func:`read_checkpoint`.
+    UserError as :func:`read_checkpoint`.
     """
     state = read_checkpoint(path)
-    named = [(part, name, value) for part in ("student", "prompts") for name, value in state[part].items()]
     return digest_of(
         [
             piece
-            for part, name, value in sorted(named, key=lambda item: item[:2])
+            for part in ("prompts", "student")
+            for name, value in sorted(state[part].items())
             for piece in (f"{part}.{name} {value.dtype} {list(value.shape)}".encode(), _bytes_of(value))
         ]
     )
@@ -86,10 +80,7 @@ def _bytes_of(tensor: torch.Tensor) -> bytes:
 def check_made_from(state: dict[str, Any], identity: DataIdentity, start: str, *, where: Path) -> None:
     """Make sure that a checkpoint was made from this data, and a few-shot one from these weights.
 
-    Raises
-    ------
-    CacheMismatch
-        If it was not; the message says what differs.
+    CacheMismatch if it was not; the message says what differs.
     """
     lines = identity.differences(identity_in(state, where))
     if state["start"] != start:

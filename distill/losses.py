@@ -17,15 +17,7 @@ MASKED_OUT = -1e7
 
 
 def classification_loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """L-cls: cross-entropy of the similarities to every class text, divided by temperature.
-
-    Parameters
-    ----------
-    logits_BC
-        ``unit_student @ unit_text.T / temperature``.
-    labels_B
-        Column of each image's own class, int64.
-    """
+    """L-cls: cross-entropy of ``unit_student @ unit_text.T / temperature``; labels are columns, int64."""
     return F.cross_entropy(logits_BC.float(), labels_B)
 
 
@@ -42,12 +34,8 @@ def mse_raw_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
 def image_contrastive_loss(logits_BB: Tensor, *, bidirectional: bool = True) -> Tensor:
     """L-im-cst: each student row finds its own image's teacher row among the batch's.
 
-    Parameters
-    ----------
-    logits_BB
-        ``unit_student @ unit_teacher.T / temperature``: row = student, column = teacher.
-    bidirectional
-        Average with the other direction, each teacher row finding its student row.
+    ``logits_BB`` are ``unit_student @ unit_teacher.T / temperature``: row = student, column = teacher.
+    ``bidirectional`` averages with the other direction, each teacher row finding its student row.
     """
     logits = logits_BB.float()
     target_B = torch.arange(len(logits), device=logits.device)
@@ -104,12 +92,8 @@ def vlalign_loss(
 def caption_loss(similarity_BB: Tensor, labels_B: Tensor) -> Tensor:
     """L-cap: each student row finds its own image's caption in the batch, without temperature.
 
-    Parameters
-    ----------
-    similarity_BB
-        ``unit_student @ unit_caption.T``: row = student, column = caption.
-    labels_B
-        Pairs of one class other than an image's own caption are masked out.
+    ``similarity_BB`` is ``unit_student @ unit_caption.T``: row = student, column = caption. Pairs of one
+    class by ``labels_B`` other than an image's own caption are masked out.
     """
     own = torch.eye(len(labels_B), dtype=torch.bool, device=labels_B.device)
     same_class = labels_B[:, None] == labels_B[None, :]

@@ -176,7 +176,7 @@ class ClassCounts:
 
     def state(self) -> dict[str, Tensor]:
         """Return both counts."""
-        return {"right_C": self.right_C, "seen_C": self.seen_C}
+        return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
         """Return the macro accuracy over the classes seen, in percent."""

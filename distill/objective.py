@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,77 +27,40 @@ def distillation_objective(
 ) -> dict[str, Tensor]:
     """Return every loss that is switched on, and their weighted sum, in float32 also under autocast.
 
-    Parameters
-    ----------
-    student, teacher
-        Image embeddings [B, D], raw.
-    text
-        Class texts' embeddings [C, D], raw; [B, C, D] where every image has texts of its own.
-    labels
-        Row of ``text`` that is each image's class, int64 [B].
-    config
-        Weights, temperature, k and the filter.
-    captions
-        Caption embeddings [B, D], raw; needed when ``config.cap`` is on.
-    neighbours
-        ``(nearest [B, K] columns of text, similarity [B, K] plain cosines)``, best first; the first
-        ``min(config.vlalign_k, K)`` count. None takes them from ``teacher`` and ``text``.
-    cosines
-        What :func:`text_cosines` gives of ``student`` and ``text``, where it is at hand.
+    ``student`` and ``teacher`` are image embeddings [B, D], ``text`` class texts' [C, D], or [B, C, D] where
+    every image has texts of its own, and ``captions`` [B, D], needed when ``config.cap`` is on: all raw.
+    ``labels`` int64 [B] are rows of ``text``. ``neighbours`` are ``(nearest [B, K] columns of text,
+    similarity [B, K] plain cosines)``, best first, of which the first ``min(config.vlalign_k, K)`` count;
+    None takes them from ``teacher`` and ``text``. ``cosines`` are :func:`text_cosines` of ``student`` and
+    ``text``, where they are at hand.
 
-    Returns
-    -------
-    dict
-        Unweighted scalars by the name of their weight in ``config``, and ``total``.
-
-    Raises
-    ------
-    ValueError
-        If captions are needed and not given.
+    The losses are unweighted scalars by the name of their weight in ``config``. ValueError if captions are
+    needed and not given.
     """
     if config.cap and captions is None:
         raise ValueError("loss.cap is on, but there are no caption embeddings")
+    parts: dict[str, Tensor] = {}
     # Autocast would run the products of cosines in 16 bits, and dividing by 0.07 magnifies what that rounds.
     with torch.autocast(student.device.type, enabled=False):
-        if cosines is None and (config.cls or config.vlalign):
-            cosines = text_cosines(student, text)
-        parts = _terms(student, teacher, text, labels, config, captions, neighbours, cosines)
-    weighted = [getattr(config, name) * part for name, part in parts.items()]
-    # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
-    total = weighted[0] if weighted else student.sum() * 0
-    for part in weighted[1:]:
-        total = total + part
-    return {**parts, "total": total}
-
-
-def _terms(
-    student: Tensor,
-    teacher: Tensor,
-    text: Tensor,
-    labels: Tensor,
-    config: LossConfig,
-    captions: Tensor | None,
-    neighbours: Neighbours | None,
-    cosines: Tensor | None,
-) -> dict[str, Tensor]:
-    parts: dict[str, Tensor] = {}
-    unit_student, unit_teacher = _unit(student), _unit(teacher)
-    if cosines is not None:
-        logits = cosines / config.temperature
+        unit_student, unit_teacher = _unit(student), _unit(teacher)
+        if config.cls or config.vlalign:
+            logits = (text_cosines(student, text) if cosines is None else cosines) / config.temperature
         if config.cls:
             parts["cls"] = losses.classification_loss(logits, labels)
         if config.vlalign:
             parts["vlalign"] = _vlalign(logits, unit_teacher, text, labels, config, neighbours)
-    if config.mse:
-        parts["mse"] = losses.mse_loss(unit_student, unit_teacher)
-    if config.mse_raw:
-        parts["mse_raw"] = losses.mse_raw_loss(student, teacher)
-    if config.im_cst:
-        pairs = unit_student @ unit_teacher.T / config.temperature
-        parts["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
-    if config.cap and captions is not None:
-        parts["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
-    return parts
+        if config.mse:
+            parts["mse"] = losses.mse_loss(unit_student, unit_teacher)
+        if config.mse_raw:
+            parts["mse_raw"] = losses.mse_raw_loss(student, teacher)
+        if config.im_cst:
+            pairs = unit_student @ unit_teacher.T / config.temperature
+            parts["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
+        if captions is not None and config.cap:
+            parts["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
+    weighted = [getattr(config, name) * part for name, part in parts.items()]
+    # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
+    return {**parts, "total": reduce(torch.add, weighted) if weighted else student.sum() * 0}
 
 
 def text_cosines(student: Tensor, text: Tensor) -> Tensor:

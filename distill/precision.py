@@ -13,10 +13,7 @@ from cache.runtime.errors import UserError
 def amp_dtype_of(precision: str, device: torch.device) -> torch.dtype | None:
     """Return what ``train.precision`` computes in on a device; None is float32 throughout.
 
-    Raises
-    ------
-    UserError
-        If it is float16 on the CPU, where a gradient scaler has no place.
+    UserError if it is float16 on the CPU, where a gradient scaler has no place.
     """
     if precision == "auto" and device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -12,14 +12,8 @@ def retrieval_logits(
 ) -> Tensor:
     """Return ``s T' + alpha * sum_m exp(-beta (1 - s.u_cm))``, [B, C]: plain cosine plus the support term.
 
-    Parameters
-    ----------
-    student
-        Image embeddings [B, D], raw.
-    text
-        Class texts' embeddings [C, D], raw.
-    support
-        Teacher embeddings of M support images a class, [C, M, D], unit rows.
+    ``student`` are image embeddings [B, D], ``text`` class texts' [C, D], both raw; ``support`` unit rows of
+    the teacher's embeddings of M support images a class, [C, M, D].
     """
     unit_student, unit_text = F.normalize(student.float(), dim=1), F.normalize(text.float(), dim=1)
     affinity = torch.einsum("bd,cmd->bcm", unit_student, support.float())

@@ -42,12 +42,8 @@ class TrainingViews:
 def open_views(cache: EmbeddingCache, images: Sequence[Record], config: DataConfig) -> TrainingViews | None:
     """Return the views of the training images, None where the config wants none.
 
-    Raises
-    ------
-    UserError
-        If the cache does not keep them of every image.
-    CacheMismatch
-        If they are crops of another size than the config says.
+    UserError if the cache does not keep them of every image; CacheMismatch if they are crops of another size
+    than the config says.
     """
     if not config.views:
         return None

@@ -16,10 +16,8 @@ def open_folder(
 ) -> RecordFolder:
     """List a data folder of what a cache has rows of; ``complete`` has at least train and the OOD test.
 
-    Raises
-    ------
-    UserError
-        If a split is missing or wrong, or unless ``shared_classes`` a class is in train and in the OOD test.
+    UserError if a split is missing or wrong, or unless ``shared_classes`` a class is in train and in the OOD
+    test.
     """
     if cache.holds_episodes:  # whose OOD test shows trained objects as well
         return EpisodeFolder.scan(path, cache.episode_keys)

@@ -42,10 +42,7 @@ class IdentityReader:
     def refuse_changed_images(self, teachers: Sequence[str]) -> None:
         """Refuse images that are not what their rows of some teachers were made from.
 
-        Raises
-        ------
-        CacheMismatch
-            If there is one; the message names its split and the first keys.
+        CacheMismatch if there is one; the message names its split and the first keys.
         """
         for teacher in teachers:
             for name in self.folder.splits:
@@ -63,10 +60,7 @@ class IdentityReader:
     def of(self, config: RunConfig) -> DataIdentity:
         """Return the identity of a run of this config.
 
-        Raises
-        ------
-        UserError
-            If the cache has no such teacher, or an image that changed is joined to a row of it.
+        UserError if the cache has no such teacher, or an image that changed is joined to a row of it.
         """
         self.refuse_changed_images(config.teachers)
         first = self._teacher(config.teachers[0])
@@ -83,10 +77,7 @@ class IdentityReader:
     def tools(self, config: RunConfig) -> DataIdentity:
         """Return the identity of the teachers and texts alone that a run of this config is judged with.
 
-        Raises
-        ------
-        UserError
-            If the cache has no such teacher.
+        UserError if the cache has no such teacher.
         """
         own = {name: self._teacher(name) for name in config.teachers}
         return DataIdentity(

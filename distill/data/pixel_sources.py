@@ -62,10 +62,7 @@ def decoding_workers(config: DataConfig) -> int:
 def device_for_images(wanted: str, device: torch.device, decode: Decode, count: int) -> torch.device | None:
     """Return the device if ``count`` decoded images are kept there, as ``data.device_images`` wants; or None.
 
-    Raises
-    ------
-    UserError
-        If they are to be kept on a GPU that has not the memory.
+    UserError if they are to be kept on a GPU that has not the memory.
     """
     if wanted == "off" or (wanted == "auto" and device.type != "cuda"):
         return None

@@ -184,11 +184,9 @@ class Pixels:
 
     def _decoded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, Tensor]]:
         for indices, images in zip(batches, self._loader(batches), strict=True):
-            good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
-            self._note_unreadable(indices, images)
-            tensors = [image for image in images if isinstance(image, Tensor)]
+            readable, tensors = self._readable(indices, images)
             if tensors:
-                yield indices[good], torch.stack(tensors)
+                yield readable, torch.stack(tensors)
 
     def _room(self, device: torch.device) -> Tensor:
         """Return where all images will be kept; on the CPU it takes no memory before they are there."""
@@ -219,16 +217,15 @@ class Pixels:
             yield from self._loader(batches)
 
     def _keep(self, kept: Tensor, indices: Indices, images: Sequence[Tensor | str]) -> None:
-        self._note_unreadable(indices, images)
-        good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
-        tensors = [image for image in images if isinstance(image, Tensor)]
+        readable, tensors = self._readable(indices, images)
         if tensors:
-            places = torch.from_numpy(indices[good])
-            kept[to_device(places, kept.device)] = to_device(torch.stack(tensors), kept.device)
-        self._good[indices[~good]] = False
+            places = to_device(torch.from_numpy(readable), kept.device)
+            kept[places] = to_device(torch.stack(tensors), kept.device)
+        self._good[np.setdiff1d(indices, readable)] = False
         self._here[indices] = True
 
-    def _note_unreadable(self, indices: Indices, images: Sequence[Tensor | str]) -> None:
+    def _readable(self, indices: Indices, images: Sequence[Tensor | str]) -> tuple[Indices, list[Tensor]]:
+        """Return the images that could be read, after their indices; the others are noted, or an error."""
         for index, image in zip(indices, images, strict=True):
             if isinstance(image, Tensor):
                 continue
@@ -239,6 +236,8 @@ class Pixels:
                     fix="bring the file back, or build the cache again with --rebuild.",
                 )
             self.unreadable[record.key] = image
+        good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
+        return indices[good], [image for image in images if isinstance(image, Tensor)]
 
     def _loader(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
         stored = self.stored

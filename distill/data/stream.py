@@ -56,6 +56,11 @@ class EvalSplit:
     pixels: Pixels
     class_names: tuple[str, ...]
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the images that can be read, so far as they have been."""
+        return [image.key for image in self.pixels.records if image.key not in self.pixels.unreadable]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
@@ -78,11 +83,8 @@ class Stream:
     def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Stream:
         """Join the images of a data folder to the rows of a cache.
 
-        Raises
-        ------
-        UserError
-            If the cache, the data and the config do not fit each other, or an image is not what its rows
-            were made from.
+        UserError if the cache, the data and the config do not fit each other, or an image is not what its
+        rows were made from.
         """
         cache = EmbeddingCache.open(cache_dir)
         augment = augment_of(config, cache)

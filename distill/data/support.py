@@ -31,14 +31,9 @@ def pick_support(
 ) -> list[str]:
     """Return ``shots`` distinct image keys of every class, class after class.
 
-    With seed -1 the first ones, sorted by key, as in the paper; any other seed draws them. What is
-    drawn of a class depends on its keys alone, on no other class and no order of files. ``leave`` is how
-    many images of each class must be left over, to test on.
-
-    Raises
-    ------
-    UserError
-        If a class has too few images.
+    With seed -1 the first ones, sorted by key, as in the paper; any other seed draws them. What is drawn of a
+    class depends on its keys alone, on no other class and no order of files. ``leave`` is how many images of
+    each class must be left over, to test on. UserError if a class has too few images.
     """
     support: list[str] = []
     for name in sorted(keys_by_class):
@@ -63,13 +58,8 @@ def support_of(cache: EmbeddingCache, ood: RecordSplit, config: FewShotConfig) -
     """Return the keys of the support, none without shots: of the OOD images that have a teacher row.
 
     So many of every class, class after class; of episodes, which show several objects, so many of all.
-
-    Raises
-    ------
-    CacheMismatch
-        If the OOD classes of the data and of the cache differ.
-    UserError
-        If the cache has no OOD rows, or there are too few.
+    CacheMismatch if the OOD classes of the data and of the cache differ; UserError if the cache has no OOD
+    rows, or there are too few.
     """
     if not config.shots:
         return []
@@ -107,10 +97,7 @@ def _joint_labels(
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Return the ID classes then the OOD classes, and the labels among them of some rows of both splits.
 
-    Raises
-    ------
-    UserError
-        If a photo's class is on both sides.
+    UserError if a photo's class is on both sides.
     """
     if train.labels.ndim == 2:  # the objects of OOD episodes begin with the trained ones
         new = len(ood.class_names) - len(train.class_names)

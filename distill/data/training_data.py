@@ -48,14 +48,9 @@ class TrainingRows:
 def join_training_rows(cache: EmbeddingCache, folder: RecordFolder, *, id_val: float = 0.0) -> TrainingRows:
     """Join DATA's training images to the cache's rows by key.
 
-    ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same
-    images are set aside on every machine and whatever is added later; each class keeps at least one
-    training image.
-
-    Raises
-    ------
-    CacheMismatch
-        If the class folders differ, or no image has a row.
+    ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same images are
+    set aside on every machine and whatever is added later; each class keeps at least one training image.
+    CacheMismatch if the class folders differ, or no image has a row.
     """
     split, rows = folder.split("train"), cache.split("train")
     if split.class_names != rows.class_names:
@@ -282,12 +277,8 @@ def teacher_rows(
     """Return one teacher's rows with the targets that ``loss`` needs.
 
     The nearest texts are the cache's own where the classes are the training split's, else computed; with
-    ``learnt_text`` or ``views`` there are none, because they change with the texts or the view.
-
-    Raises
-    ------
-    UserError
-        If captions are asked for and the cache has none, or one for all images.
+    ``learnt_text`` or ``views`` there are none, because they change with the texts or the view. UserError if
+    captions are asked for and the cache has none, or one for all images.
     """
     if loss.cap and joined.rows.caption_embeddings is None:
         images = "the training and the OOD images" if joined.support else "the training images"

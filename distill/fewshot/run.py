@@ -108,16 +108,9 @@ def few_shot(
 
     The support is ``shots`` images of each OOD class that have a teacher row, or so many episodes of all; the
     query is every other OOD image. Finetuned students are runs of their own below ``out``: run again, what
-    is trained is used.
-
-    ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their mean and standard
-    deviation, by shots.
-
-    Raises
-    ------
-    UserError
-        If the run, its data and its cache do not fit, or are not those that it was trained with; if a class
-        has too few images; if ``out`` holds runs that started from other weights or data.
+    is trained is used. ``draws`` has one :class:`Draw` for every number of shots and seed; ``table`` their
+    mean and deviation. UserError if the run, its data and its cache do not fit, or are not those of its
+    training; if a class has too few images; if ``out`` holds runs of other weights or data.
     """
     progress = progress or Silent()
     trained = open_trained(
@@ -126,24 +119,19 @@ def few_shot(
     _check_method(trained, source, options.method)
     checkpoint = checkpoint_file(source, options.checkpoint)
     identity, start = same_data(trained, source), weights_digest(checkpoint)
-    supports = [
-        FewShotConfig(shots=shots, support_seed=seed)
+    folders = {
+        FewShotConfig(shots=shots, support_seed=seed): out / _called(shots, seed)
         for shots in sorted(set(options.shots))
         for seed in options.support_seeds or (-1,)
-    ]
-    for support in supports:  # what is missing or does not fit shows before hours of training
+    }
+    for support, folder in folders.items():  # what does not fit shows before hours of training
         _check_support(trained, support, options)
-        if options.method == "finetune":
-            check_start(out / _called(support), identity, start)
+        if (folder / LAST).is_file():  # its numbers would belong to no table with new ones
+            check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
     judge = Judge(trained)
     with only_writer(out):
         remove_temporaries(out)
-        draws = [
-            _by_retrieval(judge, support, options, progress)
-            if options.method == "retrieval"
-            else _by_finetuning(judge, support, checkpoint, out / _called(support), options, progress)
-            for support in supports
-        ]
+        draws = [_draw(judge, few, options, checkpoint, to, progress) for few, to in folders.items()]
         measure, table = trained.model.measure, _table(draws)
         results: dict[str, Any] = {
             "run": str(source),
@@ -171,19 +159,21 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
 
 def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShotOptions) -> None:
     """Make sure that there are images enough, and to retrieve with that the cache has their views."""
-    keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
+    keys = _support(trained, support)
     if options.method == "retrieval":
         trained.heads[0].cache.support_views("ood_test", keys, views=options.retrieval.views)
 
 
-def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
-    """Return the identity of the data that a run is taught more with: that of its training.
+def _support(trained: TrainedRun, support: FewShotConfig) -> list[str]:
+    return support_of(trained.cache, trained.folder.split("ood_test"), support)
 
-    Raises
-    ------
-    CacheMismatch
-        If the data is not that.
-    """
+
+def _called(shots: int, seed: int) -> str:
+    return f"shots-{shots}{'' if seed < 0 else f'-seed-{seed}'}"
+
+
+def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
+    """Return the identity of the data that a run is taught more with; CacheMismatch if it was another."""
     identity = trained.identities.of(trained.config)
     refuse_other_data(
         identity.differences(trained.identity),
@@ -193,72 +183,60 @@ def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
     return identity
 
 
-def check_start(folder: Path, identity: DataIdentity, start: str) -> None:
-    """Make sure that what there is of a finetuned run started from these weights and this data.
-
-    Raises
-    ------
-    CacheMismatch
-        If it did not: its numbers belong to no table with new ones.
-    """
-    if (folder / LAST).is_file():
-        check_made_from(read_checkpoint(folder / LAST), identity, start, where=folder)
-
-
-def _by_retrieval(judge: Judge, support: FewShotConfig, options: FewShotOptions, progress: Progress) -> Draw:
-    retrieval = options.retrieval
-    if options.search:
-        retrieval = search_weights(judge, support, retrieval, split=options.search)
-    keys = support_of(judge.trained.cache, judge.trained.folder.split("ood_test"), support)
-    before, after = judge.without(keys), judge.query(keys, retrieval)
-    assert isinstance(before, SplitResult)
-    progress.note(f"{_called(support)}: {before.accuracy:.1f}% -> {after.accuracy:.1f}%")
-    return Draw(
-        shots=support.shots,
-        support_seed=support.support_seed,
-        support_images=len(keys),
-        query_images=after.images,
-        scores={"before": before.accuracy, "ood_query": after.accuracy, "id_test": None},
-        details={"alpha": retrieval.alpha, "beta": retrieval.beta, "searched_on": options.search},
-    )
-
-
-def _by_finetuning(
+def _draw(
     judge: Judge,
     support: FewShotConfig,
+    options: FewShotOptions,
     checkpoint: Path,
     folder: Path,
-    options: FewShotOptions,
     progress: Progress,
 ) -> Draw:
-    trained = judge.trained
-    keys = support_of(trained.cache, trained.folder.split("ood_test"), support)
+    """Judge a student without a support and with it; a finetuned one is trained in ``folder``."""
+    keys = _support(judge.trained, support)
     before = judge.without(keys)
-    config = finetune_config(
-        from_toml(read_checkpoint(checkpoint)["config"], where=str(checkpoint)),
-        start=checkpoint.resolve(),
-        support=support,
-        settings=options.settings,
-        episodes=trained.cache.holds_episodes,
-    )
-    if (folder / SUMMARY).exists():
-        progress.note(f"{folder} is trained already")
-    summary = train(
-        config,
-        cache_dir=trained.cache.path,
-        data_dir=trained.folder.path,
-        out=folder,
-        resume_run=(folder / CONFIG).exists(),
-        progress=progress,
-    )
-    scores, by_group = _scores(before, summary)
+    if isinstance(before, SplitResult) and options.method == "retrieval":
+        retrieval = options.retrieval
+        if options.search:
+            retrieval = search_weights(judge, support, retrieval, split=options.search)
+        after = judge.query(keys, retrieval).accuracy
+        progress.note(f"{folder.name}: {before.accuracy:.1f}% -> {after:.1f}%")
+        scores = {"before": before.accuracy, "ood_query": after, "id_test": None}
+        details: dict[str, Any] = {
+            "alpha": retrieval.alpha,
+            "beta": retrieval.beta,
+            "searched_on": options.search,
+        }
+    else:
+        config = finetune_config(
+            from_toml(read_checkpoint(checkpoint)["config"], where=str(checkpoint)),
+            start=checkpoint.resolve(),
+            support=support,
+            settings=options.settings,
+            episodes=judge.trained.cache.holds_episodes,
+        )
+        scores, by_group = _scores(before, _finetuned(judge.trained, config, folder, progress))
+        details = {"run": str(folder), "epochs": config.train.epochs, "lr": config.optim.lr, **by_group}
     return Draw(
         shots=support.shots,
         support_seed=support.support_seed,
         support_images=len(keys),
         query_images=before.images,
         scores=scores,
-        details={"run": str(folder), "epochs": config.train.epochs, "lr": config.optim.lr, **by_group},
+        details=details,
+    )
+
+
+def _finetuned(trained: TrainedRun, config: RunConfig, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Return the summary of a finetuned student, which is trained unless it is already."""
+    if (folder / SUMMARY).exists():
+        progress.note(f"{folder} is trained already")
+    return train(
+        config,
+        cache_dir=trained.cache.path,
+        data_dir=trained.folder.path,
+        out=folder,
+        resume_run=(folder / CONFIG).exists(),
+        progress=progress,
     )
 
 
@@ -269,28 +247,19 @@ def _scores(
     if isinstance(before, SplitResult):
         after, id_test = summary[f"{QUERY}_accuracy"], summary.get("id_test_accuracy")
         return {"before": before.accuracy, "ood_query": after, "id_test": id_test}, {}
-    by_group = {"before": before.groups, "after": _groups(summary)}
+    metrics = ("accuracy", "precision", "recall", PRECISION)
+    starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
+    after = {
+        group: {name: summary[start + name] for name in metrics if start + name in summary}
+        for group, start in starts.items()
+    }
+    by_group = {"before": before.groups, "after": after}
     columns = {
         f"{when}_{group}": groups.get(group, {}).get(PRECISION)
         for when, groups in by_group.items()
         for group in GROUPS
     }
     return columns, by_group
-
-
-def _groups(summary: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return a summary's metrics of the query by group of objects."""
-    starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
-    metrics = ("accuracy", "precision", "recall", PRECISION)
-    return {
-        group: {name: summary[start + name] for name in metrics if start + name in summary}
-        for group, start in starts.items()
-    }
-
-
-def _called(support: FewShotConfig) -> str:
-    drawn = "" if support.support_seed < 0 else f"-seed-{support.support_seed}"
-    return f"shots-{support.shots}{drawn}"
 
 
 def finetune_config(
@@ -308,9 +277,8 @@ def finetune_config(
     crops are drawn anew.
     """
     rates = EPISODE_LEARNING_RATES if episodes else LEARNING_RATES
-    config = with_part(config, "train", epochs=EPOCHS)
-    if episodes:
-        config = with_part(config, "train", batch_size=EPISODE_BATCH_SIZE)
+    batches = {"batch_size": EPISODE_BATCH_SIZE} if episodes else {}
+    config = with_part(config, "train", epochs=EPOCHS, **batches)
     config = with_part(config, "optim", schedule=SCHEDULE, lr=rates[config.optim.name])
     config = with_part(config, "student", pretrained=False, weights="")
     config = with_part(config, "data", views=False)
@@ -331,13 +299,7 @@ def _table(draws: Sequence[Draw]) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_shots(
-    path: Path,
-    table: Sequence[dict[str, Any]],
-    *,
-    of: str,
-    title: str,
-) -> None:
+def draw_shots(path: Path, table: Sequence[dict[str, Any]], *, of: str, title: str) -> None:
     """Draw the columns of a table over shots, with the deviation over draws, as a PNG; ``of`` names them."""
     with drawing(path, (6, 4.2)) as (_, axes):
         shots = [row["shots"] for row in table]

@@ -74,12 +74,7 @@ class SplitResult:
 
     def metrics(self) -> dict[str, float]:
         """Return every number under the ending that it has among a run's metrics."""
-        numbers = {
-            "accuracy": self.accuracy,
-            "loss": self.loss,
-            "top5_accuracy": self.top5_accuracy,
-            "ece": self.ece,
-        }
+        numbers = {name: getattr(self, name) for name in ("accuracy", "loss", "top5_accuracy", "ece")}
         if self.among_all is not None:
             numbers |= {f"all_{name}": getattr(self.among_all, name) for name in _AMONG_ALL}
         return {name: value for name, value in numbers.items() if value is not None}
@@ -151,27 +146,28 @@ def evaluate(
 ) -> SplitResult:
     """Judge outputs against labels.
 
-    Parameters
-    ----------
-    outputs
-        Batches of (outputs [B, D], labels [B] int64, which index ``class_names``).
-    classifier
-        Turns outputs into logits over ``class_names``, or where ``among`` is given over ``among.names``.
-    among
-        Every class of the data: the split is then judged among its own classes, and where all compete.
-    unreadable
-        Images that could not be judged, by key, with the reason; filled while ``outputs`` is read.
-
-    Raises
-    ------
-    UserError
-        If there is no image to judge.
+    ``outputs`` are batches of (outputs [B, D], labels [B] int64, which index ``class_names``). ``classifier``
+    turns outputs into logits over ``class_names``; where ``among``, every class of the data, is given, over
+    those, and the split is judged among its own classes, and where all compete. ``unreadable`` are images
+    that could not be judged, by key, with the reason; filled while ``outputs`` is read. UserError if there is
+    no image to judge.
     """
     own, every, id_score = _scored(outputs, classifier, class_names, among)
     if not own:
         raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     scores = ImageScores.join(own)
     metrics = scores.metrics()
+    among_all = None
+    if among is not None:
+        all_scores = ImageScores.join(every)
+        of_all = all_scores.metrics()
+        among_all = AmongAll(
+            classes=all_scores.classes,
+            accuracy=of_all.accuracy,
+            top5_accuracy=of_all.top5_accuracy,
+            ece=of_all.ece,
+            id_score_N=torch.cat(id_score) if id_score else None,
+        )
     return SplitResult(
         split=split,
         accuracy=metrics.accuracy,
@@ -185,7 +181,7 @@ def evaluate(
         unreadable=dict(unreadable or {}),
         top5_accuracy=metrics.top5_accuracy,
         ece=metrics.ece,
-        among_all=_among_all(every, id_score) if every else None,
+        among_all=among_all,
     )
 
 
@@ -213,45 +209,6 @@ def _scored(
     return own, every, id_score
 
 
-def _among_all(every: Sequence[ImageScores], id_score: Sequence[Tensor]) -> AmongAll:
-    scores = ImageScores.join(every)
-    metrics = scores.metrics()
-    return AmongAll(
-        classes=scores.classes,
-        accuracy=metrics.accuracy,
-        top5_accuracy=metrics.top5_accuracy,
-        ece=metrics.ece,
-        id_score_N=torch.cat(list(id_score)) if id_score else None,
-    )
-
-
-def judge_heads(
-    outputs: Iterable[tuple[Tensor, Tensor]],
-    classifiers: Sequence[tuple[str, slice, Classifier]],
-    *,
-    split: str,
-    class_names: Sequence[str],
-    among: AllClasses | None = None,
-    unreadable: Mapping[str, str] | None = None,
-) -> dict[str, SplitResult]:
-    """Judge one pass of a student's outputs by every head's classifier; see :func:`evaluate`.
-
-    ``classifiers`` are (ending, columns, classifier); a head's result is called SPLIT and its ending.
-    """
-    kept = list(outputs)
-    return {
-        f"{split}{ending}": evaluate(
-            [(output[:, columns], label) for output, label in kept],
-            classifier,
-            split=f"{split}{ending}",
-            class_names=class_names,
-            among=among,
-            unreadable=unreadable,
-        )
-        for ending, columns, classifier in classifiers
-    }
-
-
 def evaluate_teacher(
     cache_dir: Path,
     *,
@@ -263,12 +220,8 @@ def evaluate_teacher(
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
     ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
-    episodes' negative texts; they are judged on the hand camera.
-
-    Raises
-    ------
-    UserError
-        If the cache has no such split or text bank.
+    episodes' negative texts; they are judged on the hand camera. UserError if the cache has no such split or
+    text bank.
     """
     cache = EmbeddingCache.open(cache_dir)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
@@ -312,10 +265,7 @@ class TeacherJudge:
     ) -> Result:
         """Judge the rows ``at`` of a split against their labels, which index ``class_names``.
 
-        Raises
-        ------
-        UserError
-            If there is no row or no such bank, or a class has no text.
+        UserError if there is no row or no such bank, or a class has no text.
         """
         outputs = (
             (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from cache.runtime.transfer import to_device
 from cache.sources.samples import RecordFolder
 from distill.config import RunConfig
 from distill.data.stream import EvalSplit, augment_of
-from distill.judge.evaluate import Result, judge_heads
+from distill.judge.evaluate import Result, evaluate
 from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
 from distill.student.classifier import AllClasses
-from distill.student.heads import classifiers_for, fingerprint_of
+from distill.student.heads import classifiers_for
 from distill.student.photo_model import PhotoModel
 
 Model = PhotoModel | EpisodeModel
@@ -39,11 +40,7 @@ def open_model(
     """Return a student that learns ``class_names`` from a cache.
 
     One that is ``starting`` has its first weights, which the seed decides; else they are yet to be loaded.
-
-    Raises
-    ------
-    UserError
-        If the config asks for what the cache or the student cannot do, or a class has no text.
+    UserError if the config asks for what the cache or the student cannot do, or a class has no text.
     """
     model: type[PhotoModel] | type[EpisodeModel] = EpisodeModel if cache.holds_episodes else PhotoModel
     augment = augment_of(config, cache)
@@ -68,8 +65,8 @@ def open_model(
 
 
 def fingerprint(model: Model) -> str:
-    """Return the name of what a model's student learns from."""
-    return fingerprint_of(model.cache, model.heads)
+    """Return the name of what a model's student learns from: the fingerprint of every teacher's rows."""
+    return "+".join(head.cache.fingerprint for head in model.heads) or model.cache.fingerprint
 
 
 def learner_of(model: Model) -> nn.Module | None:
@@ -109,6 +106,12 @@ def outputs_of(model: Model, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]
         model.student.train(was_training)
 
 
+def whole_outputs(model: Model, split: EvalSplit) -> tuple[Tensor, Tensor]:
+    """Return the outputs [N, ...] and the labels [N] of all of a split's readable images, on the CPU."""
+    rows, labels = zip(*outputs_of(model, split), strict=True)
+    return torch.cat([part.cpu() for part in rows]), torch.cat(labels)
+
+
 def judged(
     model: Model,
     outputs: Iterable[tuple[Tensor, Tensor]],
@@ -118,26 +121,25 @@ def judged(
 ) -> dict[str, Result]:
     """Judge a student's outputs on a split, by the texts as they are now; one result for every head.
 
-    Photos are judged among the split's classes, and where ``among`` is given among all of the data.
-
-    Raises
-    ------
-    UserError
-        If no image could be read.
+    Photos are judged among the split's classes, and where ``among`` is given among all of the data. UserError
+    if no image could be read.
     """
     if isinstance(model, EpisodeModel):
         return {split.name: judged_objects(model, list(outputs), split)}
     names = among.names if among is not None else split.class_names
-    return dict(
-        judge_heads(
-            outputs,
-            classifiers_for(model.config, model.heads, model.folder.class_names, names),
-            split=split.name,
+    classifiers = classifiers_for(model.config, model.heads, model.folder.class_names, names)
+    kept = list(outputs)
+    return {
+        f"{split.name}{ending}": evaluate(
+            [(rows[:, columns], labels) for rows, labels in kept],
+            classifier,
+            split=f"{split.name}{ending}",
             class_names=split.class_names,
             among=among,
             unreadable=split.pixels.unreadable,
         )
-    )
+        for ending, columns, classifier in classifiers
+    }
 
 
 @torch.no_grad()
@@ -147,7 +149,7 @@ def judged_objects(
     """Judge (rows, labels [B, K]) of a split's episodes, whose last K columns are the objects' margins."""
     if not outputs:
         raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
-    return judge_objects(
+    result = judge_objects(
         torch.cat([rows[:, -len(split.class_names) :].cpu() for rows, _ in outputs]),
         torch.cat([labels for _, labels in outputs]),
         score_bias=model.student.score_bias.cpu(),
@@ -155,5 +157,5 @@ def judged_objects(
         class_names=split.class_names,
         id_objects=model.folder.split("train").class_names,
         threshold=model.config.robotics.threshold,
-        unreadable=split.pixels.unreadable,
     )
+    return replace(result, unreadable=dict(split.pixels.unreadable))

@@ -174,10 +174,7 @@ def save_logits(path: Path, splits: Mapping[str, SplitLogits]) -> None:
 def read_logits(path: Path, split: str) -> SplitLogits:
     """Read one split of what :func:`save_logits` wrote; nothing else of the file is read.
 
-    Raises
-    ------
-    UserError
-        If the file is missing or damaged, or has no such split.
+    UserError if the file is missing or damaged, or has no such split.
     """
     try:
         splits = [name.removesuffix("/logits") for name in names_in_npz(path) if name.endswith("/logits")]
@@ -207,10 +204,7 @@ def read_logits(path: Path, split: str) -> SplitLogits:
 def load_outputs(path: Path) -> RunOutputs:
     """Read what :func:`save_outputs` wrote.
 
-    Raises
-    ------
-    UserError
-        If the file is missing or damaged.
+    UserError if the file is missing or damaged.
     """
     try:
         return _outputs(read_npz(path))

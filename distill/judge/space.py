@@ -33,7 +33,6 @@ def space_metrics(
     k: int = 256,
     top: Sequence[int] = (1, 5, 10),
     max_pairs_images: int = 2000,
-    seed: int = 0,
 ) -> dict[str, float]:
     """Compare two embeddings of the same images.
 
@@ -46,27 +45,18 @@ def space_metrics(
     temperature, k
         Of ``vlalign``: what cosines are divided by, and how many of the teacher's nearest texts count.
     top
-        How many neighbours the overlaps look at, each under its own key.
-    max_pairs_images, seed
-        ``pairwise_spearman`` looks at the pairs among at most so many images; of more, at those that
-        ``numpy.random.default_rng(seed)`` draws without replacement.
+        How many neighbours the overlaps look at, each under its own key, cut to what there is.
+    max_pairs_images
+        ``pairwise_spearman`` looks at the pairs among at most so many images, drawn from more.
 
     Returns
     -------
     dict
-        Finite numbers: ``cosine``, the mean of every image's own; ``linear_cka`` (:func:`linear_cka`);
-        ``image_neighbours_K`` (:func:`image_neighbours`, :func:`overlap`; K cut to N - 1);
-        ``pairwise_spearman`` (:func:`pairwise_spearman`); ``text_neighbours_K``, the same overlap of the
-        K nearest class texts (K cut to C); ``vlalign``, the loss of that name. Names keep the K that was
-        asked for. Left out is what is not defined: with one image ``linear_cka`` and
+        Finite numbers by the names of the functions below; ``cosine`` is the mean of every image's own, and
+        ``vlalign`` the loss. Left out is what is not defined: with one image ``linear_cka`` and
         ``image_neighbours_K``, with fewer than three ``pairwise_spearman``, and where D1 is not D2 (a
-        student without a teacher) ``cosine``, ``text_neighbours_K`` and ``vlalign``.
-
-    Raises
-    ------
-    ValueError
-        If there is no image or no text, the shapes do not fit, a number is not finite, or ``k`` or one
-        of ``top`` is below 1.
+        student without a teacher) ``cosine``, ``text_neighbours_K`` and ``vlalign``. ValueError if there is
+        no image or no text, shapes do not fit, a number is not finite, or ``k`` or one of ``top`` is below 1.
     """
     _check(student, teacher, text, smallest=min([k, *top]))
     unit_student, unit_teacher, unit_text = _unit(student), _unit(teacher), _unit(text)
@@ -79,7 +69,7 @@ def space_metrics(
         ours, theirs = (image_neighbours(unit, max(top, default=1)) for unit in (unit_student, unit_teacher))
         numbers |= {f"image_neighbours_{count}": overlap(ours, theirs, count) for count in top}
     if min(len(student), max_pairs_images) > 2:
-        drawn = _drawn(len(student), max_pairs_images, seed)
+        drawn = _drawn(len(student), max_pairs_images)
         numbers["pairwise_spearman"] = pairwise_spearman(unit_student[drawn], unit_teacher[drawn])
     return numbers
 
@@ -164,10 +154,10 @@ def _average_ranks(values_P: Tensor) -> Tensor:
     return (counts.cumsum(0) - (counts - 1).double() / 2)[inverse]
 
 
-def _drawn(images: int, most: int, seed: int) -> Tensor:
+def _drawn(images: int, most: int) -> Tensor:
     if images <= most:
         return torch.arange(images)
-    return torch.from_numpy(np.random.default_rng(seed).choice(images, most, replace=False))
+    return torch.from_numpy(np.random.default_rng(0).choice(images, most, replace=False))
 
 
 def _unit(rows_ND: Tensor) -> Tensor:

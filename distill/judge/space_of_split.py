@@ -32,7 +32,7 @@ def space_of_split(
     Only images that have a teacher row count; ``images`` says how many.
     """
     student = torch.cat([output for output, _ in outputs]).cpu()
-    keys = [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
+    keys = split.keys
     space = {}
     for i, head in enumerate(heads):
         rows = rows_of(head.cache, split.name)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-import torch
 from torch import nn
 
 from cache import EmbeddingCache
@@ -53,11 +52,8 @@ class Opening(TypedDict, total=False):
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
     """Judge a run's student on splits of these names (either name, or ``id_val``); of none on every test.
 
-    Raises
-    ------
-    UserError
-        If the run, its data or its cache is missing, or the cache is of another teacher or holds other texts
-        than the run learnt with.
+    UserError if the run, its data or its cache is missing, or the cache is of another teacher or holds other
+    texts than the run learnt with.
     """
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
@@ -73,12 +69,8 @@ def space_of_run(
 ) -> dict[str, dict[str, float]]:
     """Return the space metrics (:mod:`distill.judge.space`) of a run's student by split.
 
-    Splits without teacher rows are left out.
-
-    Raises
-    ------
-    UserError
-        As :func:`evaluate_run`; if the run has no teacher, or no split has teacher rows.
+    Splits without teacher rows are left out. UserError as :func:`evaluate_run`; if the run has no teacher, or
+    no split has teacher rows.
     """
     trained = open_trained(run, **opening)
     if not trained.heads:
@@ -134,11 +126,6 @@ class TrainedRun:
         return self.model.student
 
     @property
-    def device(self) -> torch.device:
-        """Where the student is."""
-        return self.model.device
-
-    @property
     def competing(self) -> AllClasses | None:
         """Every class of the data; None with no OOD class, or where one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
@@ -155,10 +142,7 @@ class TrainedRun:
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
 
-        Raises
-        ------
-        UserError
-            If there is no such split, or a few-shot run is asked for images that it was trained on.
+        UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         id_val: tuple[Record, ...] = ()
         if self.config.data.id_val and "train" in self.folder.splits:
@@ -166,21 +150,21 @@ class TrainedRun:
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [split_to_judge(name) for name in splits] or [name for name in by_name if name != "id_val"]
+        names = [name if name in ("id_val", QUERY) else split_name(name) for name in splits]
+        names = names or [name for name in by_name if name != "id_val"]
         return [self._split(name, by_name) for name in names]
 
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
-        if name == "id_val" and name not in by_name:
-            raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
-        if name in ("ood_test", QUERY) and name not in by_name:
-            if name == QUERY:
-                raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
-            if self.config.fewshot.shots:
-                raise UserError(
-                    "the few-shot run was trained on some images of ood_test", fix=f"use --split {QUERY}."
-                )
         if name in by_name:
             images, class_names = by_name[name]
+        elif name == "id_val":
+            raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
+        elif name == QUERY:
+            raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
+        elif name == "ood_test" and self.config.fewshot.shots:
+            raise UserError(
+                "the few-shot run was trained on some images of ood_test", fix=f"use --split {QUERY}."
+            )
         else:
             split = self.folder.split(name)
             images, class_names = split.images, split.class_names
@@ -198,18 +182,10 @@ class TrainedRun:
         return make(images, (ROWS_OF.get(split, split),))
 
 
-def split_to_judge(name: str) -> str:
-    """Return a split's name by either of its names, ``id_val`` or ``ood_query``; UserError else."""
-    return name if name in ("id_val", QUERY) else split_name(name)
-
-
 def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     """Open a run's student, of photos or of episodes as its cache has them.
 
-    Raises
-    ------
-    UserError
-        If the run, its data or its cache is missing, or the cache is of another teacher.
+    UserError if the run, its data or its cache is missing, or the cache is of another teacher.
     """
     device = choose_device(opening.get("device", "auto"))
     state = read_checkpoint(checkpoint_file(run, opening.get("checkpoint", "last")), device=device)
@@ -237,25 +213,13 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
             fix="give the run's own cache with --cache.",
         )
     identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
-    check_tools(identities, identity, config, where=run)
+    # A bank that the run did not learn with was chosen for its texts: there is nothing to compare it with.
+    differences = [] if config.train.baseline else identities.tools(config).tool_differences(identity)
+    refuse_other_data(
+        differences,
+        where=run,
+        fix="give the cache it was trained with, train it again, or choose another bank with --text.",
+    )
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(model=model, identity=identity, identities=identities)
-
-
-def check_tools(identities: IdentityReader, trained: DataIdentity, config: RunConfig, *, where: Path) -> None:
-    """Make sure that a student is judged with the texts that it learnt with.
-
-    A bank that the run did not learn with was chosen for its texts: there is nothing to compare them with.
-
-    Raises
-    ------
-    CacheMismatch
-        If it is not.
-    """
-    if not config.train.baseline:
-        refuse_other_data(
-            identities.tools(config).tool_differences(trained),
-            where=where,
-            fix="give the cache it was trained with, train it again, or choose another bank with --text.",
-        )

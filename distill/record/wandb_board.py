@@ -41,10 +41,7 @@ class WandbRun:
     def __init__(self, project: str, folder: Path, config: RunConfig) -> None:
         """Begin a run, or go on with it.
 
-        Raises
-        ------
-        UserError
-            If wandb is not installed, or cannot begin: without a key, say.
+        UserError if wandb is not installed, or cannot begin: without a key, say.
         """
         wandb, path, sweep = wandb_module(), folder / ID, folder.resolve().parent
         if not path.is_file():

@@ -6,8 +6,8 @@ there) is left out, neither 0 nor NaN.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -19,41 +19,32 @@ from distill.robotics.scores import scores
 
 @dataclass(kw_only=True)
 class ObjectCounts:
-    """Right and wrong decisions over objects and episodes, counted on the device."""
+    """Right and wrong decisions over objects and episodes, counted on the device.
 
-    true_positive: Tensor
-    false_positive: Tensor
-    true_negative: Tensor
-    false_negative: Tensor
+    ``counts_4`` float64: true positives, false positives, true negatives, false negatives.
+    """
+
+    counts_4: Tensor
     threshold: float = 0.5
 
     @classmethod
     def none(cls, device: torch.device | str = "cpu", *, threshold: float = 0.5) -> ObjectCounts:
         """Return counts of nothing."""
-        zeros = torch.zeros(4, dtype=torch.float64, device=device)
-        return cls(
-            true_positive=zeros[0].clone(),
-            false_positive=zeros[1].clone(),
-            true_negative=zeros[2].clone(),
-            false_negative=zeros[3].clone(),
-            threshold=threshold,
-        )
+        return cls(counts_4=torch.zeros(4, dtype=torch.float64, device=device), threshold=threshold)
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Count scores [B, C] in 0..1 against labels [B, C] of 0 and 1."""
         decided, there = scores >= self.threshold, labels.bool()
-        self.true_positive += (decided & there).sum()
-        self.false_positive += (decided & ~there).sum()
-        self.true_negative += (~decided & ~there).sum()
-        self.false_negative += (~decided & there).sum()
+        outcomes = (decided & there, decided & ~there, ~decided & ~there, ~decided & there)
+        self.counts_4 += torch.stack([outcome.sum() for outcome in outcomes])
 
     def state(self) -> dict[str, Tensor]:
-        """Return the four counts."""
-        return {name: value for name, value in asdict(self).items() if name != "threshold"}
+        """Return the counts."""
+        return {"counts_4": self.counts_4}
 
     def ratios(self) -> dict[str, float]:
         """Return accuracy, precision and recall in percent, each where it is defined."""
-        tp, fp, tn, fn = (float(value) for value in self.state().values())
+        tp, fp, tn, fn = self.counts_4.tolist()
         parts = {
             "accuracy": (tp + tn, tp + fp + tn + fn),
             "precision": (tp, tp + fp),
@@ -80,7 +71,7 @@ class EpisodeResult:
     episodes: int
     groups: dict[str, dict[str, float]]
     per_object: dict[str, float]
-    unreadable: dict[str, str]
+    unreadable: dict[str, str] = field(default_factory=dict)
     other_data: str = ""
 
     @property
@@ -110,7 +101,6 @@ def judge_objects(
     class_names: Sequence[str],
     id_objects: Sequence[str],
     threshold: float = 0.5,
-    unreadable: Mapping[str, str] | None = None,
 ) -> EpisodeResult:
     """Judge margins [N, C] against labels [N, C] of 0 and 1; see :class:`EpisodeResult`.
 
@@ -140,7 +130,6 @@ def judge_objects(
             for group, inside in groups.items()
         },
         per_object=per_object,
-        unreadable=dict(unreadable or {}),
     )
 
 

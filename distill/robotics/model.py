@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,10 +66,7 @@ class EpisodeModel:
     def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
         """Return the head that the texts of the config classify; none for the closed-set baseline.
 
-        Raises
-        ------
-        UserError
-            If the cache has no such banks, or keeps no text tower where prompts are to be learnt.
+        UserError if the cache has no such banks, or keeps no text tower where prompts are to be learnt.
         """
         if config.train.baseline:
             return ()
@@ -97,10 +93,6 @@ class EpisodeModel:
             with_depth=cache.episode_keys.with_depth,
         )
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context that the student computes in."""
-        return autocast(self.amp_dtype, self.device)
-
     def forward(self, class_names: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """Return what takes frames to what is judged: the embedding, then a margin an object, [B, D+C].
 
@@ -109,7 +101,7 @@ class EpisodeModel:
         text, columns = self.texts(class_names), self._columns_of(class_names)
 
         def outputs(frames: Tensor) -> Tensor:
-            with self.autocast():
+            with autocast(self.amp_dtype, self.device):
                 both = self.student(self.augment.plain(frames))
             return torch.cat([both[0].float(), margins(self._logits(both, text, columns))], dim=1)
 

@@ -24,17 +24,10 @@ def episode_objective(
 ) -> dict[str, Tensor]:
     """Return every loss that is switched on, and their weighted sum ``total``, in float32.
 
-    Parameters
-    ----------
-    probability_BC
-        Softmax over each object's pair of texts, its positive side.
-    labels_BC
-        Which objects are there, 0 and 1.
-    score_bias
-        The learnt b, a scalar: tanh(b) is added to the probabilities, which are then clamped to 0..1.
-    student_BD, teacher_BD
-        The student's global embedding, and the teacher's of the hand camera, raw; left out for the
-        closed-set baseline.
+    ``probability_BC`` is the softmax over each object's pair of texts, its positive side; ``labels_BC`` which
+    objects are there, 0 and 1. ``score_bias`` is the learnt b, a scalar: tanh(b) is added to the
+    probabilities, which are then clamped to 0..1. ``student_BD`` is the student's global embedding,
+    ``teacher_BD`` the teacher's of the hand camera, raw; left out for the closed-set baseline.
     """
     parts: dict[str, Tensor] = {}
     if student_BD is not None and teacher_BD is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
 from distill.data.frames import BASE_AND_HAND, channels_of
-from distill.student.build import build_student, family
+from distill.student.build import build_student, family, probed
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -75,13 +75,8 @@ def build_episode_student(
 ) -> EpisodeStudent:
     """Return a new student; see :func:`distill.student.build.build_student`.
 
-    ``with_depth`` says of every camera of its frames whether it has depth.
-
-    Raises
-    ------
-    UserError
-        As there; if the first convolution cannot be widened, or ``local`` is asked of a model without a
-        feature map.
+    ``with_depth`` says of every camera of its frames whether it has depth. UserError as there; if the first
+    convolution cannot be widened, or ``local`` is asked of a model without a feature map.
     """
     backbone = build_student(
         arch, embed_dim=embed_dim, pretrained=pretrained, weights=weights, image_size=image_size
@@ -98,12 +93,8 @@ def widen_stem(backbone: nn.Module, arch: str, with_depth: Sequence[bool], *, ke
 
     With ``keep`` its weights go on: every camera's RGB shares them, depth gets their mean over the channels,
     and all are divided by the number of cameras, because they add up. Without, they are drawn anew. One
-    camera without depth is a photo: nothing changes.
-
-    Raises
-    ------
-    UserError
-        If the first convolution is not one over three channels.
+    camera without depth is a photo: nothing changes. UserError if the first convolution is not one over three
+    channels.
     """
     channels = channels_of(with_depth)
     if channels == RGB:
@@ -135,21 +126,16 @@ def widen_stem(backbone: nn.Module, arch: str, with_depth: Sequence[bool], *, ke
     stem.in_channels, stem.weight, stem.bias = channels, wide.weight, wide.bias
 
 
-@torch.no_grad()
 def _check(backbone: nn.Module, arch: str, channels: int, image_size: int) -> None:
-    training = backbone.training
     try:
-        backbone.eval()(torch.zeros(1, channels, image_size, image_size))
+        probed(backbone, channels, image_size)
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         raise UserError(
             f"{arch} cannot take {channels} channels ({reason_of(error)})",
             fix="choose another student, such as efficientnet_b0 or resnet18.",
         ) from error
-    finally:
-        backbone.train(training)
 
 
-@torch.no_grad()
 def _last_map(backbone: nn.Module, arch: str, channels: int, image_size: int) -> _Tap:
     """Return the last module in a forward pass that sees a map of several locations."""
     seen: list[_Tap] = []
@@ -162,11 +148,9 @@ def _last_map(backbone: nn.Module, arch: str, channels: int, image_size: int) ->
 
     leaves = [module for module in backbone.modules() if not list(module.children())]
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
-    training, side = backbone.training, max(image_size, PROBE_SIZE)
     try:
-        backbone.eval()(torch.zeros(1, channels, side, side))
+        probed(backbone, channels, max(image_size, PROBE_SIZE))
     finally:
-        backbone.train(training)
         for hook in hooks:
             hook.remove()
     if family(arch) == "vit" or not seen:

@@ -34,10 +34,7 @@ class PairTexts:
     def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
         """Return raw embeddings [2, C, D] float32, the positive texts first.
 
-        Raises
-        ------
-        UserError
-            If a bank has no text of an object.
+        UserError if a bank has no text of an object.
         """
         return torch.stack([texts(class_names, images_BD) for texts in (self.positive, self.negative)])
 
@@ -52,12 +49,8 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
     """Return the texts that a config asks for.
 
     Dual CoOp (arXiv 2206.09541) learns a context for positive and another for negative texts, before ``NAME``
-    or ``NAME . DESCRIPTION``, and for a negative description ``NAME . DESCRIPTION . NAME``.
-
-    Raises
-    ------
-    UserError
-        If the cache has no such banks, or keeps no text tower where prompts are to be learnt.
+    or ``NAME . DESCRIPTION``, and for a negative description ``NAME . DESCRIPTION . NAME``. UserError if the
+    cache has no such banks, or keeps no text tower where prompts are to be learnt.
     """
     names = (config.text, config.robotics.negative_text)
     if config.prompts.learner == "none":

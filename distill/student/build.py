@@ -35,29 +35,14 @@ def build_student(
 ) -> nn.Module:
     """Return a new student: images [B, 3, S, S] float32 -> embeddings [B, embed_dim].
 
-    Parameters
-    ----------
-    arch
-        A torchvision or timm name; where both have it, torchvision's. ``timm:NAME`` and
-        ``torchvision:NAME`` choose.
-    embed_dim
-        Size of the new last layer.
-    pretrained
-        Start from the library's own named weights (downloaded); the last layer is new.
-    weights
-        Start from a local state dict (``.pt``, ``.pth``, ``.safetensors``); a last layer of another
-        size is new, anything else must fit.
-    image_size
-        Input side in pixels.
-
-    Raises
-    ------
-    UserError
-        If no model has the name, it cannot take that size, or the weights are missing or do not fit.
+    ``arch`` is a torchvision or timm name; where both have it, torchvision's: ``timm:NAME`` and
+    ``torchvision:NAME`` choose. The last layer is new; with ``pretrained`` the others start from the
+    library's own named weights (downloaded), with ``weights`` from a local state dict (``.pt``, ``.pth``,
+    ``.safetensors``): a last layer of another size is new, anything else must fit. ``image_size`` is the
+    input's side in pixels. UserError if no model has the name, it cannot take that size, or the weights are
+    missing or do not fit.
     """
     library, name = resolve(arch)
-    if library == "torchvision":
-        _check_size(name, image_size)
 
     def build(outputs: int) -> nn.Module:
         if library == "timm":
@@ -74,7 +59,6 @@ def build_student(
     downloaded = pretrained and library == "torchvision"
     if weights is not None or downloaded:
         state = _download(name) if weights is None else read_state_dict(weights)
-        source = f"the published file of {name}" if weights is None else str(weights)
         # The last layer is what changes when the number of outputs does, whatever a family calls it.
         one, other = student.state_dict(), build(embed_dim + 1).state_dict()
         head = {key for key in one if one[key].shape != other[key].shape}
@@ -82,7 +66,7 @@ def build_student(
             state = _as_torchvision_loads(name, state, student, image_size)
         if downloaded:  # ImageNet's classes are no embedding, also where their number is embed_dim
             state = {key: value for key, value in state.items() if key not in head}
-        _load_backbone(student, state, head, source=source)
+        _load_backbone(student, state, head, source=str(weights or f"the published file of {name}"))
     _check_output(student, arch, embed_dim, image_size)
     return student
 
@@ -151,6 +135,7 @@ def _check_size(name: str, image_size: int) -> None:
 
 
 def _build_torchvision(name: str, outputs: int, image_size: int) -> nn.Module:
+    _check_size(name, image_size)
     special: dict[str, Any] = {}
     if name in ("inception_v3", "googlenet"):
         special = _INCEPTION
@@ -216,10 +201,7 @@ def _build_timm(name: str, outputs: int, image_size: int, pretrained: bool) -> n
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weights file; nothing in it is executed.
 
-    Raises
-    ------
-    UserError
-        If it is missing or holds no state dict.
+    UserError if it is missing or holds no state dict.
     """
     if not path.is_file():
         raise UserError(f"the weights file {path} does not exist", fix="check student.weights.")
@@ -255,25 +237,33 @@ def _load_backbone(student: nn.Module, state: dict[str, Tensor], head: set[str],
             wrong.append(f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}")
     # Modules rename what older files call otherwise, and MNASNet does not load without its version.
     kept._metadata = {"": own._metadata[""]}  # type: ignore[attr-defined]
-    missing: list[str] = []
-    surplus: list[str] = []
+    differences = {"of another shape": wrong}
     if not wrong:
         # Not strict, because the last layer may be missing; everything else is looked at below.
         left = student.load_state_dict(kept, strict=False)
-        missing, surplus = [key for key in left.missing_keys if key not in head], left.unexpected_keys
-    if wrong or missing or surplus:
-        parts = [("of another shape", wrong), ("missing", missing), ("unknown", surplus)]
-        differing = "; ".join(f"{what}: {', '.join(keys[:3])} ({len(keys)})" for what, keys in parts if keys)
+        missing = [key for key in left.missing_keys if key not in head]
+        differences = {"missing": missing, "unknown": left.unexpected_keys}
+    differing = [f"{what}: {', '.join(ks[:3])} ({len(ks)})" for what, ks in differences.items() if ks]
+    if differing:
         raise UserError(
-            f"{source} is not of this student ({differing})", fix="give weights of the same architecture."
+            f"{source} is not of this student ({'; '.join(differing)})",
+            fix="give weights of the same architecture.",
         )
 
 
 @torch.no_grad()
-def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int) -> None:
+def probed(student: nn.Module, channels: int, side: int) -> Any:
+    """Return what a student that is judged gives of one image of zeros; it is left as it was."""
     training = student.training
     try:
-        output = student.eval()(torch.zeros(1, 3, image_size, image_size))
+        return student.eval()(torch.zeros(1, channels, side, side))
+    finally:
+        student.train(training)
+
+
+def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int) -> None:
+    try:
+        output = probed(student, 3, image_size)
     except (RuntimeError, AssertionError, ValueError) as error:
         own = getattr(student, "pretrained_cfg", {}).get("input_size", (0,))[-1]  # timm's
         hint = f"set student.image_size to {own}, its own size" if own else "give a larger student.image_size"
@@ -281,8 +271,6 @@ def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int
             f"{arch} cannot take {image_size} px images ({reason_of(error)})",
             fix=f"{hint}, or one that its patches divide.",
         ) from error
-    finally:
-        student.train(training)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if shape != (1, embed_dim):
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,16 +43,11 @@ class AllClasses:
 
     def columns(self, class_names: Sequence[str]) -> list[int]:
         """Return the places of some classes among :attr:`names`."""
-        position = {name: i for i, name in enumerate(self.names)}
-        return [position[name] for name in class_names]
+        return list(closed_set_columns(self.names, class_names))
 
 
-class Classifier(Protocol):
-    """Turns a model's outputs [B, D] into logits [B, C] over one split's classes."""
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return the logits."""
-        ...
+Classifier = Callable[[Tensor], Tensor]
+"""Turns a model's outputs [B, D] into logits [B, C] over one split's classes, float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,17 +61,6 @@ class TextClassifier:
         """Return logits [B, C] float32."""
         unit_text = F.normalize(self.text.to(outputs.device).float(), dim=1)
         return F.normalize(outputs.float(), dim=1) @ unit_text.T / self.temperature
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClosedSetClassifier:
-    """A plain classifier's outputs, restricted to the columns of one split's classes."""
-
-    columns: tuple[int, ...]
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return logits [B, C] float32."""
-        return outputs.float()[:, list(self.columns)]
 
 
 def closed_set_columns(all_classes: Sequence[str], class_names: Sequence[str]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.store.text_banks import TextBank
 from distill.config import RunConfig
-from distill.student.classifier import Classifier, ClosedSetClassifier, TextClassifier, closed_set_columns
+from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
 
 
@@ -71,36 +71,22 @@ class Head:
     @torch.no_grad()
     def classifier(self, class_names: Sequence[str], *, temperature: float) -> Classifier:
         """Return what classifies this head's embeddings among some classes, by the texts as they are now."""
+
+        def by_texts_of_the_image(outputs: Tensor) -> Tensor:
+            text = F.normalize(self.texts(class_names, outputs).float(), dim=-1)
+            rows = F.normalize(outputs.float(), dim=1).to(text.device)
+            return torch.einsum("bd,bcd->bc", rows, text) / temperature
+
         if self.texts.per_image:
-            return PerImageClassifier(
-                texts=self.texts, class_names=tuple(class_names), temperature=temperature
-            )
+            return by_texts_of_the_image
         nothing = torch.empty(0, self.stop - self.start)
         return TextClassifier(text=self.texts(class_names, nothing), temperature=temperature)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerImageClassifier:
-    """Cosine with class texts that depend on the image."""
-
-    texts: Texts
-    class_names: tuple[str, ...]
-    temperature: float
-
-    def __call__(self, outputs: Tensor) -> Tensor:
-        """Return logits [B, C] float32."""
-        text = F.normalize(self.texts(self.class_names, outputs).float(), dim=-1)
-        rows = F.normalize(outputs.float(), dim=1).to(text.device)
-        return torch.einsum("bd,bcd->bc", rows, text) / self.temperature
 
 
 def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
     """Return one head a teacher, in the config's order; none for the closed-set baseline.
 
-    Raises
-    ------
-    UserError
-        If the cache has no such teacher or bank, or keeps no text tower where prompts are to be learnt.
+    UserError if the cache has no such teacher or bank, or keeps no text tower where prompts are to be learnt.
     """
     if config.train.baseline:
         return ()
@@ -117,11 +103,6 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
     return tuple(heads)
 
 
-def fingerprint_of(cache: EmbeddingCache, heads: Sequence[Head]) -> str:
-    """Return the name of what a student learns from: the fingerprint of every teacher's rows."""
-    return "+".join(head.cache.fingerprint for head in heads) or cache.fingerprint
-
-
 def classifiers_for(
     config: RunConfig, heads: Sequence[Head], all_classes: tuple[str, ...], class_names: tuple[str, ...]
 ) -> list[tuple[str, slice, Classifier]]:
@@ -130,8 +111,8 @@ def classifiers_for(
     One for every head; results of the first are called as their split, of another ``SPLIT@TEACHER``.
     """
     if config.train.baseline:
-        columns = closed_set_columns(all_classes, class_names)
-        return [("", slice(None), ClosedSetClassifier(columns=columns))]
+        columns = list(closed_set_columns(all_classes, class_names))
+        return [("", slice(None), lambda outputs: outputs.float()[:, columns])]
     return [
         (
             f"@{head.name}" if i else "",
@@ -140,12 +121,3 @@ def classifiers_for(
         )
         for i, head in enumerate(heads)
     ]
-
-
-def output_size(
-    config: RunConfig, cache: EmbeddingCache, all_classes: tuple[str, ...], heads: Sequence[Head] = ()
-) -> int:
-    """Return D summed over the teachers, or for the closed-set baseline one output for every class."""
-    if config.train.baseline:
-        return len(all_classes)
-    return heads[-1].stop if heads else cache.embed_dim

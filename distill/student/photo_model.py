@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,7 @@ from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
 from distill.student.build import build_student, family
 from distill.student.classifier import closed_set_columns
-from distill.student.heads import Head, open_heads, output_size
+from distill.student.heads import Head, open_heads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ class PhotoModel:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
         student = build_student(
             config.student.arch,
-            embed_dim=output_size(config, cache, folder.class_names, heads),
+            embed_dim=heads[-1].stop if heads else len(folder.class_names),
             pretrained=starting and config.student.pretrained,
             weights=Path(config.student.weights) if starting and config.student.weights else None,
             image_size=config.student.image_size,
@@ -74,16 +73,12 @@ class PhotoModel:
             student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return student
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context that the student computes in."""
-        return autocast(self.amp_dtype, self.device)
-
     def forward(self, class_names: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """Return what takes decoded images to the outputs that are judged, [B, D] of all heads."""
         del class_names
 
         def outputs(images: Tensor) -> Tensor:
-            with self.autocast():
+            with autocast(self.amp_dtype, self.device):
                 rows: Tensor = self.student(self.augment.plain(images))
             return rows
 

@@ -103,10 +103,7 @@ def open_texts(
 ) -> LearntTexts:
     """Return a new prompt learner over a cache's text tower; ``seed`` decides its first vectors.
 
-    Raises
-    ------
-    UserError
-        If the cache keeps no text tower, or the bank ``text`` is not of the form ``a photo of ...``.
+    UserError if the cache keeps no text tower, or the bank ``text`` is not of the form ``a photo of ...``.
     """
     tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
     torch.manual_seed(seed)
@@ -134,44 +131,34 @@ def class_words(cache: EmbeddingCache, bank: str) -> dict[str, str]:
 def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt_from: str) -> ListedBank:
     """Add the class texts of a learnt context to a cache as a text bank; any student can be trained on it.
 
-    Raises
-    ------
-    UserError
-        If the texts depend on the image (CoCoOp), or the cache has another bank of that name.
+    UserError if the texts depend on the image (CoCoOp), or the cache has another bank of that name.
     """
     if learnt.per_image:
         raise UserError(
             "CoCoOp's texts are different for every image and make no bank", fix="learn with --prompts coop."
         )
     with only_writer(cache.path):
-        return _exported(learnt, cache, bank, learnt_from)
-
-
-def _exported(learnt: LearntTexts, cache: EmbeddingCache, bank: str, learnt_from: str) -> ListedBank:
-    made_from = digest([learnt_from, list(learnt.words.items())])
-    there = cache.manifest.banks.get(bank)
-    if there is not None and there.made_from != made_from:
-        raise UserError(
-            f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
-        )
-    folders = tuple(learnt.words)
-    with torch.no_grad():
-        rows = learnt(folders, torch.empty(0))
-    count = len(learnt.learner.context)
-    texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
-    made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
-    listed = save_bank(cache.path, made, made_from=made_from, templates=templates)
-    Manifest.load(cache.path).with_bank(bank, listed).save(cache.path)
-    return listed
+        made_from = digest([learnt_from, list(learnt.words.items())])
+        there = cache.manifest.banks.get(bank)
+        if there is not None and there.made_from != made_from:
+            raise UserError(
+                f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
+            )
+        folders = tuple(learnt.words)
+        with torch.no_grad():
+            rows = learnt(folders, torch.empty(0))
+        count = len(learnt.learner.context)
+        texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
+        made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
+        listed = save_bank(cache.path, made, made_from=made_from, templates=templates)
+        Manifest.load(cache.path).with_bank(bank, listed).save(cache.path)
+        return listed
 
 
 def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tuple[Path, ListedBank]:
     """Add what a run learnt as a text bank to its cache, or to another of the same teacher; see above.
 
-    Raises
-    ------
-    UserError
-        If the run learnt no prompts, or see :func:`export_bank`.
+    UserError if the run learnt no prompts, or see :func:`export_bank`.
     """
     if not is_plain_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")

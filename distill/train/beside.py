@@ -140,7 +140,7 @@ def beside(members: Sequence[Member], progress: Progress) -> Iterator[Students]:
         yield students
     finally:
         for run in students.runs:
-            run.close()
+            run.folder.close()
 
 
 def _begun(member: Member) -> StudentRun | UserError:

@@ -6,27 +6,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from distill.judge.evaluate import Result, metrics_of
-from distill.judge.model import judged, outputs_of
-from distill.record.run_log import LAST_EPOCHS
+from distill.judge.evaluate import Result, SplitResult, metrics_of
+from distill.judge.model import fingerprint, judged, outputs_of, result_names, whole_outputs
+from distill.judge.space_of_split import space_of_split, teacher_has_rows
+from distill.record.run_log import BOTH_KINDS, LAST_EPOCHS, hardware, last_mean, peak_memory, versions
+from distill.robotics.metrics import EpisodeResult
+from distill.robotics.model import EpisodeModel
 from distill.student.classifier import AllClasses
 from distill.train.epoch_sums import clock
-from distill.train.outputs_of_run import outputs_of_run
+from distill.train.outputs_of_run import Outputs, outputs_of_run, teacher_results
 from distill.train.run import StudentRun
-from distill.train.session import Session
+from distill.train.session import Position, Session
 from distill.train.stopping import Stop
-from distill.train.summary import summarize
 
 
 def end_epoch(run: StudentRun, stop: Stop) -> str:
     """Judge what was saved after an epoch's last step; return a line that says how it was.
 
-    Raises
-    ------
-    LeftAtOnce
-        After a signal, with the epoch not judged: a resumed run begins with that.
+    LeftAtOnce after a signal, with the epoch not judged: a resumed run begins with that.
     """
     session, position, speed = run.session, run.position, run.sums.images_per_s
     late = position.epoch >= session.config.train.epochs - LAST_EPOCHS
@@ -42,10 +40,7 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
 def finish(run: StudentRun, command: Sequence[str], stop: Stop, **more: Any) -> dict[str, Any]:
     """Write outputs, curves and the summary of a trained student, and return the summary.
 
-    Raises
-    ------
-    LeftAtOnce
-        After a signal: a resumed run does this alone.
+    LeftAtOnce after a signal: a resumed run does this alone.
     """
     if not run.folder.writes:
         return {}
@@ -53,7 +48,7 @@ def finish(run: StudentRun, command: Sequence[str], stop: Stop, **more: Any) -> 
     with stop.at_once():
         # A run that had ended before its summary was written has no results yet.
         results = run.results or judge_splits(session, late=True)
-        trained = trained_outputs(session)
+        trained = {name: whole_outputs(session.model, split) for name, split in session.splits.items()}
         summary = summarize(session, position, results, trained, command=command, more=more)
         outputs = outputs_of_run(session, trained)
     run.folder.end(session, position, summary, outputs)
@@ -75,15 +70,6 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
     return results
 
 
-def trained_outputs(session: Session) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return a trained student's outputs and the labels of every split, on the CPU."""
-    outputs = {}
-    for name, split in session.splits.items():
-        rows, labels = zip(*outputs_of(session.model, split), strict=True)
-        outputs[name] = torch.cat(rows).cpu(), torch.cat(labels)
-    return outputs
-
-
 def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
     """Return one line for people about an epoch."""
     curves = session.model.curves
@@ -92,3 +78,94 @@ def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
         f"epoch {line['epoch'] + 1}/{session.config.train.epochs}  loss {line['loss_total']:.3f}  {metrics}"
         f"  {line['images_per_s']:,.0f} images/s"
     )
+
+
+def summarize(
+    session: Session,
+    position: Position,
+    results: Mapping[str, Result],
+    outputs: Outputs,
+    *,
+    command: Sequence[str],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return a run's summary: the headline, and everything needed to trust and repeat it."""
+    model, joined, history = session.model, session.data.joined, position.history
+    means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
+    epochs, splits = min(LAST_EPOCHS, len(history)), session.splits.items()
+    return {
+        "status": "finished",
+        "epochs": len(history),
+        "headline": f"mean of the last {epochs} epochs, {model.headline} in percent",
+        **{name: value for name, value in means.items() if value is not None},
+        "classes": {"train": len(model.class_names)} | {name: len(s.class_names) for name, s in splits},
+        "images": {"train": len(joined.images)}
+        | {name: len(s.pixels.records) - len(s.pixels.unreadable) for name, s in splits},
+        "training_images_without_teacher_row": joined.left_out,
+        "unreadable_images": {name: s.pixels.unreadable for name, s in splits},
+        "student": session.config.student.arch,
+        "student_parameters": sum(p.numel() for p in model.student.parameters()),
+        "cache": str(model.cache.path),
+        "cache_fingerprint": fingerprint(model),
+        "data": session.identity.to_json(),
+        "teacher": model.cache.teacher,
+        "precision": str(model.amp_dtype or torch.float32).removeprefix("torch."),
+        "seconds": position.seconds,
+        "images_per_s": last_mean(history, "images_per_s"),
+        "peak_memory_bytes": peak_memory(model.device),
+        "versions": versions(),
+        "hardware": hardware(model.device),
+        # Not the path of a script: as it is written.
+        "command": ["distill", *command[1:]],
+        **more,
+        "space": _space(session, outputs),
+        **_by_class(session, history, results),
+    }
+
+
+def _judged_metrics(session: Session, history: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the metrics of a split in the order of the splits, then those of ID and OOD together."""
+    names = list(dict.fromkeys(name for line in history for name in line))
+    judged = ["train", *result_names(session.model, session.splits)]
+    of_splits = [name for split in judged for name in names if name.startswith(f"{split}_")]
+    return of_splits + [name for name in names if name.startswith(BOTH_KINDS)]
+
+
+def _space(session: Session, outputs: Outputs) -> dict[str, dict[str, float]]:
+    """Return how close the student's embeddings are to the teacher's, by split that has its rows."""
+    heads = session.model.heads
+    space: dict[str, dict[str, float]] = {}
+    for split in session.splits.values() if heads else ():
+        if teacher_has_rows(heads, split):
+            space |= space_of_split(heads, [outputs[split.name]], split, session.config.loss)
+    return space
+
+
+def _by_class(
+    session: Session, history: Sequence[dict[str, Any]], results: Mapping[str, Result]
+) -> dict[str, Any]:
+    """Return every class's accuracy, or object's average precision, and the teacher's where it has rows."""
+    teacher = teacher_results(session)
+    common = {
+        "teacher_images": {name: result.images for name, result in teacher.items()},
+        "teacher_metrics": metrics_of(teacher),
+    }
+    if isinstance(session.model, EpisodeModel):
+        objects = {n: r.per_object for n, r in results.items() if isinstance(r, EpisodeResult)}
+        theirs = {n: r.per_object for n, r in teacher.items() if isinstance(r, EpisodeResult)}
+        return {
+            "score_bias": float(torch.tanh(session.model.student.score_bias.detach())),
+            "per_object_average_precision": objects,
+            "teacher_per_object_average_precision": theirs,
+            **common,
+        }
+    ood = [line["ood_test_accuracy"] for line in history if "ood_test_accuracy" in line]
+    photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
+    by_teacher = {name: result for name, result in teacher.items() if isinstance(result, SplitResult)}
+    return {
+        "ood_test_accuracy_best_epoch": max(ood, default=None),
+        "per_class_accuracy": {name: result.per_class for name, result in photos.items()},
+        "teacher_accuracy": {name: result.accuracy for name, result in by_teacher.items()},
+        "teacher_per_class_accuracy": {name: result.per_class for name, result in by_teacher.items()},
+        **common,
+    }

@@ -40,12 +40,7 @@ class EpochSums:
 
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return {
-            "images": self.images,
-            "seconds": self.seconds,
-            "parts": self.parts,
-            "counts": self.counts.state(),
-        }
+        return {**vars(self), "counts": self.counts.state()}
 
     def metrics(self) -> dict[str, float]:
         """Return the epoch's mean losses and training metrics."""

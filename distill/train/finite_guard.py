@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from cache.runtime.errors import UserError
 from distill.record.run_files import LAST
@@ -17,6 +16,8 @@ from distill.train.session import Position, Session
 
 # How many steps a GPU may be ahead of the look at its losses.
 STEPS_BETWEEN_LOOKS = 50
+
+Indices = NDArray[np.int64]
 
 
 class FiniteGuard:
@@ -27,71 +28,52 @@ class FiniteGuard:
     is looked at now and then, and always before anything is saved.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Begin with nothing bad."""
-        self._every = 1 if device.type == "cpu" else STEPS_BETWEEN_LOOKS
-        self.bad = torch.zeros((), device=device)
-        self._step = torch.zeros((), device=device)
+    def __init__(self, session: Session, out: Path) -> None:
+        """Begin with nothing bad; ``out`` is where the run is saved."""
+        self.session, self.out, self.device = session, out, session.model.device
+        self._bad = torch.zeros((), device=self.device)
+        self._step = torch.zeros((), device=self.device)
         self._parts: dict[str, Tensor] = {}
 
-    def add(self, parts: Mapping[str, Tensor], step: int) -> None:
-        """Note a step's losses, a scalar each."""
+    def add(self, parts: Mapping[str, Tensor], position: Position, batches: Sequence[Indices]) -> None:
+        """Note a step's losses, a scalar each; UserError as in :meth:`check` where it is time to look."""
         now = 1 - torch.isfinite(parts["total"].detach()).float()
-        first = now > self.bad
-        self._step = torch.where(first, float(step), self._step)
+        first = now > self._bad
+        self._step = torch.where(first, float(position.step), self._step)
         self._parts = {
             name: torch.where(first, value.detach().float(), self._parts.get(name, now))
             for name, value in parts.items()
         }
-        self.bad = torch.maximum(self.bad, now)
+        self._bad = torch.maximum(self._bad, now)
+        if self.device.type == "cpu" or position.step % STEPS_BETWEEN_LOOKS == 0:
+            self.check(position, batches)
 
-    def is_due(self, step: int) -> bool:
-        """Say whether it is time to look after this step."""
-        return step % self._every == 0
-
-    def look(self) -> tuple[int, dict[str, float]] | None:
-        """Wait for the device; return the first bad step and its losses, None when all were finite."""
-        if not self.bad.item():
-            return None
-        return int(self._step.item()), {name: value.item() for name, value in self._parts.items()}
-
-    def skip_bad_steps(self, optimizer: Optimizer) -> None:
+    def skip_bad_steps(self) -> None:
         """Have a fused optimiser skip its steps while the mark stands, where no gradient scaler does."""
-        optimizer.found_inf = self.bad  # type: ignore[attr-defined]
+        if self.device.type != "cpu" and not self.session.scaler.is_enabled():
+            self.session.optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
-
-def check_losses(
-    guard: FiniteGuard, session: Session, position: Position, batches: list[NDArray[np.int64]], out: Path
-) -> None:
-    """Refuse to go on after a loss that was not finite; UserError names its step, its losses, some images."""
-    bad = guard.look()
-    if bad is None:
-        return
-    step, parts = bad
-    losses = ", ".join(f"{name} {value:g}" for name, value in parts.items())
-    keys = [session.data.keys[i] for i in batches[step][:3]] if batches else []
-    raise UserError(
-        f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
-        f"images {', '.join(keys)}, ...)",
-        fix=_way_out(out),
-    )
-
-
-def check_weights(student: nn.Module, position: Position, out: Path) -> None:
-    """Refuse to save a student that the last step broke: no loss has seen it yet."""
-    if not weights_are_finite(student):
+    def check(self, position: Position, batches: Sequence[Indices]) -> None:
+        """Wait for the device; UserError after a bad loss names its step, its losses, some images."""
+        if not self._bad.item():
+            return
+        step = int(self._step.item())
+        losses = ", ".join(f"{name} {value.item():g}" for name, value in self._parts.items())
+        keys = [self.session.data.keys[i] for i in batches[step][:3]] if len(batches) else []
         raise UserError(
-            f"the student's weights are not finite after epoch {position.epoch}, step {position.step - 1}",
-            fix=_way_out(out),
+            f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
+            f"images {', '.join(keys)}, ...)",
+            fix=self._way_out(),
         )
 
+    def check_weights(self, position: Position) -> None:
+        """Refuse to save a student that the last step broke: no loss has seen it yet."""
+        numbers = [t for t in self.session.model.student.state_dict().values() if t.is_floating_point()]
+        if not torch.stack([t.isfinite().all() for t in numbers]).all():
+            place = f"epoch {position.epoch}, step {position.step - 1}"
+            raise UserError(f"the student's weights are not finite after {place}", fix=self._way_out())
 
-def _way_out(out: Path) -> str:
-    before = f"; {out / LAST} holds the state before" if (out / LAST).exists() else ""
-    return f"lower optim.lr, or use train.precision=float32{before}."
-
-
-def weights_are_finite(module: nn.Module) -> bool:
-    """Say whether every weight and every running statistic is a finite number; waits for the device."""
-    numbers = [t for t in module.state_dict().values() if t.is_floating_point()]
-    return bool(torch.stack([t.isfinite().all() for t in numbers]).all())
+    def _way_out(self) -> str:
+        last = self.out / LAST
+        before = f"; {last} holds the state before" if last.exists() else ""
+        return f"lower optim.lr, or use train.precision=float32{before}."

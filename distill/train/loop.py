@@ -24,12 +24,8 @@ def fit_together(
 
     The stream is that of the first; see :func:`distill.data.stream.stream_settings`. A student that cannot
     begin, or whose loss is not finite, drops out, and the others go on. Under torchrun every batch is shared
-    by the processes; the first writes, and all return its summaries.
-
-    Raises
-    ------
-    Stopped
-        After SIGTERM or Ctrl-C, with every student saved.
+    by the processes; the first writes, and all return its summaries. Stopped after SIGTERM or Ctrl-C, with
+    every student saved.
     """
     with beside(members, progress or Silent()) as students, listening() as stop:
         while runs := students.furthest_behind():

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from cache.runtime.errors import UserError, nearest_names
 from distill.config import OptimConfig
-
-SCHEDULES = ("step", "onecycle", "cosine", "constant")
 
 # torch.optim.lr_scheduler.OneCycleLR's defaults, which the original code uses.
 WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
@@ -33,44 +29,20 @@ def build_optimizer(model: nn.Module, config: OptimConfig, *more: nn.Module) -> 
     return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
-def learning_rate(
-    epoch: int,
-    *,
-    schedule: str,
-    base_lr: float,
-    epochs: int,
-    milestones: Sequence[int] = (30, 60),
-    gamma: float = 0.1,
-) -> float:
+def learning_rate(config: OptimConfig, *, epoch: int, epochs: int) -> float:
     """Return the learning rate of an epoch counted from 0.
 
     ``onecycle`` is torch's OneCycleLR with ``total_steps=epochs``, stepped once an epoch.
-
-    Raises
-    ------
-    UserError
-        If no schedule has the name.
     """
+    base_lr, schedule = config.lr, config.schedule
     if schedule == "step":
-        return base_lr * gamma ** sum(epoch >= milestone for milestone in milestones)
+        return base_lr * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
     if schedule == "onecycle":
         low, end = base_lr / START_DIVISOR, base_lr / START_DIVISOR / END_DIVISOR
         return _one_cycle(epoch, epochs, low, base_lr, end)
     if schedule == "cosine":
         return base_lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-    if schedule == "constant":
-        return base_lr
-    raise UserError(
-        f"no schedule is called {schedule!r}",
-        fix=f"{nearest_names(schedule, SCHEDULES)}choose from {', '.join(SCHEDULES)}.",
-    )
-
-
-def momentum(epoch: int, *, schedule: str, base_momentum: float, epochs: int) -> float:
-    """Return the momentum (AdamW: the first beta) of an epoch; OneCycleLR cycles it too."""
-    if schedule != "onecycle":
-        return base_momentum
-    return _one_cycle(epoch, epochs, MOMENTUM_HIGH, MOMENTUM_LOW, MOMENTUM_HIGH)
+    return base_lr
 
 
 def _one_cycle(epoch: int, epochs: int, start: float, peak: float, end: float) -> float:
@@ -84,21 +56,9 @@ def _cosine_between(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
-def rate_of(config: OptimConfig, *, epoch: int, epochs: int) -> float:
-    """Return the learning rate that a config has in an epoch; see :func:`learning_rate`."""
-    return learning_rate(
-        epoch,
-        schedule=config.schedule,
-        base_lr=config.lr,
-        epochs=epochs,
-        milestones=config.milestones,
-        gamma=config.gamma,
-    )
-
-
 def lost_schedule(config: OptimConfig, epochs: int) -> str:
     """Return one line about a schedule that cannot do its work in so few epochs; "" where it can."""
-    rates = [rate_of(config, epoch=epoch, epochs=epochs) for epoch in range(epochs)]
+    rates = [learning_rate(config, epoch=epoch, epochs=epochs) for epoch in range(epochs)]
     if config.schedule == "step" and 1 < epochs <= min(config.milestones, default=0):
         # At the same shares of the run as 30 and 60 are of the paper's 90 epochs.
         instead = ",".join(str(place) for place in sorted({max(1, epochs // 3), max(1, 2 * epochs // 3)}))
@@ -118,14 +78,14 @@ def lost_schedule(config: OptimConfig, epochs: int) -> str:
 
 def set_epoch(optimizer: Optimizer, config: OptimConfig, *, epoch: int, epochs: int) -> float:
     """Set an optimiser's learning rate and momentum for an epoch; return the learning rate."""
-    lr = rate_of(config, epoch=epoch, epochs=epochs)
+    lr = learning_rate(config, epoch=epoch, epochs=epochs)
+    momentum = 0.9 if config.name == "adamw" else config.momentum  # AdamW: the first beta
+    if config.schedule == "onecycle":  # OneCycleLR cycles it too
+        momentum = _one_cycle(epoch, epochs, MOMENTUM_HIGH, MOMENTUM_LOW, MOMENTUM_HIGH)
     for group in optimizer.param_groups:
         group["lr"] = lr
         if "betas" in group:
-            beta = momentum(epoch, schedule=config.schedule, base_momentum=0.9, epochs=epochs)
-            group["betas"] = (beta, group["betas"][1])
+            group["betas"] = (momentum, group["betas"][1])
         else:
-            group["momentum"] = momentum(
-                epoch, schedule=config.schedule, base_momentum=config.momentum, epochs=epochs
-            )
+            group["momentum"] = momentum
     return lr

@@ -101,15 +101,11 @@ def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tenso
     of_heads = classifiers_for(model.config, model.heads, model.folder.class_names, split.class_names)
     _, columns, classifier = of_heads[0]
     return Answers(
-        keys=tuple(_keys(split)),
+        keys=tuple(split.keys),
         labels=labels.numpy().astype(np.int32),
         predicted=_in_batches(model, classifier, outputs[:, columns]).argmax(dim=1).numpy().astype(np.int32),
         class_names=split.class_names,
     )
-
-
-def _keys(split: EvalSplit) -> list[str]:
-    return [image.key for image in split.pixels.records if image.key not in split.pixels.unreadable]
 
 
 def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
@@ -120,7 +116,7 @@ def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) ->
     logits = {}
     for split in splits:
         rows, labels = outputs[split.name]
-        keys, classes = _keys(split), [split.class_names[label] for label in labels]
+        keys, classes = split.keys, [split.class_names[label] for label in labels]
         at = sorted(spread_sample(keys, classes, most=most)) if len(keys) > most else list(range(len(keys)))
         for ending, columns, classifier in heads:
             logits[f"{split.name}{ending}"] = SplitLogits(
@@ -147,9 +143,7 @@ def _sample(
     if not model.heads:
         return None
     head, cache = model.heads[0], _teacher(model)
-    keys: list[str] = []
-    names: list[str] = []
-    classes: list[str] = []
+    images: list[tuple[str, str, str]] = []  # key, split, class
     ours: list[Tensor] = []
     theirs: list[Tensor] = []
     for split in splits:
@@ -161,22 +155,16 @@ def _sample(
         most = SAMPLE[split.name.partition("_")[0]]
         drawn = spread_sample([of_split.keys[i] for i in with_row], class_of, most=most)
         at = [with_row[i] for i in drawn]
-        if not at:
-            continue
-        keys += [of_split.keys[i] for i in at]
-        names += [split.name] * len(at)
-        classes += [class_of[i] for i in drawn]
-        ours.append(head.embed(outputs[split.name][0])[at])
-        places = np.array([rows.position[of_split.keys[i]] for i in at])
-        theirs.append(torch.from_numpy(rows.embeddings[places]))
-    if not keys:
+        if at:
+            images += [(of_split.keys[with_row[i]], split.name, class_of[i]) for i in drawn]
+            ours.append(head.embed(outputs[split.name][0])[at])
+            places = np.array([rows.position[of_split.keys[i]] for i in at])
+            theirs.append(torch.from_numpy(rows.embeddings[places]))
+    if not images:
         return None
+    keys, names, classes = zip(*images, strict=True)
     return EmbeddingSample(
-        keys=tuple(keys),
-        splits=tuple(names),
-        classes=tuple(classes),
-        student=_unit(ours),
-        teacher=_unit(theirs),
+        keys=keys, splits=names, classes=classes, student=_unit(ours), teacher=_unit(theirs)
     )
 
 

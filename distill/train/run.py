@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from distill.data.batch import Batch
 from distill.judge.evaluate import Result
+from distill.precision import autocast
 from distill.record.run_files import LAST
 from distill.train.distributed import average_gradients, gather_outputs
 from distill.train.epoch_sums import EpochSums, clock
-from distill.train.finite_guard import FiniteGuard, check_losses, check_weights
+from distill.train.finite_guard import FiniteGuard
 from distill.train.optim import set_epoch
 from distill.train.run_folder import RunFolder
-from distill.train.seeds import model_seed
 from distill.train.session import Position, Session, resume
+from distill.train.shared_batches import model_seed
 
 
 class StudentRun:
@@ -33,12 +34,11 @@ class StudentRun:
         try:
             going_on = resume_run and (out / LAST).exists()
             self.position = resume(out / LAST, session) if going_on else Position()
-            self.sums = EpochSums.at(self.position, session.model)
             self.folder.begin(self.config, self.position, wandb=wandb)
         except BaseException:
             self.folder.close()
             raise
-        self.guard = FiniteGuard(session.model.device)
+        self.guard = FiniteGuard(session, out)
         self.batches: list[NDArray[np.int64]] = []
         self.results: dict[str, Result] = {}
 
@@ -49,8 +49,8 @@ class StudentRun:
 
     def begin_epoch(self) -> None:
         """Set the epoch's learning rate and go on with its sums, if a checkpoint kept them."""
-        self.batches = self.session.batches_of(self.position.epoch)
         epoch, epochs = self.position.epoch, self.config.train.epochs
+        self.batches = self.session.batches_of(epoch)
         self.rate = set_epoch(self.session.optimizer, self.config.optim, epoch=epoch, epochs=epochs)
         self.sums = EpochSums.at(self.position, self.session.model)
         self.session.model.student.train()
@@ -61,23 +61,17 @@ class StudentRun:
         with clock(self.position, self.sums, spent=spent):
             torch.manual_seed(model_seed(self.config.train.seed, self.position.epoch, self.position.step))
             optimizer.zero_grad(set_to_none=True)
-            with model.autocast():
+            with autocast(model.amp_dtype, model.device):
                 outputs = model.student(batch.image_BXRR)
             losses, scores = model.losses(gather_outputs(outputs, len(batch.keys)), batch)
-            self.guard.add(losses, self.position.step)
-            if self.guard.is_due(self.position.step):
-                self._check_losses()
+            self.guard.add(losses, self.position, self.batches)
             scaler.scale(losses["total"]).backward()
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
-            if model.device.type != "cpu" and not scaler.is_enabled():
-                self.guard.skip_bad_steps(optimizer)
+            self.guard.skip_bad_steps()
             scaler.step(optimizer)
             scaler.update()
             self.sums.add(losses, scores, batch.label_B)
             self.position.step += 1
-
-    def _check_losses(self) -> None:
-        check_losses(self.guard, self.session, self.position, self.batches, self.out)
 
     @property
     def is_save_due(self) -> bool:
@@ -88,11 +82,7 @@ class StudentRun:
     def save(self) -> None:
         """Write the state within an epoch, or after its last step, before it is judged."""
         with clock(self.position, self.sums):
-            self._check_losses()
-            check_weights(self.session.model.student, self.position, self.out)
+            self.guard.check(self.position, self.batches)
+            self.guard.check_weights(self.position)
         self.position.sums = self.sums.state()
         self.folder.save(self.session, self.position)
-
-    def close(self) -> None:
-        """Close what is open."""
-        self.folder.close()

@@ -71,13 +71,7 @@ class Position:
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Session:
-    """Make the parts of a run.
-
-    Raises
-    ------
-    UserError
-        If the cache, the data and the config do not fit each other.
-    """
+    """Make the parts of a run; UserError if the cache, the data and the config do not fit each other."""
     return session_of(config, Stream.open(config, cache_dir=cache_dir, data_dir=data_dir))
 
 
@@ -87,7 +81,7 @@ def session_of(config: RunConfig, stream: Stream) -> Session:
     model = open_model(
         config, stream.cache, stream.folder, device, class_names=rows.class_names, starting=True
     )
-    teachers = tuple(_rows_of(config, name, stream) for name in (head.name for head in model.heads))
+    teachers = tuple(_rows_of(config, head.name, stream) for head in model.heads)
     start = Path(config.fewshot.start) if config.fewshot.start else None
     if start:
         start_from(start, model)
@@ -119,10 +113,7 @@ def _rows_of(config: RunConfig, teacher: str, stream: Stream) -> TeacherRows:
 def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None:
     """Make a student ready to be trained as the config says, and by several processes.
 
-    Raises
-    ------
-    UserError
-        If a batch has fewer images than there are processes, or there is nothing to compile with.
+    UserError if a batch has fewer images than there are processes, or there is nothing to compile with.
     """
     if config.train.compile != "off":
         check_compiler(device)
@@ -140,10 +131,7 @@ def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None
 def start_from(path: Path, model: Model) -> None:
     """Put a checkpoint's weights into a student and its prompt learner.
 
-    Raises
-    ------
-    UserError
-        If it is of another cache or another student.
+    UserError if it is of another cache or another student.
     """
     state = read_checkpoint(path, device=model.device)
     if state["fingerprint"] != fingerprint(model):
@@ -178,7 +166,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "data_dir": str(model.folder.path.resolve()),
         "class_names": list(model.class_names),
         "all_classes": list(model.folder.class_names),
-        "position": {name: getattr(position, name) for name in Position.__dataclass_fields__},
+        "position": dict(vars(position)),
     }
     write_checkpoint(path, state)
 
@@ -186,10 +174,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
 def resume(path: Path, session: Session) -> Position:
     """Put a session where its checkpoint left it, and return that place.
 
-    Raises
-    ------
-    CacheMismatch
-        If the checkpoint is of another config, cache, or data.
+    CacheMismatch if the checkpoint is of another config, cache, or data.
     """
     state = read_checkpoint(path, device=session.model.device)
     changed = differences(from_toml(state["config"], where=str(path)), session.config)

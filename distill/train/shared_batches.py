@@ -1,4 +1,7 @@
-"""An epoch's batches: read, decoded, augmented and moved once for every student that takes them."""
+"""An epoch's batches: read, decoded, augmented and moved once for every student that takes them.
+
+All that is random in a step is a function of seed, epoch and step, so that resuming changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
+from cache.runtime.distributed import current_ranks
 from cache.runtime.transfer import to_device
 from distill.data.batch import Batch, Crops, own_share
 from distill.data.training_data import BatchColumns, TrainingData
-from distill.train.seeds import stream_generator
 from distill.train.session import Session
 
 
@@ -50,3 +54,18 @@ def shared_batches(session: Session, epoch: int, *, first: int) -> Iterator[Shar
             seconds=time.perf_counter() - began,
         )
         began = time.perf_counter()
+
+
+def stream_generator(seed: int, epoch: int, step: int) -> Generator:
+    """Return what a step's augmentation is drawn from."""
+    return torch.Generator().manual_seed(_seeds(seed, epoch, step)[0])
+
+
+def model_seed(seed: int, epoch: int, step: int) -> int:
+    """Return the seed of what a student itself draws in a step, such as dropout; each process its own."""
+    return _seeds(seed, epoch, step)[1] + current_ranks().rank
+
+
+def _seeds(seed: int, epoch: int, step: int) -> tuple[int, int]:
+    first, second = np.random.SeedSequence([seed, epoch, step]).generate_state(2)
+    return int(first), int(second)

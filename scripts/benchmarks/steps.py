@@ -21,13 +21,14 @@ from cache.sources.image_folder import ImageFolder
 from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Share, Targets
+from distill.precision import autocast
 from distill.record.peak_memory import peak_resident
 from distill.settings import with_settings
 from distill.student.build import build_student, family, resolve
 from distill.train.optim import build_optimizer
 from distill.train.run import StudentRun
-from distill.train.seeds import stream_generator
 from distill.train.session import Session, open_session
+from distill.train.shared_batches import stream_generator
 
 PLAIN, CACHED, IN_LOOP = "plain supervised", "from the cache", "teacher in the loop"
 Step = Callable[[], None]
@@ -83,7 +84,7 @@ def plain_step(session: Session, classes: int, batch: Batch) -> Step:
 
     def take() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with session.model.autocast():
+        with autocast(session.model.amp_dtype, session.model.device):
             logits = student(images)
         loss = F.cross_entropy(logits.float(), batch.label_B)
         session.scaler.scale(loss).backward()

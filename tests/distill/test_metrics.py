@@ -43,7 +43,7 @@ def test_macro_accuracy_equals_the_loop_over_classes(seed):
 def test_a_rare_class_counts_as_much_as_a_frequent_one():
     labels = torch.tensor([0] * 99 + [1])
     always_first = torch.tensor([[1.0, 0.0]]).expand(100, 2)
-    assert macro_accuracy(always_first, labels) == 50
+    assert ImageScores.of(always_first, labels).metrics().accuracy == 50
 
 
 def test_a_class_without_images_has_no_accuracy():
@@ -54,7 +54,7 @@ def test_a_class_without_images_has_no_accuracy():
 
 def test_no_image_is_an_error():
     with pytest.raises(ValueError, match="no image"):
-        macro_accuracy(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64))
+        ImageScores.of(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)).metrics()
 
 
 def calibration_written_out(logits, labels):

@@ -33,8 +33,8 @@ from distill.fewshot.run import finetune_config
 from distill.settings import load_recipe, with_settings
 from distill.train.beside import Member
 from distill.train.loop import fit_together
-from distill.train.seeds import stream_generator
 from distill.train.session import open_session
+from distill.train.shared_batches import stream_generator
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
 

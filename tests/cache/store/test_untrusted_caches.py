@@ -197,7 +197,7 @@ def test_workers_and_memory_of_a_larger_machine_become_those_of_this_one():
     config = with_settings(load_recipe("smoke"), ["data.workers=512", f"data.memory_mb={2**40}"])
     assert decoding_workers(config.data) == min(512, most_processes())
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert PixelMaker(config=config, cache=None).budget <= physical // 2
+    assert PixelMaker(config=config.data, cache=None, decode=None).budget <= physical // 2
 
 
 @pytest.mark.parametrize(

@@ -220,8 +220,8 @@ def test_overlap_counts_whatever_the_order():
 
 def test_pairs_come_from_drawn_images_when_there_are_many(spaces):
     student, teacher, _ = spaces
-    drawn = np.random.default_rng(7).choice(N, 15, replace=False)
-    numbers = space_metrics(*spaces, max_pairs_images=15, seed=7)
+    drawn = np.random.default_rng(0).choice(N, 15, replace=False)
+    numbers = space_metrics(*spaces, max_pairs_images=15)
     assert numbers["pairwise_spearman"] == pytest.approx(slow_spearman(student[drawn], teacher[drawn]))
     whole = space_metrics(*spaces)
     assert {name for name in whole if whole[name] != numbers[name]} == {"pairwise_spearman"}

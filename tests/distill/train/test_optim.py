@@ -30,7 +30,7 @@ def test_step_equals_torchs_multistep():
     optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.05)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60], gamma=0.1)
     for epoch in range(90):
-        assert learning_rate(epoch, schedule="step", base_lr=0.05, epochs=90) == pytest.approx(
+        assert learning_rate(OptimConfig(lr=0.05), epoch=epoch, epochs=90) == pytest.approx(
             optimizer.param_groups[0]["lr"]
         )
         optimizer.step()
@@ -38,16 +38,17 @@ def test_step_equals_torchs_multistep():
 
 
 def test_cosine_and_constant_end_where_they_should():
-    assert learning_rate(0, schedule="cosine", base_lr=1.0, epochs=10) == 1.0
-    assert learning_rate(5, schedule="cosine", base_lr=1.0, epochs=10) == pytest.approx(0.5)
-    assert learning_rate(9, schedule="constant", base_lr=1.0, epochs=10) == 1.0
+    cosine, constant = (OptimConfig(lr=1.0, schedule=name) for name in ("cosine", "constant"))
+    assert learning_rate(cosine, epoch=0, epochs=10) == 1.0
+    assert learning_rate(cosine, epoch=5, epochs=10) == pytest.approx(0.5)
+    assert learning_rate(constant, epoch=9, epochs=10) == 1.0
 
 
 def test_cosine_equals_torchs_cosine_annealing():
     optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters(), lr=0.3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12)
     for epoch in range(12):
-        assert learning_rate(epoch, schedule="cosine", base_lr=0.3, epochs=12) == pytest.approx(
+        assert learning_rate(OptimConfig(lr=0.3, schedule="cosine"), epoch=epoch, epochs=12) == pytest.approx(
             optimizer.param_groups[0]["lr"]
         )
         optimizer.step()
@@ -56,7 +57,7 @@ def test_cosine_equals_torchs_cosine_annealing():
 
 def test_an_unknown_schedule_suggests_near_ones():
     with pytest.raises(UserError, match="did you mean 'cosine'"):
-        learning_rate(0, schedule="cosin", base_lr=1.0, epochs=10)
+        OptimConfig(schedule="cosin")
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -94,5 +95,6 @@ def test_a_schedule_that_cannot_do_its_work_in_so_few_epochs_is_told(schedule, e
     assert bool(found) == bool(said)
     if "milestones=[" in found:
         places = [int(place) for place in found.partition("[")[2].strip("]").split(",")]
-        last = learning_rate(epochs - 1, schedule="step", base_lr=1.0, epochs=epochs, milestones=places)
+        config = OptimConfig(lr=1.0, milestones=tuple(places))
+        last = learning_rate(config, epoch=epochs - 1, epochs=epochs)
         assert last == pytest.approx(0.1 ** len(places))  # what it says to set does what it should
