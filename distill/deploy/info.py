@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
+from cache.runtime.json_values import value_of
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
-from cache.store.json_values import value_of
 from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
 

@@ -47,6 +47,7 @@ def invoke(*words):
     return CliRunner().invoke(cli.main, list(map(str, words)))
 
 
+@pytest.mark.long
 def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_path, monkeypatch):
     # What lies in the working folder is not what its workers import.
     (tmp_path / "here").mkdir()

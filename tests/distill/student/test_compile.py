@@ -32,6 +32,7 @@ def own_compiled(tmp_path, monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.long
 def test_a_compiled_teacher_gives_the_same_rows(photos, teacher_dir, tmp_path):
     rows = []
     for compiled in (False, True):
