@@ -2,8 +2,8 @@
 
 Eight crops an image embedded by the teacher and replayed to the student (`--views`), against fresh crops
 with the plain image's embedding. For every smallest crop the teacher runs once, and for every seed one
-student learns each way, by the ready sweep `views` with the recipe of `distill demo`
-(distill/demo/demo.toml), whose pictures these are. Macro accuracies in percent, mean (standard deviation)
+student learns each way, with the recipe of `distill demo` (distill/demo/demo.toml), whose pictures these
+are. Macro accuracies in percent, mean (standard deviation)
 of three seeds, 14 epochs.
 """
 
