@@ -219,10 +219,10 @@ def _unlike(mine: str, theirs: str | None) -> bool:
     return bool(mine and theirs and mine != theirs)
 
 
-def digest_of(parts: Sequence[bytes]) -> str:
+def digest_of(pieces: Sequence[bytes]) -> str:
     """Return the digest of byte strings in their order; none of them may be mistaken for two."""
     joined = sha256()
-    for part in parts:
-        joined.update(len(part).to_bytes(8, "big"))
-        joined.update(part)
+    for piece in pieces:
+        joined.update(len(piece).to_bytes(8, "big"))
+        joined.update(piece)
     return joined.hexdigest()[:DIGITS]

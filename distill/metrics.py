@@ -51,16 +51,16 @@ class ImageScores:
         )
 
     @classmethod
-    def join(cls, parts: Sequence[ImageScores]) -> ImageScores:
+    def join(cls, batches: Sequence[ImageScores]) -> ImageScores:
         """Return the scores of several batches as one."""
-        top5 = [part.top5_N for part in parts if part.top5_N is not None]
+        top5 = [batch.top5_N for batch in batches if batch.top5_N is not None]
         return cls(
-            labels_N=torch.cat([part.labels_N for part in parts]),
-            right_N=torch.cat([part.right_N for part in parts]),
+            labels_N=torch.cat([batch.labels_N for batch in batches]),
+            right_N=torch.cat([batch.right_N for batch in batches]),
             top5_N=torch.cat(top5) if top5 else None,
-            confidence_N=torch.cat([part.confidence_N for part in parts]),
-            loss_N=torch.cat([part.loss_N for part in parts]),
-            classes=parts[0].classes,
+            confidence_N=torch.cat([batch.confidence_N for batch in batches]),
+            loss_N=torch.cat([batch.loss_N for batch in batches]),
+            classes=batches[0].classes,
         )
 
     def metrics(self) -> ClassMetrics:

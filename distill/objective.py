@@ -39,28 +39,28 @@ def distillation_objective(
     """
     if config.cap and captions is None:
         raise ValueError("loss.cap is on, but there are no caption embeddings")
-    parts: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     # Autocast would run the products of cosines in 16 bits, and dividing by 0.07 magnifies what that rounds.
     with torch.autocast(student.device.type, enabled=False):
         unit_student, unit_teacher = _unit(student), _unit(teacher)
         if config.cls or config.vlalign:
             logits = (text_cosines(student, text) if cosines is None else cosines) / config.temperature
         if config.cls:
-            parts["cls"] = losses.classification_loss(logits, labels)
+            terms["cls"] = losses.classification_loss(logits, labels)
         if config.vlalign:
-            parts["vlalign"] = _vlalign(logits, unit_teacher, text, labels, config, neighbours)
+            terms["vlalign"] = _vlalign(logits, unit_teacher, text, labels, config, neighbours)
         if config.mse:
-            parts["mse"] = losses.mse_loss(unit_student, unit_teacher)
+            terms["mse"] = losses.mse_loss(unit_student, unit_teacher)
         if config.mse_raw:
-            parts["mse_raw"] = losses.mse_raw_loss(student, teacher)
+            terms["mse_raw"] = losses.mse_raw_loss(student, teacher)
         if config.im_cst:
             pairs = unit_student @ unit_teacher.T / config.temperature
-            parts["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
+            terms["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
         if captions is not None and config.cap:
-            parts["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
-    weighted = [getattr(config, name) * part for name, part in parts.items()]
+            terms["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
+    weighted = [getattr(config, name) * term for name, term in terms.items()]
     # Not sum(weighted): it would begin with 0 + and add nothing but a kernel.
-    return {**parts, "total": reduce(torch.add, weighted) if weighted else student.sum() * 0}
+    return {**terms, "total": reduce(torch.add, weighted) if weighted else student.sum() * 0}
 
 
 def text_cosines(student: Tensor, text: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def evaluate(
     """Judge a run's student, or a cache's teacher.
 
     How well it classifies, overall, ID and OOD classes; of episodes, how well it finds objects. The teacher
-    of episodes is judged on the hand camera alone.
+    of episodes is judged on the main camera alone.
 
     \b
     Examples:

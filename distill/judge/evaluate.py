@@ -220,7 +220,7 @@ def evaluate_teacher(
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
     ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
-    episodes' negative texts; they are judged on the hand camera. UserError if the cache has no such split or
+    episodes' negative texts; they are judged on the main camera. UserError if the cache has no such split or
     text bank.
     """
     cache = EmbeddingCache.open(cache_dir)
@@ -287,15 +287,15 @@ class TeacherJudge:
     ) -> EpisodeResult:
         pairs = fixed_pair_texts(self.cache, self.text, self.negative_text, torch.device("cpu"))
         text = pairs(class_names, torch.empty(0))
-        parts = [
+        batches = [
             (margins(pair_logits(seen, text, temperature=TEACHER_TEMPERATURE)), labels)
             for seen, labels in outputs
         ]
-        if not parts:
+        if not batches:
             raise UserError(f"no episode of {split} has a row", fix="run cache-features again.")
         return judge_objects(
-            torch.cat([margin for margin, _ in parts]),
-            torch.cat([labels for _, labels in parts]),
+            torch.cat([margin for margin, _ in batches]),
+            torch.cat([labels for _, labels in batches]),
             split=split,
             class_names=class_names,
             id_objects=self.cache.manifest.splits["train"].class_names,

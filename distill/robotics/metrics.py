@@ -45,12 +45,12 @@ class ObjectCounts:
     def ratios(self) -> dict[str, float]:
         """Return accuracy, precision and recall in percent, each where it is defined."""
         tp, fp, tn, fn = self.counts_4.tolist()
-        parts = {
+        counts = {
             "accuracy": (tp + tn, tp + fp + tn + fn),
             "precision": (tp, tp + fp),
             "recall": (tp, tp + fn),
         }
-        return {name: 100 * part / whole for name, (part, whole) in parts.items() if whole}
+        return {name: 100 * count / whole for name, (count, whole) in counts.items() if whole}
 
     def metrics(self) -> dict[str, float]:
         """Return the ratios as an epoch's training metrics."""

@@ -135,7 +135,7 @@ class EpisodeModel:
         text = self.texts(self.class_names)
         logits = self._logits(outputs, text, self._columns)
         bias, probability_BC = self.student.score_bias, probabilities(logits)
-        parts = episode_objective(
+        terms = episode_objective(
             probability_BC,
             batch.label_B,
             bias,
@@ -144,7 +144,7 @@ class EpisodeModel:
             student_BD=outputs[0] if text is not None else None,
             teacher_BD=batch.targets[0].teacher_BD if text is not None else None,
         )
-        return parts, scores(probability_BC.detach(), bias.detach())
+        return terms, scores(probability_BC.detach(), bias.detach())
 
     def counts(self, state: dict[str, Any]) -> ObjectCounts:
         """Return an epoch's counts, which go on from ``state``; that may be empty."""

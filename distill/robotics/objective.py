@@ -27,13 +27,13 @@ def episode_objective(
     ``probability_BC`` is the softmax over each object's pair of texts, its positive side; ``labels_BC`` which
     objects are there, 0 and 1. ``score_bias`` is the learnt b, a scalar: tanh(b) is added to the
     probabilities, which are then clamped to 0..1. ``student_BD`` is the student's global embedding,
-    ``teacher_BD`` the teacher's of the hand camera, raw; left out for the closed-set baseline.
+    ``teacher_BD`` the teacher's of the main camera, raw; left out for the closed-set baseline.
     """
-    parts: dict[str, Tensor] = {}
+    terms: dict[str, Tensor] = {}
     if student_BD is not None and teacher_BD is not None:
         of_images = replace(config, cls=0.0)
         nothing = torch.empty(0, device=student_BD.device)
-        parts = distillation_objective(student_BD, teacher_BD, nothing, labels_BC, of_images)
+        terms = distillation_objective(student_BD, teacher_BD, nothing, labels_BC, of_images)
     if config.cls or student_BD is None:
         weight = config.cls if student_BD is not None else 1.0
         cls = asymmetric_loss(
@@ -44,7 +44,7 @@ def episode_objective(
             clip=robotics.clip,
             bias=torch.tanh(score_bias),
         )
-        rest = parts.pop("total", None)
+        rest = terms.pop("total", None)
         total = weight * cls if rest is None else weight * cls + rest
-        parts = {"cls": cls, **parts, "total": total}
-    return parts
+        terms = {"cls": cls, **terms, "total": total}
+    return terms

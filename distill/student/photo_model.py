@@ -97,7 +97,7 @@ class PhotoModel:
         if not self.heads:
             loss = F.cross_entropy(outputs.float(), self._columns[batch.label_B])
             return {"cls": loss, "total": loss}, outputs.detach()[:, self._columns]
-        parts: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
         for head, targets in zip(self.heads, batch.targets, strict=True):
             rows = head.embed(outputs)
@@ -115,10 +115,10 @@ class PhotoModel:
             )
             total = total + own.pop("total")
             before = f"{head.name}/" if len(self.heads) > 1 else ""
-            parts |= {f"{before}{name}": value for name, value in own.items()}
+            terms |= {f"{before}{name}": value for name, value in own.items()}
             first = cosines.detach() if first is None else first
         assert first is not None
-        return {**parts, "total": total}, first
+        return {**terms, "total": total}, first
 
     def counts(self, state: dict[str, Any]) -> ClassCounts:
         """Return an epoch's counts, which go on from ``state``; that may be empty."""

@@ -90,12 +90,12 @@ class LearntTexts:
     def _embed(self, tokens: Tensor, contexts: Tensor) -> Tensor:
         if len(tokens) <= TEXTS_AT_ONCE:
             return self.tower.embed(tokens, contexts)
-        parts = []
+        embedded = []
         for start in range(0, len(tokens), TEXTS_AT_ONCE):
             some = slice(start, start + TEXTS_AT_ONCE)
             own: Any = contexts[some] if contexts.dim() == 3 else contexts
-            parts.append(checkpoint(self.tower.embed, tokens[some], own, use_reentrant=False))
-        return torch.cat(parts)
+            embedded.append(checkpoint(self.tower.embed, tokens[some], own, use_reentrant=False))
+        return torch.cat(embedded)
 
 
 def open_texts(

@@ -23,7 +23,7 @@ class EpochSums:
     counts: ClassCounts | ObjectCounts
     images: int = 0
     seconds: float = 0.0
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def at(cls, position: Position, model: Model) -> EpochSums:
@@ -31,11 +31,11 @@ class EpochSums:
         kept = position.sums if position.step else {}
         return cls(**{**kept, "counts": model.counts(kept.get("counts", {}))})
 
-    def add(self, parts: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
+    def add(self, losses: dict[str, Tensor], scores: Tensor, labels: Tensor) -> None:
         """Add a batch's losses, and count its scores."""
         self.images += len(labels)
-        for name, value in parts.items():
-            self.parts[name] = self.parts.get(name, 0) + value.detach().double() * len(labels)
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0) + value.detach().double() * len(labels)
         self.counts.add(scores, labels)
 
     def state(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class EpochSums:
 
     def metrics(self) -> dict[str, float]:
         """Return the epoch's mean losses and training metrics."""
-        losses = {f"loss_{name}": float(value) / self.images for name, value in self.parts.items()}
+        losses = {f"loss_{name}": float(value) / self.images for name, value in self.losses.items()}
         return {**losses, **self.counts.metrics()}
 
     @property

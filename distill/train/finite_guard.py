@@ -33,16 +33,16 @@ class FiniteGuard:
         self.session, self.out, self.device = session, out, session.model.device
         self._bad = torch.zeros((), device=self.device)
         self._step = torch.zeros((), device=self.device)
-        self._parts: dict[str, Tensor] = {}
+        self._losses: dict[str, Tensor] = {}
 
-    def add(self, parts: Mapping[str, Tensor], position: Position, batches: Sequence[Indices]) -> None:
+    def add(self, losses: Mapping[str, Tensor], position: Position, batches: Sequence[Indices]) -> None:
         """Note a step's losses, a scalar each; UserError as in :meth:`check` where it is time to look."""
-        now = 1 - torch.isfinite(parts["total"].detach()).float()
+        now = 1 - torch.isfinite(losses["total"].detach()).float()
         first = now > self._bad
         self._step = torch.where(first, float(position.step), self._step)
-        self._parts = {
-            name: torch.where(first, value.detach().float(), self._parts.get(name, now))
-            for name, value in parts.items()
+        self._losses = {
+            name: torch.where(first, value.detach().float(), self._losses.get(name, now))
+            for name, value in losses.items()
         }
         self._bad = torch.maximum(self._bad, now)
         if self.device.type == "cpu" or position.step % STEPS_BETWEEN_LOOKS == 0:
@@ -58,7 +58,7 @@ class FiniteGuard:
         if not self._bad.item():
             return
         step = int(self._step.item())
-        losses = ", ".join(f"{name} {value.item():g}" for name, value in self._parts.items())
+        losses = ", ".join(f"{name} {value.item():g}" for name, value in self._losses.items())
         keys = [self.session.data.keys[i] for i in batches[step][:3]] if len(batches) else []
         raise UserError(
             f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
