@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, some_of
 from cache.store.hdf5_columns import wrong_rows_of
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
@@ -118,12 +118,11 @@ def _with_rows(path: Path, file: str, rows: int, find: FindRows) -> Check:
     return Check(file=file, rows=rows, problem=problem, damaged=tuple(damaged))
 
 
-def _named(damaged: Sequence[int], names: Sequence[str], rows: int, n: int = 5) -> str:
+def _named(damaged: Sequence[int], names: Sequence[str], rows: int) -> str:
     if not damaged:
         return f"none of its {rows:,} rows is damaged"
-    some = [f"{row} ({names[row]})" if row < len(names) else str(row) for row in damaged[:n]]
-    more = f" and {len(damaged) - n:,} more" if len(damaged) > n else ""
-    return f"{len(damaged):,} of {rows:,} rows are damaged: {', '.join(some)}{more}"
+    told = [f"{row} ({names[row]})" if row < len(names) else str(row) for row in damaged]
+    return f"{len(damaged):,} of {rows:,} rows are damaged: {some_of(told, 5)}"
 
 
 def _of_columns(path: Path) -> WrongRows:

@@ -52,10 +52,10 @@ def missing_package(error: ImportError, *, extra: str) -> UserError:
     )
 
 
-def nearest_names(name: str, choices: Iterable[str], *, n: int = 3) -> str:
+def nearest_names(name: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x' or 'y'? `` for the choices nearest to ``name``, or nothing."""
     folded = {choice.casefold(): choice for choice in choices}
-    close = difflib.get_close_matches(name.casefold(), folded, n=n, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""
 
 
@@ -63,7 +63,7 @@ def nearest_names(name: str, choices: Iterable[str], *, n: int = 3) -> str:
 _GUARDS = ("weights_only", "trust_remote_code", "allow_pickle", "add_safe_globals")
 
 
-def reason_of(error: BaseException, *, most: int = 200) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the first line of what a library's error says, or its type; no advice to run what is in a file.
 
     Its message may be about a file from elsewhere: then it names what was found there, and says no more.
@@ -75,7 +75,7 @@ def reason_of(error: BaseException, *, most: int = 200) -> str:
     if any(guard in text for guard in _GUARDS):
         code = re.search(r"GLOBAL ([\w.]+)", text)
         return f"it holds {code[1]}, which is code" if code else "it holds more than numbers and names"
-    return (lines[0] if lines else type(error).__name__)[:most].rstrip(".")
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 
 def some_of(names: Sequence[str], n: int = 3) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import UserError, nearest_names, some_of
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.store.hdf5_columns import read_column, read_strings, write_column, write_strings
 from cache.store.manifest_lines import ListedBank
@@ -46,7 +46,7 @@ class TextBank:
         missing = [name for name in class_names if name not in self.class_folders]
         if missing:
             what = (
-                "no classes, only free texts" if not self.class_folders else f"no text for {_some(missing)}"
+                f"no text for {some_of(missing, 5)}" if self.class_folders else "no classes, only free texts"
             )
             hint = nearest_names(missing[0], self.class_folders) if self.class_folders else ""
             raise UserError(
@@ -60,11 +60,6 @@ class TextBank:
         if len(rows) == 1:
             return rows[0]
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
-
-
-def _some(names: Sequence[str], n: int = 5) -> str:
-    more = f" and {len(names) - n} more" if len(names) > n else ""
-    return ", ".join(names[:n]) + more
 
 
 def save_bank(cache: Path, bank: TextBank, **about: Any) -> ListedBank:

@@ -186,9 +186,9 @@ def print_zero_shot(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:
         click.echo(printable(f"look at {line}"))
 
 
-def print_duplicates(duplicates: Sequence[Duplicate], n: int = 5) -> None:
+def print_duplicates(duplicates: Sequence[Duplicate]) -> None:
     """Name the images that are in two splits, or under two classes."""
     if duplicates:
-        some = "; ".join(map(str, duplicates[:n]))
-        more = f"; and {len(duplicates) - n:,} more" if len(duplicates) > n else ""
+        some = "; ".join(map(str, duplicates[:5]))
+        more = f"; and {len(duplicates) - 5:,} more" if len(duplicates) > 5 else ""
         click.echo(printable(f"{len(duplicates):,} images are in two splits or classes: {some}{more}"))

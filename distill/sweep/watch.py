@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from typing import TextIO
 
 from rich.console import Console, JustifyMethod
 from rich.live import Live
@@ -92,9 +91,9 @@ class LiveTable:
 class Lines:
     """A line when a run begins and one when it ends."""
 
-    def __init__(self, runs: Sequence[PlannedRun], place: Place, stream: TextIO | None = None) -> None:
+    def __init__(self, runs: Sequence[PlannedRun], place: Place) -> None:
         """Say nothing yet."""
-        self._stream, self._place, self._total, self._ended = stream or sys.stderr, place, len(runs), 0
+        self._place, self._total, self._ended = place, len(runs), 0
 
     def started(self, run: PlannedRun) -> None:
         """Say so."""
@@ -119,5 +118,5 @@ class Lines:
         """Nothing is open."""
 
     def _say(self, message: str) -> None:
-        self._stream.write(message + "\n")
-        self._stream.flush()
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
