@@ -97,7 +97,7 @@ def _extras() -> Finding:
 def _processor() -> Finding:
     import torch
 
-    from cache.runtime.devices import cores
+    from cache.runtime.machine_limits import cores
     from distill.precision import amp_dtype_of
     from distill.record.run_log import hardware
 

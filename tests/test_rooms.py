@@ -118,6 +118,7 @@ def test_a_training_process_never_loads_the_teacher(edges):
     trains = (
         "distill.data",
         "distill.student",
+        "distill.robotics",
         "distill.judge",
         "distill.train",
         "distill.fewshot",
@@ -157,3 +158,45 @@ def test_a_room_names_its_files(room):
     door = files()[room]
     named = set(re.findall(r"[a-z0-9_]+", ast.get_docstring(ast.parse(door.read_text()))))
     assert [path.name for path in door.parent.glob("*.py") if path.stem not in {*named, "__init__"}] == []
+
+
+def made_in(path: Path) -> dict[str, ast.AST]:
+    """What a file defines at its top, by name."""
+    made: dict[str, ast.AST] = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            made.setdefault(node.name, node)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            made.setdefault(node.id, node)
+    return made
+
+
+def test_names_are_imported_from_where_they_are_made():
+    ours = {name: path for name, path in files().items() if path.name != "__init__.py"}
+    made = {name: made_in(path) for name, path in ours.items()}
+    wrong = [
+        f"{path.relative_to(ROOT)} takes {what} from {module}"
+        for path in [*files().values(), *ROOT.glob("tests/**/*.py"), *ROOT.glob("scripts/**/*.py")]
+        for module, what in imports_of(path)
+        if what and module in ours and what not in made[module]
+    ]
+    assert wrong == []
+
+
+def test_what_docstrings_refer_to_is_there():
+    ours, wrong = files(), []
+    made = {name: made_in(path) for name, path in ours.items()}
+    for module, path in ours.items():
+        here = {*made[module], *(what for _, what in imports_of(path))}
+        for role, target in re.findall(r":(\w+):`~?([\w.]+)`", path.read_text()):
+            home = next(
+                (m for m in sorted(ours, key=len, reverse=True) if f"{target}.".startswith(f"{m}.")), ""
+            )
+            inside = target.removeprefix(home).strip(".").split(".")
+            if role == "mod":
+                is_there = target in ours
+            else:
+                is_there = not target.startswith(("cache.", "distill.")) or inside[-1] in made[home]
+                is_there &= bool(home) or inside[0] in here
+            wrong += [] if is_there else [f"{path.relative_to(ROOT)}: {target}"]
+    assert wrong == []

@@ -26,7 +26,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import LineProgress
 from cache.sources.arrays import load_array
 from cache.sources.class_texts import read_captions
-from cache.sources.image_folder import ImageRecord, UnreadableImage, load_rgb
+from cache.sources.image_folder import ImageRecord, load_rgb
+from cache.sources.samples import UnreadableImage
 from cache.store.webdataset import read as read_tar
 from cli import main
 from distill.checkpoint import read_checkpoint

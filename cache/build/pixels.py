@@ -20,8 +20,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import batches
 from cache.runtime.progress import Progress
-from cache.sources.image_folder import ImageFolder, UnreadableImage, squashed
-from cache.sources.samples import Record
+from cache.sources.image_folder import ImageFolder, squashed
+from cache.sources.samples import Record, UnreadableImage
 from cache.sources.splits import SPLITS
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_blobs, write_strings, write_sums

@@ -24,8 +24,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
-from cache.sources.image_folder import UnreadableImage, load_rgb
-from cache.sources.samples import Record
+from cache.sources.image_folder import load_rgb
+from cache.sources.samples import Record, UnreadableImage
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest

@@ -23,7 +23,8 @@ from cache.runtime.loader_workers import batches
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import CAPTIONS, MISSING_CAPTION, read_captions
-from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
+from cache.sources.image_folder import ImageFolder, load_rgb
+from cache.sources.samples import UnreadableImage
 from cache.sources.splits import SPLITS, split_name
 
 

@@ -28,16 +28,6 @@ from cache.sources.splits import FOLDERS, SPLITS
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "ENDINGS",
-    "ImageFolder",
-    "ImageRecord",
-    "UnreadableImage",
-    "is_image_name",
-    "load_rgb",
-    "squashed",
-]
-
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 # What those endings promise. Pillow would try all it knows, PostScript too.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")

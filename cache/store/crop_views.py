@@ -18,7 +18,7 @@ ADD_VIEWS = "add them: the same cache-features command with --views V, 4 for exa
 
 
 class StoredCropViews:
-    """The kept views of one split, V an image, mapped; see :meth:`EmbeddingCache.crop_views`."""
+    """The kept views of one split, V an image, mapped; see :meth:`cache.reader.EmbeddingCache.crop_views`."""
 
     def __init__(self, cache: Path, column: CropViewsColumn) -> None:
         """Open the shards of a column; UserError when one is damaged."""

@@ -17,7 +17,7 @@ from cache.store.mapped_arrays import MappedRows
 
 
 class StoredPixels:
-    """The kept images of one split, uint8 [n, 3, R, R] by row; see :meth:`EmbeddingCache.pixels`."""
+    """The kept images of one split, uint8 [n, 3, R, R]; see :meth:`cache.reader.EmbeddingCache.pixels`."""
 
     def __init__(self, cache: Path, column: PixelsColumn) -> None:
         """Open the shards of a column; UserError when one is damaged."""

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import apart, begin_worker, begun, joined
 from cache.runtime.transfer import to_device
-from cache.sources.image_folder import ImageRecord, UnreadableImage, squashed
-from cache.sources.samples import Record
+from cache.sources.image_folder import ImageRecord, squashed
+from cache.sources.samples import Record, UnreadableImage
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache

@@ -144,13 +144,13 @@ class BatchColumns:
         """Of the images ``chosen``."""
         self.chosen, self.device = chosen, device
         # With the column itself, so that its id is not another's later.
-        self._found: dict[int, tuple[Any, Tensor]] = {}
+        self._columns: dict[int, tuple[Any, Tensor]] = {}
 
     def of(self, column: Any, read: Callable[[NDArray[np.int64]], NDArray[Any]]) -> Tensor:
         """Return what ``read`` gives of ``column`` for the batch's images, in their order."""
-        if id(column) not in self._found:
-            self._found[id(column)] = column, to_device(torch.from_numpy(read(self.chosen)), self.device)
-        return self._found[id(column)][1]
+        if id(column) not in self._columns:
+            self._columns[id(column)] = column, to_device(torch.from_numpy(read(self.chosen)), self.device)
+        return self._columns[id(column)][1]
 
     def rows(self, column: MappedRows, row_of: NDArray[np.int64]) -> Tensor:
         """Return a column's rows, of which ``row_of[i]`` is image i's."""

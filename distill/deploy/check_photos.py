@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import UnreadableImage, load_rgb
+from cache.sources.image_folder import load_rgb
+from cache.sources.samples import UnreadableImage
 from distill.deploy.check import (
     Choices,
     Judged,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.devices import cores
+from cache.runtime.machine_limits import cores
 from distill.record.drawing import drawing
 from distill.record.peak_memory import peak_resident
 

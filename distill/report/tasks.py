@@ -19,7 +19,7 @@ SPLITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What runs are judged by. Metrics and headings are patterns over the splits; see :meth:`headings`.
+    """What runs are judged by. Metrics and headings are patterns over the splits; see :func:`headings`.
 
     ``measure`` is how the headline metrics end, ``called`` its name; ``results`` are the main table's columns
     and ``further`` the second table's (metric, heading), explained in ``note``. ``gaps`` are the metrics

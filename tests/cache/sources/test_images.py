@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, UnreadableImage, load_rgb
+from cache.sources.image_folder import ImageFolder, load_rgb
+from cache.sources.samples import UnreadableImage
 
 
 def test_keys_are_sorted_and_labels_are_positions_of_the_sorted_folders(photos):

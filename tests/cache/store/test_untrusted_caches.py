@@ -20,7 +20,7 @@ from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.image_folder import UnreadableImage
+from cache.sources.samples import UnreadableImage
 from cache.store.checksums import with_checksum
 from cache.store.manifest import Manifest
 from cache.store.shard_formats import read_shard
