@@ -48,9 +48,9 @@ def draw(per_class: int, image_size: int) -> tuple[Tensor, list[list[str]]]:
     """Return pictures [C, per_class, 3, S, S] uint8 and their captions."""
     pictures = torch.empty(len(CLASSES), per_class, 3, image_size, image_size, dtype=torch.uint8)
     captions = []
-    for number, kind in enumerate(CLASSES):
+    for number, shape_class in enumerate(CLASSES):
         rng = np.random.default_rng([TRAINING_SEED, number])
-        scenes = [draw_scene(kind, rng, image_size=image_size) for _ in range(per_class)]
+        scenes = [draw_scene(shape_class, rng, image_size=image_size) for _ in range(per_class)]
         pictures[number] = torch.from_numpy(np.stack([s.pixels for s in scenes])).permute(0, 3, 1, 2)
         captions.append([scene.caption for scene in scenes])
     return pictures, captions
@@ -61,12 +61,12 @@ def normalise(pictures: Tensor) -> Tensor:
     return pictures.float() / 127.5 - 1
 
 
-def text_for(number: int, caption: str, kind: int) -> str:
+def text_for(number: int, caption: str, way: int) -> str:
     """Return one of the three ways a class is spoken of."""
     name = CLASSES[number].name
-    if kind == 0:
+    if way == 0:
         return LABEL_TEMPLATE.format(name)
-    return DESCRIPTION_TEMPLATE.format(name, CLASSES[number].description) if kind == 1 else caption
+    return DESCRIPTION_TEMPLATE.format(name, CLASSES[number].description) if way == 1 else caption
 
 
 def train(model: torch.nn.Module, steps: int, per_class: int, seed: int) -> set[int]:
@@ -81,8 +81,8 @@ def train(model: torch.nn.Module, steps: int, per_class: int, seed: int) -> set[
     met: set[int] = set()
     for step in range(steps):
         chosen = rng.integers(per_class, size=len(CLASSES))
-        kinds = rng.integers(3, size=len(CLASSES))
-        texts = [text_for(c, captions[c][chosen[c]], kinds[c]) for c in range(len(CLASSES))]
+        ways = rng.integers(3, size=len(CLASSES))
+        texts = [text_for(c, captions[c][chosen[c]], ways[c]) for c in range(len(CLASSES))]
         tokens = tokenizer(texts)
         met.update(tokens.unique().tolist())
         images = normalise(pictures[torch.arange(len(CLASSES)), torch.from_numpy(chosen)])

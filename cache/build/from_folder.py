@@ -78,7 +78,7 @@ def cache_features(
         check_apart(
             folder,
             fix="add --shared-classes.",
-            texts=class_names_of(_given_or_found(options.label2text, data / LABELS), folder.class_names),
+            texts=class_names_of(_given_or_default(options.label2text, data / LABELS), folder.class_names),
         )
     banks = text_banks(folder, options)
     first = None
@@ -87,7 +87,7 @@ def cache_features(
         check_positions(first.path, banks)
         check_unchanged(first, folder)
     teacher = options.load()
-    captions = _given_or_found(options.captions, data / CAPTIONS)
+    captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
         out=out,
@@ -187,13 +187,13 @@ def check_same_images(first: EmbeddingCache, other: EmbeddingCache) -> None:
 
 def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     """Return the banks of a data folder: labels, descriptions where there are any, and what was asked for."""
-    labels = _given_or_found(options.label2text, folder.path / LABELS)
+    labels = _given_or_default(options.label2text, folder.path / LABELS)
     names = class_names_of(labels, folder.class_names)
     named_by = f"{labels.name}, by name" if labels else "the folders' names"
     if absent := len(names.keys() - set(folder.class_names)):
         named_by += f" ({absent:,} of its folders are not in the data)"
     banks = [label_bank(names, source=named_by)]
-    descriptions = _given_or_found(options.descriptions, folder.path / DESCRIPTIONS)
+    descriptions = _given_or_default(options.descriptions, folder.path / DESCRIPTIONS)
     if descriptions:
         order = "label2text's order" if labels else "the order of the folders, sorted"
         by_class = read_descriptions(descriptions, names, required=folder.class_names, order=order)
@@ -216,7 +216,7 @@ def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
     return banks
 
 
-def _given_or_found(given: Path | None, default: Path) -> Path | None:
+def _given_or_default(given: Path | None, default: Path) -> Path | None:
     if given is not None and not given.is_file():
         raise UserError(f"{given} does not exist", fix="check the path.")
     return given or (default if default.is_file() else None)

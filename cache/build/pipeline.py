@@ -1,4 +1,4 @@
-"""The stage-1 run: plan, skip finished shards, embed, write, seal. Kill it anywhere and run it again."""
+"""The stage-1 run: plan, skip finished shards, embed, write, list. Kill it anywhere and run it again."""
 
 from __future__ import annotations
 

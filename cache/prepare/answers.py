@@ -81,7 +81,7 @@ def no_description(text: str) -> str:
     return f"a refusal: {shortened(text)}" if _REFUSAL.match(plain) or _ANYWHERE.search(plain) else ""
 
 
-def said_of_several(answers: Mapping[str, str]) -> dict[str, str]:
+def shared_answers(answers: Mapping[str, str]) -> dict[str, str]:
     """Return why answers are no description that several classes got, by class."""
     folders: dict[str, list[str]] = {}
     for folder, text in answers.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from cache.prepare.answers import no_description, one_line, said_of_several
+from cache.prepare.answers import no_description, one_line, shared_answers
 from cache.prepare.finished_lines import Partial, refuse_existing
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError, missing_package, shortened
@@ -96,7 +96,7 @@ def describe(
             with _asker(base_url, model, max_retries, partial) as asker:
                 answered, none = _ask_all(asker, left, workers, progress)
             done.update(answered)
-            none |= said_of_several(done)
+            none |= shared_answers(done)
             if none:
                 raise _without(none, names, model)
         _write(out, {folder: done[folder] for folder in names})
@@ -153,7 +153,7 @@ def _kept(partial: Partial, prompts: Mapping[str, str], model: str) -> dict[str,
         and isinstance(row.get("description"), str)
         and not no_description(row["description"])
     }
-    several = said_of_several(kept)
+    several = shared_answers(kept)
     return {folder: text for folder, text in kept.items() if folder not in several}
 
 

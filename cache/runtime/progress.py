@@ -89,7 +89,7 @@ class LineProgress(Silent):
         self._unit = unit
         self._what, self._every, self._stream = what, every, stream or sys.stderr
         self._total = self._done = 0
-        self._began = self._said = time.perf_counter()
+        self._began = self._last_told = time.perf_counter()
 
     def start(self, total: int) -> None:
         """Say how many images there are."""
@@ -101,9 +101,9 @@ class LineProgress(Silent):
         """Say where the work is, now and then and at its end."""
         self._done += images
         now = time.perf_counter()
-        if now - self._said < self._every and self._done < self._total:
+        if now - self._last_told < self._every and self._done < self._total:
             return
-        self._said = now
+        self._last_told = now
         rate = self._done / max(now - self._began, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
         self.note(

@@ -79,7 +79,7 @@ def resolve(model: str, pretrained: str | None, *, weights_sha256: str | None = 
             )
         source = _from_local_dir(model) if model.startswith(LOCAL_DIR) else _from_hub(model)
     else:
-        source = _from_name(known_name(model), pretrained)
+        source = _from_name(open_clip_name(model), pretrained)
     if weights_sha256 is not None and source.weights_sha256 != weights_sha256:
         raise CacheMismatch(
             f"the weights {source.weights} are not the ones that were asked for (their checksum differs)",
@@ -98,10 +98,10 @@ def model_config(model: str) -> dict[str, Any]:
     """
     if model.startswith((LOCAL_DIR, HF_HUB)):
         return resolve(model, None).config
-    return dict(get_model_config(known_name(model)))
+    return dict(get_model_config(open_clip_name(model)))
 
 
-def known_name(model: str) -> str:
+def open_clip_name(model: str) -> str:
     """Return open_clip's name of a model; UserError with near names where there is none."""
     name = model.replace("/", "-")
     if name not in open_clip.list_models():

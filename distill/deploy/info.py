@@ -42,10 +42,11 @@ CHANCE, WEAK = 0.5, 0.6
 class Preprocessing:
     """From an RGB photo, or the cameras of an episode, to what the student takes.
 
-    An episode's pictures are resized to ``crop`` x ``crop`` (bicubic) and stacked: RGB in 0..1 and depth.
-    Squash to ``resize`` x ``resize`` pixels (bilinear), cut the middle ``crop`` x ``crop``, scale to 0..1,
-    take ``mean`` off and divide by ``std``. ``where`` says who does it: ``outside`` leaves it to the caller,
-    and the graph takes ``image`` float32 [B, 3, crop, crop]; ``graph`` takes ``image`` uint8 [B, H, W, 3].
+    A photo is squashed to ``resize`` x ``resize`` pixels (bilinear), its middle ``crop`` x ``crop`` cut out
+    and scaled to 0..1; an episode's pictures are resized to ``crop`` x ``crop`` (bicubic) and stacked, RGB in
+    0..1 and depth. Then ``mean`` is taken off, and what is left divided by ``std``. ``where`` says who does
+    it: ``outside`` leaves it to the caller, and the graph takes ``image`` float32 [B, 3, crop, crop];
+    ``graph`` takes ``image`` uint8 [B, H, W, 3].
     """
 
     where: str
