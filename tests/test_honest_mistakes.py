@@ -15,10 +15,13 @@ import cli
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import as_user_error
+from cache.sources.arrays import load_array
 from cache.sources.class_texts import read_captions, read_lines
+from cache.teacher.open_clip_model import load_teacher
 from distill.config import RunConfig
 from distill.metrics import ImageScores
 from distill.settings import load_recipe, with_settings
+from distill.student.build import read_state_dict
 from distill.sweep.plan import load_sweep
 from distill.train.start import train as run
 
@@ -137,6 +140,29 @@ def test_what_torch_says_of_a_full_memory_is_known():
         torch.empty(2**60, dtype=torch.uint8)
     assert "memory is full" in str(as_user_error(raised.value))
     assert as_user_error(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None  # a bug of ours
+
+
+@pytest.mark.parametrize(
+    ("library", "read"),
+    [
+        ("torch.load", read_state_dict),
+        ("torch.load", lambda path: load_array(str(path))),
+        ("open_clip.create_model", lambda path: load_teacher(f"local-dir:{path.parent}")),
+    ],
+    ids=["weights", "array", "teacher"],
+)
+def test_a_memory_that_fills_while_a_file_is_read_is_no_fault_of_the_file(
+    teacher_dir, tmp_path, monkeypatch, library, read
+):
+    folder = shutil.copytree(teacher_dir, tmp_path / "teacher")
+    (folder / "rows.pt").write_bytes(b"")
+
+    def full(*given, **more):
+        raise MemoryError
+
+    monkeypatch.setattr(library, full)
+    with pytest.raises(UserError, match="computer's memory is full"):
+        read(folder / "rows.pt")
 
 
 def test_one_class_has_an_accuracy():

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
+from cache.runtime.system_errors import read_error
 from cache.sources.class_texts import read_lines
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import FOLDERS
@@ -35,6 +36,8 @@ def load_array(source: str) -> NDArray[Any]:
         raise
     # numpy, zipfile and torch's unpickler raise nearly anything on a file of another kind.
     except Exception as error:
+        if refused := read_error(path, error):
+            raise refused from error
         raise UserError(
             f"{path} holds no plain array ({reason_of(error)})",
             fix="save one tensor or array, without pickles.",

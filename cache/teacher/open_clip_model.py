@@ -27,6 +27,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.hub_models import check_text_model, check_tokenizer
+from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 from cache.teacher.config_checks import checked_config, checked_preprocessing, checked_tokenizer_options
@@ -233,6 +234,8 @@ def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Mo
         raise
     # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
     except Exception as error:
+        if refused := read_error(source.weights, error):
+            raise refused from error
         raise UserError(
             f"the weights {source.weights} do not fit {source.name} ({reason_of(error)})",
             fix="give the checkpoint of this very model, or the model that the checkpoint was made with.",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
+from cache.runtime.system_errors import read_error
 from cache.store.checksums import matches_appended_checksum
 
 # Auxiliary heads would make the output a tuple while training. The published weights of these two are for
@@ -214,6 +215,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise ValueError("it differs from its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and safetensors errors, one meaning
+        if refused := read_error(path, error):
+            raise refused from error
         raise UserError(
             f"{path} cannot be read as weights ({reason_of(error)})", fix="save a plain state dict."
         ) from error
