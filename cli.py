@@ -83,7 +83,7 @@ class Commands(click.Group):
         if isinstance(where, Mapping):
             return Commands(cmd_name, table=where, help=line)
         module, _, name = where.partition(":")
-        return getattr(import_module(f"distill.commands.{module}"), name)  # type: ignore[no-any-return]
+        return getattr(import_module(f"distill.commands.{module}"), name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a line of each, without importing it."""

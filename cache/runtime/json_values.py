@@ -21,13 +21,13 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
         If a field is missing, unknown, of another type or out of bounds; the message names it.
     """
     if hint is Any:
-        return given  # type: ignore[no-any-return]
+        return given
     if isinstance(hint, UnionType):
         return None if given is None else value_of(get_args(hint)[0], given, name=name)  # type: ignore[return-value]
     if from_json := getattr(hint, "from_json", None):
-        return from_json(given)  # type: ignore[no-any-return]
+        return from_json(given)
     if is_dataclass(hint):
-        return dataclass_of(hint, given, name=name)  # type: ignore[no-any-return]
+        return dataclass_of(hint, given, name=name)
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin is tuple:
         items = list(given) if isinstance(given, tuple) else _checked(list, given, name)

@@ -141,7 +141,7 @@ def _seeds(given: Any) -> list[int]:
     expected = f"seeds is {given!r}, expected whole numbers of at least 0"
     require(fine, expected, "write seeds = [0, 1, 2].")
     require(len(set(given)) == len(given), f"seeds is {given!r}", "give each seed once.")
-    return given  # type: ignore[no-any-return]
+    return given
 
 
 def _check_apart(runs: Sequence[PlannedRun], keys: Sequence[str]) -> None:
