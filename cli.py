@@ -20,7 +20,7 @@ if __name__ == "__main__" and not sys.flags.safe_path and sys.path[0] != os.path
 
 import click
 
-from cache.runtime.errors import UserError, printable
+from cache.runtime.errors import UserError, nearest_names, printable
 from cache.runtime.signals import Terminated, end_with_parent, stay_until_said, terminating
 from cache.runtime.system_errors import as_user_error
 from cache.runtime.torchrun import rank, speaks, world_size
@@ -84,6 +84,15 @@ class Commands(click.Group):
             return Commands(cmd_name, table=where, help=line)
         module, _, name = where.partition(":")
         return getattr(import_module(f"distill.commands.{module}"), name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called; of a name that is none, say which is nearest."""
+        name, names = args[0], self.list_commands(ctx)
+        if name not in names and (near := nearest_names(name, names)):
+            ctx.fail(f"No such command {name!r}: {near.removesuffix(' ')}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a line of each, without importing it."""

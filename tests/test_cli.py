@@ -75,7 +75,9 @@ def test_the_set_of_options_is_what_we_mean_it_to_be():
 
 def test_every_command_has_help_with_an_example():
     for words, _ in commands_of(cli.main):
-        assert "Example" in CliRunner().invoke(cli.main, [*words.split(), "--help"]).output, words
+        shown = CliRunner().invoke(cli.main, [*words.split(), "--help"]).output
+        assert "Example" in shown, words
+        assert '[default: ""]' not in shown, words
 
 
 @pytest.mark.parametrize("table", [cli.COMMANDS, cli.CACHE, cli.ROBOTICS])
@@ -231,7 +233,9 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         (["train", "nowhere", "--data", ".", "--out", "x"], 2, "nowhere"),
         (["cache-features", ".", "--out", "x"], 2, "--pretrained"),
         (["cache-features", ".", "--out", "x", "--pretrained", "openai", "--dtype", "int4"], 2, "int4"),
-        (["trian"], 2, "trian"),
+        (["trian"], 2, "No such command 'trian': did you mean 'train'"),
+        (["cache", "inf"], 2, "No such command 'inf': did you mean 'info'"),
+        (["--trian"], 2, "No such option"),
         (["cache", "info", "."], 1, "is not a cache"),
         (["evaluate", ".", "--teacher"], 1, "is not a cache"),
         (["evaluate", "."], 1, "no checkpoint"),

@@ -34,8 +34,8 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
 from cache.sources.image_folder import ImageFolder
 from cache.store.column_shards import drop_stale_shards
-from cache.store.manifest import COLUMNS, NAME, Manifest
-from cache.store.manifest_lines import PixelsColumn
+from cache.store.manifest import NAME, Manifest
+from cache.store.manifest_lines import COLUMNS, PixelsColumn
 from cache.store.rank_manifests import folder_of_rank, join_ranks
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import CacheSpec

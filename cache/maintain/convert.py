@@ -14,8 +14,8 @@ from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.sources.image_folder import ImageFolder
-from cache.store.manifest import COLUMNS, CONVERT, Manifest
-from cache.store.manifest_lines import ListedSplit
+from cache.store.manifest import CONVERT, Manifest
+from cache.store.manifest_lines import COLUMNS, ListedSplit
 from cache.store.shard_formats import FORMATS, read_shard
 
 

@@ -16,7 +16,8 @@ from cache.reader import TEACHERS, EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders
 from cache.runtime.locks import only_writer
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.manifest import COLUMNS, CONVERT, EPISODES, FEATURES, IMPORT, NAME, Manifest
+from cache.store.manifest import CONVERT, EPISODES, FEATURES, IMPORT, NAME, Manifest
+from cache.store.manifest_lines import COLUMNS
 from cache.store.spec import PRECISIONS, SQUASH
 
 

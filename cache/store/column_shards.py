@@ -21,8 +21,8 @@ from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.progress import Progress
 from cache.sources.samples import Record, RecordFolder
 from cache.store.hdf5_columns import read_strings
-from cache.store.manifest import COLUMNS, Manifest
-from cache.store.manifest_lines import ListedColumn, ListedShard
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import COLUMNS, ListedColumn, ListedShard
 from cache.store.read_errors import check_size, reading
 from cache.store.shard_formats import read_shard
 

@@ -19,6 +19,7 @@ from cache.sources.names import check_class_names, check_inner, is_plain_name
 from cache.sources.splits import SPLITS
 from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.manifest_lines import (
+    COLUMNS,
     CropViewsColumn,
     ListedBank,
     ListedColumn,
@@ -35,8 +36,6 @@ NAME = "manifest.json"
 SCHEMA_VERSION = 2
 FEATURES, EPISODES = "cache-features", "robotics cache-features"
 IMPORT, CONVERT = "cache import", "cache convert"
-# More about the same images, each in a folder and a field of its name.
-COLUMNS = ("support_views", "crop_views", "pixels")
 
 
 @dataclass(frozen=True, kw_only=True)

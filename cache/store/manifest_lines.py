@@ -14,8 +14,10 @@ from cache.runtime.atomic_files import sha256_of
 ENCODINGS = ("raw", "jpeg")
 # How support views are drawn: RandAugment's numbers.
 OPERATIONS, MAGNITUDE = 2, 9
+# More about the same images, each in a folder and a field of the manifest of its name.
+COLUMNS = ("support_views", "crop_views", "pixels")
 # A file of a cache lies in one of its folders, whatever a manifest from elsewhere says.
-_FILE = re.compile(r"(images|texts|support_views|crop_views|pixels|text_tower)/(?!\.\.?$)[^/\\\0]+")
+_FILE = re.compile(rf"(images|texts|text_tower|{'|'.join(COLUMNS)})/(?!\.\.?$)[^/\\\0]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

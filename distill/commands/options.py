@@ -152,7 +152,11 @@ workers_option = option(
     click.IntRange(0, bounds.most_processes()),
 )
 wandb_option = option(
-    "--wandb", "Write to this project of Weights & Biases as well.", default="", metavar="PROJECT"
+    "--wandb",
+    "Write to this project of Weights & Biases as well.",
+    default="",
+    show_default=False,
+    metavar="PROJECT",
 )
 shared_classes_option = option(
     "--shared-classes", "Let classes be in train and in the OOD test as well.", bool

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 SEEDS = 3
@@ -172,6 +173,10 @@ def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fuzz the targets one after the other, print what comes of it; return the status to leave with."""
+    if odd := [target for target in args.targets if target not in TARGETS]:
+        sys.exit(f"--targets: {odd[0]!r} is not one; choose from {', '.join(TARGETS)}")
+    if find_spec("atheris") is None:
+        sys.exit('fuzzing needs atheris: pip install ".[fuzz]"')
     if args.corpus:
         fuzz(args.targets[0], Path(args.corpus), args.out, args.seconds)
         return 0

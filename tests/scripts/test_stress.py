@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from conftest import ROOT
@@ -43,6 +44,15 @@ def test_faults_of_many_kinds_lose_nothing_and_nothing_is_read_wrong(tmp_path):
     assert total["faults"] == 16  # of as many kinds: other tests damage files and hold locks
     assert total["struck"] >= total["faults"] - 6
     assert (total["lost"], total["wrong"], total["unkind"]) == (0, 0, 0)
+
+
+def test_what_is_not_there_to_be_fuzzed_or_to_fuzz_with_is_told_in_one_line(tmp_path):
+    wrong = stress("fuzz", "--targets", "nothing", "--out", tmp_path)
+    assert wrong.stderr.startswith("--targets: 'nothing' is not one; choose from manifest, ")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    if find_spec("atheris") is None:
+        missing = stress("fuzz", "--targets", "npy", "--out", tmp_path)
+        assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
 
 
 @pytest.mark.long
