@@ -307,6 +307,8 @@ def _texts(file: h5py.File, place: str, name: str, where: str) -> list[str]:
             listed = json.loads(texts[0])
         except (ValueError, RecursionError):
             return texts
+        if other := [one for one in listed if not isinstance(one, str)]:
+            raise ValueError(f"{name} lists {other[0]!r:.40}, which is no text")
         return [str(text) for text in listed[:MOST_OBJECTS]]
     return texts
 
@@ -330,7 +332,7 @@ def _lacks(file: h5py.File, place: str, name: str, where: str) -> UserError:
         )
     return UserError(
         f"{where} has no {name} (it has {', '.join(sorted(have)[:8]) or 'nothing'})",
-        fix="write it, or say with --episode-keys FILE.toml what these files call it.",
+        fix="write it (no link is followed), or say with --episode-keys FILE.toml what these files call it.",
     )
 
 

@@ -230,6 +230,24 @@ def test_no_key_leads_out_of_the_file(tmp_path, part):
         record.frames()
 
 
+def test_what_lies_beside_the_episodes_and_is_no_group_is_one_line(tmp_path):
+    data, mapping = folder_of(tmp_path, write_robomimic, ROBOMIMIC)
+    with h5py.File(data / "train.h5", "a") as file:
+        file["data/total"] = np.zeros(3)
+    with pytest.raises(UserError, match=r"train\.h5, episode 'total' has no obs/agentview_image"):
+        EpisodeFolder.scan(data, EpisodeKeys.load(mapping))
+
+
+def test_a_list_of_objects_that_are_no_texts_is_one_line(tmp_path):
+    data, mapping = folder_of(tmp_path, write_robomimic, ROBOMIMIC)
+    with h5py.File(data / "train.h5", "a") as file:
+        file["data/demo_0"].attrs["objects"] = json.dumps(["red_mug", {"name": "blue_bowl"}])
+    with pytest.raises(
+        UserError, match=r"episode 'demo_0': @objects lists \{'name': 'blue_bowl'\}, which is no"
+    ):
+        EpisodeFolder.scan(data, EpisodeKeys.load(mapping))
+
+
 def test_keys_survive_json_and_the_research_codes_own_are_the_default():
     assert EpisodeKeys.from_json(json.loads(json.dumps(asdict(RESEARCH_KEYS)))) == RESEARCH_KEYS
     assert RESEARCH_KEYS.views == ("image", "base")
