@@ -214,8 +214,8 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
         ),
         (
             ["evaluate", run, "--negative-text", "own"],
-            1,
-            "robotics.negative_text is own, but the cache is of photos",
+            2,
+            "--negative-text is for episodes, and these are photos",
         ),
         (["fewshot", run, "--episodes", "2"], 2, "--episodes is for episodes, and these are photos"),
     ):

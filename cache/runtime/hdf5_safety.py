@@ -27,10 +27,13 @@ def is_inner(file: h5py.Group, name: str) -> bool:
     """Say whether something of that name lies in a file itself, where no link leads to it."""
     parts, links = name.encode("utf-8", "surrogateescape").split(b"/"), file.id.links
     # Not ``name in file``, which opens the file that a link leads to.
-    return all(
-        links.exists(place) and links.get_info(place).type == h5py.h5l.TYPE_HARD
-        for place in (b"/".join(parts[:n]) for n in range(1, len(parts) + 1))
-    )
+    try:
+        return all(
+            links.exists(place) and links.get_info(place).type == h5py.h5l.TYPE_HARD
+            for place in (b"/".join(parts[:n]) for n in range(1, len(parts) + 1))
+        )
+    except RuntimeError:  # the way leads through a dataset, which holds nothing
+        return False
 
 
 def inner_dataset(file: h5py.Group, name: str) -> h5py.Dataset:

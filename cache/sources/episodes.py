@@ -85,6 +85,9 @@ class EpisodeRecord:
         step = self.keys.step
         rgb = _pixels(file, self.keys.place(self.key, camera.rgb), camera.axes, step)
         if camera.white != WHITE:
+            # Resizing overshoots a little; what is far above was scaled otherwise, and would all be white.
+            if not rgb.max() <= 2 * camera.white:
+                raise ValueError(f"{camera.rgb} is up to {rgb.max():g}, and white is {camera.white:g}")
             rgb = (rgb * (WHITE / camera.white)).round().clip(0, WHITE)
         depth = None
         if camera.depth:
@@ -304,6 +307,8 @@ def _texts(file: h5py.File, place: str, name: str, where: str) -> list[str]:
             listed = json.loads(texts[0])
         except (ValueError, RecursionError):
             return texts
+        if other := [one for one in listed if not isinstance(one, str)]:
+            raise ValueError(f"{name} lists {other[0]!r:.40}, which is no text")
         return [str(text) for text in listed[:MOST_OBJECTS]]
     return texts
 
@@ -327,7 +332,7 @@ def _lacks(file: h5py.File, place: str, name: str, where: str) -> UserError:
         )
     return UserError(
         f"{where} has no {name} (it has {', '.join(sorted(have)[:8]) or 'nothing'})",
-        fix="write it, or say with --episode-keys FILE.toml what these files call it.",
+        fix="write it (no link is followed), or say with --episode-keys FILE.toml what these files call it.",
     )
 
 
@@ -352,6 +357,8 @@ def _check_part(
         right = part.dtype.kind == "f" or (camera.depth_scale != 1 and part.dtype.kind in "ui")
     else:
         right = part.dtype == np.uint8 if camera.white == WHITE else part.dtype.kind in "uif"
+        if part.dtype == np.uint8 and camera.white != WHITE:
+            right, reason = False, f" (bytes are {WHITE:g} where full, and white is {camera.white:g})"
     if not good or not right:
         form = ", ".join(str(channels) if axis == "C" else axis for axis in axes)
         dtype = "float32" if depth else "uint8" if camera.white == WHITE else "numbers"

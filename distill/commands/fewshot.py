@@ -78,6 +78,8 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
 
     contents = contents_of_run(run, given["cache_dir"], given["checkpoint"])
     refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
+    if contents == EPISODES and given["method"] == "retrieval":
+        raise click.UsageError("--method retrieval is for photos, and these are episodes: leave it out.")
     if contents == EPISODES:
         given["shots"] = given["episodes"]
     del given["episodes"]

@@ -106,9 +106,9 @@ def train(
     from distill.settings import load_recipe, with_settings
     from distill.train.start import train as run
 
-    config = with_settings(load_recipe(recipe or RECIPES[contents_of(cache)]), settings)
     contents = contents_of(cache)
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
+    config = with_settings(load_recipe(recipe or RECIPES[contents]), settings)
     with working("training", UNITS[contents]) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
     if as_json:

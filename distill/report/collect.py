@@ -7,12 +7,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
+from distill.config import RoboticsConfig
 from distill.data_identity import DataIdentity, Sides
 from distill.judge.outputs import RunOutputs, load_outputs
 from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
@@ -236,7 +237,8 @@ def read_run(path: Path, name: str) -> Run:
     """
     try:
         config = (path / CONFIG).read_text(encoding="utf-8")
-        settings = flat(tomllib.loads(config))
+        # A config has no [robotics] where that is the default.
+        settings = flat({"robotics": asdict(RoboticsConfig())}) | flat(tomllib.loads(config))
         history = [_json(line) for line in _text(path / METRICS).splitlines()]
         summary = _json(_text(path / SUMMARY) or "{}")
         if not all(isinstance(value, dict) for value in [*history, summary]):

@@ -151,6 +151,7 @@ def test_depth_and_every_camera_belong_to_what_a_row_was_made_from(tmp_path):
         ("labels/names", "left/rgb", "left/rgb is of uint8, expected texts"),
         ('objects = "', 'episodes = "data"\nobjects = "', "train.h5 has no group data (it has episode_0"),
         ('axes = "CHW"', 'axes = "HWC"', "wrist/rgb is float32 [3, 20, 28], expected numbers [H, W, 3]"),
+        ('rgb = "left/rgb"', 'rgb = "left/rgb"\nwhite = 1.0', "expected numbers [H, W, 3] (bytes are 255 where full"),
         ("white = 1.0", "white = 255", "wrist/rgb is float32 [3, 20, 28], expected uint8 [3, H, W]"),
         ("depth_scale = 0.001", "depth_scale = 1", "right/depth_mm is uint16 [12, 16, 1], expected float32"),
         ('depth_axes = "HW"', 'depth_axes = "HWC"', "wrist/depth is float32 [20, 28], expected float32 [H, W, 1]"),
@@ -164,6 +165,16 @@ def test_a_key_that_is_missing_or_of_another_form_is_one_line_with_file_and_key(
     assert message in str(error.value)
     assert "train.h5" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("brightest", [255.0, float("nan")])
+def test_a_picture_far_above_white_is_unreadable_and_not_all_white(tmp_path, brightest):
+    data, mapping = folder_of(tmp_path, write_three_cameras, THREE_CAMERAS)
+    with h5py.File(data / "train.h5", "a") as file:
+        file[f"{min(file)}/wrist/rgb"][0, 0, 0] = brightest
+    record = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).splits["train"].images[0]
+    with pytest.raises(UnreadableImage, match=r"wrist/rgb is up to (255|nan), and white is 1"):
+        record.frames()
 
 
 def test_a_step_that_an_episode_does_not_have_is_said(tmp_path):
@@ -217,6 +228,24 @@ def test_no_key_leads_out_of_the_file(tmp_path, part):
         EpisodeFolder.scan(data, keys)
     with pytest.raises(UnreadableImage):
         record.frames()
+
+
+def test_what_lies_beside_the_episodes_and_is_no_group_is_one_line(tmp_path):
+    data, mapping = folder_of(tmp_path, write_robomimic, ROBOMIMIC)
+    with h5py.File(data / "train.h5", "a") as file:
+        file["data/total"] = np.zeros(3)
+    with pytest.raises(UserError, match=r"train\.h5, episode 'total' has no obs/agentview_image"):
+        EpisodeFolder.scan(data, EpisodeKeys.load(mapping))
+
+
+def test_a_list_of_objects_that_are_no_texts_is_one_line(tmp_path):
+    data, mapping = folder_of(tmp_path, write_robomimic, ROBOMIMIC)
+    with h5py.File(data / "train.h5", "a") as file:
+        file["data/demo_0"].attrs["objects"] = json.dumps(["red_mug", {"name": "blue_bowl"}])
+    with pytest.raises(
+        UserError, match=r"episode 'demo_0': @objects lists \{'name': 'blue_bowl'\}, which is no"
+    ):
+        EpisodeFolder.scan(data, EpisodeKeys.load(mapping))
 
 
 def test_keys_survive_json_and_the_research_codes_own_are_the_default():

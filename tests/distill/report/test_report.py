@@ -33,7 +33,7 @@ from distill.judge.outputs import (
     save_outputs,
     spread_sample,
 )
-from distill.report.collect import OBJECTS, Run, collect
+from distill.report.collect import OBJECTS, Run, collect, read_run
 from distill.report.compare import compare_runs
 from distill.report.curves import scatter_charts
 from distill.report.groups import Group, groups_of
@@ -41,7 +41,7 @@ from distill.report.page import report
 from distill.report.pictures import Confused, confused_groups, principal_axes, space_map
 from distill.report.tables import as_csv, cost_table, main_table, per_class_tables, space_tables
 from distill.report.tasks import parts_of
-from distill.settings import load_recipe, with_settings
+from distill.settings import load_recipe, to_toml, with_settings
 from distill.train.outputs_of_run import pictures_to_keep
 from distill.train.start import train as run
 
@@ -498,6 +498,16 @@ def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episod
     assert float(lines[0]["teacher_ood_test_average_precision"]) == pytest.approx(
         first["teacher_metrics"]["ood_test_average_precision"]
     )
+
+
+def test_a_setting_of_episodes_that_a_config_leaves_out_has_its_default(tmp_path):
+    for name, settings in {"plain": [], "local": ["robotics.local=true"]}.items():
+        (tmp_path / name).mkdir()
+        config = with_settings(load_recipe("robotics_demo"), settings)
+        (tmp_path / name / "config.toml").write_text(to_toml(config))
+    settings, groups = groups_of([read_run(tmp_path / name, name) for name in ("plain", "local")])
+    assert tuple(settings) == ("robotics.local",)
+    assert [group.values["robotics.local"] for group in groups] == [False, True]
 
 
 def test_photos_and_episodes_in_one_folder_have_tables_of_their_own(runs, episode_runs, tmp_path):

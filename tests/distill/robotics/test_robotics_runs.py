@@ -378,7 +378,10 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     for option in ("--k=2", "--teachers=main,two"):
         name = option.partition("=")[0]
         assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
+    views = call(*wrong, "--views", status=2)  # before what its settings want
+    assert "--views is for photos, and these are episodes" in views
     assert "id_test" in call("evaluate", out, "--space", "--device", "cpu")
+    assert "--method retrieval is for photos" in call("fewshot", out, "--method", "retrieval", status=2)
     assert "--shots is for photos" in call("fewshot", out, "--shots", "2", status=2)
     assert "needs --pretrained" in call(
         "robotics", "cache-features", data, "--out", tmp_path / "x", "--model", "RN50", status=2
