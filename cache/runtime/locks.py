@@ -117,7 +117,7 @@ def _refused(path: Path, what: Path, error: OSError) -> UserError:
     # Not the folder is closed to us, but a file in it, which its owner's umask keeps from a group.
     return UserError(
         f"{what} has a lock file of another user's ({_holder(path)})",
-        fix=f"wait until that has ended; if {path} is still there, remove it; then run the same command again.",
+        fix=f"wait until that has ended; if {path} is still there, remove it; then run the command again.",
     )
 
 
