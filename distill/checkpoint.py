@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import NEWER, UserError, reason_of
+from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
@@ -34,18 +34,17 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     state = _loaded(path, device)
     version = state.get("schema_version") if isinstance(state, dict) else None
     if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}", fix=NEWER
-        )
+        raise other_schema(path, version, SCHEMA_VERSION)
     return state
 
 
 def _loaded(path: Path, device: torch.device | str) -> Any:
-    problem = "it differs from its checksum, or has none"
     try:
         # torch itself compares none.
-        if matches_appended_checksum(path):
+        sound = matches_appended_checksum(path)
+        if sound:
             return torch.load(path, map_location=device, weights_only=True)
+        problem = NO_CHECKSUM if sound is None else "it differs from its checksum"
     # Nothing of ours is called in there; of a file made on purpose torch's reader raises whatever there is.
     except Exception as error:
         if refused := read_error(path, error):

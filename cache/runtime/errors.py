@@ -41,6 +41,14 @@ class CacheMismatch(UserError):
 NEWER = (
     "a newer distill wrote it: bring yours up to date ('git pull' in its folder, then 'pip install .' there)."
 )
+NO_CHECKSUM = "it has no checksum: it was cut short, or an older distill wrote it"
+
+
+def other_schema(path: object, version: object, ours: int) -> CacheMismatch:
+    """Return the error for a file that another version of the program wrote."""
+    older = isinstance(version, int) and version < ours
+    fix = "an older distill wrote it: make it again with this one." if older else NEWER
+    return CacheMismatch(f"{path} has schema version {version!r:.20}, this program reads {ours}", fix=fix)
 
 
 def missing_package(error: ImportError, *, extra: str) -> UserError:

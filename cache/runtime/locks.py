@@ -95,7 +95,7 @@ def _locked(path: Path, what: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            raise unwritable(what, error) from error
+            raise _refused(path, what, error) from error
         problem = f"{what} is written without a lock, which its file system has not ({error.strerror})"
         sys.stderr.write(f"warning: {printable(problem)}: write it with one process at a time.\n")
     _held[name] = _identity(name)
@@ -109,6 +109,16 @@ def _locked(path: Path, what: Path) -> Iterator[None]:
             if made:
                 os.rmdir(path.parent)  # nothing was written after all
         lock.release()
+
+
+def _refused(path: Path, what: Path, error: OSError) -> UserError:
+    if error.errno != errno.EACCES or not os.path.lexists(path):
+        return unwritable(what, error)
+    # Not the folder is closed to us, but a file in it, which its owner's umask keeps from a group.
+    return UserError(
+        f"{what} has a lock file of another user's ({_holder(path)})",
+        fix=f"wait until that has ended; if {path} is still there, remove it; then run the command again.",
+    )
 
 
 def _identity(file: str) -> tuple[int, int] | None:

@@ -20,11 +20,11 @@ def with_checksum(value: dict[str, Any], *, indent: int | None = 2) -> str:
     return f'{head}"{_sha256(text)}"{tail}'
 
 
-def has_its_checksum(text: str) -> bool:
-    """Say whether a JSON text ends with its checksum, and is what that says, byte for byte."""
+def has_its_checksum(text: str) -> bool | None:
+    """Say whether a JSON text is, byte for byte, what the checksum at its end says; None without one."""
     end = _JSON_END.search(text)
     if end is None:
-        return False
+        return None
     without = text[: end.start(1)] + text[end.end(1) :]
     return end[1] == _sha256(without.removesuffix("\n"))
 

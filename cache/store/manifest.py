@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import NEWER, CacheMismatch, UserError, reason_of
+from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.json_values import value_of
 from cache.runtime.system_errors import read_error
 from cache.sources.names import check_class_names, check_inner, is_plain_name
@@ -90,14 +90,13 @@ class Manifest:
 
     @classmethod
     def _parsed(cls, path: Path, text: str) -> Manifest:
-        if not has_its_checksum(text):
-            raise ValueError("its text differs from its checksum")
+        sound = has_its_checksum(text)
+        if not sound:
+            raise ValueError(NO_CHECKSUM if sound is None else "its text differs from its checksum")
         value: dict[str, Any] = json.loads(text)
         version = value.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise CacheMismatch(
-                f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}", fix=NEWER
-            )
+            raise other_schema(path, version, SCHEMA_VERSION)
         ours = {f.name for f in fields(cls)}
         manifest = value_of(cls, {name: value[name] for name in value if name in ours}, name="it")
         manifest._check_names()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing, sha256_of
-from cache.runtime.errors import NEWER, UserError, nearest_names, reason_of
+from cache.runtime.errors import UserError, nearest_names, other_schema, reason_of
 from cache.runtime.json_values import value_of
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.names import is_plain_name
@@ -184,7 +184,7 @@ class ModelInfo:
     def load(cls, folder: Path) -> ModelInfo:
         """Read a model folder.
 
-        UserError if it is no such folder, a newer distill wrote it, or the file is damaged.
+        UserError if it is no such folder, another version wrote it, or the file is damaged.
         """
         path = folder / NAME
         if not path.is_file():
@@ -199,10 +199,7 @@ class ModelInfo:
                 raise ValueError("it is no table")
             version = value["schema_version"]
             if version != SCHEMA_VERSION:
-                raise UserError(
-                    f"{path} has schema version {version!r:.20}, this program reads {SCHEMA_VERSION}",
-                    fix=NEWER,
-                )
+                raise other_schema(path, version, SCHEMA_VERSION)
             if not has_its_checksum(text):
                 raise ValueError("it differs from its checksum")
             ours = {f.name for f in fields(cls)}

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,27 @@ def test_a_lock_file_can_be_read_by_whom_any_new_file_can(tmp_path):
     (tmp_path / "plain").write_text("")
     with only_writer(tmp_path):
         assert (tmp_path / NAME).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_a_lock_file_that_its_owner_keeps_from_a_group_is_named():
+    with tempfile.TemporaryDirectory() as folder:
+        cache = Path(folder)
+        cache.chmod(0o777)
+        (cache / NAME).write_text('{"process": 7, "host": "a", "command": "distill train", "since": "2026"}')
+        (cache / NAME).chmod(0o644)
+        other = os.fork()
+        if not other:
+            try:
+                os.setuid(65534)
+                with only_writer(cache):
+                    os._exit(3)
+            except UserError as error:
+                named = "another user's (process 7 on a since 2026: distill train)" in error.problem
+                os._exit(0 if named and f"if {cache / NAME} is still there, remove it" in error.fix else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 0
 
 
 def test_a_lock_leaves_nothing_where_nothing_was_written(tmp_path):

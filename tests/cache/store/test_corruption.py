@@ -389,6 +389,25 @@ def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(fo
     torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
 
 
+def test_what_an_older_version_wrote_is_refused_as_that(whole, tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "last.pt"
+    shutil.copytree(whole / "hdf5", cache)
+    value = json.loads((cache / "manifest.json").read_text())
+    del value["sha256"]
+    (cache / "manifest.json").write_text(json.dumps({**value, "schema_version": 1}))  # as the first versions
+    torch.save({"schema_version": 1}, run)
+    for read in (lambda: EmbeddingCache.open(cache), lambda: read_checkpoint(run)):
+        with pytest.raises(UserError, match=r"no checksum: it was cut short, or an older distill wrote it"):
+            read()
+    (cache / "manifest.json").write_text(with_checksum({**value, "schema_version": 1}))
+    append_checksum(run)
+    for read in (lambda: EmbeddingCache.open(cache), lambda: read_checkpoint(run)):
+        with pytest.raises(
+            CacheMismatch, match=r"schema version 1, .*an older distill wrote it: make it again"
+        ):
+            read()
+
+
 def test_what_a_newer_version_wrote_is_refused_with_the_command_that_upgrades(whole, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)
