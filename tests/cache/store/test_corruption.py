@@ -389,6 +389,14 @@ def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(fo
     torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
 
 
+def test_a_text_bank_that_differs_beside_its_rows_is_not_read(tmp_path):
+    shutil.copytree(GOLDEN / "schema_2" / "cache", tmp_path / "cache")
+    with open(tmp_path / "cache" / "texts" / "labels.h5", "ab") as bank:
+        bank.write(b"x")
+    with pytest.raises(UserError, match="its checksum is not the manifest's"):
+        EmbeddingCache.open(tmp_path / "cache").text_bank("labels")
+
+
 def test_what_an_older_version_wrote_is_refused_as_that(whole, tmp_path):
     cache, run = tmp_path / "cache", tmp_path / "last.pt"
     shutil.copytree(whole / "hdf5", cache)
