@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cache.reader import TEACHERS, EmbeddingCache
-from cache.runtime.errors import UserError, some_of
+from cache.runtime.errors import Refused, UserError, some_of
 from cache.store.hdf5_columns import wrong_rows_of
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
@@ -53,6 +53,8 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
         where = f"{TEACHERS}/{name}"
         try:
             of_teacher = verify_cache(folder / where, on_file=on_file)
+        except Refused:
+            raise
         except UserError as error:
             of_teacher = [Check(file=NAME, rows=0, problem=error.problem)]
         checks += [replace(check, file=f"{where}/{check.file}") for check in of_teacher]
@@ -98,6 +100,8 @@ def _check(
         return _with_rows(path, file, rows, find)
     try:
         content()
+    except Refused:  # a disk that cannot be read now says nothing of the file
+        raise
     except UserError as error:
         return Check(file=file, rows=rows, problem=error.problem, damaged=tuple(range(rows)))
     return Check(file=file, rows=rows, problem="")
@@ -109,6 +113,8 @@ def _with_rows(path: Path, file: str, rows: int, find: FindRows) -> Check:
         return Check(file=file, rows=rows, problem=problem)
     try:
         wrong = find(path)
+    except Refused:
+        raise
     except UserError as error:
         problem, wrong = error.problem, WrongRows(rows=list(range(rows)), names=[])
     # Rows behind a place where a file cannot be read are as lost as those that differ.

@@ -28,6 +28,10 @@ class UserError(Exception):
         return partial(type(self), self.problem, fix=self.fix), ()
 
 
+class Refused(UserError):
+    """What the system refuses, or has no room for: nothing is said of the file itself."""
+
+
 class WrongOption(UserError):
     """An option of the command line that is wrong in itself, whatever the files are."""
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from cache.runtime.errors import UserError, unwritable
+from cache.runtime.errors import Refused, UserError, unwritable
 
 AGAIN = "then run the same command again: what is finished is kept."
 FIXES = {
@@ -70,7 +70,7 @@ def read_error(what: object, error: BaseException) -> UserError | None:
     refusal = next((e for e in system_errors(error) if is_the_systems(e)), None)
     if refusal is None:
         return _full_memory(error)
-    return UserError(f"{what} could not be read ({refusal.strerror})", fix=FIXES[refusal.errno or 0])
+    return Refused(f"{what} could not be read ({refusal.strerror})", fix=FIXES[refusal.errno or 0])
 
 
 def write_error(path: object, error: BaseException) -> UserError | None:
@@ -84,7 +84,7 @@ def _full_memory(error: BaseException) -> UserError | None:
     if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and re.search(FULL, text)):
         return None
     whose = "GPU" if re.search("CUDA|MPS", text) else "computer"
-    return UserError(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
+    return Refused(f"the {whose}'s memory is full", fix=FIXES[errno.ENOMEM])
 
 
 def _number(error: BaseException) -> int | None:

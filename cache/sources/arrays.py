@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ def load_array(source: str) -> NDArray[Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist", fix="check the path.")
     try:
+        _check_claim(path, name)
         if path.suffix == ".npz":
             return _from_npz(path, name)
         return np.load(path, allow_pickle=False) if path.suffix == ".npy" else _from_torch(path)
@@ -47,6 +50,31 @@ def load_array(source: str) -> NDArray[Any]:
 def _file_and_name(source: str) -> tuple[Path, str]:
     file, separator, name = source.rpartition(":")
     return (Path(file), name) if separator and file.endswith(".npz") else (Path(source), "")
+
+
+def _check_claim(path: Path, name: str) -> None:
+    """Raise a ValueError if an array claims more than its file holds: numpy would take the memory first."""
+    if path.suffix == ".npy":
+        with open(path, "rb") as stream:
+            claim, size = _claimed_bytes(stream), path.stat().st_size
+    elif path.suffix == ".npz":
+        with ZipFile(path) as archive:
+            member = f"{name}.npy"
+            if member not in archive.namelist():
+                return
+            with archive.open(member) as stream:
+                claim, size = _claimed_bytes(stream), archive.getinfo(member).file_size
+    else:
+        return
+    if claim > size:
+        raise ValueError(f"it claims {claim:,} bytes of numbers, and has {size:,}")
+
+
+def _claimed_bytes(stream: IO[bytes]) -> int:
+    form = np.lib.format
+    first = form.read_magic(stream) == (1, 0)
+    shape, _, dtype = (form.read_array_header_1_0 if first else form.read_array_header_2_0)(stream)
+    return math.prod(shape) * dtype.itemsize if not dtype.hasobject else 0
 
 
 def _from_npz(path: Path, name: str) -> NDArray[Any]:

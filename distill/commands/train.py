@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cache.runtime.errors import WrongOption, nearest_names
+from cache.runtime.errors import UserError, WrongOption, nearest_names
 from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
@@ -106,7 +106,12 @@ def train(
     from distill.settings import load_recipe, with_settings
     from distill.train.start import train as run
 
-    contents = contents_of(cache)
+    try:
+        contents = contents_of(cache)
+    except UserError:
+        if recipe:  # what is wrong on the command line is told first
+            with_settings(load_recipe(recipe), settings)
+        raise
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
     config = with_settings(load_recipe(recipe or RECIPES[contents]), settings)
     with working("training", UNITS[contents]) as progress:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -563,3 +565,15 @@ def test_no_text_in_an_hdf5_file_lies_in_a_heap_where_a_wrong_byte_would_stop_li
             file.visititems(look)
     assert {"S", "u", "f", "i"} <= {kind.kind for kind in found}
     assert not any(kind.hasobject for kind in found)
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage_and_repair_removes_nothing(cached, monkeypatch):
+    def refuse(*args, **named):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before = sorted(path.name for path in cached.path.rglob("*"))
+    monkeypatch.setattr("cache.store.hdf5_shards.read_column", refuse)
+    for command in (verify_cache, repair_cache):
+        with pytest.raises(UserError, match="could not be read"):
+            command(cached.path)
+    assert sorted(path.name for path in cached.path.rglob("*")) == before

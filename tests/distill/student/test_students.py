@@ -117,6 +117,7 @@ def test_weights_of_another_student_are_refused_by_name(tmp_path):
         build_student("resnet18", embed_dim=24, weights=tmp_path / "none.pt")
 
 
+@pytest.mark.long
 def test_every_torchvision_classifier_becomes_a_student():
     # RegNets compute their widths with tensors, so they cannot be built without memory; the two smallest
     # stand for the others, which differ in numbers only.
