@@ -14,7 +14,7 @@ from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder, ImageRecord
 from cache.sources.samples import RecordSplit
 from distill.data.stream import splits_to_judge
-from distill.data.support import pick_support
+from distill.data.support import pick_episodes, pick_support
 from distill.data.training_data import mixed_batches
 from distill.fewshot.retrieval import support_bank
 
@@ -127,3 +127,14 @@ def test_a_support_bank_has_unit_rows_by_class_and_averages_an_images_views():
     averaged = support_bank(views, 3, average=True)
     assert averaged.shape == (3, 2, 5)
     torch.testing.assert_close(averaged[1, 0].double(), mean / mean.norm(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 7])
+def test_as_many_episodes_are_drawn_as_shots_and_each_once(seed):
+    keys = [f"episode_{i}" for i in range(9)]
+    for shots in (1, 4, 8):
+        drawn = pick_episodes(keys, shots=shots, seed=seed)
+        assert len(drawn) == len(set(drawn)) == shots
+        assert drawn == [key for key in keys if key in drawn]
+    with pytest.raises(UserError, match="leave none"):
+        pick_episodes(keys, shots=9, seed=seed)
