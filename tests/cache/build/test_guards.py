@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache
-from keep_schema import SETTINGS
+from helpers.runs import ONE_EPOCH
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -147,7 +147,7 @@ def test_a_class_on_both_sides_of_the_line_is_refused_unless_it_is_meant(tmp_pat
     with pytest.raises(UserError, match=rf"1 classes of .* \({name}\).*--shared-classes"):
         stage_1(photos, out, model)
     stage_1(photos, out, model, shared_classes=True)
-    config = with_settings(load_recipe("smoke"), SETTINGS)
+    config = with_settings(load_recipe("smoke"), ONE_EPOCH)
     with pytest.raises(UserError, match=r"data\.shared_classes=true"):
         run(config, cache_dir=cached, data_dir=photos, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -168,7 +168,7 @@ def test_two_folders_with_one_text_are_one_class(tmp_path, photos):
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_and_keeps_the_last_checkpoint(tmp_path, photos):
     cache = make_cache(tmp_path / "cache", photos).path
-    config = with_settings(load_recipe("smoke"), [*SETTINGS, "train.epochs=4", "train.checkpoint_steps=1"])
+    config = with_settings(load_recipe("smoke"), [*ONE_EPOCH, "train.epochs=4", "train.checkpoint_steps=1"])
     out = tmp_path / "run"
     with pytest.raises(
         UserError,
@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_keeps_the_last_chec
 def test_an_id_test_class_that_train_lacks_stops_both_stages(tmp_path, photos, teacher_dir):
     model, out = f"local-dir:{teacher_dir}", tmp_path / "cache"
     stage_1(photos, out, model)
-    config = with_settings(load_recipe("smoke"), SETTINGS)
+    config = with_settings(load_recipe("smoke"), ONE_EPOCH)
     run(config, cache_dir=out, data_dir=photos, out=tmp_path / "run")
     (photos / "chatgpt.txt").unlink()
     (photos / "label2text.txt").unlink()

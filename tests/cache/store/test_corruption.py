@@ -15,7 +15,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from conftest import make_cache, make_photos
-from keep_schema import GOLDEN, SETTINGS, answers, read_back
+from helpers.caches import read_back
+from helpers.runs import ONE_EPOCH
 
 import cli
 from cache import EmbeddingCache
@@ -360,7 +361,7 @@ def test_a_sealed_text_notices_any_changed_byte():
 
 def test_a_checkpoint_with_a_flipped_byte_is_refused_wherever_it_is(whole, tmp_path):
     run(
-        with_settings(load_recipe("smoke"), SETTINGS),
+        with_settings(load_recipe("smoke"), ONE_EPOCH),
         cache_dir=whole / "hdf5",
         data_dir=whole / "photos",
         out=tmp_path / "run",
@@ -378,21 +379,8 @@ def test_a_checkpoint_with_a_flipped_byte_is_refused_wherever_it_is(whole, tmp_p
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema_*")), ids=lambda folder: folder.name)
-def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(folder, tmp_path):
-    expected = np.load(folder / "expected.npz")
-    for name in ("cache", "tar"):
-        shutil.copytree(folder / name, tmp_path / name)
-        assert not any(check.problem for check in verify_cache(tmp_path / name))
-        found = read_back(EmbeddingCache.open(tmp_path / name))
-        for key in found:
-            assert_same(key, found[key], expected[key], where=name)
-    state = read_checkpoint(folder / "run" / "last.pt")
-    torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
-
-
-def test_a_text_bank_that_differs_beside_its_rows_is_not_read(tmp_path):
-    shutil.copytree(GOLDEN / "schema_2" / "cache", tmp_path / "cache")
+def test_a_text_bank_that_differs_beside_its_rows_is_not_read(whole, tmp_path):
+    shutil.copytree(whole / "hdf5", tmp_path / "cache")
     with open(tmp_path / "cache" / "texts" / "labels.h5", "ab") as bank:
         bank.write(b"x")
     with pytest.raises(UserError, match="its checksum is not the manifest's"):
