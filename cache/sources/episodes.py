@@ -144,6 +144,8 @@ def _check_size(dataset: h5py.Dataset, name: str, axes: str, step: int) -> None:
 class EpisodeFolder(RecordFolder):
     """The episode files of one data folder; a split's objects are ID ones sorted, then OOD ones sorted."""
 
+    split_is = f"file {{}}{ENDING}"
+    layout = "train.h5, val_on_train.h5 (optional) and val.h5"
     keys: EpisodeKeys = RESEARCH_KEYS
 
     @classmethod
@@ -191,16 +193,6 @@ class EpisodeFolder(RecordFolder):
     def class_names(self) -> tuple[str, ...]:
         """Every object, ID ones sorted, then OOD ones sorted."""
         return max((split.class_names for split in self.splits.values()), key=len)
-
-    @staticmethod
-    def missing(path: Path, name: str) -> UserError:
-        """Return the error of a data folder that has no such file; it names some that are there."""
-        present = sorted(child.name for child in path.glob("*.h*5"))[:8]
-        return UserError(
-            f"{path} has no file {FOLDERS[name]}{ENDING}, which holds the split {name} "
-            f"(files found: {', '.join(present) or 'none'})",
-            fix="lay the episodes out as train.h5, val_on_train.h5 (optional) and val.h5.",
-        )
 
 
 def _classes(path: Path, episodes: dict[str, dict[str, list[str]]]) -> dict[str, tuple[str, ...]]:

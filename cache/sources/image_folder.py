@@ -70,6 +70,9 @@ class ImageRecord:
 class ImageFolder(RecordFolder):
     """The image files of one data folder."""
 
+    split_is = "folder {!r}"
+    layout = "train/CLASS/FILE, val_on_train/CLASS/FILE (optional) and val/CLASS/FILE"
+
     @classmethod
     def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
         """List every image of every split below ``path``.
@@ -90,16 +93,6 @@ class ImageFolder(RecordFolder):
             if name not in folders:
                 raise cls.missing(path, name)
         return cls(path=path, splits={name: _scan_split(name, where) for name, where in folders.items()})
-
-    @staticmethod
-    def missing(path: Path, name: str) -> UserError:
-        """Return the error of a data folder that has no such folder; it names some that are there."""
-        folders = sorted(child.name for child in path.iterdir() if child.is_dir())[:8]
-        return UserError(
-            f"{path} has no folder {FOLDERS[name]!r}, which holds the split {name} "
-            f"(folders found: {', '.join(folders) or 'none'})",
-            fix=f"lay the images out as {FOLDERS[name]}/CLASS/FILE below the data folder.",
-        )
 
 
 def _scan_split(name: str, where: Path) -> RecordSplit:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.splits import split_name
+from cache.sources.splits import FOLDERS, split_name
 
 
 class UnreadableImage(Exception):
@@ -58,8 +58,13 @@ class RecordSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordFolder:
-    """The splits of one data folder, by name."""
+    """The splits of one data folder, by name.
 
+    ``split_is`` and ``layout`` say what holds a split, for messages.
+    """
+
+    split_is: ClassVar[str]
+    layout: ClassVar[str]
     path: Path
     splits: Mapping[str, RecordSplit]
 
@@ -68,10 +73,15 @@ class RecordFolder:
         """Every class of every split, sorted, once."""
         return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
 
-    @staticmethod
-    def missing(path: Path, name: str) -> UserError:
-        """Return the error of a data folder without that split; it says what is there."""
-        raise NotImplementedError
+    @classmethod
+    def missing(cls, path: Path, name: str) -> UserError:
+        """Return the error of a data folder without that split; it names some of what is there."""
+        there = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))[:8]
+        return UserError(
+            f"{path} has no {cls.split_is.format(FOLDERS[name])}, which holds the split {name} "
+            f"(it has {', '.join(there) or 'nothing'})",
+            fix=f"lay the data out as {cls.layout}.",
+        )
 
     def split(self, name: str) -> RecordSplit:
         """Return one split by either of its names; UserError when there is none."""
