@@ -31,10 +31,9 @@ def load_array(source: str) -> NDArray[Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist", fix="check the path.")
     try:
-        _check_claim(path, name)
         if path.suffix == ".npz":
             return _from_npz(path, name)
-        return np.load(path, allow_pickle=False) if path.suffix == ".npy" else _from_torch(path)
+        return _from_npy(path) if path.suffix == ".npy" else _from_torch(path)
     except UserError:
         raise
     # numpy, zipfile and torch's unpickler raise nearly anything on a file of another kind.
@@ -52,39 +51,36 @@ def _file_and_name(source: str) -> tuple[Path, str]:
     return (Path(file), name) if separator and file.endswith(".npz") else (Path(source), "")
 
 
-def _check_claim(path: Path, name: str) -> None:
-    """Raise a ValueError if an array claims more than its file holds: numpy would take the memory first."""
-    if path.suffix == ".npy":
-        with open(path, "rb") as stream:
-            claim, size = _claimed_bytes(stream), path.stat().st_size
-    elif path.suffix == ".npz":
-        with ZipFile(path) as archive:
-            member = f"{name}.npy"
-            if member not in archive.namelist():
-                return
-            with archive.open(member) as stream:
-                claim, size = _claimed_bytes(stream), archive.getinfo(member).file_size
-    else:
-        return
-    if claim > size:
-        raise ValueError(f"it claims {claim:,} bytes of numbers, and has {size:,}")
-
-
-def _claimed_bytes(stream: IO[bytes]) -> int:
-    form = np.lib.format
-    first = form.read_magic(stream) == (1, 0)
-    shape, _, dtype = (form.read_array_header_1_0 if first else form.read_array_header_2_0)(stream)
-    return math.prod(shape) * dtype.itemsize if not dtype.hasobject else 0
+def _from_npy(path: Path) -> NDArray[Any]:
+    with open(path, "rb") as stream:
+        return _read(stream, path.stat().st_size)
 
 
 def _from_npz(path: Path, name: str) -> NDArray[Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        if name not in arrays.files:
+    with ZipFile(path) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        if name not in members:
             raise UserError(
-                f"{path} has no array {name!r} (it has {', '.join(arrays.files)})",
-                fix=f"{nearest_names(name, arrays.files)}write {path.name}:NAME.",
+                f"{path} has no array {name!r} (it has {', '.join(members)})",
+                fix=f"{nearest_names(name, members)}write {path.name}:NAME.",
             )
-        return arrays[name]
+        with archive.open(members[name]) as stream:
+            return _read(stream, members[name].file_size)
+
+
+def _read(stream: IO[bytes], size: int) -> NDArray[Any]:
+    """Read an array from ``size`` bytes in numpy's format; ValueError where it claims more.
+
+    numpy would take the memory first.
+    """
+    form = np.lib.format
+    is_first = form.read_magic(stream) == (1, 0)
+    shape, _, dtype = (form.read_array_header_1_0 if is_first else form.read_array_header_2_0)(stream)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > size and not dtype.hasobject:
+        raise ValueError(f"it claims {claimed:,} bytes of numbers, and has {size:,}")
+    stream.seek(0)
+    return form.read_array(stream, allow_pickle=False)
 
 
 def _from_torch(path: Path) -> NDArray[Any]:
