@@ -1,6 +1,6 @@
 """Augmented views of images, kept for few-shot retrieval: ``support_views/SPLIT-00000.h5``.
 
-A view is what the teacher says of a RandAugment(2, 9) copy; the plain image's row is in the image
+A view is what the teacher says of a copy by RandAugment; the plain image's row is in the image
 shards already. Shards hold the keys of their images; which images they are, and how they were made, is
 in the manifest, so that a build that is killed or repeated redoes only what is missing.
 """
@@ -29,7 +29,7 @@ from cache.sources.samples import Record, UnreadableImage
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import MAGNITUDE, OPERATIONS, SupportViewsColumn
+from cache.store.manifest_lines import SupportViewsColumn
 from cache.teacher.sanity import stored
 
 if TYPE_CHECKING:
@@ -56,22 +56,21 @@ def write_support_views(manifest: Manifest, build: Build) -> Manifest:
     UserError
         If an image cannot be read any more.
     """
-    options = build.options
+    column = SupportViewsColumn(views=build.options.support_views)
 
     def write(path: Path, records: Sequence[Record]) -> None:
-        copies = options.support_views - 1
-        rows = embed_views(build, records, _Views(records, build.teacher, copies), copies)
+        rows = embed_views(build, records, _Views(records, build.teacher, column), column.views - 1)
         with open_hdf5(path, "w") as shard:
             write_strings(shard, "key", [record.key for record in records])
             write_column(shard, "view_embedding", rows)
 
     plan = ColumnPlan(
         name=FOLDER,
-        empty=SupportViewsColumn(views=options.support_views),
+        empty=column,
         splits=SPLITS,
         images_per_shard=IMAGES_PER_SHARD,
         write=write,
-        shots=options.support_shots,
+        shots=build.options.support_shots,
     )
     return write_column_shards(manifest, build.out, build.folder, plan, build.progress)
 
@@ -79,13 +78,13 @@ def write_support_views(manifest: Manifest, build: Build) -> Manifest:
 class _Views(Dataset[Tensor]):
     """Decodes an image and draws its augmented copies; runs in workers."""
 
-    def __init__(self, records: Sequence[Record], teacher: Teacher, copies: int) -> None:
+    def __init__(self, records: Sequence[Record], teacher: Teacher, column: SupportViewsColumn) -> None:
         from cache.runtime.torchvision_compat import torchvision
 
-        self.records, self.transform, self.copies = records, teacher.transform, copies
+        self.records, self.transform, self.copies = records, teacher.transform, column.views - 1
         side = round(teacher.spec.image_size * MARGIN)
         self.resize = torchvision.transforms.Resize(side)
-        self.augment = torchvision.transforms.RandAugment(OPERATIONS, MAGNITUDE)
+        self.augment = torchvision.transforms.RandAugment(column.operations, column.magnitude)
 
     def __len__(self) -> int:
         return len(self.records)

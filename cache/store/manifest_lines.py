@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +12,6 @@ from cache.runtime.atomic_files import sha256_of
 
 # How pixels are kept.
 ENCODINGS = ("raw", "jpeg")
-# How support views are drawn: RandAugment's numbers.
-OPERATIONS, MAGNITUDE = 2, 9
 # More about the same images, each in a folder and a field of the manifest of its name.
 COLUMNS = ("support_views", "crop_views", "pixels")
 # A file of a cache lies in one of its folders, whatever a manifest from elsewhere says.
@@ -116,20 +114,20 @@ class ListedColumn:
 
     @property
     def settings(self) -> list[float | str]:
-        """What makes the column, beside the images."""
-        raise NotImplementedError(f"{type(self).__name__} says no settings")
+        """What makes the column, beside the images: the fields of its kind, in their order."""
+        return [getattr(self, own.name) for own in fields(self)[len(fields(ListedColumn)) :]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SupportViewsColumn(ListedColumn):
-    """Augmented views of some images of a split, ``views`` an image with the plain one."""
+    """Augmented views of some images of a split, ``views`` an image with the plain one.
+
+    ``operations`` and ``magnitude`` are RandAugment's.
+    """
 
     views: int
-
-    @property
-    def settings(self) -> list[float | str]:
-        """How many views, and how they are drawn."""
-        return [self.views, OPERATIONS, MAGNITUDE]
+    operations: int = 2
+    magnitude: int = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,11 +136,6 @@ class CropViewsColumn(ListedColumn):
 
     views: int
     scale: float
-
-    @property
-    def settings(self) -> list[float | str]:
-        """How many crops, and how small."""
-        return [self.views, self.scale]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,8 +150,3 @@ class PixelsColumn(ListedColumn):
         ListedColumn.__post_init__(self)
         if self.encoding not in ENCODINGS:
             raise ValueError(f"encoding is {self.encoding!r:.40}")
-
-    @property
-    def settings(self) -> list[float | str]:
-        """How large, and how they are encoded."""
-        return [self.side, self.encoding]
