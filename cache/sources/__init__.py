@@ -2,7 +2,9 @@
 
 samples                   records, which have pictures, a key and a label; their splits and folders
 image_folder              photos in class folders, and how one is decoded
-episodes, episode_keys    a robot's episodes in HDF5, and what their files call their parts
+episodes                  a robot's episodes in HDF5
+episode_files             what lies in such a file, looked at before it is read
+episode_keys              what such files call their parts
 episode_texts             a positive and a negative text for every object
 splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
 class_texts               class folders -> names -> texts; descriptions; captions
