@@ -39,7 +39,7 @@ from cache.store.manifest_lines import COLUMNS, PixelsColumn
 from cache.store.rank_manifests import folder_of_rank, join_ranks
 from cache.store.shard_rows import ShardRows
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import text_network_of
+from cache.teacher.text_network import text_network_of
 from cache.teacher.text_tower import FOLDER as TEXT_TOWER
 from cache.teacher.text_tower import save_text_tower
 

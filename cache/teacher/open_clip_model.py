@@ -1,7 +1,4 @@
-"""The teacher: any open_clip model. Never imported by training.
-
-With :mod:`cache.teacher.weights`, where its weights come from, the only importer of open_clip.
-"""
+"""The teacher: any open_clip model. Never imported by training."""
 
 from __future__ import annotations
 
@@ -30,9 +27,10 @@ from cache.runtime.hub_models import check_text_model, check_tokenizer
 from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
-from cache.teacher.config_checks import checked_config, checked_preprocessing, checked_tokenizer_options
+from cache.teacher.config_checks import checked_preprocessing, checked_tokenizer_options
 from cache.teacher.short_texts import context_of, lengths
-from cache.teacher.weights import CONFIG, TeacherSource, load_into, quiet_open_clip, resolve
+from cache.teacher.weight_files import load_into
+from cache.teacher.weights import CONFIG, TeacherSource, quiet_open_clip, resolve
 
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -229,7 +227,7 @@ def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Mo
                 pretrained_text=False,
                 force_preprocess_cfg=asked,
             )
-        load_into(network, source)
+        load_into(network, source.weights, source.weights_sha256)
     except UserError:
         raise
     # Broken files and wrong models surface as KeyError, RuntimeError, UnpicklingError and others.
@@ -301,58 +299,3 @@ def _squash(asked: PreprocessCfg) -> Callable[[Any], Tensor]:
             transforms.Normalize(mean=asked.mean, std=asked.std),
         ]
     )
-
-
-def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the config and the weights of a teacher's text tower alone, for :func:`build_text_network`.
-
-    Raises
-    ------
-    UserError
-        If the text tower is not open_clip's own transformer with CLIP's tokenizer.
-    """
-    config, text = teacher.config, dict(teacher.config["text_cfg"])
-    if _of_transformers(text) or not hasattr(teacher.tokenizer, "sot_token_id"):
-        raise UserError(
-            f"the text tower of {teacher.spec.model} is not open_clip's transformer with CLIP's tokenizer",
-            fix="leave --keep-text-tower out, or choose a CLIP teacher.",
-        )
-    own = "text." if hasattr(teacher.model, "text") else ""
-    weights = {
-        key.removeprefix(own): value.detach().cpu().contiguous()
-        for key, value in teacher.model.state_dict().items()
-        if key.startswith(own) and not key.startswith(("visual.", "logit_", "text_decoder."))
-    }
-    quick_gelu = bool(config.get("quick_gelu", False))
-    return {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "text_cfg": text}, weights
-
-
-def _of_transformers(text: dict[str, Any]) -> bool:
-    """Say whether a text tower or its tokenizer is one of transformers'."""
-    return bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
-
-
-def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tuple[nn.Module, Any]:
-    """Return a frozen text tower in float32 and its tokenizer; no image tower is built.
-
-    Raises
-    ------
-    ValueError, RuntimeError
-        If config and weights do not fit each other.
-    UserError
-        If the config asks for another tower than :func:`text_network_of` gives, or for too much.
-    """
-    from open_clip.model import _build_text_tower
-
-    where, held = "its config", sum(value.nbytes for value in weights.values())
-    checked = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)
-    text = checked["text_cfg"]
-    if _of_transformers(text):
-        raise ValueError("it is not open_clip's transformer with CLIP's tokenizer")
-    network = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
-    network.load_state_dict({key: value.float() for key, value in weights.items()})
-    network.output_tokens = False
-    tokenizer = SimpleTokenizer(
-        context_length=int(text.get("context_length", 77)), **checked_tokenizer_options(text, where=where)
-    )
-    return network.eval().requires_grad_(False), tokenizer

@@ -63,7 +63,7 @@ class TextTower:
                 fix="run the same cache-features command again with --keep-text-tower.",
             )
         # Here, because open_clip takes seconds to import and plain training does without it.
-        from cache.teacher.open_clip_model import build_text_network
+        from cache.teacher.text_network import build_text_network
 
         try:
             for file in files:

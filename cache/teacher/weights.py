@@ -1,7 +1,4 @@
-"""The weights of a teacher: from a name to tensors, and nothing else that a file may hold.
-
-With :mod:`cache.teacher.open_clip_model` the only importer of open_clip.
-"""
+"""Where a teacher's weights come from: from a name to a checked file and config."""
 
 from __future__ import annotations
 
@@ -9,34 +6,26 @@ import contextlib
 import io
 import json
 import logging
-import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 # Before open_clip, which imports torchvision itself.
 from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 
 # isort: split
 import open_clip
-from open_clip.convert import convert_state_dict, load_big_vision_weights
 from open_clip.factory import get_model_config
-from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
-from cache.runtime.atomic_files import digest, sha256_of
+from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, nearest_names, reason_of
 from cache.store.spec import HF_HUB, LOCAL_DIR
 from cache.teacher.config_checks import checked_config
+from cache.teacher.weight_files import checked_sha256, is_torchscript
 
 CONFIG = "open_clip_config.json"
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz")
-# What OpenAI's archives hold beside their weights.
-SIZES = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,104 +102,6 @@ def open_clip_name(model: str) -> str:
     return name
 
 
-def load_into(network: nn.Module, source: TeacherSource) -> None:
-    """Read a teacher's weights into its network.
-
-    Nothing but numbers is read of a file. The one exception are OpenAI's own archives, which are TorchScript:
-    their checksums tell them.
-
-    Raises
-    ------
-    UserError
-        If the file may hold code.
-    Exception
-        Of many kinds, where it is broken or of another network.
-    """
-    if source.weights.suffix == ".npz":  # of big_vision: numpy's plain arrays
-        load_big_vision_weights(network, str(source.weights))  # type: ignore[arg-type]
-        return
-    state = convert_state_dict(network, _state_dict(source.weights, source.weights_sha256))  # type: ignore[arg-type]
-    model: Any = network
-    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
-    for name in ("logit_scale", "logit_bias"):  # a number, or one in a row
-        own = getattr(model, name, None)
-        if name in state and own is not None:
-            state[name] = state[name].reshape(own.shape)
-    if getattr(model, "logit_bias", None) is not None and "logit_bias" not in state:
-        state["logit_bias"] = torch.zeros_like(state["logit_scale"])
-    unused = "text.transformer.embeddings.position_ids"
-    if unused in state and not hasattr(model, unused):
-        del state[unused]
-    resize_pos_embed(state, network)
-    resize_text_pos_embed(state, network)
-    network.load_state_dict(state)
-
-
-def _state_dict(path: Path, sha256: str) -> dict[str, Tensor]:
-    state: Any
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    elif is_torchscript(path):
-        check_torchscript(path, sha256)
-        state = torch.jit.load(path, map_location="cpu").state_dict()
-        state = {name: value for name, value in state.items() if name not in SIZES}
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("it holds no state dict")
-    # What DistributedDataParallel puts before every name.
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def is_torchscript(path: Path) -> bool:
-    """Say whether a file may be a TorchScript archive, which torch runs when it loads it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
-
-
-def check_torchscript(path: Path, sha256: str) -> None:
-    """Raise a UserError unless a TorchScript archive is one of OpenAI's, by its checksum."""
-    # They stand in the addresses that open_clip has of them.
-    if sha256 not in {Path(url).parent.name for url in _urls() if "/openaipublic." in url}:
-        raise UserError(
-            f"{path} looks like a TorchScript archive, which is a program, and is none of OpenAI's own "
-            f"(sha256 {sha256[:16]}...)",
-            fix="save the model's state dict as .safetensors where you trust it, and give that.",
-        )
-
-
-def _urls() -> frozenset[str]:
-    configs = (open_clip.get_pretrained_cfg(model, tag) for model, tag in open_clip.list_pretrained())
-    return frozenset(config["url"] for config in configs if config.get("url"))
-
-
-def _checked_sha256(file: Path) -> str:
-    """Return the SHA-256 of weights that hold no program, having compared it with what their name says of it.
-
-    The hub keeps a file under its checksum, and open_clip's releases carry the first digits in their names.
-    """
-    sha256 = sha256_of(file)
-    blob = file.resolve().name
-    is_release = any(Path(url).name == file.name for url in _urls())
-    released = re.search(r"-([0-9a-f]{8})\.pth?$", file.name) if is_release else None
-    wanted = blob if re.fullmatch(r"[0-9a-f]{64}", blob) else released[1] if released else ""
-    if not sha256.startswith(wanted):
-        raise UserError(
-            f"the weights {file} differ from their checksum ({sha256[:16]}..., expected {wanted[:16]})",
-            fix="remove the file and fetch it again.",
-        )
-    if is_torchscript(file):
-        check_torchscript(file, sha256)
-    return sha256
-
-
 def _from_name(name: str, pretrained: str | None) -> TeacherSource:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:
@@ -220,7 +111,7 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
         weights = Path(pretrained)
         if weights.suffix not in ENDINGS:
             raise UserError(f"{weights} is no weights file", fix=f"give one of {', '.join(ENDINGS)}.")
-        sha256 = _checked_sha256(weights)
+        sha256 = checked_sha256(weights)
         _check_activation(name, _file_wants_quick_gelu(weights), str(weights))
     else:
         config = open_clip.get_pretrained_cfg(name, pretrained)
@@ -236,7 +127,7 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
                 f"the weights {pretrained!r} of {name} could not be downloaded ({reason_of(error)})",
                 fix="connect to the network, or give a checkpoint file with --pretrained.",
             ) from error
-        sha256 = _checked_sha256(weights)
+        sha256 = checked_sha256(weights)
     return TeacherSource(
         name=name,
         weights=weights,
@@ -329,7 +220,7 @@ def _with_own_config(model: str, config: Path, weights: Path, *, folder: Path | 
         raise UserError(
             f"{config} is not valid JSON ({reason_of(error)})", fix="save the model's config again."
         ) from error
-    sha256 = _checked_sha256(weights)
+    sha256 = checked_sha256(weights)
     given = value.get("model_cfg", value) if isinstance(value, dict) else value
     checked = checked_config(given, where=str(config), weights_bytes=weights.stat().st_size)
     return TeacherSource(

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, reason_of
 from cache.store.spec import IMPORTED
-from cache.teacher.open_clip_model import build_text_network, load_teacher
+from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.text_network import build_text_network
 from distill.deploy.info import ModelInfo
 from distill.student.build import build_student
 

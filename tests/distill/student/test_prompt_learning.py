@@ -16,7 +16,8 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.store.checksums import append_checksum
-from cache.teacher.open_clip_model import load_teacher, text_network_of
+from cache.teacher.open_clip_model import load_teacher
+from cache.teacher.text_network import text_network_of
 from cache.teacher.text_tower import TextTower, save_text_tower
 from distill.config import PromptConfig, RunConfig
 from distill.judge.trained_run import evaluate_run
