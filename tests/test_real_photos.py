@@ -10,7 +10,7 @@ from conftest import REAL_PHOTOS
 
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
-from cache.maintain.import_files import import_files
+from cache.maintain.import_files import ImportOptions, import_files
 from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
 from distill.judge.evaluate import evaluate_teacher
@@ -35,7 +35,7 @@ def flowers(tmp_path):
             ("classes", "class_folders"),
         )
     }
-    import_files(tmp_path / "flowers", **arrays, data=FLOWERS, model="ViT-B-32")
+    import_files(tmp_path / "flowers", ImportOptions(**arrays, data=FLOWERS, model="ViT-B-32"))
     return EmbeddingCache.open(tmp_path / "flowers")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache.build.distinct_texts import check_positions
@@ -14,64 +15,52 @@ from cache.sources.splits import split_name
 from cache.store.manifest import Manifest
 
 
-def import_files(
-    out: Path,
-    *,
-    images: str,
-    keys: str | None = None,
-    data: Path | None = None,
-    captions: str | None = None,
-    texts: str | None = None,
-    classes: str | None = None,
-    bank: str = "labels",
-    split: str = "train",
-    model: str = "imported",
-    pretrained: str | None = None,
-    dtype: str = "float16",
-    format: str = "hdf5",
-    shared_classes: bool = False,
-) -> Manifest:
-    """Make a cache from arrays in files; see :func:`cache.maintain.import_embeddings.import_embeddings`.
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Everything that ``distill cache import`` can be told.
 
-    Without ``keys``, rows are in the original code's order of the images below ``data``. A teacher at hand
-    (``pretrained``, or a ``model`` with weights) embeds the class texts; otherwise ``texts`` has them.
+    ``images`` and ``captions`` are files of rows in one order, that of ``keys``, or left out the original
+    code's of the images below ``data``. ``texts`` has the class embeddings and ``classes`` the class folder
+    of each; without them a teacher at hand (``pretrained``, or a ``model`` with weights) embeds the class
+    texts.
+    """
+
+    images: str
+    keys: str | None = None
+    data: Path | None = None
+    captions: str | None = None
+    texts: str | None = None
+    classes: str | None = None
+    bank: str = "labels"
+    split: str = "train"
+    model: str = "imported"
+    pretrained: str | None = None
+    dtype: str = "float16"
+    format: str = "hdf5"
+    shared_classes: bool = False
+
+
+def import_files(out: Path, options: ImportOptions) -> Manifest:
+    """Make a cache from arrays in files; see :func:`cache.maintain.import_embeddings.import_embeddings`.
 
     Raises
     ------
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    folder = _open_set_folder(data, shared_classes=shared_classes) if data else None
-    embeddings = load_array(images)
-    if keys is not None:
-        names = load_names(keys)
-    elif folder is not None:
-        names = keys_in_original_order(folder, len(embeddings), source=images)
-    else:
-        raise UserError(
-            f"nothing says which images the rows of {images} are",
-            fix="give --keys, or --data for rows in the original code's order.",
-        )
-    if (texts is None) != (classes is None):
-        raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
-    banks = []
-    if texts is not None and classes is not None:
-        source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
-        rows = load_array(texts)
-        banks = [ImportedTexts(name=bank, classes=load_names(classes), embeddings=rows, source=source)]
-    elif pretrained or ":" in model:
-        banks = _banks_of_teacher(folder, model, pretrained, out=out, shared_classes=shared_classes)
+    folder = _open_set_folder(options.data, shared_classes=options.shared_classes) if options.data else None
+    embeddings = load_array(options.images)
     return import_embeddings(
         out,
-        keys=names,
+        keys=_keys(folder, options, rows=len(embeddings)),
         embeddings=embeddings,
-        texts=banks,
+        texts=_banks(folder, options, out),
         folder=folder,
-        caption_embeddings=load_array(captions) if captions else None,
-        split=split_name(split),
-        teacher=model,
-        dtype=dtype,
-        format=format,
+        caption_embeddings=load_array(options.captions) if options.captions else None,
+        split=split_name(options.split),
+        teacher=options.model,
+        dtype=options.dtype,
+        format=options.format,
     )
 
 
@@ -83,9 +72,31 @@ def _open_set_folder(data: Path, *, shared_classes: bool) -> ImageFolder:
     return folder
 
 
-def _banks_of_teacher(
-    folder: ImageFolder | None, model: str, pretrained: str | None, *, out: Path, shared_classes: bool
-) -> list[ImportedTexts]:
+def _keys(folder: ImageFolder | None, options: ImportOptions, *, rows: int) -> list[str]:
+    if options.keys is not None:
+        return load_names(options.keys)
+    if folder is None:
+        raise UserError(
+            f"nothing says which images the rows of {options.images} are",
+            fix="give --keys, or --data for rows in the original code's order.",
+        )
+    return keys_in_original_order(folder, rows, source=options.images)
+
+
+def _banks(folder: ImageFolder | None, options: ImportOptions, out: Path) -> list[ImportedTexts]:
+    texts, classes = options.texts, options.classes
+    if (texts is None) != (classes is None):
+        raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
+    if texts is not None and classes is not None:
+        source = f"rows of {Path(texts).name}, by the names in {Path(classes).name}"
+        rows = load_array(texts)
+        return [ImportedTexts(name=options.bank, classes=load_names(classes), embeddings=rows, source=source)]
+    if options.pretrained or ":" in options.model:
+        return _banks_of_teacher(folder, options, out)
+    return []
+
+
+def _banks_of_teacher(folder: ImageFolder | None, options: ImportOptions, out: Path) -> list[ImportedTexts]:
     if folder is None:
         raise UserError("class texts need the class folders", fix="give --data.")
     # Here, because it imports open_clip, which plain imports do without.
@@ -93,10 +104,11 @@ def _banks_of_teacher(
     from cache.build.text_banks import check_banks
     from cache.teacher.open_clip_model import load_teacher
 
-    banks = text_banks(folder, FeatureOptions(model=model, shared_classes=shared_classes))
+    shared = options.shared_classes
+    banks = text_banks(folder, FeatureOptions(model=options.model, shared_classes=shared))
     check_positions(out, banks)
-    teacher = load_teacher(model, pretrained=pretrained)
-    check_banks(banks, folder, teacher, shared_classes=shared_classes)
+    teacher = load_teacher(options.model, pretrained=options.pretrained)
+    check_banks(banks, folder, teacher, shared_classes=shared)
     return [
         ImportedTexts(
             name=bank.name,

@@ -167,10 +167,10 @@ def import_(out: Path, **given: Any) -> None:
     """
     from cache.build.text_banks import sources_of
     from cache.build.zero_shot import doubts, zero_shot
-    from cache.maintain.import_files import import_files
+    from cache.maintain.import_files import ImportOptions, import_files
     from cache.reader import EmbeddingCache
 
-    manifest = import_files(out, **given)
+    manifest = import_files(out, ImportOptions(**given))
     banks = ", ".join(manifest.banks) or "none"
     click.echo(f"{out}: {manifest.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
     for name, source in sources_of(manifest, captions_from=f"rows of {given['captions']}").items():

@@ -8,7 +8,7 @@ from conftest import EMBED_DIM, make_cache
 
 from cache import EmbeddingCache
 from cache.maintain.convert import convert_cache
-from cache.maintain.import_files import import_files
+from cache.maintain.import_files import ImportOptions, import_files
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder
@@ -35,7 +35,7 @@ def arrays(tmp_path, photos):
 def test_plain_arrays_with_keys_become_a_cache(tmp_path, arrays, source):
     train, rows = arrays
     given = {name: str(tmp_path / value) for name, value in source.items()}
-    import_files(tmp_path / "cache", **given, dtype="float32")
+    import_files(tmp_path / "cache", ImportOptions(**given, dtype="float32"))
     split = EmbeddingCache.open(tmp_path / "cache").split("train")
     assert split.keys == train
     np.testing.assert_array_equal(split.embeddings[:], rows)
@@ -47,10 +47,12 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
     first.rename(first.with_suffix(".JPEG"))
     import_files(
         tmp_path / "cache",
-        images=str(tmp_path / "clip_image_feats.pt"),
-        captions=str(tmp_path / "clip_caption_feats.pt"),
-        data=photos,
-        dtype="float32",
+        ImportOptions(
+            images=str(tmp_path / "clip_image_feats.pt"),
+            captions=str(tmp_path / "clip_caption_feats.pt"),
+            data=photos,
+            dtype="float32",
+        ),
     )
     split = EmbeddingCache.open(tmp_path / "cache").split("train")
     last = split.position[train[-1].replace(".jpg", ".JPEG")]
@@ -124,7 +126,10 @@ def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, chan
     (tmp_path / "twice.txt").write_text("\n".join([f"train/{train[0]}"] * len(train)))
     given = {"images": "rows.npy", "keys": "keys.txt", **change}
     with pytest.raises(UserError) as error:
-        import_files(tmp_path / "cache", **{n: str(tmp_path / v) if v else None for n, v in given.items()})
+        import_files(
+            tmp_path / "cache",
+            ImportOptions(**{n: str(tmp_path / v) if v else None for n, v in given.items()}),
+        )
     assert said in str(error.value)
     assert not (tmp_path / "cache").exists()
 
@@ -133,10 +138,10 @@ def test_other_rows_do_not_replace_an_import_and_the_error_names_no_option_that_
     tmp_path, arrays
 ):
     given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt")}
-    before = import_files(tmp_path / "cache", **given)
+    before = import_files(tmp_path / "cache", ImportOptions(**given))
     np.save(tmp_path / "rows.npy", arrays[1][::-1])
     with pytest.raises(UserError, match=r"of another make .*another --out, or move that folder away\.$"):
-        import_files(tmp_path / "cache", **given)
+        import_files(tmp_path / "cache", ImportOptions(**given))
     assert Manifest.load(tmp_path / "cache") == before
 
 
@@ -145,9 +150,7 @@ def test_keys_of_no_image_are_refused_when_the_data_is_given(tmp_path, photos, a
     with pytest.raises(UserError, match=r"apple/train_0\.jpg' is no image"):
         import_files(
             tmp_path / "cache",
-            images=str(tmp_path / "rows.npy"),
-            keys=str(tmp_path / "keys.txt"),
-            data=photos,
+            ImportOptions(images=str(tmp_path / "rows.npy"), keys=str(tmp_path / "keys.txt"), data=photos),
         )
 
 
@@ -179,7 +182,7 @@ def test_names_with_dots_and_spaces_keep_their_keys_in_a_webdataset(tmp_path, ph
 
 def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, photos, arrays, teacher_dir):
     given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "data": photos}
-    import_files(tmp_path / "cache", **given, model=f"local-dir:{teacher_dir}")
+    import_files(tmp_path / "cache", ImportOptions(**given, model=f"local-dir:{teacher_dir}"))
     cache = EmbeddingCache.open(tmp_path / "cache")
     assert cache.bank_names == ("labels", "descriptions")
     from cache.teacher.open_clip_model import load_teacher
