@@ -101,7 +101,7 @@ def own_step(
 
     ``teach`` takes the images as the student does, augmented.
     """
-    student = StudentRun(session, out, resume_run=False)
+    student = StudentRun(session, out)
     student.begin_epoch()
     share = Share.whole(len(batch.keys))
 
