@@ -73,7 +73,7 @@ class StudentRun:
             optimizer.zero_grad(set_to_none=True)
             with autocast(model.amp_dtype, model.device):
                 outputs = model.student(batch.image_BXRR)
-            losses, scores = model.losses(gather_outputs(outputs, len(batch.keys)), batch)
+            losses, scores = model.losses(gather_outputs(outputs, len(batch.label_B)), batch)
             self.guard.add(losses, self.position, self.batches)
             scaler.scale(losses["total"]).backward()
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
