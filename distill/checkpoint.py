@@ -56,12 +56,8 @@ def _loaded(path: Path, device: torch.device | str) -> Any:
     )
 
 
-def weights_digest(path: Path) -> str:
-    """Return what names the weights of a checkpoint, the student's and its prompt learner's.
-
-    UserError as :func:`read_checkpoint`.
-    """
-    state = read_checkpoint(path)
+def weights_digest(state: Mapping[str, Any]) -> str:
+    """Return what names the weights in a run's state, the student's and its prompt learner's."""
     return digest_of(
         [
             piece

@@ -23,15 +23,6 @@ def contents_of(cache: Path) -> str:
     return EPISODES if EmbeddingCache.open(cache).holds_episodes else PHOTOS
 
 
-def contents_of_run(run: Path, cache: Path | None, checkpoint: str) -> str:
-    """Return what a run was trained on, by its own cache or another that was given."""
-    from distill.checkpoint import read_checkpoint
-    from distill.record.run_files import checkpoint_file
-
-    state = read_checkpoint(checkpoint_file(run, checkpoint))
-    return contents_of(cache or Path(state["cache_dir"]))
-
-
 def refuse_other(
     ctx: click.Context, contents: str, *, photos: Sequence[str] = (), episodes: Sequence[str] = ()
 ) -> None:

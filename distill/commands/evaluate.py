@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from cache.runtime.errors import printable
-from distill.commands.episodes import contents_of, contents_of_run, refuse_other
 from distill.commands.options import (
     EXISTING_FOLDER,
     device_option,
@@ -62,10 +61,6 @@ def evaluate(
         raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
     if teacher and given_options(ctx, "data_dir", "cache_dir"):
         raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
-    if given_options(ctx, "negative_text"):
-        cache = given["cache_dir"]
-        contents = contents_of(folder) if teacher else contents_of_run(folder, cache, given["checkpoint"])
-        refuse_other(ctx, contents, episodes=["negative_text"])
     if space:
         _print_space(folder, given, as_json)
         return

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from distill.commands.episodes import EPISODES, PHOTOS, UNITS, contents_of_run, refuse_other
+from distill.commands.episodes import EPISODES, PHOTOS, refuse_other
 from distill.commands.options import (
     AMOUNT,
     COUNT,
@@ -73,10 +73,13 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
       distill fewshot runs/robot --episodes 10,50
     """
     from distill.fewshot.retrieval import Retrieval
-    from distill.fewshot.run import FewShotOptions, few_shot
+    from distill.fewshot.run import FewShotOptions, teach
+    from distill.judge.trained_run import open_trained
     from distill.train.stopping import Stopped
 
-    contents = contents_of_run(run, given["cache_dir"], given["checkpoint"])
+    places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
+    trained = open_trained(run, checkpoint=given["checkpoint"], device=given["device"], **places)
+    contents = EPISODES if trained.cache.holds_episodes else PHOTOS
     refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
     if contents == EPISODES and given["method"] == "retrieval":
         raise click.UsageError("--method retrieval is for photos, and these are episodes: leave it out.")
@@ -86,12 +89,11 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     out = out or run / f"fewshot-{given['method']}"
     if given["device"] != "auto":
         given["settings"] = (f'train.device="{given["device"]}"', *given["settings"])
-    places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
     retrieval = Retrieval(**{name: given.pop(name) for name in ("alpha", "beta", "views", "average")})
     options = FewShotOptions(**given, retrieval=retrieval)
-    with working("finetuning", UNITS[contents]) as progress:
+    with working("finetuning", trained.model.unit) as progress:
         try:
-            results = few_shot(run, out, options, **places, progress=progress)
+            results = teach(trained, out, options, progress)
         except Stopped as stopped:
             stopped.add_note("For few-shot runs: the same command.")
             raise

@@ -83,16 +83,15 @@ class Batch:
 
     ``image_BXRR`` is what :mod:`distill.data.pixels` decoded, X channels, uint8 for photos, or what the
     student takes once they are augmented; with several processes it has this one's share of the rows alone.
-    ``label_B`` int64, multi-hot [B, C] where an image has several. ``keys`` name the images in errors.
+    ``label_B`` int64, multi-hot [B, C] where an image has several.
     """
 
-    keys: tuple[str, ...]
     image_BXRR: Tensor
     label_B: Tensor
     targets: tuple[Targets, ...]
 
     def __post_init__(self) -> None:
         rows = [self.label_B, *(t for each in self.targets for t in each.tensors().values())]
-        sizes = {len(self.keys), *(len(tensor) for tensor in rows)}
+        sizes = {len(tensor) for tensor in rows}
         assert len(sizes) == 1, f"rows do not line up: {sizes}"
-        assert len(self.image_BXRR) <= len(self.keys)
+        assert len(self.image_BXRR) <= len(self.label_B)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -65,10 +66,17 @@ def mean_and_deviation(with_depth: Sequence[bool]) -> tuple[list[float], list[fl
     return mean, [value for depth in with_depth for value in (*IMAGENET_STD, *([1.0] * depth))]
 
 
-def normalise_frames(frames_BCSS: Tensor, with_depth: Sequence[bool] = BASE_AND_HAND) -> Tensor:
+def normalise_frames(frames_BCSS: Tensor, with_depth: tuple[bool, ...] = BASE_AND_HAND) -> Tensor:
     """Return frames with ImageNet's mean and standard deviation on every RGB picture; depth as it is."""
-    mean, std = (torch.tensor(one, device=frames_BCSS.device) for one in mean_and_deviation(with_depth))
-    return (frames_BCSS - mean[:, None, None]) / std[:, None, None]
+    mean, std = _mean_and_deviation_on(frames_BCSS.device, with_depth)
+    return (frames_BCSS - mean) / std
+
+
+@lru_cache
+def _mean_and_deviation_on(device: torch.device, with_depth: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+    """Return both as tensors [C, 1, 1]; made once, because a GPU waits for the copy."""
+    mean, std = (torch.tensor(one, device=device) for one in mean_and_deviation(with_depth))
+    return mean[:, None, None], std[:, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -240,7 +240,6 @@ class TrainingData:
         """
         columns = columns or BatchColumns(chosen, images.device)
         return Batch(
-            keys=tuple(self.keys[i] for i in chosen),
             image_BXRR=images,
             label_B=columns.of(self.joined.rows.labels, lambda chosen: self._labels[chosen]),
             targets=tuple(teacher.targets(columns, crops) for teacher in self.teachers),

@@ -20,10 +20,11 @@ from distill.data.support import QUERY, support_of
 from distill.data_identity import DataIdentity, refuse_other_data
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.judge.evaluate import Result, SplitResult
+from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.record.drawing import drawing
-from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY, checkpoint_file
-from distill.settings import from_toml, with_part, with_settings
+from distill.record.run_files import CONFIG, FEWSHOT, FEWSHOT_PLOT, LAST, SUMMARY
+from distill.settings import with_part, with_settings
 from distill.spread import as_columns
 from distill.train.start import train
 
@@ -104,6 +105,17 @@ def few_shot(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
+    """Open a trained run as the options say, and :func:`teach` its student.
+
+    UserError if the run, its data or its cache is missing, or the cache is of another teacher.
+    """
+    trained = open_trained(
+        source, data_dir=data_dir, cache_dir=cache_dir, checkpoint=options.checkpoint, device=options.device
+    )
+    return teach(trained, out, options, progress or Silent())
+
+
+def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Progress) -> dict[str, Any]:
     """Judge a trained run with a few OOD images; write ``fewshot.json`` and a plot to ``out``.
 
     The support is ``shots`` images of each OOD class that have a teacher row, or so many episodes of all; the
@@ -112,13 +124,9 @@ def few_shot(
     mean and deviation. UserError if the run, its data and its cache do not fit, or are not those of its
     training; if a class has too few images; if ``out`` holds runs of other weights or data.
     """
-    progress = progress or Silent()
-    trained = open_trained(
-        source, data_dir=data_dir, cache_dir=cache_dir, checkpoint=options.checkpoint, device=options.device
-    )
+    source = trained.checkpoint.parent
     _check_method(trained, source, options.method)
-    checkpoint = checkpoint_file(source, options.checkpoint)
-    identity, start = same_data(trained, source), weights_digest(checkpoint)
+    identity, start = same_data(trained, source), weights_digest(weights_of(trained.model))
     folders = {
         FewShotConfig(shots=shots, support_seed=seed): out / _called(shots, seed)
         for shots in sorted(set(options.shots))
@@ -131,7 +139,7 @@ def few_shot(
     judge = Judge(trained)
     with only_writer(out):
         remove_temporaries(out)
-        draws = [_draw(judge, few, options, checkpoint, to, progress) for few, to in folders.items()]
+        draws = [_draw(judge, few, options, to, progress) for few, to in folders.items()]
         measure, table = trained.model.measure, _table(draws)
         results: dict[str, Any] = {
             "run": str(source),
@@ -184,12 +192,7 @@ def same_data(trained: TrainedRun, source: Path) -> DataIdentity:
 
 
 def _draw(
-    judge: Judge,
-    support: FewShotConfig,
-    options: FewShotOptions,
-    checkpoint: Path,
-    folder: Path,
-    progress: Progress,
+    judge: Judge, support: FewShotConfig, options: FewShotOptions, folder: Path, progress: Progress
 ) -> Draw:
     """Judge a student without a support and with it; a finetuned one is trained in ``folder``."""
     keys = _support(judge.trained, support)
@@ -208,8 +211,8 @@ def _draw(
         }
     else:
         config = finetune_config(
-            from_toml(read_checkpoint(checkpoint)["config"], where=str(checkpoint)),
-            start=checkpoint.resolve(),
+            judge.trained.config,
+            start=judge.trained.checkpoint.resolve(),
             support=support,
             settings=options.settings,
             episodes=judge.trained.cache.holds_episodes,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.reader import SplitRows
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption
 from cache.sources.splits import SPLITS, split_name
 from cache.store.text_banks import TextBank
 from distill.config import RoboticsConfig
@@ -225,11 +225,7 @@ def evaluate_teacher(
     """
     cache = EmbeddingCache.open(cache_dir)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
-    if negative_text and not cache.holds_episodes:
-        raise UserError(
-            f"the negative text bank is {negative_text}, but {cache_dir} is a cache of photos",
-            fix="leave it out.",
-        )
+    refuse_negative_text(cache, negative_text)
     classes = AllClasses.of(cache.manifest.splits)
     judge = TeacherJudge(
         cache=cache,
@@ -243,6 +239,12 @@ def evaluate_teacher(
         for name in names
         for rows in [cache.split(name)]
     }
+
+
+def refuse_negative_text(cache: EmbeddingCache, negative_text: str | None) -> None:
+    """Refuse a bank of negative texts where a cache's images have no use for one; WrongOption."""
+    if negative_text and not cache.holds_episodes:
+        raise WrongOption("--negative-text is for episodes, and these are photos", fix="leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

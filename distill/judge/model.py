@@ -74,6 +74,15 @@ def learner_of(model: Model) -> nn.Module | None:
     return next((head.texts.learner for head in model.heads if head.texts.learner is not None), None)
 
 
+def weights_of(model: Model) -> dict[str, Any]:
+    """Return the weights of a student and its prompt learner, as a checkpoint holds them."""
+    learner = learner_of(model)
+    return {
+        "student": model.student.state_dict(),
+        "prompts": learner.state_dict() if learner is not None else {},
+    }
+
+
 def load_weights(model: Model, state: dict[str, Any]) -> None:
     """Load a checkpoint into a student and its prompt learner; RuntimeError where it does not fit."""
     model.student.load_state_dict(state["student"])

@@ -24,7 +24,7 @@ from distill.data.stream import EvalSplit, splits_to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
-from distill.judge.evaluate import Result, competing
+from distill.judge.evaluate import Result, competing, refuse_negative_text
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
@@ -93,9 +93,11 @@ def space_of_run(
 class TrainedRun:
     """A run's student with everything it takes to judge it.
 
-    ``identity`` is the data that it was trained with, ``identities`` says what there is now.
+    ``checkpoint`` is the file with its weights, ``identity`` the data that it was trained with,
+    ``identities`` say what there is now.
     """
 
+    checkpoint: Path
     model: Model
     identity: DataIdentity
     identities: IdentityReader
@@ -188,11 +190,13 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     UserError if the run, its data or its cache is missing, or the cache is of another teacher.
     """
     device = choose_device(opening.get("device", "auto"))
-    state = read_checkpoint(checkpoint_file(run, opening.get("checkpoint", "last")), device=device)
+    checkpoint = checkpoint_file(run, opening.get("checkpoint", "last"))
+    state = read_checkpoint(checkpoint, device=device)
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
     cache = EmbeddingCache.open(opening.get("cache_dir") or Path(state["cache_dir"]))
+    refuse_negative_text(cache, opening.get("negative_text"))
     folder = open_folder(
         cache,
         opening.get("data_dir") or Path(state["data_dir"]),
@@ -222,4 +226,4 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     )
     load_weights(model, state)
     model.student.eval()
-    return TrainedRun(model=model, identity=identity, identities=identities)
+    return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)

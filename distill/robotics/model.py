@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +28,7 @@ from distill.robotics.scores import (
 )
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import open_pair_texts
+from distill.student.build import start_of
 from distill.student.classifier import closed_set_columns
 from distill.student.heads import Head
 
@@ -84,11 +84,8 @@ class EpisodeModel:
     ) -> EpisodeStudent:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
         return build_episode_student(
-            config.student.arch,
+            **start_of(config.student, starting=starting),
             embed_dim=heads[-1].stop if heads else 2 * len(folder.class_names),
-            pretrained=starting and config.student.pretrained,
-            weights=Path(config.student.weights) if starting and config.student.weights else None,
-            image_size=config.student.image_size,
             local=config.robotics.local,
             with_depth=cache.episode_keys.with_depth,
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import matches_appended_checksum
+from distill.config import StudentConfig
 
 # Auxiliary heads would make the output a tuple while training. The published weights of these two are for
 # pixels in -1..1; transform_input turns ImageNet's normalisation into that, and is always on, because a
@@ -29,6 +30,16 @@ _VIT_MARKS = (
     *("vit", "deit", "beit", "eva", "swin", "cait", "xcit", "mixer", "former", "hiera", "pit_", "tnt_"),
     *("twins", "volo", "coat", "nest_", "mlp", "pvt", "aimv2"),
 )
+
+
+def start_of(config: StudentConfig, *, starting: bool) -> dict[str, Any]:
+    """Return a config's student as :func:`build_student` takes it; its named weights only if ``starting``."""
+    return {
+        "arch": config.arch,
+        "image_size": config.image_size,
+        "pretrained": starting and config.pretrained,
+        "weights": Path(config.weights) if starting and config.weights else None,
+    }
 
 
 def build_student(

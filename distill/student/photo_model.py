@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from distill.data.batch import Batch
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
-from distill.student.build import build_student, family
+from distill.student.build import build_student, family, start_of
 from distill.student.classifier import closed_set_columns
 from distill.student.heads import Head, open_heads
 
@@ -63,11 +62,8 @@ class PhotoModel:
     ) -> nn.Module:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
         student = build_student(
-            config.student.arch,
+            **start_of(config.student, starting=starting),
             embed_dim=heads[-1].stop if heads else len(folder.class_names),
-            pretrained=starting and config.student.pretrained,
-            weights=Path(config.student.weights) if starting and config.student.weights else None,
-            image_size=config.student.image_size,
         )
         if starting and family(config.student.arch) == "cnn":
             student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from cache.runtime.distributed import in_every_process
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.data.identity_reader import note_gone
@@ -12,8 +14,8 @@ from distill.data.stream import Stream, stream_settings
 from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
 from distill.sweep.run import Place, RunResult, Watch, ended, train_command
-from distill.train.beside import Member
 from distill.train.loop import fit_together
+from distill.train.run import StudentRun
 from distill.train.session import session_of
 from distill.train.stopping import Stopped
 
@@ -55,26 +57,20 @@ class Together:
         except UserError as error:
             return [ended(run, error) for run in group]
         note_gone(stream.cache, stream.folder, self.progress)
-        results, runs, members = [], [], []
-        for run in group:
-            try:
-                members.append(_member(run, stream, place))
-                runs.append(run)
-            except UserError as error:
-                results.append(ended(run, error))
+        begun = [in_every_process(partial(_begun, run, stream, place)) for run in group]
         try:
-            ends = list(fit_together(members, progress=self.progress))
+            ends = fit_together(begun, progress=self.progress)
         except Stopped as stopped:
             raise Stopped(stopped.signal_number, str(place.out), again="the same command") from stopped
-        return results + [ended(run, end) for run, end in zip(runs, ends, strict=True)]
+        return [ended(run, end) for run, end in zip(group, ends, strict=True)]
 
 
-def _member(run: PlannedRun, stream: Stream, place: Place) -> Member:
-    """Return a run as one of those that take a stream; UserError where it cannot be one."""
+def _begun(run: PlannedRun, stream: Stream, place: Place) -> StudentRun:
+    """Begin a run as one of those that take a stream; UserError where it cannot be one."""
     out = place.folder(run)
-    return Member(
-        session=session_of(run.config, stream),
-        out=out,
+    return StudentRun(
+        session_of(run.config, stream),
+        out,
         resume_run=(out / CONFIG).is_file(),
         wandb=place.wandb,
         command=train_command(run, place),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from cache.runtime.devices import keep_freed_memory
@@ -17,7 +16,6 @@ from distill.record.run_files import LAST
 from distill.train.ends import end_epoch, finish
 from distill.train.optim import lost_schedule
 from distill.train.run import StudentRun
-from distill.train.session import Session
 from distill.train.shared_batches import SharedBatch
 from distill.train.stopping import LeftAtOnce, Stop, Stopped
 
@@ -27,26 +25,10 @@ T = TypeVar("T")
 STEPS_BETWEEN_TALKS = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One student of several: its session, its folder, and whether that holds a run to go on with.
-
-    ``wandb`` names a project of Weights & Biases to write to as well; ``command`` is what its summary says
-    that made it.
-    """
-
-    session: Session
-    out: Path
-    resume_run: bool = False
-    wandb: str = ""
-    command: Sequence[str] = ()
-
-
 @dataclass(kw_only=True)
 class Students:
     """Students beside each other: one that cannot begin, or fails, is an error, and the others go on."""
 
-    members: Sequence[Member]
     begun: Sequence[StudentRun | UserError]
     progress: Progress
     failed: dict[StudentRun, UserError] = field(default_factory=dict)
@@ -87,19 +69,19 @@ class Students:
             if isinstance(line, UserError):
                 self._drop(run, line)
             else:
-                self.progress.note(line if len(self.members) == 1 else f"{run.out.name}: {line}")
+                self.progress.note(line if len(self.begun) == 1 else f"{run.out.name}: {line}")
 
     def summaries(self, stop: Stop) -> list[dict[str, Any] | UserError]:
         """Finish all that are trained; return each one's summary, or why it failed."""
         beside = {"trained_beside": len(self.runs) - 1} if len(self.runs) > 1 else {}
         ends: list[dict[str, Any] | UserError] = []
-        for run, member in zip(self.begun, self.members, strict=True):
+        for run in self.begun:
             if isinstance(run, UserError):
                 ends.append(run)
             elif run in self.failed:
                 ends.append(self.failed[run])
             else:
-                ends.append(self._unless_asked(partial(finish, run, member.command, stop, **beside), stop))
+                ends.append(self._unless_asked(partial(finish, run, stop, **beside), stop))
         for run in self.runs:
             _note_unreadable(run, self.progress)
         return current_ranks().from_first(ends)
@@ -128,10 +110,12 @@ class Students:
 
 
 @contextmanager
-def beside(members: Sequence[Member], progress: Progress) -> Iterator[Students]:
-    """Begin some students, and close their folders at the end."""
-    students = Students(members=members, begun=[_begun(member) for member in members], progress=progress)
+def beside(begun: Sequence[StudentRun | UserError], progress: Progress) -> Iterator[Students]:
+    """Announce the work of some students, and close their folders at the end."""
+    students = Students(begun=begun, progress=progress)
     try:
+        for device in {run.session.model.device for run in students.runs}:
+            keep_freed_memory(device)
         optims = [(run.config.optim, run.config.train.epochs) for run in students.runs]
         for line in dict.fromkeys(lost_schedule(optim, epochs) for optim, epochs in optims):
             if line:
@@ -141,14 +125,6 @@ def beside(members: Sequence[Member], progress: Progress) -> Iterator[Students]:
     finally:
         for run in students.runs:
             run.folder.close()
-
-
-def _begun(member: Member) -> StudentRun | UserError:
-    """Return a member's run, or why it cannot begin, in every process the same."""
-    keep_freed_memory(member.session.model.device)
-    return in_every_process(
-        lambda: StudentRun(member.session, member.out, resume_run=member.resume_run, wandb=member.wandb)
-    )
 
 
 def _images_left(run: StudentRun) -> int:

@@ -21,7 +21,12 @@ from distill.data.batch import own_share
 
 
 def gather_rows(rows: Tensor, total: int) -> Tensor:
-    """Return every process's share one after the other, [b, ...] -> [total, ...], with gradient."""
+    """Return every process's share one after the other, [b, ...] -> [total, ...], with gradient.
+
+    It moves twice what an all-gather would, whatever the number of processes (for 4,096 rows of 768 numbers
+    half of what the gradients of a ResNet-18 take). That wants shares of one size, and its form with one
+    tensor has another name in torch 2.6 than in 2.13.
+    """
     if current_ranks().world == 1:
         return rows
     share = own_share(total)  # of uneven sizes: each is put in its place, and added to the others' zeros

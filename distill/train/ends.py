@@ -37,7 +37,7 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
     return epoch_line(session, position.history[-1])
 
 
-def finish(run: StudentRun, command: Sequence[str], stop: Stop, **more: Any) -> dict[str, Any]:
+def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
     """Write outputs, curves and the summary of a trained student, and return the summary.
 
     LeftAtOnce after a signal: a resumed run does this alone.
@@ -49,7 +49,7 @@ def finish(run: StudentRun, command: Sequence[str], stop: Stop, **more: Any) -> 
         # A run that had ended before its summary was written has no results yet.
         results = run.results or judge_splits(session, late=True)
         trained = {name: whole_outputs(session.model, split) for name, split in session.splits.items()}
-        summary = summarize(session, position, results, trained, command=command, more=more)
+        summary = summarize(session, position, results, trained, command=run.command, more=more)
         outputs = outputs_of_run(session, trained)
     run.folder.end(session, position, summary, outputs)
     return summary

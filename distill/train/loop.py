@@ -11,23 +11,24 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
-from distill.train.beside import Member, Students, asked_to_stop, beside, stopped
+from distill.train.beside import Students, asked_to_stop, beside, stopped
 from distill.train.run import StudentRun
 from distill.train.shared_batches import shared_batches
 from distill.train.stopping import Stop, listening
 
 
 def fit_together(
-    members: Sequence[Member], *, progress: Progress | None = None
+    begun: Sequence[StudentRun | UserError], *, progress: Progress | None = None
 ) -> list[dict[str, Any] | UserError]:
     """Train students that take one stream of batches; return each one's summary, or why it failed.
 
-    The stream is that of the first; see :func:`distill.data.stream.stream_settings`. A student that cannot
-    begin, or whose loss is not finite, drops out, and the others go on. Under torchrun every batch is shared
-    by the processes; the first writes, and all return its summaries. Stopped after SIGTERM or Ctrl-C, with
-    every student saved.
+    The stream is that of the first; see :func:`distill.data.stream.stream_settings`. One that could not begin
+    is given as the reason why, in every process the same. A student whose loss is not finite drops out, and
+    the others go on; in the end the folders of all are closed. Under torchrun every batch is shared by the
+    processes; the first writes, and all return its summaries. Stopped after SIGTERM or Ctrl-C, with every
+    student saved.
     """
-    with beside(members, progress or Silent()) as students, listening() as stop:
+    with beside(begun, progress or Silent()) as students, listening() as stop:
         while runs := students.furthest_behind():
             train_epoch(runs, students, stop)
         return students.summaries(stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,21 @@ from distill.train.shared_batches import model_seed
 class StudentRun:
     """A student that is trained batch by batch, whoever draws the batches."""
 
-    def __init__(self, session: Session, out: Path, *, resume_run: bool, wandb: str = "") -> None:
+    def __init__(
+        self,
+        session: Session,
+        out: Path,
+        *,
+        resume_run: bool = False,
+        wandb: str = "",
+        command: Sequence[str] = (),
+    ) -> None:
         """Put a session's student at the start, or with ``resume_run`` where its checkpoint left it.
 
-        ``wandb`` names a project of Weights & Biases to write to as well.
+        ``wandb`` names a project of Weights & Biases to write to as well; ``command`` is what the summary
+        says that made the run.
         """
-        self.session, self.config, self.out = session, session.config, out
+        self.session, self.config, self.out, self.command = session, session.config, out, command
         self.folder = RunFolder(out)
         try:
             going_on = resume_run and (out / LAST).exists()
@@ -63,7 +73,7 @@ class StudentRun:
             optimizer.zero_grad(set_to_none=True)
             with autocast(model.amp_dtype, model.device):
                 outputs = model.student(batch.image_BXRR)
-            losses, scores = model.losses(gather_outputs(outputs, len(batch.keys)), batch)
+            losses, scores = model.losses(gather_outputs(outputs, len(batch.label_B)), batch)
             self.guard.add(losses, self.position, self.batches)
             scaler.scale(losses["total"]).backward()
             average_gradients(p for group in optimizer.param_groups for p in group["params"])

@@ -21,7 +21,7 @@ from distill.data.crop_views import open_views
 from distill.data.stream import EvalSplit, Stream
 from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
 from distill.data_identity import DataIdentity
-from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model
+from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
 from distill.settings import differences, from_toml, to_toml
 from distill.train.distributed import share_batch_norms
 from distill.train.optim import build_optimizer
@@ -82,9 +82,7 @@ def session_of(config: RunConfig, stream: Stream) -> Session:
         config, stream.cache, stream.folder, device, class_names=rows.class_names, starting=True
     )
     teachers = tuple(_rows_of(config, head.name, stream) for head in model.heads)
-    start = Path(config.fewshot.start) if config.fewshot.start else None
-    if start:
-        start_from(start, model)
+    start = start_from(Path(config.fewshot.start), model) if config.fewshot.start else ""
     prepare(model.student, config, device)
     learner = learner_of(model)
     return Session(
@@ -94,7 +92,7 @@ def session_of(config: RunConfig, stream: Stream) -> Session:
         optimizer=build_optimizer(model.student, config.optim, *([learner] if learner else [])),
         scaler=torch.amp.GradScaler(device.type, enabled=model.amp_dtype is torch.float16),
         identity=stream.identities.of(config),
-        start=weights_digest(start) if start else "",
+        start=start,
     )
 
 
@@ -128,8 +126,8 @@ def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None
         student.compile(mode=config.train.compile)
 
 
-def start_from(path: Path, model: Model) -> None:
-    """Put a checkpoint's weights into a student and its prompt learner.
+def start_from(path: Path, model: Model) -> str:
+    """Put a checkpoint's weights into a student and its prompt learner; return what names them.
 
     UserError if it is of another cache or another student.
     """
@@ -146,14 +144,14 @@ def start_from(path: Path, model: Model) -> None:
             f"{path} is not of this student ({str(error).splitlines()[0]})",
             fix="keep the run's own student and prompts.",
         ) from error
+    return weights_digest(state)
 
 
 def save_checkpoint(path: Path, session: Session, position: Position) -> None:
     """Write a run's state, with which a resumed run equals an uninterrupted one."""
-    model, learner = session.model, learner_of(session.model)
+    model = session.model
     state = {
-        "student": model.student.state_dict(),
-        "prompts": learner.state_dict() if learner is not None else {},
+        **weights_of(model),
         "optimizer": session.optimizer.state_dict(),
         "scaler": session.scaler.state_dict(),
         "random": {"cpu": torch.get_rng_state()},

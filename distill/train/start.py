@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cache.runtime.distributed import ranks_of_torchrun
+from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from distill.config import RunConfig
 from distill.data.identity_reader import note_gone
 from distill.record.wandb_board import wandb_module
-from distill.train.beside import Member
 from distill.train.loop import fit_together
+from distill.train.run import StudentRun
 from distill.train.run_folder import check_out
 from distill.train.session import Session, open_session
 
@@ -58,10 +58,10 @@ def train(
         session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
         note_surprises(session, progress)
         ranks.wait()  # until every process has looked at ``out``
-        member = Member(
-            session=session, out=out, resume_run=resume_run, wandb=wandb, command=command or sys.argv
+        run = in_every_process(
+            lambda: StudentRun(session, out, resume_run=resume_run, wandb=wandb, command=command or sys.argv)
         )
-        (end,) = fit_together([member], progress=progress)
+        (end,) = fit_together([run], progress=progress)
     if isinstance(end, UserError):
         raise end
     return end

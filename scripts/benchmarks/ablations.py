@@ -49,8 +49,8 @@ from distill.sweep.plan import PlannedRun, Sweep
 from distill.sweep.run import FAILED, Place, run_sweep
 from distill.sweep.together import Together
 from distill.sweep.watch import Lines
-from distill.train.beside import Member
 from distill.train.loop import fit_together
+from distill.train.run import StudentRun
 from distill.train.session import open_session
 from distill.train.start import train
 
@@ -150,8 +150,7 @@ def in_loop(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Pat
         session = open_session(config, cache_dir=cache, data_dir=args.data)
         parts = {field.name: getattr(session.model, field.name) for field in fields(session.model)}
         model = TeacherInLoop(**parts, teach=teaching(teacher))
-        member = Member(session=replace(session, model=model), out=scratch / f"run{i}")
-        (summary,) = fit_together([member])
+        (summary,) = fit_together([StudentRun(replace(session, model=model), scratch / f"run{i}")])
         if isinstance(summary, Exception):
             raise summary
 

@@ -76,7 +76,7 @@ def plain_step(session: Session, classes: int, batch: Batch) -> Step:
     config, size = session.config, session.config.student.image_size
     torch.manual_seed(0)
     student = build_student(config.student.arch, embed_dim=classes, image_size=size).to(session.model.device)
-    images = torch.randn(len(batch.keys), 3, size, size, device=session.model.device)
+    images = torch.randn(len(batch.label_B), 3, size, size, device=session.model.device)
     if family(config.student.arch) == "cnn":
         student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = images.contiguous(memory_format=torch.channels_last)
@@ -101,9 +101,9 @@ def own_step(
 
     ``teach`` takes the images as the student does, augmented.
     """
-    student = StudentRun(session, out, resume_run=False)
+    student = StudentRun(session, out)
     student.begin_epoch()
-    share = Share.whole(len(batch.keys))
+    share = Share.whole(len(batch.label_B))
 
     def take() -> None:
         generator = stream_generator(0, 0, student.position.step)

@@ -31,8 +31,8 @@ from distill.data.augment import TrainAugment, crop, normalise, resize_size
 from distill.data.batch import Share
 from distill.fewshot.run import finetune_config
 from distill.settings import load_recipe, with_settings
-from distill.train.beside import Member
 from distill.train.loop import fit_together
+from distill.train.run import StudentRun
 from distill.train.session import open_session
 from distill.train.shared_batches import stream_generator
 from distill.train.start import train as run
@@ -281,12 +281,12 @@ def test_training_learns_from_views_and_a_stopped_run_resumes_to_the_same_number
 def test_students_side_by_side_train_on_views_as_alone(build, photos, tmp_path):
     cache = build().path
 
-    def member(lr, out):
+    def begun(lr, out):
         session = open_session(config(f"optim.lr={lr}"), cache_dir=cache, data_dir=photos)
-        return Member(session=session, out=out)
+        return StudentRun(session, out)
 
-    fit_together([member(0.01, tmp_path / "alone")])
-    fit_together([member(lr, tmp_path / str(lr)) for lr in (0.02, 0.01)])
+    fit_together([begun(0.01, tmp_path / "alone")])
+    fit_together([begun(lr, tmp_path / str(lr)) for lr in (0.02, 0.01)])
     assert numbers(tmp_path / "0.01") == numbers(tmp_path / "alone")
 
 
