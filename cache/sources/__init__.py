@@ -1,11 +1,11 @@
 """What is embedded: photos and episodes, their splits, their classes and the texts of these.
 
-samples                   records, which have pictures, a key and a label; their splits and folders
-image_folder              photos in class folders, and how one is decoded
-episodes, episode_keys    a robot's episodes in HDF5, and what their files call their parts
-episode_texts             a positive and a negative text for every object
-splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
-class_texts               class folders -> names -> texts; descriptions; captions
-crop_boxes                where random crops lie
-arrays                    embeddings made elsewhere
+    samples                   records, which have pictures, a key and a label; their splits and folders
+    image_folder              photos in class folders, and how one is decoded
+    episodes, episode_keys    a robot's episodes in HDF5, and what their files call their parts
+    episode_texts             a positive and a negative text for every object
+    splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
+    class_texts               class folders -> names -> texts; descriptions; captions
+    crop_boxes                where random crops lie
+    arrays                    embeddings made elsewhere
 """

@@ -1,5 +1,5 @@
 """A few images of every OOD class.
 
-run                       what distill fewshot calls: draws, finetuning, the table
-retrieval                 judged with the teacher's rows of the support; nothing is trained
+    run                       what distill fewshot calls: draws, finetuning, the table
+    retrieval                 judged with the teacher's rows of the support; nothing is trained
 """
