@@ -230,7 +230,7 @@ def unlabelled(path: Path, keys: EpisodeKeys) -> Iterator[tuple[EpisodeRecord, s
         try:
             _check_cameras(file, key, keys, where)
         except UserError as error:
-            problem = str(error)
+            problem = error.problem
         yield record, problem
 
 
