@@ -1,6 +1,6 @@
 """Stage 2: train small students from a cache of the teacher's embeddings, with no teacher in memory.
 
-From the ground up, each importing what is before it; each room names its files:
+From the ground up, each importing what is before it; each room names its files::
 
     config, settings          the whole of a run as one frozen value; TOML, and settings by name
     losses, objective         pure terms, and the one place that adds them up

@@ -1,5 +1,7 @@
 """Sources and a teacher -> a cache.
 
+Its files::
+
     from_folder, from_episodes    what cache-features and robotics cache-features call
     options                   what stage 1 can be told, and the run that is made of it
     pipeline                  the run: prepare, embed, finish; kill it anywhere and run it again

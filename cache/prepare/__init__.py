@@ -1,5 +1,7 @@
 """Makes data before stage 1: imports runtime and sources alone.
 
+Its files::
+
     split, split_files        images -> train, ID test and OOD test
     published_splits          the six data sets of the paper
     describe, answers         a description of every class, asked of a language model

@@ -1,5 +1,7 @@
 """How a program behaves; knows nothing of images.
 
+Its files::
+
     errors, system_errors     what a user is told: one line, and what to do; what the system refuses
     atomic_files              files appear whole or not at all; checksums
     json_values               JSON that anybody may have written, as our frozen values

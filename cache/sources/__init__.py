@@ -1,5 +1,7 @@
 """What is embedded: photos and episodes, their splits, their classes and the texts of these.
 
+Its files::
+
     samples                   records, which have pictures, a key and a label; their splits and folders
     image_folder              photos in class folders, and how one is decoded
     episodes, episode_keys    a robot's episodes in HDF5, and what their files call their parts

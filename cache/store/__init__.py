@@ -1,5 +1,7 @@
 """What lies on the disk. No torch.
 
+Its files::
+
     spec                      what makes two caches the same
     manifest, manifest_lines  what is complete, line by line, read with suspicion
     shard_formats, hdf5_shards, webdataset  rows of images in two formats behind one interface

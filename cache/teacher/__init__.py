@@ -1,5 +1,7 @@
 """The teacher, and the only importers of open_clip.
 
+Its files::
+
     weights, config_checks    from a name to checked tensors; what a config from elsewhere may ask for
     open_clip_model           the teacher: images and texts -> embeddings
     short_texts               causal text towers skip what follows the end

@@ -1,5 +1,7 @@
 """Batches for a student: images and frames joined to the rows of a cache.
 
+Its files::
+
     folders, stream           the images of a run and the splits it is judged on
     training_data, batch      images joined to rows by key; what crosses to a step
     pixels, pixel_sources     decoded images, kept where they fit

@@ -1,5 +1,7 @@
 """What is shipped: a folder with a student, class texts and a model card, and all that runs it without torch.
 
+Its files::
+
     export                    makes the folder; it and what checks it alone need torch and the run
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     run_texts, add_texts      the class sets of a run; more of them

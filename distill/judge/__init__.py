@@ -1,5 +1,7 @@
 """How good a student is.
 
+Its files::
+
     evaluate                  the one evaluator, of students and teachers
     model, trained_run        a trained student, opened again and judged
     space, space_of_split     how close its embeddings are to the teacher's

@@ -1,5 +1,7 @@
 """Reports of finished runs, from their folders alone: no cache, no data set, no teacher, no GPU.
 
+Its files::
+
     collect, groups           run folders -> values; runs that differ in the seed alone
     tasks                     what photos and episodes are measured by
     statistics                tests of differences

@@ -1,5 +1,7 @@
 """Training. Read loop.py, then run.py: epochs and batches, then a step.
 
+Its files::
+
     start                     what distill train calls
     loop, run                 batches to one student or several; a step of one
     beside, shared_batches    students beside each other, who fails, who goes on; one batch for all, its seeds
