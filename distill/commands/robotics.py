@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cache.runtime import machine_limits as bounds
+from distill.commands.episodes import EPISODES, UNITS
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -79,6 +80,6 @@ def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
 
     wants_weights(given)
     options = EpisodeOptions(**{name: value for name, value in given.items() if value is not None})
-    with working("embedding", "episodes") as progress:
+    with working("embedding", UNITS[EPISODES]) as progress:
         summary = cache_episode_features(data, out, options, progress=progress)
-    print_build(summary, out, as_json=as_json)
+    print_build(summary, out, as_json=as_json, unit=UNITS[EPISODES])

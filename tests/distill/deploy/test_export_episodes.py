@@ -213,6 +213,8 @@ def test_bench_model_measures_a_model_of_episodes(model):
     asked = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
     assert asked.exit_code == 0, asked.output
     assert {"float32", "float16", "int8", "torch student"} <= set(json.loads(asked.stdout)["found"])
+    told = invoke("bench-model", model, "--rounds", 1, "--repeats", 2).stdout
+    assert ("episodes/s (32)" in told, "images/s" in told) == (True, False)
 
 
 def test_predicting_episodes_imports_no_torch(model, episodes):
