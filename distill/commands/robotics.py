@@ -17,6 +17,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    cache_out_option,
     option,
     seed_option,
     teacher_options,
@@ -51,7 +52,7 @@ def make_demo(out: Path, **given: Any) -> None:
 
 @click.command("cache-features")
 @click.argument("data", type=EXISTING_FOLDER)
-@option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
+@cache_out_option
 @option("--template", "Positive prompt  [default: You can find a {} in this image, except a robot arm.]")
 @option(
     "--negative-template",
@@ -71,8 +72,8 @@ def make_demo(out: Path, **given: Any) -> None:
 def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher over DATA's episodes once (stage 1).
 
-    Every camera's embeddings are kept. Episodes have several objects in a scene, RGB and depth; they lie in
-    DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5.
+    Every camera's embeddings are kept. Episodes have several objects in a scene, seen by cameras with depth
+    or without; they lie in DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5.
 
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai
     """
