@@ -1,6 +1,6 @@
 """Stage 1: run the teacher once and keep what it said. Imports nothing of distill.
 
-The way of the data, a room a step; each names its files:
+The way of the data, a room a step; each names its files::
 
     runtime                   how a program behaves; knows nothing of images
     sources                   what is embedded: photos, episodes, their classes and texts

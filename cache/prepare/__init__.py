@@ -1,8 +1,10 @@
 """Makes data before stage 1: imports runtime and sources alone.
 
-split, split_files        images -> train, ID test and OOD test
-published_splits          the six data sets of the paper
-describe, answers         a description of every class, asked of a language model
-caption, captioner        a caption of every image, by a model of transformers
-finished_lines            what a long run has finished so far
+Its files::
+
+    split, split_files        images -> train, ID test and OOD test
+    published_splits          the six data sets of the paper
+    describe, answers         a description of every class, asked of a language model
+    caption, captioner        a caption of every image, by a model of transformers
+    finished_lines            what a long run has finished so far
 """

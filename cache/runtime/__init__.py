@@ -1,16 +1,18 @@
 """How a program behaves; knows nothing of images.
 
-errors, system_errors     what a user is told: one line, and what to do; what the system refuses
-atomic_files              files appear whole or not at all; checksums
-json_values               JSON that anybody may have written, as our frozen values
-locks                     one writer a folder
-signals                   Ctrl-C and SIGTERM as exceptions
-progress                  a bar on a terminal, lines in a log
-devices, transfer         where to compute; copies to and from it
-machine_limits            what one command may ask of a machine
-torchrun, distributed     processes side by side: their environment; how they wait for each other
-ray_pool                  tasks on a Ray cluster; the only importer of ray
-loader_workers            worker processes that decode
-hdf5_safety, hub_models   files and models from elsewhere: what of them is opened, and what is not
-torchvision_compat        torchvision, also beside a torch that it was not compiled for
+Its files::
+
+    errors, system_errors     what a user is told: one line, and what to do; what the system refuses
+    atomic_files              files appear whole or not at all; checksums
+    json_values               JSON that anybody may have written, as our frozen values
+    locks                     one writer a folder
+    signals                   Ctrl-C and SIGTERM as exceptions
+    progress                  a bar on a terminal, lines in a log
+    devices, transfer         where to compute; copies to and from it
+    machine_limits            what one command may ask of a machine
+    torchrun, distributed     processes side by side: their environment; how they wait for each other
+    ray_pool                  tasks on a Ray cluster; the only importer of ray
+    loader_workers            worker processes that decode
+    hdf5_safety, hub_models   files and models from elsewhere: what of them is opened, and what is not
+    torchvision_compat        torchvision, also beside a torch that it was not compiled for
 """

@@ -1,13 +1,15 @@
 """What is embedded: photos and episodes, their splits, their classes and the texts of these.
 
-samples                   records, which have pictures, a key and a label; their splits and folders
-image_folder              photos in class folders, and how one is decoded
-episodes                  a robot's episodes in HDF5
-episode_files             what lies in such a file, looked at before it is read
-episode_keys              what such files call their parts
-episode_texts             a positive and a negative text for every object
-splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
-class_texts               class folders -> names -> texts; descriptions; captions
-crop_boxes                where random crops lie
-arrays                    embeddings made elsewhere
+Its files::
+
+    samples                   records, which have pictures, a key and a label; their splits and folders
+    image_folder              photos in class folders, and how one is decoded
+    episodes                  a robot's episodes in HDF5
+    episode_files             what lies in such a file, looked at before it is read
+    episode_keys              what such files call their parts
+    episode_texts             a positive and a negative text for every object
+    splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
+    class_texts               class folders -> names -> texts; descriptions; captions
+    crop_boxes                where random crops lie
+    arrays                    embeddings made elsewhere
 """

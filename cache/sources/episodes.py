@@ -198,7 +198,7 @@ def unlabelled(path: Path, keys: EpisodeKeys) -> Iterator[tuple[EpisodeRecord, s
         try:
             check_cameras(file, key, keys, where)
         except UserError as error:
-            problem = str(error)
+            problem = error.problem
         yield record, problem
 
 

@@ -1,10 +1,12 @@
 """The teacher, and the only importers of open_clip.
 
-weights, config_checks    from a name to a file of weights; what a config from elsewhere may ask for
-weight_files              such a file -> tensors, and nothing else that it may hold
-open_clip_model           the teacher: images and texts -> embeddings
-short_texts               causal text towers skip what follows the end
-text_network              a teacher's text tower alone
-text_tower                the tower that a cache keeps, for prompt learning
-sanity                    numbers that a teacher cannot have meant
+Its files::
+
+    weights, config_checks    from a name to a file of weights; what a config from elsewhere may ask for
+    weight_files              such a file -> tensors, and nothing else that it may hold
+    open_clip_model           the teacher: images and texts -> embeddings
+    short_texts               causal text towers skip what follows the end
+    text_network              a teacher's text tower alone
+    text_tower                the tower that a cache keeps, for prompt learning
+    sanity                    numbers that a teacher cannot have meant
 """

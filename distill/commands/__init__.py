@@ -2,6 +2,8 @@
 
 Every import of torch, h5py and the like stands inside a command: its --help does not wait for them.
 
+Its files::
+
     demo, doctor              both stages on a small example; what this machine has
     prepare                   data before stage 1: split, describe, caption
     cache_features, cache     stage 1; what is done with caches

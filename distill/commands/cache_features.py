@@ -11,8 +11,9 @@ from cache.runtime import machine_limits as bounds
 from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
-    FOLDER,
     WHOLE,
+    cache_out_option,
+    label2text_option,
     option,
     ray_cluster,
     ray_options,
@@ -29,8 +30,8 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 
 @click.command()
 @click.argument("data", type=EXISTING_FOLDER)
-@option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
-@option("--label2text", "Class names; found in DATA, else the folders' names.", FILE)
+@cache_out_option
+@label2text_option
 @option("--descriptions", "FOLDER<TAB>TEXT a line, or texts alone; chatgpt.txt in DATA is found.", FILE)
 @option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl in DATA is found.", FILE)
 @option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import printable
+from distill.commands.episodes import EPISODES, PHOTOS, UNITS
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
@@ -155,7 +156,7 @@ def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, 
 @click.command()
 @click.argument("model", type=EXISTING_FOLDER)
 @option("--rounds", "Turns of each.", COUNT, 3)
-@option("--repeats", "Of one image, each turn.", click.IntRange(min=2), 50)
+@option("--repeats", "Of one image, or episode, each turn.", click.IntRange(min=2), 50)
 @option("--threads", "Of each candidate.", THREADS, 0, show_default="all cores")
 @option("--run", "The run that was exported, for its torch student.", EXISTING_FOLDER)
 @model_teacher_options
@@ -165,14 +166,15 @@ def bench_model(model: Path, out: Path | None, as_json: bool, **given: Any) -> N
     """Measure MODEL on this CPU.
 
     With onnxruntime, beside the torch student (the exported weights or the --run's) and the --teacher-model
-    if they are given: latency of one image, images a second in batches of 32, size, peak memory; each in
-    processes of its own that take turns.
+    if they are given: latency of one image, or episode, how many a second in batches of 32, size, peak
+    memory; each in processes of its own that take turns.
 
     Example: distill bench-model models/first --run runs/first --out bench.json
     """
     from cache.runtime.atomic_files import write_json
     from distill.deploy.bench import BenchOptions, machine
     from distill.deploy.bench import bench_model as measure
+    from distill.deploy.info import ModelInfo
 
     with working("measuring", "turns") as progress:
         measured = measure(model, BenchOptions(**given), progress=progress)
@@ -195,5 +197,6 @@ def bench_model(model: Path, out: Path | None, as_json: bool, **given: Any) -> N
         ]
         for name, one in measured.items()
     ]
-    heads = ["", "p50, ms", "p99, ms", "images/s (32)", "MB", "memory, MB", "speedup of p50"]
+    unit = UNITS[PHOTOS if ModelInfo.load(model).objects is None else EPISODES]
+    heads = ["", "p50, ms", "p99, ms", f"{unit}/s (32)", "MB", "memory, MB", "speedup of p50"]
     table(f"{model} on {result['machine']['cpu']}", heads, rows)

@@ -145,7 +145,10 @@ def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) 
     return tuple(read)
 
 
-device_option = option("--device", "auto, cpu, cuda, cuda:N.", default="auto")
+DEVICES = "auto, cpu, cuda, cuda:N."
+device_option = option("--device", DEVICES, default="auto")
+cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
+label2text_option = option("--label2text", "Class names; found in DATA, else the folders' names.", FILE)
 workers_option = option(
     "--workers",
     "Processes that decode  [default: by the machine]",

@@ -19,6 +19,7 @@ from distill.commands.options import (
     batch_size,
     device_option,
     json_option,
+    label2text_option,
     option,
     workers_option,
 )
@@ -81,7 +82,7 @@ def _of_one_way(given: dict[str, Any]) -> dict[str, Any]:
 @option("--base-url", "An OpenAI-compatible server, e.g. http://localhost:8000/v1  [default: OpenAI's]")
 @option("--out", "The file to write  [default: DATA/chatgpt.txt]", FILE_TO_WRITE)
 @option("--prompt", "What is asked; {} is the class name  [default: one sentence on its appearance]")
-@option("--label2text", "Class names; found in DATA, else the folders' names.", FILE)
+@label2text_option
 @option("--workers", "Requests at once.", click.IntRange(1, bounds.REQUESTS), 4)
 @option("--retries max_retries", "Tries more of a request that failed, at longer waits.", WHOLE, 6)
 def describe(data: Path, **given: Any) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import click
 
 from cache.runtime import machine_limits as bounds
+from distill.commands.episodes import EPISODES, UNITS
 from distill.commands.options import (
     COUNT,
     EXISTING_FOLDER,
     FILE,
     FOLDER,
+    cache_out_option,
     option,
     seed_option,
     teacher_options,
@@ -50,7 +52,7 @@ def make_demo(out: Path, **given: Any) -> None:
 
 @click.command("cache-features")
 @click.argument("data", type=EXISTING_FOLDER)
-@option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
+@cache_out_option
 @option("--template", "Positive prompt  [default: You can find a {} in this image, except a robot arm.]")
 @option(
     "--negative-template",
@@ -70,8 +72,8 @@ def make_demo(out: Path, **given: Any) -> None:
 def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher over DATA's episodes once (stage 1).
 
-    Every camera's embeddings are kept. Episodes have several objects in a scene, RGB and depth; they lie in
-    DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5.
+    Every camera's embeddings are kept. Episodes have several objects in a scene, seen by cameras with depth
+    or without; they lie in DATA/train.h5, DATA/val_on_train.h5 and DATA/val.h5.
 
     Example: distill robotics cache-features episodes --out artifacts/episodes --pretrained openai
     """
@@ -79,6 +81,6 @@ def cache_features(data: Path, out: Path, as_json: bool, **given: Any) -> None:
 
     wants_weights(given)
     options = EpisodeOptions(**{name: value for name, value in given.items() if value is not None})
-    with working("embedding", "episodes") as progress:
+    with working("embedding", UNITS[EPISODES]) as progress:
         summary = cache_episode_features(data, out, options, progress=progress)
-    print_build(summary, out, as_json=as_json)
+    print_build(summary, out, as_json=as_json, unit=UNITS[EPISODES])

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweep", metavar="SWEEP")
 @option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
-@option("--data", "The images' folder.", EXISTING_FOLDER, required=True)
+@option("--data", "The images', or episodes', folder.", EXISTING_FOLDER, required=True)
 @option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
 @option("--plan", "Print the runs, and do nothing.", bool)
 @option("--jobs", "Runs at once here.", JOBS, 1)
@@ -142,7 +142,7 @@ def _watched(
 
 def _plain(result: RunResult) -> dict[str, Any]:
     run, summary = result.run, result.summary
-    measures = ("_accuracy", "_precision", "_recall", "_f1")
+    measures = ("_accuracy", "_precision", "_recall")
     names = [name for name in summary if name.endswith(measures) and isinstance(summary[name], float)]
     return {
         "name": run.name,

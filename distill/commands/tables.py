@@ -137,8 +137,8 @@ def print_other_data(results: Mapping[str, Any]) -> None:
             click.echo(printable(note), err=True)
 
 
-def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
-    """Print what a build did."""
+def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = "images") -> None:
+    """Print what a build did; ``unit`` is what its rows are of."""
     seconds = {**asdict(summary.seconds), "all": summary.total_seconds}
     if as_json:
         print_json(
@@ -152,11 +152,11 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool) -> None:
             }
         )
         return
-    called = {"decoding": "decoding (in workers)", "waiting": "waiting for images"}
+    called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
     rows = {
         "rows": f"{summary.rows:,} ({summary.new_rows:,} new)",
         "size": f"{summary.bytes / 1e6:,.1f} MB",
-        "rate": f"{summary.images_per_s:,.1f} images/s",
+        "rate": f"{summary.images_per_s:,.1f} {unit}/s",
         **{called.get(name, name): f"{value:,.1f} s" for name, value in seconds.items()},
     }
     for name, count in summary.truncated.items():

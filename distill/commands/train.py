@@ -14,6 +14,7 @@ from cache.runtime.errors import UserError, WrongOption, nearest_names
 from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
+    DEVICES,
     EXISTING_FOLDER,
     FOLDER,
     SEED,
@@ -79,7 +80,7 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--text", "Text bank that classifies: labels, descriptions, ...", setting="text")
 @set_option()
 @option("--seed", "Decides first weights, order and augmentation.", SEED, setting="train.seed")
-@option("--device", "auto, cpu, cuda, cuda:N.", setting="train.device")
+@option("--device", DEVICES, setting="train.device")
 @option("--resume resume_run", "Go on with the run in --out.", bool)
 @json_option("Print the summary as JSON.")
 @wandb_option

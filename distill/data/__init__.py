@@ -1,10 +1,12 @@
 """Batches for a student: images and frames joined to the rows of a cache.
 
-folders, stream           the images of a run and the splits it is judged on
-training_data, batch      images joined to rows by key; what crosses to a step
-pixels, pixel_sources     decoded images, kept where they fit
-augment, frames           per-image augmentation of whole batches; the cameras of an episode as channels
-crop_views                crops that the cache keeps, replayed
-support                   few labelled images, and what is left to test on
-identity_reader           what a run is made from
+Its files::
+
+    folders, stream           the images of a run and the splits it is judged on
+    training_data, batch      images joined to rows by key; what crosses to a step
+    pixels, pixel_sources     decoded images, kept where they fit
+    augment, frames           per-image augmentation of whole batches; the cameras of an episode as channels
+    crop_views                crops that the cache keeps, replayed
+    support                   few labelled images, and what is left to test on
+    identity_reader           what a run is made from
 """

@@ -45,10 +45,10 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """The images of one split that a graph is judged on, and what the student says of them.
+    """The images, or episodes, of one split that a graph is judged on, and what the student says of them.
 
-    ``embeddings`` [N, D] unit rows, ``labels`` [N] index its classes; ``of`` all images of the split, whose
-    ``other_data`` says how it is not what the run was judged on.
+    ``embeddings`` [N, D] unit rows, ``labels`` [N] index its classes, of those that could be read; ``of`` how
+    many the split has, whose ``other_data`` says how it is not what the run was judged on.
     """
 
     split: EvalSplit
@@ -63,26 +63,33 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
 
     The same images every time, as many of every class as of any other.
     """
-    judged = {}
     aside: list[EvalSplit] = []
     with suppress(UserError):  # it set none aside
         aside = trained.wanted(["id_val"])
-    for split in [*aside, *trained.wanted(())]:
-        some = sampled(split.pixels.records, most)
-        part = replace(split, pixels=trained.pixels(some, split.name))
-        embeddings = embedded(part, trained.config.student.image_size, student)
-        if not len(embeddings):
-            raise UserError(f"no image of {split.name} could be read", fix="check that the files are images.")
-        unreadable = part.pixels.unreadable
-        labels = torch.tensor([record.label for record in some if record.key not in unreadable])
-        judged[split.name] = Judged(
-            split=part,
-            of=len(split.pixels.records),
-            other_data=trained.other_data(split.name),
-            embeddings=embeddings,
-            labels=labels,
-        )
-    return judged
+    splits = [*aside, *trained.wanted(())]
+    return {split.name: judged_of(trained, split, student, most=most) for split in splits}
+
+
+def judged_of(trained: TrainedRun, split: EvalSplit, student: Embed, *, most: int) -> Judged:
+    """Return ``most`` images or episodes of a split with the student's embeddings; UserError without any."""
+    some = sampled(split.pixels.records, most)
+    part = replace(split, pixels=trained.pixels(some, split.name))
+    plain = trained.model.augment.plain
+    embeddings = [student(plain(pictures).numpy()) for pictures in decoded(part)]
+    if not embeddings:
+        raise UserError(f"no {trained.model.unit} of {split.name} could be read", fix="check its files.")
+    return Judged(
+        split=part,
+        of=len(split.pixels.records),
+        other_data=trained.other_data(split.name),
+        embeddings=np.concatenate(embeddings),
+        labels=torch.tensor([record.label for record in readable(part)]),
+    )
+
+
+def readable(split: EvalSplit) -> list[Any]:
+    """Return the images or episodes of a split that could be read, in their order, once all were tried."""
+    return [record for record in split.pixels.records if record.key not in split.pixels.unreadable]
 
 
 def sampled(records: Sequence[Any], most: int) -> list[Any]:
@@ -93,8 +100,7 @@ def sampled(records: Sequence[Any], most: int) -> list[Any]:
 
 def embedded(split: EvalSplit, image_size: int, embed: Embed, *, where: str = OUTSIDE) -> NDArray[np.float32]:
     """Return what a graph says of a split's images, [N, D]."""
-    rows = [embed(images) for images in prepared(split, image_size, where=where)]
-    return np.concatenate(rows) if rows else np.zeros((0, 0), dtype=np.float32)
+    return np.concatenate([embed(images) for images in prepared(split, image_size, where=where)])
 
 
 def prepared(split: EvalSplit, image_size: int, *, where: str = OUTSIDE) -> Iterator[NDArray[Any]]:

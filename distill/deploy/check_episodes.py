@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.runtime.errors import UserError
 from cache.sources.episodes import EpisodeRecord
 from cache.sources.samples import UnreadableImage
-from distill.deploy.check import BATCH, Judged, Written, decoded, distances, places_of, sampled, with_compared
+from distill.deploy.check import (
+    BATCH,
+    Judged,
+    Written,
+    distances,
+    judged_of,
+    places_of,
+    readable,
+    with_compared,
+)
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.episode_model import object_margins, prepared_frames
 from distill.deploy.info import ModelInfo
@@ -34,7 +42,6 @@ class JudgedEpisodes(Judged):
     unit rows of the objects' texts; ``student`` is the result of the student.
     """
 
-    records: tuple[EpisodeRecord, ...]
     pair: Rows
     student: EpisodeResult
 
@@ -64,29 +71,16 @@ def judged_episodes(
     ``banks`` have the positive and the negative text of every object.
     """
     judged = {}
-    for whole in trained.wanted(()):
-        some = sampled(whole.pixels.records, most)
-        split = replace(whole, pixels=trained.pixels(some, whole.name))
-        batches = [student(trained.model.augment.plain(frames).numpy()) for frames in decoded(split)]
-        if not batches:
-            raise UserError(f"no episode of {split.name} could be read", fix="check the HDF5 file.")
-        records = tuple(record for record in some if record.key not in split.pixels.unreadable)
-        embeddings, labels = np.concatenate(batches), torch.tensor([record.label for record in records])
+    for split in trained.wanted(()):
+        some = judged_of(trained, split, student, most=most)
         pair = np.stack([bank.embeddings[places_of(bank, split.class_names)] for bank in banks])
         logits = local_pair_logits(
-            torch.from_numpy(embeddings), torch.from_numpy(pair), temperature=trained.config.loss.temperature
+            torch.from_numpy(some.embeddings),
+            torch.from_numpy(pair),
+            temperature=trained.config.loss.temperature,
         )
-        student_says = judged_objects(trained.model, [(margins(logits), labels)], split)  # type: ignore[arg-type]
-        judged[split.name] = JudgedEpisodes(
-            split=split,
-            of=len(whole.pixels.records),
-            other_data=trained.other_data(split.name),
-            records=records,
-            labels=labels,
-            embeddings=embeddings,
-            pair=pair,
-            student=student_says,
-        )
+        student_says = judged_objects(trained.model, [(margins(logits), some.labels)], some.split)  # type: ignore[arg-type]
+        judged[split.name] = JudgedEpisodes(**vars(some), pair=pair, student=student_says)
     return judged
 
 
@@ -113,7 +107,7 @@ def episodes_compared(
     Metrics are those of :class:`distill.robotics.metrics.EpisodeResult`, of all objects, and the average
     precision also of ID and OOD ones; ``other_data`` is there where it is not what the run was judged on.
     """
-    embeddings = np.concatenate([embed(images) for images in prepared_batches(judged.records, info)])
+    embeddings = np.concatenate([embed(images) for images in prepared_batches(readable(judged.split), info)])
     margin = torch.from_numpy(object_margins(embeddings, judged.pair, info.temperature))
     result = judged_objects(trained.model, [(margin, judged.labels)], judged.split)  # type: ignore[arg-type]
     return {

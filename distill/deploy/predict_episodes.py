@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
+from cache.runtime.system_errors import read_error
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.episodes import EpisodeRecord, unlabelled
 from cache.sources.samples import UnreadableImage
@@ -18,13 +19,16 @@ from distill.deploy.predict import predicted
 
 ENDINGS = (".h5", ".hdf5")
 Episode = tuple[EpisodeRecord, str]
-"""An episode, and why its cameras cannot be read, else ''."""
+"""An episode, and why its cameras cannot be read, else ''; a file that is none stands for its episodes."""
+# Of other parts than the model's: predict is told no other.
+LAYOUT = "the model takes episodes whose parts are called as its run's were: objects.keys in its model.json"
 
 
 def episodes_in(paths: Sequence[Path], keys: EpisodeKeys) -> list[Episode]:
     """Return the episodes of files, and of all HDF5 files in folders, by file and key.
 
-    UserError if a path does not exist, a folder has no such file, or a file is none.
+    A file that holds none is there once, with the reason. UserError if a path does not exist, or a folder has
+    no such file.
     """
     files: list[Path] = []
     for path in paths:
@@ -36,7 +40,19 @@ def episodes_in(paths: Sequence[Path], keys: EpisodeKeys) -> list[Episode]:
         if not inside:
             raise UserError(f"{path} has no files of episodes", fix=f"give {' or '.join(ENDINGS)} files.")
         files += inside
-    return [episode for file in dict.fromkeys(files) for episode in unlabelled(file, keys)]
+    return [episode for file in dict.fromkeys(files) for episode in _episodes_of(file, keys)]
+
+
+def _episodes_of(file: Path, keys: EpisodeKeys) -> Iterator[Episode]:
+    try:
+        for record, problem in unlabelled(file, keys):
+            yield record, f"{problem}; {LAYOUT}" if problem else ""
+    except UserError as error:
+        cause = error.__cause__
+        if cause is not None and (refused := read_error(file, cause)) is not None:
+            raise refused from error  # other files will fail as well
+        file_itself = EpisodeRecord(key="", path=file, label=(), keys=keys)
+        yield file_itself, error.problem if cause else f"{error.problem}; {LAYOUT}"
 
 
 def predict_episodes(
@@ -62,7 +78,7 @@ def predict_episodes(
         return prepared_frames(record.frames(), model.info.preprocessing)
 
     return predicted(
-        [(f"{episode[0].path}/{episode[0].key}", episode) for episode in episodes],
+        [(f"{episode[0].path}/{episode[0].key}".rstrip("/"), episode) for episode in episodes],
         prepare,
         lambda images: model.answer(model.embed(images), objects, top=top, threshold=least),
         of=EpisodePrediction,

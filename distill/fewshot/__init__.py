@@ -1,5 +1,7 @@
 """A few images of every OOD class.
 
-run                       what distill fewshot calls: draws, finetuning, the table
-retrieval                 judged with the teacher's rows of the support; nothing is trained
+Its files::
+
+    run                       what distill fewshot calls: draws, finetuning, the table
+    retrieval                 judged with the teacher's rows of the support; nothing is trained
 """

@@ -1,7 +1,9 @@
 """How good a student is.
 
-evaluate                  the one evaluator, of students and teachers
-model, trained_run        a trained student, opened again and judged
-space, space_of_split     how close its embeddings are to the teacher's
-outputs                   what it says of every test image, kept
+Its files::
+
+    evaluate                  the one evaluator, of students and teachers
+    model, trained_run        a trained student, opened again and judged
+    space, space_of_split     how close its embeddings are to the teacher's
+    outputs                   what it says of every test image, kept
 """

@@ -90,14 +90,15 @@ class Run:
 class Collected:
     """The runs of a folder, in the order of their sweep or names; ``unreadable`` are (name, reason).
 
-    ``other_data`` says in what the data of the finished runs differ, where they do.
+    ``other_data`` says in what the data of the finished runs differ, where they do: of photos (False), and of
+    episodes (True).
     """
 
     question: str
     finished: tuple[Run, ...]
     unfinished: tuple[Run, ...]
     unreadable: tuple[tuple[str, str], ...]
-    other_data: tuple[str, ...] = ()
+    other_data: dict[bool, tuple[str, ...]]
 
 
 def collect(folder: Path) -> Collected:
@@ -123,17 +124,17 @@ def collect(folder: Path) -> Collected:
             runs.append(read_run(path, name))
         except UserError as error:
             unreadable.append((name, error.problem))
-    finished, other_data = [], []
+    finished, other_data = [], {}
     for episodes in (False, True):  # which never have data in common
         named, lines = _with_data([run for run in runs if run.finished and run.episodes == episodes])
         finished += named
-        other_data += lines
+        other_data[episodes] = tuple(lines)
     return Collected(
         question=_sweep(folder)[0] or DEFAULT_QUESTION,
         finished=tuple(finished),
         unfinished=tuple(run for run in runs if not run.finished),
         unreadable=tuple(unreadable),
-        other_data=tuple(other_data),
+        other_data=other_data,
     )
 
 

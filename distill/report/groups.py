@@ -15,7 +15,7 @@ WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 # No settings, but as able to change a result as any: the teacher's rows, and the data as a whole.
 CACHE, DATA = "cache", "data"
 # What decides how well a teacher classifies, and where a summary has that.
-OF_TEACHER = (CACHE, DATA, "text", "prompts.learner", "robotics.negative_text")
+OF_TEACHER = (CACHE, DATA, "text", "robotics.negative_text")
 TEACHER = "teacher_metrics"
 
 
@@ -87,7 +87,7 @@ class TeacherRuns:
     runs: tuple[Run, ...]
 
     def spread(self, *names: str) -> Spread | None:
-        """Return the teacher's number: of all runs the same, unless its texts were learnt anew in each."""
+        """Return the teacher's number, which is the same of all runs: learnt prompts are the student's."""
         numbers = (run.number(*names) for run in self.runs)
         # Another machine's last digits make no other number.
         return spread(sorted({round(number, 6) for number in numbers if number is not None}))

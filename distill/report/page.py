@@ -6,7 +6,6 @@ import base64
 import glob
 import hashlib
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from cache.runtime.locks import only_writer_of_file
 from distill.report import charts, curves, pictures, tables
 from distill.report.collect import Run, collect
 from distill.report.statistics import LEVEL
-from distill.report.tasks import parts_of
+from distill.report.tasks import Part, parts_of
 
 
 def report(runs: Path, out: Path) -> list[Path]:
@@ -75,13 +74,13 @@ def _environment() -> Environment:
     return environment
 
 
-def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Return what the runs have in common, and how many of each there are where they have not."""
+def facts(part: Part) -> list[tuple[str, str]]:
+    """Return what runs have in common, and how many of each there are where they have not."""
     read = {
         "teacher": lambda run: ", ".join(_texts(run.table("teacher"), "model", "pretrained")),
         "student": lambda run: run.summary.get("student"),
         "classes": lambda run: _counts(run.table("classes")),
-        "images": lambda run: _counts(run.table("images")),
+        part.task.unit: lambda run: _counts(run.table("images")),
         "epochs": lambda run: run.summary.get("epochs"),
         "numbers": lambda run: run.summary.get("headline"),
         "hardware": lambda run: _hardware(run.table("hardware")),
@@ -89,7 +88,7 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     }
     lines = []
     for name, of_run in read.items():
-        values = list(dict.fromkeys(str(value) for run in runs if (value := of_run(run))))
+        values = list(dict.fromkeys(str(value) for run in part.runs if (value := of_run(run))))
         more = f" and {len(values) - 3} more" if len(values) > 3 else ""
         lines += [(name, " / ".join(values[:3]) + more)] if values else []
     return lines
@@ -108,11 +107,11 @@ def _counts(values: dict[str, Any]) -> str:
     return ", ".join(f"{n:,} {split}" for split, n in values.items() if isinstance(n, int))
 
 
-def partly_judged(runs: Sequence[Run]) -> list[str]:
-    """Return where the teacher was judged on fewer images than the students: the cache has no more."""
+def partly_judged(part: Part) -> list[str]:
+    """Return where the teacher was judged on fewer than the students: the cache has no more."""
     lines = (
-        f"{n:,} of {run.table('images').get(split, 0):,} {split} images"
-        for run in runs
+        f"{n:,} of {run.table('images').get(split, 0):,} {split} {part.task.unit}"
+        for run in part.runs
         for split, n in run.table("teacher_images").items()
         if run.table("images") and n != run.table("images").get(split)
     )

@@ -20,7 +20,7 @@ CHOSEN_ON_TEST = "_best_epoch"
 # Heading, the names that lead to the number in a summary, the unit, decimals.
 COST = (
     ("time (s)", ("seconds",), 1, 0),
-    ("images/s", ("images_per_s",), 1, 0),
+    ("{unit}/s", ("images_per_s",), 1, 0),
     ("peak memory, host (GB)", ("peak_memory_bytes", "host"), 1e9, 2),
     ("peak memory, device (GB)", ("peak_memory_bytes", "device"), 1e9, 2),
     ("parameters (million)", ("student_parameters",), 1e6, 2),
@@ -176,7 +176,7 @@ def space_tables(part: Part) -> list[Table]:
             for name in names
         ]
         images = sorted({n for run in runs if (n := run.number("space", split, "images")) is not None})
-        note = f"{' or '.join(f'{n:,}' for n in images)} images"
+        note = f"{' or '.join(f'{n:,}' for n in images)} {part.task.unit}"
         tables.append(_by_group(split_label(split), part, columns, note))
     return tables
 
@@ -184,7 +184,10 @@ def space_tables(part: Part) -> list[Table]:
 def cost_table(part: Part) -> Table:
     """Return what a run of every group took, means over its seeds."""
     columns = [
-        (heading, [_cell(group.spread(*names), digits, unit=unit) for group in part.groups])
+        (
+            heading.format(unit=part.task.unit),
+            [_cell(group.spread(*names), digits, unit=unit) for group in part.groups],
+        )
         for heading, names, unit, digits in COST
     ]
     return _by_group("Cost of a run", part, columns)

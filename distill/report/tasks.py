@@ -21,14 +21,15 @@ SPLITS = {
 class Task:
     """What runs are judged by. Metrics and headings are patterns over the splits; see :func:`headings`.
 
-    ``measure`` is how the headline metrics end, ``called`` its name; ``results`` are the main table's columns
-    and ``further`` the second table's (metric, heading), explained in ``note``. ``gaps`` are the metrics
-    with a gap to the teacher, ``scatter`` (metric, name) across and up. ``per_class`` names every
-    class's numbers in a summary, and ``members`` what a class is; ``confuses`` says whether one image has one
-    class, which can be taken for another.
+    ``unit`` is what is counted, ``measure`` how the headline metrics end, ``called`` its name; ``results``
+    are the main table's columns and ``further`` the second table's (metric, heading), explained in ``note``.
+    ``gaps`` are the metrics with a gap to the teacher, ``scatter`` (metric, name) across and up.
+    ``per_class`` names every class's numbers in a summary, and ``members`` what a class is; ``confuses`` says
+    whether one image has one class, which can be taken for another.
     """
 
     name: str
+    unit: str
     measure: str
     called: str
     results: tuple[tuple[str, str], ...]
@@ -52,6 +53,7 @@ class Task:
 
 PHOTOS = Task(
     name="photos",
+    unit="images",
     measure="accuracy",
     called="macro accuracy",
     results=(
@@ -85,6 +87,7 @@ PHOTOS = Task(
 )
 EPISODES = Task(
     name="episodes",
+    unit="episodes",
     measure="average_precision",
     called="mean average precision",
     results=(

@@ -1,7 +1,9 @@
 """The student: its trunk, its heads, its prompts.
 
-build                     torchvision and timm by name
-photo_model               a student of photos: its losses, its answers
-heads, classifier         one head a teacher; what classifies, among which classes
-prompts                   CoOp and CoCoOp
+Its files::
+
+    build                     torchvision and timm by name
+    photo_model               a student of photos: its losses, its answers
+    heads, classifier         one head a teacher; what classifies, among which classes
+    prompts                   CoOp and CoCoOp
 """

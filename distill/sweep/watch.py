@@ -23,7 +23,7 @@ def cells(run: PlannedRun, status: str, place: Place) -> list[str]:
     """Return a run's line: name, status, epoch, rate, ID and OOD of its newest epoch."""
     line = last_line(place.folder(run)) if status != WAITING else {}
     epoch = f"{line['epoch'] + 1}/{run.config.train.epochs}" if line else ""
-    rate = f"{line['images_per_s']:,.0f}" if line else ""
+    rate = f"{line['images_per_s']:,.0f}/s" if line else ""
     return [run.name, status, epoch, rate, *(percent(headline(line, split)) for split in SPLITS)]
 
 
@@ -64,7 +64,7 @@ class LiveTable:
         counts = Counter(self._status[run.name] for run in hidden)
         more = ", ".join(f"{count} {status}" for status, count in counts.items())
         table = Table(caption=f"and {more}" if more else None)
-        for name in ("run", "", "epoch", "images/s", "ID", "OOD"):
+        for name in ("run", "", "epoch", "rate", "ID", "OOD"):
             # Names differ at their end as often as at their beginning: they are folded, not cut.
             justify: JustifyMethod = "left" if name in ("run", "") else "right"
             table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "run")

@@ -1,12 +1,14 @@
 """Training. Read loop.py, then run.py: epochs and batches, then a step.
 
-start                     what distill train calls
-loop, run                 batches to one student or several; a step of one
-beside, shared_batches    students beside each other, who fails, who goes on; one batch for all, its seeds
-session                   the parts of a run: data, model, optimiser; resuming
-ends                      what is done after the last step of an epoch, and of a run: its summary
-epoch_sums, finite_guard  sums of an epoch; no NaN is saved
-optim, distributed        optimisers and schedules; processes that share a batch
-run_folder, outputs_of_run    the files of a run
-stopping                  Ctrl-C and SIGTERM as a request
+Its files::
+
+    start                     what distill train calls
+    loop, run                 batches to one student or several; a step of one
+    beside, shared_batches    students beside each other, who fails, who goes on; one batch for all, its seeds
+    session                   the parts of a run: data, model, optimiser; resuming
+    ends                      what is done after the last step of an epoch, and of a run: its summary
+    epoch_sums, finite_guard  sums of an epoch; no NaN is saved
+    optim, distributed        optimisers and schedules; processes that share a batch
+    run_folder, outputs_of_run    the files of a run
+    stopping                  Ctrl-C and SIGTERM as a request
 """

@@ -76,7 +76,7 @@ def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
     metrics = "  ".join(f"{label} {line[name]:.1f}%" for label, name in curves if name in line)
     return (
         f"epoch {line['epoch'] + 1}/{session.config.train.epochs}  loss {line['loss_total']:.3f}  {metrics}"
-        f"  {line['images_per_s']:,.0f} images/s"
+        f"  {line['images_per_s']:,.0f} {session.model.unit}/s"
     )
 
 

@@ -155,9 +155,28 @@ def test_episodes_need_no_labels_and_one_that_is_broken_stops_no_other(model, ep
         ["episode", "error"],
         ["episode", "labels", "objects"],
     ]
-    assert f"has no {'dict_str_hand_camera/dict_str_depth'}" in lines[1]["error"]
+    assert "has no dict_str_hand_camera/dict_str_depth" in lines[1]["error"]
+    assert "--episode-keys" not in lines[1]["error"]  # which predict has not
     assert "1 of 3 episodes could not be read." in asked.stderr
     assert asked.exit_code == 0
+
+
+def test_a_file_that_holds_no_episode_stops_no_other(model, episodes, tmp_path):
+    (tmp_path / "broken.h5").write_bytes((episodes / "val.h5").read_bytes()[:1000])
+    h5py.File(tmp_path / "empty.h5", "w").close()
+    asked = invoke("predict", model, tmp_path, episodes / "val.h5", "--format", "jsonl")
+    broken, empty, *others = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert broken["episode"] == str(tmp_path / "broken.h5")
+    assert "is no readable HDF5 file" in broken["error"]
+    assert "holds no episode" in empty["error"]
+    with h5py.File(episodes / "val.h5") as file:
+        assert len(others) == len(file)
+    assert not any("error" in line for line in others)
+    assert "--episode-keys" not in asked.output  # which predict has not
+    assert "objects.keys in its model.json" in empty["error"]
+    assert asked.exit_code == 0
+    alone = invoke("predict", model, tmp_path / "broken.h5")
+    assert (alone.exit_code, "1 of 1 episodes could not be read." in alone.stderr) == (1, True)
 
 
 def test_what_a_model_of_episodes_cannot_do_is_one_line(model, run, plain, episodes, tmp_path):
@@ -166,7 +185,6 @@ def test_what_a_model_of_episodes_cannot_do_is_one_line(model, run, plain, episo
         (("texts", model, "--add", "zebra"), "have a positive and a negative text each"),
         (("predict", model, episodes / "val.h5", "--reject"), "--reject is of models of photos"),
         (("predict", plain, ROOT / "README.md", "--threshold", 0.5), "--threshold is of models of episodes"),
-        (("predict", model, episodes / "chatgpt.txt"), "is no readable HDF5 file"),
         (("predict", model, tmp_path), "has no files of episodes"),
         (("predict", model, episodes, "--bank", "negative_labels"), "has no text bank 'negative_labels'"),
         (("predict", model, episodes, "--labels", "plain red circel"), "did you mean 'plain red circle'"),
@@ -195,6 +213,8 @@ def test_bench_model_measures_a_model_of_episodes(model):
     asked = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
     assert asked.exit_code == 0, asked.output
     assert {"float32", "float16", "int8", "torch student"} <= set(json.loads(asked.stdout)["found"])
+    told = invoke("bench-model", model, "--rounds", 1, "--repeats", 2).stdout
+    assert ("episodes/s (32)" in told, "images/s" in told) == (True, False)
 
 
 def test_predicting_episodes_imports_no_torch(model, episodes):
