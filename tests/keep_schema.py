@@ -72,26 +72,26 @@ def answers(state: dict[str, Any]) -> torch.Tensor:
 
 def read_back(cache: EmbeddingCache) -> dict[str, Any]:
     """Return everything that a cache holds, by name; a cache without side shards lacks their numbers."""
-    found: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     for name in cache.split_names:
         rows = cache.split(name)
-        found |= {
+        numbers |= {
             f"{name}/keys": np.array(rows.keys),
             f"{name}/labels": rows.labels,
             f"{name}/embeddings": np.asarray(rows.embeddings),
         }
-        found[f"{name}/nearest"], found[f"{name}/similarity"] = cache.neighbours(name, "labels", 5)
+        numbers[f"{name}/nearest"], numbers[f"{name}/similarity"] = cache.neighbours(name, "labels", 5)
     for name in cache.bank_names:
-        found[f"texts/{name}"] = cache.text_bank(name).embeddings
+        numbers[f"texts/{name}"] = cache.text_bank(name).embeddings
     train = cache.split("train")
     some = np.arange(len(train.keys))
-    found["support_views"] = cache.support_views("train", train.keys)
-    found["crop_views"] = cache.crop_views("train").embeddings(some, some % 2)
-    found["boxes"], found["flips"] = cache.crop_views("train").crops(some, some % 2)
+    numbers["support_views"] = cache.support_views("train", train.keys)
+    numbers["crop_views"] = cache.crop_views("train").embeddings(some, some % 2)
+    numbers["boxes"], numbers["flips"] = cache.crop_views("train").crops(some, some % 2)
     pixels = cache.pixels("train", side=36)
     assert pixels is not None
-    found["pixels"] = pixels.images(some)
-    return found
+    numbers["pixels"] = pixels.images(some)
+    return numbers
 
 
 def keep(out: Path) -> None:
@@ -116,8 +116,8 @@ def keep(out: Path) -> None:
     state |= {"cache_dir": "cache", "data_dir": "photos"}
     (out / "run").mkdir()
     write_state(out / "run" / "last.pt", state)
-    found = {**read_back(EmbeddingCache.open(out / "cache")), "answers": answers(state).numpy()}
-    np.savez_compressed(out / "expected.npz", **found)
+    numbers = {**read_back(EmbeddingCache.open(out / "cache")), "answers": answers(state).numpy()}
+    np.savez_compressed(out / "expected.npz", **numbers)
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

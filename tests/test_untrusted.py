@@ -38,11 +38,11 @@ from distill.sweep.plan import load_sweep
 
 
 @pytest.mark.parametrize(
-    ("side", "said"), [(30_000, "exceeds limit"), (9_600, "9,600 x 9,600 pixels are more")]
+    ("side", "message"), [(30_000, "exceeds limit"), (9_600, "9,600 x 9,600 pixels are more")]
 )
-def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side, said):
+def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side, message):
     (tmp_path / "bomb.png").write_bytes(png_of(side))
-    with pytest.raises(UnreadableImage, match=said):
+    with pytest.raises(UnreadableImage, match=message):
         load_rgb(tmp_path / "bomb.png")
 
 
@@ -211,9 +211,9 @@ def test_the_key_is_neither_shown_nor_kept_when_a_server_says_it_back(tmp_path, 
         )
         import traceback
 
-        said = ended.output + "".join(traceback.format_exception(*ended.exc_info))
-        assert "wrong key Bearer ***" in said
-        assert "sk-very-secret" not in said
+        shown = ended.output + "".join(traceback.format_exception(*ended.exc_info))
+        assert "wrong key Bearer ***" in shown
+        assert "sk-very-secret" not in shown
         describe(photos, model="m", base_url=f"{base}/good/v1")
         assert "red, Bearer ***" in (photos / "chatgpt.txt").read_text()
     finally:

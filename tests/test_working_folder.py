@@ -33,13 +33,13 @@ def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_
         "    subprocess.run([sys.executable, '-c', 'import sys; print(sys.path)'])\n"
         "cli.main(['probe'])\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "''" not in said
-    assert str(here) not in said
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "''" not in printed
+    assert str(here) not in printed
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "told"),
     [
         (
             "Weights only load failed... (1) set `weights_only=False`\nGLOBAL os.system was not",
@@ -58,5 +58,5 @@ def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_
         ("", "ValueError"),
     ],
 )
-def test_what_a_library_says_is_told_without_its_advice(text, said):
-    assert reason_of(ValueError(text)) == said
+def test_what_a_library_says_is_told_without_its_advice(text, told):
+    assert reason_of(ValueError(text)) == told

@@ -73,8 +73,8 @@ def test_images_renumbered_after_caching_stop_training_by_the_first_three(own):
         path.rename(path.with_suffix(".away"))
     for path, name in zip(files, [*files[1:], files[0]], strict=True):
         path.with_suffix(".away").rename(name)
-    said = r"8 images of train .*\(banana/train_0.jpg, banana/train_1.jpg, banana/train_2.jpg and 5 more\)"
-    with pytest.raises(CacheMismatch, match=said):
+    message = r"8 images of train .*\(banana/train_0.jpg, banana/train_1.jpg, banana/train_2.jpg and 5 more\)"
+    with pytest.raises(CacheMismatch, match=message):
         open_session(config_of(own), cache_dir=own / "cache", data_dir=own / "photos")
     with pytest.raises(CacheMismatch, match="8 images of train"):
         space_of_run(own / "runs" / "all", data_dir=own / "photos", device="cpu")

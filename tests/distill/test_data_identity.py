@@ -20,7 +20,7 @@ IDENTITY = DataIdentity(
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "difference"),
     [
         ({"images": 2}, "train: 4 images here, 2 when it was trained"),
         ({"keys": "z", "content": "z"}, "train: other names of images"),
@@ -34,15 +34,15 @@ IDENTITY = DataIdentity(
         ({"class_names": ("b", "a")}, "train: classes in another order"),
     ],
 )
-def test_a_split_that_differs_is_one_line_that_says_in_what(changed, said):
+def test_a_split_that_differs_is_one_line_that_says_in_what(changed, difference):
     other = replace(IDENTITY, learnt_from={"train": replace(SPLIT, **changed)})
-    assert IDENTITY.differences(other) == [said]
+    assert IDENTITY.differences(other) == [difference]
     assert IDENTITY.judged_differences(other) == []
     assert IDENTITY.digest() != other.digest()
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "difference"),
     [
         ({"judged_on": {}}, "ood_test: 4 images here, none when it was trained"),
         ({"teachers": {"main": "z"}}, "teacher main: t here, z when it was trained"),
@@ -53,8 +53,8 @@ def test_a_split_that_differs_is_one_line_that_says_in_what(changed, said):
         ),
     ],
 )
-def test_whatever_else_differs_is_one_line(changed, said):
-    assert IDENTITY.differences(replace(IDENTITY, **changed)) == [said]
+def test_whatever_else_differs_is_one_line(changed, difference):
+    assert IDENTITY.differences(replace(IDENTITY, **changed)) == [difference]
 
 
 def test_what_a_setting_chose_is_compared_where_both_have_it():

@@ -53,8 +53,8 @@ def test_a_run_does_not_go_on_with_other_names_of_its_classes(made, tmp_path):
         (tmp_path / "photos" / split / "apple").rename(tmp_path / "photos" / split / "aa_apple")
     renamed = cache_of(tmp_path / "renamed", tmp_path / "photos")
     assert renamed.fingerprint == EmbeddingCache.open(made / "cache").fingerprint
-    said = r"train: classes only here: aa_apple, classes only when it was trained: apple; id_test: classes"
-    with pytest.raises(CacheMismatch, match=said):
+    message = r"train: classes only here: aa_apple, classes only when it was trained: apple; id_test: classes"
+    with pytest.raises(CacheMismatch, match=message):
         run(
             config_of(made),
             cache_dir=renamed.path,
@@ -81,16 +81,16 @@ def test_evaluate_says_when_a_split_is_not_what_the_run_was_judged_on(made):
     words = ["evaluate", folder, "--data", str(made / "half"), "--device", "cpu", "--json"]
     done = CliRunner().invoke(cli.main, words)
     assert done.exit_code == 0, done.output
-    found, said = json.loads(done.stdout), "4 images here, 8 when it was trained"
-    told = {split: found[split]["other_data"] for split in ("id_test", "ood_test")}
-    assert told == {"id_test": "", "ood_test": said}
-    assert done.stderr == f"note: ood_test is not what the run was trained or judged with: {said}\n"
+    judged, difference = json.loads(done.stdout), "4 images here, 8 when it was trained"
+    told = {split: judged[split]["other_data"] for split in ("id_test", "ood_test")}
+    assert told == {"id_test": "", "ood_test": difference}
+    assert done.stderr == f"note: ood_test is not what the run was trained or judged with: {difference}\n"
 
 
 def test_a_model_carries_the_identity_of_its_run_and_says_when_it_was_measured_on_other_images(
     made, tmp_path
 ):
-    said = "4 images here, 8 when it was trained"
+    difference = "4 images here, 8 when it was trained"
     run_of = made / "runs" / "all"
     info = export_run(run_of, tmp_path / "model", ExportOptions(data_dir=made / "half", neighbours=0))
     summary = json.loads((run_of / "summary.json").read_text())
@@ -98,12 +98,12 @@ def test_a_model_carries_the_identity_of_its_run_and_says_when_it_was_measured_o
         json.loads((tmp_path / "model" / "model.json").read_text())["source"]["identity"] == summary["data"]
     )
     splits = info.measured["float32"]["splits"]
-    assert {name: found.get("other_data") for name, found in splits.items()} == {
+    assert {name: measured.get("other_data") for name, measured in splits.items()} == {
         "id_test": None,
-        "ood_test": said,
+        "ood_test": difference,
     }
     card = (tmp_path / "model" / "README.md").read_text()
-    assert f"**ood_test is not what the run was judged on**: {said}." in card
+    assert f"**ood_test is not what the run was judged on**: {difference}." in card
     assert "id_test is not what" not in card
 
 
@@ -113,11 +113,11 @@ def test_a_sweep_takes_no_run_of_other_data_as_its_own(made, tmp_path):
     folder = shutil.copytree(made / "runs" / "all", out / sweep.runs[0].name)
     place = Place(cache=made / "cache", data=made / "photos", out=out)
     assert states(sweep, place) == {sweep.runs[0].name: FINISHED}
-    said = r"was made from other data \(ood_test: 4 images here, 8 when it was trained\).*another --out"
-    with pytest.raises(CacheMismatch, match=said):
+    message = r"was made from other data \(ood_test: 4 images here, 8 when it was trained\).*another --out"
+    with pytest.raises(CacheMismatch, match=message):
         states(sweep, replace(place, data=made / "half"))
     (folder / "summary.json").unlink()  # interrupted: its checkpoint says it
-    with pytest.raises(CacheMismatch, match=said):
+    with pytest.raises(CacheMismatch, match=message):
         states(sweep, replace(place, data=made / "half"))
     assert sorted(path.name for path in out.iterdir()) == [sweep.runs[0].name]
 
@@ -129,12 +129,12 @@ def test_few_shot_joins_no_numbers_of_other_data_or_other_weights(made, tmp_path
         CacheMismatch, match=r"run was made from other data \(ood_test: 4 images here, 8 when"
     ):
         few_shot(source, tmp_path / "few", options, data_dir=made / "half")
-    found = few_shot(source, tmp_path / "few", options)
+    results = few_shot(source, tmp_path / "few", options)
     state = torch.load(source / "last.pt", weights_only=True)
-    assert DataIdentity.from_json(found["data"]) == DataIdentity.from_json(state["data"])
-    assert found["draws"][0]["data"] == DataIdentity.from_json(state["data"]).digest()
+    assert DataIdentity.from_json(results["data"]) == DataIdentity.from_json(state["data"])
+    assert results["draws"][0]["data"] == DataIdentity.from_json(state["data"]).digest()
     again = few_shot(source, tmp_path / "few", options)
-    assert again["draws"] == found["draws"]
+    assert again["draws"] == results["draws"]
     name, weight = next((n, w) for n, w in state["student"].items() if w.is_floating_point())
     state["student"][name] = weight + 1
     torch.save(state, source / "last.pt")

@@ -12,10 +12,10 @@ def stage_1(photos, out, teacher_dir, *more):
 def rows_of(path):
     """Everything a cache says of its images, by key."""
     cache = EmbeddingCache.open(path)
-    found = {}
+    by_split = {}
     for name in cache.split_names:
         rows = cache.split(name)
-        found[name] = {
+        by_split[name] = {
             key: (rows.labels[i], rows.embeddings[i].tobytes()) for key, i in rows.position.items()
         }
-    return found
+    return by_split

@@ -57,15 +57,15 @@ def flip(path: Path, at: int, rng: random.Random) -> None:
     path.write_bytes(raw)
 
 
-def assert_same(name: str, found: object, expected: np.ndarray, *, where: str) -> None:
+def assert_same(name: str, numbers: object, expected: np.ndarray, *, where: str) -> None:
     """What is stored comes back to the last bit; what a reader may have computed anew, as near as sums come.
 
     Processors add up in another order: some units of float32's 6e-8 for a cosine, more for a text tower's row.
     """
     close = {"similarity": 1e-6, "tower": 1e-5}.get(name.rpartition("/")[2])
     if close is None:
-        np.testing.assert_array_equal(np.asarray(found), expected, err_msg=f"{where}: {name}")
+        np.testing.assert_array_equal(np.asarray(numbers), expected, err_msg=f"{where}: {name}")
     else:
         np.testing.assert_allclose(
-            np.asarray(found), expected, rtol=0, atol=close, err_msg=f"{where}: {name}"
+            np.asarray(numbers), expected, rtol=0, atol=close, err_msg=f"{where}: {name}"
         )

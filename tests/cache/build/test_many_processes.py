@@ -58,8 +58,8 @@ def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(
     command = loses_second("os.rename", 40, [*words, "--device", "cpu"])
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0, done.stderr
-    found = [folder for folder in (lost, lost / "ranks" / "00001") if (folder / "manifest.json").exists()]
-    kept = sum(Manifest.load(folder).rows for folder in found)
+    folders = [folder for folder in (lost, lost / "ranks" / "00001") if (folder / "manifest.json").exists()]
+    kept = sum(Manifest.load(folder).rows for folder in folders)
     assert 0 < kept < shards
     assert one_by_one(photos, lost, teacher_dir).new_rows == shards - kept
     assert rows_of(lost) == rows_of(whole)

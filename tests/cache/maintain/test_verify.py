@@ -28,12 +28,12 @@ def assert_one_line(error: UserError) -> None:
 
 def content(folder: Path) -> dict[str, np.ndarray]:
     cache = EmbeddingCache.open(folder)
-    found = read_back(cache)
-    found["captions"] = np.array(cache.split("train").captions)
-    found["caption_embeddings"] = np.asarray(cache.split("train").caption_embeddings)
+    numbers = read_back(cache)
+    numbers["captions"] = np.array(cache.split("train").captions)
+    numbers["caption_embeddings"] = np.asarray(cache.split("train").caption_embeddings)
     tower = TextTower.load(folder, files=cache.manifest.text_tower)
-    found["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
-    return found
+    numbers["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
+    return numbers
 
 
 @pytest.mark.parametrize("flips_a_file", [1, pytest.param(6, marks=pytest.mark.long)])
@@ -50,8 +50,8 @@ def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(
         for _ in range(flips_a_file):
             flip(cache / file, at := rng.randrange(len(raw)), rng)
             try:
-                found = [check for check in verify_cache(cache) if check.problem]
-                assert [check.file for check in found] == [file], (file, at)
+                damaged = [check for check in verify_cache(cache) if check.problem]
+                assert [check.file for check in damaged] == [file], (file, at)
             except UserError as error:
                 assert_one_line(error)
                 assert file == "manifest.json"
@@ -127,18 +127,18 @@ def test_rows_behind_the_place_where_a_file_ends_too_soon_are_lost(whole, tmp_pa
 
 def test_no_text_in_an_hdf5_file_lies_in_a_heap_where_a_wrong_byte_would_stop_libhdf5(whole):
     files = sorted((whole / "hdf5").rglob("*.h5"))
-    found = []
+    types = []
 
     def look(name: str, item: h5py.HLObject) -> None:
         kinds = [item.attrs.get_id(attribute).dtype for attribute in item.attrs]
-        found.extend(kinds + ([item.dtype] if isinstance(item, h5py.Dataset) else []))
+        types.extend(kinds + ([item.dtype] if isinstance(item, h5py.Dataset) else []))
 
     for path in files:
         with h5py.File(path, "r") as file:
             look("/", file)
             file.visititems(look)
-    assert {"S", "u", "f", "i"} <= {kind.kind for kind in found}
-    assert not any(kind.hasobject for kind in found)
+    assert {"S", "u", "f", "i"} <= {dtype.kind for dtype in types}
+    assert not any(dtype.hasobject for dtype in types)
 
 
 def test_a_disk_that_cannot_be_read_is_no_damage_and_repair_removes_nothing(cached, monkeypatch):

@@ -76,10 +76,10 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     monkeypatch.setattr(Captioner, "captions", captions)
 
 
-@pytest.mark.parametrize("kind", SAVE)
-def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], kind: str):
+@pytest.mark.parametrize("architecture", SAVE)
+def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], architecture: str):
     progress = Notes()
-    summary = caption(photos, model=models[kind], progress=progress)
+    summary = caption(photos, model=models[architecture], progress=progress)
     folder = ImageFolder.scan(photos)
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
     assert [row["key"] for row in rows_of(photos / "captions.jsonl")] == keys

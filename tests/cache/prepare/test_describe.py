@@ -83,9 +83,9 @@ def expected(data: Path) -> dict[str, str]:
 
 def read(data: Path) -> dict[str, str]:
     names = class_names_of(data / "label2text.txt", sorted(ORDER))
-    found = read_descriptions(data / "chatgpt.txt", names)
-    assert not found.by_position
-    return dict(found.of_class)
+    descriptions = read_descriptions(data / "chatgpt.txt", names)
+    assert not descriptions.by_position
+    return dict(descriptions.of_class)
 
 
 def test_descriptions_come_in_label2text_order(data: Path, serve: Callable[..., Server]):

@@ -26,13 +26,13 @@ def test_a_captioner_runs_no_code_of_its_folder_nor_any_kernel_of_the_hub(here, 
         "model_type": "own",
     }
     kernel = {"text_config": {**config["text_config"], "_attn_implementation": "some/kernel"}}
-    for odd, said in (
+    for odd, message in (
         (own, "cannot load the model"),
         (kernel, "_attn_implementation"),
         ({"quantization_config": {"quant_method": "x"}}, "quantization_config"),
     ):
         (folder / "config.json").write_text(json.dumps({**config, **odd}))
-        with pytest.raises(UserError, match=said) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             caption(photos, model=str(folder))
         assert "trust_remote_code" not in str(caught.value)
     (folder / "config.json").write_text(json.dumps(config))

@@ -45,7 +45,7 @@ def test_a_text_bank_that_differs_beside_its_rows_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda f: f.__delitem__("label"), "no column label"),
         (
@@ -72,7 +72,7 @@ def test_a_text_bank_that_differs_beside_its_rows_is_not_read(tmp_path):
         ),
     ],
 )
-def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_path, change, said):
+def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_path, change, message):
     from dataclasses import replace
 
     from cache.runtime.atomic_files import sha256_of
@@ -85,10 +85,10 @@ def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_pa
     manifest = Manifest.load(cache)
     shard = replace(manifest.splits["train"].shards[0], sha256=sha256_of(path), bytes=path.stat().st_size)
     manifest.with_shard("train", shard).save(cache)
-    if said is None:
+    if message is None:
         assert len(EmbeddingCache.open(cache).split("train").keys) == 24
         return
-    with pytest.raises(UserError, match=f"train-00000.h5 is damaged .*{said}"):
+    with pytest.raises(UserError, match=f"train-00000.h5 is damaged .*{message}"):
         EmbeddingCache.open(cache).split("train")
 
 

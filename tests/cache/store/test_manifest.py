@@ -35,9 +35,9 @@ def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(fo
     for name in ("cache", "tar"):
         shutil.copytree(folder / name, tmp_path / name)
         assert not any(check.problem for check in verify_cache(tmp_path / name))
-        found = read_back(EmbeddingCache.open(tmp_path / name))
-        for key in found:
-            assert_same(key, found[key], expected[key], where=name)
+        numbers = read_back(EmbeddingCache.open(tmp_path / name))
+        for key in numbers:
+            assert_same(key, numbers[key], expected[key], where=name)
     state = read_checkpoint(folder / "run" / "last.pt")
     torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
 

@@ -53,25 +53,27 @@ def refused(here: Path, model: str, pretrained: Path | None = None) -> str:
     with pytest.raises(UserError) as caught:
         load_teacher(model, pretrained=str(pretrained) if pretrained else None)
     assert not (here / "marker").exists()
-    said = str(caught.value)
-    assert "\n" not in said
-    assert not [word for word in ("weights_only", "trust_remote_code=True", "allow_pickle") if word in said]
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [
+        word for word in ("weights_only", "trust_remote_code=True", "allow_pickle") if word in message
+    ]
+    return message
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (jit_like, "looks like a TorchScript archive"),
         (torchscript, "looks like a TorchScript archive"),
         (pickled, "it holds posix.system, which is code"),
     ],
 )
-def test_a_checkpoint_that_holds_code_is_refused_as_file_and_in_a_folder(here, teacher, write, said):
-    assert said in refused(here, "ViT-B-32-quickgelu", write(here / "weights.pt"))
+def test_a_checkpoint_that_holds_code_is_refused_as_file_and_in_a_folder(here, teacher, write, message):
+    assert message in refused(here, "ViT-B-32-quickgelu", write(here / "weights.pt"))
     (teacher / WEIGHTS).unlink()
     write(here / "weights.pt").rename(teacher / "open_clip_pytorch_model.bin")
-    assert said in refused(here, f"local-dir:{teacher}")
+    assert message in refused(here, f"local-dir:{teacher}")
 
 
 def test_a_checksum_that_is_known_is_compared_before_anything_is_loaded(here, teacher):
@@ -103,7 +105,7 @@ def with_code(teacher: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "values", "said"),
+    ("part", "values", "message"),
     [
         (
             "text_cfg",
@@ -125,12 +127,12 @@ def with_code(teacher: Path) -> None:
         ("text_cfg", {"vocab_size": 2 * 10**6}, "do not fit"),
     ],
 )
-def test_a_teachers_config_cannot_ask_for_code_a_path_or_all_memory(here, teacher, part, values, said):
+def test_a_teachers_config_cannot_ask_for_code_a_path_or_all_memory(here, teacher, part, values, message):
     pytest.importorskip("transformers")
     with_code(teacher)
     with gzip.open("vocabulary.gz", "w") as file:
         file.write(b"a b\n")
-    assert said in refused(here, changed(teacher, part, **values))
+    assert message in refused(here, changed(teacher, part, **values))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +158,8 @@ def test_what_a_folder_calls_its_tokenizer_is_one_and_nobody_is_asked_for_leave(
     own = dict.fromkeys(("AutoModel", "AutoModelForCausalLM", "AutoProcessor"), "own.Own")
     (teacher / "config.json").write_text(json.dumps({"model_type": "vit", "auto_map": own}))
     (teacher / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": called}))
-    said = refused(here, changed(teacher, "text_cfg", hf_tokenizer_name="x/y"))
-    assert f"calls its tokenizer {called!r}" in said
+    message = refused(here, changed(teacher, "text_cfg", hf_tokenizer_name="x/y"))
+    assert f"calls its tokenizer {called!r}" in message
     import_transformers()
     with pytest.raises(ValueError, match="requires you to execute"):
         transformers.AutoModelForCausalLM.from_pretrained(str(teacher))
@@ -167,8 +169,8 @@ def test_what_a_folder_calls_its_tokenizer_is_one_and_nobody_is_asked_for_leave(
 def on_the_hub(hub: Path, folder: Path, name: str) -> str:
     """Put a teacher's folder where the hub's client keeps what it has downloaded; return the teacher's name."""
     place = hub / f"models--some--{name}"
-    for kind in ("refs", "blobs", f"snapshots/{'a' * 40}"):
-        (place / kind).mkdir(parents=True)
+    for subfolder in ("refs", "blobs", f"snapshots/{'a' * 40}"):
+        (place / subfolder).mkdir(parents=True)
     (place / "refs" / "main").write_text("a" * 40)
     for file in folder.iterdir():
         blob = place / "blobs" / sha256_of(file)

@@ -49,10 +49,10 @@ def test_every_image_counts_once_and_training_images_only_with_a_row(made, tmp_p
     shutil.copytree(made / "photos", tmp_path / "photos")
     for split in ("train", "val_on_train"):
         write_image(tmp_path / "photos" / split / "apple" / "new.jpg", (9, 9, 9), np.random.default_rng(3))
-    found = IdentityReader(
+    identity = IdentityReader(
         cache=EmbeddingCache.open(made / "cache"), folder=ImageFolder.scan(tmp_path / "photos")
     ).of(config_of(made))
-    lines = found.differences(reader(made).of(config_of(made)))
+    lines = identity.differences(reader(made).of(config_of(made)))
     assert lines == ["id_test: 13 images here, 12 when it was trained"]
 
 
@@ -66,14 +66,14 @@ def test_an_import_that_knows_no_images_is_told_by_its_rows(made, tmp_path):
         f"{split}: other rows of the same images" for split in ("train", "id_test", "ood_test")
     ]
     swapped = cache_of(tmp_path / "swapped", made / "photos", with_data=False, swapped=OOD_CLASSES)
-    found = IdentityReader(cache=swapped, folder=folder).of(config_of(made))
-    assert found.differences(mine) == ["text bank main/labels: other texts of lemon, plum"]
+    of_swapped = IdentityReader(cache=swapped, folder=folder).of(config_of(made))
+    assert of_swapped.differences(mine) == ["text bank main/labels: other texts of lemon, plum"]
 
 
 def test_training_names_the_images_that_are_gone(made):
-    said = Said()
-    note_gone(EmbeddingCache.open(made / "cache"), ImageFolder.scan(made / "half"), said)
-    (line,) = said.notes
+    progress = Said()
+    note_gone(EmbeddingCache.open(made / "cache"), ImageFolder.scan(made / "half"), progress)
+    (line,) = progress.notes
     assert line.startswith("4 of 8 images of ood_test that ")
     assert line.endswith("any more: lemon/val_1.jpg, lemon/val_3.jpg, plum/val_1.jpg and 1 more")
 
@@ -81,18 +81,18 @@ def test_training_names_the_images_that_are_gone(made):
 def test_training_names_test_images_that_cannot_be_read(made, tmp_path):
     shutil.copytree(made / "photos", tmp_path / "photos")
     (tmp_path / "photos" / "val" / "plum" / "val_9.jpg").write_bytes(b"no picture")
-    said = Said()
+    progress = Said()
     run(
         config_of(made),
         cache_dir=made / "cache",
         data_dir=tmp_path / "photos",
         out=tmp_path / "run",
-        progress=said,
+        progress=progress,
     )
     assert (
         sum(
             "1 of 9 images of ood_test cannot be read and are left out: plum/val_9.jpg (" in n
-            for n in said.notes
+            for n in progress.notes
         )
         == 1
     )

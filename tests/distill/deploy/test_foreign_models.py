@@ -38,8 +38,8 @@ def test_what_a_strangers_model_names_is_not_loaded(here, trained, plain):
     replace(info, source=odd).save(model)
     added = invoke("texts", model, "--add", "zebra")
     assert (added.exit_code, "give --cache" in added.stderr) == (2, True)
-    found = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
-    assert list(json.loads(found.stdout)["found"]) == ["float32"]
+    measured = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
+    assert list(json.loads(measured.stdout)["found"]) == ["float32"]
     assert not (here / "marker").exists()
 
 
@@ -88,10 +88,10 @@ def test_the_parts_of_a_graph_that_are_looked_into_are_all_that_onnx_has():
         **{"function": "FunctionProto", "attribute": "AttributeProto", "sparse": "SparseTensorProto"},
         **{"tensor": "TensorProto"},
     }
-    kinds = {full: kind for kind, full in names.items()}
-    for kind, full in names.items():
+    role_of = {full: role for role, full in names.items()}
+    for role, full in names.items():
         fields = getattr(onnx, full).DESCRIPTOR.fields
-        inner = {field.number: kinds.get(field.message_type.name) for field in fields if field.message_type}
-        assert {number: part for number, part in inner.items() if part} == PARTS.get(kind, {}), kind
+        inner = {field.number: role_of.get(field.message_type.name) for field in fields if field.message_type}
+        assert {number: part for number, part in inner.items() if part} == PARTS.get(role, {}), role
     tensor = onnx.TensorProto.DESCRIPTOR.fields_by_name
     assert (tensor["external_data"].number, tensor["data_location"].number) == (EXTERNAL_DATA, DATA_LOCATION)

@@ -56,9 +56,9 @@ def test_outputs_are_read_as_they_were_written_also_of_a_student_that_confuses_n
     zeros = np.zeros(2, dtype=np.int32)
     answers = Answers(keys=("a/1.jpg", "a/2.jpg"), labels=zeros, predicted=zeros, class_names=("a", "b"))
     save_outputs(tmp_path / "outputs.npz", RunOutputs(answers={"ood_test": answers}, pictures=pictures))
-    found = load_outputs(tmp_path / "outputs.npz")
-    assert found.pictures == pictures
-    assert found.answers["ood_test"].keys == answers.keys
+    outputs = load_outputs(tmp_path / "outputs.npz")
+    assert outputs.pictures == pictures
+    assert outputs.answers["ood_test"].keys == answers.keys
 
 
 def test_the_logits_that_a_run_keeps_give_its_last_epochs_numbers(photo_runs, tmp_path):
@@ -73,8 +73,8 @@ def test_the_logits_that_a_run_keeps_give_its_last_epochs_numbers(photo_runs, tm
         own = sorted(set(one.classes))
         logits = one.logits.astype(np.float64)
         for ending, columns in (("", np.isin(names, own)), ("all_", np.ones(len(names), dtype=bool))):
-            said = names[columns][logits[:, columns].argmax(axis=1)]
-            right = [np.mean(said[np.array(one.classes) == name] == name) for name in own]
+            predicted = names[columns][logits[:, columns].argmax(axis=1)]
+            right = [np.mean(predicted[np.array(one.classes) == name] == name) for name in own]
             assert last[f"{split}_{ending}accuracy"] == pytest.approx(100 * np.mean(right))
             among_all[split] = last[f"{split}_all_accuracy"]
         assert list(names[: one.id_classes]) == ["apple", "banana", "cherry"]

@@ -22,16 +22,16 @@ def test_unfinished_damaged_and_old_runs_are_named_and_the_rest_is_reported(phot
     (folder / "mse-0" / "config.toml").write_text("not [ toml")
     (folder / "mse-1" / "outputs.npz").write_bytes(b"PK damaged")
     (folder / "cls-0" / "outputs.npz").unlink()
-    found = collect(folder)
-    assert [r.name for r in found.finished] == ["cls-0", "mse-1"]
-    assert [r.name for r in found.unfinished] == ["cls-1"]
-    assert [name for name, _ in found.unreadable] == ["mse-0"]
+    collected = collect(folder)
+    assert [r.name for r in collected.finished] == ["cls-0", "mse-1"]
+    assert [r.name for r in collected.unfinished] == ["cls-1"]
+    assert [name for name, _ in collected.unreadable] == ["mse-0"]
     report(folder, tmp_path / "report.html")
-    said = " ".join(Words((tmp_path / "report.html").read_text()).text.split())
-    assert "cls-1 is unfinished: 2 of 2 epochs" in said
-    assert "mse-0 was skipped" in said
-    assert "cls-0: no outputs.npz. Run its 'distill train' command again with --resume" in said
-    assert "outputs.npz cannot be read" in said
+    page_text = " ".join(Words((tmp_path / "report.html").read_text()).text.split())
+    assert "cls-1 is unfinished: 2 of 2 epochs" in page_text
+    assert "mse-0 was skipped" in page_text
+    assert "cls-0: no outputs.npz. Run its 'distill train' command again with --resume" in page_text
+    assert "outputs.npz cannot be read" in page_text
 
 
 def test_a_setting_of_episodes_that_a_config_leaves_out_has_its_default(tmp_path):
@@ -60,9 +60,9 @@ def test_a_folder_without_a_run_is_one_clear_error(tmp_path):
 
 
 def test_a_sweep_keeps_its_order_and_its_names(photo_runs, tmp_path):
-    found = collect(swept(photo_runs, tmp_path))
-    assert [r.name for r in found.finished][::2] == ["mse-10,seed=0", "cls-2,seed=0"]
-    assert [group.label for group in groups_of(found.finished)[1]] == ["mse-10", "cls-2"]
+    of_sweep = collect(swept(photo_runs, tmp_path))
+    assert [r.name for r in of_sweep.finished][::2] == ["mse-10,seed=0", "cls-2,seed=0"]
+    assert [group.label for group in groups_of(of_sweep.finished)[1]] == ["mse-10", "cls-2"]
     (tmp_path / "swept" / "sweep.json").unlink()
     for name in ("cls-2", "mse-10"):
         (tmp_path / "swept" / f"{name},seed=0").rename(tmp_path / "swept" / f"k={name[4:]}")

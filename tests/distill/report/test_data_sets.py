@@ -17,12 +17,12 @@ from distill.report.tasks import parts_of
 
 
 def test_a_report_has_a_row_for_every_data_set_and_says_what_separates_them(made, tmp_path):
-    found = collect(made / "runs")
-    (part,) = parts_of(found.finished)
+    collected = collect(made / "runs")
+    (part,) = parts_of(collected.finished)
     groups = part.groups
     assert part.settings == ("data",)
     assert [(group.label, len(group.runs)) for group in groups] == [("data=A", 1), ("data=B", 1)]
-    assert found.other_data == ("data B is not data A: ood_test: 4 images in B, 8 in A",)
+    assert collected.other_data == ("data B is not data A: ood_test: 4 images in B, 8 in A",)
     rows = main_table(part).rows
     assert [row.head for row in rows] == ["data=A", "data=B", "teacher, data=A", "teacher, data=B"]
     ood = next(table for table in per_class_tables(part) if table.title == "OOD")
@@ -40,8 +40,8 @@ def test_runs_that_could_not_read_the_same_images_are_no_seeds_of_one_setting(ma
         summary["unreadable_images"]["ood_test"] = unread
         (folder / "summary.json").write_text(json.dumps(summary))
     assert groups_of(collect(tmp_path).finished)[0] == ("data",)
-    said = "data B is not data A: ood_test: 1 images could not be read in B, 0 in A"
-    assert collect(tmp_path).other_data == (said,)
+    difference = "data B is not data A: ood_test: 1 images could not be read in B, 0 in A"
+    assert collect(tmp_path).other_data == (difference,)
 
 
 def test_a_summary_with_an_identity_that_is_none_is_named_and_left_out(made, tmp_path):
@@ -49,14 +49,14 @@ def test_a_summary_with_an_identity_that_is_none_is_named_and_left_out(made, tmp
     shutil.copytree(made / "runs" / "half", tmp_path / "runs" / "two")
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, "data": {"teachers": 3}}))
-    found = collect(tmp_path / "runs")
-    assert [run.name for run in found.finished] == ["two"]
-    assert "the data of the run is not there" in found.unreadable[0][1]
+    collected = collect(tmp_path / "runs")
+    assert [run.name for run in collected.finished] == ["two"]
+    assert "the data of the run is not there" in collected.unreadable[0][1]
 
 
 def test_compare_says_first_that_other_images_were_judged(made):
-    found = compare_runs(made / "runs" / "all", made / "runs" / "half")
-    assert found.surroundings[:2] == (
+    compared = compare_runs(made / "runs" / "all", made / "runs" / "half")
+    assert compared.surroundings[:2] == (
         "the results are not comparable: they are of other test images",
         "data: ood_test: 4 images in the second, 8 in the first",
     )

@@ -14,11 +14,11 @@ from distill.report.page import report
 
 
 def test_texts_of_runs_are_shown_as_text(report_page):
-    found = Words(report_page.read_text())
-    assert "img" not in found.tags
-    assert found.tags.count("script") == 2  # the data and our own
-    assert HOSTILE in found.text
-    assert "</script><script>alert(2)</script>?" in found.text
+    words = Words(report_page.read_text())
+    assert "img" not in words.tags
+    assert words.tags.count("script") == 2  # the data and our own
+    assert HOSTILE in words.text
+    assert "</script><script>alert(2)</script>?" in words.text
 
 
 def test_the_page_needs_nothing_but_itself_and_is_the_same_every_time(photo_runs, report_page, tmp_path):
@@ -64,9 +64,9 @@ def browser(tmp_path_factory):
     for flag in [*flags.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(str(driver)))
-    yield found
-    found.quit()
+    chrome = webdriver.Chrome(options=options, service=Service(str(driver)))
+    yield chrome
+    chrome.quit()
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_the_map_draws_the_first_axis_across_and_the_second_up(opened, report_pa
         return [...document.querySelectorAll(arguments[0] + " .dot")].map(centre);
     """
     for panel, places in (("#map-teacher", data["teacher"]), ("#map-student", data["students"][0]["places"])):
-        found = opened.execute_script(centres, panel)
-        assert sorted([round(x), round(y)] for x, y in found) == sorted(places)
+        drawn = opened.execute_script(centres, panel)
+        assert sorted([round(x), round(y)] for x, y in drawn) == sorted(places)
         across, up = opened.find_elements("css selector", f"{panel} .axis-name")
         assert across.get_attribute("textContent").startswith("principal component 1")
         assert across.get_attribute("transform") is None

@@ -75,10 +75,10 @@ def group_of(*runs):
 def test_the_page_shows_images_of_the_first_class_before_one_of_the_class_they_were_taken_for():
     answers = answers_of(CONFUSED)
     pictures = {key: key.encode() for key in pictures_to_keep(answers)}
-    found = confused_groups(
+    confused = confused_groups(
         [group_of(run_of("a", 0, outputs=RunOutputs(answers={"ood_test": answers}, pictures=pictures)))]
     )
-    (first, second) = found.groups[0].pairs
+    (first, second) = confused.groups[0].pairs
     for pair, true, taken, count in ((first, "fox", "wolf", 8), (second, "owl", "crow", 5)):
         assert (pair.confusion.true, pair.confusion.predicted, pair.confusion.count) == (true, taken, count)
         wrong = by_hash([k for k, t in CONFUSED if t == taken and k.startswith(f"{true}/")])
@@ -86,7 +86,7 @@ def test_the_page_shows_images_of_the_first_class_before_one_of_the_class_they_w
         assert pair.like is not None
         assert pair.like[1].startswith(f"{taken}/")
         for number, key in (*pair.wrong, pair.like):
-            assert base64.b64decode(found.pictures[number].partition(",")[2]).decode() == key
+            assert base64.b64decode(confused.pictures[number].partition(",")[2]).decode() == key
 
 
 def test_the_map_has_the_teachers_first_axis_across_and_the_student_on_the_same_axes():
@@ -101,13 +101,13 @@ def test_the_map_has_the_teachers_first_axis_across_and_the_student_on_the_same_
         teacher=teacher.astype(np.float16),
     )
     group = group_of(run_of("run", 0, outputs=RunOutputs(answers={}, sample=sample)))
-    found = space_map([group], Confused(groups=(), pictures=()))
-    assert (found["ood"], found["label"]) == ([0] * 10 + [1] * 30, [0] * 10 + [1] * 30)
+    drawn = space_map([group], Confused(groups=(), pictures=()))
+    assert (drawn["ood"], drawn["label"]) == ([0] * 10 + [1] * 30, [0] * 10 + [1] * 30)
     teacher, student = sample.teacher.astype(float), sample.student.astype(float)
     variances, axes = np.linalg.eigh(np.cov(teacher.T))
-    assert found["share"] == pytest.approx(100 * variances[[-1, -2]] / variances.sum(), abs=0.1)
+    assert drawn["share"] == pytest.approx(100 * variances[[-1, -2]] / variances.sum(), abs=0.1)
     expected = [(rows - teacher.mean(axis=0)) @ axes[:, [-1, -2]] for rows in (teacher, student)]
-    shown = [np.array(found["teacher"]), np.array(found["students"][0]["places"])]
+    shown = [np.array(drawn["teacher"]), np.array(drawn["students"][0]["places"])]
     scale = 1000 / max(np.abs(places).max() for places in expected)
     signs = np.sign([shown[0][:, axis] @ expected[0][:, axis] for axis in (0, 1)])
     for places, wanted in zip(shown, expected, strict=True):

@@ -30,11 +30,11 @@ def test_memory_is_in_1e9_bytes_and_losses_are_means_of_the_last_five_epochs(pho
         path.write_text(json.dumps({**summary, "student_parameters": 2_340_000}))
         lines = [json.dumps({"epoch": i, "loss_total": i + host / 1e9}) for i in range(7)]
         (place / name / "metrics.jsonl").write_text("\n".join(lines))
-    found = {one.metric: one for one in compare_runs(place / "cls-0", place / "mse-0").results}
-    memory, loss = found["peak_memory_GB"], found["loss_total"]
+    results = {one.metric: one for one in compare_runs(place / "cls-0", place / "mse-0").results}
+    memory, loss = results["peak_memory_GB"], results["loss_total"]
     assert (memory.one.mean, memory.other.mean, memory.difference) == (3.0, 4.5, 1.5)
     assert (loss.one.mean, loss.other.mean, loss.difference) == (7.0, 8.5, 1.5)  # of the epochs 2 to 6
-    assert not [name for name in found if name.endswith("/images")]  # a count of images is no result
+    assert not [name for name in results if name.endswith("/images")]  # a count of images is no result
     (part,) = parts_of([run for run in collect(place).finished if run.name in ("cls-0", "mse-0")])
     cost = cost_table(part)
     heads = ["peak memory, host (GB)", "peak memory, device (GB)", "parameters (million)"]

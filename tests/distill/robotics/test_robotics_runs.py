@@ -288,7 +288,7 @@ def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["loss.vlalign=1"], "loss.vlalign is on"),
         (["loss.cap=1"], "loss.cap is on"),
@@ -300,8 +300,8 @@ def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
         (["robotics.locale=true"], "robotics.locale is not a setting"),
     ],
 )
-def test_a_wrong_setting_is_refused(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_setting_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         check_for_episodes(config(*settings))
 
 
@@ -353,9 +353,9 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     negative = EmbeddingCache.open(cache).text_bank("negative_descriptions").texts
     assert len(set(negative)) < len(negative)
     quick = [*(word for setting in SMALL for word in ("--set", setting)), "--device", "cpu"]
-    said = call("train", cache, "--data", data, "--out", out, *quick, "--local")
-    assert "ood_test OOD objects" in said
-    assert "AP" in said
+    printed = call("train", cache, "--data", data, "--out", out, *quick, "--local")
+    assert "ood_test OOD objects" in printed
+    assert "AP" in printed
     assert "ood_test ID objects" in call("evaluate", out, "--device", "cpu")
     assert json.loads(call("evaluate", cache, "--teacher", "--json"))["id_test"]["episodes"] == 4
     few = ["--episodes", "2", "--epochs", 1, "--device", "cpu", "--set", "train.batch_size=4"]

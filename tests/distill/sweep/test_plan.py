@@ -95,7 +95,7 @@ def test_settings_of_the_command_are_put_over_the_base_of_every_run(written):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[base]\nloss.vlalign_kk = 4\n", "loss.vlalign_kk is not a setting"),
         ("[grid]\noptim.learning = [1]\n", "optim.learning is not a setting"),
@@ -124,18 +124,18 @@ def test_settings_of_the_command_are_put_over_the_base_of_every_run(written):
         ("[base\n", "is not TOML"),
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_refused_in_one_line_that_names_it(text, said, written, place_of):
+def test_a_wrong_file_is_refused_in_one_line_that_names_it(text, message, written, place_of):
     path, place = written(text), place_of()
     ended = invoke(path, place)
     assert ended.exit_code == 1
     assert ended.stderr.startswith(f"Error: {path}")
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert not place.out.exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "setting", "status", "said"),
+    ("text", "setting", "status", "message"),
     [
         ("", "data.see=0", 2, "Error: --set data.see=0: data.see is not a setting"),
         ("", "train.seed=1", 2, "Error: --set train.seed=1: train.seed is among the settings"),
@@ -144,11 +144,11 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(text, said, written, 
     ],
 )
 def test_a_wrong_setting_of_the_command_is_blamed_on_the_command(
-    text, setting, status, said, written, place_of
+    text, setting, status, message, written, place_of
 ):
     ended = invoke(written(text), place_of(), "--set", setting)
     assert ended.exit_code == status
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

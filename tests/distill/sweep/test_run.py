@@ -72,9 +72,9 @@ def test_finished_runs_are_skipped_interrupted_ones_go_on_and_failed_ones_stop_n
     ended = invoke(path, place, "--json", "--jobs", "2")
 
     assert ended.exit_code == 1
-    found = json.loads(ended.stdout)
-    assert [one["status"] for one in found] == [FINISHED, FINISHED, FAILED]
-    assert "no-such-bank" in found[2]["error"]
+    results = json.loads(ended.stdout)
+    assert [one["status"] for one in results] == [FINISHED, FINISHED, FAILED]
+    assert "no-such-bank" in results[2]["error"]
     assert f"failed: {broken.name}" in ended.stderr
     assert (place.folder(base) / "summary.json").read_bytes() == before
     whole = place_of().out
@@ -159,9 +159,9 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, numbe
         assert time.monotonic() < until, "no checkpoint was written"
         time.sleep(0.1)
     process.send_signal(number)
-    _, said = process.communicate(timeout=600)
-    assert process.returncode == status, said
-    assert b"go on with the same command" in said
+    _, printed = process.communicate(timeout=600)
+    assert process.returncode == status, printed
+    assert b"go on with the same command" in printed
     assert set(states(load_sweep(path), place).values()) == {INTERRUPTED}
     # No process of a run is left behind: a run's epochs stand still.
     stood = [len(numbers(place.folder(planned))) for planned in runs]

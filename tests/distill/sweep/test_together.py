@@ -37,8 +37,8 @@ def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written
         assert numbers(together.folder(planned)) == numbers(separate.folder(planned))
         mine, theirs = weights(together.folder(planned)), weights(separate.folder(planned))
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
-    found = json.loads((together.out / sweep.runs[0].name / "summary.json").read_text())
-    assert found["trained_beside"] == len(sweep.runs) - 1
+    summary = json.loads((together.out / sweep.runs[0].name / "summary.json").read_text())
+    assert summary["trained_beside"] == len(sweep.runs) - 1
 
 
 def test_a_student_that_fails_among_others_is_named_and_the_others_finish(written, place_of):
