@@ -47,11 +47,12 @@ def write_image(path: Path, colour: tuple[int, int, int], rng: np.random.Generat
 
 
 class Counted:
-    """A progress that keeps, for every piece of work, what it was told to come and what was done."""
+    """A progress that keeps what it was told: of every piece of work what was to come and what was done, and notes."""
 
     def __init__(self) -> None:
         self.totals: list[int] = []
         self.done: list[int] = []
+        self.notes: list[str] = []
 
     def start(self, total: int) -> None:
         self.totals.append(total)
@@ -61,7 +62,7 @@ class Counted:
         self.done[-1] += images
 
     def note(self, message: str) -> None:
-        pass
+        self.notes.append(message)
 
 
 def make_photos(root: Path, *, train: int = 8, test: int = 3) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.caches import stage_1_words
 from helpers.pictures import png_of
 from PIL import Image
 
@@ -156,15 +157,8 @@ def test_deep_nesting_is_one_line(tmp_path):
 def test_names_do_not_reach_the_terminal_as_commands(tmp_path, photos, teacher_dir):
     red = "\x1b[31mred\x1b[0m"
     (photos / "train" / "apple" / f"{red}.jpg").write_bytes(b"not an image")
-    words = [
-        "cache-features",
-        str(photos),
-        "--out",
-        str(tmp_path / "cache"),
-        "--model",
-        f"local-dir:{teacher_dir}",
-    ]
-    ended = CliRunner().invoke(main, [*words, "--device", "cpu", "--workers", "0"])
+    words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", "0")
+    ended = CliRunner().invoke(main, words)
     assert ended.exit_code == 0
     assert "\x1b" not in ended.output
     assert "apple/\\x1b[31mred" in ended.output

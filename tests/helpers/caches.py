@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features
 
 
-def stage_1(photos, out, teacher_dir, *more):
-    return ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
+def stage_1_words(photos, out, teacher_dir, *more):
+    words = ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
+    return [str(word) for word in words]
+
+
+def builder(photos, teacher_dir, root, **usual):
+    """A function (name, options) that caches ``photos`` below ``root`` with the ``usual`` options or others."""
+
+    def build(name="cache", **options):
+        given = {"device": "cpu", "workers": 0, "dtype": "float32", **usual, **options}
+        cache_features(photos, root / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
+        return EmbeddingCache.open(root / name)
+
+    return build
 
 
 def rows_of(path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache
+from helpers.caches import stage_1_words
 from keep_schema import SETTINGS
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
@@ -112,15 +113,7 @@ def test_images_in_two_splits_or_classes_are_said(tmp_path, photos, teacher_dir)
     shutil.copy(
         photos / "train" / "apple" / "train_4.jpg", photos / "train" / "apple" / "again.jpg"
     )  # harmless
-    words = [
-        "cache-features",
-        str(photos),
-        "--out",
-        str(tmp_path / "cache"),
-        "--model",
-        f"local-dir:{teacher_dir}",
-    ]
-    words += ["--device", "cpu", "--workers", "0"]
+    words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", "0")
     summary = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert sorted(map(tuple, summary["duplicates"])) == [
         ("train/apple/train_1.jpg", "ood_test/plum/again.jpg"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ID_CLASSES, ROOT
+from helpers.caches import builder
 from helpers.processes import launch
 from helpers.runs import SMALL, StopAt, numbers, weights
 from PIL import Image, ImageOps
@@ -20,7 +21,6 @@ import cli
 from cache import EmbeddingCache
 from cache.build import crop_views as train_views
 from cache.build.crop_views import draw_crops
-from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
@@ -48,13 +48,7 @@ def config(*settings):
 @pytest.fixture
 def build(photos, teacher_dir, tmp_path):
     """A function that caches ``photos`` with three views; options change."""
-
-    def build_it(name="cache", **options):
-        given = {"device": "cpu", "workers": 0, "views": 3, "dtype": "float32", **options}
-        cache_features(photos, tmp_path / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
-        return EmbeddingCache.open(tmp_path / name)
-
-    return build_it
+    return builder(photos, teacher_dir, tmp_path, views=3)
 
 
 @pytest.fixture

@@ -8,25 +8,14 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-from conftest import OOD_CLASSES, write_image
+from conftest import OOD_CLASSES, Counted, write_image
 from helpers.identity_runs import cache_of, config_of, reader
 
 from cache import EmbeddingCache
 from cache.changed_images import contents_of
-from cache.runtime.progress import Silent
 from cache.sources.image_folder import ImageFolder
 from distill.data.identity_reader import IdentityReader, note_gone, split_identity
 from distill.train.start import train as run
-
-
-class Said(Silent):
-    """A progress that keeps what it was told."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, message):
-        self.notes.append(message)
 
 
 def test_an_identity_depends_on_neither_place_nor_time_nor_order(made, tmp_path):
@@ -71,7 +60,7 @@ def test_an_import_that_knows_no_images_is_told_by_its_rows(made, tmp_path):
 
 
 def test_training_names_the_images_that_are_gone(made):
-    progress = Said()
+    progress = Counted()
     note_gone(EmbeddingCache.open(made / "cache"), ImageFolder.scan(made / "half"), progress)
     (line,) = progress.notes
     assert line.startswith("4 of 8 images of ood_test that ")
@@ -81,7 +70,7 @@ def test_training_names_the_images_that_are_gone(made):
 def test_training_names_test_images_that_cannot_be_read(made, tmp_path):
     shutil.copytree(made / "photos", tmp_path / "photos")
     (tmp_path / "photos" / "val" / "plum" / "val_9.jpg").write_bytes(b"no picture")
-    progress = Said()
+    progress = Counted()
     run(
         config_of(made),
         cache_dir=made / "cache",

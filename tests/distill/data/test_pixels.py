@@ -106,13 +106,7 @@ def test_training_opens_no_picture_when_the_cache_keeps_them(keep, photos, tmp_p
 
 
 def test_a_student_of_another_size_decodes_files_and_is_told_so(keep, photos, tmp_path):
-    class Noted(Counted):
-        notes = ()
-
-        def note(self, message):
-            self.said = (*self.said, message)
-
-    progress = Noted()
+    progress = Counted()
     run(
         config("student.image_size=40", "train.epochs=1"),
         cache_dir=keep(),
@@ -120,7 +114,7 @@ def test_a_student_of_another_size_decodes_files_and_is_told_so(keep, photos, tm
         out=tmp_path / "run",
         progress=progress,
     )
-    assert any("the cache keeps pixels of 37 px, this student takes 46" in line for line in progress.said)
+    assert any("the cache keeps pixels of 37 px, this student takes 46" in line for line in progress.notes)
 
 
 def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, photos, write_jpeg):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import Counted, make_cache
-from helpers.runs import StopAt, numbers, weights
+from helpers.runs import RUN_FILES, StopAt, files_of_run, numbers, weights
 
 import cli
 from cache import EmbeddingCache
@@ -86,16 +86,7 @@ def test_a_cache_says_which_recipe_it_is_trained_with(episode_cache, cached):
 def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache):
     progress = Counted()
     summary = train(progress=progress)
-    names = {p.name.split(".")[0] if "tfevents" in p.name else p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {
-        "config.toml",
-        "metrics.jsonl",
-        "metrics.csv",
-        "events",
-        "curves.png",
-        "summary.json",
-        "last.pt",
-    }
+    assert files_of_run(tmp_path / "run") == RUN_FILES
     assert progress.done == progress.totals == [32]
     last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
     assert {"loss_cls", "loss_mse", "loss_im_cst", "loss_total"} <= set(last)

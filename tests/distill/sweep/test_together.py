@@ -22,6 +22,13 @@ from distill.sweep.watch import Lines
 from distill.train.start import train as run
 
 
+def failed_together(path, place):
+    """The results of a sweep in which not every run finished, and what it printed beside them."""
+    ended = invoke(path, place, "--together", "--json")
+    assert ended.exit_code == 1
+    return json.loads(ended.stdout), ended.stderr
+
+
 def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written, place_of):
     path = written(
         "seeds = [0, 1]\n" + BASE + "data.seed = 5\n"
@@ -47,10 +54,9 @@ def test_a_student_that_fails_among_others_is_named_and_the_others_finish(writte
         + "[[runs]]\nname = 'good'\n[[runs]]\nname = 'wild'\noptim.lr = 1e30\n[[runs]]\nname = 'unknown'\ntext = 'no'\n"
     )
     place = place_of()
-    ended = invoke(path, place, "--together", "--json")
-    assert ended.exit_code == 1
-    assert [one["status"] for one in json.loads(ended.stdout)] == [FINISHED, FAILED, FAILED]
-    assert "not finite" in json.loads(ended.stdout)[1]["error"]
+    results, _ = failed_together(path, place)
+    assert [one["status"] for one in results] == [FINISHED, FAILED, FAILED]
+    assert "not finite" in results[1]["error"]
     alone = place_of()
     good = load_sweep(path).runs[0]
     run(good.config, cache_dir=alone.cache, data_dir=alone.data, out=alone.folder(good))
@@ -66,17 +72,15 @@ def test_a_run_that_cannot_begin_stops_no_other_beside_it(written, place_of):
     torn.mkdir(parents=True)
     (torn / "config.toml").write_text(to_toml(load_sweep(path).runs[0].config))
     (torn / "last.pt").write_bytes(b"half of a checkpoint")
-    ended = invoke(path, place, "--together", "--json")
-    assert ended.exit_code == 1
-    assert [one["status"] for one in json.loads(ended.stdout)] == [FAILED, FINISHED]
-    assert str(torn / "last.pt") in json.loads(ended.stdout)[0]["error"]
+    results, _ = failed_together(path, place)
+    assert [one["status"] for one in results] == [FAILED, FINISHED]
+    assert str(torn / "last.pt") in results[0]["error"]
 
 
 def test_a_sweep_of_which_no_run_can_begin_names_every_error(written, place_of):
-    ended = invoke(written(BASE + "text = 'no-such-bank'\n"), place_of(), "--together", "--json")
-    assert ended.exit_code == 1
-    assert [one["status"] for one in json.loads(ended.stdout)] == [FAILED]
-    assert "no-such-bank" in ended.stderr
+    results, printed = failed_together(written(BASE + "text = 'no-such-bank'\n"), place_of())
+    assert [one["status"] for one in results] == [FAILED]
+    assert "no-such-bank" in printed
 
 
 def test_a_student_that_cannot_be_saved_in_mid_epoch_stops_no_other(written, place_of):
@@ -85,13 +89,11 @@ def test_a_student_that_cannot_be_saved_in_mid_epoch_stops_no_other(written, pla
         + "train.checkpoint_steps = 1\n[[runs]]\nname = 'wild'\noptim.lr = 1e38\n[[runs]]\nname = 'good'\n"
     )
     place = place_of()
-    ended = invoke(path, place, "--together", "--json")
-    assert ended.exit_code == 1
-    wild, good = json.loads(ended.stdout)
+    (wild, good), printed = failed_together(path, place)
     assert (wild["status"], good["status"]) == (FAILED, FINISHED)
     assert "weights are not finite after epoch 0, step 0" in wild["error"]
     assert "last.pt" not in wild["error"]  # there is none
-    assert "wild,seed=0 failed" in ended.stderr
+    assert "wild,seed=0 failed" in printed
 
 
 def test_weights_that_the_last_step_broke_are_not_saved(place_of):
