@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from helpers.once import made_once
 from PIL import Image
 
 from cache import EmbeddingCache
@@ -29,6 +30,8 @@ COLOURS = {
 EMBED_DIM = 16
 ROOT = Path(__file__).parent.parent
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
+# Fixtures that several files of tests share.
+pytest_plugins = ["helpers.identity_runs", "helpers.report_runs", "helpers.sweeps", "helpers.whole_caches"]
 
 
 def pytest_collection_finish() -> None:
@@ -44,11 +47,12 @@ def write_image(path: Path, colour: tuple[int, int, int], rng: np.random.Generat
 
 
 class Counted:
-    """A progress that keeps, for every piece of work, what it was told to come and what was done."""
+    """A progress that keeps what it was told: of every piece of work what was to come and what was done, and notes."""
 
     def __init__(self) -> None:
         self.totals: list[int] = []
         self.done: list[int] = []
+        self.notes: list[str] = []
 
     def start(self, total: int) -> None:
         self.totals.append(total)
@@ -58,7 +62,7 @@ class Counted:
         self.done[-1] += images
 
     def note(self, message: str) -> None:
-        pass
+        self.notes.append(message)
 
 
 def make_photos(root: Path, *, train: int = 8, test: int = 3) -> Path:
@@ -84,6 +88,13 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder; foreign code that is run in it leaves a file ``marker``."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def write_jpeg():
     """A function (path, colour) that writes one small JPEG."""
     rng = np.random.default_rng(1)
@@ -92,7 +103,11 @@ def write_jpeg():
 
 @pytest.fixture(scope="session")
 def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A very small CLIP with random weights, saved as open_clip's local-dir."""
+    """A very small CLIP with random weights, saved as open_clip's local-dir; to be read."""
+    return made_once(tmp_path_factory, "teacher", _save_teacher)
+
+
+def _save_teacher(folder: Path) -> None:
     import torch
 
     import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
@@ -105,13 +120,11 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
         "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
     }
-    folder = tmp_path_factory.mktemp("teacher")
     save_file(
         open_clip.CLIP(**json.loads(json.dumps(config))).state_dict(), folder / "open_clip_model.safetensors"
     )
     value = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
     (folder / "open_clip_config.json").write_text(json.dumps(value))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -119,9 +132,10 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of small drawn episodes, to be read."""
     from distill.demo.episodes import draw_episodes
 
-    folder = tmp_path_factory.mktemp("episodes")
-    draw_episodes(folder, image_size=32, train=16, id_test=6, ood_test=14)
-    return folder
+    def draw(folder: Path) -> None:
+        draw_episodes(folder, image_size=32, train=16, id_test=6, ood_test=14)
+
+    return made_once(tmp_path_factory, "episodes", draw)
 
 
 @pytest.fixture(scope="session")
@@ -129,12 +143,14 @@ def episode_cache(tmp_path_factory: pytest.TempPathFactory, episodes: Path, teac
     """A finished cache of ``episodes`` with regions and the text tower, to be read."""
     from cache.build.from_episodes import EpisodeOptions, cache_episode_features
 
-    out = tmp_path_factory.mktemp("episode_cache") / "cache"
     options = EpisodeOptions(
         model=f"local-dir:{teacher_dir}", device="cpu", workers=0, regions=True, keep_text_tower=True
     )
-    cache_episode_features(episodes, out, options)
-    return out
+
+    def build(folder: Path) -> None:
+        cache_episode_features(episodes, folder / "cache", options)
+
+    return made_once(tmp_path_factory, "episode_cache", build) / "cache"
 
 
 def make_cache(

@@ -206,7 +206,7 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
     judged = json.loads(call("evaluate", run, "--device", "cpu", "--json"))
     assert judged["ood_test"]["accuracy"] == pytest.approx(trained["ood_test_accuracy"])
     assert "ood_test" in call("evaluate", cache, "--teacher")
-    for words, status, said in (
+    for words, status, message in (
         (
             ["train", cache, "--data", photos, "--out", tmp_path / "x", "--local"],
             2,
@@ -220,7 +220,7 @@ def test_the_whole_way_through_the_command_line(photos, teacher_dir, tmp_path):
         (["fewshot", run, "--episodes", "2"], 2, "--episodes is for episodes, and these are photos"),
     ):
         refused = runner.invoke(cli.main, [str(word) for word in words])
-        assert (refused.exit_code, said in refused.stderr) == (status, True), refused.stderr
+        assert (refused.exit_code, message in refused.stderr) == (status, True), refused.stderr
 
 
 STAGE_1 = ["cache-features", ".", "--out", "x", "--pretrained", "openai"]
@@ -228,7 +228,7 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["train", "nowhere", "--data", ".", "--out", "x"], 2, "nowhere"),
         (["cache-features", ".", "--out", "x"], 2, "--pretrained"),
@@ -269,12 +269,12 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         ([*STAGE_2, "--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
     ],
 )
-def test_bad_input_is_one_line_and_the_right_status(words, status, said, tmp_path, monkeypatch):
+def test_bad_input_is_one_line_and_the_right_status(words, status, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.toml").write_text("[train]\nepochs = 0\n")
     result = CliRunner().invoke(cli.main, words)
     assert result.exit_code == status
-    assert said in result.output
+    assert message in result.output
     assert "Traceback" not in result.output
 
 

@@ -97,9 +97,9 @@ def value_or_line(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except UserError as error:
-        said = str(error)
-    assert "Fix: " in said
-    assert "\n" not in printable(said)
+        message = str(error)
+    assert "Fix: " in message
+    assert "\n" not in printable(message)
     return None
 
 
@@ -121,8 +121,10 @@ def test_label2text_names_every_class_or_is_refused(content):
 @example(b"apple\tred\nbanana\t \n")
 def test_descriptions_are_one_a_class_or_refused(content):
     with written(content) as path:
-        found = value_or_line(lambda: read_descriptions(path, dict.fromkeys(FOLDERS, "x")))
-        assert found is None or (set(found.of_class) == set(FOLDERS) and all(found.of_class.values()))
+        descriptions = value_or_line(lambda: read_descriptions(path, dict.fromkeys(FOLDERS, "x")))
+        assert descriptions is None or (
+            set(descriptions.of_class) == set(FOLDERS) and all(descriptions.of_class.values())
+        )
 
 
 @FEW
@@ -132,8 +134,8 @@ def test_descriptions_are_one_a_class_or_refused(content):
 @example(b"[" * 100_000)
 def test_captions_are_texts_by_key_or_refused(content):
     with written(content) as path:
-        found = value_or_line(lambda: read_captions(path))
-        assert found is None or all(isinstance(k, str) and v.strip() for k, v in found.items())
+        captions = value_or_line(lambda: read_captions(path))
+        assert captions is None or all(isinstance(k, str) and v.strip() for k, v in captions.items())
 
 
 @FEW
@@ -289,11 +291,11 @@ def test_rows_are_read_back_as_they_were_written(keys, format, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shard"
         FORMATS[format].write(path, rows)
-        found = FORMATS[format].read(path, sha256=sha256_of(path)).loaded()
+        read_back = FORMATS[format].read(path, sha256=sha256_of(path)).loaded()
         assert FORMATS[format].wrong_rows(path).rows == []
-    assert (found.keys, found.captions) == (rows.keys, rows.captions)
+    assert (read_back.keys, read_back.captions) == (rows.keys, rows.captions)
     for name in ("labels", "image_embedding", "caption_embedding", "file_bytes"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(rows, name))
+        np.testing.assert_array_equal(getattr(read_back, name), getattr(rows, name))
 
 
 @FEW
@@ -302,9 +304,9 @@ def test_text_banks_are_read_back_as_they_were_written(texts):
     with tempfile.TemporaryDirectory() as folder:
         bank = make_bank("x", texts, [""] * len(texts), np.ones((len(texts), 3)))
         path = Path(folder) / "texts" / "x.h5"
-        found = load_bank(path, "x", sha256=save_bank(Path(folder), bank, made_from="").sha256)
+        read_back = load_bank(path, "x", sha256=save_bank(Path(folder), bank, made_from="").sha256)
         assert wrong_rows_of(path) == WrongRows(rows=[], names=texts)
-    assert found.texts == texts
+    assert read_back.texts == texts
 
 
 @FEW
@@ -376,10 +378,10 @@ def test_a_manifest_with_anything_in_any_place_is_read_or_refused(manifest, data
         place[key] = data.draw(JSON)
         break
     with written(with_checksum(value).encode(), "manifest.json") as path:
-        found = value_or_line(lambda: Manifest.load(path.parent))
-        if found is not None:
-            replace(found, complete=True).save(path.parent)
-            assert Manifest.load(path.parent) == replace(found, complete=True)
+        loaded = value_or_line(lambda: Manifest.load(path.parent))
+        if loaded is not None:
+            replace(loaded, complete=True).save(path.parent)
+            assert Manifest.load(path.parent) == replace(loaded, complete=True)
 
 
 def test_every_recipe_is_read_back_as_it_was_written():

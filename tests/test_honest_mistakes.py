@@ -58,9 +58,9 @@ def test_numbers_and_nesting_that_no_toml_has_are_one_line_with_the_file(tmp_pat
     path.write_text(content)
     with pytest.raises(UserError, match=f"{re.escape(str(path))} is not TOML") as raised:
         read(path)
-    said = str(raised.value)
-    assert len(said) < 400
-    assert "set_int_max_str_digits" not in said  # no advice to switch a guard off
+    message = str(raised.value)
+    assert len(message) < 400
+    assert "set_int_max_str_digits" not in message  # no advice to switch a guard off
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, f"0x{'f' * 5000}", "-1", "[" * 5000])
@@ -113,7 +113,7 @@ def test_a_whole_number_out_of_bounds_is_a_usage_error(command, option, number, 
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. "),
@@ -131,8 +131,8 @@ def test_a_whole_number_out_of_bounds_is_a_usage_error(command, option, number, 
         (MemoryError("Unable to allocate 7.28 TiB for an array"), "computer's memory is full"),
     ],
 )
-def test_full_memory_and_a_worker_that_the_system_ended_are_one_line(error, said):
-    assert re.search(said, str(as_user_error(error)))
+def test_full_memory_and_a_worker_that_the_system_ended_are_one_line(error, message):
+    assert re.search(message, str(as_user_error(error)))
 
 
 def test_what_torch_says_of_a_full_memory_is_known():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.caches import stage_1_words
 from helpers.pictures import png_of
 from PIL import Image
 
@@ -38,11 +39,11 @@ from distill.sweep.plan import load_sweep
 
 
 @pytest.mark.parametrize(
-    ("side", "said"), [(30_000, "exceeds limit"), (9_600, "9,600 x 9,600 pixels are more")]
+    ("side", "message"), [(30_000, "exceeds limit"), (9_600, "9,600 x 9,600 pixels are more")]
 )
-def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side, said):
+def test_an_image_bomb_is_refused_before_it_is_decoded(tmp_path, side, message):
     (tmp_path / "bomb.png").write_bytes(png_of(side))
-    with pytest.raises(UnreadableImage, match=said):
+    with pytest.raises(UnreadableImage, match=message):
         load_rgb(tmp_path / "bomb.png")
 
 
@@ -156,15 +157,8 @@ def test_deep_nesting_is_one_line(tmp_path):
 def test_names_do_not_reach_the_terminal_as_commands(tmp_path, photos, teacher_dir):
     red = "\x1b[31mred\x1b[0m"
     (photos / "train" / "apple" / f"{red}.jpg").write_bytes(b"not an image")
-    words = [
-        "cache-features",
-        str(photos),
-        "--out",
-        str(tmp_path / "cache"),
-        "--model",
-        f"local-dir:{teacher_dir}",
-    ]
-    ended = CliRunner().invoke(main, [*words, "--device", "cpu", "--workers", "0"])
+    words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", "0")
+    ended = CliRunner().invoke(main, words)
     assert ended.exit_code == 0
     assert "\x1b" not in ended.output
     assert "apple/\\x1b[31mred" in ended.output
@@ -211,9 +205,9 @@ def test_the_key_is_neither_shown_nor_kept_when_a_server_says_it_back(tmp_path, 
         )
         import traceback
 
-        said = ended.output + "".join(traceback.format_exception(*ended.exc_info))
-        assert "wrong key Bearer ***" in said
-        assert "sk-very-secret" not in said
+        shown = ended.output + "".join(traceback.format_exception(*ended.exc_info))
+        assert "wrong key Bearer ***" in shown
+        assert "sk-very-secret" not in shown
         describe(photos, model="m", base_url=f"{base}/good/v1")
         assert "red, Bearer ***" in (photos / "chatgpt.txt").read_text()
     finally:

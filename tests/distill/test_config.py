@@ -41,7 +41,7 @@ def test_recipes_have_the_papers_values(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("loss.vlaling=1", "did you mean 'loss.vlalign'"),
         ("lr=1", "lr is not a setting"),
@@ -60,10 +60,10 @@ def test_recipes_have_the_papers_values(name, expected):
         ("optim.name=[1]", "optim.name is [1], expected a text"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_names_it(setting, said):
+def test_a_wrong_setting_is_one_line_that_names_it(setting, message):
     with pytest.raises(UserError) as error:
         with_settings(RunConfig(), [setting])
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

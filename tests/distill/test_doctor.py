@@ -43,11 +43,11 @@ def test_a_part_that_is_broken_is_a_line_and_no_traceback(tmp_path, monkeypatch)
     monkeypatch.setattr(doctor, "_both_stages", broken)
     monkeypatch.setattr(doctor, "LEAST_FREE", 1e18)
     ended = CliRunner().invoke(cli.main, ["doctor", "--folder", str(tmp_path), "--json"])
-    found = {line["name"]: line for line in json.loads(ended.stdout)}
+    lines = {line["name"]: line for line in json.loads(ended.stdout)}
     assert ended.exit_code == 1
-    assert found["both stages"]["state"] == "failed"
-    assert found["both stages"]["text"] == "RuntimeError: operator not found"
-    assert found["disk"]["state"] == "warning"
+    assert lines["both stages"]["state"] == "failed"
+    assert lines["both stages"]["text"] == "RuntimeError: operator not found"
+    assert lines["disk"]["state"] == "warning"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -81,29 +81,29 @@ def test_every_metric_of_batches_equals_its_formula_over_all_images(seed):
     logits, labels = rng.normal(size=(90, 8)) * 3, rng.integers(6, size=90)  # two classes are never present
     rows, at = torch.from_numpy(logits).float(), torch.from_numpy(labels)
     parts = [ImageScores.of(rows[some], at[some]) for some in (slice(0, 40), slice(40, 90))]
-    found = ImageScores.join(parts).metrics()
+    metrics = ImageScores.join(parts).metrics()
     right = logits.argmax(axis=1) == labels
     five = [label in row for label, row in zip(labels, np.argsort(-logits, axis=1)[:, :5], strict=True)]
-    for value, own in ((found.accuracy, right), (found.top5_accuracy, np.array(five))):
+    for value, own in ((metrics.accuracy, right), (metrics.top5_accuracy, np.array(five))):
         assert value == pytest.approx(100 * np.mean([own[labels == label].mean() for label in range(6)]))
     shifted = logits - logits.max(axis=1, keepdims=True)
     loss = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(90), labels]
-    assert found.loss == pytest.approx(loss.mean(), rel=1e-5)
-    assert found.ece == pytest.approx(calibration_written_out(logits, labels), abs=1e-6)
+    assert metrics.loss == pytest.approx(loss.mean(), rel=1e-5)
+    assert metrics.ece == pytest.approx(calibration_written_out(logits, labels), abs=1e-6)
     # And by torchmetrics' functions of all logits at once, where every class is there.
     every = torch.arange(90) % 8
-    found = ImageScores.of(rows, every).metrics()
-    assert found.top5_accuracy == pytest.approx(100 * float(multiclass_accuracy(rows, every, 8, top_k=5)))
-    assert found.ece == pytest.approx(float(multiclass_calibration_error(rows, every, 8)), abs=1e-6)
+    metrics = ImageScores.of(rows, every).metrics()
+    assert metrics.top5_accuracy == pytest.approx(100 * float(multiclass_accuracy(rows, every, 8, top_k=5)))
+    assert metrics.ece == pytest.approx(float(multiclass_calibration_error(rows, every, 8)), abs=1e-6)
 
 
 def test_auroc_is_the_share_of_pairs_in_order_however_near_the_scores_are():
     rng = np.random.default_rng(0)
     # Of these a sigmoid in float32 is 1, and rounding makes many of them equal.
     ids, oods = (30 + rng.normal(shift, 1, size=n).round(1) for shift, n in ((0.5, 60), (0, 45)))
-    found = id_against_ood(torch.from_numpy(ids).float(), torch.from_numpy(oods).float())
-    assert found == pytest.approx(area_written_out(ids, oods), abs=1e-6)
-    assert 0.5 < found < 0.8
+    auroc = id_against_ood(torch.from_numpy(ids).float(), torch.from_numpy(oods).float())
+    assert auroc == pytest.approx(area_written_out(ids, oods), abs=1e-6)
+    assert 0.5 < auroc < 0.8
     assert id_against_ood(torch.tensor([2.0]), torch.tensor([1.0])) == 1
     assert id_against_ood(torch.ones(3), torch.ones(4)) == 0.5
 
@@ -139,15 +139,15 @@ def test_one_pass_judges_a_split_among_its_own_classes_and_among_all():
             ("ood_test", ood_logits, torch.tensor([1, 0]), ("c", "a")),
         )
     }
-    found = metrics_of(results)
-    assert found["id_test_accuracy"] == 100
-    assert found["id_test_all_accuracy"] == pytest.approx((50 + 100) / 2)
-    assert (found["ood_test_accuracy"], found["ood_test_all_accuracy"]) == (100, 50)
-    assert found["all_harmonic_mean"] == pytest.approx(
-        harmonic_mean(found["id_test_all_accuracy"], found["ood_test_all_accuracy"])
+    metrics = metrics_of(results)
+    assert metrics["id_test_accuracy"] == 100
+    assert metrics["id_test_all_accuracy"] == pytest.approx((50 + 100) / 2)
+    assert (metrics["ood_test_accuracy"], metrics["ood_test_all_accuracy"]) == (100, 50)
+    assert metrics["all_harmonic_mean"] == pytest.approx(
+        harmonic_mean(metrics["id_test_all_accuracy"], metrics["ood_test_all_accuracy"])
     )
-    assert found["id_ood_auroc"] == pytest.approx(area_written_out([5, 3, 2], [4, 1]))
-    assert "id_test_top5_accuracy" not in found  # of two classes, or four, it would be 100 whatever is said
+    assert metrics["id_ood_auroc"] == pytest.approx(area_written_out([5, 3, 2], [4, 1]))
+    assert "id_test_top5_accuracy" not in metrics  # of two classes, or four, it would be 100 whatever is said
     assert results["id_test"].to_json()["among_all"]["classes"] == 4
     alone = evaluate(
         [(id_logits[:, :2], torch.tensor([0, 0, 1]))], lambda x: x, split="id_test", class_names=("b", "d")
@@ -158,8 +158,8 @@ def test_one_pass_judges_a_split_among_its_own_classes_and_among_all():
 
 
 def test_one_class_is_judged_and_says_nothing_of_calibration():
-    found = ImageScores.of(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)).metrics()
-    assert (found.accuracy, found.top5_accuracy, found.ece, found.loss) == (100, None, None, 0)
+    metrics = ImageScores.of(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)).metrics()
+    assert (metrics.accuracy, metrics.top5_accuracy, metrics.ece, metrics.loss) == (100, None, None, 0)
 
 
 def test_id_classes_come_first_and_a_class_of_both_kinds_is_there_once():
@@ -167,9 +167,11 @@ def test_id_classes_come_first_and_a_class_of_both_kinds_is_there_once():
         def __init__(self, *names):
             self.class_names = names
 
-    found = AllClasses.of({"id_test": Split("b"), "train": Split("b", "d"), "ood_test": Split("a", "c", "d")})
-    assert (found.id_classes, found.ood_classes) == (("b", "d"), ("a", "c"))
-    assert found.columns(("d", "a", "c")) == [1, 2, 3]
+    classes = AllClasses.of(
+        {"id_test": Split("b"), "train": Split("b", "d"), "ood_test": Split("a", "c", "d")}
+    )
+    assert (classes.id_classes, classes.ood_classes) == (("b", "d"), ("a", "c"))
+    assert classes.columns(("d", "a", "c")) == [1, 2, 3]
     assert AllClasses.of({"id_test": Split("b"), "ood_test": Split("a")}).id_classes == ("b",)
 
 
@@ -186,5 +188,5 @@ def test_metrics_can_be_the_first_thing_that_is_imported():
 def test_probabilities_of_bfloat16_logits_are_not_rounded_to_it():
     logits = torch.tensor([[7.0, 0.0], [6.5, 1.0]], dtype=torch.bfloat16)
     expected = 1 / (1 + np.exp(-np.array([7.0, 5.5])))
-    found = ImageScores.of(logits, torch.tensor([0, 0])).confidence_N
-    assert found.numpy() == pytest.approx(expected, abs=1e-6)  # bfloat16 has steps of 0.004 here
+    confidence = ImageScores.of(logits, torch.tensor([0, 0])).confidence_N
+    assert confidence.numpy() == pytest.approx(expected, abs=1e-6)  # bfloat16 has steps of 0.004 here

@@ -66,10 +66,10 @@ def test_autocast_changes_no_loss_and_no_gradient(batch, dtype):
     expected = distillation_objective(**batch, config=config)
     (gradient,) = torch.autograd.grad(expected["total"], batch["student"])
     with torch.autocast("cpu", dtype=dtype):
-        found = distillation_objective(**batch, config=config)
+        losses = distillation_objective(**batch, config=config)
     # In half the width the third digit would differ.
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found["total"], batch["student"])[0], gradient)
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(torch.autograd.grad(losses["total"], batch["student"])[0], gradient)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -164,9 +164,9 @@ def test_robotics_training_steps_equal_the_original(case):
             if meta["local"]
             else pair_logits(rows, text, temperature=meta["temperature"])
         )
-        found, bias = probabilities(logits), student["score_bias"]
+        likely, bias = probabilities(logits), student["score_bias"]
         parts = episode_objective(
-            found,
+            likely,
             labels,
             bias,
             losses,
@@ -178,7 +178,7 @@ def test_robotics_training_steps_equal_the_original(case):
         assert parts["total"].item() == pytest.approx(loss, rel=1e-4)
         if step == 0:  # later the original's ratios use the raw bias, which is another number
             counts = ObjectCounts.none()
-            counts.add(scores(found.detach(), bias.detach()), labels)
+            counts.add(scores(likely.detach(), bias.detach()), labels)
             assert list(counts.ratios().values()) == pytest.approx(ratios, rel=1e-5)
         optimizer.zero_grad()
         parts["total"].backward()

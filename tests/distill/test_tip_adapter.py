@@ -20,12 +20,12 @@ def tensors():
 
 def test_retrieval_equals_the_formula_written_out(tensors):
     student, text, support = (x.double() for x in tensors)
-    found = retrieval_logits(*tensors, alpha=0.7, beta=3.0)
+    logits = retrieval_logits(*tensors, alpha=0.7, beta=3.0)
     for b in range(B):
         for c in range(C):
             s, t = student[b] / student[b].norm(), text[c] / text[c].norm()
             term = sum(math.exp(-3.0 * (1 - float(s @ support[c, m]))) for m in range(M))
-            assert float(found[b, c]) == pytest.approx(float(s @ t) + 0.7 * term, rel=1e-5)
+            assert float(logits[b, c]) == pytest.approx(float(s @ t) + 0.7 * term, rel=1e-5)
 
 
 def test_without_weight_the_support_says_nothing(tensors):

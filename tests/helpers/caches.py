@@ -5,41 +5,54 @@ from __future__ import annotations
 import numpy as np
 
 from cache import EmbeddingCache
+from cache.build.from_folder import FeatureOptions, cache_features
 
 
-def stage_1(photos, out, teacher_dir, *more):
-    return ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
+def stage_1_words(photos, out, teacher_dir, *more):
+    words = ["cache-features", photos, "--out", out, "--model", f"local-dir:{teacher_dir}", *more]
+    return [str(word) for word in words]
+
+
+def builder(photos, teacher_dir, root, **usual):
+    """A function (name, options) that caches ``photos`` below ``root`` with the ``usual`` options or others."""
+
+    def build(name="cache", **options):
+        given = {"device": "cpu", "workers": 0, "dtype": "float32", **usual, **options}
+        cache_features(photos, root / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
+        return EmbeddingCache.open(root / name)
+
+    return build
 
 
 def rows_of(path):
     """Everything a cache says of its images, by key."""
     cache = EmbeddingCache.open(path)
-    found = {}
+    by_split = {}
     for name in cache.split_names:
         rows = cache.split(name)
-        found[name] = {
+        by_split[name] = {
             key: (rows.labels[i], rows.embeddings[i].tobytes()) for key, i in rows.position.items()
         }
-    return found
+    return by_split
 
 
 def read_back(cache):
     """Everything that a cache with views and pixels holds, by name."""
-    found = {}
+    held = {}
     for name in cache.split_names:
         rows = cache.split(name)
-        found |= {
+        held |= {
             f"{name}/keys": np.array(rows.keys),
             f"{name}/labels": rows.labels,
             f"{name}/embeddings": np.asarray(rows.embeddings),
         }
-        found[f"{name}/nearest"], found[f"{name}/similarity"] = cache.neighbours(name, "labels", 5)
+        held[f"{name}/nearest"], held[f"{name}/similarity"] = cache.neighbours(name, "labels", 5)
     for name in cache.bank_names:
-        found[f"texts/{name}"] = cache.text_bank(name).embeddings
+        held[f"texts/{name}"] = cache.text_bank(name).embeddings
     train = cache.split("train")
     some = np.arange(len(train.keys))
-    found["support_views"] = cache.support_views("train", train.keys)
-    found["crop_views"] = cache.crop_views("train").embeddings(some, some % 2)
-    found["boxes"], found["flips"] = cache.crop_views("train").crops(some, some % 2)
-    found["pixels"] = cache.pixels("train", side=36).images(some)
-    return found
+    held["support_views"] = cache.support_views("train", train.keys)
+    held["crop_views"] = cache.crop_views("train").embeddings(some, some % 2)
+    held["boxes"], held["flips"] = cache.crop_views("train").crops(some, some % 2)
+    held["pixels"] = cache.pixels("train", side=36).images(some)
+    return held

@@ -32,8 +32,8 @@ def student_says(trained: Path, photos: list[Path]) -> np.ndarray:
     ]
     with torch.no_grad():
         rows = opened.student(eval_transform(torch.stack(images).permute(0, 3, 1, 2), 32))
-    found: np.ndarray = torch.nn.functional.normalize(rows, dim=1).numpy()
-    return found
+    embeddings: np.ndarray = torch.nn.functional.normalize(rows, dim=1).numpy()
+    return embeddings
 
 
 def val_photos(trained: Path) -> list[Path]:

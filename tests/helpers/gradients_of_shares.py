@@ -36,7 +36,7 @@ def main(arch: str) -> None:
     with ranks_of_torchrun() as ranks:
         expected = backward(whole(images))
         share_batch_norms(shared, torch.device("cpu"))
-        found = backward(gather_rows(shared(images[own_share(BATCH).rows]), BATCH))
+        loss = backward(gather_rows(shared(images[own_share(BATCH).rows]), BATCH))
         average_gradients(shared.parameters())
         wrong = max(
             ((one.grad - other.grad).norm() / (1e-3 + one.grad.norm())).item()
@@ -51,7 +51,7 @@ def main(arch: str) -> None:
         )
         if ranks.is_first:
             sys.stdout.write(
-                json.dumps({"losses": [expected, found], "gradients": wrong, "statistics": statistics})
+                json.dumps({"losses": [expected, loss], "gradients": wrong, "statistics": statistics})
             )
 
 

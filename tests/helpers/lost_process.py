@@ -23,9 +23,9 @@ def main(event: str, count: int, words: list[str]) -> None:
     """See the module."""
     left = count
 
-    def seen(found, _):
+    def seen(happened, _):
         nonlocal left
-        if found == event:
+        if happened == event:
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

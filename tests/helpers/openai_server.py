@@ -94,10 +94,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.asked.slow_for in prompt:
             time.sleep(self.asked.slow)
         odd = self.asked.odd_for and self.asked.odd_for in prompt
-        kind = self.asked.odd if odd else self.asked.answer
-        text = ANSWERS[kind]
+        answer = self.asked.odd if odd else self.asked.answer
+        text = ANSWERS[answer]
         message = {"role": "assistant", "content": text and text.replace("{}", prompt)}
-        if kind == "refused":
+        if answer == "refused":
             message["refusal"] = "I will not."
         ANSWERED.append(prompt)
         self.reply(
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
                 "object": "chat.completion",
                 "created": 0,
                 "model": model,
-                "choices": [{"index": 0, "finish_reason": ENDINGS.get(kind, "stop"), "message": message}],
+                "choices": [{"index": 0, "finish_reason": ENDINGS.get(answer, "stop"), "message": message}],
             },
         )
 

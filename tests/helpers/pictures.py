@@ -9,8 +9,8 @@ import zlib
 def png_of(side: int) -> bytes:
     """A PNG of side x side black pixels, a few kilobytes of it."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     row = bytes(1 + (side + 7) // 8)
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)

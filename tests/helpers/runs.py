@@ -29,6 +29,8 @@ optim.lr = 0.01
 data.workers = 0
 """
 EPOCHS = 2
+# What every run leaves, the events of TensorBoard by their beginning.
+RUN_FILES = {"config.toml", "metrics.jsonl", "metrics.csv", "events", "curves.png", "summary.json", "last.pt"}
 
 
 def lines(run_dir):
@@ -38,6 +40,10 @@ def lines(run_dir):
 def numbers(run_dir):
     """A run's metrics without its speed."""
     return [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines(run_dir)]
+
+
+def files_of_run(run_dir):
+    return {path.name.split(".")[0] if "tfevents" in path.name else path.name for path in run_dir.iterdir()}
 
 
 def weights(run_dir):

@@ -68,8 +68,8 @@ def serving(model: Path, *options: str) -> Iterator[Ask]:
     with started(model, *options) as (process, ask):
         yield ask
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=600)
-    assert (process.returncode, *said) == (0, "stopped\n", "")
+        printed = process.communicate(timeout=600)
+    assert (process.returncode, *printed) == (0, "stopped\n", "")
 
 
 @contextmanager
@@ -105,19 +105,19 @@ def post(head: bytes = b"", *, path: bytes = b"/predict") -> bytes:
 
 def rest(connection: socket.socket) -> bytes:
     """Return what comes over a connection until the service closes it, and close it here."""
-    found = b""
+    received = b""
     with connection, contextlib.suppress(ConnectionResetError):
         while part := connection.recv(65536):
-            found += part
-    return found
+            received += part
+    return received
 
 
 def answered(connection: socket.socket) -> tuple[int, str]:
     """Return the status and header of the next answer, and leave the connection open."""
-    found = b""
-    while b"\r\n\r\n" not in found and (part := connection.recv(65536)):
-        found += part
-    head = found.partition(b"\r\n\r\n")[0].decode().lower()
+    received = b""
+    while b"\r\n\r\n" not in received and (part := connection.recv(65536)):
+        received += part
+    head = received.partition(b"\r\n\r\n")[0].decode().lower()
     return int(head.split()[1]), head
 
 

@@ -27,8 +27,8 @@ def save_clip(folder: Path, *, text: dict | None = None, **more) -> Path:
         },
         **more,
     }
-    kind = open_clip.CustomTextCLIP if more.get("custom_text") else open_clip.CLIP
-    built = kind(**{k: v for k, v in json.loads(json.dumps(config)).items() if k != "custom_text"})
+    model_class = open_clip.CustomTextCLIP if more.get("custom_text") else open_clip.CLIP
+    built = model_class(**{k: v for k, v in json.loads(json.dumps(config)).items() if k != "custom_text"})
     folder.mkdir()
     save_file(built.state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(

@@ -221,9 +221,9 @@ def test_damage_is_found_by_verify_and_mended_by_the_same_command(build, tmp_pat
     raw[-20] ^= 255
     shard.write_bytes(raw)
     (tmp_path / "cache" / "texts" / "labels.h5").unlink()
-    found = {check.file: check.problem for check in verify_cache(tmp_path / "cache") if check.problem}
-    assert set(found) == {"images/train-00001.h5", "texts/labels.h5"}
-    assert "checksum" in found["images/train-00001.h5"]
+    problems = {check.file: check.problem for check in verify_cache(tmp_path / "cache") if check.problem}
+    assert set(problems) == {"images/train-00001.h5", "texts/labels.h5"}
+    assert "checksum" in problems["images/train-00001.h5"]
     build()
     assert all(not check.problem for check in verify_cache(tmp_path / "cache"))
     assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "sound")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import make_cache
+from helpers.caches import stage_1_words
 from helpers.runs import ONE_EPOCH
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
@@ -112,17 +113,9 @@ def test_images_in_two_splits_or_classes_are_said(tmp_path, photos, teacher_dir)
     shutil.copy(
         photos / "train" / "apple" / "train_4.jpg", photos / "train" / "apple" / "again.jpg"
     )  # harmless
-    words = [
-        "cache-features",
-        str(photos),
-        "--out",
-        str(tmp_path / "cache"),
-        "--model",
-        f"local-dir:{teacher_dir}",
-    ]
-    words += ["--device", "cpu", "--workers", "0"]
-    found = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
-    assert sorted(map(tuple, found["duplicates"])) == [
+    words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", "0")
+    summary = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    assert sorted(map(tuple, summary["duplicates"])) == [
         ("train/apple/train_1.jpg", "ood_test/plum/again.jpg"),
         ("train/apple/train_2.jpg", "id_test/apple/again.jpg"),
         ("train/apple/train_3.jpg", "train/cherry/again.jpg"),
@@ -193,13 +186,13 @@ def test_an_id_test_class_that_train_lacks_stops_both_stages(tmp_path, photos, t
     (photos / "chatgpt.txt").unlink()
     (photos / "label2text.txt").unlink()
     (photos / "val_on_train" / "cherry").rename(photos / "val_on_train" / "cherrry")
-    said = r"ID test \(val_on_train/\) but not in train: 'cherrry'. Fix: did you mean 'cherry'"
-    with pytest.raises(UserError, match=said):
+    message = r"ID test \(val_on_train/\) but not in train: 'cherrry'. Fix: did you mean 'cherry'"
+    with pytest.raises(UserError, match=message):
         stage_1(photos, tmp_path / "new", model)
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         run(config, cache_dir=out, data_dir=photos, out=tmp_path / "other")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         evaluate_run(tmp_path / "run")
     shutil.rmtree(photos / "val_on_train")
     check_trained(photos, {"train": ("a",)})
@@ -266,5 +259,5 @@ def test_classes_that_the_teacher_cannot_tell_apart_are_said(tmp_path, photos, b
 
     stage_1(photos, tmp_path / "cache", broken_teacher(knows_no_words))
     cache = EmbeddingCache.open(tmp_path / "cache")
-    said = "labels: the teacher gives 2 of 5 classes the same row as another ('lemon' and 'plum')"
-    assert [line for line in doubts(cache, ["labels"], []) if line.startswith(said)]
+    message = "labels: the teacher gives 2 of 5 classes the same row as another ('lemon' and 'plum')"
+    assert [line for line in doubts(cache, ["labels"], []) if line.startswith(message)]

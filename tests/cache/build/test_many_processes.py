@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ROOT, make_photos
-from helpers.caches import rows_of, stage_1
+from helpers.caches import rows_of, stage_1_words
 from helpers.processes import launch, loses_second, torchrun
 from helpers.runs import stage_2
 
@@ -35,9 +35,9 @@ def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_pa
     (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
     small = ("--rows-per-shard", 5, "--batch-size", 2, "--workers", 0, "--device", "cpu")
     one, two = tmp_path / "one", tmp_path / "two"
-    CliRunner().invoke(cli.main, list(map(str, stage_1(photos, one, teacher_dir, *small))))
+    CliRunner().invoke(cli.main, stage_1_words(photos, one, teacher_dir, *small))
     done = subprocess.run(
-        torchrun(*stage_1(photos, two, teacher_dir, *small, "--json")),
+        torchrun(*stage_1_words(photos, two, teacher_dir, *small, "--json")),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -54,12 +54,12 @@ def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_pa
 def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(teacher_dir, tmp_path):
     photos, whole, lost = make_photos(tmp_path / "photos", train=20), tmp_path / "whole", tmp_path / "lost"
     shards = one_by_one(photos, whole, teacher_dir).rows
-    words = stage_1(photos, lost, teacher_dir, "--rows-per-shard", 1, "--batch-size", 1, "--workers", 0)
+    words = stage_1_words(photos, lost, teacher_dir, "--rows-per-shard", 1, "--batch-size", 1, "--workers", 0)
     command = loses_second("os.rename", 40, [*words, "--device", "cpu"])
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0, done.stderr
-    found = [folder for folder in (lost, lost / "ranks" / "00001") if (folder / "manifest.json").exists()]
-    kept = sum(Manifest.load(folder).rows for folder in found)
+    folders = [folder for folder in (lost, lost / "ranks" / "00001") if (folder / "manifest.json").exists()]
+    kept = sum(Manifest.load(folder).rows for folder in folders)
     assert 0 < kept < shards
     assert one_by_one(photos, lost, teacher_dir).new_rows == shards - kept
     assert rows_of(lost) == rows_of(whole)

@@ -77,10 +77,10 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
     ended = invoke("sweep", path, *where, "--engine", "ray", "--address", cluster.address, "--json")
     assert not (tmp_path / "ran").exists()
     assert ended.exit_code == 1  # of the bad one
-    found = {one["name"]: one for one in json.loads(ended.stdout)}
-    assert [one["status"] for one in found.values()] == [FINISHED, FINISHED, FAILED], ended.stdout
+    results = {one["name"]: one for one in json.loads(ended.stdout)}
+    assert [one["status"] for one in results.values()] == [FINISHED, FINISHED, FAILED], ended.stdout
     killer.join()
-    assert "no-such-bank" in found["bad,seed=0"]["error"]
+    assert "no-such-bank" in results["bad,seed=0"]["error"]
     assert 0 < killed["epochs"] < 60
     log = (place.out / "logs" / "a,seed=0.log").read_text()
     assert log.count("a,seed=0 on ") == 2  # it was begun, lost, and went on elsewhere
@@ -89,7 +89,7 @@ def test_a_sweep_with_a_killed_node_gives_the_table_of_one_without(cluster, tmp_
         run(planned.config, cache_dir=place.cache, data_dir=place.data, out=alone)
         assert numbers(place.folder(planned)) == numbers(alone)
         assert (
-            found[planned.name]["id_test_accuracy"]
+            results[planned.name]["id_test_accuracy"]
             == json.loads((alone / "summary.json").read_text())["id_test_accuracy"]
         )
 

@@ -84,8 +84,8 @@ def test_a_renamed_folder_does_not_move_descriptions_by_position(build, photos, 
     build()
     before = descriptions_in(tmp_path / "cache")
     rename(photos, "banana", "zebra_plantain")
-    said = r"by position.*'cherry' would get 'A banana is a fruit\.', which 'banana' had.*FOLDER<TAB>TEXT"
-    with pytest.raises(CacheMismatch, match=said):
+    message = r"by position.*'cherry' would get 'A banana is a fruit\.', which 'banana' had.*FOLDER<TAB>TEXT"
+    with pytest.raises(CacheMismatch, match=message):
         build(rebuild=rebuild, dtype=dtype)
     assert descriptions_in(tmp_path / "cache") == before
     names = ("apple", "cherry", "lemon", "plum")
@@ -158,6 +158,6 @@ def test_descriptions_that_the_context_cuts_to_one_text_stop_stage_1(build, phot
 def test_the_zero_shot_accuracy_at_the_end_is_that_of_evaluate(build, tmp_path):
     summary = build()
     for bank in ("labels", "descriptions"):
-        found = {one.split: one.accuracy for one in summary.zero_shot if one.bank == bank}
+        accuracies = {one.split: one.accuracy for one in summary.zero_shot if one.bank == bank}
         expected = evaluate_teacher(tmp_path / "cache", text=bank)
-        assert found == {split: pytest.approx(result.accuracy) for split, result in expected.items()}
+        assert accuracies == {split: pytest.approx(result.accuracy) for split, result in expected.items()}

@@ -215,13 +215,13 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     done = CliRunner().invoke(
         cli.main, ["evaluate", str(tmp_path / "run"), "--space", "--json", "--device", "cpu"]
     )
-    found = json.loads(done.stdout)
+    space = json.loads(done.stdout)
     trained = open_trained(tmp_path / "run", device="cpu")
     outputs = torch.cat([rows for rows, _ in outputs_of(trained.model, trained.wanted(["ood_test"])[0])])
     rows = two.split("ood_test")
     teacher = torch.from_numpy(np.asarray(rows.embeddings)).float()
     text = torch.from_numpy(two.text_bank("labels").class_texts(rows.class_names))
-    assert found["ood_test"] == pytest.approx(
+    assert space["ood_test"] == pytest.approx(
         {"images": 6, **space_metrics(outputs, teacher, text)}, rel=1e-5
     )
     table = (

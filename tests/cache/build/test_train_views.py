@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ID_CLASSES, ROOT
+from helpers.caches import builder
 from helpers.processes import launch
 from helpers.runs import SMALL, StopAt, numbers, weights
 from PIL import Image, ImageOps
@@ -20,7 +21,6 @@ import cli
 from cache import EmbeddingCache
 from cache.build import crop_views as train_views
 from cache.build.crop_views import draw_crops
-from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
@@ -48,13 +48,7 @@ def config(*settings):
 @pytest.fixture
 def build(photos, teacher_dir, tmp_path):
     """A function that caches ``photos`` with three views; options change."""
-
-    def build_it(name="cache", **options):
-        given = {"device": "cpu", "workers": 0, "views": 3, "dtype": "float32", **options}
-        cache_features(photos, tmp_path / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
-        return EmbeddingCache.open(tmp_path / name)
-
-    return build_it
+    return builder(photos, teacher_dir, tmp_path, views=3)
 
 
 @pytest.fixture
@@ -197,8 +191,8 @@ def test_a_finished_cache_gets_views_later_and_others_when_asked(build):
 
 def test_info_and_convert_know_views(build, tmp_path):
     cache = build()
-    said = CliRunner().invoke(cli.main, ["cache", "info", str(cache.path)]).output
-    assert "train: 3 views, scale 0.08" in said
+    info = CliRunner().invoke(cli.main, ["cache", "info", str(cache.path)]).output
+    assert "train: 3 views, scale 0.08" in info
     convert_cache(cache.path, tmp_path / "tar", format="webdataset")
     for mine, theirs in zip(all_of(cache), all_of(EmbeddingCache.open(tmp_path / "tar")), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -231,7 +225,7 @@ def test_vlalign_compares_with_the_texts_nearest_to_the_view(session):
     crops = session.data.crops(chosen, stream_generator(0, 0, 0))
     outputs = torch.randn(6, 16, generator=stream_generator(0, 0, 1))
     batch = session.data.batch(chosen, torch.zeros(6, 3, 32, 32), crops)
-    found, _ = session.model.losses(outputs, batch)
+    losses, _ = session.model.losses(outputs, batch)
     unit = torch.nn.functional.normalize
     text = unit(
         torch.from_numpy(session.model.cache.text_bank("labels").class_texts(session.model.class_names)),
@@ -240,12 +234,14 @@ def test_vlalign_compares_with_the_texts_nearest_to_the_view(session):
     teacher, student = (unit(rows, dim=1) @ text.T / 0.07 for rows in (batch.targets[0].teacher_BD, outputs))
     p = teacher.softmax(dim=1)
     expected = (p * (teacher.log_softmax(dim=1) - student.log_softmax(dim=1))).sum(dim=1).mean()
-    torch.testing.assert_close(found["vlalign"], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(losses["vlalign"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_captions_stay_those_of_the_image(build, photos):
-    said = [{"key": f"train/{c}/train_{i}.jpg", "caption": f"{c} {i}"} for c in ID_CLASSES for i in range(8)]
-    (photos / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said))
+    captions = [
+        {"key": f"train/{c}/train_{i}.jpg", "caption": f"{c} {i}"} for c in ID_CLASSES for i in range(8)
+    ]
+    (photos / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
     cache = build()
     session = open_session(config("loss.cap=1"), cache_dir=cache.path, data_dir=photos)
     chosen = np.array([3, 20])
@@ -315,7 +311,7 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["data.policy=randaugment"], r"data\.views is on with data\.policy=randaugment.*crop_flip"),
         (["data.per_image=false"], r"data\.per_image=false.*data\.per_image=true"),
@@ -324,8 +320,8 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
         (["fewshot.shots=1"], r"data\.views is on with few-shot images"),
     ],
 )
-def test_what_cannot_go_with_views_is_refused(settings, said):
-    with pytest.raises(UserError, match=f"(?s){said}"):
+def test_what_cannot_go_with_views_is_refused(settings, message):
+    with pytest.raises(UserError, match=f"(?s){message}"):
         config(*settings)
 
 
@@ -370,15 +366,15 @@ def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_j
 def test_the_command_line_caches_and_replays_views(photos, teacher_dir, tmp_path):
     cache, out = str(tmp_path / "cache"), tmp_path / "run"
     model = ["--model", f"local-dir:{teacher_dir}", "--workers", "0", "--device", "cpu"]
-    said = CliRunner().invoke(
+    ended = CliRunner().invoke(
         cli.main, ["cache-features", str(photos), "--out", cache, *model, "--views", "2"]
     )
-    assert said.exit_code == 0, said.output
+    assert ended.exit_code == 0, ended.output
     words = [word for setting in (*SMALL, "loss.cap=0", "train.epochs=1") for word in ("--set", setting)]
-    said = CliRunner().invoke(
+    ended = CliRunner().invoke(
         cli.main, ["train", cache, "--data", str(photos), "--out", str(out), "--views", *words]
     )
-    assert said.exit_code == 0, said.output
+    assert ended.exit_code == 0, ended.output
     assert "views = true" in (out / "config.toml").read_text()
     no = CliRunner().invoke(cli.main, ["cache-features", str(photos), "--out", cache, *model, "--views", "0"])
     assert no.exit_code == 2

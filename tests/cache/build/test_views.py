@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.caches import builder
 
 from cache import EmbeddingCache
-from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
@@ -19,13 +19,7 @@ from cache.teacher.open_clip_model import load_teacher
 @pytest.fixture
 def build(photos, teacher_dir, tmp_path):
     """A function that caches ``photos``; options change."""
-
-    def build_it(name="cache", **options):
-        given = {"device": "cpu", "workers": 0, "support_views": 3, "dtype": "float32", **options}
-        cache_features(photos, tmp_path / name, FeatureOptions(model=f"local-dir:{teacher_dir}", **given))
-        return EmbeddingCache.open(tmp_path / name)
-
-    return build_it
+    return builder(photos, teacher_dir, tmp_path, support_views=3)
 
 
 def views_of(cache, split="ood_test"):

@@ -63,7 +63,7 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"keys": None}, "nothing says which images"),
         ({"images": "missing.npy"}, "does not exist"),
@@ -103,7 +103,7 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
         ),
     ],
 )
-def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, change, said):
+def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, change, message):
     train, rows = arrays
     np.save(tmp_path / "short.npy", rows[:3])
     bad = rows.copy()
@@ -130,7 +130,7 @@ def test_wrong_imports_are_clear_errors_and_write_nothing(tmp_path, arrays, chan
             tmp_path / "cache",
             ImportOptions(**{n: str(tmp_path / v) if v else None for n, v in given.items()}),
         )
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert not (tmp_path / "cache").exists()
 
 
@@ -222,21 +222,21 @@ def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photo
     (tmp_path / "classes.txt").write_text("\n".join(texts))
     monkeypatch.chdir(tmp_path)
     words = "cache import --images rows.npy --keys keys.txt --texts texts.npy --classes"
-    said = (
+    output = (
         CliRunner()
         .invoke(main, [*words.split(), "classes.txt", "--captions", "rows.npy", "--out", "good"])
         .output
     )
-    assert "texts labels: 5, rows of texts.npy, by the names in classes.txt" in said
+    assert "texts labels: 5, rows of texts.npy, by the names in classes.txt" in output
     assert (
         "captions: rows of rows.npy: train 24 of 24, id_test 9 of 9, ood_test 6 of 6 images have their own"
-        in said
+        in output
     )
-    assert said.count("100.0%") == 3
-    assert "train: 2 of 24 rows are the same as another's" in said
-    assert "near chance" not in said
+    assert output.count("100.0%") == 3
+    assert "train: 2 of 24 rows are the same as another's" in output
+    assert "near chance" not in output
     (tmp_path / "classes.txt").write_text("\n".join([*list(texts)[1:], "apple"]))
-    said = CliRunner().invoke(main, [*words.split(), "classes.txt", "--out", "shifted"]).output
-    assert "look at labels: with these texts the teacher is near chance (train 0.0%" in said
+    output = CliRunner().invoke(main, [*words.split(), "classes.txt", "--out", "shifted"]).output
+    assert "look at labels: with these texts the teacher is near chance (train 0.0%" in output
     assert Manifest.load(tmp_path / "good").splits["train"].own_captions == 24
     assert "own captions" in CliRunner().invoke(main, ["cache", "info", "good"]).output

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from conftest import Counted
 
 import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
 from cache.prepare.caption import caption
 from cache.prepare.captioner import Captioner, load_captioner
 from cache.runtime.errors import UserError
-from cache.runtime.progress import Silent
 from cache.sources.class_texts import MISSING_CAPTION, caption_of, read_captions
 from cache.sources.image_folder import ImageFolder
 
@@ -45,20 +45,6 @@ def model(models: dict[str, str]) -> str:
     return models["vit-gpt2"]
 
 
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.total, self.done, self.said = 0, 0, []
-
-    def start(self, total: int) -> None:
-        self.total = total
-
-    def advance(self, images: int) -> None:
-        self.done += images
-
-    def note(self, message: str) -> None:
-        self.said.append(message)
-
-
 def rows_of(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -76,10 +62,10 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     monkeypatch.setattr(Captioner, "captions", captions)
 
 
-@pytest.mark.parametrize("kind", SAVE)
-def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], kind: str):
-    progress = Notes()
-    summary = caption(photos, model=models[kind], progress=progress)
+@pytest.mark.parametrize("architecture", SAVE)
+def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], architecture: str):
+    progress = Counted()
+    summary = caption(photos, model=models[architecture], progress=progress)
     folder = ImageFolder.scan(photos)
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
     assert [row["key"] for row in rows_of(photos / "captions.jsonl")] == keys
@@ -91,7 +77,7 @@ def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], kind: 
     assert not words & {*SPECIAL}
     assert (summary.images, summary.captioned, summary.reused) == (len(keys), len(keys), 0)
     assert not summary.failed
-    assert progress.total == progress.done == len(keys)
+    assert progress.totals == progress.done == [len(keys)]
     assert not (photos / "captions.jsonl.partial.jsonl").exists()
 
 
@@ -128,12 +114,12 @@ def test_an_unreadable_image_is_a_photo(photos: Path, model: str, write_jpeg: An
     broken, small = photos / "train" / "apple" / "broken.jpg", photos / "train" / "apple" / "a.png"
     broken.write_bytes(b"no image")
     write_jpeg(small)
-    progress = Notes()
+    progress = Counted()
     summary = caption(photos, model=model, batch_size=1, progress=progress)
     assert list(summary.failed) == ["train/apple/broken.jpg"]
     assert "cannot be read" in summary.failed["train/apple/broken.jpg"]
     assert summary.captioned == summary.images - 1
-    assert any("broken.jpg" in line for line in progress.said)
+    assert any("broken.jpg" in line for line in progress.notes)
     captions = read_captions(photos / "captions.jsonl")
     assert captions["train/apple/broken.jpg"] == MISSING_CAPTION
     assert list(captions.values()).count(MISSING_CAPTION) == 1
@@ -173,9 +159,9 @@ def test_another_model_starts_afresh(
         kill_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
             caption(photos, model=models["git"], batch_size=4, workers=0)
-    progress = Notes()
+    progress = Counted()
     assert caption(photos, model=model, workers=0, progress=progress).reused == 0
-    assert any("are not used" in line for line in progress.said)
+    assert any("are not used" in line for line in progress.notes)
 
 
 def test_existing_captions_are_not_overwritten(photos: Path, model: str):
@@ -238,13 +224,6 @@ def test_a_model_that_fails_on_an_image(photos: Path, model: str, monkeypatch: p
 
 
 def test_without_the_package(photos: Path, monkeypatch: pytest.MonkeyPatch):
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "transformers":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r'pip install "\.\[caption\]"'):
         caption(photos, model="anything")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import signal
 import subprocess
@@ -83,9 +82,9 @@ def expected(data: Path) -> dict[str, str]:
 
 def read(data: Path) -> dict[str, str]:
     names = class_names_of(data / "label2text.txt", sorted(ORDER))
-    found = read_descriptions(data / "chatgpt.txt", names)
-    assert not found.by_position
-    return dict(found.of_class)
+    descriptions = read_descriptions(data / "chatgpt.txt", names)
+    assert not descriptions.by_position
+    return dict(descriptions.of_class)
 
 
 def test_descriptions_come_in_label2text_order(data: Path, serve: Callable[..., Server]):
@@ -353,14 +352,7 @@ def test_the_default_prompt_takes_any_name():
 
 
 def test_without_the_package(data: Path, monkeypatch: pytest.MonkeyPatch):
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "openai":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UserError, match=r'pip install "\.\[describe\]"'):
         describe(data, model="tiny")
 

@@ -32,7 +32,7 @@ def test_a_ratio_keeps_classes_and_images_apart_and_loses_none(source, tmp_path)
     keys = keys_of(tmp_path / "data")
     assert set.union(*keys.values()) == {f"{p.parent.name}/{p.name}" for p in source.rglob("*.jpg")}
     assert sum(map(len, keys.values())) == 30
-    classes = {name: {key.split("/")[0] for key in found} for name, found in keys.items()}
+    classes = {name: {key.split("/")[0] for key in split_keys} for name, split_keys in keys.items()}
     assert classes["train"] == classes["id_test"]
     assert not classes["train"] & classes["ood_test"]
     labels = (tmp_path / "data" / "label2text.txt").read_text().splitlines()
@@ -82,7 +82,7 @@ def test_whatever_the_sizes_a_ratio_is_complete_and_disjoint(tmp_path_factory, s
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"ood": 0.01}, "makes 0 of 6 classes OOD"),
         ({"ood": 0.99}, "makes 6 of 6 classes OOD"),
@@ -92,8 +92,8 @@ def test_whatever_the_sizes_a_ratio_is_complete_and_disjoint(tmp_path_factory, s
         ({"seed": -1}, "the seed is -1"),
     ],
 )
-def test_shares_that_leave_a_side_empty_are_refused(source, tmp_path, given, said):
-    with pytest.raises(UserError, match=said):
+def test_shares_that_leave_a_side_empty_are_refused(source, tmp_path, given, message):
+    with pytest.raises(UserError, match=message):
         split_images(source, tmp_path / "data", **given)
     assert not (tmp_path / "data").exists()
 
@@ -123,16 +123,16 @@ def test_a_list_of_classes_makes_just_those_ood(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ("bee\nfoxx\n", "names 'foxx', which is no class folder .*did you mean 'fox'"),
         ("# none\n", "names 0 of 6 classes"),
         ("ant\nbee\ncat\ndog\neel\nfox\n", "names 6 of 6 classes"),
     ],
 )
-def test_a_list_of_classes_that_cannot_be_is_refused(source, tmp_path, lines, said):
+def test_a_list_of_classes_that_cannot_be_is_refused(source, tmp_path, lines, message):
     (tmp_path / "ood.txt").write_text(lines)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         split_images(source, tmp_path / "data", ood_classes=tmp_path / "ood.txt")
     assert not (tmp_path / "data").exists()
 

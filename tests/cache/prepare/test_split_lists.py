@@ -129,7 +129,7 @@ def test_a_source_of_another_layout_is_told_the_folder_it_lacks(archive, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("val/colt's_foot/9.jpg", "line 2: .* is not train/CLASS/FILE"),
         ("train/9.jpg", "line 2: .* is not train/CLASS/FILE"),
@@ -144,14 +144,14 @@ def test_a_source_of_another_layout_is_told_the_folder_it_lacks(archive, tmp_pat
     ],
 )
 def test_a_list_that_cannot_be_is_refused_before_anything_is_written(
-    archive, write_jpeg, tmp_path, line, said
+    archive, write_jpeg, tmp_path, line, message
 ):
     source, lists = archive("Flower102")
     write_jpeg(source / "jpg" / "00009.jpg")
     write_jpeg(source / "jpg" / "00001.png")
     path = lists / "train_data.txt"
     path.write_text("\n".join([path.read_text().split("\n")[0], line]))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         split_images(source, tmp_path / "data", dataset="Flower102", lists=lists)
     assert not (tmp_path / "data").exists()
 

@@ -113,9 +113,11 @@ def test_where_the_file_system_knows_no_locks_a_writer_goes_on_and_says_so(
     with only_writer(cache), only_writer(cache), replacing(cache / "work") as temporary:
         temporary.write_text("")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["work"]
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert f"cache is written without a lock, which its file system has not ({os.strerror(number)})" in said
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert (
+        f"cache is written without a lock, which its file system has not ({os.strerror(number)})" in printed
+    )
 
 
 def test_a_lock_file_can_be_read_by_whom_any_new_file_can(tmp_path):
@@ -166,8 +168,8 @@ def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path):
         with replacing(tmp_path / "run" / "first") as temporary:
             temporary.write_text("1")
         (tmp_path / "run").rename(tmp_path / "elsewhere")
-        said = r"run is not the folder any more .*bring it back"
-        with pytest.raises(UserError, match=said), replacing(tmp_path / "run" / "second") as temporary:
+        message = r"run is not the folder any more .*bring it back"
+        with pytest.raises(UserError, match=message), replacing(tmp_path / "run" / "second") as temporary:
             temporary.write_text("2")
         assert not (tmp_path / "run").exists()
     assert (tmp_path / "elsewhere" / "first").read_text() == "1"
@@ -205,9 +207,9 @@ def distill(teacher_dir) -> Callable[..., subprocess.Popen[str]]:
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
     """The status of a command and the lines that say why."""
-    _, said = process.communicate(timeout=600)
-    assert "Traceback" not in said, said
-    return process.returncode, [line for line in said.splitlines() if line.startswith("Error: ")]
+    _, printed = process.communicate(timeout=600)
+    assert "Traceback" not in printed, printed
+    return process.returncode, [line for line in printed.splitlines() if line.startswith("Error: ")]
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -291,8 +293,8 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
         assert command.poll() is None
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
     status, errors = ended(command)
-    said = "Error: stopped; what was finished is kept: the same command goes on."
-    assert (status, errors) == (130, [said])
+    message = "Error: stopped; what was finished is kept: the same command goes on."
+    assert (status, errors) == (130, [message])
     assert leftovers(tmp_path) == []
     assert ended(distill(*words, teacher=True)) == (0, [])
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))

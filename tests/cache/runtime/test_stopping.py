@@ -33,16 +33,16 @@ def whole(cached, photos, tmp_path):
 def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cached, photos, whole, tmp_path):
     out = tmp_path / "cut"
     words = words_of("train", cached, photos, out, "data.id_val=0.3", "data.workers=2")
-    status, said = stopped(python(), out, 0, words)
-    assert status == 128 + signal.SIGTERM, said
-    assert "Traceback" not in said
-    assert f"stopped, and saved in {out / 'last.pt'}; go on with the same command and --resume" in said
+    status, printed = stopped(python(), out, 0, words)
+    assert status == 128 + signal.SIGTERM, printed
+    assert "Traceback" not in printed
+    assert f"stopped, and saved in {out / 'last.pt'}; go on with the same command and --resume" in printed
     place = torch.load(out / "last.pt", weights_only=True)["position"]
     assert (place["epoch"], place["history"], numbers(out)) == (0, [], [])
     assert place["sums"]["images"] == 80  # 16 that are not set aside, 5 times: the whole epoch
     # The last evaluation is that of the summary: everything is trained and judged by then.
-    status, said = stopped(python(), out, EPOCHS, [*words, "--resume"])
-    assert (status, "Traceback" in said) == (128 + signal.SIGTERM, False), said
+    status, printed = stopped(python(), out, EPOCHS, [*words, "--resume"])
+    assert (status, "Traceback" in printed) == (128 + signal.SIGTERM, False), printed
     assert not (out / "summary.json").exists()
     assert CliRunner().invoke(cli.main, [*words, "--resume"]).exit_code == 0
     same_run(out, whole)

@@ -52,12 +52,12 @@ def folder(tmp_path):
 
 
 def test_objects_are_id_sorted_then_ood_sorted_and_labels_say_which_are_there(folder):
-    found = EpisodeFolder.scan(folder)
-    assert found.split("train").class_names == ("011_banana", "025_mug")
-    assert found.class_names == ("011_banana", "025_mug", "005_tomato_soup_can", "013_apple")
-    assert [episode.key for episode in found.split("train").images] == ["traj.0", "traj_1"]
-    assert [episode.label for episode in found.split("train").images] == [(0, 1), (1, 1)]
-    assert [episode.label for episode in found.split("val").images] == [(0, 0, 1, 0), (1, 0, 0, 1)]
+    scanned = EpisodeFolder.scan(folder)
+    assert scanned.split("train").class_names == ("011_banana", "025_mug")
+    assert scanned.class_names == ("011_banana", "025_mug", "005_tomato_soup_can", "013_apple")
+    assert [episode.key for episode in scanned.split("train").images] == ["traj.0", "traj_1"]
+    assert [episode.label for episode in scanned.split("train").images] == [(0, 1), (1, 1)]
+    assert [episode.label for episode in scanned.split("val").images] == [(0, 0, 1, 0), (1, 0, 0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def broken(folder, change):
 
 
 @pytest.mark.parametrize(
-    ("part", "value", "said"),
+    ("part", "value", "message"),
     [
         ("dict_str_hand_camera/dict_str_depth", None, "has no dict_str_hand_camera/dict_str_depth"),
         ("dict_str_base_camera", None, "has no dict_str_base_camera/dict_str_rgb"),
@@ -111,14 +111,14 @@ def broken(folder, change):
         ("model_ids", np.arange(3), "is of int64, expected texts"),
     ],
 )
-def test_a_missing_or_wrong_part_names_the_file_and_the_episode(folder, part, value, said):
+def test_a_missing_or_wrong_part_names_the_file_and_the_episode(folder, part, value, message):
     def change(episode):
         del episode[part]
         if value is not None:
             episode[part] = value
 
     text = broken(folder, change)
-    assert said in text
+    assert message in text
     assert "train.h5, episode 'traj_1'" in text
 
 
@@ -146,50 +146,53 @@ def test_an_id_test_of_other_objects_is_refused(folder):
 def test_objects_may_share_a_negative_prompt_for_each_is_weighed_against_its_own_positive_one(
     folder, tmp_path
 ):
-    found, said = EpisodeFolder.scan(folder), tmp_path / "said.txt"
-    said.write_text("".join(f"{name}\tNothing is to be seen.\n" for name in found.class_names))
-    words = {"negative_template": "a grey background", "negative_descriptions": said}
-    banks = {bank.name: bank for bank in episode_banks(found, template="a {}", descriptions=said, **words)}
+    scanned, descriptions = EpisodeFolder.scan(folder), tmp_path / "said.txt"
+    descriptions.write_text("".join(f"{name}\tNothing is to be seen.\n" for name in scanned.class_names))
+    words = {"negative_template": "a grey background", "negative_descriptions": descriptions}
+    banks = {
+        bank.name: bank
+        for bank in episode_banks(scanned, template="a {}", descriptions=descriptions, **words)
+    }
     for bank in banks.values():
-        check_told_apart(bank, [found.class_names])
+        check_told_apart(bank, [scanned.class_names])
     assert {name for name, bank in banks.items() if bank.may_tie} == {
         "negative_labels",
         "negative_descriptions",
     }
-    tied = replace(banks["labels"], texts=("a mug",) * len(found.class_names))
+    tied = replace(banks["labels"], texts=("a mug",) * len(scanned.class_names))
     with pytest.raises(UserError, match="have the same text in the bank 'labels'"):
-        check_told_apart(tied, [found.class_names])
+        check_told_apart(tied, [scanned.class_names])
 
 
 def test_texts_are_the_methods_prompts(folder, tmp_path):
     descriptions = tmp_path / "said.txt"
     descriptions.write_text("It is yellow.\nIt has a handle.\nIt is a tin.\nIt is round.\n")
-    found = EpisodeFolder.scan(folder)
-    banks = {bank.name: bank for bank in episode_banks(found, descriptions=descriptions)}
+    scanned = EpisodeFolder.scan(folder)
+    banks = {bank.name: bank for bank in episode_banks(scanned, descriptions=descriptions)}
     assert set(banks) == {"labels", "negative_labels", "descriptions"}
     assert banks["labels"].texts[2] == "You can find a tomato soup can in this image, except a robot arm."
     assert (
         banks["descriptions"].texts[0]
         == "You can find a banana in this image, except a robot arm. It is yellow."
     )
-    assert banks["negative_labels"].classes == found.class_names
-    plain = {bank.name: bank for bank in episode_banks(found, template="a {}", negative_template="nothing")}
+    assert banks["negative_labels"].classes == scanned.class_names
+    plain = {bank.name: bank for bank in episode_banks(scanned, template="a {}", negative_template="nothing")}
     assert plain["labels"].texts[1] == "a mug"
     assert set(plain["negative_labels"].texts) == {"nothing"}
     for wrong in ({"template": "nothing"}, {"negative_template": "{} {}"}):
         with pytest.raises(UserError, match="template"):
-            episode_banks(found, **wrong)
-    lines = [f"{name}\tIt is {i}." for i, name in reversed(list(enumerate(found.class_names)))]
+            episode_banks(scanned, **wrong)
+    lines = [f"{name}\tIt is {i}." for i, name in reversed(list(enumerate(scanned.class_names)))]
     descriptions.write_text("\n".join(lines))
-    named = {bank.name: bank for bank in episode_banks(found, negative_descriptions=descriptions)}
+    named = {bank.name: bank for bank in episode_banks(scanned, negative_descriptions=descriptions)}
     assert [text[-8:] for text in named["negative_descriptions"].texts] == [f"It is {i}." for i in range(4)]
     assert not named["negative_descriptions"].lines
     descriptions.write_text("\n".join(lines).replace("011_banana", "011_bananna"))
     with pytest.raises(UserError, match=r"'011_bananna' is not a class\. Fix: did you mean '011_banana'"):
-        episode_banks(found, descriptions=descriptions)
+        episode_banks(scanned, descriptions=descriptions)
     descriptions.write_text("only one\n")
     with pytest.raises(UserError, match="has 1 descriptions, but there are 4 classes"):
-        episode_banks(found, descriptions=descriptions)
+        episode_banks(scanned, descriptions=descriptions)
 
 
 def test_rows_are_what_the_teacher_says_of_each_camera(episodes, episode_cache, teacher_dir):
@@ -370,19 +373,19 @@ def test_an_episode_that_cannot_be_decompressed_is_skipped_or_with_strict_named(
 def test_drawn_episodes_are_real_files_of_that_format(tmp_path):
     counts = draw_episodes(tmp_path / "one", seed=3, image_size=24, train=14, id_test=5, ood_test=24)
     assert counts == {"train": 14, "id_test": 5, "ood_test": 24}
-    found = EpisodeFolder.scan(tmp_path / "one")
-    known = found.split("train").class_names
-    assert len(known) == ID_OBJECTS
-    assert len(found.class_names) == ID_OBJECTS + OOD_OBJECTS
-    for episode in found.split("ood_test").images:
+    scanned = EpisodeFolder.scan(tmp_path / "one")
+    id_objects = scanned.split("train").class_names
+    assert len(id_objects) == ID_OBJECTS
+    assert len(scanned.class_names) == ID_OBJECTS + OOD_OBJECTS
+    for episode in scanned.split("ood_test").images:
         assert 1 <= sum(episode.label) <= 3
-        assert any(episode.label[len(known) :])
-    frames = found.split("train").images[0].frames()
+        assert any(episode.label[len(id_objects) :])
+    frames = scanned.split("train").images[0].frames()
     assert frames["base"].rgb.shape == (24, 24, 3)
     assert 0.2 < float(frames["hand"].depth.mean()) < float(frames["base"].depth.mean()) < 1.5
     draw_episodes(tmp_path / "two", seed=3, image_size=24, train=14, id_test=5, ood_test=24)
     again = EpisodeFolder.scan(tmp_path / "two").split("ood_test").images[7].frames()
-    np.testing.assert_array_equal(again["hand"].rgb, found.split("ood_test").images[7].frames()["hand"].rgb)
+    np.testing.assert_array_equal(again["hand"].rgb, scanned.split("ood_test").images[7].frames()["hand"].rgb)
     with pytest.raises(UserError, match="train is to have 13 episodes"):
         draw_episodes(tmp_path / "three", train=13)
     assert not (tmp_path / "three").exists()

@@ -32,7 +32,7 @@ def test_endings_of_any_case_are_images_and_other_files_are_not(photos, write_jp
 
 
 @pytest.mark.parametrize(
-    ("break_it", "said"),
+    ("break_it", "message"),
     [
         (lambda p: (p / "train" / "empty").mkdir(), "empty holds no image"),
         (lambda p: (p / "train" / "apple" / "train_0.png").write_bytes(b"x"), "train_0.jpg and train_0.png"),
@@ -40,11 +40,11 @@ def test_endings_of_any_case_are_images_and_other_files_are_not(photos, write_jp
         (lambda p: (p / "train").rename(p / "other"), "no folder 'train'"),
     ],
 )
-def test_a_wrong_folder_is_an_error_that_names_it(photos, break_it, said):
+def test_a_wrong_folder_is_an_error_that_names_it(photos, break_it, message):
     break_it(photos)
     with pytest.raises(UserError, match="Fix: ") as error:
         ImageFolder.scan(photos)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_id_test_is_allowed_and_asking_for_it_says_so(photos):

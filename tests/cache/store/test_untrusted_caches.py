@@ -45,7 +45,7 @@ def test_a_bank_that_a_manifest_calls_so_that_it_leaves_the_folder_is_refused(tm
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda told: told["splits"].update({"../x": told["splits"]["train"]}), "is no split"),
         (lambda told: told["pixels"].update({"../x": {"side": 8, "encoding": "raw", "shards": [], "made_from": []}}), "is no split"),
@@ -61,13 +61,15 @@ def test_a_bank_that_a_manifest_calls_so_that_it_leaves_the_folder_is_refused(tm
         (lambda told: told.update(embed_dim=10**9), "embed_dim"),
     ],
 )  # fmt: skip
-def test_a_manifest_from_elsewhere_that_names_odd_places_or_sizes_is_refused(tmp_path, cached, change, said):
+def test_a_manifest_from_elsewhere_that_names_odd_places_or_sizes_is_refused(
+    tmp_path, cached, change, message
+):
     cache = shutil.copytree(cached.path, tmp_path / "inner" / "copy")
     told = json.loads((cache / "manifest.json").read_text())
     del told["sha256"]
     change(told)
     (cache / "manifest.json").write_text(with_checksum(told))
-    with pytest.raises(UserError, match=rf"manifest\.json is damaged .*{said}"):
+    with pytest.raises(UserError, match=rf"manifest\.json is damaged .*{message}"):
         Manifest.load(cache)
 
 
@@ -122,18 +124,18 @@ def test_rows_whose_keys_lead_out_of_their_folder_are_damaged(tmp_path, cached):
             read_shard(cache, manifest.splits["train"].shards[0], manifest, "train")
 
 
-def outside(file: h5py.File, name: str, tmp_path: Path, kind: str) -> None:
+def outside(file: h5py.File, name: str, tmp_path: Path, storage: str) -> None:
     """Put what lies in another file in the place of a dataset."""
     shape, dtype = file[name].shape, file[name].dtype
     del file[name]
-    if kind == "link":
+    if storage == "link":
         file[name] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/secret")
-    elif kind == "soft":
+    elif storage == "soft":
         file["secret"] = np.zeros(shape, dtype)
         file[name] = h5py.SoftLink("/secret")
-    elif kind == "raw":
+    elif storage == "raw":
         file.create_dataset(name, shape, dtype, external=[(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)])
-    elif kind == "huge":
+    elif storage == "huge":
         file.create_dataset(name, (2**20, 2**20, *shape[2:]), dtype, chunks=(1, 64, *shape[2:]))
     else:
         layout = h5py.VirtualLayout(shape, dtype)
@@ -141,20 +143,20 @@ def outside(file: h5py.File, name: str, tmp_path: Path, kind: str) -> None:
         file.create_virtual_dataset(name, layout)
 
 
-@pytest.mark.parametrize("kind", ["link", "soft", "raw", "virtual", "huge"])
+@pytest.mark.parametrize("storage", ["link", "soft", "raw", "virtual", "huge"])
 @pytest.mark.parametrize(
     "part", ["dict_str_hand_camera/dict_str_rgb", "dict_str_base_camera/dict_str_depth", "model_ids"]
 )
-def test_episodes_read_no_other_file_and_no_more_than_a_picture(tmp_path, episodes, kind, part):
+def test_episodes_read_no_other_file_and_no_more_than_a_picture(tmp_path, episodes, storage, part):
     folder = shutil.copytree(episodes, tmp_path / "episodes")
     (tmp_path / "secret").write_bytes(b"s" * 10**6)
     record = EpisodeFolder.scan(folder).split("train").images[0]
     with h5py.File(folder / "train.h5", "a") as file:
-        if kind == "huge" and part == "model_ids":
+        if storage == "huge" and part == "model_ids":
             del file[f"{record.key}/{part}"]
             file.create_dataset(f"{record.key}/{part}", (2**40,), "S8", chunks=(64,))
         else:
-            outside(file, f"{record.key}/{part}", tmp_path, kind)
+            outside(file, f"{record.key}/{part}", tmp_path, storage)
     with pytest.raises(UserError, match=f"episode '{record.key}'") as caught:
         EpisodeFolder.scan(folder)
     assert "\n" not in str(caught.value)

@@ -1,45 +1,24 @@
-"""Models from elsewhere: whatever their files say, none of it is run, and nothing that they name is loaded."""
+"""Teachers from elsewhere: whatever their files say, none of it is run, and nothing that they name is loaded."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import EMBED_DIM
-from helpers.exported import invoke, val_photos
+from helpers.foreign_code import Code, pickled
 from safetensors.torch import load_file
 
 from cache.runtime.atomic_files import sha256_of
-from cache.runtime.errors import UserError, reason_of
-from cache.store.spec import IMPORTED
+from cache.runtime.errors import UserError
 from cache.teacher.open_clip_model import load_teacher
 from cache.teacher.text_network import build_text_network
-from distill.deploy.info import ModelInfo
-from distill.student.build import build_student
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
-
-
-class Code:
-    def __reduce__(self):
-        return os.system, ("echo ran > marker",)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """An empty working folder; what runs in it leaves a file ``marker``."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -63,11 +42,6 @@ def torchscript(path: Path) -> Path:
     return path
 
 
-def pickled(path: Path) -> Path:
-    torch.save({"state_dict": {"weight": Code()}, "more": torch.zeros(10**6)}, path)
-    return path
-
-
 def changed(folder: Path, part: str, **values: object) -> str:
     """Change a part of a teacher's config; return the teacher's name."""
     config = json.loads((folder / CONFIG).read_text())
@@ -80,25 +54,27 @@ def refused(here: Path, model: str, pretrained: Path | None = None) -> str:
     with pytest.raises(UserError) as caught:
         load_teacher(model, pretrained=str(pretrained) if pretrained else None)
     assert not (here / "marker").exists()
-    said = str(caught.value)
-    assert "\n" not in said
-    assert not [word for word in ("weights_only", "trust_remote_code=True", "allow_pickle") if word in said]
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [
+        word for word in ("weights_only", "trust_remote_code=True", "allow_pickle") if word in message
+    ]
+    return message
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         (jit_like, "looks like a TorchScript archive"),
         (torchscript, "looks like a TorchScript archive"),
         (pickled, "it holds posix.system, which is code"),
     ],
 )
-def test_a_checkpoint_that_holds_code_is_refused_as_file_and_in_a_folder(here, teacher, write, said):
-    assert said in refused(here, "ViT-B-32-quickgelu", write(here / "weights.pt"))
+def test_a_checkpoint_that_holds_code_is_refused_as_file_and_in_a_folder(here, teacher, write, message):
+    assert message in refused(here, "ViT-B-32-quickgelu", write(here / "weights.pt"))
     (teacher / WEIGHTS).unlink()
     write(here / "weights.pt").rename(teacher / "open_clip_pytorch_model.bin")
-    assert said in refused(here, f"local-dir:{teacher}")
+    assert message in refused(here, f"local-dir:{teacher}")
 
 
 def test_a_checksum_that_is_known_is_compared_before_anything_is_loaded(here, teacher):
@@ -130,7 +106,7 @@ def with_code(teacher: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "values", "said"),
+    ("part", "values", "message"),
     [
         (
             "text_cfg",
@@ -152,12 +128,12 @@ def with_code(teacher: Path) -> None:
         ("text_cfg", {"vocab_size": 2 * 10**6}, "do not fit"),
     ],
 )
-def test_a_teachers_config_cannot_ask_for_code_a_path_or_all_memory(here, teacher, part, values, said):
+def test_a_teachers_config_cannot_ask_for_code_a_path_or_all_memory(here, teacher, part, values, message):
     pytest.importorskip("transformers")
     with_code(teacher)
     with gzip.open("vocabulary.gz", "w") as file:
         file.write(b"a b\n")
-    assert said in refused(here, changed(teacher, part, **values))
+    assert message in refused(here, changed(teacher, part, **values))
 
 
 @pytest.mark.parametrize(
@@ -183,8 +159,8 @@ def test_what_a_folder_calls_its_tokenizer_is_one_and_nobody_is_asked_for_leave(
     own = dict.fromkeys(("AutoModel", "AutoModelForCausalLM", "AutoProcessor"), "own.Own")
     (teacher / "config.json").write_text(json.dumps({"model_type": "vit", "auto_map": own}))
     (teacher / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": called}))
-    said = refused(here, changed(teacher, "text_cfg", hf_tokenizer_name="x/y"))
-    assert f"calls its tokenizer {called!r}" in said
+    message = refused(here, changed(teacher, "text_cfg", hf_tokenizer_name="x/y"))
+    assert f"calls its tokenizer {called!r}" in message
     import_transformers()
     with pytest.raises(ValueError, match="requires you to execute"):
         transformers.AutoModelForCausalLM.from_pretrained(str(teacher))
@@ -194,8 +170,8 @@ def test_what_a_folder_calls_its_tokenizer_is_one_and_nobody_is_asked_for_leave(
 def on_the_hub(hub: Path, folder: Path, name: str) -> str:
     """Put a teacher's folder where the hub's client keeps what it has downloaded; return the teacher's name."""
     place = hub / f"models--some--{name}"
-    for kind in ("refs", "blobs", f"snapshots/{'a' * 40}"):
-        (place / kind).mkdir(parents=True)
+    for subfolder in ("refs", "blobs", f"snapshots/{'a' * 40}"):
+        (place / subfolder).mkdir(parents=True)
     (place / "refs" / "main").write_text("a" * 40)
     for file in folder.iterdir():
         blob = place / "blobs" / sha256_of(file)
@@ -236,183 +212,3 @@ def test_the_text_tower_of_a_cache_asks_for_nothing_either(here, trained):
     ):
         with pytest.raises((UserError, ValueError), match=r"is not|not taken|do not fit"):
             build_text_network({**config, "text_cfg": {**config["text_cfg"], **changes}}, weights)
-
-
-@pytest.mark.parametrize(
-    "arch", ["timm:hf-hub:x/y", "timm:local-dir:/tmp/x", "hf_hub:x/y", "torchvision:../x"]
-)
-def test_a_students_name_is_that_of_a_library_and_no_path_or_repository(arch):
-    with pytest.raises(UserError, match="no student is called"):
-        build_student(arch, embed_dim=EMBED_DIM)
-
-
-def test_a_captioner_runs_no_code_of_its_folder_nor_any_kernel_of_the_hub(here, photos):
-    pytest.importorskip("transformers")
-    from helpers.tiny_captioners import save_blip
-
-    from cache.prepare.caption import caption
-
-    (folder := here / "captioner").mkdir()
-    save_blip(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "own.py").write_text("open('marker', 'w').write('ran')\nclass Own: pass\n")
-    own = {
-        "auto_map": {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Own"},
-        "model_type": "own",
-    }
-    kernel = {"text_config": {**config["text_config"], "_attn_implementation": "some/kernel"}}
-    for odd, said in (
-        (own, "cannot load the model"),
-        (kernel, "_attn_implementation"),
-        ({"quantization_config": {"quant_method": "x"}}, "quantization_config"),
-    ):
-        (folder / "config.json").write_text(json.dumps({**config, **odd}))
-        with pytest.raises(UserError, match=said) as caught:
-            caption(photos, model=str(folder))
-        assert "trust_remote_code" not in str(caught.value)
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").unlink()
-    torch.save({"weight": Code()}, folder / "pytorch_model.bin")
-    with pytest.raises(UserError) as caught:
-        caption(photos, model=str(folder))
-    assert "weights_only" not in str(caught.value)
-    assert not (here / "marker").exists()
-
-
-def test_a_part_of_a_captioner_that_brings_code_is_refused_and_nobody_is_asked(here, monkeypatch):
-    pytest.importorskip("transformers")
-    from helpers.tiny_captioners import save_vit_gpt2
-
-    from cache.prepare.captioner import load_captioner
-
-    asked: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "y")
-    (folder := here / "captioner").mkdir()
-    save_vit_gpt2(folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "own.py").write_text("open('marker', 'w').write('ran')\nclass Own: pass\n")
-    config["decoder"] |= {"model_type": "vit", "auto_map": {"AutoModelForCausalLM": "own.Own"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="it holds more than numbers and names"):
-        load_captioner(str(folder), torch.device("cpu"))
-    assert not asked
-    assert not (here / "marker").exists()
-
-
-def test_what_a_strangers_model_names_is_not_loaded(here, trained, plain):
-    model = shutil.copytree(plain, here / "model")
-    pickled(model / "teacher.pt")
-    info = ModelInfo.load(model)
-    teacher = {"model": "ViT-B-32-quickgelu", "pretrained": "model/teacher.pt", "weights_sha256": IMPORTED}
-    odd = {**info.source, "cache": str(trained / "cache"), "run": str(here), "teacher": teacher}
-    torch.save({"student": Code()}, here / "last.pt")
-    replace(info, source=odd).save(model)
-    added = invoke("texts", model, "--add", "zebra")
-    assert (added.exit_code, "give --cache" in added.stderr) == (2, True)
-    found = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
-    assert list(json.loads(found.stdout)["found"]) == ["float32"]
-    assert not (here / "marker").exists()
-
-
-def test_a_graph_that_reads_another_file_is_refused_wherever_the_tensor_is(here, plain, trained):
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
-
-    def outside() -> TensorProto:
-        tensor = numpy_helper.from_array(np.zeros((1,), dtype=np.float32), "w")
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value="../secret")
-        return tensor
-
-    model = shutil.copytree(plain, here / "model")
-    whole = onnx.load(str(model / "model.onnx"))
-    constant = helper.make_node("Constant", [], ["c"], value=outside())
-    inner = helper.make_graph([constant], "inner", [], [])
-    graphs = {"tensor": lambda graph: graph.initializer.append(outside())}
-    graphs["node"] = lambda graph: graph.node.append(constant)
-    graphs["nested"] = lambda graph: graph.node.append(
-        helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
-    )
-    for name, change in graphs.items():
-        odd = onnx.ModelProto()
-        odd.CopyFrom(whole)
-        change(odd.graph)
-        (model / "model.onnx").write_bytes(odd.SerializeToString())
-        info = ModelInfo.load(model)
-        replace(info, files={**info.files, "model.onnx": sha256_of(model / "model.onnx")}).save(model)
-        ended = invoke("predict", model, val_photos(trained)[0])
-        assert (ended.exit_code, "keeps tensors in another file" in ended.stderr) == (1, True), name
-
-
-def test_the_parts_of_a_graph_that_are_looked_into_are_all_that_onnx_has():
-    onnx = pytest.importorskip("onnx")
-    from distill.deploy.onnx_door import DATA_LOCATION, EXTERNAL_DATA, PARTS
-
-    names = {
-        **{
-            "model": "ModelProto",
-            "training": "TrainingInfoProto",
-            "graph": "GraphProto",
-            "node": "NodeProto",
-        },
-        **{"function": "FunctionProto", "attribute": "AttributeProto", "sparse": "SparseTensorProto"},
-        **{"tensor": "TensorProto"},
-    }
-    kinds = {full: kind for kind, full in names.items()}
-    for kind, full in names.items():
-        fields = getattr(onnx, full).DESCRIPTOR.fields
-        inner = {field.number: kinds.get(field.message_type.name) for field in fields if field.message_type}
-        assert {number: part for number, part in inner.items() if part} == PARTS.get(kind, {}), kind
-    tensor = onnx.TensorProto.DESCRIPTOR.fields_by_name
-    assert (tensor["external_data"].number, tensor["data_location"].number) == (EXTERNAL_DATA, DATA_LOCATION)
-
-
-def test_children_import_nothing_from_the_working_folder(here, cached, photos):
-    for name in ("cli", "cache", "distill", "queue", "torch", "random"):
-        (here / f"{name}.py").write_text(f"open({str(here / 'marker')!r}, 'a').write('ran')\n")
-    (here / "matplotlibrc").write_text("text.usetex: True\nbackend: module://queue\n")
-    (here / "s.toml").write_text(
-        'recipe = "smoke"\nseeds = [0]\n[base]\nstudent.arch = "timm:test_resnet"\nstudent.image_size = 32\n'
-        'train.epochs = 1\ntrain.device = "cpu"\ndata.workers = 2\n'
-    )
-    ended = invoke("sweep", "s.toml", "--cache", cached.path, "--data", photos, "--out", "runs", "--json")
-    assert [run["status"] for run in json.loads(ended.stdout)] == ["finished"], ended.output
-    assert not (here / "marker").exists()
-
-
-def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_it_starts(here):
-    code = (
-        "import cli, subprocess, sys\n"
-        "@cli.main.command('probe')\n"
-        "def probe():\n"
-        "    subprocess.run([sys.executable, '-c', 'import sys; print(sys.path)'])\n"
-        "cli.main(['probe'])\n"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "''" not in said
-    assert str(here) not in said
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            "Weights only load failed... (1) set `weights_only=False`\nGLOBAL os.system was not",
-            "it holds os.system, which is code",
-        ),
-        (
-            "Please pass the argument `trust_remote_code=True` to allow it",
-            "it holds more than numbers and names",
-        ),
-        ("Object arrays cannot be loaded when allow_pickle=False", "it holds more than numbers and names"),
-        (
-            "Exceeds the limit (4300 digits) for integer string conversion; use sys.set_int_max_str_digits() to",
-            "Exceeds the limit (4300 digits) for integer string conversion",
-        ),
-        ("\n first \n second", "first"),
-        ("", "ValueError"),
-    ],
-)
-def test_what_a_library_says_is_told_without_its_advice(text, said):
-    assert reason_of(ValueError(text)) == said

@@ -40,9 +40,9 @@ def test_a_tower_gives_the_same_with_its_padding_cut_where_that_can_be(make, cut
     tokens = open_clip.get_tokenizer("ViT-B-32")(TEXTS, context_length=model.context_length)
     with torch.inference_mode():
         whole = model.encode_text(tokens)
-        found = lengths(model, tokens).tolist()
-        assert found == ([4, 11, 3, 77] if cut else [tokens.shape[1]] * 4)
-        for i, length in enumerate(found):
+        text_lengths = lengths(model, tokens).tolist()
+        assert text_lengths == ([4, 11, 3, 77] if cut else [tokens.shape[1]] * 4)
+        for i, length in enumerate(text_lengths):
             with context_of(model, length):
                 row = model.encode_text(tokens[i : i + 1, :length])[0]
             torch.testing.assert_close(row, whole[i], **SUMS)

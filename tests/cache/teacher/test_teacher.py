@@ -98,7 +98,7 @@ def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_m
 
 
 @pytest.mark.parametrize(
-    ("model", "pretrained", "said"),
+    ("model", "pretrained", "message"),
     [
         ("ViT-L-41", "openai", "'ViT-L-14'"),
         ("ViT-L-14", "openai", "use --model ViT-L-14-quickgelu"),
@@ -110,10 +110,10 @@ def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_m
         ("local-dir:.", "openai", "brings its own weights"),
     ],
 )
-def test_a_wrong_teacher_is_one_clear_error(model, pretrained, said):
+def test_a_wrong_teacher_is_one_clear_error(model, pretrained, message):
     with pytest.raises(UserError) as error:
         load_teacher(model, pretrained=pretrained)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

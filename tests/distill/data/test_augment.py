@@ -149,13 +149,13 @@ def test_half_of_the_images_are_flipped():
 
 def test_randaugment_draws_every_operation_about_equally_often(images):
     same = images[:1].expand(1400, -1, -1, -1)
-    known = {
+    operations = {
         OPERATIONS[name](images[:1], sign).numpy().tobytes() for name in OPERATIONS for sign in (1.0, -1.0)
     }
     # Two operations in a row: 1/196 of the images draw Identity twice, and are left alone.
     out = rand_augment(same, 1400, generator())
     untouched = sum(row.numpy().tobytes() == images[0].numpy().tobytes() for row in out)
-    once = sum(row.numpy().tobytes() in known for row in out)
+    once = sum(row.numpy().tobytes() in operations for row in out)
     assert untouched < 60
     assert 100 < once < 400  # one of the two was Identity: 27/196 of 1,400 is 193
 

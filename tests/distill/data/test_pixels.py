@@ -64,9 +64,9 @@ def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
     image = ImageFolder.scan(photos).split("train").images[3]
     stored = cache.pixels("train", side=SIDE)
-    found = stored.images(np.array([stored.position[image.key]]))[0].astype(np.float32)
-    assert found.shape == (3, SIDE, SIDE)
-    assert np.abs(found - squashed(image.path, SIDE).float().numpy()).mean() < 12  # these pictures are noise
+    kept = stored.images(np.array([stored.position[image.key]]))[0].astype(np.float32)
+    assert kept.shape == (3, SIDE, SIDE)
+    assert np.abs(kept - squashed(image.path, SIDE).float().numpy()).mean() < 12  # these pictures are noise
 
 
 def test_training_from_the_cache_equals_training_from_files(keep, photos, tmp_path):
@@ -106,13 +106,7 @@ def test_training_opens_no_picture_when_the_cache_keeps_them(keep, photos, tmp_p
 
 
 def test_a_student_of_another_size_decodes_files_and_is_told_so(keep, photos, tmp_path):
-    class Noted(Counted):
-        said = ()
-
-        def note(self, message):
-            self.said = (*self.said, message)
-
-    progress = Noted()
+    progress = Counted()
     run(
         config("student.image_size=40", "train.epochs=1"),
         cache_dir=keep(),
@@ -120,7 +114,7 @@ def test_a_student_of_another_size_decodes_files_and_is_told_so(keep, photos, tm
         out=tmp_path / "run",
         progress=progress,
     )
-    assert any("the cache keeps pixels of 37 px, this student takes 46" in line for line in progress.said)
+    assert any("the cache keeps pixels of 37 px, this student takes 46" in line for line in progress.notes)
 
 
 def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, photos, write_jpeg):
@@ -204,9 +198,9 @@ def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
     pixels = Pixels(images, CountedDecode(SIDE), memory=memory, workers=0, strict=False, device=device)
     assert not CountedDecode.counts
     batches = [np.array([3, 5, 1]), np.array([1, 3, 3]), np.array([0, 5])]
-    found = list(pixels.batches(batches))
-    assert [indices.tolist() for indices, _ in found] == [[3, 1], [1, 3, 3], [0]]
-    for indices, tensors in found:
+    decoded = list(pixels.batches(batches))
+    assert [indices.tolist() for indices, _ in decoded] == [[3, 1], [1, 3, 3], [0]]
+    for indices, tensors in decoded:
         for index, tensor in zip(indices, tensors, strict=True):
             assert torch.equal(tensor, squashed(images[index].path, SIDE))
     assert list(pixels.unreadable) == [images[5].key]

@@ -15,11 +15,11 @@ TEACHER = Path(distill.demo.__file__).parent / "teacher"
 
 
 def test_half_of_the_classes_are_ood_and_every_attribute_is_trained_on():
-    trained = [kind for kind in CLASSES if kind.in_distribution]
+    trained = [shape for shape in CLASSES if shape.in_distribution]
     assert len(trained) == len(CLASSES) / 2
     for name, values in (("pattern", PATTERNS), ("colour", COLOURS), ("shape", SHAPES)):
         for held_out in (False, True):
-            assert {getattr(kind, name) for kind in CLASSES if kind.in_distribution != held_out} == set(
+            assert {getattr(shape, name) for shape in CLASSES if shape.in_distribution != held_out} == set(
                 values
             )
 
@@ -76,11 +76,11 @@ def test_the_demo_runs_and_goes_on_when_run_again(tmp_path, monkeypatch):
         "draw_dataset",
         lambda out: draw_dataset(out, train_per_class=2, id_test_per_class=1, ood_test_per_class=1),
     )
-    said: list[str] = []
-    first = demo.run_demo(tmp_path / "demo", epochs=1, seed=0, device="cpu", say=said.append)
+    notes: list[str] = []
+    first = demo.run_demo(tmp_path / "demo", epochs=1, seed=0, device="cpu", say=notes.append)
     assert set(first["accuracy"]) == {"teacher", "student, L-cls alone", "student, full method", "chance"}
     assert first["accuracy"]["chance"] == {"id_test": 2.0, "ood_test": 2.0}
     assert all(Path(where).exists() for where in first["files"].values())
-    again = demo.run_demo(tmp_path / "demo", epochs=1, seed=0, device="cpu", say=said.append)
+    again = demo.run_demo(tmp_path / "demo", epochs=1, seed=0, device="cpu", say=notes.append)
     assert again["accuracy"] == first["accuracy"]
-    assert said.count("  trained already") == 2
+    assert notes.count("  trained already") == 2

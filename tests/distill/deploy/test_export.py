@@ -42,11 +42,11 @@ def test_an_exported_graph_says_what_the_student_says(trained, exported, plain, 
         if folder == "plain" and precision != "float32":
             continue
         model = Model.open(trained / folder, precision=precision)
-        found = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
-        np.testing.assert_allclose(found, expected, atol=most)
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3)
+        embeddings = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
+        np.testing.assert_allclose(embeddings, expected, atol=most)
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
         together = model.embed(np.stack([model.prepare(load_rgb(photo)) for photo in photos]))
-        np.testing.assert_allclose(together, found, atol=1e-5)
+        np.testing.assert_allclose(together, embeddings, atol=1e-5)
 
 
 def test_the_other_formats_say_what_the_student_says(trained, exported):
@@ -86,8 +86,8 @@ def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
         model = Model.open(exported)
         classes = model.class_set(labels=info.id_classes if split == "id_test" else info.ood_classes)
         folder = trained / "photos" / ("val_on_train" if split == "id_test" else "val")
-        found = list(predict(model, image_files([folder]), classes))
-        right = [Path(one.image).parent.name == one.labels[0].class_name for one in found]
+        predictions = list(predict(model, image_files([folder]), classes))
+        right = [Path(one.image).parent.name == one.labels[0].class_name for one in predictions]
         assert 100 * np.mean(right) == pytest.approx(numbers["accuracy"])
     import yaml
 
@@ -112,12 +112,12 @@ def test_predict_is_right_as_often_as_the_card_says(trained, exported, tmp_path,
         for line in map(json.loads, out.read_text().splitlines()):
             name = Path(line["image"]).parent.name
             right.setdefault(name, []).append(line["labels"][0]["class_name"] == name)
-        found = 100 * np.mean([np.mean(of_class) for of_class in right.values()])
+        accuracy = 100 * np.mean([np.mean(of_class) for of_class in right.values()])
         numbers = ModelInfo.load(exported).measured[precision]["splits"][split]
         assert sum(map(len, right.values())) == numbers["images"] == numbers["of"]
-        assert found == pytest.approx(numbers["all_accuracy"], abs=1e-9)
-        assert row[split].split(" | ")[4] == f"{found:.1f}"
-        stated[split] = found
+        assert accuracy == pytest.approx(numbers["all_accuracy"], abs=1e-9)
+        assert row[split].split(" | ")[4] == f"{accuracy:.1f}"
+        stated[split] = accuracy
     both = ModelInfo.load(exported).measured[precision]["all_harmonic_mean"]
     assert both == pytest.approx(harmonic_mean(*stated.values()))
 
@@ -131,7 +131,7 @@ def test_a_sample_of_a_split_is_called_one(trained, tmp_path):
 def test_the_onnx_file_describes_its_preprocessing(exported, plain):
     import onnx
 
-    for folder, shape, kind in (
+    for folder, shape, dtype in (
         (exported, ["batch", "height", "width", 3], onnx.TensorProto.UINT8),
         (plain, ["batch", 3, 32, 32], onnx.TensorProto.FLOAT),
     ):
@@ -142,7 +142,7 @@ def test_the_onnx_file_describes_its_preprocessing(exported, plain):
         assert steps["mean"] == pytest.approx([0.485, 0.456, 0.406])
         given = graph.graph.input[0]
         assert given.name == "image"
-        assert given.type.tensor_type.elem_type == kind
+        assert given.type.tensor_type.elem_type == dtype
         assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == shape
 
 
@@ -151,10 +151,10 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
     for precision in ("float32", "int8"):
         model = Model.open(exported, precision=precision)
         photos = image_files([trained / "photos" / "val_on_train"])
-        found = list(predict(model, photos, model.class_set(labels=info.id_classes), reject=True))
-        assert sum(one.none_of_these for one in found) == 1  # of nine, the 5% below the quantile
+        predictions = list(predict(model, photos, model.class_set(labels=info.id_classes), reject=True))
+        assert sum(one.none_of_these for one in predictions) == 1  # of nine, the 5% below the quantile
         assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
-        assert next(one for one in found if one.none_of_these).answer == "none of these"
+        assert next(one for one in predictions if one.none_of_these).answer == "none of these"
         assert info.reject[precision].id_kept == pytest.approx(100 - 100 / 9)
         assert info.reject[precision].set_on == "id_test"
     assert "**the very test images**" in (exported / "README.md").read_text()
@@ -203,9 +203,9 @@ def test_where_id_and_ood_are_hardly_told_apart_card_and_predict_say_so(
     changed.save(tmp_path / "model")
     write_card(tmp_path / "model", changed)
     assert ("do not rely on `--reject`" in (tmp_path / "model" / "README.md").read_text()) == weak
-    said = invoke("predict", tmp_path / "model", val_photos(trained)[0], "--reject").stderr
-    assert ("near chance or worse, do not rely on it" in said) == weak
-    assert f"AUROC of ID against OOD {auroc:.3f} ({low:.3f} to {high:.3f})" in said
+    printed = invoke("predict", tmp_path / "model", val_photos(trained)[0], "--reject").stderr
+    assert ("near chance or worse, do not rely on it" in printed) == weak
+    assert f"AUROC of ID against OOD {auroc:.3f} ({low:.3f} to {high:.3f})" in printed
 
 
 def test_no_file_that_is_published_holds_a_path_of_the_machine(trained, exported, teacher_dir):
@@ -252,13 +252,13 @@ def test_a_student_of_learnt_prompts_is_exported_with_its_texts(trained, tmp_pat
 
 
 def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):
-    for name, settings, said in (
+    for name, settings, message in (
         ("closed", ["train.baseline=true"], "closed-set baseline"),
         ("cocoop", ["prompts.learner=cocoop", "prompts.n_ctx=2"], "change with the image"),
     ):
         config = with_settings(RunConfig(), [*SMALL, *settings, "train.epochs=1"])
         run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / name)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             export_run(tmp_path / name, tmp_path / "model")
     # Where texts depend on the image, all classes compete as well.
     judged = evaluate_run(tmp_path / "cocoop", device="cpu")
@@ -314,10 +314,10 @@ def test_the_threshold_is_set_on_images_set_aside_where_there_are_any():
         "id_test": np.full((20, 4), 0.5, dtype=np.float32),
         "id_val": np.tile(texts[:1], (20, 1)),
     }
-    assert (found := reject_of(rows, {}, texts)) is not None
-    assert (found.set_on, found.cosine) == ("id_val", 1.0)
-    assert (found := reject_of({"id_test": rows["id_test"]}, {}, texts)) is not None
-    assert (found.set_on, found.cosine) == ("id_test", 0.5)
+    assert (reject := reject_of(rows, {}, texts)) is not None
+    assert (reject.set_on, reject.cosine) == ("id_val", 1.0)
+    assert (reject := reject_of({"id_test": rows["id_test"]}, {}, texts)) is not None
+    assert (reject.set_on, reject.cosine) == ("id_test", 0.5)
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,9 @@ def drawn(width: int, height: int) -> Image.Image:
 def test_every_pixel_of_a_squashed_photo_is_pillows(width, height):
     steps = Preprocessing(where=GRAPH, resize=37, crop=32, mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3)
     photo = drawn(width, height)
-    found = PreparedPhoto(steps)(torch.from_numpy(np.asarray(photo).copy())[None])[0].permute(1, 2, 0)
+    prepared = PreparedPhoto(steps)(torch.from_numpy(np.asarray(photo).copy())[None])[0].permute(1, 2, 0)
     squashed = np.asarray(photo.resize((37, 37), Image.Resampling.BILINEAR))[2:34, 2:34]
-    away = np.abs(found.numpy() - squashed)
+    away = np.abs(prepared.numpy() - squashed)
     # A mean halfway between two whole numbers may be rounded the other way; and a thin photo is squashed in
     # the other order by some releases of Pillow, with whole numbers in between.
     assert away.max() <= 1.01
@@ -50,18 +50,18 @@ def test_a_graph_prepares_raw_photos_of_any_size_as_pillow_does_in_every_runtime
     if REAL_PHOTOS.is_dir():
         files = sorted((REAL_PHOTOS / "grocery" / "val").glob("*/*.jpg"))[::40]
         photos += [load_rgb(path).resize((1001, 333)) for path in files] + [load_rgb(path) for path in files]
-    found = photos_compared(exported / "model.onnx", model.embed, photos, model.info.preprocessing)
-    assert found["images"] == len(photos)
-    assert found["least_cosine"][runtime] > 0.999
+    compared = photos_compared(exported / "model.onnx", model.embed, photos, model.info.preprocessing)
+    assert compared["images"] == len(photos)
+    assert compared["least_cosine"][runtime] > 0.999
 
 
 def test_an_export_is_checked_on_raw_photos_of_odd_sizes(exported):
-    found = ModelInfo.load(exported).measured["float32"]["photos"]
-    assert found["images"] == 14  # eight of nine id_test images, and all six of ood_test
-    assert found["sizes"] == 5
-    assert found["least_cosine"]["onnxruntime"] > 0.999
+    compared = ModelInfo.load(exported).measured["float32"]["photos"]
+    assert compared["images"] == 14  # eight of nine id_test images, and all six of ood_test
+    assert compared["sizes"] == 5
+    assert compared["least_cosine"]["onnxruntime"] > 0.999
     card = (exported / "README.md").read_text()
-    assert f"on 14 raw photos of {found['sizes']} sizes" in card
+    assert f"on 14 raw photos of {compared['sizes']} sizes" in card
     with pytest.raises(UserError, match=r"model\.onnx prepares photos in OpenVINO otherwise"):
         check_photos("model.onnx", {"least_cosine": {"onnxruntime": 1.0, "OpenVINO": float("nan")}})
 

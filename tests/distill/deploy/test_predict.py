@@ -37,10 +37,10 @@ def test_onnxruntime_is_told_to_tell_nobody_before_it_is_imported(plain):
         "assert 'onnxruntime' not in sys.modules; import_onnxruntime(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
-    said = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert said.stdout == "1\n", said.stderr
+    assert printed.stdout == "1\n", printed.stderr
     script = (plain / "classify.py").read_text()
     assert script.index("ORT_DISABLE_TELEMETRY") < script.index("import onnxruntime")
 
@@ -103,12 +103,12 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
     assert "lemon" in invoke("predict", plain, photos).stdout
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    found = invoke("predict", plain, photos, broken, "--labels", "lemon,plum", "--format", "jsonl")
-    lines = [json.loads(line) for line in found.stdout.splitlines()]
-    assert found.exit_code == 0
+    ended = invoke("predict", plain, photos, broken, "--labels", "lemon,plum", "--format", "jsonl")
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert ended.exit_code == 0
     assert len(lines) == 7
     assert "error" in lines[-1]
-    assert "skipped" in found.stderr
+    assert "skipped" in ended.stderr
     for line in lines[:-1]:
         assert {label["label"] for label in line["labels"]} == {"lemon", "plum"}
         assert sum(label["score"] for label in line["labels"]) == pytest.approx(1, abs=1e-5)
@@ -120,7 +120,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["predict", "MODEL", "PHOTO", "--labels", "lemonn"], 1, "did you mean 'lemon'"),
         (["predict", "MODEL", "PHOTO", "--labels", ""], 2, "--labels names nothing"),
@@ -149,7 +149,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
     ],
 )
 def test_wrong_input_is_one_line_and_the_right_status(
-    trained, plain, tmp_path, monkeypatch, words, status, said
+    trained, plain, tmp_path, monkeypatch, words, status, message
 ):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.jpg").write_text("hello")
@@ -160,13 +160,13 @@ def test_wrong_input_is_one_line_and_the_right_status(
     monkeypatch.chdir(tmp_path)
     ended = invoke(*(put.get(word, word) for word in words))
     assert ended.exit_code == status, ended.output
-    assert said in ended.output
+    assert message in ended.output
     assert "Traceback" not in ended.output
     assert not list(tmp_path.glob(".*.export"))
 
 
 def test_a_damaged_folder_is_refused_by_name(plain, tmp_path):
-    for file, said in (
+    for file, message in (
         ("model.onnx", r"model\.onnx is damaged"),
         ("texts/labels.npz", r"labels\.npz is damaged"),
         ("model.json", r"model\.json is damaged"),
@@ -176,7 +176,7 @@ def test_a_damaged_folder_is_refused_by_name(plain, tmp_path):
         raw = bytearray((copy / file).read_bytes())
         raw[len(raw) // 2] ^= 1
         (copy / file).write_bytes(raw)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             Model.open(copy)
     (copy / "model.json").unlink()
     shutil.copy(plain / "model.json", copy)
@@ -201,10 +201,10 @@ def test_new_texts_are_those_of_the_teacher_and_can_be_chosen(trained, plain, te
     banks = Model.open(model).banks
     np.testing.assert_allclose(banks["added"].embeddings[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(banks["others"].embeddings[0], expected[1], atol=1e-5)
-    said = invoke(
+    added = invoke(
         "predict", model, val_photos(trained)[0], "--labels", "Kiwi Fruit,lemon", "--format", "jsonl"
     )
-    assert {label["label"] for label in json.loads(said.stdout)["labels"]} == {"kiwi fruit", "lemon"}
+    assert {label["label"] for label in json.loads(added.stdout)["labels"]} == {"kiwi fruit", "lemon"}
     assert json.loads(invoke("texts", model, "--json").stdout)["added"] == ["kiwi fruit"]
     other = tmp_path / "other"
     shutil.copytree(teacher_dir, other)
@@ -236,12 +236,12 @@ def test_bench_model_measures_each_beside_the_student_and_the_teacher(
     words += ["--run", trained / "run"]
     ended = invoke("bench-model", exported, *words, "--teacher-model", f"local-dir:{teacher_dir}")
     assert ended.exit_code == 0, ended.output
-    found = json.loads((tmp_path / "bench.json").read_text())["found"]
-    assert set(found) == {"float32", "float16", "int8", "torch student", "teacher"}
-    for one in found.values():
+    measured = json.loads((tmp_path / "bench.json").read_text())["found"]
+    assert set(measured) == {"float32", "float16", "int8", "torch student", "teacher"}
+    for one in measured.values():
         assert 0 < one["p50_ms"] <= one["p99_ms"]
         assert min(one["images_per_s"], one["bytes"], one["peak_memory_bytes"], one["speedup"]) > 0
-    assert found["float32"]["bytes"] == (exported / "model.onnx").stat().st_size
+    assert measured["float32"]["bytes"] == (exported / "model.onnx").stat().st_size
 
 
 def test_a_model_of_another_schema_is_refused_with_the_command_that_upgrades(plain, tmp_path):

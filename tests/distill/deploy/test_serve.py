@@ -45,9 +45,9 @@ def test_the_command_answers_as_predict_does_and_loses_no_request(trained, expor
     }
     many = [photos[i % len(photos)] for i in range(500)]
     with serving(exported) as ask, concurrent.futures.ThreadPoolExecutor(500) as pool:
-        found = list(pool.map(lambda photo: ask("/predict?top=2", photo.read_bytes()), many))
-    assert Counter(status for status, _ in found) == {200: 500}
-    for photo, (_, answer) in zip(many, found, strict=True):
+        answers = list(pool.map(lambda photo: ask("/predict?top=2", photo.read_bytes()), many))
+    assert Counter(status for status, _ in answers) == {200: 500}
+    for photo, (_, answer) in zip(many, answers, strict=True):
         assert answer["answer"] == expected[str(photo)].label
         assert answer["labels"][0]["score"] == pytest.approx(expected[str(photo)].score, abs=1e-3)
 
@@ -56,7 +56,7 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
     raw = val_photos(trained)[0].read_bytes()
     wide = io.BytesIO()
     Image.effect_noise((1200, 1200), 200).save(wide, format="BMP")
-    for path, body, status, said in (
+    for path, body, status, message in (
         ("/predict", b"", 400, "the body is empty"),
         ("/predict", b"hello", 415, "is no image"),
         ("/predict", raw[:-60], 415, "is damaged"),
@@ -72,19 +72,20 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         ("/predict", None, 405, "Method Not Allowed"),
         ("/health", raw, 405, "Method Not Allowed"),
     ):
-        found, answer = service(path, body)
-        assert (found, said in answer["error"]) == (status, True), (path, answer)
+        answered, answer = service(path, body)
+        assert (answered, message in answer["error"]) == (status, True), (path, answer)
         assert "\n" not in answer["error"]
     assert service("/predict?labels=plum&labels=lemon", raw)[1]["labels"][1]["label"] in ("plum", "lemon")
     form = (
         b'--B\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n%b\r\n--B--\r\n' % raw
     )
-    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
     assert (
-        service("/predict?neighbours=3", form, **kind)[1]["labels"] == service("/predict", raw)[1]["labels"]
+        service("/predict?neighbours=3", form, **headers)[1]["labels"]
+        == service("/predict", raw)[1]["labels"]
     )
     assert len(service("/predict?neighbours=3", raw)[1]["neighbours"]) == 3
-    for wrong, said in (
+    for wrong, message in (
         (b"--B--", "the form"),
         (b"", "the form has no file"),
         (
@@ -92,8 +93,8 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
             "the form has no file",
         ),
     ):
-        status, answer = service("/predict", wrong, **kind)
-        assert (status, said in answer["error"]) == (400, True), answer
+        status, answer = service("/predict", wrong, **headers)
+        assert (status, message in answer["error"]) == (400, True), answer
     assert service("/predict", form, **{"Content-Type": "multipart/form-data"})[0] == 400
     for method in ("HEAD", "OPTIONS", "DELETE"):
         status, answer = service("/predict", method=method)
@@ -103,15 +104,15 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
 
 def test_what_is_no_http_is_told_as_any_other_error(service, trained):
     raw = val_photos(trained)[0].read_bytes()
-    found = rest(connected(service, b"hello\r\n\r\n"))
-    assert found.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(found.partition(b"\r\n\r\n")[2])["error"]
+    answer = rest(connected(service, b"hello\r\n\r\n"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (raw[:100], raw[100:], b""))
     chunked = post(b"Transfer-Encoding: chunked\r\nConnection: close\r\n") + chunks
     assert rest(connected(service, chunked)).startswith(b"HTTP/1.1 200 ")
     # More than was declared is no request; less, and then nothing, is a client that has gone.
-    found = rest(connected(service, post(b"Content-Length: 9\r\n") + raw))
-    assert found.startswith(b"HTTP/1.1 415")
+    answer = rest(connected(service, post(b"Content-Length: 9\r\n") + raw))
+    assert answer.startswith(b"HTTP/1.1 415")
     broken = rest(
         connected(service, post(b"Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\nno length\r\n")
     )
@@ -127,9 +128,9 @@ def test_a_client_that_asks_for_another_protocol_is_answered_in_this_one(service
     raw = val_photos(trained)[0].read_bytes()
     # As Java's HttpClient begins.
     asks = b"Connection: close, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
-    found = rest(connected(service, post(asks + b"Content-Length: %d\r\n" % len(raw)) + raw))
-    assert found.startswith(b"HTTP/1.1 200 ")
-    assert b'"answer"' in found
+    answer = rest(connected(service, post(asks + b"Content-Length: %d\r\n" % len(raw)) + raw))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"answer"' in answer
 
 
 def bank_of(labels: tuple[str, ...], embed_dim: int = 16) -> ClassSet:
@@ -175,8 +176,8 @@ def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
         ):
             status, answer = ask(f"/predict?{query}", photo.read_bytes())
             assert (status, {one["label"] for one in answer["labels"]}) == (200, {"bell pepper, red", "plum"})
-            said = json.loads(invoke("predict", model, photo, *options, "--format", "jsonl").stdout)
-            assert [one["label"] for one in said["labels"]] == [one["label"] for one in answer["labels"]]
+            predicted = json.loads(invoke("predict", model, photo, *options, "--format", "jsonl").stdout)
+            assert [one["label"] for one in predicted["labels"]] == [one["label"] for one in answer["labels"]]
 
 
 def test_every_answer_is_as_openapi_promises(service, tmp_path):
@@ -231,13 +232,13 @@ def test_a_batch_that_fails_is_told_to_each_and_the_next_is_served():
         batcher = Batcher(embed, most=4)
         running = asyncio.create_task(batcher.run())
         asked = [batcher.embed(np.full(2, value, dtype=np.float32)) for value in (1, 9, 2)]
-        found = await asyncio.gather(*asked, return_exceptions=True)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         # Images of other sizes make no batch: that is told too.
         odd = [batcher.embed(np.zeros(size, dtype=np.float32)) for size in (2, 3)]
-        found += await asyncio.gather(*odd, return_exceptions=True)
-        found.append(await batcher.embed(np.full(2, 3, dtype=np.float32)))
+        answers += await asyncio.gather(*odd, return_exceptions=True)
+        answers.append(await batcher.embed(np.full(2, 3, dtype=np.float32)))
         running.cancel()
-        return found
+        return answers
 
     *failed, after = asyncio.run(ask())
     assert [type(one) for one in failed] == [MemoryError] * 3 + [ValueError] * 2

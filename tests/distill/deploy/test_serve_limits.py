@@ -48,8 +48,8 @@ def in_work(ask: Ask) -> int:
     """How many requests the service says are in work."""
     status, health = ask("/health")
     assert status == 200
-    found: int = health["waiting"]
-    return found
+    waiting: int = health["waiting"]
+    return waiting
 
 
 def half(ask: Ask, raw: bytes) -> socket.socket:
@@ -88,8 +88,8 @@ def test_a_client_that_asks_too_often_is_told_when_to_come_again_and_health_is_n
         for _ in range(3):
             assert ask("/health")[0] == 200
         assert ask("/labels")[0] == 200
-        said = "more than 0.01 requests a second; ask again in 100 s"
-        assert ask("/labels") == (429, {"error": said})
+        message = "more than 0.01 requests a second; ask again in 100 s"
+        assert ask("/labels") == (429, {"error": message})
         assert ask.headers["Retry-After"] == "100"
         assert ask("/health")[0] == 200
         assert ask("/health/x")[0] == 429
@@ -155,14 +155,14 @@ def test_a_body_that_is_declared_too_large_or_grows_so_is_refused_and_its_connec
 
 def test_a_body_that_stops_is_refused_and_its_connection_ends(opened, raw):
     with running(opened, body=0.2, linger=0.1) as ask:
-        found = rest(connected(ask, post(b"Content-Length: 5000\r\n") + b"x" * 99))
-        assert found.startswith(b"HTTP/1.1 408 ")
-        assert b"the body comes too slowly: 99 bytes so far" in found
+        answer = rest(connected(ask, post(b"Content-Length: 5000\r\n") + b"x" * 99))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"the body comes too slowly: 99 bytes so far" in answer
         assert in_work(ask) == 0
     # What came fast buys no time: these bytes would be worth an hour.
     with running(opened, body=0.2, slowest=0.1, linger=0.1) as ask:
-        found = rest(connected(ask, post(b"Content-Length: 5000\r\n") + b"x" * 400))
-        assert found.startswith(b"HTTP/1.1 408 ")
+        answer = rest(connected(ask, post(b"Content-Length: 5000\r\n") + b"x" * 400))
+        assert answer.startswith(b"HTTP/1.1 408 ")
 
 
 def test_connections_whose_header_does_not_come_are_closed(opened, raw):
@@ -219,9 +219,9 @@ def test_small_images_are_answered_while_large_ones_wait_and_of_those_only_some_
         assert (error.value.status, error.value.after) == (503, 5)
         small = [await decoders.prepared(png(8)) for _ in range(20)]
         gate.open.set()
-        found = small + list(await asyncio.gather(*waiting))
+        answers = small + list(await asyncio.gather(*waiting))
         decoders.close()
-        return found
+        return answers
 
     assert [int(one[0]) for one in asyncio.run(ask())] == [8] * 20 + [1500] * 4
     assert 0 < gate.most <= 5_000_000
@@ -241,10 +241,10 @@ def test_all_images_that_fit_begin_when_a_large_one_is_done():
             await asyncio.sleep(0)
         for _ in range(10):  # turns of the loop, not time
             await asyncio.sleep(0)
-        found = list(begun)
+        at_once = list(begun)
         leave.set()
         await asyncio.gather(*tasks)
-        return found
+        return at_once
 
     assert asyncio.run(both()) == ["a", "b"]
 
@@ -277,8 +277,8 @@ def test_of_images_that_wait_the_smallest_goes_first_and_none_waits_for_ever():
 
 def test_a_large_image_is_what_predict_makes_of_it(opened):
     raw = png(1500)
-    found = asyncio.run(Decoders(opened.prepare, Limits()).prepared(raw))
-    np.testing.assert_array_equal(found, opened.prepare(load_rgb(io.BytesIO(raw))))
+    prepared = asyncio.run(Decoders(opened.prepare, Limits()).prepared(raw))
+    np.testing.assert_array_equal(prepared, opened.prepare(load_rgb(io.BytesIO(raw))))
 
 
 def test_images_of_more_pixels_than_asked_for_are_refused_on_the_command_line_too(exported, raw):
@@ -326,8 +326,8 @@ def test_a_signal_ends_the_service_once_what_is_in_work_is_answered(exported, ra
         working.sendall(raw[-9:])
         assert answered(working)[0] == 200
         working.close()
-        said = process.communicate(timeout=60)
-        assert (process.returncode, *said) == (0, "stopped\n", "")
+        printed = process.communicate(timeout=60)
+        assert (process.returncode, *printed) == (0, "stopped\n", "")
 
 
 def test_a_second_signal_ends_it_at_once(exported, raw):
@@ -343,6 +343,6 @@ def test_a_second_signal_ends_it_at_once(exported, raw):
 def test_what_is_not_answered_within_the_grace_is_told_so(opened, raw):
     with running(opened, grace=1) as ask:
         working = half(ask, raw)
-    found = rest(working)
-    assert found.startswith(b"HTTP/1.1 503 ")
-    assert b"the service is stopping" in found
+    answer = rest(working)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"the service is stopping" in answer

@@ -24,9 +24,9 @@ from distill.judge.trained_run import open_trained
 def test_the_nearest_come_first_each_with_its_own_cosine():
     rows = np.array([[0.6, 0.8], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], dtype=np.float16)
     shown = Neighbours(keys=tuple("abcd"), labels=tuple("wxyz"), embeddings=rows, pictures=(b"",) * 4)
-    found = shown.nearest(np.array([1.0, 0.0], dtype=np.float32), 3)
-    assert [shown.keys[place] for place, _ in found] == ["b", "a", "c"]
-    np.testing.assert_allclose([cosine for _, cosine in found], [1, 0.6, 0], atol=1e-3)
+    nearest = shown.nearest(np.array([1.0, 0.0], dtype=np.float32), 3)
+    assert [shown.keys[place] for place, _ in nearest] == ["b", "a", "c"]
+    np.testing.assert_allclose([cosine for _, cosine in nearest], [1, 0.6, 0], atol=1e-3)
 
 
 def test_each_image_that_goes_along_has_its_own_label_row_and_picture(trained, plain):
@@ -66,7 +66,7 @@ def test_training_images_that_changed_since_are_not_shown_as_what_the_teacher_sa
     shutil.copy(photos / "train" / "cherry" / "train_1.jpg", photos / "train" / "apple" / "train_0.jpg")
     opened = open_trained(trained / "run", data_dir=photos, device="cpu")
     banks, own = class_sets_of(opened, opened.heads[0])
-    found = neighbours_of(opened, opened.heads[0], banks[own], most=200)
-    assert found is not None
-    assert len(found.keys) == 23
-    assert not any(key.endswith("apple/train_0.jpg") for key in found.keys)
+    neighbours = neighbours_of(opened, opened.heads[0], banks[own], most=200)
+    assert neighbours is not None
+    assert len(neighbours.keys) == 23
+    assert not any(key.endswith("apple/train_0.jpg") for key in neighbours.keys)

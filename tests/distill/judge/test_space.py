@@ -42,11 +42,11 @@ def slow_nearest(row, others, k):
 def slow_image_overlap(student, teacher, k):
     shares = []
     for i in range(len(student)):
-        found = [
+        overlaps = [
             set(slow_nearest(rows[i], {j: rows[j] for j in range(len(rows)) if j != i}, k))
             for rows in (student, teacher)
         ]
-        shares.append(len(found[0] & found[1]) / len(found[0]))
+        shares.append(len(overlaps[0] & overlaps[1]) / len(overlaps[0]))
     return sum(shares) / len(shares)
 
 
@@ -207,9 +207,9 @@ def test_an_image_is_never_its_own_neighbour_even_beside_copies():
     rows = torch.ones(6, 4, dtype=torch.float64) / 2
     nearest = image_neighbours(rows, 2)
     assert nearest.shape == (6, 2)
-    for i, found in enumerate(nearest.tolist()):
-        assert i not in found
-        assert len(set(found)) == 2
+    for i, neighbours in enumerate(nearest.tolist()):
+        assert i not in neighbours
+        assert len(set(neighbours)) == 2
 
 
 def test_overlap_counts_whatever_the_order():

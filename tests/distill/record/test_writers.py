@@ -60,10 +60,10 @@ def chunks(data):
         if left < 7:  # a block's end has no room for a record's header
             at += left
             continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        length, chunk_type = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # the whole of a record, or its last part
+        if chunk_type in (1, 4):  # the whole of a record, or its last part
             yield whole
             whole = b""
 
@@ -82,24 +82,24 @@ def records(folder):
 
 def history(folder):
     """The logged epochs, each as numbers by name."""
-    found = []
+    rows = []
     for record in records(folder):
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
-            found.append(
+            rows.append(
                 {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
             )
-    return found
+    return rows
 
 
 def summary_of(folder):
     """The summary, as it is after all its changes."""
-    found = {}
+    summary = {}
     for record in records(folder):
         if record.WhichOneof("record_type") == "summary":
             items = record.summary.update
-            found |= {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
-    return found
+            summary |= {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
+    return summary
 
 
 def ids(folder):
@@ -209,9 +209,9 @@ def test_a_sweep_hands_the_project_on_to_the_processes_of_its_runs(tmp_path, pro
 
 def test_a_mode_that_wandb_does_not_know_is_one_line(cached, photos, tmp_path, offline, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "ofline")
-    with pytest.raises(UserError, match="ofline") as said:
+    with pytest.raises(UserError, match="ofline") as caught:
         run(config(), cache_dir=cached.path, data_dir=photos, out=tmp_path / "run", wandb="students")
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_that_is_not_told_to_leaves_wandb_alone(cached, photos, tmp_path, monkeypatch):

@@ -29,10 +29,10 @@ def test_the_tail_is_the_integral_of_the_density(degrees):
 
 
 def test_a_paired_test_is_that_of_its_differences():
-    found = paired_t([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])  # differences 1, 2, 3: mean 2, deviation 1
-    assert found.statistic == pytest.approx(2 * math.sqrt(3))
-    assert found.p_value == pytest.approx(0.0742, abs=1e-4)
-    assert (found.low, found.high) == pytest.approx(
+    result = paired_t([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])  # differences 1, 2, 3: mean 2, deviation 1
+    assert result.statistic == pytest.approx(2 * math.sqrt(3))
+    assert result.p_value == pytest.approx(0.0742, abs=1e-4)
+    assert (result.low, result.high) == pytest.approx(
         (2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), abs=1e-3
     )
 
@@ -40,10 +40,10 @@ def test_a_paired_test_is_that_of_its_differences():
 def test_welch_equals_the_formula_written_out():
     one, other = [20.0, 22.0, 19.0, 21.0], [25.0, 31.0, 28.0]
     a, b = np.var(one, ddof=1) / 4, np.var(other, ddof=1) / 3
-    found = welch_t(one, other)
-    assert found.statistic == pytest.approx((28.0 - 20.5) / math.sqrt(a + b))
-    assert found.degrees == pytest.approx((a + b) ** 2 / (a**2 / 3 + b**2 / 2))
-    assert found.low < found.difference < found.high
+    result = welch_t(one, other)
+    assert result.statistic == pytest.approx((28.0 - 20.5) / math.sqrt(a + b))
+    assert result.degrees == pytest.approx((a + b) ** 2 / (a**2 / 3 + b**2 / 2))
+    assert result.low < result.difference < result.high
 
 
 def test_the_best_is_marked_only_where_the_spread_allows_it():
@@ -56,11 +56,11 @@ def test_the_best_is_marked_only_where_the_spread_allows_it():
 
 
 def test_a_deviation_is_of_a_sample_not_of_a_population():
-    found = spread([1.0, 2.0, 4.0, 9.0])
-    assert (found.n, found.mean) == (4, 4.0)
-    assert found.std == pytest.approx(np.std([1, 2, 4, 9], ddof=1))
-    assert found.std != pytest.approx(np.std([1, 2, 4, 9]), rel=0.1)
-    assert as_columns("x", [1.0, 2.0, 4.0, 9.0]) == {"x": 4.0, "x_std": found.std}
+    of_four = spread([1.0, 2.0, 4.0, 9.0])
+    assert (of_four.n, of_four.mean) == (4, 4.0)
+    assert of_four.std == pytest.approx(np.std([1, 2, 4, 9], ddof=1))
+    assert of_four.std != pytest.approx(np.std([1, 2, 4, 9]), rel=0.1)
+    assert as_columns("x", [1.0, 2.0, 4.0, 9.0]) == {"x": 4.0, "x_std": of_four.std}
     assert as_columns("x", []) == {"x": None, "x_std": None}
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import Counted, make_cache
-from helpers.runs import StopAt, numbers, weights
+from helpers.runs import RUN_FILES, StopAt, files_of_run, numbers, weights
 
 import cli
 from cache import EmbeddingCache
@@ -86,16 +86,7 @@ def test_a_cache_says_which_recipe_it_is_trained_with(episode_cache, cached):
 def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache):
     progress = Counted()
     summary = train(progress=progress)
-    names = {p.name.split(".")[0] if "tfevents" in p.name else p.name for p in (tmp_path / "run").iterdir()}
-    assert names == {
-        "config.toml",
-        "metrics.jsonl",
-        "metrics.csv",
-        "events",
-        "curves.png",
-        "summary.json",
-        "last.pt",
-    }
+    assert files_of_run(tmp_path / "run") == RUN_FILES
     assert progress.done == progress.totals == [32]
     last = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][-1]
     assert {"loss_cls", "loss_mse", "loss_im_cst", "loss_total"} <= set(last)
@@ -288,7 +279,7 @@ def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         (["loss.vlalign=1"], "loss.vlalign is on"),
         (["loss.cap=1"], "loss.cap is on"),
@@ -300,8 +291,8 @@ def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
         (["robotics.locale=true"], "robotics.locale is not a setting"),
     ],
 )
-def test_a_wrong_setting_is_refused(settings, said):
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_setting_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         check_for_episodes(config(*settings))
 
 
@@ -353,9 +344,9 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     negative = EmbeddingCache.open(cache).text_bank("negative_descriptions").texts
     assert len(set(negative)) < len(negative)
     quick = [*(word for setting in SMALL for word in ("--set", setting)), "--device", "cpu"]
-    said = call("train", cache, "--data", data, "--out", out, *quick, "--local")
-    assert "ood_test OOD objects" in said
-    assert "AP" in said
+    printed = call("train", cache, "--data", data, "--out", out, *quick, "--local")
+    assert "ood_test OOD objects" in printed
+    assert "AP" in printed
     assert "ood_test ID objects" in call("evaluate", out, "--device", "cpu")
     assert json.loads(call("evaluate", cache, "--teacher", "--json"))["id_test"]["episodes"] == 4
     few = ["--episodes", "2", "--epochs", 1, "--device", "cpu", "--set", "train.batch_size=4"]

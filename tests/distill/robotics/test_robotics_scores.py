@@ -47,24 +47,24 @@ def cosine(a, b):
 def test_a_probability_is_the_softmax_of_the_pair(rng):
     rows, text = rng.normal(size=(3, 8)), rng.normal(size=(2, 5, 8))
     logits = pair_logits(torch.from_numpy(rows), torch.from_numpy(text), temperature=T)
-    found = probabilities(logits)
+    likely = probabilities(logits)
     for b in range(3):
         for c in range(5):
             yes, no = (math.exp(cosine(rows[b], text[p, c]) / T) for p in (0, 1))
-            assert found[b, c].item() == pytest.approx(yes / (yes + no), rel=1e-4, abs=1e-6)
-    torch.testing.assert_close(margins(logits).sigmoid(), found)
+            assert likely[b, c].item() == pytest.approx(yes / (yes + no), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(margins(logits).sigmoid(), likely)
 
 
 def test_locations_count_by_their_softmax(rng):
     located, text = rng.normal(size=(2, 6, 8)), rng.normal(size=(2, 4, 8))
-    found = local_pair_logits(torch.from_numpy(located), torch.from_numpy(text), temperature=T)
+    pair_logits = local_pair_logits(torch.from_numpy(located), torch.from_numpy(text), temperature=T)
     for p in range(2):
         for b in range(2):
             for c in range(4):
                 cosines = [cosine(row, text[p, c]) for row in located[b]]
                 weights = [math.exp(value / T) for value in cosines]
                 mean = sum(w * v for w, v in zip(weights, cosines, strict=True)) / sum(weights)
-                assert found[p, b, c].item() == pytest.approx(mean / T, rel=1e-4)
+                assert pair_logits[p, b, c].item() == pytest.approx(mean / T, rel=1e-4)
 
 
 def test_the_baselines_outputs_are_a_positive_and_a_negative_half(rng):
@@ -81,9 +81,9 @@ def test_the_baselines_outputs_are_a_positive_and_a_negative_half(rng):
 
 
 def test_a_score_is_the_probability_plus_tanh_of_the_bias_clamped():
-    found = scores(torch.tensor([[0.1, 0.5, 0.95]]), torch.tensor(-0.2))
+    biased = scores(torch.tensor([[0.1, 0.5, 0.95]]), torch.tensor(-0.2))
     expected = [0.0, 0.5 - math.tanh(0.2), 0.95 - math.tanh(0.2)]
-    assert found[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert biased[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_objective_adds_the_asymmetric_loss_to_the_image_losses(rng):
@@ -135,9 +135,9 @@ def judged(margin, labels, **more):
 def test_metrics_are_counts_over_everything_and_one_ratio_at_the_end(rng):
     margin, labels = rng.normal(size=(40, 5)), rng.integers(0, 2, size=(40, 5))
     result = judged(margin, labels, score_bias=0.1, threshold=0.6)
-    found = (1 / (1 + np.exp(-margin)) + np.tanh(0.1)).clip(0, 1) >= 0.6
+    predicted = (1 / (1 + np.exp(-margin)) + np.tanh(0.1)).clip(0, 1) >= 0.6
     for group, inside in (("all", slice(0, 5)), ("id_objects", slice(0, 3)), ("ood_objects", slice(3, 5))):
-        f, t = found[:, inside], labels[:, inside].astype(bool)
+        f, t = predicted[:, inside], labels[:, inside].astype(bool)
         metrics = result.groups[group]
         assert metrics["accuracy"] == pytest.approx(100 * (f == t).mean())
         assert metrics["precision"] == pytest.approx(100 * (f & t).sum() / f.sum())
@@ -149,14 +149,17 @@ def test_metrics_are_counts_over_everything_and_one_ratio_at_the_end(rng):
 
 
 def test_batches_do_not_change_the_ratios(rng):
-    found, labels = torch.from_numpy(rng.uniform(size=(30, 4))), torch.from_numpy(rng.integers(0, 2, (30, 4)))
+    likely, labels = (
+        torch.from_numpy(rng.uniform(size=(30, 4))),
+        torch.from_numpy(rng.integers(0, 2, (30, 4))),
+    )
     whole, parts = ObjectCounts.none(), ObjectCounts.none()
-    whole.add(found, labels)
+    whole.add(likely, labels)
     for start in range(0, 30, 7):
-        parts.add(found[start : start + 7], labels[start : start + 7])
+        parts.add(likely[start : start + 7], labels[start : start + 7])
     assert parts.ratios() == whole.ratios()
     again = ObjectCounts(**parts.state())
-    again.add(found, labels)
+    again.add(likely, labels)
     assert again.ratios() == whole.ratios()
 
 

@@ -65,15 +65,15 @@ def test_given_weights_see_a_picture_in_both_cameras_as_they_did(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arch", "options", "said"),
+    ("arch", "options", "message"),
     [
         ("resnet81", {}, "no student is called 'resnet81'"),
         ("timm:test_vit", {"local": True, "image_size": 160}, "has no feature map"),
         ("timm:mixer_s32_224", {"local": True, "image_size": 224}, "has no feature map"),
     ],
 )
-def test_what_cannot_be_built_is_said_in_one_line(arch, options, said):
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_built_is_said_in_one_line(arch, options, message):
+    with pytest.raises(UserError, match=message):
         build_episode_student(arch, embed_dim=12, **{"image_size": 64, **options})
 
 
@@ -93,18 +93,18 @@ def test_frames_are_base_then_hand_each_rgb_then_depth_resized_bicubically(episo
 
 def test_normalisation_leaves_depth_alone():
     frames = torch.rand(2, 8, 4, 4)
-    found = normalise_frames(frames)
-    torch.testing.assert_close(found[:, [3, 7]], frames[:, [3, 7]])
-    torch.testing.assert_close(found[:, 0], (frames[:, 0] - 0.485) / 0.229)
-    torch.testing.assert_close(found[:, 6], (frames[:, 6] - 0.406) / 0.225)
+    normalised = normalise_frames(frames)
+    torch.testing.assert_close(normalised[:, [3, 7]], frames[:, [3, 7]])
+    torch.testing.assert_close(normalised[:, 0], (frames[:, 0] - 0.485) / 0.229)
+    torch.testing.assert_close(normalised[:, 6], (frames[:, 6] - 0.406) / 0.225)
 
 
 def test_a_flip_mirrors_both_cameras_of_an_episode_together():
     frames = torch.rand(64, 8, 4, 4)
-    found = FrameAugment()(frames, torch.Generator().manual_seed(0))
+    flipped = FrameAugment()(frames, torch.Generator().manual_seed(0))
     plain, mirrored = normalise_frames(frames), normalise_frames(frames.flip(-1))
-    is_plain = (found == plain).flatten(1).all(dim=1)
-    is_mirrored = (found == mirrored).flatten(1).all(dim=1)
+    is_plain = (flipped == plain).flatten(1).all(dim=1)
+    is_mirrored = (flipped == mirrored).flatten(1).all(dim=1)
     assert (is_plain ^ is_mirrored).all()
     assert 16 < int(is_mirrored.sum()) < 48
     torch.testing.assert_close(FrameAugment(policy="none")(frames, torch.Generator()), plain)

@@ -108,7 +108,7 @@ def test_auto_on_the_cpu_is_bfloat16_where_the_processor_gains_from_it():
 
 @pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="an older torch")
 @pytest.mark.parametrize(
-    ("found", "gains"),
+    ("capabilities", "gains"),
     [
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, True),
         ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, False),
@@ -117,6 +117,6 @@ def test_auto_on_the_cpu_is_bfloat16_where_the_processor_gains_from_it():
         ({"architecture": "arm64"}, False),
     ],
 )
-def test_which_processors_gain_from_bfloat16(found, gains, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+def test_which_processors_gain_from_bfloat16(capabilities, gains, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert cpu_gains_from_bfloat16() == gains

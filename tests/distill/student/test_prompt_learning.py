@@ -54,9 +54,9 @@ def test_contexts_that_are_real_words_give_open_clips_own_text_embeddings(tmp_pa
     with torch.no_grad():
         learner.context.copy_(tower.network.token_embedding(words)[0, 1:5])
         learnt = LearntTexts(tower, learner, {name: name for name in NAMES})
-        found = learnt(NAMES, torch.empty(0))
+        embeddings = learnt(NAMES, torch.empty(0))
         expected = teacher.model.encode_text(teacher.tokenizer([f"{WORDS} {name}." for name in NAMES]))
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(embeddings, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_gradient_reaches_the_contexts_and_nothing_of_the_tower(tmp_path, teacher_dir):
@@ -155,11 +155,11 @@ def test_contexts_are_trained_saved_and_judged_on_id_and_ood_names(learn, towere
         towered, PromptConfig(learner="coop", n_ctx=3), text="labels", seed=0, device=torch.device("cpu")
     )
     assert not torch.allclose(state["prompts"]["context"], fresh.learner.context)
-    found = evaluate_run(tmp_path / "run", device="cpu")
+    judged = evaluate_run(tmp_path / "run", device="cpu")
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     for split in ("id_test", "ood_test"):
-        assert found[split].accuracy == pytest.approx(last[f"{split}_accuracy"])
-        assert found[split].loss == pytest.approx(last[f"{split}_loss"], rel=1e-5)
+        assert judged[split].accuracy == pytest.approx(last[f"{split}_accuracy"])
+        assert judged[split].loss == pytest.approx(last[f"{split}_loss"], rel=1e-5)
     assert {"id_test", "ood_test"} <= set(summary["space"])
 
 

@@ -60,11 +60,11 @@ def test_every_torchvision_classifier_is_covered_by_a_family():
 
 
 @pytest.mark.parametrize(
-    ("arch", "kind"),
+    ("arch", "its_family"),
     [("resnet18", "cnn"), ("vit_b_32", "vit"), ("timm:resnet18", "cnn"), ("deit_tiny_patch16_224", "vit")],
 )
-def test_family_tells_transformers_from_the_rest(arch, kind):
-    assert family(arch) == kind
+def test_family_tells_transformers_from_the_rest(arch, its_family):
+    assert family(arch) == its_family
 
 
 def test_an_unknown_name_suggests_near_ones():

@@ -25,10 +25,10 @@ def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
     command = [*launch(3), str(HELPERS / "gradients_of_shares.py"), arch]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["losses"][0] == pytest.approx(found["losses"][1], rel=1e-12)
-    assert found["gradients"] < 1e-9
-    assert found["statistics"] < 1e-12
+    of_shares = json.loads(done.stdout)
+    assert of_shares["losses"][0] == pytest.approx(of_shares["losses"][1], rel=1e-12)
+    assert of_shares["gradients"] < 1e-9
+    assert of_shares["statistics"] < 1e-12
 
 
 def train(cached, photos, out, *settings):
@@ -70,10 +70,10 @@ def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_nu
     settings = ("student.arch=timm:test_vit",)
     subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
     words = words_of("train", cached, photos, two, *settings)
-    status, said = stopped(launch(2), two, 1, words)
+    status, printed = stopped(launch(2), two, 1, words)
     assert status != 0
-    assert f"stopped, and saved in {two / 'last.pt'}" in said
-    assert "was lost" not in said
+    assert f"stopped, and saved in {two / 'last.pt'}" in printed
+    assert "was lost" not in printed
     assert len(numbers(two)) == 1
     assert torch.load(two / "last.pt", weights_only=True)["position"]["epoch"] == 1
     subprocess.run([*torchrun(*words), "--resume"], cwd=ROOT, check=True)

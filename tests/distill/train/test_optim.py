@@ -71,7 +71,7 @@ def test_weight_decay_is_applied_to_every_trained_parameter(name):
 
 
 @pytest.mark.parametrize(
-    ("schedule", "epochs", "said"),
+    ("schedule", "epochs", "message"),
     [
         (
             "step",
@@ -89,12 +89,12 @@ def test_weight_decay_is_applied_to_every_trained_parameter(name):
         ("constant", 3, ""),
     ],
 )
-def test_a_schedule_that_cannot_do_its_work_in_so_few_epochs_is_told(schedule, epochs, said):
-    found = lost_schedule(OptimConfig(schedule=schedule), epochs)
-    assert said in found
-    assert bool(found) == bool(said)
-    if "milestones=[" in found:
-        places = [int(place) for place in found.partition("[")[2].strip("]").split(",")]
+def test_a_schedule_that_cannot_do_its_work_in_so_few_epochs_is_told(schedule, epochs, message):
+    told = lost_schedule(OptimConfig(schedule=schedule), epochs)
+    assert message in told
+    assert bool(told) == bool(message)
+    if "milestones=[" in told:
+        places = [int(place) for place in told.partition("[")[2].strip("]").split(",")]
         config = OptimConfig(lr=1.0, milestones=tuple(places))
         last = learning_rate(config, epoch=epochs - 1, epochs=epochs)
         assert last == pytest.approx(0.1 ** len(places))  # what it says to set does what it should

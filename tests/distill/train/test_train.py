@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Counted, make_cache
-from helpers.runs import SMALL, StopAt, lines, numbers, weights
+from helpers.runs import RUN_FILES, SMALL, StopAt, files_of_run, lines, numbers, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
@@ -68,21 +68,7 @@ def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
 
 def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
     summary = train()
-    names = {
-        path.name.split(".")[0] if "tfevents" in path.name else path.name
-        for path in (tmp_path / "run").iterdir()
-    }
-    assert names == {
-        "config.toml",
-        "metrics.jsonl",
-        "metrics.csv",
-        "events",
-        "curves.png",
-        "summary.json",
-        "last.pt",
-        "outputs.npz",
-        "logits.npz",
-    }
+    assert files_of_run(tmp_path / "run") == {*RUN_FILES, "outputs.npz", "logits.npz"}
     history = lines(tmp_path / "run")
     assert [line["epoch"] for line in history] == [0, 1, 2]
     events = EventAccumulator(str(tmp_path / "run")).Reload()
@@ -90,7 +76,9 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
         assert (event.step, event.value) == (line["epoch"], pytest.approx(line["loss_total"]))
     spaces = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if tag.startswith("space/")}
     assert spaces
-    assert {event.step for found in spaces.values() for event in found} == {2}  # of the last epoch
+    assert {event.step for events_of_tag in spaces.values() for event in events_of_tag} == {
+        2
+    }  # of the last epoch
     assert {f"loss_{name}" for name in ("cls", "mse", "im_cst", "vlalign", "cap", "total")} <= set(history[0])
     assert summary["ood_test_accuracy"] == pytest.approx(
         np.mean([line["ood_test_accuracy"] for line in history])
@@ -241,9 +229,9 @@ def test_the_teacher_is_judged_from_the_cache_alone(cached, photos):
 
 def test_a_class_without_images_counts_neither_as_right_nor_as_wrong():
     logits, labels = torch.eye(3)[[0, 0, 2]], torch.tensor([0, 0, 1])
-    found = evaluate([(logits, labels)], lambda rows: rows, split="ood_test", class_names=("a", "b", "c"))
-    assert (found.accuracy, found.per_class, found.images) == (50.0, {"a": 100.0, "b": 0.0}, 3)
-    assert found.chance == 50.0
+    judged = evaluate([(logits, labels)], lambda rows: rows, split="ood_test", class_names=("a", "b", "c"))
+    assert (judged.accuracy, judged.per_class, judged.images) == (50.0, {"a": 100.0, "b": 0.0}, 3)
+    assert judged.chance == 50.0
 
 
 def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_path):
@@ -305,8 +293,8 @@ def test_unreadable_test_images_are_left_out_and_named(photos, memory):
     images = ImageFolder.scan(photos).split("ood_test").images
     images[1].path.write_text("hello")
     pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
-    found = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])
-    assert found.tolist() == [0, 2, 3, 4, 5]
+    positions = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])
+    assert positions.tolist() == [0, 2, 3, 4, 5]
     assert list(pixels.unreadable) == [images[1].key]
     with pytest.raises(UserError, match="any more"):
         list(Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=True).batches([np.arange(3)]))

@@ -1,0 +1,89 @@
+"""Versions and checksums: what this version reads, and what it refuses of a manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers.whole_caches import assert_same
+from keep_schema import GOLDEN, answers, read_back
+
+from cache import EmbeddingCache
+from cache.maintain.verify import verify_cache
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.store.checksums import append_checksum, has_its_checksum, with_checksum
+from cache.store.manifest import Manifest
+from distill.checkpoint import read_checkpoint
+
+
+def test_a_sealed_text_notices_any_changed_byte():
+    text = with_checksum({"a": 1, "b": ["ü", {"sha256": "0" * 64}]})
+    assert has_its_checksum(text)
+    assert has_its_checksum(text + "\n")
+    for i in range(len(text)):
+        assert not has_its_checksum(text[:i] + chr(ord(text[i]) ^ 1) + text[i + 1 :])
+    assert not has_its_checksum("{}")
+    assert not has_its_checksum("")
+
+
+@pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema_*")), ids=lambda folder: folder.name)
+def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(folder, tmp_path):
+    expected = np.load(folder / "expected.npz")
+    for name in ("cache", "tar"):
+        shutil.copytree(folder / name, tmp_path / name)
+        assert not any(check.problem for check in verify_cache(tmp_path / name))
+        numbers = read_back(EmbeddingCache.open(tmp_path / name))
+        for key in numbers:
+            assert_same(key, numbers[key], expected[key], where=name)
+    state = read_checkpoint(folder / "run" / "last.pt")
+    torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
+
+
+def test_what_an_older_version_wrote_is_refused_as_that(whole, tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "last.pt"
+    shutil.copytree(whole / "hdf5", cache)
+    value = json.loads((cache / "manifest.json").read_text())
+    del value["sha256"]
+    (cache / "manifest.json").write_text(json.dumps({**value, "schema_version": 1}))  # as the first versions
+    torch.save({"schema_version": 1}, run)
+    for read in (lambda: EmbeddingCache.open(cache), lambda: read_checkpoint(run)):
+        with pytest.raises(UserError, match=r"no checksum: it was cut short, or an older distill wrote it"):
+            read()
+    (cache / "manifest.json").write_text(with_checksum({**value, "schema_version": 1}))
+    append_checksum(run)
+    for read in (lambda: EmbeddingCache.open(cache), lambda: read_checkpoint(run)):
+        with pytest.raises(
+            CacheMismatch, match=r"schema version 1, .*an older distill wrote it: make it again"
+        ):
+            read()
+
+
+def test_what_a_newer_version_wrote_is_refused_with_the_command_that_upgrades(whole, tmp_path):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    value = json.loads((cache / "manifest.json").read_text())
+    del value["sha256"]
+    (cache / "manifest.json").write_text(with_checksum({**value, "schema_version": 99}))
+    with pytest.raises(CacheMismatch, match=r"schema version 99.*bring yours up to date"):
+        EmbeddingCache.open(cache)
+    torch.save({"schema_version": 99}, tmp_path / "last.pt")
+    append_checksum(tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"schema version 99.*bring yours up to date"):
+        read_checkpoint(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["/etc/passwd", "images/../../x.h5", "images/..", "images\\x.h5", "elsewhere/x.h5", "images/a/b.h5"],
+)
+def test_a_manifest_cannot_name_files_outside_of_its_cache(whole, tmp_path, file):
+    shutil.copytree(whole / "hdf5", tmp_path / "cache")
+    value = json.loads((tmp_path / "cache" / "manifest.json").read_text())
+    del value["sha256"]
+    value["splits"]["train"]["shards"][0]["file"] = file
+    (tmp_path / "cache" / "manifest.json").write_text(with_checksum(value))
+    with pytest.raises(UserError, match="is no file of a cache"):
+        Manifest.load(tmp_path / "cache")

@@ -1,0 +1,95 @@
+"""Images that are no longer what a cache's rows were made of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from conftest import write_image
+from helpers.identity_runs import config_of
+
+from cache import EmbeddingCache
+from cache.changed_images import contents_of
+from cache.runtime.errors import CacheMismatch
+from cache.sources.episodes import EpisodeFolder
+from cache.sources.image_folder import ImageFolder
+from distill.data.identity_reader import split_identity
+from distill.judge.trained_run import space_of_run
+from distill.train.session import open_session
+
+
+def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
+    rows, folder = EmbeddingCache.open(own / "cache").split("train"), ImageFolder.scan(own / "photos")
+    images = folder.split("train").images
+    before, path = contents_of(images, rows), images[0].path
+    assert before.changed == ()
+    status, size = path.stat(), path.stat().st_size
+    path.write_bytes(b"0" * size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert contents_of(images, rows).changed == ()
+    os.utime(path, ns=(0, 0))
+    after = contents_of(images, rows)
+    assert after.changed == (images[0].key,)
+    assert (after.sha256 != before.sha256).any(axis=1).nonzero()[0].tolist() == [0]
+    assert contents_of(images).changed == ()  # joined to nothing, nothing has changed
+
+
+def test_a_touched_file_is_read_and_is_the_same(own):
+    rows, images = (
+        EmbeddingCache.open(own / "cache").split("train"),
+        ImageFolder.scan(own / "photos").split("train").images,
+    )
+    before = contents_of(images, rows)
+    for image in images:
+        os.utime(image.path, ns=(5, 5))
+    after = contents_of(images, rows)
+    assert after.changed == ()
+    np.testing.assert_array_equal(after.sha256, before.sha256)
+
+
+@pytest.mark.parametrize(
+    ("split", "key"),
+    [
+        ("train", "apple/train_0.jpg"),
+        ("val_on_train", "cherry/val_on_train_1.jpg"),
+        ("val", "plum/val_2.jpg"),
+    ],
+)
+def test_an_image_overwritten_after_caching_stops_training(own, split, key):
+    write_image(own / "photos" / split / key, (1, 2, 3), np.random.default_rng(9))
+    ours = {"train": "train", "val_on_train": "id_test", "val": "ood_test"}[split]
+    with pytest.raises(CacheMismatch, match=rf"1 images of {ours} in .*photos .*\({key}\).*Fix: .*again"):
+        open_session(config_of(own), cache_dir=own / "cache", data_dir=own / "photos")
+
+
+def test_images_renumbered_after_caching_stop_training_by_the_first_three(own):
+    folder = own / "photos" / "train" / "banana"
+    files = sorted(folder.iterdir())
+    for path in files:
+        path.rename(path.with_suffix(".away"))
+    for path, name in zip(files, [*files[1:], files[0]], strict=True):
+        path.with_suffix(".away").rename(name)
+    message = r"8 images of train .*\(banana/train_0.jpg, banana/train_1.jpg, banana/train_2.jpg and 5 more\)"
+    with pytest.raises(CacheMismatch, match=message):
+        open_session(config_of(own), cache_dir=own / "cache", data_dir=own / "photos")
+    with pytest.raises(CacheMismatch, match="8 images of train"):
+        space_of_run(own / "runs" / "all", data_dir=own / "photos", device="cpu")
+
+
+def test_depth_and_labels_are_part_of_an_episodes_content(episodes, tmp_path):
+    shutil.copytree(episodes, tmp_path / "episodes")
+    before = EpisodeFolder.scan(tmp_path / "episodes").split("ood_test")
+    contents = contents_of(before.images)
+    with h5py.File(tmp_path / "episodes" / "val.h5", "r+") as file:
+        depth = file[before.images[0].key]["dict_str_hand_camera"]["dict_str_depth"]
+        depth[...] = depth[...] + 1
+    changed = (contents_of(before.images).sha256 != contents.sha256).any(axis=1)
+    assert changed.nonzero()[0].tolist() == [0]
+    one = split_identity(before.images, contents.sha256, before.class_names)
+    first = replace(before.images[0], label=tuple(1 - value for value in before.images[0].label))
+    other = split_identity([first, *before.images[1:]], contents.sha256, before.class_names)
+    assert one.differences(other) == ["other labels of the same images"]

@@ -1,0 +1,55 @@
+"""Comparisons of two runs or two settings, over the seeds they have in common."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+from helpers.report_runs import swept
+
+import cli
+from cache.runtime.errors import UserError
+from distill.report.compare import compare_runs
+
+
+def test_compare_takes_runs_of_episodes_and_refuses_photos_beside_them(photo_runs, episode_runs):
+    compared = compare_runs(episode_runs / "mse-0", episode_runs / "clsonly-0")
+    assert compared.settings == ("loss.mse: 1.0 -> 0.0", "loss.im_cst: 1.0 -> 0.0")
+    metrics = [result.metric for result in compared.results]
+    assert {"ood_test_ood_objects_average_precision", "id_test_recall"} <= set(metrics)
+    with pytest.raises(UserError, match="is of episodes"):
+        compare_runs(episode_runs / "mse-0", photo_runs / "cls-0")
+
+
+def test_compare_pairs_common_seeds_and_says_what_differs(photo_runs, tmp_path):
+    for name in ("cls", "mse"):
+        for seed in (0, 1):
+            shutil.copytree(photo_runs / f"{name}-{seed}", tmp_path / name / str(seed))
+    compared = compare_runs(tmp_path / "cls", tmp_path / "mse")
+    assert compared.settings == ("loss.mse: 0.0 -> 1.0",)
+    result = next(r for r in compared.results if r.metric == "ood_test_loss")
+    assert result.test.design == "paired"
+    assert result.test.n == (2,)
+    single = compare_runs(tmp_path / "cls" / "0", tmp_path / "mse" / "1")
+    assert all(r.test is None for r in single.results)
+    with pytest.raises(UserError, match=r"more than the seed \(loss\.mse\)"):
+        compare_runs(photo_runs, photo_runs / "cls-0")
+    printed = CliRunner().invoke(
+        cli.main, ["compare", str(tmp_path / "cls"), str(tmp_path / "mse"), "--json"]
+    )
+    assert json.loads(printed.stdout)["settings"] == ["loss.mse: 0.0 -> 1.0"]
+
+
+def test_compare_takes_a_setting_of_a_sweep_with_all_its_seeds(photo_runs, tmp_path):
+    out = swept(photo_runs, tmp_path)
+    printed = CliRunner().invoke(cli.main, ["compare", str(out / "cls-2"), str(out / "mse-10"), "--json"])
+    compared = json.loads(printed.stdout)
+    assert compared["how"] == "paired t-test over the seeds 0, 1"
+    assert compared["settings"] == ["loss.mse: 0.0 -> 1.0"]
+    assert not any("best_epoch" in result["metric"] for result in compared["results"])
+    with pytest.raises(UserError, match=r"did you mean 'cls-2'\?.*mse-10, cls-2"):
+        compare_runs(out / "cls2", out / "mse-10")
+    with pytest.raises(UserError, match=r"all seeds of one setting .*swept/mse-10"):
+        compare_runs(out, out / "mse-10")
