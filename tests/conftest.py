@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from pathlib import Path
 
@@ -93,25 +92,9 @@ def write_jpeg():
 @pytest.fixture(scope="session")
 def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small CLIP with random weights, saved as open_clip's local-dir."""
-    import torch
+    from helpers.teachers import save_clip
 
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import open_clip
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    config = {
-        "embed_dim": EMBED_DIM,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    folder = tmp_path_factory.mktemp("teacher")
-    save_file(
-        open_clip.CLIP(**json.loads(json.dumps(config))).state_dict(), folder / "open_clip_model.safetensors"
-    )
-    value = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(value))
-    return folder
+    return save_clip(tmp_path_factory.mktemp("teacher") / "clip", seed=0, text={"layers": 1})
 
 
 @pytest.fixture(scope="session")

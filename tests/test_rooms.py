@@ -40,7 +40,11 @@ NEVER = {
     "cache.maintain": {"cache.prepare"},
 }
 DOORS = {
-    "open_clip": {"cache/teacher/open_clip_model.py", "cache/teacher/weights.py"},
+    "open_clip": {
+        "cache/teacher/open_clip_model.py",
+        "cache/teacher/weights.py",
+        "scripts/train_demo_teacher.py",  # makes a teacher, with open_clip's own loss, and loads none
+    },
     "faiss": {"cache/store/neighbours.py"},
     "click": {"cli.py", "distill/commands/"},
     "torchvision": {"cache/runtime/torchvision_compat.py"},
@@ -145,7 +149,7 @@ def test_what_lies_on_the_disk_is_read_without_torch():
 def test_a_heavy_library_has_one_door(library):
     through = {
         str(path.relative_to(ROOT))
-        for path in files().values()
+        for path in [*files().values(), *ROOT.glob("scripts/**/*.py")]
         if any(module.partition(".")[0] == library for module, _ in imports_of(path))
     }
     doors = DOORS[library]

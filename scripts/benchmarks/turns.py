@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
 import statistics
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.runtime.devices import choose_device
@@ -21,6 +21,7 @@ from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import FOLDERS
 from cache.store.manifest import Manifest
+from cache.teacher.open_clip_model import network_of
 from cache.teacher.weights import model_config
 from distill.record.run_log import hardware, versions
 
@@ -131,15 +132,9 @@ def weights_of(model: str, folder: Path) -> str | None:
     UserError
         If there is no such model.
     """
-    model_config(model)
+    config = model_config(model)
     if ":" in model:
         return None
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import open_clip
-    import torch
-
-    logging.getLogger().setLevel(logging.ERROR)  # it warns that the weights are random
-    path = folder / "random.pt"
     torch.manual_seed(0)
-    torch.save(open_clip.create_model(model).state_dict(), path)
-    return str(path)
+    torch.save(network_of(config).state_dict(), folder / "random.pt")
+    return str(folder / "random.pt")
