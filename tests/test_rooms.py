@@ -55,7 +55,6 @@ DOORS = {
     "wandb": {"distill/record/wandb_board.py"},
     "mpmath": {"distill/report/statistics.py"},
     "onnx": {"distill/deploy/onnx_files.py"},
-    "onnx_ir": {"distill/deploy/onnx_files.py"},
     "onnxscript": {"distill/deploy/onnx_files.py"},
     "onnxruntime": {
         "distill/deploy/onnx_door.py",
