@@ -2,7 +2,7 @@
 
     python scripts/bench.py                                     the names
     python scripts/bench.py neighbours --texts 1000 10000       the table, and artifacts/neighbours.json
-    python scripts/bench.py neighbours --keep Y                 and keep it as that of machine Y
+    python scripts/bench.py neighbours --keep Y                 and keep it as that of machine Y, --write
     python scripts/bench.py --write                             the page and its pictures anew
 
 A benchmark is a module of scripts/benchmarks: its docstring is its section of the page, ``COLUMNS`` its
@@ -29,7 +29,7 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 
 SCRIPTS = Path(__file__).parent
-RESULTS, PAGE = SCRIPTS / "benchmarks", SCRIPTS / "BENCHMARKS.md"
+RESULTS, PAGE, PICTURES = SCRIPTS / "benchmarks", SCRIPTS / "BENCHMARKS.md", SCRIPTS / "pictures"
 # In the order of the page.
 NAMES = {
     **{name: f"benchmarks.{name}" for name in ("ablations", "teacher_in_loop", "train_step", "input")},
@@ -62,11 +62,7 @@ def _without_name(words: Sequence[str]) -> None:
     parser.add_argument("name", nargs="?", choices=NAMES, help="What is measured; NAME --help tells more.")
     parser.add_argument("--write", action="store_true", help="Write BENCHMARKS.md and the pictures anew.")
     if parser.parse_args(words).write:
-        from benchmarks.pictures import draw_all
-
-        write_page(RESULTS, PAGE)
-        runs = {name: kept_of(name, RESULTS)["runs"] for name in NAMES}
-        draw_all(runs, machines(RESULTS), SCRIPTS / "pictures")
+        write_page()
         return
     for name in NAMES:
         print(f"{name:18}{title_of(module_of(name))}")
@@ -116,7 +112,7 @@ def measure(name: str, words: Sequence[str]) -> None:
     print("\n".join(table_lines(module.COLUMNS, [{**run, "machine": args.keep or "here", "rows": rows}])))
     if args.keep:
         keep(name, {"machine": args.keep, **run, "rows": rows}, RESULTS)
-        write_page(RESULTS, PAGE)
+        write_page()
 
 
 def add_options(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> None:
@@ -205,10 +201,14 @@ def page(folder: Path) -> str:
     return "\n\n".join(section.strip("\n") for section in sections) + "\n"
 
 
-def write_page(folder: Path, path: Path) -> None:
-    """Write BENCHMARKS.md."""
-    with replacing(path) as temporary:
-        temporary.write_text(page(folder), encoding="utf-8")
+def write_page() -> None:
+    """Write BENCHMARKS.md and its pictures."""
+    from benchmarks.pictures import draw_all
+
+    with replacing(PAGE) as temporary:
+        temporary.write_text(page(RESULTS), encoding="utf-8")
+    runs = {name: kept_of(name, RESULTS)["runs"] for name in NAMES}
+    draw_all(runs, machines(RESULTS), PICTURES)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import cache.runtime.torchvision_compat  # noqa: F401
 
 # isort: split
 
+# Not through cache.teacher, which loads teachers: this makes one, with open_clip's own loss.
 import open_clip
 from open_clip.loss import ClipLoss
 from safetensors.torch import save_file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 from pathlib import Path
 
@@ -104,27 +103,12 @@ def write_jpeg():
 @pytest.fixture(scope="session")
 def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small CLIP with random weights, saved as open_clip's local-dir; to be read."""
-    return made_once(tmp_path_factory, "teacher", _save_teacher)
+    from helpers.teachers import save_clip
 
+    def save(folder: Path) -> None:
+        save_clip(folder / "clip", seed=0, text={"layers": 1})
 
-def _save_teacher(folder: Path) -> None:
-    import torch
-
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import open_clip
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    config = {
-        "embed_dim": EMBED_DIM,
-        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
-    }
-    save_file(
-        open_clip.CLIP(**json.loads(json.dumps(config))).state_dict(), folder / "open_clip_model.safetensors"
-    )
-    value = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
-    (folder / "open_clip_config.json").write_text(json.dumps(value))
+    return made_once(tmp_path_factory, "teacher", save) / "clip"
 
 
 @pytest.fixture(scope="session")

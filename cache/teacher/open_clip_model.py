@@ -212,21 +212,23 @@ def _prefers_channels_last(network: nn.Module) -> bool:
     return True
 
 
+def network_of(config: dict[str, Any], **options: Any) -> nn.Module:
+    """Return open_clip's network of a config, with random weights; ``options`` are of ``create_model``."""
+    # A folder of our own: open_clip reads the config that was checked, and finds no weights beside it.
+    with TemporaryDirectory() as folder, quiet_open_clip():
+        (Path(folder) / CONFIG).write_text(json.dumps({"model_cfg": config}), encoding="utf-8")
+        return open_clip.create_model(
+            f"local-dir:{folder}", load_weights=False, pretrained_text=False, **options
+        )
+
+
 def _build(source: TeacherSource, precision: str, device: torch.device) -> nn.Module:
     asked = checked_preprocessing(source.preprocessing, where=source.name)
     _check_text_tower(source)
     try:
-        # A folder of our own: open_clip reads the config that was checked, and finds no weights beside it.
-        with TemporaryDirectory() as folder:
-            (Path(folder) / CONFIG).write_text(json.dumps({"model_cfg": source.config}), encoding="utf-8")
-            network = open_clip.create_model(
-                f"local-dir:{folder}",
-                precision=PRECISIONS[precision],
-                device=device,
-                load_weights=False,
-                pretrained_text=False,
-                force_preprocess_cfg=asked,
-            )
+        network = network_of(
+            source.config, precision=PRECISIONS[precision], device=device, force_preprocess_cfg=asked
+        )
         load_into(network, source.weights, source.weights_sha256)
     except UserError:
         raise

@@ -115,12 +115,12 @@ def write_float16(path: Path, source: Path) -> None:
         # onnxruntime 1.32 crashes when it opens a ViT whose layer norms are in float16.
         stay = [*DEFAULT_OP_BLOCK_LIST, "LayerNormalization"]
         half = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True, op_block_list=stay)
-    import onnx_ir
+    from onnxscript import ir
 
     # The converter puts the casts of what goes in behind the nodes that read them.
-    ordered = onnx_ir.from_proto(half)
+    ordered = ir.from_proto(half)
     ordered.graph.sort()
-    onnx.save(onnx_ir.to_proto(ordered), str(path))
+    onnx.save(ir.to_proto(ordered), str(path))
 
 
 def write_int8(path: Path, source: Path, batches: Iterable[NDArray[np.float32]]) -> None:

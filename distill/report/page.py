@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
@@ -118,10 +117,10 @@ def partly_judged(part: Part) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _source(environment: Environment, name: str) -> Markup:
+def _source(environment: Environment, name: str) -> str:
     """Return a template's text as it is: our own CSS and JavaScript, which hold nothing of a run."""
     assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
+    return environment.loader.get_source(environment, name)[0]
 
 
 def _hash(text: str) -> str:

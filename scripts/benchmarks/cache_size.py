@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.turns import Row, in_turn, medians, timed
+from benchmarks.turns import Row, in_turn, medians, random_keys, timed
 from cache import EmbeddingCache
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.maintain.verify import verify_cache
 
 CLASSES, BATCH, BATCHES = 100, 256, 20
@@ -43,14 +42,8 @@ COLUMNS = {
 
 def make(out: Path, rows: int, embed_dim: int, format: str, dtype: str) -> int:
     """Import random rows; return the bytes of the shards and the manifest."""
-    rng = np.random.default_rng(0)
     keys = [f"train/class_{i % CLASSES:05d}/image_{i:08d}.jpg" for i in range(rows)]
-    classes = sorted({key.split("/")[1] for key in keys})
-    bank = ImportedTexts(
-        name="labels", classes=classes, embeddings=rng.normal(size=(len(classes), embed_dim))
-    )
-    embeddings = rng.standard_normal((rows, embed_dim), dtype=np.float32)
-    import_embeddings(out, keys=keys, embeddings=embeddings, texts=[bank], dtype=dtype, format=format)
+    random_keys(out, keys, embed_dim=embed_dim, dtype=dtype, format=format)
     return sum(file.stat().st_size for file in [out / "manifest.json", *(out / "images").iterdir()])
 
 

@@ -6,9 +6,6 @@ images in memory; with CUDA, decoded images kept there. Each gives random batche
 px (R = 256/224 of the student's side), the same for all but webdataset, which shuffles its shards and a
 buffer of 1,000 files; those that decode have the same number of workers, whose start is counted. What the
 device does after that is in none.
-
-Decoding alone, in one thread, was tried once: Pillow, as the project does, and its draft mode, which
-decodes at a half, a quarter or an eighth of the size. PSNR tells how far the pixels are apart.
 """
 
 from __future__ import annotations
@@ -54,7 +51,6 @@ COLUMNS = {
     "images/s": "{:,.0f}",
     "beside the first": "{:.3g}",
     "bytes an image": "{:,.0f}",
-    "PSNR, dB": "{:.1f}",
 }
 
 

@@ -8,7 +8,6 @@ class). The memory is the most of the process's own until then, resident.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -17,11 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from benchmarks.turns import Row, command_failed, medians, random_rows
-from cache.sources.image_folder import ImageFolder
+from benchmarks.turns import Row, command_failed, medians, random_rows, tiny_photos
 from distill.record.peak_memory import peak_resident
 from distill.student.build import resolve
 
@@ -33,20 +28,6 @@ OPTIONS = {
     "image_size": 64,
 }
 COLUMNS = {"rows": "{:,}", "first step after": "{:.2f} s", "peak resident memory": "{:.2f} GB"}
-
-
-def make(folder: Path, rows: int, classes: int, embed_dim: int) -> None:
-    """Make a data folder of so many training pictures and its cache of random rows."""
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    for split, count in (("train", rows), ("val", 4)):
-        for c in range(classes if split == "train" else 2):
-            place = folder / "data" / split / f"{split}_{c:05d}"
-            place.mkdir(parents=True)
-            picture.save(place / "000000.jpg")
-            for i in range(1, max(1, count // classes)):
-                os.link(place / "000000.jpg", place / f"{i:06d}.jpg")
-    random_rows(folder / "cache", ImageFolder.scan(folder / "data"), embed_dim=embed_dim)
 
 
 def first_step(folder: Path, out: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -78,7 +59,9 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     table, details = [], []
     for rows in args.rows:
         with tempfile.TemporaryDirectory() as scratch:
-            make(Path(scratch), rows, args.classes, args.embed_dim)
+            data, cache = Path(scratch) / "data", Path(scratch) / "cache"
+            photos = tiny_photos(data, classes=args.classes, images=rows // args.classes)
+            random_rows(cache, photos, embed_dim=args.embed_dim)
             # The first start, which is not counted, computes and keeps the nearest texts.
             starts = [
                 first_step(Path(scratch), Path(scratch) / f"run{i}", args) for i in range(args.rounds + 1)

@@ -12,12 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from benchmarks.turns import PRECISIONS, forget_peak, random_rows
+from benchmarks.turns import PRECISIONS, forget_peak, random_rows, tiny_photos
 from cache.runtime.devices import keep_freed_memory
-from cache.sources.image_folder import ImageFolder
 from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Share, Targets
@@ -56,15 +54,10 @@ def config_of(args: argparse.Namespace) -> RunConfig:
 
 
 def open_resident(args: argparse.Namespace, folder: Path) -> tuple[Session, Batch]:
-    """Return a session on small random data, its student in training, and a batch on the device."""
-    rng, data = np.random.default_rng(0), folder / "data"
-    for split, classes in (("train", args.classes), ("val", 2)):
-        for c in range(classes):
-            place = data / split / f"{split}_{c:05d}"
-            place.mkdir(parents=True)
-            for i in range(max(2, 4 * args.batch_size // args.classes)):
-                Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
-    random_rows(folder / "cache", ImageFolder.scan(data), embed_dim=args.embed_dim)
+    """Return a session on small data, its student in training, and a batch on the device."""
+    data, images = folder / "data", max(2, 4 * args.batch_size // args.classes)
+    photos = tiny_photos(data, classes=args.classes, images=images)
+    random_rows(folder / "cache", photos, embed_dim=args.embed_dim)
     session = open_session(config_of(args), cache_dir=folder / "cache", data_dir=data)
     session.model.student.train()
     chosen, images = next(session.data.images([np.arange(args.batch_size)]))

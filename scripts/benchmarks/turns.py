@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from PIL import Image
 
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.runtime.devices import choose_device
@@ -21,6 +23,7 @@ from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import FOLDERS
 from cache.store.manifest import Manifest
+from cache.teacher.open_clip_model import network_of
 from cache.teacher.weights import model_config
 from distill.record.run_log import hardware, versions
 
@@ -94,18 +97,34 @@ def command_failed(name: str, status: int, output: str) -> UserError:
     return UserError(f"{name} left with status {status}: {last}", fix="run that command by itself.")
 
 
-def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: Any) -> Manifest:
-    """Write a cache of random rows for every image of a folder, with one text a class.
+def random_keys(out: Path, keys: Sequence[str], *, embed_dim: int, **options: Any) -> Manifest:
+    """Write a cache of random rows for keys ``SPLIT/CLASS/FILE``, with one text a class.
 
     ``options`` go to :func:`cache.maintain.import_embeddings.import_embeddings`.
     """
-    rng, names = np.random.default_rng(0), list(folder.class_names)
-    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    rng, names = np.random.default_rng(0), sorted({key.split("/")[1] for key in keys})
     texts = ImportedTexts(name="labels", classes=names, embeddings=rng.normal(size=(len(names), embed_dim)))
     rows = rng.standard_normal((len(keys), embed_dim), dtype=np.float32)
-    return import_embeddings(
-        out, **{"keys": keys, "embeddings": rows, "texts": [texts], "folder": folder} | options
-    )
+    return import_embeddings(out, **{"keys": keys, "embeddings": rows, "texts": [texts]} | options)
+
+
+def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: Any) -> Manifest:
+    """Write a cache of random rows for every image of a folder: see :func:`random_keys`."""
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    return random_keys(out, keys, embed_dim=embed_dim, folder=folder, **options)
+
+
+def tiny_photos(data: Path, *, classes: int, images: int) -> ImageFolder:
+    """Make training images of so many classes, and two OOD classes: hard links to one picture a class."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for split, names in (("train", range(classes)), ("val", range(2))):
+        for name in names:
+            place = data / split / f"{split}_{name:05d}"
+            place.mkdir(parents=True)
+            Image.fromarray(pixels).save(place / "000000.jpg")
+            for i in range(1, images if split == "train" else 1):
+                os.link(place / "000000.jpg", place / f"{i:06d}.jpg")
+    return ImageFolder.scan(data)
 
 
 def linked(data: Path, out: Path, images: int) -> ImageFolder:
@@ -131,15 +150,9 @@ def weights_of(model: str, folder: Path) -> str | None:
     UserError
         If there is no such model.
     """
-    model_config(model)
+    config = model_config(model)
     if ":" in model:
         return None
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import open_clip
-    import torch
-
-    logging.getLogger().setLevel(logging.ERROR)  # it warns that the weights are random
-    path = folder / "random.pt"
     torch.manual_seed(0)
-    torch.save(open_clip.create_model(model).state_dict(), path)
-    return str(path)
+    torch.save(network_of(config).state_dict(), folder / "random.pt")
+    return str(folder / "random.pt")

@@ -3,7 +3,7 @@
 Small images drawn and put through `distill cache-features` and two epochs of `distill train`
 (`timm:test_resnet`) as a user does, one worker, `--pixels 37`. Memory is the proportional resident memory
 (PSS) of a command and its workers; what it rises by is the slope of a straight line through the last two
-thirds of a stage. The picture is drawn beside --json.
+thirds of a stage. The picture is drawn beside --json, and here with --keep.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.turns import Row, command_failed
 from distill.demo.scenes import draw_dataset
 
 TEACHER = Path(__file__).parents[2] / "distill" / "demo" / "teacher"
+PICTURE = Path(__file__).parents[1] / "pictures" / "load_memory.png"
 EVERY_S = 0.5
 STEADY = 1 / 3
 ROUNDS = 1
@@ -150,5 +151,5 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
             watched(Stage(name="cache-features", images=drawn), cached, began),
             watched(Stage(name="train", images=trained_on * args.epochs), trained, began),
         ]
-    plot(args.json.with_suffix(".png"), stages, drawn)
+    plot(PICTURE if args.keep else args.json.with_suffix(".png"), stages, drawn)
     return [stage.row() for stage in stages], [vars(stage) for stage in stages]

@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from cache.teacher.open_clip_model import network_of
 
-def save_clip(folder: Path, *, text: dict | None = None, **more) -> Path:
-    import cache.runtime.torchvision_compat  # noqa: F401  # isort: skip
-    import open_clip
 
-    torch.manual_seed(1)
+def save_clip(folder: Path, *, seed: int = 1, text: dict | None = None, **more) -> Path:
+    torch.manual_seed(seed)
     config = {
         "embed_dim": 16,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
@@ -27,10 +26,8 @@ def save_clip(folder: Path, *, text: dict | None = None, **more) -> Path:
         },
         **more,
     }
-    model_class = open_clip.CustomTextCLIP if more.get("custom_text") else open_clip.CLIP
-    built = model_class(**{k: v for k, v in json.loads(json.dumps(config)).items() if k != "custom_text"})
     folder.mkdir()
-    save_file(built.state_dict(), folder / "open_clip_model.safetensors")
+    save_file(network_of(config).state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}})
     )
