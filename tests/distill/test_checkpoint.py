@@ -6,8 +6,8 @@ import random
 
 import pytest
 import torch
+from helpers.runs import ONE_EPOCH
 from helpers.whole_caches import flip
-from keep_schema import SETTINGS
 
 from cache.runtime.errors import UserError
 from distill.checkpoint import read_checkpoint
@@ -17,7 +17,7 @@ from distill.train.start import train as run
 
 def test_a_checkpoint_with_a_flipped_byte_is_refused_wherever_it_is(whole, tmp_path):
     run(
-        with_settings(load_recipe("smoke"), SETTINGS),
+        with_settings(load_recipe("smoke"), ONE_EPOCH),
         cache_dir=whole / "hdf5",
         data_dir=whole / "photos",
         out=tmp_path / "run",

@@ -85,7 +85,7 @@ def test_a_cache_without_its_neighbours_is_whole_and_a_reader_redoes_them(whole,
 
 
 def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_them(tmp_path, photos):
-    from cache.maintain.import_files import import_files
+    from cache.maintain.import_files import ImportOptions, import_files
     from cache.sources.image_folder import ImageFolder
 
     keys = [f"train/{image.key}" for image in ImageFolder.scan(photos).split("train").images]
@@ -96,7 +96,7 @@ def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_
     given = {name: str(tmp_path / f"{name}.txt") for name in ("keys", "classes")}
     given |= {"images": str(tmp_path / "rows.npy"), "texts": str(tmp_path / "texts.npy")}
     again = {
-        "cache": lambda: import_files(tmp_path / "cache", **given),
+        "cache": lambda: import_files(tmp_path / "cache", ImportOptions(**given)),
         "tar": lambda: convert_cache(tmp_path / "cache", tmp_path / "tar", format="webdataset"),
     }
     for make in again.values():

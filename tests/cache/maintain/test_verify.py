@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.caches import read_back
 from helpers.whole_caches import assert_same, files_of, flip
-from keep_schema import read_back
 
 from cache import EmbeddingCache
 from cache.maintain.repair import repair_cache

@@ -7,7 +7,6 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from keep_schema import GOLDEN
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
@@ -36,8 +35,8 @@ def test_a_reader_refuses_a_flipped_row_by_its_number_and_reads_the_others(whole
         rows[np.array([13, 14])]
 
 
-def test_a_text_bank_that_differs_beside_its_rows_is_not_read(tmp_path):
-    shutil.copytree(GOLDEN / "schema_2" / "cache", tmp_path / "cache")
+def test_a_text_bank_that_differs_beside_its_rows_is_not_read(whole, tmp_path):
+    shutil.copytree(whole / "hdf5", tmp_path / "cache")
     with open(tmp_path / "cache" / "texts" / "labels.h5", "ab") as bank:
         bank.write(b"x")
     with pytest.raises(UserError, match="its checksum is not the manifest's"):

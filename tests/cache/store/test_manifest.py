@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from helpers.whole_caches import assert_same
-from keep_schema import GOLDEN, answers, read_back
 
 from cache import EmbeddingCache
-from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.store.checksums import append_checksum, has_its_checksum, with_checksum
 from cache.store.manifest import Manifest
@@ -27,19 +23,6 @@ def test_a_sealed_text_notices_any_changed_byte():
         assert not has_its_checksum(text[:i] + chr(ord(text[i]) ^ 1) + text[i + 1 :])
     assert not has_its_checksum("{}")
     assert not has_its_checksum("")
-
-
-@pytest.mark.parametrize("folder", sorted(GOLDEN.glob("schema_*")), ids=lambda folder: folder.name)
-def test_caches_and_checkpoints_of_every_schema_are_read_as_they_were_written(folder, tmp_path):
-    expected = np.load(folder / "expected.npz")
-    for name in ("cache", "tar"):
-        shutil.copytree(folder / name, tmp_path / name)
-        assert not any(check.problem for check in verify_cache(tmp_path / name))
-        numbers = read_back(EmbeddingCache.open(tmp_path / name))
-        for key in numbers:
-            assert_same(key, numbers[key], expected[key], where=name)
-    state = read_checkpoint(folder / "run" / "last.pt")
-    torch.testing.assert_close(answers(state).numpy(), expected["answers"], rtol=1e-4, atol=1e-4)
 
 
 def test_what_an_older_version_wrote_is_refused_as_that(whole, tmp_path):

@@ -22,7 +22,7 @@ def test_a_report_has_a_row_for_every_data_set_and_says_what_separates_them(made
     groups = part.groups
     assert part.settings == ("data",)
     assert [(group.label, len(group.runs)) for group in groups] == [("data=A", 1), ("data=B", 1)]
-    assert collected.other_data == ("data B is not data A: ood_test: 4 images in B, 8 in A",)
+    assert collected.other_data[False] == ("data B is not data A: ood_test: 4 images in B, 8 in A",)
     rows = main_table(part).rows
     assert [row.head for row in rows] == ["data=A", "data=B", "teacher, data=A", "teacher, data=B"]
     ood = next(table for table in per_class_tables(part) if table.title == "OOD")
@@ -41,7 +41,7 @@ def test_runs_that_could_not_read_the_same_images_are_no_seeds_of_one_setting(ma
         (folder / "summary.json").write_text(json.dumps(summary))
     assert groups_of(collect(tmp_path).finished)[0] == ("data",)
     difference = "data B is not data A: ood_test: 1 images could not be read in B, 0 in A"
-    assert collect(tmp_path).other_data == (difference,)
+    assert collect(tmp_path).other_data == {False: (difference,), True: ()}
 
 
 def test_a_summary_with_an_identity_that_is_none_is_named_and_left_out(made, tmp_path):
