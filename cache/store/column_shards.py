@@ -19,14 +19,14 @@ from cache.runtime.atomic_files import digest, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.progress import Progress
-from cache.sources.samples import Record, RecordFolder
+from cache.sources.samples import DataFolder, Sample
 from cache.store.hdf5_columns import read_strings
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import COLUMNS, ListedColumn, ListedShard
 from cache.store.read_errors import check_size, reading
 from cache.store.shard_formats import read_shard
 
-Chunk = list[tuple[Record, str]]
+Chunk = list[tuple[Sample, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class ColumnPlan:
     empty: ListedColumn
     splits: tuple[str, ...]
     images_per_shard: int
-    write: Callable[[Path, Sequence[Record]], None]
+    write: Callable[[Path, Sequence[Sample]], None]
     shots: int = 0
 
     def in_manifest(self, manifest: Manifest, split: str) -> ListedColumn:
@@ -50,7 +50,7 @@ class ColumnPlan:
 
     def made_from(self, chunk: Chunk) -> str:
         """Return the digest of a shard's images and of how it is made."""
-        return digest([[[record.key, file] for record, file in chunk], *self.empty.settings])
+        return digest([[[sample.key, file] for sample, file in chunk], *self.empty.settings])
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _hashes(manifest: Manifest, out: Path, split: str) -> dict[str, str]:
 
 
 def write_column_shards(
-    manifest: Manifest, out: Path, folder: RecordFolder, plan: ColumnPlan, progress: Progress
+    manifest: Manifest, out: Path, folder: DataFolder, plan: ColumnPlan, progress: Progress
 ) -> Manifest:
     """Make the shards of a column that are missing, of images that have a row; return the new manifest."""
     chunks_of = {
@@ -118,7 +118,7 @@ def write_column_shards(
         column = plan.in_manifest(manifest, split)
         file = _free_name(split, column, plan)
         with replacing(out / file) as temporary:
-            plan.write(temporary, [record for record, _ in chunk])
+            plan.write(temporary, [sample for sample, _ in chunk])
         shards = (*column.shards, ListedShard.of(out, file, rows=len(chunk)))
         column = replace(column, shards=shards, made_from=(*column.made_from, plan.made_from(chunk)))
         manifest = _with_column(manifest, plan.name, split, column)
@@ -136,16 +136,16 @@ def _free_name(split: str, column: ListedColumn, plan: ColumnPlan) -> str:
     return f"{plan.name}/{split}-{max(numbers, default=-1) + 1:05d}.h5"
 
 
-def _chunks(manifest: Manifest, out: Path, folder: RecordFolder, split: str, plan: ColumnPlan) -> list[Chunk]:
+def _chunks(manifest: Manifest, out: Path, folder: DataFolder, split: str, plan: ColumnPlan) -> list[Chunk]:
     """Return the images of a split, with their file's hash, cut into shards."""
     hashes = _hashes(manifest, out, split)
     counts: dict[Any, int] = {}
     chosen: Chunk = []
-    for record in folder.splits[split].images:
-        if record.key not in hashes or (plan.shots and counts.get(record.label, 0) >= plan.shots):
+    for sample in folder.splits[split].all():
+        if sample.key not in hashes or (plan.shots and counts.get(sample.labels, 0) >= plan.shots):
             continue
-        counts[record.label] = counts.get(record.label, 0) + 1
-        chosen.append((record, hashes[record.key]))
+        counts[sample.labels] = counts.get(sample.labels, 0) + 1
+        chosen.append((sample, hashes[sample.key]))
     size = plan.images_per_shard
     return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
