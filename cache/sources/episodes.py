@@ -155,8 +155,7 @@ class EpisodeSource:
     def chunks(self) -> Sequence[Chunk]:
         """Return the chunks, with the size and time of the file in their identity."""
         status = self.path.stat()
-        sizes, mtimes_ns = (np.full(len(self), one) for one in (status.st_size, status.st_mtime_ns))
-        return self._chunks.chunks(sizes, mtimes_ns)
+        return self._chunks.chunks(np.tile([status.st_size, status.st_mtime_ns], (len(self), 1)))
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield the episodes of a chunk by key."""

@@ -55,13 +55,13 @@ class KeyChunks:
         """Return which keys are in a chunk: that of any bits, whether these keys are cut so or not."""
         return self.order[self._rows(chunk.removesuffix("*"))]
 
-    def chunks(self, sizes: NDArray[np.int64], mtimes_ns: NDArray[np.int64]) -> list[Chunk]:
-        """Return all chunks, with the bytes and times int64 [N] of the keys' files in their identity."""
+    def chunks(self, status: NDArray[np.int64]) -> list[Chunk]:
+        """Return all chunks; ``status`` [N, 2], bytes and time of each key's file, is in their identity."""
         chunks = []
         for chunk in self.ids():
             rows = self._rows(chunk.removesuffix("*"))
             keys = self.order[rows]
-            table = np.stack([self.hashes[rows].view(np.int64), sizes[keys], mtimes_ns[keys]], axis=1)
+            table = np.column_stack([self.hashes[rows].view(np.int64), status[keys]])
             identity = sha256(table.astype("<i8").tobytes()).hexdigest()
             chunks.append(Chunk(id=chunk, rows=len(keys), identity=identity))
         return chunks
