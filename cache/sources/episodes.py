@@ -26,7 +26,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.episode_files import check_cameras, open_episodes, read_picture, read_texts
 from cache.sources.episode_keys import RESEARCH_KEYS, WHITE, CameraKeys, EpisodeKeys
-from cache.sources.key_chunks import KeyChunks, hashes_of_keys
+from cache.sources.key_chunks import KeyChunks
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS
@@ -193,7 +194,7 @@ class EpisodeSource:
 
     @cached_property
     def _chunks(self) -> KeyChunks:
-        return KeyChunks.of(hashes_of_keys(self._by_key))
+        return KeyChunks.of(hashes_of(self._by_key))
 
 
 @dataclass(frozen=True, kw_only=True)

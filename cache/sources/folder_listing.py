@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.sources.key_chunks import KeyChunks, hashes_of_keys
+from cache.sources.key_chunks import KeyChunks
+from cache.sources.key_hashes import hashes_of
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
@@ -53,7 +54,7 @@ class FolderListing:
     @cached_property
     def key_chunks(self) -> KeyChunks:
         """The chunks of the images."""
-        return KeyChunks.of(hashes_of_keys(self.keys()))
+        return KeyChunks.of(hashes_of(self.keys()))
 
     def keys(self) -> Iterator[str]:
         """Yield the key of every image, class after class."""

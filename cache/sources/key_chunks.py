@@ -6,9 +6,8 @@ hold more than :data:`MOST` is two, of one bit more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,6 @@ from cache.sources.samples import Chunk
 # So that there are between half as many and as many in a chunk: seconds of decoding, and one list of names.
 MOST = 8192
 BITS = 64
-
-
-def hashes_of_keys(keys: Iterable[str]) -> NDArray[np.uint64]:
-    """Return 64 bits of the BLAKE2b hash of every key, uint64 [N]."""
-    digests = b"".join(blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
