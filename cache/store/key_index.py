@@ -77,15 +77,15 @@ class KeyIndex:
         except READ_ERRORS:  # made anew, which costs little
             return None
         hashes, order = columns["hash"], columns["row"]
-        live = sum(group.live for group in groups)
-        if (
-            columns["made_from"].tobytes() != made_from_of(groups).encode()
-            or not len(hashes) == len(order) == live
-        ):
+        if columns["made_from"].tobytes() != made_from_of(groups).encode():
             return None
-        return (
-            cls(hashes=hashes, order=order) if (hashes.dtype, order.dtype) == (np.uint64, np.int64) else None
-        )
+        rows, live = (sum(getattr(group, count) for group in groups) for count in ("rows", "live"))
+        if not (hashes.dtype == np.uint64 and order.dtype == np.int64 and len(hashes) == len(order) == live):
+            return None
+        # Rows are read by these numbers as they are: one that is no row's would be read from elsewhere.
+        if live and not 0 <= int(order.min()) <= int(order.max()) < rows:
+            return None
+        return cls(hashes=hashes, order=order)
 
 
 def made_from_of(groups: Sequence[RowGroup]) -> str:

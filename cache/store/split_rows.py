@@ -21,6 +21,8 @@ from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import check_size, reading
 from cache.store.row_group import KeysFile
 
+LABELS_AT_ONCE = 2**20
+
 
 class SplitGroups:
     """The row groups of a split, whose files are opened when they are first asked for."""
@@ -192,11 +194,18 @@ class SplitRows:
 
         -1 is an image without a label.
         """
-        groups = self.groups
-        of_groups = [
-            groups.keys_of(group).labels(self.class_names, several=self._several) for group in groups.groups
-        ]
-        return np.concatenate(of_groups)[groups.index.order]
+        groups, order = self.groups, self.groups.index.order
+        below = (len(self.class_names),) if self._several else ()
+        # Half the numbers' final size, and block by block: no second array of that size, not for a moment.
+        joined = np.empty((int(groups.starts[-1]), *below), dtype=np.int32)
+        for group, start in zip(groups.groups, groups.starts.tolist(), strict=False):
+            of_group = groups.keys_of(group).labels(self.class_names, several=self._several)
+            joined[start : start + len(of_group)] = of_group
+        labels = np.empty((len(order), *below), dtype=np.int64)
+        for start in range(0, len(order), LABELS_AT_ONCE):
+            block = slice(start, start + LABELS_AT_ONCE)
+            labels[block] = joined[order[block]]
+        return labels
 
     @cached_property
     def embeddings(self) -> MappedRows:
