@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from cache.runtime.system_errors import write_error
 from cache.sources.names import check_class_names, check_inner
 from cache.store.digests import Digests
 from cache.store.hdf5_columns import (
+    OFFSET,
     Column,
     MappedBlobs,
+    blob_columns,
+    blobs_of,
     checked_offset,
-    map_blobs,
     map_columns,
     read_array,
     read_texts,
@@ -234,15 +237,19 @@ class KeysFile:
 
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
-        path = cache / line.file
-        with reading(path, what="the file"):
-            check_size(path, line.bytes)
-            self._raw = map_columns(path, _ARRAYS)
-            self._keys: MappedBlobs = map_blobs(path, "key")
-            with open_hdf5(path) as file:
-                self.class_names = read_texts(file, "class_name")
-            _check(self._raw, len(self._keys), line.rows, self.class_names)
-        self.rows = line.rows
+        self._path, self.rows = cache / line.file, line.rows
+        with reading(self._path, what="the file"):
+            check_size(self._path, line.bytes)
+            wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
+            self._raw = map_columns(self._path, wanted)
+            self.class_names = blobs_of(self._raw, "class_name").texts()
+            _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
+
+    @cached_property
+    def _keys(self) -> MappedBlobs:
+        # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
+        with reading(self._path, what="the file"):
+            return blobs_of(self._raw, "key")
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
