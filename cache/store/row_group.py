@@ -281,6 +281,11 @@ class KeysFile:
         """Whether every row has exactly one label."""
         return not len(self._raw["label_offset"])
 
+    @property
+    def has_at_most_one_label(self) -> bool:
+        """Whether no row has several labels."""
+        return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
+
     def labels(self, class_names: Sequence[str], *, several: bool) -> NDArray[np.int64]:
         """Return the rows' labels as numbers of ``class_names``.
 

@@ -21,24 +21,27 @@ from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import check_size, reading
 from cache.store.row_group import KeysFile
 
-LABELS_AT_ONCE = 2**20
-
 
 class SplitGroups:
     """The row groups of a split, whose files are opened when they are first asked for."""
 
     def __init__(
-        self, cache: Path, split: str, groups: Sequence[RowGroup], check: Callable[[FileLine], None]
+        self,
+        cache: Path,
+        split: str,
+        groups: Sequence[RowGroup],
+        check: Callable[[FileLine], None] | None = None,
     ) -> None:
-        """Of a cache folder; ``check`` is called with every file before it is opened."""
+        """Of a cache folder; ``check``, where it is given, is called with every file before it is opened."""
         self.cache, self.split, self.groups = cache, split, tuple(groups)
         self._check = check
         self._keys: dict[str, KeysFile] = {}
 
     @cached_property
     def index(self) -> KeyIndex:
-        """Where the rows are; the cache's own, or else made here."""
-        return KeyIndex.load(self.cache, self.split, self.groups) or KeyIndex.of(self.groups, self.keys_of)
+        """Where the rows are: the cache's own, or made here, as it is of files that are to be checked."""
+        own = KeyIndex.load(self.cache, self.split, self.groups) if self._check is None else None
+        return own or KeyIndex.of(self.groups, self.keys_of)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -48,7 +51,7 @@ class SplitGroups:
     def keys_of(self, group: RowGroup) -> KeysFile:
         """Return the keys of a group, mapped; UserError where they are damaged."""
         if group.name not in self._keys:
-            self._check(group.keys)
+            self._look(group.keys)
             self._keys[group.name] = KeysFile(self.cache, group.keys)
         return self._keys[group.name]
 
@@ -69,8 +72,12 @@ class SplitGroups:
                 f"{self.cache} has no column {column} of the row group {group.name}",
                 fix="run the command that made the cache again: it makes what is missing.",
             )
-        self._check(line)
+        self._look(line)
         return line
+
+    def _look(self, line: FileLine) -> None:
+        if self._check is not None:
+            self._check(line)
 
     def column(
         self, column: str, dataset: str, *, kinds: str = "f", ndim: tuple[int, ...] = (2,)
@@ -194,18 +201,17 @@ class SplitRows:
 
         -1 is an image without a label.
         """
-        groups, order = self.groups, self.groups.index.order
-        below = (len(self.class_names),) if self._several else ()
-        # Half the numbers' final size, and block by block: no second array of that size, not for a moment.
-        joined = np.empty((int(groups.starts[-1]), *below), dtype=np.int32)
-        for group, start in zip(groups.groups, groups.starts.tolist(), strict=False):
-            of_group = groups.keys_of(group).labels(self.class_names, several=self._several)
-            joined[start : start + len(of_group)] = of_group
-        labels = np.empty((len(order), *below), dtype=np.int64)
-        for start in range(0, len(order), LABELS_AT_ONCE):
-            block = slice(start, start + LABELS_AT_ONCE)
-            labels[block] = joined[order[block]]
-        return labels
+        index = self.groups.index
+        if index.labels is not None and not self._several:
+            number = {name: i for i, name in enumerate(self.class_names)}
+            own = [number.get(name, -1) for name in index.class_names]
+            labels: NDArray[np.int64] = np.array([*own, -1], dtype=np.int64)[index.labels]  # -1 is the last
+            return labels
+        of_groups = [
+            self.groups.keys_of(group).labels(self.class_names, several=self._several)
+            for group in self.groups.groups
+        ]
+        return np.concatenate(of_groups)[index.order]
 
     @cached_property
     def embeddings(self) -> MappedRows:
