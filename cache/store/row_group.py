@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import check_held
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.system_errors import write_error
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.store.digests import Digests
 from cache.store.hdf5_columns import (
@@ -35,7 +36,6 @@ from cache.store.hdf5_columns import (
     write_columns,
 )
 from cache.store.journal import KEYS, ROWS, FileLine
-from cache.store.key_hashes import hashes_of
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32
@@ -253,7 +253,7 @@ class KeysFile:
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
-        """Of the keys, uint64 [n]; see :func:`cache.store.key_hashes.hashes_of`."""
+        """Of the keys, uint64 [n]; see :func:`cache.sources.key_hashes.hashes_of`."""
         return self._raw["key_hash"]
 
     @property
