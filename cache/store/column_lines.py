@@ -1,0 +1,39 @@
+"""What a column file was made from, as its line in the journal says it: one that is stale is never read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cache.runtime.atomic_files import digest
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.journal import FileLine, RowGroup
+
+# What a line remembers: what else than its settings and keys a column was made from, and the rows that were
+# removed when it was made, which have nothing in it.
+OF, LEFT_OUT = "of", "left_out"
+
+
+def column_name(column: str, teacher: str = MAIN_TEACHER) -> str:
+    """Return the name of a teacher's column: an added one's begins with its name."""
+    return column if teacher == MAIN_TEACHER else f"{teacher}.{column}"
+
+
+def made_from(settings: Mapping[str, Any], keys: FileLine, of: str = "") -> str:
+    """Return the digest of what a group's column is made from: settings, the group's keys, and what else."""
+    return digest([settings, keys.sha256, of])
+
+
+def is_current(group: RowGroup, column: str, settings: Mapping[str, Any], *, of: str | None = None) -> bool:
+    """Say whether a group has a column, made by these settings and of all rows that are seen.
+
+    ``of`` is what else it should be made from; None takes the line's own word for it.
+    """
+    line = group.lines.get(column)
+    if line is None:
+        return False
+    own, left_out = line.about.get(OF, ""), line.about.get(LEFT_OUT, [])
+    if own != (own if of is None else of) or line.made_from != made_from(settings, group.keys, own):
+        return False
+    # The rest came back since: their images were not there to be looked at.
+    return isinstance(left_out, list) and all(row in group.removed for row in left_out)
