@@ -18,16 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.distributed import Ranks
+from cache.runtime.errors import CacheMismatch
 from cache.runtime.progress import Progress, Silent
 from cache.sources.samples import Sample, Source
-from cache.store.column_lines import LEFT_OUT, OF, is_current, made_from
+from cache.store.column_lines import LEFT_OUT, OF, column_name, is_current, made_from
 from cache.store.hdf5_columns import Column as Values
 from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter, RowGroup, writer_of_rank
 from cache.store.manifest import ColumnSettings, Manifest
 from cache.store.row_group import GroupKeys, read_keys, write_column
+from cache.store.split_rows import SplitGroups
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
+
+
+IMAGES = "image_embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +78,33 @@ class GroupRows:
 
     @cached_property
     def samples(self) -> Sequence[Sample]:
-        """The images of these rows, [m], in their order."""
+        """The images of these rows, [m], in their order; CacheMismatch if the data have none of that key."""
         assert self.source is not None
-        return tuple(self.source.samples(self.keys.keys))
+        try:
+            return tuple(self.source.samples(self.keys.keys))
+        except KeyError as error:
+            raise CacheMismatch(
+                f"the data have no image {error.args[0]!r:.120} of {self.group.split}, of which {self.cache} "
+                "has a row",
+                fix="give the data the cache was made from, or bring it up to date: the same cache-features "
+                "command without --teacher.",
+            ) from error
+
+    def embeddings(self, teacher: str) -> NDArray[Any]:
+        """Return the rows [m, D] that a teacher gave these images; UserError where they are damaged."""
+        column = column_name(IMAGES, teacher)
+        groups = SplitGroups(self.cache, self.group.split, [self.group], lambda line: None)
+        if column in self.group.lines:
+            rows = groups.column(column, "embedding")
+        else:
+            from cache.store.webdataset import read_embeddings  # here, because it imports torch
+
+            rows = read_embeddings(groups, column)
+        # Theirs is the order of the keys' hashes.
+        place = np.full(self.group.rows, -1, dtype=np.int64)
+        place[groups.index.order] = np.arange(len(groups.index))
+        taken: NDArray[Any] = rows[place[self.at]]
+        return taken
 
     def __len__(self) -> int:
         return len(self.at)
@@ -107,11 +136,6 @@ class Column(Protocol):
     @property
     def settings(self) -> dict[str, Any]:
         """What makes it, beside the images."""
-
-    @property
-    def reads_images(self) -> bool:
-        """Whether it is made from pictures, so that removed rows have none."""
-        return True
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return what each of a split's groups is to have; None for one that is to have nothing."""
@@ -190,18 +214,23 @@ def add_columns(job: ColumnsJob, manifest: Manifest, make: MakeColumns = make_he
 
 def plan_columns(job: ColumnsJob, manifest: Manifest) -> tuple[Manifest, list[GroupPlan]]:
     """Return the manifest with the columns' settings, saved, and what each group lacks of them."""
-    journal, lacking, dropped = Journal.load(job.out), {}, []
+    journal = Journal.load(job.out)
+    lacking: dict[str, dict[str, Wanted]] = {}
+    dropped: list[FileLine] = []
     named = dict(manifest.columns)
     for column in job.columns:
-        splits = [split for split in column.splits if split in journal.splits]
-        named[column.name] = ColumnSettings(splits=tuple(splits), settings=column.settings)
-        for split in splits:
+        splits = []
+        for split in column.splits:
             groups = journal.groups(split)
-            for group, wanted in zip(groups, column.wanted(job.out, groups), strict=True):
+            wanted_of = list(zip(groups, column.wanted(job.out, groups), strict=True))
+            if any(wanted for _, wanted in wanted_of):
+                splits.append(split)
+            for group, wanted in wanted_of:
                 if wanted is None:
                     dropped += _stale(group, column)
-                elif group.live and not _has(job.out, group, column, wanted):
+                elif not _has(job.out, group, column, wanted):
                     lacking.setdefault(group.name, {})[column.name] = wanted
+        named[column.name] = ColumnSettings(splits=tuple(splits), settings=column.settings)
     if named != manifest.columns:
         manifest = replace(manifest, columns=named)
         manifest.save(job.out)
@@ -246,30 +275,27 @@ def make_group(
 ) -> Iterator[FileLine]:
     """Make the columns that a group lacks, and yield the line of each when its file is there."""
     for column, wanted in columns:
-        rows = group_rows(cache, group, column, wanted, sources.get(group.split))
+        rows = group_rows(cache, group, wanted, sources.get(group.split))
         datasets, about = column.rows(rows, tools)
-        left_out = sorted(group.removed) if column.reads_images and wanted.rows is None else []
+        left_out = sorted(group.removed) if wanted.rows is None else []
         remembered = {OF: wanted.of, LEFT_OUT: left_out}
-        yield write_column(
+        line = write_column(
             cache,
             group.name,
             column.name,
             datasets,
             rows=group.rows,
             made_from=made_from(column.settings, group.keys, wanted.of),
-            about={**about, **tools.made_with, **{k: v for k, v in remembered.items() if v}},
+            about={**tools.made_with, **about, **{k: v for k, v in remembered.items() if v}},
         )
+        # One column may be made from another.
+        group = replace(group, lines={**group.lines, column.name: line})
+        yield line
 
 
-def group_rows(
-    cache: Path, group: RowGroup, column: Column, wanted: Wanted, source: Source | None
-) -> GroupRows:
+def group_rows(cache: Path, group: RowGroup, wanted: Wanted, source: Source | None) -> GroupRows:
     """Return the rows of a group that a column is made of."""
-    if wanted.rows is not None:
-        at = np.array(wanted.rows, dtype=np.int64)
-    else:
-        seen = np.ones(group.rows, dtype=bool)
-        if column.reads_images:
-            seen[list(group.removed)] = False
-        at = np.flatnonzero(seen)
+    seen = np.ones(group.rows, dtype=bool)
+    seen[list(group.removed)] = False
+    at = np.flatnonzero(seen) if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
     return GroupRows(cache=cache, group=group, at=at, source=source)

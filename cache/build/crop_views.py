@@ -13,9 +13,10 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
@@ -25,7 +26,7 @@ from cache.build.embed_views import embed_views, seed_of
 from cache.sources.crop_boxes import crop_boxes
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import column_name
-from cache.store.crop_views import COLUMN
+from cache.store.crop_views import COLUMN, CropViewsSettings
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 
 SPLITS = ("train",)
@@ -59,7 +60,7 @@ class CropViews(Column):
     @property
     def settings(self) -> dict[str, Any]:
         """How many, how small, and whose."""
-        return {"views": self.views, "scale": self.scale, "teacher": self.fingerprint}
+        return asdict(CropViewsSettings(views=self.views, scale=self.scale, teacher=self.fingerprint))
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed the crops of a group's images.
@@ -72,7 +73,9 @@ class CropViews(Column):
         assert tools.teacher is not None
         crops = [draw_crops(key, self.views, self.scale) for key in group.keys.keys]
         rows = embed_views(tools, group.samples, _Crops(crops, tools.teacher.spec), self.views)
-        boxes, flips = (torch.stack(part).numpy() for part in zip(*crops, strict=True))
+        boxes, flips = np.empty((len(group), self.views, 4), np.float32), np.empty(rows.shape[:2], bool)
+        for i, (box, flip) in enumerate(crops):
+            boxes[i], flips[i] = box.numpy(), flip.numpy()
         values = {"box": boxes, "flip": flips, "view_embedding": rows}
         return {name: group.spread(value) for name, value in values.items()}, {}
 

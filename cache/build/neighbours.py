@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import column_name
 from cache.store.journal import RowGroup
 from cache.store.manifest import Manifest
-from cache.store.neighbours import column_of, nearest_texts, source_of
+from cache.store.neighbours import NeighboursSettings, column_of, nearest_texts, source_of
 from cache.store.text_banks import load_bank
 
 
@@ -61,12 +61,7 @@ class Neighbours(Column):
     @property
     def settings(self) -> dict[str, Any]:
         """How many."""
-        return {"k": self.k}
-
-    @property
-    def reads_images(self) -> bool:
-        """No: it is made from rows that are there."""
-        return False
+        return asdict(NeighboursSettings(k=self.k))
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return for every group the texts and classes that it is made from."""
@@ -74,10 +69,12 @@ class Neighbours(Column):
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Search for the nearest texts of a group's rows; UserError if the bank or the rows are damaged."""
-        texts = _class_texts(group.cache / self.file, self.bank, self.sha256, self.class_names[group.group.split])
-        nearest, similarity = nearest_texts(embeddings_of(group, self.teacher), texts, self.k)
+        class_names = self.class_names[group.group.split]
+        texts = _class_texts(group.cache / self.file, self.bank, self.sha256, class_names)
+        rows = group.embeddings(self.teacher)
+        nearest, similarity = nearest_texts(rows, texts, self.k)
         tools.progress.advance(len(group))
-        return {"nearest": nearest, "similarity": similarity}, {}
+        return {"nearest": group.spread(nearest), "similarity": group.spread(similarity)}, {}
 
 
 @lru_cache(maxsize=8)

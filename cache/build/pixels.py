@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from cache.build.embed_views import Decoded, refuse_unreadable
 from cache.runtime.loader_workers import batches
 from cache.sources.splits import SPLITS
 from cache.store.hdf5_columns import Blobs, Blocks
-from cache.store.pixels import COLUMN, ENCODINGS, JPEG_DATASET, RAW, RAW_DATASET
+from cache.store.pixels import COLUMN, DATASETS, JPEG, RAW, PixelsSettings
 
 JPEG_QUALITY = 95
 BATCH = 32
@@ -28,17 +28,12 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Column):
-    """Images of ``side`` x ``side``, ``encoding`` raw or jpeg; ValueError for another encoding.
+    """The images, as the settings say.
 
     A file holds ``pixels`` uint8 [n, 3, R, R], or ``jpeg``: n byte strings.
     """
 
-    side: int
-    encoding: str = RAW
-
-    def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise ValueError(f"encoding is {self.encoding!r:.40}")
+    of: PixelsSettings
 
     @property
     def name(self) -> str:
@@ -53,33 +48,33 @@ class Pixels(Column):
     @property
     def settings(self) -> dict[str, Any]:
         """The side and the encoding."""
-        return {"side": self.side, "encoding": self.encoding}
+        return asdict(self.of)
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Decode and squash a group's images; UserError if one cannot be read any more."""
-        blocks = _blocks(group, tools, self)
-        if self.encoding == RAW:
+        blocks = _blocks(group, tools, self.of)
+        if self.of.encoding == RAW:
             # Block by block: a group of whole photos is 13 GB.
-            shape = (group.group.rows, 3, self.side, self.side)
-            return {RAW_DATASET: Blocks(shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)}, {}
+            shape = (group.group.rows, 3, self.of.side, self.of.side)
+            return {DATASETS[RAW]: Blocks(shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)}, {}
         encoded = [b""] * group.group.rows
         for rows, images in blocks:
             for row, image in zip(rows.tolist(), images, strict=True):
                 encoded[row] = image.tobytes()
-        return {JPEG_DATASET: Blobs(encoded)}, {}
+        return {DATASETS[JPEG]: Blobs(encoded)}, {}
 
 
 @dataclass(frozen=True)
 class _Squashed:
     """Squashes a picture: uint8 [3, R, R], or the bytes of its JPEG."""
 
-    side: int
-    encoding: str
+    settings: PixelsSettings
 
     def __call__(self, index: int, image: Image.Image) -> NDArray[np.uint8]:
         del index
-        pixels = np.array(image.resize((self.side, self.side), Image.Resampling.BILINEAR))
-        if self.encoding == RAW:
+        side = self.settings.side
+        pixels = np.array(image.resize((side, side), Image.Resampling.BILINEAR))
+        if self.settings.encoding == RAW:
             return np.ascontiguousarray(pixels.transpose(2, 0, 1))
         buffer = io.BytesIO()
         # Of the pixels alone, without the comments of its file.
@@ -88,10 +83,10 @@ class _Squashed:
 
 
 def _blocks(
-    group: GroupRows, tools: Tools, column: Pixels
+    group: GroupRows, tools: Tools, settings: PixelsSettings
 ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.uint8]]]]:
     """Yield (rows of the group, their images), in order."""
-    images = Decoded(group.samples, _Squashed(column.side, column.encoding))
+    images = Decoded(group.samples, _Squashed(settings))
     done = 0
     for batch in batches(images, tools.workers, batch_size=BATCH, collate_fn=list):
         here = slice(done, done + len(batch))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import column_name
 from cache.store.journal import RowGroup
 from cache.store.row_group import read_keys
-from cache.store.support_views import COLUMN
+from cache.store.support_views import COLUMN, SupportViewsSettings
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
@@ -67,12 +67,11 @@ class SupportViews(Column):
         Not of how many images: that is seen in the rows, and another number of them remakes no group whose
         rows stay.
         """
-        return {
-            "views": self.views,
-            "operations": OPERATIONS,
-            "magnitude": MAGNITUDE,
-            "teacher": self.fingerprint,
-        }
+        return asdict(
+            SupportViewsSettings(
+                views=self.views, operations=OPERATIONS, magnitude=MAGNITUDE, teacher=self.fingerprint
+            )
+        )
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return of each group its rows that are among the first of their class."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cache.runtime.atomic_files import digest
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.journal import FileLine, RowGroup
 
-# What a line remembers: what else than its settings and keys a column was made from, and the rows that were
+# What a line remembers: what else than settings and keys a column was made from, and the rows that were
 # removed when it was made, which have nothing in it.
 OF, LEFT_OUT = "of", "left_out"
 
@@ -32,8 +32,23 @@ def is_current(group: RowGroup, column: str, settings: Mapping[str, Any], *, of:
     line = group.lines.get(column)
     if line is None:
         return False
-    own, left_out = line.about.get(OF, ""), line.about.get(LEFT_OUT, [])
+    own = line.about.get(OF, "")
     if own != (own if of is None else of) or line.made_from != made_from(settings, group.keys, own):
         return False
-    # The rest came back since: their images were not there to be looked at.
-    return isinstance(left_out, list) and all(row in group.removed for row in left_out)
+    # What came back since has no row in it.
+    return group.removed.issuperset(left_out_of(line))
+
+
+def left_out_of(line: FileLine) -> frozenset[int]:
+    """Return the rows that were removed when a column was made."""
+    rows = line.about.get(LEFT_OUT, [])
+    whole = isinstance(rows, (list, tuple)) and all(isinstance(row, int) for row in rows)
+    # Of a line that somebody else wrote: then it fits no group.
+    return frozenset(rows) if whole else frozenset({-1})
+
+
+def lacking(
+    groups: Iterable[RowGroup], column: str, settings: Mapping[str, Any], *, of: str | None = None
+) -> int:
+    """Return how many rows that are seen lie in groups that lack a column, made by these settings."""
+    return sum(group.live for group in groups if not is_current(group, column, settings, of=of))
