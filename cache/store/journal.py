@@ -384,10 +384,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, Line | ValueError]]:
         raw = path.read_bytes()
     except OSError as error:
         raise read_error(path, error) or error from error
-    *whole, _cut = raw.split(b"\n")
-    for number, text in enumerate(whole, start=1):
+    lines = raw.split(b"\n")
+    for number, text in enumerate(lines, start=1):
         line = _parsed(text)
-        if line is not None:
+        is_cut = number == len(lines) and isinstance(line, ValueError)
+        if line is not None and not is_cut:
             yield number, line
 
 
