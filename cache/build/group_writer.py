@@ -131,4 +131,4 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
         from cache.store.webdataset import write_tar_group
 
         return write_tar_group(settings.cache, group, keys, columns, samples, about)
-    return write_group(settings.cache, group, keys, {n: {n: rows} for n, rows in columns.items()}, about)
+    return write_group(settings.cache, group, keys, {n: {"embedding": rows} for n, rows in columns.items()}, about)

@@ -88,8 +88,7 @@ class _Watcher:
         note_skipped(self._progress, new)
         for image in new:
             self._skipped[image.split].add(image.key)
-        groups = [group for split in journal.splits for group in journal.groups(split)]
-        rows = sum(group.rows for group in groups if group.name not in self._planned)
+        rows = sum(group.rows for group in journal.all_groups if group.name not in self._planned)
         self._progress.advance(rows - self._rows + len(new))
         self._rows = rows
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cache.build.split_listing import SplitListing
 from cache.build.stored_rows import StoredRows
 from cache.build.touched_files import TouchedFiles, first_64_bits
-from cache.sources.key_chunks import hashes_of_keys
 from cache.sources.samples import Sample, Source
 from cache.store.journal import SkippedImage
+from cache.store.key_hashes import hashes_of
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
@@ -131,7 +131,7 @@ def _still_unreadable(
     listing: SplitListing, skipped: Mapping[str, SkippedImage]
 ) -> dict[str, tuple[SkippedImage, int]]:
     """Return the skipped images that are listed as they were then, and where in the listing."""
-    at = positions(listing.hashes, hashes_of_keys(skipped)).tolist()
+    at = positions(listing.hashes, hashes_of([*skipped])).tolist()
     return {
         key: (image, i)
         for (key, image), i in zip(skipped.items(), at, strict=True)

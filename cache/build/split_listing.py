@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
-from cache.sources.key_chunks import hashes_of_keys
 from cache.sources.samples import Chunk, Listed, Source
+from cache.store.key_hashes import hash_of_key, hashes_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitListing:
     """The N samples of a split, in the order of the hashes of their keys.
 
-    ``hashes`` uint64 [N]; ``bytes`` and ``mtime_ns`` int64 [N]; ``labels`` uint64 [N], a code of the names of
-    each one's classes (see :func:`label_codes`); ``chunk`` int32 [N] is the number of its chunk in ``chunks``.
+    ``hashes`` uint64 [N]; ``bytes`` and ``mtime_ns`` int64 [N]; ``labels`` uint64 [N], a code of each
+    one's classes (see :meth:`cache.store.row_group.KeysFile.label_codes`); ``chunk`` int32 [N] is the number of its chunk in ``chunks``.
     """
 
     hashes: NDArray[np.uint64]
@@ -32,19 +32,6 @@ class SplitListing:
         return len(self.hashes)
 
 
-def label_codes(classes: Sequence[str]) -> dict[str, int]:
-    """Return a number of 64 bits for every class; that of several classes is their sum modulo 2**64."""
-    return dict(zip(classes, hashes_of_keys(classes).tolist(), strict=True))
-
-
-def codes_of_labels(labels: NDArray[np.integer], classes: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the codes, uint64 [n], of rows' class numbers [n], -1 for none, or of 0 and 1 [n, C]."""
-    codes = np.array([*label_codes(classes).values(), 0], dtype=np.uint64)  # the last is what -1 takes
-    if labels.ndim == 1:
-        return codes[labels]
-    return np.asarray((labels.astype(np.uint64) * codes[:-1]).sum(axis=1, dtype=np.uint64))
-
-
 def list_split(source: Source, chunks: Sequence[Chunk]) -> SplitListing:
     """List every sample of some chunks of a source.
 
@@ -53,9 +40,8 @@ def list_split(source: Source, chunks: Sequence[Chunk]) -> SplitListing:
     UserError
         If two keys have one hash, by which rows are looked up.
     """
-    codes = label_codes(source.classes)
     seen: dict[tuple[str, ...], int] = {}
-    listed = [_list_chunk(source, chunk.id, codes, seen) for chunk in chunks]
+    listed = [_list_chunk(source, chunk.id, seen) for chunk in chunks]
     hashes, numbers = (
         np.concatenate([part[i] for part in listed] or [empty])
         for i, empty in enumerate((np.empty(0, np.uint64), np.empty((0, 3), np.int64)))
@@ -76,22 +62,22 @@ def list_split(source: Source, chunks: Sequence[Chunk]) -> SplitListing:
 
 
 def _list_chunk(
-    source: Source, chunk: str, codes: Mapping[str, int], seen: dict[tuple[str, ...], int]
+    source: Source, chunk: str, seen: dict[tuple[str, ...], int]
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Return the hashes [n] of a chunk's keys and [n, 3]: bytes, mtime_ns and code of labels."""
     listed = list(source.list(chunk))
     for labels in {one.labels for one in listed} - seen.keys():
         # As a signed number, for the three are one array.
-        code = sum(codes[name] for name in labels) % 2**64
+        code = sum(map(hash_of_key, labels)) % 2**64
         seen[labels] = code - 2**64 if code >= 2**63 else code
     table = [(one.bytes, one.mtime_ns, seen[one.labels]) for one in listed]
-    hashes = hashes_of_keys(one.key for one in listed)
+    hashes = hashes_of([one.key for one in listed])
     return hashes, np.array(table, dtype=np.int64).reshape(-1, 3)
 
 
 def _refuse_one_hash(source: Source, chunks: Sequence[Chunk], code: int) -> None:
     def is_it(one: Listed) -> bool:
-        return int(hashes_of_keys([one.key])[0]) == code
+        return hash_of_key(one.key) == code
 
     keys = [one.key for chunk in chunks for one in source.list(chunk.id) if is_it(one)]
     raise UserError(

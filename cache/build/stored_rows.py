@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.split_listing import codes_of_labels
-from cache.store.journal import RowGroup
-from cache.store.row_group import KeysFile
+from cache.store.journal import RemovedRows, RestoredRows, RowGroup
+from cache.store.row_group import KeysFile, read_keys
 
 
 class StoredRows:
-    """N rows of some groups, removed ones too; row i is counted over the groups in their order.
+    """N rows of some groups, removed ones too; row i is counted over the groups in their order."""
 
-    ``classes`` are all names that a label of these rows may have.
-    """
-
-    def __init__(self, cache: Path, groups: Sequence[RowGroup], classes: Sequence[str]) -> None:
-        self.groups = tuple(groups)
-        self._classes = tuple(classes)
-        self._files = [KeysFile(cache, group.lines["keys"]) for group in groups]
+    def __init__(self, cache: Path, groups: Sequence[RowGroup]) -> None:
+        self.cache, self.groups = cache, tuple(groups)
+        self._files = [KeysFile(cache, group.keys) for group in groups]
         self._starts = np.cumsum([0, *(group.rows for group in groups)])
 
     def __len__(self) -> int:
@@ -46,9 +42,8 @@ class StoredRows:
 
     @cached_property
     def labels(self) -> NDArray[np.uint64]:
-        """The codes of every row's classes, uint64 [N]; see :func:`codes_of_labels`."""
-        codes = [codes_of_labels(file.labels(self._classes), self._classes) for file in self._files]
-        return np.concatenate([np.empty(0, np.uint64), *codes])
+        """The codes of every row's classes, uint64 [N]; see :meth:`cache.store.row_group.KeysFile.label_codes`."""
+        return np.concatenate([np.empty(0, np.uint64), *(file.label_codes() for file in self._files)])
 
     @cached_property
     def removed(self) -> NDArray[np.int64]:
@@ -89,11 +84,22 @@ class StoredRows:
             content[owners == owner] = self._files[owner].content[inner[owners == owner]]
         return content
 
-    def by_group(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, frozenset[int]]]:
-        """Yield which rows of which group some rows are."""
+    def removing(self, rows: NDArray[np.int64]) -> Iterator[RemovedRows]:
+        """Yield the lines that remove some rows, which are live."""
+        for group, inner, digests in self._by_group(rows):
+            yield RemovedRows(group=group, rows=inner, digests=digests)
+
+    def restoring(self, rows: NDArray[np.int64]) -> Iterator[RestoredRows]:
+        """Yield the lines that restore some rows, which are removed."""
+        for group, inner, digests in self._by_group(rows):
+            yield RestoredRows(group=group, rows=inner, digests=digests)
+
+    def _by_group(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, tuple[int, ...], dict[str, str]]]:
         owners, inner = self._inside(rows)
         for owner in np.unique(owners).tolist():
-            yield self.groups[owner].name, frozenset(inner[owners == owner].tolist())
+            group, own = self.groups[owner], inner[owners == owner]
+            keys = read_keys(self.cache, group.keys).taken(own)
+            yield group.name, tuple(own.tolist()), asdict(keys.digests())
 
     def _inside(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         owners = np.searchsorted(self._starts, rows, side="right") - 1

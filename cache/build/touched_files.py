@@ -13,8 +13,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.errors import UserError
-from cache.store.hdf5_columns import map_array, write_columns
+from cache.store.hdf5_columns import map_columns, write_columns
+from cache.store.key_index import FOLDER
+from cache.store.read_errors import READ_ERRORS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +36,11 @@ class TouchedFiles:
     @classmethod
     def load(cls, cache: Path, split: str) -> Self:
         """Return those of a split; none where nothing, or nothing that can be read, is kept."""
-        path = _path(cache, split)
         try:
-            hashes, seen = map_array(path, "hash", "u", 1), map_array(path, "seen", "i", 2)
-        except (OSError, UserError):
+            columns = map_columns(_path(cache, split), {"hash": ("u", (1,)), "seen": ("i", (2,))})
+        except READ_ERRORS:
             return cls.empty()
+        hashes, seen = columns["hash"], columns["seen"]
         if seen.shape != (len(hashes), 3) or (hashes[1:] <= hashes[:-1]).any():
             return cls.empty()
         return cls(hashes=hashes.astype(np.uint64), seen=seen.astype(np.int64))
@@ -72,4 +73,4 @@ def first_64_bits(content: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _path(cache: Path, split: str) -> Path:
-    return cache / "index" / f"{split}.touched.h5"
+    return cache / FOLDER / f"{split}.touched.h5"

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 from cache.build.plan import Unit
-from cache.sources.key_chunks import hashes_of_keys
 from cache.sources.samples import Sample, Source
 from cache.store.journal import Journal
+from cache.store.key_hashes import hashes_of
 from cache.store.key_index import KeyIndex
-from cache.store.row_group import KeysFile
+from cache.store.row_group import KeysFile, read_keys
 
 Item = TypeVar("Item")
 
@@ -56,7 +56,7 @@ class UnitSamples:
     def _batches_of_chunk(self, unit: Unit, chunk: str) -> list[SampleBatch]:
         source, size = self.sources[unit.split], self.batch_size
         keys = [one.key for one in source.list(chunk) if one.key not in unit.without]
-        row = self.indexes[unit.split].find(hashes_of_keys(keys))
+        row = self.indexes[unit.split].find(hashes_of(keys))
         missing = [keys[i] for i in np.flatnonzero(row < 0).tolist()]
         first, every = unit.share
         cut = [missing[start : start + size] for start in range(0, len(missing), size)][first::every]
@@ -75,17 +75,20 @@ def made_before(journal: Journal, cache: Path, unit: Unit, planned: Container[st
     They are in row groups that the plan, which names those that it has seen, does not know.
     """
     lines = [
-        group.lines["keys"]
+        group.keys
         for group in journal.groups(unit.split)
-        if group.name not in planned and group.lines["keys"].about.get("unit") == unit.name
+        if group.name not in planned and group.keys.about.get("unit") == unit.name
     ]
-    keys = {key for line in lines for key in KeysFile(cache, line).keys(0, line.rows)}
+    keys = {key for line in lines for key in read_keys(cache, line).keys}
     return frozenset(keys | (journal.skipped.get(unit.split, {}).keys() - unit.without))
 
 
 def open_indexes(journal: Journal, cache: Path, planned: Container[str], splits: Iterable[str]) -> dict[str, KeyIndex]:
     """Return the key indexes of splits as the plan, which names its row groups, has made them."""
-    return {
-        split: KeyIndex.open(cache, split, [g for g in journal.groups(split) if g.name in planned])
-        for split in splits
-    }
+    indexes = {}
+    for split in splits:
+        groups = [group for group in journal.groups(split) if group.name in planned]
+        indexes[split] = KeyIndex.load(cache, split, groups) or KeyIndex.of(
+            groups, lambda group: KeysFile(cache, group.keys)
+        )
+    return indexes
