@@ -23,18 +23,18 @@ from cache.store.manifest import NAME as MANIFEST
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
-from cache.store.neighbours import (
+from cache.store.pixels import COLUMN as PIXELS
+from cache.store.pixels import PixelsSettings, StoredPixels
+from cache.store.read_errors import REPAIR
+from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
+from cache.store.split_rows import SplitGroups, SplitRows
+from cache.store.stored_neighbours import (
     NeighboursSettings,
     StoredNeighbours,
     column_of,
     source_of,
     stored_neighbours,
 )
-from cache.store.pixels import COLUMN as PIXELS
-from cache.store.pixels import PixelsSettings, StoredPixels
-from cache.store.read_errors import REPAIR
-from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
-from cache.store.split_rows import SplitGroups, SplitRows
 from cache.store.support_views import COLUMN as SUPPORT_VIEWS
 from cache.store.support_views import SupportViewsSettings, read_support_views
 from cache.store.text_banks import TextBank, load_bank
