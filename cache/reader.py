@@ -2,116 +2,113 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
-from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER, split_name
-from cache.store.crop_views import ADD_VIEWS, StoredCropViews
-from cache.store.image_files import ImageFiles
-from cache.store.manifest import NAME as MANIFEST
+from cache.store.journal import FileLine, Journal
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ListedBank
+from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
-from cache.store.neighbours import StoredNeighbours, load_neighbours, nearest_texts, save_neighbours
-from cache.store.pixels import StoredPixels
-from cache.store.shard_formats import read_shard
-from cache.store.shard_rows import ShardRows
-from cache.store.support_views import read_support_views
+from cache.store.read_errors import REPAIR
+from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
+from cache.store.split_rows import SplitGroups, SplitRows
 from cache.store.text_banks import TextBank, load_bank
 
-TEACHERS = "teachers"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitRows:
-    """One split's rows, sorted by key.
-
-    ``labels`` [N] int64 index ``class_names``, or are [N, C] of 0 and 1; ``embeddings`` and
-    ``caption_embeddings`` are [N, D], raw, in the cache's dtype; ``more`` are further columns by name;
-    ``files`` tell a changed image from an unchanged one.
-    """
-
-    name: str
-    keys: list[str]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    embeddings: MappedRows
-    captions: list[str] | None
-    caption_embeddings: MappedRows | None
-    more: dict[str, MappedRows] = field(default_factory=dict)
-    files: ImageFiles | None = None
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @cached_property
-    def position(self) -> dict[str, int]:
-        """Row number of each key."""
-        return {key: i for i, key in enumerate(self.keys)}
+__all__ = ["EmbeddingCache", "SplitRows"]
 
 
 class EmbeddingCache:
-    """A finished cache folder, open for reading. Safe to share between processes."""
+    """A finished cache folder as one of its teachers sees it, open for reading. Processes may share it."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        journal: Journal,
+        *,
+        teacher: str = MAIN_TEACHER,
+        check: bool = False,
+    ) -> None:
         """Use :meth:`open`."""
-        self.path = path
-        self.manifest = manifest
+        self.path, self.manifest, self.journal = path, manifest, journal
+        self.teacher_name, self.check = teacher, check
+        self._own = manifest.of_teacher(teacher)
         self._splits: dict[str, SplitRows] = {}
+        self._checked: set[str] = set()
 
     @classmethod
-    def open(cls, path: Path | str) -> EmbeddingCache:
-        """Open a cache folder; UserError if the folder is no cache, or its build has not finished."""
+    def open(cls, path: Path | str, *, check: bool = False) -> EmbeddingCache:
+        """Open a cache folder; with ``check`` every file is compared with its checksum when first opened.
+
+        Raises
+        ------
+        UserError
+            If the folder is no cache, or its build has not finished.
+        """
         path = Path(path)
-        manifest = Manifest.load(path)
+        manifest, journal = Manifest.load(path), Journal.load(path)
         if not manifest.complete:
+            rows = sum(map(journal.rows, journal.splits))
             raise UserError(
-                f"the cache {path} is not finished ({manifest.rows:,} rows so far)",
+                f"the cache {path} is not finished ({rows:,} rows so far)",
                 fix="run the same 'distill cache-features' command again: it continues.",
             )
-        return cls(path, manifest)
+        return cls(path, manifest, journal, check=check)
+
+    @property
+    def teacher_spec(self) -> TeacherSpec:
+        """What made the rows."""
+        return self.manifest.spec.teacher if self._own is self.manifest else self._own.spec  # type: ignore[return-value]
+
+    @property
+    def spec(self) -> CacheSpec:
+        """The teacher, and how its rows are stored."""
+        return replace(self.manifest.spec, teacher=self.teacher_spec)
 
     @property
     def fingerprint(self) -> str:
         """Name of the teacher, its preprocessing and the dtype."""
-        return self.manifest.spec.fingerprint()
+        return self.spec.fingerprint()
 
     @property
     def embed_dim(self) -> int:
         """D, the length of every embedding."""
-        return self.manifest.embed_dim
+        return self._own.embed_dim
 
     @property
     def teacher(self) -> dict[str, Any]:
         """The teacher in words."""
-        return dict(self.manifest.spec.to_json()["teacher"])
+        return dict(self.spec.to_json()["teacher"])
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the rows were made elsewhere: then they are no function of the images that we know."""
+        return self.teacher_spec.pretrained == IMPORTED
+
+    @property
+    def text_tower(self) -> tuple[ListedFile, ...]:
+        """The files of the teacher's text tower, where the cache keeps it."""
+        return self._own.text_tower
 
     @property
     def teacher_names(self) -> tuple[str, ...]:
         """The teachers whose rows are here: ``main``, then those that were added, sorted."""
-        names = {path.parent.name for path in (self.path / TEACHERS).glob(f"*/{MANIFEST}")}
-        return (MAIN_TEACHER, *sorted(filter(is_plain_name, names)))
+        return (MAIN_TEACHER, *sorted(self.manifest.teachers))
 
     def teacher_cache(self, name: str) -> EmbeddingCache:
-        """Return the cache of one teacher: itself for ``main``, else the one added under that name.
+        """Return the cache as one of its teachers sees it.
 
         Raises
         ------
         UserError
             If there is none of that name.
         """
-        if name == MAIN_TEACHER:
+        if name == self.teacher_name:
             return self
         if name not in self.teacher_names:
             raise UserError(
@@ -119,31 +116,35 @@ class EmbeddingCache:
                 fix=f"{nearest_names(name, self.teacher_names)}choose from {', '.join(self.teacher_names)}, "
                 f"or add it: cache-features --teacher {name}.",
             )
-        return EmbeddingCache.open(self.path / TEACHERS / name)
+        return EmbeddingCache(self.path, self.manifest, self.journal, teacher=name, check=self.check)
+
+    def column_name(self, column: str) -> str:
+        """Return what a column of this teacher's is called on the disk."""
+        return column if self.teacher_name == MAIN_TEACHER else f"{self.teacher_name}.{column}"
+
+    def column_settings(self, column: str) -> dict[str, Any] | None:
+        """Return how a column of this teacher's is made; None where the cache keeps none."""
+        listed = self.manifest.columns.get(self.column_name(column))
+        return listed.settings if listed else None
 
     @property
     def split_names(self) -> tuple[str, ...]:
         """The splits that have rows."""
-        return tuple(name for name, split in self.manifest.splits.items() if split.rows)
+        return tuple(name for name in self.manifest.splits if self.journal.rows(name))
 
-    @cached_property
+    def class_names(self, split: str) -> tuple[str, ...]:
+        """Return the classes of a split, in label order."""
+        return self.manifest.splits[split_name(split)]
+
+    @property
     def holds_episodes(self) -> bool:
         """Whether a row can have several labels, those of an episode's objects, where a photo has one."""
-        splits = {name: split for name, split in self.manifest.splits.items() if split.shards}
-        first = next(iter(splits), None)
-        if first is None:
-            return False
-        return read_shard(self.path, splits[first].shards[0], self.manifest, first).labels.ndim == 2
+        return self.manifest.several_labels
 
     @property
     def episode_keys(self) -> EpisodeKeys:
         """What the files of its episodes call their parts."""
         return self.manifest.spec.episode_keys or RESEARCH_KEYS
-
-    @property
-    def bank_names(self) -> tuple[str, ...]:
-        """The text banks."""
-        return tuple(self.manifest.banks)
 
     def split(self, name: str) -> SplitRows:
         """Return a split's rows by either of its names; UserError when there are none or one is damaged."""
@@ -154,114 +155,63 @@ class EmbeddingCache:
                 fix="add the folder to the data and run cache-features again.",
             )
         if name not in self._splits:
-            self._splits[name] = self._read_split(name)
+            groups = self._groups(name)
+            self._splits[name] = SplitRows(
+                groups,
+                self.manifest.splits[name],
+                several_labels=self.manifest.several_labels,
+                embeddings=lambda column: self._embeddings(groups, column),
+                prefix=self.column_name(""),
+            )
         return self._splits[name]
 
-    def _read_split(self, name: str) -> SplitRows:
-        listed = self.manifest.splits[name]
-        shards: list[ShardRows] = []
-        files: list[ImageFiles] = []
-        for shard in listed.shards:
-            rows = read_shard(self.path, shard, self.manifest, name)
-            files.append(ImageFiles.of(rows))
-            # As texts the hashes of a million rows are a tenth of a gigabyte, as bytes 32 megabytes.
-            shards.append(replace(rows, file_sha256=[""] * len(rows)))
-        keys = [key for rows in shards for key in rows.keys]
-        order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-        captioned = all(rows.captions is not None for rows in shards)
-        captions = [text for rows in shards for text in rows.captions or ()] if captioned else None
-        return SplitRows(
-            name=name,
-            keys=[keys[i] for i in order],
-            labels=np.concatenate([rows.labels for rows in shards])[order],
-            class_names=listed.class_names,
-            embeddings=MappedRows([rows.image_embedding for rows in shards], order),
-            captions=[captions[i] for i in order] if captions is not None else None,
-            caption_embeddings=(
-                MappedRows([s.caption_embedding for s in shards if s.caption_embedding is not None], order)
-                if captioned
-                else None
-            ),
-            more={
-                column: MappedRows([rows.more[column] for rows in shards], order) for column in shards[0].more
-            },
-            files=ImageFiles.joined(files, order),
-        )
+    def _groups(self, split: str) -> SplitGroups:
+        return SplitGroups(self.path, split, self.journal.groups(split), self._look)
 
-    def text_bank(self, name: str) -> TextBank:
-        """Return one text bank; UserError with the nearest name when there is none called so."""
-        bank = self._listed_bank(name)
-        return load_bank(self.path / bank.file, name, sha256=bank.sha256)
+    def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
+        """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
+        name, ndim = self.column_name(column), ((3,) if "region" in column else (2,))
+        if self.manifest.spec.format == "webdataset" and self.teacher_name == MAIN_TEACHER:
+            from cache.store.webdataset import read_embeddings  # here, because it imports torch
 
-    def _listed_bank(self, name: str) -> ListedBank:
-        if name not in self.manifest.banks:
+            return read_embeddings(groups, name)
+        rows = groups.column(name, "embedding", ndim=ndim)
+        if rows.shape[-1] != self.embed_dim or str(rows.dtype) != self.manifest.spec.dtype:
+            raise UserError(
+                f"{name} of {self.path} holds {rows.dtype} rows of {rows.shape[-1]} numbers, "
+                f"the manifest says {self.manifest.spec.dtype} of {self.embed_dim}",
+                fix=REPAIR,
+            )
+        return rows
+
+    def _look(self, line: FileLine) -> None:
+        """Compare a file with its checksum, where that was asked for, once."""
+        if self.check and line.file not in self._checked:
+            if not line.is_sound(self.path):
+                raise UserError(f"{self.path / line.file} differs from its checksum", fix=REPAIR)
+            self._checked.add(line.file)
+
+    @property
+    def bank_names(self) -> tuple[str, ...]:
+        """The text banks."""
+        return tuple(self._own.banks)
+
+    def listed_bank(self, name: str) -> ListedBank:
+        """Return what the manifest lists of one text bank; UserError with the nearest name for none."""
+        if name not in self._own.banks:
             choices = ", ".join(self.bank_names) or "none"
             raise UserError(
                 f"the cache {self.path} has no text bank {name!r}",
                 fix=f"{nearest_names(name, self.bank_names)}choose from {choices}.",
             )
-        return self.manifest.banks[name]
+        return self._own.banks[name]
 
-    def neighbours(self, split: str, bank: str, k: int) -> StoredNeighbours:
-        """Return every image's k nearest class texts: int32 [N, k] class labels and float32 [N, k] cosines.
+    def text_bank(self, name: str) -> TextBank:
+        """Return one text bank; UserError with the nearest name when there is none called so."""
+        bank = self.listed_bank(name)
+        return load_bank(self.path / bank.file, name, sha256=bank.sha256)
 
-        Rows are in the order of ``split(...).keys``, best first; k is cut to the number of classes.
-        What is stored is mapped, and checked when it is read; what is not is computed and, where the folder
-        can be written, kept.
-        """
-        rows = self.split(split)
-        self._listed_bank(bank)  # before a file is named by it
-        k = min(k, len(rows.class_names))
-        path = self.path / "neighbours" / f"{rows.name}--{bank}.h5"
-        made_from = self.neighbours_source(rows.name, bank)
-        stored = load_neighbours(path, made_from=made_from, k=k, rows=len(rows))
-        if stored is not None:
-            return stored
-        neighbours = nearest_texts(rows.embeddings, self.text_bank(bank).class_texts(rows.class_names), k)
-        # A cache that we may only read is still a good cache.
-        with contextlib.suppress(UserError):
-            save_neighbours(path, neighbours, made_from=made_from)
-        return MappedRows.of(neighbours[0]), MappedRows.of(neighbours[1])
-
-    def support_views(self, split: str, keys: Sequence[str], *, views: int | None = None) -> NDArray[Any]:
-        """Return V views of each image, [n, V, D] float32, raw: the plain row, then its augmented copies.
-
-        ``views`` None gives all that are kept; 1 gives the plain rows alone, which every cache has.
-
-        Raises
-        ------
-        UserError
-            If the cache keeps fewer views of one of the images; the message names the command that adds them.
-        """
-        rows = self.split(split)
-        plain = np.stack([rows.embeddings[rows.position[key]] for key in keys]).astype(np.float32)[:, None]
-        if views == 1:
-            return plain
-        return np.concatenate(
-            [plain, read_support_views(self.path, self.manifest, rows.name, keys, views)], axis=1
-        )
-
-    def crop_views(self, split: str) -> StoredCropViews:
-        """Return the crops of a split's images that training replays; see :mod:`cache.store.crop_views`.
-
-        Raises
-        ------
-        UserError
-            If the cache keeps none, or a shard is damaged; the message names the command that adds them.
-        """
-        column = self.manifest.crop_views.get(split_name(split))
-        if column is None or not column.shards:
-            raise UserError(f"the cache {self.path} keeps no views of {split_name(split)}", fix=ADD_VIEWS)
-        return StoredCropViews(self.path, column)
-
-    def pixels(self, split: str, *, side: int) -> StoredPixels | None:
-        """Return a split's images of that side, None where none are kept; see :mod:`cache.store.pixels`."""
-        column = self.manifest.pixels.get(split_name(split))
-        return StoredPixels(self.path, column) if column and column.side == side and column.shards else None
-
-    def neighbours_source(self, split: str, bank: str) -> str:
-        """Return what names the rows and texts that stored neighbours are of."""
-        rows, text = self.manifest.splits[split], self.manifest.banks.get(bank)
-        return digest(
-            [[shard.sha256 for shard in rows.shards], rows.class_names, text.sha256 if text else ""]
-        )
+    @cached_property
+    def rows(self) -> int:
+        """How many images of all splits have a row."""
+        return sum(map(self.journal.rows, self.split_names))

@@ -6,21 +6,13 @@ from pathlib import Path
 
 import h5py
 
-from cache.runtime.locks import NO_LOCKS
-from cache.runtime.system_errors import system_errors
-
 
 def open_hdf5(path: Path, mode: str = "r") -> h5py.File:
-    """Open an HDF5 file, without HDF5's own lock where the file system has none.
+    """Open an HDF5 file, without HDF5's own lock, which many a file system of several machines has not.
 
     Ours appear whole or not at all, and who writes a folder holds the lock of it.
     """
-    try:
-        return h5py.File(path, mode)
-    except OSError as error:
-        if not any(refusal.errno in NO_LOCKS for refusal in system_errors(error)):
-            raise
-        return h5py.File(path, mode, locking=False)
+    return h5py.File(path, mode, locking=False)
 
 
 def is_inner(file: h5py.Group, name: str) -> bool:

@@ -3,14 +3,15 @@
 Its files::
 
     spec                      what makes two caches the same
-    manifest, manifest_lines  what is complete, line by line, read with suspicion
-    shard_formats, hdf5_shards, webdataset  rows of images in two formats behind one interface
-    shard_rows, image_files   the rows of a shard, and the files that they were made from
-    hdf5_columns, mapped_arrays, npz_files  columns with checksums, mapped; arrays from elsewhere
-    column_shards, pixels, crop_views, support_views    what is kept of images beside their rows
+    manifest, manifest_lines  what a cache is, read with suspicion; its size does not grow with its rows
+    journal                   which files are finished, line by line, of every writer
+    row_group, key_hashes     rows that were written together, and what they are of
+    digests                   what names rows, however they are grouped
+    hdf5_columns, mapped_arrays, npz_files  columns, mapped; arrays from elsewhere
+    key_index, split_rows, image_files  the rows of a split, found by key
+    webdataset                the other format: pictures and rows in tars
+    pixels, crop_views, support_views, neighbours    columns of images, views and nearest texts; faiss
     text_banks                texts, classes and their embeddings
-    neighbours                the nearest class texts; the only importer of faiss
-    rank_manifests            what each of several processes has finished
     duplicates                one image under two keys
     checksums, read_errors    flipped bits, and what is said of them
 """

@@ -1,16 +1,16 @@
-"""Columns of an HDF5 file with a checksum for every row: a flipped bit is found, and its row is named.
+"""Columns in HDF5: contiguous and uncompressed, so that they can be memory-mapped; plain h5py reads them.
 
-A column ``NAME`` is contiguous and uncompressed, so that it can be memory-mapped. Beside it is
-``crc32/NAME``, the CRC-32 of every row's bytes, uint32 [n]: with it a row is checked when it is read. A
-column that is read at once has that of the whole as its attribute ``crc32``. Plain h5py reads the columns
-and need not know of either.
+A column is a dataset. Byte strings of different lengths, texts among them, lie one after the other in
+``NAME``, uint8, and ``NAME_offset`` [n + 1] int64 says where each begins. Nothing here has a checksum: a
+file's is in the journal.
 """
 
 from __future__ import annotations
 
 import itertools
-import zlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,188 +18,151 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.hdf5_safety import inner_dataset, is_inner, open_hdf5
-from cache.store.mapped_arrays import CheckedBlobs, CheckedRows, row_sums
-from cache.store.shard_rows import WrongRows
+from cache.runtime.atomic_files import replacing
+from cache.runtime.hdf5_safety import inner_dataset, open_hdf5
+from cache.store.mapped_arrays import mapped_file
 
-# HDF5's own limit for what lies in an object's header.
-LONGEST_ATTRIBUTE = 2**16
-SUMS, OFFSETS = "crc32", "offsets"
-ROWS_AT_ONCE = 64
-# Kinds of dtype that a column may have, and how deep below the checksums' group its name may be.
-KINDS, DEEPEST = "biufS", 4
-Sums = NDArray[np.uint32]
+# A column begins where a page of memory does.
+ALIGNMENT = 4096
+OFFSET = "_offset"
+# Kinds of dtype that a column may have.
+KINDS = "biuf"
 
 
-def write_column(file: h5py.File, name: str, values: NDArray[Any], *, dims: int = 1) -> None:
-    """Write a column. A row, which has one checksum, is what lies below the first ``dims`` dimensions."""
-    values = np.ascontiguousarray(values)
-    column = file.create_dataset(name, data=values)
-    column.attrs[SUMS] = zlib.crc32(_bytes(column[...]))
-    write_sums(file, name, row_sums(values, dims=dims))
+@dataclass(frozen=True, slots=True)
+class Blobs:
+    """Byte strings of any length, to be written as one column."""
+
+    items: Sequence[bytes]
 
 
-def write_strings(file: h5py.File, name: str, texts: Sequence[str]) -> None:
-    """Write a column of texts."""
-    # Of one fixed length, so that the column is contiguous and its checksum a matter of its bytes.
-    raw = [text.encode("utf-8") for text in texts]
-    length = max((len(text) for text in raw), default=1) or 1
-    write_column(file, name, np.array(raw, dtype=h5py.string_dtype("utf-8", length)))
+Column = NDArray[Any] | Blobs
 
 
-def write_blobs(file: h5py.File, name: str, blobs: Sequence[NDArray[np.uint8]]) -> None:
-    """Write byte strings of different lengths one after the other; ``offset`` says where each begins."""
-    write_column(file, "offset", np.cumsum([0, *(len(blob) for blob in blobs)]))
-    write_text(file.create_dataset(name, data=np.concatenate(blobs)), OFFSETS, "offset")
-    write_sums(file, name, np.array([zlib.crc32(blob.data) for blob in blobs], dtype=np.uint32))
+def texts(items: Sequence[str]) -> Blobs:
+    """Return texts as a column of UTF-8; names of files may be none."""
+    return Blobs([item.encode("utf-8", "surrogateescape") for item in items])
 
 
-def write_text(item: h5py.File | h5py.Dataset, name: str, text: str) -> None:
-    """Write a text beside a file's or column's numbers."""
-    # Of fixed length. One of any length lies in a heap of the file, where libhdf5 2.0 loops for ever
-    # or reads what is not its own when a byte is wrong.
-    item.attrs[name] = np.bytes_(text.encode("utf-8"))
+def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write a file of columns, whole or not at all; UserError where it cannot be written."""
+    with replacing(path) as temporary, create_hdf5(temporary) as file:
+        for name, values in columns.items():
+            if isinstance(values, Blobs):
+                lengths = np.fromiter((len(item) for item in values.items), np.int64, len(values.items))
+                file.create_dataset(
+                    name + OFFSET, data=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+                )
+                joined: NDArray[Any] = np.frombuffer(b"".join(values.items), dtype=np.uint8)
+            else:
+                joined = np.ascontiguousarray(values)
+            file.create_dataset(name, data=joined)
 
 
-def read_text(item: h5py.File | h5py.Dataset, name: str) -> str:
-    """Return a text that :func:`write_text` wrote; KeyError or ValueError where there is none such."""
-    return bytes(_attribute(item, name, "S")).decode("utf-8")
+def create_hdf5(path: Path) -> h5py.File:
+    """Open a new HDF5 file whose columns begin at pages of memory."""
+    return h5py.File(path, "w", locking=False, alignment_threshold=1024, alignment_interval=ALIGNMENT)
 
 
-def write_sums(file: h5py.File, name: str, sums: Sums) -> None:
-    """Write the checksums of a column's rows."""
-    file[f"{SUMS}/{name}"] = sums
-
-
-def read_column(file: h5py.File, name: str, *, kinds: str, ndim: tuple[int, ...] = (1,)) -> NDArray[Any]:
-    """Read a column whole, and check it.
+def read_array(
+    file: h5py.File, name: str, *, kinds: str = KINDS, ndim: tuple[int, ...] = (1,)
+) -> NDArray[Any]:
+    """Read a column whole.
 
     ``kinds`` are the letters of numpy's kinds of dtype that it may have, ``ndim`` its numbers of dimensions.
 
     Raises
     ------
     ValueError
-        If the column is of another type or shape, lies elsewhere than in the file, or is damaged.
+        If the column is of another type or shape, or lies elsewhere than in the file.
     KeyError
         If there is none.
     """
-    column = _column(file, name, kinds, ndim)
-    values: NDArray[Any] = column[...]
-    if int(_attribute(column, SUMS, "iu")) != zlib.crc32(_bytes(values)):
-        raise ValueError(f"{name} differs from its checksum")
+    values: NDArray[Any] = checked_dataset(file, name, kinds, ndim)[...]
     return values
 
 
-def read_strings(file: h5py.File, name: str) -> list[str]:
-    """Return a column of texts; raises as :func:`read_column`."""
-    return [text.decode("utf-8") for text in read_column(file, name, kinds="S")]
+def read_blobs(file: h5py.File, name: str) -> list[bytes]:
+    """Return byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
+    joined = read_array(file, name, kinds="u").tobytes()
+    offset = checked_offset(read_array(file, name + OFFSET, kinds="i"), len(joined), name).tolist()
+    return [joined[start:end] for start, end in itertools.pairwise(offset)]
 
 
-def mapped_column(
-    path: Path, file: h5py.File, name: str, *, kinds: str, ndim: tuple[int, ...], dims: int = 1
-) -> CheckedRows:
-    """Return a column's rows as a read-only memory map, each checked when it is read.
+def read_texts(file: h5py.File, name: str) -> list[str]:
+    """Return texts that :func:`texts` gave; raises as :func:`read_array`."""
+    return [raw.decode("utf-8", "surrogateescape") for raw in read_blobs(file, name)]
 
-    A row is what lies below the first ``dims`` dimensions, as it was written. h5py handles do not survive a
-    fork, maps do. Raises as :func:`read_column`.
+
+class MappedBlobs:
+    """Byte strings of a file, mapped: ``blobs[i]`` are the bytes of one, ``len`` how many there are.
+
+    With an integer array there is an array of objects, uint8 arrays.
     """
-    column, where = _column(file, name, kinds, ndim), f"{name} of {path}"
-    mapped, sums = _map(path, column), read_sums(file, name)
-    if sums.shape != mapped.shape[:dims]:
-        raise ValueError(f"{name} has {sums.shape} checksums for {mapped.shape}")
-    return CheckedRows(mapped.reshape(-1, *mapped.shape[dims:]), sums.ravel(), where=where)
+
+    dtype = np.dtype(object)
+
+    def __init__(self, joined: NDArray[np.uint8], offset: NDArray[np.int64]) -> None:
+        self._joined, self._offset = joined, offset
+        self.shape = (len(offset) - 1,)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        if np.ndim(index) == 0:
+            return self._joined[self._offset[index] : self._offset[index + 1]].tobytes()
+        blobs = np.empty(len(index), dtype=object)
+        for i, row in enumerate(index):
+            blobs[i] = np.array(self._joined[self._offset[row] : self._offset[row + 1]])
+        return blobs
 
 
-def mapped_blobs(path: Path, file: h5py.File, name: str) -> CheckedBlobs:
-    """Return byte strings that :func:`write_blobs` wrote, mapped; raises as :func:`read_column`."""
-    offset = read_column(file, "offset", kinds="i")
-    joined = _map(path, _column(file, name, "u", (1,)))
-    if not len(offset) or offset[0] != 0 or offset[-1] != len(joined) or (np.diff(offset) < 0).any():
-        raise ValueError(f"offset does not divide {name}")
-    sums = read_sums(file, name)
-    if len(sums) != len(offset) - 1:
-        raise ValueError(f"{name} has {len(sums)} checksums for {len(offset) - 1} rows")
-    return CheckedBlobs(joined, offset, sums, where=f"{name} of {path}")
+def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+    """Map columns of a file, read-only: ``wanted`` has of each name its (kinds, ndim).
 
-
-def read_sums(file: h5py.File, name: str) -> Sums:
-    """Return the checksums of a column's rows; raises as :func:`read_column`."""
-    return np.asarray(_column(file, f"{SUMS}/{name}", "u", (1, 2))[...])
-
-
-def wrong_rows_of(path: Path) -> WrongRows:
-    """Return the rows that differ from their checksums, and the keys or texts of all.
-
-    Raises
-    ------
-    OSError, KeyError, ValueError
-        If the file cannot be read so far.
+    They survive a fork and hold no file handle. Raises as :func:`read_array`.
     """
     with open_hdf5(path) as file:
-        wrong: set[int] = set()
-        for name in _names(file, SUMS):
-            sums = read_sums(file, name)
-            if not sums.size:
-                continue
-            differ = _sums_now(file, name, sums.ndim) != sums
-            wrong |= set(np.flatnonzero(differ.reshape(len(sums), -1).any(axis=1)).tolist())
-        named = next((name for name in ("key", "text") if is_inner(file, name)), None)
-        return WrongRows(rows=sorted(wrong), names=_texts(file, named) if named else [])
+        columns = {name: checked_dataset(file, name, *form) for name, form in wanted.items()}
+        places = {
+            name: (column.id.get_offset(), column.dtype, column.shape) for name, column in columns.items()
+        }
+        small = {
+            name: np.asarray(columns[name][...])
+            for name, (offset, _, shape) in places.items()
+            if offset is None or not math.prod(shape)
+        }
+    raw = mapped_file(path) if len(small) < len(places) else None
+    mapped = dict(small)
+    for name, (offset, dtype, shape) in places.items():
+        if raw is not None and name not in small:
+            mapped[name] = np.ndarray(shape, dtype=dtype, buffer=raw, offset=offset)
+            mapped[name].flags.writeable = False
+    return mapped
 
 
-def _names(file: h5py.File, below: str) -> Iterator[str]:
-    """Yield the names of the columns that have checksums."""
-    where: list[str] = [below]
-    while where:
-        group = where.pop()
-        for name in file[group]:
-            path = f"{group}/{name}"
-            if not is_inner(file, path) or path.count("/") > DEEPEST:
-                raise ValueError(f"{path} is no checksum")
-            if isinstance(file[path], h5py.Group):
-                where.append(path)
-            else:
-                yield path.removeprefix(f"{below}/")
+def map_blobs(path: Path, name: str) -> MappedBlobs:
+    """Map byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
+    columns = map_columns(path, {name: ("u", (1,)), name + OFFSET: ("i", (1,))})
+    joined, offset = columns[name], columns[name + OFFSET]
+    return MappedBlobs(joined, checked_offset(offset, len(joined), name))
 
 
-def _sums_now(file: h5py.File, name: str, dims: int) -> Sums:
-    column = _column(file, name, KINDS, (1, 2, 3, 4))
-    if OFFSETS in column.attrs:
-        offset = _column(file, read_text(column, OFFSETS), "i", (1,))[...]
-        blobs = (column[start:end] for start, end in itertools.pairwise(offset))
-        return np.array([zlib.crc32(blob.data) for blob in blobs], dtype=np.uint32)
-    starts = range(0, len(column), ROWS_AT_ONCE)
-    return np.concatenate([row_sums(column[start : start + ROWS_AT_ONCE], dims=dims) for start in starts])
+def checked_offset(offset: NDArray[np.int64], total: int, name: str) -> NDArray[np.int64]:
+    """Return offsets that divide so many bytes; ValueError where they do not."""
+    if not len(offset) or offset[0] != 0 or offset[-1] != total or (np.diff(offset) < 0).any():
+        raise ValueError(f"{name}{OFFSET} does not divide {name}")
+    return offset
 
 
-def _texts(file: h5py.File, name: str) -> list[str]:
+def checked_dataset(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> h5py.Dataset:
+    """Return a dataset of that form which lies whole in its own file; raises as :func:`read_array`."""
+    column = inner_dataset(file, name)
     try:
-        return read_strings(file, name)
-    except (KeyError, ValueError):
-        return []
-
-
-def _attribute(item: h5py.File | h5py.Dataset, name: str, kinds: str) -> Any:
-    """Return one number or text beside a column; KeyError or ValueError where there is none such."""
-    if name not in item.attrs:
-        raise KeyError(f"there is no {name}")
-    attribute = item.attrs.get_id(name)
-    dtype = _dtype_of(attribute, name)
-    if dtype.kind not in kinds or attribute.shape != () or dtype.itemsize > LONGEST_ATTRIBUTE:
-        raise ValueError(f"{name} is {dtype} of shape {attribute.shape}")
-    return item.attrs[name]
-
-
-def _dtype_of(item: Any, name: str) -> np.dtype[Any]:
-    try:
-        return np.dtype(item.dtype)
+        dtype = np.dtype(column.dtype)
     except TypeError as error:  # h5py's for a type of HDF5 that numpy has not
         raise ValueError(f"{name} is of no type of numpy's") from error
-
-
-def _column(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> h5py.Dataset:
-    column = inner_dataset(file, name)
-    dtype = _dtype_of(column, name)
     if column.chunks or not isinstance(column.shape, tuple):  # a compressed one may be larger than any memory
         raise ValueError(f"{name} is not a plain column")
     if dtype.kind not in kinds or not dtype.isnative or column.ndim not in ndim:
@@ -208,14 +171,3 @@ def _column(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> h5
     if offset + column.nbytes > file.id.get_filesize():
         raise ValueError(f"{name} is longer than the file")
     return column
-
-
-def _map(path: Path, column: h5py.Dataset) -> NDArray[Any]:
-    offset = column.id.get_offset()
-    if offset is None or column.size == 0:
-        return np.asarray(column[...])
-    return np.memmap(path, mode="r", dtype=column.dtype, shape=column.shape, offset=offset)
-
-
-def _bytes(values: NDArray[Any]) -> Any:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8) if values.size else b""

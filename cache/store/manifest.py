@@ -1,12 +1,11 @@
-"""What is complete: ``manifest.json``, a page that a person can read.
+"""What a cache is: ``manifest.json``, a page that a person can read. Its size does not grow with its rows.
 
-A shard that it does not list does not exist.
+Which row groups there are, the journal says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,44 +14,35 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.json_values import value_of
 from cache.runtime.system_errors import read_error
-from cache.sources.names import check_class_names, check_inner, is_plain_name
-from cache.sources.splits import SPLITS
+from cache.sources.names import check_class_names, is_plain_name
+from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.checksums import has_its_checksum, with_checksum
-from cache.store.manifest_lines import (
-    COLUMNS,
-    CropViewsColumn,
-    ListedBank,
-    ListedColumn,
-    ListedFile,
-    ListedShard,
-    ListedSplit,
-    PixelsColumn,
-    SkippedImage,
-    SupportViewsColumn,
-)
+from cache.store.manifest_lines import AddedTeacher, ColumnSettings, ListedBank, ListedFile
 from cache.store.spec import CacheSpec
 
 NAME = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FEATURES, EPISODES = "cache-features", "robotics cache-features"
 IMPORT, CONVERT = "cache import", "cache convert"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The state of a cache folder. Every change is a new value, saved whole.
+    """The make of a cache folder. Every change is a new value, saved whole.
 
-    ``command`` is the one that makes the cache, '' where that is not known.
+    ``splits`` have their class names, in label order; ``several_labels`` says whether an image can have any
+    number of them. ``columns`` are what every row group of some splits has beside its rows. ``command`` is
+    the one that makes the cache, '' where that is not known.
     """
 
     spec: CacheSpec
     embed_dim: int
-    splits: dict[str, ListedSplit] = field(default_factory=dict)
+    splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    several_labels: bool = False
+    columns: dict[str, ColumnSettings] = field(default_factory=dict)
     banks: dict[str, ListedBank] = field(default_factory=dict)
-    support_views: dict[str, SupportViewsColumn] = field(default_factory=dict)
-    crop_views: dict[str, CropViewsColumn] = field(default_factory=dict)
-    pixels: dict[str, PixelsColumn] = field(default_factory=dict)
     text_tower: tuple[ListedFile, ...] = ()
+    teachers: dict[str, AddedTeacher] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
     complete: bool = False
@@ -61,7 +51,7 @@ class Manifest:
         """Write the manifest, whole or not at all."""
         value = {"schema_version": SCHEMA_VERSION, "fingerprint": self.spec.fingerprint(), **asdict(self)}
         with replacing(folder / NAME) as temporary:
-            temporary.write_text(with_checksum(value) + "\n", encoding="utf-8")
+            temporary.write_text(with_checksum(value) + "\n", encoding="utf-8", errors="surrogateescape")
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -74,7 +64,7 @@ class Manifest:
         """
         path = folder / NAME
         try:
-            return cls._parsed(path, path.read_text(encoding="utf-8"))
+            return cls._parsed(path, path.read_text(encoding="utf-8", errors="surrogateescape"))
         except OSError as error:
             if refused := read_error(path, error):
                 raise refused from error
@@ -104,52 +94,40 @@ class Manifest:
 
     def _check_names(self) -> None:
         """Raise a ValueError if a name leads out of the folder where it is made a path."""
-        for tables in (self.splits, *(getattr(self, column) for column in COLUMNS)):
-            if odd := next((name for name in tables if name not in SPLITS), None):
-                raise ValueError(f"{odd!r:.80} is no split")
-        for name in self.banks:
-            if not is_plain_name(name):
-                raise ValueError(f"a text bank is called {name!r:.80}")
-        for split in self.splits.values():
-            check_class_names(split.class_names)
-            check_inner("a skipped image", [image.key for image in split.skipped])
+        for name in {*self.splits, *(split for column in self.columns.values() for split in column.splits)}:
+            if name not in SPLITS:
+                raise ValueError(f"{name!r:.80} is no split")
+        for class_names in self.splits.values():
+            check_class_names(class_names)
+            if len(set(class_names)) < len(class_names):
+                raise ValueError("it has a class twice")
+        banks = [name for teacher in (self, *self.teachers.values()) for name in teacher.banks]
+        for what, names in (
+            ("a text bank", banks),
+            ("a teacher", self.teachers),
+            ("a column", self.columns),
+        ):
+            if odd := next((name for name in names if not is_plain_name(name)), None):
+                raise ValueError(f"{what} is called {odd!r:.80}")
 
-    @property
-    def rows(self) -> int:
-        """How many images of all splits have a row."""
-        return sum(split.rows for split in self.splits.values())
+    def of_teacher(self, name: str) -> Manifest | AddedTeacher:
+        """Return what has the ``embed_dim``, ``banks`` and ``text_tower`` of a teacher; KeyError for none."""
+        return self if name == MAIN_TEACHER else self.teachers[name]
 
-    @property
-    def listed_shards(self) -> list[tuple[str, ListedShard]]:
-        """Every shard with its split's name."""
-        return [(name, shard) for name, split in self.splits.items() for shard in split.shards]
+    def with_bank(self, name: str, bank: ListedBank, *, teacher: str = MAIN_TEACHER) -> Manifest:
+        """Return a manifest that lists one more text bank of a teacher."""
+        return self._with(teacher, banks={**self.of_teacher(teacher).banks, name: bank})
 
-    @property
-    def columns(self) -> list[ListedColumn]:
-        """What is kept beside the rows of every split: support views, crops and pixels."""
-        return [column for name in COLUMNS for column in getattr(self, name).values()]
+    def with_text_tower(self, files: tuple[ListedFile, ...], *, teacher: str = MAIN_TEACHER) -> Manifest:
+        """Return a manifest that lists a teacher's text tower."""
+        return self._with(teacher, text_tower=files)
 
-    @property
-    def column_shards(self) -> list[ListedShard]:
-        """Every shard beside the image shards."""
-        return [shard for column in self.columns for shard in column.shards]
+    def _with(self, teacher: str, **changed: Any) -> Manifest:
+        if teacher == MAIN_TEACHER:
+            return replace(self, **changed)
+        own = replace(self.teachers[teacher], **changed)
+        return replace(self, teachers={**self.teachers, teacher: own})
 
-    def with_split(self, name: str, split: ListedSplit) -> Manifest:
-        """Return a manifest in which one split is ``split``."""
-        return replace(self, splits={**self.splits, name: split})
-
-    def with_shard(self, name: str, shard: ListedShard) -> Manifest:
-        """Return a manifest that lists one more shard of a split, in place of one of the same file if any."""
-        split = self.splits[name]
-        shards = [*(other for other in split.shards if other.file != shard.file), shard]
-        return self.with_split(name, replace(split, shards=tuple(sorted(shards, key=lambda one: one.file))))
-
-    def with_skipped(self, name: str, skipped: Sequence[SkippedImage]) -> Manifest:
-        """Return a manifest that lists more skipped images of a split, in place of those of the same key."""
-        by_key = {image.key: image for image in (*self.splits[name].skipped, *skipped)}
-        ordered = tuple(by_key[key] for key in sorted(by_key))
-        return self.with_split(name, replace(self.splits[name], skipped=ordered))
-
-    def with_bank(self, name: str, bank: ListedBank) -> Manifest:
-        """Return a manifest that lists one more text bank."""
-        return replace(self, banks={**self.banks, name: bank})
+    def with_column(self, name: str, column: ColumnSettings) -> Manifest:
+        """Return a manifest that lists how one more column is made."""
+        return replace(self, columns={**self.columns, name: column})

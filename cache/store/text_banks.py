@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import replacing, sha256_of
+from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names, some_of
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.store.hdf5_columns import read_column, read_strings, write_column, write_strings
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.hdf5_columns import read_array, read_texts, texts, write_columns
 from cache.store.manifest_lines import ListedBank
 from cache.store.read_errors import reading
 
@@ -62,14 +63,16 @@ class TextBank:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
 
 
-def save_bank(cache: Path, bank: TextBank, **about: Any) -> ListedBank:
+def save_bank(cache: Path, bank: TextBank, *, teacher: str = MAIN_TEACHER, **about: Any) -> ListedBank:
     """Write one bank, whole or not at all, and return the manifest's line for it with more ``about`` it."""
-    name = f"texts/{bank.name}.h5"
-    with replacing(cache / name) as temporary, open_hdf5(temporary, "w") as file:
-        write_strings(file, "text", bank.texts)
-        write_strings(file, "class_folder", bank.class_folders)
-        write_column(file, "class_index", bank.class_index)
-        write_column(file, "text_embedding", bank.embeddings)
+    name = f"texts/{bank.name}.h5" if teacher == MAIN_TEACHER else f"texts/{teacher}.{bank.name}.h5"
+    columns = {
+        "text": texts(bank.texts),
+        "class_folder": texts(bank.class_folders),
+        "class_index": bank.class_index,
+        "text_embedding": bank.embeddings,
+    }
+    write_columns(cache / name, columns)
     return ListedBank.of(cache, name, texts=len(bank.texts), **about)
 
 
@@ -81,10 +84,10 @@ def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
         with open_hdf5(path) as file:
             bank = TextBank(
                 name=name,
-                texts=read_strings(file, "text"),
-                class_folders=tuple(read_strings(file, "class_folder")),
-                class_index=read_column(file, "class_index", kinds="i"),
-                embeddings=read_column(file, "text_embedding", kinds="f", ndim=(2,)),
+                texts=read_texts(file, "text"),
+                class_folders=tuple(read_texts(file, "class_folder")),
+                class_index=read_array(file, "class_index", kinds="i"),
+                embeddings=read_array(file, "text_embedding", kinds="f", ndim=(2,)),
             )
         if not len(bank.texts) == len(bank.class_index) == len(bank.embeddings):
             raise ValueError("its columns differ in length")

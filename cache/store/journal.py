@@ -1,0 +1,428 @@
+"""What is in a cache, line by line: ``journal/WRITER.jsonl``. A file that no line lists does not exist.
+
+Every writer (a rank, a task) appends to a file of its own, a line when a file is finished; the lines of all
+are folded into a :class:`Journal`. A line carries its own checksum: one that a kill has cut short, which is
+the last of its file, is nobody's; any other that differs is damage.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import UserError, reason_of
+from cache.runtime.json_values import value_of
+from cache.runtime.locks import check_held
+from cache.runtime.system_errors import read_error, write_error
+from cache.sources.names import check_inner
+from cache.sources.splits import SPLITS
+from cache.store.digests import NONE, Digests
+from cache.store.manifest_lines import ListedFile
+from cache.store.read_errors import REPAIR
+
+FOLDER, ENDING = "journal", ".jsonl"
+MAIN = "main"
+ROWS, TARS = "rows", "tars"
+KEYS, SAMPLES = "keys", "samples"
+_GROUP = re.compile(rf"({'|'.join(SPLITS)})-(\d{{5,9}})")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,210}"
+_FILE = re.compile(
+    rf"(?:{ROWS}/(?P<group>[a-z_]+-\d+)/(?P<column>{_NAME})\.h5|{TARS}/(?P<tar>[a-z_]+-\d+)\.tar)"
+)
+
+
+def split_of(group: str) -> str:
+    """Return the split of a row group by its name; ValueError where that is no row group's."""
+    match = _GROUP.fullmatch(group)
+    if match is None:
+        raise ValueError(f"{group!r:.80} is no row group")
+    return match[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileLine(ListedFile):
+    """One finished file of a row group; ValueError where it is none of a cache.
+
+    ``made_from`` is a digest of what the file was made from, ``about`` what should be remembered of that.
+    """
+
+    FORM = _FILE
+    rows: int
+    made_from: str = ""
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Not super(), which a dataclass with slots leaves behind.
+        ListedFile.__post_init__(self)
+        split_of(self.group)
+        if self.column == KEYS:
+            _digests(self.about.get("digests"))
+
+    @property
+    def group(self) -> str:
+        """The row group."""
+        match = _FILE.fullmatch(self.file)
+        assert match is not None
+        return match["group"] or match["tar"]
+
+    @property
+    def column(self) -> str:
+        """What the file holds: ``keys``, a column, or ``samples``, the tar of the group."""
+        match = _FILE.fullmatch(self.file)
+        assert match is not None
+        return match["column"] or SAMPLES
+
+    @property
+    def digests(self) -> Digests:
+        """Of the rows, where this is the file of their keys."""
+        return _digests(self.about.get("digests"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedImage:
+    """An image of a split that could not be decoded, and what its file looked like then."""
+
+    split: str
+    key: str
+    reason: str
+    bytes: int
+    mtime_ns: int
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"{self.split!r:.80} is no split")
+        check_inner("a skipped image", [self.key])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TriedImage:
+    """An image that was skipped, and is not any more: it was read, or its file is gone."""
+
+    split: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemovedRows:
+    """Rows of a group that are seen no more: their images are gone, or others."""
+
+    group: str
+    rows: tuple[int, ...]
+    digests: dict[str, str]
+
+    def __post_init__(self) -> None:
+        split_of(self.group)
+        _digests(self.digests)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestoredRows(RemovedRows):
+    """Rows of a group that were removed, and are seen again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DroppedFile:
+    """A file that is listed no more: it was damaged, or another stands for it. Of its keys: the group is."""
+
+    file: str
+
+    def __post_init__(self) -> None:
+        if not _FILE.fullmatch(self.file):
+            raise ValueError(f"{self.file!r:.80} is no file of a row group")
+
+
+Line = FileLine | SkippedImage | TriedImage | RemovedRows | RestoredRows | DroppedFile
+_KINDS: dict[str, type[Any]] = {
+    "file": FileLine,
+    "skipped": SkippedImage,
+    "tried": TriedImage,
+    "removed": RemovedRows,
+    "restored": RestoredRows,
+    "dropped": DroppedFile,
+}
+_KIND_OF = {of_kind: kind for kind, of_kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowGroup:
+    """Rows that were written together, and never change; ``lines`` are its files by column.
+
+    ``removed`` are the numbers of the rows that are not seen any more.
+    """
+
+    name: str
+    lines: dict[str, FileLine]
+    removed: frozenset[int] = frozenset()
+    removed_digests: Digests = NONE
+
+    @property
+    def split(self) -> str:
+        """The split of its rows."""
+        return split_of(self.name)
+
+    @property
+    def number(self) -> int:
+        """Its number within its split."""
+        return int(self.name.rpartition("-")[2])
+
+    @property
+    def keys(self) -> FileLine:
+        """The file of its keys."""
+        return self.lines[KEYS]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has, removed ones among them."""
+        return self.keys.rows
+
+    @property
+    def live(self) -> int:
+        """How many rows it has that were not removed."""
+        return self.rows - len(self.removed)
+
+    @property
+    def digests(self) -> Digests:
+        """Of the rows that were not removed."""
+        return self.keys.digests - self.removed_digests
+
+
+@dataclass(kw_only=True)
+class Journal:
+    """What the lines of a cache's writers say together."""
+
+    files: dict[str, FileLine] = field(default_factory=dict)
+    skipped: dict[str, dict[str, SkippedImage]] = field(default_factory=dict)
+    removed: dict[str, frozenset[int]] = field(default_factory=dict)
+    removed_digests: dict[str, Digests] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, cache: Path) -> Journal:
+        """Fold the lines of all writers of a cache, the main one's first.
+
+        Raises
+        ------
+        UserError
+            If a line is damaged; the message names it.
+        """
+        journal = cls()
+        for path in writers(cache):
+            for number, line in read_lines(path):
+                if isinstance(line, ValueError):
+                    raise UserError(f"line {number} of {path} is damaged ({reason_of(line)})", fix=REPAIR)
+                journal.add(line)
+        return journal
+
+    def add(self, line: Line) -> None:
+        """Fold in one more line."""
+        match line:
+            case FileLine():
+                self.files[line.file] = line
+            case SkippedImage():
+                self.skipped.setdefault(line.split, {})[line.key] = line
+            case TriedImage():
+                self.skipped.get(line.split, {}).pop(line.key, None)
+            case DroppedFile():
+                self._drop(line.file)
+            case RestoredRows():
+                self._change(line, self._removed(line) - set(line.rows), -1)
+            case RemovedRows():
+                self._change(line, self._removed(line) | set(line.rows), 1)
+        vars(self).pop("_groups", None)
+
+    def _drop(self, file: str) -> None:
+        dropped = self.files.pop(file, None)
+        if dropped is None or dropped.column != KEYS:
+            return
+        group = dropped.group
+        for one in [one for one in self.files.values() if one.group == group]:
+            del self.files[one.file]
+        self.removed.pop(group, None)
+        self.removed_digests.pop(group, None)
+
+    def _removed(self, line: RemovedRows) -> frozenset[int]:
+        return self.removed.get(line.group, frozenset())
+
+    def _change(self, line: RemovedRows, removed: frozenset[int], sign: int) -> None:
+        if removed == self._removed(line):
+            return  # the same line again, of a writer that was killed between two
+        before = self.removed_digests.get(line.group, NONE)
+        own = _digests(line.digests)
+        self.removed[line.group] = removed
+        self.removed_digests[line.group] = before + own if sign > 0 else before - own
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[RowGroup, ...]]:
+        lines: dict[str, dict[str, FileLine]] = {}
+        for line in self.files.values():
+            lines.setdefault(line.group, {})[line.column] = line
+        groups: dict[str, list[RowGroup]] = {}
+        for name in sorted(lines, key=lambda one: (split_of(one), int(one.rpartition("-")[2]))):
+            if KEYS in lines[name]:  # without them its files are nobody's
+                group = RowGroup(
+                    name=name,
+                    lines=lines[name],
+                    removed=self.removed.get(name, frozenset()),
+                    removed_digests=self.removed_digests.get(name, NONE),
+                )
+                if group.removed and not 0 <= min(group.removed) <= max(group.removed) < group.rows:
+                    raise UserError(f"the journal removes rows that {name} has not", fix=REPAIR)
+                groups.setdefault(group.split, []).append(group)
+        return {split: tuple(groups[split]) for split in SPLITS if split in groups}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have row groups."""
+        return tuple(self._groups)
+
+    def groups(self, split: str) -> tuple[RowGroup, ...]:
+        """Return the row groups of a split, by number."""
+        return self._groups.get(split, ())
+
+    @property
+    def all_groups(self) -> tuple[RowGroup, ...]:
+        """The row groups of all splits."""
+        return tuple(group for groups in self._groups.values() for group in groups)
+
+    def rows(self, split: str) -> int:
+        """Return how many rows of a split are seen."""
+        return sum(group.live for group in self.groups(split))
+
+    def digests(self, split: str) -> Digests:
+        """Return what names the rows of a split that are seen."""
+        return sum((group.digests for group in self.groups(split)), NONE)
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the fewest lines that say the same."""
+        for group in self.all_groups:
+            yield from (line for column, line in group.lines.items() if column != KEYS)
+            yield group.keys
+            if group.removed:
+                yield RemovedRows(
+                    group=group.name,
+                    rows=tuple(sorted(group.removed)),
+                    digests=asdict(group.removed_digests),
+                )
+        for images in self.skipped.values():
+            yield from images.values()
+
+
+class JournalWriter:
+    """Appends the lines of one writer of a cache."""
+
+    def __init__(self, cache: Path, writer: str = MAIN) -> None:
+        """Of a writer of that name; its file is made with the first line."""
+        self.path = cache / FOLDER / f"{writer}{ENDING}"
+
+    def add(self, *lines: Line) -> None:
+        """Append some lines at once, and wait until they are on the disk.
+
+        Raises
+        ------
+        UserError
+            If they cannot be written.
+        """
+        if not lines:
+            return
+        check_held(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                # What a kill has cut short ends here, so that it spoils no line of ours.
+                start = b"\n" if file.tell() and not _ends_whole(self.path) else b""
+                file.write(start + "".join(map(as_text, lines)).encode("utf-8", "surrogatepass"))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            refused = write_error(self.path, error)
+            raise refused or error from error
+
+
+def writer_of_rank(rank: int) -> str:
+    """Return what a rank's file is called."""
+    return f"rank-{rank:05d}" if rank else MAIN
+
+
+def writers(cache: Path) -> list[Path]:
+    """Return the files of a cache's writers, the main one's first: what it says the others build on."""
+    files = sorted((cache / FOLDER).glob(f"*{ENDING}"))
+    return sorted(files, key=lambda path: path.stem != MAIN)
+
+
+def consolidate(cache: Path, journal: Journal) -> None:
+    """Make one file of a journal's, with the lines that still hold. Only under the lock of the cache."""
+    main = cache / FOLDER / f"{MAIN}{ENDING}"
+    if not journal.files and not journal.skipped and not main.parent.exists():
+        return
+    with replacing(main) as temporary:
+        temporary.write_bytes("".join(map(as_text, journal.lines())).encode("utf-8", "surrogatepass"))
+    for path in writers(cache):
+        if path != main:
+            path.unlink()
+
+
+def as_text(line: Line) -> str:
+    """Return a line as it is written: JSON, with the CRC-32 of what is before it."""
+    # Names of files may be no UTF-8: JSON writes what is not ASCII as numbers.
+    text = json.dumps({"line": _KIND_OF[type(line)], **asdict(line)}, separators=(",", ":"))
+    return f'{text[:-1]},"crc32":{zlib.crc32(text.encode())}}}\n'
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, Line | ValueError]]:
+    """Yield the lines of a writer's file with their numbers, and of a damaged one what is wrong with it.
+
+    A last line that was cut short is passed over: what it lists was never finished.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise read_error(path, error) or error from error
+    lines = raw.split(b"\n")
+    for number, text in enumerate(lines, start=1):
+        line = _parsed(text)
+        is_cut = number == len(lines) and isinstance(line, ValueError)
+        if line is not None and not is_cut:
+            yield number, line
+
+
+_END = re.compile(rb',"crc32":(\d{1,10})\}\Z')
+
+
+def _parsed(text: bytes) -> Line | ValueError | None:
+    end = _END.search(text)
+    if end is None:
+        # A line that was cut short, after which another writer of that name went on.
+        return None if _is_cut(text) else ValueError("it has no checksum")
+    head = text[: end.start()] + b"}"
+    if zlib.crc32(head) != int(end[1]):
+        return ValueError("it differs from its checksum")
+    try:
+        table = json.loads(head)
+        kind = _KINDS.get(table.pop("line", None))
+        if kind is None:
+            raise ValueError("it is of no kind of ours")
+        line: Line = value_of(kind, table, name="it")
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        return ValueError(reason_of(error))
+    return line
+
+
+def _is_cut(text: bytes) -> bool:
+    return not text or (text.startswith(b'{"line":'[: len(text)]) and not text.endswith(b"}"))
+
+
+def _ends_whole(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _digests(table: Any) -> Digests:
+    return value_of(Digests, table, name="digests")

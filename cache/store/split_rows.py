@@ -1,0 +1,264 @@
+"""The rows of one split, in the order of their keys' hashes, of as many row groups as there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.runtime.errors import UserError
+from cache.store.digests import NONE, Digests
+from cache.store.hdf5_columns import map_blobs, map_columns
+from cache.store.image_files import ImageFiles
+from cache.store.journal import FileLine, RowGroup
+from cache.store.key_hashes import hashes_of
+from cache.store.key_index import KeyIndex
+from cache.store.mapped_arrays import MappedRows
+from cache.store.read_errors import check_size, reading
+from cache.store.row_group import KeysFile
+
+
+class SplitGroups:
+    """The row groups of a split, whose files are opened when they are first asked for."""
+
+    def __init__(
+        self, cache: Path, split: str, groups: Sequence[RowGroup], check: Callable[[FileLine], None]
+    ) -> None:
+        """Of a cache folder; ``check`` is called with every file before it is opened."""
+        self.cache, self.split, self.groups = cache, split, tuple(groups)
+        self._check = check
+        self._keys: dict[str, KeysFile] = {}
+
+    @cached_property
+    def index(self) -> KeyIndex:
+        """Where the rows are; the cache's own, or else made here."""
+        return KeyIndex.load(self.cache, self.split, self.groups) or KeyIndex.of(self.groups, self.keys_of)
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where each group begins when they are laid end to end, int64 [groups + 1]."""
+        return np.cumsum([0, *(group.rows for group in self.groups)])
+
+    def keys_of(self, group: RowGroup) -> KeysFile:
+        """Return the keys of a group, mapped; UserError where they are damaged."""
+        if group.name not in self._keys:
+            self._check(group.keys)
+            self._keys[group.name] = KeysFile(self.cache, group.keys)
+        return self._keys[group.name]
+
+    def of_keys(self, attribute: str) -> MappedRows:
+        """Return an array of every group's keys, such as ``content``, in the order of the split's rows."""
+        arrays = [getattr(self.keys_of(group), attribute) for group in self.groups]
+        return MappedRows(arrays, self.index.order)
+
+    def has(self, column: str) -> bool:
+        """Say whether every group has a column."""
+        return bool(self.groups) and all(column in group.lines for group in self.groups)
+
+    def line(self, group: RowGroup, column: str) -> FileLine:
+        """Return the line of a column's file, which is looked at; UserError where the group has none."""
+        line = group.lines.get(column)
+        if line is None:
+            raise UserError(
+                f"{self.cache} has no column {column} of the row group {group.name}",
+                fix="run the command that made the cache again: it makes what is missing.",
+            )
+        self._check(line)
+        return line
+
+    def column(
+        self, column: str, dataset: str, *, kinds: str = "f", ndim: tuple[int, ...] = (2,)
+    ) -> MappedRows:
+        """Return a dataset of a column of every group, mapped, in the order of the split's rows.
+
+        Raises
+        ------
+        UserError
+            If a group has no such column, or its file is damaged.
+        """
+        arrays = []
+        for group in self.groups:
+            line = self.line(group, column)
+            path = self.cache / line.file
+            with reading(path, what="the file"):
+                check_size(path, line.bytes)
+                rows = map_columns(path, {dataset: (kinds, ndim)})[dataset]
+                if len(rows) != group.rows:
+                    raise ValueError(f"it holds {len(rows):,} rows of {group.rows:,}")
+                if arrays and (rows.dtype, rows.shape[1:]) != (arrays[0].dtype, arrays[0].shape[1:]):
+                    raise ValueError(f"{dataset} is {rows.dtype} {rows.shape[1:]}, of other groups not")
+            arrays.append(rows)
+        return MappedRows(arrays, self.index.order)
+
+    def blobs(self, column: str, dataset: str) -> MappedRows:
+        """Return byte strings of a column of every group; raises as :meth:`column`."""
+        arrays = []
+        for group in self.groups:
+            line = self.line(group, column)
+            path = self.cache / line.file
+            with reading(path, what="the file"):
+                check_size(path, line.bytes)
+                blobs = map_blobs(path, dataset)
+                if len(blobs) != group.rows:
+                    raise ValueError(f"it holds {len(blobs):,} rows of {group.rows:,}")
+            arrays.append(blobs)
+        return MappedRows(arrays, self.index.order)
+
+    def key(self, row: int) -> str:
+        """Return the key of one row of the split."""
+        place = int(self.index.order[row])
+        group = int(np.searchsorted(self.starts, place, side="right")) - 1
+        return self.keys_of(self.groups[group]).key(place - int(self.starts[group]))
+
+
+class Texts(Sequence[str]):
+    """Texts that are read when asked for: ``text_of(i)`` gives one."""
+
+    def __init__(self, count: int, text_of: Callable[[int], str]) -> None:
+        self._count, self._text_of = count, text_of
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._text_of(i) for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"row {index} of {self._count}")
+        return self._text_of(int(index) % self._count)
+
+
+class Positions(Mapping[str, int]):
+    """The row of a key: behaves as a dict of all keys, and is none."""
+
+    def __init__(self, rows: SplitRows) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows.keys)
+
+    def __getitem__(self, key: str) -> int:
+        row = int(self._rows.find([key])[0])
+        if row < 0:
+            raise KeyError(key)
+        return row
+
+
+class SplitRows:
+    """One split's rows, in the order of their keys' hashes, which depends on the keys alone.
+
+    Everything is mapped, and read when it is asked for: nothing here takes memory by the row but ``labels``.
+    ``embeddings`` and ``caption_embeddings`` are [N, D], raw, in the cache's dtype; ``more`` are further
+    columns of the teacher's by name.
+    """
+
+    def __init__(
+        self,
+        groups: SplitGroups,
+        class_names: tuple[str, ...],
+        *,
+        several_labels: bool,
+        embeddings: Callable[[str], MappedRows],
+        prefix: str = "",
+    ) -> None:
+        """Use :meth:`cache.reader.EmbeddingCache.split`; ``embeddings`` reads a column of the teacher's."""
+        self.groups, self.name, self.class_names = groups, groups.split, class_names
+        self._several, self._read, self._prefix = several_labels, embeddings, prefix
+
+    def __len__(self) -> int:
+        return len(self.groups.index)
+
+    @cached_property
+    def keys(self) -> Sequence[str]:
+        """The key of every row."""
+        return Texts(len(self), self.groups.key)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Numbers of ``class_names``, int64 [N], or [N, C] of 0 and 1 where an image can have several.
+
+        -1 is an image without a label.
+        """
+        groups = self.groups
+        of_groups = [
+            groups.keys_of(group).labels(self.class_names, several=self._several) for group in groups.groups
+        ]
+        return np.concatenate(of_groups)[groups.index.order]
+
+    @cached_property
+    def embeddings(self) -> MappedRows:
+        """The teacher's rows of the images."""
+        return self._read("image_embedding")
+
+    @cached_property
+    def has_captions(self) -> bool:
+        """Whether every image has a caption, or the row of one."""
+        return self.groups.has(f"{self._prefix}caption_embedding")
+
+    @cached_property
+    def caption_embeddings(self) -> MappedRows | None:
+        """The teacher's rows of the captions; None where there are none."""
+        return self._read("caption_embedding") if self.has_captions else None
+
+    @cached_property
+    def captions(self) -> Sequence[str] | None:
+        """The caption of every image; None where there are none."""
+        if not self.has_captions:
+            return None
+        blobs = self.groups.blobs(f"{self._prefix}caption_embedding", "caption")
+        return Texts(len(self), lambda row: bytes(blobs[row]).decode("utf-8", "surrogateescape"))
+
+    @cached_property
+    def more(self) -> dict[str, MappedRows]:
+        """Further embeddings of every image by name: other cameras', and those of regions [N, 49, D]."""
+        if not self.groups.groups:
+            return {}
+        names = {
+            column.removeprefix(self._prefix)
+            for column in self.groups.groups[0].lines
+            if column.endswith("_embedding") and column.startswith(self._prefix)
+        }
+        others = sorted(name for name in names - {"image_embedding", "caption_embedding"} if "." not in name)
+        return {name: self._read(name) for name in others}
+
+    @cached_property
+    def files(self) -> ImageFiles:
+        """What tells a changed image from an unchanged one."""
+        return ImageFiles(**{name: self.groups.of_keys(name) for name in ("content", "bytes", "mtime_ns")})
+
+    def find(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of every key, int64 [m], -1 for none.
+
+        Two keys of one hash of 64 bits are told apart by neither; among ten million keys there are such with
+        a chance of one in 400,000.
+        """
+        return self.groups.index.find(hashes_of(keys))
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """The row of a key; for many keys :meth:`find` is faster."""
+        return Positions(self)
+
+    @property
+    def digests(self) -> Digests:
+        """What names the rows, read off the journal."""
+        return sum((group.digests for group in self.groups.groups), NONE)
+
+    def group_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return which group each of some rows lies in, and its number there."""
+        places = self.groups.index.order[rows]
+        group = np.searchsorted(self.groups.starts, places, side="right") - 1
+        return group, places - self.groups.starts[group]
