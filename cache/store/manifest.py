@@ -101,7 +101,7 @@ class Manifest:
             check_class_names(class_names)
             if len(set(class_names)) < len(class_names):
                 raise ValueError("it has a class twice")
-        banks = [name for teacher in (self, *self.teachers.values()) for name in teacher.banks]
+        banks = [*self.banks, *(name for teacher in self.teachers.values() for name in teacher.banks)]
         for what, names in (
             ("a text bank", banks),
             ("a teacher", self.teachers),

@@ -56,7 +56,8 @@ def mapped_file(path: Path) -> NDArray[np.uint8]:
         os.close(handle)
     pages = (ctypes.c_uint8 * size).from_address(address)
     weakref.finalize(pages, _libc().munmap, address, size).atexit = False
-    array: NDArray[np.uint8] = np.frombuffer(pages, dtype=np.uint8)
+    # A memoryview of the pages, and so the pages, live as long as the array.
+    array: NDArray[np.uint8] = np.frombuffer(memoryview(pages), dtype=np.uint8)
     array.flags.writeable = False
     return array
 

@@ -80,7 +80,7 @@ class SplitGroups:
         UserError
             If a group has no such column, or its file is damaged.
         """
-        arrays = []
+        arrays: list[NDArray[Any]] = []
         for group in self.groups:
             line = self.line(group, column)
             path = self.cache / line.file

@@ -14,7 +14,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names, some_of
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.hdf5_columns import read_array, read_texts, texts, write_columns
+from cache.store.hdf5_columns import Column, read_array, read_texts, texts, write_columns
 from cache.store.manifest_lines import ListedBank
 from cache.store.read_errors import reading
 
@@ -66,7 +66,7 @@ class TextBank:
 def save_bank(cache: Path, bank: TextBank, *, teacher: str = MAIN_TEACHER, **about: Any) -> ListedBank:
     """Write one bank, whole or not at all, and return the manifest's line for it with more ``about`` it."""
     name = f"texts/{bank.name}.h5" if teacher == MAIN_TEACHER else f"texts/{teacher}.{bank.name}.h5"
-    columns = {
+    columns: dict[str, Column] = {
         "text": texts(bank.texts),
         "class_folder": texts(bank.class_folders),
         "class_index": bank.class_index,

@@ -110,7 +110,7 @@ def test_an_image_can_have_several_labels_or_none(tmp_path):
     ("name", "value", "message"),
     [
         ("label", np.array([0, 1, 9, 0, 0], np.int32), "labels of no class"),
-        ("label", np.array([0, 1], np.int32), "does not divide"),
+        ("label", np.array([0, 1], np.int32), "the journal says 5 rows"),
         ("key_hash", np.zeros(5, np.uint64), "hashes are not those"),
         ("key_offset", np.array([0, 5, 3, 9, 9, 9]), "does not divide"),
         ("content", np.zeros((5, 31), np.uint8), "the journal says 5 rows"),
