@@ -114,7 +114,7 @@ class _Crops(Dataset[Tensor]):
 
 
 def _view(
-    image: Image.Image, box: Sequence[float], flip: bool, size: int, resampling: Image.Resampling
+    image: Image.Image, box: Sequence[float], flip: bool, sides: Sequence[int], resampling: Image.Resampling
 ) -> Image.Image:
     left, top, width, height = box
     edges = (
@@ -123,5 +123,5 @@ def _view(
         (left + width) * image.width,
         (top + height) * image.height,
     )
-    view = image.resize((size, size), resampling, box=edges)
+    view = image.resize((sides[1], sides[0]), resampling, box=edges)
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view

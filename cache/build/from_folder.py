@@ -86,7 +86,7 @@ def cache_features(
         first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
         check_positions(first.path, banks)
         check_unchanged(first, folder)
-    teacher = options.load()
+    teacher = options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,

@@ -16,6 +16,8 @@ from cache.store.manifest_lines import ListedShard, ListedSplit
 from cache.store.shard_formats import FORMATS, read_shard
 from cache.store.shard_rows import ShardRows
 
+ROWS_PER_SHARD = 4096
+
 
 def match_classes(manifest: Manifest, folder: DataFolder, *, rebuild: bool) -> Manifest:
     """Return a manifest whose splits have the folder's classes.
@@ -112,7 +114,7 @@ def _out_of_date(rows: ShardRows, samples: dict[str, Sample]) -> list[str]:
 
 
 def _cut(missing: Sequence[Sample], entry: ListedSplit, manifest: Manifest, split: Source) -> list[ShardPlan]:
-    size, ending = manifest.spec.rows_per_shard, FORMATS[manifest.spec.format].ENDING
+    size, ending = ROWS_PER_SHARD, FORMATS[manifest.spec.format].ENDING
     # The lowest that no listed shard has: what is redone gets its place back, and takes nobody's.
     taken = {int(Path(shard.file).stem.rpartition("-")[2]) for shard in entry.shards}
     free = (number for number in itertools.count() if number not in taken)

@@ -81,7 +81,7 @@ class _Views(Dataset[Tensor]):
         from cache.runtime.torchvision_compat import torchvision
 
         self.samples, self.transform, self.copies = samples, teacher.transform, column.views - 1
-        side = round(teacher.spec.image_size * MARGIN)
+        side = round(max(teacher.spec.image_size) * MARGIN)
         self.resize = torchvision.transforms.Resize(side)
         self.augment = torchvision.transforms.RandAugment(column.operations, column.magnitude)
 
