@@ -82,7 +82,7 @@ def cache_features(
     if options.teacher != MAIN_TEACHER:
         check_teacher_name(options.teacher)
         check_positions(EmbeddingCache.open(out).path, banks)
-    teacher = options.load()
+    teacher = options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
