@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
+from cache.build.second_teacher import check_teacher_name
 from cache.build.options import Build, BuildOptions, TeacherOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.summary import BuildSummary
-from cache.changed_images import changed_rows, contents_of, refuse_changed
-from cache.reader import TEACHERS, EmbeddingCache
+from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun
-from cache.runtime.errors import CacheMismatch, UserError, some_of
+from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import (
     CAPTIONS,
@@ -38,8 +38,6 @@ from cache.store.spec import LOCAL_DIR
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
-
-SAME_DATA = "give the data the cache was made from, or bring the first teacher up to date."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ def cache_features(
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
-    check_trained(data, {name: split.classes for name, split in folder.splits.items()})
+    check_trained(data, folder.classes)
     if not options.shared_classes:
         check_apart(
             folder,
@@ -84,7 +82,7 @@ def cache_features(
     if options.teacher != MAIN_TEACHER:
         check_teacher_name(options.teacher)
         check_positions(EmbeddingCache.open(out).path, banks)
-    teacher = options.load()
+    teacher = options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 
+from cache.build.added_columns import columns_of, job_of
 from cache.build.chunk_identities import keep_chunks
+from cache.build.columns import MakeColumns, add_columns, make_here
 from cache.build.embed_images import Seconds
 from cache.build.embed_units import UnitSettings, Writer, embed_units
 from cache.build.lost_files import remove_unlisted
@@ -44,7 +46,9 @@ def embed_here(build: Build, settings: UnitSettings, plan: Plan) -> Seconds:
     )
 
 
-def build_cache(build: Build, embed: Embed = embed_here) -> BuildSummary:
+def build_cache(
+    build: Build, embed: Embed = embed_here, make_columns: MakeColumns = make_here
+) -> BuildSummary:
     """Bring a cache up to date with a data folder: what has no row yet is embedded, and nothing else.
 
     Every file is written beside its name and renamed, and only then listed in the journal; so a build that is
@@ -75,6 +79,7 @@ def build_cache(build: Build, embed: Embed = embed_here) -> BuildSummary:
         if ranks.is_first:
             _collect(build)
         ranks.wait()
+        _add_columns(build, make_columns)
         manifest = ranks.from_first(_finish(build, prepared) if ranks.is_first else prepared.manifest)
         total = time.perf_counter() - began
         return summarize(build, prepared, manifest, embedding=embedding, seconds=seconds, total=total)
@@ -95,6 +100,14 @@ def _collect(build: Build) -> None:
         )
     for split in journal.splits:
         save_index(out, journal, split)
+
+
+def _add_columns(build: Build, make: MakeColumns) -> None:
+    """Add to the rows what the options ask for beside them."""
+    manifest = Manifest.load(build.out)
+    columns = columns_of(build, manifest)
+    if columns:
+        add_columns(job_of(build, manifest, columns), manifest, make)
 
 
 def _finish(build: Build, prepared: Preparation) -> Manifest:

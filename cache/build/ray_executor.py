@@ -93,8 +93,8 @@ class _Watcher:
         self._rows = rows
 
 
-# A process keeps its teacher for the next unit.
-_teacher = lru_cache(maxsize=1)(TeacherOptions.load)
+# A process keeps its teacher for the next task.
+teacher_of = lru_cache(maxsize=1)(TeacherOptions.load)
 
 
 def embed_unit(where: EmbedOnRay, settings: UnitSettings, unit: Unit, source: Source) -> Seconds:
@@ -107,7 +107,7 @@ def embed_unit(where: EmbedOnRay, settings: UnitSettings, unit: Unit, source: So
     UserError
         As :func:`cache.build.embed_units.embed_units`.
     """
-    teacher = _teacher(where.teacher)
+    teacher = teacher_of(where.teacher)
     differences = settings.spec.differences(replace(settings.spec, teacher=teacher.spec))
     if differences:
         raise CacheMismatch(

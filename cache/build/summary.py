@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cache.build.captions import caption_counts
 from cache.build.embed_images import Seconds
 from cache.build.judgements import Judgements
 from cache.build.options import Build
@@ -12,7 +13,7 @@ from cache.build.text_banks import sources_of
 from cache.build.zero_shot import ZeroShot
 from cache.reader import EmbeddingCache
 from cache.store.duplicates import Duplicate
-from cache.store.journal import FileLine, Journal, SkippedImage
+from cache.store.journal import Journal, SkippedImage
 from cache.store.manifest import Manifest
 
 
@@ -63,7 +64,7 @@ def summarize(
         for seen in (frozenset(), prepared.planned)
     )
     truncated = {name: bank.truncated for name, bank in manifest.banks.items()}
-    truncated["captions"] = _of_captions(journal, "truncated")
+    _, missing, truncated["captions"] = caption_counts(journal.all_groups)
     apart = [bank.name for bank in build.banks if not bank.may_tie]
     cache = EmbeddingCache(out, manifest, journal)
     judged = Judgements.of(cache, names, apart) if build.ranks.is_first else Judgements()
@@ -81,19 +82,9 @@ def summarize(
             f"{split}/{key}": images[key] for split, images in journal.skipped.items() for key in sorted(images)
         },
         truncated={name: count for name, count in truncated.items() if count},
-        missing_captions=_of_captions(journal, "missing"),
+        missing_captions=missing,
         duplicates=[*judged.duplicates],
-        sources=sources_of(manifest, build.captions),
+        sources=sources_of(manifest, journal, build.captions),
         zero_shot=[*judged.zero_shot],
         doubts=[*judged.doubts],
     )
-
-
-def _of_captions(journal: Journal, what: str) -> int:
-    """Return the sum of a number that the lines of captions have."""
-    return sum(_number(line, what) for line in journal.files.values() if line.column == "caption_embedding")
-
-
-def _number(line: FileLine, what: str) -> int:
-    number = line.about.get(what, 0)
-    return number if isinstance(number, int) else 0
