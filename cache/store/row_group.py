@@ -286,6 +286,14 @@ class KeysFile:
         """Whether no row has several labels."""
         return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
 
+    def label_codes(self) -> NDArray[np.uint64]:
+        """Return a number for the classes of every row, uint64 [n]: the sum of their names' hashes modulo 2**64."""
+        own = hashes_of(self.class_names)[self._raw["label"]]
+        if self.has_one_label:
+            return own
+        sums, offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)]), _offsets(self._raw)
+        return np.asarray(sums[offset[1:]] - sums[offset[:-1]])
+
     def labels(self, class_names: Sequence[str], *, several: bool) -> NDArray[np.int64]:
         """Return the rows' labels as numbers of ``class_names``.
 
