@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cache.store.image_files import HASH_BYTES, UNKNOWN, hash_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cache.sources.samples import Record
+    from cache.sources.samples import Sample
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
@@ -37,19 +36,19 @@ class Contents:
     changed: tuple[str, ...]
 
 
-def contents_of(records: Sequence[Record], rows: SplitRows | None = None) -> Contents:
+def contents_of(samples: Sequence[Sample], rows: SplitRows | None = None) -> Contents:
     """Look at the files of some images, of which those with a row in ``rows`` are joined to it by key.
 
     A file of the size and time that its row kept is not read; any other is, and so is one without a row.
     """
-    chunks = [records[start : start + FILES_AT_ONCE] for start in range(0, len(records), FILES_AT_ONCE)]
+    chunks = [samples[start : start + FILES_AT_ONCE] for start in range(0, len(samples), FILES_AT_ONCE)]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        contents = list(pool.map(lambda chunk: [_content(record, rows) for record in chunk], chunks))
+        contents = list(pool.map(lambda chunk: [_content(sample, rows) for sample in chunk], chunks))
     hashes = b"".join(content for chunk in contents for content, _ in chunk)
     changes = [is_changed for chunk in contents for _, is_changed in chunk]
     return Contents(
         sha256=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
-        changed=tuple(r.key for r, is_changed in zip(records, changes, strict=True) if is_changed),
+        changed=tuple(r.key for r, is_changed in zip(samples, changes, strict=True) if is_changed),
     )
 
 
@@ -73,22 +72,21 @@ def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Pat
         )
 
 
-def _content(record: Record, rows: SplitRows | None) -> tuple[bytes, bool]:
+def _content(sample: Sample, rows: SplitRows | None) -> tuple[bytes, bool]:
     """Return a file's hash, and whether it differs from that of its row."""
-    row = rows.position.get(record.key) if rows is not None else None
+    row = rows.position.get(sample.key) if rows is not None else None
     if rows is None or row is None or rows.files is None:
-        return hash_of(record.identity()[0]), False
+        return hash_of(sample.identity()[0]), False
     files, before = rows.files, rows.files.sha256[row].tobytes()
-    if before != UNKNOWN and looks_the_same(record, int(files.bytes[row]), int(files.mtime_ns[row])):
+    if before != UNKNOWN and looks_the_same(sample, int(files.bytes[row]), int(files.mtime_ns[row])):
         return before, False
-    now = hash_of(record.identity()[0])
+    now = hash_of(sample.identity()[0])
     return now, before not in (UNKNOWN, now)
 
 
-def looks_the_same(record: Record, size: int, mtime_ns: int) -> bool:
+def looks_the_same(sample: Sample, size: int, mtime_ns: int) -> bool:
     """Say whether a file still has this size and modification time: then it is taken to be unchanged."""
     try:
-        status = os.stat(record.path)
+        return sample.status() == (size, mtime_ns)
     except OSError:
         return False
-    return status.st_size == size and status.st_mtime_ns == mtime_ns

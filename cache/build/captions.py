@@ -79,7 +79,7 @@ def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Caption
     if path.suffix.lower() in (".pt", ".pth", ".npy"):
         return _from_tensor(path, folder, embed_dim)
     texts = read_captions(path)
-    images = [(name, image.key) for name, split in folder.splits.items() for image in split.images]
+    images = [(name, image.key) for name, split in folder.splits.items() for image in split.all()]
     used = {caption_key(texts, name, key) for name, key in images}
     if used == {None}:
         raise UserError(

@@ -25,7 +25,7 @@ from cache.build.options import Build
 from cache.build.support_views import decoded, embed_views, seed_of
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.crop_boxes import crop_boxes
-from cache.sources.samples import Record
+from cache.sources.samples import Sample
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest
@@ -53,11 +53,11 @@ def write_crop_views(manifest: Manifest, build: Build) -> Manifest:
 
     views, scale = build.options.views or 0, build.options.views_scale
 
-    def write(path: Path, records: Sequence[Record]) -> None:
-        crops = [draw_crops(record.key, views, scale) for record in records]
-        rows = embed_views(build, records, _Crops(records, crops, build.teacher.spec), views)
+    def write(path: Path, samples: Sequence[Sample]) -> None:
+        crops = [draw_crops(sample.key, views, scale) for sample in samples]
+        rows = embed_views(build, samples, _Crops(samples, crops, build.teacher.spec), views)
         with open_hdf5(path, "w") as shard:
-            write_strings(shard, "key", [record.key for record in records])
+            write_strings(shard, "key", [sample.key for sample in samples])
             write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
             write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
             write_column(shard, "view_embedding", rows, dims=2)
@@ -89,17 +89,17 @@ class _Crops(Dataset[Tensor]):
     """Decodes an image and cuts its views out of it, as the teacher takes them; runs in workers."""
 
     def __init__(
-        self, records: Sequence[Record], crops: Sequence[tuple[Tensor, Tensor]], spec: TeacherSpec
+        self, samples: Sequence[Sample], crops: Sequence[tuple[Tensor, Tensor]], spec: TeacherSpec
     ) -> None:
-        self.records, self.crops, self.spec = records, crops, spec
+        self.samples, self.crops, self.spec = samples, crops, spec
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor:
         from cache.runtime.torchvision_compat import torchvision
 
-        image = decoded(self.records[index])
+        image = decoded(self.samples[index])
         resampling = Image.Resampling.BICUBIC
         if self.spec.preprocessing == "squash":
             image = image.resize((SQUASH_SIZE, SQUASH_SIZE), Image.Resampling.BILINEAR)

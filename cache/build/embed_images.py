@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
-from cache.sources.samples import Record, UnreadableImage
+from cache.sources.samples import Sample, UnreadableImage, labels_of
 from cache.store.manifest_lines import SkippedImage
 from cache.store.shard_rows import ShardRows
 from cache.teacher.open_clip_model import Teacher
@@ -24,11 +24,13 @@ from cache.teacher.sanity import SameForAll, check_finite, stored
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardPlan:
-    """A shard that is still to be made: its file name and its images, in order."""
+    """A shard that is still to be made: its file name and its images, in order; and the split's classes."""
 
     split: str
+    class_names: tuple[str, ...]
+    multi_label: bool
     file: str
-    images: tuple[Record, ...]
+    images: tuple[Sample, ...]
 
 
 @dataclass(kw_only=True)
@@ -48,7 +50,7 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One record as a worker found it; ``reason`` says why it cannot be read, where it cannot."""
+    """One sample as a worker found it; ``reason`` says why it cannot be read, where it cannot."""
 
     reason: str
     sha256: str
@@ -65,23 +67,23 @@ class EmbeddedShard:
     """
 
     plan: ShardPlan
-    records: list[Record] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     decoded: list[Decoded] = field(default_factory=list)
     columns: dict[str, list[Tensor]] = field(default_factory=dict)
     skipped: list[SkippedImage] = field(default_factory=list)
 
     def rows(self, dtype: str) -> ShardRows | None:
         """Return the rows, as :func:`stored` does, or None when no image could be read."""
-        if not self.records:
+        if not self.samples:
             return None
         columns = {
-            name: stored(torch.cat(batches).numpy(), dtype, lambda i: f"the row of {self.records[i].where}")
+            name: stored(torch.cat(batches).numpy(), dtype, lambda i: f"the row of {self.samples[i].where}")
             for name, batches in self.columns.items()
         }
         return ShardRows(
             split=self.plan.split,
-            keys=[record.key for record in self.records],
-            labels=np.array([record.label for record in self.records], dtype=np.int64),
+            keys=[sample.key for sample in self.samples],
+            labels=labels_of(self.samples, self.plan.class_names, multi_label=self.plan.multi_label),
             image_embedding=columns.pop("image_embedding"),
             file_sha256=[image.sha256 for image in self.decoded],
             file_bytes=np.array([image.bytes for image in self.decoded], dtype=np.int64),
@@ -90,27 +92,27 @@ class EmbeddedShard:
         )
 
 
-# Records as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W]: in one tensor,
+# Samples as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W]: in one tensor,
 # for each takes a file handle on its way.
 _Decoded = tuple[list[Decoded], Tensor | None]
 
 
 class _Images(Dataset[Any]):
-    """Decodes and preprocesses one record's pictures; runs in workers."""
+    """Decodes and preprocesses one sample's pictures; runs in workers."""
 
-    def __init__(self, records: Sequence[Record], transform: Callable[[Any], Tensor]) -> None:
-        self.records = records
+    def __init__(self, samples: Sequence[Sample], transform: Callable[[Any], Tensor]) -> None:
+        self.samples = samples
         self.transform = transform
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Decoded, Tensor | None]:
         start = time.perf_counter()
-        record, pixels, reason = self.records[index], None, ""
-        sha256, size, mtime_ns = record.identity()
+        sample, pixels, reason = self.samples[index], None, ""
+        sha256, size, mtime_ns = sample.identity()
         try:
-            pixels = torch.stack([self.transform(picture) for picture in record.pictures()])
+            pixels = torch.stack([self.transform(picture) for picture in sample.pictures()])
         except UnreadableImage as error:
             reason = str(error) or "unreadable"
         decoded = Decoded(
@@ -151,11 +153,11 @@ def embed_shards(
         for plan in plans
         for start in range(0, len(plan.images), batch_size)
     ]
-    images = _Images([record for plan in plans for record in plan.images], teacher.transform)
-    batches_of = _decoded(images, [len(records) for _, records in planned], workers, seconds)
+    images = _Images([sample for plan in plans for sample in plan.images], teacher.transform)
+    batches_of = _decoded(images, [len(samples) for _, samples in planned], workers, seconds)
     started = (
-        _start(teacher, plan, records, decoded, regions=regions, seconds=seconds, same=same)
-        for (plan, records), decoded in zip(planned, batches_of, strict=True)
+        _start(teacher, plan, samples, decoded, regions=regions, seconds=seconds, same=same)
+        for (plan, samples), decoded in zip(planned, batches_of, strict=True)
     )
     current: EmbeddedShard | None = None
     for batch in one_behind(started):
@@ -164,7 +166,7 @@ def embed_shards(
                 yield current
             current = EmbeddedShard(plan=batch.plan)
         _add_batch(current, batch, strict=strict, seconds=seconds, same=same)
-        on_images(len(batch.records))
+        on_images(len(batch.samples))
     same.end()
     if current is not None:
         yield current
@@ -195,7 +197,7 @@ class _Batch:
     """A batch that the teacher has begun with; ``wait`` gives the columns of what could be read."""
 
     plan: ShardPlan
-    records: Sequence[Record]
+    samples: Sequence[Sample]
     decoded: Sequence[Decoded]
     wait: Callable[[], dict[str, Tensor]] | None
     differ: Tensor | None
@@ -204,7 +206,7 @@ class _Batch:
 def _start(
     teacher: Teacher,
     plan: ShardPlan,
-    records: Sequence[Record],
+    samples: Sequence[Sample],
     decoded: _Decoded,
     *,
     regions: bool,
@@ -216,38 +218,38 @@ def _start(
     images, pixels = decoded
     if pixels is not None:
         differ = same.differ(pixels)
-        wait = _columns(teacher, pixels, records[0].views, regions=regions)
+        wait = _columns(teacher, pixels, samples[0].views, regions=regions)
     seconds.teacher += time.perf_counter() - began
-    return _Batch(plan=plan, records=records, decoded=images, wait=wait, differ=differ)
+    return _Batch(plan=plan, samples=samples, decoded=images, wait=wait, differ=differ)
 
 
 def _add_batch(
     shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds, same: SameForAll
 ) -> None:
     readable = []
-    for record, image in zip(batch.records, batch.decoded, strict=True):
+    for sample, image in zip(batch.samples, batch.decoded, strict=True):
         if not image.reason:
-            readable.append((record, image))
+            readable.append((sample, image))
             continue
         if strict:
             raise UserError(
-                f"{record.where} cannot be read as an image ({image.reason})",
+                f"{sample.where} cannot be read as an image ({image.reason})",
                 fix="mend or remove the file, or leave out --strict to skip it.",
             )
         shard.skipped.append(
-            SkippedImage(key=record.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns)
+            SkippedImage(key=sample.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns)
         )
     if batch.wait is None:
         return
     began = time.perf_counter()
     columns = batch.wait()
     seconds.teacher += time.perf_counter() - began
-    where = [record.where for record, _ in readable]
+    where = [sample.where for sample, _ in readable]
     same.look(columns["image_embedding"], batch.differ, where)
     for name, column in columns.items():
         check_finite(column, where)
         shard.columns.setdefault(name, []).append(column)
-    shard.records += [record for record, _ in readable]
+    shard.samples += [sample for sample, _ in readable]
     shard.decoded += [image for _, image in readable]
 
 

@@ -73,7 +73,7 @@ def cache_features(
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
-    check_trained(data, {name: split.class_names for name, split in folder.splits.items()})
+    check_trained(data, folder.classes)
     if not options.shared_classes:
         check_apart(
             folder,
@@ -149,7 +149,7 @@ def check_unchanged(cache: EmbeddingCache, folder: ImageFolder) -> None:
         If one is not, or is there in one of the two alone; what could not be read is in neither.
     """
     for name in sorted({*cache.split_names, *folder.splits}):
-        images = folder.splits[name].images if name in folder.splits else ()
+        images = folder.splits[name].all() if name in folder.splits else ()
         rows = cache.split(name) if name in cache.split_names else None
         listed = cache.manifest.splits.get(name)
         skipped = {image.key for image in listed.skipped} if listed else set()

@@ -21,7 +21,7 @@ from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import batches
 from cache.runtime.progress import Progress
 from cache.sources.image_folder import ImageFolder, squashed
-from cache.sources.samples import Record, UnreadableImage
+from cache.sources.samples import Sample, UnreadableImage
 from cache.sources.splits import SPLITS
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_blobs, write_strings, write_sums
@@ -57,7 +57,7 @@ def write_pixels(
         empty=column,
         splits=SPLITS,
         images_per_shard=IMAGES_PER_SHARD,
-        write=lambda path, records: write(path, _Squashed(records, column), workers, progress.advance),
+        write=lambda path, samples: write(path, _Squashed(samples, column), workers, progress.advance),
     )
     return write_column_shards(manifest, out, folder, plan, progress)
 
@@ -65,19 +65,19 @@ def write_pixels(
 class _Squashed(Dataset[Any]):
     """Decodes and squashes one image; runs in workers."""
 
-    def __init__(self, records: Sequence[Record], column: PixelsColumn) -> None:
-        self.records, self.column = records, column
+    def __init__(self, samples: Sequence[Sample], column: PixelsColumn) -> None:
+        self.samples, self.column = samples, column
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        record = self.records[index]
+        sample = self.samples[index]
         try:
-            pixels = squashed(record.path, self.column.side)
+            pixels = squashed(sample.pictures()[0], self.column.side)
         except UnreadableImage as error:
             raise UserError(
-                f"{record.where} cannot be read any more ({error})", fix="bring it back."
+                f"{sample.where} cannot be read any more ({error})", fix="bring it back."
             ) from error
         if self.column.encoding == "raw":
             return pixels.numpy()
@@ -88,7 +88,7 @@ class _Squashed(Dataset[Any]):
 
 def _write_raw(path: Path, images: _Squashed, workers: int, advance: Callable[[int], None]) -> None:
     with open_hdf5(path, "w") as file:
-        write_strings(file, "key", [record.key for record in images.records])
+        write_strings(file, "key", [sample.key for sample in images.samples])
         shape = (len(images), 3, images.column.side, images.column.side)
         pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
         for batch in batches(images, workers, batch_size=BATCH, collate_fn=list):
@@ -105,5 +105,5 @@ def _write_jpeg(path: Path, images: _Squashed, workers: int, advance: Callable[[
         encoded += batch
         advance(len(batch))
     with open_hdf5(path, "w") as file:
-        write_strings(file, "key", [record.key for record in images.records])
+        write_strings(file, "key", [sample.key for sample in images.samples])
         write_blobs(file, "jpeg", encoded)

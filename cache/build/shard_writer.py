@@ -11,7 +11,7 @@ from cache.build.embed_images import EmbeddedShard
 from cache.build.options import Build
 from cache.runtime.atomic_files import replacing
 from cache.runtime.progress import Progress
-from cache.sources.image_folder import ImageRecord
+from cache.sources.image_folder import ImageSample
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedShard, SkippedImage
 from cache.store.shard_formats import FORMATS, read_shard
@@ -47,7 +47,7 @@ def write_embedded(
     if rows is None:
         return None
     # An episode's file holds many rows: only photos are files that a row can carry.
-    photos = [record.path for record in shard.records if isinstance(record, ImageRecord)]
+    photos = [sample.path for sample in shard.samples if isinstance(sample, ImageSample)]
     return write_shard(out, shard.plan.file, rows, format, images=photos or None, about=about)
 
 
@@ -96,7 +96,7 @@ def replace_captions(manifest: Manifest, build: Build, captions: Captions) -> Ma
             continue
         # Loaded, because the file that it is mapped from is about to be replaced.
         rows = read_shard(out, shard, manifest, split).loaded()
-        where = {record.key: record.path for record in build.folder.splits[split].images}
+        where = {sample.key: sample.path for sample in build.folder.splits[split].all()}
         images = [where[key] for key in rows.keys]
         rows, about = with_captions(rows, captions, build.teacher)
         entry = write_shard(out, shard.file, rows, manifest.spec.format, images=images, about=about)

@@ -24,8 +24,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
-from cache.sources.image_folder import load_rgb
-from cache.sources.samples import Record, UnreadableImage
+from cache.sources.samples import Sample, UnreadableImage
 from cache.store.column_shards import ColumnPlan, write_column_shards
 from cache.store.hdf5_columns import write_column, write_strings
 from cache.store.manifest import Manifest
@@ -58,10 +57,10 @@ def write_support_views(manifest: Manifest, build: Build) -> Manifest:
     """
     column = SupportViewsColumn(views=build.options.support_views)
 
-    def write(path: Path, records: Sequence[Record]) -> None:
-        rows = embed_views(build, records, _Views(records, build.teacher, column), column.views - 1)
+    def write(path: Path, samples: Sequence[Sample]) -> None:
+        rows = embed_views(build, samples, _Views(samples, build.teacher, column), column.views - 1)
         with open_hdf5(path, "w") as shard:
-            write_strings(shard, "key", [record.key for record in records])
+            write_strings(shard, "key", [sample.key for sample in samples])
             write_column(shard, "view_embedding", rows)
 
     plan = ColumnPlan(
@@ -78,38 +77,38 @@ def write_support_views(manifest: Manifest, build: Build) -> Manifest:
 class _Views(Dataset[Tensor]):
     """Decodes an image and draws its augmented copies; runs in workers."""
 
-    def __init__(self, records: Sequence[Record], teacher: Teacher, column: SupportViewsColumn) -> None:
+    def __init__(self, samples: Sequence[Sample], teacher: Teacher, column: SupportViewsColumn) -> None:
         from cache.runtime.torchvision_compat import torchvision
 
-        self.records, self.transform, self.copies = records, teacher.transform, column.views - 1
+        self.samples, self.transform, self.copies = samples, teacher.transform, column.views - 1
         side = round(teacher.spec.image_size * MARGIN)
         self.resize = torchvision.transforms.Resize(side)
         self.augment = torchvision.transforms.RandAugment(column.operations, column.magnitude)
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor:
-        record = self.records[index]
-        image = self.resize(decoded(record))
+        sample = self.samples[index]
+        image = self.resize(decoded(sample))
         # Torch's generator is the one that RandAugment draws from: the same copies wherever they are drawn.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(record.key))
+            torch.manual_seed(seed_of(sample.key))
             return torch.stack([self.transform(self.augment(image)) for _ in range(self.copies)])
 
 
-def decoded(record: Record) -> Image.Image:
+def decoded(sample: Sample) -> Image.Image:
     """Return the picture of a photo that has a row; UserError when it cannot be read any more."""
     try:
-        return load_rgb(record.path)
+        return sample.pictures()[0]
     except UnreadableImage as error:
         raise UserError(
-            f"{record.path} cannot be read any more ({error})", fix="bring the file back."
+            f"{sample.where} cannot be read any more ({error})", fix="bring the file back."
         ) from error
 
 
 def embed_views(
-    build: Build, records: Sequence[Record], pictures: Dataset[Tensor], copies: int
+    build: Build, samples: Sequence[Sample], pictures: Dataset[Tensor], copies: int
 ) -> NDArray[Any]:
     """Return embeddings [n, V, D] of n images, raw, in the cache's dtype; raises as :func:`stored`.
 
@@ -123,4 +122,4 @@ def embed_views(
         rows.append(wait().view(*shape, -1).numpy())
         build.progress.advance(len(rows[-1]))
     whole = np.concatenate(rows)
-    return stored(whole, build.spec.dtype, lambda i: f"the row of a view of {records[i].where}")
+    return stored(whole, build.spec.dtype, lambda i: f"the row of a view of {samples[i].where}")

@@ -11,7 +11,7 @@ from cache.build.distinct_texts import check_told_apart, judged_together
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
 from cache.store.manifest import Manifest
 from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.open_clip_model import Teacher
@@ -19,7 +19,7 @@ from cache.teacher.sanity import check_texts
 
 
 def check_banks(
-    banks: Sequence[BankTexts], folder: RecordFolder, teacher: Teacher, *, shared_classes: bool
+    banks: Sequence[BankTexts], folder: DataFolder, teacher: Teacher, *, shared_classes: bool
 ) -> None:
     """Make sure that the teacher's tokenizer tells classes apart; see :func:`check_told_apart`."""
     groups = judged_together(folder, shared_classes=shared_classes)
