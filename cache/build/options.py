@@ -57,7 +57,6 @@ class BuildOptions(TeacherOptions):
 
     format: str = "hdf5"
     dtype: str = "float16"
-    rows_per_shard: int = 4096
     batch_size: int | None = None
     workers: int | None = None
     strict: bool = False
@@ -78,7 +77,6 @@ class BuildOptions(TeacherOptions):
             teacher=teacher.spec,
             dtype=self.dtype,
             format=self.format,
-            rows_per_shard=self.rows_per_shard,
             regions=regions,
             episode_keys=keys,
         )

@@ -60,7 +60,6 @@ def import_embeddings(
     teacher: str = "imported",
     dtype: str = "float16",
     format: str = "hdf5",
-    rows_per_shard: int = 4096,
 ) -> Manifest:
     """Write a finished cache from rows that are there already.
 
@@ -85,7 +84,7 @@ def import_embeddings(
         _check_real(f"text ({bank.name})", bank.embeddings)
         check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
     imported = _imported_teacher(teacher, embeddings)
-    spec = CacheSpec(teacher=imported, dtype=dtype, format=format, rows_per_shard=rows_per_shard)
+    spec = CacheSpec(teacher=imported, dtype=dtype, format=format)
     with only_writer(out):
         manifest = open_manifest(
             out, spec, embeddings.shape[1], rebuild=False, replaced_by="move that folder away"
@@ -200,12 +199,14 @@ def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
         architecture=IMPORTED,
         # There are no weights to name it by: the rows themselves do.
         weights_sha256=_named(embeddings),
+        tokenizer="",
         preprocessing=IMPORTED,
-        image_size=0,
+        image_size=(),
         mean=(),
         std=(),
         interpolation="",
         resize_mode="",
+        fill_color=0,
         precision=str(embeddings.dtype),
     )
 
@@ -224,7 +225,7 @@ def _write_split(
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
     samples = {image.key: image for image in folder.split(name).all()} if folder else {}
     about = {"captions_sha256": _named(captions)} if captions is not None else {}
-    keys, dtype, size = sorted(placed), manifest.spec.dtype, manifest.spec.rows_per_shard
+    keys, dtype, size = sorted(placed), manifest.spec.dtype, ROWS_AT_ONCE
     for number, start in enumerate(range(0, len(keys), size)):
         chosen = keys[start : start + size]
         at = np.array([placed[key] for key in chosen])

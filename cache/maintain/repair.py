@@ -105,7 +105,7 @@ def _options(manifest: Manifest) -> Iterator[str]:
         yield f"--preprocess {SQUASH}"
     if spec.teacher.precision in PRECISIONS:
         yield f"--precision {spec.teacher.precision}"
-    yield f"--dtype {spec.dtype} --format {spec.format} --rows-per-shard {spec.rows_per_shard:d}"
+    yield f"--dtype {spec.dtype} --format {spec.format}"
     if spec.regions:
         yield "--regions"
     if pixels := next(iter(manifest.pixels.values()), None):

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import reason_of
-from cache.runtime.hdf5_safety import open_hdf5
-from cache.store.checksums import append_checksum, matches_appended_checksum
-from cache.store.hdf5_columns import mapped_column, read_text, write_column, write_text
+from cache.runtime.atomic_files import digest
+from cache.runtime.errors import UserError
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import READ_ERRORS
+from cache.store.read_errors import REPAIR
+from cache.store.split_rows import SplitRows
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 StoredNeighbours = tuple[MappedRows, MappedRows]
+COLUMN = "neighbours"
 ROWS_AT_ONCE = 65_536
 # How many nearest texts of an image are kept unless another number is asked for.
 NEAREST = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NeighboursSettings:
+    """The ``k`` nearest texts of every image are kept."""
+
+    k: int
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -75,44 +82,37 @@ def _index(texts: NDArray[np.float32]) -> Any:
     return index
 
 
-def save_neighbours(path: Path, neighbours: Neighbours, *, made_from: str) -> None:
-    """Write ``neighbours/SPLIT--BANK.h5``; ``made_from`` says of which rows and texts they are."""
-    nearest, similarity = neighbours
-    with replacing(path) as temporary, open_hdf5(temporary, "w") as file:
-        write_column(file, "nearest", nearest)
-        write_column(file, "similarity", similarity)
-        write_text(file, "made_from", made_from)
-        file.close()
-        # Not of the rows alone: no manifest has a checksum of this file.
-        append_checksum(temporary)
+def column_of(bank: str) -> str:
+    """Return what the column of the texts of a bank nearest to each image is called."""
+    return f"{COLUMN}--{bank}"
 
 
-def load_neighbours(path: Path, *, made_from: str, k: int, rows: int) -> StoredNeighbours | None:
-    """Map the stored neighbours of so many rows, each checked when it is read.
-
-    None when there are none or too few, or they are of other rows or texts.
-    """
-    try:
-        with open_hdf5(path) as file:
-            if read_text(file, "made_from") != made_from:
-                return None
-            nearest = mapped_column(path, file, "nearest", kinds="i", ndim=(2,))
-            similarity = mapped_column(path, file, "similarity", kinds="f", ndim=(2,))
-            fits = nearest.shape == similarity.shape and len(nearest) == rows and nearest.shape[1] >= k
-            return (MappedRows.of(nearest, width=k), MappedRows.of(similarity, width=k)) if fits else None
-    except READ_ERRORS:  # computed anew, which costs little
-        return None
+def source_of(class_names: Sequence[str], bank_sha256: str) -> str:
+    """Return what names the texts that neighbours are of: labels among these classes, and the bank's file."""
+    return digest([list(class_names), bank_sha256])
 
 
-def problem_of(path: Path, *, made_from: str | None) -> str:
-    """Return what is wrong with a stored file, '' for nothing.
+def stored_neighbours(rows: SplitRows, column: str, k: int) -> StoredNeighbours:
+    """Map the neighbours that every group of a split has, k an image; UserError where a file is damaged."""
+    forms = {"nearest": ("i", (2,)), "similarity": ("f", (2,))}
+    of_groups, order = rows.groups.arrays(column, forms), rows.groups.index.order
+    nearest = _Labels([arrays["nearest"] for arrays in of_groups], order, width=k)
+    similarity = MappedRows([arrays["similarity"] for arrays in of_groups], order, width=k)
+    nearest.below = len(rows.class_names)
+    if not nearest.shape[1] == similarity.shape[1] == k:
+        raise UserError(
+            f"{column} of {rows.groups.cache} has {nearest.shape[1]} texts an image, expected {k}", fix=REPAIR
+        )
+    return nearest, similarity
 
-    ``made_from`` names the rows and texts that it should be of, None where the cache has none such.
-    """
-    try:
-        if not matches_appended_checksum(path):
-            return "it differs from its checksum"
-        with open_hdf5(path) as file:
-            return "" if read_text(file, "made_from") == made_from else "it is of other rows or texts"
-    except READ_ERRORS as error:
-        return f"it cannot be read ({reason_of(error)})"
+
+class _Labels(MappedRows):
+    """Labels that are looked at when they are read: they came with a file."""
+
+    below = 0
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        labels = super().__getitem__(index)
+        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < self.below:
+            raise UserError(f"neighbours name a class {int(labels.max())} of {self.below}", fix=REPAIR)
+        return labels
