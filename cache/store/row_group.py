@@ -274,6 +274,14 @@ class KeysFile:
         """Whether every row has exactly one label."""
         return not len(self._raw["label_offset"])
 
+    def label_codes(self) -> NDArray[np.uint64]:
+        """Return a number for the classes of every row, uint64 [n]: the sum of their names' hashes modulo 2**64."""
+        own = hashes_of(self.class_names)[self._raw["label"]]
+        if self.has_one_label:
+            return own
+        sums, offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)]), _offsets(self._raw)
+        return np.asarray(sums[offset[1:]] - sums[offset[:-1]])
+
     def labels(self, class_names: Sequence[str], *, several: bool) -> NDArray[np.int64]:
         """Return the rows' labels as numbers of ``class_names``.
 

@@ -80,19 +80,37 @@ class SplitGroups:
         UserError
             If a group has no such column, or its file is damaged.
         """
-        arrays: list[NDArray[Any]] = []
+        arrays = [of_group[dataset] for of_group in self.arrays(column, {dataset: (kinds, ndim)})]
+        return MappedRows(arrays, self.index.order)
+
+    def arrays(
+        self,
+        column: str,
+        forms: Mapping[str, tuple[str, tuple[int, ...]]],
+        *,
+        below: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Return datasets of a column of every group, mapped, [n, ...] each; ``forms`` have (kinds, ndim).
+
+        ``below`` is how some of their rows' shapes have to begin. Raises as :meth:`column`.
+        """
+        of_groups: list[dict[str, NDArray[Any]]] = []
         for group in self.groups:
             line = self.line(group, column)
             path = self.cache / line.file
             with reading(path, what="the file"):
                 check_size(path, line.bytes)
-                rows = map_columns(path, {dataset: (kinds, ndim)})[dataset]
-                if len(rows) != group.rows:
-                    raise ValueError(f"it holds {len(rows):,} rows of {group.rows:,}")
-                if arrays and (rows.dtype, rows.shape[1:]) != (arrays[0].dtype, arrays[0].shape[1:]):
-                    raise ValueError(f"{dataset} is {rows.dtype} {rows.shape[1:]}, of other groups not")
-            arrays.append(rows)
-        return MappedRows(arrays, self.index.order)
+                arrays = map_columns(path, forms)
+                for dataset, rows in arrays.items():
+                    if len(rows) != group.rows:
+                        raise ValueError(f"{dataset} holds {len(rows):,} rows of {group.rows:,}")
+                    first = of_groups[0][dataset] if of_groups else rows
+                    if (rows.dtype, rows.shape[1:]) != (first.dtype, first.shape[1:]):
+                        raise ValueError(f"{dataset} is {rows.dtype} {rows.shape[1:]}, of other groups not")
+                    if (shape := (below or {}).get(dataset, ())) != rows.shape[1 : 1 + len(shape)]:
+                        raise ValueError(f"{dataset} has the shape {rows.shape}")
+            of_groups.append(arrays)
+        return of_groups
 
     def blobs(self, column: str, dataset: str) -> MappedRows:
         """Return byte strings of a column of every group; raises as :meth:`column`."""
