@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cache.build.lost_files import remove_unlisted
 from cache.build.preparation import save_index
-from cache.maintain.joined_columns import joined, joined_keys
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
-from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
-from cache.store.column_lines import OF, is_current, made_from
-from cache.store.journal import KEYS, SAMPLES, DroppedFile, FileLine, Journal, RowGroup, consolidate
+from cache.store.column_lines import OF, is_current
+from cache.store.journal import Journal, RowGroup, consolidate
 from cache.store.manifest import Manifest
-from cache.store.read_errors import REPAIR
-from cache.store.row_group import GROUP_ROWS, claim_group, write_column, write_keys
+from cache.store.row_group import GROUP_ROWS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,9 +52,7 @@ def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:
             progress.advance(sum(group.live for group in batch))
         for split in journal.splits:
             save_index(folder, journal, split)
-    return Compaction(
-        before=len(before), after=len(journal.all_groups), bytes=size - _bytes(journal)
-    )
+    return Compaction(before=len(before), after=len(journal.all_groups), bytes=size - _bytes(journal))
 
 
 def _bytes(journal: Journal) -> int:
