@@ -50,7 +50,7 @@ def test_what_repair_takes_out_the_same_command_redoes_and_nothing_else(whole, t
     pixels = "raw" if format == "hdf5" else "jpeg"
     assert repair.commands == (
         f"distill cache-features DATA --out {cache} --model MODEL --pretrained WEIGHTS --precision float32 "
-        f"--dtype float16 --format {stored_as} --rows-per-shard 10 --pixels 36 --pixels-format {pixels} --views 2 "
+        f"--dtype float16 --format {stored_as} --pixels 36 --pixels-format {pixels} --views 2 "
         "--views-scale 0.08 --support-views 2 --keep-text-tower",
     )
     with pytest.raises(UserError, match="is not finished"):

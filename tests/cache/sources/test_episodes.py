@@ -331,9 +331,7 @@ def test_webdataset_itself_reads_the_rows(folder, teacher_dir, tmp_path):
 
 
 def test_the_same_command_again_continues_and_sees_a_changed_episode(folder, teacher_dir, tmp_path):
-    options = EpisodeOptions(
-        model=f"local-dir:{teacher_dir}", device="cpu", workers=2, batch_size=1, rows_per_shard=1
-    )
+    options = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=2, batch_size=1)
     assert cache_episode_features(folder, tmp_path / "cache", options).new_rows == 4
     with h5py.File(folder / "train.h5", "a") as file:
         write_episode(file, "traj_2", ["011_banana"])

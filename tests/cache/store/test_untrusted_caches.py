@@ -56,7 +56,8 @@ def test_a_bank_that_a_manifest_calls_so_that_it_leaves_the_folder_is_refused(tm
         (lambda told: told["splits"]["train"]["class_names"].__setitem__(0, ".."), "a class is called"),
         (lambda told: told["splits"]["train"]["skipped"].append({"key": "/etc/x", "reason": "", "bytes": 0, "mtime_ns": 0}), "a skipped image is called"),
         (lambda told: told["splits"]["train"]["shards"][0].update(file="../x.h5"), "is no file of a cache"),
-        (lambda told: told["spec"].update(rows_per_shard=10**12), "rows_per_shard"),
+        (lambda told: told["spec"]["teacher"].update(image_size=[10**12, 8]), "image_size"),
+        (lambda told: told["spec"]["teacher"].update(image_size=[8]), "image_size"),
         (lambda told: told["spec"].update(format="$(touch ran)"), "rows are stored as"),
         (lambda told: told.update(embed_dim=10**9), "embed_dim"),
     ],
@@ -210,7 +211,7 @@ def test_workers_and_memory_of_a_larger_machine_become_those_of_this_one():
             for name in ("--workers", "--batch-size", "--pixels")
         ),
         *((["cache-features", ".", "--out", "x"], name) for name in ("--views", "--support-views")),
-        *((["cache-features", ".", "--out", "x"], name) for name in ("--rows-per-shard", "--neighbours")),
+        (["cache-features", ".", "--out", "x"], "--neighbours"),
         (["sweep", "losses", "--cache", ".", "--data", ".", "--out", "x"], "--jobs"),
         (["caption", ".", "--model", "x"], "--workers"),
         (["describe", ".", "--model", "x"], "--workers"),
