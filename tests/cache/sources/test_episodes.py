@@ -18,6 +18,7 @@ from cache.build.from_episodes import EpisodeOptions, cache_episode_features
 from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.episode_texts import episode_banks
 from cache.sources.episodes import EpisodeFolder, object_name
 from cache.sources.samples import UnreadableImage, labels_of
@@ -75,7 +76,7 @@ def test_an_objects_name_is_what_follows_its_number(model_id, name):
 def test_frames_are_read_as_they_are_in_any_resolution(folder):
     first, second = EpisodeFolder.scan(folder).split("train").all()
     assert first.frames()["hand"].rgb.shape == (48, 64, 3)
-    with h5py.File(folder / "train.h5") as file:
+    with open_hdf5(folder / "train.h5") as file:
         base = file["traj_1"]["dict_str_base_camera"]
         np.testing.assert_array_equal(second.frames()["base"].rgb, base["dict_str_rgb"][()])
         np.testing.assert_array_equal(second.frames()["base"].depth, base["dict_str_depth"][()])
