@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cache import EmbeddingCache
 
 from benchmarks.cache_probe import probe, random_block
+from cache import EmbeddingCache
 
 SPLIT = "train"
 BYTES, MTIME_NS = 20_000, 1_700_000_000_000_000_000
