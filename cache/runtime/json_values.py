@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 # What memory is taken by: the rows' length, pixels a side, views of an image.
-LARGEST = {"embed_dim": 2**16, "rows_per_shard": 2**24, "side": 4096, "views": 1000, "scale": 1}
+LARGEST = {"embed_dim": 2**16, "image_size": 4096, "side": 4096, "views": 1000, "scale": 1}
 MOST = 2**62
 Value = TypeVar("Value")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,18 @@ class Blobs:
     items: Sequence[bytes]
 
 
-Column = NDArray[Any] | Blobs
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Rows [n, ...] to be written a block at a time, as (row numbers, their values); the others are zeros."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Iterable[tuple[NDArray[np.int64], Sequence[NDArray[Any]]]]
+
+
+Column = NDArray[Any] | Blobs | Blocks
+# Byte strings are joined so many bytes at a time.
+JOINED_AT_ONCE = 2**26
 
 
 def texts(items: Sequence[str]) -> Blobs:
@@ -49,14 +60,27 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
     with replacing(path) as temporary, create_hdf5(temporary) as file:
         for name, values in columns.items():
             if isinstance(values, Blobs):
-                lengths = np.fromiter((len(item) for item in values.items), np.int64, len(values.items))
-                file.create_dataset(
-                    name + OFFSET, data=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-                )
-                joined: NDArray[Any] = np.frombuffer(b"".join(values.items), dtype=np.uint8)
+                _write_blobs(file, name, values)
+            elif isinstance(values, Blocks):
+                column = file.create_dataset(name, shape=values.shape, dtype=values.dtype)
+                for rows, block in values.blocks:
+                    column[rows] = block
             else:
-                joined = np.ascontiguousarray(values)
-            file.create_dataset(name, data=joined)
+                file.create_dataset(name, data=np.ascontiguousarray(values))
+
+
+def _write_blobs(file: h5py.File, name: str, blobs: Blobs) -> None:
+    lengths = np.fromiter(map(len, blobs.items), np.int64, len(blobs.items))
+    offset = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    file.create_dataset(name + OFFSET, data=offset)
+    column = file.create_dataset(name, shape=(int(offset[-1]),), dtype=np.uint8)
+    start = 0
+    while start < len(lengths):
+        end = max(start + 1, int(np.searchsorted(offset, offset[start] + JOINED_AT_ONCE, side="right")) - 1)
+        joined = np.frombuffer(b"".join(blobs.items[start:end]), dtype=np.uint8)
+        if len(joined):
+            column[offset[start] : offset[end]] = joined
+        start = end
 
 
 def create_hdf5(path: Path) -> h5py.File:

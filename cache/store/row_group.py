@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import check_held
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.system_errors import write_error
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
-from cache.store.digests import Digests
+from cache.store.digests import Digests, digest_of_values
 from cache.store.hdf5_columns import (
     OFFSET,
     Column,
@@ -34,8 +35,7 @@ from cache.store.hdf5_columns import (
     texts,
     write_columns,
 )
-from cache.store.journal import KEYS, ROWS, FileLine
-from cache.store.key_hashes import hashes_of
+from cache.store.journal import DIGEST, KEYS, ROWS, FileLine
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32
@@ -131,9 +131,18 @@ def write_group(
     Returns their lines for the journal, that of the keys last: only then the group is there.
     """
     lines = [
-        write_column(cache, name, column, datasets, rows=len(keys)) for column, datasets in columns.items()
+        write_column(cache, name, column, datasets, rows=len(keys), about=_rows_digest(keys, datasets))
+        for column, datasets in columns.items()
     ]
     return [*lines, write_keys(cache, name, keys, about)]
+
+
+def _rows_digest(keys: GroupKeys, datasets: Mapping[str, Column]) -> dict[str, str]:
+    """Return what a line remembers of embeddings [n, D]: their digest names rows that were made elsewhere."""
+    rows = datasets.get("embedding")
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2:
+        return {}
+    return {DIGEST: digest_of_values(keys.keys, map(np.ndarray.tobytes, rows))}
 
 
 def write_keys(cache: Path, name: str, keys: GroupKeys, about: Mapping[str, Any] | None = None) -> FileLine:
@@ -253,7 +262,7 @@ class KeysFile:
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
-        """Of the keys, uint64 [n]; see :func:`cache.store.key_hashes.hashes_of`."""
+        """Of the keys, uint64 [n]; see :func:`cache.sources.key_hashes.hashes_of`."""
         return self._raw["key_hash"]
 
     @property
@@ -276,6 +285,20 @@ class KeysFile:
         raw: bytes = self._keys[row]
         return raw.decode("utf-8", "surrogateescape")
 
+    def digests(self, rows: Sequence[int]) -> Digests:
+        """Return what names some of the rows."""
+        content = self._raw["content"]
+        return Digests.of(
+            [self.key(row) for row in rows],
+            [content[row].tobytes() for row in rows],
+            [self._names(row) for row in rows],
+        )
+
+    def _names(self, row: int) -> tuple[str, ...]:
+        offset, label = self._raw["label_offset"], self._raw["label"]
+        start, end = (offset[row], offset[row + 1]) if len(offset) else (row, row + 1)
+        return tuple(self.class_names[number] for number in label[start:end])
+
     @property
     def has_one_label(self) -> bool:
         """Whether every row has exactly one label."""
@@ -285,6 +308,14 @@ class KeysFile:
     def has_at_most_one_label(self) -> bool:
         """Whether no row has several labels."""
         return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
+
+    def label_codes(self) -> NDArray[np.uint64]:
+        """Return a number for the classes of every row, uint64 [n]: the sum of their names' hashes modulo 2**64."""
+        own = hashes_of(self.class_names)[self._raw["label"]]
+        if self.has_one_label:
+            return own
+        sums, offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)]), _offsets(self._raw)
+        return np.asarray(sums[offset[1:]] - sums[offset[:-1]])
 
     def labels(self, class_names: Sequence[str], *, several: bool) -> NDArray[np.int64]:
         """Return the rows' labels as numbers of ``class_names``.

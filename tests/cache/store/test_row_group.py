@@ -12,9 +12,9 @@ from helpers.row_groups import add_group, group_keys, make_rows, row_of, save_in
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.key_hashes import hash_of_key
 from cache.store.digests import Digests
 from cache.store.journal import Journal
-from cache.store.key_hashes import hash_of_key
 from cache.store.key_index import KeyIndex
 from cache.store.row_group import KeysFile, claim_group, read_keys
 
