@@ -32,7 +32,8 @@ class Judgements:
     @classmethod
     def of(cls, cache: EmbeddingCache, banks: Sequence[str], apart: Sequence[str]) -> Self:
         """Judge a finished cache by some text banks, ``apart`` those that tell classes apart."""
-        path, made_from = cache.path / FOLDER / NAME, _made_from(cache, banks, apart)
+        path = cache.path / FOLDER / cache.column_name(NAME)
+        made_from = _made_from(cache, banks, apart)
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
             if table["made_from"] == made_from:
