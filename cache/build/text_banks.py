@@ -12,6 +12,7 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
 from cache.sources.samples import DataFolder
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.journal import Journal
 from cache.store.manifest import Manifest
 from cache.store.text_banks import make_bank, save_bank
@@ -44,18 +45,30 @@ def check_same_texts(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) 
             )
 
 
-def write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
-    """Embed the banks that are missing or damaged, and return the manifest that lists all of them."""
+def write_banks(
+    manifest: Manifest,
+    out: Path,
+    teacher: Teacher,
+    banks: Sequence[BankTexts],
+    *,
+    name: str = MAIN_TEACHER,
+) -> Manifest:
+    """Embed the banks that are missing or damaged, and return the manifest that lists all of them.
+
+    ``name`` is what the cache calls the teacher.
+    """
     for bank in banks:
         made_from = _made_from(bank)
-        listed = manifest.banks.get(bank.name)
+        before = manifest.of_teacher(name).banks.get(bank.name)
+        listed = before
         if listed is None or listed.made_from != made_from or not listed.is_sound(out):
             rows, cut = teacher.embed_texts(bank.texts)
             check_texts(rows, bank.texts)
             made = make_bank(bank.name, bank.texts, bank.classes, rows.numpy())
-            listed = save_bank(out, made, made_from=made_from, templates=bank.templates, truncated=cut)
-        if manifest.banks.get(bank.name) != (listed := replace(listed, source=bank.source)):
-            manifest = manifest.with_bank(bank.name, listed)
+            about = {"made_from": made_from, "templates": bank.templates, "truncated": cut}
+            listed = save_bank(out, made, teacher=name, **about)
+        if before != (listed := replace(listed, source=bank.source)):
+            manifest = manifest.with_bank(bank.name, listed, teacher=name)
             manifest.save(out)
     return manifest
 
