@@ -31,7 +31,7 @@ def _is_of_pictures(line: FileLine) -> bool:
 
 
 def _is_whole(group: RowGroup, pictures: set[str]) -> bool:
-    return SAMPLES in group.lines or bool(pictures) and pictures <= group.lines.keys()
+    return SAMPLES in group.lines or (bool(pictures) and pictures <= group.lines.keys())
 
 
 def _size(path: Path) -> int:

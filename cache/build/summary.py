@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cache.build.captions import caption_counts
 from cache.build.changes import Changes
@@ -51,7 +51,7 @@ class Took:
 
     embedding: float
     total: float
-    seconds: Seconds
+    seconds: Seconds = field(default_factory=Seconds)
 
 
 def summarize(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cache.runtime.atomic_files import replacing, sha256_of, write_json
 from cache.runtime.errors import UserError, reason_of
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import READ_ERRORS
 
@@ -25,15 +26,21 @@ FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
 PLACEHOLDER = "X"
 
 
+def tower_folder(teacher: str) -> str:
+    """Return the folder of a teacher's text tower in a cache."""
+    return FOLDER if teacher == MAIN_TEACHER else f"{teacher}.{FOLDER}"
+
+
 def save_text_tower(
-    cache: Path, config: dict[str, Any], weights: dict[str, Tensor]
+    cache: Path, config: dict[str, Any], weights: dict[str, Tensor], *, teacher: str = MAIN_TEACHER
 ) -> tuple[ListedFile, ...]:
-    """Write a text tower into a cache folder; return the manifest's lines for its files."""
-    folder = cache / FOLDER
+    """Write a teacher's text tower into a cache folder; return the manifest's lines for its files."""
+    name = tower_folder(teacher)
+    folder = cache / name
     with replacing(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))  # save_file's can be read by their owner alone
     write_json(folder / CONFIG, config)
-    return tuple(ListedFile.of(cache, f"{FOLDER}/{name}") for name in (WEIGHTS, CONFIG))
+    return tuple(ListedFile.of(cache, f"{name}/{file}") for file in (WEIGHTS, CONFIG))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +54,21 @@ class TextTower:
 
     @classmethod
     def load(
-        cls, cache: Path, *, files: Sequence[ListedFile] = (), device: torch.device | str = "cpu"
+        cls,
+        cache: Path,
+        *,
+        teacher: str = MAIN_TEACHER,
+        files: Sequence[ListedFile] = (),
+        device: torch.device | str = "cpu",
     ) -> TextTower:
-        """Read the text tower that a cache keeps, after a look at the checksums of ``files``.
+        """Read a teacher's text tower that a cache keeps, after a look at the checksums of ``files``.
 
         Raises
         ------
         UserError
             If it keeps none, or its files are damaged.
         """
-        folder = cache / FOLDER
+        folder = cache / tower_folder(teacher)
         if not (folder / CONFIG).is_file():
             raise UserError(
                 f"the cache {cache} does not keep its teacher's text tower, which prompt learning needs",

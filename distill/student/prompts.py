@@ -105,7 +105,7 @@ def open_texts(
 
     UserError if the cache keeps no text tower, or the bank ``text`` is not of the form ``a photo of ...``.
     """
-    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
+    tower = TextTower.load(cache.path, teacher=cache.teacher_name, files=cache.text_tower, device=device)
     torch.manual_seed(seed)
     embed_dim = cache.embed_dim if config.learner == "cocoop" else None
     learner = PromptLearner(config.n_ctx, tower.width, embed_dim=embed_dim).to(device)
