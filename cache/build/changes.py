@@ -61,7 +61,9 @@ class Changes:
         return self != Changes()
 
 
-def class_changes(before: Iterable[Sequence[str]], now: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+def class_changes(
+    before: Iterable[Sequence[str]], now: Iterable[Sequence[str]]
+) -> tuple[tuple[str, ...], ...]:
     """Return the classes of all splits that are new, and those that are gone, sorted."""
     old, new = ({name for names in splits for name in names} for splits in (before, now))
     return tuple(sorted(new - old)), tuple(sorted(old - new))
@@ -69,7 +71,5 @@ def class_changes(before: Iterable[Sequence[str]], now: Iterable[Sequence[str]])
 
 def _counted(counts: Sequence[tuple[int, str]]) -> list[str]:
     """Return ``12 images added``, ``3 removed``: what is counted is said once."""
-    noun, parts = {True: " image", False: " images"}, []
-    for count, what in counts:
-        parts.append(f"{count:,}{'' if parts else noun[count == 1]} {what}")
-    return parts
+    nouns = [" image" if count == 1 else " images" for count, _ in counts[:1]] + [""] * len(counts)
+    return [f"{count:,}{noun} {what}" for (count, what), noun in zip(counts, nouns, strict=False)]

@@ -62,7 +62,7 @@ class BuildOptions(TeacherOptions):
     workers: int | None = None
     strict: bool = False
     rebuild: bool = False
-    neighbours: int = 0
+    neighbours: int | None = None
     support_views: int = 0
     support_shots: int = 0
     views: int | None = None

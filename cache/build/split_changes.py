@@ -150,9 +150,7 @@ def _looks_the_same(
 def _as_seen(
     listing: SplitListing, listed: NDArray[np.int64], content: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    return np.stack(
-        [listing.bytes[listed], listing.mtime_ns[listed], first_64_bits(content)], axis=1
-    )
+    return np.stack([listing.bytes[listed], listing.mtime_ns[listed], first_64_bits(content)], axis=1)
 
 
 def _same_content(source: Source, stored: StoredRows, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -22,8 +22,8 @@ from cache.store.manifest import Manifest
 class BuildSummary:
     """What a build did.
 
-    ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images that
-    are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text bank and
+    ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images
+    that are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text bank and
     the captions are; ``doubts`` are lines on what should be looked at.
     """
 
@@ -79,7 +79,9 @@ def summarize(
         seconds=took.seconds,
         total_seconds=took.total,
         skipped={
-            f"{split}/{key}": images[key] for split, images in journal.skipped.items() for key in sorted(images)
+            f"{split}/{key}": images[key]
+            for split, images in journal.skipped.items()
+            for key in sorted(images)
         },
         truncated={name: count for name, count in truncated.items() if count},
         missing_captions=missing,

@@ -72,7 +72,11 @@ def sources_of(
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
         for name, bank in manifest.of_teacher(teacher).banks.items()
     }
-    counts = {name: caption_counts(journal.groups(name), teacher=teacher) for name in journal.splits if journal.rows(name)}
+    counts = {
+        name: caption_counts(journal.groups(name), teacher=teacher)
+        for name in journal.splits
+        if journal.rows(name)
+    }
     if any(own or missing for own, missing, _ in counts.values()):
         own = [f"{name} {count:,} of {journal.rows(name):,}" for name, (count, _, _) in counts.items()]
         missing = any(count < journal.rows(name) for name, (count, _, _) in counts.items())
