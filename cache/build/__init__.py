@@ -6,7 +6,7 @@ Its files::
     options, versions         what stage 1 can be told, and the run that is made of it
     pipeline                  the run: prepare, embed, add columns, finish; kill it anywhere and run it again
     rebuild                   a cache of another make, made beside the one that is there
-    preparation               what changed since the last run, what is to do, and the journal brought up to date
+    preparation               what changed since the last run, and what is to do
     split_listing, stored_rows, split_changes, touched_files    a source beside its rows, as arrays
     changes                   what changed, in one line
     chunk_identities, lost_files    what need not be listed; what a kill left behind

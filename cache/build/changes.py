@@ -12,8 +12,8 @@ from cache.runtime.errors import some_of
 class Changes:
     """What a data folder has that a cache has not, and the other way round.
 
-    ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts the samples that never
-    had one. Classes and splits are names.
+    ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts samples that never had
+    one. Classes and splits are names.
     """
 
     added: int = 0
@@ -47,8 +47,8 @@ class Changes:
     def line(self, data: str, *, missing: int, rows: int, began: bool) -> str:
         """Return the line that says so; '' where nothing changed.
 
-        ``missing`` of the ``rows`` that there are to be are still to be embedded; ``began``: the cache was not
-        finished.
+        ``missing`` of the ``rows`` that there are to be are still to be embedded; ``began``: the cache was
+        not finished.
         """
         words, embedded = self.in_words(began=began), f"{missing:,} of {rows:,} rows are to be embedded"
         if words:

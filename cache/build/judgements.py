@@ -1,7 +1,7 @@
-"""What should be looked at in a cache: duplicates, and how its teacher classifies; kept in ``index/judged.json``.
+"""What should be looked at in a cache: duplicates, and how its teacher classifies: ``index/judged.json``.
 
-Each row is read for it. Of the same rows, classes and texts it is the same, so that a run that changes nothing
-reads none. The file may be removed.
+Each row is read for it. Of the same rows, classes and texts it is the same, so that a run that changes
+nothing reads none. The file may be removed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class PlannedChunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """What one writer makes in one go: of its ``chunks`` the batches k, k + n, ..., where ``share`` is (k, n).
+    """What one writer makes in one go: of its ``chunks`` the batches k, k + n, ...; ``share`` is (k, n).
 
     ``rows`` is how many samples that is; ``without`` are keys that are left out.
     """

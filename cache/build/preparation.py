@@ -1,4 +1,4 @@
-"""The beginning of a stage-1 run, by its first process alone: what changed since the last, and what is to do."""
+"""The beginning of a stage-1 run, by its first process alone: what changed, and what is to do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """A split that was looked at: its chunks, those to be embedded, and, where it was listed, what changed."""
+    """A split that was looked at: its chunks, those to be embedded, and where it was listed what changed."""
 
     chunks: tuple[Chunk, ...]
     planned: tuple[PlannedChunk, ...] = ()
@@ -170,7 +170,7 @@ def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
 
 
 def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Source) -> _Split:
-    """Return what became of a split; it is not listed where its chunks are what they were when it was done."""
+    """Return what became of a split, which is not listed where its chunks are what they were."""
     split, chunks = source.split, tuple(source.chunks())
     skipped = journal.skipped.get(split, {})
     whole = journal.rows(split) + len(skipped) == sum(chunk.rows for chunk in chunks)

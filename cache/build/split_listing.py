@@ -17,8 +17,9 @@ from cache.store.key_hashes import hash_of_key, hashes_of
 class SplitListing:
     """The N samples of a split, in the order of the hashes of their keys.
 
-    ``hashes`` uint64 [N]; ``bytes`` and ``mtime_ns`` int64 [N]; ``labels`` uint64 [N], a code of each
-    one's classes (see :meth:`cache.store.row_group.KeysFile.label_codes`); ``chunk`` int32 [N] is the number of its chunk in ``chunks``.
+    ``hashes`` uint64 [N]; ``bytes`` and ``mtime_ns`` int64 [N]; ``labels`` uint64 [N], a code of each one's
+    classes (see :meth:`cache.store.row_group.KeysFile.label_codes`); ``chunk`` int32 [N] is the number of
+    its chunk in ``chunks``.
     """
 
     hashes: NDArray[np.uint64]

@@ -23,8 +23,8 @@ class BuildSummary:
     """What a build did.
 
     ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images
-    that are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text bank and
-    the captions are; ``doubts`` are lines on what should be looked at.
+    that are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text
+    bank and the captions are; ``doubts`` are lines on what should be looked at.
     """
 
     rows: int
