@@ -59,7 +59,7 @@ def contents_of(samples: Sequence[Sample], rows: SplitRows | None = None) -> Con
 def _as_rows_were(
     samples: Sequence[Sample], rows: SplitRows | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the content of images when their rows were made, zeros where nobody knows, and (bytes, mtime)."""
+    """Return of images what their rows say: the content, zeros where nobody knows, and (bytes, mtime_ns)."""
     content = np.zeros((len(samples), HASH_BYTES), dtype=np.uint8)
     status = np.zeros((len(samples), 2), dtype=np.int64)
     if rows is not None and len(samples):

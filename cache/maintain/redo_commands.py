@@ -56,9 +56,7 @@ def _lacks(cache: Path, manifest: Manifest, journal: Journal, teacher: str) -> b
 def _options(manifest: Manifest, journal: Journal, teacher: str) -> Iterator[str]:
     """Yield the options without which a build would make another cache, or leave a part of it out."""
     spec = manifest.spec  # whose words are among ours, or it would not have been read
-    of_teacher: TeacherSpec = (
-        spec.teacher if teacher == MAIN_TEACHER else manifest.teachers[teacher].spec
-    )
+    of_teacher: TeacherSpec = spec.teacher if teacher == MAIN_TEACHER else manifest.teachers[teacher].spec
     if of_teacher.preprocessing == SQUASH:
         yield f"--preprocess {SQUASH}"
     if of_teacher.precision in PRECISIONS:
