@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cache.build.split_listing import SplitListing
 from cache.build.stored_rows import StoredRows
 from cache.build.touched_files import TouchedFiles, first_64_bits
+from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import SkippedImage
-from cache.store.key_hashes import hashes_of
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512

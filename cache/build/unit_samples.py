@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 
 from cache.build.plan import Unit
+from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import Journal
-from cache.store.key_hashes import hashes_of
 from cache.store.key_index import KeyIndex
 from cache.store.row_group import KeysFile, read_keys
 
