@@ -18,6 +18,7 @@ from cache.store.read_errors import REPAIR
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.store.split_rows import SplitGroups, SplitRows
 from cache.store.text_banks import TextBank, load_bank
+from cache.store.webdataset import read_embeddings
 
 __all__ = ["EmbeddingCache", "SplitRows"]
 
@@ -171,11 +172,10 @@ class EmbeddingCache:
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
         name, ndim = self.column_name(column), ((3,) if "region" in column else (2,))
-        if self.manifest.spec.format == "webdataset" and self.teacher_name == MAIN_TEACHER:
-            from cache.store.webdataset import read_embeddings  # here, because it imports torch
-
-            return read_embeddings(groups, name)
-        rows = groups.column(name, "embedding", ndim=ndim)
+        if self.manifest.spec.format == "webdataset":
+            rows = read_embeddings(groups, name)
+        else:
+            rows = groups.column(name, "embedding", ndim=ndim)
         if rows.shape[-1] != self.embed_dim or str(rows.dtype) != self.manifest.spec.dtype:
             raise UserError(
                 f"{name} of {self.path} holds {rows.dtype} rows of {rows.shape[-1]} numbers, "
