@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,53 +12,51 @@ from numpy.typing import NDArray
 
 from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, some_of
-from cache.store.image_files import HASH_BYTES, UNKNOWN, hash_of
+from cache.store.image_files import ImageFiles
+from cache.store.row_group import UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cache.sources.samples import Record
+    from cache.sources.samples import Sample
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
 THREADS = 16
+GONE = (-1, -1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """What the files of N images hold now.
+    """What the files of N images hold now, beside what their rows were made from.
 
-    ``sha256`` uint8 [N, 32], zeros for a file that cannot be read; ``changed`` are the keys of the images
-    whose content is not what their row was made from.
+    ``row_of`` int64 [N] is each one's row, -1 for none. ``read`` are the SHA-256 of those files that were
+    read, by the image's number, zeros for one that cannot be; every other is what its row was made from.
+    ``changed`` are the keys of the images whose content is not that.
     """
 
-    sha256: NDArray[np.uint8]
+    row_of: NDArray[np.int64]
+    read: dict[int, bytes]
     changed: tuple[str, ...]
 
 
-def contents_of(records: Sequence[Record], rows: SplitRows | None = None) -> Contents:
+def contents_of(samples: Sequence[Sample], rows: SplitRows | None = None) -> Contents:
     """Look at the files of some images, of which those with a row in ``rows`` are joined to it by key.
 
     A file of the size and time that its row kept is not read; any other is, and so is one without a row.
     """
-    chunks = [records[start : start + FILES_AT_ONCE] for start in range(0, len(records), FILES_AT_ONCE)]
+    starts = range(0, len(samples), FILES_AT_ONCE)
+    files = rows.files if rows is not None else None  # opened before the threads ask for it
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        contents = list(pool.map(lambda chunk: [_content(record, rows) for record in chunk], chunks))
-    hashes = b"".join(content for chunk in contents for content, _ in chunk)
-    changes = [is_changed for chunk in contents for _, is_changed in chunk]
+        looks = list(
+            pool.map(lambda start: _look(samples[start : start + FILES_AT_ONCE], rows, files), starts)
+        )
+    read = {start + i: own for start, look in zip(starts, looks, strict=True) for i, own in look.read.items()}
     return Contents(
-        sha256=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
-        changed=tuple(r.key for r, is_changed in zip(records, changes, strict=True) if is_changed),
+        row_of=np.concatenate([np.empty(0, dtype=np.int64), *(look.row_of for look in looks)]),
+        read=read,
+        changed=tuple(key for look in looks for key in look.changed),
     )
-
-
-def changed_rows(one: SplitRows, other: SplitRows) -> tuple[str, ...]:
-    """Return the keys of the images that two teachers' rows, of the same keys, were made from differently."""
-    if one.files is None or other.files is None:
-        return ()
-    mine, theirs = one.files.sha256, other.files.sha256
-    both = mine.any(axis=1) & theirs.any(axis=1)
-    return tuple(one.keys[row] for row in np.flatnonzero(both & (mine != theirs).any(axis=1)))
 
 
 def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Path) -> None:
@@ -73,22 +70,28 @@ def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Pat
         )
 
 
-def _content(record: Record, rows: SplitRows | None) -> tuple[bytes, bool]:
-    """Return a file's hash, and whether it differs from that of its row."""
-    row = rows.position.get(record.key) if rows is not None else None
-    if rows is None or row is None or rows.files is None:
-        return hash_of(record.identity()[0]), False
-    files, before = rows.files, rows.files.sha256[row].tobytes()
-    if before != UNKNOWN and looks_the_same(record, int(files.bytes[row]), int(files.mtime_ns[row])):
-        return before, False
-    now = hash_of(record.identity()[0])
-    return now, before not in (UNKNOWN, now)
+def _look(samples: Sequence[Sample], rows: SplitRows | None, files: ImageFiles | None) -> Contents:
+    """Look at a few files, one after the other."""
+    row_of = np.full(len(samples), -1, dtype=np.int64)
+    before = np.zeros((len(samples), len(UNKNOWN)), dtype=np.uint8)
+    same = np.zeros(len(samples), dtype=bool)
+    if rows is not None and files is not None:
+        row_of = rows.find([sample.key for sample in samples])
+        has_row = np.flatnonzero(row_of >= 0)
+        own = row_of[has_row]
+        before[has_row] = files.content[own]
+        now = np.array([_status(samples[i]) for i in has_row], dtype=np.int64).reshape(-1, 2)
+        same[has_row] = (now[:, 0] == files.bytes[own]) & (now[:, 1] == files.mtime_ns[own])
+    known = before.any(axis=1)
+    read = {
+        int(i): bytes.fromhex(samples[i].identity()[0]) or UNKNOWN for i in np.flatnonzero(~(same & known))
+    }
+    changed = (samples[i].key for i, own in read.items() if known[i] and before[i].tobytes() != own)
+    return Contents(row_of=row_of, read=read, changed=tuple(changed))
 
 
-def looks_the_same(record: Record, size: int, mtime_ns: int) -> bool:
-    """Say whether a file still has this size and modification time: then it is taken to be unchanged."""
+def _status(sample: Sample) -> tuple[int, int]:
     try:
-        status = os.stat(record.path)
+        return sample.status()
     except OSError:
-        return False
-    return status.st_size == size and status.st_mtime_ns == mtime_ns
+        return GONE

@@ -39,7 +39,7 @@ def options_of(group):
 
 
 OPTIONS = {
-    "cache-features": "address batch-size captions compile cpus descriptions device dtype engine format gpus json keep-text-tower label2text model neighbours out pixels pixels-format precision preprocess pretrained rebuild rows-per-shard shared-classes strict support-shots support-views teacher template text-file views views-scale workers",
+    "cache-features": "address batch-size captions compile cpus descriptions device dtype engine format gpus json keep-text-tower label2text model neighbours out pixels pixels-format precision preprocess pretrained rebuild shared-classes strict support-shots support-views teacher template text-file views views-scale workers",
     "split": "allow-missing copy dataset id-test json lists ood ood-classes out seed",
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
@@ -63,7 +63,7 @@ OPTIONS = {
     "bench-model": "json out pretrained repeats rounds run teacher-model threads",
     "demo": "device epochs json out seed",
     "robotics make-demo": "id-test image-size ood-test seed train",
-    "robotics cache-features": "batch-size descriptions device dtype episode-keys format json keep-text-tower model negative-descriptions negative-template out precision preprocess pretrained rebuild regions rows-per-shard strict template workers",
+    "robotics cache-features": "batch-size descriptions device dtype episode-keys format json keep-text-tower model negative-descriptions negative-template out precision preprocess pretrained rebuild regions strict template workers",
 }
 """The options of every command, without their dashes."""
 

@@ -79,10 +79,10 @@ def test_grocery_goes_through_stage_one_with_its_long_descriptions(teacher_dir, 
     summary = cache_features(
         GROCERY,
         tmp_path / "cache",
-        FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", rows_per_shard=100),
+        FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu"),
     )
     folder = ImageFolder.scan(GROCERY)
-    assert summary.rows == sum(len(split.images) for split in folder.splits.values())
+    assert summary.rows == sum(len(split) for split in folder.splits.values())
     assert summary.truncated["descriptions"] > 0
     assert not summary.skipped
     assert (

@@ -13,8 +13,9 @@ from cache.runtime.distributed import Ranks
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
 from cache.sources.episode_keys import EpisodeKeys
-from cache.sources.samples import RecordFolder
-from cache.store.spec import CacheSpec
+from cache.sources.samples import DataFolder
+from cache.store.manifest import NAME, Manifest
+from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
 
 
@@ -57,7 +58,6 @@ class BuildOptions(TeacherOptions):
 
     format: str = "hdf5"
     dtype: str = "float16"
-    rows_per_shard: int = 4096
     batch_size: int | None = None
     workers: int | None = None
     strict: bool = False
@@ -72,13 +72,23 @@ class BuildOptions(TeacherOptions):
     keep_text_tower: bool = False
     shared_classes: bool = False
 
+    def load_for(self, out: Path) -> Teacher:
+        """Return the teacher of a cache that is begun, or continued where ``out`` has one; raises as :meth:`load`.
+
+        ``auto`` is then the precision of the rows that are there: what a GPU began in bfloat16 a CPU goes on
+        with in bfloat16. ``--rebuild`` begins anew.
+        """
+        continued = self.precision == "auto" and not self.rebuild and (out / NAME).is_file()
+        before = Manifest.load(out).spec.teacher.precision if continued else ""
+        # Rows that were imported may be of any.
+        return replace(self, precision=before if before in PRECISIONS else self.precision).load()
+
     def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
         """Return the make of a cache by these options."""
         return CacheSpec(
             teacher=teacher.spec,
             dtype=self.dtype,
             format=self.format,
-            rows_per_shard=self.rows_per_shard,
             regions=regions,
             episode_keys=keys,
         )
@@ -101,7 +111,7 @@ class Build:
     the first does what there is one of.
     """
 
-    folder: RecordFolder
+    folder: DataFolder
     out: Path
     teacher: Teacher
     spec: CacheSpec

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 # What memory is taken by: the rows' length, pixels a side, views of an image.
-LARGEST = {"embed_dim": 2**16, "rows_per_shard": 2**24, "side": 4096, "views": 1000, "scale": 1}
+LARGEST = {"embed_dim": 2**16, "image_size": 4096, "side": 4096, "views": 1000, "scale": 1}
 MOST = 2**62
 Value = TypeVar("Value")
 
@@ -40,12 +41,19 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
 
 def dataclass_of(hint: Any, given: Any, *, name: str) -> Any:
     """Return a JSON table as a dataclass; see :func:`value_of`."""
-    table, types = _checked(dict, given, name), get_type_hints(hint)
-    needed = {f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING}
+    table, (types, needed) = _checked(dict, given, name), _fields_of(hint)
     for odd, problem in ((needed - table.keys(), "has no"), (table.keys() - types, "has an unknown")):
         if odd:
             raise ValueError(f"{name:.80} {problem} {min(odd)!r:.80}")
     return hint(**{key: value_of(types[key], item, name=key) for key, item in table.items()})
+
+
+# A journal has thousands of lines, and types are texts until they are looked up.
+@cache
+def _fields_of(hint: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return a dataclass's types by its fields' names, and the names of those that must be given."""
+    needed = (f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING)
+    return get_type_hints(hint), frozenset(needed)
 
 
 def _checked(hint: Any, given: Any, name: str) -> Any:

@@ -25,21 +25,29 @@ class TeacherSpec:
     """A teacher and how it is run.
 
     ``model`` and ``pretrained`` are the words the user gave. They are not part of the identity:
-    weights keep their meaning when their file is moved. ``architecture`` (a name, or the digest of a
-    model config) and the weights' checksum are.
+    weights keep their meaning when their file is moved, and a name is another model in another version of
+    open_clip. The weights' checksum is, with the digests of the model's config (``architecture``) and of its
+    ``tokenizer``, and all that is done to a picture: ``image_size`` is its height and width, and
+    ``fill_color`` what it is padded with. Rows that were made elsewhere have no ``image_size``.
     """
 
     model: str
     pretrained: str
     architecture: str
     weights_sha256: str
+    tokenizer: str
     preprocessing: str
-    image_size: int
+    image_size: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
     resize_mode: str
+    fill_color: int
     precision: str
+
+    def __post_init__(self) -> None:
+        if len(self.image_size) not in (0, 2):
+            raise ValueError(f"image_size is {self.image_size!r:.40}, expected a height and a width")
 
     def identity(self) -> dict[str, Any]:
         """Return every field that can change an embedding."""
@@ -66,20 +74,17 @@ class CacheSpec:
     teacher: TeacherSpec
     dtype: str = "float16"
     format: str = "hdf5"
-    rows_per_shard: int = 4096
     regions: bool = False
     episode_keys: EpisodeKeys | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES or self.format not in FORMATS or not self.rows_per_shard:
-            raise ValueError(
-                f"rows are stored as {self.dtype!r:.40}, {self.format!r:.40}, {self.rows_per_shard} a shard"
-            )
+        if self.dtype not in DTYPES or self.format not in FORMATS:
+            raise ValueError(f"rows are stored as {self.dtype!r:.40}, {self.format!r:.40}")
 
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name the teacher, its preprocessing, the dtype and the cameras.
 
-        The file format, the shard size and further columns are left out: they change no number.
+        The file format and further columns are left out: they change no number.
         """
         cameras = {"episode_keys": asdict(self.episode_keys)} if self.episode_keys else {}
         return digest({"teacher": self.teacher.identity(), "dtype": self.dtype, **cameras})[:16]

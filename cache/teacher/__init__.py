@@ -6,6 +6,7 @@ Its files::
     weight_files              such a file -> tensors, and nothing else that it may hold
     open_clip_model           the teacher: images and texts -> embeddings
     short_texts               causal text towers skip what follows the end
+    tokenizers                what texts are cut into tokens by, and the digest that names it
     text_network              a teacher's text tower alone
     text_tower                the tower that a cache keeps, for prompt learning
     sanity                    numbers that a teacher cannot have meant

@@ -104,6 +104,13 @@ def checked_preprocessing(given: Any, *, where: str) -> dict[str, Any]:
     return asked
 
 
+def sides_of(given: Any) -> tuple[int, int] | None:
+    """Return the height and width that a config means by one side or by two; None where it means neither."""
+    sides = list(given) if isinstance(given, list | tuple) else [given, given]
+    fit = len(sides) == 2 and all(type(side) is int and side >= 0 for side in sides)
+    return (sides[0], sides[1]) if fit else None
+
+
 def _least_numbers(tower: dict[str, Any]) -> int:
     """Return how many weights a tower has at least: of its blocks, and of what it looks up."""
     if tower.get("timm_model_name") or tower.get("hf_model_name"):
@@ -119,12 +126,19 @@ def _least_numbers(tower: dict[str, Any]) -> int:
         # times that outside.
         counts = [count for count in layers if isinstance(count, int)]
         return sum(count * 17 * (width * 2**stage) ** 2 for stage, count in enumerate(counts))
-    patches = (size("image_size") // max(1, size("patch_size", usual=16))) ** 2
+    image, patch = sides_of(tower.get("image_size", 0)), sides_of(tower.get("patch_size", 16))
+    patches = (image[0] // max(1, patch[0])) * (image[1] // max(1, patch[1])) if image and patch else 0
     looked_up = (size("vocab_size") + size("context_length") + patches) * width
     return size("layers", usual=12) * 4 * width**2 + looked_up
 
 
 def _check_image_tower(vision: dict[str, Any], where: str) -> None:
+    sides = sides_of(vision.get("image_size", 224))
+    if not sides or not all(sides):
+        raise UserError(
+            f"{where} has an image_size of {vision['image_size']!r:.60}, expected a side or [height, width]",
+            fix=FIX,
+        )
     name = vision.get("timm_model_name")
     if not name:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,17 @@ from torch import Tensor, nn
 from cache.runtime.torchvision_compat import torchvision  # isort: split
 
 import open_clip
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.hub_models import check_text_model, check_tokenizer
+from cache.runtime.hub_models import check_text_model
 from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
-from cache.teacher.config_checks import checked_preprocessing, checked_tokenizer_options
+from cache.teacher.config_checks import checked_preprocessing, sides_of
 from cache.teacher.short_texts import context_of, lengths
+from cache.teacher.tokenizers import load_tokenizer
 from cache.teacher.weight_files import load_into
 from cache.teacher.weights import CONFIG, TeacherSource, quiet_open_clip, resolve
 
@@ -83,15 +82,14 @@ class Teacher:
             If the image tower is no ViT, or its pooling is a learnt one.
         """
         tokens: list[Tensor] = []
-        last, project = _patch_tokens(self.model.visual, self.spec.model)
+        last, grid_size, project = _patch_tokens(self.model.visual, self.spec.model)
         hook = last.register_forward_hook(lambda module, given, output: tokens.append(output))
         try:
             embeddings = self.embed_images(images_B3HW)
         finally:
             hook.remove()
         patches = project(tokens[0]).float()
-        side = math.isqrt(patches.shape[1])
-        grid = patches.transpose(1, 2).unflatten(2, (side, side))
+        grid = patches.transpose(1, 2).unflatten(2, grid_size)
         pooled = F.adaptive_avg_pool2d(grid, REGIONS_PER_SIDE)
         return embeddings, pooled.flatten(2).transpose(1, 2).cpu()
 
@@ -155,7 +153,7 @@ def load_teacher(
     source = resolve(model, pretrained, weights_sha256=weights_sha256)
     with quiet_open_clip():
         network = _build(source, precision := _precision(precision, device), device)
-        tokenizer = _tokenizer(source)
+        tokenizer, tokenizer_digest = load_tokenizer(source)
     asked = PreprocessCfg(**network.visual.preprocess_cfg)  # type: ignore[union-attr, arg-type]
     if compile:
         network.visual.compile()  # type: ignore[operator, union-attr]
@@ -168,11 +166,13 @@ def load_teacher(
             architecture=source.architecture,
             weights_sha256=source.weights_sha256,
             preprocessing=preprocessing,
-            image_size=_side(asked),
+            tokenizer=tokenizer_digest,
+            image_size=_sides(asked, model, preprocessing),
             mean=tuple(asked.mean),
             std=tuple(asked.std),
             interpolation=asked.interpolation,
             resize_mode=asked.resize_mode,
+            fill_color=asked.fill_color,
             precision=precision,
         ),
         config=source.config,
@@ -186,18 +186,32 @@ def load_teacher(
     )
 
 
-def _side(asked: PreprocessCfg) -> int:
-    return asked.size if isinstance(asked.size, int) else asked.size[0]
+def _sides(asked: PreprocessCfg, model: str, preprocessing: str) -> tuple[int, int]:
+    """Return the height and width of what a teacher takes; UserError where that cannot be squashed to."""
+    sides = sides_of(asked.size)
+    assert sides is not None  # the image tower was built for them
+    if preprocessing == SQUASH and sides[0] != sides[1]:
+        raise UserError(
+            f"{model} takes images of {sides[0]} x {sides[1]} pixels, and --preprocess squash makes square ones",
+            fix="leave --preprocess out: the model's own takes both sides.",
+        )
+    return sides
 
 
-def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
-    """Return the module whose output are all tokens, and what makes the patches' embeddings of them."""
+def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, tuple[int, int], Callable[[Tensor], Tensor]]:
+    """Return the module whose output are all tokens, how many patches lie down and across, and what gives
+    the patches' embeddings of the tokens.
+    """
     trunk: Any = getattr(visual, "trunk", None)
     if isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None:
-        return visual.transformer, lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj
+        return (
+            visual.transformer,
+            visual.grid_size,
+            lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj,
+        )
     if hasattr(trunk, "num_prefix_tokens") and getattr(trunk, "attn_pool", None) is None:
-        first = trunk.num_prefix_tokens
-        return trunk.norm, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
+        first, grid_size = trunk.num_prefix_tokens, trunk.patch_embed.grid_size
+        return trunk.norm, grid_size, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
     raise UserError(
         f"the image tower of {model} has no patch tokens that can be embedded one by one",
         fix="leave --regions out, or choose a ViT teacher without attention pooling.",
@@ -256,34 +270,6 @@ def _check_text_tower(source: TeacherSource) -> None:
         ) from error
 
 
-def _tokenizer(source: TeacherSource) -> Any:
-    """Return a teacher's tokenizer: open_clip's own, or one of transformers without code from elsewhere."""
-    text = source.config["text_cfg"]
-    options = checked_tokenizer_options(text, where=source.name)
-    length, name = text.get("context_length", 77), text.get("hf_tokenizer_name")
-    try:
-        if name:
-            where = str(source.folder or name)
-            check_tokenizer(where)
-            return HFTokenizer(
-                where,
-                context_length=length,
-                tokenizer_mode=text.get("tokenizer_mode"),
-                trust_remote_code=False,
-                **options,
-            )
-        if not source.own_config and "siglip" in source.name.lower():
-            return open_clip.get_tokenizer(source.name)
-        return SimpleTokenizer(context_length=length, **options)
-    except UserError:
-        raise
-    except Exception as error:  # of transformers, of the hub's client, or of an option that it does not know
-        raise UserError(
-            f"the tokenizer of {source.name} cannot be loaded ({reason_of(error)})",
-            fix="give a teacher whose tokenizer open_clip or transformers has.",
-        ) from error
-
-
 def _precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto" or device.type != "cuda":
         return "float32" if wanted == "auto" else wanted
@@ -291,7 +277,7 @@ def _precision(wanted: str, device: torch.device) -> str:
 
 
 def _squash(asked: PreprocessCfg) -> Callable[[Any], Tensor]:
-    transforms, size = torchvision.transforms, _side(asked)
+    transforms, size = torchvision.transforms, asked.size  # one side: others were refused
     return transforms.Compose(
         [
             transforms.Resize((SQUASH_SIZE, SQUASH_SIZE)),

@@ -18,10 +18,10 @@ from cache.runtime.errors import UserError, shortened
 # So many different pictures with one and the same row are no accident; fewer are judged at the end.
 ENOUGH = 8
 PRECISION = "use --precision float32 or bfloat16."
-# Cosine of a row with itself as it is stored: float16 keeps ten bits, far more than this.
-LEAST_COSINE = 0.999
-# 16,384 rows x 768 x 4 bytes = 50 MB, a few times.
-ROWS_AT_ONCE = 16_384
+# |x - stored x| / |x|: float16's ten bits leave less than half of it, but where numbers are too small for it.
+MOST_LOST = 1e-3
+# 4,096 rows x 768 x 8 bytes = 25 MB, a few times.
+ROWS_AT_ONCE = 4096
 WEIGHTS = "check that --pretrained are this model's weights, and try --precision float32."
 
 
@@ -31,7 +31,8 @@ def stored(rows: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArra
     Raises
     ------
     UserError
-        If one is not finite, all zeros, or points elsewhere in that dtype; ``name(i)`` says what row i is.
+        If one is not finite, all zeros, or loses more in that dtype than :data:`MOST_LOST` of its length:
+        ``name(i)`` says what row i is.
     """
     with np.errstate(over="ignore", under="ignore"):  # said below, with what to do
         kept = rows.astype(dtype)
@@ -48,30 +49,26 @@ def stored(rows: NDArray[Any], dtype: str, name: Callable[[int], str]) -> NDArra
 def _odd(rows_ND: NDArray[Any], kept_ND: NDArray[Any]) -> list[tuple[NDArray[np.bool_], str, str]]:
     """Return what may be wrong with rows and as they are kept: which are, in words, and what to do."""
     largest, dtype = np.abs(rows_ND).max(axis=1), kept_ND.dtype
-    narrow = f"use --dtype float32, which holds what {dtype} does not, or scale all rows alike."
-    turned = _cosines(rows_ND, kept_ND) < LEAST_COSINE
+    wider = "" if dtype == np.float32 else f"use --dtype float32, which holds what {dtype} does not, or "
+    narrow = f"{wider}scale all rows alike."
+    lost = lost_share(rows_ND, kept_ND)
+    worst = float(lost[np.isfinite(lost)].max(initial=0))
     return [
         (~np.isfinite(largest), "is not finite", "embed it again."),
         (largest == 0, "is all zeros", "embed it again, or leave it out."),
         (~np.isfinite(kept_ND).all(axis=1), f"is too large for {dtype}", narrow),
-        (turned, f"is too small for {dtype}: it points elsewhere there", narrow),
+        (lost > MOST_LOST, f"is too small for {dtype}, which loses {worst:.1%} of a row", narrow),
     ]
 
 
-def _cosines(rows_ND: NDArray[Any], others_ND: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the cosine of each row with the same row of another array; 0 where either is zero."""
-
-    def scaled(part: NDArray[Any]) -> NDArray[np.float32]:
-        # By the largest number first: the square of a very small one is zero.
-        rows = part.astype(np.float32)
-        largest = np.abs(rows).max(axis=1, keepdims=True)
-        return np.asarray(rows / np.where(largest > 0, largest, 1))
-
-    with np.errstate(invalid="ignore", over="ignore"):
-        one, other = scaled(rows_ND), scaled(others_ND)
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        products = np.einsum("nd,nd->n", one, other)
-    return np.asarray(products / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+def lost_share(rows_ND: NDArray[Any], kept_ND: NDArray[Any]) -> NDArray[np.float64]:
+    """Return ``|x - kept x| / |x|`` of every row x, [N]; not finite where a row is zero or not finite."""
+    # In float64: the square of a very small number is zero in float32.
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        rows = rows_ND.astype(np.float64)
+        away = rows - kept_ND
+        squares = [np.einsum("nd,nd->n", part, part) for part in (away, rows)]
+        return np.asarray(np.sqrt(squares[0] / squares[1]))
 
 
 def check_finite(rows: Tensor, names: Sequence[str]) -> None:
@@ -105,6 +102,11 @@ class SameForAll:
         self._row: Tensor | None = None
         self._name = self._other = ""
         self._count, self._varies = 0, False
+
+    @property
+    def varies(self) -> bool:
+        """Whether it has said something else of another picture, and so is a teacher."""
+        return self._varies
 
     def differ(self, pixels: Tensor) -> Tensor | None:
         """Return which of the pictures [B, ...] differ from the very first; None when it does not matter."""

@@ -11,10 +11,10 @@ from cache.runtime.torchvision_compat import torchvision  # noqa: F401
 
 # isort: split
 from open_clip.model import _build_text_tower
-from open_clip.tokenizer import SimpleTokenizer
 
 from cache.runtime.errors import UserError
 from cache.teacher.config_checks import checked_config, checked_tokenizer_options
+from cache.teacher.tokenizers import own_tokenizer
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
@@ -40,8 +40,13 @@ def text_network_of(teacher: Teacher) -> tuple[dict[str, Any], dict[str, Tensor]
         for key, value in teacher.model.state_dict().items()
         if key.startswith(own) and not key.startswith(("visual.", "logit_", "text_decoder."))
     }
-    quick_gelu = bool(config.get("quick_gelu", False))
-    return {"embed_dim": config["embed_dim"], "quick_gelu": quick_gelu, "text_cfg": text}, weights
+    kept = {
+        "embed_dim": config["embed_dim"],
+        "quick_gelu": bool(config.get("quick_gelu", False)),
+        "text_cfg": text,
+        "tokenizer": teacher.spec.tokenizer,
+    }
+    return kept, weights
 
 
 def _of_transformers(text: dict[str, Any]) -> bool:
@@ -57,7 +62,8 @@ def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tu
     ValueError, RuntimeError
         If config and weights do not fit each other.
     UserError
-        If the config asks for another tower than :func:`text_network_of` gives, or for too much.
+        If the config asks for another tower than :func:`text_network_of` gives, or for too much, or the
+        tokenizer here is not the one that the tower learnt with.
     """
     where, held = "its config", sum(value.nbytes for value in weights.values())
     checked = checked_config({**config, "vision_cfg": {"layers": 0}}, where=where, weights_bytes=held)
@@ -67,7 +73,11 @@ def build_text_network(config: dict[str, Any], weights: dict[str, Tensor]) -> tu
     network = _build_text_tower(config["embed_dim"], text, quick_gelu=config["quick_gelu"])
     network.load_state_dict({key: value.float() for key, value in weights.items()})
     network.output_tokens = False
-    tokenizer = SimpleTokenizer(
-        context_length=int(text.get("context_length", 77)), **checked_tokenizer_options(text, where=where)
-    )
+    options = checked_tokenizer_options(text, where=where)
+    tokenizer, digest = own_tokenizer(text.get("context_length", 77), options)
+    if config["tokenizer"] != digest:
+        raise UserError(
+            "the tokenizer of the open_clip that is installed is another than the text tower was kept with",
+            fix="install the open_clip_torch that 'distill cache info --json' names.",
+        )
     return network.eval().requires_grad_(False), tokenizer

@@ -33,7 +33,7 @@ class TeacherSource:
     """Where a teacher comes from, once every name and checksum has been looked at.
 
     ``name`` is open_clip's of a model, or the folder's or repository's that brings its ``config`` and
-    ``preprocessing``; ``folder`` is that folder, where it is one.
+    ``preprocessing``; ``architecture`` is the digest of that config, ``folder`` that folder, where it is one.
     """
 
     name: str
@@ -42,7 +42,6 @@ class TeacherSource:
     architecture: str
     config: dict[str, Any]
     preprocessing: dict[str, Any]
-    own_config: bool = False
     folder: Path | None = None
 
 
@@ -128,12 +127,13 @@ def _from_name(name: str, pretrained: str | None) -> TeacherSource:
                 fix="connect to the network, or give a checkpoint file with --pretrained.",
             ) from error
         sha256 = checked_sha256(weights)
+    architecture = get_model_config(name)
     return TeacherSource(
         name=name,
         weights=weights,
         weights_sha256=sha256,
-        architecture=name,
-        config=dict(get_model_config(name)),
+        architecture=digest(architecture),  # of what this version of open_clip means by the name
+        config=architecture,
         preprocessing=config,
     )
 
@@ -230,7 +230,6 @@ def _with_own_config(model: str, config: Path, weights: Path, *, folder: Path | 
         architecture=digest(given),
         config=checked,
         preprocessing=value.get("preprocess_cfg") or {},
-        own_config=True,
         folder=folder,
     )
 

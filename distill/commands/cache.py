@@ -21,6 +21,7 @@ from distill.commands.tables import number, print_duplicates, print_json, print_
 if TYPE_CHECKING:
     from cache.maintain.verify import Check
     from cache.store.manifest import Manifest
+    from cache.store.spec import TeacherSpec
 
 
 @click.command()
@@ -66,7 +67,7 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
         ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
-        ["preprocessing", f"{teacher.preprocessing}, {teacher.image_size} px"],
+        ["preprocessing", _prepared(teacher)],
         ["computed in", teacher.precision],
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
         ["embed_dim", str(manifest.embed_dim)],
@@ -75,6 +76,13 @@ def _about(manifest: Manifest) -> list[list[str]]:
         ["pixels", ", ".join(pixels) or "not kept"],
         ["text tower", "kept" if manifest.text_tower else "not kept"],
     ]
+
+
+def _prepared(teacher: TeacherSpec) -> str:
+    if not teacher.image_size:
+        return teacher.preprocessing
+    height, width = teacher.image_size
+    return f"{teacher.preprocessing}, {height if height == width else f'{height} x {width}'} px"
 
 
 @click.command()

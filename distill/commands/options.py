@@ -188,7 +188,6 @@ teacher_options = options(
         "--precision", "What the teacher computes in.", ["auto", "float32", "bfloat16", "float16"], "auto"
     ),
     rows_options,
-    option("--rows-per-shard", "Rows in one shard file.", click.IntRange(1, bounds.ROWS_PER_SHARD), 4096),
     batch_size(help="Images at once  [default: 256 on a GPU, 32 on the CPU]"),
     workers_option,
     device_option,

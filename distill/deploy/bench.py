@@ -223,7 +223,7 @@ def _teacher(info: ModelInfo, options: BenchOptions) -> Candidate:
     tower: Any = teacher.model.visual
     return Candidate(
         embed=lambda images: teacher.embed_images(torch.from_numpy(images)),
-        blank=np.zeros((3, teacher.spec.image_size, teacher.spec.image_size), dtype=np.float32),
+        blank=np.zeros((3, *teacher.spec.image_size), dtype=np.float32),
         size=sum(part.nbytes for part in tower.parameters()),
     )
 

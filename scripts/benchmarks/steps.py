@@ -109,12 +109,12 @@ def own_step(
 
 def teaching(teacher: Teacher) -> Callable[[Tensor], Targets]:
     """Return what embeds a batch as the student takes it, on the device and without gradients."""
-    size, dtype = teacher.spec.image_size, DTYPES[teacher.spec.precision]
+    sides, dtype = teacher.spec.image_size, DTYPES[teacher.spec.precision]
 
     @torch.no_grad()
     def teach(images: Tensor) -> Targets:
-        if images.shape[-1] != size:
-            images = F.interpolate(images, size=(size, size), mode="bilinear")
+        if images.shape[-2:] != sides:
+            images = F.interpolate(images, size=sides, mode="bilinear")
         return Targets(teacher_BD=teacher.model.encode_image(images.to(dtype)).float())  # type: ignore[operator]
 
     return teach

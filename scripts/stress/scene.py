@@ -224,7 +224,7 @@ class Scene:
         features = self.whole / "cache-features"
         photos = ["--data", self.photos]
         teacher = ["--model", f"local-dir:{TEACHER}", "--device", "cpu"]
-        more = ["--rows-per-shard", 20, "--batch-size", 4, "--pixels", 36, "--views", 2, "--support-views", 3]
+        more = ["--batch-size", 4, "--pixels", 36, "--views", 2, "--support-views", 3]
         more += ["--keep-text-tower", "--workers", 1]
         train = ["--data", self.photos, *STUDENT, "--epochs", 3, "--set", "train.checkpoint_steps=2"]
         sweep = ["sweep", self.root / "sweep.toml", "--cache", features, "--data", self.photos, "--together"]

@@ -38,7 +38,6 @@ def options_of(name: str, teacher_dir: Path) -> FeatureOptions:
         device="cpu",
         workers=0,
         format="hdf5" if name == "hdf5" else "webdataset",
-        rows_per_shard=10,
         views=2,
         support_views=2,
         pixels=36,

@@ -29,7 +29,6 @@ def build(teacher_dir, photos, tmp_path):
             "model": f"local-dir:{teacher_dir}",
             "device": "cpu",
             "workers": 0,
-            "rows_per_shard": 5,
             "batch_size": 2,
         }
         return cache_features(photos, tmp_path / out, FeatureOptions(**{**given, **options}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -219,18 +220,31 @@ def test_rows_are_kept_in_their_dtype_and_checked_one_by_one():
             stored(odd, "float16", named)
 
 
-@pytest.mark.parametrize("size", [1e-3, 1e-4, 1e-5, 1e-6, 3e-7, 1e-7, 1e-8, 1e-12])
-def test_a_row_that_float16_turns_is_refused_and_one_that_it_keeps_is_not(size):
-    rows = np.random.default_rng(1).normal(size=(4, 64)) * size
-    kept = rows.astype("float16").astype("float64")
-    with np.errstate(invalid="ignore"):
-        cosines = (rows * kept).sum(axis=1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(kept, axis=1)
-    if (cosines >= 0.999).all():
-        stored(rows, "float16", named)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1e2, 1, 1e-2, 1e-3, 1e-4, 3e-5, 1e-5, 1e-6, 1e-8, 1e-12, 1e-30])
+def test_a_row_that_loses_a_thousandth_in_float16_is_refused_and_one_that_does_not_is_kept(size, dtype):
+    rows = (np.random.default_rng(1).normal(size=(40, 64)) * size).astype(dtype)
+    lost = [
+        math.sqrt(
+            math.fsum((float(x) - float(np.float16(x))) ** 2 for x in row)
+            / math.fsum(float(x) ** 2 for x in row)
+        )
+        for row in rows
+    ]
+    first = next((i for i, share in enumerate(lost) if share > 1e-3), None)
+    if first is None:
+        np.testing.assert_array_equal(stored(rows, "float16", named), rows.astype("float16"))
         return
-    first = int(np.argmin(np.nan_to_num(cosines) >= 0.999))
     with pytest.raises(UserError, match=rf"row {first} is too small for float16.*--dtype float32"):
         stored(rows, "float16", named)
+    stored(rows, "float32", named)
+
+
+def test_rows_of_a_length_that_float32_loses_as_well_are_to_be_scaled():
+    rows = np.random.default_rng(1).normal(size=(4, 64)) * 1e-43
+    with pytest.raises(UserError, match=r"row 0 is too small for float32.*Fix: scale all rows alike") as told:
+        stored(rows, "float32", named)
+    assert "--dtype" not in str(told.value)
 
 
 @pytest.mark.parametrize(

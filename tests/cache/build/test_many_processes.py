@@ -20,9 +20,7 @@ from cache.store.manifest import Manifest
 
 
 def one_by_one(photos, out, teacher_dir):
-    options = FeatureOptions(
-        model=f"local-dir:{teacher_dir}", device="cpu", workers=0, rows_per_shard=1, batch_size=1
-    )
+    options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, batch_size=1)
     return cache_features(photos, out, options)
 
 
@@ -33,7 +31,7 @@ def files_below(folder):
 def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_path):
     (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
     (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
-    small = ("--rows-per-shard", 5, "--batch-size", 2, "--workers", 0, "--device", "cpu")
+    small = ("--batch-size", 2, "--workers", 0, "--device", "cpu")
     one, two = tmp_path / "one", tmp_path / "two"
     CliRunner().invoke(cli.main, stage_1_words(photos, one, teacher_dir, *small))
     done = subprocess.run(
@@ -54,7 +52,7 @@ def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_pa
 def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(teacher_dir, tmp_path):
     photos, whole, lost = make_photos(tmp_path / "photos", train=20), tmp_path / "whole", tmp_path / "lost"
     shards = one_by_one(photos, whole, teacher_dir).rows
-    words = stage_1_words(photos, lost, teacher_dir, "--rows-per-shard", 1, "--batch-size", 1, "--workers", 0)
+    words = stage_1_words(photos, lost, teacher_dir, "--batch-size", 1, "--workers", 0)
     command = loses_second("os.rename", 40, [*words, "--device", "cpu"])
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0, done.stderr

@@ -122,7 +122,7 @@ def test_shards_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(cl
         "--workers",
         0,
     ]
-    words += ["--rows-per-shard", 4, "--batch-size", 2]
+    words += ["--batch-size", 2]
     assert invoke(*words, "--out", tmp_path / "one").exit_code == 0
 
     def kill_one():

@@ -281,8 +281,6 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
         photos,
         "--out",
         tmp_path / "cache",
-        "--rows-per-shard",
-        "20",
         "--batch-size",
         "1",
     ]
