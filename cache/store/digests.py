@@ -15,6 +15,11 @@ from typing import Self
 _MODULUS = 2**256
 
 
+def is_digest(text: str) -> bool:
+    """Say whether a text is a digest: 64 hexadecimal digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Digests:
     """What names some rows: their ``keys``, the ``content`` of their images, and their ``labels``.
@@ -58,11 +63,6 @@ class Digests:
 
 NONE = Digests()
 """Of no rows."""
-
-
-def is_digest(text: str) -> bool:
-    """Say whether a text is a digest: 64 hexadecimal digits."""
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 def digest_of_values(keys: Sequence[str], values: Iterable[bytes]) -> str:
