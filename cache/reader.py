@@ -23,18 +23,18 @@ from cache.store.manifest import NAME as MANIFEST
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
-from cache.store.neighbours import (
+from cache.store.pixels import COLUMN as PIXELS
+from cache.store.pixels import PixelsSettings, StoredPixels
+from cache.store.read_errors import REPAIR
+from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
+from cache.store.split_rows import SplitGroups, SplitRows
+from cache.store.stored_neighbours import (
     NeighboursSettings,
     StoredNeighbours,
     column_of,
     source_of,
     stored_neighbours,
 )
-from cache.store.pixels import COLUMN as PIXELS
-from cache.store.pixels import PixelsSettings, StoredPixels
-from cache.store.read_errors import REPAIR
-from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
-from cache.store.split_rows import SplitGroups, SplitRows
 from cache.store.support_views import COLUMN as SUPPORT_VIEWS
 from cache.store.support_views import SupportViewsSettings, read_support_views
 from cache.store.text_banks import TextBank, load_bank
@@ -187,7 +187,8 @@ class EmbeddingCache:
         return self._splits[name]
 
     def _groups(self, split: str) -> SplitGroups:
-        return SplitGroups(self.path, split, self.journal.groups(split), self._look)
+        check = self._look if self.check else None
+        return SplitGroups(self.path, split, self.journal.groups(split), check)
 
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
@@ -206,8 +207,8 @@ class EmbeddingCache:
         return rows
 
     def _look(self, line: FileLine) -> None:
-        """Compare a file with its checksum, where that was asked for, once."""
-        if self.check and line.file not in self._checked:
+        """Compare a file with its checksum, once."""
+        if line.file not in self._checked:
             if not line.is_sound(self.path):
                 raise UserError(f"{self.path / line.file} differs from its checksum", fix=REPAIR)
             self._checked.add(line.file)

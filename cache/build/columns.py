@@ -123,7 +123,7 @@ Made = tuple[dict[str, Values], dict[str, Any]]
 
 
 class Column(Protocol):
-    """Something per image. A frozen value that can be pickled: a machine of a cluster makes it as this one."""
+    """Something per image. A frozen value, and picklable: another machine makes it as this one."""
 
     @property
     def name(self) -> str:

@@ -26,7 +26,7 @@ def seed_of(key: str) -> int:
 
 
 class Decoded(Dataset[Any]):
-    """What ``make`` makes of each image, by (number, first picture), or why it cannot be read; runs in workers."""
+    """What ``make`` makes of an image (its number, its first picture), or why not; runs in workers."""
 
     def __init__(self, samples: Sequence[Sample], make: Callable[[int, Image.Image], Any]) -> None:
         self.samples, self.make = samples, make
@@ -62,9 +62,7 @@ def embed_views(
     assert teacher is not None
     rows = np.empty((len(samples), copies, teacher.embed_dim), dtype=tools.dtype)
     size, done = max(1, tools.batch_size // max(1, copies)), 0
-    started = (
-        teacher.start_images(pixels.flatten(0, 1)) for pixels in _decoded(tools, samples, views, size)
-    )
+    started = (teacher.start_images(pixels.flatten(0, 1)) for pixels in _decoded(tools, samples, views, size))
     for wait in one_behind(started):
         batch = wait().unflatten(0, (-1, copies)).numpy()
         rows[done : done + len(batch)] = stored(batch, tools.dtype, _named(samples, done))

@@ -64,7 +64,7 @@ def cache_episode_features(
         descriptions=options.descriptions,
         negative_descriptions=options.negative_descriptions,
     )
-    teacher = options.load()
+    teacher = options.load_for(out)
     if options.regions:
         teacher.check_regions()
     check_pairs(banks, teacher)

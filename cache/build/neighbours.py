@@ -16,7 +16,8 @@ from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import column_name
 from cache.store.journal import RowGroup
 from cache.store.manifest import Manifest
-from cache.store.neighbours import NeighboursSettings, column_of, nearest_texts, source_of
+from cache.store.neighbours import nearest_texts
+from cache.store.stored_neighbours import NeighboursSettings, column_of, source_of
 from cache.store.text_banks import load_bank
 
 
@@ -38,7 +39,7 @@ class Neighbours(Column):
     @classmethod
     def of(cls, manifest: Manifest, bank: str, *, k: int, teacher: str = MAIN_TEACHER) -> Neighbours:
         """Return the column of one of a cache's banks."""
-        listed = manifest.banks_of(teacher)[bank]
+        listed = manifest.of_teacher(teacher).banks[bank]
         return cls(
             bank=bank,
             k=k,

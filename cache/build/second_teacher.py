@@ -106,9 +106,7 @@ def _together(items: Sequence[tuple[str, Tensor | str]]) -> tuple[list[str], lis
     return [content for content, _ in items], *joined([pixels for _, pixels in items])
 
 
-def _unchanged(
-    group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]
-) -> Iterator[Tensor]:
+def _unchanged(group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]) -> Iterator[Tensor]:
     """Yield a group's images [B, 3, H, W], each the one that its row was made from."""
     items, done = _Images(group.samples, transform), 0
     for content, reasons, pixels in batches(

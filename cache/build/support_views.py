@@ -92,9 +92,7 @@ class SupportViews(Column):
         return {"row": group.at.astype(np.int32), "view_embedding": rows}, {}
 
 
-def _first_of_each_class(
-    cache: Path, groups: Sequence[RowGroup], shots: int
-) -> Iterator[tuple[int, int]]:
+def _first_of_each_class(cache: Path, groups: Sequence[RowGroup], shots: int) -> Iterator[tuple[int, int]]:
     """Yield (group, row) of the first images of every class by key, of those that are seen.
 
     No more than ``shots`` a class are held, however many rows there are.

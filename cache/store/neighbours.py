@@ -1,34 +1,39 @@
-"""The k nearest class texts of every image, exactly, through FAISS. The only importer of faiss."""
+"""The k nearest class texts of every image, exactly, through FAISS. The only importer of faiss.
+
+Stage 2 takes them from a batch's rows and the texts in the step itself. Where there are very many texts the
+cache keeps them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import digest
-from cache.runtime.errors import UserError
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import REPAIR
-from cache.store.split_rows import SplitRows
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 StoredNeighbours = tuple[MappedRows, MappedRows]
-COLUMN = "neighbours"
 ROWS_AT_ONCE = 65_536
-# How many nearest texts of an image are kept unless another number is asked for.
+# How many nearest texts of an image are kept where no number is asked for.
 NEAREST = 256
+# There the step's own top k is less than a hundredth of a step of a ResNet-18 (BENCHMARKS.md, "Nearest texts");
+# kept, they are 2,056 bytes an image, where its embedding is 1,536.
+PAYS_ABOVE = 20_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NeighboursSettings:
-    """The ``k`` nearest texts of every image are kept."""
+def pays(texts: int) -> bool:
+    """Say whether it pays to keep the nearest of so many texts, one a class, of every image."""
+    return texts > PAYS_ABOVE
 
-    k: int
+
+def kept_of(texts: int, asked: int | None) -> int:
+    """Return how many nearest of so many texts are kept, 0 for none; ``asked`` None: as it pays."""
+    if asked is None:
+        asked = NEAREST if pays(texts) else 0
+    return min(asked, texts)
 
 
 def unit_rows(rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -53,7 +58,8 @@ def nearest_texts(images: Any, texts: NDArray[Any], k: int) -> Neighbours:
     Returns
     -------
     nearest, similarity
-        [N, k] int32 columns of ``texts`` and [N, k] float32 cosines, best first.
+        [N, k] int32 columns of ``texts`` and [N, k] float32 cosines, best first, and of equal ones the first
+        text first.
     """
     k = min(k, len(texts))
     index = _index(unit_rows(texts))
@@ -64,7 +70,12 @@ def nearest_texts(images: Any, texts: NDArray[Any], k: int) -> Neighbours:
     if not blocks:
         return np.empty((0, k), dtype=np.int32), np.empty((0, k), dtype=np.float32)
     similarity = np.concatenate([block[0] for block in blocks])
-    return np.concatenate([block[1] for block in blocks]).astype(np.int32), similarity
+    nearest = np.concatenate([block[1] for block in blocks]).astype(np.int32)
+    # FAISS has equal ones in any order.
+    tied = np.flatnonzero((similarity[:, 1:] == similarity[:, :-1]).any(axis=1))
+    order = np.lexsort((nearest[tied], -similarity[tied]), axis=1)
+    nearest[tied] = np.take_along_axis(nearest[tied], order, axis=1)
+    return nearest, similarity
 
 
 def flavour() -> str:
@@ -80,39 +91,3 @@ def _index(texts: NDArray[np.float32]) -> Any:
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(texts)
     return index
-
-
-def column_of(bank: str) -> str:
-    """Return what the column of the texts of a bank nearest to each image is called."""
-    return f"{COLUMN}--{bank}"
-
-
-def source_of(class_names: Sequence[str], bank_sha256: str) -> str:
-    """Return what names the texts that neighbours are of: labels among these classes, and the bank's file."""
-    return digest([list(class_names), bank_sha256])
-
-
-def stored_neighbours(rows: SplitRows, column: str, k: int) -> StoredNeighbours:
-    """Map the neighbours that every group of a split has, k an image; UserError where a file is damaged."""
-    forms = {"nearest": ("i", (2,)), "similarity": ("f", (2,))}
-    of_groups, order = rows.groups.arrays(column, forms), rows.groups.index.order
-    nearest = _Labels([arrays["nearest"] for arrays in of_groups], order, width=k)
-    similarity = MappedRows([arrays["similarity"] for arrays in of_groups], order, width=k)
-    nearest.below = len(rows.class_names)
-    if not nearest.shape[1] == similarity.shape[1] == k:
-        raise UserError(
-            f"{column} of {rows.groups.cache} has {nearest.shape[1]} texts an image, expected {k}", fix=REPAIR
-        )
-    return nearest, similarity
-
-
-class _Labels(MappedRows):
-    """Labels that are looked at when they are read: they came with a file."""
-
-    below = 0
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        labels = super().__getitem__(index)
-        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < self.below:
-            raise UserError(f"neighbours name a class {int(labels.max())} of {self.below}", fix=REPAIR)
-        return labels
