@@ -82,7 +82,7 @@ def _look(samples: Sequence[Sample], rows: SplitRows | None, files: ImageFiles |
         before[has_row] = files.content[own]
         now = np.array([_status(samples[i]) for i in has_row.tolist()], dtype=np.int64).reshape(-1, 2)
         same[has_row] = (now[:, 0] == files.bytes[own]) & (now[:, 1] == files.mtime_ns[own])
-    known: NDArray[np.bool_] = before.any(axis=1)
+    known = np.asarray(before.any(axis=1))
     read = {
         i: bytes.fromhex(samples[i].identity()[0]) or UNKNOWN
         for i in np.flatnonzero(~(same & known)).tolist()

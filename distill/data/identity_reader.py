@@ -197,7 +197,7 @@ def _told_by_rows(source: Source, contents: Contents, rows: SplitRows) -> NDArra
 
 
 def _content(image: int, contents: Contents, rows: SplitRows | None) -> bytes:
-    """Return the SHA-256 of an image: of its file, or of what its row was made from where that is the same."""
+    """Return the SHA-256 of an image: of its file, or where that is the same of what its row was made of."""
     if image in contents.read or rows is None:
         return contents.read[image]
     return bytes(rows.files.content[contents.row_of[image]])

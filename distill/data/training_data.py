@@ -196,21 +196,21 @@ class TeacherRows:
     With ``views``, which come without nearest texts, a batch can ask for those instead.
     """
 
-    rows: Rows
+    embeddings: MappedRows
     row_of: NDArray[np.int64]
+    captions: MappedRows | None = None
     nearest: MappedRows | None = None
     similarity: MappedRows | None = None
-    with_captions: bool = False
     views: TrainingViews | None = None
 
     def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
         """Return the targets of a batch's images, or of these crops of them."""
-        captions = self.rows.caption_embeddings if self.with_captions else None
+        captions = self.captions
         views = self.views if crops is not None else None
         embeddings = (
             columns.of(views.stored, lambda chosen: views.embeddings(chosen, crops))
             if views is not None and crops is not None
-            else columns.rows(self.rows.embeddings, self.row_of)
+            else columns.rows(self.embeddings, self.row_of)
         )
         return Targets(
             teacher_BD=embeddings.float(),
@@ -321,10 +321,10 @@ def teacher_rows(
     stored = cache.neighbours("train", text, loss.vlalign_k) if fixed else None
     nearest, similarity = stored or (None, None)
     return TeacherRows(
-        rows=joined.rows,
+        embeddings=joined.rows.embeddings,
         row_of=joined.row_of,
+        captions=joined.rows.caption_embeddings if loss.cap else None,
         nearest=nearest,
         similarity=similarity,
-        with_captions=bool(loss.cap),
         views=views,
     )
