@@ -51,10 +51,10 @@ def negatives_of(banks: Collection[str], config: RunConfig) -> dict[str, str]:
 
 def labels_of(cache: EmbeddingCache) -> dict[str, str]:
     """Return what people call each class folder: the words in its label text, where a template made it."""
-    entry = cache.manifest.banks.get("labels")
-    if entry is None or len(entry.templates) != 1 or entry.templates[0].count("{}") != 1:
+    templates = cache.listed_bank("labels").templates if "labels" in cache.bank_names else ()
+    if len(templates) != 1 or templates[0].count("{}") != 1:
         return {}
-    before, after = entry.templates[0].split("{}")
+    before, after = templates[0].split("{}")
     bank = cache.text_bank("labels")
     return {
         bank.class_folders[index]: text[len(before) : len(text) - len(after)]

@@ -105,7 +105,7 @@ def open_texts(
 
     UserError if the cache keeps no text tower, or the bank ``text`` is not of the form ``a photo of ...``.
     """
-    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
+    tower = TextTower.load(cache.path, files=cache.text_tower, device=device)
     torch.manual_seed(seed)
     embed_dim = cache.embed_dim if config.learner == "cocoop" else None
     learner = PromptLearner(config.n_ctx, tower.width, embed_dim=embed_dim).to(device)
@@ -139,8 +139,7 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
         )
     with only_writer(cache.path):
         made_from = digest([learnt_from, list(learnt.words.items())])
-        there = cache.manifest.banks.get(bank)
-        if there is not None and there.made_from != made_from:
+        if bank in cache.bank_names and cache.listed_bank(bank).made_from != made_from:
             raise UserError(
                 f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
             )
@@ -150,8 +149,9 @@ def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt
         count = len(learnt.learner.context)
         texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
         made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
-        listed = save_bank(cache.path, made, made_from=made_from, templates=templates)
-        Manifest.load(cache.path).with_bank(bank, listed).save(cache.path)
+        teacher = cache.teacher_name
+        listed = save_bank(cache.path, made, teacher=teacher, made_from=made_from, templates=templates)
+        Manifest.load(cache.path).with_bank(bank, listed, teacher=teacher).save(cache.path)
         return listed
 
 
