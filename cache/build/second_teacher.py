@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cache.build.added_columns import columns_of, job_of
 from cache.build.captions import caption_counts
-from cache.build.columns import MakeColumns, add_columns, make_here
+from cache.build.columns import MakeColumns, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
 from cache.build.embed_images import Seconds
 from cache.build.judgements import Judgements
@@ -26,7 +26,7 @@ from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
 from cache.sources.names import is_plain_name
-from cache.store.column_lines import is_current
+from cache.store.column_lines import column_name, is_current
 from cache.store.journal import Journal, consolidate
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import AddedTeacher
@@ -105,7 +105,7 @@ def _prepare(build: Build, name: str) -> Manifest:
                 f"{out} has another teacher called {name} ({'; '.join(here.differences(there))})",
                 fix="choose another --teacher, or use --rebuild to replace it.",
             )
-        teacher = None
+        manifest, teacher = _without(manifest, out, name), None
     manifest = replace(manifest, teachers={**manifest.teachers, name: teacher or fresh})
     manifest.save(out)
     manifest = write_banks(manifest, out, build.teacher, build.banks, name=name)
@@ -114,6 +114,20 @@ def _prepare(build: Build, name: str) -> Manifest:
     for note in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):
         build.progress.note(note)
     return manifest
+
+
+def _without(manifest: Manifest, out: Path, name: str) -> Manifest:
+    """Return the manifest without a teacher and its columns, whose files are dropped."""
+    prefix = column_name("", name)
+    columns = {column: how for column, how in manifest.columns.items() if not column.startswith(prefix)}
+    teachers = {other: teacher for other, teacher in manifest.teachers.items() if other != name}
+    without = replace(manifest, columns=columns, teachers=teachers)
+    without.save(out)
+    drop_files(out, [line for line in Journal.load(out).files.values() if line.column.startswith(prefix)])
+    gone = manifest.teachers[name]
+    for file in (*gone.banks.values(), *gone.text_tower):
+        (out / file.file).unlink(missing_ok=True)
+    return without
 
 
 def _without_row(build: Build, journal: Journal) -> list[str]:
