@@ -187,7 +187,8 @@ class EmbeddingCache:
         return self._splits[name]
 
     def _groups(self, split: str) -> SplitGroups:
-        return SplitGroups(self.path, split, self.journal.groups(split), self._look)
+        check = self._look if self.check else None
+        return SplitGroups(self.path, split, self.journal.groups(split), check)
 
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
@@ -212,8 +213,8 @@ class EmbeddingCache:
         return rows
 
     def _look(self, line: FileLine) -> None:
-        """Compare a file with its checksum, where that was asked for, once."""
-        if self.check and line.file not in self._checked:
+        """Compare a file with its checksum, once."""
+        if line.file not in self._checked:
             if not line.is_sound(self.path):
                 raise UserError(f"{self.path / line.file} differs from its checksum", fix=REPAIR)
             self._checked.add(line.file)
