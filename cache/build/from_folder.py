@@ -34,7 +34,6 @@ from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
-from cache.store.neighbours import NEAREST
 from cache.store.spec import LOCAL_DIR
 
 if TYPE_CHECKING:
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 class FeatureOptions(BuildOptions):
     """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA."""
 
-    neighbours: int = NEAREST
     label2text: Path | None = None
     descriptions: Path | None = None
     captions: Path | None = None

@@ -62,7 +62,7 @@ class BuildOptions(TeacherOptions):
     workers: int | None = None
     strict: bool = False
     rebuild: bool = False
-    neighbours: int = 0
+    neighbours: int | None = None
     support_views: int = 0
     support_shots: int = 0
     views: int | None = None
@@ -73,7 +73,7 @@ class BuildOptions(TeacherOptions):
     shared_classes: bool = False
 
     def load_for(self, out: Path) -> Teacher:
-        """Return the teacher of a cache that is begun, or continued where ``out`` has one; raises as :meth:`load`.
+        """Return the teacher of a cache that is begun, or of the one in ``out``; raises as :meth:`load`.
 
         ``auto`` is then the precision of the rows that are there: what a GPU began in bfloat16 a CPU goes on
         with in bfloat16. ``--rebuild`` begins anew.

@@ -12,15 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.build.added_columns import columns_of, job_of
-from cache.build.captions import caption_counts
+from cache.build.changes import Changes
 from cache.build.columns import MakeColumns, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
-from cache.build.embed_images import Seconds
-from cache.build.judgements import Judgements
 from cache.build.options import Build, BuildOptions
-from cache.build.summary import BuildSummary
+from cache.build.pipeline import with_text_tower
+from cache.build.summary import BuildSummary, Took, summarize
 from cache.build.teacher_rows import TeacherRows
-from cache.build.text_banks import check_banks, sources_of, write_banks
+from cache.build.text_banks import check_banks, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
@@ -31,8 +30,6 @@ from cache.store.journal import Journal, consolidate
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import AddedTeacher
 from cache.teacher.open_clip_model import Teacher
-from cache.teacher.text_network import text_network_of
-from cache.teacher.text_tower import save_text_tower
 
 
 def check_teacher_name(name: str) -> None:
@@ -78,14 +75,13 @@ def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> Build
         embedding = time.perf_counter()
         manifest = add_columns(job_of(build, prepared, columns), prepared, make)
         embedding = time.perf_counter() - embedding
-        manifest = ranks.from_first(_finish(build, manifest, name) if ranks.is_first else manifest)
-        return _summary(
-            build,
-            EmbeddingCache(out, manifest, Journal.load(out), teacher=name),
-            before=before,
-            embedding=embedding,
-            total=time.perf_counter() - began,
-        )
+        if ranks.is_first:
+            _finish(build, manifest, name)
+        ranks.wait()
+        groups = Journal.load(out).all_groups
+        new_rows = sum(group.live for group in groups if group.name not in before)
+        took = Took(embedding=embedding, total=time.perf_counter() - began)
+        return summarize(build, Changes(), new_rows=new_rows, took=took, teacher=name)
 
 
 def _prepare(build: Build, name: str) -> Manifest:
@@ -144,43 +140,6 @@ def _without_row(build: Build, journal: Journal) -> list[str]:
     ]
 
 
-def _finish(build: Build, manifest: Manifest, name: str) -> Manifest:
-    out, tower = build.out, manifest.teachers[name].text_tower
-    if build.options.keep_text_tower and not (tower and all(file.is_sound(out) for file in tower)):
-        files = save_text_tower(out, *text_network_of(build.teacher), teacher=name)
-        manifest = manifest.with_text_tower(files, teacher=name)
-        manifest.save(out)
-    consolidate(out, Journal.load(out))
-    return manifest
-
-
-def _summary(
-    build: Build, cache: EmbeddingCache, *, before: set[str], embedding: float, total: float
-) -> BuildSummary:
-    """Return what was done; the first rank alone adds how the teacher classifies."""
-    names, groups = [bank.name for bank in build.banks], cache.journal.all_groups
-    apart = [bank.name for bank in build.banks if not bank.may_tie]
-    judged = Judgements.of(cache, names, apart) if build.ranks.is_first else Judgements()
-    own = cache.manifest.teachers[cache.teacher_name]
-    _, missing, cut = caption_counts(groups, teacher=cache.teacher_name)
-    truncated = {**{bank: listed.truncated for bank, listed in own.banks.items()}, "captions": cut}
-    new_rows = sum(group.live for group in groups if group.name not in before)
-    manifest = replace(cache.manifest, banks=own.banks)
-    return BuildSummary(
-        rows=sum(group.live for group in groups),
-        new_rows=new_rows,
-        removed_rows=0,
-        replaced_rows=0,
-        restored_rows=0,
-        bytes=sum(file.stat().st_size for file in build.out.rglob("*") if file.is_file()),
-        images_per_s=new_rows / embedding,
-        seconds=Seconds(),
-        total_seconds=total,
-        skipped={},
-        truncated={bank: count for bank, count in truncated.items() if count},
-        missing_captions=missing,
-        duplicates=[*judged.duplicates],
-        sources=sources_of(manifest, cache.journal, build.captions),
-        zero_shot=[*judged.zero_shot],
-        doubts=[*judged.doubts],
-    )
+def _finish(build: Build, manifest: Manifest, name: str) -> None:
+    with_text_tower(build, manifest, teacher=name)
+    consolidate(build.out, Journal.load(build.out))

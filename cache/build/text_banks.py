@@ -9,7 +9,6 @@ from pathlib import Path
 from cache.build.captions import Captions, caption_counts
 from cache.build.distinct_texts import check_told_apart, judged_together
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import CacheMismatch
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
@@ -33,34 +32,16 @@ def _made_from(bank: BankTexts) -> str:
     return digest([bank.texts, bank.classes])
 
 
-def check_same_texts(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) -> None:
-    """Refuse other texts for a bank: students that learnt with it are judged with it later."""
-    for bank in banks:
-        entry = manifest.banks.get(bank.name)
-        if entry is not None and entry.made_from != _made_from(bank):
-            raise CacheMismatch(
-                f"the text bank {bank.name!r} of {out} was made of other texts than now, which begin "
-                f"{bank.texts[0]!r}",
-                fix="bring the texts back, choose another --out, or use --rebuild to embed them again.",
-            )
-
-
 def write_banks(
-    manifest: Manifest,
-    out: Path,
-    teacher: Teacher,
-    banks: Sequence[BankTexts],
-    *,
-    name: str = MAIN_TEACHER,
+    manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts], *, name: str = MAIN_TEACHER
 ) -> Manifest:
-    """Embed the banks that are missing or damaged, and return the manifest that lists all of them.
+    """Embed the banks that are missing, damaged or of other texts now, by the teacher of that name.
 
-    ``name`` is what the cache calls the teacher.
+    Returns the manifest that lists all of them.
     """
     for bank in banks:
         made_from = _made_from(bank)
-        before = manifest.of_teacher(name).banks.get(bank.name)
-        listed = before
+        listed = before = manifest.of_teacher(name).banks.get(bank.name)
         if listed is None or listed.made_from != made_from or not listed.is_sound(out):
             rows, cut = teacher.embed_texts(bank.texts)
             check_texts(rows, bank.texts)
@@ -84,13 +65,18 @@ def sources_of(
     captions: Captions | None = None,
     *,
     captions_from: str = "kept from before",
+    teacher: str = MAIN_TEACHER,
 ) -> dict[str, str]:
     """Say of which file each bank and the captions are, and how many images have a caption of their own."""
     lines = {
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
-        for name, bank in manifest.banks.items()
+        for name, bank in manifest.of_teacher(teacher).banks.items()
     }
-    counts = {name: caption_counts(journal.groups(name)) for name in journal.splits if journal.rows(name)}
+    counts = {
+        name: caption_counts(journal.groups(name), teacher=teacher)
+        for name in journal.splits
+        if journal.rows(name)
+    }
     if any(own or missing for own, missing, _ in counts.values()):
         own = [f"{name} {count:,} of {journal.rows(name):,}" for name, (count, _, _) in counts.items()]
         missing = any(count < journal.rows(name) for name, (count, _, _) in counts.items())
