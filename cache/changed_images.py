@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from numpy.typing import NDArray
 
 from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, some_of
-from cache.store.image_files import HASH_BYTES, UNKNOWN, hash_of
+from cache.store.row_group import HASH_BYTES, UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cache.sources.samples import Record
+    from cache.sources.samples import Sample
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
@@ -37,29 +36,39 @@ class Contents:
     changed: tuple[str, ...]
 
 
-def contents_of(records: Sequence[Record], rows: SplitRows | None = None) -> Contents:
+def contents_of(samples: Sequence[Sample], rows: SplitRows | None = None) -> Contents:
     """Look at the files of some images, of which those with a row in ``rows`` are joined to it by key.
 
     A file of the size and time that its row kept is not read; any other is, and so is one without a row.
     """
-    chunks = [records[start : start + FILES_AT_ONCE] for start in range(0, len(records), FILES_AT_ONCE)]
+    before, status = _as_rows_were(samples, rows)
+    has_row = before.any(axis=1)
+    now = before.copy()
+
+    def look(start: int) -> None:
+        for i in range(start, min(start + FILES_AT_ONCE, len(samples))):
+            if not (has_row[i] and _looks_the_same(samples[i], *status[i].tolist())):
+                now[i] = np.frombuffer(bytes.fromhex(samples[i].identity()[0]) or UNKNOWN, dtype=np.uint8)
+
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        contents = list(pool.map(lambda chunk: [_content(record, rows) for record in chunk], chunks))
-    hashes = b"".join(content for chunk in contents for content, _ in chunk)
-    changes = [is_changed for chunk in contents for _, is_changed in chunk]
-    return Contents(
-        sha256=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
-        changed=tuple(r.key for r, is_changed in zip(records, changes, strict=True) if is_changed),
-    )
+        list(pool.map(look, range(0, len(samples), FILES_AT_ONCE)))
+    changed = has_row & (now != before).any(axis=1)
+    return Contents(sha256=now, changed=tuple(samples[i].key for i in np.flatnonzero(changed).tolist()))
 
 
-def changed_rows(one: SplitRows, other: SplitRows) -> tuple[str, ...]:
-    """Return the keys of the images that two teachers' rows, of the same keys, were made from differently."""
-    if one.files is None or other.files is None:
-        return ()
-    mine, theirs = one.files.sha256, other.files.sha256
-    both = mine.any(axis=1) & theirs.any(axis=1)
-    return tuple(one.keys[row] for row in np.flatnonzero(both & (mine != theirs).any(axis=1)))
+def _as_rows_were(
+    samples: Sequence[Sample], rows: SplitRows | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the content of images when their rows were made, zeros where nobody knows, and (bytes, mtime)."""
+    content = np.zeros((len(samples), HASH_BYTES), dtype=np.uint8)
+    status = np.zeros((len(samples), 2), dtype=np.int64)
+    if rows is not None and len(samples):
+        at = rows.find([sample.key for sample in samples])
+        has_row = at >= 0
+        files, at = rows.files, at[has_row]
+        content[has_row] = files.content[at]
+        status[has_row] = np.stack([files.bytes[at], files.mtime_ns[at]], axis=1)
+    return content, status
 
 
 def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Path) -> None:
@@ -73,22 +82,9 @@ def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Pat
         )
 
 
-def _content(record: Record, rows: SplitRows | None) -> tuple[bytes, bool]:
-    """Return a file's hash, and whether it differs from that of its row."""
-    row = rows.position.get(record.key) if rows is not None else None
-    if rows is None or row is None or rows.files is None:
-        return hash_of(record.identity()[0]), False
-    files, before = rows.files, rows.files.sha256[row].tobytes()
-    if before != UNKNOWN and looks_the_same(record, int(files.bytes[row]), int(files.mtime_ns[row])):
-        return before, False
-    now = hash_of(record.identity()[0])
-    return now, before not in (UNKNOWN, now)
-
-
-def looks_the_same(record: Record, size: int, mtime_ns: int) -> bool:
+def _looks_the_same(sample: Sample, size: int, mtime_ns: int) -> bool:
     """Say whether a file still has this size and modification time: then it is taken to be unchanged."""
     try:
-        status = os.stat(record.path)
+        return sample.status() == (size, mtime_ns)
     except OSError:
         return False
-    return status.st_size == size and status.st_mtime_ns == mtime_ns

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.json_values import value_of
 from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
 from cache.sources.splits import MAIN_TEACHER, split_name
+from cache.store.column_lines import column_name, lacking
+from cache.store.crop_views import ADD_VIEWS, CropViewsSettings, StoredCropViews
+from cache.store.crop_views import COLUMN as CROP_VIEWS
 from cache.store.journal import FileLine, Journal
+from cache.store.manifest import NAME as MANIFEST
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
+from cache.store.pixels import COLUMN as PIXELS
+from cache.store.pixels import PixelsSettings, StoredPixels
 from cache.store.read_errors import REPAIR
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.store.split_rows import SplitGroups, SplitRows
+from cache.store.stored_neighbours import (
+    NeighboursSettings,
+    StoredNeighbours,
+    column_of,
+    source_of,
+    stored_neighbours,
+)
+from cache.store.support_views import COLUMN as SUPPORT_VIEWS
+from cache.store.support_views import SupportViewsSettings, read_support_views
 from cache.store.text_banks import TextBank, load_bank
 
 __all__ = ["EmbeddingCache", "SplitRows"]
+Settings = TypeVar("Settings")
 
 
 class EmbeddingCache:
@@ -120,7 +141,7 @@ class EmbeddingCache:
 
     def column_name(self, column: str) -> str:
         """Return what a column of this teacher's is called on the disk."""
-        return column if self.teacher_name == MAIN_TEACHER else f"{self.teacher_name}.{column}"
+        return column_name(column, self.teacher_name)
 
     def column_settings(self, column: str) -> dict[str, Any] | None:
         """Return how a column of this teacher's is made; None where the cache keeps none."""
@@ -166,7 +187,8 @@ class EmbeddingCache:
         return self._splits[name]
 
     def _groups(self, split: str) -> SplitGroups:
-        return SplitGroups(self.path, split, self.journal.groups(split), self._look)
+        check = self._look if self.check else None
+        return SplitGroups(self.path, split, self.journal.groups(split), check)
 
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
@@ -185,8 +207,8 @@ class EmbeddingCache:
         return rows
 
     def _look(self, line: FileLine) -> None:
-        """Compare a file with its checksum, where that was asked for, once."""
-        if self.check and line.file not in self._checked:
+        """Compare a file with its checksum, once."""
+        if line.file not in self._checked:
             if not line.is_sound(self.path):
                 raise UserError(f"{self.path / line.file} differs from its checksum", fix=REPAIR)
             self._checked.add(line.file)
@@ -215,3 +237,84 @@ class EmbeddingCache:
     def rows(self) -> int:
         """How many images of all splits have a row."""
         return sum(map(self.journal.rows, self.split_names))
+
+    def neighbours(self, split: str, bank: str, k: int) -> StoredNeighbours | None:
+        """Return every image's k nearest class texts: int32 [N, k] class labels and float32 [N, k] cosines.
+
+        Rows are those of ``split(...)``, best first; k is cut to the number of classes. None where the cache
+        does not keep so many of every image, of this very bank and these classes: then they are taken from
+        rows and texts, see :func:`cache.store.neighbours.nearest_texts`.
+        """
+        rows, listed = self.split(split), self.listed_bank(bank)
+        column, k = self.column_name(column_of(bank)), min(k, len(rows.class_names))
+        settings = self._settings(column, NeighboursSettings)
+        of = source_of(rows.class_names, listed.sha256)
+        if settings is None or settings.k < k or self._lacking(rows, column, of=of):
+            return None
+        return stored_neighbours(rows, column, k)
+
+    def support_views(self, split: str, keys: Sequence[str], *, views: int | None = None) -> NDArray[Any]:
+        """Return V views of each image, [n, V, D] float32, raw: the plain row, then its augmented copies.
+
+        ``views`` None gives all that are kept; 1 gives the plain rows alone, which every cache has.
+
+        Raises
+        ------
+        UserError
+            If the cache keeps fewer views of one of the images; the message names the command that adds them.
+        KeyError
+            If an image has no row.
+        """
+        rows, column = self.split(split), self.column_name(SUPPORT_VIEWS)
+        at = rows.find(keys)
+        if (at < 0).any():
+            raise KeyError(keys[int((at < 0).argmax())])
+        plain = rows.embeddings[at].astype(np.float32)[:, None]
+        if views == 1:
+            return plain
+        settings = self._settings(column, SupportViewsSettings)
+        return np.concatenate([plain, read_support_views(rows, column, settings, keys, views)], axis=1)
+
+    def crop_views(self, split: str) -> StoredCropViews:
+        """Return the crops of a split's images that training replays; see :mod:`cache.store.crop_views`.
+
+        Raises
+        ------
+        UserError
+            If the cache does not keep them of every image, or a file is damaged; the message names the
+            command that adds them.
+        """
+        rows, column = self.split(split), self.column_name(CROP_VIEWS)
+        settings, without = self._settings(column, CropViewsSettings), self._lacking(rows, column)
+        if settings is None or without == len(rows):
+            raise UserError(f"the cache {self.path} keeps no views of {rows.name}", fix=ADD_VIEWS)
+        if without:
+            raise UserError(
+                f"the cache {self.path} keeps no views of {without:,} of {len(rows):,} images of {rows.name}",
+                fix=ADD_VIEWS.replace("V, 4 for example", str(settings.views)),
+            )
+        return StoredCropViews(rows, column, settings)
+
+    def pixels(self, split: str, *, side: int) -> StoredPixels | None:
+        """Return a split's images of that side, whichever teacher's; see :mod:`cache.store.pixels`.
+
+        None where the cache does not keep them of every image: then they are read from their files.
+        """
+        settings = self._settings(PIXELS, PixelsSettings)
+        if settings is None or settings.side != side or split_name(split) not in self.split_names:
+            return None
+        rows = self.split(split)
+        return None if self._lacking(rows, PIXELS) else StoredPixels(rows, PIXELS, settings)
+
+    def _settings(self, column: str, form: type[Settings]) -> Settings | None:
+        """Return how a column is made, checked; None where the cache keeps none."""
+        listed = self.manifest.columns.get(column)
+        try:
+            return None if listed is None else value_of(form, listed.settings, name=column)
+        except ValueError as error:
+            raise UserError(f"{self.path / MANIFEST} is damaged ({error})", fix=REPAIR) from error
+
+    def _lacking(self, rows: SplitRows, column: str, *, of: str | None = None) -> int:
+        """Return how many rows of a split have no such column, made as the manifest says."""
+        listed = self.manifest.columns.get(column)
+        return lacking(rows.groups.groups, column, listed.settings, of=of) if listed else len(rows)

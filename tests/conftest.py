@@ -144,7 +144,7 @@ def make_cache(
     rng = np.random.default_rng(seed)
     folder = ImageFolder.scan(photos)
     texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
-    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     rows = np.stack([2 * texts[key.split("/")[1]] + rng.normal(size=EMBED_DIM) for key in keys]).astype(
         "float32"
     )

@@ -82,7 +82,7 @@ def test_grocery_goes_through_stage_one_with_its_long_descriptions(teacher_dir, 
         FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu"),
     )
     folder = ImageFolder.scan(GROCERY)
-    assert summary.rows == sum(len(split.images) for split in folder.splits.values())
+    assert summary.rows == sum(len(split) for split in folder.splits.values())
     assert summary.truncated["descriptions"] > 0
     assert not summary.skipped
     assert (

@@ -27,7 +27,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import LineProgress
 from cache.sources.arrays import load_array
 from cache.sources.class_texts import read_captions
-from cache.sources.image_folder import ImageRecord, load_rgb
+from cache.sources.image_folder import ImageSample, load_rgb
 from cache.sources.samples import UnreadableImage
 from cache.store.webdataset import read as read_tar
 from cli import main
@@ -53,7 +53,7 @@ def test_another_format_under_an_images_ending_is_no_image(tmp_path, format):
     (tmp_path / "x").rename(tmp_path / "x.jpg")
     with pytest.raises(UnreadableImage):
         load_rgb(tmp_path / "x.jpg")
-    assert ImageRecord(key="x.jpg", root=tmp_path, label=0).identity()[0] == sha256_of(tmp_path / "x.jpg")
+    assert ImageSample(key="x.jpg", root=tmp_path).identity()[0] == sha256_of(tmp_path / "x.jpg")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "MPO"])

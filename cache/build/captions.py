@@ -1,8 +1,11 @@
-"""One caption an image: from JSON lines, embedded by the teacher, or from the original code's tensor."""
+"""One caption an image: from JSON lines, embedded by the teacher, or from the original code's tensor.
+
+``caption_embedding``: ``caption``, n texts, and ``embedding`` [n, D], the teacher's rows of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +13,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
 from cache.sources.image_folder import ImageFolder
-from cache.store.shard_rows import ShardRows
-from cache.teacher.open_clip_model import Teacher
+from cache.sources.splits import MAIN_TEACHER, SPLITS
+from cache.store.column_lines import OF, column_name, left_out_of
+from cache.store.hdf5_columns import texts as as_texts
+from cache.store.journal import FileLine, RowGroup
+from cache.store.row_group import read_keys
 from cache.teacher.sanity import check_texts, stored
+
+COLUMN = "caption_embedding"
+# What a line remembers of captions: their file, how many images have none of their own, how many were cut.
+FILE, MISSING, TRUNCATED = "captions", "captions_missing", "captions_truncated"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Captions:
     """Captions by key: texts that the teacher embeds, or embeddings that are there already.
 
-    ``sha256`` names their content: a shard that holds other captions is given these. ``source`` is their
-    file; ``unused`` are its keys that are no image's.
+    ``sha256`` names their content. ``source`` is their file; ``unused`` are its keys that are no image's.
     """
 
     sha256: str
@@ -37,35 +47,110 @@ class Captions:
     def only(self, split: str, keys: Sequence[str]) -> Captions:
         """Return the captions of some images of a split, with the name of the whole."""
         texts = {f"{split}/{key}": caption_of(self.texts, split, key) for key in keys}
-        return Captions(
-            sha256=self.sha256,
+        return replace(
+            self,
             texts={name: text for name, text in texts.items() if text is not None},
             embeddings={name: self.embeddings[name] for name in texts if name in self.embeddings},
+            unused=(),
         )
 
-    def added_to(self, rows: ShardRows, teacher: Teacher) -> tuple[ShardRows, int, int]:
-        """Return rows with captions, how many images had none of their own, and how many were truncated.
+    def source_of(self, split: str, keys: Sequence[str]) -> str | None:
+        """Return what names the captions of some images of a split; None where these have none.
 
-        Ready-made embeddings may cover the training images alone (the original code's do); rows of
-        other splits then stay without captions.
+        Ready-made embeddings may cover the training images alone, as the original code's do: rows of other
+        splits stay without captions.
         """
-        dtype = rows.image_embedding.dtype
-        if self.embeddings:
-            have = [
-                row for key in rows.keys if (row := self.embeddings.get(f"{rows.split}/{key}")) is not None
-            ]
-            if len(have) < len(rows):
-                return replace(rows, captions=None, caption_embedding=None), len(rows), 0
-            embedded = stored(
-                np.stack(have), str(dtype), lambda i: f"the caption of {rows.split}/{rows.keys[i]}"
-            )
-            return replace(rows, captions=[""] * len(rows), caption_embedding=embedded), 0, 0
-        own = [caption_of(self.texts, rows.split, key) for key in rows.keys]
-        texts = [text or MISSING_CAPTION for text in own]
-        embeddings, truncated = teacher.embed_texts(texts)
-        check_texts(embeddings, texts)
-        embedded = stored(embeddings.numpy(), str(dtype), lambda i: f"the caption {shortened(texts[i])}")
-        return replace(rows, captions=texts, caption_embedding=embedded), own.count(None), truncated
+        if not self.embeddings:
+            return digest([caption_of(self.texts, split, key) for key in keys])
+        return self.sha256 if all(f"{split}/{key}" in self.embeddings for key in keys) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionRows(Column):
+    """The captions of every image, and the rows of them by the teacher of that ``fingerprint``."""
+
+    captions: Captions
+    fingerprint: str
+    teacher: str = MAIN_TEACHER
+
+    @property
+    def name(self) -> str:
+        """``caption_embedding``, of an added teacher with its name."""
+        return column_name(COLUMN, self.teacher)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All of them."""
+        return SPLITS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Whose: the captions themselves are each group's own."""
+        return {"teacher": self.fingerprint}
+
+    def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
+        """Return of each group its captions, for all groups of a split or for none."""
+        sources = [self._source(cache, group) for group in groups]
+        if any(source is None for source in sources):
+            return [None for _ in groups]
+        return [Wanted(of=source) for source in sources if source is not None]
+
+    def _source(self, cache: Path, group: RowGroup) -> str | None:
+        line = group.lines.get(self.name)
+        if line is not None and line.about.get(FILE) == self.captions.sha256:
+            return str(line.about.get(OF, ""))
+        keys = read_keys(cache, group.keys).keys
+
+        def of(removed: frozenset[int]) -> str | None:
+            own = [key for row, key in enumerate(keys) if row not in removed]
+            return self.captions.source_of(group.split, own)
+
+        # What was removed since keeps the caption that it had.
+        before = of(left_out_of(line)) if line is not None else None
+        return before if line is not None and before == line.about.get(OF) else of(group.removed)
+
+    def only(self, group: GroupRows) -> CaptionRows:
+        """Return the column with the captions of a group alone."""
+        return replace(self, captions=self.captions.only(group.group.split, group.keys.keys))
+
+    def rows(self, group: GroupRows, tools: Tools) -> Made:
+        """Embed the captions of a group's images; UserError where one does not fit the cache's dtype."""
+        split, keys = group.group.split, group.keys.keys
+        missing = truncated = 0
+        if self.captions.embeddings:
+            texts = [""] * len(keys)
+            ready = [self.captions.embeddings[f"{split}/{key}"] for key in keys]
+            rows = np.array(ready).reshape(len(keys), -1 if keys else 0)
+        else:
+            assert tools.teacher is not None
+            own = [caption_of(self.captions.texts, split, key) for key in keys]
+            texts, missing = [text or MISSING_CAPTION for text in own], own.count(None)
+            embedded, truncated = tools.teacher.embed_texts(texts)
+            if texts:
+                check_texts(embedded, texts)
+            rows = embedded.numpy()
+        kept = stored(rows, tools.dtype, lambda i: f"the caption {shortened(texts[i] or keys[i])}")
+        tools.progress.advance(len(keys))
+        of_group = [""] * group.group.rows
+        for row, text in zip(group.at.tolist(), texts, strict=True):
+            of_group[row] = text
+        about = {FILE: self.captions.sha256, MISSING: missing, TRUNCATED: truncated}
+        return {"caption": as_texts(of_group), "embedding": group.spread(kept)}, about
+
+
+def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -> tuple[int, int, int]:
+    """Return how many rows of groups have a caption of their own, how many none, and how many were cut.
+
+    Rows of groups without captions are none of the three.
+    """
+    lines = [line for group in groups if (line := group.lines.get(column_name(COLUMN, teacher))) is not None]
+    missing = sum(_count(line, MISSING) for line in lines)
+    return sum(line.rows for line in lines) - missing, missing, sum(_count(line, TRUNCATED) for line in lines)
+
+
+def _count(line: FileLine, name: str) -> int:
+    count = line.about.get(name, 0)
+    return count if isinstance(count, int) else 0
 
 
 def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:
@@ -79,7 +164,7 @@ def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Caption
     if path.suffix.lower() in (".pt", ".pth", ".npy"):
         return _from_tensor(path, folder, embed_dim)
     texts = read_captions(path)
-    images = [(name, image.key) for name, split in folder.splits.items() for image in split.images]
+    images = [(name, image.key) for name, split in folder.splits.items() for image in split.all()]
     used = {caption_key(texts, name, key) for name, key in images}
     if used == {None}:
         raise UserError(

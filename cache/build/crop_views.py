@@ -1,4 +1,4 @@
-"""Crops of the training images and what the teacher says of each, for training to replay: ``crop_views/``.
+"""Crops of the training images and what the teacher says of each, for training to replay: ``crop_views``.
 
 A good teacher is patient and consistent (Beyer et al., 2022): the student sees the very crop that the
 teacher saw. A view is a random-resized crop and perhaps a flip. Its box is kept as fractions (left, top,
@@ -13,63 +13,71 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
 
-from cache.build.options import Build
-from cache.build.support_views import decoded, embed_views, seed_of
-from cache.runtime.hdf5_safety import open_hdf5
+from cache.build.columns import Column, GroupRows, Made, Tools
+from cache.build.embed_views import embed_views, seed_of
 from cache.sources.crop_boxes import crop_boxes
-from cache.sources.samples import Record
-from cache.store.column_shards import ColumnPlan, write_column_shards
-from cache.store.hdf5_columns import write_column, write_strings
-from cache.store.manifest import Manifest
-from cache.store.manifest_lines import CropViewsColumn
-from cache.store.spec import SQUASH_SIZE, TeacherSpec
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.column_lines import column_name
+from cache.store.crop_views import COLUMN, CropViewsSettings
+from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 
-FOLDER = "crop_views"
 SPLITS = ("train",)
-IMAGES_PER_SHARD = 512
 # Boxes lie on a grid so fine that it is below a pixel, whose fractions float32 holds exactly.
 GRID = 4096
 
 
-def write_crop_views(manifest: Manifest, build: Build) -> Manifest:
-    """Embed crops of every training image that has a row; continue what is there.
+@dataclass(frozen=True, kw_only=True)
+class CropViews(Column):
+    """``views`` crops an image, of at least ``scale`` of its area, by the teacher of that ``fingerprint``.
 
-    A shard holds ``key`` [n], ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding``
-    [n, V, D] raw in the cache's dtype.
-
-    Raises
-    ------
-    UserError
-        If an image cannot be read any more, or an embedding does not fit the cache's dtype.
+    A file holds ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding`` [n, V, D], raw, in the
+    cache's dtype.
     """
 
-    views, scale = build.options.views or 0, build.options.views_scale
+    views: int
+    scale: float
+    fingerprint: str
+    teacher: str = MAIN_TEACHER
 
-    def write(path: Path, records: Sequence[Record]) -> None:
-        crops = [draw_crops(record.key, views, scale) for record in records]
-        rows = embed_views(build, records, _Crops(records, crops, build.teacher.spec), views)
-        with open_hdf5(path, "w") as shard:
-            write_strings(shard, "key", [record.key for record in records])
-            write_column(shard, "box", np.stack([boxes.numpy() for boxes, _ in crops]), dims=2)
-            write_column(shard, "flip", np.stack([flips.numpy() for _, flips in crops]), dims=2)
-            write_column(shard, "view_embedding", rows, dims=2)
+    @property
+    def name(self) -> str:
+        """``crop_views``, of an added teacher with its name."""
+        return column_name(COLUMN, self.teacher)
 
-    plan = ColumnPlan(
-        name=FOLDER,
-        empty=CropViewsColumn(views=views, scale=scale),
-        splits=SPLITS,
-        images_per_shard=IMAGES_PER_SHARD,
-        write=write,
-    )
-    return write_column_shards(manifest, build.out, build.folder, plan, build.progress)
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The training images alone."""
+        return SPLITS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How many, how small, and whose."""
+        return asdict(CropViewsSettings(views=self.views, scale=self.scale, teacher=self.fingerprint))
+
+    def rows(self, group: GroupRows, tools: Tools) -> Made:
+        """Embed the crops of a group's images.
+
+        Raises
+        ------
+        UserError
+            If an image cannot be read any more, or an embedding does not fit the cache's dtype.
+        """
+        assert tools.teacher is not None
+        crops = [draw_crops(key, self.views, self.scale) for key in group.keys.keys]
+        rows = embed_views(tools, group.samples, _Crops(crops, tools.teacher.spec), self.views)
+        boxes, flips = np.empty((len(group), self.views, 4), np.float32), np.empty(rows.shape[:2], bool)
+        for i, (box, flip) in enumerate(crops):
+            boxes[i], flips[i] = box.numpy(), flip.numpy()
+        values = {"box": boxes, "flip": flips, "view_embedding": rows}
+        return {name: group.spread(value) for name, value in values.items()}, {}
 
 
 def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -85,23 +93,17 @@ def draw_crops(key: str, views: int, scale: float) -> tuple[Tensor, Tensor]:
     return torch.cat(boxes), torch.cat(flips)
 
 
-class _Crops(Dataset[Tensor]):
-    """Decodes an image and cuts its views out of it, as the teacher takes them; runs in workers."""
+class _Crops:
+    """Cuts an image's views out of it, as the teacher takes them."""
 
-    def __init__(
-        self, records: Sequence[Record], crops: Sequence[tuple[Tensor, Tensor]], spec: TeacherSpec
-    ) -> None:
-        self.records, self.crops, self.spec = records, crops, spec
+    def __init__(self, crops: Sequence[tuple[Tensor, Tensor]], spec: TeacherSpec) -> None:
+        self.crops, self.spec = crops, spec
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Tensor:
+    def __call__(self, index: int, image: Image.Image) -> Tensor:
         from cache.runtime.torchvision_compat import torchvision
 
-        image = decoded(self.records[index])
         resampling = Image.Resampling.BICUBIC
-        if self.spec.preprocessing == "squash":
+        if self.spec.preprocessing == SQUASH:
             image = image.resize((SQUASH_SIZE, SQUASH_SIZE), Image.Resampling.BILINEAR)
         elif self.spec.interpolation == "bilinear":
             resampling = Image.Resampling.BILINEAR

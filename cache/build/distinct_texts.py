@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import CacheMismatch, UserError, shortened
 from cache.sources.class_texts import BankTexts
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
 from cache.store.manifest import NAME, Manifest
 from cache.store.neighbours import nearest_texts, unit_rows
 from cache.store.text_banks import TextBank, load_bank, make_bank
@@ -71,13 +71,13 @@ def _same_text(bank: BankTexts, one: tuple[str, str], other: tuple[str, str]) ->
     )
 
 
-def judged_together(folder: RecordFolder, *, shared_classes: bool) -> list[list[str]]:
+def judged_together(folder: DataFolder, *, shared_classes: bool) -> list[list[str]]:
     """Return which class folders are judged together.
 
     All are; where a class may be trained on and in the OOD test as well, each split's own.
     """
     if shared_classes:
-        return [list(split.class_names) for split in folder.splits.values()]
+        return [list(names) for names in folder.classes.values()]
     return [sorted(folder.class_names)]
 
 

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cache.build.plan import Unit
+from cache.build.unit_samples import SampleBatch
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
-from cache.sources.samples import Record, UnreadableImage
-from cache.store.manifest_lines import SkippedImage
-from cache.store.shard_rows import ShardRows
+from cache.sources.samples import Sample, UnreadableImage
+from cache.store.journal import SkippedImage
 from cache.teacher.open_clip_model import Teacher
-from cache.teacher.sanity import SameForAll, check_finite, stored
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardPlan:
-    """A shard that is still to be made: its file name and its images, in order."""
-
-    split: str
-    file: str
-    images: tuple[Record, ...]
+from cache.teacher.sanity import ENOUGH, SameForAll, check_finite, stored
 
 
 @dataclass(kw_only=True)
@@ -48,7 +41,7 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decoded:
-    """One record as a worker found it; ``reason`` says why it cannot be read, where it cannot."""
+    """One sample as a worker read it; ``reason`` says why it cannot be read, where it cannot."""
 
     reason: str
     sha256: str
@@ -57,60 +50,135 @@ class Decoded:
     seconds: float
 
 
-@dataclass(kw_only=True)
-class EmbeddedShard:
-    """A planned shard with its rows and the images that were skipped.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbeddedBatch:
+    """A batch of a unit: the n samples that could be read, their ``columns``, and those that were skipped.
 
-    ``columns`` has batches of every column, [B, D], or [B, 49, D] for regions.
+    A column is [n, D], or [n, 49, D] for regions, raw, in the cache's dtype.
     """
 
-    plan: ShardPlan
-    records: list[Record] = field(default_factory=list)
-    decoded: list[Decoded] = field(default_factory=list)
-    columns: dict[str, list[Tensor]] = field(default_factory=dict)
-    skipped: list[SkippedImage] = field(default_factory=list)
+    unit: Unit
+    samples: tuple[Sample, ...]
+    decoded: tuple[Decoded, ...]
+    columns: dict[str, NDArray[Any]]
+    skipped: tuple[SkippedImage, ...]
 
-    def rows(self, dtype: str) -> ShardRows | None:
-        """Return the rows, as :func:`stored` does, or None when no image could be read."""
-        if not self.records:
-            return None
-        columns = {
-            name: stored(torch.cat(batches).numpy(), dtype, lambda i: f"the row of {self.records[i].where}")
-            for name, batches in self.columns.items()
-        }
-        return ShardRows(
-            split=self.plan.split,
-            keys=[record.key for record in self.records],
-            labels=np.array([record.label for record in self.records], dtype=np.int64),
-            image_embedding=columns.pop("image_embedding"),
-            file_sha256=[image.sha256 for image in self.decoded],
-            file_bytes=np.array([image.bytes for image in self.decoded], dtype=np.int64),
-            file_mtime_ns=np.array([image.mtime_ns for image in self.decoded], dtype=np.int64),
-            more=columns,
+
+@dataclass(frozen=True, kw_only=True)
+class Embedder:
+    """How batches are embedded: ``workers`` processes decode, and with ``strict`` nothing is skipped.
+
+    With ``regions`` every picture's region embeddings are kept too.
+    """
+
+    teacher: Teacher
+    dtype: str
+    workers: int
+    strict: bool
+    regions: bool
+    seconds: Seconds
+
+    def embed(self, work: Iterable[SampleBatch]) -> Iterator[EmbeddedBatch]:
+        """Embed batches in their order, each as a whole, so that it holds the same bits whoever makes it.
+
+        Raises
+        ------
+        UserError
+            If the teacher's output is not finite, the same for all or lost in the dtype, or with ``strict``
+            an image cannot be read.
+        """
+        same = SameForAll()
+        given: deque[SampleBatch] = deque()
+        started = (self._start(given.popleft(), decoded, same) for decoded in self._decoded(work, given))
+        # What a teacher that may say the same of everything has made is not handed over, and so not written.
+        doubted: list[EmbeddedBatch] = []
+        for batch in one_behind(started):
+            doubted.append(self._finished(batch, same))
+            if same.varies or len(doubted) > ENOUGH:
+                yield from doubted
+                doubted = []
+        same.end()
+        yield from doubted
+
+    def _decoded(self, work: Iterable[SampleBatch], given: deque[SampleBatch]) -> Iterator[_Decoded]:
+        """Yield what workers make of batches, which are kept in ``given`` meanwhile."""
+
+        def handed_over() -> Iterator[list[Sample]]:
+            for batch in work:
+                given.append(batch)
+                yield list(batch.samples)
+
+        images = _Images(self.teacher.transform)
+        # A loader's batches of indices may be of anything that its items are made from.
+        iterator = batches(images, self.workers, batch_sampler=handed_over(), collate_fn=_joined)
+        while True:
+            start = time.perf_counter()
+            decoded: _Decoded | None = next(iterator, None)
+            self.seconds.waiting += time.perf_counter() - start
+            if decoded is None:
+                return
+            self.seconds.decoding += sum(image.seconds for image in decoded[0])
+            yield decoded
+
+    def _start(self, batch: SampleBatch, decoded: _Decoded, same: SameForAll) -> _Begun:
+        began = time.perf_counter()
+        wait = differ = None
+        images, pixels = decoded
+        if pixels is not None:
+            differ = same.differ(pixels)
+            wait = _columns(self.teacher, pixels, batch.samples[0].views, regions=self.regions)
+        self.seconds.teacher += time.perf_counter() - began
+        return _Begun(batch=batch, decoded=images, wait=wait, differ=differ)
+
+    def _finished(self, begun: _Begun, same: SameForAll) -> EmbeddedBatch:
+        batch, columns = begun.batch, {}
+        pairs = list(zip(batch.samples, begun.decoded, strict=True))
+        skipped = tuple(_skipped(batch.unit.split, *pair, self.strict) for pair in pairs if pair[1].reason)
+        read = [pair for pair in pairs if not pair[1].reason]
+        if begun.wait is not None:
+            start, where = time.perf_counter(), [sample.where for sample, _ in read]
+            tensors = begun.wait()
+            self.seconds.teacher += time.perf_counter() - start
+            same.look(tensors["image_embedding"], begun.differ, where)
+            for name, column in tensors.items():
+                check_finite(column, where)
+                columns[name] = stored(column.numpy(), self.dtype, lambda i: f"the row of {where[i]}")
+        return EmbeddedBatch(
+            unit=batch.unit,
+            samples=tuple(sample for sample, _ in read),
+            decoded=tuple(image for _, image in read),
+            columns=columns,
+            skipped=skipped,
         )
 
 
-# Records as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W]: in one tensor,
+# Samples as a worker hands them over, with the pixels of the readable ones, [B, V, 3, H, W]: in one tensor,
 # for each takes a file handle on its way.
 _Decoded = tuple[list[Decoded], Tensor | None]
 
 
-class _Images(Dataset[Any]):
-    """Decodes and preprocesses one record's pictures; runs in workers."""
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A batch that the teacher has begun with; ``wait`` gives the columns of what could be read."""
 
-    def __init__(self, records: Sequence[Record], transform: Callable[[Any], Tensor]) -> None:
-        self.records = records
+    batch: SampleBatch
+    decoded: Sequence[Decoded]
+    wait: Callable[[], dict[str, Tensor]] | None
+    differ: Tensor | None
+
+
+class _Images(Dataset[Any]):
+    """Decodes and preprocesses a sample's pictures; runs in workers, which are given the samples."""
+
+    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
         self.transform = transform
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> tuple[Decoded, Tensor | None]:
+    def __getitem__(self, sample: Sample) -> tuple[Decoded, Tensor | None]:
         start = time.perf_counter()
-        record, pixels, reason = self.records[index], None, ""
-        sha256, size, mtime_ns = record.identity()
+        pixels, reason = None, ""
+        sha256, size, mtime_ns = sample.identity()
         try:
-            pixels = torch.stack([self.transform(picture) for picture in record.pictures()])
+            pixels = torch.stack([self.transform(picture) for picture in sample.pictures()])
         except UnreadableImage as error:
             reason = str(error) or "unreadable"
         decoded = Decoded(
@@ -123,132 +191,20 @@ class _Images(Dataset[Any]):
         return decoded, pixels
 
 
-def embed_shards(
-    teacher: Teacher,
-    plans: Sequence[ShardPlan],
-    *,
-    batch_size: int,
-    workers: int,
-    strict: bool,
-    regions: bool = False,
-    seconds: Seconds,
-    on_images: Callable[[int], None],
-) -> Iterator[EmbeddedShard]:
-    """Embed planned shards in order, yielding each when its last image is done.
-
-    Batches never cross a shard's end, so that a shard redone after a kill is computed from the same
-    batches and holds the same bits. With ``regions`` every picture's region embeddings are kept too.
-
-    Raises
-    ------
-    UserError
-        If the teacher's output is not finite or the same for all, or with ``strict`` an image cannot be
-        read.
-    """
-    same = SameForAll()
-    planned = [
-        (plan, plan.images[start : start + batch_size])
-        for plan in plans
-        for start in range(0, len(plan.images), batch_size)
-    ]
-    images = _Images([record for plan in plans for record in plan.images], teacher.transform)
-    batches_of = _decoded(images, [len(records) for _, records in planned], workers, seconds)
-    started = (
-        _start(teacher, plan, records, decoded, regions=regions, seconds=seconds, same=same)
-        for (plan, records), decoded in zip(planned, batches_of, strict=True)
-    )
-    current: EmbeddedShard | None = None
-    for batch in one_behind(started):
-        if current is None or current.plan is not batch.plan:
-            if current is not None:
-                yield current
-            current = EmbeddedShard(plan=batch.plan)
-        _add_batch(current, batch, strict=strict, seconds=seconds, same=same)
-        on_images(len(batch.records))
-    same.end()
-    if current is not None:
-        yield current
-
-
 def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> _Decoded:
     pixels = [picture for _, picture in decoded if picture is not None]
     return [image for image, _ in decoded], torch.stack(pixels) if pixels else None
 
 
-def _decoded(images: _Images, sizes: Sequence[int], workers: int, seconds: Seconds) -> Iterator[_Decoded]:
-    """Yield batches of these sizes, in order."""
-    ends = np.cumsum(sizes).tolist()
-    indices = [list(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
-    iterator = batches(images, workers, batch_sampler=indices, collate_fn=_joined)
-    while True:
-        start = time.perf_counter()
-        batch: _Decoded | None = next(iterator, None)
-        seconds.waiting += time.perf_counter() - start
-        if batch is None:
-            return
-        seconds.decoding += sum(image.seconds for image in batch[0])
-        yield batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """A batch that the teacher has begun with; ``wait`` gives the columns of what could be read."""
-
-    plan: ShardPlan
-    records: Sequence[Record]
-    decoded: Sequence[Decoded]
-    wait: Callable[[], dict[str, Tensor]] | None
-    differ: Tensor | None
-
-
-def _start(
-    teacher: Teacher,
-    plan: ShardPlan,
-    records: Sequence[Record],
-    decoded: _Decoded,
-    *,
-    regions: bool,
-    seconds: Seconds,
-    same: SameForAll,
-) -> _Batch:
-    began = time.perf_counter()
-    wait = differ = None
-    images, pixels = decoded
-    if pixels is not None:
-        differ = same.differ(pixels)
-        wait = _columns(teacher, pixels, records[0].views, regions=regions)
-    seconds.teacher += time.perf_counter() - began
-    return _Batch(plan=plan, records=records, decoded=images, wait=wait, differ=differ)
-
-
-def _add_batch(
-    shard: EmbeddedShard, batch: _Batch, *, strict: bool, seconds: Seconds, same: SameForAll
-) -> None:
-    readable = []
-    for record, image in zip(batch.records, batch.decoded, strict=True):
-        if not image.reason:
-            readable.append((record, image))
-            continue
-        if strict:
-            raise UserError(
-                f"{record.where} cannot be read as an image ({image.reason})",
-                fix="mend or remove the file, or leave out --strict to skip it.",
-            )
-        shard.skipped.append(
-            SkippedImage(key=record.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns)
+def _skipped(split: str, sample: Sample, image: Decoded, strict: bool) -> SkippedImage:
+    if strict:
+        raise UserError(
+            f"{sample.where} cannot be read as an image ({image.reason})",
+            fix="mend or remove the file, or leave out --strict to skip it.",
         )
-    if batch.wait is None:
-        return
-    began = time.perf_counter()
-    columns = batch.wait()
-    seconds.teacher += time.perf_counter() - began
-    where = [record.where for record, _ in readable]
-    same.look(columns["image_embedding"], batch.differ, where)
-    for name, column in columns.items():
-        check_finite(column, where)
-        shard.columns.setdefault(name, []).append(column)
-    shard.records += [record for record, _ in readable]
-    shard.decoded += [image for _, image in readable]
+    return SkippedImage(
+        split=split, key=sample.key, reason=image.reason, bytes=image.bytes, mtime_ns=image.mtime_ns
+    )
 
 
 def _columns(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
+from cache.build.second_teacher import check_teacher_name
 from cache.build.options import Build, BuildOptions, TeacherOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.summary import BuildSummary
-from cache.changed_images import changed_rows, contents_of, refuse_changed
-from cache.reader import TEACHERS, EmbeddingCache
+from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun
-from cache.runtime.errors import CacheMismatch, UserError, some_of
+from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import (
     CAPTIONS,
@@ -39,8 +39,6 @@ from cache.store.spec import LOCAL_DIR
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
 
-SAME_DATA = "give the data the cache was made from, or bring the first teacher up to date."
-
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(BuildOptions):
@@ -59,10 +57,10 @@ class FeatureOptions(BuildOptions):
 def cache_features(
     data: Path, out: Path, options: FeatureOptions, *, progress: Progress | None = None
 ) -> BuildSummary:
-    """Embed a data folder's images and texts into the cache ``out``; run again, it continues.
+    """Embed a data folder's images and texts into the cache ``out``; run again, it embeds what is new.
 
-    Under torchrun every process embeds its own shards, and returns the summary of the whole; with a
-    ``cluster`` every shard is a Ray task, and what there is one of is done here.
+    Under torchrun every process embeds its own share, and returns the summary of the whole; with a
+    ``cluster`` every unit is a Ray task, and what there is one of is done here.
 
     Raises
     ------
@@ -73,7 +71,7 @@ def cache_features(
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
-    check_trained(data, {name: split.class_names for name, split in folder.splits.items()})
+    check_trained(data, folder.classes)
     if not options.shared_classes:
         check_apart(
             folder,
@@ -81,11 +79,9 @@ def cache_features(
             texts=class_names_of(_given_or_default(options.label2text, data / LABELS), folder.class_names),
         )
     banks = text_banks(folder, options)
-    first = None
     if options.teacher != MAIN_TEACHER:
-        first, out = EmbeddingCache.open(out), added_teacher(out, options.teacher)
-        check_positions(first.path, banks)
-        check_unchanged(first, folder)
+        check_teacher_name(options.teacher)
+        check_positions(EmbeddingCache.open(out).path, banks)
     teacher = options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
@@ -101,10 +97,7 @@ def cache_features(
     )
     with ranks_of_torchrun() as ranks:
         build = replace(build, ranks=ranks)
-        summary = build_cache(build, _on_ray(build, options) if options.cluster else embed_here)
-    if first is not None:
-        check_same_images(first, EmbeddingCache.open(out))
-    return summary
+        return build_cache(build, _on_ray(build, options) if options.cluster else embed_here)
 
 
 def _on_ray(build: Build, options: FeatureOptions) -> Embed:
@@ -121,7 +114,7 @@ def _on_ray(build: Build, options: FeatureOptions) -> Embed:
         device=options.device,
         weights_sha256=build.teacher.spec.weights_sha256,
     )
-    return EmbedOnRay(cluster=options.cluster, source=source, workers=options.workers)
+    return EmbedOnRay(cluster=options.cluster, teacher=source, workers=options.workers)
 
 
 def anywhere(name: str) -> str:
@@ -129,60 +122,6 @@ def anywhere(name: str) -> str:
     scheme = LOCAL_DIR if name.startswith(LOCAL_DIR) else ""
     path = Path(name.removeprefix(scheme))
     return f"{scheme}{path.resolve()}" if path.exists() else name
-
-
-def added_teacher(cache: Path, name: str) -> Path:
-    """Return the folder of a teacher added to a cache: a cache of its own, with the same keys."""
-    if not is_plain_name(name):
-        raise UserError(
-            f"--teacher {name!r} cannot name a folder", fix="use letters, digits, '.', '_' and '-'."
-        )
-    return cache / TEACHERS / name
-
-
-def check_unchanged(cache: EmbeddingCache, folder: ImageFolder) -> None:
-    """Make sure that the images of a folder are those that a cache's rows were made from.
-
-    Raises
-    ------
-    CacheMismatch
-        If one is not, or is there in one of the two alone; what could not be read is in neither.
-    """
-    for name in sorted({*cache.split_names, *folder.splits}):
-        images = folder.splits[name].images if name in folder.splits else ()
-        rows = cache.split(name) if name in cache.split_names else None
-        listed = cache.manifest.splits.get(name)
-        skipped = {image.key for image in listed.skipped} if listed else set()
-        odd = sorted(({image.key for image in images} ^ {*(rows.keys if rows else ())}) - skipped)
-        if odd:
-            raise CacheMismatch(
-                f"{folder.path} has other images of {name} than {cache.path} has rows of ({len(odd)} differ: "
-                f"{some_of(odd)})",
-                fix=SAME_DATA,
-            )
-        refuse_changed(contents_of(images, rows).changed, split=name, data=folder.path, cache=cache.path)
-
-
-def check_same_images(first: EmbeddingCache, other: EmbeddingCache) -> None:
-    """Make sure that two teachers' rows are of the same images, by key and by content.
-
-    Raises
-    ------
-    CacheMismatch
-        If they are not.
-    """
-    for name in sorted({*first.split_names, *other.split_names}):
-        mine, theirs = (
-            set(cache.split(name).keys) if name in cache.split_names else set() for cache in (first, other)
-        )
-        if mine != theirs:
-            odd = sorted(mine ^ theirs)
-            raise CacheMismatch(
-                f"{other.path} has other rows of {name} than {first.path} ({len(odd)} differ: {odd[0]}, ...)",
-                fix=SAME_DATA,
-            )
-        changed = changed_rows(first.split(name), other.split(name)) if mine else ()
-        refuse_changed(changed, split=name, data=other.path, cache=first.path)
 
 
 def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:

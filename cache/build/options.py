@@ -13,7 +13,7 @@ from cache.runtime.distributed import Ranks
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
 from cache.sources.episode_keys import EpisodeKeys
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
 from cache.store.manifest import NAME, Manifest
 from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
@@ -111,7 +111,7 @@ class Build:
     the first does what there is one of.
     """
 
-    folder: RecordFolder
+    folder: DataFolder
     out: Path
     teacher: Teacher
     spec: CacheSpec

@@ -1,4 +1,4 @@
-"""The images themselves in a cache, decoded and squashed once: ``pixels/SPLIT-00000.h5``.
+"""The images themselves in a cache, decoded and squashed once: ``pixels``.
 
 ``raw`` is uint8 [n, 3, R, R], contiguous, so that training maps it and decodes nothing; ``jpeg`` is JPEG of
 quality 95, a seventh of the bytes, decoded at each use.
@@ -7,103 +7,90 @@ quality 95, a seventh of the bytes, decoded at each use.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 
-from cache.runtime.errors import UserError
-from cache.runtime.hdf5_safety import open_hdf5
+from cache.build.columns import Column, GroupRows, Made, Tools
+from cache.build.embed_views import Decoded, refuse_unreadable
 from cache.runtime.loader_workers import batches
-from cache.runtime.progress import Progress
-from cache.sources.image_folder import ImageFolder, squashed
-from cache.sources.samples import Record, UnreadableImage
 from cache.sources.splits import SPLITS
-from cache.store.column_shards import ColumnPlan, write_column_shards
-from cache.store.hdf5_columns import write_blobs, write_strings, write_sums
-from cache.store.manifest import Manifest
-from cache.store.manifest_lines import PixelsColumn
-from cache.store.mapped_arrays import row_sums
+from cache.store.hdf5_columns import Blobs, Blocks
+from cache.store.pixels import COLUMN, DATASETS, JPEG, RAW, PixelsSettings
 
-FOLDER = "pixels"
 JPEG_QUALITY = 95
-IMAGES_PER_SHARD = 2048
 BATCH = 32
 
 
-def write_pixels(
-    manifest: Manifest,
-    out: Path,
-    folder: ImageFolder,
-    column: PixelsColumn,
-    progress: Progress,
-    *,
-    workers: int = 1,
-) -> Manifest:
-    """Keep every image that has a row as an empty ``column`` says; continue what is there.
+@dataclass(frozen=True, kw_only=True)
+class Pixels(Column):
+    """The images, as the settings say.
 
-    Raises
-    ------
-    UserError
-        If an image cannot be read any more.
+    A file holds ``pixels`` uint8 [n, 3, R, R], or ``jpeg``: n byte strings.
     """
-    write = _write_raw if column.encoding == "raw" else _write_jpeg
-    plan = ColumnPlan(
-        name=FOLDER,
-        empty=column,
-        splits=SPLITS,
-        images_per_shard=IMAGES_PER_SHARD,
-        write=lambda path, records: write(path, _Squashed(records, column), workers, progress.advance),
-    )
-    return write_column_shards(manifest, out, folder, plan, progress)
+
+    of: PixelsSettings
+
+    @property
+    def name(self) -> str:
+        """``pixels``: no teacher's."""
+        return COLUMN
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All of them."""
+        return SPLITS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The side and the encoding."""
+        return asdict(self.of)
+
+    def rows(self, group: GroupRows, tools: Tools) -> Made:
+        """Decode and squash a group's images; UserError if one cannot be read any more."""
+        blocks = _blocks(group, tools, self.of)
+        if self.of.encoding == RAW:
+            # Block by block: a group of whole photos is 13 GB.
+            shape = (group.group.rows, 3, self.of.side, self.of.side)
+            return {DATASETS[RAW]: Blocks(shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)}, {}
+        encoded = [b""] * group.group.rows
+        for rows, images in blocks:
+            for row, image in zip(rows.tolist(), images, strict=True):
+                encoded[row] = image.tobytes()
+        return {DATASETS[JPEG]: Blobs(encoded)}, {}
 
 
-class _Squashed(Dataset[Any]):
-    """Decodes and squashes one image; runs in workers."""
+@dataclass(frozen=True)
+class _Squashed:
+    """Squashes a picture: uint8 [3, R, R], or the bytes of its JPEG."""
 
-    def __init__(self, records: Sequence[Record], column: PixelsColumn) -> None:
-        self.records, self.column = records, column
+    settings: PixelsSettings
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        record = self.records[index]
-        try:
-            pixels = squashed(record.path, self.column.side)
-        except UnreadableImage as error:
-            raise UserError(
-                f"{record.where} cannot be read any more ({error})", fix="bring it back."
-            ) from error
-        if self.column.encoding == "raw":
-            return pixels.numpy()
+    def __call__(self, index: int, image: Image.Image) -> NDArray[np.uint8]:
+        del index
+        side = self.settings.side
+        pixels = np.array(image.resize((side, side), Image.Resampling.BILINEAR))
+        if self.settings.encoding == RAW:
+            return np.ascontiguousarray(pixels.transpose(2, 0, 1))
         buffer = io.BytesIO()
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(buffer, format="jpeg", quality=JPEG_QUALITY)
+        # Of the pixels alone, without the comments of its file.
+        Image.fromarray(pixels).save(buffer, format="jpeg", quality=JPEG_QUALITY)
         return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
-def _write_raw(path: Path, images: _Squashed, workers: int, advance: Callable[[int], None]) -> None:
-    with open_hdf5(path, "w") as file:
-        write_strings(file, "key", [record.key for record in images.records])
-        shape = (len(images), 3, images.column.side, images.column.side)
-        pixels, sums = file.create_dataset("pixels", shape=shape, dtype=np.uint8), np.empty(0, np.uint32)
-        for batch in batches(images, workers, batch_size=BATCH, collate_fn=list):
-            stacked = np.stack(batch)
-            pixels[len(sums) : len(sums) + len(batch)] = stacked
-            sums = np.append(sums, row_sums(stacked))
-            advance(len(batch))
-        write_sums(file, "pixels", sums)
-
-
-def _write_jpeg(path: Path, images: _Squashed, workers: int, advance: Callable[[int], None]) -> None:
-    encoded: list[NDArray[np.uint8]] = []
-    for batch in batches(images, workers, batch_size=BATCH, collate_fn=list):
-        encoded += batch
-        advance(len(batch))
-    with open_hdf5(path, "w") as file:
-        write_strings(file, "key", [record.key for record in images.records])
-        write_blobs(file, "jpeg", encoded)
+def _blocks(
+    group: GroupRows, tools: Tools, settings: PixelsSettings
+) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.uint8]]]]:
+    """Yield (rows of the group, their images), in order."""
+    images = Decoded(group.samples, _Squashed(settings))
+    done = 0
+    for batch in batches(images, tools.workers, batch_size=BATCH, collate_fn=list):
+        here = slice(done, done + len(batch))
+        refuse_unreadable(group.samples[here], [item if isinstance(item, str) else "" for item in batch])
+        yield group.at[here], batch
+        done += len(batch)
+        tools.progress.advance(len(batch))

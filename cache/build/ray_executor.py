@@ -1,131 +1,127 @@
-"""Shards made as Ray tasks, on machines that share the storage of images and cache."""
+"""Units embedded as Ray tasks, on machines that share the storage of images and cache."""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from cache.build.captions import Captions
-from cache.build.embed_images import Seconds, ShardPlan, embed_shards
+from cache.build.embed_images import Seconds
+from cache.build.embed_units import UnitSettings, Writer, embed_units, note_skipped
 from cache.build.options import Build, TeacherOptions
-from cache.build.shard_writer import note_skipped, with_captions, with_written, write_embedded
+from cache.build.plan import Plan, Unit
+from cache.build.unit_samples import made_before
 from cache.runtime.devices import default_workers
 from cache.runtime.errors import CacheMismatch
 from cache.runtime.machine_limits import workers_here
-from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
-from cache.store.manifest import Manifest
-from cache.store.manifest_lines import ListedShard, SkippedImage
-from cache.store.spec import CacheSpec
+from cache.runtime.progress import Progress, Silent
+from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks, slots
+from cache.sources.samples import Source
+from cache.store.journal import Journal
 
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """How shards are made, wherever; ``workers`` None are by that machine's device."""
-
-    out: Path
-    source: TeacherOptions
-    spec: CacheSpec
-    batch_size: int
-    workers: int | None
-    strict: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class MadeShard:
-    """A shard that is written, None where no image of it could be read."""
-
-    entry: ListedShard | None
-    skipped: list[SkippedImage]
-    seconds: Seconds
+# Between looks at what the tasks have listed.
+LOOK_S = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOnRay:
-    """Makes each shard in a task of its own; one whose worker dies is made again elsewhere.
+    """Embeds each unit in a task of its own; one whose worker dies is made again elsewhere.
 
-    All shards have the same batches as in one process: where they are made changes nothing but rounding.
+    All units have the same batches as in one process: where they are made changes nothing but rounding.
+    ``workers`` None are by each machine's device.
     """
 
     cluster: RayCluster
-    source: TeacherOptions
+    teacher: TeacherOptions
     workers: int | None
 
-    def __call__(
-        self, build: Build, manifest: Manifest, plans: Sequence[ShardPlan], seconds: Seconds
-    ) -> Manifest:
-        """Make the shards; see ``cache.build.pipeline.Embed``."""
-        progress = build.progress
-        progress.start(sum(len(plan.images) for plan in plans))
-        by_file = {plan.file: plan for plan in plans}
-        setting = Setting(
-            out=build.out,
-            source=self.source,
-            spec=manifest.spec,
-            batch_size=build.options.batch_size or 1,
-            workers=self.workers,
-            strict=build.options.strict,
-        )
-        calls = {plan.file: (setting, plan, _captions_of(plan, build.captions)) for plan in plans}
+    def __call__(self, build: Build, settings: UnitSettings, plan: Plan) -> Seconds:
+        """Embed a plan; see ``cache.build.pipeline.Embed``."""
+        seconds = Seconds()
+        if not plan.rows:
+            return seconds
+        watcher = _Watcher(settings.cache, settings.planned, build.progress)
+        build.progress.start(plan.rows)
         with connected(self.cluster):
-            if why := cannot_hold(self.cluster) if plans else "":
-                progress.note(why)
-            # Ctrl-C reaches the command as it is: what is listed is kept.
-            for ended in run_tasks(make_shard, calls, self.cluster, fresh=False, asked_to_stop=lambda: False):
+            if why := cannot_hold(self.cluster):
+                build.progress.note(why)
+            units = plan.units(max(1, slots(self.cluster)), batch_size=settings.batch_size)
+            calls = {
+                unit.name: (self, settings, unit, build.folder.splits[unit.split]) for unit in units
+            }
+            # Ctrl-C reaches the command as it is: what the tasks have embedded they write and list.
+            for ended in run_tasks(embed_unit, calls, self.cluster, fresh=False, asked_to_stop=lambda: False):
+                watcher.look()
                 if ended is None:
                     continue
-                plan, made = by_file[ended[0]], ended[1]
-                if isinstance(made, Exception):
-                    raise made
-                note_skipped(progress, plan.split, made.skipped)
-                manifest = with_written(manifest, plan.split, made.entry, made.skipped)
-                manifest.save(build.out)
-                seconds.add(made.seconds)
-                progress.advance(len(plan.images))
-        return manifest
+                if isinstance(ended[1], Exception):
+                    raise ended[1]
+                seconds.add(ended[1])
+        watcher.look(now=True)
+        return seconds
 
 
-def _captions_of(plan: ShardPlan, captions: Captions | None) -> Captions | None:
-    return captions.only(plan.split, [image.key for image in plan.images]) if captions else None
+class _Watcher:
+    """Tells a progress what tasks have listed, by their journals."""
+
+    def __init__(self, cache: Path, planned: Container[str], progress: Progress) -> None:
+        self._cache, self._planned, self._progress = cache, planned, progress
+        self._rows, self._looked = 0, time.monotonic()
+        self._skipped = {name: {*images} for name, images in Journal.load(cache).skipped.items()}
+
+    def look(self, *, now: bool = False) -> None:
+        """Say what is new, if some seconds have gone by since the last time, or ``now``."""
+        if not now and time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        journal = Journal.load(self._cache)
+        new = [
+            image
+            for split, images in journal.skipped.items()
+            for key, image in images.items()
+            if key not in self._skipped.setdefault(split, set())
+        ]
+        note_skipped(self._progress, new)
+        for image in new:
+            self._skipped[image.split].add(image.key)
+        rows = sum(group.rows for group in journal.all_groups if group.name not in self._planned)
+        self._progress.advance(rows - self._rows + len(new))
+        self._rows = rows
 
 
-# A process keeps its teacher for the next shard.
-_teacher = lru_cache(maxsize=1)(TeacherOptions.load)
+# A process keeps its teacher for the next task.
+teacher_of = lru_cache(maxsize=1)(TeacherOptions.load)
 
 
-def make_shard(setting: Setting, plan: ShardPlan, captions: Captions | None) -> MadeShard:
-    """Make one shard in this process.
+def embed_unit(where: EmbedOnRay, settings: UnitSettings, unit: Unit, source: Source) -> Seconds:
+    """Embed a unit in this process, but for what a lost task has made of it.
 
     Raises
     ------
     CacheMismatch
         If this machine's weights are others than those of the cache.
     UserError
-        As :func:`cache.build.embed_images.embed_shards`.
+        As :func:`cache.build.embed_units.embed_units`.
     """
-    teacher = _teacher(setting.source)
-    differences = setting.spec.differences(replace(setting.spec, teacher=teacher.spec))
+    teacher = teacher_of(where.teacher)
+    differences = settings.spec.differences(replace(settings.spec, teacher=teacher.spec))
     if differences:
         raise CacheMismatch(
             f"a machine of the cluster has another teacher ({'; '.join(differences)})",
             fix="give all machines the same weights.",
         )
-    seconds = Seconds()
-    workers = default_workers(teacher.device) if setting.workers is None else workers_here(setting.workers)
-    (shard,) = embed_shards(
-        teacher,
-        [plan],
-        batch_size=setting.batch_size,
-        workers=workers,
-        strict=setting.strict,
-        regions=setting.spec.regions,
-        seconds=seconds,
-        on_images=lambda images: None,
+    workers = default_workers(teacher.device) if where.workers is None else workers_here(where.workers)
+    journal = Journal.load(settings.cache)
+    return embed_units(
+        settings,
+        Writer(teacher=teacher, workers=workers, name=f"{socket.gethostname()}-{os.getpid()}"),
+        {unit.split: source},
+        [unit],
+        Silent(),
+        journal=journal,
+        made=made_before(journal, settings.cache, unit, settings.planned),
     )
-    rows, about = with_captions(shard.rows(setting.spec.dtype), captions, teacher)
-    began = time.perf_counter()
-    entry = write_embedded(setting.out, shard, rows, setting.spec.format, about)
-    seconds.writing += time.perf_counter() - began
-    return MadeShard(entry=entry, skipped=shard.skipped, seconds=seconds)

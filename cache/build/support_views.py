@@ -1,126 +1,129 @@
-"""Augmented views of images, kept for few-shot retrieval: ``support_views/SPLIT-00000.h5``.
+"""Augmented views of images, kept for few-shot retrieval: ``support_views``.
 
-A view is what the teacher says of a copy by RandAugment; the plain image's row is in the image
-shards already. Shards hold the keys of their images; which images they are, and how they were made, is
-in the manifest, so that a build that is killed or repeated redoes only what is missing.
+A view is what the teacher says of a copy by RandAugment; the plain image's row is there already. Which images
+have views is a matter of the whole split: the first of each class, by key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import sha256
+import bisect
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from cache.build.options import Build
-from cache.runtime.errors import UserError
-from cache.runtime.hdf5_safety import open_hdf5
-from cache.runtime.loader_workers import batches
-from cache.runtime.transfer import one_behind
-from cache.sources.image_folder import load_rgb
-from cache.sources.samples import Record, UnreadableImage
-from cache.store.column_shards import ColumnPlan, write_column_shards
-from cache.store.hdf5_columns import write_column, write_strings
-from cache.store.manifest import Manifest
-from cache.store.manifest_lines import SupportViewsColumn
-from cache.teacher.sanity import stored
+from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
+from cache.build.embed_views import embed_views, seed_of
+from cache.runtime.atomic_files import digest
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.column_lines import column_name
+from cache.store.journal import RowGroup
+from cache.store.row_group import read_keys
+from cache.store.support_views import COLUMN, SupportViewsSettings
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
 
-FOLDER = "support_views"
 # The training images too, because alpha and beta are chosen on ID classes.
 SPLITS = ("train", "ood_test")
-IMAGES_PER_SHARD = 512
+# RandAugment's, as in the original research code.
+OPERATIONS, MAGNITUDE = 2, 9
 # Augmented before the teacher's own resize and crop, at the size the original research code did it at.
 MARGIN = 256 / 224
 
 
-def seed_of(key: str) -> int:
-    """Return what an image's views are drawn from: a function of its key alone."""
-    return int.from_bytes(sha256(key.encode()).digest()[:7], "big")
+@dataclass(frozen=True, kw_only=True)
+class SupportViews(Column):
+    """``views`` an image with the plain one, of the first ``shots`` images of each class, 0 for all.
 
-
-def write_support_views(manifest: Manifest, build: Build) -> Manifest:
-    """Embed augmented copies of the training and OOD images that have a row; continue what is there.
-
-    Raises
-    ------
-    UserError
-        If an image cannot be read any more.
+    A file holds ``row`` int32 [m], the rows of the group that have views, and ``view_embedding``
+    [m, V - 1, D], raw, in the cache's dtype.
     """
-    column = SupportViewsColumn(views=build.options.support_views)
 
-    def write(path: Path, records: Sequence[Record]) -> None:
-        rows = embed_views(build, records, _Views(records, build.teacher, column), column.views - 1)
-        with open_hdf5(path, "w") as shard:
-            write_strings(shard, "key", [record.key for record in records])
-            write_column(shard, "view_embedding", rows)
+    views: int
+    shots: int
+    fingerprint: str
+    teacher: str = MAIN_TEACHER
 
-    plan = ColumnPlan(
-        name=FOLDER,
-        empty=column,
-        splits=SPLITS,
-        images_per_shard=IMAGES_PER_SHARD,
-        write=write,
-        shots=build.options.support_shots,
-    )
-    return write_column_shards(manifest, build.out, build.folder, plan, build.progress)
+    @property
+    def name(self) -> str:
+        """``support_views``, of an added teacher with its name."""
+        return column_name(COLUMN, self.teacher)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that few-shot retrieval takes support from."""
+        return SPLITS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How many, how they are drawn, and whose.
+
+        Not of how many images: that is seen in the rows, and another number of them remakes no group whose
+        rows stay.
+        """
+        return asdict(
+            SupportViewsSettings(
+                views=self.views, operations=OPERATIONS, magnitude=MAGNITUDE, teacher=self.fingerprint
+            )
+        )
+
+    def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
+        """Return of each group its rows that are among the first of their class."""
+        if not self.shots:
+            return [Wanted() for _ in groups]
+        chosen: list[list[int]] = [[] for _ in groups]
+        for number, row in _first_of_each_class(cache, groups, self.shots):
+            chosen[number].append(row)
+        return [
+            Wanted(of=digest(sorted(rows)), rows=tuple(sorted(rows))) if rows else None for rows in chosen
+        ]
+
+    def rows(self, group: GroupRows, tools: Tools) -> Made:
+        """Embed the augmented copies of a group's images; UserError if one cannot be read any more."""
+        assert tools.teacher is not None
+        copies = self.views - 1
+        rows = embed_views(tools, group.samples, _Views(group.keys.keys, tools.teacher, copies), copies)
+        return {"row": group.at.astype(np.int32), "view_embedding": rows}, {}
 
 
-class _Views(Dataset[Tensor]):
-    """Decodes an image and draws its augmented copies; runs in workers."""
+def _first_of_each_class(cache: Path, groups: Sequence[RowGroup], shots: int) -> Iterator[tuple[int, int]]:
+    """Yield (group, row) of the first images of every class by key, of those that are seen.
 
-    def __init__(self, records: Sequence[Record], teacher: Teacher, column: SupportViewsColumn) -> None:
+    No more than ``shots`` a class are held, however many rows there are.
+    """
+    first: dict[str, list[tuple[str, int, int]]] = {}
+    for number, group in enumerate(groups):
+        keys = read_keys(cache, group.keys)
+        for row, (key, labels) in enumerate(zip(keys.keys, keys.labels, strict=True)):
+            if row in group.removed or not labels:
+                continue
+            of_class = first.setdefault(labels[0], [])
+            if len(of_class) < shots or key < of_class[-1][0]:
+                bisect.insort(of_class, (key, number, row))
+                del of_class[shots:]
+    yield from ((number, row) for of_class in first.values() for _, number, row in of_class)
+
+
+class _Views:
+    """Draws an image's augmented copies."""
+
+    def __init__(self, keys: Sequence[str], teacher: Teacher, copies: int) -> None:
         from cache.runtime.torchvision_compat import torchvision
 
-        self.records, self.transform, self.copies = records, teacher.transform, column.views - 1
+        self.keys, self.transform, self.copies = keys, teacher.transform, copies
         side = round(max(teacher.spec.image_size) * MARGIN)
         self.resize = torchvision.transforms.Resize(side)
-        self.augment = torchvision.transforms.RandAugment(column.operations, column.magnitude)
+        self.augment = torchvision.transforms.RandAugment(OPERATIONS, MAGNITUDE)
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> Tensor:
-        record = self.records[index]
-        image = self.resize(decoded(record))
+    def __call__(self, index: int, image: Image.Image) -> Tensor:
+        image = self.resize(image)
         # Torch's generator is the one that RandAugment draws from: the same copies wherever they are drawn.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(record.key))
+            torch.manual_seed(seed_of(self.keys[index]))
             return torch.stack([self.transform(self.augment(image)) for _ in range(self.copies)])
-
-
-def decoded(record: Record) -> Image.Image:
-    """Return the picture of a photo that has a row; UserError when it cannot be read any more."""
-    try:
-        return load_rgb(record.path)
-    except UnreadableImage as error:
-        raise UserError(
-            f"{record.path} cannot be read any more ({error})", fix="bring the file back."
-        ) from error
-
-
-def embed_views(
-    build: Build, records: Sequence[Record], pictures: Dataset[Tensor], copies: int
-) -> NDArray[Any]:
-    """Return embeddings [n, V, D] of n images, raw, in the cache's dtype; raises as :func:`stored`.
-
-    Each item of ``pictures`` is V ``copies`` of one image.
-    """
-    rows, options = [], build.options
-    size = max(1, (options.batch_size or 1) // max(1, copies))
-    views_of = batches(pictures, options.workers or 0, batch_size=size)
-    started = ((views.shape[:2], build.teacher.start_images(views.flatten(0, 1))) for views in views_of)
-    for shape, wait in one_behind(started):
-        rows.append(wait().view(*shape, -1).numpy())
-        build.progress.advance(len(rows[-1]))
-    whole = np.concatenate(rows)
-    return stored(whole, build.spec.dtype, lambda i: f"the row of a view of {records[i].where}")

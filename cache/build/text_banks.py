@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cache.build.captions import Captions
+from cache.build.captions import Captions, caption_counts
 from cache.build.distinct_texts import check_told_apart, judged_together
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
+from cache.store.journal import Journal
 from cache.store.manifest import Manifest
 from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.open_clip_model import Teacher
@@ -19,7 +20,7 @@ from cache.teacher.sanity import check_texts
 
 
 def check_banks(
-    banks: Sequence[BankTexts], folder: RecordFolder, teacher: Teacher, *, shared_classes: bool
+    banks: Sequence[BankTexts], folder: DataFolder, teacher: Teacher, *, shared_classes: bool
 ) -> None:
     """Make sure that the teacher's tokenizer tells classes apart; see :func:`check_told_apart`."""
     groups = judged_together(folder, shared_classes=shared_classes)
@@ -65,16 +66,21 @@ def token_ids(teacher: Teacher, texts: Sequence[str]) -> list[tuple[int, ...]]:
 
 
 def sources_of(
-    manifest: Manifest, captions: Captions | None = None, *, captions_from: str = "kept from before"
+    manifest: Manifest,
+    journal: Journal,
+    captions: Captions | None = None,
+    *,
+    captions_from: str = "kept from before",
 ) -> dict[str, str]:
     """Say of which file each bank and the captions are, and how many images have a caption of their own."""
     lines = {
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
         for name, bank in manifest.banks.items()
     }
-    if any(shard.captions_sha256 for _, shard in manifest.listed_shards):
-        own = [f"{name} {split.own_captions:,} of {split.rows:,}" for name, split in manifest.splits.items()]
-        missing = any(split.own_captions < split.rows for split in manifest.splits.values())
+    counts = {name: caption_counts(journal.groups(name)) for name in journal.splits if journal.rows(name)}
+    if any(own or missing for own, missing, _ in counts.values()):
+        own = [f"{name} {count:,} of {journal.rows(name):,}" for name, (count, _, _) in counts.items()]
+        missing = any(count < journal.rows(name) for name, (count, _, _) in counts.items())
         others = "none" if captions and captions.embeddings else f"{MISSING_CAPTION!r}"
         lines["captions"] = (
             f"{captions.source if captions else captions_from}: {', '.join(own)} images have their own"

@@ -68,7 +68,7 @@ def _converted(
     for name, split in old.splits.items():
         new = manifest.splits.get(name, ListedSplit(class_names=split.class_names, skipped=split.skipped))
         manifest = manifest.with_split(name, new)
-        paths = {image.key: image.path for image in folder.split(name).images} if folder else {}
+        paths = {image.key: image.path for image in folder.split(name).all()} if folder else {}
         for shard in split.shards:
             file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ENDING}"))
             if file not in {done.file for done in new.shards}:

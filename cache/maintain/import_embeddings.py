@@ -158,7 +158,7 @@ def _check_real(what: str, rows: NDArray[Any]) -> None:
 def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[str, dict[str, int]]:
     """Return ``{split: {CLASS/FILE: row}}``."""
     keys_of = (
-        {name: {image.key for image in part.images} for name, part in folder.splits.items()} if folder else {}
+        {name: {image.key for image in part.all()} for name, part in folder.splits.items()} if folder else {}
     )
     placed: dict[str, dict[str, int]] = {}
     for row, name in enumerate(keys):
@@ -188,7 +188,7 @@ def _class_names(
     placed: Mapping[str, Mapping[str, int]], folder: ImageFolder | None
 ) -> dict[str, tuple[str, ...]]:
     if folder:
-        return {name: split.class_names for name, split in folder.splits.items()}
+        return folder.classes
     return {name: tuple(sorted({key.partition("/")[0] for key in rows})) for name, rows in placed.items()}
 
 
@@ -223,14 +223,14 @@ def _write_split(
     class_names = _class_names({name: placed}, folder)[name]
     manifest = manifest.with_split(name, ListedSplit(class_names=class_names))
     label_of = {class_name: label for label, class_name in enumerate(class_names)}
-    records = {image.key: image for image in folder.split(name).images} if folder else {}
+    samples = {image.key: image for image in folder.split(name).all()} if folder else {}
     about = {"captions_sha256": _named(captions)} if captions is not None else {}
     keys, dtype, size = sorted(placed), manifest.spec.dtype, ROWS_AT_ONCE
     for number, start in enumerate(range(0, len(keys), size)):
         chosen = keys[start : start + size]
         at = np.array([placed[key] for key in chosen])
         # What the images are now; of what they were when they were embedded nobody knows more.
-        files = [records[key].identity() if key in records else ("", 0, 0) for key in chosen]
+        files = [samples[key].identity() if key in samples else ("", 0, 0) for key in chosen]
         rows = ShardRows(
             split=name,
             keys=chosen,
@@ -243,7 +243,7 @@ def _write_split(
             caption_embedding=captions[at].astype(dtype) if captions is not None else None,
         )
         file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ENDING}"
-        images = [records[key].path for key in chosen] if folder else None
+        images = [samples[key].path for key in chosen] if folder else None
         entry = write_shard(out, file, rows, manifest.spec.format, images=images, about=about)
         manifest = manifest.with_shard(name, entry)
     return manifest

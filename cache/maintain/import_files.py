@@ -66,7 +66,7 @@ def import_files(out: Path, options: ImportOptions) -> Manifest:
 
 def _open_set_folder(data: Path, *, shared_classes: bool) -> ImageFolder:
     folder = ImageFolder.scan(data, require=())
-    check_trained(folder.path, {name: split.class_names for name, split in folder.splits.items()})
+    check_trained(folder.path, folder.classes)
     if not shared_classes:
         check_apart(folder, fix="add --shared-classes.")
     return folder

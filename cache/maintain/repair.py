@@ -1,24 +1,24 @@
 """Take out of a cache what is damaged, so that the command that made it redoes that and nothing else.
 
-Whose teacher and data a cache is of, its manifest says; it may be anybody's, and so nothing is loaded by it.
+The unit is the file. A column that is added to row groups goes alone; without its keys, or what is made in one
+go with them, a row group goes as a whole. Whose teacher and data a cache is of, its manifest says; it may be
+anybody's, and so nothing is loaded by it.
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from cache.maintain.verify import NEIGHBOURS, Check, checks_of
-from cache.reader import TEACHERS, EmbeddingCache
-from cache.runtime.atomic_files import check_own_folders
+from cache.maintain.listed_files import remove_empty_folders, sound_journal
+from cache.maintain.redo_commands import commands_of
+from cache.maintain.verify import Check, checks_of
+from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
-from cache.sources.splits import MAIN_TEACHER
-from cache.store.manifest import CONVERT, EPISODES, FEATURES, IMPORT, NAME, Manifest
-from cache.store.manifest_lines import COLUMNS
-from cache.store.spec import PRECISIONS, SQUASH
+from cache.store import key_index
+from cache.store.journal import FOLDER, KEYS, DroppedFile, FileLine, Journal, consolidate
+from cache.store.manifest import NAME, Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,86 +33,63 @@ class Repair:
 
 
 def repair_cache(folder: Path) -> Repair:
-    """Take every damaged file out of a cache, which is unfinished then; but neighbours, which readers redo.
+    """Take every damaged file out of a cache, which is unfinished then; but what readers make themselves.
 
     Raises
     ------
     UserError
-        If a manifest is missing or damaged, or a folder of the cache is a link.
+        If the manifest is missing or damaged, or a folder of the cache is a link.
     """
-    removed: list[Check] = []
-    commands = []
     with only_writer(folder):
-        for name in EmbeddingCache(folder, Manifest.load(folder)).teacher_names:
-            below = f"{TEACHERS}/{name}/" if name != MAIN_TEACHER else ""
-            manifest, taken = _without_damaged(folder / below)
-            removed += [replace(check, file=f"{below}{check.file}") for check in taken]
-            if not manifest.complete:
-                more = f" --teacher {name}" if below else ""
-                commands.append(_command(manifest, folder) + more)
-    return Repair(removed=tuple(removed), commands=tuple(commands))
+        check_own_folders(folder)
+        manifest = Manifest.load(folder)
+        damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
+        journal, _ = sound_journal(folder)
+        lost = _lost_lines(manifest, journal, {check.file for check in damaged})
+        derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}
+        if any(check.file not in derived for check in damaged):
+            manifest = replace(manifest, complete=False)
+            manifest.save(folder)  # first: what follows leaves less than a finished cache has
+            _forget_chunks(folder)
+        if lost or any(check.file.startswith(FOLDER) for check in damaged):
+            for line in lost:
+                journal.add(DroppedFile(file=line.file))
+            consolidate(folder, journal)
+        gone = {line.file for line in lost} | {check.file for check in damaged}
+        _remove(folder, (file for file in gone if not file.startswith(FOLDER)))
+    return Repair(removed=tuple(damaged), commands=commands_of(folder, manifest, journal))
 
 
-def _without_damaged(folder: Path) -> tuple[Manifest, list[Check]]:
-    """Unlist and remove a cache's damaged files; return its manifest and what was wrong with them.
-
-    Text banks and the text tower stay listed, as missing: a build that would give a bank other texts is
-    refused by its line, and the command is printed with what is lacking.
-    """
-    check_own_folders(folder)
-    manifest = Manifest.load(folder)
-    damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
-    files = {check.file for check in damaged if not check.file.startswith(NEIGHBOURS)}
-    if files:
-        manifest = _listing_none_of(files, manifest)
-        manifest.save(folder)  # first: a file that is not listed does not exist
-    for check in damaged:
-        (folder / check.file).unlink(missing_ok=True)
-    return manifest, damaged
+def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list[FileLine]:
+    """Return the lines that are to go: of damaged files, and of all files of a group that cannot do without."""
+    lost: list[FileLine] = []
+    for group in journal.all_groups:
+        bad = [line for line in group.lines.values() if line.file in damaged]
+        # What the manifest names is added to rows that are there; keys, rows and pictures are made together.
+        whole = any(line.column not in manifest.columns for line in bad)
+        lines = group.lines.values() if whole else bad
+        lost += sorted(lines, key=lambda line: line.column == KEYS)
+    return lost
 
 
-def _listing_none_of(files: set[str], manifest: Manifest) -> Manifest:
-    for name, split in manifest.splits.items():
-        kept = tuple(shard for shard in split.shards if shard.file not in files)
-        manifest = manifest.with_split(name, replace(split, shards=kept))
-    columns: dict[str, Any] = {
-        name: {
-            split: column.keeping(lambda shard, _: shard.file not in files)
-            for split, column in getattr(manifest, name).items()
-        }
-        for name in COLUMNS
-    }
-    return replace(manifest, complete=False, **columns)
+def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
+    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it."""
+    if file.startswith(FOLDER):
+        return False
+    listed = {line.file for group in journal.all_groups for line in group.lines.values()}
+    for teacher in (manifest, *manifest.teachers.values()):
+        listed |= {one.file for one in (*teacher.banks.values(), *teacher.text_tower)}
+    return file not in listed
 
 
-def _command(manifest: Manifest, out: Path) -> str:
-    """Return the command that redoes what a cache lacks, in our own words: no text of the manifest's."""
-    where = shlex.quote(str(out))
-    if manifest.command == CONVERT:
-        return f"distill cache convert CACHE --to {manifest.spec.format} --out {where}"
-    if manifest.command == IMPORT:
-        return f"distill cache import --out {where} --images FILE --keys FILE --texts FILE --classes FILE"
-    name = EPISODES if manifest.command == EPISODES else FEATURES
-    return " ".join(
-        [f"distill {name} DATA --out {where} --model MODEL --pretrained WEIGHTS", *_options(manifest)]
-    )
+def _forget_chunks(folder: Path) -> None:
+    """Forget which pieces of the data were finished: their rows may be among those that are gone."""
+    for path in (folder / key_index.FOLDER).glob("*.json"):
+        path.unlink()
 
 
-def _options(manifest: Manifest) -> Iterator[str]:
-    """Yield the options without which a build would make another cache, or leave a part of it out."""
-    spec = manifest.spec  # whose words are among ours, or it would not have been read
-    if spec.teacher.preprocessing == SQUASH:
-        yield f"--preprocess {SQUASH}"
-    if spec.teacher.precision in PRECISIONS:
-        yield f"--precision {spec.teacher.precision}"
-    yield f"--dtype {spec.dtype} --format {spec.format}"
-    if spec.regions:
-        yield "--regions"
-    if pixels := next(iter(manifest.pixels.values()), None):
-        yield f"--pixels {pixels.side:d} --pixels-format {pixels.encoding}"
-    if crops := next(iter(manifest.crop_views.values()), None):
-        yield f"--views {crops.views:d} --views-scale {crops.scale:g}"
-    if support := next(iter(manifest.support_views.values()), None):
-        yield f"--support-views {support.views:d}"
-    if manifest.text_tower:
-        yield "--keep-text-tower"
+def _remove(folder: Path, files: Iterable[str]) -> None:
+    for file in files:
+        (folder / file).unlink(missing_ok=True)
+    remove_temporaries(folder, below=True)
+    remove_empty_folders(folder)

@@ -1,139 +1,120 @@
-"""Is a cache what its manifest says? Every checksum, every row count, every text bank."""
+"""Is a cache what its manifest and its journal say? Every checksum, every key, every text bank."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from cache.reader import TEACHERS, EmbeddingCache
-from cache.runtime.errors import Refused, UserError, some_of
-from cache.store.hdf5_columns import wrong_rows_of
+import numpy as np
+
+from cache.maintain.column_files import ColumnFile
+from cache.maintain.listed_files import sound_journal, unlisted_files
+from cache.runtime.atomic_files import sha256_of
+from cache.runtime.errors import Refused, UserError
+from cache.runtime.system_errors import read_error
+from cache.store import key_index
+from cache.store.journal import KEYS, SAMPLES, FileLine, Journal
+from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
-from cache.store.neighbours import problem_of
-from cache.store.read_errors import reading
-from cache.store.shard_formats import FORMATS, read_shard
-from cache.store.shard_rows import WrongRows
+from cache.store.row_group import KeysFile, read_keys
 from cache.store.text_banks import load_bank
 
-NEIGHBOURS = "neighbours/"
-FindRows = Callable[[Path], WrongRows]
+# Files that are looked at side by side: checksums leave Python's lock alone, and disks like a queue.
+THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One file and its ``problem``, which is empty when it is sound.
-
-    ``damaged`` are the numbers of the rows that are not what was written, of ``rows``; none where the damage
-    lies beside the rows.
-    """
+    """One file of ``rows`` rows, and its ``problem``, which is empty when it is sound."""
 
     file: str
-    rows: int
-    problem: str
-    damaged: tuple[int, ...] = ()
+    rows: int = 0
+    problem: str = ""
 
 
 def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: None) -> list[Check]:
-    """Check every file of a cache against its manifest, and of the other teachers beside it.
+    """Check every file of a cache: what is listed, what is made from that, what nobody lists.
 
     Raises
     ------
     UserError
-        If there is no readable manifest.
+        If there is no readable manifest, or the system refuses to read a file.
     """
-    manifest = Manifest.load(folder)
     checks = []
-    for check in checks_of(folder, manifest):
+    for check in checks_of(folder, Manifest.load(folder)):
         on_file(check.file)
         checks.append(check)
-    for name in EmbeddingCache(folder, manifest).teacher_names[1:]:
-        where = f"{TEACHERS}/{name}"
-        try:
-            of_teacher = verify_cache(folder / where, on_file=on_file)
-        except Refused:
-            raise
-        except UserError as error:
-            of_teacher = [Check(file=NAME, rows=0, problem=error.problem)]
-        checks += [replace(check, file=f"{where}/{check.file}") for check in of_teacher]
     return checks
 
 
 def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
-    """Check what the manifest has a checksum of, what carries its own, whether the build is done."""
-    of_format = FORMATS[manifest.spec.format].wrong_rows
-    for split, shard in manifest.listed_shards:
-        content = partial(read_shard, folder, shard, manifest, split)
-        yield _check(folder, shard, shard.rows, of_format, content)
-    for name, bank in manifest.banks.items():
-        of_bank = partial(_read_bank, folder, name, bank, manifest.embed_dim)
-        yield _check(folder, bank, bank.texts, _of_columns, of_bank)
-    for shard in manifest.column_shards:
-        yield _check(folder, shard, shard.rows, _of_columns)
-    for file in manifest.text_tower:
-        yield _check(folder, file, 0, _of_columns)
-    cache = EmbeddingCache(folder, manifest)
-    for path in sorted((folder / NEIGHBOURS).glob("*.h5")):
-        split, _, bank_name = path.stem.partition("--")
-        listed = split in manifest.splits and bank_name in manifest.banks
-        made_from = cache.neighbours_source(split, bank_name) if listed else None
-        problem = problem_of(path, made_from=made_from)
-        yield Check(file=f"{NEIGHBOURS}{path.name}", rows=0, problem=problem)
+    """Check what the journal and the manifest list, the index, whether the build is done."""
+    journal, problems = sound_journal(folder)
+    yield from (Check(file=file, problem=problem) for file, problem in problems)
+    lines = [line for group in journal.all_groups for line in group.lines.values()]
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        of_rows = list(pool.map(partial(_of_line, folder), lines))
+    yield from of_rows
+    for teacher in (manifest, *manifest.teachers.values()):
+        for name, bank in teacher.banks.items():
+            yield _check(folder, bank, bank.texts, partial(_read_bank, folder, name, bank, teacher.embed_dim))
+        for file in teacher.text_tower:
+            yield _check(folder, file, 0)
+    damaged = {check.file for check in of_rows if check.problem}
+    for split in journal.splits:
+        if damaged.isdisjoint(group.keys.file for group in journal.groups(split)):
+            yield from _of_index(folder, journal, split)
+    for name in unlisted_files(folder, manifest, journal):
+        yield Check(file=name, problem="nobody lists it")
     if not manifest.complete:
-        yield Check(file=NAME, rows=0, problem="the build has not finished; run it again")
+        yield Check(file=NAME, problem="the build has not finished; run it again")
+
+
+def _of_line(folder: Path, line: FileLine) -> Check:
+    if line.column == KEYS:
+        return _check(folder, line, line.rows, partial(_read_keys, folder, line))
+    if line.column == SAMPLES:
+        return _check(folder, line, line.rows)
+    return _check(folder, line, line.rows, partial(ColumnFile.open, folder, line))
 
 
 def _check(
-    folder: Path,
-    listed: ListedFile,
-    rows: int,
-    find: FindRows,
-    content: Callable[[], object] = lambda: None,
+    folder: Path, listed: ListedFile, rows: int, content: Callable[[], object] = lambda: None
 ) -> Check:
-    """Compare a file with its checksum; say which rows are damaged, or read the content of a sound one."""
-    file, path = listed.file, folder / listed.file
-    if not path.is_file():
-        return Check(file=file, rows=rows, problem="missing", damaged=tuple(range(rows)))
-    if not listed.is_sound(folder):
-        return _with_rows(path, file, rows, find)
+    """Compare a file with its size and checksum; read the ``content`` of a sound one."""
+    problem = _problem_of_bytes(folder / listed.file, listed)
+    if not problem:
+        try:
+            content()
+        except Refused:  # a disk that cannot be read now says nothing of the file
+            raise
+        except UserError as error:
+            problem = error.problem
+    return Check(file=listed.file, rows=rows, problem=problem)
+
+
+def _problem_of_bytes(path: Path, listed: ListedFile) -> str:
     try:
-        content()
-    except Refused:  # a disk that cannot be read now says nothing of the file
-        raise
-    except UserError as error:
-        return Check(file=file, rows=rows, problem=error.problem, damaged=tuple(range(rows)))
-    return Check(file=file, rows=rows, problem="")
+        size = path.stat().st_size
+        if size != listed.bytes:
+            return f"it has {size:,} bytes, {listed.bytes:,} were written"
+        return "" if sha256_of(path) == listed.sha256 else "it differs from its checksum"
+    except (FileNotFoundError, NotADirectoryError):
+        return "it is missing"
+    except IsADirectoryError:
+        return "it is a folder"
+    except OSError as error:
+        raise read_error(path, error) or error from error
 
 
-def _with_rows(path: Path, file: str, rows: int, find: FindRows) -> Check:
-    problem = "it differs from its checksum"
-    if not rows:
-        return Check(file=file, rows=rows, problem=problem)
-    try:
-        wrong = find(path)
-    except Refused:
-        raise
-    except UserError as error:
-        problem, wrong = error.problem, WrongRows(rows=list(range(rows)), names=[])
-    # Rows behind a place where a file cannot be read are as lost as those that differ.
-    unread = range(len(wrong.names), rows) if wrong.names else ()
-    damaged = sorted({*wrong.rows, *unread} & set(range(rows)))
-    problem += f": {_named(damaged, wrong.names, rows)}"
-    return Check(file=file, rows=rows, problem=problem, damaged=tuple(damaged))
-
-
-def _named(damaged: Sequence[int], names: Sequence[str], rows: int) -> str:
-    if not damaged:
-        return f"none of its {rows:,} rows is damaged"
-    told = [f"{row} ({names[row]})" if row < len(names) else str(row) for row in damaged]
-    return f"{len(damaged):,} of {rows:,} rows are damaged: {some_of(told, 5)}"
-
-
-def _of_columns(path: Path) -> WrongRows:
-    with reading(path, what="the file"):
-        return wrong_rows_of(path)
+def _read_keys(folder: Path, line: FileLine) -> None:
+    if read_keys(folder, line).digests() != line.digests:
+        raise UserError("its rows are not those of its line in the journal", fix="run cache repair.")
 
 
 def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> None:
@@ -142,3 +123,18 @@ def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> Non
         raise UserError(
             f"it holds {shape}, the manifest says {(bank.texts, embed_dim)}", fix="run cache-features again."
         )
+
+
+def _of_index(folder: Path, journal: Journal, split: str) -> Iterator[Check]:
+    """Compare a split's index, where there is one, with what its row groups say."""
+    groups, file = journal.groups(split), f"{key_index.FOLDER}/{split}.h5"
+    if not (folder / file).exists():
+        return
+    here, problem = KeyIndex.load(folder, split, groups), ""
+    if here is None:
+        problem = "it is of other row groups, or damaged"
+    else:
+        expected = KeyIndex.of(groups, lambda group: KeysFile(folder, group.keys))
+        if not np.array_equal(here.hashes, expected.hashes) or not np.array_equal(here.order, expected.order):
+            problem = "it is not what the row groups say"
+    yield Check(file=file, rows=journal.rows(split), problem=problem)

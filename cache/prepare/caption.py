@@ -109,7 +109,7 @@ def _paths(data: Path, splits: Sequence[str]) -> dict[str, Path]:
         f"{name}/{image.key}": image.path
         for name in SPLITS
         if name in folder.splits and (not chosen or name in chosen)
-        for image in folder.splits[name].images
+        for image in folder.splits[name].all()
     }
     if not paths:
         raise UserError(f"{data} has no images", fix="lay them out as train/CLASS/FILE below it.")

@@ -256,7 +256,7 @@ def _write_texts(plan: SplitPlan, out: Path) -> None:
 def _check_written(plan: SplitPlan, out: Path) -> None:
     splits = ImageFolder.scan(out).splits
     for split, images in plan.images.items():
-        written = {image.key for image in splits[split].images} if split in splits else set()
+        written = {image.key for image in splits[split].all()} if split in splits else set()
         odd = sorted(written ^ set(images))
         if odd:
             raise UserError(

@@ -90,6 +90,18 @@ def cannot_hold(cluster: RayCluster) -> str:
     return f"no machine of the cluster has {wanted} (they have {has}): waiting"
 
 
+def slots(cluster: RayCluster) -> int:
+    """Return how many tasks the machines that are in a connected cluster now can run at once."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    wanted = {"CPU": cluster.cpus, "GPU": cluster.gpus}
+    return sum(
+        min(int(machine.get(what, 0) / share) for what, share in wanted.items() if share)
+        for machine in machines
+    )
+
+
 def run_tasks(
     function: Callable[..., Any],
     calls: Mapping[str, tuple[Any, ...]],

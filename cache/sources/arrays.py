@@ -118,7 +118,7 @@ def keys_in_original_order(folder: ImageFolder, rows: int, *, source: str) -> li
         images = [
             (f"{FOLDERS[name]}/{image.key}", f"{name}/{image.key}")
             for name in names
-            for image in folder.split(name).images
+            for image in folder.split(name).all()
         ]
         ordered = [
             key for ending in (".JPEG", ".jpg") for path, key in sorted(images) if path.endswith(ending)

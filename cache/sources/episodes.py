@@ -10,10 +10,12 @@ shows are the in-distribution (ID) objects; ``val`` may show those and others.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -24,8 +26,10 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.episode_files import check_cameras, open_episodes, read_picture, read_texts
 from cache.sources.episode_keys import RESEARCH_KEYS, WHITE, CameraKeys, EpisodeKeys
+from cache.sources.key_chunks import KeyChunks
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
-from cache.sources.samples import RecordFolder, RecordSplit, UnreadableImage
+from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS
 
 ENDING = ".h5"
@@ -42,16 +46,17 @@ class CameraFrame:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EpisodeRecord:
-    """One episode: its key in its file, and 0 or 1 for every object of its split.
+class EpisodeSample:
+    """One episode: its key in its file, and the objects that it shows, in the order of its split's classes.
 
     The losses compare the student with what the teacher says of the main camera, so that is its ``image``.
     """
 
     key: str
     path: Path
-    label: tuple[int, ...]
+    labels: tuple[str, ...]
     keys: EpisodeKeys = RESEARCH_KEYS
+    caption: ClassVar[None] = None
 
     @property
     def where(self) -> str:
@@ -105,7 +110,7 @@ class EpisodeRecord:
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256 of what the cameras saw, bytes and modification time in ns of the file)."""
         try:
-            frames, status = self.frames(), self.path.stat()
+            frames, status = self.frames(), self.status()
         except (OSError, UnreadableImage):
             return "", 0, 0
         content = sha256()
@@ -113,11 +118,87 @@ class EpisodeRecord:
             content.update(frame.rgb.tobytes())
             # The teacher does not see it, but the student does.
             content.update(b"" if frame.depth is None else frame.depth.tobytes())
-        return content.hexdigest(), status.st_size, status.st_mtime_ns
+        return content.hexdigest(), *status
+
+    def status(self) -> tuple[int, int]:
+        """Return bytes and modification time in ns of the file; OSError where there is none."""
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
+
+
+class EpisodeSource:
+    """The episodes of one file, in chunks by the hash of their keys.
+
+    A process reads which episodes there are, and their objects, when it first has to; ``episodes`` are those
+    that the scan found, by key. The size and time of an episode are its file's.
+    """
+
+    multi_label = True
+
+    def __init__(
+        self,
+        split: str,
+        path: Path,
+        classes: tuple[str, ...],
+        keys: EpisodeKeys,
+        *,
+        episodes: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.split, self.path, self.classes, self.keys = split, path, classes, keys
+        self._given = episodes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EpisodeSource, (self.split, self.path, self.classes, self.keys)
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def chunks(self) -> Sequence[Chunk]:
+        """Return the chunks, with the size and time of the file in their identity."""
+        status = self.path.stat()
+        return self._chunks.chunks(np.tile([status.st_size, status.st_mtime_ns], (len(self), 1)))
+
+    def list(self, chunk: str) -> Iterator[Listed]:
+        """Yield the episodes of a chunk by key."""
+        status = self.path.stat()
+        for sample in self.read(chunk):
+            yield Listed(sample.key, sample.labels, status.st_size, status.st_mtime_ns)
+
+    def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[EpisodeSample]:
+        """Yield the episodes of a chunk by key, of ``keys`` alone where there are any."""
+        samples = self.all()
+        for place in sorted(self._chunks.keys(chunk).tolist()):
+            if keys is None or samples[place].key in keys:
+                yield samples[place]
+
+    def samples(self, keys: Sequence[str]) -> Iterator[EpisodeSample]:
+        """Yield episodes in the order of keys; KeyError for one that is not in the file."""
+        return (self._by_key[key] for key in keys)
+
+    def all(self) -> tuple[EpisodeSample, ...]:
+        """Return every episode, sorted by key."""
+        return tuple(self._by_key.values())
+
+    @cached_property
+    def _by_key(self) -> dict[str, EpisodeSample]:
+        episodes = dict(_objects(self.path, self.keys)) if self._given is None else self._given
+        return {
+            key: EpisodeSample(
+                key=key,
+                path=self.path,
+                labels=tuple(one for one in self.classes if one in objects),
+                keys=self.keys,
+            )
+            for key, objects in sorted(episodes.items())
+        }
+
+    @cached_property
+    def _chunks(self) -> KeyChunks:
+        return KeyChunks.of(hashes_of(self._by_key))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeFolder(RecordFolder):
+class EpisodeFolder(DataFolder):
     """The episode files of one data folder; a split's objects are ID ones sorted, then OOD ones sorted."""
 
     split_is = f"file {{}}{ENDING}"
@@ -151,24 +232,16 @@ class EpisodeFolder(RecordFolder):
                 raise cls.missing(path, name)
         present = {name: dict(_objects(file, keys)) for name, file in files.items() if file.is_file()}
         classes = _classes(path, present)
-        splits = {}
-        for name, episodes in present.items():
-            records = (
-                EpisodeRecord(
-                    key=key,
-                    path=files[name],
-                    label=tuple(int(one in objects) for one in classes[name]),
-                    keys=keys,
-                )
-                for key, objects in sorted(episodes.items())
-            )
-            splits[name] = RecordSplit(name=name, class_names=classes[name], images=tuple(records))
+        splits = {
+            name: EpisodeSource(name, files[name], classes[name], keys, episodes=episodes)
+            for name, episodes in present.items()
+        }
         return cls(path=path, splits=splits, keys=keys)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Every object, ID ones sorted, then OOD ones sorted."""
-        return max((split.class_names for split in self.splits.values()), key=len)
+        return max((split.classes for split in self.splits.values()), key=len)
 
 
 def _classes(path: Path, episodes: dict[str, dict[str, list[str]]]) -> dict[str, tuple[str, ...]]:
@@ -185,7 +258,7 @@ def _classes(path: Path, episodes: dict[str, dict[str, list[str]]]) -> dict[str,
     return {name: trained + new if name == "ood_test" else trained for name in episodes}
 
 
-def unlabelled(path: Path, keys: EpisodeKeys) -> Iterator[tuple[EpisodeRecord, str]]:
+def unlabelled(path: Path, keys: EpisodeKeys) -> Iterator[tuple[EpisodeSample, str]]:
     """Yield every episode of a file whatever its objects, and why its cameras cannot be read, else ''.
 
     Raises
@@ -194,12 +267,12 @@ def unlabelled(path: Path, keys: EpisodeKeys) -> Iterator[tuple[EpisodeRecord, s
         If the file cannot be read, or holds no episode.
     """
     for file, key, where in open_episodes(path, keys):
-        record, problem = EpisodeRecord(key=key, path=path, label=(), keys=keys), ""
+        sample, problem = EpisodeSample(key=key, path=path, labels=(), keys=keys), ""
         try:
             check_cameras(file, key, keys, where)
         except UserError as error:
             problem = error.problem
-        yield record, problem
+        yield sample, problem
 
 
 def _objects(path: Path, keys: EpisodeKeys) -> Iterator[tuple[str, list[str]]]:

@@ -1,18 +1,19 @@
-"""An image folder as sorted records, and how one image is decoded.
+"""An image folder as a source of each split, and how one image is decoded.
 
 Layout: ``DATA/train/CLASS/FILE``, ``DATA/val_on_train/CLASS/FILE`` (optional) and
-``DATA/val/CLASS/FILE``. A key is ``CLASS/FILE``; a class's label is its position among the sorted
-folder names of its split.
+``DATA/val/CLASS/FILE``. A key is ``CLASS/FILE``; the classes of a split are its folders, sorted.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from uuid import uuid4
 
 from PIL import (
     Image,
@@ -22,7 +23,8 @@ from PIL import (
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
-from cache.sources.samples import RecordFolder, RecordSplit, UnreadableImage
+from cache.sources.folder_listing import GONE, FolderListing
+from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS
 
 if TYPE_CHECKING:
@@ -34,13 +36,18 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRecord:
-    """One image file: its key, the folder of its split, and its label there."""
+class ImageSample:
+    """One image file: its key, whose first part is its class, and the folder of its split."""
 
     key: str
     root: Path
-    label: int
     views: ClassVar[tuple[str, ...]] = ("image",)
+    caption: ClassVar[None] = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Its class folder."""
+        return (self.key.partition("/")[0],)
 
     @property
     def path(self) -> Path:
@@ -59,15 +66,86 @@ class ImageRecord:
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256, bytes, modification time in ns) of the file; an unreadable one has the hash ''."""
         try:
-            status = self.path.stat()
-            return sha256_of(self.path), status.st_size, status.st_mtime_ns
+            status = self.status()
+            return sha256_of(self.path), *status
         except OSError as error:
             if is_the_systems(error):
                 raise
             return "", 0, 0
 
+    def status(self) -> tuple[int, int]:
+        """Return bytes and modification time in ns of the file; OSError where there is none."""
+        status = os.stat(f"{self.root}/{self.key}")
+        return status.st_size, status.st_mtime_ns
 
-class ImageFolder(RecordFolder):
+
+class ImageSource:
+    """The image files of one split: ``ROOT/CLASS/FILE``, in chunks by the hash of their keys.
+
+    A process lists the folder when it first has to, once for all copies of a source that were made by one
+    scan: what is added to the folder later is not in it.
+    """
+
+    multi_label = False
+
+    def __init__(self, split: str, root: Path, classes: tuple[str, ...], *, scan: str = "") -> None:
+        self.split, self.root, self.classes = split, root, classes
+        self._scan = scan or uuid4().hex
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(ImageSource, scan=self._scan), (self.split, self.root, self.classes)
+
+    @property
+    def listing(self) -> FolderListing:
+        """The names of the files; UserError where a class has none, or two of one name."""
+        return _listing_of(self._scan, self.root, self.classes)
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    def chunks(self) -> Sequence[Chunk]:
+        """Return the chunks, with the size and time of every file in their identity."""
+        return self.listing.key_chunks.chunks(self.listing.status_at())
+
+    def list(self, chunk: str) -> Iterator[Listed]:
+        """Yield the files of a chunk by key, as they are now; what is gone since the scan is left out."""
+        images = self.listing.key_chunks.keys(chunk)
+        status = self.listing.status_at(images).tolist()
+        for key, (size, mtime_ns) in sorted(zip(self.listing.keys_at(images), status, strict=True)):
+            if size != GONE:
+                yield Listed(key, (key.partition("/")[0],), size, mtime_ns)
+
+    def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[ImageSample]:
+        """Yield the samples of a chunk by key, of ``keys`` alone where there are any."""
+        for key in sorted(self.listing.keys_at(self.listing.key_chunks.keys(chunk))):
+            if keys is None or key in keys:
+                yield ImageSample(key=key, root=self.root)
+
+    def samples(self, keys: Sequence[str]) -> Iterator[ImageSample]:
+        """Yield samples in the order of keys, whether their files are there or not.
+
+        Raises
+        ------
+        KeyError
+            If a key is of no class here, or could lie outside of it.
+        """
+        classes = set(self.classes)
+        for key in keys:
+            class_name, _, name = key.partition("/")
+            if class_name not in classes or "/" in name or not is_image_name(name):
+                raise KeyError(key)
+            yield ImageSample(key=key, root=self.root)
+
+    def all(self) -> tuple[ImageSample, ...]:
+        """Return every sample, sorted by key."""
+        return self._all
+
+    @cached_property
+    def _all(self) -> tuple[ImageSample, ...]:
+        return tuple(ImageSample(key=key, root=self.root) for key in sorted(self.listing.keys()))
+
+
+class ImageFolder(DataFolder):
     """The image files of one data folder."""
 
     split_is = "folder {!r}"
@@ -92,44 +170,52 @@ class ImageFolder(RecordFolder):
         for name in require:
             if name not in folders:
                 raise cls.missing(path, name)
-        return cls(path=path, splits={name: _scan_split(name, where) for name, where in folders.items()})
+        splits = {name: ImageSource(name, where, _classes_in(where)) for name, where in folders.items()}
+        for source in splits.values():
+            len(source)  # which lists it, and raises
+        return cls(path=path, splits=splits)
 
 
-def _scan_split(name: str, where: Path) -> RecordSplit:
-    folders = sorted(
-        child.name for child in where.iterdir() if child.is_dir() and not child.name.startswith(".")
-    )
+def _classes_in(where: Path) -> tuple[str, ...]:
+    with os.scandir(where) as entries:
+        folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     if not folders:
         raise UserError(f"{where} has no class folders", fix=f"lay the images out as {where}/CLASS/FILE.")
-    images = [
-        ImageRecord(key=f"{folder}/{name}", root=where, label=label)
-        for label, folder in enumerate(folders)
-        for name in _files_of_class(where / folder)
-    ]
-    return RecordSplit(
-        name=name, class_names=tuple(folders), images=tuple(sorted(images, key=lambda image: image.key))
-    )
+    return tuple(folders)
 
 
-def _files_of_class(folder: Path) -> list[str]:
+@lru_cache(maxsize=8)
+def _listing_of(scan: str, root: Path, classes: tuple[str, ...]) -> FolderListing:
+    """Return the listing of a split's folder: one a process and ``scan``, so that tasks share it."""
+    del scan
+    return FolderListing(root, classes, _names_of_class)
+
+
+def _names_of_class(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:  # which knows a file from a folder without asking the disk again
-        names = sorted(entry.name for entry in entries if is_image_name(entry.name) and entry.is_file())
+        names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
     if not names:
         raise UserError(
             f"the class folder {folder} holds no image",
             fix=f"add images ({', '.join(sorted(ENDINGS))}) or remove the folder.",
         )
-    by_stem: dict[str, str] = {}
-    for name in names:
-        # Rows of a WebDataset shard are named by the stem, so two endings of one stem would collide.
-        stem = os.path.splitext(name)[0]
-        if stem in by_stem:
-            raise UserError(
-                f"two images in {folder} have one name: {by_stem[stem]} and {name}",
-                fix="rename or remove one of them.",
-            )
-        by_stem[stem] = name
+    # Rows of a WebDataset shard are named by the stem, so two endings of one stem would collide.
+    if len({name.rpartition(".")[0] for name in names}) < len(names):
+        one, other = _of_one_stem(sorted(names))
+        raise UserError(
+            f"two images in {folder} have one name: {one} and {other}",
+            fix="rename or remove one of them.",
+        )
     return names
+
+
+def _of_one_stem(names: Sequence[str]) -> tuple[str, str]:
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(os.path.splitext(name)[0], name)
+        if other != name:
+            return other, name
+    raise AssertionError("no two names are of one stem")
 
 
 def is_image_name(name: str) -> bool:
@@ -177,16 +263,10 @@ def load_rgb(path: Path | BinaryIO) -> Image.Image:
         raise UnreadableImage(reason.splitlines()[0]) from error
 
 
-def squashed(path: Path, side: int) -> Tensor:
-    """Return an image file squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side].
-
-    Raises
-    ------
-    UnreadableImage
-        If the file cannot be opened or decoded.
-    """
+def squashed(picture: Image.Image, side: int) -> Tensor:
+    """Return an RGB picture squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side]."""
     import numpy as np
     import torch
 
-    picture = load_rgb(path).resize((side, side), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    pixels = np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cache.runtime.errors import UserError, nearest_names, shortened, some_of
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
 from cache.sources.splits import FOLDERS
 
 
-def check_apart(folder: RecordFolder, *, fix: str, texts: Mapping[str, str] | None = None) -> None:
+def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None = None) -> None:
     """Make sure that no class of a folder's OOD test is one of its training.
 
     ``texts`` are the names of class folders, where they have others. Case, underscores and spaces make no
@@ -21,9 +21,7 @@ def check_apart(folder: RecordFolder, *, fix: str, texts: Mapping[str, str] | No
         If one is on both sides; the message names some, and the ``fix`` for who means it.
     """
     texts = texts or {}
-    trained, tested = (
-        folder.splits[name].class_names if name in folder.splits else () for name in ("train", "ood_test")
-    )
+    trained, tested = (folder.classes.get(name, ()) for name in ("train", "ood_test"))
     by_folder = {_folded(name) for name in trained}
     by_text = {_folded(texts.get(name, name)): name for name in trained}
     shared = []

@@ -1,12 +1,14 @@
-"""What stage 1 embeds: records of one or more pictures, in splits. Photos and episodes are two kinds."""
+"""What stage 1 embeds: samples of one or more pictures, and the sources that list and read them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
@@ -17,12 +19,20 @@ class UnreadableImage(Exception):
     """A file that has an image's name but cannot be decoded; the message says why."""
 
 
-class Record(Protocol):
-    """One row of a cache: a key, the file it comes from, its label, and its pictures."""
+class Sample(Protocol):
+    """One row of a cache: a key, the names of its classes, and its pictures. Small, and picklable."""
 
     @property
     def key(self) -> str:
         """Its name within its split."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its classes: one of a photo, any number of an episode."""
+
+    @property
+    def caption(self) -> str | None:
+        """What its source says of it in words; None where that says nothing."""
 
     @property
     def path(self) -> Path:
@@ -31,10 +41,6 @@ class Record(Protocol):
     @property
     def where(self) -> str:
         """The file, and the place in it where that is needed, for messages."""
-
-    @property
-    def label(self) -> int | tuple[int, ...]:
-        """Its class within its split, or 0 and 1 for every class where it can have several."""
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -46,18 +52,71 @@ class Record(Protocol):
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256 of the content, bytes and modification time in ns of the file)."""
 
+    def status(self) -> tuple[int, int]:
+        """Return bytes and modification time of :meth:`identity`, at the cost of one look; else OSError."""
+
+
+class Listed(NamedTuple):
+    """A sample that is listed and not opened. A tuple, because ten million of them are made in a row.
+
+    ``bytes`` and ``mtime_ns`` are those of its :meth:`Sample.identity`.
+    """
+
+    key: str
+    labels: tuple[str, ...]
+    bytes: int
+    mtime_ns: int
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecordSplit:
-    """The records of one split, sorted by key, and its classes in label order."""
+class Chunk:
+    """A part of a source that is listed and read by itself: how many rows it has, and what it holds.
 
-    name: str
-    class_names: tuple[str, ...]
-    images: tuple[Record, ...]
+    ``identity`` is a digest of the keys and of what is cheap to compare of them; it differs where a sample
+    was added, taken out or written again.
+    """
+
+    id: str
+    rows: int
+    identity: str
+
+
+class Source(Protocol):
+    """Where the samples of one split come from. Picklable and small: each process lists for itself."""
+
+    @property
+    def split(self) -> str:
+        """The name of its split."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes, in their order."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may have several classes, or none."""
+
+    def __len__(self) -> int:
+        """Return how many samples there are."""
+
+    def chunks(self) -> Sequence[Chunk]:
+        """Return all its chunks, without opening a picture."""
+
+    def list(self, chunk: str) -> Iterator[Listed]:
+        """Yield what is in a chunk, in key order, without opening a picture."""
+
+    def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[Sample]:
+        """Yield the samples of a chunk in key order, those of ``keys`` alone where there are any."""
+
+    def samples(self, keys: Sequence[str]) -> Iterator[Sample]:
+        """Yield the samples of some keys in their order; KeyError for one that cannot be in this source."""
+
+    def all(self) -> tuple[Sample, ...]:
+        """Return every sample, sorted by key: for whoever holds a whole split, as stage 2 does."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordFolder:
+class DataFolder:
     """The splits of one data folder, by name.
 
     ``split_is`` and ``layout`` say what holds a split, for messages.
@@ -66,12 +125,17 @@ class RecordFolder:
     split_is: ClassVar[str]
     layout: ClassVar[str]
     path: Path
-    splits: Mapping[str, RecordSplit]
+    splits: Mapping[str, Source]
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Every class of every split, sorted, once."""
-        return tuple(sorted({name for split in self.splits.values() for name in split.class_names}))
+        return tuple(sorted({name for split in self.splits.values() for name in split.classes}))
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """The classes of every split, by its name."""
+        return {name: split.classes for name, split in self.splits.items()}
 
     @classmethod
     def missing(cls, path: Path, name: str) -> UserError:
@@ -83,9 +147,32 @@ class RecordFolder:
             fix=f"lay the data out as {cls.layout}.",
         )
 
-    def split(self, name: str) -> RecordSplit:
+    def split(self, name: str) -> Source:
         """Return one split by either of its names; UserError when there is none."""
         name = split_name(name)
         if name not in self.splits:
             raise self.missing(self.path, name)
         return self.splits[name]
+
+
+def labels_of(
+    samples: Sequence[Sample], class_names: Sequence[str], *, multi_label: bool = False
+) -> NDArray[np.int64]:
+    """Return the numbers of samples' classes among ``class_names``: int64 [N], or 0 and 1 [N, C].
+
+    Raises
+    ------
+    ValueError
+        If a sample has a class that is not among them, or without ``multi_label`` not exactly one.
+    """
+    place = {name: number for number, name in enumerate(class_names)}
+    for sample in samples:
+        odd = [name for name in sample.labels if name not in place]
+        if odd or (len(sample.labels) != 1 and not multi_label):
+            raise ValueError(f"{sample.where} is of {sample.labels}, not of {len(class_names)} classes")
+    if not multi_label:
+        return np.array([place[sample.labels[0]] for sample in samples], dtype=np.int64)
+    numbers = np.zeros((len(samples), len(class_names)), dtype=np.int64)
+    for row, sample in zip(numbers, samples, strict=True):
+        row[[place[name] for name in sample.labels]] = 1
+    return numbers

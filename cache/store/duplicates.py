@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cache.store.manifest import Manifest
-from cache.store.shard_formats import read_shard
+from cache.sources.splits import SPLITS
+from cache.store.journal import Journal, RowGroup
+from cache.store.key_hashes import hashes_of
+from cache.store.row_group import KeysFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,24 +26,84 @@ class Duplicate:
         return f"{self.one} is {self.other}"
 
 
-def duplicates_of(folder: Path, manifest: Manifest) -> list[Duplicate]:
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class _Image:
+    """An image with what decides whether it spoils a result; ``classes`` is a number for its classes."""
+
+    split: int
+    key: str
+    classes: int
+    content: bytes
+
+    def __str__(self) -> str:
+        return f"{SPLITS[self.split]}/{self.key}"
+
+
+def duplicates_of(cache: Path, journal: Journal) -> list[Duplicate]:
     """Return the images that a cache holds in two splits, or in one split under two classes, by content.
 
     The content is the SHA-256 of the file (of the pictures, for episodes). A test on an image that was
-    trained on, or an OOD image among the training ones, measures something else than it says.
+    trained on, or an OOD image among the training ones, measures something else than it says. UserError if
+    the keys of a row group are damaged.
     """
-    first: dict[bytes, tuple[str, str, str]] = {}
+    groups = journal.all_groups
+    # Numbers alone, 24 bytes a row: only images of a content that lies in two places are looked at one by one.
+    numbers = [_numbers(cache, number, group) for number, group in enumerate(groups)]
+    if not numbers:
+        return []
+    row, start, place = (np.concatenate(columns) for columns in zip(*numbers, strict=True))
+    return _pairs(_images(cache, groups, row[_in_two_places(start, place)]))
+
+
+def _numbers(cache: Path, number: int, group: RowGroup) -> tuple[NDArray[np.uint64], ...]:
+    """Return of a group's rows with known content: (group and row, first bits of it, split and classes)."""
+    keys = KeysFile(cache, group.keys)
+    seen = keys.content.any(axis=1)  # rows that were imported may have none
+    seen[list(group.removed)] = False
+    rows = np.flatnonzero(seen).astype(np.uint64)
+    start = np.ascontiguousarray(keys.content[seen, :8]).view(np.uint64)[:, 0]
+    return np.uint64(number << 32) | rows, start, hashes_of([group.split]) ^ _classes(keys)[seen]
+
+
+def _classes(keys: KeysFile) -> NDArray[np.uint64]:
+    """Return a number for the classes of every row, the same in every group, uint64 [n]."""
+    names = hashes_of(keys.class_names)
+    if keys.has_one_label:
+        return names[keys.labels(keys.class_names, several=False)]
+    several = keys.labels(keys.class_names, several=True).astype(np.uint64)
+    return np.asarray((several * names).sum(axis=1, dtype=np.uint64))
+
+
+def _in_two_places(start: NDArray[np.uint64], place: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the rows whose content begins as that of a row in another place does."""
+    rising = np.argsort(start, kind="stable")
+    if not len(rising):
+        return rising
+    begins = np.flatnonzero(np.concatenate([[True], np.diff(start[rising]) != 0]))
+    places = place[rising]
+    apart = np.minimum.reduceat(places, begins) != np.maximum.reduceat(places, begins)
+    return rising[np.repeat(apart, np.diff(begins, append=len(rising)))]
+
+
+def _images(cache: Path, groups: Sequence[RowGroup], rows: NDArray[np.uint64]) -> Iterator[_Image]:
+    group_of = rows >> np.uint64(32)
+    for number in np.unique(group_of).tolist():
+        keys = KeysFile(cache, groups[number].keys)
+        classes, split = _classes(keys), SPLITS.index(groups[number].split)
+        for row in (rows[group_of == number] & np.uint64(2**32 - 1)).tolist():
+            yield _Image(
+                split=split,
+                key=keys.key(row),
+                classes=int(classes[row]),
+                content=keys.content[row].tobytes(),
+            )
+
+
+def _pairs(images: Iterable[_Image]) -> list[Duplicate]:
+    first: dict[bytes, _Image] = {}
     duplicates = []
-    for split, key, label, content in _images(folder, manifest):
-        before = first.setdefault(content, (split, key, label))
-        if before[:2] != (split, key) and (before[0], before[2]) != (split, label):
-            duplicates.append(Duplicate(one=f"{before[0]}/{before[1]}", other=f"{split}/{key}"))
+    for image in sorted(images):
+        before = first.setdefault(image.content, image)
+        if (before.split, before.classes) != (image.split, image.classes):
+            duplicates.append(Duplicate(one=str(before), other=str(image)))
     return duplicates
-
-
-def _images(folder: Path, manifest: Manifest) -> Iterator[tuple[str, str, str, bytes]]:
-    for split, shard in manifest.listed_shards:
-        rows = read_shard(folder, shard, manifest, split)
-        for key, label, sha256 in zip(rows.keys, np.asarray(rows.labels), rows.file_sha256, strict=True):
-            if sha256:  # rows that were imported have none
-                yield split, key, str(label), bytes.fromhex(sha256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,18 @@ class Blobs:
     items: Sequence[bytes]
 
 
-Column = NDArray[Any] | Blobs
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Rows [n, ...] to be written a block at a time, as (row numbers, their values); the others are zeros."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Iterable[tuple[NDArray[np.int64], Sequence[NDArray[Any]]]]
+
+
+Column = NDArray[Any] | Blobs | Blocks
+# Byte strings are joined so many bytes at a time.
+JOINED_AT_ONCE = 2**26
 
 
 def texts(items: Sequence[str]) -> Blobs:
@@ -49,14 +60,27 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
     with replacing(path) as temporary, create_hdf5(temporary) as file:
         for name, values in columns.items():
             if isinstance(values, Blobs):
-                lengths = np.fromiter((len(item) for item in values.items), np.int64, len(values.items))
-                file.create_dataset(
-                    name + OFFSET, data=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-                )
-                joined: NDArray[Any] = np.frombuffer(b"".join(values.items), dtype=np.uint8)
+                _write_blobs(file, name, values)
+            elif isinstance(values, Blocks):
+                column = file.create_dataset(name, shape=values.shape, dtype=values.dtype)
+                for rows, block in values.blocks:
+                    column[rows] = block
             else:
-                joined = np.ascontiguousarray(values)
-            file.create_dataset(name, data=joined)
+                file.create_dataset(name, data=np.ascontiguousarray(values))
+
+
+def _write_blobs(file: h5py.File, name: str, blobs: Blobs) -> None:
+    lengths = np.fromiter(map(len, blobs.items), np.int64, len(blobs.items))
+    offset = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    file.create_dataset(name + OFFSET, data=offset)
+    column = file.create_dataset(name, shape=(int(offset[-1]),), dtype=np.uint8)
+    start = 0
+    while start < len(lengths):
+        end = max(start + 1, int(np.searchsorted(offset, offset[start] + JOINED_AT_ONCE, side="right")) - 1)
+        joined = np.frombuffer(b"".join(blobs.items[start:end]), dtype=np.uint8)
+        if len(joined):
+            column[offset[start] : offset[end]] = joined
+        start = end
 
 
 def create_hdf5(path: Path) -> h5py.File:
@@ -117,6 +141,13 @@ class MappedBlobs:
             blobs[i] = np.array(self._joined[self._offset[row] : self._offset[row + 1]])
         return blobs
 
+    def texts(self) -> list[str]:
+        """Return all of them, which are UTF-8."""
+        joined, offset = self._joined.tobytes(), self._offset.tolist()
+        return [
+            joined[start:end].decode("utf-8", "surrogateescape") for start, end in itertools.pairwise(offset)
+        ]
+
 
 def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
     """Map columns of a file, read-only: ``wanted`` has of each name its (kinds, ndim).
@@ -142,11 +173,20 @@ def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -
     return mapped
 
 
-def map_blobs(path: Path, name: str) -> MappedBlobs:
-    """Map byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
-    columns = map_columns(path, {name: ("u", (1,)), name + OFFSET: ("i", (1,))})
+def blob_columns(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return what :func:`map_columns` is to map of byte strings, for :func:`blobs_of`."""
+    return {name: ("u", (1,)), name + OFFSET: ("i", (1,))}
+
+
+def blobs_of(columns: Mapping[str, NDArray[Any]], name: str) -> MappedBlobs:
+    """Return byte strings of mapped columns; ValueError where their offsets are none."""
     joined, offset = columns[name], columns[name + OFFSET]
     return MappedBlobs(joined, checked_offset(offset, len(joined), name))
+
+
+def map_blobs(path: Path, name: str) -> MappedBlobs:
+    """Map byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
+    return blobs_of(map_columns(path, blob_columns(name)), name)
 
 
 def checked_offset(offset: NDArray[np.int64], total: int, name: str) -> NDArray[np.int64]:

@@ -3,56 +3,61 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.store.column_shards import open_column_shard
-from cache.store.hdf5_columns import mapped_blobs, mapped_column, read_strings
-from cache.store.manifest_lines import ListedShard, PixelsColumn
 from cache.store.mapped_arrays import MappedRows
+from cache.store.split_rows import SplitRows
+
+COLUMN = "pixels"
+RAW, JPEG = "raw", "jpeg"
+ENCODINGS = (RAW, JPEG)
+# What the dataset of each is called.
+DATASETS = {RAW: "pixels", JPEG: "jpeg"}
+ADD_PIXELS = "add them: the same cache-features command with --pixels SIDE."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelsSettings:
+    """Images squashed to ``side`` x ``side``, ``encoding`` raw or jpeg; ValueError for another encoding."""
+
+    side: int
+    encoding: str
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding is {self.encoding!r:.40}")
 
 
 class StoredPixels:
-    """The kept images of one split, uint8 [n, 3, R, R]; see :meth:`cache.reader.EmbeddingCache.pixels`."""
+    """The kept images of one split, uint8 [n, 3, R, R]; see :meth:`cache.reader.EmbeddingCache.pixels`.
 
-    def __init__(self, cache: Path, column: PixelsColumn) -> None:
-        """Open the shards of a column; UserError when one is damaged."""
-        self.side, self.encoding = column.side, column.encoding
-        self.keys: list[str] = []
-        shards: list[Any] = []
-        for shard in column.shards:
-            rows, keys = _read_shard(cache, shard, column)
-            shards.append(rows)
-            self.keys += keys
-        self.position = {key: i for i, key in enumerate(self.keys)}
-        self._rows = MappedRows(shards, np.arange(len(self.keys)))
+    Rows are those of the split.
+    """
+
+    def __init__(self, rows: SplitRows, column: str, settings: PixelsSettings) -> None:
+        """Open the column of that name, which every group has; UserError where a file is damaged."""
+        self.side, self.encoding = settings.side, settings.encoding
+        self.position: Mapping[str, int] = rows.position
+        self.find = rows.find
+        dataset = DATASETS[self.encoding]
+        if self.encoding == RAW:
+            shape = (3, self.side, self.side)
+            of_groups = rows.groups.arrays(column, {dataset: ("u", (4,))}, below={dataset: shape})
+            self._rows = MappedRows([arrays[dataset] for arrays in of_groups], rows.groups.index.order)
+        else:
+            self._rows = rows.groups.blobs(column, dataset)
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images of some rows, uint8 [B, 3, R, R]."""
         images = self._rows[rows]
-        return images if self.encoding == "raw" else np.stack([_decoded(image) for image in images])
-
-
-def _read_shard(cache: Path, shard: ListedShard, column: PixelsColumn) -> tuple[Any, list[str]]:
-    path = cache / shard.file
-    with open_column_shard(cache, shard) as file:
-        keys = read_strings(file, "key")
-        rows: Any
-        if column.encoding == "raw":
-            rows = mapped_column(path, file, "pixels", kinds="u", ndim=(4,))
-            if rows.shape[1:] != (3, column.side, column.side):
-                raise ValueError(f"pixels have the shape {rows.shape}")
-        else:
-            rows = mapped_blobs(path, file, "jpeg")
-        if not len(rows) == len(keys) == shard.rows:
-            raise ValueError("its columns differ in length")
-    return rows, keys
+        return images if self.encoding == RAW else np.stack([_decoded(image) for image in images])
 
 
 def _decoded(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(encoded.tobytes())) as image:
+    with Image.open(io.BytesIO(encoded.tobytes()), formats=("JPEG",)) as image:
         return np.array(image).transpose(2, 0, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import check_held
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.system_errors import write_error
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.store.digests import Digests
 from cache.store.hdf5_columns import (
+    OFFSET,
     Column,
     MappedBlobs,
+    blob_columns,
+    blobs_of,
     checked_offset,
-    map_blobs,
     map_columns,
     read_array,
     read_texts,
@@ -32,7 +36,6 @@ from cache.store.hdf5_columns import (
     write_columns,
 )
 from cache.store.journal import KEYS, ROWS, FileLine
-from cache.store.key_hashes import hashes_of
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32
@@ -234,19 +237,23 @@ class KeysFile:
 
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
-        path = cache / line.file
-        with reading(path, what="the file"):
-            check_size(path, line.bytes)
-            self._raw = map_columns(path, _ARRAYS)
-            self._keys: MappedBlobs = map_blobs(path, "key")
-            with open_hdf5(path) as file:
-                self.class_names = read_texts(file, "class_name")
-            _check(self._raw, len(self._keys), line.rows, self.class_names)
-        self.rows = line.rows
+        self._path, self.rows = cache / line.file, line.rows
+        with reading(self._path, what="the file"):
+            check_size(self._path, line.bytes)
+            wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
+            self._raw = map_columns(self._path, wanted)
+            self.class_names = blobs_of(self._raw, "class_name").texts()
+            _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
+
+    @cached_property
+    def _keys(self) -> MappedBlobs:
+        # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
+        with reading(self._path, what="the file"):
+            return blobs_of(self._raw, "key")
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
-        """Of the keys, uint64 [n]; see :func:`cache.store.key_hashes.hashes_of`."""
+        """Of the keys, uint64 [n]; see :func:`cache.sources.key_hashes.hashes_of`."""
         return self._raw["key_hash"]
 
     @property
@@ -273,6 +280,19 @@ class KeysFile:
     def has_one_label(self) -> bool:
         """Whether every row has exactly one label."""
         return not len(self._raw["label_offset"])
+
+    @property
+    def has_at_most_one_label(self) -> bool:
+        """Whether no row has several labels."""
+        return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
+
+    def label_codes(self) -> NDArray[np.uint64]:
+        """Return a number for the classes of every row, uint64 [n]: the sum of their names' hashes modulo 2**64."""
+        own = hashes_of(self.class_names)[self._raw["label"]]
+        if self.has_one_label:
+            return own
+        sums, offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)]), _offsets(self._raw)
+        return np.asarray(sums[offset[1:]] - sums[offset[:-1]])
 
     def labels(self, class_names: Sequence[str], *, several: bool) -> NDArray[np.int64]:
         """Return the rows' labels as numbers of ``class_names``.

@@ -103,6 +103,11 @@ class SameForAll:
         self._name = self._other = ""
         self._count, self._varies = 0, False
 
+    @property
+    def varies(self) -> bool:
+        """Whether it has said something else of another picture, and so is a teacher."""
+        return self._varies
+
     def differ(self, pixels: Tensor) -> Tensor | None:
         """Return which of the pictures [B, ...] differ from the very first; None when it does not matter."""
         if self._varies:

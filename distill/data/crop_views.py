@@ -13,7 +13,7 @@ from torch import Generator
 
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import Record
+from cache.sources.samples import Sample
 from distill.config import DataConfig
 from distill.data.batch import Crops
 
@@ -39,7 +39,7 @@ class TrainingViews:
         return self.stored.embeddings(self.row_of[chosen], crops.view_B.numpy())
 
 
-def open_views(cache: EmbeddingCache, images: Sequence[Record], config: DataConfig) -> TrainingViews | None:
+def open_views(cache: EmbeddingCache, images: Sequence[Sample], config: DataConfig) -> TrainingViews | None:
     """Return the views of the training images, None where the config wants none.
 
     UserError if the cache does not keep them of every image; CacheMismatch if they are crops of another size

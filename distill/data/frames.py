@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from cache.sources.episodes import EpisodeRecord
+from cache.sources.episodes import EpisodeSample
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
 from distill.data.batch import Crops, Share
 
@@ -45,10 +45,10 @@ class EpisodeFrames:
         """[C, side, side]."""
         return (channels_of(self.with_depth), self.side, self.side)
 
-    def __call__(self, record: EpisodeRecord) -> Tensor:
+    def __call__(self, sample: EpisodeSample) -> Tensor:
         """Read one episode."""
         pictures: list[NDArray[Any]] = []
-        for frame in record.frames().values():
+        for frame in sample.frames().values():
             pictures += [frame.rgb / 255] if frame.depth is None else [frame.rgb / 255, frame.depth]
         return torch.cat([self._resized(picture) for picture in pictures])
 

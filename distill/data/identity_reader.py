@@ -16,7 +16,7 @@ from cache.reader import SplitRows
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
-from cache.sources.samples import Record, RecordFolder
+from cache.sources.samples import DataFolder, Sample, Source, labels_of
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.spec import IMPORTED
 from distill.config import RunConfig
@@ -33,7 +33,7 @@ class IdentityReader:
     """
 
     cache: EmbeddingCache
-    folder: RecordFolder
+    folder: DataFolder
     _contents: dict[tuple[str, str], Contents] = field(default_factory=dict)
     _splits: dict[str, SplitIdentity] = field(default_factory=dict)
     _teachers: dict[str, EmbeddingCache] = field(default_factory=dict)
@@ -97,11 +97,12 @@ class IdentityReader:
     def split(self, name: str) -> SplitIdentity:
         """Return the identity of a split: of ``train`` the images that have a row, else all of them."""
         if name not in self._splits:
-            records, rows = self._records(self.cache, name), _rows(self.cache, name)
+            samples, rows = self._samples(self.cache, name), _rows(self.cache, name)
             content = self._content(self.cache, name).sha256
-            class_names = self.folder.split(name).class_names
             imported = rows is not None and _is_imported(self.cache)
-            self._splits[name] = split_identity(records, content, class_names, rows if imported else None)
+            self._splits[name] = split_identity(
+                self.folder.split(name), samples, content, rows if imported else None
+            )
         return self._splits[name]
 
     def _teacher(self, name: str) -> EmbeddingCache:
@@ -109,9 +110,9 @@ class IdentityReader:
             self._teachers[name] = self.cache.teacher_cache(name)
         return self._teachers[name]
 
-    def _records(self, cache: EmbeddingCache, name: str) -> list[Record]:
+    def _samples(self, cache: EmbeddingCache, name: str) -> list[Sample]:
         """Return the images of a split that count: of tests all, else those with a row."""
-        images = list(self.folder.split(name).images)
+        images = list(self.folder.split(name).all())
         if name != "train" and cache is self.cache:
             return images
         rows = _rows(cache, name)
@@ -120,7 +121,7 @@ class IdentityReader:
     def _content(self, cache: EmbeddingCache, name: str) -> Contents:
         place = (str(cache.path), name)
         if place not in self._contents:
-            self._contents[place] = contents_of(self._records(cache, name), _rows(cache, name))
+            self._contents[place] = contents_of(self._samples(cache, name), _rows(cache, name))
         return self._contents[place]
 
     def _captions_of(self, cache: EmbeddingCache, name: str) -> str:
@@ -138,10 +139,10 @@ class IdentityReader:
         return self._captions[place]
 
 
-def note_gone(cache: EmbeddingCache, folder: RecordFolder, progress: Progress) -> None:
+def note_gone(cache: EmbeddingCache, folder: DataFolder, progress: Progress) -> None:
     """Name the images that a cache has rows of and the folder has not any more, split by split."""
     for name in cache.split_names:
-        here = {image.key for image in folder.splits[name].images} if name in folder.splits else set()
+        here = {image.key for image in folder.splits[name].all()} if name in folder.splits else set()
         rows = cache.split(name)
         gone = [key for key in rows.keys if key not in here]
         if gone:
@@ -166,26 +167,26 @@ def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> di
 
 
 def split_identity(
-    records: Sequence[Record],
+    source: Source,
+    samples: Sequence[Sample],
     content: NDArray[np.uint8],
-    class_names: Sequence[str],
     rows: SplitRows | None = None,
 ) -> SplitIdentity:
-    """Return the identity of some images, whose content has the hashes [N, 32] uint8, in any order.
+    """Return the identity of some images of a source, in any order; ``content`` are their hashes.
 
     ``rows`` are the teacher's where they are no function of the images.
     """
-    order = sorted(range(len(records)), key=lambda i: records[i].key)
-    keys = [_as_bytes(records[i].key) for i in order]
+    order = sorted(range(len(samples)), key=lambda i: samples[i].key)
+    keys = [_as_bytes(samples[i].key) for i in order]
     joined = [part for i, key in zip(order, keys, strict=True) for part in (key, content[i].tobytes())]
-    labels = [bytes(label) for i in order if isinstance(label := records[i].label, tuple)]
-    places = [rows.position[records[i].key] for i in order if rows and records[i].key in rows.position]
+    labels = labels_of(samples, source.classes, multi_label=True)[order] if source.multi_label else ()
+    places = [rows.position[samples[i].key] for i in order if rows and samples[i].key in rows.position]
     return SplitIdentity(
-        images=len(records),
-        class_names=tuple(class_names),
+        images=len(samples),
+        class_names=source.classes,
         keys=digest_of(keys),
         content=digest_of(joined),
-        labels=digest_of(labels) if labels else "",
+        labels=digest_of([row.astype(np.uint8).tobytes() for row in labels]) if len(labels) else "",
         rows=digest_of(_hashes(rows.embeddings, places)) if rows else "",
     )
 

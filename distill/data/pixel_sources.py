@@ -11,7 +11,7 @@ from cache import EmbeddingCache
 from cache.runtime.devices import choose_device, default_workers
 from cache.runtime.errors import UserError
 from cache.runtime.machine_limits import memory_here, workers_here
-from cache.sources.samples import Record
+from cache.sources.samples import Sample
 from distill.config import DataConfig
 from distill.data.pixels import Decode, Pixels, StoredImages, image_bytes
 
@@ -36,13 +36,13 @@ class PixelMaker:
     def __post_init__(self) -> None:
         self.budget = memory_here(self.config.memory_mb * MB)
 
-    def __call__(self, records: Sequence[Record], splits: Sequence[str], *, strict: bool = False) -> Pixels:
-        """Return the images of some records, which are rows of ``splits`` of the cache if they have rows."""
+    def __call__(self, samples: Sequence[Sample], splits: Sequence[str], *, strict: bool = False) -> Pixels:
+        """Return the images of some samples, which are rows of ``splits`` of the cache if they have rows."""
         stored = None
         if self.config.pixels == "auto":
-            stored = StoredImages.find(self.cache, splits, records, self.decode.shape[-1])
+            stored = StoredImages.find(self.cache, splits, samples, self.decode.shape[-1])
         pixels = Pixels(
-            records,
+            samples,
             self.decode,
             memory=self.budget,
             workers=decoding_workers(self.config),

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import apart, begin_worker, begun, joined
 from cache.runtime.transfer import to_device
-from cache.sources.image_folder import ImageRecord, squashed
-from cache.sources.samples import Record, UnreadableImage
+from cache.sources.image_folder import ImageSample, squashed
+from cache.sources.samples import Sample, UnreadableImage
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache
@@ -28,7 +28,7 @@ Indices = NDArray[np.int64]
 
 
 class Decode(Protocol):
-    """Turns one record into a tensor of ``shape`` and ``dtype``; UnreadableImage when it cannot."""
+    """Turns one sample into a tensor of ``shape`` and ``dtype``; UnreadableImage when it cannot."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,8 +40,8 @@ class Decode(Protocol):
         """What its numbers are."""
         ...
 
-    def __call__(self, record: Any) -> Tensor:
-        """Decode one record."""
+    def __call__(self, sample: Any) -> Tensor:
+        """Decode one sample."""
         ...
 
 
@@ -57,23 +57,23 @@ class SquashedPhoto:
         """[3, side, side]."""
         return (3, self.side, self.side)
 
-    def __call__(self, record: ImageRecord) -> Tensor:
+    def __call__(self, sample: ImageSample) -> Tensor:
         """Decode one image file."""
-        return squashed(record.path, self.side)
+        return squashed(sample.pictures()[0], self.side)
 
 
 class _Decoder(Dataset[Any]):
-    """Decodes one image, of records or of places in a cache, or says why it cannot; runs in workers."""
+    """Decodes one image, of samples or of places in a cache, or says why it cannot; runs in workers."""
 
-    def __init__(self, records: Sequence[Any], decode: Callable[[Any], Tensor]) -> None:
-        self.records, self.decode = records, decode
+    def __init__(self, samples: Sequence[Any], decode: Callable[[Any], Tensor]) -> None:
+        self.samples, self.decode = samples, decode
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return self.decode(self.records[index])
+            return self.decode(self.samples[index])
         except UnreadableImage as error:
             return str(error)
 
@@ -90,7 +90,7 @@ def image_bytes(decode: Decode, count: int) -> int:
 
 
 class StoredImages:
-    """The images of some records that a cache keeps; nothing is decoded where it keeps them raw."""
+    """The images of some samples that a cache keeps; nothing is decoded where it keeps them raw."""
 
     def __init__(self, sources: Sequence[StoredPixels], source_of: Indices, row_of: Indices) -> None:
         """Image i is row ``row_of[i]`` of source ``source_of[i]``."""
@@ -98,14 +98,14 @@ class StoredImages:
 
     @classmethod
     def find(
-        cls, cache: EmbeddingCache, splits: Sequence[str], records: Sequence[Record], side: int
+        cls, cache: EmbeddingCache, splits: Sequence[str], samples: Sequence[Sample], side: int
     ) -> StoredImages | None:
-        """Return the images of ``records`` among some splits of a cache; None unless it has all of them."""
+        """Return the images of ``samples`` among some splits of a cache; None unless it has all of them."""
         of_splits = [cache.pixels(split, side=side) for split in splits]
         sources = [source for source in of_splits if source is not None]
         places = [
             next(((i, s.position[r.key]) for i, s in enumerate(sources) if r.key in s.position), None)
-            for r in records
+            for r in samples
         ]
         stored_places = [place for place in places if place is not None]
         if not stored_places or len(stored_places) < len(places):
@@ -136,7 +136,7 @@ class StoredImages:
 
 
 class Pixels:
-    """The decoded images of some records.
+    """The decoded images of some samples.
 
     ``memory`` is how many bytes may be spent on keeping all of them; 0 decodes anew each time. What is
     ``stored`` is read from there instead. With ``device`` all are kept there, whatever ``memory`` says.
@@ -146,7 +146,7 @@ class Pixels:
 
     def __init__(
         self,
-        records: Sequence[Record],
+        samples: Sequence[Sample],
         decode: Decode,
         *,
         memory: int,
@@ -155,13 +155,13 @@ class Pixels:
         stored: StoredImages | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.records, self.decode, self.workers, self.strict = list(records), decode, workers, strict
-        self.bytes = image_bytes(decode, len(self.records))
+        self.samples, self.decode, self.workers, self.strict = list(samples), decode, workers, strict
+        self.bytes = image_bytes(decode, len(self.samples))
         self.stored = stored
         self.unreadable: dict[str, str] = {}
         self._kept: Tensor | None = None
-        self._good = np.ones(len(self.records), dtype=bool)
-        self._here = np.zeros(len(self.records), dtype=bool)
+        self._good = np.ones(len(self.samples), dtype=bool)
+        self._here = np.zeros(len(self.samples), dtype=bool)
         if device is not None or (stored is None and self.bytes <= memory):
             self._kept = self._room(device or torch.device("cpu"))
 
@@ -190,7 +190,7 @@ class Pixels:
 
     def _room(self, device: torch.device) -> Tensor:
         """Return where all images will be kept; on the CPU it takes no memory before they are there."""
-        shape = (len(self.records), *self.decode.shape)
+        shape = (len(self.samples), *self.decode.shape)
         if device.type != "cpu" or not self.bytes:
             return torch.empty(shape, dtype=self.decode.dtype, device=device)
         # torch.zeros would touch every page: what malloc has kept back is not new to it.
@@ -229,22 +229,22 @@ class Pixels:
         for index, image in zip(indices, images, strict=True):
             if isinstance(image, Tensor):
                 continue
-            record = self.records[index]
+            sample = self.samples[index]
             if self.strict:
                 raise UserError(
-                    f"{record.where} cannot be read as an image any more ({image})",
+                    f"{sample.where} cannot be read as an image any more ({image})",
                     fix="bring the file back, or build the cache again with --rebuild.",
                 )
-            self.unreadable[record.key] = image
+            self.unreadable[sample.key] = image
         good = np.array([isinstance(image, Tensor) for image in images], dtype=bool)
         return indices[good], [image for image in images if isinstance(image, Tensor)]
 
     def _loader(self, batches: Sequence[Indices]) -> Iterator[Sequence[Tensor | str]]:
         stored = self.stored
         loader: DataLoader[Any] = DataLoader(
-            _Decoder(self.records, self.decode)
+            _Decoder(self.samples, self.decode)
             if stored is None
-            else _Decoder(range(len(self.records)), stored.image),
+            else _Decoder(range(len(self.samples)), stored.image),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.workers,
             worker_init_fn=begin_worker,

@@ -17,7 +17,7 @@ import torch
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch
-from cache.sources.samples import Record, RecordFolder
+from cache.sources.samples import DataFolder, Sample
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.folders import open_folder
@@ -59,7 +59,7 @@ class EvalSplit:
     @property
     def keys(self) -> list[str]:
         """The keys of the images that can be read, so far as they have been."""
-        return [image.key for image in self.pixels.records if image.key not in self.pixels.unreadable]
+        return [image.key for image in self.pixels.samples if image.key not in self.pixels.unreadable]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Stream:
 
     config: RunConfig
     cache: EmbeddingCache
-    folder: RecordFolder
+    folder: DataFolder
     device: torch.device
     augment: Augment
     support: list[str]
@@ -134,14 +134,14 @@ class Stream:
     @cached_property
     def _decoded(self) -> tuple[Pixels, dict[str, EvalSplit]]:
         images, judged = self.images.images, splits_to_judge(self.folder, self.images.id_val, self.support)
-        count = len(images) + sum(len(records) for _, records, _ in judged)
+        count = len(images) + sum(len(samples) for _, samples, _ in judged)
         data, decode = self.config.data, self.augment.decode
         where = device_for_images(data.device_images, self.device, decode, count)
         make = PixelMaker(config=data, cache=self.cache, decode=decode, device=where)
         pixels = make(images, ("train", "ood_test") if self.support else ("train",), strict=True)
         splits = {
-            name: EvalSplit(name=name, pixels=make(records, (ROWS_OF.get(name, name),)), class_names=names)
-            for name, records, names in judged
+            name: EvalSplit(name=name, pixels=make(samples, (ROWS_OF.get(name, name),)), class_names=names)
+            for name, samples, names in judged
         }
         return pixels, splits
 
@@ -172,18 +172,18 @@ def stream_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def splits_to_judge(
-    folder: RecordFolder, id_val: Sequence[Record], support: Sequence[str]
-) -> list[tuple[str, tuple[Record, ...], tuple[str, ...]]]:
+    folder: DataFolder, id_val: Sequence[Sample], support: Sequence[str]
+) -> list[tuple[str, tuple[Sample, ...], tuple[str, ...]]]:
     """Return (name, images, class names) of every split that is not trained on; id_val first.
 
     With a support, the OOD images less the support are ``ood_query``.
     """
-    judged = [("id_val", tuple(id_val), folder.split("train").class_names)] if id_val else []
+    judged = [("id_val", tuple(id_val), folder.split("train").classes)] if id_val else []
     taken = set(support)
     for name, split in folder.splits.items():
         if name == "ood_test" and taken:
-            left = tuple(image for image in split.images if image.key not in taken)
-            judged.append((QUERY, left, split.class_names))
+            left = tuple(image for image in split.all() if image.key not in taken)
+            judged.append((QUERY, left, split.classes))
         elif name != "train":
-            judged.append((name, tuple(split.images), split.class_names))
+            judged.append((name, split.all(), split.classes))
     return judged

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cache import EmbeddingCache
 from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import RecordFolder, RecordSplit
+from cache.sources.samples import DataFolder, Source
 from cache.store.mapped_arrays import MappedRows
 from distill.config import FewShotConfig
 from distill.data.training_data import TrainingRows
@@ -55,7 +55,7 @@ def pick_support(
     return support
 
 
-def support_of(cache: EmbeddingCache, ood: RecordSplit, config: FewShotConfig) -> list[str]:
+def support_of(cache: EmbeddingCache, ood: Source, config: FewShotConfig) -> list[str]:
     """Return the keys of the support, none without shots: of the OOD images that have a teacher row.
 
     So many of every class, class after class; of episodes, which show several objects, so many of all.
@@ -65,18 +65,17 @@ def support_of(cache: EmbeddingCache, ood: RecordSplit, config: FewShotConfig) -
     if not config.shots:
         return []
     rows = cache.split("ood_test")
-    if rows.class_names != ood.class_names:
+    if rows.class_names != ood.classes:
         raise CacheMismatch(
             f"the OOD classes of the data and of {cache.path} differ",
             fix="give the data folder that the cache was made from.",
         )
-    images = [image for image in ood.images if image.key in rows.position]
+    images = [image for image in ood.all() if image.key in rows.position]
     if cache.holds_episodes:
         return pick_episodes([image.key for image in images], shots=config.shots, seed=config.support_seed)
-    by_class: dict[str, list[str]] = {name: [] for name in ood.class_names}
+    by_class: dict[str, list[str]] = {name: [] for name in ood.classes}
     for image in images:
-        assert isinstance(image.label, int)
-        by_class[ood.class_names[image.label]].append(image.key)
+        by_class[image.labels[0]].append(image.key)
     return pick_support(by_class, shots=config.shots, seed=config.support_seed)
 
 
@@ -116,11 +115,11 @@ def _joint_labels(
 
 
 def join_support(
-    joined: TrainingRows, cache: EmbeddingCache, folder: RecordFolder, support: Sequence[str]
+    joined: TrainingRows, cache: EmbeddingCache, folder: DataFolder, support: Sequence[str]
 ) -> TrainingRows:
     """Return the training images with the support after them, labelled among ID then OOD classes."""
     train, ood = joined.rows, cache.split("ood_test")
-    records = {image.key: image for image in folder.split("ood_test").images}
+    samples = {image.key: image for image in folder.split("ood_test").all()}
     at = np.array([ood.position[key] for key in support], dtype=np.int64)
     classes, labels = _joint_labels(train, ood, joined.row_of, at)
     order = np.concatenate([joined.row_of, len(train) + at])
@@ -139,7 +138,7 @@ def join_support(
     return replace(
         joined,
         rows=rows,
-        images=joined.images + tuple(records[key] for key in support),
+        images=joined.images + tuple(samples[key] for key in support),
         row_of=np.arange(len(order)),
         support=len(support),
     )

@@ -17,7 +17,7 @@ from cache.reader import SplitRows
 from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError, shortened
 from cache.runtime.transfer import to_device
-from cache.sources.samples import Record, RecordFolder
+from cache.sources.samples import DataFolder, Sample
 from cache.store.mapped_arrays import MappedRows
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
@@ -37,14 +37,14 @@ class TrainingRows:
     """
 
     rows: SplitRows
-    images: tuple[Record, ...]
+    images: tuple[Sample, ...]
     row_of: NDArray[np.int64]
-    id_val: tuple[Record, ...] = ()
+    id_val: tuple[Sample, ...] = ()
     left_out: int = 0
     support: int = 0
 
 
-def join_training_rows(cache: EmbeddingCache, folder: RecordFolder, *, id_val: float = 0.0) -> TrainingRows:
+def join_training_rows(cache: EmbeddingCache, folder: DataFolder, *, id_val: float = 0.0) -> TrainingRows:
     """Join DATA's training images to the cache's rows by key.
 
     ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same images are
@@ -52,38 +52,40 @@ def join_training_rows(cache: EmbeddingCache, folder: RecordFolder, *, id_val: f
     CacheMismatch if the class folders differ, or no image has a row.
     """
     split, rows = folder.split("train"), cache.split("train")
-    if split.class_names != rows.class_names:
-        only_here = sorted(set(split.class_names) - set(rows.class_names))
-        only_there = sorted(set(rows.class_names) - set(split.class_names))
+    if split.classes != rows.class_names:
+        only_here = sorted(set(split.classes) - set(rows.class_names))
+        only_there = sorted(set(rows.class_names) - set(split.classes))
         raise CacheMismatch(
             f"the training classes of {folder.path} and of {cache.path} differ "
             f"(only in the data: {only_here[:3] or 'none'}; only in the cache: {only_there[:3] or 'none'})",
             fix="give the data folder that the cache was made from.",
         )
-    with_row = [image for image in split.images if image.key in rows.position]
+    with_row = [image for image in split.all() if image.key in rows.position]
     if not with_row:
         raise CacheMismatch(
-            f"none of the {len(split.images)} training images of {folder.path} has a row in {cache.path} "
-            f"(images like {split.images[0].key!r}, rows like {rows.keys[0]!r})",
+            f"none of the {len(split)} training images of {folder.path} has a row in {cache.path} "
+            f"(images like {split.all()[0].key!r}, rows like {rows.keys[0]!r})",
             fix="give the data folder that the cache was made from.",
         )
-    chosen, aside = _set_aside(with_row, id_val)
+    chosen, aside = _set_aside(with_row, id_val, each_class=not split.multi_label)
     return TrainingRows(
         rows=rows,
         images=tuple(chosen),
         row_of=np.array([rows.position[image.key] for image in chosen], dtype=np.int64),
         id_val=tuple(aside),
-        left_out=len(split.images) - len(with_row),
+        left_out=len(split) - len(with_row),
     )
 
 
-def _set_aside(images: Sequence[Record], share: float) -> tuple[list[Record], list[Record]]:
+def _set_aside(
+    images: Sequence[Sample], share: float, *, each_class: bool
+) -> tuple[list[Sample], list[Sample]]:
     if not share:
         return list(images), []
     aside = {image.key for image in images if _hash_share(image.key) < share}
     # Where images have several labels no class is emptied by one image.
-    for label in {image.label for image in images if isinstance(image.label, int)}:
-        of_class = [image.key for image in images if image.label == label]
+    for labels in {image.labels for image in images} if each_class else ():
+        of_class = [image.key for image in images if image.labels == labels]
         if aside.issuperset(of_class):
             aside.discard(max(of_class, key=_hash_share))
     return [i for i in images if i.key not in aside], [i for i in images if i.key in aside]

@@ -73,9 +73,7 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[s
         )
         accuracy[who] = {split: result[f"{split}_accuracy"] for split in ("id_test", "ood_test")}
     folder = ImageFolder.scan(data)
-    accuracy["chance"] = {
-        split: 100 / len(folder.split(split).class_names) for split in ("id_test", "ood_test")
-    }
+    accuracy["chance"] = {split: 100 / len(folder.split(split).classes) for split in ("id_test", "ood_test")}
     places = {"pictures": str(data), "cache": str(cache)}
     places |= {f"curves of the {who}": str(where / "curves.png") for who, where in runs.items()}
     return {"accuracy": accuracy, "files": places}

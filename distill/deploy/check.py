@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.runtime.errors import UserError
+from cache.sources.samples import labels_of
 from distill.data.augment import eval_transform
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
@@ -72,7 +73,7 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
 
 def judged_of(trained: TrainedRun, split: EvalSplit, student: Embed, *, most: int) -> Judged:
     """Return ``most`` images or episodes of a split with the student's embeddings; UserError without any."""
-    some = sampled(split.pixels.records, most)
+    some = sampled(split.pixels.samples, most)
     part = replace(split, pixels=trained.pixels(some, split.name))
     plain = trained.model.augment.plain
     embeddings = [student(plain(pictures).numpy()) for pictures in decoded(part)]
@@ -80,22 +81,24 @@ def judged_of(trained: TrainedRun, split: EvalSplit, student: Embed, *, most: in
         raise UserError(f"no {trained.model.unit} of {split.name} could be read", fix="check its files.")
     return Judged(
         split=part,
-        of=len(split.pixels.records),
+        of=len(split.pixels.samples),
         other_data=trained.other_data(split.name),
         embeddings=np.concatenate(embeddings),
-        labels=torch.tensor([record.label for record in readable(part)]),
+        labels=torch.from_numpy(
+            labels_of(readable(part), part.class_names, multi_label=trained.cache.holds_episodes)
+        ),
     )
 
 
 def readable(split: EvalSplit) -> list[Any]:
     """Return the images or episodes of a split that could be read, in their order, once all were tried."""
-    return [record for record in split.pixels.records if record.key not in split.pixels.unreadable]
+    return [sample for sample in split.pixels.samples if sample.key not in split.pixels.unreadable]
 
 
-def sampled(records: Sequence[Any], most: int) -> list[Any]:
+def sampled(samples: Sequence[Any], most: int) -> list[Any]:
     """Return ``most`` images or episodes, as many of every label as of any other, in their order."""
-    keys, labels = [record.key for record in records], [str(record.label) for record in records]
-    return [records[i] for i in sorted(spread_sample(keys, labels, most=most))]
+    keys, labels = [sample.key for sample in samples], [str(sample.labels) for sample in samples]
+    return [samples[i] for i in sorted(spread_sample(keys, labels, most=most))]
 
 
 def embedded(split: EvalSplit, image_size: int, embed: Embed, *, where: str = OUTSIDE) -> NDArray[np.float32]:
@@ -115,7 +118,7 @@ def prepared(split: EvalSplit, image_size: int, *, where: str = OUTSIDE) -> Iter
 
 def decoded(split: EvalSplit) -> Iterator[Tensor]:
     """Yield a split's images as its pixels hold them, a batch at a time; what cannot be read is left out."""
-    order = np.arange(len(split.pixels.records))
+    order = np.arange(len(split.pixels.samples))
     batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     yield from (images for indices, images in split.pixels.batches(batches) if len(indices))
 

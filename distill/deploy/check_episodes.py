@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cache.sources.episodes import EpisodeRecord
+from cache.sources.episodes import EpisodeSample
 from cache.sources.samples import UnreadableImage
 from distill.deploy.check import (
     BATCH,
@@ -84,12 +84,12 @@ def judged_episodes(
     return judged
 
 
-def prepared_batches(records: Sequence[EpisodeRecord], info: ModelInfo) -> Iterator[Rows]:
+def prepared_batches(samples: Sequence[EpisodeSample], info: ModelInfo) -> Iterator[Rows]:
     """Yield episodes as a shipped model takes them, [B, C, S, S]; what cannot be read is left out."""
     batch: list[Rows] = []
-    for record in records:
+    for sample in samples:
         try:
-            batch.append(prepared_frames(record.frames(), info.preprocessing))
+            batch.append(prepared_frames(sample.frames(), info.preprocessing))
         except UnreadableImage:
             continue
         if len(batch) == BATCH:

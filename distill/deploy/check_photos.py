@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import load_rgb
 from cache.sources.samples import UnreadableImage
 from distill.deploy.check import (
     Choices,
@@ -78,9 +77,9 @@ def raw_photos(judged: Mapping[str, Judged]) -> list[Image.Image]:
     """Return some test photos as their files hold them, each second one with odd and other sides."""
     photos = []
     for split in judged.values():
-        for number, record in enumerate(split.split.pixels.records[:PHOTOS_PER_SPLIT]):
+        for number, sample in enumerate(split.split.pixels.samples[:PHOTOS_PER_SPLIT]):
             try:
-                photo = load_rgb(record.path)  # type: ignore[union-attr]
+                (photo,) = sample.pictures()
             except UnreadableImage:
                 continue  # counted where the split is judged
             sides = (photo.width // 3 | 1, (photo.height + 2 * number) | 1)

@@ -222,7 +222,7 @@ class _Export:
             bank=own,
             banks=banks,
             templates=labels.templates if labels is not None else (),
-            id_classes=seen.class_names if seen is not None else (),
+            id_classes=seen.classes if seen is not None else (),
             ood_classes=_new_classes(trained),
             objects=_objects(trained, banks),
             source=self._source(),
@@ -251,9 +251,9 @@ class _Export:
 def _new_classes(trained: TrainedRun) -> tuple[str, ...]:
     """Return the classes of the OOD test, and of episodes, which show others too, the new ones alone."""
     splits = trained.folder.splits
-    names = splits["ood_test"].class_names if "ood_test" in splits else ()
+    names = splits["ood_test"].classes if "ood_test" in splits else ()
     if isinstance(trained.folder, EpisodeFolder):
-        return tuple(name for name in names if name not in splits["train"].class_names)
+        return tuple(name for name in names if name not in splits["train"].classes)
     return names
 
 

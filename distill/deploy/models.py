@@ -104,11 +104,11 @@ def embedding_of(
 def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArray[np.float32]]:
     """Yield training images as the student takes them, as many of every class as of any other."""
     split = trained.folder.split("train")
-    some = sampled(split.images, CALIBRATION_IMAGES)
+    some = sampled(split.all(), CALIBRATION_IMAGES)
     if info.objects is not None:
         yield from prepared_batches(some, info)
         return
-    part = EvalSplit(name="train", pixels=trained.pixels(some, "train"), class_names=split.class_names)
+    part = EvalSplit(name="train", pixels=trained.pixels(some, "train"), class_names=split.classes)
     yield from prepared(part, trained.config.student.image_size)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
-from cache.sources.image_folder import ImageRecord
+from cache.sources.image_folder import ImageSample
 from cache.store.npz_files import read_npz, values_of
 from distill.deploy.class_sets import ClassSet, unit
 from distill.deploy.info import undamaged
@@ -82,8 +82,8 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     rows, split = head.cache.split("train"), trained.folder.split("train")
     # The picture of an image that has changed would stand beside another's embedding.
     changed = set(trained.identities.changed("train", head.name))
-    some: list[ImageRecord] = sampled(
-        [image for image in split.images if image.key in rows.position and image.key not in changed], most
+    some: list[ImageSample] = sampled(
+        [image for image in split.all() if image.key in rows.position and image.key not in changed], most
     )
     label_of = dict(zip(classes.classes, classes.labels, strict=True))
     pixels = trained.pixels(some, "train")
@@ -93,7 +93,7 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     if not pictures:
         return None
     kept = [some[i] for i in sorted(pictures)]
-    names = [split.class_names[image.label] for image in kept]
+    names = [image.labels[0] for image in kept]
     teacher = rows.embeddings[np.array([rows.position[image.key] for image in kept])]
     return Neighbours(
         keys=tuple(image.key for image in kept),

@@ -12,13 +12,13 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from cache.runtime.system_errors import read_error
 from cache.sources.episode_keys import EpisodeKeys
-from cache.sources.episodes import EpisodeRecord, unlabelled
+from cache.sources.episodes import EpisodeSample, unlabelled
 from cache.sources.samples import UnreadableImage
 from distill.deploy.episode_model import EpisodeModel, EpisodePrediction, Objects, prepared_frames
 from distill.deploy.predict import predicted
 
 ENDINGS = (".h5", ".hdf5")
-Episode = tuple[EpisodeRecord, str]
+Episode = tuple[EpisodeSample, str]
 """An episode, and why its cameras cannot be read, else ''; a file that is none stands for its episodes."""
 # Of other parts than the model's: predict is told no other.
 LAYOUT = "the model takes episodes whose parts are called as its run's were: objects.keys in its model.json"
@@ -45,13 +45,13 @@ def episodes_in(paths: Sequence[Path], keys: EpisodeKeys) -> list[Episode]:
 
 def _episodes_of(file: Path, keys: EpisodeKeys) -> Iterator[Episode]:
     try:
-        for record, problem in unlabelled(file, keys):
-            yield record, f"{problem}; {LAYOUT}" if problem else ""
+        for sample, problem in unlabelled(file, keys):
+            yield sample, f"{problem}; {LAYOUT}" if problem else ""
     except UserError as error:
         cause = error.__cause__
         if cause is not None and (refused := read_error(file, cause)) is not None:
             raise refused from error  # other files will fail as well
-        file_itself = EpisodeRecord(key="", path=file, label=(), keys=keys)
+        file_itself = EpisodeSample(key="", path=file, labels=(), keys=keys)
         yield file_itself, error.problem if cause else f"{error.problem}; {LAYOUT}"
 
 
@@ -72,10 +72,10 @@ def predict_episodes(
     least = model.scoring.threshold if threshold is None else threshold
 
     def prepare(episode: Episode) -> NDArray[np.float32]:
-        record, problem = episode
+        sample, problem = episode
         if problem:
             raise UnreadableImage(problem)
-        return prepared_frames(record.frames(), model.info.preprocessing)
+        return prepared_frames(sample.frames(), model.info.preprocessing)
 
     return predicted(
         [(f"{episode[0].path}/{episode[0].key}".rstrip("/"), episode) for episode in episodes],

@@ -226,7 +226,7 @@ def evaluate_teacher(
     cache = EmbeddingCache.open(cache_dir)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
     refuse_negative_text(cache, negative_text)
-    classes = AllClasses.of(cache.manifest.splits)
+    classes = AllClasses.of({name: split.class_names for name, split in cache.manifest.splits.items()})
     judge = TeacherJudge(
         cache=cache,
         classes=classes,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.runtime.transfer import to_device
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder, labels_of
 from distill.config import RunConfig
 from distill.data.stream import EvalSplit, augment_of
 from distill.judge.evaluate import Result, evaluate
@@ -31,7 +31,7 @@ Model = PhotoModel | EpisodeModel
 def open_model(
     config: RunConfig,
     cache: EmbeddingCache,
-    folder: RecordFolder,
+    folder: DataFolder,
     device: torch.device,
     *,
     class_names: tuple[str, ...],
@@ -100,7 +100,7 @@ def result_names(model: Model, splits: Iterable[str]) -> list[str]:
 @torch.no_grad()
 def outputs_of(model: Model, split: EvalSplit) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield a student's (outputs [B, ...] float32, labels) of a split's images in their order."""
-    labels = np.array([record.label for record in split.pixels.records], dtype=np.int64)
+    labels = labels_of(split.pixels.samples, split.class_names, multi_label=model.cache.holds_episodes)
     size, order = model.config.train.eval_batch_size, np.arange(len(labels))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     forward, was_training = model.forward(split.class_names), model.student.training
@@ -164,7 +164,7 @@ def judged_objects(
         score_bias=model.student.score_bias.cpu(),
         split=split.name,
         class_names=split.class_names,
-        id_objects=model.folder.split("train").class_names,
+        id_objects=model.folder.split("train").classes,
         threshold=model.config.robotics.threshold,
     )
     return replace(result, unreadable=dict(split.pixels.unreadable))

@@ -19,7 +19,7 @@ def teacher_has_rows(heads: Sequence[Head], split: EvalSplit) -> bool:
     """Say whether some image of a split has a row of every teacher."""
     rows = [rows_of(head.cache, split.name) for head in heads]
     return all(
-        own is not None and any(image.key in own.position for image in split.pixels.records) for own in rows
+        own is not None and any(image.key in own.position for image in split.pixels.samples) for own in rows
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import Record, RecordFolder
+from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import split_name
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
@@ -113,7 +113,7 @@ class TrainedRun:
         return self.model.cache
 
     @property
-    def folder(self) -> RecordFolder:
+    def folder(self) -> DataFolder:
         """The data folder."""
         return self.model.folder
 
@@ -131,7 +131,12 @@ class TrainedRun:
     def competing(self) -> AllClasses | None:
         """Every class of the data; None with no OOD class, or where one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
-        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.splits})
+        among: AllClasses | None = AllClasses.of(
+            {
+                **{name: split.class_names for name, split in self.cache.manifest.splits.items()},
+                **self.folder.classes,
+            }
+        )
         for head in self.heads:
             among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
         return among if among is not None and among.ood_classes else None
@@ -146,7 +151,7 @@ class TrainedRun:
 
         UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
-        id_val: tuple[Record, ...] = ()
+        id_val: tuple[Sample, ...] = ()
         if self.config.data.id_val and "train" in self.folder.splits:
             id_val = join_training_rows(self.cache, self.folder, id_val=self.config.data.id_val).id_val
         fewshot = self.config.fewshot
@@ -169,10 +174,10 @@ class TrainedRun:
             )
         else:
             split = self.folder.split(name)
-            images, class_names = split.images, split.class_names
+            images, class_names = split.all(), split.classes
         return EvalSplit(name=name, pixels=self.pixels(images, name), class_names=class_names)
 
-    def pixels(self, images: Sequence[Record], split: str) -> Pixels:
+    def pixels(self, images: Sequence[Sample], split: str) -> Pixels:
         """Return a split's images as this student takes them, from the cache or decoded when asked for.
 
         The cache's own are left alone where the files are not those that they were made from.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
 from distill.config import RunConfig
 from distill.data.batch import Batch
 from distill.data.frames import FrameAugment
@@ -44,7 +44,7 @@ class EpisodeModel:
 
     config: RunConfig
     cache: EmbeddingCache
-    folder: RecordFolder
+    folder: DataFolder
     device: torch.device
     augment: FrameAugment
     class_names: tuple[str, ...]
@@ -77,7 +77,7 @@ class EpisodeModel:
     def build(
         config: RunConfig,
         cache: EmbeddingCache,
-        folder: RecordFolder,
+        folder: DataFolder,
         heads: Sequence[Head],
         *,
         starting: bool,

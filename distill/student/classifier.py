@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
-
-
-class HasClasses(Protocol):
-    """A split of a data folder or of a cache."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Its classes."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +20,11 @@ class AllClasses:
     ood_classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, splits: Mapping[str, HasClasses]) -> AllClasses:
-        """Read them off the splits: ID classes are those of train, or where there is none of id_test."""
-        seen = next((splits[name].class_names for name in ("train", "id_test") if name in splits), ())
-        others = {name for split in splits.values() for name in split.class_names} - set(seen)
-        return cls(id_classes=seen, ood_classes=tuple(sorted(others)))
+    def of(cls, classes: Mapping[str, Sequence[str]]) -> AllClasses:
+        """Read them off those of each split: ID classes are train's, or where there is none id_test's."""
+        seen = next((classes[name] for name in ("train", "id_test") if name in classes), ())
+        others = {name for names in classes.values() for name in names} - set(seen)
+        return cls(id_classes=tuple(seen), ood_classes=tuple(sorted(others)))
 
     @property
     def names(self) -> tuple[str, ...]:

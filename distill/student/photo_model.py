@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
-from cache.sources.samples import RecordFolder
+from cache.sources.samples import DataFolder
 from distill.config import RunConfig
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
@@ -33,7 +33,7 @@ class PhotoModel:
 
     config: RunConfig
     cache: EmbeddingCache
-    folder: RecordFolder
+    folder: DataFolder
     device: torch.device
     augment: TrainAugment
     class_names: tuple[str, ...]
@@ -55,7 +55,7 @@ class PhotoModel:
     def build(
         config: RunConfig,
         cache: EmbeddingCache,
-        folder: RecordFolder,
+        folder: DataFolder,
         heads: Sequence[Head],
         *,
         starting: bool,

@@ -141,7 +141,7 @@ def _note_unreadable(run: StudentRun, progress: Progress) -> None:
     for split in run.session.splits.values():
         if unreadable := split.pixels.unreadable:
             progress.note(
-                f"{len(unreadable):,} of {len(split.pixels.records):,} images of {split.name} cannot be read "
+                f"{len(unreadable):,} of {len(split.pixels.samples):,} images of {split.name} cannot be read "
                 f"and are left out: {some_of([f'{key} ({reason})' for key, reason in unreadable.items()])}"
             )
 

@@ -61,7 +61,7 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
     There all classes of the data compete as well: for CoCoOp, whose texts are of each image, that is twice
     the work.
     """
-    model, classes = session.model, AllClasses.of(session.model.folder.splits)
+    model, classes = session.model, AllClasses.of(session.model.folder.classes)
     among = classes if late and classes.ood_classes else None
     results: dict[str, Result] = {}
     for split in session.splits.values():
@@ -100,7 +100,7 @@ def summarize(
         **{name: value for name, value in means.items() if value is not None},
         "classes": {"train": len(model.class_names)} | {name: len(s.class_names) for name, s in splits},
         "images": {"train": len(joined.images)}
-        | {name: len(s.pixels.records) - len(s.pixels.unreadable) for name, s in splits},
+        | {name: len(s.pixels.samples) - len(s.pixels.unreadable) for name, s in splits},
         "training_images_without_teacher_row": joined.left_out,
         "unreadable_images": {name: s.pixels.unreadable for name, s in splits},
         "student": session.config.student.arch,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.samples import labels_of
 from distill.data.stream import EvalSplit
 from distill.data.support import rows_of
 from distill.judge.evaluate import Result, TeacherJudge
@@ -77,7 +78,7 @@ def teacher_results(session: Session) -> dict[str, Result]:
         return {}
     judge = TeacherJudge(
         cache=cache,
-        classes=AllClasses.of(model.folder.splits),
+        classes=AllClasses.of(model.folder.classes),
         text=config.text,
         negative_text=config.robotics.negative_text,
     )
@@ -85,9 +86,9 @@ def teacher_results(session: Session) -> dict[str, Result]:
         rows = rows_of(cache, split.name)
         if split.name == "id_val" or rows is None:
             continue
-        images = [image for image in split.pixels.records if image.key in rows.position]
+        images = [image for image in split.pixels.samples if image.key in rows.position]
         at = np.array([rows.position[image.key] for image in images], dtype=np.int64)
-        labels = np.array([image.label for image in images], dtype=np.int64)
+        labels = labels_of(images, split.class_names, multi_label=cache.holds_episodes)
         with contextlib.suppress(UserError):
             results[split.name] = judge.judged(split.name, split.class_names, rows, at, labels)
     return results
@@ -110,7 +111,7 @@ def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tenso
 
 def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
     """Return every head's logits over all classes of the data, of as many images as may be kept."""
-    among = AllClasses.of(model.folder.splits)
+    among = AllClasses.of(model.folder.classes)
     heads = classifiers_for(model.config, model.heads, model.folder.class_names, among.names)
     most = LOGITS_BYTES // (4 * len(among.names) * len(heads) * max(1, len(splits)))
     logits = {}
@@ -189,12 +190,12 @@ def pictures_to_keep(answers: Answers) -> list[str]:
 
 def _pictures(split: EvalSplit, keys: Sequence[str]) -> dict[str, bytes]:
     """Return small JPEG files of some images, from the pixels that the student saw."""
-    wanted, records = set(keys), split.pixels.records
-    at = np.array([i for i, image in enumerate(records) if image.key in wanted], dtype=np.int64)
+    wanted, samples = set(keys), split.pixels.samples
+    at = np.array([i for i, image in enumerate(samples) if image.key in wanted], dtype=np.int64)
     files = {}
     for indices, images in split.pixels.batches([at] if len(at) else []):
         for index, image in zip(indices, images, strict=True):
-            files[records[index].key] = small_jpeg(image)
+            files[samples[index].key] = small_jpeg(image)
     return files
 
 

@@ -63,7 +63,7 @@ def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> Embeddin
 
 def tar_shards(folder: ImageFolder, out: Path, workers: int) -> list[str]:
     """Write the training split as tar shards, four a worker, and return their paths."""
-    rows = math.ceil(len(folder.split("train").images) / (4 * max(workers, 1)))
+    rows = math.ceil(len(folder.split("train")) / (4 * max(workers, 1)))
     random_rows(out, folder, embed_dim=EMBED_DIM, format="webdataset", rows_per_shard=rows)
     return sorted(map(str, (out / "images").glob("*.tar")))
 
@@ -109,14 +109,14 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
 
 def compare_ways(args: argparse.Namespace, folder: ImageFolder, scratch: Path) -> tuple[list[Row], Any]:
     """Let the ways take turns, and return their rows."""
-    side, records = resize_size(args.image_size), folder.split("train").images
+    side, samples = resize_size(args.image_size), folder.split("train").all()
     rng = np.random.default_rng(0)
-    batches = [rng.integers(len(records), size=args.batch_size) for _ in range(args.batches)]
+    batches = [rng.integers(len(samples), size=args.batch_size) for _ in range(args.batches)]
     caches = {k: cache_of(folder, scratch / k, side, k) for k in ("raw", "jpeg")}
-    stored = {k: StoredImages.find(cache, ("train",), records, side) for k, cache in caches.items()}
+    stored = {k: StoredImages.find(cache, ("train",), samples, side) for k, cache in caches.items()}
 
     def pixels(memory: int = 0, **kept: Any) -> Pixels:
-        return Pixels(records, SquashedPhoto(side), memory=memory, workers=args.workers, strict=True, **kept)
+        return Pixels(samples, SquashedPhoto(side), memory=memory, workers=args.workers, strict=True, **kept)
 
     ways = {FILES: partial(images_per_s, pixels(), batches)}
     shards = tar_shards(folder, scratch / "webdataset", args.workers)
@@ -131,6 +131,6 @@ def compare_ways(args: argparse.Namespace, folder: ImageFolder, scratch: Path) -
     rates, ratios = medians(rounds), median_ratios(rounds, FILES)
     rows = {name: {"way": name, "images/s": rates[name], "beside the first": ratios[name]} for name in ways}
     for name, cache in caches.items():
-        size = sum(shard.bytes for shard in cache.manifest.column_shards) / len(records)
+        size = sum(shard.bytes for shard in cache.manifest.column_shards) / len(samples)
         rows[f"{name} in the cache"]["bytes an image"] = size
     return list(rows.values()), rounds

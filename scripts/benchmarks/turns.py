@@ -110,7 +110,7 @@ def random_keys(out: Path, keys: Sequence[str], *, embed_dim: int, **options: An
 
 def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: Any) -> Manifest:
     """Write a cache of random rows for every image of a folder: see :func:`random_keys`."""
-    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     return random_keys(out, keys, embed_dim=embed_dim, folder=folder, **options)
 
 
@@ -130,10 +130,10 @@ def tiny_photos(data: Path, *, classes: int, images: int) -> ImageFolder:
 def linked(data: Path, out: Path, images: int) -> ImageFolder:
     """Link so many training images, spread over the classes, and as large a share of other splits."""
     folder = ImageFolder.scan(data, require=("train",))
-    share = min(images / len(folder.split("train").images), 1.0)
+    share = min(images / len(folder.split("train")), 1.0)
     for name, split in folder.splits.items():
-        count = max(1, round(share * len(split.images)))
-        for image in (split.images[i * len(split.images) // count] for i in range(count)):
+        count = max(1, round(share * len(split)))
+        for image in (split.all()[i * len(split) // count] for i in range(count)):
             link = out / FOLDERS[name] / image.key
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(image.path.absolute())

@@ -24,7 +24,7 @@ from distill.train.session import open_session
 
 def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
     rows, folder = EmbeddingCache.open(own / "cache").split("train"), ImageFolder.scan(own / "photos")
-    images = folder.split("train").images
+    images = folder.split("train").all()
     before, path = contents_of(images, rows), images[0].path
     assert before.changed == ()
     status, size = path.stat(), path.stat().st_size
@@ -41,7 +41,7 @@ def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
 def test_a_touched_file_is_read_and_is_the_same(own):
     rows, images = (
         EmbeddingCache.open(own / "cache").split("train"),
-        ImageFolder.scan(own / "photos").split("train").images,
+        ImageFolder.scan(own / "photos").split("train").all(),
     )
     before = contents_of(images, rows)
     for image in images:
@@ -83,13 +83,13 @@ def test_images_renumbered_after_caching_stop_training_by_the_first_three(own):
 def test_depth_and_labels_are_part_of_an_episodes_content(episodes, tmp_path):
     shutil.copytree(episodes, tmp_path / "episodes")
     before = EpisodeFolder.scan(tmp_path / "episodes").split("ood_test")
-    contents = contents_of(before.images)
+    contents = contents_of(before.all())
     with h5py.File(tmp_path / "episodes" / "val.h5", "r+") as file:
-        depth = file[before.images[0].key]["dict_str_hand_camera"]["dict_str_depth"]
+        depth = file[before.all()[0].key]["dict_str_hand_camera"]["dict_str_depth"]
         depth[...] = depth[...] + 1
-    changed = (contents_of(before.images).sha256 != contents.sha256).any(axis=1)
+    changed = (contents_of(before.all()).sha256 != contents.sha256).any(axis=1)
     assert changed.nonzero()[0].tolist() == [0]
-    one = split_identity(before.images, contents.sha256, before.class_names)
-    first = replace(before.images[0], label=tuple(1 - value for value in before.images[0].label))
-    other = split_identity([first, *before.images[1:]], contents.sha256, before.class_names)
+    one = split_identity(before, before.all(), contents.sha256)
+    first = replace(before.all()[0], labels=tuple(set(before.classes) - {*before.all()[0].labels}))
+    other = split_identity(before, [first, *before.all()[1:]], contents.sha256)
     assert one.differences(other) == ["other labels of the same images"]

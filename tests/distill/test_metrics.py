@@ -163,16 +163,10 @@ def test_one_class_is_judged_and_says_nothing_of_calibration():
 
 
 def test_id_classes_come_first_and_a_class_of_both_kinds_is_there_once():
-    class Split:
-        def __init__(self, *names):
-            self.class_names = names
-
-    classes = AllClasses.of(
-        {"id_test": Split("b"), "train": Split("b", "d"), "ood_test": Split("a", "c", "d")}
-    )
+    classes = AllClasses.of({"id_test": ("b",), "train": ("b", "d"), "ood_test": ("a", "c", "d")})
     assert (classes.id_classes, classes.ood_classes) == (("b", "d"), ("a", "c"))
     assert classes.columns(("d", "a", "c")) == [1, 2, 3]
-    assert AllClasses.of({"id_test": Split("b"), "ood_test": Split("a")}).id_classes == ("b",)
+    assert AllClasses.of({"id_test": ("b",), "ood_test": ("a",)}).id_classes == ("b",)
 
 
 def test_metrics_can_be_the_first_thing_that_is_imported():

@@ -8,7 +8,7 @@ from cache.sources.image_folder import ImageFolder
 
 
 def keys_of(data: Path) -> dict[str, set[str]]:
-    return {name: {i.key for i in split.images} for name, split in ImageFolder.scan(data).splits.items()}
+    return {name: {i.key for i in split.all()} for name, split in ImageFolder.scan(data).splits.items()}
 
 
 def every_file(folder: Path) -> dict[str, tuple[int, int]]:

@@ -50,7 +50,7 @@ def cache_of(out, photos, *, texts=None, swapped=(), order=1, banks=("labels",),
     """An imported cache of ``photos``: the texts of two ``swapped`` classes, rows in another ``order``."""
     rng, folder = np.random.default_rng(0), ImageFolder.scan(photos)
     centres = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
-    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     rows = np.stack([2 * centres[key.split("/")[1]] + rng.normal(size=EMBED_DIM) for key in keys])
     owner = {**{name: name for name in centres}, **dict(zip(swapped, reversed(swapped), strict=True))}
     class_rows = np.stack([centres[owner[name]] for name in centres])

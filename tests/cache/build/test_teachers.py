@@ -120,7 +120,7 @@ def test_two_teachers_of_one_key_and_other_pictures_are_told_by_content(two, pho
     rows = read_shard(second.path, shard, second.manifest, "train").loaded()
     changed = rows.keys.index("apple/train_3.jpg")
     hashes = [*rows.file_sha256]
-    hashes[changed] = folder.split("train").images[3].identity()[0]
+    hashes[changed] = folder.split("train").all()[3].identity()[0]
     entry = write_shard(second.path, shard.file, replace(rows, file_sha256=hashes), "hdf5")
     second.manifest.with_shard("train", entry).save(second.path)
     with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):

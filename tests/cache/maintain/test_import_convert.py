@@ -19,7 +19,7 @@ from cli import main
 @pytest.fixture
 def arrays(tmp_path, photos):
     rng = np.random.default_rng(0)
-    train = [image.key for image in ImageFolder.scan(photos).split("train").images]
+    train = [image.key for image in ImageFolder.scan(photos).split("train").all()]
     rows = rng.normal(size=(len(train), EMBED_DIM)).astype("float32")
     np.save(tmp_path / "rows.npy", rows)
     torch.save(torch.from_numpy(rows), tmp_path / "clip_image_feats.pt")
@@ -213,7 +213,7 @@ def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photo
     rng = np.random.default_rng(0)
     folder = ImageFolder.scan(photos)
     texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
-    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     rows = np.stack([texts[key.split("/")[1]] for key in keys]).astype("float32")
     rows[2:] += rng.normal(size=(len(rows) - 2, EMBED_DIM)) / 10
     np.save(tmp_path / "rows.npy", rows)

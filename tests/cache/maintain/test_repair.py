@@ -88,7 +88,7 @@ def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_
     from cache.maintain.import_files import ImportOptions, import_files
     from cache.sources.image_folder import ImageFolder
 
-    keys = [f"train/{image.key}" for image in ImageFolder.scan(photos).split("train").images]
+    keys = [f"train/{image.key}" for image in ImageFolder.scan(photos).split("train").all()]
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(len(keys), 8)).astype("float32"))
     np.save(tmp_path / "texts.npy", np.eye(3, 8, dtype="float32"))
     (tmp_path / "keys.txt").write_text("\n".join(keys))

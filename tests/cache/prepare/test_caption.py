@@ -67,11 +67,11 @@ def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], archit
     progress = Counted()
     summary = caption(photos, model=models[architecture], progress=progress)
     folder = ImageFolder.scan(photos)
-    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.images]
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     assert [row["key"] for row in rows_of(photos / "captions.jsonl")] == keys
     captions = read_captions(photos / "captions.jsonl")
     for name, split in folder.splits.items():
-        assert all(caption_of(captions, name, image.key) for image in split.images)
+        assert all(caption_of(captions, name, image.key) for image in split.all())
     words = {word for text in captions.values() for word in text.split()}
     assert words
     assert not words & {*SPECIAL}

@@ -87,20 +87,24 @@ def test_one_rgb_camera_of_all_times_is_read_at_the_step_that_is_asked_for(tmp_p
     data, mapping = folder_of(tmp_path, write_robomimic, ROBOMIMIC)
     folder = EpisodeFolder.scan(data, EpisodeKeys.load(mapping))
     assert folder.class_names == ("blue_bowl", "red_mug", "green_plate")
-    assert [record.label for record in folder.split("train").images[:3]] == [(0, 1), (1, 1), (1, 0)]
-    record = folder.split("train").images[1]
-    (frame,) = record.frames().values()
+    assert [sample.labels for sample in folder.split("train").all()[:3]] == [
+        folder.split("train").classes[1:],
+        folder.split("train").classes,
+        folder.split("train").classes[:1],
+    ]
+    sample = folder.split("train").all()[1]
+    (frame,) = sample.frames().values()
     with h5py.File(data / "train.h5") as file:
         np.testing.assert_array_equal(frame.rgb, file["data/demo_1/obs/agentview_image"][-1])
     assert frame.depth is None
-    assert record.views == ("image",)
+    assert sample.views == ("image",)
     assert folder.keys.with_depth == (False,)
 
 
 def test_three_cameras_of_different_forms_become_rgb_bytes_and_depth_in_one_unit(tmp_path):
     data, mapping = folder_of(tmp_path, write_three_cameras, THREE_CAMERAS)
-    record = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).split("train").images[0]
-    frames = record.frames()
+    sample = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).split("train").all()[0]
+    frames = sample.frames()
     assert list(frames) == ["left", "wrist", "right"]
     with h5py.File(data / "train.h5") as file:
         episode = file["episode_0"]
@@ -111,8 +115,8 @@ def test_three_cameras_of_different_forms_become_rgb_bytes_and_depth_in_one_unit
         metres = episode["right/depth_mm"][()] / 1000
         np.testing.assert_allclose(frames["right"].depth, metres, rtol=1e-6)
     assert frames["right"].depth.dtype == np.float32
-    assert record.views == ("image", "left", "right")
-    assert [picture.size for picture in record.pictures()] == [(28, 20), (16, 16), (16, 12)]
+    assert sample.views == ("image", "left", "right")
+    assert [picture.size for picture in sample.pictures()] == [(28, 20), (16, 16), (16, 12)]
 
 
 def test_the_cache_keeps_the_mapping_and_has_a_column_a_camera(tmp_path, teacher_dir):
@@ -132,12 +136,12 @@ def test_the_cache_keeps_the_mapping_and_has_a_column_a_camera(tmp_path, teacher
 
 def test_depth_and_every_camera_belong_to_what_a_row_was_made_from(tmp_path):
     data, mapping = folder_of(tmp_path, write_three_cameras, THREE_CAMERAS)
-    record = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).split("train").images[0]
-    seen = {record.identity()[0]}
+    sample = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).split("train").all()[0]
+    seen = {sample.identity()[0]}
     for part in ("left/rgb", "wrist/depth", "right/depth_mm"):
         with h5py.File(data / "train.h5", "a") as file:
             file[f"episode_0/{part}"][0, 0] += 1
-        seen.add(record.identity()[0])
+        seen.add(sample.identity()[0])
     assert len(seen) == 4
 
 
@@ -172,9 +176,9 @@ def test_a_picture_far_above_white_is_unreadable_and_not_all_white(tmp_path, bri
     data, mapping = folder_of(tmp_path, write_three_cameras, THREE_CAMERAS)
     with h5py.File(data / "train.h5", "a") as file:
         file[f"{min(file)}/wrist/rgb"][0, 0, 0] = brightest
-    record = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).splits["train"].images[0]
+    sample = EpisodeFolder.scan(data, EpisodeKeys.load(mapping)).splits["train"].all()[0]
     with pytest.raises(UnreadableImage, match=r"wrist/rgb is up to (255|nan), and white is 1"):
-        record.frames()
+        sample.frames()
 
 
 def test_a_step_that_an_episode_does_not_have_is_said(tmp_path):
@@ -216,7 +220,7 @@ def test_a_mapping_that_cannot_be_meant_is_one_line(tmp_path, mapping, message):
 def test_no_key_leads_out_of_the_file(tmp_path, part):
     data, mapping = folder_of(tmp_path, write_robomimic, ROBOMIMIC)
     keys = EpisodeKeys.load(mapping)
-    record = EpisodeFolder.scan(data, keys).split("train").images[0]
+    sample = EpisodeFolder.scan(data, keys).split("train").all()[0]
     with h5py.File(data / "train.h5", "a") as file:
         if part.startswith("@"):
             file.move("data", "elsewhere")
@@ -227,7 +231,7 @@ def test_no_key_leads_out_of_the_file(tmp_path, part):
     with pytest.raises(UserError, match=r"train\.h5.* has no "):
         EpisodeFolder.scan(data, keys)
     with pytest.raises(UnreadableImage):
-        record.frames()
+        sample.frames()
 
 
 def test_what_lies_beside_the_episodes_and_is_no_group_is_one_line(tmp_path):

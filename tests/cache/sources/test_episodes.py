@@ -20,7 +20,7 @@ from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episode_texts import episode_banks
 from cache.sources.episodes import EpisodeFolder, object_name
-from cache.sources.samples import UnreadableImage
+from cache.sources.samples import UnreadableImage, labels_of
 from cache.teacher.open_clip_model import load_teacher
 from distill.demo.episodes import ID_OBJECTS, OOD_OBJECTS, draw_episodes
 
@@ -53,11 +53,15 @@ def folder(tmp_path):
 
 def test_objects_are_id_sorted_then_ood_sorted_and_labels_say_which_are_there(folder):
     scanned = EpisodeFolder.scan(folder)
-    assert scanned.split("train").class_names == ("011_banana", "025_mug")
+    assert scanned.split("train").classes == ("011_banana", "025_mug")
     assert scanned.class_names == ("011_banana", "025_mug", "005_tomato_soup_can", "013_apple")
-    assert [episode.key for episode in scanned.split("train").images] == ["traj.0", "traj_1"]
-    assert [episode.label for episode in scanned.split("train").images] == [(0, 1), (1, 1)]
-    assert [episode.label for episode in scanned.split("val").images] == [(0, 0, 1, 0), (1, 0, 0, 1)]
+    assert [episode.key for episode in scanned.split("train").all()] == ["traj.0", "traj_1"]
+    assert _numbers(scanned.split("train")) == [[0, 1], [1, 1]]
+    assert _numbers(scanned.split("val")) == [[0, 0, 1, 0], [1, 0, 0, 1]]
+
+
+def _numbers(source):
+    return labels_of(source.all(), source.classes, multi_label=source.multi_label).tolist()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_an_objects_name_is_what_follows_its_number(model_id, name):
 
 
 def test_frames_are_read_as_they_are_in_any_resolution(folder):
-    first, second = EpisodeFolder.scan(folder).split("train").images
+    first, second = EpisodeFolder.scan(folder).split("train").all()
     assert first.frames()["hand"].rgb.shape == (48, 64, 3)
     with h5py.File(folder / "train.h5") as file:
         base = file["traj_1"]["dict_str_base_camera"]
@@ -200,10 +204,10 @@ def test_rows_are_what_the_teacher_says_of_each_camera(episodes, episode_cache, 
     folder = EpisodeFolder.scan(episodes)
     for name, split in folder.splits.items():
         rows = cache.split(name)
-        assert rows.keys == [episode.key for episode in split.images]
-        assert rows.class_names == split.class_names
-        np.testing.assert_array_equal(rows.labels, [episode.label for episode in split.images])
-        for i, episode in enumerate(split.images[:3]):
+        assert rows.keys == [episode.key for episode in split.all()]
+        assert rows.class_names == split.classes
+        np.testing.assert_array_equal(rows.labels, labels_of(split.all(), split.classes, multi_label=True))
+        for i, episode in enumerate(split.all()[:3]):
             frames = episode.frames()
             for column, picture in (
                 (rows.embeddings, frames["hand"].rgb),
@@ -231,7 +235,7 @@ def test_regions_are_the_patch_tokens_in_the_shared_space(episodes, episode_cach
         EmbeddingCache.open(episode_cache).split("train"),
         load_teacher(f"local-dir:{teacher_dir}"),
     )
-    frames = EpisodeFolder.scan(episodes).split("train").images[2].frames()
+    frames = EpisodeFolder.scan(episodes).split("train").all()[2].frames()
     for column, picture in (
         ("image_region_embedding", frames["hand"].rgb),
         ("base_region_embedding", frames["base"].rgb),
@@ -357,9 +361,9 @@ def test_an_episode_that_cannot_be_decompressed_is_skipped_or_with_strict_named(
     raw = bytearray((folder / "train.h5").read_bytes())
     raw[offset : offset + 64] = b"\xff" * 64
     (folder / "train.h5").write_bytes(raw)
-    record = EpisodeFolder.scan(folder).split("train").images[1]
+    sample = EpisodeFolder.scan(folder).split("train").all()[1]
     with pytest.raises(UnreadableImage):
-        record.frames()
+        sample.frames()
     options = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0)
     summary = cache_episode_features(folder, tmp_path / "cache", options)
     assert list(summary.skipped) == ["train/traj_1"]
@@ -372,18 +376,18 @@ def test_drawn_episodes_are_real_files_of_that_format(tmp_path):
     counts = draw_episodes(tmp_path / "one", seed=3, image_size=24, train=14, id_test=5, ood_test=24)
     assert counts == {"train": 14, "id_test": 5, "ood_test": 24}
     scanned = EpisodeFolder.scan(tmp_path / "one")
-    id_objects = scanned.split("train").class_names
+    id_objects = scanned.split("train").classes
     assert len(id_objects) == ID_OBJECTS
     assert len(scanned.class_names) == ID_OBJECTS + OOD_OBJECTS
-    for episode in scanned.split("ood_test").images:
-        assert 1 <= sum(episode.label) <= 3
-        assert any(episode.label[len(id_objects) :])
-    frames = scanned.split("train").images[0].frames()
+    for episode in scanned.split("ood_test").all():
+        assert 1 <= len(episode.labels) <= 3
+        assert set(episode.labels) - set(id_objects)
+    frames = scanned.split("train").all()[0].frames()
     assert frames["base"].rgb.shape == (24, 24, 3)
     assert 0.2 < float(frames["hand"].depth.mean()) < float(frames["base"].depth.mean()) < 1.5
     draw_episodes(tmp_path / "two", seed=3, image_size=24, train=14, id_test=5, ood_test=24)
-    again = EpisodeFolder.scan(tmp_path / "two").split("ood_test").images[7].frames()
-    np.testing.assert_array_equal(again["hand"].rgb, scanned.split("ood_test").images[7].frames()["hand"].rgb)
+    again = EpisodeFolder.scan(tmp_path / "two").split("ood_test").all()[7].frames()
+    np.testing.assert_array_equal(again["hand"].rgb, scanned.split("ood_test").all()[7].frames()["hand"].rgb)
     with pytest.raises(UserError, match="train is to have 13 episodes"):
         draw_episodes(tmp_path / "three", train=13)
     assert not (tmp_path / "three").exists()

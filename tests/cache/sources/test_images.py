@@ -9,16 +9,13 @@ from cache.sources.image_folder import ImageFolder, load_rgb
 from cache.sources.samples import UnreadableImage
 
 
-def test_keys_are_sorted_and_labels_are_positions_of_the_sorted_folders(photos):
+def test_keys_are_sorted_and_classes_are_the_sorted_folders(photos):
     split = ImageFolder.scan(photos).split("train")
-    keys = [image.key for image in split.images]
+    keys = [image.key for image in split.all()]
     assert keys == sorted(keys)
-    assert split.class_names == ("apple", "banana", "cherry")
-    assert {image.key.split("/")[0]: image.label for image in split.images} == {
-        "apple": 0,
-        "banana": 1,
-        "cherry": 2,
-    }
+    assert split.classes == ("apple", "banana", "cherry")
+    assert all(image.labels == (image.key.split("/")[0],) for image in split.all())
+    assert not split.multi_label
 
 
 def test_endings_of_any_case_are_images_and_other_files_are_not(photos, write_jpeg):
@@ -26,7 +23,7 @@ def test_endings_of_any_case_are_images_and_other_files_are_not(photos, write_jp
         write_jpeg(photos / "train" / "apple" / name)
     (photos / "train" / "apple" / "notes.txt").write_text("hello")
     (photos / "train" / "apple" / ".hidden.jpg").write_text("hello")
-    keys = {image.key for image in ImageFolder.scan(photos).split("train").images}
+    keys = {image.key for image in ImageFolder.scan(photos).split("train").all()}
     assert {f"apple/{name}" for name in ("A.JPG", "b.Jpeg", "c.PNG", "d.webp", "e.BMP")} <= keys
     assert not any("notes" in key or "hidden" in key for key in keys)
 

@@ -151,19 +151,19 @@ def outside(file: h5py.File, name: str, tmp_path: Path, storage: str) -> None:
 def test_episodes_read_no_other_file_and_no_more_than_a_picture(tmp_path, episodes, storage, part):
     folder = shutil.copytree(episodes, tmp_path / "episodes")
     (tmp_path / "secret").write_bytes(b"s" * 10**6)
-    record = EpisodeFolder.scan(folder).split("train").images[0]
+    sample = EpisodeFolder.scan(folder).split("train").all()[0]
     with h5py.File(folder / "train.h5", "a") as file:
         if storage == "huge" and part == "model_ids":
-            del file[f"{record.key}/{part}"]
-            file.create_dataset(f"{record.key}/{part}", (2**40,), "S8", chunks=(64,))
+            del file[f"{sample.key}/{part}"]
+            file.create_dataset(f"{sample.key}/{part}", (2**40,), "S8", chunks=(64,))
         else:
-            outside(file, f"{record.key}/{part}", tmp_path, storage)
-    with pytest.raises(UserError, match=f"episode '{record.key}'") as caught:
+            outside(file, f"{sample.key}/{part}", tmp_path, storage)
+    with pytest.raises(UserError, match=f"episode '{sample.key}'") as caught:
         EpisodeFolder.scan(folder)
     assert "\n" not in str(caught.value)
     if part != "model_ids":  # a file that is exchanged after it was looked at
         with pytest.raises(UnreadableImage):
-            record.frames()
+            sample.frames()
 
 
 def test_a_whole_episode_behind_a_link_and_an_object_called_like_a_path_are_refused(tmp_path, episodes):

@@ -29,8 +29,8 @@ def test_an_identity_depends_on_neither_place_nor_time_nor_order(made, tmp_path)
     assert there == here
     assert str(made) not in json.dumps(here.to_json())
     split = ImageFolder.scan(made / "photos").split("train")
-    contents = contents_of(split.images).sha256
-    back = split_identity(split.images[::-1], contents[::-1], split.class_names)
+    contents = contents_of(split.all()).sha256
+    back = split_identity(split, split.all()[::-1], contents[::-1])
     assert back == replace(here.learnt_from["train"], rows="")
 
 

@@ -17,7 +17,7 @@ from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, squashed
+from cache.sources.image_folder import ImageFolder, load_rgb, squashed
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
@@ -50,9 +50,9 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
     cache, folder = EmbeddingCache.open(keep(workers=2)), ImageFolder.scan(photos)
     for name, split in folder.splits.items():
         stored = cache.pixels(name, side=SIDE)
-        rows = np.array([stored.position[image.key] for image in split.images])
-        for image, pixels in zip(split.images, stored.images(rows), strict=True):
-            assert torch.equal(torch.from_numpy(pixels), squashed(image.path, SIDE))
+        rows = np.array([stored.position[image.key] for image in split.all()])
+        for image, pixels in zip(split.all(), stored.images(rows), strict=True):
+            assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(image.path), SIDE))
     assert cache.pixels("train", side=SIDE + 1) is None
     file = cache.path / cache.manifest.pixels["train"].shards[0].file
     with h5py.File(file) as shard:
@@ -62,11 +62,12 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
 
 def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
-    image = ImageFolder.scan(photos).split("train").images[3]
+    image = ImageFolder.scan(photos).split("train").all()[3]
     stored = cache.pixels("train", side=SIDE)
     kept = stored.images(np.array([stored.position[image.key]]))[0].astype(np.float32)
     assert kept.shape == (3, SIDE, SIDE)
-    assert np.abs(kept - squashed(image.path, SIDE).float().numpy()).mean() < 12  # these pictures are noise
+    decoded = squashed(load_rgb(image.path), SIDE).float().numpy()
+    assert np.abs(kept - decoded).mean() < 12  # these pictures are noise
 
 
 def test_training_from_the_cache_equals_training_from_files(keep, photos, tmp_path):
@@ -150,7 +151,7 @@ def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_p
     chosen = np.array([0, len(session.data.keys) - 1, 5, len(session.data.keys) - 2])
     _, images = next(iter(session.data.pixels.batches([chosen])))
     for i, pixels in zip(chosen, images, strict=True):
-        assert torch.equal(pixels, squashed(session.data.joined.images[i].path, SIDE))
+        assert torch.equal(pixels, squashed(load_rgb(session.data.joined.images[i].path), SIDE))
     # Of a picture that is another now the file is judged, not what the cache keeps of the old one.
     write_jpeg(photos / "val" / "plum" / "val_0.jpg", (255, 0, 255))
     after = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
@@ -169,7 +170,7 @@ def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, ph
 
 def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):
     cache = EmbeddingCache.open(keep())
-    train = ImageFolder.scan(photos).split("train").images
+    train = ImageFolder.scan(photos).split("train").all()
     assert StoredImages.find(cache, ("train",), train, SIDE) is not None
     stranger = replace(train[0], key="apple/nobody.jpg")
     assert StoredImages.find(cache, ("train",), [*train, stranger], SIDE) is None
@@ -184,14 +185,14 @@ def test_a_wrong_setting_is_refused():
 class CountedDecode(SquashedPhoto):
     """Counts what it decodes, by key."""
 
-    def __call__(self, record):
-        self.counts[record.key] += 1
-        return super().__call__(record)
+    def __call__(self, sample):
+        self.counts[sample.key] += 1
+        return super().__call__(sample)
 
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
-    images = ImageFolder.scan(photos).split("train").images
+    images = ImageFolder.scan(photos).split("train").all()
     images[5].path.write_bytes(b"no image")
     CountedDecode.counts = Counter()
     memory = 10**9 if device is None else 0
@@ -202,7 +203,7 @@ def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
     assert [indices.tolist() for indices, _ in decoded] == [[3, 1], [1, 3, 3], [0]]
     for indices, tensors in decoded:
         for index, tensor in zip(indices, tensors, strict=True):
-            assert torch.equal(tensor, squashed(images[index].path, SIDE))
+            assert torch.equal(tensor, squashed(load_rgb(images[index].path), SIDE))
     assert list(pixels.unreadable) == [images[5].key]
     list(pixels.batches([np.arange(6)]))
     assert CountedDecode.counts == Counter({image.key: 1 for image in images[:6]})

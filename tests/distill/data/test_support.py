@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, ImageRecord
-from cache.sources.samples import RecordSplit
+from cache.sources.image_folder import ImageFolder, ImageSample
 from distill.data.stream import splits_to_judge
 from distill.data.support import pick_episodes, pick_support
 from distill.data.training_data import mixed_batches
@@ -20,6 +20,17 @@ from distill.fewshot.retrieval import support_bank
 
 NAMES = st.text("abcxyz_ é1", min_size=1, max_size=6)
 CLASSES = st.dictionaries(NAMES, st.sets(NAMES, min_size=4, max_size=12), min_size=1, max_size=5)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A source of samples that there are already."""
+
+    classes: tuple[str, ...]
+    samples: tuple[ImageSample, ...]
+
+    def all(self):
+        return self.samples
 
 
 def keyed(classes):
@@ -71,13 +82,10 @@ def test_a_class_without_an_image_left_to_test_on_is_named():
 def test_the_query_is_all_images_less_the_support(classes, shots, seed):
     by_class = keyed(classes)
     images = tuple(
-        ImageRecord(key=key, root=None, label=label)
-        for label, name in enumerate(sorted(by_class))
-        for key in sorted(by_class[name])
+        ImageSample(key=key, root=None) for name in sorted(by_class) for key in sorted(by_class[name])
     )
-    ood = RecordSplit(name="ood_test", class_names=tuple(sorted(by_class)), images=images)
     support = pick_support(by_class, shots=shots, seed=seed)
-    folder = ImageFolder(path=Path("photos"), splits={"ood_test": ood})
+    folder = ImageFolder(path=Path("photos"), splits={"ood_test": Given(tuple(sorted(by_class)), images)})
     ((name, left, _),) = splits_to_judge(folder, (), support)
     assert name == "ood_query"
     query = {image.key for image in left}

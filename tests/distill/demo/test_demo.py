@@ -37,7 +37,7 @@ def test_the_same_seed_draws_the_same_files_and_another_seed_others(tmp_path):
     keys = {line["key"] for line in captions}
     disk = {"train": "train", "id_test": "val_on_train", "ood_test": "val"}
     assert keys == set(
-        chain.from_iterable((f"{disk[n]}/{i.key}" for i in s.images) for n, s in folder.splits.items())
+        chain.from_iterable((f"{disk[n]}/{i.key}" for i in s.all()) for n, s in folder.splits.items())
     )
 
 

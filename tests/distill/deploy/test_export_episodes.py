@@ -78,7 +78,7 @@ def scores_of(model: Path, file: Path, **given: object) -> np.ndarray:
 @pytest.mark.parametrize(("precision", "most"), [("float32", 1e-3), ("float16", 0.05), ("int8", 0.5)])
 def test_a_shipped_model_scores_objects_as_the_student_does(run, model, episodes, precision, most):
     expected = student_scores(run, "ood_test")
-    names = open_trained(run, device="cpu").folder.split("ood_test").class_names
+    names = open_trained(run, device="cpu").folder.split("ood_test").classes
     in_order = expected[:, np.argsort(names)]
     measured = scores_of(model, episodes / "val.h5", precision=precision)
     np.testing.assert_allclose(measured, in_order, atol=most)
@@ -93,7 +93,7 @@ def test_global_scores_learnt_prompts_and_other_texts_are_shipped_too(
     run = trained_on_episodes(tmp_path / "run", episodes, episode_cache, *settings)
     info = export_run(run, tmp_path / "model")
     expected = student_scores(run, "ood_test")
-    names = open_trained(run, device="cpu").folder.split("ood_test").class_names
+    names = open_trained(run, device="cpu").folder.split("ood_test").classes
     measured = scores_of(tmp_path / "model", episodes / "val.h5")
     np.testing.assert_allclose(measured, expected[:, np.argsort(names)], atol=1e-3)
     own = "learnt" if settings[:1] == ("prompts.learner=coop",) else "descriptions" if settings else "labels"

@@ -67,7 +67,7 @@ def test_finetuning_starts_from_the_run_with_its_support_after_the_training_imag
     assert session.model.class_names == ("apple", "banana", "cherry", "lemon", "plum")
     assert session.data.keys[-2:] == ["lemon/val_0.jpg", "plum/val_0.jpg"]
     assert session.data.joined.rows.labels[-2:].tolist() == [3, 4]
-    query = {image.key for image in session.splits["ood_query"].pixels.records}
+    query = {image.key for image in session.splits["ood_query"].pixels.samples}
     assert query == {f"{name}/val_{i}.jpg" for name in ("lemon", "plum") for i in (1, 2)}
     assert "ood_test" not in session.splits
     state = torch.load(source / "last.pt", weights_only=True)["student"]
@@ -233,7 +233,7 @@ def test_retrieval_equals_the_formula_written_out(viewed, tmp_path):
         .numpy()
     )
     right = {name: [] for name in names}
-    for image, row in zip(split.images, outputs, strict=True):
+    for image, row in zip(split.all(), outputs, strict=True):
         if image.key.endswith(("val_0.jpg", "val_1.jpg")):
             continue
         s = row / np.linalg.norm(row)
@@ -243,7 +243,8 @@ def test_retrieval_equals_the_formula_written_out(viewed, tmp_path):
             * sum(math.exp(-3.0 * (1 - s @ (u / np.linalg.norm(u)))) for u in support[name].astype(float))
             for name, t in zip(names, text, strict=True)
         ]
-        right[names[image.label]].append(int(np.argmax(logits)) == image.label)
+        (name,) = image.labels
+        right[name].append(names[int(np.argmax(logits))] == name)
     assert draw["ood_query"] == pytest.approx(
         100 * statistics.fmean(statistics.fmean(r) for r in right.values())
     )

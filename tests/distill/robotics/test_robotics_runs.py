@@ -244,9 +244,9 @@ def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, epi
         cache_dir=episode_cache,
         data_dir=episodes,
     )
-    keys = [episode.key for episode in EpisodeFolder.scan(episodes).split("val").images]
+    keys = [episode.key for episode in EpisodeFolder.scan(episodes).split("val").all()]
     assert session.data.keys[-3:] == keys[:3]
-    assert [record.key for record in session.splits["ood_query"].pixels.records] == keys[3:]
+    assert [record.key for record in session.splits["ood_query"].pixels.samples] == keys[3:]
     assert "ood_test" not in session.splits
     assert len(session.model.class_names) == 26
     labels = session.data.joined.rows.labels

@@ -78,8 +78,8 @@ def test_what_cannot_be_built_is_said_in_one_line(arch, options, message):
 
 
 def test_frames_are_base_then_hand_each_rgb_then_depth_resized_bicubically(episodes):
-    record = EpisodeFolder.scan(episodes).split("train").images[1]
-    frames, raw = record.frames(), EpisodeFrames(32)(record)
+    sample = EpisodeFolder.scan(episodes).split("train").all()[1]
+    frames, raw = sample.frames(), EpisodeFrames(32)(sample)
     assert raw.shape == EpisodeFrames(32).shape == (8, 32, 32)
     np.testing.assert_allclose(raw[0:3].permute(1, 2, 0), frames["base"].rgb / 255, atol=1e-6)
     np.testing.assert_array_equal(raw[3], frames["base"].depth[..., 0])
@@ -88,7 +88,7 @@ def test_frames_are_base_then_hand_each_rgb_then_depth_resized_bicubically(episo
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     expected = resize(raw, [20, 20], interpolation=InterpolationMode.BICUBIC, antialias=False)
-    torch.testing.assert_close(EpisodeFrames(20)(record), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(EpisodeFrames(20)(sample), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_normalisation_leaves_depth_alone():

@@ -290,7 +290,7 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
 
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_unreadable_test_images_are_left_out_and_named(photos, memory):
-    images = ImageFolder.scan(photos).split("ood_test").images
+    images = ImageFolder.scan(photos).split("ood_test").all()
     images[1].path.write_text("hello")
     pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
     positions = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])

@@ -1,0 +1,100 @@
+"""Planned units -> row groups, in one process: of one alone, of each that torchrun starts, and of a Ray task."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache.build.embed_images import Embedder, Seconds
+from cache.build.group_writer import GroupSettings, GroupWriter
+from cache.build.plan import Unit
+from cache.build.unit_samples import UnitSamples, open_indexes
+from cache.build.versions import versions
+from cache.runtime.progress import Progress
+from cache.sources.samples import Source
+from cache.store.journal import Journal, SkippedImage
+from cache.store.spec import CacheSpec
+from cache.teacher.open_clip_model import Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSettings:
+    """How units are embedded, wherever; ``planned`` names the row groups that the plan has seen."""
+
+    cache: Path
+    spec: CacheSpec
+    batch_size: int
+    strict: bool
+    planned: frozenset[str]
+
+    def about(self, teacher: Teacher) -> dict[str, Any]:
+        """Return what may change the last bits of a row, for the journal."""
+        return {"batch_size": self.batch_size, "device": str(teacher.device), "versions": versions()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Who embeds: a ``teacher`` with ``workers`` that decode, under a ``name`` that its journal has."""
+
+    teacher: Teacher
+    workers: int
+    name: str
+
+
+def embed_units(
+    settings: UnitSettings,
+    writer: Writer,
+    sources: Mapping[str, Source],
+    units: Sequence[Unit],
+    progress: Progress,
+    *,
+    journal: Journal,
+    made: Container[str] = frozenset(),
+) -> Seconds:
+    """Embed units, and write and list their row groups; return where the time went.
+
+    What was embedded when Ctrl-C or SIGTERM comes is written and listed. ``journal`` is one in which what the
+    plan has seen is; ``made`` are keys of the units that are made already.
+
+    Raises
+    ------
+    UserError
+        As :meth:`Embedder.embed`, or if a file cannot be written.
+    """
+    seconds = Seconds()
+    if not units:
+        return seconds
+    samples = UnitSamples(
+        sources=sources,
+        indexes=open_indexes(journal, settings.cache, settings.planned, {unit.split for unit in units}),
+        batch_size=settings.batch_size,
+        made=made,
+    )
+    embedder = Embedder(
+        teacher=writer.teacher,
+        dtype=settings.spec.dtype,
+        workers=writer.workers,
+        strict=settings.strict,
+        regions=settings.spec.regions,
+        seconds=seconds,
+    )
+    groups = GroupSettings(
+        cache=settings.cache,
+        format=settings.spec.format,
+        writer=writer.name,
+        about=settings.about(writer.teacher),
+    )
+    with GroupWriter.writing(groups, seconds) as group_writer:
+        for batch in embedder.embed(samples.batches(units)):
+            note_skipped(progress, batch.skipped)
+            group_writer.add(batch)
+            progress.advance(len(batch.samples) + len(batch.skipped))
+    return seconds
+
+
+def note_skipped(progress: Progress, skipped: Sequence[SkippedImage]) -> None:
+    """Say which images were skipped, and why."""
+    for image in skipped:
+        progress.note(f"skipped {image.split}/{image.key}: {image.reason}")

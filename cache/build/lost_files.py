@@ -1,0 +1,58 @@
+"""Files and lines that do not belong together: what a kill, a repair or a hand has left of one without the other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cache.store.journal import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, Journal, RowGroup
+from cache.store.manifest import Manifest
+
+
+def drop_lost_files(journal: Journal, out: Path) -> Journal:
+    """Return the journal less the files that are not there, or not whole: what is in them is made again.
+
+    A row group without its keys or a column of what its pictures are is none.
+    """
+    pictures = {line.column for line in journal.files.values() if _is_of_pictures(line)}
+    for group in journal.all_groups:
+        lost = [line for line in group.lines.values() if _size(out / line.file) != line.bytes]
+        if any(line.column == KEYS or _is_of_pictures(line) for line in lost) or not _is_whole(group, pictures):
+            lost = [group.keys]
+        for line in lost:
+            journal.add(DroppedFile(file=line.file))
+    return journal
+
+
+def _is_of_pictures(line: FileLine) -> bool:
+    """Say whether a file holds the main teacher's rows of pictures, which a row group begins with."""
+    column = line.column
+    return column.endswith("_embedding") and column != "caption_embedding" and "." not in column
+
+
+def _is_whole(group: RowGroup, pictures: set[str]) -> bool:
+    return SAMPLES in group.lines or bool(pictures) and pictures <= group.lines.keys()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def remove_unlisted(out: Path, manifest: Manifest, journal: Journal) -> None:
+    """Remove the files that no line lists, and the folders of row groups that have none left."""
+    listed = {*journal.files}
+    for folder in (out / ROWS).glob("*"):
+        files = [path for path in folder.iterdir() if f"{ROWS}/{folder.name}/{path.name}" not in listed]
+        if len(files) == len(list(folder.iterdir())):
+            shutil.rmtree(folder)
+            continue
+        for path in files:
+            path.unlink()
+    towers = [manifest.text_tower, *(teacher.text_tower for teacher in manifest.teachers.values())]
+    listed |= {file.file for tower in towers for file in tower}
+    for path in (*(out / TARS).glob("*"), *out.glob("text_tower/*"), *out.glob("*.text_tower/*")):
+        if f"{path.parent.name}/{path.name}" not in listed:
+            path.unlink()

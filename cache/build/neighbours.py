@@ -1,0 +1,83 @@
+"""The nearest class texts of every image, where keeping them pays: ``neighbours--BANK``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.column_lines import column_name
+from cache.store.journal import RowGroup
+from cache.store.manifest import Manifest
+from cache.store.neighbours import nearest_texts
+from cache.store.stored_neighbours import NeighboursSettings, column_of, source_of
+from cache.store.text_banks import load_bank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours(Column):
+    """The ``k`` texts of a bank nearest to each image, of a teacher's rows and texts.
+
+    A file holds ``nearest`` [n, k] int32, labels among the split's classes, and ``similarity`` [n, k]
+    float32. ``file`` and ``sha256`` are the bank's.
+    """
+
+    bank: str
+    k: int
+    file: str
+    sha256: str
+    class_names: Mapping[str, tuple[str, ...]]
+    teacher: str = MAIN_TEACHER
+
+    @classmethod
+    def of(cls, manifest: Manifest, bank: str, *, k: int, teacher: str = MAIN_TEACHER) -> Neighbours:
+        """Return the column of one of a cache's banks."""
+        listed = manifest.of_teacher(teacher).banks[bank]
+        return cls(
+            bank=bank,
+            k=k,
+            file=listed.file,
+            sha256=listed.sha256,
+            class_names=manifest.splits,
+            teacher=teacher,
+        )
+
+    @property
+    def name(self) -> str:
+        """``neighbours--BANK``, of an added teacher with its name."""
+        return column_name(column_of(self.bank), self.teacher)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split."""
+        return tuple(self.class_names)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How many."""
+        return asdict(NeighboursSettings(k=self.k))
+
+    def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
+        """Return for every group the texts and classes that it is made from."""
+        return [Wanted(of=source_of(self.class_names[group.split], self.sha256)) for group in groups]
+
+    def rows(self, group: GroupRows, tools: Tools) -> Made:
+        """Search for the nearest texts of a group's rows; UserError if the bank or the rows are damaged."""
+        class_names = self.class_names[group.group.split]
+        texts = _class_texts(group.cache / self.file, self.bank, self.sha256, class_names)
+        rows = group.embeddings(self.teacher)
+        nearest, similarity = nearest_texts(rows, texts, self.k)
+        tools.progress.advance(len(group))
+        return {"nearest": group.spread(nearest), "similarity": group.spread(similarity)}, {}
+
+
+@lru_cache(maxsize=8)
+def _class_texts(path: Path, bank: str, sha256: str, class_names: tuple[str, ...]) -> NDArray[np.float32]:
+    return load_bank(path, bank, sha256=sha256).class_texts(class_names)

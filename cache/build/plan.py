@@ -1,0 +1,109 @@
+"""What is left to do, in pieces that any writer can take: chunks of the sources, and shares of chunks.
+
+A plan names chunks and holds nothing of each sample; who makes a unit lists its chunks itself. The samples
+of a chunk that have no row, in key order, are cut into batches, and a unit is all batches of some chunks, or
+each n-th of one: so however many writers there are they make the same batches, and the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+
+from cache.build.split_changes import SplitChanges
+from cache.build.split_listing import SplitListing
+from cache.store.row_group import GROUP_ROWS
+
+# So that a lost writer costs little, and all of them end at about the same time.
+UNITS_A_WRITER = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedChunk:
+    """A chunk with samples to embed: how many, and the keys of those without a row that are left out."""
+
+    id: str
+    rows: int
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unit:
+    """What one writer makes in one go: of its ``chunks`` the batches k, k + n, ..., where ``share`` is (k, n).
+
+    ``rows`` is how many samples that is, about; ``without`` are keys that are left out.
+    """
+
+    split: str
+    chunks: tuple[str, ...]
+    rows: int
+    share: tuple[int, int] = (0, 1)
+    without: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """What it is called in the journal."""
+        return f"{self.split} {self.chunks[0]}-{self.chunks[-1]} {self.share[0]}/{self.share[1]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The chunks of every split that have samples to embed."""
+
+    splits: Mapping[str, tuple[PlannedChunk, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """How many samples are to be embedded."""
+        return sum(chunk.rows for chunks in self.splits.values() for chunk in chunks)
+
+    def units(self, writers: int, *, batch_size: int) -> list[Unit]:
+        """Return the plan in units of about the rows of a group, for so many writers to share."""
+        return [
+            unit
+            for split, chunks in self.splits.items()
+            for unit in _units(split, chunks, writers, batch_size)
+        ]
+
+
+def planned_chunks(listing: SplitListing, changes: SplitChanges) -> tuple[PlannedChunk, ...]:
+    """Return the chunks of a listed split that have samples to embed."""
+    counts = np.bincount(listing.chunk[changes.missing], minlength=len(listing.chunks)).tolist()
+    without: dict[int, list[str]] = {}
+    for key, (_, chunk) in changes.skipped.items():
+        without.setdefault(chunk, []).append(key)
+    return tuple(
+        PlannedChunk(id=id, rows=count, without=tuple(without.get(number, ())))
+        for number, (id, count) in enumerate(zip(listing.chunks, counts, strict=True))
+        if count
+    )
+
+
+def _units(split: str, chunks: Sequence[PlannedChunk], writers: int, batch_size: int) -> list[Unit]:
+    whole = sum(chunk.rows for chunk in chunks)
+    most = min(GROUP_ROWS, ceil(whole / (UNITS_A_WRITER * writers)))
+    units: list[Unit] = []
+    open_chunks: list[PlannedChunk] = []
+    for chunk in chunks:
+        shares = min(ceil(chunk.rows / most), ceil(chunk.rows / batch_size))
+        if shares > 1:
+            units += [_unit(split, [chunk], (k, shares)) for k in range(shares)]
+            continue
+        if open_chunks and sum(one.rows for one in open_chunks) + chunk.rows > most:
+            units.append(_unit(split, open_chunks))
+            open_chunks = []
+        open_chunks.append(chunk)
+    return units + ([_unit(split, open_chunks)] if open_chunks else [])
+
+
+def _unit(split: str, chunks: Sequence[PlannedChunk], share: tuple[int, int] = (0, 1)) -> Unit:
+    return Unit(
+        split=split,
+        chunks=tuple(chunk.id for chunk in chunks),
+        rows=ceil(sum(chunk.rows for chunk in chunks) / share[1]),
+        share=share,
+        without=frozenset(key for chunk in chunks for key in chunk.without),
+    )

@@ -1,0 +1,106 @@
+"""The rows that a cache has of a split, as arrays over its row groups laid end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.store.journal import RemovedRows, RestoredRows, RowGroup
+from cache.store.row_group import KeysFile, read_keys
+
+
+class StoredRows:
+    """N rows of some groups, removed ones too; row i is counted over the groups in their order."""
+
+    def __init__(self, cache: Path, groups: Sequence[RowGroup]) -> None:
+        self.cache, self.groups = cache, tuple(groups)
+        self._files = [KeysFile(cache, group.keys) for group in groups]
+        self._starts = np.cumsum([0, *(group.rows for group in groups)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """The hash of every row's key, uint64 [N]."""
+        return np.concatenate([np.empty(0, np.uint64), *(file.hashes for file in self._files)])
+
+    @cached_property
+    def bytes(self) -> NDArray[np.int64]:
+        """The size of every row's file, int64 [N]."""
+        return np.concatenate([np.empty(0, np.int64), *(file.bytes for file in self._files)])
+
+    @cached_property
+    def mtime_ns(self) -> NDArray[np.int64]:
+        """The modification time of every row's file, int64 [N]."""
+        return np.concatenate([np.empty(0, np.int64), *(file.mtime_ns for file in self._files)])
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint64]:
+        """The codes of every row's classes, uint64 [N]; see :meth:`cache.store.row_group.KeysFile.label_codes`."""
+        return np.concatenate([np.empty(0, np.uint64), *(file.label_codes() for file in self._files)])
+
+    @cached_property
+    def removed(self) -> NDArray[np.int64]:
+        """The rows that the journal says are removed, int64."""
+        starts = self._starts.tolist()
+        rows = [
+            start + row
+            for group, start in zip(self.groups, starts, strict=False)
+            for row in sorted(group.removed)
+        ]
+        return np.array(rows, dtype=np.int64)
+
+    @cached_property
+    def live(self) -> NDArray[np.int64]:
+        """The rows that are not removed, int64, in the order of the hashes of their keys."""
+        seen = np.ones(len(self), dtype=bool)
+        seen[self.removed] = False
+        rows = np.flatnonzero(seen)
+        return rows[np.argsort(self.hashes[rows], kind="stable")]
+
+    @property
+    def doubles(self) -> NDArray[np.int64]:
+        """The live rows whose key has an earlier live row, int64: two tasks have made it."""
+        hashes = self.hashes[self.live]
+        return self.live[1:][hashes[1:] == hashes[:-1]]
+
+    def keys(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the keys of some rows."""
+        owners, inner = self._inside(rows)
+        pairs = zip(owners.tolist(), inner.tolist(), strict=True)
+        return [self._files[owner].key(row) for owner, row in pairs]
+
+    def content(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the SHA-256 of the content of some rows, uint8 [n, 32]."""
+        owners, inner = self._inside(rows)
+        content = np.empty((len(rows), 32), dtype=np.uint8)
+        for owner in np.unique(owners).tolist():
+            content[owners == owner] = self._files[owner].content[inner[owners == owner]]
+        return content
+
+    def removing(self, rows: NDArray[np.int64]) -> Iterator[RemovedRows]:
+        """Yield the lines that remove some rows, which are live."""
+        for group, inner, digests in self._by_group(rows):
+            yield RemovedRows(group=group, rows=inner, digests=digests)
+
+    def restoring(self, rows: NDArray[np.int64]) -> Iterator[RestoredRows]:
+        """Yield the lines that restore some rows, which are removed."""
+        for group, inner, digests in self._by_group(rows):
+            yield RestoredRows(group=group, rows=inner, digests=digests)
+
+    def _by_group(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, tuple[int, ...], dict[str, str]]]:
+        owners, inner = self._inside(rows)
+        for owner in np.unique(owners).tolist():
+            group, own = self.groups[owner], inner[owners == owner]
+            keys = read_keys(self.cache, group.keys).taken(own)
+            yield group.name, tuple(own.tolist()), asdict(keys.digests())
+
+    def _inside(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        return owners, rows - self._starts[owners]

@@ -1,0 +1,74 @@
+"""Which files a cache lists, which nobody lists, and the lines of its journal that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cache.runtime.atomic_files import is_leftover
+from cache.runtime.errors import reason_of
+from cache.store import key_index
+from cache.store.journal import FOLDER, ROWS, TARS, Journal, read_lines, writers
+from cache.store.manifest import Manifest
+
+# Where files of a cache lie that somebody lists; an added teacher's text tower lies in a folder of its own.
+LISTED = (ROWS, TARS, "texts", "text_tower", "*.text_tower")
+# A problem of a file of the journal: its name below the cache, and what is wrong.
+Problem = tuple[str, str]
+
+
+def sound_journal(cache: Path) -> tuple[Journal, list[Problem]]:
+    """Return what the sound lines of a journal say, and what is wrong with the others."""
+    journal, problems = Journal(), []
+    for path in writers(cache):
+        file, sound = f"{FOLDER}/{path.name}", set()
+        for number, line in read_lines(path):
+            sound.add(number)
+            if isinstance(line, ValueError):
+                problems.append((file, f"line {number} is damaged ({reason_of(line)})"))
+            else:
+                journal.add(line)
+        # What a kill has cut short is passed over by readers, and so may be a line that lost its end otherwise.
+        texts = path.read_bytes().split(b"\n")
+        cut = [number for number, text in enumerate(texts, start=1) if text and number not in sound]
+        problems += [(file, f"line {number} was cut short") for number in cut]
+    return journal, problems + _impossible(journal)
+
+
+def _impossible(journal: Journal) -> Iterator[Problem]:
+    """Take out what no cache can hold, and yield it."""
+    for group, rows in list(journal.removed.items()):
+        keys = journal.files.get(f"{ROWS}/{group}/keys.h5")
+        if keys is not None and rows and not 0 <= min(rows) <= max(rows) < keys.rows:
+            del journal.removed[group]
+            journal.removed_digests.pop(group, None)
+            yield FOLDER, f"it removes rows that {group} has not"
+
+
+def unlisted_files(cache: Path, manifest: Manifest, journal: Journal) -> list[str]:
+    """Return the files in a cache's folders that neither manifest nor journal lists, sorted.
+
+    They are what a killed writer, or somebody else, has left; no reader looks at them.
+    """
+    listed = {line.file for group in journal.all_groups for line in group.lines.values()}
+    for teacher in (manifest, *manifest.teachers.values()):
+        listed |= {file.file for file in (*teacher.banks.values(), *teacher.text_tower)}
+    here = {
+        path.relative_to(cache).as_posix()
+        for folder in LISTED
+        for path in cache.glob(f"{folder}/**/*")
+        if not path.is_dir() and not is_leftover(path)
+    }
+    here |= {
+        f"{key_index.FOLDER}/{path.name}"
+        for path in cache.glob(f"{key_index.FOLDER}/*.h5")
+        if path.stem not in journal.splits
+    }
+    return sorted(here - listed)
+
+
+def remove_empty_folders(cache: Path) -> None:
+    """Remove the folders of row groups that hold no file: they were claimed by a writer that was killed."""
+    for folder in sorted((cache / ROWS).glob("*")):
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
