@@ -33,7 +33,6 @@ from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
-from cache.store.neighbours import NEAREST
 from cache.store.spec import LOCAL_DIR
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 class FeatureOptions(BuildOptions):
     """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA."""
 
-    neighbours: int = NEAREST
+    neighbours: int | None = None
     label2text: Path | None = None
     descriptions: Path | None = None
     captions: Path | None = None
@@ -82,7 +81,7 @@ def cache_features(
     if options.teacher != MAIN_TEACHER:
         check_teacher_name(options.teacher)
         check_positions(EmbeddingCache.open(out).path, banks)
-    teacher = options.load_for(out)
+    teacher = options.load_for(out, teacher=options.teacher)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
