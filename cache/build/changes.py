@@ -58,7 +58,9 @@ class Changes:
         return self != Changes()
 
 
-def class_changes(before: Iterable[Sequence[str]], now: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+def class_changes(
+    before: Iterable[Sequence[str]], now: Iterable[Sequence[str]]
+) -> tuple[tuple[str, ...], ...]:
     """Return the classes of all splits that are new, and those that are gone, sorted."""
     old, new = ({name for names in splits for name in names} for splits in (before, now))
     return tuple(sorted(new - old)), tuple(sorted(old - new))

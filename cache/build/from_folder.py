@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
-from cache.build.second_teacher import check_teacher_name
 from cache.build.options import Build, BuildOptions, TeacherOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
+from cache.build.second_teacher import check_teacher_name
 from cache.build.summary import BuildSummary
 from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun

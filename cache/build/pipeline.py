@@ -36,9 +36,7 @@ def embed_here(build: Build, settings: UnitSettings, plan: Plan) -> Seconds:
     build.progress.start(sum(unit.rows for unit in units))
     return embed_units(
         settings,
-        Writer(
-            teacher=build.teacher, workers=build.options.workers or 0, name=writer_of_rank(ranks.rank)
-        ),
+        Writer(teacher=build.teacher, workers=build.options.workers or 0, name=writer_of_rank(ranks.rank)),
         build.folder.splits,
         units,
         build.progress,

@@ -188,9 +188,7 @@ def _changes_of(
     )
 
 
-def _say(
-    build: Build, changes: Changes, plan: Plan, journal: Journal, *, began: bool, is_new: bool
-) -> None:
+def _say(build: Build, changes: Changes, plan: Plan, journal: Journal, *, began: bool, is_new: bool) -> None:
     """Say what changed, of a cache that had rows, and which class got which text by position."""
     rows = sum(map(journal.rows, journal.splits)) + plan.rows
     line = changes.line(build.folder.path.name, missing=plan.rows, rows=rows, began=began)

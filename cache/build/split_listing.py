@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
+from cache.sources.key_hashes import hash_of_key, hashes_of
 from cache.sources.samples import Chunk, Listed, Source
-from cache.store.key_hashes import hash_of_key, hashes_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

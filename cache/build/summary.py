@@ -79,7 +79,9 @@ def summarize(
         seconds=seconds,
         total_seconds=total,
         skipped={
-            f"{split}/{key}": images[key] for split, images in journal.skipped.items() for key in sorted(images)
+            f"{split}/{key}": images[key]
+            for split, images in journal.skipped.items()
+            for key in sorted(images)
         },
         truncated={name: count for name, count in truncated.items() if count},
         missing_captions=missing,

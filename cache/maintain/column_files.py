@@ -41,7 +41,7 @@ class ColumnFile:
                 names = list(file)
             blobs = {name for name in names if name + OFFSET in names}
             arrays = [name for name in names if name not in blobs and name.removesuffix(OFFSET) not in blobs]
-            datasets: dict[str, Any] = dict(map_columns(path, {name: (KINDS, _ANY_NDIM) for name in arrays}))
+            datasets: dict[str, Any] = dict(map_columns(path, dict.fromkeys(arrays, (KINDS, _ANY_NDIM))))
             datasets |= {name: map_blobs(path, name) for name in sorted(blobs)}
             rows = datasets.pop(ROW, None)
             column = cls(

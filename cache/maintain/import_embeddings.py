@@ -12,40 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.distinct_texts import check_bank_rows
-from cache.build.pipeline import open_manifest
-from cache.build.shard_writer import write_shard
-from cache.runtime.atomic_files import digest, remove_temporaries
+from cache.build.lost_files import remove_unlisted
+from cache.build.preparation import open_manifest, save_index
+from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
+from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
+from cache.reader import EmbeddingCache
+from cache.runtime.atomic_files import remove_temporaries
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.locks import only_writer
+from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import is_key, split_and_key
 from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.splits import SPLITS
-from cache.store.manifest import IMPORT, Manifest
-from cache.store.manifest_lines import ListedSplit
-from cache.store.shard_formats import FORMATS
-from cache.store.shard_rows import ShardRows
+from cache.store.journal import Journal, consolidate
+from cache.store.manifest import IMPORT, NAME, Manifest
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
-from cache.store.text_banks import make_bank, save_bank
 from cache.teacher.sanity import stored
 
+__all__ = ["ImportedTexts", "import_embeddings"]
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.
 ROWS_AT_ONCE = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportedTexts:
-    """A text bank made elsewhere: embeddings [T, D] and the class folder of each.
-
-    ``source`` says in words what they are of.
-    """
-
-    name: str
-    classes: Sequence[str]
-    embeddings: NDArray[Any]
-    texts: Sequence[str] | None = None
-    source: str = ""
 
 
 def import_embeddings(
@@ -60,13 +48,15 @@ def import_embeddings(
     teacher: str = "imported",
     dtype: str = "float16",
     format: str = "hdf5",
+    progress: Progress = Silent(),  # noqa: B008 (it holds nothing)
 ) -> Manifest:
-    """Write a finished cache from rows that are there already.
+    """Write a finished cache from rows that are there already, or bring one up to date with them.
 
     ``embeddings`` and ``caption_embeddings`` are [N, D], raw, in the order of ``keys``: ``SPLIT/CLASS/FILE``
     with either name of a split, or ``CLASS/FILE``, of ``split`` where ``folder`` does not decide it.
     ``folder`` has the images, and so the classes; without it they are those of the keys. ``teacher`` is a
-    name for whoever reads the manifest.
+    name for whoever reads the manifest. A cache that is there has these rows and no others afterwards; its
+    text banks stay, and ``texts`` join them. ``progress`` is told what changed.
 
     Raises
     ------
@@ -76,32 +66,89 @@ def import_embeddings(
     """
     _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
-    check_trained(folder.path if folder else "these keys", _class_names(placed, folder))
+    class_names = _class_names(placed, folder)
+    check_trained(folder.path if folder else "these keys", class_names)
     _check_rows("image", embeddings, dtype)
     if caption_embeddings is not None:
         _check_rows("caption", caption_embeddings, dtype)
     for bank in texts:
         _check_real(f"text ({bank.name})", bank.embeddings)
         check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
-    imported = _imported_teacher(teacher, embeddings)
-    spec = CacheSpec(teacher=imported, dtype=dtype, format=format)
+    rows = _Rows(embeddings=embeddings, captions=caption_embeddings, dtype=dtype)
+    splits = [_split(name, placed[name], rows, folder) for name in sorted(placed, key=SPLITS.index)]
     with only_writer(out):
-        manifest = open_manifest(
-            out, spec, embeddings.shape[1], rebuild=False, replaced_by="move that folder away"
+        spec = CacheSpec(teacher=_imported_teacher(teacher, embeddings), dtype=dtype, format=format)
+        manifest = _open(out, spec, embeddings.shape[1])
+        check_banks_grow(out, manifest, texts)
+        manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
+        manifest = replace(add_banks(out, manifest, texts), complete=True)
+        manifest.save(out)
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """The rows of all splits, and the dtype that the cache keeps them in."""
+
+    embeddings: NDArray[Any]
+    captions: NDArray[Any] | None
+    dtype: str
+
+
+def _split(name: str, placed: Mapping[str, int], rows: _Rows, folder: ImageFolder | None) -> ImportedSplit:
+    keys = sorted(placed)
+    samples = {sample.key: sample for sample in folder.split(name).all()} if folder else {}
+    return ImportedSplit(
+        split=name,
+        keys=keys,
+        at=np.array([placed[key] for key in keys], dtype=np.int64),
+        embeddings=rows.embeddings,
+        dtype=rows.dtype,
+        captions=rows.captions,
+        samples=[samples[key] for key in keys] if samples else (),
+    )
+
+
+def _open(out: Path, spec: CacheSpec, embed_dim: int) -> Manifest:
+    """Return the manifest of an import that is continued, or a new one.
+
+    An imported teacher is named by the rows that came first; whether others are its own is seen in them.
+    """
+    before = Manifest.load(out) if (out / NAME).exists() else None
+    if before and before.spec.teacher.pretrained == IMPORTED and any(Journal.load(out).splits):
+        own = replace(spec.teacher, weights_sha256=before.spec.teacher.weights_sha256)
+        spec = replace(spec, teacher=own)
+    return open_manifest(out, spec, embed_dim, replaced_by="move that folder away")
+
+
+def _write_rows(
+    out: Path,
+    manifest: Manifest,
+    splits: Sequence[ImportedSplit],
+    class_names: Mapping[str, tuple[str, ...]],
+    progress: Progress,
+) -> Manifest:
+    """Bring the row groups up to date; return the manifest, which is not complete."""
+    journal = Journal.load(out)
+    cache = EmbeddingCache(out, manifest, journal)
+    before = cache.rows
+    updates = [compare(cache, given) for given in splits]
+    check_same_teacher(cache, updates)
+    manifest = replace(manifest, splits=dict(class_names), complete=False, command=IMPORT)
+    manifest.save(out)
+    remove_temporaries(out, below=True)
+    consolidate(out, journal)
+    remove_unlisted(out, manifest, journal)
+    apply(cache, updates)
+    journal = Journal.load(out)
+    for name in journal.splits:
+        save_index(out, journal, name)
+    added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
+    removed = before + added - sum(map(journal.rows, journal.splits))
+    if before and (added or removed):
+        progress.note(
+            f"{out.name}: {added - replaced:,} rows added, {removed - replaced:,} removed, {replaced:,} replaced"
         )
-        manifest = replace(manifest, splits={}, banks={}, complete=False, command=IMPORT)
-        manifest.save(out)
-        remove_temporaries(out, below=True)
-        for name in sorted(placed, key=SPLITS.index):
-            manifest = _write_split(manifest, out, name, placed[name], embeddings, caption_embeddings, folder)
-        for bank in texts:
-            words = list(bank.texts if bank.texts is not None else bank.classes)
-            made = make_bank(bank.name, words, bank.classes, bank.embeddings)
-            made_from = digest([words, list(bank.classes)])
-            listed = save_bank(out, made, made_from=made_from, source=bank.source)
-            manifest = manifest.with_bank(bank.name, listed)
-        manifest = replace(manifest, complete=True)
-        manifest.save(out)
     return manifest
 
 
@@ -158,7 +205,9 @@ def _check_real(what: str, rows: NDArray[Any]) -> None:
 def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[str, dict[str, int]]:
     """Return ``{split: {CLASS/FILE: row}}``."""
     keys_of = (
-        {name: {image.key for image in part.all()} for name, part in folder.splits.items()} if folder else {}
+        {name: {sample.key for sample in source.all()} for name, source in folder.splits.items()}
+        if folder
+        else {}
     )
     placed: dict[str, dict[str, int]] = {}
     for row, name in enumerate(keys):
@@ -209,41 +258,3 @@ def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
         fill_color=0,
         precision=str(embeddings.dtype),
     )
-
-
-def _write_split(
-    manifest: Manifest,
-    out: Path,
-    name: str,
-    placed: Mapping[str, int],
-    embeddings: NDArray[Any],
-    captions: NDArray[Any] | None,
-    folder: ImageFolder | None,
-) -> Manifest:
-    class_names = _class_names({name: placed}, folder)[name]
-    manifest = manifest.with_split(name, ListedSplit(class_names=class_names))
-    label_of = {class_name: label for label, class_name in enumerate(class_names)}
-    samples = {image.key: image for image in folder.split(name).all()} if folder else {}
-    about = {"captions_sha256": _named(captions)} if captions is not None else {}
-    keys, dtype, size = sorted(placed), manifest.spec.dtype, ROWS_AT_ONCE
-    for number, start in enumerate(range(0, len(keys), size)):
-        chosen = keys[start : start + size]
-        at = np.array([placed[key] for key in chosen])
-        # What the images are now; of what they were when they were embedded nobody knows more.
-        files = [samples[key].identity() if key in samples else ("", 0, 0) for key in chosen]
-        rows = ShardRows(
-            split=name,
-            keys=chosen,
-            labels=np.array([label_of[key.partition("/")[0]] for key in chosen], dtype=np.int64),
-            image_embedding=embeddings[at].astype(dtype),
-            file_sha256=[sha256 for sha256, _, _ in files],
-            file_bytes=np.array([size for _, size, _ in files], dtype=np.int64),
-            file_mtime_ns=np.array([mtime for _, _, mtime in files], dtype=np.int64),
-            captions=[""] * len(chosen) if captions is not None else None,
-            caption_embedding=captions[at].astype(dtype) if captions is not None else None,
-        )
-        file = f"images/{name}-{number:05d}.{FORMATS[manifest.spec.format].ENDING}"
-        images = [samples[key].path for key in chosen] if folder else None
-        entry = write_shard(out, file, rows, manifest.spec.format, images=images, about=about)
-        manifest = manifest.with_shard(name, entry)
-    return manifest

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cache.runtime.atomic_files import is_leftover
 from cache.runtime.errors import reason_of
-from cache.store import key_index
 from cache.store.journal import FOLDER, ROWS, TARS, Journal, read_lines, writers
 from cache.store.manifest import Manifest
 
@@ -59,16 +58,4 @@ def unlisted_files(cache: Path, manifest: Manifest, journal: Journal) -> list[st
         for path in cache.glob(f"{folder}/**/*")
         if not path.is_dir() and not is_leftover(path)
     }
-    here |= {
-        f"{key_index.FOLDER}/{path.name}"
-        for path in cache.glob(f"{key_index.FOLDER}/*.h5")
-        if path.stem not in journal.splits
-    }
     return sorted(here - listed)
-
-
-def remove_empty_folders(cache: Path) -> None:
-    """Remove the folders of row groups that hold no file: they were claimed by a writer that was killed."""
-    for folder in sorted((cache / ROWS).glob("*")):
-        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
-            folder.rmdir()

@@ -7,11 +7,11 @@ anybody's, and so nothing is loaded by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.maintain.listed_files import remove_empty_folders, sound_journal
+from cache.build.lost_files import remove_unlisted
+from cache.maintain.listed_files import sound_journal
 from cache.maintain.redo_commands import commands_of
 from cache.maintain.verify import Check, checks_of
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
@@ -56,7 +56,11 @@ def repair_cache(folder: Path) -> Repair:
                 journal.add(DroppedFile(file=line.file))
             consolidate(folder, journal)
         gone = {line.file for line in lost} | {check.file for check in damaged}
-        _remove(folder, (file for file in gone if not file.startswith(FOLDER)))
+        for file in gone:
+            if not file.startswith(FOLDER):
+                (folder / file).unlink(missing_ok=True)
+        remove_temporaries(folder, below=True)
+        remove_unlisted(folder, manifest, journal)
     return Repair(removed=tuple(damaged), commands=commands_of(folder, manifest, journal))
 
 
@@ -86,10 +90,3 @@ def _forget_chunks(folder: Path) -> None:
     """Forget which pieces of the data were finished: their rows may be among those that are gone."""
     for path in (folder / key_index.FOLDER).glob("*.json"):
         path.unlink()
-
-
-def _remove(folder: Path, files: Iterable[str]) -> None:
-    for file in files:
-        (folder / file).unlink(missing_ok=True)
-    remove_temporaries(folder, below=True)
-    remove_empty_folders(folder)

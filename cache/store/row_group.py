@@ -21,7 +21,7 @@ from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.system_errors import write_error
 from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
-from cache.store.digests import Digests
+from cache.store.digests import Digests, digest_of_values
 from cache.store.hdf5_columns import (
     OFFSET,
     Column,
@@ -35,7 +35,7 @@ from cache.store.hdf5_columns import (
     texts,
     write_columns,
 )
-from cache.store.journal import KEYS, ROWS, FileLine
+from cache.store.journal import DIGEST, KEYS, ROWS, FileLine
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32
@@ -131,9 +131,18 @@ def write_group(
     Returns their lines for the journal, that of the keys last: only then the group is there.
     """
     lines = [
-        write_column(cache, name, column, datasets, rows=len(keys)) for column, datasets in columns.items()
+        write_column(cache, name, column, datasets, rows=len(keys), about=_rows_digest(keys, datasets))
+        for column, datasets in columns.items()
     ]
     return [*lines, write_keys(cache, name, keys, about)]
+
+
+def _rows_digest(keys: GroupKeys, datasets: Mapping[str, Column]) -> dict[str, str]:
+    """Return what a line remembers of embeddings [n, D]: their digest names rows that were made elsewhere."""
+    rows = datasets.get("embedding")
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2:
+        return {}
+    return {DIGEST: digest_of_values(keys.keys, map(np.ndarray.tobytes, rows))}
 
 
 def write_keys(cache: Path, name: str, keys: GroupKeys, about: Mapping[str, Any] | None = None) -> FileLine:
@@ -275,6 +284,20 @@ class KeysFile:
         """Return one key."""
         raw: bytes = self._keys[row]
         return raw.decode("utf-8", "surrogateescape")
+
+    def digests(self, rows: Sequence[int]) -> Digests:
+        """Return what names some of the rows."""
+        content = self._raw["content"]
+        return Digests.of(
+            [self.key(row) for row in rows],
+            [content[row].tobytes() for row in rows],
+            [self._names(row) for row in rows],
+        )
+
+    def _names(self, row: int) -> tuple[str, ...]:
+        offset, label = self._raw["label_offset"], self._raw["label"]
+        start, end = (offset[row], offset[row + 1]) if len(offset) else (row, row + 1)
+        return tuple(self.class_names[number] for number in label[start:end])
 
     @property
     def has_one_label(self) -> bool:

@@ -16,12 +16,14 @@ TEACHER = TeacherSpec(
     pretrained="here",
     architecture="tiny",
     weights_sha256="0" * 64,
+    tokenizer="",
     preprocessing="model",
-    image_size=32,
+    image_size=(32, 32),
     mean=(0.5,),
     std=(0.5,),
     interpolation="bicubic",
     resize_mode="shortest",
+    fill_color=0,
     precision="float32",
 )
 WIDTH = 8

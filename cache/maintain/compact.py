@@ -1,0 +1,83 @@
+"""Small row groups joined, and removed rows dropped: the same numbers by key, in fewer files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.build.lost_files import remove_unlisted
+from cache.build.preparation import save_index
+from cache.runtime.atomic_files import check_own_folders, remove_temporaries
+from cache.runtime.locks import only_writer
+from cache.runtime.progress import Progress, Silent
+from cache.store.column_lines import OF, is_current
+from cache.store.journal import Journal, RowGroup, consolidate
+from cache.store.manifest import Manifest
+from cache.store.row_group import GROUP_ROWS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compaction:
+    """What was joined: how many row groups there were and are, and how many bytes of them are free now."""
+
+    before: int
+    after: int
+    bytes: int
+
+
+def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:  # noqa: B008 (it holds nothing)
+    """Join the row groups of a cache that have the same columns, up to 65,536 rows, less what was removed.
+
+    Each joined group takes the place of those that it was made of in one step: killed anywhere the cache is
+    as it was before, or after. Who has it open meanwhile may miss a file.
+
+    Raises
+    ------
+    UserError
+        If a file of a group to be joined is damaged, or a folder of the cache is a link.
+    """
+    with only_writer(folder):
+        check_own_folders(folder)
+        manifest, journal = Manifest.load(folder), Journal.load(folder)
+        # One file of lines from here on: to replace it is to replace some groups by another at once.
+        consolidate(folder, journal)
+        remove_temporaries(folder, below=True)
+        remove_unlisted(folder, manifest, journal)
+        before, size = journal.all_groups, _bytes(journal)
+        batches = [batch for split in journal.splits for batch in _batches(manifest, journal.groups(split))]
+        progress.start(sum(group.live for batch in batches for group in batch))
+        for batch in batches:
+            _replace(folder, manifest, journal, batch)
+            progress.advance(sum(group.live for group in batch))
+        for split in journal.splits:
+            save_index(folder, journal, split)
+    return Compaction(before=len(before), after=len(journal.all_groups), bytes=size - _bytes(journal))
+
+
+def _bytes(journal: Journal) -> int:
+    return sum(line.bytes for line in journal.files.values())
+
+
+def _batches(manifest: Manifest, groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
+    """Yield the groups that are to become one: of the same columns, and no more rows than a group has."""
+    alike: dict[object, list[RowGroup]] = {}
+    for group in groups:
+        alike.setdefault(_make(manifest, group), []).append(group)
+    for family in alike.values():
+        batch: list[RowGroup] = []
+        for group in family:
+            if batch and sum(one.live for one in batch) + group.live > GROUP_ROWS:
+                yield batch
+                batch = []
+            batch.append(group)
+        yield batch
+
+
+def _make(manifest: Manifest, group: RowGroup) -> frozenset[tuple[str, str]]:
+    """Return the columns of a group that are as the manifest says, and what else each was made from."""
+    return frozenset(
+        (column, "" if "row" in line.about else str(line.about.get(OF, "")))
+        for column, line in group.lines.items()
+        if column not in manifest.columns or is_current(group, column, manifest.columns[column].settings)
+    )

@@ -1,0 +1,76 @@
+"""Text banks that were embedded elsewhere: each joins those that are there, and drops none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.runtime.atomic_files import digest
+from cache.runtime.errors import CacheMismatch, UserError, some_of
+from cache.store.manifest import Manifest
+from cache.store.text_banks import TextBank, load_bank, make_bank, save_bank
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedTexts:
+    """A text bank made elsewhere: embeddings [T, D] and the class folder of each.
+
+    ``source`` says in words what they are of.
+    """
+
+    name: str
+    classes: Sequence[str]
+    embeddings: NDArray[Any]
+    texts: Sequence[str] | None = None
+    source: str = ""
+
+    def bank(self) -> TextBank:
+        """Return it as a cache keeps it; a text that nobody told is its class's name."""
+        words = self.texts if self.texts is not None else self.classes
+        return make_bank(self.name, words, self.classes, self.embeddings)
+
+
+def check_banks_grow(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -> None:
+    """Make sure that no bank of a cache would give a class another row: students learnt with it.
+
+    Raises
+    ------
+    CacheMismatch
+        If one would.
+    """
+    for texts in given:
+        listed = manifest.banks.get(texts.name)
+        try:
+            before = load_bank(cache / listed.file, texts.name, sha256=listed.sha256) if listed else None
+        except UserError:
+            continue  # damaged: it is made again
+        now = texts.bank()
+        both = sorted({*before.class_folders} & {*now.class_folders}) if before else []
+        if before is None or not both:
+            continue
+        differ = (before.class_texts(both) != now.class_texts(both)).any(axis=1)
+        if differ.any():
+            odd = [both[i] for i in np.flatnonzero(differ).tolist()]
+            raise CacheMismatch(
+                f"the text bank {texts.name!r} of {cache} has other rows of {some_of(odd)}",
+                fix="choose another --bank, or another --out.",
+            )
+
+
+def add_banks(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -> Manifest:
+    """Write the banks that are not there as they are given; return the manifest that lists them."""
+    for texts in given:
+        bank, listed = texts.bank(), manifest.banks.get(texts.name)
+        rows = sha256(np.ascontiguousarray(bank.embeddings).data).hexdigest()
+        made_from = digest([bank.texts, list(texts.classes), rows])
+        if listed is None or listed.made_from != made_from or not listed.is_sound(cache):
+            listed = save_bank(cache, bank, made_from=made_from, source=texts.source)
+            manifest = manifest.with_bank(texts.name, listed)
+            manifest.save(cache)
+    return manifest

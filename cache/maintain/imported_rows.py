@@ -1,0 +1,170 @@
+"""The rows of an import as row groups: what is new is added; what is gone, or another now, is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.build.stored_rows import StoredRows
+from cache.reader import EmbeddingCache, SplitRows
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.samples import Sample
+from cache.store.hdf5_columns import texts
+from cache.store.journal import FileLine, JournalWriter
+from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_group
+
+ROWS_AT_ONCE = 4096
+_NO_ROWS = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedSplit:
+    """The N rows of a split that are imported, in the order of their ``keys``, which are sorted.
+
+    Row ``at[i]`` of ``embeddings`` [M, D] and ``captions`` is of key i, and ``samples[i]`` its image, where
+    images are at hand. ``dtype`` is the cache's.
+    """
+
+    split: str
+    keys: Sequence[str]
+    at: NDArray[np.int64]
+    embeddings: NDArray[Any]
+    dtype: str
+    captions: NDArray[Any] | None = None
+    samples: Sequence[Sample] = ()
+
+    def group_keys(self) -> GroupKeys:
+        """Return what the rows are of: what the images are now; what they were once nobody knows."""
+        files = [sample.identity() for sample in self.samples] or [("", 0, 0)] * len(self.keys)
+        hashes = b"".join(bytes.fromhex(sha256) or bytes(HASH_BYTES) for sha256, _, _ in files)
+        return GroupKeys(
+            split=self.split,
+            keys=self.keys,
+            labels=[(key.partition("/")[0],) for key in self.keys],
+            content=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
+            bytes=np.array([size for _, size, _ in files], dtype=np.int64),
+            mtime_ns=np.array([mtime for _, _, mtime in files], dtype=np.int64),
+        )
+
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return some rows as the cache keeps them, by column."""
+        given = {"image_embedding": self.embeddings, "caption_embedding": self.captions}
+        at = self.at[rows]
+        return {name: array[at].astype(self.dtype) for name, array in given.items() if array is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitUpdate:
+    """What an import makes of a split.
+
+    ``removed`` are rows of the cache's, in the order of its index, ``added`` rows of the import's. Of ``both``
+    that have a row, ``others`` have another one now though their image is not known to be another.
+    """
+
+    given: ImportedSplit
+    keys: GroupKeys
+    added: NDArray[np.int64]
+    removed: NDArray[np.int64] = field(default_factory=_NO_ROWS.copy)
+    replaced: int = 0
+    both: int = 0
+    others: int = 0
+
+
+def compare(cache: EmbeddingCache, given: ImportedSplit) -> SplitUpdate:
+    """Join the rows of an import to those that a cache has of the same keys.
+
+    Raises
+    ------
+    UserError
+        If rows are added without captions to a split that has them.
+    """
+    keys = given.group_keys()
+    if given.split not in cache.split_names:
+        return SplitUpdate(given=given, keys=keys, added=np.arange(len(keys)))
+    rows = cache.split(given.split)
+    at = rows.find(given.keys)
+    here = np.flatnonzero(at >= 0)
+    before, now = rows.files.content[at[here]], keys.content[here]
+    # What was imported without its images and comes with them now is kept with what they are.
+    other_image = now.any(axis=1) & (before != now).any(axis=1)
+    other_row, other_caption = _differ(rows, at, given, here)
+    stays = ~(other_image | other_row | other_caption)
+    added = np.setdiff1d(np.arange(len(keys)), here[stays])
+    if rows.has_captions and given.captions is None and len(added):
+        raise UserError(
+            f"the cache {cache.path} keeps captions of {given.split}, and {len(added):,} new rows have none",
+            fix="give --captions, or choose another --out.",
+        )
+    return SplitUpdate(
+        given=given,
+        keys=keys,
+        added=added,
+        removed=np.setdiff1d(np.arange(len(rows)), at[here[stays]]),
+        replaced=int((~stays).sum()),
+        both=len(here),
+        others=int((other_row & ~(other_image & before.any(axis=1))).sum()),
+    )
+
+
+def _differ(
+    rows: SplitRows, at: NDArray[np.int64], given: ImportedSplit, here: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say of the rows that both have whether the image's and the caption's embedding is another now."""
+    stored = {"image_embedding": rows.embeddings, "caption_embedding": rows.caption_embeddings}
+    differ = {name: np.zeros(len(here), dtype=bool) for name in stored}
+    for start in range(0, len(here), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        for name, wanted in given.columns(here[part]).items():
+            kept = stored[name]
+            differ[name][part] = True if kept is None else (kept[at[here[part]]] != wanted).any(axis=1)
+    return differ["image_embedding"], differ["caption_embedding"]
+
+
+def check_same_teacher(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:
+    """Make sure that an import goes on with the rows that are there; CacheMismatch where they are another's.
+
+    There are no weights to name an imported teacher by: its rows do. Some may be others, of images that were
+    exchanged; not most of them.
+    """
+    both, others = (sum(getattr(update, name) for update in updates) for name in ("both", "others"))
+    if cache.rows and (not both or 2 * others > both):
+        what = f"{others:,} of {both:,} rows that both have differ" if both else "they have no row in common"
+        raise CacheMismatch(
+            f"{cache.path} is a cache of another make ({what})",
+            fix="choose another --out, or move that folder away.",
+        )
+
+
+def apply(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:
+    """Write what updates add, and have the journal remove what they remove; killed, it is repeated."""
+    out, writer = cache.path, JournalWriter(cache.path)
+    given = {update.given.split: update for update in updates}
+    for split in cache.split_names:
+        rows = cache.split(split)
+        removed = given[split].removed if split in given else np.arange(len(rows))
+        groups = rows.groups
+        writer.add(*StoredRows(out, groups.groups).removing(groups.index.order[removed]))
+    for update in updates:
+        for start in range(0, len(update.added), GROUP_ROWS):
+            rows_of_group = update.added[start : start + GROUP_ROWS]
+            writer.add(*_write(out, update, rows_of_group, cache.manifest.spec.format))
+
+
+def _write(out: Path, update: SplitUpdate, rows: NDArray[np.int64], format: str) -> list[FileLine]:
+    given, keys = update.given, update.keys.taken(rows)
+    columns = given.columns(rows)
+    group = claim_group(out, given.split)
+    if format == "webdataset":
+        from cache.store.webdataset import write_tar_group  # here, because it imports torch
+
+        samples = [given.samples[i] for i in rows.tolist()] if given.samples else None
+        return write_tar_group(out, group, keys, columns, samples)
+    datasets: dict[str, Mapping[str, Any]] = {name: {"embedding": array} for name, array in columns.items()}
+    if "caption_embedding" in datasets:
+        datasets["caption_embedding"] = {**datasets["caption_embedding"], "caption": texts([""] * len(keys))}
+    return write_group(out, group, keys, datasets)
