@@ -12,8 +12,8 @@ from cache.runtime.errors import some_of
 class Changes:
     """What a data folder has that a cache has not, and the other way round.
 
-    ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts samples that never had
-    one. Classes and splits are names.
+    ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts samples that had
+    none. Classes and splits are names.
     """
 
     added: int = 0

@@ -146,9 +146,8 @@ def _write_rows(
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
     if before and (added or removed):
-        progress.note(
-            f"{out.name}: {added - replaced:,} rows added, {removed - replaced:,} removed, {replaced:,} replaced"
-        )
+        counts = ((added - replaced, "added"), (removed - replaced, "removed"), (replaced, "replaced"))
+        progress.note(f"rows of {out.name}: {', '.join(f'{count:,} {what}' for count, what in counts)}")
     return manifest
 
 
