@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, some_of
-from cache.store.row_group import HASH_BYTES, UNKNOWN
+from cache.store.image_files import ImageFiles
+from cache.store.row_group import UNKNOWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,17 +23,20 @@ if TYPE_CHECKING:
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
 THREADS = 16
+GONE = (-1, -1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """What the files of N images hold now.
+    """What the files of N images hold now, beside what their rows were made from.
 
-    ``sha256`` uint8 [N, 32], zeros for a file that cannot be read; ``changed`` are the keys of the images
-    whose content is not what their row was made from.
+    ``row_of`` int64 [N] is each one's row, -1 for none. ``read`` are the SHA-256 of those files that were
+    read, by the image's number, zeros for one that cannot be; every other is what its row was made from.
+    ``changed`` are the keys of the images whose content is not that.
     """
 
-    sha256: NDArray[np.uint8]
+    row_of: NDArray[np.int64]
+    read: dict[int, bytes]
     changed: tuple[str, ...]
 
 
@@ -41,34 +45,18 @@ def contents_of(samples: Sequence[Sample], rows: SplitRows | None = None) -> Con
 
     A file of the size and time that its row kept is not read; any other is, and so is one without a row.
     """
-    before, status = _as_rows_were(samples, rows)
-    has_row = before.any(axis=1)
-    now = before.copy()
-
-    def look(start: int) -> None:
-        for i in range(start, min(start + FILES_AT_ONCE, len(samples))):
-            if not (has_row[i] and _looks_the_same(samples[i], *status[i].tolist())):
-                now[i] = np.frombuffer(bytes.fromhex(samples[i].identity()[0]) or UNKNOWN, dtype=np.uint8)
-
+    starts = range(0, len(samples), FILES_AT_ONCE)
+    files = rows.files if rows is not None else None  # opened before the threads ask for it
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        list(pool.map(look, range(0, len(samples), FILES_AT_ONCE)))
-    changed = has_row & (now != before).any(axis=1)
-    return Contents(sha256=now, changed=tuple(samples[i].key for i in np.flatnonzero(changed).tolist()))
-
-
-def _as_rows_were(
-    samples: Sequence[Sample], rows: SplitRows | None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return of images what their rows say: the content, zeros where nobody knows, and (bytes, mtime_ns)."""
-    content = np.zeros((len(samples), HASH_BYTES), dtype=np.uint8)
-    status = np.zeros((len(samples), 2), dtype=np.int64)
-    if rows is not None and len(samples):
-        at = rows.find([sample.key for sample in samples])
-        has_row = at >= 0
-        files, at = rows.files, at[has_row]
-        content[has_row] = files.content[at]
-        status[has_row] = np.stack([files.bytes[at], files.mtime_ns[at]], axis=1)
-    return content, status
+        looks = list(
+            pool.map(lambda start: _look(samples[start : start + FILES_AT_ONCE], rows, files), starts)
+        )
+    read = {start + i: own for start, look in zip(starts, looks, strict=True) for i, own in look.read.items()}
+    return Contents(
+        row_of=np.concatenate([np.empty(0, dtype=np.int64), *(look.row_of for look in looks)]),
+        read=read,
+        changed=tuple(key for look in looks for key in look.changed),
+    )
 
 
 def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Path) -> None:
@@ -82,9 +70,28 @@ def refuse_changed(changed: Sequence[str], *, split: str, data: Path, cache: Pat
         )
 
 
-def _looks_the_same(sample: Sample, size: int, mtime_ns: int) -> bool:
-    """Say whether a file still has this size and modification time: then it is taken to be unchanged."""
+def _look(samples: Sequence[Sample], rows: SplitRows | None, files: ImageFiles | None) -> Contents:
+    """Look at a few files, one after the other."""
+    row_of = np.full(len(samples), -1, dtype=np.int64)
+    before = np.zeros((len(samples), len(UNKNOWN)), dtype=np.uint8)
+    same = np.zeros(len(samples), dtype=bool)
+    if rows is not None and files is not None:
+        row_of = rows.find([sample.key for sample in samples])
+        has_row = np.flatnonzero(row_of >= 0)
+        own = row_of[has_row]
+        before[has_row] = files.content[own]
+        now = np.array([_status(samples[i]) for i in has_row], dtype=np.int64).reshape(-1, 2)
+        same[has_row] = (now[:, 0] == files.bytes[own]) & (now[:, 1] == files.mtime_ns[own])
+    known = before.any(axis=1)
+    read = {
+        int(i): bytes.fromhex(samples[i].identity()[0]) or UNKNOWN for i in np.flatnonzero(~(same & known))
+    }
+    changed = (samples[i].key for i, own in read.items() if known[i] and before[i].tobytes() != own)
+    return Contents(row_of=row_of, read=read, changed=tuple(changed))
+
+
+def _status(sample: Sample) -> tuple[int, int]:
     try:
-        return sample.status() == (size, mtime_ns)
+        return sample.status()
     except OSError:
-        return False
+        return GONE

@@ -88,10 +88,22 @@ def _vlalign(
     neighbours: Neighbours | None,
 ) -> Tensor:
     k = min(config.vlalign_k, text.shape[-2])
-    if neighbours is None:
-        similarity, nearest = _cosines(unit_teacher, _unit(text)).topk(k, dim=1)
-    else:
-        nearest, similarity = neighbours
-        nearest, similarity = nearest[:, :k].long(), similarity[:, :k]
+    nearest, similarity = nearest_texts(unit_teacher, _unit(text), k) if neighbours is None else neighbours
+    nearest, similarity = nearest[:, :k].long(), similarity[:, :k]
     keep = nearest[:, 0] == labels if config.vlalign_filter else None
     return losses.vlalign_loss(logits, similarity / config.temperature, nearest, keep_B=keep)
+
+
+def nearest_texts(unit_teacher: Tensor, unit_text: Tensor, k: int) -> Neighbours:
+    """Return the ``k`` texts of highest cosine for every image, [B, k] int64 and their cosines, best first.
+
+    ``unit_text`` is [C, D] or [B, C, D]. It is what :func:`cache.store.neighbours.nearest_texts` gives, on the
+    device. Of texts that are equally the nearest the first comes first; further on the order of equal ones
+    is open, and so is which of those is the last: to the loss they are one.
+    """
+    cosines = _cosines(unit_teacher, unit_text)
+    similarity, nearest = cosines.topk(k, dim=1)
+    # topk says nothing of equal values, argmax that it takes the first: the filter must not toss a coin.
+    first = cosines.argmax(dim=1, keepdim=True)
+    other = nearest[:, :1]
+    return torch.cat([first, torch.where(nearest[:, 1:] == first, other, nearest[:, 1:])], dim=1), similarity

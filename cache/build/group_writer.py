@@ -118,7 +118,9 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
         split=unit.split,
         keys=[sample.key for sample in samples],
         labels=[sample.labels for sample in samples],
-        content=np.frombuffer(b"".join(bytes.fromhex(one.sha256) for one in decoded), np.uint8).reshape(-1, 32),
+        content=np.frombuffer(b"".join(bytes.fromhex(one.sha256) for one in decoded), np.uint8).reshape(
+            -1, 32
+        ),
         bytes=np.array([one.bytes for one in decoded], dtype=np.int64),
         mtime_ns=np.array([one.mtime_ns for one in decoded], dtype=np.int64),
     )
@@ -131,4 +133,6 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
         from cache.store.webdataset import write_tar_group
 
         return write_tar_group(settings.cache, group, keys, columns, samples, about)
-    return write_group(settings.cache, group, keys, {n: {"embedding": rows} for n, rows in columns.items()}, about)
+    return write_group(
+        settings.cache, group, keys, {n: {"embedding": rows} for n, rows in columns.items()}, about
+    )

@@ -1,4 +1,4 @@
-"""Files and lines that do not belong together: what a kill, a repair or a hand has left of one without the other."""
+"""Files without lines, and lines without files: what a kill, a repair or a hand has left behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def drop_lost_files(journal: Journal, out: Path) -> Journal:
     pictures = {line.column for line in journal.files.values() if _is_of_pictures(line)}
     for group in journal.all_groups:
         lost = [line for line in group.lines.values() if _size(out / line.file) != line.bytes]
-        if any(line.column == KEYS or _is_of_pictures(line) for line in lost) or not _is_whole(group, pictures):
+        if any(line.column == KEYS or _is_of_pictures(line) for line in lost) or not _is_whole(
+            group, pictures
+        ):
             lost = [group.keys]
         for line in lost:
             journal.add(DroppedFile(file=line.file))
@@ -31,7 +33,7 @@ def _is_of_pictures(line: FileLine) -> bool:
 
 
 def _is_whole(group: RowGroup, pictures: set[str]) -> bool:
-    return SAMPLES in group.lines or bool(pictures) and pictures <= group.lines.keys()
+    return SAMPLES in group.lines or (bool(pictures) and pictures <= group.lines.keys())
 
 
 def _size(path: Path) -> int:

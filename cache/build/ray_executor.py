@@ -50,9 +50,7 @@ class EmbedOnRay:
             if why := cannot_hold(self.cluster):
                 build.progress.note(why)
             units = plan.units(max(1, slots(self.cluster)), batch_size=settings.batch_size)
-            calls = {
-                unit.name: (self, settings, unit, build.folder.splits[unit.split]) for unit in units
-            }
+            calls = {unit.name: (self, settings, unit, build.folder.splits[unit.split]) for unit in units}
             # Ctrl-C reaches the command as it is: what the tasks have embedded they write and list.
             for ended in run_tasks(embed_unit, calls, self.cluster, fresh=False, asked_to_stop=lambda: False):
                 watcher.look()

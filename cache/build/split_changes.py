@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cache.build.split_listing import SplitListing
 from cache.build.stored_rows import StoredRows
 from cache.build.touched_files import TouchedFiles, first_64_bits
+from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import SkippedImage
-from cache.store.key_hashes import hashes_of
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
@@ -112,7 +112,7 @@ def _replaced(
 def _restored(
     source: Source, listing: SplitListing, stored: StoredRows, wanted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return removed rows whose sample is wanted and what it was then, and those samples; one row a sample."""
+    """Return removed rows whose sample is wanted and what it was then, and these samples."""
     rows = stored.removed
     listed = positions(listing.hashes, stored.hashes[rows])
     here = listed >= 0
@@ -150,9 +150,7 @@ def _looks_the_same(
 def _as_seen(
     listing: SplitListing, listed: NDArray[np.int64], content: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    return np.stack(
-        [listing.bytes[listed], listing.mtime_ns[listed], first_64_bits(content)], axis=1
-    )
+    return np.stack([listing.bytes[listed], listing.mtime_ns[listed], first_64_bits(content)], axis=1)
 
 
 def _same_content(source: Source, stored: StoredRows, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

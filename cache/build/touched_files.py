@@ -61,9 +61,7 @@ class TouchedFiles:
         kept = ~np.isin(self.hashes, hashes)
         all_hashes = np.concatenate([self.hashes[kept], hashes])
         order = np.argsort(all_hashes)
-        return type(self)(
-            hashes=all_hashes[order], seen=np.concatenate([self.seen[kept], seen])[order]
-        )
+        return type(self)(hashes=all_hashes[order], seen=np.concatenate([self.seen[kept], seen])[order])
 
 
 def first_64_bits(content: NDArray[np.uint8]) -> NDArray[np.int64]:

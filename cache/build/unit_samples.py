@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 
 from cache.build.plan import Unit
+from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import Journal
-from cache.store.key_hashes import hashes_of
 from cache.store.key_index import KeyIndex
 from cache.store.row_group import KeysFile, read_keys
 
@@ -83,7 +83,9 @@ def made_before(journal: Journal, cache: Path, unit: Unit, planned: Container[st
     return frozenset(keys | (journal.skipped.get(unit.split, {}).keys() - unit.without))
 
 
-def open_indexes(journal: Journal, cache: Path, planned: Container[str], splits: Iterable[str]) -> dict[str, KeyIndex]:
+def open_indexes(
+    journal: Journal, cache: Path, planned: Container[str], splits: Iterable[str]
+) -> dict[str, KeyIndex]:
     """Return the key indexes of splits as the plan, which names its row groups, has made them."""
     indexes = {}
     for split in splits:

@@ -64,14 +64,15 @@ def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot
 
 def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
     nearest, _ = nearest_texts(split.embeddings, bank.class_texts(split.class_names), 1)
+    labelled = split.labels[split.labels >= 0]
     right = split.labels[nearest[:, 0] == split.labels]
-    images, hits = (np.bincount(of, minlength=len(split.class_names)) for of in (split.labels, right))
+    images, hits = (np.bincount(of, minlength=len(split.class_names)) for of in (labelled, right))
     here = images > 0
     return ZeroShot(
         split=split.name,
         bank=bank.name,
         accuracy=float(100 * (hits[here] / images[here]).mean()),
-        images=len(split),
+        images=len(labelled),
         classes=int(here.sum()),
     )
 
@@ -86,7 +87,7 @@ def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[Ze
                 f"{name}: with these texts the teacher is near chance ({', '.join(near)}): check its "
                 "weights, the class names, and that keys and rows belong together"
             )
-    every = sorted({name for split in cache.manifest.splits.values() for name in split.class_names})
+    every = sorted({name for split in cache.split_names for name in cache.class_names(split)})
     for name in bank_names:
         lines += _ties(cache.text_bank(name), every)
     if cache.teacher["preprocessing"] == IMPORTED:

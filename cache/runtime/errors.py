@@ -90,9 +90,10 @@ def reason_of(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")
 
 
-def some_of(names: Sequence[str], n: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(names[:n]) + (f" and {len(names) - n:,} more" if len(names) > n else "")
+def some_of(names: Sequence[str], n: int = 3, *, of: int | None = None) -> str:
+    """Return the first names, and how many more there are, of all that are ``names`` or so many."""
+    more = (len(names) if of is None else of) - n
+    return ", ".join(names[:n]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def unwritable(path: object, error: OSError, *, fix: str | None = None) -> UserError:

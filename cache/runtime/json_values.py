@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -40,12 +41,19 @@ def value_of(hint: type[Value], given: Any, *, name: str) -> Value:
 
 def dataclass_of(hint: Any, given: Any, *, name: str) -> Any:
     """Return a JSON table as a dataclass; see :func:`value_of`."""
-    table, types = _checked(dict, given, name), get_type_hints(hint)
-    needed = {f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING}
+    table, (types, needed) = _checked(dict, given, name), _fields_of(hint)
     for odd, problem in ((needed - table.keys(), "has no"), (table.keys() - types, "has an unknown")):
         if odd:
             raise ValueError(f"{name:.80} {problem} {min(odd)!r:.80}")
     return hint(**{key: value_of(types[key], item, name=key) for key, item in table.items()})
+
+
+# A journal has thousands of lines, and types are texts until they are looked up.
+@cache
+def _fields_of(hint: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return a dataclass's types by its fields' names, and the names of those that must be given."""
+    needed = (f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING)
+    return get_type_hints(hint), frozenset(needed)
 
 
 def _checked(hint: Any, given: Any, name: str) -> Any:

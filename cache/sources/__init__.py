@@ -3,9 +3,10 @@
 Its files::
 
     samples                   samples, which have pictures, a key and classes' names; sources and their chunks
-    key_chunks                chunks by the hash of keys
+    key_hashes, key_chunks    hashes of keys, and chunks cut by them
     image_folder              photos in class folders, and how one is decoded
     folder_listing            the names of a folder's photos, as arrays
+    synthetic                 pictures of no file, for benchmarks and tests
     episodes                  a robot's episodes in HDF5
     episode_files             what lies in such a file, looked at before it is read
     episode_keys              what such files call their parts

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Generator, Tensor
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
@@ -17,6 +18,8 @@ def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: 
     The distribution is that of torchvision's RandomResizedCrop on a square image: area uniform,
     log of the ratio uniform, the first of ten tries that fits, else the whole image.
     """
+    import torch
+
     shape = (CROP_TRIES, count)
     area = side**2 * (scale[0] + (scale[1] - scale[0]) * torch.rand(shape, generator=generator))
     low, high = math.log(RATIO[0]), math.log(RATIO[1])

@@ -26,7 +26,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.sources.episode_files import check_cameras, open_episodes, read_picture, read_texts
 from cache.sources.episode_keys import RESEARCH_KEYS, WHITE, CameraKeys, EpisodeKeys
-from cache.sources.key_chunks import KeyChunks, hashes_of_keys
+from cache.sources.key_chunks import KeyChunks
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS
@@ -155,8 +156,7 @@ class EpisodeSource:
     def chunks(self) -> Sequence[Chunk]:
         """Return the chunks, with the size and time of the file in their identity."""
         status = self.path.stat()
-        sizes, mtimes_ns = (np.full(len(self), one) for one in (status.st_size, status.st_mtime_ns))
-        return self._chunks.chunks(sizes, mtimes_ns)
+        return self._chunks.chunks(np.tile([status.st_size, status.st_mtime_ns], (len(self), 1)))
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield the episodes of a chunk by key."""
@@ -194,7 +194,7 @@ class EpisodeSource:
 
     @cached_property
     def _chunks(self) -> KeyChunks:
-        return KeyChunks.of(hashes_of_keys(self._by_key))
+        return KeyChunks.of(hashes_of(self._by_key))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from PIL import (
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
-from cache.sources.folder_listing import FolderListing, status_of
+from cache.sources.folder_listing import GONE, FolderListing
 from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
 from cache.sources.splits import FOLDERS, SPLITS
 
@@ -105,18 +105,19 @@ class ImageSource:
 
     def chunks(self) -> Sequence[Chunk]:
         """Return the chunks, with the size and time of every file in their identity."""
-        return self.listing.key_chunks.chunks(*self.listing.status_of_all())
+        return self.listing.key_chunks.chunks(self.listing.status_at())
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield the files of a chunk by key, as they are now; what is gone since the scan is left out."""
-        for key in self._keys(chunk):
-            status = status_of(f"{self.root}/{key}")
-            if status is not None:
-                yield Listed(key, (key.partition("/")[0],), *status)
+        images = self.listing.key_chunks.keys(chunk)
+        status = self.listing.status_at(images).tolist()
+        for key, (size, mtime_ns) in sorted(zip(self.listing.keys_at(images), status, strict=True)):
+            if size != GONE:
+                yield Listed(key, (key.partition("/")[0],), size, mtime_ns)
 
     def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[ImageSample]:
         """Yield the samples of a chunk by key, of ``keys`` alone where there are any."""
-        for key in self._keys(chunk):
+        for key in sorted(self.listing.keys_at(self.listing.key_chunks.keys(chunk))):
             if keys is None or key in keys:
                 yield ImageSample(key=key, root=self.root)
 
@@ -142,9 +143,6 @@ class ImageSource:
     @cached_property
     def _all(self) -> tuple[ImageSample, ...]:
         return tuple(ImageSample(key=key, root=self.root) for key in sorted(self.listing.keys()))
-
-    def _keys(self, chunk: str) -> Sequence[str]:
-        return sorted(self.listing.keys_at(self.listing.key_chunks.keys(chunk)))
 
 
 class ImageFolder(DataFolder):

@@ -6,9 +6,8 @@ hold more than :data:`MOST` is two, of one bit more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,6 @@ from cache.sources.samples import Chunk
 # So that there are between half as many and as many in a chunk: seconds of decoding, and one list of names.
 MOST = 8192
 BITS = 64
-
-
-def hashes_of_keys(keys: Iterable[str]) -> NDArray[np.uint64]:
-    """Return 64 bits of the BLAKE2b hash of every key, uint64 [N]."""
-    digests = b"".join(blake2b(key.encode(errors="surrogateescape"), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +48,13 @@ class KeyChunks:
         """Return which keys are in a chunk: that of any bits, whether these keys are cut so or not."""
         return self.order[self._rows(chunk.removesuffix("*"))]
 
-    def chunks(self, sizes: NDArray[np.int64], mtimes_ns: NDArray[np.int64]) -> list[Chunk]:
-        """Return all chunks, with the bytes and times int64 [N] of the keys' files in their identity."""
+    def chunks(self, status: NDArray[np.int64]) -> list[Chunk]:
+        """Return all chunks; ``status`` [N, 2], bytes and time of each key's file, is in their identity."""
         chunks = []
         for chunk in self.ids():
             rows = self._rows(chunk.removesuffix("*"))
             keys = self.order[rows]
-            table = np.stack([self.hashes[rows].view(np.int64), sizes[keys], mtimes_ns[keys]], axis=1)
+            table = np.column_stack([self.hashes[rows].view(np.int64), status[keys]])
             identity = sha256(table.astype("<i8").tobytes()).hexdigest()
             chunks.append(Chunk(id=chunk, rows=len(keys), identity=identity))
         return chunks

@@ -15,6 +15,11 @@ from typing import Self
 _MODULUS = 2**256
 
 
+def is_digest(text: str) -> bool:
+    """Say whether a text is a digest: 64 hexadecimal digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Digests:
     """What names some rows: their ``keys``, the ``content`` of their images, and their ``labels``.
@@ -29,18 +34,17 @@ class Digests:
     def __post_init__(self) -> None:
         for part in fields(self):
             text = getattr(self, part.name)
-            if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+            if not is_digest(text):
                 raise ValueError(f"{part.name} is no digest: {text!r:.80}")
 
     @classmethod
     def of(cls, keys: Sequence[str], content: Sequence[bytes], labels: Sequence[Sequence[str]]) -> Self:
         """Return those of rows: their keys, the SHA-256 of each image, and each one's class names."""
-        raw = [key.encode("utf-8", "surrogateescape") for key in keys]
         names = ("\0".join(sorted(of_row)).encode("utf-8", "surrogateescape") for of_row in labels)
         return cls(
-            keys=_sum(sha256(key).digest() for key in raw),
-            content=_sum(sha256(key + b"\0" + own).digest() for key, own in zip(raw, content, strict=True)),
-            labels=_sum(sha256(key + b"\0" + name).digest() for key, name in zip(raw, names, strict=True)),
+            keys=_sum(sha256(raw).digest() for raw in _raw(keys)),
+            content=digest_of_values(keys, content),
+            labels=digest_of_values(keys, names),
         )
 
     def __add__(self, other: Digests) -> Digests:
@@ -61,9 +65,19 @@ NONE = Digests()
 """Of no rows."""
 
 
-def added(hashes: Iterable[bytes]) -> str:
-    """Return the sum of some 32-byte hashes, 64 hexadecimal digits: a digest of them in any order."""
-    return _sum(hashes)
+def digest_of_values(keys: Sequence[str], values: Iterable[bytes]) -> str:
+    """Return the digest of something of each row, such as its embedding: 64 hexadecimal digits."""
+    return _sum(sha256(raw + b"\0" + value).digest() for raw, value in zip(_raw(keys), values, strict=True))
+
+
+def added(digests: Iterable[str]) -> str:
+    """Return the sum of the digests of some rows: the digest of all of them."""
+    return _hex(sum(int(digest, 16) for digest in digests))
+
+
+def _raw(keys: Sequence[str]) -> Iterable[bytes]:
+    # Names of files may be no UTF-8.
+    return (key.encode("utf-8", "surrogateescape") for key in keys)
 
 
 def _sum(hashes: Iterable[bytes]) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.sources.key_hashes import hashes_of
 from cache.sources.splits import SPLITS
 from cache.store.journal import Journal, RowGroup
-from cache.store.key_hashes import hashes_of
 from cache.store.row_group import KeysFile
 
 

@@ -147,6 +147,13 @@ class MappedBlobs:
             blobs[i] = np.array(self._joined[self._offset[row] : self._offset[row + 1]])
         return blobs
 
+    def texts(self) -> list[str]:
+        """Return all of them, which are UTF-8."""
+        joined, offset = self._joined.tobytes(), self._offset.tolist()
+        return [
+            joined[start:end].decode("utf-8", "surrogateescape") for start, end in itertools.pairwise(offset)
+        ]
+
 
 def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
     """Map columns of a file, read-only: ``wanted`` has of each name its (kinds, ndim).
@@ -172,11 +179,20 @@ def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -
     return mapped
 
 
-def map_blobs(path: Path, name: str) -> MappedBlobs:
-    """Map byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
-    columns = map_columns(path, {name: ("u", (1,)), name + OFFSET: ("i", (1,))})
+def blob_columns(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return what :func:`map_columns` is to map of byte strings, for :func:`blobs_of`."""
+    return {name: ("u", (1,)), name + OFFSET: ("i", (1,))}
+
+
+def blobs_of(columns: Mapping[str, NDArray[Any]], name: str) -> MappedBlobs:
+    """Return byte strings of mapped columns; ValueError where their offsets are none."""
     joined, offset = columns[name], columns[name + OFFSET]
     return MappedBlobs(joined, checked_offset(offset, len(joined), name))
+
+
+def map_blobs(path: Path, name: str) -> MappedBlobs:
+    """Map byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
+    return blobs_of(map_columns(path, blob_columns(name)), name)
 
 
 def checked_offset(offset: NDArray[np.int64], total: int, name: str) -> NDArray[np.int64]:

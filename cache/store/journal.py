@@ -24,12 +24,14 @@ from cache.runtime.locks import check_held
 from cache.runtime.system_errors import read_error, write_error
 from cache.sources.names import check_inner
 from cache.sources.splits import SPLITS
-from cache.store.digests import NONE, Digests
+from cache.store.digests import NONE, Digests, is_digest
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import REPAIR
 
 FOLDER, ENDING = "journal", ".jsonl"
 MAIN = "main"
+# Where the line of a column remembers the digest of its values.
+DIGEST = "digest"
 ROWS, TARS = "rows", "tars"
 KEYS, SAMPLES = "keys", "samples"
 _GROUP = re.compile(rf"({'|'.join(SPLITS)})-(\d{{5,9}})")
@@ -84,6 +86,12 @@ class FileLine(ListedFile):
     def digests(self) -> Digests:
         """Of the rows, where this is the file of their keys."""
         return _digests(self.about.get("digests"))
+
+    @property
+    def digest(self) -> str:
+        """Of the column's values (:func:`cache.store.digests.digest_of_values`); '' where it is not told."""
+        told = self.about.get(DIGEST)
+        return told if isinstance(told, str) and is_digest(told) else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,23 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import check_held
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.system_errors import write_error
+from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
-from cache.store.digests import Digests
+from cache.store.digests import Digests, digest_of_values
 from cache.store.hdf5_columns import (
+    OFFSET,
     Column,
     MappedBlobs,
+    blob_columns,
+    blobs_of,
     checked_offset,
-    map_blobs,
     map_columns,
     read_array,
     read_texts,
     texts,
     write_columns,
 )
-from cache.store.journal import KEYS, ROWS, FileLine
-from cache.store.key_hashes import hashes_of
+from cache.store.journal import DIGEST, KEYS, ROWS, FileLine
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32
@@ -128,9 +131,18 @@ def write_group(
     Returns their lines for the journal, that of the keys last: only then the group is there.
     """
     lines = [
-        write_column(cache, name, column, datasets, rows=len(keys)) for column, datasets in columns.items()
+        write_column(cache, name, column, datasets, rows=len(keys), about=_rows_digest(keys, datasets))
+        for column, datasets in columns.items()
     ]
     return [*lines, write_keys(cache, name, keys, about)]
+
+
+def _rows_digest(keys: GroupKeys, datasets: Mapping[str, Column]) -> dict[str, str]:
+    """Return what a line remembers of embeddings [n, D]: their digest names rows that were made elsewhere."""
+    rows = datasets.get("embedding")
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2:
+        return {}
+    return {DIGEST: digest_of_values(keys.keys, map(np.ndarray.tobytes, rows))}
 
 
 def write_keys(cache: Path, name: str, keys: GroupKeys, about: Mapping[str, Any] | None = None) -> FileLine:
@@ -234,19 +246,23 @@ class KeysFile:
 
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
-        path = cache / line.file
-        with reading(path, what="the file"):
-            check_size(path, line.bytes)
-            self._raw = map_columns(path, _ARRAYS)
-            self._keys: MappedBlobs = map_blobs(path, "key")
-            with open_hdf5(path) as file:
-                self.class_names = read_texts(file, "class_name")
-            _check(self._raw, len(self._keys), line.rows, self.class_names)
-        self.rows = line.rows
+        self._path, self.rows = cache / line.file, line.rows
+        with reading(self._path, what="the file"):
+            check_size(self._path, line.bytes)
+            wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
+            self._raw = map_columns(self._path, wanted)
+            self.class_names = blobs_of(self._raw, "class_name").texts()
+            _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
+
+    @cached_property
+    def _keys(self) -> MappedBlobs:
+        # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
+        with reading(self._path, what="the file"):
+            return blobs_of(self._raw, "key")
 
     @property
     def hashes(self) -> NDArray[np.uint64]:
-        """Of the keys, uint64 [n]; see :func:`cache.store.key_hashes.hashes_of`."""
+        """Of the keys, uint64 [n]; see :func:`cache.sources.key_hashes.hashes_of`."""
         return self._raw["key_hash"]
 
     @property
@@ -269,13 +285,32 @@ class KeysFile:
         raw: bytes = self._keys[row]
         return raw.decode("utf-8", "surrogateescape")
 
+    def digests(self, rows: Sequence[int]) -> Digests:
+        """Return what names some of the rows."""
+        content = self._raw["content"]
+        return Digests.of(
+            [self.key(row) for row in rows],
+            [content[row].tobytes() for row in rows],
+            [self._names(row) for row in rows],
+        )
+
+    def _names(self, row: int) -> tuple[str, ...]:
+        offset, label = self._raw["label_offset"], self._raw["label"]
+        start, end = (offset[row], offset[row + 1]) if len(offset) else (row, row + 1)
+        return tuple(self.class_names[number] for number in label[start:end])
+
     @property
     def has_one_label(self) -> bool:
         """Whether every row has exactly one label."""
         return not len(self._raw["label_offset"])
 
+    @property
+    def has_at_most_one_label(self) -> bool:
+        """Whether no row has several labels."""
+        return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
+
     def label_codes(self) -> NDArray[np.uint64]:
-        """Return a number for the classes of every row, uint64 [n]: the sum of their names' hashes modulo 2**64."""
+        """Return for every row's classes the sum of their names' hashes modulo 2**64, uint64 [n]."""
         own = hashes_of(self.class_names)[self._raw["label"]]
         if self.has_one_label:
             return own

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
+from cache.sources.key_hashes import hashes_of
 from cache.store.digests import NONE, Digests
 from cache.store.hdf5_columns import map_blobs, map_columns
 from cache.store.image_files import ImageFiles
 from cache.store.journal import FileLine, RowGroup
-from cache.store.key_hashes import hashes_of
 from cache.store.key_index import KeyIndex
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import check_size, reading
@@ -26,17 +26,22 @@ class SplitGroups:
     """The row groups of a split, whose files are opened when they are first asked for."""
 
     def __init__(
-        self, cache: Path, split: str, groups: Sequence[RowGroup], check: Callable[[FileLine], None]
+        self,
+        cache: Path,
+        split: str,
+        groups: Sequence[RowGroup],
+        check: Callable[[FileLine], None] | None = None,
     ) -> None:
-        """Of a cache folder; ``check`` is called with every file before it is opened."""
+        """Of a cache folder; ``check``, where it is given, is called with every file before it is opened."""
         self.cache, self.split, self.groups = cache, split, tuple(groups)
         self._check = check
         self._keys: dict[str, KeysFile] = {}
 
     @cached_property
     def index(self) -> KeyIndex:
-        """Where the rows are; the cache's own, or else made here."""
-        return KeyIndex.load(self.cache, self.split, self.groups) or KeyIndex.of(self.groups, self.keys_of)
+        """Where the rows are: the cache's own, or made here, as it is of files that are to be checked."""
+        own = KeyIndex.load(self.cache, self.split, self.groups) if self._check is None else None
+        return own or KeyIndex.of(self.groups, self.keys_of)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -46,7 +51,7 @@ class SplitGroups:
     def keys_of(self, group: RowGroup) -> KeysFile:
         """Return the keys of a group, mapped; UserError where they are damaged."""
         if group.name not in self._keys:
-            self._check(group.keys)
+            self._look(group.keys)
             self._keys[group.name] = KeysFile(self.cache, group.keys)
         return self._keys[group.name]
 
@@ -67,8 +72,12 @@ class SplitGroups:
                 f"{self.cache} has no column {column} of the row group {group.name}",
                 fix="run the command that made the cache again: it makes what is missing.",
             )
-        self._check(line)
+        self._look(line)
         return line
+
+    def _look(self, line: FileLine) -> None:
+        if self._check is not None:
+            self._check(line)
 
     def column(
         self, column: str, dataset: str, *, kinds: str = "f", ndim: tuple[int, ...] = (2,)
@@ -210,11 +219,17 @@ class SplitRows:
 
         -1 is an image without a label.
         """
-        groups = self.groups
+        index = self.groups.index
+        if index.labels is not None and not self._several:
+            number = {name: i for i, name in enumerate(self.class_names)}
+            own = [number.get(name, -1) for name in index.class_names]
+            labels: NDArray[np.int64] = np.array([*own, -1], dtype=np.int64)[index.labels]  # -1 is the last
+            return labels
         of_groups = [
-            groups.keys_of(group).labels(self.class_names, several=self._several) for group in groups.groups
+            self.groups.keys_of(group).labels(self.class_names, several=self._several)
+            for group in self.groups.groups
         ]
-        return np.concatenate(of_groups)[groups.index.order]
+        return np.concatenate(of_groups)[index.order]
 
     @cached_property
     def embeddings(self) -> MappedRows:
@@ -274,6 +289,20 @@ class SplitRows:
     def digests(self) -> Digests:
         """What names the rows, read off the journal."""
         return sum((group.digests for group in self.groups.groups), NONE)
+
+    def digests_of(self, rows: NDArray[np.int64]) -> Digests:
+        """Return what names some of the rows; the fewer there are, or are not among them, the faster."""
+        left = np.ones(len(self), dtype=bool)
+        left[rows] = False
+        others = np.flatnonzero(left)
+        if len(others) < len(rows):
+            return self.digests - self._read_digests(others)
+        return self._read_digests(rows)
+
+    def _read_digests(self, rows: NDArray[np.int64]) -> Digests:
+        group_of, numbers = self.group_of(rows)
+        groups = [(self.groups.groups[at], numbers[group_of == at]) for at in np.unique(group_of)]
+        return sum((self.groups.keys_of(group).digests(own.tolist()) for group, own in groups), NONE)
 
     def group_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return which group each of some rows lies in, and its number there."""

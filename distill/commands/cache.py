@@ -11,7 +11,10 @@ import click
 from cache.runtime.errors import UserError, printable
 from distill.commands.options import (
     EXISTING_FOLDER,
+    FILE,
     FOLDER,
+    device_option,
+    given_options,
     json_option,
     option,
     rows_options,
@@ -234,18 +237,54 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     click.echo(f"{out}: {manifest.rows:,} rows as {format}")
 
 
-@click.command("add-prompts")
-@click.argument("run", type=EXISTING_FOLDER)
-@option("--bank", "Name of the new text bank.", default="coop")
-@option("--cache", "A cache of the same teacher  [default: the run's own]", EXISTING_FOLDER)
-def add_prompts(run: Path, bank: str, cache: Path | None) -> None:
-    """Add the prompts that RUN learnt to its cache.
+@click.command("add-texts")
+@click.argument("cache", type=EXISTING_FOLDER)
+@option("--bank", "Name of the new text bank.", required=True)
+@option("--text-file", "FOLDER<TAB>TEXT a line, or texts alone, one a class in label2text's order.", FILE)
+@option(
+    "--template TEXT templates",
+    "Put class names in it, or the file's texts: 'a sketch of {}'. Repeatable: averaged.",
+    multiple=True,
+)
+@option("--label2text", "Class names  [default: those that the cache was made with]", FILE)
+@option("--run", "In place of texts, the prompts that this run learnt.", EXISTING_FOLDER)
+@option("--teacher", "Whose texts they are: an added teacher's name.", default="main")
+@option("--model", "The teacher, where the cache keeps no text tower; as for cache-features.")
+@option("--pretrained", "Its weights.")
+@option("--replace replaces", "Let them take the place of a bank of that name and other texts.", bool)
+@device_option
+@click.pass_context
+def add_texts(ctx: click.Context, cache: Path, bank: str, run: Path | None, **given: Any) -> None:
+    """Embed more texts for a finished CACHE: a text bank, to train and to judge with.
 
-    They become a text bank, for other students.
+    Its kept text tower embeds them (cache-features --keep-text-tower), or the teacher that is given.
 
-    Example: distill cache add-prompts runs/coop --bank coop
+    \b
+    Examples:
+      distill cache add-texts artifacts/photos --bank sketch --template "a sketch of {}"
+      distill cache add-texts artifacts/photos --bank mine --text-file mine.txt --pretrained openai
+      distill cache add-texts artifacts/photos --bank coop --run runs/coop
     """
-    from distill.student.prompts import export_prompts
+    from cache.build.zero_shot import doubts, zero_shot
+    from cache.reader import EmbeddingCache
 
-    where, entry = export_prompts(run, bank=bank, cache_dir=cache)
-    click.echo(f"{where / entry.file}: {entry.texts} texts; use them with: train --text {bank}")
+    remarks: list[str] = []
+    if run is not None:
+        for option in given_options(ctx, *(name for name in given if name != "replaces")):
+            raise click.UsageError(f"{option} is of texts, and --run has learnt its own: leave one out.")
+        from distill.student.prompts import export_prompts
+
+        listed, teacher = export_prompts(run, cache, bank=bank, replaces=given["replaces"])
+    else:
+        from cache.build.add_texts import TextOptions
+        from cache.build.add_texts import add_texts as add
+
+        listed, remarks = add(cache, TextOptions(bank=bank, **given))
+        teacher = given["teacher"]
+    cut = f", {listed.truncated:,} longer than the teacher's context" if listed.truncated else ""
+    click.echo(f"{cache / listed.file}: {listed.texts:,} texts{cut}; use them with: train --text {bank}")
+    for line in remarks:
+        click.echo(printable(line))
+    opened = EmbeddingCache.open(cache).teacher_cache(teacher)
+    judged = zero_shot(opened, [bank])
+    print_zero_shot(judged, doubts(opened, [bank], judged))

@@ -1,11 +1,14 @@
-"""Reads the :class:`DataIdentity` of a run from its cache and its data folder, each split once."""
+"""Reads the :class:`DataIdentity` of a run from its cache and its data folder, each split once.
+
+What names the rows of a cache is read off its journal. Only images that have no row, or that the journal does
+not tell, are looked into.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +20,14 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder, Sample, Source, labels_of
-from cache.sources.splits import MAIN_TEACHER
-from cache.store.spec import IMPORTED
+from cache.store.digests import NONE, Digests, added, digest_of_values
+from cache.store.mapped_arrays import MappedRows
 from distill.config import RunConfig
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
 
 ROWS_AT_ONCE = 4096
+# Of the images that are gone so many keys are read, for those that a message names.
+NAMED = 1000
 
 
 @dataclass(kw_only=True)
@@ -34,36 +39,50 @@ class IdentityReader:
 
     cache: EmbeddingCache
     folder: DataFolder
-    _contents: dict[tuple[str, str], Contents] = field(default_factory=dict)
+    _joined: dict[str, Contents] = field(default_factory=dict)
     _splits: dict[str, SplitIdentity] = field(default_factory=dict)
-    _teachers: dict[str, EmbeddingCache] = field(default_factory=dict)
     _captions: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    def refuse_changed_images(self, teachers: Sequence[str]) -> None:
-        """Refuse images that are not what their rows of some teachers were made from.
+    def joined(self, name: str) -> Contents:
+        """Return which row each image of a split of the folder has, and what there is of it now."""
+        if name not in self._joined:
+            self._joined[name] = contents_of(self.folder.split(name).all(), _rows(self.cache, name))
+        return self._joined[name]
+
+    def changed(self, name: str) -> tuple[str, ...]:
+        """Return the keys of the images of a split that are not what their rows were made from."""
+        return self.joined(name).changed
+
+    def refuse_changed_images(self) -> None:
+        """Refuse images that are not what their rows were made from.
 
         CacheMismatch if there is one; the message names its split and the first keys.
         """
-        for teacher in teachers:
-            for name in self.folder.splits:
-                refuse_changed(
-                    self.changed(name, teacher),
-                    split=name,
-                    data=self.folder.path,
-                    cache=self._teacher(teacher).path,
-                )
+        for name in self.folder.splits:
+            refuse_changed(self.changed(name), split=name, data=self.folder.path, cache=self.cache.path)
 
-    def changed(self, name: str, teacher: str = MAIN_TEACHER) -> tuple[str, ...]:
-        """Return the keys of the images of a split that are not what a teacher's rows were made from."""
-        return self._content(self._teacher(teacher), name).changed
+    def note_gone(self, progress: Progress) -> None:
+        """Name the images that the cache has rows of and the folder has not any more, split by split."""
+        for name in self.cache.split_names:
+            rows = self.cache.split(name)
+            gone = np.ones(len(rows), dtype=bool)
+            if name in self.folder.splits:
+                row_of = self.joined(name).row_of
+                gone[row_of[row_of >= 0]] = False
+            if count := int(gone.sum()):
+                named = sorted(rows.keys[row] for row in np.flatnonzero(gone)[:NAMED])
+                progress.note(
+                    f"{count:,} of {len(rows):,} images of {name} that {self.cache.path} has rows of are not "
+                    f"in {self.folder.path} any more: {some_of(named, of=count)}"
+                )
 
     def of(self, config: RunConfig) -> DataIdentity:
         """Return the identity of a run of this config.
 
         UserError if the cache has no such teacher, or an image that changed is joined to a row of it.
         """
-        self.refuse_changed_images(config.teachers)
-        first = self._teacher(config.teachers[0])
+        self.refuse_changed_images()
+        first = self.cache.teacher_cache(config.teachers[0])
         captioned = (("train", "ood_test") if config.fewshot.shots else ("train",)) if config.loss.cap else ()
         return replace(
             self.tools(config),
@@ -79,7 +98,7 @@ class IdentityReader:
 
         UserError if the cache has no such teacher.
         """
-        own = {name: self._teacher(name) for name in config.teachers}
+        own = {name: self.cache.teacher_cache(name) for name in config.teachers}
         return DataIdentity(
             teachers={name: cache.fingerprint for name, cache in own.items()},
             texts={
@@ -97,59 +116,32 @@ class IdentityReader:
     def split(self, name: str) -> SplitIdentity:
         """Return the identity of a split: of ``train`` the images that have a row, else all of them."""
         if name not in self._splits:
-            samples, rows = self._samples(self.cache, name), _rows(self.cache, name)
-            content = self._content(self.cache, name).sha256
-            imported = rows is not None and _is_imported(self.cache)
-            self._splits[name] = split_identity(
-                self.folder.split(name), samples, content, rows if imported else None
-            )
+            rows = _rows(self.cache, name)
+            own = split_identity(self.folder.split(name), self.joined(name), rows, with_row=name == "train")
+            if rows is not None and self.cache.is_imported:
+                row_of = self.joined(name).row_of
+                read = partial(_bytes_of_rows, rows.embeddings)
+                digest = digest_of_column(rows, "image_embedding", row_of[row_of >= 0], read)
+                own = replace(own, rows=digest_of([digest.encode()]))
+            self._splits[name] = own
         return self._splits[name]
 
-    def _teacher(self, name: str) -> EmbeddingCache:
-        if name not in self._teachers:
-            self._teachers[name] = self.cache.teacher_cache(name)
-        return self._teachers[name]
-
-    def _samples(self, cache: EmbeddingCache, name: str) -> list[Sample]:
-        """Return the images of a split that count: of tests all, else those with a row."""
-        images = list(self.folder.split(name).all())
-        if name != "train" and cache is self.cache:
-            return images
-        rows = _rows(cache, name)
-        return [image for image in images if image.key in rows.position] if rows is not None else []
-
-    def _content(self, cache: EmbeddingCache, name: str) -> Contents:
-        place = (str(cache.path), name)
-        if place not in self._contents:
-            self._contents[place] = contents_of(self._samples(cache, name), _rows(cache, name))
-        return self._contents[place]
-
     def _captions_of(self, cache: EmbeddingCache, name: str) -> str:
-        place, rows = (str(cache.path), name), _rows(cache, name)
+        place, rows = (cache.teacher_name, name), _rows(cache, name)
         if rows is None or rows.captions is None or rows.caption_embeddings is None:
             return ""
         if place not in self._captions:
             # Those that were embedded elsewhere have no text.
-            texts = rows.captions if any(rows.captions) else None
-            hashes = (
-                _hashes(rows.caption_embeddings, range(len(rows))) if texts is None else map(_as_bytes, texts)
+            texts = rows.captions if rows.captions[0] else None
+            read = (
+                partial(_bytes_of_rows, rows.caption_embeddings)
+                if texts is None
+                else partial(_bytes_of_texts, texts)
             )
-            pairs = zip(map(_as_bytes, rows.keys), hashes, strict=True)
-            self._captions[place] = digest_of([part for pair in pairs for part in pair])
+            column = cache.column_name("caption_embedding")
+            digest = digest_of_column(rows, column, np.arange(len(rows)), read)
+            self._captions[place] = digest_of([digest.encode()])
         return self._captions[place]
-
-
-def note_gone(cache: EmbeddingCache, folder: DataFolder, progress: Progress) -> None:
-    """Name the images that a cache has rows of and the folder has not any more, split by split."""
-    for name in cache.split_names:
-        here = {image.key for image in folder.splits[name].all()} if name in folder.splits else set()
-        rows = cache.split(name)
-        gone = [key for key in rows.keys if key not in here]
-        if gone:
-            progress.note(
-                f"{len(gone):,} of {len(rows):,} images of {name} that {cache.path} has rows of are not in "
-                f"{folder.path} any more: {some_of(gone)}"
-            )
 
 
 def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> dict[str, str]:
@@ -159,7 +151,7 @@ def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> di
     """
     texts = cache.text_bank(bank)
     owners = [texts.class_folders[i] if i >= 0 else "" for i in texts.class_index.tolist()]
-    told = cache.manifest.banks[bank].made_from == digest([texts.texts, owners]) and not _is_imported(cache)
+    told = cache.listed_bank(bank).made_from == digest([texts.texts, owners]) and not cache.is_imported
     parts: dict[str, list[bytes]] = {}
     for text, owner, row in zip(texts.texts, owners, texts.embeddings, strict=True):
         parts.setdefault(owner, []).append(_as_bytes(text) + (b"" if told else row.tobytes()))
@@ -167,39 +159,81 @@ def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> di
 
 
 def split_identity(
-    source: Source,
-    samples: Sequence[Sample],
-    content: NDArray[np.uint8],
-    rows: SplitRows | None = None,
+    source: Source, contents: Contents, rows: SplitRows | None = None, *, with_row: bool = False
 ) -> SplitIdentity:
-    """Return the identity of some images of a source, in any order; ``content`` are their hashes.
+    """Return the identity of all images of a source, or of those ``with_row``.
 
-    ``rows`` are the teacher's where they are no function of the images.
+    It depends on the images alone; ``rows`` are what they are joined to.
     """
-    order = sorted(range(len(samples)), key=lambda i: samples[i].key)
-    keys = [_as_bytes(samples[i].key) for i in order]
-    joined = [part for i, key in zip(order, keys, strict=True) for part in (key, content[i].tobytes())]
-    labels = labels_of(samples, source.classes, multi_label=True)[order] if source.multi_label else ()
-    places = [rows.position[samples[i].key] for i in order if rows and samples[i].key in rows.position]
+    samples, row_of = source.all(), contents.row_of
+    counts = row_of >= 0 if with_row else np.ones(len(samples), dtype=bool)
+    told = row_of >= 0
+    told[list(contents.read)] = False
+    if rows is not None:
+        told &= ~_labelled_otherwise(source, row_of, rows)
+    of_rows = rows.digests_of(row_of[counts & told]) if rows is not None else NONE
+    digests = of_rows + _read_digests(samples, np.flatnonzero(counts & ~told), contents, rows)
     return SplitIdentity(
-        images=len(samples),
+        images=int(counts.sum()),
         class_names=source.classes,
-        keys=digest_of(keys),
-        content=digest_of(joined),
-        labels=digest_of([row.astype(np.uint8).tobytes() for row in labels]) if len(labels) else "",
-        rows=digest_of(_hashes(rows.embeddings, places)) if rows else "",
+        **{name: digest_of([own.encode()]) for name, own in asdict(digests).items()},
     )
 
 
-def _hashes(column: Any, places: Sequence[int]) -> list[bytes]:
-    """Return the hash of some rows of a column, read a few at a time."""
-    at = np.array(places, dtype=np.int64)
-    chunks = (column[at[start : start + ROWS_AT_ONCE]] for start in range(0, len(at), ROWS_AT_ONCE))
-    return [sha256(row.tobytes()).digest() for chunk in chunks for row in chunk]
+def _labelled_otherwise(source: Source, row_of: NDArray[np.int64], rows: SplitRows) -> NDArray[np.bool_]:
+    """Say of every image of a source whether its labels are not those of its row, bool [N]."""
+    # A class that only one of both has is no label of the other's.
+    classes = tuple(dict.fromkeys([*rows.class_names, *source.classes]))
+    now = labels_of(source.all(), classes, multi_label=source.multi_label)
+    then = rows.labels[row_of]
+    if now.ndim == 1:
+        return np.asarray(now != then)
+    count = len(rows.class_names)
+    return np.asarray((now[:, :count] != then).any(axis=1) | now[:, count:].any(axis=1))
 
 
-def _is_imported(cache: EmbeddingCache) -> bool:
-    return cache.manifest.spec.teacher.pretrained == IMPORTED
+def _read_digests(
+    samples: Sequence[Sample], at: NDArray[np.int64], contents: Contents, rows: SplitRows | None
+) -> Digests:
+    """Return the digests of the images ``at``, which no row tells."""
+    some = [samples[i] for i in at]
+    content = [
+        contents.read[i] if i in contents.read else rows.files.content[contents.row_of[i]].tobytes()
+        for i in at.tolist()
+    ]
+    return Digests.of([one.key for one in some], content, [one.labels for one in some])
+
+
+def digest_of_column(
+    rows: SplitRows,
+    column: str,
+    at: NDArray[np.int64],
+    read: Callable[[NDArray[np.int64]], Iterable[bytes]],
+) -> str:
+    """Return the digest of a column's values of the rows ``at``, 64 hexadecimal digits.
+
+    It is read off the lines of those row groups that ``at`` has all rows of; of the others the values are,
+    by ``read``.
+    """
+    groups = rows.groups.groups
+    group_of, _ = rows.group_of(at)
+    here = np.bincount(group_of, minlength=len(groups))
+    told = [
+        group.lines[column].digest if column in group.lines and count == group.rows else ""
+        for group, count in zip(groups, here.tolist(), strict=True)
+    ]
+    others = at[~np.array([bool(own) for own in told])[group_of]]
+    blocks = (others[start : start + ROWS_AT_ONCE] for start in range(0, len(others), ROWS_AT_ONCE))
+    read_of = (digest_of_values([rows.keys[row] for row in block], read(block)) for block in blocks)
+    return added([*filter(None, told), *read_of])
+
+
+def _bytes_of_rows(column: MappedRows, at: NDArray[np.int64]) -> Iterable[bytes]:
+    return (row.tobytes() for row in column[at])
+
+
+def _bytes_of_texts(texts: Sequence[str], at: NDArray[np.int64]) -> Iterable[bytes]:
+    return (_as_bytes(texts[row]) for row in at)
 
 
 def _rows(cache: EmbeddingCache, name: str) -> SplitRows | None:
@@ -207,19 +241,19 @@ def _rows(cache: EmbeddingCache, name: str) -> SplitRows | None:
 
 
 def _views(cache: EmbeddingCache, config: RunConfig) -> str:
-    crops = cache.manifest.crop_views.get("train")
-    return f"{crops.views} crops of at least {crops.scale:g}" if config.data.views and crops else ""
+    crops = cache.column_settings("crop_views")
+    return f"{crops['views']} crops of at least {crops['scale']:g}" if config.data.views and crops else ""
 
 
 def _pixels(cache: EmbeddingCache, config: RunConfig) -> str:
     """Return how the cache's own training images differ from their files; '' where they do not."""
-    pixels = cache.manifest.pixels.get("train")
-    if pixels is None or pixels.encoding == "raw" or config.data.pixels != "auto":
+    if config.data.pixels != "auto" or cache.column_settings("pixels") is None:
         return ""
     # Here, because it imports torch, which a plan of a sweep does without.
     from distill.data.augment import resize_size
 
-    return f"JPEG of {pixels.side} px" if pixels.side == resize_size(config.student.image_size) else ""
+    pixels = cache.pixels("train", side=resize_size(config.student.image_size))
+    return f"JPEG of {pixels.side} px" if pixels is not None and pixels.encoding != "raw" else ""
 
 
 def _as_bytes(text: str) -> bytes:

@@ -19,7 +19,6 @@ from cache.runtime.errors import CacheMismatch, UserError, shortened
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, Sample
 from cache.store.mapped_arrays import MappedRows
-from cache.store.neighbours import nearest_texts
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
@@ -277,9 +276,9 @@ def teacher_rows(
 ) -> TeacherRows:
     """Return one teacher's rows with the targets that ``loss`` needs.
 
-    The nearest texts are the cache's own where the classes are the training split's, else computed; with
-    ``learnt_text`` or ``views`` there are none, because they change with the texts or the view. UserError if
-    captions are asked for and the cache has none, or one for all images.
+    The nearest texts are the cache's own where it keeps them; else, with ``learnt_text`` or ``views``, which
+    change them, and where few-shot classes are among the texts, each step takes them from its rows and texts.
+    UserError if captions are asked for and the cache has none, or one for all images.
     """
     if loss.cap and joined.rows.caption_embeddings is None:
         images = "the training and the OOD images" if joined.support else "the training images"
@@ -289,14 +288,9 @@ def teacher_rows(
         )
     if loss.cap:
         _check_captions_differ(cache, joined)
-    nearest = similarity = None
-    if loss.vlalign and not learnt_text and views is None:
-        if joined.support:
-            texts = cache.text_bank(text).class_texts(joined.rows.class_names)
-            neighbours: tuple[Any, Any] = nearest_texts(joined.rows.embeddings, texts, loss.vlalign_k)
-        else:
-            neighbours = cache.neighbours("train", text, loss.vlalign_k)
-        nearest, similarity = (MappedRows.of(part) for part in neighbours)
+    fixed = loss.vlalign and not learnt_text and views is None and not joined.support
+    stored = cache.neighbours("train", text, loss.vlalign_k) if fixed else None
+    nearest, similarity = stored or (None, None)
     return TeacherRows(
         rows=joined.rows,
         row_of=joined.row_of,

@@ -55,7 +55,7 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
     names = (config.text, config.robotics.negative_text)
     if config.prompts.learner == "none":
         return fixed_pair_texts(cache, *names, device)
-    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
+    tower = TextTower.load(cache.path, files=cache.text_tower, device=device)
     torch.manual_seed(config.train.seed)
     learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)
     positive_words = _words(cache, names[0], "{name} . {description}")

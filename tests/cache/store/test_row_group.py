@@ -12,11 +12,11 @@ from helpers.row_groups import add_group, group_keys, make_rows, row_of, save_in
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.key_hashes import hash_of_key
 from cache.store.digests import Digests
 from cache.store.journal import Journal
-from cache.store.key_hashes import hash_of_key
 from cache.store.key_index import KeyIndex
-from cache.store.row_group import claim_group, read_keys
+from cache.store.row_group import KeysFile, claim_group, read_keys
 
 FIRST = ["a/0.jpg", "a/1.jpg", "b/0.jpg", "b/strange \udce9.jpg", "c/ü.png"]
 SECOND = ["a/2.jpg", "c/1.jpg"]
@@ -141,3 +141,37 @@ def test_check_compares_a_file_with_its_checksum_when_it_is_first_opened(cache):
     assert len(checked.split("ood_test").embeddings) == 1
     with pytest.raises(UserError, match=r"train-00001/image_embedding.h5 differs from its checksum"):
         checked.split("train").embeddings  # noqa: B018
+
+
+def test_labels_of_the_index_are_those_of_the_keys(cache):
+    groups = Journal.load(cache).groups("train")
+    index = KeyIndex.load(cache, "train", groups)
+    made = KeyIndex.of(groups, lambda group: KeysFile(cache, group.keys))
+    assert index.is_same(made)
+    assert index.class_names == ("a", "b", "c")
+    rows = EmbeddingCache.open(cache).split("train")
+    assert [rows.class_names[label] for label in rows.labels] == [key.partition("/")[0] for key in rows.keys]
+    (cache / "index" / "train.h5").unlink()
+    assert np.array_equal(EmbeddingCache.open(cache).split("train").labels, rows.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("row", -1), ("row", 10**6), ("label", 3), ("label", -2), ("label", 10**6)]
+)
+def test_an_index_of_rows_or_classes_that_are_not_there_is_made_anew(cache, name, number):
+    rows = EmbeddingCache.open(cache).split("train")
+    before = list(rows.keys), rows.labels.tolist(), np.asarray(rows.embeddings)
+    with h5py.File(cache / "index" / "train.h5", "r+") as file:
+        file[name][1] = number
+    rows = EmbeddingCache.open(cache).split("train")
+    assert list(rows.keys) == before[0]
+    assert rows.labels.tolist() == before[1]
+    assert np.array_equal(np.asarray(rows.embeddings), before[2])
+
+
+def test_a_reader_that_checks_takes_no_index_on_trust(cache):
+    before = EmbeddingCache.open(cache).split("train").labels.tolist()
+    with h5py.File(cache / "index" / "train.h5", "r+") as file:
+        file["label"][:] = 0
+    assert EmbeddingCache.open(cache).split("train").labels.tolist() != before
+    assert EmbeddingCache.open(cache, check=True).split("train").labels.tolist() == before

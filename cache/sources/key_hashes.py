@@ -1,8 +1,8 @@
-"""Hashes of keys: rows are found by them, and their order is that of a split's rows."""
+"""Hashes of keys: rows are found by them and lie in their order, and chunks of a folder are cut by them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
@@ -14,6 +14,6 @@ def hash_of_key(key: str) -> int:
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
-def hashes_of(keys: Sequence[str]) -> NDArray[np.uint64]:
+def hashes_of(keys: Iterable[str]) -> NDArray[np.uint64]:
     """Return the hash of every key, uint64 [n]."""
-    return np.fromiter(map(hash_of_key, keys), dtype=np.uint64, count=len(keys))
+    return np.fromiter(map(hash_of_key, keys), dtype=np.uint64)
