@@ -7,7 +7,7 @@ of either is opened here; what is made of it afterwards is the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
-from cache.runtime.errors import CacheMismatch
 from cache.sources.samples import DataFolder, Sample
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
@@ -80,13 +79,13 @@ class Stream:
     identities: IdentityReader
 
     @classmethod
-    def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Stream:
-        """Join the images of a data folder to the rows of a cache.
+    def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path, check: bool = False) -> Stream:
+        """Join the images of a data folder to the rows of a cache, whose files are compared with ``check``.
 
         UserError if the cache, the data and the config do not fit each other, or an image is not what its
         rows were made from.
         """
-        cache = EmbeddingCache.open(cache_dir)
+        cache = EmbeddingCache.open(cache_dir, check=check)
         augment = augment_of(config, cache)
         folder = open_folder(
             cache,
@@ -95,16 +94,16 @@ class Stream:
             complete=True,
             fix="set data.shared_classes=true.",
         )
-        support = support_of(cache, folder.split("ood_test"), config.fewshot)
+        ood, identities = folder.split("ood_test"), IdentityReader(cache=cache, folder=folder)
+        support = support_of(cache, ood, config.fewshot)
+        images = join_training_rows(identities, id_val=config.data.id_val)
         joined = {}
         for name in config.teachers:
             own = cache.teacher_cache(name)
-            joined[name] = join_training_rows(own, folder, id_val=config.data.id_val)
+            joined[name] = replace(images, rows=own.split("train"))
             if support:
-                joined[name] = join_support(joined[name], own, folder, support)
-        _check_same_images(cache, joined)
-        identities = IdentityReader(cache=cache, folder=folder)
-        identities.refuse_changed_images(config.teachers)
+                joined[name] = join_support(joined[name], own, ood, support)
+        identities.refuse_changed_images()
         return cls(
             config=config,
             cache=cache,
@@ -144,16 +143,6 @@ class Stream:
             for name, samples, names in judged
         }
         return pixels, splits
-
-
-def _check_same_images(cache: EmbeddingCache, joined: dict[str, TrainingRows]) -> None:
-    (first, rows), *others = joined.items()
-    for name, other in others:
-        if other.images != rows.images:
-            raise CacheMismatch(
-                f"the teachers {first} and {name} of {cache.path} have rows of other images",
-                fix=f"run cache-features again for both, last with --teacher {name}.",
-            )
 
 
 def stream_settings(config: RunConfig) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Opening(TypedDict, total=False):
 
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
-    the run's own, ``negative_text`` another of episodes' negative texts.
+    the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
+    compared with their checksums.
     """
 
     data_dir: Path | None
@@ -47,6 +48,7 @@ class Opening(TypedDict, total=False):
     text: str | None
     negative_text: str | None
     device: str
+    check: bool
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -76,7 +78,7 @@ def space_of_run(
     if not trained.heads:
         raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
-    trained.identities.refuse_changed_images(trained.config.teachers)
+    trained.identities.refuse_changed_images()
     for split in trained.wanted(splits):
         if teacher_has_rows(trained.heads, split):
             outputs = outputs_of(trained.model, split)
@@ -131,12 +133,7 @@ class TrainedRun:
     def competing(self) -> AllClasses | None:
         """Every class of the data; None with no OOD class, or where one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
-        among: AllClasses | None = AllClasses.of(
-            {
-                **{name: split.class_names for name, split in self.cache.manifest.splits.items()},
-                **self.folder.classes,
-            }
-        )
+        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.classes})
         for head in self.heads:
             among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
         return among if among is not None and among.ood_classes else None
@@ -153,7 +150,7 @@ class TrainedRun:
         """
         id_val: tuple[Sample, ...] = ()
         if self.config.data.id_val and "train" in self.folder.splits:
-            id_val = join_training_rows(self.cache, self.folder, id_val=self.config.data.id_val).id_val
+            id_val = join_training_rows(self.identities, id_val=self.config.data.id_val).id_val
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
@@ -200,7 +197,9 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
-    cache = EmbeddingCache.open(opening.get("cache_dir") or Path(state["cache_dir"]))
+    cache = EmbeddingCache.open(
+        opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
+    )
     refuse_negative_text(cache, opening.get("negative_text"))
     folder = open_folder(
         cache,

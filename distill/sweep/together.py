@@ -9,7 +9,6 @@ from functools import partial
 from cache.runtime.distributed import in_every_process
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
-from distill.data.identity_reader import note_gone
 from distill.data.stream import Stream, stream_settings
 from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
@@ -56,7 +55,7 @@ class Together:
             stream = Stream.open(group[0].config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
             return [ended(run, error) for run in group]
-        note_gone(stream.cache, stream.folder, self.progress)
+        stream.identities.note_gone(self.progress)
         begun = [in_every_process(partial(_begun, run, stream, place)) for run in group]
         try:
             ends = fit_together(begun, progress=self.progress)

@@ -59,7 +59,8 @@ class FiniteGuard:
             return
         step = int(self._step.item())
         losses = ", ".join(f"{name} {value.item():g}" for name, value in self._losses.items())
-        keys = [self.session.data.keys[i] for i in batches[step][:3]] if len(batches) else []
+        images = self.session.data.joined.images
+        keys = [images[i].key for i in batches[step][:3]] if len(batches) else []
         raise UserError(
             f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
             f"images {', '.join(keys)}, ...)",
