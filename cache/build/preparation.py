@@ -125,7 +125,7 @@ def prepare(build: Build) -> Preparation:
     remove_unlisted(out, manifest, journal)
     for name in journal.splits:
         save_index(out, journal, name)
-    manifest = write_banks(manifest, out, build.teacher, build.banks)
+    manifest = write_banks(manifest, out, build.teacher, build.banks, note=build.progress.note)
     _say(build, compared, journal, began=not before.complete, is_new=not rows)
     return Preparation(
         manifest=manifest,

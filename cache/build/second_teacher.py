@@ -13,9 +13,9 @@ from pathlib import Path
 
 from cache.build.added_columns import columns_of, job_of
 from cache.build.changes import Changes
-from cache.build.columns import MakeColumns, add_columns, make_here
+from cache.build.columns import MakeColumns, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
-from cache.build.options import Build, BuildOptions
+from cache.build.options import Build
 from cache.build.pipeline import with_text_tower
 from cache.build.summary import BuildSummary, Took, summarize
 from cache.build.teacher_rows import TeacherRows
@@ -25,11 +25,10 @@ from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.locks import only_writer
 from cache.sources.names import is_plain_name
-from cache.store.column_lines import is_current
+from cache.store.column_lines import column_name, is_current
 from cache.store.journal import Journal, consolidate
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import AddedTeacher
-from cache.teacher.open_clip_model import Teacher
 
 
 def check_teacher_name(name: str) -> None:
@@ -38,14 +37,6 @@ def check_teacher_name(name: str) -> None:
         raise UserError(
             f"--teacher {name!r} cannot name columns", fix="use letters, digits, '_' and '-', a letter first."
         )
-
-
-def load_added(options: BuildOptions, out: Path, name: str) -> Teacher:
-    """Return a teacher to be added: ``auto`` is the precision of its rows that are there."""
-    teacher = Manifest.load(out).teachers.get(name)
-    if teacher is None or options.precision != "auto" or options.rebuild:
-        return options.load()
-    return replace(options, precision=teacher.spec.precision).load()
 
 
 def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> BuildSummary:
@@ -101,15 +92,30 @@ def _prepare(build: Build, name: str) -> Manifest:
                 f"{out} has another teacher called {name} ({'; '.join(here.differences(there))})",
                 fix="choose another --teacher, or use --rebuild to replace it.",
             )
-        teacher = None
+        manifest, teacher = _without(manifest, out, name), None
     manifest = replace(manifest, teachers={**manifest.teachers, name: teacher or fresh})
     manifest.save(out)
-    manifest = write_banks(manifest, out, build.teacher, build.banks, name=name)
+    note = build.progress.note
+    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name, note=note)
     journal = Journal.load(out)
     consolidate(out, journal)
-    for note in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):
-        build.progress.note(note)
+    for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):
+        note(line)
     return manifest
+
+
+def _without(manifest: Manifest, out: Path, name: str) -> Manifest:
+    """Return the manifest without a teacher and its columns, whose files are dropped."""
+    prefix = column_name("", name)
+    columns = {column: how for column, how in manifest.columns.items() if not column.startswith(prefix)}
+    teachers = {other: teacher for other, teacher in manifest.teachers.items() if other != name}
+    without = replace(manifest, columns=columns, teachers=teachers)
+    without.save(out)
+    drop_files(out, [line for line in Journal.load(out).files.values() if line.column.startswith(prefix)])
+    gone = manifest.teachers[name]
+    for file in (*gone.banks.values(), *gone.text_tower):
+        (out / file.file).unlink(missing_ok=True)
+    return without
 
 
 def _without_row(build: Build, journal: Journal) -> list[str]:

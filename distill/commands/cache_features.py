@@ -46,9 +46,9 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
     multiple=True,
 )
 @option(
-    "--neighbours",
-    "Nearest class texts kept of every image; of up to 20,000 texts none need be.",
-    click.IntRange(1, bounds.NEIGHBOURS),
+    "--neighbours K",
+    "Nearest class texts kept of every image  [default: 256 of more than 20,000 classes, else none]",
+    click.IntRange(0, bounds.NEIGHBOURS),
 )
 @option(
     "--support-views",

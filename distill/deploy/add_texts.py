@@ -126,6 +126,4 @@ def _rows_of(info: ModelInfo, source: TowerSource, texts: Sequence[str]) -> torc
             f"{cache} keeps no text tower",
             fix="run cache-features again with --keep-text-tower, or give --teacher-model.",
         )
-    tower = TextTower.load(opened.path, teacher=opened.teacher_name, files=opened.text_tower, device=device)
-    with torch.no_grad():
-        return tower.embed(tower.tokens(texts))
+    return TextTower.load(opened.path, files=opened.text_tower, device=device).embed_texts(texts)[0]
