@@ -65,6 +65,11 @@ class Captions:
         return self.sha256 if all(f"{split}/{key}" in self.embeddings for key in keys) else None
 
 
+def source_of_texts(texts: Iterable[str]) -> str:
+    """Return what names some kept captions, as :meth:`Captions.source_of` does."""
+    return digest([None if text == MISSING_CAPTION else text for text in texts])
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaptionRows(Column):
     """The captions of every image, and the rows of them by the teacher of that ``fingerprint``."""
@@ -144,11 +149,12 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
     Rows of groups without captions are none of the three.
     """
     lines = [line for group in groups if (line := group.lines.get(column_name(COLUMN, teacher))) is not None]
-    missing = sum(_count(line, MISSING) for line in lines)
-    return sum(line.rows for line in lines) - missing, missing, sum(_count(line, TRUNCATED) for line in lines)
+    missing = sum(count_of(line, MISSING) for line in lines)
+    return sum(line.rows for line in lines) - missing, missing, sum(count_of(line, TRUNCATED) for line in lines)
 
 
-def _count(line: FileLine, name: str) -> int:
+def count_of(line: FileLine, name: str) -> int:
+    """Return a number that a line remembers; 0 where it has none such."""
     count = line.about.get(name, 0)
     return count if isinstance(count, int) else 0
 

@@ -14,6 +14,7 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.samples import DataFolder
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import NAME, Manifest
 from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
@@ -50,7 +51,8 @@ class TeacherOptions:
 class BuildOptions(TeacherOptions):
     """What every stage-1 run can be told.
 
-    ``batch_size`` and ``workers`` None are by the device. ``support_views`` copies an image are kept for
+    ``batch_size`` and ``workers`` None are by the device. ``neighbours`` nearest texts of every image are
+    kept, None: where that pays (:func:`cache.store.neighbours.kept_of`). ``support_views`` copies an image are kept for
     few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each class, 0 for all;
     ``views`` crops of at least ``views_scale`` of the area for training to replay; ``pixels`` a side as
     ``pixels_format`` raw or jpeg.
@@ -62,7 +64,7 @@ class BuildOptions(TeacherOptions):
     workers: int | None = None
     strict: bool = False
     rebuild: bool = False
-    neighbours: int = 0
+    neighbours: int | None = None
     support_views: int = 0
     support_shots: int = 0
     views: int | None = None
@@ -72,16 +74,20 @@ class BuildOptions(TeacherOptions):
     keep_text_tower: bool = False
     shared_classes: bool = False
 
-    def load_for(self, out: Path) -> Teacher:
-        """Return the teacher of a cache that is begun, or continued where ``out`` has one; raises as :meth:`load`.
+    def load_for(self, out: Path, *, teacher: str = MAIN_TEACHER) -> Teacher:
+        """Return the teacher of a cache that is begun, or continued where ``out`` has rows; raises as ``load``.
 
         ``auto`` is then the precision of the rows that are there: what a GPU began in bfloat16 a CPU goes on
         with in bfloat16. ``--rebuild`` begins anew.
         """
-        continued = self.precision == "auto" and not self.rebuild and (out / NAME).is_file()
-        before = Manifest.load(out).spec.teacher.precision if continued else ""
-        # Rows that were imported may be of any.
-        return replace(self, precision=before if before in PRECISIONS else self.precision).load()
+        precision = self.precision
+        if precision == "auto" and not self.rebuild and (out / NAME).is_file():
+            manifest = Manifest.load(out)
+            specs = {MAIN_TEACHER: manifest.spec.teacher}
+            specs |= {name: added.spec for name, added in manifest.teachers.items()}
+            before = specs[teacher].precision if teacher in specs else ""
+            precision = before if before in PRECISIONS else precision  # imported rows may be of any
+        return replace(self, precision=precision).load()
 
     def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
         """Return the make of a cache by these options."""

@@ -55,7 +55,7 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
     names = (config.text, config.robotics.negative_text)
     if config.prompts.learner == "none":
         return fixed_pair_texts(cache, *names, device)
-    tower = TextTower.load(cache.path, files=cache.manifest.text_tower, device=device)
+    tower = TextTower.load(cache.path, files=cache.text_tower, device=device)
     torch.manual_seed(config.train.seed)
     learners = nn.ModuleList(PromptLearner(config.prompts.n_ctx, tower.width) for _ in names).to(device)
     positive_words = _words(cache, names[0], "{name} . {description}")
@@ -69,7 +69,7 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
 
 def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
     """Return what follows the learnt context for every object of a bank: its name, or ``described``."""
-    bank, templates = cache.text_bank(name), cache.manifest.banks[name].templates
+    bank, templates = cache.text_bank(name), cache.listed_bank(name).templates
     words = {}
     for text, index in zip(bank.texts, bank.class_index, strict=True):
         folder = bank.class_folders[index]

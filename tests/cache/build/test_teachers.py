@@ -153,9 +153,8 @@ def test_a_student_of_two_has_a_head_and_losses_for_each(two, photos):
         ("second", slice(16, 40), two.teacher_cache("second")),
     ):
         rows = cache.split("train")
-        teacher = torch.from_numpy(
-            rows.embeddings[np.array([rows.position[key] for key in session.data.keys[:5]])]
-        ).float()
+        keys = [image.key for image in session.data.joined.images[:5]]
+        teacher = torch.from_numpy(rows.embeddings[rows.find(keys)]).float()
         text = torch.from_numpy(cache.text_bank("labels").class_texts(rows.class_names))
         alone = distillation_objective(outputs[:, columns], teacher, text, batch.label_B, config.loss)
         for term in ("cls", "mse", "im_cst", "vlalign"):
