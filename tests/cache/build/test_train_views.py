@@ -191,9 +191,11 @@ def test_a_batch_has_the_rows_and_the_pixels_of_the_views_that_were_drawn(sessio
     (targets,) = batch.targets
     assert targets.neighbours is None  # they are those of the view's own row
     boxes, flips, rows = all_of(session.model.cache)
-    for i, (image, view) in enumerate(zip(chosen, crops.view_B.tolist(), strict=True)):
-        np.testing.assert_array_equal(targets.teacher_BD[i], rows[image, view])
-        box, flip = torch.from_numpy(boxes[image, view : view + 1]), torch.tensor([flips[image, view]])
+    for i, (row, view) in enumerate(
+        zip(session.data.joined.row_of[chosen], crops.view_B.tolist(), strict=True)
+    ):
+        np.testing.assert_array_equal(targets.teacher_BD[i], rows[row, view])
+        box, flip = torch.from_numpy(boxes[row, view : view + 1]), torch.tensor([flips[row, view]])
         expected = normalise(crop(images[i : i + 1], box * resize_size(32), flip, 32))[0]
         torch.testing.assert_close(batch.image_BXRR[i], expected)
 
@@ -225,7 +227,8 @@ def test_captions_stay_those_of_the_image(build, photos):
     chosen = np.array([3, 20])
     crops = session.data.crops(chosen, stream_generator(0, 0, 0))
     (targets,) = session.data.batch(chosen, torch.zeros(2, 3, 32, 32), crops).targets
-    np.testing.assert_array_equal(targets.caption_BD, cache.split("train").caption_embeddings[chosen])
+    rows = session.data.joined.row_of[chosen]
+    np.testing.assert_array_equal(targets.caption_BD, cache.split("train").caption_embeddings[rows])
 
 
 def test_shares_of_a_batch_come_out_as_in_the_whole(session):
