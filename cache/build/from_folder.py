@@ -80,7 +80,8 @@ def cache_features(
     banks = text_banks(folder, options)
     if options.teacher != MAIN_TEACHER:
         check_teacher_name(options.teacher)
-        check_positions(EmbeddingCache.open(out).path, banks)
+        EmbeddingCache.open(out)  # which must be finished
+    check_positions(out, banks)
     teacher = options.load_for(out, teacher=options.teacher)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
