@@ -82,7 +82,7 @@ def cache_features(
         check_teacher_name(options.teacher)
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
-    teacher = options.load_for(out, teacher=options.teacher)
+    teacher = options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
