@@ -81,7 +81,8 @@ def cache_features(
     is_added = options.teacher != MAIN_TEACHER
     if is_added:
         check_teacher_name(options.teacher)
-        check_positions(EmbeddingCache.open(out).path, banks)
+        EmbeddingCache.open(out)  # which must be finished
+    check_positions(out, banks)
     teacher = load_added(options, out, options.teacher) if is_added else options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(

@@ -14,7 +14,6 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.samples import DataFolder
-from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import NAME, Manifest
 from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
@@ -74,20 +73,16 @@ class BuildOptions(TeacherOptions):
     keep_text_tower: bool = False
     shared_classes: bool = False
 
-    def load_for(self, out: Path, *, teacher: str = MAIN_TEACHER) -> Teacher:
+    def load_for(self, out: Path) -> Teacher:
         """Return the teacher of a cache that is begun, or continued where ``out`` has rows; raises as ``load``.
 
         ``auto`` is then the precision of the rows that are there: what a GPU began in bfloat16 a CPU goes on
         with in bfloat16. ``--rebuild`` begins anew.
         """
-        precision = self.precision
-        if precision == "auto" and not self.rebuild and (out / NAME).is_file():
-            manifest = Manifest.load(out)
-            specs = {MAIN_TEACHER: manifest.spec.teacher}
-            specs |= {name: added.spec for name, added in manifest.teachers.items()}
-            before = specs[teacher].precision if teacher in specs else ""
-            precision = before if before in PRECISIONS else precision  # imported rows may be of any
-        return replace(self, precision=precision).load()
+        continued = self.precision == "auto" and not self.rebuild and (out / NAME).is_file()
+        before = Manifest.load(out).spec.teacher.precision if continued else ""
+        # Rows that were imported may be of any.
+        return replace(self, precision=before if before in PRECISIONS else self.precision).load()
 
     def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
         """Return the make of a cache by these options."""

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import Counted
 from PIL import Image
 
 from cache import EmbeddingCache
@@ -258,16 +259,14 @@ def test_regions_of_a_convolutional_teacher_are_refused(episodes, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_other_texts_do_not_take_the_place_of_a_bank_unasked(folder, teacher_dir, tmp_path):
-    options = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0)
+def test_other_prompts_are_embedded_anew_and_said(folder, teacher_dir, tmp_path):
+    options, told = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0), Counted()
     cache_episode_features(folder, tmp_path / "cache", options)
-    before = EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts
     other = replace(options, template="a photo of a {}")
-    with pytest.raises(CacheMismatch, match=r"text bank 'labels' .* was made of other texts"):
-        cache_episode_features(folder, tmp_path / "cache", other)
-    assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts == before
-    cache_episode_features(folder, tmp_path / "cache", replace(other, rebuild=True))
+    summary = cache_episode_features(folder, tmp_path / "cache", other, progress=told)
+    assert summary.new_rows == 0
     assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts[0] == "a photo of a banana"
+    assert len([line for line in told.notes if "texts changed" in line and "labels" in line]) == 1
 
 
 @torch.inference_mode()
