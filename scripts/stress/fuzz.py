@@ -213,17 +213,15 @@ def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
     """Fuzz one target in this process, which libFuzzer ends."""
     import atheris
 
-    # Compiled parts are run as they are; what steers is our own code and the archives' readers.
-    with atheris.instrument_imports(include=INSTRUMENTED):
-        import distill.checkpoint
-        import distill.judge.outputs  # noqa: F401
-    from cache.runtime.errors import UserError
-    from cache.sources.samples import UnreadableImage
-
-    read = readers()[target]
     # Beside the corpus, and so removed with it: libFuzzer ends this process.
     folder = corpus.with_name(f"{target}-read")
     folder.mkdir()
+    # Compiled parts are run as they are; what steers is our own code and the archives' readers.
+    with atheris.instrument_imports(include=INSTRUMENTED):
+        read = readers()[target]
+        read(min(corpus.iterdir()).read_bytes(), folder)  # which imports the rest of it
+    from cache.runtime.errors import UserError
+    from cache.sources.samples import UnreadableImage
 
     def once(raw: bytes) -> None:
         try:
@@ -268,5 +266,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"{target:12} {verdict}: {done[-1] if done else ''}", flush=True)
             if ended.returncode:
                 failed = 1
-                print(ended.stderr[-3000:])
+                print(f"status {ended.returncode}: {ended.stderr[-3000:]}")
     return failed
