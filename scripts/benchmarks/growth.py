@@ -1,11 +1,11 @@
 """A cache whose photos change.
 
 A folder of photos (--photos, else drawn) is begun with a part of them, and changed ten times (--changes);
-after each change the same `distill cache-features` goes over it, with the small teacher of the demo. "New rows" are
-those that the teacher made, "expected" the images that were not there before. The cache is compared with one
-that is made afresh of the same folder: the rows' greatest difference, and what `distill train` makes of both
-with one seed (the demo's recipe at a constant rate). Macro accuracies in percent; the cosine is that of
-student and teacher on OOD images. The demo's teacher knows drawn shapes: on photos its accuracy means
+after each change the same `distill cache-features` goes over it, with the small teacher of the demo. "New
+rows" are those that the teacher made, "expected" the images that were not there before. The cache is compared
+with one that is made afresh of the same folder: the rows' greatest difference, and what `distill train` makes
+of both with one seed (the demo's recipe at a constant rate). Macro accuracies in percent; the cosine is that
+of student and teacher on OOD images. The demo's teacher knows drawn shapes: on photos its accuracy means
 nothing, being the same does.
 """
 
