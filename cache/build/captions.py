@@ -150,7 +150,11 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
     """
     lines = [line for group in groups if (line := group.lines.get(column_name(COLUMN, teacher))) is not None]
     missing = sum(count_of(line, MISSING) for line in lines)
-    return sum(line.rows for line in lines) - missing, missing, sum(count_of(line, TRUNCATED) for line in lines)
+    return (
+        sum(line.rows for line in lines) - missing,
+        missing,
+        sum(count_of(line, TRUNCATED) for line in lines),
+    )
 
 
 def count_of(line: FileLine, name: str) -> int:
