@@ -38,6 +38,7 @@ from cache.store.stored_neighbours import (
 from cache.store.support_views import COLUMN as SUPPORT_VIEWS
 from cache.store.support_views import SupportViewsSettings, read_support_views
 from cache.store.text_banks import TextBank, load_bank
+from cache.store.webdataset import read_embeddings
 
 __all__ = ["EmbeddingCache", "SplitRows"]
 Settings = TypeVar("Settings")
@@ -200,10 +201,9 @@ class EmbeddingCache:
                 fix=f"add them: the same cache-features command with --teacher {self.teacher_name}.",
             )
         if self.manifest.spec.format == "webdataset" and self.teacher_name == MAIN_TEACHER:
-            from cache.store.webdataset import read_embeddings  # here, because it imports torch
-
-            return read_embeddings(groups, name)
-        rows = groups.column(name, "embedding", ndim=ndim)
+            rows = read_embeddings(groups, name)
+        else:
+            rows = groups.column(name, "embedding", ndim=ndim)
         if rows.shape[-1] != self.embed_dim or str(rows.dtype) != self.manifest.spec.dtype:
             raise UserError(
                 f"{name} of {self.path} holds {rows.dtype} rows of {rows.shape[-1]} numbers, "

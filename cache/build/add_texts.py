@@ -109,7 +109,7 @@ def _names(cache: EmbeddingCache, classes: Sequence[str]) -> dict[str, str]:
 
 
 def _judged_together(cache: EmbeddingCache, classes: Sequence[str]) -> list[Sequence[str]]:
-    """Return which classes are judged together: all, or each split's where train and the OOD test share some."""
+    """Return which classes are judged together: all, or each split's where train and OOD test share some."""
     splits = cache.manifest.splits
     shared = set(splits.get("train", ())) & set(splits.get("ood_test", ()))
     return list(splits.values()) if shared else [classes]
@@ -138,11 +138,16 @@ def _given_teacher(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
         device=choose_device(options.device),
         weights_sha256=None if cache.is_imported else spec.weights_sha256,
     )
-    odd = [name for name in ("architecture", "tokenizer") if getattr(teacher.spec, name) != getattr(spec, name)]
-    if teacher.embed_dim != cache.embed_dim or (odd and not cache.is_imported):
-        what = f"another {odd[0]}" if teacher.embed_dim == cache.embed_dim else f"{teacher.embed_dim} numbers"
+    odd = [
+        name for name in ("architecture", "tokenizer") if getattr(teacher.spec, name) != getattr(spec, name)
+    ]
+    if teacher.embed_dim != cache.embed_dim:
+        odd = [f"embed_dim ({teacher.embed_dim} and {cache.embed_dim})"]
+    elif cache.is_imported:
+        odd = []  # nobody knows of what
+    if odd:
         raise CacheMismatch(
-            f"the teacher has {what} than the rows of {cache.path} ({cache.embed_dim} numbers) were made with",
+            f"the teacher that is given is not that of {cache.path}: they differ in their {' and '.join(odd)}",
             fix="give the teacher, and the open_clip_torch, that the cache was made with.",
         )
     return teacher

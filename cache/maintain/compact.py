@@ -28,7 +28,7 @@ class Compaction:
     bytes: int
 
 
-def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:  # noqa: B008 (it holds nothing)
+def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compaction:
     """Join the row groups of a cache that have the same columns, up to 65,536 rows, less what was removed.
 
     Each joined group takes the place of those that it was made of in one step: killed anywhere the cache is
@@ -39,6 +39,7 @@ def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:
     UserError
         If a file of a group to be joined is damaged, or a folder of the cache is a link.
     """
+    progress = progress or Silent()
     with only_writer(folder):
         check_own_folders(folder)
         manifest, journal = Manifest.load(folder), Journal.load(folder)

@@ -135,7 +135,9 @@ def learnt_bank(learnt: LearntTexts, bank: str) -> tuple[TextBank, dict[str, Any
     return make_bank(bank, texts, folders, rows.cpu().numpy()), {"templates": (f"[{count} learnt] {{}}.",)}
 
 
-def export_prompts(run: Path, cache_dir: Path, *, bank: str, replaces: bool = False) -> tuple[ListedBank, str]:
+def export_prompts(
+    run: Path, cache_dir: Path, *, bank: str, replaces: bool = False
+) -> tuple[ListedBank, str]:
     """Add what a run learnt as a text bank to a cache of its teacher; return its line, and the teacher's name.
 
     Any student can be trained on it.
