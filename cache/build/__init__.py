@@ -10,6 +10,7 @@ Its files::
     embed_images              pictures -> the teacher's rows, decoding beside it
     shard_writer              rows -> files and their lines in the manifest
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
+    add_texts                 what cache add-texts calls
     captions, crop_views, support_views, pixels    what is added to rows when asked for
     summary, zero_shot        what was done, and what should be looked at
 """
