@@ -80,11 +80,12 @@ def _look(samples: Sequence[Sample], rows: SplitRows | None, files: ImageFiles |
         has_row = np.flatnonzero(row_of >= 0)
         own = row_of[has_row]
         before[has_row] = files.content[own]
-        now = np.array([_status(samples[i]) for i in has_row], dtype=np.int64).reshape(-1, 2)
+        now = np.array([_status(samples[i]) for i in has_row.tolist()], dtype=np.int64).reshape(-1, 2)
         same[has_row] = (now[:, 0] == files.bytes[own]) & (now[:, 1] == files.mtime_ns[own])
-    known = before.any(axis=1)
+    known = np.asarray(before.any(axis=1))
     read = {
-        int(i): bytes.fromhex(samples[i].identity()[0]) or UNKNOWN for i in np.flatnonzero(~(same & known))
+        i: bytes.fromhex(samples[i].identity()[0]) or UNKNOWN
+        for i in np.flatnonzero(~(same & known)).tolist()
     }
     changed = (samples[i].key for i, own in read.items() if known[i] and before[i].tobytes() != own)
     return Contents(row_of=row_of, read=read, changed=tuple(changed))

@@ -112,13 +112,18 @@ def sources_of(
     captions: Captions | None = None,
     *,
     captions_from: str = "kept from before",
+    teacher: str = MAIN_TEACHER,
 ) -> dict[str, str]:
     """Say of which file each bank and the captions are, and how many images have a caption of their own."""
     lines = {
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
-        for name, bank in manifest.banks.items()
+        for name, bank in manifest.of_teacher(teacher).banks.items()
     }
-    counts = {name: caption_counts(journal.groups(name)) for name in journal.splits if journal.rows(name)}
+    counts = {
+        name: caption_counts(journal.groups(name), teacher=teacher)
+        for name in journal.splits
+        if journal.rows(name)
+    }
     if any(own or missing for own, missing, _ in counts.values()):
         own = [f"{name} {count:,} of {journal.rows(name):,}" for name, (count, _, _) in counts.items()]
         missing = any(count < journal.rows(name) for name, (count, _, _) in counts.items())

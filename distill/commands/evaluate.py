@@ -36,6 +36,7 @@ from distill.commands.tables import (
 @option("--text", "Text bank that classifies  [default: the run's own; labels for a teacher]")
 @option("--negative-text", "Episodes: text bank of the negative prompts  [default: the run's own]")
 @option("--space", "Compare the student's embeddings with the teacher's instead.", bool)
+@option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @device_option
 @json_option("Print accuracies, losses and every class, or object, as JSON.")
 @click.pass_context
@@ -94,7 +95,7 @@ def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     from distill.judge.evaluate import evaluate_teacher
 
     banks = {name: given[name] for name in ("text", "negative_text") if given[name]}
-    return evaluate_teacher(cache, splits=given["splits"], **banks)
+    return evaluate_teacher(cache, splits=given["splits"], check=given["check"], **banks)
 
 
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:

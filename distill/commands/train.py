@@ -82,6 +82,7 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--seed", "Decides first weights, order and augmentation.", SEED, setting="train.seed")
 @option("--device", DEVICES, setting="train.device")
 @option("--resume resume_run", "Go on with the run in --out.", bool)
+@option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @json_option("Print the summary as JSON.")
 @wandb_option
 @click.pass_context

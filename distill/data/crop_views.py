@@ -50,7 +50,8 @@ def open_views(cache: EmbeddingCache, images: Sequence[Sample], config: DataConf
     from cache.store.crop_views import ADD_VIEWS
 
     stored = cache.crop_views("train")
-    missing = [image.key for image in images if image.key not in stored.position]
+    row_of = stored.find([image.key for image in images])
+    missing = [images[i].key for i in np.flatnonzero(row_of < 0).tolist()]
     if missing:
         raise UserError(
             f"the cache {cache.path} keeps no views of {len(missing)} of {len(images)} training images "
@@ -64,6 +65,4 @@ def open_views(cache: EmbeddingCache, images: Sequence[Sample], config: DataConf
             fix=f"set data.scale_min={stored.scale:g}, or make others: the same cache-features command with "
             f"--views {stored.views} --views-scale {config.scale_min:g}.",
         )
-    return TrainingViews(
-        stored=stored, row_of=np.array([stored.position[image.key] for image in images], dtype=np.int64)
-    )
+    return TrainingViews(stored=stored, row_of=row_of)

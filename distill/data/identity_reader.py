@@ -19,7 +19,7 @@ from cache.reader import SplitRows
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
-from cache.sources.samples import DataFolder, Sample, Source, labels_of
+from cache.sources.samples import DataFolder, Source, labels_of
 from cache.store.digests import NONE, Digests, added, digest_of_values
 from cache.store.mapped_arrays import MappedRows
 from distill.config import RunConfig
@@ -120,7 +120,7 @@ class IdentityReader:
             own = split_identity(self.folder.split(name), self.joined(name), rows, with_row=name == "train")
             if rows is not None and self.cache.is_imported:
                 row_of = self.joined(name).row_of
-                read = partial(_bytes_of_rows, rows.embeddings)
+                read = partial(bytes_of_rows, rows.embeddings)
                 digest = digest_of_column(rows, "image_embedding", row_of[row_of >= 0], read)
                 own = replace(own, rows=digest_of([digest.encode()]))
             self._splits[name] = own
@@ -134,7 +134,7 @@ class IdentityReader:
             # Those that were embedded elsewhere have no text.
             texts = rows.captions if rows.captions[0] else None
             read = (
-                partial(_bytes_of_rows, rows.caption_embeddings)
+                partial(bytes_of_rows, rows.caption_embeddings)
                 if texts is None
                 else partial(_bytes_of_texts, texts)
             )
@@ -167,12 +167,14 @@ def split_identity(
     """
     samples, row_of = source.all(), contents.row_of
     counts = row_of >= 0 if with_row else np.ones(len(samples), dtype=bool)
-    told = row_of >= 0
-    told[list(contents.read)] = False
-    if rows is not None:
-        told &= ~_labelled_otherwise(source, row_of, rows)
-    of_rows = rows.digests_of(row_of[counts & told]) if rows is not None else NONE
-    digests = of_rows + _read_digests(samples, np.flatnonzero(counts & ~told), contents, rows)
+    told = _told_by_rows(source, contents, rows) if rows is not None else np.zeros_like(counts)
+    digests = rows.digests_of(row_of[counts & told]) if rows is not None else NONE
+    others = np.flatnonzero(counts & ~told).tolist()
+    digests += Digests.of(
+        [samples[i].key for i in others],
+        [_content(i, contents, rows) for i in others],
+        [samples[i].labels for i in others],
+    )
     return SplitIdentity(
         images=int(counts.sum()),
         class_names=source.classes,
@@ -180,28 +182,25 @@ def split_identity(
     )
 
 
-def _labelled_otherwise(source: Source, row_of: NDArray[np.int64], rows: SplitRows) -> NDArray[np.bool_]:
-    """Say of every image of a source whether its labels are not those of its row, bool [N]."""
+def _told_by_rows(source: Source, contents: Contents, rows: SplitRows) -> NDArray[np.bool_]:
+    """Say of every image of a source whether it is what its row says: content and labels, bool [N]."""
+    told: NDArray[np.bool_] = contents.row_of >= 0
+    told[list(contents.read)] = False
     # A class that only one of both has is no label of the other's.
     classes = tuple(dict.fromkeys([*rows.class_names, *source.classes]))
     now = labels_of(source.all(), classes, multi_label=source.multi_label)
-    then = rows.labels[row_of]
+    then = rows.labels[contents.row_of]
     if now.ndim == 1:
-        return np.asarray(now != then)
+        return told & (now == then)
     count = len(rows.class_names)
-    return np.asarray((now[:, :count] != then).any(axis=1) | now[:, count:].any(axis=1))
+    return told & (now[:, :count] == then).all(axis=1) & ~now[:, count:].any(axis=1)
 
 
-def _read_digests(
-    samples: Sequence[Sample], at: NDArray[np.int64], contents: Contents, rows: SplitRows | None
-) -> Digests:
-    """Return the digests of the images ``at``, which no row tells."""
-    some = [samples[i] for i in at]
-    content = [
-        contents.read[i] if i in contents.read else rows.files.content[contents.row_of[i]].tobytes()
-        for i in at.tolist()
-    ]
-    return Digests.of([one.key for one in some], content, [one.labels for one in some])
+def _content(image: int, contents: Contents, rows: SplitRows | None) -> bytes:
+    """Return the SHA-256 of an image: of its file, or where that is the same of what its row was made of."""
+    if image in contents.read or rows is None:
+        return contents.read[image]
+    return bytes(rows.files.content[contents.row_of[image]])
 
 
 def digest_of_column(
@@ -228,7 +227,8 @@ def digest_of_column(
     return added([*filter(None, told), *read_of])
 
 
-def _bytes_of_rows(column: MappedRows, at: NDArray[np.int64]) -> Iterable[bytes]:
+def bytes_of_rows(column: MappedRows, at: NDArray[np.int64]) -> Iterable[bytes]:
+    """Return the bytes of each of some rows."""
     return (row.tobytes() for row in column[at])
 
 

@@ -103,15 +103,13 @@ class StoredImages:
         """Return the images of ``samples`` among some splits of a cache; None unless it has all of them."""
         of_splits = [cache.pixels(split, side=side) for split in splits]
         sources = [source for source in of_splits if source is not None]
-        places = [
-            next(((i, s.position[r.key]) for i, s in enumerate(sources) if r.key in s.position), None)
-            for r in samples
-        ]
-        stored_places = [place for place in places if place is not None]
-        if not stored_places or len(stored_places) < len(places):
+        if not sources or not samples:
             return None
-        source_of, row_of = np.array(stored_places, dtype=np.int64).T
-        return cls(sources, source_of, row_of)
+        keys = [sample.key for sample in samples]
+        rows_of = np.stack([source.find(keys) for source in sources])
+        source_of = (rows_of >= 0).argmax(axis=0)
+        row_of = rows_of[source_of, np.arange(len(keys))]
+        return cls(sources, source_of, row_of) if (row_of >= 0).all() else None
 
     @property
     def raw(self) -> bool:
@@ -155,7 +153,7 @@ class Pixels:
         stored: StoredImages | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.samples, self.decode, self.workers, self.strict = list(samples), decode, workers, strict
+        self.samples, self.decode, self.workers, self.strict = samples, decode, workers, strict
         self.bytes = image_bytes(decode, len(self.samples))
         self.stored = stored
         self.unreadable: dict[str, str] = {}

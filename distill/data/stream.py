@@ -7,7 +7,7 @@ of either is opened here; what is made of it afterwards is the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,23 @@ import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
-from cache.runtime.errors import CacheMismatch
 from cache.sources.samples import DataFolder, Sample
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
+from distill.data.crop_views import open_views
 from distill.data.folders import open_folder
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
 from distill.data.support import QUERY, ROWS_OF, join_support, support_of
-from distill.data.training_data import TrainingRows, join_training_rows
+from distill.data.training_data import (
+    TeacherRows,
+    TrainingData,
+    TrainingRows,
+    join_training_rows,
+    teacher_rows,
+)
 
 Augment = TrainAugment | FrameAugment
 """What a student sees: ``decode`` reads it, ``plain`` is how it is judged, a call what it is trained on."""
@@ -80,13 +86,12 @@ class Stream:
     identities: IdentityReader
 
     @classmethod
-    def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Stream:
+    def of(cls, config: RunConfig, cache: EmbeddingCache, data_dir: Path) -> Stream:
         """Join the images of a data folder to the rows of a cache.
 
         UserError if the cache, the data and the config do not fit each other, or an image is not what its
         rows were made from.
         """
-        cache = EmbeddingCache.open(cache_dir)
         augment = augment_of(config, cache)
         folder = open_folder(
             cache,
@@ -95,16 +100,16 @@ class Stream:
             complete=True,
             fix="set data.shared_classes=true.",
         )
-        support = support_of(cache, folder.split("ood_test"), config.fewshot)
+        ood, identities = folder.split("ood_test"), IdentityReader(cache=cache, folder=folder)
+        support = support_of(cache, ood, config.fewshot)
+        images = join_training_rows(identities, id_val=config.data.id_val)
         joined = {}
         for name in config.teachers:
             own = cache.teacher_cache(name)
-            joined[name] = join_training_rows(own, folder, id_val=config.data.id_val)
+            joined[name] = replace(images, rows=own.split("train"))
             if support:
-                joined[name] = join_support(joined[name], own, folder, support)
-        _check_same_images(cache, joined)
-        identities = IdentityReader(cache=cache, folder=folder)
-        identities.refuse_changed_images(config.teachers)
+                joined[name] = join_support(joined[name], own, ood, support)
+        identities.refuse_changed_images()
         return cls(
             config=config,
             cache=cache,
@@ -114,6 +119,30 @@ class Stream:
             support=support,
             joined=joined,
             identities=identities,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that are learnt."""
+        return self.images.rows.class_names
+
+    def data_of(self, config: RunConfig, teachers: Sequence[str]) -> TrainingData:
+        """Return the training data of a student of this stream that learns from some teachers."""
+        return TrainingData(
+            joined=self.images,
+            pixels=self.pixels,
+            teachers=tuple(self._rows_of(config, name) for name in teachers),
+        )
+
+    def _rows_of(self, config: RunConfig, teacher: str) -> TeacherRows:
+        cache, joined = self.cache.teacher_cache(teacher), self.joined[teacher]
+        return teacher_rows(
+            cache,
+            joined,
+            config.loss,
+            text=config.text,
+            learnt_text=config.prompts.learner != "none",
+            views=open_views(cache, joined.images, config.data),
         )
 
     @property
@@ -144,16 +173,6 @@ class Stream:
             for name, samples, names in judged
         }
         return pixels, splits
-
-
-def _check_same_images(cache: EmbeddingCache, joined: dict[str, TrainingRows]) -> None:
-    (first, rows), *others = joined.items()
-    for name, other in others:
-        if other.images != rows.images:
-            raise CacheMismatch(
-                f"the teachers {first} and {name} of {cache.path} have rows of other images",
-                fix=f"run cache-features again for both, last with --teacher {name}.",
-            )
 
 
 def stream_settings(config: RunConfig) -> dict[str, Any]:

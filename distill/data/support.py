@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cache import EmbeddingCache
 from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import DataFolder, Source
+from cache.sources.samples import Source
 from cache.store.mapped_arrays import MappedRows
 from distill.config import FewShotConfig
 from distill.data.training_data import TrainingRows
@@ -70,7 +71,8 @@ def support_of(cache: EmbeddingCache, ood: Source, config: FewShotConfig) -> lis
             f"the OOD classes of the data and of {cache.path} differ",
             fix="give the data folder that the cache was made from.",
         )
-    images = [image for image in ood.all() if image.key in rows.position]
+    row_of = rows.find([image.key for image in ood.all()])
+    images = [image for image, row in zip(ood.all(), row_of.tolist(), strict=True) if row >= 0]
     if cache.holds_episodes:
         return pick_episodes([image.key for image in images], shots=config.shots, seed=config.support_seed)
     by_class: dict[str, list[str]] = {name: [] for name in ood.classes}
@@ -90,6 +92,31 @@ def pick_episodes(keys: Sequence[str], *, shots: int, seed: int = -1) -> list[st
         return list(keys[:shots])
     rng = np.random.default_rng(seed)
     return [keys[i] for i in sorted(rng.choice(len(keys), size=shots, replace=False))]
+
+
+class SupportRows:
+    """The rows of training images, with those of few-shot images after them."""
+
+    captions = None
+
+    def __init__(
+        self, train: SplitRows, ood: SplitRows, row_of: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> None:
+        """Of the rows ``row_of`` of train, and ``at`` of the OOD test."""
+        self._splits = train, ood
+        self._order = np.concatenate([row_of, len(train) + at])
+        self.class_names, self.labels = _joint_labels(train, ood, row_of, at)
+
+    @cached_property
+    def embeddings(self) -> MappedRows:
+        """The rows of the images, [N, D]."""
+        return MappedRows([split.embeddings for split in self._splits], self._order)
+
+    @cached_property
+    def caption_embeddings(self) -> MappedRows | None:
+        """The rows of the captions, [N, D]; None where one of both splits has none."""
+        columns = [split.caption_embeddings for split in self._splits]
+        return None if None in columns else MappedRows(columns, self._order)
 
 
 def _joint_labels(
@@ -115,30 +142,14 @@ def _joint_labels(
 
 
 def join_support(
-    joined: TrainingRows, cache: EmbeddingCache, folder: DataFolder, support: Sequence[str]
+    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
 ) -> TrainingRows:
     """Return the training images with the support after them, labelled among ID then OOD classes."""
-    train, ood = joined.rows, cache.split("ood_test")
-    samples = {image.key: image for image in folder.split("ood_test").all()}
-    at = np.array([ood.position[key] for key in support], dtype=np.int64)
-    classes, labels = _joint_labels(train, ood, joined.row_of, at)
-    order = np.concatenate([joined.row_of, len(train) + at])
-    captioned = train.caption_embeddings is not None and ood.caption_embeddings is not None
-    rows = SplitRows(
-        name="train and ood_support",
-        keys=[train.keys[i] for i in joined.row_of] + list(support),
-        labels=labels,
-        class_names=classes,
-        embeddings=MappedRows([train.embeddings, ood.embeddings], order),
-        captions=None,
-        caption_embeddings=(
-            MappedRows([train.caption_embeddings, ood.caption_embeddings], order) if captioned else None
-        ),
-    )
+    rows, of_ood = cache.split("train"), cache.split("ood_test")
     return replace(
         joined,
-        rows=rows,
-        images=joined.images + tuple(samples[key] for key in support),
-        row_of=np.arange(len(order)),
+        rows=SupportRows(rows, of_ood, joined.row_of, of_ood.find(support)),
+        images=(*joined.images, *ood.samples(support)),
+        row_of=np.arange(len(joined.images) + len(support)),
         support=len(support),
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,30 +12,56 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache import EmbeddingCache
-from cache.reader import SplitRows
 from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError, shortened
 from cache.runtime.transfer import to_device
-from cache.sources.samples import DataFolder, Sample
+from cache.sources.key_hashes import hashes_of
+from cache.sources.samples import Sample
 from cache.store.mapped_arrays import MappedRows
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
+from distill.data.id_val import SetAside
+from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels
 
 # 65,536 rows x 768 x 2 bytes = 100 MB at most.
 CAPTIONS_AT_ONCE = 65_536
 
 
+class Rows(Protocol):
+    """A teacher's rows: those of a split, or of images of several."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in label order."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Numbers of the classes, int64 [N], or [N, C] of 0 and 1."""
+
+    @property
+    def embeddings(self) -> MappedRows:
+        """The rows of the images, [N, D]."""
+
+    @property
+    def captions(self) -> Sequence[str] | None:
+        """The caption of every image; None where there are none, or they are not of one split."""
+
+    @property
+    def caption_embeddings(self) -> MappedRows | None:
+        """The rows of the captions, [N, D]; None where there are none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRows:
-    """The training images that have a teacher row, and that row's number in the cache.
+    """The training images that have a teacher row, by key, and that row's number in the cache.
 
     ``id_val`` are images of the same classes set aside to choose on; ``left_out`` counts those without a row;
     the last ``support`` images are few-shot images of OOD classes.
     """
 
-    rows: SplitRows
+    rows: Rows
     images: tuple[Sample, ...]
     row_of: NDArray[np.int64]
     id_val: tuple[Sample, ...] = ()
@@ -44,13 +69,14 @@ class TrainingRows:
     support: int = 0
 
 
-def join_training_rows(cache: EmbeddingCache, folder: DataFolder, *, id_val: float = 0.0) -> TrainingRows:
-    """Join DATA's training images to the cache's rows by key.
+def join_training_rows(identities: IdentityReader, *, id_val: float = 0.0) -> TrainingRows:
+    """Join a folder's training images to a cache's rows by key.
 
     ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same images are
     set aside on every machine and whatever is added later; each class keeps at least one training image.
     CacheMismatch if the class folders differ, or no image has a row.
     """
+    cache, folder = identities.cache, identities.folder
     split, rows = folder.split("train"), cache.split("train")
     if split.classes != rows.class_names:
         only_here = sorted(set(split.classes) - set(rows.class_names))
@@ -60,39 +86,31 @@ def join_training_rows(cache: EmbeddingCache, folder: DataFolder, *, id_val: flo
             f"(only in the data: {only_here[:3] or 'none'}; only in the cache: {only_there[:3] or 'none'})",
             fix="give the data folder that the cache was made from.",
         )
-    with_row = [image for image in split.all() if image.key in rows.position]
-    if not with_row:
+    images, row_of = split.all(), identities.joined("train").row_of
+    has_row = row_of >= 0
+    if not has_row.any():
         raise CacheMismatch(
-            f"none of the {len(split)} training images of {folder.path} has a row in {cache.path} "
-            f"(images like {split.all()[0].key!r}, rows like {rows.keys[0]!r})",
+            f"none of the {len(images)} training images of {folder.path} has a row in {cache.path} "
+            f"(images like {images[0].key!r}, rows like {rows.keys[0]!r})",
             fix="give the data folder that the cache was made from.",
         )
-    chosen, aside = _set_aside(with_row, id_val, each_class=not split.multi_label)
+    aside = np.zeros_like(has_row)
+    if id_val:
+        hashes, labels = hashes_of(image.key for image in images), np.asarray(rows.labels)[row_of]
+        with_row = [(hashes[has_row], labels[has_row])]
+        aside = has_row & SetAside.drawn(id_val, len(rows.class_names), lambda: with_row).of(hashes)
+    chosen = has_row & ~aside
     return TrainingRows(
         rows=rows,
-        images=tuple(chosen),
-        row_of=np.array([rows.position[image.key] for image in chosen], dtype=np.int64),
-        id_val=tuple(aside),
-        left_out=len(split) - len(with_row),
+        images=_taken(images, chosen),
+        row_of=row_of[chosen],
+        id_val=_taken(images, aside),
+        left_out=int((~has_row).sum()),
     )
 
 
-def _set_aside(
-    images: Sequence[Sample], share: float, *, each_class: bool
-) -> tuple[list[Sample], list[Sample]]:
-    if not share:
-        return list(images), []
-    aside = {image.key for image in images if _hash_share(image.key) < share}
-    # Where images have several labels no class is emptied by one image.
-    for labels in {image.labels for image in images} if each_class else ():
-        of_class = [image.key for image in images if image.labels == labels]
-        if aside.issuperset(of_class):
-            aside.discard(max(of_class, key=_hash_share))
-    return [i for i in images if i.key not in aside], [i for i in images if i.key in aside]
-
-
-def _hash_share(key: str) -> float:
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+def _taken(images: tuple[Sample, ...], chosen: NDArray[np.bool_]) -> tuple[Sample, ...]:
+    return images if chosen.all() else tuple(images[i] for i in np.flatnonzero(chosen).tolist())
 
 
 def epoch_batches(
@@ -165,21 +183,21 @@ class TeacherRows:
     With ``views``, which come without nearest texts, a batch can ask for those instead.
     """
 
-    rows: SplitRows
+    embeddings: MappedRows
     row_of: NDArray[np.int64]
+    captions: MappedRows | None = None
     nearest: MappedRows | None = None
     similarity: MappedRows | None = None
-    with_captions: bool = False
     views: TrainingViews | None = None
 
     def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
         """Return the targets of a batch's images, or of these crops of them."""
-        captions = self.rows.caption_embeddings if self.with_captions else None
+        captions = self.captions
         views = self.views if crops is not None else None
         embeddings = (
             columns.of(views.stored, lambda chosen: views.embeddings(chosen, crops))
             if views is not None and crops is not None
-            else columns.rows(self.rows.embeddings, self.row_of)
+            else columns.rows(self.embeddings, self.row_of)
         )
         return Targets(
             teacher_BD=embeddings.float(),
@@ -196,11 +214,27 @@ class TrainingData:
     joined: TrainingRows
     pixels: Pixels
     teachers: tuple[TeacherRows, ...]
-    keys: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.keys = [image.key for image in self.joined.images]
         self._labels = self.joined.rows.labels[self.joined.row_of]
+
+    @property
+    def count(self) -> int:
+        """How many images are trained on."""
+        return len(self.joined.images)
+
+    @property
+    def left_out(self) -> int:
+        """How many are not, because they have no row."""
+        return self.joined.left_out
+
+    def keys_of(self, batches: Sequence[NDArray[np.int64]], step: int) -> list[str]:
+        """Return the keys of some images of a step."""
+        return [self.joined.images[i].key for i in batches[step][:3]]
+
+    def columns(self, chosen: NDArray[np.int64], device: torch.device) -> BatchColumns:
+        """Return what the cache has of a batch's images, on the device, for every student that takes it."""
+        return BatchColumns(chosen, device)
 
     def crops(self, chosen: NDArray[np.int64], generator: Generator) -> Crops | None:
         """Return one of the cache's views of each of these images; None where the run replays none."""
@@ -212,12 +246,12 @@ class TrainingData:
         support = self.joined.support
         drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
         if support:
-            return mixed_batches(len(self.keys) - support, support, **drawn)
+            return mixed_batches(len(self.joined.images) - support, support, **drawn)
         least = max(2, current_ranks().world)
-        batches = epoch_batches(len(self.keys), least=least, **drawn)
+        batches = epoch_batches(len(self.joined.images), least=least, **drawn)
         if not batches:
             raise UserError(
-                f"of {len(self.keys)} training images there is no batch of at least {least}",
+                f"of {len(self.joined.images)} training images there is no batch of at least {least}",
                 fix="add training images.",
             )
         return batches
@@ -292,10 +326,10 @@ def teacher_rows(
     stored = cache.neighbours("train", text, loss.vlalign_k) if fixed else None
     nearest, similarity = stored or (None, None)
     return TeacherRows(
-        rows=joined.rows,
+        embeddings=joined.rows.embeddings,
         row_of=joined.row_of,
+        captions=joined.rows.caption_embeddings if loss.cap else None,
         nearest=nearest,
         similarity=similarity,
-        with_captions=bool(loss.cap),
         views=views,
     )

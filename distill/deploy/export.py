@@ -209,7 +209,7 @@ class _Export:
     def _described(self, name: str, *, banks: tuple[str, ...], own: str) -> ModelInfo:
         trained, head = self.trained, self.head
         config, splits = trained.config, trained.folder.splits
-        labels = head.cache.manifest.banks.get("labels")
+        has_labels = "labels" in head.cache.bank_names
         seen = next((splits[name] for name in ("train", "id_test") if name in splits), None)
         return ModelInfo(
             name=name,
@@ -221,7 +221,7 @@ class _Export:
             temperature=config.loss.temperature,
             bank=own,
             banks=banks,
-            templates=labels.templates if labels is not None else (),
+            templates=head.cache.listed_bank("labels").templates if has_labels else (),
             id_classes=seen.classes if seen is not None else (),
             ood_classes=_new_classes(trained),
             objects=_objects(trained, banks),

@@ -79,12 +79,12 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
 
     if "train" not in head.cache.split_names or "train" not in trained.folder.splits:
         return None
-    rows, split = head.cache.split("train"), trained.folder.split("train")
+    rows, images = head.cache.split("train"), trained.folder.split("train").all()
+    joined = trained.identities.joined("train")
     # The picture of an image that has changed would stand beside another's embedding.
-    changed = set(trained.identities.changed("train", head.name))
-    some: list[ImageSample] = sampled(
-        [image for image in split.all() if image.key in rows.position and image.key not in changed], most
-    )
+    changed = set(joined.changed)
+    with_row = (images[i] for i in np.flatnonzero(joined.row_of >= 0).tolist())
+    some: list[ImageSample] = sampled([image for image in with_row if image.key not in changed], most)
     label_of = dict(zip(classes.classes, classes.labels, strict=True))
     pixels = trained.pixels(some, "train")
     pictures: dict[int, bytes] = {}
@@ -94,7 +94,7 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
         return None
     kept = [some[i] for i in sorted(pictures)]
     names = [image.labels[0] for image in kept]
-    teacher = rows.embeddings[np.array([rows.position[image.key] for image in kept])]
+    teacher = rows.embeddings[rows.find([image.key for image in kept])]
     return Neighbours(
         keys=tuple(image.key for image in kept),
         labels=tuple(label_of.get(name, name) for name in names),

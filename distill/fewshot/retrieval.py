@@ -123,7 +123,7 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
             fix="train with --set data.id_val=0.1, or use --search id_test.",
         )
     (images,) = trained.wanted([split])
-    joined = join_training_rows(trained.cache, trained.folder, id_val=trained.config.data.id_val)
+    joined = join_training_rows(trained.identities, id_val=trained.config.data.id_val)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image, row in zip(joined.images, joined.row_of, strict=True):
         by_class[joined.rows.class_names[joined.rows.labels[row]]].append(image.key)

@@ -216,17 +216,18 @@ def evaluate_teacher(
     text: str = "labels",
     negative_text: str = "",
     batch_size: int = 4096,
+    check: bool = False,
 ) -> dict[str, Result]:
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
     ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
-    episodes' negative texts; they are judged on the main camera. UserError if the cache has no such split or
-    text bank.
+    episodes' negative texts; they are judged on the main camera. With ``check`` the cache's files are
+    compared with their checksums. UserError if the cache has no such split or text bank.
     """
-    cache = EmbeddingCache.open(cache_dir)
+    cache = EmbeddingCache.open(cache_dir, check=check)
     names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
     refuse_negative_text(cache, negative_text)
-    classes = AllClasses.of({name: split.class_names for name, split in cache.manifest.splits.items()})
+    classes = AllClasses.of(cache.manifest.splits)
     judge = TeacherJudge(
         cache=cache,
         classes=classes,
@@ -300,7 +301,7 @@ class TeacherJudge:
             torch.cat([labels for _, labels in batches]),
             split=split,
             class_names=class_names,
-            id_objects=self.cache.manifest.splits["train"].class_names,
+            id_objects=self.cache.class_names("train"),
         )
 
 

@@ -18,9 +18,8 @@ from distill.student.heads import Head
 def teacher_has_rows(heads: Sequence[Head], split: EvalSplit) -> bool:
     """Say whether some image of a split has a row of every teacher."""
     rows = [rows_of(head.cache, split.name) for head in heads]
-    return all(
-        own is not None and any(image.key in own.position for image in split.pixels.samples) for own in rows
-    )
+    keys = [image.key for image in split.pixels.samples]
+    return all(own is not None and bool((own.find(keys) >= 0).any()) for own in rows)
 
 
 @torch.no_grad()
@@ -37,8 +36,9 @@ def space_of_split(
     for i, head in enumerate(heads):
         rows = rows_of(head.cache, split.name)
         assert rows is not None
-        at = [number for number, key in enumerate(keys) if key in rows.position]
-        teacher = rows.embeddings[np.array([rows.position[keys[number]] for number in at])]
+        row_of = rows.find(keys)
+        at = np.flatnonzero(row_of >= 0)
+        teacher = rows.embeddings[row_of[at]]
         text = _class_texts(head, split)
         name = split.name if i == 0 else f"{split.name}@{head.name}"
         metrics = space_metrics(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -14,6 +14,7 @@ from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import split_name
+from cache.store.tar_folder import TarFolder
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.data.folders import open_folder
@@ -22,6 +23,8 @@ from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
 from distill.data.stream import EvalSplit, splits_to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
+from distill.data.tar_identities import identities_of
+from distill.data.tar_stream import id_val_of, set_aside
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.judge.evaluate import Result, competing, refuse_negative_text
@@ -38,7 +41,8 @@ class Opening(TypedDict, total=False):
 
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
-    the run's own, ``negative_text`` another of episodes' negative texts.
+    the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
+    compared with their checksums.
     """
 
     data_dir: Path | None
@@ -47,6 +51,7 @@ class Opening(TypedDict, total=False):
     text: str | None
     negative_text: str | None
     device: str
+    check: bool
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -76,7 +81,7 @@ def space_of_run(
     if not trained.heads:
         raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
-    trained.identities.refuse_changed_images(trained.config.teachers)
+    trained.identities.refuse_changed_images()
     for split in trained.wanted(splits):
         if teacher_has_rows(trained.heads, split):
             outputs = outputs_of(trained.model, split)
@@ -131,12 +136,7 @@ class TrainedRun:
     def competing(self) -> AllClasses | None:
         """Every class of the data; None with no OOD class, or where one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
-        among: AllClasses | None = AllClasses.of(
-            {
-                **{name: split.class_names for name, split in self.cache.manifest.splits.items()},
-                **self.folder.classes,
-            }
-        )
+        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.classes})
         for head in self.heads:
             among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
         return among if among is not None and among.ood_classes else None
@@ -152,8 +152,10 @@ class TrainedRun:
         UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         id_val: tuple[Sample, ...] = ()
-        if self.config.data.id_val and "train" in self.folder.splits:
-            id_val = join_training_rows(self.cache, self.folder, id_val=self.config.data.id_val).id_val
+        if self.config.data.id_val and isinstance(self.folder, TarFolder):
+            id_val = id_val_of(self.cache, self.folder, set_aside(self.cache, self.config.data.id_val))
+        elif self.config.data.id_val and "train" in self.folder.splits:
+            id_val = join_training_rows(self.identities, id_val=self.config.data.id_val).id_val
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
@@ -200,11 +202,13 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
-    cache = EmbeddingCache.open(opening.get("cache_dir") or Path(state["cache_dir"]))
+    cache = EmbeddingCache.open(
+        opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
+    )
     refuse_negative_text(cache, opening.get("negative_text"))
     folder = open_folder(
         cache,
-        opening.get("data_dir") or Path(state["data_dir"]),
+        opening.get("data_dir") or _data_of(state),
         shared_classes=config.data.shared_classes,
         complete=False,
         fix="train with data.shared_classes=true.",
@@ -221,7 +225,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {fingerprint(model)}",
             fix="give the run's own cache with --cache.",
         )
-    identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
+    identity, identities = identity_in(state, run), identities_of(cache, folder)
     # A bank that the run did not learn with was chosen for its texts: there is nothing to compare it with.
     differences = [] if config.train.baseline else identities.tools(config).tool_differences(identity)
     refuse_other_data(
@@ -232,3 +236,8 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)
+
+
+def _data_of(state: Mapping[str, Any]) -> Path | None:
+    """Return the data folder of a run; None where its images were the cache's own."""
+    return Path(state["data_dir"]) if state["data_dir"] != state["cache_dir"] else None

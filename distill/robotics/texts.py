@@ -69,7 +69,7 @@ def open_pair_texts(cache: EmbeddingCache, config: RunConfig, device: torch.devi
 
 def _words(cache: EmbeddingCache, name: str, described: str) -> dict[str, str]:
     """Return what follows the learnt context for every object of a bank: its name, or ``described``."""
-    bank, templates = cache.text_bank(name), cache.manifest.banks[name].templates
+    bank, templates = cache.text_bank(name), cache.listed_bank(name).templates
     words = {}
     for text, index in zip(bank.texts, bank.class_index, strict=True):
         folder = bank.class_folders[index]

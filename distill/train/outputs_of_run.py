@@ -86,8 +86,10 @@ def teacher_results(session: Session) -> dict[str, Result]:
         rows = rows_of(cache, split.name)
         if split.name == "id_val" or rows is None:
             continue
-        images = [image for image in split.pixels.samples if image.key in rows.position]
-        at = np.array([rows.position[image.key] for image in images], dtype=np.int64)
+        samples = split.pixels.samples
+        row_of = rows.find([image.key for image in samples])
+        images = [samples[i] for i in np.flatnonzero(row_of >= 0).tolist()]
+        at = row_of[row_of >= 0]
         labels = labels_of(images, split.class_names, multi_label=cache.holds_episodes)
         with contextlib.suppress(UserError):
             results[split.name] = judge.judged(split.name, split.class_names, rows, at, labels)
@@ -151,7 +153,8 @@ def _sample(
         rows, of_split = rows_of(cache, split.name), answers[split.name]
         if rows is None:
             continue
-        with_row = [i for i, key in enumerate(of_split.keys) if key in rows.position]
+        row_of = rows.find(of_split.keys)
+        with_row = np.flatnonzero(row_of >= 0).tolist()
         class_of = [of_split.class_names[of_split.labels[i]] for i in with_row]
         most = SAMPLE[split.name.partition("_")[0]]
         drawn = spread_sample([of_split.keys[i] for i in with_row], class_of, most=most)
@@ -159,8 +162,7 @@ def _sample(
         if at:
             images += [(of_split.keys[with_row[i]], split.name, class_of[i]) for i in drawn]
             ours.append(head.embed(outputs[split.name][0])[at])
-            places = np.array([rows.position[of_split.keys[i]] for i in at])
-            theirs.append(torch.from_numpy(rows.embeddings[places]))
+            theirs.append(torch.from_numpy(rows.embeddings[row_of[at]]))
     if not images:
         return None
     keys, names, classes = zip(*images, strict=True)

@@ -11,21 +11,23 @@ from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from distill.config import RunConfig
-from distill.data.identity_reader import note_gone
+from distill.data.streams import open_stream
+from distill.data.training_data import TrainingData
 from distill.record.wandb_board import wandb_module
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun
 from distill.train.run_folder import check_out
-from distill.train.session import Session, open_session
+from distill.train.session import Session, session_of
 
 
 def train(
     config: RunConfig,
     *,
     cache_dir: Path,
-    data_dir: Path,
+    data_dir: Path | None,
     out: Path,
     resume_run: bool = False,
+    check: bool = False,
     progress: Progress | None = None,
     command: Sequence[str] = (),
     wandb: str = "",
@@ -37,6 +39,8 @@ def train(
     out
         A new folder; with ``resume_run`` one that holds this very run, which then goes on to the same
         numbers as one that was never interrupted.
+    check
+        Compare the cache's files with their checksums.
     command
         What the summary says that made it, this process's unless given.
     wandb
@@ -55,8 +59,10 @@ def train(
     if wandb:
         wandb_module()
     with ranks_of_torchrun() as ranks:
-        session = open_session(config, cache_dir=cache_dir, data_dir=data_dir)
+        stream = open_stream(config, cache_dir=cache_dir, data_dir=data_dir, check=check)
+        session = session_of(config, stream)
         note_surprises(session, progress)
+        stream.identities.note_gone(progress)
         ranks.wait()  # until every process has looked at ``out``
         run = in_every_process(
             lambda: StudentRun(session, out, resume_run=resume_run, wandb=wandb, command=command or sys.argv)
@@ -68,14 +74,15 @@ def train(
 
 
 def note_surprises(session: Session, progress: Progress) -> None:
-    """Note what a user may not expect of a cache: images without rows, or gone, pixels of another size."""
-    model, left_out = session.model, session.data.joined.left_out
+    """Note what a user may not expect of a cache: images without rows, pixels of another size."""
+    model, data = session.model, session.data
+    left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
-    note_gone(model.cache, model.folder, progress)
-    kept = model.cache.manifest.pixels.get("train")
-    if kept is not None and session.config.data.pixels == "auto" and session.data.pixels.stored is None:
+    kept = model.cache.column_settings("pixels")
+    decoded = isinstance(data, TrainingData) and data.pixels.stored is None
+    if kept is not None and session.config.data.pixels == "auto" and decoded:
         side = model.augment.decode.side
         progress.note(
-            f"the cache keeps pixels of {kept.side} px, this student takes {side}: files are decoded"
+            f"the cache keeps pixels of {kept['side']} px, this student takes {side}: files are decoded"
         )

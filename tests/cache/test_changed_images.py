@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
+from hashlib import sha256
 
 import h5py
 import numpy as np
 import pytest
 from conftest import write_image
+from helpers.given_samples import Given
 from helpers.identity_runs import config_of
 
 from cache import EmbeddingCache
@@ -26,7 +28,8 @@ def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
     rows, folder = EmbeddingCache.open(own / "cache").split("train"), ImageFolder.scan(own / "photos")
     images = folder.split("train").all()
     before, path = contents_of(images, rows), images[0].path
-    assert before.changed == ()
+    assert (before.changed, before.read) == ((), {})
+    assert [rows.keys[row] for row in before.row_of] == [image.key for image in images]
     status, size = path.stat(), path.stat().st_size
     path.write_bytes(b"0" * size)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -34,8 +37,11 @@ def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
     os.utime(path, ns=(0, 0))
     after = contents_of(images, rows)
     assert after.changed == (images[0].key,)
-    assert (after.sha256 != before.sha256).any(axis=1).nonzero()[0].tolist() == [0]
-    assert contents_of(images).changed == ()  # joined to nothing, nothing has changed
+    assert after.read == {0: sha256(b"0" * size).digest()}
+    alone = contents_of(images)  # joined to nothing, nothing has changed
+    assert alone.changed == ()
+    assert sorted(alone.read) == list(range(len(images)))
+    assert set(alone.row_of.tolist()) == {-1}
 
 
 def test_a_touched_file_is_read_and_is_the_same(own):
@@ -43,12 +49,25 @@ def test_a_touched_file_is_read_and_is_the_same(own):
         EmbeddingCache.open(own / "cache").split("train"),
         ImageFolder.scan(own / "photos").split("train").all(),
     )
-    before = contents_of(images, rows)
     for image in images:
         os.utime(image.path, ns=(5, 5))
     after = contents_of(images, rows)
     assert after.changed == ()
-    np.testing.assert_array_equal(after.sha256, before.sha256)
+    assert after.read == {i: rows.files.content[row].tobytes() for i, row in enumerate(after.row_of)}
+
+
+def test_an_image_without_a_row_is_read_and_one_that_cannot_be_has_no_content(own):
+    write_image(own / "photos" / "train" / "apple" / "new.jpg", (1, 2, 3), np.random.default_rng(9))
+    rows = EmbeddingCache.open(own / "cache").split("train")
+    images = ImageFolder.scan(own / "photos").split("train").all()
+    (new,) = (i for i, image in enumerate(images) if image.key == "apple/new.jpg")
+    contents = contents_of(images, rows)
+    assert contents.read == {new: sha256(images[new].path.read_bytes()).digest()}
+    assert np.flatnonzero(contents.row_of < 0).tolist() == [new]
+    images[new].path.unlink()
+    images[-1].path.unlink()
+    assert contents_of(images, rows).read == {new: bytes(32), len(images) - 1: bytes(32)}
+    assert contents_of(images, rows).changed == (images[-1].key,)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +106,8 @@ def test_depth_and_labels_are_part_of_an_episodes_content(episodes, tmp_path):
     with h5py.File(tmp_path / "episodes" / "val.h5", "r+") as file:
         depth = file[before.all()[0].key]["dict_str_hand_camera"]["dict_str_depth"]
         depth[...] = depth[...] + 1
-    changed = (contents_of(before.all()).sha256 != contents.sha256).any(axis=1)
-    assert changed.nonzero()[0].tolist() == [0]
-    one = split_identity(before, before.all(), contents.sha256)
+    now = contents_of(before.all())
+    assert [i for i in contents.read if now.read[i] != contents.read[i]] == [0]
     first = replace(before.all()[0], labels=tuple(set(before.classes) - {*before.all()[0].labels}))
-    other = split_identity(before, [first, *before.all()[1:]], contents.sha256)
-    assert one.differences(other) == ["other labels of the same images"]
+    other = split_identity(Given(before.classes, (first, *before.all()[1:]), True), contents)
+    assert split_identity(before, contents).differences(other) == ["other labels of the same images"]

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 from conftest import OOD_CLASSES, Counted, write_image
+from helpers.given_samples import Given
 from helpers.identity_runs import cache_of, config_of, reader
 
 from cache import EmbeddingCache
 from cache.changed_images import contents_of
 from cache.sources.image_folder import ImageFolder
-from distill.data.identity_reader import IdentityReader, note_gone, split_identity
+from distill.data.identity_reader import IdentityReader, split_identity
 from distill.train.start import train as run
 
 
@@ -29,9 +30,8 @@ def test_an_identity_depends_on_neither_place_nor_time_nor_order(made, tmp_path)
     assert there == here
     assert str(made) not in json.dumps(here.to_json())
     split = ImageFolder.scan(made / "photos").split("train")
-    contents = contents_of(split.all()).sha256
-    back = split_identity(split, split.all()[::-1], contents[::-1])
-    assert back == replace(here.learnt_from["train"], rows="")
+    back = Given(split.classes, split.all()[::-1])
+    assert split_identity(back, contents_of(back.all())) == replace(here.learnt_from["train"], rows="")
 
 
 def test_every_image_counts_once_and_training_images_only_with_a_row(made, tmp_path):
@@ -61,7 +61,7 @@ def test_an_import_that_knows_no_images_is_told_by_its_rows(made, tmp_path):
 
 def test_training_names_the_images_that_are_gone(made):
     progress = Counted()
-    note_gone(EmbeddingCache.open(made / "cache"), ImageFolder.scan(made / "half"), progress)
+    reader(made, data="half").note_gone(progress)
     (line,) = progress.notes
     assert line.startswith("4 of 8 images of ood_test that ")
     assert line.endswith("any more: lemon/val_1.jpg, lemon/val_3.jpg, plum/val_1.jpg and 1 more")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.given_samples import Given
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,17 +20,6 @@ from distill.fewshot.retrieval import support_bank
 
 NAMES = st.text("abcxyz_ é1", min_size=1, max_size=6)
 CLASSES = st.dictionaries(NAMES, st.sets(NAMES, min_size=4, max_size=12), min_size=1, max_size=5)
-
-
-@dataclass(frozen=True)
-class Given:
-    """A source of samples that there are already."""
-
-    classes: tuple[str, ...]
-    samples: tuple[ImageSample, ...]
-
-    def all(self):
-        return self.samples
 
 
 def keyed(classes):

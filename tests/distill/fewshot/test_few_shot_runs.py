@@ -67,7 +67,7 @@ def test_finetuning_starts_from_the_run_with_its_support_after_the_training_imag
     source = trained()
     session = session_of(source, cached, photos)
     assert session.model.class_names == ("apple", "banana", "cherry", "lemon", "plum")
-    assert session.data.keys[-2:] == ["lemon/val_0.jpg", "plum/val_0.jpg"]
+    assert [image.key for image in session.data.joined.images[-2:]] == ["lemon/val_0.jpg", "plum/val_0.jpg"]
     assert session.data.joined.rows.labels[-2:].tolist() == [3, 4]
     query = {image.key for image in session.splits["ood_query"].pixels.samples}
     assert query == {f"{name}/val_{i}.jpg" for name in ("lemon", "plum") for i in (1, 2)}
@@ -86,7 +86,8 @@ def test_finetuning_starts_from_the_run_with_its_support_after_the_training_imag
 
 def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
     session = session_of(trained(), cached, photos)
-    everything = np.arange(len(session.data.keys))
+    keys = [image.key for image in session.data.joined.images]
+    everything = np.arange(len(keys))
     targets = session.data.teachers[0].targets(BatchColumns(everything, torch.device("cpu")))
     assert targets.neighbours is None  # a step takes them from its texts, which are those of all classes
     with torch.no_grad():
@@ -96,7 +97,7 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
     )
     text = cached.text_bank("labels").class_texts(session.model.class_names).astype(np.float64)
     unit_text = text / np.linalg.norm(text, axis=1, keepdims=True)
-    for i, key in enumerate(session.data.keys):
+    for i, key in enumerate(keys):
         rows = cached.split("ood_test" if key.startswith(("lemon", "plum")) else "train")
         row = np.asarray(rows.embeddings[rows.position[key]], dtype=np.float64)
         assert torch.equal(targets.teacher_BD[i], torch.from_numpy(row).float())

@@ -154,8 +154,8 @@ def test_everything_that_is_learnt_gets_a_gradient(episodes, episode_cache, sett
 def test_a_batch_has_the_hand_cameras_row_and_every_label(episodes, episode_cache):
     session = open_session(config(), cache_dir=episode_cache, data_dir=episodes)
     batch, rows = batch_of(session), EmbeddingCache.open(episode_cache).split("train")
-    for i, key in enumerate(session.data.keys[:6]):
-        row = rows.position[key]
+    for i, image in enumerate(session.data.joined.images[:6]):
+        row = rows.position[image.key]
         assert torch.equal(batch.targets[0].teacher_BD[i], torch.from_numpy(rows.embeddings[row]).float())
         assert batch.label_B[i].tolist() == rows.labels[row].tolist()
 
@@ -245,7 +245,7 @@ def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, epi
         data_dir=episodes,
     )
     keys = [episode.key for episode in EpisodeFolder.scan(episodes).split("val").all()]
-    assert session.data.keys[-3:] == keys[:3]
+    assert [episode.key for episode in session.data.joined.images[-3:]] == keys[:3]
     assert [record.key for record in session.splits["ood_query"].pixels.samples] == keys[3:]
     assert "ood_test" not in session.splits
     assert len(session.model.class_names) == 26

@@ -17,6 +17,7 @@ from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
+from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels, SquashedPhoto
 from distill.data.training_data import epoch_batches, join_training_rows
 from distill.judge.evaluate import both_kinds, evaluate, evaluate_teacher
@@ -261,7 +262,7 @@ def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_pat
 
 def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cached, write_jpeg):
     write_jpeg(photos / "train" / "apple" / "aaa_first.jpg")
-    joined = join_training_rows(cached, ImageFolder.scan(photos))
+    joined = join_training_rows(IdentityReader(cache=cached, folder=ImageFolder.scan(photos)))
     assert joined.left_out == 1
     assert [joined.rows.keys[i] for i in joined.row_of] == [image.key for image in joined.images]
 
@@ -269,12 +270,12 @@ def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cache
 def test_a_cache_of_other_images_or_classes_is_refused(photos, cached, tmp_path, write_jpeg):
     (photos / "train" / "apple").rename(photos / "train" / "apricot")
     with pytest.raises(CacheMismatch, match="apricot"):
-        join_training_rows(cached, ImageFolder.scan(photos))
+        join_training_rows(IdentityReader(cache=cached, folder=ImageFolder.scan(photos)))
     (photos / "train" / "apricot").rename(photos / "train" / "apple")
     for file in list((photos / "train").rglob("*.jpg")):
         file.rename(file.with_name(f"other_{file.name}"))
     with pytest.raises(CacheMismatch, match="none of the 24 training images"):
-        join_training_rows(cached, ImageFolder.scan(photos))
+        join_training_rows(IdentityReader(cache=cached, folder=ImageFolder.scan(photos)))
 
 
 def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
