@@ -117,7 +117,7 @@ def test_a_bank_of_other_texts_is_replaced_only_where_that_is_asked_for(cache):
     raw = (cache.path / before.file).stat().st_mtime_ns
     assert add_texts(cache.path, one)[0] == before
     assert (cache.path / before.file).stat().st_mtime_ns == raw
-    with pytest.raises(UserError, match="has a text bank 'x' of other texts already.*add --replace"):
+    with pytest.raises(UserError, match=r"has a text bank 'x' of other texts already.*add --replace"):
         add_texts(cache.path, TextOptions(bank="x", templates=("two {}",)))
     assert EmbeddingCache.open(cache.path).text_bank("x").texts[0] == "one apple"
     after, _ = add_texts(cache.path, TextOptions(bank="x", templates=("two {}",), replaces=True))
@@ -140,7 +140,7 @@ def test_without_a_kept_tower_the_teacher_itself_embeds_and_no_other_one(
 ):
     cache = build(keep_text_tower=False)
     given = {"bank": "x", "templates": ("one {}",), "device": "cpu"}
-    with pytest.raises(UserError, match="keeps no text tower.*--pretrained, or .*--keep-text-tower"):
+    with pytest.raises(UserError, match=r"keeps no text tower.*--pretrained, or .*--keep-text-tower"):
         add_texts(cache.path, TextOptions(**given))
     other = save_clip(tmp_path / "other", seed=5)
     with pytest.raises(CacheMismatch, match="checksum differs"):
