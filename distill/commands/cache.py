@@ -257,7 +257,8 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
 def add_texts(ctx: click.Context, cache: Path, bank: str, run: Path | None, **given: Any) -> None:
     """Embed more texts into a finished CACHE, as a text bank.
 
-    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features --keep-text-tower), or the teacher that is given.
+    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features
+    --keep-text-tower), or the teacher that is given.
 
     \b
     Examples:
