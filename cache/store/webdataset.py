@@ -240,8 +240,8 @@ def _copy(parts: Sequence[tuple[TarRows, NDArray[np.int64]]], file: _Written) ->
                 source.seek(begin)
                 file.write(source.read(end - begin))
     offsets.append(np.full_like(parts[0][0].offsets[0], file.size))
-    with _tar(file) as tar:
-        return _add(tar, file, INDEX, _npy(np.stack(offsets)))
+    with _tar(file) as joined:
+        return _add(joined, file, INDEX, _npy(np.stack(offsets)))
 
 
 def _tar(file: _Written) -> tarfile.TarFile:
