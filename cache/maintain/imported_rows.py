@@ -17,6 +17,7 @@ from cache.sources.samples import Sample
 from cache.store.hdf5_columns import texts
 from cache.store.journal import FileLine, JournalWriter
 from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_group
+from cache.store.webdataset import write_tar_group
 
 ROWS_AT_ONCE = 4096
 _NO_ROWS = np.empty(0, dtype=np.int64)
@@ -160,8 +161,6 @@ def _write(out: Path, update: SplitUpdate, rows: NDArray[np.int64], format: str)
     columns = given.columns(rows)
     group = claim_group(out, given.split)
     if format == "webdataset":
-        from cache.store.webdataset import write_tar_group  # here, because it imports torch
-
         samples = [given.samples[i] for i in rows.tolist()] if given.samples else None
         return write_tar_group(out, group, keys, columns, samples)
     datasets: dict[str, Mapping[str, Any]] = {name: {"embedding": array} for name, array in columns.items()}

@@ -18,6 +18,8 @@ from cache.store.hdf5_columns import Blobs, Column
 from cache.store.journal import KEYS, SAMPLES, FileLine, RowGroup
 from cache.store.manifest import Manifest
 from cache.store.row_group import claim_group, write_column, write_keys
+from cache.store.tar_rows import TarRows
+from cache.store.webdataset import join_tars
 
 # What is said of one group and is not true of several.
 _OF_ONE = {"digests", "unit", OF, LEFT_OUT, MISSING, TRUNCATED}
@@ -60,7 +62,10 @@ def write_joined(cache: Path, manifest: Manifest, groups: Sequence[RowGroup]) ->
         for column in part.group.lines:
             if column not in (KEYS, SAMPLES) and _source(cache, manifest, part.group, column) is not None:
                 having.setdefault(column, []).append(part)
-    return [*(_write(cache, manifest, keys, own, column) for column, own in having.items()), keys]
+    lines = [_write(cache, manifest, keys, own, column) for column, own in having.items()]
+    if SAMPLES in groups[0].lines:
+        lines.append(join_tars(cache, name, [(TarRows.of(cache, part.group), part.rows) for part in parts]))
+    return [*lines, keys]
 
 
 def _write(cache: Path, manifest: Manifest, keys: FileLine, parts: Sequence[Part], column: str) -> FileLine:

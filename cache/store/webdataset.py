@@ -13,8 +13,9 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -29,6 +30,7 @@ from cache.sources.key_hashes import hashes_of
 from cache.store.journal import SAMPLES, TARS, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
+from cache.store.read_errors import REPAIR, reading
 from cache.store.row_group import UNKNOWN, GroupKeys, write_keys
 from cache.store.split_rows import SplitGroups
 from cache.store.tar_rows import TarRows, member_of
@@ -74,47 +76,71 @@ def write_tar_group(
     group: str,
     keys: GroupKeys,
     columns: Mapping[str, NDArray[Any]],
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | None,
     about: Mapping[str, Any] | None = None,
     *,
     captions: Sequence[str | None] | None = None,
 ) -> list[FileLine]:
     """Write a row group whose rows lie in a tar beside their pictures; return its lines, the keys' last.
 
-    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are,
-    ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal bytes.
+    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are (None:
+    the rows are alone), ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal
+    bytes.
 
     Raises
     ------
     UserError
         If a row has several pictures, a file cannot be read, or is not what the row was made from.
     """
-    if any(sample.views != ("image",) for sample in samples):
+    if samples and any(sample.views != ("image",) for sample in samples):
         raise UserError(
             f"{samples[0].where} has several pictures, and a WebDataset has one a row",
             fix="make the cache in the format hdf5.",
         )
     order = np.argsort(hashes_of(keys.keys), kind="stable")
-    texts = captions or [sample.caption for sample in samples]
+    texts = captions or [sample.caption for sample in samples or ()] or [None] * len(keys)
     rows = _Rows(
         keys=keys.taken(order),
         columns={name: column[order] for name, column in columns.items()},
-        samples=[samples[i] for i in order],
+        samples=[samples[i] for i in order] if samples else None,
         captions=[texts[i] for i in order],
         class_names=Manifest.load(cache).splits.get(keys.split, ()),
     )
+    line = _written_line(cache, group, len(keys), sorted(columns), partial(_write, rows))
+    return [line, write_keys(cache, group, rows.keys, about)]
+
+
+def join_tars(cache: Path, group: str, parts: Sequence[tuple[TarRows, NDArray[np.int64]]]) -> FileLine:
+    """Write the tar of a group of some rows of others, one part after the other, their bytes as they are.
+
+    Raises
+    ------
+    UserError
+        If a tar is damaged, or they differ in their columns.
+    """
+    first, _ = parts[0]
+    for tar, _ in parts:
+        if tar.columns != first.columns:
+            raise UserError(f"{tar.path} and {first.path} have other columns", fix=REPAIR)
+    rows = sum(len(own) for _, own in parts)
+    return _written_line(cache, group, rows, first.columns, partial(_copy, parts))
+
+
+def _written_line(
+    cache: Path, group: str, rows: int, columns: Sequence[str], write: Callable[[_Written], int]
+) -> FileLine:
+    """Write a tar, whole or not at all, and return its line."""
     file = f"{TARS}/{group}.tar"
     with replacing(cache / file) as temporary, open(temporary, "wb") as raw:
         written = _Written(raw)
-        index = _write(written, rows)
-    line = FileLine(
+        index = write(written)
+    return FileLine(
         file=file,
         bytes=written.size,
         sha256=written.sha256.hexdigest(),
-        rows=len(keys),
-        about={"index": index, "columns": sorted(columns)},
+        rows=rows,
+        about={"index": index, "columns": list(columns)},
     )
-    return [line, write_keys(cache, group, rows.keys, about)]
 
 
 def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
@@ -137,7 +163,7 @@ class _Rows:
 
     keys: GroupKeys
     columns: dict[str, NDArray[Any]]
-    samples: list[Sample]
+    samples: list[Sample] | None
     captions: list[str | None]
     class_names: Sequence[str]
 
@@ -155,11 +181,10 @@ class _Rows:
             files["json"] = json.dumps(
                 {"key": self.keys.keys[i], "labels": labels, "sha256": self.keys.content[i].tobytes().hex()}
             ).encode()
-            ending, picture = self._picture(i)
-            yield name, {**files, ending: picture}
+            yield name, files | (self._picture(i, self.samples[i].path) if self.samples else {})
 
-    def _picture(self, i: int) -> tuple[str, bytes]:
-        path, content = self.samples[i].path, self.keys.content[i].tobytes()
+    def _picture(self, i: int, path: Path) -> dict[str, bytes]:
+        content = self.keys.content[i].tobytes()
         try:
             picture = path.read_bytes()
         except FileNotFoundError:
@@ -169,7 +194,7 @@ class _Rows:
                 f"{path} is not the picture that its row was made from",
                 fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
             )
-        return path.suffix.removeprefix(".").lower(), picture
+        return {path.suffix.removeprefix(".").lower(): picture}
 
 
 @dataclass
@@ -189,11 +214,11 @@ class _Written:
         return self.size
 
 
-def _write(file: _Written, rows: _Rows) -> int:
+def _write(rows: _Rows, file: _Written) -> int:
     """Write a tar; return where the numbers of its index begin."""
     endings = [member_of(column) for column in sorted(rows.columns)]
     offset = np.empty((len(rows.keys) + 1, 1 + len(endings)), dtype=np.int64)
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+    with _tar(file) as tar:
         for i, (name, members) in enumerate(rows.members()):
             offset[i, 0] = file.size
             for ending, raw in members.items():
@@ -202,6 +227,25 @@ def _write(file: _Written, rows: _Rows) -> int:
                     offset[i, 1 + endings.index(ending)] = at
         offset[-1] = file.size
         return _add(tar, file, INDEX, _npy(offset))
+
+
+def _copy(parts: Sequence[tuple[TarRows, NDArray[np.int64]]], file: _Written) -> int:
+    """Write a tar of rows of others; return where the numbers of its index begin."""
+    offsets = []
+    for tar, rows in parts:
+        with reading(tar.path, what="the tar"), open(tar.path, "rb") as source:
+            for row in rows.tolist():
+                begin, end = int(tar.offsets[row, 0]), int(tar.offsets[row + 1, 0])
+                offsets.append(tar.offsets[row] - begin + file.size)
+                source.seek(begin)
+                file.write(source.read(end - begin))
+    offsets.append(np.full_like(parts[0][0].offsets[0], file.size))
+    with _tar(file) as joined:
+        return _add(joined, file, INDEX, _npy(np.stack(offsets)))
+
+
+def _tar(file: _Written) -> tarfile.TarFile:
+    return tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload,no-any-return]
 
 
 def _add(tar: tarfile.TarFile, file: _Written, name: str, raw: bytes) -> int:
