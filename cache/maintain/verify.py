@@ -17,11 +17,12 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
 from cache.store import key_index
-from cache.store.journal import KEYS, SAMPLES, FileLine, Journal
+from cache.store.journal import KEYS, SAMPLES, FileLine, Journal, RowGroup
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.row_group import KeysFile, read_keys
+from cache.store.tar_rows import TarRows
 from cache.store.text_banks import load_bank
 
 # Files that are looked at side by side: checksums leave Python's lock alone, and disks like a queue.
@@ -56,9 +57,9 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
     journal, problems = sound_journal(folder)
     yield from (Check(file=file, problem=problem) for file, problem in problems)
-    lines = [line for group in journal.all_groups for line in group.lines.values()]
+    pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        of_rows = list(pool.map(partial(_of_line, folder), lines))
+        of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
     yield from of_rows
     for teacher in (manifest, *manifest.teachers.values()):
         for name, bank in teacher.banks.items():
@@ -75,11 +76,11 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield Check(file=NAME, problem="the build has not finished; run it again")
 
 
-def _of_line(folder: Path, line: FileLine) -> Check:
+def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:
     if line.column == KEYS:
         return _check(folder, line, line.rows, partial(_read_keys, folder, line))
     if line.column == SAMPLES:
-        return _check(folder, line, line.rows)
+        return _check(folder, line, line.rows, lambda: TarRows.of(folder, group, line).offsets)
     return _check(folder, line, line.rows, partial(ColumnFile.open, folder, line))
 
 

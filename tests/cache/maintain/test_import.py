@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import EMBED_DIM, make_cache
+from conftest import EMBED_DIM
 
 from cache import EmbeddingCache
-from cache.maintain.convert import convert_cache
 from cache.maintain.import_files import ImportOptions, import_files
-from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder
 from cache.store.manifest import Manifest
@@ -154,32 +152,6 @@ def test_keys_of_no_image_are_refused_when_the_data_is_given(tmp_path, photos, a
         )
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_a_cache_survives_a_round_trip_through_both_formats(tmp_path, photos, dtype):
-    one = make_cache(tmp_path / "one", photos, captions=True, dtype=dtype)
-    convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
-    convert_cache(tmp_path / "two", tmp_path / "three", format="hdf5")
-    three = EmbeddingCache.open(tmp_path / "three")
-    assert three.fingerprint == one.fingerprint
-    for name in one.split_names:
-        a, b = one.split(name), three.split(name)
-        assert a.keys == b.keys
-        np.testing.assert_array_equal(a.embeddings[:], b.embeddings[:])
-        np.testing.assert_array_equal(a.caption_embeddings[:], b.caption_embeddings[:])
-    for folder in ("two", "three"):
-        assert all(not check.problem for check in verify_cache(tmp_path / folder))
-    with pytest.raises(UserError, match="has the format hdf5 already"):
-        convert_cache(tmp_path / "one", tmp_path / "four", format="hdf5")
-
-
-def test_names_with_dots_and_spaces_keep_their_keys_in_a_webdataset(tmp_path, photos, write_jpeg):
-    for name in ("a.b.c.jpg", "a b%2E.jpg", "é ü.jpg"):
-        write_jpeg(photos / "train" / "apple" / name)
-    one = make_cache(tmp_path / "one", photos)
-    convert_cache(tmp_path / "one", tmp_path / "two", format="webdataset", folder=ImageFolder.scan(photos))
-    assert EmbeddingCache.open(tmp_path / "two").split("train").keys == one.split("train").keys
-
-
 def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, photos, arrays, teacher_dir):
     given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "data": photos}
     import_files(tmp_path / "cache", ImportOptions(**given, model=f"local-dir:{teacher_dir}"))
@@ -191,22 +163,6 @@ def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, pho
     np.testing.assert_allclose(
         cache.text_bank("labels").class_texts(["banana"])[0], expected, rtol=1e-4, atol=1e-5
     )
-
-
-def test_a_conversion_has_a_manifest_before_its_first_shard(tmp_path, photos):
-    source = make_cache(tmp_path / "cache", photos)
-    missing = photos / "train" / "apple" / "train_0.jpg"
-    picture = missing.read_bytes()
-    missing.unlink()
-    with pytest.raises(UserError, match="train_0"):
-        convert_cache(
-            source.path, tmp_path / "tar", format="webdataset", folder=ImageFolder.scan(photos, require=())
-        )
-    assert not Manifest.load(tmp_path / "tar").complete
-    missing.write_bytes(picture)
-    folder = ImageFolder.scan(photos, require=())
-    convert_cache(source.path, tmp_path / "tar", format="webdataset", folder=folder)
-    assert not any(check.problem for check in verify_cache(tmp_path / "tar"))
 
 
 def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photos, monkeypatch):
