@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from cache.maintain.column_files import ColumnFile
 from cache.maintain.listed_files import sound_journal, unlisted_files
 from cache.runtime.atomic_files import sha256_of
@@ -128,7 +126,7 @@ def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> Non
 
 def _of_index(folder: Path, journal: Journal, split: str) -> Iterator[Check]:
     """Compare a split's index, where there is one, with what its row groups say."""
-    groups, file = journal.groups(split), f"{key_index.FOLDER}/{split}.h5"
+    groups, file = journal.live_groups(split), f"{key_index.FOLDER}/{split}.h5"
     if not (folder / file).exists():
         return
     here, problem = KeyIndex.load(folder, split, groups), ""
@@ -136,6 +134,6 @@ def _of_index(folder: Path, journal: Journal, split: str) -> Iterator[Check]:
         problem = "it is of other row groups, or damaged"
     else:
         expected = KeyIndex.of(groups, lambda group: KeysFile(folder, group.keys))
-        if not np.array_equal(here.hashes, expected.hashes) or not np.array_equal(here.order, expected.order):
+        if not here.is_same(expected):
             problem = "it is not what the row groups say"
     yield Check(file=file, rows=journal.rows(split), problem=problem)

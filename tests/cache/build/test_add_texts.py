@@ -165,9 +165,7 @@ def test_a_teacher_of_the_same_weights_and_another_config_is_refused(build, teac
         add_texts(cache.path, options)
 
 
-def test_rows_that_were_imported_take_the_texts_of_any_teacher_of_their_length(
-    photos, teacher_dir, tmp_path
-):
+def test_rows_that_were_imported_take_the_texts_of_any_teacher_of_their_length(photos, teacher_dir, tmp_path):
     cache = make_cache(tmp_path / "cache", photos)
     options = TextOptions(bank="x", templates=("one {}",), model=f"local-dir:{teacher_dir}", device="cpu")
     add_texts(cache.path, options)

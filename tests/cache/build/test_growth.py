@@ -201,9 +201,7 @@ def test_a_split_that_comes_later_is_added(build, unlabelled, tmp_path):
     shutil.move(tmp_path / "aside", unlabelled / "val_on_train")
     summary, notes = build()
     assert summary.new_rows == 9
-    assert notes == [
-        "photos changed: 9 images added, splits added: id_test; 9 of 39 rows are to be embedded"
-    ]
+    assert notes == ["photos changed: 9 images added, splits added: id_test; 9 of 39 rows are to be embedded"]
 
 
 def test_an_unreadable_image_is_tried_again_when_it_changes_and_forgotten_when_it_is_gone(
