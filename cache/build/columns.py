@@ -27,6 +27,7 @@ from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter, R
 from cache.store.manifest import ColumnSettings, Manifest
 from cache.store.row_group import GroupKeys, read_keys, write_column
 from cache.store.split_rows import SplitGroups
+from cache.store.webdataset import read_embeddings
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
@@ -97,8 +98,6 @@ class GroupRows:
         if column in self.group.lines:
             rows = groups.column(column, "embedding")
         else:
-            from cache.store.webdataset import read_embeddings  # here, because it imports torch
-
             rows = read_embeddings(groups, column)
         # Theirs is the order of the keys' hashes.
         place = np.full(self.group.rows, -1, dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cache.sources.samples import Sample
 from cache.store.hdf5_columns import texts
 from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter
 from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_column, write_group
-from cache.store.webdataset import TarContent, content_of, write_tar_rows
+from cache.store.webdataset import write_tar_group
 
 ROWS_AT_ONCE = 4096
 _NO_ROWS = np.empty(0, dtype=np.int64)
@@ -171,12 +171,7 @@ def _write(out: Path, update: SplitUpdate, rows: NDArray[np.int64], format: str)
         datasets["caption_embedding"] = {**datasets["caption_embedding"], "caption": texts([""] * len(keys))}
     if format != WEBDATASET:
         return write_group(out, group, keys, datasets)
-    samples = [given.samples[i] for i in rows.tolist()] if given.samples else []
-    contents: Iterable[TarContent] = [TarContent()] * len(keys)
-    if samples:
-        contents = (
-            content_of(one, None, sha.tobytes()) for one, sha in zip(samples, keys.content, strict=True)
-        )
-    lines = write_tar_rows(out, group, keys, columns, contents)
+    samples = [given.samples[i] for i in rows.tolist()] if given.samples else None
+    lines = write_tar_group(out, group, keys, columns, samples)
     captions = {name: datasets[name] for name in ("caption_embedding",) if name in datasets}
     return [*(write_column(out, group, name, of, rows=len(keys)) for name, of in captions.items()), *lines]

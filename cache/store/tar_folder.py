@@ -49,7 +49,7 @@ class TarSample:
         return f"{self.tar.path}: {self.key}"
 
     def pictures(self) -> tuple[Image.Image, ...]:
-        """Return the decoded picture; UnreadableImage where it is none, UserError where the tar is damaged."""
+        """Return the decoded picture; UnreadableImage where it is none, UserError of a damaged tar."""
         (sample,) = self.tar.samples(self.row, self.row + 1)
         if sample.key != self.key:
             raise UserError(f"{self.tar.path} has another picture in the place of {self.key!r}", fix=REPAIR)

@@ -74,31 +74,32 @@ def write_tar_group(
     group: str,
     keys: GroupKeys,
     columns: Mapping[str, NDArray[Any]],
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | None,
     about: Mapping[str, Any] | None = None,
     *,
     captions: Sequence[str | None] | None = None,
 ) -> list[FileLine]:
     """Write a row group whose rows lie in a tar beside their pictures; return its lines, the keys' last.
 
-    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are,
-    ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal bytes.
+    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are (None:
+    the rows are alone), ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal
+    bytes.
 
     Raises
     ------
     UserError
         If a row has several pictures, a file cannot be read, or is not what the row was made from.
     """
-    if any(sample.views != ("image",) for sample in samples):
+    if samples and any(sample.views != ("image",) for sample in samples):
         raise UserError(
             f"{samples[0].where} has several pictures, and a WebDataset has one a row",
             fix="make the cache in the format hdf5.",
         )
     order = np.argsort(hashes_of(keys.keys), kind="stable")
-    keys, texts = keys.taken(order), captions or [sample.caption for sample in samples]
-    columns = {name: column[order] for name, column in columns.items()}
+    texts = captions or [sample.caption for sample in samples or ()] or [None] * len(keys)
+    keys, columns = keys.taken(order), {name: column[order] for name, column in columns.items()}
     contents = (
-        content_of(samples[i], texts[i], content.tobytes())
+        content_of(samples[i] if samples else None, texts[i], content.tobytes())
         for i, content in zip(order.tolist(), keys.content, strict=True)
     )
     return write_tar_rows(cache, group, keys, columns, contents, about)
@@ -187,8 +188,10 @@ class _Rows:
             yield name, files
 
 
-def content_of(sample: Sample, caption: str | None, content: bytes) -> TarContent:
-    """Return a sample's picture as it lies in its file; CacheMismatch where its SHA-256 is not ``content``."""
+def content_of(sample: Sample | None, caption: str | None, content: bytes) -> TarContent:
+    """Return a sample with its picture's file; CacheMismatch where its SHA-256 is not ``content``."""
+    if sample is None:
+        return TarContent(caption=caption)
     path = sample.path
     try:
         picture = path.read_bytes()
