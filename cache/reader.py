@@ -38,6 +38,7 @@ from cache.store.stored_neighbours import (
 from cache.store.support_views import COLUMN as SUPPORT_VIEWS
 from cache.store.support_views import SupportViewsSettings, read_support_views
 from cache.store.text_banks import TextBank, load_bank
+from cache.store.webdataset import read_embeddings
 
 __all__ = ["EmbeddingCache", "SplitRows"]
 Settings = TypeVar("Settings")
@@ -193,11 +194,16 @@ class EmbeddingCache:
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
         name, ndim = self.column_name(column), ((3,) if "region" in column else (2,))
+        if without := self._lacking(groups, name) if self.teacher_name != MAIN_TEACHER else 0:
+            raise UserError(
+                f"the teacher {self.teacher_name} of {self.path} has no {column} of {without:,} of "
+                f"{len(groups.index):,} images of {groups.split}",
+                fix=f"add them: the same cache-features command with --teacher {self.teacher_name}.",
+            )
         if self.manifest.spec.format == "webdataset" and self.teacher_name == MAIN_TEACHER:
-            from cache.store.webdataset import read_embeddings  # here, because it imports torch
-
-            return read_embeddings(groups, name)
-        rows = groups.column(name, "embedding", ndim=ndim)
+            rows = read_embeddings(groups, name)
+        else:
+            rows = groups.column(name, "embedding", ndim=ndim)
         if rows.shape[-1] != self.embed_dim or str(rows.dtype) != self.manifest.spec.dtype:
             raise UserError(
                 f"{name} of {self.path} holds {rows.dtype} rows of {rows.shape[-1]} numbers, "
@@ -249,7 +255,7 @@ class EmbeddingCache:
         column, k = self.column_name(column_of(bank)), min(k, len(rows.class_names))
         settings = self._settings(column, NeighboursSettings)
         of = source_of(rows.class_names, listed.sha256)
-        if settings is None or settings.k < k or self._lacking(rows, column, of=of):
+        if settings is None or settings.k < k or self._lacking(rows.groups, column, of=of):
             return None
         return stored_neighbours(rows, column, k)
 
@@ -285,7 +291,7 @@ class EmbeddingCache:
             command that adds them.
         """
         rows, column = self.split(split), self.column_name(CROP_VIEWS)
-        settings, without = self._settings(column, CropViewsSettings), self._lacking(rows, column)
+        settings, without = self._settings(column, CropViewsSettings), self._lacking(rows.groups, column)
         if settings is None or without == len(rows):
             raise UserError(f"the cache {self.path} keeps no views of {rows.name}", fix=ADD_VIEWS)
         if without:
@@ -304,7 +310,7 @@ class EmbeddingCache:
         if settings is None or settings.side != side or split_name(split) not in self.split_names:
             return None
         rows = self.split(split)
-        return None if self._lacking(rows, PIXELS) else StoredPixels(rows, PIXELS, settings)
+        return None if self._lacking(rows.groups, PIXELS) else StoredPixels(rows, PIXELS, settings)
 
     def _settings(self, column: str, form: type[Settings]) -> Settings | None:
         """Return how a column is made, checked; None where the cache keeps none."""
@@ -314,7 +320,9 @@ class EmbeddingCache:
         except ValueError as error:
             raise UserError(f"{self.path / MANIFEST} is damaged ({error})", fix=REPAIR) from error
 
-    def _lacking(self, rows: SplitRows, column: str, *, of: str | None = None) -> int:
+    def _lacking(self, groups: SplitGroups, column: str, *, of: str | None = None) -> int:
         """Return how many rows of a split have no such column, made as the manifest says."""
         listed = self.manifest.columns.get(column)
-        return lacking(rows.groups.groups, column, listed.settings, of=of) if listed else len(rows)
+        if listed is None:
+            return len(groups.index)
+        return lacking(groups.groups, column, listed.settings, of=of)

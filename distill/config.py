@@ -129,7 +129,8 @@ class DataConfig:
     ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
     much memory decoded images may take otherwise before they are decoded anew every epoch (never more than
-    half of the machine's); ``workers`` are the processes that decode, -1 by the machine: all cores beside a
+    half of the machine's); ``shuffle_buffer`` is how many images a process holds to mix them where a cache's
+    tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
     GPU, else one (never more than four a core, or 16); ``views`` replays the
     crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
     classes be in train and in the OOD test as well.
@@ -144,6 +145,7 @@ class DataConfig:
     pixels: str = one_of("auto", "files")
     device_images: str = one_of("auto", "on", "off")
     memory_mb: int = at_least(0, 2048)
+    shuffle_buffer: int = at_least(1, 4096)
     workers: int = at_least(
         -1, -1, fix="give at least 0, or -1: by the machine.", most=machine_limits.WORKERS
     )

@@ -44,7 +44,7 @@ OPTIONS = {
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
     "fewshot": "alpha average-views beta cache checkpoint data device episodes epochs json lr method out search set shots support-seed views",
-    "cache add-prompts": "bank cache",
+    "cache add-texts": "bank device label2text model pretrained replace run teacher template text-file",
     "cache info": "json",
     "cache verify": "json",
     "doctor": "folder json",
@@ -250,7 +250,7 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         (["split", ".", "--out", "x", "--dataset", "Food101", "--lists", ".", "--ood", "0.2"], 2, "--ood"),
         (["describe", ".", "--model", "m"], 1, "has no classes"),
         (["caption", ".", "--model", "m"], 1, "has no images"),
-        (["cache", "add-prompts", "."], 1, "no checkpoint"),
+        (["cache", "add-texts", ".", "--bank", "x"], 2, "nothing says what the texts are"),
         (
             ["cache-features", ".", "--out", "x", "--pretrained", "openai", "--support-views", "1"],
             2,

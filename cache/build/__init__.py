@@ -3,13 +3,19 @@
 Its files::
 
     from_folder, from_episodes    what cache-features and robotics cache-features call
-    options                   what stage 1 can be told, and the run that is made of it
-    pipeline                  the run: prepare, embed, finish; kill it anywhere and run it again
-    ray_executor              who embeds instead of this process, or torchrun's: a Ray cluster
-    resume                    what is left to do
-    embed_images              pictures -> the teacher's rows, decoding beside it
-    shard_writer              rows -> files and their lines in the manifest
+    options, versions         what stage 1 can be told, and the run that is made of it
+    pipeline                  the run: prepare, embed, add columns, finish; kill it anywhere and run it again
+    rebuild                   a cache of another make, made beside the one that is there
+    preparation               what changed since the last run, and what is to do
+    split_listing, stored_rows, split_changes, touched_files    a source beside its rows, as arrays
+    changes                   what changed, in one line
+    chunk_identities, lost_files    what need not be listed; what a kill left behind
+    plan, unit_samples        what is to be embedded, in units that any writer can take, in the same batches
+    embed_units, embed_images, group_writer    units -> the teacher's rows -> row groups, in one process
+    ray_executor, ray_columns    who does it instead of this process, or torchrun's: a Ray cluster
+    columns, added_columns    something per image, added to the row groups that lack it by one loop
+    captions, crop_views, support_views, pixels, neighbours, embed_views    columns, and what draws views
+    second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
-    captions, crop_views, support_views, pixels    what is added to rows when asked for
-    summary, zero_shot        what was done, and what should be looked at
+    summary, judgements, zero_shot    what was done, and what should be looked at
 """

@@ -12,8 +12,8 @@ from cache.runtime.errors import some_of
 class Changes:
     """What a data folder has that a cache has not, and the other way round.
 
-    ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts the samples that never
-    had one. Classes and splits are names.
+    ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts samples that had
+    none. Classes and splits are names.
     """
 
     added: int = 0
@@ -26,12 +26,8 @@ class Changes:
     splits_added: tuple[str, ...] = ()
     splits_removed: tuple[str, ...] = ()
 
-    def line(self, data: str, *, missing: int, rows: int, began: bool) -> str:
-        """Return the line that says so; '' where nothing changed.
-
-        ``missing`` of the ``rows`` that there are to be are still to be embedded; ``began``: the cache was not
-        finished, so what is missing was not necessarily added.
-        """
+    def in_words(self, *, began: bool = False) -> str:
+        """Return what changed, '' for nothing; ``began``: what has no row was not necessarily added since."""
         counts = (
             (0 if began else self.added, "added"),
             (self.gone, "removed"),
@@ -46,10 +42,17 @@ class Changes:
             ("splits removed", self.splits_removed),
         )
         parts = _counted([(count, what) for count, what in counts if count])
-        parts += [f"{what}: {some_of(names, 5)}" for what, names in lists if names]
-        embedded = f"{missing:,} of {rows:,} rows are to be embedded"
-        if parts:
-            return f"{data} changed: {', '.join(parts)}; {embedded}"
+        return ", ".join(parts + [f"{what}: {some_of(names, 5)}" for what, names in lists if names])
+
+    def line(self, data: str, *, missing: int, rows: int, began: bool) -> str:
+        """Return the line that says so; '' where nothing changed.
+
+        ``missing`` of the ``rows`` that there are to be are still to be embedded; ``began``: the cache was
+        not finished.
+        """
+        words, embedded = self.in_words(began=began), f"{missing:,} of {rows:,} rows are to be embedded"
+        if words:
+            return f"{data} changed: {words}; {embedded}"
         return f"{data} is continued: {embedded}" if missing and began else ""
 
     @property
@@ -68,7 +71,5 @@ def class_changes(
 
 def _counted(counts: Sequence[tuple[int, str]]) -> list[str]:
     """Return ``12 images added``, ``3 removed``: what is counted is said once."""
-    noun, parts = {True: " image", False: " images"}, []
-    for count, what in counts:
-        parts.append(f"{count:,}{'' if parts else noun[count == 1]} {what}")
-    return parts
+    nouns = [" image" if count == 1 else " images" for count, _ in counts[:1]] + [""] * len(counts)
+    return [f"{count:,}{noun} {what}" for (count, what), noun in zip(counts, nouns, strict=False)]

@@ -234,7 +234,7 @@ def plan_columns(job: ColumnsJob, manifest: Manifest) -> tuple[Manifest, list[Gr
     if named != manifest.columns:
         manifest = replace(manifest, columns=named)
         manifest.save(job.out)
-    _drop(job.out, dropped)
+    drop_files(job.out, dropped)
     return manifest, [
         GroupPlan(group=group, wanted=lacking[group.name])
         for group in journal.all_groups
@@ -259,7 +259,8 @@ def _stale(group: RowGroup, column: Column) -> list[FileLine]:
     return [] if line is None or is_current(group, column.name, column.settings) else [line]
 
 
-def _drop(cache: Path, lines: Sequence[FileLine]) -> None:
+def drop_files(cache: Path, lines: Sequence[FileLine]) -> None:
+    """Remove files of columns; UserError where that cannot be written."""
     # No line first: a listed file that is not there would be damage.
     JournalWriter(cache).add(*(DroppedFile(file=line.file) for line in lines))
     for line in lines:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.errors import CacheMismatch, UserError, shortened
+from cache.runtime.errors import CacheMismatch, UserError, shortened, some_of
 from cache.sources.class_texts import BankTexts
 from cache.sources.samples import DataFolder
 from cache.store.manifest import NAME, Manifest
@@ -116,6 +116,31 @@ def check_bank_rows(name: str, classes: Sequence[str], embeddings: NDArray[Any],
             f"the text ({name}) embeddings of {pairs[0][0]!r} and {pairs[0][1]!r} are the same row",
             fix="give every class a row of its own.",
         )
+
+
+def bank_remarks(bank: TextBank, class_names: Sequence[str]) -> list[str]:
+    """Return a line where a bank lacks some of a cache's classes, and one where it names others.
+
+    A bank of free texts has no class, and lacks none.
+    """
+    have, classes = {*bank.class_folders}, dict.fromkeys(class_names)
+    lacking = [name for name in classes if name not in have]
+    odd = [name for name in bank.class_folders if name not in classes]
+    lines = []
+    if have and lacking:
+        lines.append(
+            f"{bank.name}: no text for {len(lacking):,} of {len(classes):,} classes ({_three(lacking)}): no "
+            "split that has one of them is trained or judged with it"
+        )
+    if odd:
+        lines.append(
+            f"{bank.name}: {len(odd):,} of its {len(have):,} classes are none of the cache's ({_three(odd)})"
+        )
+    return lines
+
+
+def _three(names: Sequence[str]) -> str:
+    return some_of([shortened(name) for name in names])
 
 
 def positions_note(bank: BankTexts) -> str:

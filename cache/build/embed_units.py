@@ -1,4 +1,4 @@
-"""Planned units -> row groups, in one process: of one alone, of each that torchrun starts, and of a Ray task."""
+"""Planned units -> row groups, in one process: one alone, each that torchrun starts, and a Ray task."""
 
 from __future__ import annotations
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache.build.captions import load_captions
+from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.options import Build, BuildOptions, TeacherOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
-from cache.build.second_teacher import check_teacher_name
+from cache.build.second_teacher import add_teacher, check_teacher_name, load_added
 from cache.build.summary import BuildSummary
 from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun
@@ -33,7 +34,6 @@ from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
-from cache.store.neighbours import NEAREST
 from cache.store.spec import LOCAL_DIR
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 class FeatureOptions(BuildOptions):
     """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA."""
 
-    neighbours: int = NEAREST
     label2text: Path | None = None
     descriptions: Path | None = None
     captions: Path | None = None
@@ -79,10 +78,12 @@ def cache_features(
             texts=class_names_of(_given_or_default(options.label2text, data / LABELS), folder.class_names),
         )
     banks = text_banks(folder, options)
-    if options.teacher != MAIN_TEACHER:
+    is_added = options.teacher != MAIN_TEACHER
+    if is_added:
         check_teacher_name(options.teacher)
-        check_positions(EmbeddingCache.open(out).path, banks)
-    teacher = options.load_for(out)
+        EmbeddingCache.open(out)  # which must be finished
+    check_positions(out, banks)
+    teacher = load_added(options, out, options.teacher) if is_added else options.load_for(out)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
@@ -97,10 +98,12 @@ def cache_features(
     )
     with ranks_of_torchrun() as ranks:
         build = replace(build, ranks=ranks)
-        return build_cache(build, _on_ray(build, options) if options.cluster else embed_here)
+        embed, make = (embed_here, make_here) if options.cluster is None else _on_ray(build, options)
+        return add_teacher(build, options.teacher, make) if is_added else build_cache(build, embed, make)
 
 
-def _on_ray(build: Build, options: FeatureOptions) -> Embed:
+def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
+    from cache.build.ray_columns import ColumnsOnRay
     from cache.build.ray_executor import EmbedOnRay
 
     assert options.cluster is not None
@@ -114,7 +117,11 @@ def _on_ray(build: Build, options: FeatureOptions) -> Embed:
         device=options.device,
         weights_sha256=build.teacher.spec.weights_sha256,
     )
-    return EmbedOnRay(cluster=options.cluster, teacher=source, workers=options.workers)
+    cluster, workers = options.cluster, options.workers
+    return (
+        EmbedOnRay(cluster=cluster, teacher=source, workers=workers),
+        ColumnsOnRay(cluster=cluster, teacher=source, workers=workers),
+    )
 
 
 def anywhere(name: str) -> str:

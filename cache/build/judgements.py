@@ -1,7 +1,7 @@
-"""What should be looked at in a cache: duplicates, and how its teacher classifies; kept in ``index/judged.json``.
+"""What should be looked at in a cache: duplicates, and how its teacher classifies: ``index/judged.json``.
 
-Each row is read for it. Of the same rows, classes and texts it is the same, so that a run that changes nothing
-reads none. The file may be removed.
+Each row is read for it. Of the same rows, classes and texts it is the same, so that a run that changes
+nothing reads none. The file may be removed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Judgements:
     @classmethod
     def of(cls, cache: EmbeddingCache, banks: Sequence[str], apart: Sequence[str]) -> Self:
         """Judge a finished cache by some text banks, ``apart`` those that tell classes apart."""
-        path, made_from = cache.path / FOLDER / NAME, _made_from(cache, banks, apart)
+        path = cache.path / FOLDER / cache.column_name(NAME)
+        made_from = _made_from(cache, banks, apart)
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
             if table["made_from"] == made_from:

@@ -1,4 +1,4 @@
-"""Files and lines that do not belong together: what a kill, a repair or a hand has left of one without the other."""
+"""Files without lines, and lines without files: what a kill, a repair or a hand has left behind."""
 
 from __future__ import annotations
 

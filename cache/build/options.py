@@ -50,7 +50,8 @@ class TeacherOptions:
 class BuildOptions(TeacherOptions):
     """What every stage-1 run can be told.
 
-    ``batch_size`` and ``workers`` None are by the device. ``support_views`` copies an image are kept for
+    ``batch_size`` and ``workers`` None are by the device. ``neighbours`` nearest texts of every image are
+    kept, None: where that pays (:func:`cache.store.neighbours.kept_of`). ``support_views`` copies an image are kept for
     few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each class, 0 for all;
     ``views`` crops of at least ``views_scale`` of the area for training to replay; ``pixels`` a side as
     ``pixels_format`` raw or jpeg.
@@ -62,7 +63,7 @@ class BuildOptions(TeacherOptions):
     workers: int | None = None
     strict: bool = False
     rebuild: bool = False
-    neighbours: int = 0
+    neighbours: int | None = None
     support_views: int = 0
     support_shots: int = 0
     views: int | None = None
@@ -73,7 +74,7 @@ class BuildOptions(TeacherOptions):
     shared_classes: bool = False
 
     def load_for(self, out: Path) -> Teacher:
-        """Return the teacher of a cache that is begun, or continued where ``out`` has one; raises as :meth:`load`.
+        """Return the teacher of a cache that is begun, or continued where ``out`` has rows; raises as ``load``.
 
         ``auto`` is then the precision of the rows that are there: what a GPU began in bfloat16 a CPU goes on
         with in bfloat16. ``--rebuild`` begins anew.

@@ -18,8 +18,9 @@ from cache.build.plan import Plan
 from cache.build.preparation import Preparation, prepare, save_index
 from cache.build.rebuild import writing_cache
 from cache.build.stored_rows import StoredRows
-from cache.build.summary import BuildSummary, summarize
+from cache.build.summary import BuildSummary, Took, summarize
 from cache.runtime.errors import UserError
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.journal import Journal, consolidate, writer_of_rank
 from cache.store.manifest import Manifest
 from cache.teacher.text_network import text_network_of
@@ -63,24 +64,29 @@ def build_cache(
         build = replace(build, out=ranks.from_first(out))
         prepared = ranks.from_first(prepare(build) if ranks.is_first else None)
         assert prepared is not None
-        settings = UnitSettings(
-            cache=build.out,
-            spec=prepared.manifest.spec,
-            batch_size=build.options.batch_size or 1,
-            strict=build.options.strict,
-            planned=prepared.planned,
-        )
-        embedding = time.perf_counter()
-        seconds = embed(build, settings, prepared.plan)
+        before = time.perf_counter()
+        seconds = embed(build, _settings(build, prepared), prepared.compared.plan)
         ranks.wait()
-        embedding = time.perf_counter() - embedding
+        embedding = time.perf_counter() - before
         if ranks.is_first:
             _collect(build)
         ranks.wait()
-        _add_columns(build, make_columns)
-        manifest = ranks.from_first(_finish(build, prepared) if ranks.is_first else prepared.manifest)
-        total = time.perf_counter() - began
-        return summarize(build, prepared, manifest, embedding=embedding, seconds=seconds, total=total)
+        manifest = Manifest.load(build.out)
+        if columns := columns_of(build, manifest):
+            add_columns(job_of(build, manifest, columns), manifest, make_columns)
+        new_rows = ranks.from_first(_finish(build, prepared) if ranks.is_first else 0)
+        took = Took(embedding=embedding, total=time.perf_counter() - began, seconds=seconds)
+        return summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+
+
+def _settings(build: Build, prepared: Preparation) -> UnitSettings:
+    return UnitSettings(
+        cache=build.out,
+        spec=prepared.manifest.spec,
+        batch_size=build.options.batch_size or 1,
+        strict=build.options.strict,
+        planned=prepared.planned,
+    )
 
 
 def _collect(build: Build) -> None:
@@ -89,7 +95,7 @@ def _collect(build: Build) -> None:
     for split in journal.splits:
         stored = StoredRows(out, journal.groups(split))
         # A task that was taken for lost may have ended after all, and another have made its rows again.
-        for line in stored.removing(stored.doubles) if len(stored.doubles) else ():
+        for line in [*stored.removing(stored.doubles)]:
             journal.add(line)
     consolidate(out, journal)
     if not any(map(journal.rows, journal.splits)):
@@ -100,35 +106,28 @@ def _collect(build: Build) -> None:
         save_index(out, journal, split)
 
 
-def _add_columns(build: Build, make: MakeColumns) -> None:
-    """Add to the rows what the options ask for beside them."""
-    manifest = Manifest.load(build.out)
-    columns = columns_of(build, manifest)
-    if columns:
-        add_columns(job_of(build, manifest, columns), manifest, make)
-
-
-def _finish(build: Build, prepared: Preparation) -> Manifest:
-    """Keep what there is one of, and say that the cache is complete."""
-    out = build.out
-    manifest, journal = Manifest.load(out), Journal.load(out)
-    manifest = _with_text_tower(build, manifest)
+def _finish(build: Build, prepared: Preparation) -> int:
+    """Keep what there is one of, and say that the cache is complete; return how many rows are new."""
+    out, journal = build.out, Journal.load(build.out)
+    manifest = with_text_tower(build, Manifest.load(out))
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
-    for split, chunks in prepared.chunks.items():
+    for split, chunks in prepared.compared.chunks.items():
         rows = journal.rows(split) + len(journal.skipped.get(split, {}))
         if rows == sum(chunk.rows for chunk in chunks):
             keep_chunks(out, split, chunks)
     if not manifest.complete:
-        manifest = replace(manifest, complete=True)
-        manifest.save(out)
-    return manifest
+        replace(manifest, complete=True).save(out)
+    return sum(group.live for group in journal.all_groups if group.name not in prepared.planned)
 
 
-def _with_text_tower(build: Build, manifest: Manifest) -> Manifest:
-    kept = bool(manifest.text_tower) and all(file.is_sound(build.out) for file in manifest.text_tower)
+def with_text_tower(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER) -> Manifest:
+    """Return the manifest with a teacher's text tower, where the options ask for it; it is saved."""
+    tower = manifest.of_teacher(teacher).text_tower
+    kept = bool(tower) and all(file.is_sound(build.out) for file in tower)
     if not build.options.keep_text_tower or kept:
         return manifest
-    manifest = replace(manifest, text_tower=save_text_tower(build.out, *text_network_of(build.teacher)))
+    tower = save_text_tower(build.out, *text_network_of(build.teacher), teacher=teacher)
+    manifest = manifest.with_text_tower(tower, teacher=teacher)
     manifest.save(build.out)
     return manifest

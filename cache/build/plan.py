@@ -32,9 +32,9 @@ class PlannedChunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """What one writer makes in one go: of its ``chunks`` the batches k, k + n, ..., where ``share`` is (k, n).
+    """What one writer makes in one go: of its ``chunks`` the batches k, k + n, ...; ``share`` is (k, n).
 
-    ``rows`` is how many samples that is, about; ``without`` are keys that are left out.
+    ``rows`` is how many samples that is; ``without`` are keys that are left out.
     """
 
     split: str
@@ -86,24 +86,34 @@ def _units(split: str, chunks: Sequence[PlannedChunk], writers: int, batch_size:
     whole = sum(chunk.rows for chunk in chunks)
     most = min(GROUP_ROWS, ceil(whole / (UNITS_A_WRITER * writers)))
     units: list[Unit] = []
-    open_chunks: list[PlannedChunk] = []
+    together: list[PlannedChunk] = []
     for chunk in chunks:
         shares = min(ceil(chunk.rows / most), ceil(chunk.rows / batch_size))
         if shares > 1:
-            units += [_unit(split, [chunk], (k, shares)) for k in range(shares)]
+            units += [_share(split, chunk, k, shares, batch_size) for k in range(shares)]
             continue
-        if open_chunks and sum(one.rows for one in open_chunks) + chunk.rows > most:
-            units.append(_unit(split, open_chunks))
-            open_chunks = []
-        open_chunks.append(chunk)
-    return units + ([_unit(split, open_chunks)] if open_chunks else [])
+        if together and sum(one.rows for one in together) + chunk.rows > most:
+            units.append(_unit(split, together))
+            together = []
+        together.append(chunk)
+    return units + ([_unit(split, together)] if together else [])
 
 
-def _unit(split: str, chunks: Sequence[PlannedChunk], share: tuple[int, int] = (0, 1)) -> Unit:
+def _unit(split: str, chunks: Sequence[PlannedChunk]) -> Unit:
     return Unit(
         split=split,
         chunks=tuple(chunk.id for chunk in chunks),
-        rows=ceil(sum(chunk.rows for chunk in chunks) / share[1]),
-        share=share,
+        rows=sum(chunk.rows for chunk in chunks),
         without=frozenset(key for chunk in chunks for key in chunk.without),
+    )
+
+
+def _share(split: str, chunk: PlannedChunk, first: int, every: int, batch_size: int) -> Unit:
+    starts = range(first * batch_size, chunk.rows, every * batch_size)
+    return Unit(
+        split=split,
+        chunks=(chunk.id,),
+        rows=sum(min(batch_size, chunk.rows - start) for start in starts),
+        share=(first, every),
+        without=frozenset(chunk.without),
     )

@@ -1,14 +1,13 @@
-"""The beginning of a stage-1 run, by its first process alone: what changed since the last, and what is to do."""
+"""The beginning of a stage-1 run, by its first process alone: what changed, and what is to do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cache.build.changes import Changes, class_changes
 from cache.build.chunk_identities import forget_chunks, unchanged_since
-from cache.build.distinct_texts import check_positions, positions_note
+from cache.build.distinct_texts import positions_note
 from cache.build.lost_files import drop_lost_files, remove_unlisted
 from cache.build.options import Build
 from cache.build.plan import Plan, PlannedChunk, planned_chunks
@@ -29,24 +28,31 @@ from cache.store.spec import CacheSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """What a run begins with: the manifest, what is to be embedded, and what changed since the last run.
+class Comparison:
+    """A data folder beside its cache: what changed, what is to be embedded, and the ``lines`` that say so.
 
-    ``rows`` is how many there were; ``chunks`` are those of every split, as they were listed; ``planned``
-    names the row groups that the plan has seen.
+    ``chunks`` are those of every split; ``listed`` names the splits that had to be listed.
     """
 
-    manifest: Manifest
-    plan: Plan
     changes: Changes
-    rows: int
+    plan: Plan
     chunks: dict[str, tuple[Chunk, ...]]
+    listed: tuple[str, ...]
+    lines: tuple[Line, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What a run begins with; ``planned`` names the row groups that the plan has seen."""
+
+    manifest: Manifest
+    compared: Comparison
     planned: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """A split that was looked at: its chunks, those to be embedded, and, where it changed, how."""
+    """A split that was looked at: its chunks, those to be embedded, and where it was listed what changed."""
 
     chunks: tuple[Chunk, ...]
     planned: tuple[PlannedChunk, ...] = ()
@@ -97,40 +103,32 @@ def prepare(build: Build) -> Preparation:
         If the output cannot be written or belongs to another teacher, or texts cannot tell classes apart.
     """
     out, sources = build.out, build.folder.splits
-    check_positions(out, build.banks)
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     before = open_manifest(out, build.spec, build.teacher.embed_dim)
     remove_temporaries(out, below=True)
     journal = drop_lost_files(Journal.load(out), out)
     rows = sum(map(journal.rows, journal.splits))
-    splits = {name: _look_at(build, before, journal, source) for name, source in sources.items()}
-    gone = [name for name in journal.splits if name not in sources]
-    plan = Plan(splits={name: split.planned for name, split in splits.items() if split.planned})
-    changes = _changes_of(before, sources, splits, gone=sum(map(journal.rows, gone)))
-    lines = [line for name in gone for line in _all_gone(out, journal, name)]
+    compared = compare(build, before, journal)
     manifest = replace(
         before,
-        splits={name: source.classes for name, source in sources.items()},
+        splits=build.folder.classes,
         several_labels=any(source.multi_label for source in sources.values()),
         command=build.command,
-        complete=before.complete and not plan.rows and not changes.any,
+        complete=before.complete and not compared.plan.rows and not compared.changes.any,
     )
     manifest.save(out)
-    forget_chunks(out, [name for name, split in splits.items() if split.changes is not None])
-    for line in (*lines, *(line for split in splits.values() for line in split.lines)):
+    forget_chunks(out, compared.listed)
+    for line in compared.lines:
         journal.add(line)
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
     for name in journal.splits:
         save_index(out, journal, name)
-    manifest = write_banks(manifest, out, build.teacher, build.banks)
-    _say(build, changes, plan, journal, began=not before.complete, is_new=not rows)
+    manifest = write_banks(manifest, out, build.teacher, build.banks, note=build.progress.note)
+    _say(build, compared, journal, began=not before.complete, is_new=not rows)
     return Preparation(
         manifest=manifest,
-        plan=plan,
-        changes=changes,
-        rows=rows,
-        chunks={name: split.chunks for name, split in splits.items()},
+        compared=compared,
         planned=frozenset(group.name for group in journal.all_groups),
     )
 
@@ -142,9 +140,37 @@ def save_index(out: Path, journal: Journal, split: str) -> None:
         KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
 
 
-def _look_at(build: Build, manifest: Manifest, journal: Journal, source: Source) -> _Split:
-    """Return what became of a split; it is not listed where its chunks are what they were when it was done."""
-    out, split, chunks = build.out, source.split, tuple(source.chunks())
+def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
+    """Compare a data folder with its cache; nothing is changed but what was seen of touched files."""
+    out, sources = build.out, build.folder.splits
+    splits = {name: _compare_split(out, manifest, journal, source) for name, source in sources.items()}
+    gone = [name for name in journal.splits if name not in sources]
+    changed = [split.changes for split in splits.values() if split.changes is not None]
+    added, removed = class_changes(manifest.splits.values(), build.folder.classes.values())
+    changes = Changes(
+        added=sum(one.added for one in changed),
+        gone=sum(map(journal.rows, gone)) + sum(one.gone for one in changed),
+        replaced=sum(one.replaced for one in changed),
+        relabelled=sum(one.relabelled for one in changed),
+        restored=sum(len(one.restored) for one in changed),
+        classes_added=added,
+        classes_removed=removed,
+        splits_added=tuple(name for name in sources if name not in manifest.splits),
+        splits_removed=tuple(name for name in manifest.splits if name not in sources),
+    )
+    lines = [line for name in gone for line in _all_gone(out, journal, name)]
+    return Comparison(
+        changes=changes,
+        plan=Plan(splits={name: split.planned for name, split in splits.items() if split.planned}),
+        chunks={name: split.chunks for name, split in splits.items()},
+        listed=tuple(name for name, split in splits.items() if split.changes is not None),
+        lines=(*lines, *(line for split in splits.values() for line in split.lines)),
+    )
+
+
+def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Source) -> _Split:
+    """Return what became of a split, which is not listed where its chunks are what they were."""
+    split, chunks = source.split, tuple(source.chunks())
     skipped = journal.skipped.get(split, {})
     whole = journal.rows(split) + len(skipped) == sum(chunk.rows for chunk in chunks)
     if whole and manifest.splits.get(split) == source.classes and unchanged_since(out, split, chunks):
@@ -169,32 +195,13 @@ def _all_gone(out: Path, journal: Journal, split: str) -> list[Line]:
     return [*stored.removing(stored.live), *tried]
 
 
-def _changes_of(
-    manifest: Manifest, sources: Mapping[str, Source], splits: Mapping[str, _Split], *, gone: int
-) -> Changes:
-    changed = [split.changes for split in splits.values() if split.changes is not None]
-    new = {name: source.classes for name, source in sources.items()}
-    added, removed = class_changes(manifest.splits.values(), new.values())
-    return Changes(
-        added=sum(one.added for one in changed),
-        gone=gone + sum(one.gone for one in changed),
-        replaced=sum(one.replaced for one in changed),
-        relabelled=sum(one.relabelled for one in changed),
-        restored=sum(len(one.restored) for one in changed),
-        classes_added=added,
-        classes_removed=removed,
-        splits_added=tuple(name for name in new if name not in manifest.splits),
-        splits_removed=tuple(name for name in manifest.splits if name not in new),
-    )
-
-
-def _say(build: Build, changes: Changes, plan: Plan, journal: Journal, *, began: bool, is_new: bool) -> None:
+def _say(build: Build, compared: Comparison, journal: Journal, *, began: bool, is_new: bool) -> None:
     """Say what changed, of a cache that had rows, and which class got which text by position."""
-    rows = sum(map(journal.rows, journal.splits)) + plan.rows
-    line = changes.line(build.folder.path.name, missing=plan.rows, rows=rows, began=began)
-    for note in (*([line] if line and not is_new else []), *_positions(build)):
-        build.progress.note(note)
-
-
-def _positions(build: Build) -> Sequence[str]:
-    return [positions_note(bank) for bank in build.banks if bank.lines]
+    missing = compared.plan.rows
+    rows = sum(map(journal.rows, journal.splits)) + missing
+    line = compared.changes.line(build.folder.path.name, missing=missing, rows=rows, began=began)
+    if line and not is_new:
+        build.progress.note(line)
+    for bank in build.banks:
+        if bank.lines:
+            build.progress.note(positions_note(bank))

@@ -1,144 +1,137 @@
-"""Another teacher's rows of the same images: ``NAME.image_embedding``, a column like any other."""
+"""Another teacher beside the first: its rows of the same images, and texts of its own.
+
+Its rows are columns on the row groups that are there, its banks files beside the first teacher's: a row group
+that comes later lacks them until the same command is run again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from cache.build.columns import IMAGES, Column, GroupRows, Made, Tools
-from cache.build.embed_views import refuse_unreadable
-from cache.runtime.errors import CacheMismatch, UserError, some_of
-from cache.runtime.loader_workers import batches, joined
-from cache.runtime.transfer import one_behind
+from cache.build.added_columns import columns_of, job_of
+from cache.build.changes import Changes
+from cache.build.columns import MakeColumns, add_columns, drop_files, make_here
+from cache.build.distinct_texts import positions_note
+from cache.build.options import Build
+from cache.build.pipeline import with_text_tower
+from cache.build.summary import BuildSummary, Took, summarize
+from cache.build.teacher_rows import TeacherRows
+from cache.build.text_banks import check_banks, write_banks
+from cache.reader import EmbeddingCache
+from cache.runtime.atomic_files import check_own_folders, remove_temporaries
+from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.locks import only_writer
 from cache.sources.names import is_plain_name
-from cache.sources.samples import Sample, UnreadableImage
-from cache.sources.splits import SPLITS
-from cache.store.column_lines import column_name
-from cache.store.row_group import UNKNOWN
-from cache.teacher.sanity import SameForAll, check_finite, stored
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherRows(Column):
-    """What the ``teacher`` of that name and ``fingerprint`` says of every image that has a row.
-
-    A file holds ``embedding`` [n, D], raw, in the cache's dtype.
-    """
-
-    teacher: str
-    fingerprint: str
-
-    @property
-    def name(self) -> str:
-        """``NAME.image_embedding``."""
-        return column_name(IMAGES, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Whose."""
-        return {"teacher": self.fingerprint}
-
-    def rows(self, group: GroupRows, tools: Tools) -> Made:
-        """Embed a group's images.
-
-        Raises
-        ------
-        CacheMismatch
-            If an image is not what its row was made from.
-        UserError
-            If one cannot be read any more, or the teacher cannot have meant what it says.
-        """
-        teacher = tools.teacher
-        assert teacher is not None
-        samples, same, done = group.samples, SameForAll(), 0
-        rows = np.empty((len(group), teacher.embed_dim), dtype=tools.dtype)
-
-        def begun() -> Iterator[tuple[Tensor | None, Callable[[], Tensor]]]:
-            for pixels in _unchanged(group, tools, teacher.transform):
-                yield same.differ(pixels), teacher.start_images(pixels)
-
-        for differ, wait in one_behind(begun()):
-            batch = wait()
-            where = [sample.where for sample in samples[done : done + len(batch)]]
-            check_finite(batch, where)
-            same.look(batch, differ, where)
-            rows[done : done + len(batch)] = stored(batch.numpy(), tools.dtype, _named(where))
-            done += len(batch)
-            tools.progress.advance(len(batch))
-        same.end()
-        return {"embedding": group.spread(rows)}, {}
-
-
-def _named(where: Sequence[str]) -> Callable[[int], str]:
-    return lambda i: f"the row of {where[i]}"
-
-
-class _Images(Dataset[Any]):
-    """Decodes and preprocesses an image, and says what it is of; runs in workers."""
-
-    def __init__(self, samples: Sequence[Sample], transform: Callable[[Any], Tensor]) -> None:
-        self.samples, self.transform = samples, transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor | str]:
-        sample = self.samples[index]
-        content = sample.identity()[0]
-        try:
-            return content, self.transform(sample.pictures()[0])
-        except UnreadableImage as error:
-            return content, str(error) or "unreadable"
-
-
-def _together(items: Sequence[tuple[str, Tensor | str]]) -> tuple[list[str], list[str], Tensor | None]:
-    return [content for content, _ in items], *joined([pixels for _, pixels in items])
-
-
-def _unchanged(group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]) -> Iterator[Tensor]:
-    """Yield a group's images [B, 3, H, W], each the one that its row was made from."""
-    items, done = _Images(group.samples, transform), 0
-    for content, reasons, pixels in batches(
-        items, tools.workers, batch_size=tools.batch_size, collate_fn=_together
-    ):
-        here = slice(done, done + len(content))
-        refuse_unreadable(group.samples[here], reasons)
-        _refuse_changed(group, group.keys.content[here], content, group.keys.keys[here])
-        done += len(content)
-        yield pixels
-
-
-def _refuse_changed(
-    group: GroupRows, before: NDArray[np.uint8], content: Sequence[str], keys: Sequence[str]
-) -> None:
-    changed = [
-        key
-        for key, one, now in zip(keys, before, content, strict=True)
-        if one.tobytes() not in (UNKNOWN, bytes.fromhex(now))
-    ]
-    if changed:
-        raise CacheMismatch(
-            f"{len(changed)} images of {group.group.split} are not those that the rows of {group.cache} were "
-            f"made from ({some_of(changed)})",
-            fix="bring the images back, or bring the cache up to date first: the same cache-features command "
-            "without --teacher.",
-        )
+from cache.store.column_lines import column_name, is_current
+from cache.store.journal import Journal, consolidate
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import AddedTeacher
 
 
 def check_teacher_name(name: str) -> None:
     """Raise a UserError if a teacher cannot be called so: its columns and files begin with its name."""
-    if not is_plain_name(name) or "." in name or name[0] in "-_":
+    if not is_plain_name(name) or "." in name:
         raise UserError(
             f"--teacher {name!r} cannot name columns", fix="use letters, digits, '_' and '-', a letter first."
         )
+
+
+def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> BuildSummary:
+    """Add a teacher's rows of all images that have a row to a finished cache; run again, it continues.
+
+    Every rank calls it. An image is looked at only where the teacher has no row of it yet.
+
+    Raises
+    ------
+    CacheMismatch
+        If an image is not what its row was made from, or the cache has another teacher of that name and the
+        options do not say ``rebuild``.
+    UserError
+        If there is no finished cache, or an image cannot be read any more.
+    """
+    began, ranks, out = time.perf_counter(), build.ranks, build.out
+    check_teacher_name(name)
+    with only_writer(out) if ranks.is_first else nullcontext():
+        prepared = ranks.from_first(_prepare(build, name) if ranks.is_first else None)
+        assert prepared is not None
+        fingerprint = replace(prepared.spec, teacher=prepared.teachers[name].spec).fingerprint()
+        rows = TeacherRows(teacher=name, fingerprint=fingerprint)
+        groups = Journal.load(out).all_groups
+        before = {group.name for group in groups if is_current(group, rows.name, rows.settings)}
+        ranks.wait()
+        columns = [rows, *columns_of(build, prepared, teacher=name)]
+        embedding = time.perf_counter()
+        manifest = add_columns(job_of(build, prepared, columns), prepared, make)
+        embedding = time.perf_counter() - embedding
+        if ranks.is_first:
+            _finish(build, manifest, name)
+        ranks.wait()
+        groups = Journal.load(out).all_groups
+        new_rows = sum(group.live for group in groups if group.name not in before)
+        took = Took(embedding=embedding, total=time.perf_counter() - began)
+        return summarize(build, Changes(), new_rows=new_rows, took=took, teacher=name)
+
+
+def _prepare(build: Build, name: str) -> Manifest:
+    """Return the manifest with the teacher and its banks, saved."""
+    out, spec = build.out, build.teacher.spec
+    EmbeddingCache.open(out)  # which says what is wrong with one that is not finished
+    check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
+    manifest = Manifest.load(out)
+    check_own_folders(out)
+    remove_temporaries(out, below=True)
+    teacher = manifest.teachers.get(name)
+    fresh = AddedTeacher(spec=spec, embed_dim=build.teacher.embed_dim)
+    if teacher is not None and teacher.spec.identity() != spec.identity():
+        if not build.options.rebuild:
+            here, there = (replace(manifest.spec, teacher=one) for one in (teacher.spec, spec))
+            raise CacheMismatch(
+                f"{out} has another teacher called {name} ({'; '.join(here.differences(there))})",
+                fix="choose another --teacher, or use --rebuild to replace it.",
+            )
+        manifest, teacher = _without(manifest, out, name), None
+    manifest = replace(manifest, teachers={**manifest.teachers, name: teacher or fresh})
+    manifest.save(out)
+    note = build.progress.note
+    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name, note=note)
+    journal = Journal.load(out)
+    consolidate(out, journal)
+    for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):
+        note(line)
+    return manifest
+
+
+def _without(manifest: Manifest, out: Path, name: str) -> Manifest:
+    """Return the manifest without a teacher and its columns, whose files are dropped."""
+    prefix = column_name("", name)
+    columns = {column: how for column, how in manifest.columns.items() if not column.startswith(prefix)}
+    teachers = {other: teacher for other, teacher in manifest.teachers.items() if other != name}
+    without = replace(manifest, columns=columns, teachers=teachers)
+    without.save(out)
+    drop_files(out, [line for line in Journal.load(out).files.values() if line.column.startswith(prefix)])
+    gone = manifest.teachers[name]
+    for file in (*gone.banks.values(), *gone.text_tower):
+        (out / file.file).unlink(missing_ok=True)
+    return without
+
+
+def _without_row(build: Build, journal: Journal) -> list[str]:
+    """Say of how many images of the data the cache has no row, which the first teacher comes to first."""
+    left = {
+        split: len(source) - journal.rows(split) - len(journal.skipped.get(split, {}))
+        for split, source in build.folder.splits.items()
+    }
+    return [
+        f"{count:,} images of {split} in {build.folder.path} have no row in {build.out}: run the same "
+        "command without --teacher first"
+        for split, count in left.items()
+        if count > 0
+    ]
+
+
+def _finish(build: Build, manifest: Manifest, name: str) -> None:
+    with_text_tower(build, manifest, teacher=name)
+    consolidate(build.out, Journal.load(build.out))

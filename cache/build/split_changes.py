@@ -112,7 +112,7 @@ def _replaced(
 def _restored(
     source: Source, listing: SplitListing, stored: StoredRows, wanted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return removed rows whose sample is wanted and what it was then, and those samples; one row a sample."""
+    """Return removed rows whose sample is wanted and what it was then, and these samples."""
     rows = stored.removed
     listed = positions(listing.hashes, stored.hashes[rows])
     here = listed >= 0

@@ -17,8 +17,9 @@ from cache.sources.samples import Chunk, Listed, Source
 class SplitListing:
     """The N samples of a split, in the order of the hashes of their keys.
 
-    ``hashes`` uint64 [N]; ``bytes`` and ``mtime_ns`` int64 [N]; ``labels`` uint64 [N], a code of each
-    one's classes (see :meth:`cache.store.row_group.KeysFile.label_codes`); ``chunk`` int32 [N] is the number of its chunk in ``chunks``.
+    ``hashes`` uint64 [N]; ``bytes`` and ``mtime_ns`` int64 [N]; ``labels`` uint64 [N], a code of each one's
+    classes (see :meth:`cache.store.row_group.KeysFile.label_codes`); ``chunk`` int32 [N] is the number of
+    its chunk in ``chunks``.
     """
 
     hashes: NDArray[np.uint64]
@@ -42,10 +43,8 @@ def list_split(source: Source, chunks: Sequence[Chunk]) -> SplitListing:
     """
     seen: dict[tuple[str, ...], int] = {}
     listed = [_list_chunk(source, chunk.id, seen) for chunk in chunks]
-    hashes, numbers = (
-        np.concatenate([part[i] for part in listed] or [empty])
-        for i, empty in enumerate((np.empty(0, np.uint64), np.empty((0, 3), np.int64)))
-    )
+    hashes = np.concatenate([np.empty(0, np.uint64), *(part[0] for part in listed)])
+    numbers = np.concatenate([np.empty((0, 3), np.int64), *(part[1] for part in listed)])
     chunk = np.repeat(np.arange(len(listed), dtype=np.int32), [len(part[0]) for part in listed])
     order = np.argsort(hashes, kind="stable")
     hashes = hashes[order]

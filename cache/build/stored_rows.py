@@ -42,7 +42,7 @@ class StoredRows:
 
     @cached_property
     def labels(self) -> NDArray[np.uint64]:
-        """The codes of every row's classes, uint64 [N]; see :meth:`cache.store.row_group.KeysFile.label_codes`."""
+        """The codes of every row's classes, uint64 [N]; see :class:`SplitListing`."""
         return np.concatenate([np.empty(0, np.uint64), *(file.label_codes() for file in self._files)])
 
     @cached_property

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cache.build.captions import caption_counts
+from cache.build.changes import Changes
 from cache.build.embed_images import Seconds
 from cache.build.judgements import Judgements
 from cache.build.options import Build
-from cache.build.preparation import Preparation
 from cache.build.text_banks import sources_of
 from cache.build.zero_shot import ZeroShot
 from cache.reader import EmbeddingCache
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.duplicates import Duplicate
 from cache.store.journal import Journal, SkippedImage
 from cache.store.manifest import Manifest
@@ -21,9 +22,9 @@ from cache.store.manifest import Manifest
 class BuildSummary:
     """What a build did.
 
-    ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images that
-    are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text bank and
-    the captions are; ``doubts`` are lines on what should be looked at.
+    ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images
+    that are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text
+    bank and the captions are; ``doubts`` are lines on what should be looked at.
     """
 
     rows: int
@@ -44,40 +45,39 @@ class BuildSummary:
     doubts: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """How long a run took in all, in seconds, how long ``embedding``, and where that went."""
+
+    embedding: float
+    total: float
+    seconds: Seconds = field(default_factory=Seconds)
+
+
 def summarize(
-    build: Build,
-    prepared: Preparation,
-    manifest: Manifest,
-    *,
-    embedding: float,
-    seconds: Seconds,
-    total: float,
+    build: Build, changes: Changes, *, new_rows: int, took: Took, teacher: str = MAIN_TEACHER
 ) -> BuildSummary:
-    """Return what a run of ``total`` seconds, ``embedding`` of them, did.
+    """Return what a run did to the rows of one of a cache's teachers.
 
     The first of several ranks alone adds what should be looked at.
     """
     out, names = build.out, [bank.name for bank in build.banks]
-    journal = Journal.load(out)
-    rows, new_rows = (
-        sum(group.live for group in journal.all_groups if group.name not in seen)
-        for seen in (frozenset(), prepared.planned)
-    )
-    truncated = {name: bank.truncated for name, bank in manifest.banks.items()}
-    _, missing, truncated["captions"] = caption_counts(journal.all_groups)
+    manifest, journal = Manifest.load(out), Journal.load(out)
+    cache = EmbeddingCache(out, manifest, journal, teacher=teacher)
+    truncated = {name: bank.truncated for name, bank in manifest.of_teacher(teacher).banks.items()}
+    _, missing, truncated["captions"] = caption_counts(journal.all_groups, teacher=teacher)
     apart = [bank.name for bank in build.banks if not bank.may_tie]
-    cache = EmbeddingCache(out, manifest, journal)
     judged = Judgements.of(cache, names, apart) if build.ranks.is_first else Judgements()
     return BuildSummary(
-        rows=rows,
+        rows=cache.rows,
         new_rows=new_rows,
-        removed_rows=prepared.changes.gone,
-        replaced_rows=prepared.changes.replaced + prepared.changes.relabelled,
-        restored_rows=prepared.changes.restored,
+        removed_rows=changes.gone,
+        replaced_rows=changes.replaced + changes.relabelled,
+        restored_rows=changes.restored,
         bytes=sum(file.stat().st_size for file in out.rglob("*") if file.is_file()),
-        images_per_s=new_rows / embedding,
-        seconds=seconds,
-        total_seconds=total,
+        images_per_s=new_rows / took.embedding,
+        seconds=took.seconds,
+        total_seconds=took.total,
         skipped={
             f"{split}/{key}": images[key]
             for split, images in journal.skipped.items()
@@ -86,7 +86,7 @@ def summarize(
         truncated={name: count for name, count in truncated.items() if count},
         missing_captions=missing,
         duplicates=[*judged.duplicates],
-        sources=sources_of(manifest, journal, build.captions),
+        sources=sources_of(manifest, journal, build.captions, teacher=teacher),
         zero_shot=[*judged.zero_shot],
         doubts=[*judged.doubts],
     )

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from cache.build.captions import Captions, caption_counts
 from cache.build.distinct_texts import check_told_apart, judged_together
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import CacheMismatch
+from cache.runtime.errors import UserError
 from cache.sources.class_texts import MISSING_CAPTION, BankTexts
 from cache.sources.samples import DataFolder
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.journal import Journal
 from cache.store.manifest import Manifest
-from cache.store.text_banks import make_bank, save_bank
-from cache.teacher.open_clip_model import Teacher
+from cache.store.text_banks import TextBank, load_bank, make_bank, save_bank
 from cache.teacher.sanity import check_texts
 
 
 def check_banks(
-    banks: Sequence[BankTexts], folder: DataFolder, teacher: Teacher, *, shared_classes: bool
+    banks: Sequence[BankTexts], folder: DataFolder, teacher: TextEncoder, *, shared_classes: bool
 ) -> None:
     """Make sure that the teacher's tokenizer tells classes apart; see :func:`check_told_apart`."""
     groups = judged_together(folder, shared_classes=shared_classes)
@@ -28,41 +31,79 @@ def check_banks(
         check_told_apart(bank, groups, tokens=lambda texts: token_ids(teacher, texts))
 
 
-def _made_from(bank: BankTexts) -> str:
+class TextEncoder(Protocol):
+    """What embeds texts: a teacher, or the text tower that a cache keeps of it."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """What cuts texts into tokens."""
+
+    def embed_texts(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """Return raw embeddings [T, D] float32 on the CPU, and how many texts were too long."""
+
+
+def name_of_texts(bank: BankTexts) -> str:
+    """Return the digest that names a bank's texts and their classes."""
     return digest([bank.texts, bank.classes])
 
 
-def check_same_texts(manifest: Manifest, out: Path, banks: Sequence[BankTexts]) -> None:
-    """Refuse other texts for a bank: students that learnt with it are judged with it later."""
-    for bank in banks:
-        entry = manifest.banks.get(bank.name)
-        if entry is not None and entry.made_from != _made_from(bank):
-            raise CacheMismatch(
-                f"the text bank {bank.name!r} of {out} was made of other texts than now, which begin "
-                f"{bank.texts[0]!r}",
-                fix="bring the texts back, choose another --out, or use --rebuild to embed them again.",
-            )
+def embedded_bank(bank: BankTexts, encoder: TextEncoder) -> tuple[TextBank, dict[str, Any]]:
+    """Return a bank with its embeddings, and what its line in the manifest says about it.
+
+    Raises
+    ------
+    UserError
+        If the embeddings cannot be meant.
+    """
+    rows, cut = encoder.embed_texts(bank.texts)
+    check_texts(rows, bank.texts)
+    about = {"templates": bank.templates, "truncated": cut, "source": bank.source}
+    return make_bank(bank.name, bank.texts, bank.classes, rows.numpy()), about
 
 
-def write_banks(manifest: Manifest, out: Path, teacher: Teacher, banks: Sequence[BankTexts]) -> Manifest:
-    """Embed the banks that are missing or damaged, and return the manifest that lists all of them."""
+def write_banks(
+    manifest: Manifest,
+    out: Path,
+    encoder: TextEncoder,
+    banks: Sequence[BankTexts],
+    *,
+    teacher: str = MAIN_TEACHER,
+    note: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Embed the banks that are missing, damaged, or of other texts now; return the manifest that lists all.
+
+    ``note`` is told in one line which banks have other texts than before.
+    """
+    changed = []
     for bank in banks:
-        made_from = _made_from(bank)
-        listed = manifest.banks.get(bank.name)
+        made_from, listed = name_of_texts(bank), manifest.of_teacher(teacher).banks.get(bank.name)
+        if listed is not None and listed.made_from != made_from:
+            changed.append(_new_texts(bank, out / listed.file, listed.sha256))
         if listed is None or listed.made_from != made_from or not listed.is_sound(out):
-            rows, cut = teacher.embed_texts(bank.texts)
-            check_texts(rows, bank.texts)
-            made = make_bank(bank.name, bank.texts, bank.classes, rows.numpy())
-            listed = save_bank(out, made, made_from=made_from, templates=bank.templates, truncated=cut)
-        if manifest.banks.get(bank.name) != (listed := replace(listed, source=bank.source)):
-            manifest = manifest.with_bank(bank.name, listed)
+            made, about = embedded_bank(bank, encoder)
+            listed = save_bank(out, made, teacher=teacher, made_from=made_from, **about)
+        listed = replace(listed, source=bank.source)
+        if manifest.of_teacher(teacher).banks.get(bank.name) != listed:
+            manifest = manifest.with_bank(bank.name, listed, teacher=teacher)
             manifest.save(out)
+    if changed:
+        note(f"texts changed since {out} was made, and are embedded anew: {', '.join(changed)}")
     return manifest
 
 
-def token_ids(teacher: Teacher, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return what the teacher reads of each text: its tokens, cut to the context."""
-    return [tuple(row) for row in teacher.tokenizer(list(texts)).tolist()] if texts else []
+def _new_texts(bank: BankTexts, file: Path, sha256: str) -> str:
+    """Return a bank's name and how many of its texts are new."""
+    try:
+        before = {*load_bank(file, bank.name, sha256=sha256).texts}
+    except UserError:
+        return bank.name  # damaged, and made again
+    new = [text for text in bank.texts if text not in before]
+    return f"{bank.name} ({len(new):,} of {len(bank.texts):,} are new)"
+
+
+def token_ids(encoder: TextEncoder, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return what is read of each text: its tokens, cut to the context."""
+    return [tuple(row) for row in encoder.tokenizer(list(texts)).tolist()] if texts else []
 
 
 def sources_of(
@@ -71,13 +112,18 @@ def sources_of(
     captions: Captions | None = None,
     *,
     captions_from: str = "kept from before",
+    teacher: str = MAIN_TEACHER,
 ) -> dict[str, str]:
     """Say of which file each bank and the captions are, and how many images have a caption of their own."""
     lines = {
         f"texts {name}": f"{bank.texts:,}, {bank.source or 'as given'}"
-        for name, bank in manifest.banks.items()
+        for name, bank in manifest.of_teacher(teacher).banks.items()
     }
-    counts = {name: caption_counts(journal.groups(name)) for name in journal.splits if journal.rows(name)}
+    counts = {
+        name: caption_counts(journal.groups(name), teacher=teacher)
+        for name in journal.splits
+        if journal.rows(name)
+    }
     if any(own or missing for own, missing, _ in counts.values()):
         own = [f"{name} {count:,} of {journal.rows(name):,}" for name, (count, _, _) in counts.items()]
         missing = any(count < journal.rows(name) for name, (count, _, _) in counts.items())

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
 from cache.build.preparation import save_index
+from cache.maintain.joined_groups import own_columns, write_joined
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
+from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
-from cache.store.column_lines import OF, is_current
-from cache.store.journal import Journal, RowGroup, consolidate
+from cache.store.journal import ROWS, DroppedFile, Journal, RowGroup, consolidate
 from cache.store.manifest import Manifest
+from cache.store.read_errors import REPAIR
 from cache.store.row_group import GROUP_ROWS
 
 
@@ -26,7 +28,7 @@ class Compaction:
     bytes: int
 
 
-def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:  # noqa: B008 (it holds nothing)
+def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compaction:
     """Join the row groups of a cache that have the same columns, up to 65,536 rows, less what was removed.
 
     Each joined group takes the place of those that it was made of in one step: killed anywhere the cache is
@@ -37,6 +39,7 @@ def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:
     UserError
         If a file of a group to be joined is damaged, or a folder of the cache is a link.
     """
+    progress = progress or Silent()
     with only_writer(folder):
         check_own_folders(folder)
         manifest, journal = Manifest.load(folder), Journal.load(folder)
@@ -45,7 +48,12 @@ def compact_cache(folder: Path, *, progress: Progress = Silent()) -> Compaction:
         remove_temporaries(folder, below=True)
         remove_unlisted(folder, manifest, journal)
         before, size = journal.all_groups, _bytes(journal)
-        batches = [batch for split in journal.splits for batch in _batches(manifest, journal.groups(split))]
+        batches = [
+            batch
+            for split in journal.splits
+            for batch in _batches(folder, manifest, journal.groups(split))
+            if len(batch) > 1 or batch[0].removed
+        ]
         progress.start(sum(group.live for batch in batches for group in batch))
         for batch in batches:
             _replace(folder, manifest, journal, batch)
@@ -59,11 +67,11 @@ def _bytes(journal: Journal) -> int:
     return sum(line.bytes for line in journal.files.values())
 
 
-def _batches(manifest: Manifest, groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
+def _batches(folder: Path, manifest: Manifest, groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
     """Yield the groups that are to become one: of the same columns, and no more rows than a group has."""
     alike: dict[object, list[RowGroup]] = {}
     for group in groups:
-        alike.setdefault(_make(manifest, group), []).append(group)
+        alike.setdefault(frozenset(own_columns(folder, manifest, group).items()), []).append(group)
     for family in alike.values():
         batch: list[RowGroup] = []
         for group in family:
@@ -74,10 +82,18 @@ def _batches(manifest: Manifest, groups: Sequence[RowGroup]) -> Iterator[list[Ro
         yield batch
 
 
-def _make(manifest: Manifest, group: RowGroup) -> frozenset[tuple[str, str]]:
-    """Return the columns of a group that are as the manifest says, and what else each was made from."""
-    return frozenset(
-        (column, "" if "row" in line.about else str(line.about.get(OF, "")))
-        for column, line in group.lines.items()
-        if column not in manifest.columns or is_current(group, column, manifest.columns[column].settings)
-    )
+def _replace(folder: Path, manifest: Manifest, journal: Journal, batch: Sequence[RowGroup]) -> None:
+    """Write one group in place of some, have the journal list it, and remove their files."""
+    for group in batch:
+        if odd := next((line for line in group.lines.values() if not line.is_sound(folder)), None):
+            raise UserError(f"{folder / odd.file} differs from its checksum", fix=REPAIR)
+    lines = write_joined(folder, manifest, batch) if any(group.live for group in batch) else []
+    for line in lines:
+        journal.add(line)
+    for group in batch:
+        journal.add(DroppedFile(file=group.keys.file))
+    consolidate(folder, journal)
+    for group in batch:
+        for line in group.lines.values():
+            (folder / line.file).unlink()
+        (folder / ROWS / group.name).rmdir()

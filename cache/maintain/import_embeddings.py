@@ -20,7 +20,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import remove_temporaries
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.locks import only_writer
-from cache.runtime.progress import Progress, Silent
+from cache.runtime.progress import Progress
 from cache.sources.class_texts import is_key, split_and_key
 from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
@@ -48,7 +48,7 @@ def import_embeddings(
     teacher: str = "imported",
     dtype: str = "float16",
     format: str = "hdf5",
-    progress: Progress = Silent(),  # noqa: B008 (it holds nothing)
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write a finished cache from rows that are there already, or bring one up to date with them.
 
@@ -126,7 +126,7 @@ def _write_rows(
     manifest: Manifest,
     splits: Sequence[ImportedSplit],
     class_names: Mapping[str, tuple[str, ...]],
-    progress: Progress,
+    progress: Progress | None,
 ) -> Manifest:
     """Bring the row groups up to date; return the manifest, which is not complete."""
     journal = Journal.load(out)
@@ -145,10 +145,9 @@ def _write_rows(
         save_index(out, journal, name)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
-    if before and (added or removed):
-        progress.note(
-            f"{out.name}: {added - replaced:,} rows added, {removed - replaced:,} removed, {replaced:,} replaced"
-        )
+    if progress and before and (added or removed):
+        counts = ((added - replaced, "added"), (removed - replaced, "removed"), (replaced, "replaced"))
+        progress.note(f"rows of {out.name}: {', '.join(f'{count:,} {what}' for count, what in counts)}")
     return manifest
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cache.build.distinct_texts import check_positions
 from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
 from cache.runtime.errors import UserError
+from cache.runtime.progress import Progress
 from cache.sources.arrays import keys_in_original_order, load_array, load_names
 from cache.sources.image_folder import ImageFolder
 from cache.sources.open_set import check_apart, check_trained
@@ -40,7 +41,12 @@ class ImportOptions:
     shared_classes: bool = False
 
 
-def import_files(out: Path, options: ImportOptions) -> Manifest:
+def import_files(
+    out: Path,
+    options: ImportOptions,
+    *,
+    progress: Progress | None = None,
+) -> Manifest:
     """Make a cache from arrays in files; see :func:`cache.maintain.import_embeddings.import_embeddings`.
 
     Raises
@@ -61,6 +67,7 @@ def import_files(out: Path, options: ImportOptions) -> Manifest:
         teacher=options.model,
         dtype=options.dtype,
         format=options.format,
+        progress=progress,
     )
 
 

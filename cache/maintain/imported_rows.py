@@ -62,8 +62,8 @@ class ImportedSplit:
 class SplitUpdate:
     """What an import makes of a split.
 
-    ``removed`` are rows of the cache's, in the order of its index, ``added`` rows of the import's. Of ``both``
-    that have a row, ``others`` have another one now though their image is not known to be another.
+    ``removed`` are rows of the cache's, in the order of its index, ``added`` rows of the import's. Of the
+    images that have a row in ``both``, ``others`` have another one now, and not because they are others.
     """
 
     given: ImportedSplit

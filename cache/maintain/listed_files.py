@@ -27,11 +27,11 @@ def sound_journal(cache: Path) -> tuple[Journal, list[Problem]]:
                 problems.append((file, f"line {number} is damaged ({reason_of(line)})"))
             else:
                 journal.add(line)
-        # What a kill has cut short is passed over by readers, and so may be a line that lost its end otherwise.
+        # Readers pass over what a kill has cut short, and so a line that lost its end otherwise.
         texts = path.read_bytes().split(b"\n")
         cut = [number for number, text in enumerate(texts, start=1) if text and number not in sound]
         problems += [(file, f"line {number} was cut short") for number in cut]
-    return journal, problems + _impossible(journal)
+    return journal, [*problems, *_impossible(journal)]
 
 
 def _impossible(journal: Journal) -> Iterator[Problem]:

@@ -1,8 +1,8 @@
 """Take out of a cache what is damaged, so that the command that made it redoes that and nothing else.
 
-The unit is the file. A column that is added to row groups goes alone; without its keys, or what is made in one
-go with them, a row group goes as a whole. Whose teacher and data a cache is of, its manifest says; it may be
-anybody's, and so nothing is loaded by it.
+The unit is the file. A column that was added to row groups goes alone; without its keys, or what is made in
+one go with them, a row group goes as a whole. Whose teacher and data a cache is of, its manifest says; it may
+be anybody's, and so nothing is loaded by it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def repair_cache(folder: Path) -> Repair:
 
 
 def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list[FileLine]:
-    """Return the lines that are to go: of damaged files, and of all files of a group that cannot do without."""
+    """Return the lines that are to go: of damaged files, and of the rest of a group that needs them."""
     lost: list[FileLine] = []
     for group in journal.all_groups:
         bad = [line for line in group.lines.values() if line.file in damaged]

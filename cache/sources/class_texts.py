@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.runtime.atomic_files import read_text
@@ -36,6 +36,18 @@ class BankTexts:
     source: str = ""
     lines: tuple[str, ...] = ()
     may_tie: bool = False
+
+    def in_templates(self, templates: Sequence[str]) -> BankTexts:
+        """Return the bank of every text in every template."""
+        check_templates(templates)
+        pairs = [(i, template.format(text)) for i, text in enumerate(self.texts) for template in templates]
+        return replace(
+            self,
+            texts=tuple(text for _, text in pairs),
+            classes=tuple(self.classes[i] for i, _ in pairs),
+            templates=tuple(templates),
+            lines=tuple(self.lines[i] for i, _ in pairs) if self.lines else (),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,12 +177,7 @@ def template_bank(
     bank: str, names: Mapping[str, str], templates: Sequence[str], *, source: str = ""
 ) -> BankTexts:
     """Return a bank of every class name in every template; a reader averages a class's unit rows."""
-    for template in templates:
-        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
-            raise UserError(
-                f"--template {template!r} has no single {{}} where the class name goes",
-                fix=f"write it like {LABEL_TEMPLATE!r}.",
-            )
+    check_templates(templates)
     pairs = [(folder, template.format(name)) for folder, name in names.items() for template in templates]
     return BankTexts(
         name=bank,
@@ -181,12 +188,23 @@ def template_bank(
     )
 
 
-def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
+def check_templates(templates: Sequence[str]) -> None:
+    """Raise a UserError unless every template has one place for a name."""
+    for template in templates:
+        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+            raise UserError(
+                f"--template {template!r} has no single {{}} where the class name goes",
+                fix=f"write it like {LABEL_TEMPLATE!r}.",
+            )
+
+
+def file_bank(path: Path, names: Mapping[str, str], *, others: bool = False) -> BankTexts:
     """Return a bank, called as its file, of the texts in it.
 
     Lines of ``FOLDER<TAB>TEXT`` belong to classes (several lines of one class are averaged). Plain
     lines belong to the classes in label2text's order when there are exactly as many; any other number
-    of plain lines is a free bank, whose texts belong to no class.
+    of plain lines is a free bank, whose texts belong to no class. ``others``: a line may name a class that
+    is none of ``names``.
     """
     lines = [line for line in read_lines(path) if line.strip()]
     if not lines:
@@ -194,7 +212,7 @@ def file_bank(path: Path, names: Mapping[str, str]) -> BankTexts:
     named = _are_named(lines, path)
     by_position = not named and len(lines) == len(names)
     if named:
-        pairs = [_class_and_text(line, names, path) for line in lines]
+        pairs = [_class_and_text(line, None if others else names, path) for line in lines]
     else:
         owners = tuple(names) if by_position else ("",) * len(lines)
         pairs = [(owner, line.strip()) for owner, line in zip(owners, lines, strict=True)]
@@ -220,9 +238,11 @@ def _are_named(lines: Sequence[str], path: Path) -> bool:
     return bool(lines) and not plain
 
 
-def _class_and_text(line: str, names: Mapping[str, str], path: Path) -> tuple[str, str]:
+def _class_and_text(line: str, names: Mapping[str, str] | None, path: Path) -> tuple[str, str]:
     folder, text = (part.strip() for part in line.split("\t", 1))
-    if folder not in names:
+    if not folder:
+        raise UserError(f"{path}: {line.strip():.60!r} names no class", fix="write FOLDER<TAB>TEXT.")
+    if names is not None and folder not in names:
         raise UserError(
             f"{path}: {folder!r:.120} is not a class",
             fix=f"{nearest_names(folder, names)}name a class folder.",

@@ -9,7 +9,8 @@ Its files::
     digests                   what names rows, however they are grouped
     hdf5_columns, mapped_arrays, npz_files  columns, mapped; arrays from elsewhere
     key_index, split_rows, image_files  the rows of a split, found by key
-    webdataset                the other format: pictures and rows in tars
+    webdataset, tar_rows      the other format: tars of pictures and rows, written and streamed
+    tar_folder                what is in them as the data that they were made of
     pixels, crop_views, support_views, neighbours    columns of images, views and nearest texts; faiss
     text_banks                texts, classes and their embeddings
     duplicates                one image under two keys

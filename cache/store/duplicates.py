@@ -47,7 +47,7 @@ def duplicates_of(cache: Path, journal: Journal) -> list[Duplicate]:
     the keys of a row group are damaged.
     """
     groups = journal.all_groups
-    # Numbers alone, 24 bytes a row: only images of a content that lies in two places are looked at one by one.
+    # Numbers alone, 24 bytes a row: only images of a content in two places are looked at one by one.
     numbers = [_numbers(cache, number, group) for number, group in enumerate(groups)]
     if not numbers:
         return []
@@ -62,16 +62,7 @@ def _numbers(cache: Path, number: int, group: RowGroup) -> tuple[NDArray[np.uint
     seen[list(group.removed)] = False
     rows = np.flatnonzero(seen).astype(np.uint64)
     start = np.ascontiguousarray(keys.content[seen, :8]).view(np.uint64)[:, 0]
-    return np.uint64(number << 32) | rows, start, hashes_of([group.split]) ^ _classes(keys)[seen]
-
-
-def _classes(keys: KeysFile) -> NDArray[np.uint64]:
-    """Return a number for the classes of every row, the same in every group, uint64 [n]."""
-    names = hashes_of(keys.class_names)
-    if keys.has_one_label:
-        return names[keys.labels(keys.class_names, several=False)]
-    several = keys.labels(keys.class_names, several=True).astype(np.uint64)
-    return np.asarray((several * names).sum(axis=1, dtype=np.uint64))
+    return np.uint64(number << 32) | rows, start, hashes_of([group.split]) ^ keys.label_codes()[seen]
 
 
 def _in_two_places(start: NDArray[np.uint64], place: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -89,7 +80,7 @@ def _images(cache: Path, groups: Sequence[RowGroup], rows: NDArray[np.uint64]) -
     group_of = rows >> np.uint64(32)
     for number in np.unique(group_of).tolist():
         keys = KeysFile(cache, groups[number].keys)
-        classes, split = _classes(keys), SPLITS.index(groups[number].split)
+        classes, split = keys.label_codes(), SPLITS.index(groups[number].split)
         for row in (rows[group_of == number] & np.uint64(2**32 - 1)).tolist():
             yield _Image(
                 split=split,

@@ -64,9 +64,15 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
             elif isinstance(values, Blocks):
                 column = file.create_dataset(name, shape=values.shape, dtype=values.dtype)
                 for rows, block in values.blocks:
-                    column[rows] = block
+                    column[_selection(rows)] = block
             else:
                 file.create_dataset(name, data=np.ascontiguousarray(values))
+
+
+def _selection(rows: NDArray[np.int64]) -> Any:
+    """Return rising rows as HDF5 writes them faster: one after the other as a slice."""
+    whole = len(rows) > 0 and int(rows[-1]) - int(rows[0]) + 1 == len(rows)
+    return slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
 
 
 def _write_blobs(file: h5py.File, name: str, blobs: Blobs) -> None:

@@ -310,7 +310,7 @@ class KeysFile:
         return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
 
     def label_codes(self) -> NDArray[np.uint64]:
-        """Return a number for the classes of every row, uint64 [n]: the sum of their names' hashes modulo 2**64."""
+        """Return for every row's classes the sum of their names' hashes modulo 2**64, uint64 [n]."""
         own = hashes_of(self.class_names)[self._raw["label"]]
         if self.has_one_label:
             return own

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names, some_of
 from cache.runtime.hdf5_safety import open_hdf5
+from cache.runtime.locks import only_writer
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.hdf5_columns import Column, read_array, read_texts, texts, write_columns
+from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank
 from cache.store.read_errors import reading
 
@@ -44,7 +46,8 @@ class TextBank:
         UserError
             If a class has no text here.
         """
-        missing = [name for name in class_names if name not in self.class_folders]
+        number = {name: i for i, name in enumerate(self.class_folders)}
+        missing = [name for name in class_names if name not in number]
         if missing:
             what = (
                 f"no text for {some_of(missing, 5)}" if self.class_folders else "no classes, only free texts"
@@ -54,13 +57,31 @@ class TextBank:
                 f"the text bank {self.name!r} has {what}",
                 fix=f"{hint}choose a bank with a text for every class.",
             )
-        return np.stack([self._row(self.class_folders.index(name)) for name in class_names])
+        by_class = np.argsort(self.class_index, kind="stable")
+        starts = np.searchsorted(self.class_index[by_class], np.arange(len(number) + 1))
+        places = [slice(starts[number[name]], starts[number[name] + 1]) for name in class_names]
+        return np.stack([_one_row(self.embeddings[by_class[place]]) for place in places])
 
-    def _row(self, index: int) -> NDArray[np.float32]:
-        rows = self.embeddings[self.class_index == index]
-        if len(rows) == 1:
-            return rows[0]
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+
+def _one_row(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    if len(rows) == 1:
+        return rows[0]
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
+
+
+def words_of_labels(bank: TextBank, templates: Sequence[str]) -> dict[str, str]:
+    """Return what people call each class folder: the words in its text, where one template made it.
+
+    They are in the bank's order, which is that of the file that named the classes.
+    """
+    if len(templates) != 1 or templates[0].count("{}") != 1:
+        return {}
+    before, after = templates[0].split("{}")
+    return {
+        bank.class_folders[i]: text[len(before) : len(text) - len(after)]
+        for text, i in zip(bank.texts, bank.class_index.tolist(), strict=True)
+        if i >= 0 and text.startswith(before) and text.endswith(after)
+    }
 
 
 def save_bank(cache: Path, bank: TextBank, *, teacher: str = MAIN_TEACHER, **about: Any) -> ListedBank:
@@ -74,6 +95,41 @@ def save_bank(cache: Path, bank: TextBank, *, teacher: str = MAIN_TEACHER, **abo
     }
     write_columns(cache / name, columns)
     return ListedBank.of(cache, name, texts=len(bank.texts), **about)
+
+
+def add_bank(
+    cache: Path,
+    name: str,
+    make: Callable[[], tuple[TextBank, dict[str, Any]]],
+    *,
+    made_from: str,
+    replaces: bool = False,
+    teacher: str = MAIN_TEACHER,
+) -> ListedBank:
+    """Add a bank to a cache, as its only writer, and return its line; one of the same texts stays as it is.
+
+    ``make`` gives the bank, and what its line says about it. ``made_from`` names its texts.
+
+    Raises
+    ------
+    UserError
+        If the cache has another bank of that name, and this one does not replace it.
+    """
+    with only_writer(cache):
+        manifest = Manifest.load(cache)
+        there = manifest.of_teacher(teacher).banks.get(name)
+        is_other = there is not None and there.made_from != made_from
+        if there is not None and not is_other and there.is_sound(cache):
+            return there
+        if is_other and not replaces:
+            raise UserError(
+                f"the cache {cache} has a text bank {name!r} of other texts already",
+                fix="choose another --bank, or add --replace.",
+            )
+        bank, about = make()
+        listed = save_bank(cache, bank, teacher=teacher, made_from=made_from, **about)
+        manifest.with_bank(name, listed, teacher=teacher).save(cache)
+        return listed
 
 
 def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:

@@ -1,192 +1,216 @@
-"""Shards as WebDataset tar files: ``KEY.jpg .cls .json .embedding.npy``; plain webdataset streams them.
+"""The rows of a group and their pictures as a tar, ``tars/SPLIT-00000.tar``, which plain webdataset reads.
 
-A row with several labels has them in its ``.json`` instead of ``.cls``; further columns are
-``NAME.npy``.
+A sample is ``KEY.jpg`` (the picture's file as it is, under its own ending), ``.cls`` (its class's number when
+it was written), ``.txt`` (its caption), ``.json`` (key, labels, sha256), ``.embedding.npy`` and further
+columns, ``.NAME.npy``. Row i of ``rows/SPLIT-00000/keys.h5`` is sample i. Samples lie in the order of their
+keys' hashes, in which classes are mixed. At the end ``__index__/offset.npy``, which webdataset passes over,
+says where each of them begins: with it a reader begins anywhere.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
-import tokenize
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import sha256_of
+from cache.runtime.atomic_files import replacing
+from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ENDINGS
-from cache.store.checksums import has_its_checksum, with_checksum
-from cache.store.read_errors import READ_ERRORS, reading
-from cache.store.shard_rows import ShardRows, WrongRows
+from cache.sources.key_hashes import hashes_of
+from cache.store.journal import SAMPLES, TARS, FileLine
+from cache.store.manifest import Manifest
+from cache.store.mapped_arrays import MappedRows
+from cache.store.row_group import UNKNOWN, GroupKeys, write_keys
+from cache.store.split_rows import SplitGroups
+from cache.store.tar_rows import TarRows, member_of
 
-OWN = ("embedding.npy", "caption_embedding.npy")
-ENDING, SUMS = "tar", "crc32"
+if TYPE_CHECKING:
+    from cache.sources.samples import Sample
 
-
-def write(path: Path, rows: ShardRows, images: Sequence[Path] | None = None) -> None:
-    """Write one shard; with ``images``, each row carries its picture's file as it is.
-
-    A fixed time and owner make equal rows equal bytes.
-    """
-    import webdataset  # here, because it imports torch, which rows do without
-
-    with webdataset.TarWriter(str(path), encoder=False, mtime=0.0, user="distill", group="distill") as tar:
-        for i, key in enumerate(rows.keys):
-            members = _members(rows, i)
-            if images is not None:
-                members[images[i].suffix.lstrip(".").lower()] = images[i].read_bytes()
-            tar.write({"__key__": tar_name(key), "json": _json(rows, i, members), **members})
-
-
-def _members(rows: ShardRows, i: int) -> dict[str, bytes]:
-    members = {}
-    if rows.labels.ndim == 1:
-        members["cls"] = str(rows.labels[i]).encode()
-    members["embedding.npy"] = _npy(rows.image_embedding[i])
-    if rows.captions is not None and rows.caption_embedding is not None:
-        members["caption_embedding.npy"] = _npy(rows.caption_embedding[i])
-        members["txt"] = rows.captions[i].encode("utf-8")
-    return members | {f"{name}.npy": _npy(column[i]) for name, column in rows.more.items()}
+INDEX = "__index__/offset.npy"
+# webdataset passes over what is called so, and every file in a folder of such a name.
+_META = re.compile(r"__.*__", re.DOTALL)
 
 
 def tar_name(key: str) -> str:
-    """Return a key's name in the tar: without its ending, and without the dots that WebDataset cuts at."""
-    folder, _, file = key.rpartition("/")
+    """Return a key's name in the tar: without its ending, and with nothing that WebDataset takes otherwise.
+
+    It cuts a name at its first dot, and passes over ``__x__``.
+    """
+    *folders, file = key.split("/")
     # Only what is an image's ending: an episode may be called "run.1".
-    stem = file.rpartition(".")[0] if Path(file).suffix.lower() in ENDINGS else file
-    name = (stem or file).replace("%", "%25").replace(".", "%2E")
-    return f"{folder}/{name}" if folder else name
+    stem = file.rpartition(".")[0] if PurePosixPath(file).suffix.lower() in ENDINGS else file
+    return "/".join([*map(_plain, folders), _plain(stem or file).replace(".", "%2E")])
 
 
-def read(path: Path, *, sha256: str) -> ShardRows:
-    """Read one shard, whose file's checksum is compared first; pictures are passed over.
+def _plain(name: str) -> str:
+    name = name.replace("%", "%25")
+    return f"%5F{name[1:]}" if _META.fullmatch(name) else name
+
+
+def tar_names(keys: Sequence[str]) -> list[str]:
+    """Return the names of some keys; two pictures of one stem keep their endings."""
+    names = [tar_name(key) for key in keys]
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+    return [
+        name if seen[name] == 1 else f"{name}%2E{key.rpartition('.')[2].replace('%', '%25')}"
+        for name, key in zip(names, keys, strict=True)
+    ]
+
+
+def write_tar_group(
+    cache: Path,
+    group: str,
+    keys: GroupKeys,
+    columns: Mapping[str, NDArray[Any]],
+    samples: Sequence[Sample],
+    about: Mapping[str, Any] | None = None,
+    *,
+    captions: Sequence[str | None] | None = None,
+) -> list[FileLine]:
+    """Write a row group whose rows lie in a tar beside their pictures; return its lines, the keys' last.
+
+    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are,
+    ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal bytes.
 
     Raises
     ------
     UserError
-        If the tar is damaged or cut short, or a row lacks a member or has one of another type.
+        If a row has several pictures, a file cannot be read, or is not what the row was made from.
     """
-    with reading(path):
-        if sha256_of(path) != sha256:
-            raise ValueError("its checksum is not the manifest's")
-        samples = [_parsed(sample) for sample in _samples(path)]
-        if not samples:
-            raise ValueError("it holds no row")
-        tables = [sample["json"] for sample in samples]
-        captioned = "caption_embedding.npy" in samples[0]
-        return ShardRows(
-            split=_text(tables[0], "split"),
-            keys=[_text(row, "key") for row in tables],
-            labels=_integers(tables, "label"),
-            image_embedding=np.stack([sample["embedding.npy"] for sample in samples]),
-            file_sha256=[_text(row, "file_sha256") for row in tables],
-            file_bytes=_integers(tables, "file_bytes"),
-            file_mtime_ns=_integers(tables, "file_mtime_ns"),
-            captions=[sample["txt"].decode("utf-8") for sample in samples] if captioned else None,
-            caption_embedding=np.stack([sample["caption_embedding.npy"] for sample in samples])
-            if captioned
-            else None,
-            more={
-                name.removesuffix(".npy"): np.stack([sample[name] for sample in samples])
-                for name in samples[0]
-                if name.endswith(".npy") and name not in OWN
-            },
+    if any(sample.views != ("image",) for sample in samples):
+        raise UserError(
+            f"{samples[0].where} has several pictures, and a WebDataset has one a row",
+            fix="make the cache in the format hdf5.",
         )
+    order = np.argsort(hashes_of(keys.keys), kind="stable")
+    texts = captions or [sample.caption for sample in samples]
+    rows = _Rows(
+        keys=keys.taken(order),
+        columns={name: column[order] for name, column in columns.items()},
+        samples=[samples[i] for i in order],
+        captions=[texts[i] for i in order],
+        class_names=Manifest.load(cache).splits.get(keys.split, ()),
+    )
+    file = f"{TARS}/{group}.tar"
+    with replacing(cache / file) as temporary, open(temporary, "wb") as raw:
+        written = _Written(raw)
+        index = _write(written, rows)
+    line = FileLine(
+        file=file,
+        bytes=written.size,
+        sha256=written.sha256.hexdigest(),
+        rows=len(keys),
+        about={"index": index, "columns": sorted(columns)},
+    )
+    return [line, write_keys(cache, group, rows.keys, about)]
 
 
-def _text(row: dict[str, Any], name: str) -> str:
-    if not isinstance(row[name], str):
-        raise ValueError(f"{name} is {row[name]!r:.80}")
-    return str(row[name])
+def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
+    """Return a column of embeddings of every group, of its tar or of a file beside it, in the split's order.
 
-
-def _integers(rows: Sequence[dict[str, Any]], name: str) -> NDArray[np.int64]:
-    values = np.array([row[name] for row in rows])
-    if values.dtype != np.int64:
-        raise ValueError(f"{name} is of {values.dtype}")
-    return values
-
-
-def wrong_rows(path: Path) -> WrongRows:
-    """Return which rows of a damaged shard are not what was written, as far as the tar can be read.
-
-    Rows that lie behind a place where it cannot are not among the names.
+    Raises
+    ------
+    UserError
+        If a group has no such column, or it is damaged.
     """
-    wrong: list[int] = []
-    names: list[str] = []
-    with suppress(*READ_ERRORS):  # what cannot be read counts as missing
-        for sample in _samples(path, endings=()):
-            name, sound = _checked(sample)
-            if not sound:
-                wrong.append(len(names))
-            names.append(name)
-    return WrongRows(rows=wrong, names=names)
+    if groups.has(column):
+        return groups.column(column, "embedding", ndim=(2, 3))
+    tars = (TarRows.of(groups.cache, group, groups.line(group, SAMPLES)) for group in groups.groups)
+    return MappedRows([tar.column(column) for tar in tars], groups.index.order)
 
 
-def _checked(sample: dict[str, Any]) -> tuple[str, bool]:
-    """Return a row's key, or its name in the tar, and whether it is sound."""
-    text = sample.get("json", b"").decode("utf-8", errors="replace")
-    if not has_its_checksum(text):
-        return str(sample["__key__"]), False
-    table = json.loads(text)
-    members = {name: raw for name, raw in sample.items() if name != "json" and not name.startswith("__")}
-    return table["key"], {name: zlib.crc32(raw) for name, raw in members.items()} == table[SUMS]
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """What is written, in the order of the tar."""
+
+    keys: GroupKeys
+    columns: dict[str, NDArray[Any]]
+    samples: list[Sample]
+    captions: list[str | None]
+    class_names: Sequence[str]
+
+    def members(self) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield the name of every row, and its files by ending."""
+        number = {name: str(i).encode() for i, name in enumerate(self.class_names)}
+        for i, name in enumerate(tar_names(self.keys.keys)):
+            labels = self.keys.labels[i]
+            files = {member_of(column): _npy(rows[i]) for column, rows in sorted(self.columns.items())}
+            if len(labels) == 1 and labels[0] in number:
+                files["cls"] = number[labels[0]]
+            caption = self.captions[i]
+            if caption is not None:
+                files["txt"] = caption.encode("utf-8", "surrogateescape")
+            files["json"] = json.dumps(
+                {"key": self.keys.keys[i], "labels": labels, "sha256": self.keys.content[i].tobytes().hex()}
+            ).encode()
+            ending, picture = self._picture(i)
+            yield name, {**files, ending: picture}
+
+    def _picture(self, i: int) -> tuple[str, bytes]:
+        path, content = self.samples[i].path, self.keys.content[i].tobytes()
+        try:
+            picture = path.read_bytes()
+        except FileNotFoundError:
+            picture = b""
+        if content not in (UNKNOWN, sha256(picture).digest()):
+            raise CacheMismatch(
+                f"{path} is not the picture that its row was made from",
+                fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
+            )
+        return path.suffix.removeprefix(".").lower(), picture
 
 
-def _samples(
-    path: Path, *, endings: tuple[str, ...] = (".json", ".cls", ".npy", ".txt")
-) -> Iterator[dict[str, Any]]:
-    import webdataset  # here, because it imports torch
+@dataclass
+class _Written:
+    """A file that is written from front to end, and its checksum."""
 
-    def is_asked_for(name: str) -> bool:
-        return not endings or name.endswith(endings)
+    file: BinaryIO
+    size: int = 0
+    sha256: Any = field(default_factory=sha256)
 
-    with open(path, "rb") as stream:
-        source = [{"url": str(path), "stream": stream}]
-        files = webdataset.tariterators.tar_file_expander(source, select_files=is_asked_for)
-        yield from webdataset.tariterators.group_by_keys(files)
+    def write(self, raw: bytes) -> int:
+        self.sha256.update(raw)
+        self.size += len(raw)
+        return self.file.write(raw)
 
-
-def _parsed(sample: dict[str, Any]) -> dict[str, Any]:
-    arrays = {name: _array(name, raw) for name, raw in sample.items() if name.endswith(".npy")}
-    table = json.loads(sample["json"])
-    if not isinstance(table, dict):
-        raise ValueError(f"the row {sample['__key__']!r:.80} has no table")
-    return {**sample, **arrays, "json": table}
+    def tell(self) -> int:
+        return self.size
 
 
-def _array(name: str, raw: bytes) -> NDArray[Any]:
-    # Not np.load: it makes room for whatever shape the header claims before it looks for the numbers.
-    buffer = io.BytesIO(raw)
-    version = np.lib.format.read_magic(buffer)
-    try:
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
-    except (SyntaxError, TypeError, tokenize.TokenError) as error:  # a header is a Python literal
-        raise ValueError(f"{name} has no header of numpy's") from error
-    at = buffer.tell()
-    size = math.prod(shape) * dtype.itemsize
-    if version != (1, 0) or fortran or dtype.kind != "f" or size != len(raw) - at:
-        raise ValueError(f"{name} holds {dtype} of shape {shape} in {len(raw)} bytes")
-    return np.frombuffer(raw, dtype=dtype, offset=at).reshape(shape)
+def _write(file: _Written, rows: _Rows) -> int:
+    """Write a tar; return where the numbers of its index begin."""
+    endings = [member_of(column) for column in sorted(rows.columns)]
+    offset = np.empty((len(rows.keys) + 1, 1 + len(endings)), dtype=np.int64)
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+        for i, (name, members) in enumerate(rows.members()):
+            offset[i, 0] = file.size
+            for ending, raw in members.items():
+                at = _add(tar, file, f"{name}.{ending}", raw)
+                if ending in endings:
+                    offset[i, 1 + endings.index(ending)] = at
+        offset[-1] = file.size
+        return _add(tar, file, INDEX, _npy(offset))
 
 
-def _json(rows: ShardRows, i: int, members: dict[str, bytes]) -> bytes:
-    row = {
-        "key": rows.keys[i],
-        "split": rows.split,
-        "label": rows.labels[i].tolist(),
-        "file_sha256": rows.file_sha256[i],
-        "file_bytes": int(rows.file_bytes[i]),
-        "file_mtime_ns": int(rows.file_mtime_ns[i]),
-        SUMS: {name: zlib.crc32(raw) for name, raw in members.items()},
-    }
-    return with_checksum(row, indent=None).encode("utf-8")
+def _add(tar: tarfile.TarFile, file: _Written, name: str, raw: bytes) -> int:
+    """Add a file; return where its bytes begin."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.uname, info.gname = len(raw), 0o444, "distill", "distill"
+    tar.addfile(info, io.BytesIO(raw))
+    tar.members = []  # type: ignore[attr-defined]  # which takes a kilobyte for every file
+    return file.size - -(-len(raw) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _npy(row: NDArray[Any]) -> bytes:

@@ -192,7 +192,7 @@ def _sides(asked: PreprocessCfg, model: str, preprocessing: str) -> tuple[int, i
     assert sides is not None  # the image tower was built for them
     if preprocessing == SQUASH and sides[0] != sides[1]:
         raise UserError(
-            f"{model} takes images of {sides[0]} x {sides[1]} pixels, and --preprocess squash makes square ones",
+            f"{model} takes images of {sides[0]} x {sides[1]} px, and --preprocess squash makes square ones",
             fix="leave --preprocess out: the model's own takes both sides.",
         )
     return sides

@@ -1,6 +1,7 @@
-"""The teacher's text tower in the cache, for prompt learning: ``text_tower/`` holds its weights and config.
+"""A teacher's text tower in the cache, for prompt learning and more texts: its weights and config.
 
-The image tower is not in it, and is never built when it is loaded.
+They lie in ``text_tower/``, of an added teacher in ``NAME.text_tower/``. The image tower is not in it, and is
+never built when it is loaded.
 """
 
 from __future__ import annotations
@@ -18,22 +19,24 @@ from torch import Tensor, nn
 
 from cache.runtime.atomic_files import replacing, sha256_of, write_json
 from cache.runtime.errors import UserError, reason_of
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import READ_ERRORS
 
 FOLDER, WEIGHTS, CONFIG = "text_tower", "text.safetensors", "config.json"
 PLACEHOLDER = "X"
+KEEP = "run the same cache-features command again with --keep-text-tower."
 
 
 def save_text_tower(
-    cache: Path, config: dict[str, Any], weights: dict[str, Tensor]
+    cache: Path, config: dict[str, Any], weights: dict[str, Tensor], *, teacher: str = MAIN_TEACHER
 ) -> tuple[ListedFile, ...]:
-    """Write a text tower into a cache folder; return the manifest's lines for its files."""
-    folder = cache / FOLDER
-    with replacing(folder / WEIGHTS) as temporary:
+    """Write a teacher's text tower into a cache folder; return the manifest's lines for its files."""
+    folder = FOLDER if teacher == MAIN_TEACHER else f"{teacher}.{FOLDER}"
+    with replacing(cache / folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))  # save_file's can be read by their owner alone
-    write_json(folder / CONFIG, config)
-    return tuple(ListedFile.of(cache, f"{FOLDER}/{name}") for name in (WEIGHTS, CONFIG))
+    write_json(cache / folder / CONFIG, config)
+    return tuple(ListedFile.of(cache, f"{folder}/{name}") for name in (WEIGHTS, CONFIG))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,24 +50,21 @@ class TextTower:
 
     @classmethod
     def load(
-        cls, cache: Path, *, files: Sequence[ListedFile] = (), device: torch.device | str = "cpu"
+        cls, cache: Path, *, files: Sequence[ListedFile], device: torch.device | str = "cpu"
     ) -> TextTower:
-        """Read the text tower that a cache keeps, after a look at the checksums of ``files``.
+        """Read the text tower of a cache that ``files`` list, after a look at their checksums.
 
         Raises
         ------
         UserError
             If it keeps none, or its files are damaged.
         """
-        folder = cache / FOLDER
-        if not (folder / CONFIG).is_file():
-            raise UserError(
-                f"the cache {cache} does not keep its teacher's text tower, which prompt learning needs",
-                fix="run the same cache-features command again with --keep-text-tower.",
-            )
+        if not files:
+            raise UserError(f"the cache {cache} does not keep its teacher's text tower", fix=KEEP)
         # Here, because open_clip takes seconds to import and plain training does without it.
         from cache.teacher.text_network import build_text_network
 
+        folder = (cache / files[0].file).parent
         try:
             for file in files:
                 if sha256_of(cache / file.file) != file.sha256:
@@ -72,16 +72,30 @@ class TextTower:
             config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             network, tokenizer = build_text_network(config, load_file(folder / WEIGHTS))
         except (*READ_ERRORS, SafetensorError) as error:
-            raise UserError(
-                f"the text tower in {folder} is damaged ({reason_of(error)})",
-                fix="run the same cache-features command again with --keep-text-tower.",
-            ) from error
+            problem = f"the text tower in {folder} is damaged ({reason_of(error)})"
+            raise UserError(problem, fix=KEEP) from error
         return cls(
             network=network.to(device),
             tokenizer=tokenizer,
             width=network.token_embedding.weight.shape[1],  # type: ignore[union-attr, index, arg-type]
             context_length=int(tokenizer.context_length),
         )
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str], *, batch_size: int = 256) -> tuple[Tensor, int]:
+        """Return raw embeddings [T, D] float32 on the CPU, in the order given, and how many were cut.
+
+        They are those of the teacher in float32, but for rounding.
+        """
+        # In order of length, so that little of a batch is padding.
+        order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
+        parts = []
+        for start in range(0, len(order), batch_size):
+            some = [texts[i] for i in order[start : start + batch_size]]
+            parts.append(self.embed(self.tokens(some)).float().cpu())
+        rows = torch.cat(parts)
+        cut = sum(len(self.tokenizer.encode(text)) + 2 > self.context_length for text in texts)
+        return rows[torch.tensor(order).argsort()], cut
 
     def tokens(self, texts: Sequence[str], *, n_ctx: int = 0) -> Tensor:
         """Return the tokens [T, L] of texts with room for ``n_ctx`` learnt vectors at places 1 to n_ctx.

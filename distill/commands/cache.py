@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,70 +11,86 @@ import click
 from cache.runtime.errors import UserError, printable
 from distill.commands.options import (
     EXISTING_FOLDER,
+    FILE,
     FOLDER,
+    device_option,
+    given_options,
     json_option,
     option,
     rows_options,
     shared_classes_option,
 )
-from distill.commands.tables import number, print_duplicates, print_json, print_zero_shot, table
+from distill.commands.tables import (
+    number,
+    print_duplicates,
+    print_json,
+    print_zero_shot,
+    size,
+    table,
+    working,
+)
 
 if TYPE_CHECKING:
-    from cache.maintain.verify import Check
+    from cache.maintain.compact import Compaction
     from cache.store.manifest import Manifest
     from cache.store.spec import TeacherSpec
 
 
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@json_option("Print the manifest.")
+@json_option("Print it as JSON.")
 def info(cache: Path, as_json: bool) -> None:
-    """Say what is in CACHE.
+    """Say what is in CACHE, by its manifest and its journal.
 
     Example: distill cache info artifacts/photos
     """
-    from cache.reader import TEACHERS, EmbeddingCache
-    from cache.store.manifest import NAME, Manifest
+    from cache.maintain.info import describe_cache
 
-    manifest = Manifest.load(cache)
+    there = describe_cache(cache)
     if as_json:
-        click.echo((cache / NAME).read_text(encoding="utf-8"), nl=False)
+        plain = asdict(there)
+        print_json({**plain.pop("manifest"), "fingerprint": there.manifest.spec.fingerprint(), **plain})
         return
-    table(f"cache {cache}", ["", ""], _about(manifest))
+    table(f"cache {cache}", ["", ""], _about(there.manifest))
+    names = ["split", "rows", "classes", "groups", "removed", "skipped", "own captions"]
     splits = [
-        [name, *map(number, (s.rows, len(s.class_names), len(s.shards), len(s.skipped), s.own_captions))]
-        for name, s in manifest.splits.items()
+        [s.split, *map(number, (s.rows, s.classes, s.groups, s.removed, s.skipped, s.own_captions))]
+        for s in there.splits
     ]
-    table("splits", ["split", "rows", "classes", "shards", "skipped", "own captions"], splits)
-    banks = [
-        [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
-        for name, bank in manifest.banks.items()
+    table("splits", names, splits)
+    columns = [
+        [c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), size(c.bytes), _words(c.settings)]
+        for c in there.columns
     ]
-    table("text banks", ["bank", "texts", "truncated", "template", "source"], banks)
-    added = EmbeddingCache(cache, manifest).teacher_names[1:]
-    if added:
-        click.echo(f"other teachers: {', '.join(added)} (in {cache / TEACHERS})")
+    table("columns", ["column", "groups", "rows", "size", "settings"], columns)
+    for teacher, own in {"main": there.manifest, **there.manifest.teachers}.items():
+        banks = [
+            [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
+            for name, bank in own.banks.items()
+        ]
+        title = "text banks" if teacher == "main" else f"text banks of {teacher}"
+        table(title, ["bank", "texts", "truncated", "template", "source"], banks)
+    made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
+    click.echo(printable(f"writers: {', '.join(w.writer for w in there.writers) or 'none'}; {'; '.join(made)}"))
+    if there.manifest.teachers:
+        click.echo(f"other teachers: {', '.join(there.manifest.teachers)}")
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value):.24}" for name, value in settings.items())
 
 
 def _about(manifest: Manifest) -> list[list[str]]:
     teacher = manifest.spec.teacher
-    support = [f"{name}: {kept.views} views" for name, kept in manifest.support_views.items()]
-    views = [
-        f"{name}: {kept.views} views, scale {kept.scale:g}" for name, kept in manifest.crop_views.items()
-    ]
-    pixels = [f"{name}: {kept.side} px, {kept.encoding}" for name, kept in manifest.pixels.items()]
     return [
         ["fingerprint", manifest.spec.fingerprint()],
-        ["complete", "yes" if manifest.complete else "no: run the same cache-features command again"],
+        ["complete", "yes" if manifest.complete else f"no: run the same '{manifest.command}' again"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
         ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
         ["preprocessing", _prepared(teacher)],
         ["computed in", teacher.precision],
         ["stored as", f"{manifest.spec.dtype}, {manifest.spec.format}"],
         ["embed_dim", str(manifest.embed_dim)],
-        ["support views", ", ".join(support) or "none"],
-        ["training views", ", ".join(views) or "none"],
-        ["pixels", ", ".join(pixels) or "not kept"],
         ["text tower", "kept" if manifest.text_tower else "not kept"],
     ]
 
@@ -89,26 +106,27 @@ def _prepared(teacher: TeacherSpec) -> str:
 @click.argument("cache", type=EXISTING_FOLDER)
 @json_option("Print every check as JSON.")
 def verify(cache: Path, as_json: bool) -> None:
-    """Check CACHE, and name the damaged rows.
+    """Check CACHE, and name the damaged files.
 
-    Every checksum and row count is looked at; the exit status is 1 where a file is damaged.
+    Every file's checksum, every key and every text bank is looked at; the exit status is 1 where one is
+    damaged.
 
     Example: distill cache verify artifacts/photos
     """
     from cache.maintain.verify import verify_cache
     from cache.store.duplicates import duplicates_of
-    from cache.store.manifest import Manifest
+    from cache.store.journal import Journal
 
     checks = verify_cache(cache)
     bad = [check for check in checks if check.problem]
     if as_json:
-        print_json([_plain(check) for check in checks])
+        print_json([asdict(check) for check in checks])
     else:
         for check in bad:
             click.echo(printable(f"{check.file}: {check.problem}"))
         click.echo(f"{len(checks) - len(bad)} of {len(checks)} files are sound.")
         if not bad:
-            print_duplicates(duplicates_of(cache, Manifest.load(cache)))
+            print_duplicates(duplicates_of(cache, Journal.load(cache)))
     if bad:
         names = ", ".join(check.file for check in bad[:3])
         raise UserError(
@@ -118,20 +136,27 @@ def verify(cache: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
+@option("--compact", "Join small row groups too, and drop removed rows.", bool)
 @json_option("Print what was done as JSON.")
-def repair(cache: Path, as_json: bool) -> None:
+def repair(cache: Path, compact: bool, as_json: bool) -> None:
     """Take every damaged file out of CACHE.
 
     What was taken out is redone by the command that made the cache; that command is printed, without its data
-    and teacher, and the exit status is 1. Nothing is loaded that CACHE names.
+    and teacher, and the exit status is 1. Nothing is loaded that CACHE names. With --compact a sound cache's
+    small row groups are joined; nothing should read it meanwhile.
 
-    Example: distill cache repair artifacts/photos
+    \b
+    Examples:
+      distill cache repair artifacts/photos
+      distill cache repair artifacts/photos --compact
     """
     from cache.maintain.repair import repair_cache
 
     done = repair_cache(cache)
+    joined = _compacted(cache) if compact and not done.commands else None
     if as_json:
-        print_json({"removed": [_plain(check) for check in done.removed], "commands": done.commands})
+        result = {"removed": [asdict(check) for check in done.removed], "commands": done.commands}
+        print_json({**result, **({"compacted": asdict(joined)} if joined else {})})
     else:
         for check in done.removed:
             click.echo(printable(f"taken out: {check.file} ({check.problem})"))
@@ -141,13 +166,17 @@ def repair(cache: Path, as_json: bool) -> None:
             fix="run the command again that made it, with all that it was given: "
             f"{'; then '.join(done.commands)}",
         )
+    if joined and not as_json:
+        click.echo(f"{joined.before:,} row groups are {joined.after:,} now, {size(joined.bytes)} are free.")
     if not as_json:
         click.echo(f"{cache} is sound.")
 
 
-def _plain(check: Check) -> dict[str, Any]:
-    plain = {name: getattr(check, name) for name in ("file", "rows", "problem")}
-    return {**plain, "damaged_rows": list(check.damaged)}
+def _compacted(cache: Path) -> Compaction:
+    from cache.maintain.compact import compact_cache
+
+    with working("cache repair --compact", "rows") as progress:
+        return compact_cache(cache, progress=progress)
 
 
 @click.command("import")
@@ -178,12 +207,14 @@ def import_(out: Path, **given: Any) -> None:
     from cache.maintain.import_files import ImportOptions, import_files
     from cache.reader import EmbeddingCache
 
-    manifest = import_files(out, ImportOptions(**given))
+    with working("cache import", "rows") as progress:
+        manifest = import_files(out, ImportOptions(**given), progress=progress)
+    cache = EmbeddingCache.open(out)
     banks = ", ".join(manifest.banks) or "none"
-    click.echo(f"{out}: {manifest.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
-    for name, source in sources_of(manifest, captions_from=f"rows of {given['captions']}").items():
+    click.echo(f"{out}: {cache.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
+    captions = f"rows of {given['captions']}" if given["captions"] else "kept from before"
+    for name, source in sources_of(manifest, cache.journal, captions_from=captions).items():
         click.echo(printable(f"{name}: {source}"))
-    cache = EmbeddingCache(out, manifest)
     judged = zero_shot(cache, cache.bank_names)
     print_zero_shot(judged, doubts(cache, cache.bank_names, judged))
 
@@ -206,18 +237,54 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     click.echo(f"{out}: {manifest.rows:,} rows as {format}")
 
 
-@click.command("add-prompts")
-@click.argument("run", type=EXISTING_FOLDER)
-@option("--bank", "Name of the new text bank.", default="coop")
-@option("--cache", "A cache of the same teacher  [default: the run's own]", EXISTING_FOLDER)
-def add_prompts(run: Path, bank: str, cache: Path | None) -> None:
-    """Add the prompts that RUN learnt to its cache.
+@click.command("add-texts")
+@click.argument("cache", type=EXISTING_FOLDER)
+@option("--bank", "Name of the new text bank.", required=True)
+@option("--text-file", "FOLDER<TAB>TEXT a line, or texts alone, one a class in label2text's order.", FILE)
+@option(
+    "--template TEXT templates",
+    "Put class names in it, or the file's texts: 'a sketch of {}'. Repeatable: averaged.",
+    multiple=True,
+)
+@option("--label2text", "Class names  [default: those that the cache was made with]", FILE)
+@option("--run", "In place of texts, the prompts that this run learnt.", EXISTING_FOLDER)
+@option("--teacher", "Whose texts they are: an added teacher's name.", default="main")
+@option("--model", "The teacher, where the cache keeps no text tower; as for cache-features.")
+@option("--pretrained", "Its weights.")
+@option("--replace replaces", "Let them take the place of a bank of that name and other texts.", bool)
+@device_option
+@click.pass_context
+def add_texts(ctx: click.Context, cache: Path, bank: str, run: Path | None, **given: Any) -> None:
+    """Embed more texts into a finished CACHE, as a text bank.
 
-    They become a text bank, for other students.
+    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features --keep-text-tower), or the teacher that is given.
 
-    Example: distill cache add-prompts runs/coop --bank coop
+    \b
+    Examples:
+      distill cache add-texts artifacts/photos --bank sketch --template "a sketch of {}"
+      distill cache add-texts artifacts/photos --bank mine --text-file mine.txt --pretrained openai
+      distill cache add-texts artifacts/photos --bank coop --run runs/coop
     """
-    from distill.student.prompts import export_prompts
+    from cache.build.zero_shot import doubts, zero_shot
+    from cache.reader import EmbeddingCache
 
-    where, entry = export_prompts(run, bank=bank, cache_dir=cache)
-    click.echo(f"{where / entry.file}: {entry.texts} texts; use them with: train --text {bank}")
+    remarks: list[str] = []
+    if run is not None:
+        for option in given_options(ctx, *(name for name in given if name != "replaces")):
+            raise click.UsageError(f"{option} is of texts, and --run has learnt its own: leave one out.")
+        from distill.student.prompts import export_prompts
+
+        listed, teacher = export_prompts(run, cache, bank=bank, replaces=given["replaces"])
+    else:
+        from cache.build.add_texts import TextOptions
+        from cache.build.add_texts import add_texts as add
+
+        listed, remarks = add(cache, TextOptions(bank=bank, **given))
+        teacher = given["teacher"]
+    cut = f", {listed.truncated:,} longer than the teacher's context" if listed.truncated else ""
+    click.echo(f"{cache / listed.file}: {listed.texts:,} texts{cut}; use them with: train --text {bank}")
+    for line in remarks:
+        click.echo(printable(line))
+    opened = EmbeddingCache.open(cache).teacher_cache(teacher)
+    judged = zero_shot(opened, [bank])
+    print_zero_shot(judged, doubts(opened, [bank], judged))

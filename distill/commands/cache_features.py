@@ -45,7 +45,11 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
     FILE,
     multiple=True,
 )
-@option("--neighbours", "Nearest class texts kept of every image.", click.IntRange(1, bounds.NEIGHBOURS), 256)
+@option(
+    "--neighbours K",
+    "Nearest class texts kept of every image  [default: 256 of more than 20,000 classes, else none]",
+    click.IntRange(0, bounds.NEIGHBOURS),
+)
 @option(
     "--support-views",
     "Keep so many views' rows of train and OOD images, for 'fewshot --method retrieval'; the paper's is 10.",

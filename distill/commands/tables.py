@@ -65,6 +65,12 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes in the unit that fits it."""
+    unit, digits = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
+    return f"{count / unit:,.1f} {digits}"
+
+
 def mean(row: Mapping[str, Any], name: str) -> str:
     """Return a mean with its deviation, where there is one."""
     if row[name] is None:

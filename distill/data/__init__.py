@@ -3,6 +3,9 @@
 Its files::
 
     folders, stream           the images of a run and the splits it is judged on
+    streams, tar_stream       which of both kinds of stream: of a data folder, or of a cache's own tars
+    tar_epoch, tar_rows, tar_identities    the order of an epoch of tars, its rows, what they are
+    id_val                    training images set aside to choose on
     training_data, batch      images joined to rows by key; what crosses to a step
     pixels, pixel_sources     decoded images, kept where they fit
     augment, frames           per-image augmentation of whole batches; the cameras of an episode as channels

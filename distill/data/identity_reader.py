@@ -120,7 +120,7 @@ class IdentityReader:
             own = split_identity(self.folder.split(name), self.joined(name), rows, with_row=name == "train")
             if rows is not None and self.cache.is_imported:
                 row_of = self.joined(name).row_of
-                read = partial(_bytes_of_rows, rows.embeddings)
+                read = partial(bytes_of_rows, rows.embeddings)
                 digest = digest_of_column(rows, "image_embedding", row_of[row_of >= 0], read)
                 own = replace(own, rows=digest_of([digest.encode()]))
             self._splits[name] = own
@@ -134,7 +134,7 @@ class IdentityReader:
             # Those that were embedded elsewhere have no text.
             texts = rows.captions if rows.captions[0] else None
             read = (
-                partial(_bytes_of_rows, rows.caption_embeddings)
+                partial(bytes_of_rows, rows.caption_embeddings)
                 if texts is None
                 else partial(_bytes_of_texts, texts)
             )
@@ -227,7 +227,8 @@ def digest_of_column(
     return added([*filter(None, told), *read_of])
 
 
-def _bytes_of_rows(column: MappedRows, at: NDArray[np.int64]) -> Iterable[bytes]:
+def bytes_of_rows(column: MappedRows, at: NDArray[np.int64]) -> Iterable[bytes]:
+    """Return the bytes of each of some rows."""
     return (row.tobytes() for row in column[at])
 
 

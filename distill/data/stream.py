@@ -19,13 +19,20 @@ from cache.runtime.devices import choose_device
 from cache.sources.samples import DataFolder, Sample
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
+from distill.data.crop_views import open_views
 from distill.data.folders import open_folder
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
 from distill.data.support import QUERY, ROWS_OF, join_support, support_of
-from distill.data.training_data import TrainingRows, join_training_rows
+from distill.data.training_data import (
+    TeacherRows,
+    TrainingData,
+    TrainingRows,
+    join_training_rows,
+    teacher_rows,
+)
 
 Augment = TrainAugment | FrameAugment
 """What a student sees: ``decode`` reads it, ``plain`` is how it is judged, a call what it is trained on."""
@@ -79,13 +86,12 @@ class Stream:
     identities: IdentityReader
 
     @classmethod
-    def open(cls, config: RunConfig, *, cache_dir: Path, data_dir: Path, check: bool = False) -> Stream:
-        """Join the images of a data folder to the rows of a cache, whose files are compared with ``check``.
+    def of(cls, config: RunConfig, cache: EmbeddingCache, data_dir: Path) -> Stream:
+        """Join the images of a data folder to the rows of a cache.
 
         UserError if the cache, the data and the config do not fit each other, or an image is not what its
         rows were made from.
         """
-        cache = EmbeddingCache.open(cache_dir, check=check)
         augment = augment_of(config, cache)
         folder = open_folder(
             cache,
@@ -113,6 +119,30 @@ class Stream:
             support=support,
             joined=joined,
             identities=identities,
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that are learnt."""
+        return self.images.rows.class_names
+
+    def data_of(self, config: RunConfig, teachers: Sequence[str]) -> TrainingData:
+        """Return the training data of a student of this stream that learns from some teachers."""
+        return TrainingData(
+            joined=self.images,
+            pixels=self.pixels,
+            teachers=tuple(self._rows_of(config, name) for name in teachers),
+        )
+
+    def _rows_of(self, config: RunConfig, teacher: str) -> TeacherRows:
+        cache, joined = self.cache.teacher_cache(teacher), self.joined[teacher]
+        return teacher_rows(
+            cache,
+            joined,
+            config.loss,
+            text=config.text,
+            learnt_text=config.prompts.learner != "none",
+            views=open_views(cache, joined.images, config.data),
         )
 
     @property

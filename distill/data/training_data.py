@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,11 +15,13 @@ from cache import EmbeddingCache
 from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError, shortened
 from cache.runtime.transfer import to_device
+from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
 from cache.store.mapped_arrays import MappedRows
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
+from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels
 
@@ -93,7 +94,11 @@ def join_training_rows(identities: IdentityReader, *, id_val: float = 0.0) -> Tr
             f"(images like {images[0].key!r}, rows like {rows.keys[0]!r})",
             fix="give the data folder that the cache was made from.",
         )
-    aside = has_row & _set_aside(images, row_of, rows, id_val) if id_val else np.zeros_like(has_row)
+    aside = np.zeros_like(has_row)
+    if id_val:
+        hashes, labels = hashes_of(image.key for image in images), np.asarray(rows.labels)[row_of]
+        with_row = [(hashes[has_row], labels[has_row])]
+        aside = has_row & SetAside.drawn(id_val, len(rows.class_names), lambda: with_row).of(hashes)
     chosen = has_row & ~aside
     return TrainingRows(
         rows=rows,
@@ -106,24 +111,6 @@ def join_training_rows(identities: IdentityReader, *, id_val: float = 0.0) -> Tr
 
 def _taken(images: tuple[Sample, ...], chosen: NDArray[np.bool_]) -> tuple[Sample, ...]:
     return images if chosen.all() else tuple(images[i] for i in np.flatnonzero(chosen).tolist())
-
-
-def _set_aside(
-    images: Sequence[Sample], row_of: NDArray[np.int64], rows: Rows, share: float
-) -> NDArray[np.bool_]:
-    """Say of every image whether it is set aside, if it has a row."""
-    drawn = np.fromiter((_hash_share(image.key) for image in images), np.float64, len(images))
-    aside: NDArray[np.bool_] = drawn < share
-    if rows.labels.ndim == 1:  # where images have several labels no class is emptied by one image
-        labels = np.where(row_of >= 0, rows.labels[row_of], -1)
-        for label in np.setdiff1d(labels[labels >= 0], labels[~aside]):
-            of_class = np.flatnonzero(labels == label)
-            aside[of_class[drawn[of_class].argmax()]] = False
-    return aside
-
-
-def _hash_share(key: str) -> float:
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
 
 
 def epoch_batches(
@@ -230,6 +217,24 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         self._labels = self.joined.rows.labels[self.joined.row_of]
+
+    @property
+    def count(self) -> int:
+        """How many images are trained on."""
+        return len(self.joined.images)
+
+    @property
+    def left_out(self) -> int:
+        """How many are not, because they have no row."""
+        return self.joined.left_out
+
+    def keys_of(self, batches: Sequence[NDArray[np.int64]], step: int) -> list[str]:
+        """Return the keys of some images of a step."""
+        return [self.joined.images[i].key for i in batches[step][:3]]
+
+    def columns(self, chosen: NDArray[np.int64], device: torch.device) -> BatchColumns:
+        """Return what the cache has of a batch's images, on the device, for every student that takes it."""
+        return BatchColumns(chosen, device)
 
     def crops(self, chosen: NDArray[np.int64], generator: Generator) -> Crops | None:
         """Return one of the cache's views of each of these images; None where the run replays none."""

@@ -121,11 +121,9 @@ def _rows_of(info: ModelInfo, source: TowerSource, texts: Sequence[str]) -> torc
             f"{cache} is of the teacher {opened.fingerprint}, the model of {info.source['fingerprint']}",
             fix="give the cache that the student was trained from.",
         )
-    if not opened.manifest.text_tower:
+    if not opened.text_tower:
         raise UserError(
             f"{cache} keeps no text tower",
             fix="run cache-features again with --keep-text-tower, or give --teacher-model.",
         )
-    tower = TextTower.load(opened.path, files=opened.manifest.text_tower, device=device)
-    with torch.no_grad():
-        return tower.embed(tower.tokens(texts))
+    return TextTower.load(opened.path, files=opened.text_tower, device=device).embed_texts(texts)[0]

@@ -10,7 +10,7 @@ import torch
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.sources.episode_texts import NEGATIVE
-from cache.store.text_banks import TextBank
+from cache.store.text_banks import TextBank, words_of_labels
 from distill.config import RunConfig
 from distill.deploy.class_sets import ClassSet, unit
 from distill.judge.trained_run import TrainedRun
@@ -51,16 +51,9 @@ def negatives_of(banks: Collection[str], config: RunConfig) -> dict[str, str]:
 
 def labels_of(cache: EmbeddingCache) -> dict[str, str]:
     """Return what people call each class folder: the words in its label text, where a template made it."""
-    templates = cache.listed_bank("labels").templates if "labels" in cache.bank_names else ()
-    if len(templates) != 1 or templates[0].count("{}") != 1:
+    if "labels" not in cache.bank_names:
         return {}
-    before, after = templates[0].split("{}")
-    bank = cache.text_bank("labels")
-    return {
-        bank.class_folders[index]: text[len(before) : len(text) - len(after)]
-        for text, index in zip(bank.texts, bank.class_index, strict=True)
-        if index >= 0 and text.startswith(before) and text.endswith(after)
-    }
+    return words_of_labels(cache.text_bank("labels"), cache.listed_bank("labels").templates)
 
 
 def words_of(folder: str) -> str:

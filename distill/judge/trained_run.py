@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -14,6 +14,7 @@ from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import split_name
+from cache.store.tar_folder import TarFolder
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.data.folders import open_folder
@@ -22,6 +23,8 @@ from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
 from distill.data.stream import EvalSplit, splits_to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
+from distill.data.tar_identities import identities_of
+from distill.data.tar_stream import id_val_of, set_aside
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.judge.evaluate import Result, competing, refuse_negative_text
@@ -149,7 +152,9 @@ class TrainedRun:
         UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         id_val: tuple[Sample, ...] = ()
-        if self.config.data.id_val and "train" in self.folder.splits:
+        if self.config.data.id_val and isinstance(self.folder, TarFolder):
+            id_val = id_val_of(self.cache, self.folder, set_aside(self.cache, self.config.data.id_val))
+        elif self.config.data.id_val and "train" in self.folder.splits:
             id_val = join_training_rows(self.identities, id_val=self.config.data.id_val).id_val
         fewshot = self.config.fewshot
         support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
@@ -203,7 +208,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     refuse_negative_text(cache, opening.get("negative_text"))
     folder = open_folder(
         cache,
-        opening.get("data_dir") or Path(state["data_dir"]),
+        opening.get("data_dir") or _data_of(state),
         shared_classes=config.data.shared_classes,
         complete=False,
         fix="train with data.shared_classes=true.",
@@ -220,7 +225,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {fingerprint(model)}",
             fix="give the run's own cache with --cache.",
         )
-    identity, identities = identity_in(state, run), IdentityReader(cache=cache, folder=folder)
+    identity, identities = identity_in(state, run), identities_of(cache, folder)
     # A bank that the run did not learn with was chosen for its texts: there is nothing to compare it with.
     differences = [] if config.train.baseline else identities.tools(config).tool_differences(identity)
     refuse_other_data(
@@ -231,3 +236,8 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)
+
+
+def _data_of(state: Mapping[str, Any]) -> Path | None:
+    """Return the data folder of a run; None where its images were the cache's own."""
+    return Path(state["data_dir"]) if state["data_dir"] != state["cache_dir"] else None

@@ -19,12 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from cache import EmbeddingCache
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
-from cache.runtime.locks import only_writer
 from cache.sources.class_texts import LABEL_TEMPLATE
 from cache.sources.names import is_plain_name
-from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank
-from cache.store.text_banks import make_bank, save_bank
+from cache.store.text_banks import TextBank, add_bank, make_bank
 from cache.teacher.text_tower import TextTower
 from distill.checkpoint import read_checkpoint
 from distill.config import PromptConfig
@@ -128,37 +126,24 @@ def class_words(cache: EmbeddingCache, bank: str) -> dict[str, str]:
     return words
 
 
-def export_bank(learnt: LearntTexts, cache: EmbeddingCache, *, bank: str, learnt_from: str) -> ListedBank:
-    """Add the class texts of a learnt context to a cache as a text bank; any student can be trained on it.
-
-    UserError if the texts depend on the image (CoCoOp), or the cache has another bank of that name.
-    """
-    if learnt.per_image:
-        raise UserError(
-            "CoCoOp's texts are different for every image and make no bank", fix="learn with --prompts coop."
-        )
-    with only_writer(cache.path):
-        made_from = digest([learnt_from, list(learnt.words.items())])
-        if bank in cache.bank_names and cache.listed_bank(bank).made_from != made_from:
-            raise UserError(
-                f"the cache {cache.path} has a text bank {bank!r} already", fix="choose another --bank."
-            )
-        folders = tuple(learnt.words)
-        with torch.no_grad():
-            rows = learnt(folders, torch.empty(0))
-        count = len(learnt.learner.context)
-        texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
-        made, templates = make_bank(bank, texts, folders, rows.cpu().numpy()), (f"[{count} learnt] {{}}.",)
-        teacher = cache.teacher_name
-        listed = save_bank(cache.path, made, teacher=teacher, made_from=made_from, templates=templates)
-        Manifest.load(cache.path).with_bank(bank, listed, teacher=teacher).save(cache.path)
-        return listed
+def learnt_bank(learnt: LearntTexts, bank: str) -> tuple[TextBank, dict[str, Any]]:
+    """Return the class texts of a learnt context as a text bank, and what its line says about it."""
+    folders, count = tuple(learnt.words), len(learnt.learner.context)
+    with torch.no_grad():
+        rows = learnt(folders, torch.empty(0))
+    texts = [f"[{count} learnt] {learnt.words[folder]}." for folder in folders]
+    return make_bank(bank, texts, folders, rows.cpu().numpy()), {"templates": (f"[{count} learnt] {{}}.",)}
 
 
-def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tuple[Path, ListedBank]:
-    """Add what a run learnt as a text bank to its cache, or to another of the same teacher; see above.
+def export_prompts(
+    run: Path, cache_dir: Path, *, bank: str, replaces: bool = False
+) -> tuple[ListedBank, str]:
+    """Add what a run learnt as a text bank to a cache of its teacher; return its line, and the teacher's name.
 
-    UserError if the run learnt no prompts, or see :func:`export_bank`.
+    Any student can be trained on it.
+
+    UserError if the run learnt no prompts, or such as depend on the image (CoCoOp), or the cache is of
+    another teacher or has another bank of that name.
     """
     if not is_plain_name(bank):
         raise WrongOption(f"--bank {bank!r} cannot name a file", fix="use letters, digits, '.', '_' and '-'.")
@@ -166,7 +151,7 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
     config = from_toml(state["config"], where=str(run))
     if config.prompts.learner == "none":
         raise UserError(f"{run} learnt no prompts", fix="train with --prompts coop.")
-    cache = EmbeddingCache.open(cache_dir or Path(state["cache_dir"])).teacher_cache(config.teachers[0])
+    cache = EmbeddingCache.open(cache_dir).teacher_cache(config.teachers[0])
     if cache.fingerprint != state["fingerprint"]:
         raise CacheMismatch(
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {cache.fingerprint}",
@@ -176,5 +161,17 @@ def export_prompts(run: Path, *, bank: str, cache_dir: Path | None = None) -> tu
         cache, config.prompts, text=config.text, seed=config.train.seed, device=torch.device("cpu")
     )
     learnt.learner.load_state_dict(state["prompts"])
+    if learnt.per_image:
+        raise UserError(
+            "CoCoOp's texts are different for every image and make no bank", fix="learn with --prompts coop."
+        )
     weights = sha256(b"".join(value.numpy().tobytes() for value in state["prompts"].values())).hexdigest()
-    return cache.path, export_bank(learnt, cache, bank=bank, learnt_from=weights)
+    listed = add_bank(
+        cache.path,
+        bank,
+        lambda: learnt_bank(learnt, bank),
+        made_from=digest([weights, list(learnt.words.items())]),
+        replaces=replaces,
+        teacher=cache.teacher_name,
+    )
+    return listed, cache.teacher_name

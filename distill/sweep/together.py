@@ -10,6 +10,8 @@ from cache.runtime.distributed import in_every_process
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.data.stream import Stream, stream_settings
+from distill.data.streams import open_stream
+from distill.data.tar_stream import TarStream
 from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
 from distill.sweep.run import Place, RunResult, Watch, ended, train_command
@@ -52,7 +54,7 @@ class Together:
 
     def _group(self, group: Sequence[PlannedRun], place: Place) -> list[RunResult]:
         try:
-            stream = Stream.open(group[0].config, cache_dir=place.cache, data_dir=place.data)
+            stream = open_stream(group[0].config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
             return [ended(run, error) for run in group]
         stream.identities.note_gone(self.progress)
@@ -64,7 +66,7 @@ class Together:
         return [ended(run, end) for run, end in zip(group, ends, strict=True)]
 
 
-def _begun(run: PlannedRun, stream: Stream, place: Place) -> StudentRun:
+def _begun(run: PlannedRun, stream: Stream | TarStream, place: Place) -> StudentRun:
     """Begin a run as one of those that take a stream; UserError where it cannot be one."""
     out = place.folder(run)
     return StudentRun(

@@ -90,7 +90,7 @@ def summarize(
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return a run's summary: the headline, and everything needed to trust and repeat it."""
-    model, joined, history = session.model, session.data.joined, position.history
+    model, data, history = session.model, session.data, position.history
     means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
     epochs, splits = min(LAST_EPOCHS, len(history)), session.splits.items()
     return {
@@ -99,9 +99,9 @@ def summarize(
         "headline": f"mean of the last {epochs} epochs, {model.headline} in percent",
         **{name: value for name, value in means.items() if value is not None},
         "classes": {"train": len(model.class_names)} | {name: len(s.class_names) for name, s in splits},
-        "images": {"train": len(joined.images)}
+        "images": {"train": data.count}
         | {name: len(s.pixels.samples) - len(s.pixels.unreadable) for name, s in splits},
-        "training_images_without_teacher_row": joined.left_out,
+        "training_images_without_teacher_row": data.left_out,
         "unreadable_images": {name: s.pixels.unreadable for name, s in splits},
         "student": session.config.student.arch,
         "student_parameters": sum(p.numel() for p in model.student.parameters()),

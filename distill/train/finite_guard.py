@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cache.runtime.errors import UserError
@@ -16,8 +15,6 @@ from distill.train.session import Position, Session
 
 # How many steps a GPU may be ahead of the look at its losses.
 STEPS_BETWEEN_LOOKS = 50
-
-Indices = NDArray[np.int64]
 
 
 class FiniteGuard:
@@ -35,7 +32,7 @@ class FiniteGuard:
         self._step = torch.zeros((), device=self.device)
         self._losses: dict[str, Tensor] = {}
 
-    def add(self, losses: Mapping[str, Tensor], position: Position, batches: Sequence[Indices]) -> None:
+    def add(self, losses: Mapping[str, Tensor], position: Position, batches: Sequence[Any]) -> None:
         """Note a step's losses, a scalar each; UserError as in :meth:`check` where it is time to look."""
         now = 1 - torch.isfinite(losses["total"].detach()).float()
         first = now > self._bad
@@ -53,14 +50,14 @@ class FiniteGuard:
         if self.device.type != "cpu" and not self.session.scaler.is_enabled():
             self.session.optimizer.found_inf = self._bad  # type: ignore[attr-defined]
 
-    def check(self, position: Position, batches: Sequence[Indices]) -> None:
+    def check(self, position: Position, batches: Sequence[Any]) -> None:
         """Wait for the device; UserError after a bad loss names its step, its losses, some images."""
         if not self._bad.item():
             return
         step = int(self._step.item())
         losses = ", ".join(f"{name} {value.item():g}" for name, value in self._losses.items())
-        images = self.session.data.joined.images
-        keys = [images[i].key for i in batches[step][:3]] if len(batches) else []
+        data: Any = self.session.data
+        keys = data.keys_of(batches, step) if len(batches) else []
         raise UserError(
             f"the loss is not finite in epoch {position.epoch}, step {step} ({losses}; "
             f"images {', '.join(keys)}, ...)",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from distill.data.batch import Batch
 from distill.judge.evaluate import Result
@@ -49,7 +48,7 @@ class StudentRun:
             self.folder.close()
             raise
         self.guard = FiniteGuard(session, out)
-        self.batches: list[NDArray[np.int64]] = []
+        self.batches: Sequence[Any] = ()
         self.results: dict[str, Result] = {}
 
     @property

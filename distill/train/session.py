@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest, write_checkpoint
 from distill.config import RunConfig, require
-from distill.data.crop_views import open_views
 from distill.data.stream import EvalSplit, Stream
-from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
+from distill.data.streams import open_stream
+from distill.data.tar_epoch import TarEpoch
+from distill.data.tar_stream import StreamedData, TarStream
+from distill.data.training_data import TrainingData
 from distill.data_identity import DataIdentity
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
 from distill.settings import differences, from_toml, to_toml
@@ -34,7 +37,7 @@ class Session:
     ``identity`` names the data, ``start`` the weights that a few-shot run begins with ('' else).
     """
 
-    data: TrainingData
+    data: TrainingData | StreamedData
     model: Model
     splits: dict[str, EvalSplit]
     optimizer: Optimizer
@@ -47,8 +50,8 @@ class Session:
         """Everything that can change the run's result."""
         return self.model.config
 
-    def batches_of(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Return the image indices of an epoch's batches."""
+    def batches_of(self, epoch: int) -> Sequence[NDArray[np.int64]] | TarEpoch:
+        """Return the image indices of an epoch's batches, or the steps of a stream."""
         config = self.config
         return self.data.epoch(
             epoch,
@@ -70,41 +73,29 @@ class Position:
     best_id_val: float = -1.0
 
 
-def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path) -> Session:
+def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path | None) -> Session:
     """Make the parts of a run; UserError if the cache, the data and the config do not fit each other."""
-    return session_of(config, Stream.open(config, cache_dir=cache_dir, data_dir=data_dir))
+    return session_of(config, open_stream(config, cache_dir=cache_dir, data_dir=data_dir))
 
 
-def session_of(config: RunConfig, stream: Stream) -> Session:
+def session_of(config: RunConfig, stream: Stream | TarStream) -> Session:
     """Make the parts of a run that takes a stream of images."""
-    rows, device = stream.images.rows, stream.device
+    device = stream.device
     model = open_model(
-        config, stream.cache, stream.folder, device, class_names=rows.class_names, starting=True
+        config, stream.cache, stream.folder, device, class_names=stream.class_names, starting=True
     )
-    teachers = tuple(_rows_of(config, head.name, stream) for head in model.heads)
+    data = stream.data_of(config, [head.name for head in model.heads])
     start = start_from(Path(config.fewshot.start), model) if config.fewshot.start else ""
     prepare(model.student, config, device)
     learner = learner_of(model)
     return Session(
-        data=TrainingData(joined=stream.images, pixels=stream.pixels, teachers=teachers),
+        data=data,
         model=model,
         splits=stream.splits,
         optimizer=build_optimizer(model.student, config.optim, *([learner] if learner else [])),
         scaler=torch.amp.GradScaler(device.type, enabled=model.amp_dtype is torch.float16),
         identity=stream.identities.of(config),
         start=start,
-    )
-
-
-def _rows_of(config: RunConfig, teacher: str, stream: Stream) -> TeacherRows:
-    cache, joined = stream.cache.teacher_cache(teacher), stream.joined[teacher]
-    return teacher_rows(
-        cache,
-        joined,
-        config.loss,
-        text=config.text,
-        learnt_text=config.prompts.learner != "none",
-        views=open_views(cache, joined.images, config.data),
     )
 
 
@@ -158,6 +149,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "config": to_toml(session.config),
         "fingerprint": fingerprint(model),
         "data": session.identity.to_json(),
+        "stream": _place_in_stream(session, position),
         "start": session.start,
         "embed_dim": model.cache.embed_dim,
         "cache_dir": str(model.cache.path.resolve()),
@@ -184,8 +176,36 @@ def resume(path: Path, session: Session) -> Position:
             fix="resume with the same settings, or choose another --out.",
         )
     check_made_from(state, session.identity, session.start, where=path)
+    position = Position(**state["position"])
+    _check_stream(state["stream"], _place_in_stream(session, position), position, where=path)
     load_weights(session.model, state)
     session.optimizer.load_state_dict(state["optimizer"])
     session.scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"]["cpu"].cpu())
-    return Position(**state["position"])
+    return position
+
+
+def _place_in_stream(session: Session, position: Position) -> dict[str, Any]:
+    """Return which tars of the epoch are done, and by whom they are read; of what is no stream nothing."""
+    if not isinstance(session.data, StreamedData):
+        return {}
+    steps = session.batches_of(position.epoch)
+    assert isinstance(steps, TarEpoch)
+    return session.data.place(steps, position.step)
+
+
+def _check_stream(then: dict[str, Any], now: dict[str, Any], position: Position, *, where: Path) -> None:
+    """Make sure that the images that are left of an epoch are those that were left; CacheMismatch else."""
+    if bool(then) != bool(now):
+        was = "streamed from tars" if then else "read from a data folder"
+        raise CacheMismatch(
+            f"{where} is of images that were {was}",
+            fix="leave --data out, as then." if then else "give --data, as then.",
+        )
+    for name, what in (("ranks", "processes"), ("tars", "tars")):
+        if position.step and then[name] != now[name]:
+            raise CacheMismatch(
+                f"{where} stopped within an epoch, of which other {what} would not see the images that are "
+                f"left ({name}: {then[name]} -> {now[name]})",
+                fix="resume with as many processes and the cache as it was, or begin anew in another --out.",
+            )

@@ -8,38 +8,43 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache.runtime.distributed import current_ranks
 from cache.runtime.transfer import to_device
 from distill.data.batch import Batch, Crops, own_share
-from distill.data.training_data import BatchColumns, TrainingData
+from distill.data.tar_stream import StreamedData
+from distill.data.training_data import TrainingData
 from distill.train.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedBatch:
-    """One batch of a stream; ``seconds`` is what it took to make, which counts for each student alone."""
+    """One batch of a stream, which knows what ``chosen`` and ``columns`` are.
+
+    ``seconds`` is what it took to make, which counts for each student alone.
+    """
 
     step: int
-    chosen: NDArray[np.int64]
+    chosen: Any
     images: Tensor
     crops: Crops | None
-    columns: BatchColumns
+    columns: Any
     seconds: float
 
-    def of(self, data: TrainingData) -> Batch:
+    def of(self, data: TrainingData | StreamedData) -> Batch:
         """Return the batch with the targets of one student's teachers."""
         return data.batch(self.chosen, self.images, self.crops, self.columns)
 
 
 def shared_batches(session: Session, epoch: int, *, first: int) -> Iterator[SharedBatch]:
     """Yield an epoch's batches from step ``first`` on, of the stream that a session has."""
-    data, model = session.data, session.model
+    data: Any = session.data
+    model = session.model
     batches, began = session.batches_of(epoch), time.perf_counter()
     for step, (chosen, decoded) in enumerate(data.images(batches[first:]), start=first):
         generator = stream_generator(session.config.stream_seed, epoch, step)
@@ -50,7 +55,7 @@ def shared_batches(session: Session, epoch: int, *, first: int) -> Iterator[Shar
             chosen=chosen,
             images=images,
             crops=crops,
-            columns=BatchColumns(chosen, model.device),
+            columns=data.columns(chosen, model.device),
             seconds=time.perf_counter() - began,
         )
         began = time.perf_counter()

@@ -11,7 +11,8 @@ from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from distill.config import RunConfig
-from distill.data.stream import Stream
+from distill.data.streams import open_stream
+from distill.data.training_data import TrainingData
 from distill.record.wandb_board import wandb_module
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun
@@ -23,7 +24,7 @@ def train(
     config: RunConfig,
     *,
     cache_dir: Path,
-    data_dir: Path,
+    data_dir: Path | None,
     out: Path,
     resume_run: bool = False,
     check: bool = False,
@@ -58,7 +59,7 @@ def train(
     if wandb:
         wandb_module()
     with ranks_of_torchrun() as ranks:
-        stream = Stream.open(config, cache_dir=cache_dir, data_dir=data_dir, check=check)
+        stream = open_stream(config, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream)
         note_surprises(session, progress)
         stream.identities.note_gone(progress)
@@ -74,11 +75,13 @@ def train(
 
 def note_surprises(session: Session, progress: Progress) -> None:
     """Note what a user may not expect of a cache: images without rows, pixels of another size."""
-    model, left_out = session.model, session.data.joined.left_out
+    model, data = session.model, session.data
+    left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
     kept = model.cache.column_settings("pixels")
-    if kept is not None and session.config.data.pixels == "auto" and session.data.pixels.stored is None:
+    decoded = isinstance(data, TrainingData) and data.pixels.stored is None
+    if kept is not None and session.config.data.pixels == "auto" and decoded:
         side = model.augment.decode.side
         progress.note(
             f"the cache keeps pixels of {kept['side']} px, this student takes {side}: files are decoded"

@@ -96,7 +96,9 @@ def of_texts(args: argparse.Namespace, count: int) -> tuple[Row, Any]:
     same = (np.sort(ways[FAISS]()[0], axis=1) == np.sort(ways[TORCH](), axis=1)).mean()
     ratio = median_ratios(rounds, FAISS)[TORCH]
     share = args.batch_size / args.images
-    ms = {name: 1e3 * each * (share if name in (FAISS, TORCH) else 1) for name, each in medians(rounds).items()}
+    ms = {
+        name: 1e3 * each * (share if name in (FAISS, TORCH) else 1) for name, each in medians(rounds).items()
+    }
     return {"texts": count, **ms, "torch / FAISS": ratio, "same": float(same)}, rounds
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -120,5 +117,24 @@ def column_lines(cache) -> dict[str, FileLine]:
     return {file: line for file, line in cache.journal.files.items() if line.column not in first}
 
 
-if __name__ == "__main__":
-    add(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], **ALL)
+def all_of(cache):
+    """What the columns of :data:`ALL` say of every image, in the order of a split's rows, by name."""
+    crops, train = cache.crop_views("train"), len(cache.split("train"))
+    rows, views = np.repeat(np.arange(train), crops.views), np.tile(np.arange(crops.views), train)
+    shape = (train, crops.views)
+    boxes, flips = crops.crops(rows, views)
+    held = {
+        "boxes": boxes.reshape(*shape, 4),
+        "flips": flips.reshape(shape),
+        "views": crops.embeddings(rows, views).reshape(*shape, -1),
+    }
+    for name in cache.split_names:
+        rows = cache.split(name)
+        held[f"{name}/pixels"] = cache.pixels(name, side=8).images(np.arange(len(rows)))
+        held[f"{name}/nearest"], held[f"{name}/similarity"] = map(np.asarray, cache.neighbours(name, BANK, 2))
+        if rows.has_captions:
+            held[f"{name}/captions"] = np.array(list(rows.captions))
+            held[f"{name}/caption_rows"] = np.asarray(rows.caption_embeddings)
+        if name != "id_test":
+            held[f"{name}/support"] = cache.support_views(name, list(rows.keys))
+    return held

@@ -96,7 +96,7 @@ def test_no_word_of_a_manifest_gets_into_the_command_that_repair_prints(tmp_path
     "words",
     [
         ["train", "CACHE", "--data", "DATA", "--out", "run", "--text", "../../x"],
-        ["cache", "add-prompts", "RUN", "--bank", "../x"],
+        ["cache", "add-texts", "CACHE", "--bank", "../x", "--run", "RUN"],
         ["cache-features", "DATA", "--out", "CACHE", "--model", "local-dir:x", "--teacher", "../x"],
         ["cache-features", "DATA", "--out", "new", "--model", "local-dir:x", "--text-file", "a b.txt"],
     ],

@@ -47,8 +47,8 @@ SMALL = [
 )  # fmt: skip
 def test_contexts_that_are_real_words_give_open_clips_own_text_embeddings(tmp_path, text, more):
     teacher = load_teacher(f"local-dir:{save_clip(tmp_path / 'clip', text=text, **more)}")
-    save_text_tower(tmp_path / "cache", *text_network_of(teacher))
-    tower = TextTower.load(tmp_path / "cache")
+    files = save_text_tower(tmp_path, *text_network_of(teacher))
+    tower = TextTower.load(tmp_path, files=files)
     learner = PromptLearner(4, tower.width)
     words = teacher.tokenizer([WORDS])
     with torch.no_grad():
@@ -60,8 +60,8 @@ def test_contexts_that_are_real_words_give_open_clips_own_text_embeddings(tmp_pa
 
 
 def test_gradient_reaches_the_contexts_and_nothing_of_the_tower(tmp_path, teacher_dir):
-    save_text_tower(tmp_path, *text_network_of(load_teacher(f"local-dir:{teacher_dir}")))
-    tower = TextTower.load(tmp_path)
+    files = save_text_tower(tmp_path, *text_network_of(load_teacher(f"local-dir:{teacher_dir}")))
+    tower = TextTower.load(tmp_path, files=files)
     learner = PromptLearner(3, tower.width)
     LearntTexts(tower, learner, {"a": "apple"})(("a",), torch.empty(0)).square().sum().backward()
     assert learner.context.grad is not None
@@ -99,13 +99,14 @@ def learn(towered, photos, tmp_path):
 def test_a_finished_cache_gets_its_text_tower_later_and_keeps_its_images(photos, teacher_dir, tmp_path):
     options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0)
     cache_features(photos, tmp_path / "cache", options)
-    before = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "images").iterdir()}
+    before = {f: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "rows").rglob("*.h5")}
     with pytest.raises(UserError, match="--keep-text-tower"):
-        TextTower.load(tmp_path / "cache")
+        TextTower.load(tmp_path, files=EmbeddingCache.open(tmp_path / "cache").text_tower)
     options = FeatureOptions(model=options.model, device="cpu", workers=0, keep_text_tower=True)
     cache_features(photos, tmp_path / "cache", options)
-    assert {f.name: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "images").iterdir()} == before
-    assert TextTower.load(tmp_path / "cache").width == 16
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "cache" / "rows").rglob("*.h5")} == before
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    assert TextTower.load(cache.path, files=cache.text_tower).width == 16
 
 
 def test_verify_finds_a_damaged_text_tower_and_the_same_command_mends_it(towered, photos, teacher_dir):
@@ -182,7 +183,7 @@ def test_a_resumed_run_learns_the_same_contexts_as_an_uninterrupted_one(learn, t
     torch.testing.assert_close(parts["context"], whole["context"], rtol=0, atol=0)
 
 
-def test_cocoop_trains_judges_and_shifts_the_context_by_the_image(learn, tmp_path):
+def test_cocoop_trains_judges_and_shifts_the_context_by_the_image(learn, towered, tmp_path):
     learn("run", learner="cocoop")
     assert "ood_test" in evaluate_run(tmp_path / "run", device="cpu")
     learner = PromptLearner(3, 16, embed_dim=16)
@@ -191,14 +192,14 @@ def test_cocoop_trains_judges_and_shifts_the_context_by_the_image(learn, tmp_pat
     assert not torch.allclose(learner(images)[0], learner(images)[1])
     torch.testing.assert_close(learner(images), learner(images * 7))
     with pytest.raises(UserError, match="make no bank"):
-        export_prompts(tmp_path / "run", bank="coop")
+        export_prompts(tmp_path / "run", towered.path, bank="coop")
 
 
 def test_what_was_learnt_becomes_a_text_bank_that_other_students_train_on(learn, towered, photos, tmp_path):
     learn("run")
-    where, entry = export_prompts(tmp_path / "run", bank="learnt")
-    assert where == towered.path
-    assert export_prompts(tmp_path / "run", bank="learnt")[1] == entry
+    entry, teacher = export_prompts(tmp_path / "run", towered.path, bank="learnt")
+    assert teacher == "main"
+    assert export_prompts(tmp_path / "run", towered.path, bank="learnt")[0] == entry
     bank = EmbeddingCache.open(towered.path).text_bank("learnt")
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     texts = open_texts(
@@ -215,11 +216,12 @@ def test_what_was_learnt_becomes_a_text_bank_that_other_students_train_on(learn,
     run(fixed, cache_dir=towered.path, data_dir=photos, out=tmp_path / "fixed")
     learn("other", "train.seed=1")
     with pytest.raises(UserError, match="already"):
-        export_prompts(tmp_path / "other", bank="learnt")
+        export_prompts(tmp_path / "other", towered.path, bank="learnt")
+    assert export_prompts(tmp_path / "other", towered.path, bank="learnt", replaces=True)[0] != entry
     with pytest.raises(UserError, match="learnt no prompts"):
-        export_prompts(tmp_path / "fixed", bank="more")
+        export_prompts(tmp_path / "fixed", towered.path, bank="more")
     with pytest.raises(UserError, match="cannot name a file"):
-        export_prompts(tmp_path / "run", bank="../x")
+        export_prompts(tmp_path / "run", towered.path, bank="../x")
 
 
 def test_what_cannot_be_learnt_is_said(cached, photos, tmp_path, towered):

@@ -1,0 +1,153 @@
+"""A new text bank in a finished cache, by its teacher: what ``distill cache add-texts`` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cache.build.distinct_texts import bank_remarks, check_positions, check_told_apart, positions_note
+from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts, token_ids
+from cache.reader import EmbeddingCache
+from cache.runtime.devices import choose_device
+from cache.runtime.errors import CacheMismatch, UserError, WrongOption
+from cache.sources.class_texts import BankTexts, class_names_of, file_bank, template_bank
+from cache.sources.names import is_plain_name
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.manifest_lines import ListedBank
+from cache.store.spec import PRECISIONS
+from cache.store.text_banks import add_bank, words_of_labels
+from cache.teacher.text_tower import KEEP, TextTower
+
+# The one that cache-features takes where none is named.
+MODEL = "ViT-L-14-quickgelu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """Everything that ``distill cache add-texts`` can be told.
+
+    The texts are lines of ``text_file``, class names in ``templates``, or the lines in the templates. Names
+    are those of ``label2text``, or those that the bank ``labels`` was made with. ``teacher`` is whose texts
+    they are to be; its kept text tower embeds them, or ``model`` with its weights ``pretrained``.
+    ``replaces``: a bank of the name ``bank`` and other texts gives way.
+    """
+
+    bank: str
+    text_file: Path | None = None
+    templates: tuple[str, ...] = ()
+    label2text: Path | None = None
+    model: str | None = None
+    pretrained: str | None = None
+    teacher: str = MAIN_TEACHER
+    device: str = "auto"
+    replaces: bool = False
+
+    def __post_init__(self) -> None:
+        check_bank_name(self.bank)
+        if self.text_file is None and not self.templates:
+            raise WrongOption(
+                "nothing says what the texts are", fix="give --text-file, --template, or both, or --run."
+            )
+
+
+def check_bank_name(bank: str) -> None:
+    """Raise a WrongOption if a bank cannot be called so."""
+    if not is_plain_name(bank):
+        raise WrongOption(
+            f"--bank {bank!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
+        )
+
+
+def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]:
+    """Embed texts and add them to a cache as a bank; return its line, and what should be said of it.
+
+    Raises
+    ------
+    UserError
+        If the cache is not finished or has another bank of that name, two classes have one text, or nothing
+        is there that embeds texts as the teacher did.
+    """
+    opened = EmbeddingCache.open(cache).teacher_cache(options.teacher)
+    classes = sorted({name for split in opened.manifest.splits.values() for name in split})
+    bank = _texts(opened, options, classes)
+    if options.teacher == MAIN_TEACHER:
+        check_positions(cache, [bank])
+    groups = _judged_together(opened, classes)
+    check_told_apart(bank, groups)
+    encoder = _encoder(opened, options)
+    check_told_apart(bank, groups, tokens=lambda texts: token_ids(encoder, texts))
+    listed = add_bank(
+        cache,
+        bank.name,
+        lambda: embedded_bank(bank, encoder),
+        made_from=name_of_texts(bank),
+        replaces=options.replaces,
+        teacher=options.teacher,
+    )
+    kept = EmbeddingCache.open(cache).teacher_cache(options.teacher).text_bank(bank.name)
+    return listed, [*([positions_note(bank)] if bank.lines else []), *bank_remarks(kept, classes)]
+
+
+def _texts(cache: EmbeddingCache, options: TextOptions, classes: Sequence[str]) -> BankTexts:
+    if options.label2text:
+        names, named_by = class_names_of(options.label2text, classes), f"{options.label2text.name}, by name"
+    else:
+        names, named_by = _names(cache, classes), "the cache's class names"
+    if options.text_file is None:
+        return template_bank(options.bank, names, options.templates, source=named_by)
+    bank = replace(file_bank(options.text_file, names, others=True), name=options.bank)
+    return bank.in_templates(options.templates) if options.templates else bank
+
+
+def _names(cache: EmbeddingCache, classes: Sequence[str]) -> dict[str, str]:
+    """Return the classes by their folders as the cache was told them, in that order; then the others."""
+    told = {}
+    if "labels" in cache.bank_names:
+        told = words_of_labels(cache.text_bank("labels"), cache.listed_bank("labels").templates)
+    return told | class_names_of(None, [name for name in classes if name not in told])
+
+
+def _judged_together(cache: EmbeddingCache, classes: Sequence[str]) -> list[Sequence[str]]:
+    """Return which classes are judged together: all, or each split's where train and OOD test share some."""
+    splits = cache.manifest.splits
+    shared = set(splits.get("train", ())) & set(splits.get("ood_test", ()))
+    return list(splits.values()) if shared else [classes]
+
+
+def _encoder(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
+    device = choose_device(options.device)
+    if options.model is not None or options.pretrained is not None:
+        return _given_teacher(cache, options)
+    if not cache.text_tower:
+        raise UserError(
+            f"the cache {cache.path} keeps no text tower of its teacher", fix=f"give --pretrained, or {KEEP}"
+        )
+    return TextTower.load(cache.path, files=cache.text_tower, device=device)
+
+
+def _given_teacher(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
+    """Load the teacher that is named, and make sure that it is the cache's, as far as that is known."""
+    from cache.teacher.open_clip_model import load_teacher  # here, because it takes seconds to import
+
+    spec = cache.teacher_spec
+    teacher = load_teacher(
+        options.model or MODEL,
+        pretrained=options.pretrained,
+        precision=spec.precision if spec.precision in PRECISIONS else "auto",
+        device=choose_device(options.device),
+        weights_sha256=None if cache.is_imported else spec.weights_sha256,
+    )
+    odd = [
+        name for name in ("architecture", "tokenizer") if getattr(teacher.spec, name) != getattr(spec, name)
+    ]
+    if teacher.embed_dim != cache.embed_dim:
+        odd = [f"embed_dim ({teacher.embed_dim} and {cache.embed_dim})"]
+    elif cache.is_imported:
+        odd = []  # nobody knows of what
+    if odd:
+        raise CacheMismatch(
+            f"the teacher that is given is not that of {cache.path}: they differ in their {' and '.join(odd)}",
+            fix="give the teacher, and the open_clip_torch, that the cache was made with.",
+        )
+    return teacher

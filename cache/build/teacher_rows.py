@@ -1,0 +1,135 @@
+"""Another teacher's rows of the same images: ``NAME.image_embedding``, a column like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cache.build.columns import IMAGES, Column, GroupRows, Made, Tools
+from cache.build.embed_views import refuse_unreadable
+from cache.runtime.errors import CacheMismatch, some_of
+from cache.runtime.loader_workers import batches, joined
+from cache.runtime.transfer import one_behind
+from cache.sources.samples import Sample, UnreadableImage
+from cache.sources.splits import SPLITS
+from cache.store.column_lines import column_name
+from cache.store.row_group import UNKNOWN
+from cache.teacher.sanity import SameForAll, check_finite, stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRows(Column):
+    """What the ``teacher`` of that name and ``fingerprint`` says of every image that has a row.
+
+    A file holds ``embedding`` [n, D], raw, in the cache's dtype.
+    """
+
+    teacher: str
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        """``NAME.image_embedding``."""
+        return column_name(IMAGES, self.teacher)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """All of them."""
+        return SPLITS
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Whose."""
+        return {"teacher": self.fingerprint}
+
+    def rows(self, group: GroupRows, tools: Tools) -> Made:
+        """Embed a group's images.
+
+        Raises
+        ------
+        CacheMismatch
+            If an image is not what its row was made from.
+        UserError
+            If one cannot be read any more, or the teacher cannot have meant what it says.
+        """
+        teacher = tools.teacher
+        assert teacher is not None
+        samples, same, done = group.samples, SameForAll(), 0
+        rows = np.empty((len(group), teacher.embed_dim), dtype=tools.dtype)
+
+        def begun() -> Iterator[tuple[Tensor | None, Callable[[], Tensor]]]:
+            for pixels in _unchanged(group, tools, teacher.transform):
+                yield same.differ(pixels), teacher.start_images(pixels)
+
+        for differ, wait in one_behind(begun()):
+            batch = wait()
+            where = [sample.where for sample in samples[done : done + len(batch)]]
+            check_finite(batch, where)
+            same.look(batch, differ, where)
+            rows[done : done + len(batch)] = stored(batch.numpy(), tools.dtype, _named(where))
+            done += len(batch)
+            tools.progress.advance(len(batch))
+        same.end()
+        return {"embedding": group.spread(rows)}, {}
+
+
+def _named(where: Sequence[str]) -> Callable[[int], str]:
+    return lambda i: f"the row of {where[i]}"
+
+
+class _Images(Dataset[Any]):
+    """Decodes and preprocesses an image, and says what it is of; runs in workers."""
+
+    def __init__(self, samples: Sequence[Sample], transform: Callable[[Any], Tensor]) -> None:
+        self.samples, self.transform = samples, transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor | str]:
+        sample = self.samples[index]
+        content = sample.identity()[0]
+        try:
+            return content, self.transform(sample.pictures()[0])
+        except UnreadableImage as error:
+            return content, str(error) or "unreadable"
+
+
+def _together(items: Sequence[tuple[str, Tensor | str]]) -> tuple[list[str], list[str], Tensor | None]:
+    return [content for content, _ in items], *joined([pixels for _, pixels in items])
+
+
+def _unchanged(group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]) -> Iterator[Tensor]:
+    """Yield a group's images [B, 3, H, W], each the one that its row was made from."""
+    items, done = _Images(group.samples, transform), 0
+    for content, reasons, pixels in batches(
+        items, tools.workers, batch_size=tools.batch_size, collate_fn=_together
+    ):
+        here = slice(done, done + len(content))
+        refuse_unreadable(group.samples[here], reasons)
+        _refuse_changed(group, group.keys.content[here], content, group.keys.keys[here])
+        done += len(content)
+        yield pixels
+
+
+def _refuse_changed(
+    group: GroupRows, before: NDArray[np.uint8], content: Sequence[str], keys: Sequence[str]
+) -> None:
+    changed = [
+        key
+        for key, one, now in zip(keys, before, content, strict=True)
+        if one.tobytes() not in (UNKNOWN, bytes.fromhex(now))
+    ]
+    if changed:
+        raise CacheMismatch(
+            f"{len(changed)} images of {group.group.split} are not those that the rows of {group.cache} were "
+            f"made from ({some_of(changed)})",
+            fix="bring the images back, or bring the cache up to date first: the same cache-features command "
+            "without --teacher.",
+        )
