@@ -11,7 +11,7 @@ from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.options import Build, BuildOptions, TeacherOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
-from cache.build.second_teacher import add_teacher, check_teacher_name, load_added
+from cache.build.second_teacher import add_teacher, check_teacher_name
 from cache.build.summary import BuildSummary
 from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun
@@ -83,7 +83,7 @@ def cache_features(
         check_teacher_name(options.teacher)
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
-    teacher = load_added(options, out, options.teacher) if is_added else options.load_for(out)
+    teacher = options.load_for(out, options.teacher)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,
