@@ -16,6 +16,7 @@ Its files::
     columns, added_columns    something per image, added to the row groups that lack it by one loop
     captions, caption_notes, crop_views, support_views, embed_views, pixels, neighbours    columns
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
-    text_banks, add_texts, distinct_texts    texts embedded; texts that tell classes apart
+    text_banks, distinct_texts    texts embedded; texts that tell classes apart
+    add_texts                 what cache add-texts calls
     summary, judgements, zero_shot    what was done, and what should be looked at
 """
