@@ -63,7 +63,7 @@ def info(cache: Path, as_json: bool) -> None:
         for c in there.columns
     ]
     table("columns", ["column", "groups", "rows", "size", "settings"], columns)
-    for teacher, own in {"main": there.manifest, **there.manifest.teachers}.items():
+    for teacher, own in there.manifest.every_teacher.items():
         banks = [
             [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
             for name, bank in own.banks.items()
