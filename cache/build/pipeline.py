@@ -75,7 +75,9 @@ def build_cache(
         _add_columns(build, make_columns)
         new_rows = ranks.from_first(_finish(build, prepared) if ranks.is_first else 0)
         took = Took(embedding=embedding, total=time.perf_counter() - began, seconds=seconds)
-        return summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        summary = summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        ranks.wait()  # before a rebuilt cache gets another name
+        return summary
 
 
 def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
