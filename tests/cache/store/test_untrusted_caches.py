@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cache import EmbeddingCache
-from cache.build.pipeline import open_manifest
+from cache.build.preparation import open_manifest
 from cache.build.shard_writer import write_shard
 from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
