@@ -144,6 +144,7 @@ def _write_rows(
     remove_unlisted(out, manifest, journal)
     apply(cache, updates)
     journal = Journal.load(out)
+    remove_unlisted(out, manifest, journal)
     for name in journal.splits:
         save_index(out, journal, name)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))

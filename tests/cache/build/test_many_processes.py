@@ -52,7 +52,10 @@ def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(
     rows = rows_of(whole)
     command = [*launch(2), str(HELPERS / "signalled_process.py"), "SIGKILL", "keys.h5", "2"]
     done = subprocess.run(
-        [*command, *stage_1_words(photos, lost, teacher_dir, *words)], cwd=ROOT, capture_output=True, text=True
+        [*command, *stage_1_words(photos, lost, teacher_dir, *words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode != 0, done.stderr
     journal = Journal.load(lost)
