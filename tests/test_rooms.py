@@ -139,8 +139,9 @@ def test_a_training_process_never_loads_the_teacher(edges):
     assert wrong == []
 
 
-def test_what_lies_on_the_disk_is_read_without_torch():
-    modules = [name for name in files() if name.startswith(("cache.store", "cache.reader"))]
+def test_what_is_listed_and_what_lies_on_the_disk_is_read_without_torch():
+    rooms = ("cache.sources", "cache.store", "cache.reader")
+    modules = [name for name in files() if name.startswith(rooms)]
     code = f"import sys, importlib; [importlib.import_module(m) for m in {modules}]; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout, len(modules) > 20) == ("False\n", True), done.stderr

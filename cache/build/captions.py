@@ -102,7 +102,8 @@ class CaptionRows(Column):
 
     def _source(self, cache: Path, group: RowGroup) -> str | None:
         line = group.lines.get(self.name)
-        if line is not None and line.about.get(FILE) == self.captions.sha256:
+        is_whole = line is not None and group.removed.issuperset(left_out_of(line))
+        if line is not None and is_whole and line.about.get(FILE) == self.captions.sha256:
             return str(line.about.get(OF, ""))
         keys = read_keys(cache, group.keys).keys
 
@@ -111,7 +112,7 @@ class CaptionRows(Column):
             return self.captions.source_of(group.split, own)
 
         # What was removed since keeps the caption that it had.
-        before = of(left_out_of(line)) if line is not None else None
+        before = of(left_out_of(line)) if line is not None and is_whole else None
         return before if line is not None and before == line.about.get(OF) else of(group.removed)
 
     def only(self, group: GroupRows) -> CaptionRows:
@@ -146,11 +147,13 @@ class CaptionRows(Column):
 def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -> tuple[int, int, int]:
     """Return how many rows of groups have a caption of their own, how many none, and how many were cut.
 
-    Rows of groups without captions are none of the three.
+    Rows of groups without captions are none of the three; what was removed since is counted as it was.
     """
-    lines = [line for group in groups if (line := group.lines.get(column_name(COLUMN, teacher))) is not None]
-    missing = sum(count_of(line, MISSING) for line in lines)
-    return sum(line.rows for line in lines) - missing, missing, sum(count_of(line, TRUNCATED) for line in lines)
+    column = column_name(COLUMN, teacher)
+    having = [(group.live, group.lines[column]) for group in groups if column in group.lines]
+    own = sum(min(live, line.rows - count_of(line, MISSING)) for live, line in having)
+    missing, truncated = (sum(count_of(line, name) for _, line in having) for name in (MISSING, TRUNCATED))
+    return own, missing, truncated
 
 
 def count_of(line: FileLine, name: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cache.build.distinct_texts import SAME_ROW
+from cache.build.distinct_texts import SAME_ROW, check_positions
 from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import build_cache
 from cache.build.summary import BuildSummary
@@ -64,6 +64,7 @@ def cache_episode_features(
         descriptions=options.descriptions,
         negative_descriptions=options.negative_descriptions,
     )
+    check_positions(out, banks)
     teacher = options.load_for(out)
     if options.regions:
         teacher.check_regions()

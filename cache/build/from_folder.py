@@ -81,8 +81,9 @@ def cache_features(
     is_added = options.teacher != MAIN_TEACHER
     if is_added:
         check_teacher_name(options.teacher)
-        check_positions(EmbeddingCache.open(out).path, banks)
-    teacher = options.load_for(out, teacher=options.teacher)
+        EmbeddingCache.open(out)  # which must be finished
+    check_positions(out, banks)
+    teacher = options.load_for(out, options.teacher)
     captions = _given_or_default(options.captions, data / CAPTIONS)
     build = Build(
         folder=folder,

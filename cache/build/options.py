@@ -52,8 +52,9 @@ class BuildOptions(TeacherOptions):
     """What every stage-1 run can be told.
 
     ``batch_size`` and ``workers`` None are by the device. ``neighbours`` nearest texts of every image are
-    kept, None: where that pays (:func:`cache.store.neighbours.kept_of`). ``support_views`` copies an image are kept for
-    few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each class, 0 for all;
+    kept, None: where that pays (:func:`cache.store.neighbours.kept_of`). ``support_views`` copies an image
+    are kept for few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each
+    class, 0 for all;
     ``views`` crops of at least ``views_scale`` of the area for training to replay; ``pixels`` a side as
     ``pixels_format`` raw or jpeg.
     """
@@ -74,20 +75,18 @@ class BuildOptions(TeacherOptions):
     keep_text_tower: bool = False
     shared_classes: bool = False
 
-    def load_for(self, out: Path, *, teacher: str = MAIN_TEACHER) -> Teacher:
-        """Return the teacher of a cache that is begun, or continued where ``out`` has rows; raises as ``load``.
+    def load_for(self, out: Path, name: str = MAIN_TEACHER) -> Teacher:
+        """Return the teacher of a cache that is begun, or continued where ``out`` has its rows.
 
         ``auto`` is then the precision of the rows that are there: what a GPU began in bfloat16 a CPU goes on
-        with in bfloat16. ``--rebuild`` begins anew.
+        with in bfloat16. ``--rebuild`` begins anew. Raises as ``load``.
         """
-        precision = self.precision
-        if precision == "auto" and not self.rebuild and (out / NAME).is_file():
-            manifest = Manifest.load(out)
-            specs = {MAIN_TEACHER: manifest.spec.teacher}
-            specs |= {name: added.spec for name, added in manifest.teachers.items()}
-            before = specs[teacher].precision if teacher in specs else ""
-            precision = before if before in PRECISIONS else precision  # imported rows may be of any
-        return replace(self, precision=precision).load()
+        before = ""
+        if self.precision == "auto" and not self.rebuild and (out / NAME).is_file():
+            teachers = Manifest.load(out).teacher_specs
+            before = teachers[name].precision if name in teachers else ""
+        # Rows that were imported may be of any.
+        return replace(self, precision=before if before in PRECISIONS else self.precision).load()
 
     def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
         """Return the make of a cache by these options."""

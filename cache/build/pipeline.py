@@ -65,11 +65,11 @@ def build_cache(
         prepared = ranks.from_first(prepare(build) if ranks.is_first else None)
         assert prepared is not None
         before = time.perf_counter()
-        seconds = embed(build, _settings(build, prepared), prepared.compared.plan)
+        seconds = embed(build, unit_settings(build, prepared), prepared.compared.plan)
         ranks.wait()
         embedding = time.perf_counter() - before
         if ranks.is_first:
-            _collect(build)
+            join_rows(build)
         ranks.wait()
         manifest = Manifest.load(build.out)
         if columns := columns_of(build, manifest):
@@ -79,7 +79,8 @@ def build_cache(
         return summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
 
 
-def _settings(build: Build, prepared: Preparation) -> UnitSettings:
+def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
+    """Return how a run's units are embedded."""
     texts = build.captions.texts if build.captions and build.spec.format == "webdataset" else None
     return UnitSettings(
         captions=texts or None,
@@ -91,7 +92,7 @@ def _settings(build: Build, prepared: Preparation) -> UnitSettings:
     )
 
 
-def _collect(build: Build) -> None:
+def join_rows(build: Build) -> None:
     """Join what all writers have listed, each key once; from then on every process sees the same rows."""
     out, journal = build.out, Journal.load(build.out)
     for split in journal.splits:

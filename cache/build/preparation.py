@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cache.build.changes import Changes, class_changes
 from cache.build.chunk_identities import forget_chunks, unchanged_since
-from cache.build.distinct_texts import check_positions, positions_note
+from cache.build.distinct_texts import positions_note
 from cache.build.lost_files import drop_lost_files, remove_unlisted
 from cache.build.options import Build
 from cache.build.plan import Plan, PlannedChunk, planned_chunks
@@ -103,7 +103,6 @@ def prepare(build: Build) -> Preparation:
         If the output cannot be written or belongs to another teacher, or texts cannot tell classes apart.
     """
     out, sources = build.out, build.folder.splits
-    check_positions(out, build.banks)
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     before = open_manifest(out, build.spec, build.teacher.embed_dim)
     remove_temporaries(out, below=True)

@@ -169,7 +169,10 @@ def labels_of(
     for sample in samples:
         odd = [name for name in sample.labels if name not in place]
         if odd or (len(sample.labels) != 1 and not multi_label):
-            raise ValueError(f"{sample.where} is of {sample.labels}, not of {len(class_names)} classes")
+            some = "some" if multi_label else "one"
+            raise ValueError(
+                f"{sample.where} is of {sample.labels}, not {some} of {len(class_names)} classes"
+            )
     if not multi_label:
         return np.array([place[sample.labels[0]] for sample in samples], dtype=np.int64)
     numbers = np.zeros((len(samples), len(class_names)), dtype=np.int64)

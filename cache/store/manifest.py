@@ -18,7 +18,7 @@ from cache.sources.names import check_class_names, is_plain_name
 from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.manifest_lines import AddedTeacher, ColumnSettings, ListedBank, ListedFile
-from cache.store.spec import CacheSpec
+from cache.store.spec import CacheSpec, TeacherSpec
 
 NAME = "manifest.json"
 SCHEMA_VERSION = 3
@@ -109,6 +109,11 @@ class Manifest:
         ):
             if odd := next((name for name in names if not is_plain_name(name)), None):
                 raise ValueError(f"{what} is called {odd!r:.80}")
+
+    @property
+    def teacher_specs(self) -> dict[str, TeacherSpec]:
+        """Every teacher whose rows are here, by name."""
+        return {MAIN_TEACHER: self.spec.teacher, **{name: own.spec for name, own in self.teachers.items()}}
 
     def of_teacher(self, name: str) -> Manifest | AddedTeacher:
         """Return what has the ``embed_dim``, ``banks`` and ``text_tower`` of a teacher; KeyError for none."""

@@ -193,7 +193,7 @@ teacher_options = options(
     device_option,
     option("--keep-text-tower", "Keep the teacher's text tower, for 'train --prompts coop'.", bool),
     option("--strict", "Stop at an unreadable image instead of skipping it.", bool),
-    option("--rebuild", "Redo what no longer fits: another teacher, changed or removed images.", bool),
+    option("--rebuild", "Make a cache of another teacher or dtype anew; the old one stays until then.", bool),
     json_option("Print the summary as JSON."),
 )
 """How a teacher is run and its rows are stored: cache-features, of images and of episodes."""

@@ -88,8 +88,8 @@ class NoFile:
         return Path("any")
 
 
-def no_op(folder: Path, rows: int, classes: int) -> float:
-    """Return the seconds of the build, without a teacher's and without a disk's, which has nothing to do."""
+def no_op(folder: Path, rows: int, classes: int) -> dict[str, float]:
+    """Return the seconds of a build that has nothing to do: every one lists every image."""
     from cache import changed_images
     from cache.build.options import Build, BuildOptions
     from cache.build.pipeline import build_cache
@@ -114,7 +114,8 @@ def no_op(folder: Path, rows: int, classes: int) -> float:
     began = time.perf_counter()
     summary = build_cache(build, lambda build, manifest, plans, seconds: manifest)
     assert (summary.rows, summary.new_rows) == (rows, 0)
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    return {"listed anew": seconds, "no-op run": seconds}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stress.scene import Command, Ended, Scene, leftovers
+from stress.commands import Command, leftovers
+from stress.content import unlisted
+from stress.processes import Ended
+from stress.scene import Scene
 
 
 @dataclass
@@ -35,14 +38,14 @@ class Place:
 
 
 def expect_same(place: Place, command: Command, out: Path, outcome: Outcome) -> None:
-    """Let the command go on, and compare with what an uninterrupted one made."""
+    """Let the command go on in a folder of its own, and compare with what an uninterrupted one made."""
     ended = command.run(out, place.log)
     if ended.status:
         outcome.lost.append(f"the next run left with {ended.status}: {ended.output[-600:]}")
         return
     if command.result(out) != place.scene.expected[command.name]:
         outcome.lost.append("the result differs from that of an uninterrupted run")
-    outcome.unkind += [f"left behind: {path}" for path in leftovers(out)]
+    outcome.unkind += [f"left behind: {path}" for path in [*leftovers(out.parent), *unlisted(out)]]
 
 
 def expect_one_line(ended: Ended, status: int, outcome: Outcome) -> None:

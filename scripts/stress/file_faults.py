@@ -7,18 +7,20 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cache import EmbeddingCache
 from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
-from cache.teacher.text_tower import TextTower
+from cache.store.journal import FOLDER as JOURNAL
+from cache.store.key_index import FOLDER as INDEX
+from cache.store.manifest import NAME as MANIFEST
 from distill.checkpoint import read_checkpoint
-from stress.faults import Fault, Outcome, Place, expect_same
-from stress.scene import tree
+from stress.content import Datasets, as_read
+from stress.faults import Fault, Outcome, Place, expect_one_line, expect_same
 
 Corrupt = Callable[[Path, Path, random.Random], None]
 
@@ -29,45 +31,21 @@ def stale_lock(place: Place) -> Outcome:
     place.scene.copy("cache-features", out)
     (out / ".lock").write_text('{"process": 1, "host": "gone", "command": "x", "since": "y"}')
     with only_writer(out):
-        content_of(out)
+        as_read(out, place.scene.read("cache-features")[1])
     (out / ".lock").write_text("nonsense")
     expect_same(place, command, out, outcome)
     return outcome
 
 
-def content_of(cache: Path) -> dict[str, np.ndarray]:
-    """Read everything that a cache holds, as training and evaluation do."""
-    opened = EmbeddingCache.open(cache)
-    content: dict[str, np.ndarray] = {}
-    for name in opened.split_names:
-        rows = opened.split(name)
-        content |= {f"{name} keys": np.array(rows.keys), f"{name} labels": rows.labels}
-        content |= {f"{name} rows": np.asarray(rows.embeddings), f"{name} captions": np.array(rows.captions)}
-        nearest, similarity = opened.neighbours(name, "labels", 256)
-        content |= {f"{name} nearest": np.asarray(nearest), f"{name} similarity": np.asarray(similarity)}
-    train = np.arange(len(opened.split("train").keys))
-    pixels = opened.pixels("train", side=36)
-    content |= {f"texts {name}": opened.text_bank(name).embeddings for name in opened.bank_names}
-    content["views"] = opened.crop_views("train").embeddings(train, train % 2)
-    content["support"] = opened.support_views("train", opened.split("train").keys)
-    content["pixels"] = pixels.images(train).numpy() if pixels is not None else np.empty(0)
-    tower = TextTower.load(cache, files=opened.manifest.text_tower)
-    content["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
-    return content
-
-
 def one_file(cache: Path, rng: random.Random, *, derived: bool) -> Path:
-    """Return a file of a cache; without ``derived`` none that is computed anew whenever it is missing."""
+    """Return a file of a cache; without ``derived`` none that is made anew whenever it is missing."""
     files = sorted(path for path in cache.rglob("*") if path.is_file())
-    return rng.choice([path for path in files if derived or path.parent.name != "neighbours"])
+    return rng.choice([path for path in files if derived or not is_derived(path)])
 
 
-def mend(cache: Path, place: Place, name: str) -> None:
-    """Repair a cache, and let the command that made it redo what was taken out."""
-    if repair_cache(cache).commands:
-        ended = place.scene.commands[name].run(cache, place.folder / "again.log")
-        if ended.status:
-            raise UserError(f"the command that made it fails: {ended.output}", fix="read its log.")
+def is_derived(path: Path) -> bool:
+    """Say whether a file of a cache says nothing that its other files do not say."""
+    return path.parent.name == INDEX
 
 
 def corrupted_cache(name: str, corrupt: Corrupt) -> Fault:
@@ -77,34 +55,98 @@ def corrupted_cache(name: str, corrupt: Corrupt) -> Fault:
     """
 
     def strike(place: Place) -> Outcome:
-        # Read before it is copied: neighbours that nobody has asked for yet are computed and kept.
-        expected = content_of(place.scene.whole / name)
+        expected, datasets = place.scene.read(name)
         outcome, cache = Outcome(), place.scene.copy(name, place.folder / "cache")
         wrong = one_file(cache, place.rng, derived=corrupt is not remove_file)
         corrupt(wrong, cache, place.rng)
-        try:
-            problems = [check.file for check in verify_cache(cache) if check.problem]
-        except UserError:
-            problems = [wrong.name]
-        if not problems:
-            outcome.wrong.append(f"verify does not see it: {wrong.relative_to(cache)}")
-        try:
-            for part, numbers in content_of(cache).items():
-                if not np.array_equal(numbers, expected[part]):
-                    outcome.wrong.append(f"{part} was read wrong: {wrong.relative_to(cache)}")
-        except UserError as error:
-            if "\n" in str(error):
-                outcome.unkind.append(str(error))
-        try:
-            mend(cache, place, name)
-        except UserError as error:
-            outcome.lost.append(f"{wrong.relative_to(cache)} is not repaired: {error}")
-            return outcome
-        if tree(cache) != tree(place.scene.whole / name):
-            outcome.lost.append(f"repaired to other bytes: {wrong.relative_to(cache)}")
+        where = str(wrong.relative_to(cache))
+        if not is_derived(wrong) and not problems_of(cache):
+            outcome.wrong.append(f"verify does not see it: {where}")
+        outcome.wrong += [
+            f"{part} was read wrong: {where}" for part in read_wrong(cache, expected, datasets, outcome)
+        ]
+        mend(cache, place, name, outcome, where)
         return outcome
 
     return strike
+
+
+def problems_of(cache: Path) -> list[str]:
+    """Return the files that verify finds wrong."""
+    try:
+        return [check.file for check in verify_cache(cache) if check.problem]
+    except UserError as error:
+        return [str(error)]
+
+
+def read_wrong(cache: Path, expected: dict[str, Any], datasets: Datasets, outcome: Outcome) -> list[str]:
+    """Return what is read and is not what was written; a reader may refuse a file in one line."""
+    try:
+        read = as_read(cache, datasets)
+    except UserError as error:
+        if "\n" in str(error):
+            outcome.unkind.append(str(error))
+        return []
+    return [part for part, numbers in expected.items() if not np.array_equal(read.get(part), numbers)]
+
+
+def mend(cache: Path, place: Place, name: str, outcome: Outcome, where: str) -> None:
+    """Repair a cache, let the command that made it redo what was taken out, and compare."""
+    command = place.scene.commands[name]
+    try:
+        repair_cache(cache)
+    except UserError as error:
+        if where != MANIFEST:
+            outcome.lost.append(f"{where} is not repaired: {error}")
+            return
+        # Nothing else says what a cache is of: a person brings it back, and nothing is overwritten until then.
+        expect_one_line(command.run(cache, place.folder / "refused.log"), 1, outcome)
+        shutil.copyfile(place.scene.whole / name / MANIFEST, cache / MANIFEST)
+    expect_same(place, command, cache, outcome)
+    if problems := problems_of(cache):
+        outcome.lost.append(f"{where}: mended, and still wrong: {problems[:3]}")
+
+
+def broken_journal(place: Place) -> Outcome:
+    """A journal whose last line is cut, or with a damaged one: that is seen, and nothing is read wrong."""
+    expected, datasets = place.scene.read("cache-features")
+    outcome, cache = Outcome(), place.scene.copy("cache-features", place.folder / "cache")
+    path = cache / JOURNAL / "main.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = place.rng.choice([len(lines) - 1, place.rng.randrange(len(lines))])
+    lines[at] = lines[at][: place.rng.randrange(1, len(lines[at]))] + (b"" if at == len(lines) - 1 else b"\n")
+    path.write_bytes(b"".join(lines))
+    where = f"line {at + 1} of {len(lines)} of the journal"
+    if not problems_of(cache):
+        outcome.wrong.append(f"verify does not see it: {where}")
+    outcome.wrong += [
+        f"{part} was read wrong: {where}" for part in read_wrong(cache, expected, datasets, outcome)
+    ]
+    mend(cache, place, "cache-features", outcome, where)
+    return outcome
+
+
+def broken_index(place: Place) -> Outcome:
+    """An index that is gone, of an earlier time, or damaged: rows are read as they are, and it comes back."""
+    expected, datasets = place.scene.read("grow")
+    outcome, cache = Outcome(), place.scene.copy("grow", place.folder / "cache")
+    path = place.rng.choice(sorted((cache / INDEX).iterdir()))
+    earlier = place.scene.whole / "fewer photos" / INDEX / path.name
+    ways = ["gone", "damaged", *(["earlier"] if earlier.exists() else [])]
+    way = place.rng.choice(ways)
+    if way == "gone":
+        path.unlink()
+    elif way == "earlier":
+        shutil.copyfile(earlier, path)
+    else:
+        place.rng.choice([flip_bytes, cut_short, zero_block])(path, cache, place.rng)
+    where = f"{path.name}, {way}"
+    wrong = read_wrong(cache, expected, datasets, outcome)
+    outcome.wrong += [f"{part} was read wrong: {where}" for part in wrong]
+    expect_same(place, place.scene.commands["grow"], cache, outcome)
+    if problems := problems_of(cache):
+        outcome.lost.append(f"{where}: still wrong after the command: {problems[:3]}")
+    return outcome
 
 
 def flip_bytes(path: Path, cache: Path, rng: random.Random) -> None:

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill.checkpoint import read_checkpoint
+from stress.commands import TEACHER, leftovers, tree
 from stress.faults import Fault, Outcome, Place, expect_one_line, expect_same
-from stress.scene import TEACHER, Running, leftovers, tree
+from stress.processes import Running, Surroundings
 
 PATIENCE_S = 20.0
+PAGE = 4096
 
 
 def killed(name: str) -> Fault:
@@ -24,7 +26,7 @@ def killed(name: str) -> Fault:
     def strike(place: Place) -> Outcome:
         command, out, outcome = place.scene.commands[name], place.folder / "out", Outcome(struck=False)
         for _ in range(place.rng.choice([1, 1, 2])):
-            running = Running(command.next_words(out), place.log)
+            running = command.start(out, place.log)
             time.sleep(place.rng.uniform(0, place.scene.seconds[name]))
             outcome.struck |= running.is_running()
             running.signal(signal.SIGKILL)
@@ -40,7 +42,7 @@ def asked_to_stop(name: str, number: int, status: int) -> Fault:
 
     def strike(place: Place) -> Outcome:
         command, out = place.scene.commands[name], place.folder / "out"
-        running = Running(command.words(out), place.log)
+        running = command.start(out, place.log)
         # Not in its first moments, before Python has a handler.
         time.sleep(place.rng.uniform(0.1, place.scene.seconds[name]))
         outcome = Outcome(struck=running.is_running())
@@ -69,19 +71,25 @@ def mounted(where: Path, *how: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(where)], check=False, capture_output=True)
 
 
+def on_disk(folder: Path) -> int:
+    """Return the bytes of the pages that a folder's files take."""
+    return sum(-(-len(raw) // PAGE) * PAGE for raw in tree(folder).values())
+
+
 def full_disk(name: str) -> Fault:
     """A file system that is full at a random point; then, with room, the same command."""
 
     def strike(place: Place) -> Outcome:
         command, outcome = place.scene.commands[name], Outcome()
-        size = sum(map(len, tree(place.scene.whole / name).values()))
-        share = int(size * place.rng.uniform(0.05, 0.95))
-        with mounted(place.folder / "disk", "-t", "tmpfs", "-o", f"size={max(share, 4096)}", "none") as disk:
+        size = on_disk(place.scene.whole / name)
+        begun = on_disk(command.begins_with) if command.begins_with else 0
+        share = begun + int(size * place.rng.uniform(0.05, 0.95))
+        with mounted(place.folder / "disk", "-t", "tmpfs", "-o", f"size={max(share, PAGE)}", "none") as disk:
             ended = command.run(disk / "out", place.log)
             outcome.struck = bool(ended.status)
             if ended.status:
                 expect_one_line(ended, 1, outcome)
-            subprocess.run(["mount", "-o", f"remount,size={4 * size}", "none", str(disk)], check=True)
+            subprocess.run(["mount", "-o", f"remount,size={begun + 4 * size}", "none", str(disk)], check=True)
             outcome.unkind += [f"left behind: {path}" for path in leftovers(disk)]
             expect_same(place, command, disk / "out", outcome)
         return outcome
@@ -108,7 +116,7 @@ def lost_mount(name: str) -> Fault:
         behind, where = place.folder / "behind", place.folder / "mount"
         behind.mkdir()
         with mounted(where, "--bind", str(behind)):
-            running = Running(command.words(where / "out"), place.log)
+            running = command.start(where / "out", place.log)
             while running.is_running() and not (where / "out").exists():
                 time.sleep(0.01)  # a command that has not begun cannot know that there was a mount
             time.sleep(place.rng.uniform(0.3, place.scene.seconds[name]))
@@ -140,7 +148,7 @@ def small_files(place: Place) -> Outcome:
 def _limited(place: Place, what: int, most: int) -> Outcome:
     name = place.rng.choice(["cache-features", "train", "sweep"])
     command, out, outcome = place.scene.commands[name], place.folder / "out", Outcome()
-    ended = Running(command.words(out), place.log, {what: most}).wait()
+    ended = command.start(out, place.log, Surroundings(limits={what: most})).wait()
     outcome.struck = bool(ended.status)
     if ended.status:
         expect_one_line(ended, 1, outcome)
@@ -152,9 +160,9 @@ def two_writers(place: Place) -> Outcome:
     """The same command twice at once: one is refused by name, or comes later; the result is one run's."""
     name = place.rng.choice(["cache-features", "convert", "import", "sweep"])
     command, out, outcome = place.scene.commands[name], place.folder / "out", Outcome()
-    first = Running(command.words(out), place.log)
+    first = command.start(out, place.log)
     time.sleep(place.rng.uniform(0, place.scene.seconds[name] / 2))
-    second = Running(command.words(out), place.folder / "second.log")
+    second = command.start(out, place.folder / "second.log")
     for ended in (first.wait(), second.wait()):
         if ended.status:
             expect_one_line(ended, 1, outcome)
@@ -180,7 +188,7 @@ def broken_teacher(place: Place) -> Outcome:
     expect_one_line(ended, 1, outcome)
     if ".png" not in ended.output:
         outcome.wrong.append(f"it does not name the image: {ended.output[-300:]}")
-    if list((place.folder / "cache").glob("images/*")):
+    if list((place.folder / "cache").glob("rows/*/*")):
         outcome.wrong.append("rows of a broken teacher were kept")
     return outcome
 

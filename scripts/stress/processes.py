@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import ENOLCK
 from pathlib import Path
@@ -58,9 +59,7 @@ class Surroundings:
 class Running:
     """A command in a process of its own."""
 
-    def __init__(
-        self, words: Sequence[object], log: Path, surroundings: Surroundings | None = None
-    ) -> None:
+    def __init__(self, words: Sequence[object], log: Path, surroundings: Surroundings | None = None) -> None:
         """Start ``distill WORDS``."""
         self._log, self._began = log, time.perf_counter()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +73,12 @@ class Running:
     def signal(self, number: int) -> None:
         """Send a signal."""
         os.kill(self.pid, number)
+
+    @staticmethod
+    def kill(pid: int) -> None:
+        """Send SIGKILL to a process that may just have ended."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def is_running(self) -> bool:
         """Say whether it has not ended."""

@@ -1,22 +1,10 @@
-"""What faults are injected into: commands in processes of their own, and what they must make.
-
-A command runs in a fork of this process, which has everything imported: it is the same code in a real process
-that can be killed, without seconds of imports before each.
-"""
+"""What faults are injected into: photos, and finished caches and runs of them."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
-import resource
 import shutil
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-import cli
-from cache.runtime.atomic_files import is_leftover
-from distill.checkpoint import read_checkpoint
+from stress.commands import commands_of
+from stress.content import Datasets, as_read, datasets_of
+from stress.processes import ranks
 
-TEACHER = Path(__file__).parents[2] / "distill" / "demo" / "teacher"
 # Words that the small teacher knows.
 TRAINED, UNSEEN = (
     ("plain red star", "plain blue circle", "striped red square"),
@@ -36,100 +23,12 @@ TRAINED, UNSEEN = (
 )
 CLASSES = {"train": TRAINED, "val_on_train": TRAINED, "val": UNSEEN}
 IMAGES = {"train": 24, "val_on_train": 4, "val": 8}
-STUDENT = ["--recipe", "smoke", "--arch", "timm:test_resnet", "--device", "cpu", "--set", "data.workers=0"]
-BUG = 99
 # What the commands import: here once, and not in every fork of this process.
 IMPORTED = (
     *("cache.build.from_folder", "cache.maintain.convert", "cache.maintain.import_embeddings"),
     *("distill.fewshot.run", "distill.report.page", "distill.sweep.together", "distill.sweep.watch"),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a command ended: its status (negative: by that signal), what it printed, the seconds it took."""
-
-    status: int
-    output: str
-    seconds: float
-
-    @property
-    def one_line(self) -> bool:
-        """Whether an error is one line, as a user is promised."""
-        errors = [line for line in self.output.splitlines() if line.startswith("Error: ")]
-        # A sweep goes on past a failed run, and names each in a line.
-        failed = any(line.startswith("failed: ") for line in self.output.splitlines())
-        return "Traceback" not in self.output and self.status != BUG and (len(errors) == 1 or failed)
-
-
-class Running:
-    """A command in a process of its own."""
-
-    def __init__(self, words: Sequence[object], log: Path, limits: Mapping[int, int] | None = None) -> None:
-        """Start ``distill WORDS``; ``limits`` are those of resources."""
-        self._log, self._began = log, time.perf_counter()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()  # it may be killed before it can
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become([str(word) for word in words], log, limits or {})
-
-    def signal(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)
-
-    def is_running(self) -> bool:
-        """Say whether it has not ended."""
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-
-    def wait(self) -> Ended:
-        """Return how it ended."""
-        _, status = os.waitpid(self.pid, 0)
-        output, seconds = self._log.read_text(errors="replace"), time.perf_counter() - self._began
-        return Ended(status=os.waitstatus_to_exitcode(status), output=output, seconds=seconds)
-
-
-def _become(words: list[str], log: Path, limits: Mapping[int, int]) -> None:
-    """Be the command, in a child; never returns."""
-    status = BUG
-    try:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for what, most in limits.items():
-            resource.setrlimit(what, (most, most))
-        sys.argv = ["distill", *words]
-        cli.main(words, prog_name="distill")
-    except SystemExit as left:
-        status = left.code if isinstance(left.code, int) else 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command to be struck: its words for an output folder, those that go on, how its result is read."""
-
-    name: str
-    words: Callable[[Path], list[object]]
-    result: Callable[[Path], Any]
-    again: Callable[[Path], list[object]] | None = None
-
-    def next_words(self, out: Path) -> list[object]:
-        """Return the words that begin, or that go on with what is there."""
-        return self.again(out) if self.again and (out / "config.toml").is_file() else self.words(out)
-
-    def run(self, out: Path, log: Path) -> Ended:
-        """Run it from the start, or go on with what is there."""
-        return Running(self.next_words(out), log).wait()
+RANKS = "two ranks"
 
 
 def draw_photos(root: Path) -> Path:
@@ -152,39 +51,18 @@ def draw_photos(root: Path) -> Path:
     return root
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Return every file's bytes by its path."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def leftovers(folder: Path) -> list[str]:
-    """Return temporaries and locks that nobody removed."""
-    return [str(path) for path in folder.rglob("*") if is_leftover(path)]
-
-
-def numbers_of_run(run: Path) -> dict[str, Any]:
-    """Return what must be the same in two runs: metrics, results, and the student, bit for bit."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    summary = json.loads((run / "summary.json").read_text())
-    student = read_checkpoint(run / "last.pt")["student"]
-    return {
-        "metrics": [{k: v for k, v in line.items() if k != "images_per_s"} for line in lines],
-        "results": {k: v for k, v in summary.items() if k.endswith(("_accuracy", "_loss")) or k == "space"},
-        "student": {name: value.numpy().tobytes() for name, value in student.items()},
-        "files": sorted(p.name for p in run.iterdir() if not p.name.startswith("events.")),
-    }
-
-
-def numbers_of_runs(folder: Path) -> dict[str, Any]:
-    """Return the numbers of every run in a sweep's folder."""
-    return {path.parent.name: numbers_of_run(path.parent) for path in sorted(folder.glob("*/summary.json"))}
-
-
-def few_shot_numbers(out: Path) -> Any:
-    """Return the few-shot results, without what names this very folder."""
-    results = json.loads((out / "fewshot.json").read_text())
-    draws = [{k: v for k, v in draw.items() if k != "details"} for draw in results["draws"]]
-    return {"table": results["table"], "draws": draws}
+def draw_fewer(root: Path, photos: Path) -> Path:
+    """Make the folder as it was: without a class and some images, with others, and with other pictures."""
+    shutil.copytree(photos, root)
+    for split in ("train", "val_on_train"):
+        shutil.rmtree(root / split / TRAINED[2])
+    for name in TRAINED[:2]:
+        for i in range(0, IMAGES["train"], 3):
+            (root / "train" / name / f"train_{i}.png").unlink()
+        picture = (root / "train" / name / "train_1.png").read_bytes()
+        (root / "train" / name / "gone.png").write_bytes(picture)
+        (root / "train" / name / "train_2.png").write_bytes(picture)
+    return root
 
 
 class Scene:
@@ -198,7 +76,9 @@ class Scene:
         self.root = root
         self.photos = draw_photos(root / "photos")
         self.whole = root / "whole"
-        self.commands = {command.name: command for command in self._commands()}
+        fewer = draw_fewer(root / "fewer", self.photos)
+        commands = commands_of(root, self.photos, fewer, self.whole)
+        self.commands = {command.name: command for command in commands}
         self._write_sources()
         self.seconds: dict[str, float] = {}
         self.expected: dict[str, Any] = {}
@@ -207,6 +87,15 @@ class Scene:
             assert ended.status == 0, f"{name} fails without any fault: {ended.output}"
             self.seconds[name] = ended.seconds
             self.expected[name] = command.result(self.whole / name)
+        self._embed_in_ranks()
+
+    def _embed_in_ranks(self) -> None:
+        """Let two ranks make what one process made, row for row."""
+        command, out, log = self.commands["cache-features"], self.whole / RANKS, self.root / "logs" / RANKS
+        ended = [process.wait() for process in ranks(command.words(out), log, 2)]
+        assert not any(one.status for one in ended), f"two ranks fail without any fault: {ended}"
+        assert command.result(out) == self.expected[command.name], "two ranks do not make what one makes"
+        self.seconds[RANKS] = max(one.seconds for one in ended)
 
     def _write_sources(self) -> None:
         rng = np.random.default_rng(1)
@@ -220,52 +109,10 @@ class Scene:
             'train.device = "cpu"\ndata.workers = 0\ntrain.checkpoint_steps = 1\n'
         )
 
-    def _commands(self) -> list[Command]:
-        features = self.whole / "cache-features"
-        photos = ["--data", self.photos]
-        teacher = ["--model", f"local-dir:{TEACHER}", "--device", "cpu"]
-        more = ["--batch-size", 4, "--pixels", 36, "--views", 2, "--support-views", 3]
-        more += ["--keep-text-tower", "--workers", 1]
-        train = ["--data", self.photos, *STUDENT, "--epochs", 3, "--set", "train.checkpoint_steps=2"]
-        sweep = ["sweep", self.root / "sweep.toml", "--cache", features, "--data", self.photos, "--together"]
-        few = ["--shots", 2, "--device", "cpu", "--epochs", 2, "--set", "train.checkpoint_steps=1"]
-
-        def import_words(out: Path) -> list[object]:
-            given = {"images": "rows.npy", "keys": "keys.txt", "texts": "texts.npy", "classes": "classes.txt"}
-            named = [word for name, file in given.items() for word in (f"--{name}", self.root / file)]
-            return ["cache", "import", "--out", out, *named]
-
-        def of_fewshot(method: str) -> Callable[[Path], list[object]]:
-            options = few if method == "finetune" else few[:4]
-            return lambda out: ["fewshot", self.whole / "train", "--method", method, "--out", out, *options]
-
-        return [
-            Command(
-                name="cache-features",
-                words=lambda out: ["cache-features", self.photos, "--out", out, *teacher, *more],
-                result=tree,
-            ),
-            Command(name="import", words=import_words, result=tree),
-            Command(
-                name="convert",
-                words=lambda out: ["cache", "convert", features, "--to", "webdataset", "--out", out, *photos],
-                result=tree,
-            ),
-            Command(
-                name="train",
-                words=lambda out: ["train", features, "--out", out, *train],
-                again=lambda out: ["train", features, "--out", out, *train, "--resume"],
-                result=numbers_of_run,
-            ),
-            Command(name="fewshot-finetune", words=of_fewshot("finetune"), result=few_shot_numbers),
-            Command(name="fewshot-retrieval", words=of_fewshot("retrieval"), result=few_shot_numbers),
-            Command(name="sweep", words=lambda out: [*sweep, "--out", out], result=numbers_of_runs),
-            Command(
-                name="report",
-                words=lambda out: ["report", self.whole / "sweep", "--out", out / "report.html"],
-                result=tree,
-            ),
-        ]
+    def read(self, name: str) -> tuple[dict[str, Any], Datasets]:
+        """Return what is read of a finished cache, and where its numbers are."""
+        datasets = datasets_of(self.whole / name)
+        return as_read(self.whole / name, datasets), datasets
 
     def copy(self, name: str, to: Path) -> Path:
         """Return a copy of what a command made."""

@@ -26,8 +26,11 @@ from pathlib import Path
 
 from benchmarks.turns import Row, about
 from cache.runtime.atomic_files import write_json
+from stress.cluster_faults import has_ray, killed_rebuild, lost_rank, lost_ray_worker, no_locks
 from stress.faults import Fault, Outcome, Place
 from stress.file_faults import (
+    broken_index,
+    broken_journal,
     corrupted_cache,
     corrupted_checkpoint,
     cut_short,
@@ -53,29 +56,32 @@ from stress.process_faults import (
 from stress.scene import Scene
 
 KILLED = (
-    "cache-features",
-    "import",
-    "convert",
-    "train",
-    "fewshot-finetune",
-    "fewshot-retrieval",
-    "sweep",
-    "report",
+    *("cache-features", "grow", "compact", "tars", "import", "convert"),
+    *("train", "fewshot-finetune", "fewshot-retrieval", "sweep", "report"),
 )
 FAULTS: dict[str, Fault] = {
     **{f"SIGKILL {name}": killed(name) for name in KILLED},
     **{
         f"SIGTERM {name}": asked_to_stop(name, signal.SIGTERM, 143)
-        for name in ("cache-features", "train", "convert")
+        for name in ("cache-features", "grow", "tars", "train", "convert")
     },
     **{f"Ctrl-C {name}": asked_to_stop(name, signal.SIGINT, 130) for name in ("cache-features", "sweep")},
-    **{f"full disk, {name}": full_disk(name) for name in ("cache-features", "train", "convert")},
+    **{
+        f"full disk, {name}": full_disk(name)
+        for name in ("cache-features", "grow", "compact", "train", "convert")
+    },
     "read-only folder": read_only,
     **{f"lost mount, {name}": lost_mount(name) for name in ("cache-features", "train")},
     "few file handles": few_handles,
     "limit of file sizes": small_files,
     "two writers": two_writers,
     "stale lock": stale_lock,
+    "no locks": no_locks,
+    "SIGKILL a rank of two": lost_rank,
+    "SIGKILL a worker of Ray": lost_ray_worker,
+    "SIGKILL rebuild": killed_rebuild,
+    "broken journal": broken_journal,
+    "broken index": broken_index,
     "flipped bytes, HDF5 cache": corrupted_cache("cache-features", flip_bytes),
     "flipped bytes, WebDataset cache": corrupted_cache("convert", flip_bytes),
     "zeroed block in a cache": corrupted_cache("cache-features", zero_block),
@@ -107,7 +113,7 @@ def torture(root: Path, *, faults: int, seed: int, only: str = "") -> dict[str, 
     chosen = {
         name: strike
         for name, strike in FAULTS.items()
-        if only in name and (mounts or not name.startswith(MOUNTS))
+        if only in name and (mounts or not name.startswith(MOUNTS)) and (has_ray() or "Ray" not in name)
     }
     outcomes: dict[str, list[Outcome]] = {name: [] for name in chosen}
     for number in range(faults):

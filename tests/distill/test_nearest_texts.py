@@ -65,29 +65,44 @@ def test_the_loss_is_the_same_by_stored_and_by_taken_neighbours(space, filtered)
     torch.testing.assert_close(taken, kept, rtol=1e-6, atol=0)
 
 
-def test_of_texts_that_are_equally_near_the_first_is_the_nearest_in_both(space):
-    images, texts, labels = space
-    half = texts[: C // 2]
-    twice = np.concatenate([half, half, half])
-    nearest = neighbours.nearest_texts(images, twice, 9)[0]
-    taken, similarity = nearest_texts(unit(images), unit(twice), 9)
-    whole, _ = neighbours.nearest_texts(images, half, 3)
-    np.testing.assert_array_equal(nearest[:, 0::3], whole)
-    for i in range(3):
-        np.testing.assert_array_equal(nearest[:, i::3], whole + i * len(half))
-    np.testing.assert_array_equal(taken[:, 0].numpy(), whole[:, 0])
-    np.testing.assert_array_equal(np.sort(taken.numpy(), axis=1), np.sort(nearest, axis=1))
-    np.testing.assert_allclose(
-        similarity.numpy(), np.take_along_axis(cosines_of(images, twice), taken.numpy(), 1), atol=1e-6
+def exact_rows(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows whose cosines are sixteenths, which every sum gives exactly: there are ties everywhere."""
+    rows = np.zeros((count, D), dtype="float32")
+    for row in rows:
+        row[rng.choice(D, 16, replace=False)] = rng.choice([-1, 1], 16)
+    return rows
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 100, 256])
+def test_of_texts_that_are_equally_near_the_first_is_the_nearest_in_both(k):
+    rng = np.random.default_rng(0)
+    images, texts = exact_rows(B, rng), exact_rows(C, rng)
+    cosines = images @ texts.T / 16
+    expected = -np.sort(-cosines, axis=1)[:, :k]
+    stored, taken = (
+        neighbours.nearest_texts(images, texts, k),
+        [part.numpy() for part in nearest_texts(unit(images), unit(texts), k)],
     )
-    # Whichever of two equal texts is the last, the student says the same of both.
+    for nearest, similarity in (stored, taken):
+        np.testing.assert_array_equal(similarity, expected)
+        np.testing.assert_array_equal(np.take_along_axis(cosines, nearest, axis=1), expected)
+        np.testing.assert_array_equal(nearest[:, 0], cosines.argmax(axis=1))
+        assert all(len({*row}) == k for row in nearest.tolist())
+    # Those that are kept have equal ones in the order of the texts.
+    tied = stored[1][:, 1:] == stored[1][:, :-1]
+    assert (stored[0][:, 1:] > stored[0][:, :-1])[tied].all()
+
+
+@pytest.mark.parametrize("k", [1, 7, 8, 9, 256])
+def test_which_of_two_equal_texts_is_the_last_does_not_change_the_loss(space, k):
+    images, texts, labels = space
+    twice = np.concatenate([texts[: C // 2]] * 3)
     student = torch.randn(B, D, generator=torch.Generator().manual_seed(0))
     given = (student, torch.from_numpy(images).float(), torch.from_numpy(twice), torch.from_numpy(labels))
-    for k in (7, 8):
-        config = LossConfig(cls=0, vlalign=1, vlalign_k=k)
-        stored = tuple(map(torch.from_numpy, neighbours.nearest_texts(images, twice, k)))
-        kept = distillation_objective(*given, config, neighbours=stored)["total"]
-        torch.testing.assert_close(distillation_objective(*given, config)["total"], kept, rtol=1e-5, atol=0)
+    config = LossConfig(cls=0, vlalign=1, vlalign_k=k)
+    stored = tuple(map(torch.from_numpy, neighbours.nearest_texts(images, twice, k)))
+    kept = distillation_objective(*given, config, neighbours=stored)["total"]
+    torch.testing.assert_close(distillation_objective(*given, config)["total"], kept, rtol=1e-5, atol=1e-7)
 
 
 def test_every_image_may_have_texts_of_its_own(space):

@@ -27,6 +27,7 @@ from distill.judge.evaluate import evaluate_teacher
 HOLD = """
 import sys
 from pathlib import Path
+from cache.runtime.locks import only_writer
 with only_writer(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

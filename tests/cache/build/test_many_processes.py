@@ -5,30 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import ROOT, make_photos
 from helpers.caches import rows_of, stage_1_words
-from helpers.processes import launch, loses_second, torchrun
+from helpers.processes import HELPERS, launch, torchrun
 from helpers.runs import stage_2
 
 import cli
-from cache.build.from_folder import FeatureOptions, cache_features
-from cache.store.manifest import Manifest
-
-
-def one_by_one(photos, out, teacher_dir):
-    options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, batch_size=1)
-    return cache_features(photos, out, options)
+from cache.maintain.verify import verify_cache
+from cache.store.journal import Journal
 
 
 def files_below(folder):
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 
-def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_path):
+def test_two_processes_make_the_rows_that_one_makes(photos, teacher_dir, tmp_path):
     (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
     (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
     small = ("--batch-size", 2, "--workers", 0, "--device", "cpu")
@@ -43,26 +39,32 @@ def test_two_processes_make_the_cache_that_one_makes(photos, teacher_dir, tmp_pa
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)  # said once
     assert (summary["rows"], list(summary["skipped"])) == (39, ["train/apple/broken.jpg"])
-    assert files_below(one) == files_below(two)
-    for file in files_below(one / "images"):
-        assert (one / "images" / file).read_bytes() == (two / "images" / file).read_bytes()
+    assert rows_of(one) == rows_of(two)
     assert json.loads((one / "manifest.json").read_text()) == json.loads((two / "manifest.json").read_text())
+    assert files_below(two / "journal") == [Path("main.jsonl")]
+    assert all(not check.problem for check in verify_cache(two))
 
 
 def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(teacher_dir, tmp_path):
     photos, whole, lost = make_photos(tmp_path / "photos", train=20), tmp_path / "whole", tmp_path / "lost"
-    shards = one_by_one(photos, whole, teacher_dir).rows
-    words = stage_1_words(photos, lost, teacher_dir, "--batch-size", 1, "--workers", 0)
-    command = loses_second("os.rename", 40, [*words, "--device", "cpu"])
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    words = ("--batch-size", "2", "--workers", "0", "--device", "cpu")
+    CliRunner().invoke(cli.main, stage_1_words(photos, whole, teacher_dir, *words))
+    rows = rows_of(whole)
+    command = [*launch(2), str(HELPERS / "signalled_process.py"), "SIGKILL", "keys.h5", "2"]
+    done = subprocess.run(
+        [*command, *stage_1_words(photos, lost, teacher_dir, *words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0, done.stderr
-    folders = [folder for folder in (lost, lost / "ranks" / "00001") if (folder / "manifest.json").exists()]
-    kept = sum(Manifest.load(folder).rows for folder in folders)
-    assert 0 < kept < shards
-    assert one_by_one(photos, lost, teacher_dir).new_rows == shards - kept
-    assert rows_of(lost) == rows_of(whole)
-    assert len(files_below(lost)) == len(files_below(whole))
-    assert not (lost / "ranks").exists()
+    journal = Journal.load(lost)
+    kept = sum(map(journal.rows, journal.splits))
+    assert 0 < kept < sum(map(len, rows.values()))
+    again = CliRunner().invoke(cli.main, [*stage_1_words(photos, lost, teacher_dir, *words), "--json"])
+    assert json.loads(again.stdout)["new_rows"] == sum(map(len, rows.values())) - kept
+    assert rows_of(lost) == rows
+    assert all(not check.problem for check in verify_cache(lost))
 
 
 # Shares of unlike size: 3 and 2. Without batch norms, which magnify rounding on these flat pictures.

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import make_cache, make_photos
-from helpers.caches import rows_of
+from helpers.caches import rows_of, stage_1_words
 from helpers.runs import BASE, numbers
 
 import cli
+from cache.maintain.verify import verify_cache
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import FAILED, FINISHED, Place
 from distill.train.start import train as run
@@ -108,40 +109,32 @@ def _parent(pid):
     return int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def test_shards_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(cluster, teacher_dir, tmp_path):
+def test_rows_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(cluster, teacher_dir, tmp_path):
     photos = make_photos(tmp_path / "photos", train=30)
     (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
     (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
-    words = [
-        "cache-features",
-        photos,
-        "--model",
-        f"local-dir:{teacher_dir}",
-        "--device",
-        "cpu",
-        "--workers",
-        0,
-    ]
-    words += ["--batch-size", 2]
-    assert invoke(*words, "--out", tmp_path / "one").exit_code == 0
+    words = stage_1_words(photos, tmp_path / "one", teacher_dir, "--device", "cpu", "--workers", "0")
+    words += ["--batch-size", "2", "--views", "2"]
+    assert invoke(*words).exit_code == 0
+    words[words.index(str(tmp_path / "one"))] = tmp_path / "many"
 
     def kill_one():
-        manifest = tmp_path / "many" / "manifest.json"
-        while not (manifest.exists() and "images/train-00002.h5" in manifest.read_text()):
+        while not list((tmp_path / "many").glob("rows/*/keys.h5")):
             time.sleep(0.02)
         cluster.remove_node(cluster.workers[0], allow_graceful=False)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
-    ended = invoke(
-        *words, "--out", tmp_path / "many", "--engine", "ray", "--address", cluster.address, "--json"
-    )
+    ended = invoke(*words, "--engine", "ray", "--address", cluster.address, "--json")
     assert ended.exit_code == 0, ended.output
     killer.join()
-    assert list(json.loads(ended.stdout)["skipped"]) == ["train/apple/broken.jpg"]
+    summary = json.loads(ended.stdout)
+    assert list(summary["skipped"]) == ["train/apple/broken.jpg"]
+    assert summary["rows"] == summary["new_rows"] == 105
     assert rows_of(tmp_path / "many") == rows_of(tmp_path / "one")
     one, many = ((tmp_path / name / "manifest.json").read_text() for name in ("one", "many"))
     assert json.loads(many) == json.loads(one)
+    assert all(not check.problem for check in verify_cache(tmp_path / "many"))
 
 
 def test_an_address_where_no_cluster_is_is_named(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from conftest import COLOURS, ID_CLASSES, Counted
 
@@ -161,3 +162,39 @@ def test_the_zero_shot_accuracy_at_the_end_is_that_of_evaluate(build, tmp_path):
         accuracies = {one.split: one.accuracy for one in summary.zero_shot if one.bank == bank}
         expected = evaluate_teacher(tmp_path / "cache", text=bank)
         assert accuracies == {split: pytest.approx(result.accuracy) for split, result in expected.items()}
+
+
+def test_texts_that_changed_are_embedded_anew_and_said_in_one_line(build, photos, tmp_path):
+    build()
+
+    def rows_of_banks():
+        cache = EmbeddingCache.open(tmp_path / "cache")
+        return [cache.text_bank(name).class_texts(sorted(COLOURS)) for name in ("labels", "descriptions")]
+
+    before = rows_of_banks()
+    labels = photos / "label2text.txt"
+    labels.write_text(labels.read_text().replace("plum\n", "blue_plum\n"))
+    summary = build(progress=(told := Told()))
+    assert summary.new_rows == 0
+    assert [line for line in told.lines if "texts changed" in line] == [
+        f"texts changed since {tmp_path / 'cache'} was made, and are embedded anew: labels (1 of 5 are new), "
+        "descriptions (1 of 5 are new)"
+    ]
+    assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts[-1] == "a photo of blue plum"
+    for one, other in zip(before, rows_of_banks(), strict=True):
+        np.testing.assert_allclose(one[:4], other[:4], rtol=1e-4, atol=1e-5)
+        assert not np.allclose(one[4], other[4], atol=1e-3)
+    build(progress=(told := Told()))
+    assert [line for line in told.lines if "texts changed" in line] == []
+
+
+def test_a_bank_that_is_damaged_or_gone_is_made_again_by_the_same_command(build, tmp_path):
+    build()
+    file = tmp_path / "cache" / "texts" / "labels.h5"
+    before = EmbeddingCache.open(tmp_path / "cache").text_bank("labels")
+    for spoil in (lambda: file.write_bytes(b"damaged"), file.unlink):
+        spoil()
+        build(progress=(told := Told()))
+        assert not [line for line in told.lines if "texts changed" in line]
+        after = EmbeddingCache.open(tmp_path / "cache").text_bank("labels")
+        np.testing.assert_array_equal(after.embeddings, before.embeddings)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import Counted
 from helpers.teachers import save_clip
 
 import cli
 from cache import EmbeddingCache
-from cache.build.from_folder import FeatureOptions, cache_features, check_same_images
-from cache.build.shard_writer import write_shard
-from cache.maintain.convert import convert_cache
+from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.image_folder import ImageFolder
-from cache.store.shard_formats import read_shard
 from distill.config import RunConfig
 from distill.deploy.export import ExportOptions, export_run
 from distill.fewshot.run import FewShotOptions, few_shot
@@ -48,10 +45,11 @@ def second_dir(tmp_path):
 def add(photos, teacher_dir, second_dir, tmp_path):
     """A function that runs cache-features for a teacher of that name."""
 
-    def add_it(name="main", **options):
+    def add_it(name="main", progress=None, **options):
         folder = teacher_dir if name == "main" else second_dir
         options = {"device": "cpu", "workers": 0, "teacher": name, **options}
-        cache_features(photos, tmp_path / "cache", FeatureOptions(model=f"local-dir:{folder}", **options))
+        made = FeatureOptions(model=f"local-dir:{folder}", **options)
+        cache_features(photos, tmp_path / "cache", made, progress=progress)
         return EmbeddingCache.open(tmp_path / "cache")
 
     return add_it
@@ -68,7 +66,8 @@ def test_a_second_teacher_has_the_same_keys_and_rows_and_banks_of_its_own(two):
     assert two.teacher_names == ("main", "second")
     second = two.teacher_cache("second")
     assert (two.embed_dim, second.embed_dim) == (16, 24)
-    assert second.split("train").keys == two.split("train").keys
+    assert list(second.split("train").keys) == list(two.split("train").keys)
+    assert second.split("train").embeddings.shape == (24, 24)
     assert second.bank_names == two.bank_names == ("labels", "descriptions")
     assert second.fingerprint != two.fingerprint
     assert two.teacher_cache("main") is two
@@ -80,63 +79,93 @@ def test_a_second_teacher_needs_a_first_and_a_name(add):
     with pytest.raises(UserError, match="is not a cache"):
         add("second")
     add()
-    with pytest.raises(UserError, match="cannot name a folder"):
-        add("../second")
+    for name in ("../second", "a.b"):
+        with pytest.raises(UserError, match="cannot name columns"):
+            add(name)
 
 
-def test_images_that_the_first_teacher_never_saw_or_that_are_gone_are_refused_before_embedding(
-    add, photos, write_jpeg
-):
+def test_an_image_that_is_gone_or_changed_is_refused_and_one_without_a_row_is_said(add, photos, write_jpeg):
     first = add()
     old = photos / "train" / "apple" / "train_3.jpg"
     kept = old.read_bytes()
     old.unlink()
-    with pytest.raises(CacheMismatch, match=r"other images of train .* \(1 differ: apple/train_3\.jpg\)"):
+    with pytest.raises(UserError, match=r"apple/train_3\.jpg cannot be read any more"):
         add("second")
+    write_jpeg(old)
+    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
+        add("second")
+    with pytest.raises(
+        UserError, match=r"has no image_embedding of 24 of 24 images of train.*--teacher second"
+    ):
+        np.asarray(EmbeddingCache.open(first.path).teacher_cache("second").split("train").embeddings)
     old.write_bytes(kept)
     write_jpeg(photos / "train" / "apple" / "new.jpg")
-    with pytest.raises(CacheMismatch, match=r"other images of train .* \(1 differ: apple/new\.jpg\)"):
+    progress = Counted()
+    assert len(add("second", progress=progress).teacher_cache("second").split("train").embeddings) == 24
+    assert any(
+        note.startswith("1 images of train") and "without --teacher first" in note for note in progress.notes
+    )
+
+
+def test_after_growth_the_second_teacher_has_what_is_new_alone_to_do(two, add, photos, write_jpeg):
+    write_jpeg(photos / "train" / "apple" / "new.jpg")
+    old = {file: file.stat().st_mtime_ns for file in two.path.glob("rows/*/second.*.h5")}
+    grown = add().teacher_cache("second")
+    with pytest.raises(
+        UserError, match=r"has no image_embedding of 1 of 25 images of train.*--teacher second"
+    ):
+        np.asarray(grown.split("train").embeddings)
+    (photos / "train" / "banana" / "train_1.jpg").write_bytes(b"what has a row is not looked at again")
+    assert add("second").teacher_cache("second").split("train").embeddings.shape == (25, 24)
+    new = [file for file in two.path.glob("rows/*/second.*.h5") if file not in old]
+    assert [file.name for file in new] == ["second.image_embedding.h5"]
+    assert {file: file.stat().st_mtime_ns for file in old} == old
+
+
+def test_another_teacher_of_that_name_is_refused_or_takes_its_place(two, add, photos, second_dir):
+    add("second", views=2)
+    rows = np.asarray(EmbeddingCache.open(two.path).teacher_cache("second").split("train").embeddings)
+    shutil.rmtree(second_dir)
+    save_clip(second_dir, embed_dim=24, seed=7)
+    with pytest.raises(CacheMismatch, match=r"another teacher called second.*--rebuild"):
         add("second")
-    assert first.teacher_names == ("main",)
-    (photos / "train" / "apple" / "bad.jpg").write_bytes(b"no picture")  # neither teacher has a row of it
-    add()
-    assert len(add("second").teacher_cache("second").split("train")) == 25
+    other = add("second", rebuild=True).teacher_cache("second")
+    assert not np.allclose(np.asarray(other.split("train").embeddings), rows)
+    with pytest.raises(UserError, match="keeps no views of train"):
+        other.crop_views("train")
+    assert not any(check.problem for check in verify_cache(two.path))
 
 
-def test_a_second_teacher_of_changed_images_is_refused_before_anything_is_embedded(add, photos, write_jpeg):
-    first = add()
-    write_jpeg(photos / "train" / "apple" / "train_3.jpg")
-    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
-        add("second")
-    assert first.teacher_names == ("main",)
+def test_its_own_columns_lie_beside_the_first_teachers(add):
+    add(views=2, support_views=2)
+    cache = add("second", views=3, support_views=3, keep_text_tower=True)
+    second = cache.teacher_cache("second")
+    assert (cache.crop_views("train").views, second.crop_views("train").views) == (2, 3)
+    keys = list(cache.split("ood_test").keys)[:2]
+    assert cache.support_views("ood_test", keys).shape == (2, 2, 16)
+    assert second.support_views("ood_test", keys).shape == (2, 3, 24)
+    assert [file.file for file in second.text_tower] == [
+        "second.text_tower/text.safetensors",
+        "second.text_tower/config.json",
+    ]
+    assert not any(check.problem for check in verify_cache(cache.path))
 
 
-def test_two_teachers_of_one_key_and_other_pictures_are_told_by_content(two, photos, write_jpeg):
-    write_jpeg(photos / "train" / "apple" / "train_3.jpg")
-    folder = ImageFolder.scan(photos)
-    second = two.teacher_cache("second")
-    check_same_images(two, second)
-    shard = second.manifest.splits["train"].shards[0]
-    rows = read_shard(second.path, shard, second.manifest, "train").loaded()
-    changed = rows.keys.index("apple/train_3.jpg")
-    hashes = [*rows.file_sha256]
-    hashes[changed] = folder.split("train").all()[3].identity()[0]
-    entry = write_shard(second.path, shard.file, replace(rows, file_sha256=hashes), "hdf5")
-    second.manifest.with_shard("train", entry).save(second.path)
-    with pytest.raises(CacheMismatch, match=r"1 images of train .*\(apple/train_3\.jpg\)"):
-        check_same_images(two, two.teacher_cache("second"))
+def test_verify_and_info_know_of_it(two):
+    file = two.path / "rows" / "train-00000" / "second.image_embedding.h5"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    bad = [check.file for check in verify_cache(two.path) if check.problem]
+    assert bad == ["rows/train-00000/second.image_embedding.h5"]
+    assert "other teachers: second" in CliRunner().invoke(cli.main, ["cache", "info", str(two.path)]).output
 
 
-def test_verify_convert_and_info_know_of_it(two, tmp_path):
+def test_another_format_carries_it_along(two, tmp_path):
+    from cache.maintain.convert import convert_cache
+
     convert_cache(two.path, tmp_path / "tar", format="webdataset")
     other = EmbeddingCache.open(tmp_path / "tar").teacher_cache("second")
     rows = two.teacher_cache("second").split("ood_test").embeddings
     np.testing.assert_array_equal(np.asarray(other.split("ood_test").embeddings), np.asarray(rows))
-    shard = two.path / "teachers" / "second" / "images" / "train-00000.h5"
-    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
-    bad = [check.file for check in verify_cache(two.path) if check.problem]
-    assert bad == ["teachers/second/images/train-00000.h5"]
-    assert "other teachers: second" in CliRunner().invoke(cli.main, ["cache", "info", str(two.path)]).output
 
 
 @torch.no_grad()
@@ -153,8 +182,7 @@ def test_a_student_of_two_has_a_head_and_losses_for_each(two, photos):
         ("second", slice(16, 40), two.teacher_cache("second")),
     ):
         rows = cache.split("train")
-        keys = [image.key for image in session.data.joined.images[:5]]
-        teacher = torch.from_numpy(rows.embeddings[rows.find(keys)]).float()
+        teacher = torch.from_numpy(rows.embeddings[session.data.joined.row_of[:5]]).float()
         text = torch.from_numpy(cache.text_bank("labels").class_texts(rows.class_names))
         alone = distillation_objective(outputs[:, columns], teacher, text, batch.label_B, config.loss)
         for term in ("cls", "mse", "im_cst", "vlalign"):
@@ -218,7 +246,7 @@ def test_space_is_printed_for_every_split_with_rows(two, photos, tmp_path):
     trained = open_trained(tmp_path / "run", device="cpu")
     outputs = torch.cat([rows for rows, _ in outputs_of(trained.model, trained.wanted(["ood_test"])[0])])
     rows = two.split("ood_test")
-    teacher = torch.from_numpy(np.asarray(rows.embeddings)).float()
+    teacher = torch.from_numpy(rows.embeddings[rows.find(sorted(rows.keys))]).float()
     text = torch.from_numpy(two.text_bank("labels").class_texts(rows.class_names))
     assert space["ood_test"] == pytest.approx(
         {"images": 6, **space_metrics(outputs, teacher, text)}, rel=1e-5

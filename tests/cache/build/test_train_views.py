@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -19,12 +18,9 @@ from PIL import Image, ImageOps
 
 import cli
 from cache import EmbeddingCache
-from cache.build import crop_views as train_views
 from cache.build.crop_views import draw_crops
-from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.store.manifest import Manifest
 from cache.teacher.open_clip_model import load_teacher
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import TrainAugment, crop, normalise, resize_size
@@ -58,9 +54,9 @@ def session(build, photos):
 
 
 def all_of(cache):
-    """Every view of the training images in the order of their keys: boxes, flips, embeddings."""
+    """Every view of the training images in the order of their rows: boxes, flips, embeddings."""
     stored = cache.crop_views("train")
-    rows = np.repeat([stored.position[key] for key in sorted(stored.position)], stored.views)
+    rows = np.repeat(np.arange(len(stored.position)), stored.views)
     views = np.tile(np.arange(stored.views), len(stored.position))
     boxes, flips = stored.crops(rows, views)
     shape = (len(stored.position), stored.views)
@@ -72,7 +68,10 @@ def all_of(cache):
 
 
 def files(cache):
-    return {f.name: f.read_bytes() for f in sorted((cache.path / "crop_views").iterdir())}
+    return {
+        str(f.relative_to(cache.path)): f.read_bytes()
+        for f in sorted(cache.path.glob("rows/*/crop_views.h5"))
+    }
 
 
 def view_of(image, box, flip, side):
@@ -130,66 +129,45 @@ def test_crops_are_a_function_of_key_and_number_within_the_image_and_not_too_sma
     assert 150 < flips.sum() < 250
 
 
-def test_views_do_not_depend_on_workers_batches_or_shards(build, monkeypatch):
+def test_views_do_not_depend_on_workers_batches_or_row_groups(build):
     one = build("one")
-    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 5)
     other = build("other", workers=2, batch_size=7)
-    assert [len(c.manifest.crop_views["train"].shards) for c in (one, other)] == [1, 5]
+    assert [len(files(cache)) for cache in (one, other)] == [1, 4]
     for mine, theirs in zip(all_of(one)[:2], all_of(other)[:2], strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_allclose(all_of(one)[2], all_of(other)[2], rtol=1e-4, atol=1e-5)
 
 
-def test_shards_can_be_mapped_and_hold_the_caches_dtype(build):
+def test_files_can_be_mapped_and_hold_the_caches_dtype(build):
     cache = build(dtype="float16")
-    with h5py.File(cache.path / "crop_views" / "train-00000.h5") as shard:
-        assert shard["view_embedding"].shape == (24, 3, 16)
-        assert shard["view_embedding"].dtype == np.float16
-        assert shard["box"].dtype == np.float32
-        assert all(shard[name].id.get_offset() for name in ("box", "flip", "view_embedding"))
-
-
-def test_a_killed_build_goes_on_and_a_damaged_shard_is_found_and_redone_to_the_same_bytes(build, monkeypatch):
-    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 9)
-    whole = files(build("whole"))
-    cache = build()
-    manifest = Manifest.load(cache.path)
-    entry = manifest.crop_views["train"]
-    # As a kill leaves it: the first shard listed, the others written and not listed.
-    first = replace(entry, shards=entry.shards[:1], made_from=entry.made_from[:1])
-    replace(manifest, crop_views={"train": first}, complete=False).save(cache.path)
-    before = (cache.path / entry.shards[0].file).stat().st_mtime_ns
-    assert files(build()) == whole
-    assert (cache.path / entry.shards[0].file).stat().st_mtime_ns == before
-    file = cache.path / entry.shards[1].file
-    damaged = bytearray(file.read_bytes())
-    damaged[-1] ^= 1
-    file.write_bytes(damaged)
-    assert [c.file for c in verify_cache(cache.path) if c.problem] == [entry.shards[1].file]
-    again = build()
-    assert sorted(files(again).values()) == sorted(whole.values())
-    assert not any(check.problem for check in verify_cache(cache.path))
+    with h5py.File(cache.path / "rows" / "train-00000" / "crop_views.h5") as file:
+        assert file["view_embedding"].shape == (24, 3, 16)
+        assert file["view_embedding"].dtype == np.float16
+        assert file["box"].dtype == np.float32
+        assert all(file[name].id.get_offset() for name in ("box", "flip", "view_embedding"))
 
 
 def test_a_finished_cache_gets_views_later_and_others_when_asked(build):
     cache = build(views=None)
     with pytest.raises(UserError, match=r"keeps no views of train.*--views V"):
         cache.crop_views("train")
-    images = {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()}
+    images = {f: f.stat().st_mtime_ns for f in cache.path.glob("rows/*/image_embedding.h5")}
     three = all_of(build())
-    assert {f.name: f.stat().st_mtime_ns for f in (cache.path / "images").iterdir()} == images
+    assert {f: f.stat().st_mtime_ns for f in cache.path.glob("rows/*/image_embedding.h5")} == images
     cache = build(views=4)
     np.testing.assert_array_equal(all_of(cache)[0][:, :3], three[0])
     np.testing.assert_allclose(all_of(cache)[2][:, :3], three[2], rtol=1e-4, atol=1e-5)
     cache = build(views=4, views_scale=0.5)
     areas = all_of(cache)[0][..., 2:].prod(axis=-1)
     assert areas.min() > 0.49
-    assert len(list((cache.path / "crop_views").iterdir())) == 1
+    assert len(files(cache)) == 1
     kept = files(build(views=None))  # asked for no views, it keeps those that are there
     assert kept == files(cache)
 
 
 def test_info_and_convert_know_views(build, tmp_path):
+    from cache.maintain.convert import convert_cache
+
     cache = build()
     info = CliRunner().invoke(cli.main, ["cache", "info", str(cache.path)]).output
     assert "train: 3 views, scale 0.08" in info
@@ -213,9 +191,11 @@ def test_a_batch_has_the_rows_and_the_pixels_of_the_views_that_were_drawn(sessio
     (targets,) = batch.targets
     assert targets.neighbours is None  # they are those of the view's own row
     boxes, flips, rows = all_of(session.model.cache)
-    for i, (image, view) in enumerate(zip(chosen, crops.view_B.tolist(), strict=True)):
-        np.testing.assert_array_equal(targets.teacher_BD[i], rows[image, view])
-        box, flip = torch.from_numpy(boxes[image, view : view + 1]), torch.tensor([flips[image, view]])
+    for i, (row, view) in enumerate(
+        zip(session.data.joined.row_of[chosen], crops.view_B.tolist(), strict=True)
+    ):
+        np.testing.assert_array_equal(targets.teacher_BD[i], rows[row, view])
+        box, flip = torch.from_numpy(boxes[row, view : view + 1]), torch.tensor([flips[row, view]])
         expected = normalise(crop(images[i : i + 1], box * resize_size(32), flip, 32))[0]
         torch.testing.assert_close(batch.image_BXRR[i], expected)
 
@@ -247,7 +227,8 @@ def test_captions_stay_those_of_the_image(build, photos):
     chosen = np.array([3, 20])
     crops = session.data.crops(chosen, stream_generator(0, 0, 0))
     (targets,) = session.data.batch(chosen, torch.zeros(2, 3, 32, 32), crops).targets
-    np.testing.assert_array_equal(targets.caption_BD, cache.split("train").caption_embeddings[chosen])
+    rows = session.data.joined.row_of[chosen]
+    np.testing.assert_array_equal(targets.caption_BD, cache.split("train").caption_embeddings[rows])
 
 
 def test_shares_of_a_batch_come_out_as_in_the_whole(session):
@@ -330,21 +311,20 @@ def test_finetuning_with_few_shots_draws_crops_anew():
     assert not few.data.views
 
 
-def test_views_of_a_picture_that_was_changed_are_dropped(build, photos, write_jpeg, monkeypatch):
-    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 8)
+def test_views_of_a_picture_that_was_changed_are_made_anew_and_no_other(build, photos, write_jpeg):
     cache = build()
-    before = all_of(cache)
+    before, keys = all_of(cache), list(cache.split("train").keys)
     write_jpeg(photos / "train" / "banana" / "train_0.jpg", (255, 0, 255))
-    build(views=None, rebuild=True)
-    with pytest.raises(UserError, match=r"keeps no views of 8 of 24 training images \(banana/train_0"):
+    build(views=None)
+    with pytest.raises(UserError, match=r"keeps no views of 1 of 24 images of train"):
         open_session(config(), cache_dir=cache.path, data_dir=photos)
     after = all_of(build())
     np.testing.assert_array_equal(after[0], before[0])
-    changed = np.abs(after[2] - before[2]).max(axis=(1, 2)) > 0.01
-    assert np.flatnonzero(changed).tolist() == [8]
+    changed = (after[2] != before[2]).any(axis=(1, 2))
+    assert [keys[i] for i in np.flatnonzero(changed)] == ["banana/train_0.jpg"]
 
 
-def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_jpeg, monkeypatch):
+def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_jpeg):
     cache = build(views=None)
     with pytest.raises(UserError, match=r"(?s)keeps no views of train.*--views V, 4 for example"):
         open_session(config(), cache_dir=cache.path, data_dir=photos)
@@ -353,13 +333,9 @@ def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_j
         CacheMismatch, match=r"(?s)data\.scale_min is 0\.5, .* at least 0\.08.*--views-scale 0\.5"
     ):
         open_session(config("data.scale_min=0.5"), cache_dir=cache.path, data_dir=photos)
-    monkeypatch.setattr(train_views, "IMAGES_PER_SHARD", 8)
-    build()
     write_jpeg(photos / "train" / "cherry" / "zzz.jpg")
     build(views=None)
-    with pytest.raises(
-        UserError, match=r"(?s)no views of 1 of 25 training images \(cherry/zzz\.jpg\).*--views"
-    ):
+    with pytest.raises(UserError, match=r"(?s)no views of 1 of 25 images of train.*--views 3"):
         open_session(config(), cache_dir=cache.path, data_dir=photos)
 
 

@@ -135,7 +135,7 @@ def by_position(**lines):
         ({"b": "red", "c": "dark red", "d": "blue"}, "'b' would get 'red', which 'a' had"),
         ({"a": "dark red", "b": "red", "c": "blue"}, "'a' would get 'dark red', which 'b' had"),
         ({"a": "red", "b": "dark red", "x": "blue"}, ""),  # renamed in its place
-        ({"a": "scarlet", "b": "crimson", "c": "azure"}, ""),  # other texts: --rebuild makes them
+        ({"a": "scarlet", "b": "crimson", "c": "azure"}, ""),  # other texts
         ({"a": "red", "b": "dark red", "bb": "green", "c": "blue"}, ""),  # a new line for a new class
         (
             {"a": "red", "aa": "dark red", "b": "blue", "c": "green"},

@@ -9,6 +9,7 @@ import statistics
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 from conftest import Counted, make_cache
 
@@ -24,6 +25,7 @@ from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import both_kinds
 from distill.judge.model import outputs_of
 from distill.judge.trained_run import evaluate_run, open_trained
+from distill.objective import nearest_texts
 from distill.settings import with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run
@@ -87,6 +89,12 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
     keys = [image.key for image in session.data.joined.images]
     everything = np.arange(len(keys))
     targets = session.data.teachers[0].targets(BatchColumns(everything, torch.device("cpu")))
+    assert targets.neighbours is None  # a step takes them from its texts, which are those of all classes
+    with torch.no_grad():
+        given = session.model.heads[0].texts(session.model.class_names, targets.teacher_BD)
+    nearest, similarity = nearest_texts(
+        F.normalize(targets.teacher_BD, dim=1), F.normalize(given, dim=1), 3
+    )
     text = cached.text_bank("labels").class_texts(session.model.class_names).astype(np.float64)
     unit_text = text / np.linalg.norm(text, axis=1, keepdims=True)
     for i, key in enumerate(keys):
@@ -94,8 +102,8 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
         row = np.asarray(rows.embeddings[rows.position[key]], dtype=np.float64)
         assert torch.equal(targets.teacher_BD[i], torch.from_numpy(row).float())
         cosines = unit_text @ (row / np.linalg.norm(row))
-        assert targets.nearest_BK[i].tolist() == np.argsort(-cosines)[:3].tolist()
-        np.testing.assert_allclose(targets.similarity_BK[i], np.sort(cosines)[::-1][:3], rtol=1e-5)
+        assert nearest[i].tolist() == np.argsort(-cosines)[:3].tolist()
+        np.testing.assert_allclose(similarity[i], np.sort(cosines)[::-1][:3], rtol=1e-5)
 
 
 def test_draws_are_reported_as_mean_and_deviation_with_a_plot(trained, tmp_path):
