@@ -14,12 +14,13 @@ import webdataset
 from PIL import Image
 
 from cache import EmbeddingCache
+from cache.maintain.compact import compact_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ImageSample
-from cache.store.journal import Journal, JournalWriter, RemovedRows
-from cache.store.row_group import claim_group
+from cache.store.journal import Journal, JournalWriter, RemovedRows, RowGroup
+from cache.store.row_group import claim_group, read_keys
 from cache.store.tar_rows import TarRows
-from cache.store.webdataset import tar_name, tar_names, write_tar_group
+from cache.store.webdataset import join_tars, tar_name, tar_names, write_tar_group
 from tests.helpers.row_groups import WIDTH, row_of
 from tests.helpers.tar_caches import add_tar_group, keys_of, make_tar_cache, save_photo
 
@@ -175,6 +176,42 @@ def test_a_picture_that_changed_while_it_was_embedded_is_refused(tmp_path):
     with pytest.raises(CacheMismatch, match=r"2\.png is not the picture"):
         write_tar_group(tmp_path / "cache", group, keys, {}, [photo])
     assert not (tmp_path / f"cache/tars/{group}.tar").exists()
+
+
+def test_tars_are_joined_byte_for_byte_without_the_rows_that_are_left_out(tmp_path):
+    keys = [[f"cats/{number}{i}.png" for i in range(5)] for number in range(2)]
+    make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": keys}, captioned=True)
+    first, second = tar_of(tmp_path), tar_of(tmp_path, number=1)
+    parts = [(first, np.array([0, 2, 4])), (second, np.array([1]))]
+    line = join_tars(tmp_path / "cache", claim_group(tmp_path / "cache", "train"), parts)
+    assert line.is_sound(tmp_path / "cache")
+    group = RowGroup(name=line.group, lines={"samples": line, "keys": replace(line)})
+    joined = TarRows.of(tmp_path / "cache", group)
+    columns = ["image_embedding", "caption_embedding"]
+    wanted = [sample for tar, rows in parts for sample in tar.samples(columns=columns) if sample.row in rows]
+    for one, other in zip(joined.samples(columns=columns), wanted, strict=True):
+        assert (one.key, one.picture, one.caption) == (other.key, other.picture, other.caption)
+        assert all((one.arrays[name] == other.arrays[name]).all() for name in columns)
+    rows = joined.column("image_embedding")[np.arange(4)]
+    assert (rows == np.stack([row_of(sample.key) for sample in wanted])).all()
+    assert len(plain(tmp_path, line.group)) == 4
+
+
+def test_compaction_makes_one_tar_of_many(tmp_path):
+    keys = [[f"cats/{number}{i}.png" for i in range(5)] for number in range(3)]
+    make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": keys})
+    (group, *_) = Journal.load(tmp_path / "cache").groups("train")
+    digests = asdict(read_keys(tmp_path / "cache", group.keys).taken([1]).digests())
+    JournalWriter(tmp_path / "cache").add(RemovedRows(group=group.name, rows=(1,), digests=digests))
+    before = EmbeddingCache.open(tmp_path / "cache").split("train")
+    rows = {key: before.embeddings[i].tobytes() for i, key in enumerate(before.keys)}
+    assert compact_cache(tmp_path / "cache").after == 1
+    after = EmbeddingCache.open(tmp_path / "cache").split("train")
+    assert {key: after.embeddings[i].tobytes() for i, key in enumerate(after.keys)} == rows
+    (tar,) = (tmp_path / "cache/tars").iterdir()
+    samples = webdataset.WebDataset(str(tar), shardshuffle=False)
+    assert {json.loads(sample["json"])["key"] for sample in samples} == set(rows)
+    assert len(rows) == 14
 
 
 def damaged(root, change):
