@@ -21,9 +21,10 @@ from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, 
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.column_lines import OF, column_name, left_out_of
+from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
 from cache.store.journal import FileLine, RowGroup
-from cache.store.row_group import read_keys
+from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 
 COLUMN = "caption_embedding"
@@ -140,8 +141,10 @@ class CaptionRows(Column):
         of_group = [""] * group.group.rows
         for row, text in zip(group.at.tolist(), texts, strict=True):
             of_group[row] = text
-        about = {FILE: self.captions.sha256, MISSING: missing, TRUNCATED: truncated}
-        return {"caption": as_texts(of_group), "embedding": group.spread(kept)}, about
+        datasets: dict[str, Values] = {"caption": as_texts(of_group), "embedding": group.spread(kept)}
+        about: dict[str, Any] = {FILE: self.captions.sha256, MISSING: missing, TRUNCATED: truncated}
+        # Of a group that had rows removed it would tell nothing.
+        return datasets, about | (told_of(keys, datasets) if len(keys) == group.group.rows else {})
 
 
 def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -> tuple[int, int, int]:

@@ -42,7 +42,7 @@ class Digests:
         """Return those of rows: their keys, the SHA-256 of each image, and each one's class names."""
         names = ("\0".join(sorted(of_row)).encode("utf-8", "surrogateescape") for of_row in labels)
         return cls(
-            keys=_sum(sha256(raw).digest() for raw in _raw(keys)),
+            keys=digest_of_keys(keys),
             content=digest_of_values(keys, content),
             labels=digest_of_values(keys, names),
         )
@@ -63,6 +63,11 @@ class Digests:
 
 NONE = Digests()
 """Of no rows."""
+
+
+def digest_of_keys(keys: Sequence[str]) -> str:
+    """Return the digest of the keys of some rows."""
+    return _sum(sha256(raw).digest() for raw in _raw(keys))
 
 
 def digest_of_values(keys: Sequence[str], values: Iterable[bytes]) -> str:

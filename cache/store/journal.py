@@ -30,8 +30,8 @@ from cache.store.read_errors import REPAIR
 
 FOLDER, ENDING = "journal", ".jsonl"
 MAIN = "main"
-# Where the line of a column remembers the digest of its values.
-DIGEST = "digest"
+# Where the line of a column remembers the digest of its values, and of what keys they are.
+DIGEST, VALUES = "digest", "values"
 ROWS, TARS = "rows", "tars"
 KEYS, SAMPLES = "keys", "samples"
 _GROUP = re.compile(rf"({'|'.join(SPLITS)})-(\d{{5,9}})")
@@ -86,12 +86,6 @@ class FileLine(ListedFile):
     def digests(self) -> Digests:
         """Of the rows, where this is the file of their keys."""
         return _digests(self.about.get("digests"))
-
-    @property
-    def digest(self) -> str:
-        """Of the column's values (:func:`cache.store.digests.digest_of_values`); '' where it is not told."""
-        told = self.about.get(DIGEST)
-        return told if isinstance(told, str) and is_digest(told) else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -201,6 +195,18 @@ class RowGroup:
         """Of the rows that were not removed."""
         return self.keys.digests - self.removed_digests
 
+    def digest_of(self, column: str) -> str:
+        """Return the digest of a column's values of all rows, '' where its line does not tell it.
+
+        See :func:`cache.store.digests.digest_of_values`. One that was remembered of other rows is none.
+        """
+        line = self.lines.get(column)
+        told = line.about.get(DIGEST) if line is not None else None
+        if not isinstance(told, dict) or told.get(KEYS) != self.keys.digests.keys:
+            return ""
+        values = told.get(VALUES)
+        return values if isinstance(values, str) and is_digest(values) else ""
+
 
 @dataclass(kw_only=True)
 class Journal:
@@ -293,6 +299,13 @@ class Journal:
     def groups(self, split: str) -> tuple[RowGroup, ...]:
         """Return the row groups of a split, by number."""
         return self._groups.get(split, ())
+
+    def live_groups(self, split: str) -> tuple[RowGroup, ...]:
+        """Return the row groups of a split that have rows that are seen.
+
+        Those of others may lack what was made since, and are not looked at: their rows may be wanted again.
+        """
+        return tuple(group for group in self.groups(split) if group.live)
 
     @property
     def all_groups(self) -> tuple[RowGroup, ...]:

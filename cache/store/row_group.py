@@ -7,7 +7,7 @@ never change. Every other column is a file beside it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,9 +21,10 @@ from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.system_errors import write_error
 from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
-from cache.store.digests import Digests, digest_of_values
+from cache.store.digests import Digests, digest_of_keys, digest_of_values
 from cache.store.hdf5_columns import (
     OFFSET,
+    Blobs,
     Column,
     MappedBlobs,
     blob_columns,
@@ -35,7 +36,7 @@ from cache.store.hdf5_columns import (
     texts,
     write_columns,
 )
-from cache.store.journal import DIGEST, KEYS, ROWS, FileLine
+from cache.store.journal import DIGEST, KEYS, ROWS, VALUES, FileLine
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32
@@ -131,18 +132,26 @@ def write_group(
     Returns their lines for the journal, that of the keys last: only then the group is there.
     """
     lines = [
-        write_column(cache, name, column, datasets, rows=len(keys), about=_rows_digest(keys, datasets))
+        write_column(cache, name, column, datasets, rows=len(keys), about=told_of(keys.keys, datasets))
         for column, datasets in columns.items()
     ]
     return [*lines, write_keys(cache, name, keys, about)]
 
 
-def _rows_digest(keys: GroupKeys, datasets: Mapping[str, Column]) -> dict[str, str]:
-    """Return what a line remembers of embeddings [n, D]: their digest names rows that were made elsewhere."""
-    rows = datasets.get("embedding")
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2:
+def told_of(keys: Sequence[str], datasets: Mapping[str, Column]) -> dict[str, Any]:
+    """Return what the line of a column remembers of its values, one a key: the digest that names them.
+
+    It is of captions [n], or where there are none of embeddings [n, D], which may have been made elsewhere.
+    """
+    captions, rows = datasets.get("caption"), datasets.get("embedding")
+    values: Iterable[bytes]
+    if isinstance(captions, Blobs) and len(keys) and captions.items[0]:
+        values = captions.items
+    elif isinstance(rows, np.ndarray) and rows.ndim == 2:
+        values = map(np.ndarray.tobytes, rows)
+    else:
         return {}
-    return {DIGEST: digest_of_values(keys.keys, map(np.ndarray.tobytes, rows))}
+    return {DIGEST: {KEYS: digest_of_keys(keys), VALUES: digest_of_values(keys, values)}}
 
 
 def write_keys(cache: Path, name: str, keys: GroupKeys, about: Mapping[str, Any] | None = None) -> FileLine:

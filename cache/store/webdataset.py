@@ -13,9 +13,8 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -30,7 +29,6 @@ from cache.sources.key_hashes import hashes_of
 from cache.store.journal import SAMPLES, TARS, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import REPAIR, reading
 from cache.store.row_group import UNKNOWN, GroupKeys, write_keys
 from cache.store.split_rows import SplitGroups
 from cache.store.tar_rows import TarRows, member_of
@@ -99,48 +97,52 @@ def write_tar_group(
         )
     order = np.argsort(hashes_of(keys.keys), kind="stable")
     texts = captions or [sample.caption for sample in samples or ()] or [None] * len(keys)
-    rows = _Rows(
-        keys=keys.taken(order),
-        columns={name: column[order] for name, column in columns.items()},
-        samples=[samples[i] for i in order] if samples else None,
-        captions=[texts[i] for i in order],
-        class_names=Manifest.load(cache).splits.get(keys.split, ()),
+    keys, columns = keys.taken(order), {name: column[order] for name, column in columns.items()}
+    contents = (
+        content_of(samples[i] if samples else None, texts[i], content.tobytes())
+        for i, content in zip(order.tolist(), keys.content, strict=True)
     )
-    line = _written_line(cache, group, len(keys), sorted(columns), partial(_write, rows))
-    return [line, write_keys(cache, group, rows.keys, about)]
+    return write_tar_rows(cache, group, keys, columns, contents, about)
 
 
-def join_tars(cache: Path, group: str, parts: Sequence[tuple[TarRows, NDArray[np.int64]]]) -> FileLine:
-    """Write the tar of a group of some rows of others, one part after the other, their bytes as they are.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TarContent:
+    """What a row has beside its numbers: the bytes of its picture's file, its ending, and its caption.
 
-    Raises
-    ------
-    UserError
-        If a tar is damaged, or they differ in their columns.
+    Without an ``ending`` there is no picture.
     """
-    first, _ = parts[0]
-    for tar, _ in parts:
-        if tar.columns != first.columns:
-            raise UserError(f"{tar.path} and {first.path} have other columns", fix=REPAIR)
-    rows = sum(len(own) for _, own in parts)
-    return _written_line(cache, group, rows, first.columns, partial(_copy, parts))
+
+    caption: str | None = None
+    picture: bytes = b""
+    ending: str = ""
 
 
-def _written_line(
-    cache: Path, group: str, rows: int, columns: Sequence[str], write: Callable[[_Written], int]
-) -> FileLine:
-    """Write a tar, whole or not at all, and return its line."""
+def write_tar_rows(
+    cache: Path,
+    group: str,
+    keys: GroupKeys,
+    columns: Mapping[str, Any],
+    contents: Iterable[TarContent],
+    about: Mapping[str, Any] | None = None,
+) -> list[FileLine]:
+    """Write a row group as a tar, its rows in the order of their keys' hashes already; return its lines.
+
+    ``columns`` are arrays [n, ...], or what gives one row when it is asked for.
+    """
+    class_names = Manifest.load(cache).splits.get(keys.split, ())
+    rows = _Rows(keys=keys, columns=dict(columns), contents=contents, class_names=class_names)
     file = f"{TARS}/{group}.tar"
     with replacing(cache / file) as temporary, open(temporary, "wb") as raw:
         written = _Written(raw)
-        index = write(written)
-    return FileLine(
+        index = _write(written, rows)
+    line = FileLine(
         file=file,
         bytes=written.size,
         sha256=written.sha256.hexdigest(),
-        rows=rows,
-        about={"index": index, "columns": list(columns)},
+        rows=len(keys),
+        about={"index": index, "columns": sorted(columns), "pictures": rows.pictures > 0},
     )
+    return [line, write_keys(cache, group, keys, about)]
 
 
 def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
@@ -157,44 +159,50 @@ def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
     return MappedRows([tar.column(column) for tar in tars], groups.index.order)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Rows:
-    """What is written, in the order of the tar."""
+    """What is written, in the order of the tar; ``pictures`` counts those that were."""
 
     keys: GroupKeys
-    columns: dict[str, NDArray[Any]]
-    samples: list[Sample] | None
-    captions: list[str | None]
+    columns: dict[str, Any]
+    contents: Iterable[TarContent]
     class_names: Sequence[str]
+    pictures: int = 0
 
     def members(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield the name of every row, and its files by ending."""
         number = {name: str(i).encode() for i, name in enumerate(self.class_names)}
-        for i, name in enumerate(tar_names(self.keys.keys)):
+        for i, (name, content) in enumerate(zip(tar_names(self.keys.keys), self.contents, strict=True)):
             labels = self.keys.labels[i]
             files = {member_of(column): _npy(rows[i]) for column, rows in sorted(self.columns.items())}
             if len(labels) == 1 and labels[0] in number:
                 files["cls"] = number[labels[0]]
-            caption = self.captions[i]
-            if caption is not None:
-                files["txt"] = caption.encode("utf-8", "surrogateescape")
+            if content.caption is not None:
+                files["txt"] = content.caption.encode("utf-8", "surrogateescape")
             files["json"] = json.dumps(
                 {"key": self.keys.keys[i], "labels": labels, "sha256": self.keys.content[i].tobytes().hex()}
             ).encode()
-            yield name, files | (self._picture(i, self.samples[i].path) if self.samples else {})
+            if content.ending:
+                files[content.ending] = content.picture
+                self.pictures += 1
+            yield name, files
 
-    def _picture(self, i: int, path: Path) -> dict[str, bytes]:
-        content = self.keys.content[i].tobytes()
-        try:
-            picture = path.read_bytes()
-        except FileNotFoundError:
-            picture = b""
-        if content not in (UNKNOWN, sha256(picture).digest()):
-            raise CacheMismatch(
-                f"{path} is not the picture that its row was made from",
-                fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
-            )
-        return {path.suffix.removeprefix(".").lower(): picture}
+
+def content_of(sample: Sample | None, caption: str | None, content: bytes) -> TarContent:
+    """Return a sample with its picture's file; CacheMismatch where its SHA-256 is not ``content``."""
+    if sample is None:
+        return TarContent(caption=caption)
+    path = sample.path
+    try:
+        picture = path.read_bytes()
+    except FileNotFoundError:
+        picture = None
+    if picture is None or content not in (UNKNOWN, sha256(picture).digest()):
+        raise CacheMismatch(
+            f"{path} is not the picture that its row was made from",
+            fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
+        )
+    return TarContent(caption=caption, picture=picture, ending=path.suffix.removeprefix(".").lower())
 
 
 @dataclass
@@ -214,11 +222,11 @@ class _Written:
         return self.size
 
 
-def _write(rows: _Rows, file: _Written) -> int:
+def _write(file: _Written, rows: _Rows) -> int:
     """Write a tar; return where the numbers of its index begin."""
     endings = [member_of(column) for column in sorted(rows.columns)]
     offset = np.empty((len(rows.keys) + 1, 1 + len(endings)), dtype=np.int64)
-    with _tar(file) as tar:
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
         for i, (name, members) in enumerate(rows.members()):
             offset[i, 0] = file.size
             for ending, raw in members.items():
@@ -227,25 +235,6 @@ def _write(rows: _Rows, file: _Written) -> int:
                     offset[i, 1 + endings.index(ending)] = at
         offset[-1] = file.size
         return _add(tar, file, INDEX, _npy(offset))
-
-
-def _copy(parts: Sequence[tuple[TarRows, NDArray[np.int64]]], file: _Written) -> int:
-    """Write a tar of rows of others; return where the numbers of its index begin."""
-    offsets = []
-    for tar, rows in parts:
-        with reading(tar.path, what="the tar"), open(tar.path, "rb") as source:
-            for row in rows.tolist():
-                begin, end = int(tar.offsets[row, 0]), int(tar.offsets[row + 1, 0])
-                offsets.append(tar.offsets[row] - begin + file.size)
-                source.seek(begin)
-                file.write(source.read(end - begin))
-    offsets.append(np.full_like(parts[0][0].offsets[0], file.size))
-    with _tar(file) as joined:
-        return _add(joined, file, INDEX, _npy(np.stack(offsets)))
-
-
-def _tar(file: _Written) -> tarfile.TarFile:
-    return tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # type: ignore[call-overload,no-any-return]
 
 
 def _add(tar: tarfile.TarFile, file: _Written, name: str, raw: bytes) -> int:

@@ -218,7 +218,7 @@ def digest_of_column(
     group_of, _ = rows.group_of(at)
     here = np.bincount(group_of, minlength=len(groups))
     told = [
-        group.lines[column].digest if column in group.lines and count == group.rows else ""
+        group.digest_of(column) if count == group.rows else ""
         for group, count in zip(groups, here.tolist(), strict=True)
     ]
     others = at[~np.array([bool(own) for own in told])[group_of]]
