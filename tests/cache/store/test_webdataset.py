@@ -17,10 +17,11 @@ from cache import EmbeddingCache
 from cache.maintain.compact import compact_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ImageSample
-from cache.store.journal import Journal, JournalWriter, RemovedRows, RowGroup
+from cache.store.journal import Journal, JournalWriter, RemovedRows
 from cache.store.row_group import claim_group, read_keys
+from cache.store.tar_folder import TarFolder
 from cache.store.tar_rows import TarRows
-from cache.store.webdataset import join_tars, tar_name, tar_names, write_tar_group
+from cache.store.webdataset import tar_name, tar_names, write_tar_group
 from tests.helpers.row_groups import WIDTH, row_of
 from tests.helpers.tar_caches import add_tar_group, keys_of, make_tar_cache, save_photo
 
@@ -178,25 +179,6 @@ def test_a_picture_that_changed_while_it_was_embedded_is_refused(tmp_path):
     assert not (tmp_path / f"cache/tars/{group}.tar").exists()
 
 
-def test_tars_are_joined_byte_for_byte_without_the_rows_that_are_left_out(tmp_path):
-    keys = [[f"cats/{number}{i}.png" for i in range(5)] for number in range(2)]
-    make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": keys}, captioned=True)
-    first, second = tar_of(tmp_path), tar_of(tmp_path, number=1)
-    parts = [(first, np.array([0, 2, 4])), (second, np.array([1]))]
-    line = join_tars(tmp_path / "cache", claim_group(tmp_path / "cache", "train"), parts)
-    assert line.is_sound(tmp_path / "cache")
-    group = RowGroup(name=line.group, lines={"samples": line, "keys": replace(line)})
-    joined = TarRows.of(tmp_path / "cache", group)
-    columns = ["image_embedding", "caption_embedding"]
-    wanted = [sample for tar, rows in parts for sample in tar.samples(columns=columns) if sample.row in rows]
-    for one, other in zip(joined.samples(columns=columns), wanted, strict=True):
-        assert (one.key, one.picture, one.caption) == (other.key, other.picture, other.caption)
-        assert all((one.arrays[name] == other.arrays[name]).all() for name in columns)
-    rows = joined.column("image_embedding")[np.arange(4)]
-    assert (rows == np.stack([row_of(sample.key) for sample in wanted])).all()
-    assert len(plain(tmp_path, line.group)) == 4
-
-
 def test_compaction_makes_one_tar_of_many(tmp_path):
     keys = [[f"cats/{number}{i}.png" for i in range(5)] for number in range(3)]
     make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": keys})
@@ -253,14 +235,19 @@ def test_an_index_that_leads_out_of_its_tar_is_refused(tmp_path):
         list(tar.samples())
 
 
-def test_episodes_are_not_offered_as_a_webdataset(tmp_path):
+def test_what_is_no_file_of_one_picture_each_leaves_the_rows_alone(tmp_path):
     make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": [["cats/1.png"]]})
 
     class Cameras(ImageSample):
         views = ("image", "wrist")
 
-    with pytest.raises(UserError, match="several pictures"):
-        add_tar_group(tmp_path / "cache", [Cameras(key="cats/1.png", root=tmp_path / "photos/train")])
+    name = add_tar_group(tmp_path / "cache", [Cameras(key="cats/1.png", root=tmp_path / "photos/train")])
+    (sample,) = plain(tmp_path, name)
+    assert not {"png", "jpg"} & sample.keys()
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    assert (cache.split("train").embeddings[0] == row_of("cats/1.png")).all()
+    with pytest.raises(UserError, match=r"rows alone, no pictures.*--data"):
+        TarFolder.of(cache.path, cache.manifest, cache.journal)
 
 
 def test_the_index_is_the_last_member_and_plain_tar_lists_it(odd):
