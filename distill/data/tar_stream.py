@@ -217,7 +217,6 @@ class TarStream:
     def _tar(self, group: RowGroup, columns: Sequence[str]) -> TrainingTar:
         groups = self.cache.split("train").groups
         tar = TarRows.of(self.cache.path, group, groups.line(group, SAMPLES))
-        missing = [name for name in columns if name not in tar.columns]
         rows = rows_of(groups.keys_of(group), group.removed, self.aside) if self.aside.share else None
         return TrainingTar(
             cache=self.cache.path,
@@ -225,7 +224,8 @@ class TarStream:
             keys=group.keys,
             aside=self.aside,
             count=group.live if rows is None else len(rows),
-            beside={name: groups.line(group, name) for name in missing},
+            # Also of captions that are in the tar: those of the file may have been given since.
+            beside={name: groups.line(group, name) for name in columns if name in group.lines},
         )
 
     @cached_property
