@@ -66,6 +66,14 @@ def _options(manifest: Manifest, before: Journal, teacher: str) -> Iterator[str]
     yield f"--dtype {spec.dtype} --format {spec.format}"
     if spec.regions:
         yield "--regions"
+    yield from _column_options(manifest, before, teacher)
+    if manifest.of_teacher(teacher).text_tower:
+        yield "--keep-text-tower"
+    if teacher != MAIN_TEACHER:
+        yield f"--teacher {teacher}"  # a plain name, or the manifest would not have been read
+
+
+def _column_options(manifest: Manifest, before: Journal, teacher: str) -> Iterator[str]:
     if kept := _settings(manifest, pixels.COLUMN, PixelsSettings):
         yield f"--pixels {kept.side:d} --pixels-format {kept.encoding}"
     if crops := _settings(manifest, column_name(crop_views.COLUMN, teacher), CropViewsSettings):
@@ -75,13 +83,10 @@ def _options(manifest: Manifest, before: Journal, teacher: str) -> Iterator[str]
         yield f"--support-views {views.views:d}"
         if shots := _shots(before, support):
             yield f"--support-shots {shots:d}"
-    if manifest.of_teacher(teacher).text_tower:
-        yield "--keep-text-tower"
-    own = (name for name in manifest.columns if name.startswith(column_name(stored_neighbours.column_of(""), teacher)))
-    if nearest := _settings(manifest, next(own, ""), NeighboursSettings):
+    start = column_name(stored_neighbours.column_of(""), teacher)
+    of_bank = next((name for name in manifest.columns if name.startswith(start)), "")
+    if nearest := _settings(manifest, of_bank, NeighboursSettings):
         yield f"--neighbours {nearest.k:d}"
-    if teacher != MAIN_TEACHER:
-        yield f"--teacher {teacher}"  # a plain name, or the manifest would not have been read
 
 
 def _settings(manifest: Manifest, column: str, form: type[Settings]) -> Settings | None:

@@ -92,9 +92,7 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
     assert targets.neighbours is None  # a step takes them from its texts, which are those of all classes
     with torch.no_grad():
         given = session.model.heads[0].texts(session.model.class_names, targets.teacher_BD)
-    nearest, similarity = nearest_texts(
-        F.normalize(targets.teacher_BD, dim=1), F.normalize(given, dim=1), 3
-    )
+    nearest, similarity = nearest_texts(F.normalize(targets.teacher_BD, dim=1), F.normalize(given, dim=1), 3)
     text = cached.text_bank("labels").class_texts(session.model.class_names).astype(np.float64)
     unit_text = text / np.linalg.norm(text, axis=1, keepdims=True)
     for i, key in enumerate(keys):
