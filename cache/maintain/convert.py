@@ -70,7 +70,7 @@ def convert_cache(
         pictures = None if folder is None else _Pictures(folder)
         copy = Copy(source=source, manifest=old, out=out, format=format, pictures=pictures)
         _follow(cache, copy, manifest, progress)
-        _copy_files(source, out, _files_of(old))
+        _copy_files(source, out, old.files)
         manifest = replace(manifest, complete=True)
         manifest.save(out)
     return manifest
@@ -117,12 +117,6 @@ def _columns(copy: Copy, split: Converted) -> Iterator[FileLine | DroppedFile]:
                 yield write_added(copy, target.keys, parts, column)
         for column in target.lines.keys() - {KEYS, SAMPLES, *of_rows, *has}:
             yield DroppedFile(file=target.lines[column].file)
-
-
-def _files_of(manifest: Manifest) -> Iterator[ListedFile]:
-    for teacher in (manifest, *manifest.teachers.values()):
-        yield from teacher.banks.values()
-        yield from teacher.text_tower
 
 
 def _copy_files(source: Path, out: Path, files: Iterable[ListedFile]) -> None:
