@@ -59,7 +59,7 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
     yield from of_rows
-    for teacher in manifest.of_teachers.values():
+    for teacher in manifest.every_teacher.values():
         for name, bank in teacher.banks.items():
             yield _check(folder, bank, bank.texts, partial(_read_bank, folder, name, bank, teacher.embed_dim))
         for file in teacher.text_tower:

@@ -117,15 +117,15 @@ class Manifest:
         return {MAIN_TEACHER: self.spec.teacher, **{name: own.spec for name, own in self.teachers.items()}}
 
     @property
-    def of_teachers(self) -> dict[str, Manifest | AddedTeacher]:
-        """What has the banks and the text tower of every teacher, by its name."""
+    def every_teacher(self) -> dict[str, Manifest | AddedTeacher]:
+        """What has the ``embed_dim``, ``banks`` and ``text_tower`` of each teacher, by name."""
         return {MAIN_TEACHER: self, **self.teachers}
 
     @property
-    def files(self) -> tuple[ListedFile, ...]:
-        """The text banks and text towers of all teachers."""
-        owners = self.of_teachers.values()
-        return tuple(file for own in owners for file in (*own.banks.values(), *own.text_tower))
+    def files(self) -> list[ListedFile]:
+        """The files of all teachers' text banks and text towers."""
+        own = self.every_teacher.values()
+        return [file for one in own for file in (*one.banks.values(), *one.text_tower)]
 
     def of_teacher(self, name: str) -> Manifest | AddedTeacher:
         """Return what has the ``embed_dim``, ``banks`` and ``text_tower`` of a teacher; KeyError for none."""

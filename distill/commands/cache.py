@@ -63,7 +63,7 @@ def info(cache: Path, as_json: bool) -> None:
         for c in there.columns
     ]
     table("columns", ["column", "groups", "rows", "size", "settings"], columns)
-    for teacher, own in there.manifest.of_teachers.items():
+    for teacher, own in there.manifest.every_teacher.items():
         banks = [
             [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
             for name, bank in own.banks.items()
@@ -275,7 +275,8 @@ def _without(format: str, data: Path | None) -> str:
 def add_texts(ctx: click.Context, cache: Path, bank: str, run: Path | None, **given: Any) -> None:
     """Embed more texts into a finished CACHE, as a text bank.
 
-    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features --keep-text-tower), or the teacher that is given.
+    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features
+    --keep-text-tower), or the teacher that is given.
 
     \b
     Examples:

@@ -203,7 +203,7 @@ def _check_stream(then: dict[str, Any], now: dict[str, Any], position: Position,
             fix="leave --data out, as then." if then else "give --data, as then.",
         )
     for name, what in (("ranks", "processes"), ("tars", "tars")):
-        if position.step and then[name] != now[name]:
+        if position.step and then.get(name) != now.get(name):
             raise CacheMismatch(
                 f"{where} stopped within an epoch, of which other {what} would not see the images that are "
                 f"left ({name}: {then[name]} -> {now[name]})",

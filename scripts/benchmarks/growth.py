@@ -31,6 +31,7 @@ from cache.sources.image_folder import is_image_name
 from cache.sources.splits import FOLDERS
 
 DEMO = Path(__file__).parents[2] / "distill" / "demo"
+SAID = "data changed: "
 ROUNDS = 1
 OPTIONS = {"photos": "", "epochs": 4}
 COLUMNS = {
@@ -211,9 +212,8 @@ def furthest(grown: Path, fresh: Path) -> float:
 
 
 def line_said(lines: list[str]) -> str:
-    """Return the line that tells what has changed, where there is one."""
-    words = ("added", "removed", "replaced", "back", "renamed")
-    return next((line for line in lines if line.startswith("rows: ") or any(w in line for w in words)), "")
+    """Return what the command said of the changes; nothing where it said nothing."""
+    return next((line.removeprefix(SAID) for line in lines if line.startswith(SAID)), "")
 
 
 def step(name: str, photos: Photos, root: Path, epochs: int) -> Row:

@@ -21,6 +21,8 @@ from cache.store.row_group import read_keys
 from cache.teacher.text_tower import TextTower
 
 OFFSET = "_offset"
+# Of a column that only some rows have: which.
+ROW = "row"
 # What a column says of a row in its keys' file beside the key; where in a group a row lies is no matter.
 OF_KEYS = ("content", "bytes", "mtime_ns")
 Content = dict[str, bytes]
@@ -62,15 +64,17 @@ def _group_content(cache: Path, group: RowGroup) -> Content:
 def _rows_of(path: Path, rows: int, are_keys: bool) -> Iterator[tuple[str, list[bytes]]]:
     """Yield every dataset of a column's file with the bytes of each row; one of no rows is each row's."""
     with h5py.File(path, locking=False) as file:
+        of_rows = file[ROW][...].tolist() if ROW in file else range(rows)
         for name in file:
-            if name.endswith(OFFSET) or (are_keys and name not in OF_KEYS):
+            if name.endswith(OFFSET) or name == ROW or (are_keys and name not in OF_KEYS):
                 continue
             values = file[name][...]
             if name + OFFSET in file:
                 ends = file[name + OFFSET][...]
                 yield name, [values[i:j].tobytes() for i, j in itertools.pairwise(ends)]
-            elif len(values) == rows:
-                yield name, [row.tobytes() for row in values]
+            elif len(values) == len(of_rows):
+                of_row = dict(zip(of_rows, values, strict=True))
+                yield name, [of_row[row].tobytes() if row in of_row else b"" for row in range(rows)]
             else:
                 yield name, [values.tobytes()] * rows
 

@@ -12,76 +12,74 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache import EmbeddingCache
 
 SEEDS = 3
 MEGABYTES, SECONDS_AT_MOST = 4096, 10
 INSTRUMENTED = ["cache", "distill", "webdataset", "tarfile", "zipfile"]
 Read = Callable[[bytes, Path], None]
+JOURNAL = "journal/main.jsonl"
+# The format of a small cache, and which of its files is changed.
+FILES = {
+    "manifest": ("hdf5", "manifest.json"),
+    "journal": ("hdf5", JOURNAL),
+    "keys": ("hdf5", "rows/train-00000/keys.h5"),
+    "column": ("hdf5", "rows/train-00000/image_embedding.h5"),
+    "captions": ("hdf5", "rows/train-00000/caption_embedding.h5"),
+    "index": ("hdf5", "index/train.h5"),
+    "text-bank": ("hdf5", "texts/labels.h5"),
+    "tar": ("webdataset", "tars/train-00000.tar"),
+    "chunks": ("hdf5", "index/train.chunks.json"),
+}
+IN_A_CACHE = tuple(target for target in FILES if target != "chunks")
+TARGETS = (*FILES, "touched", "checkpoint", "image", "outputs", "npy", "pt")
 
 
 def readers() -> dict[str, Read]:
     """Return what each target does with some bytes and a folder of its own."""
-    import numpy as np
-
-    from cache.runtime.atomic_files import sha256_of
+    from cache.build.chunk_identities import unchanged_since
+    from cache.build.touched_files import TouchedFiles
     from cache.sources.arrays import load_array
     from cache.sources.image_folder import load_rgb
-    from cache.store.checksums import append_checksum, with_checksum
-    from cache.store.manifest import Manifest
-    from cache.store.neighbours import load_neighbours
-    from cache.store.shard_formats import FORMATS
-    from cache.store.text_banks import load_bank
+    from cache.store.checksums import append_checksum
     from distill.checkpoint import read_checkpoint
     from distill.judge.outputs import load_outputs
 
     def kept(raw: bytes, folder: Path, name: str) -> Path:
         path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(raw)
         return path
-
-    def manifest(raw: bytes, folder: Path) -> None:
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError):
-            value = None
-        text = with_checksum(value).encode() if isinstance(value, dict) else raw
-        kept(text, folder, "manifest.json")
-        Manifest.load(folder)
-
-    def shard(format: str) -> Read:
-        def read(raw: bytes, folder: Path) -> None:
-            path = kept(raw, folder, f"train-00000.{FORMATS[format].ENDING}")
-            FORMATS[format].wrong_rows(path)
-            FORMATS[format].read(path, sha256=sha256_of(path)).loaded()
-
-        return read
-
-    def bank(raw: bytes, folder: Path) -> None:
-        path = kept(raw, folder, "labels.h5")
-        load_bank(path, "labels", sha256=sha256_of(path)).class_texts(["a"])
-
-    def neighbours(raw: bytes, folder: Path) -> None:
-        nearest = load_neighbours(kept(raw, folder, "x.h5"), made_from="x", k=1, rows=2)
-        if nearest is not None:
-            np.asarray(nearest[0])
 
     def checkpoint(raw: bytes, folder: Path) -> None:
         path = kept(raw, folder, "last.pt")
         append_checksum(path)
         read_checkpoint(path)
 
+    def chunks(raw: bytes, folder: Path) -> None:
+        kept(raw, folder, FILES["chunks"][1])
+        unchanged_since(folder, "train", ())
+
+    def touched(raw: bytes, folder: Path) -> None:
+        kept(raw, folder, "index/train.touched.h5")
+        TouchedFiles.load(folder, "train").hashes.sum()
+
     return {
-        "manifest": manifest,
-        "hdf5-shard": shard("hdf5"),
-        "tar-shard": shard("webdataset"),
-        "text-bank": bank,
-        "neighbours": neighbours,
+        **{target: in_a_cache(*FILES[target]) for target in IN_A_CACHE},
+        "chunks": chunks,
+        "touched": touched,
         "checkpoint": checkpoint,
         "image": lambda raw, folder: load_rgb(kept(raw, folder, "x.jpg")).close(),
         "outputs": lambda raw, folder: load_outputs(kept(raw, folder, "outputs.npz")) and None,
@@ -90,35 +88,111 @@ def readers() -> dict[str, Read]:
     }
 
 
+def in_a_cache(format: str, name: str) -> Read:
+    """Return what reads a whole small cache, one file of which is the given bytes."""
+    from dataclasses import replace
+
+    from cache import EmbeddingCache
+    from cache.store.journal import Journal
+    from cache.store.manifest import NAME, Manifest
+
+    mended = {NAME: mended_manifest, JOURNAL: mended_journal}.get(name, bytes)
+
+    def read(raw: bytes, folder: Path) -> None:
+        if not (folder / NAME).exists():
+            write_cache(folder, format)
+        (folder / name).write_bytes(mended(raw))
+        manifest, journal = Manifest.load(folder), Journal.load(folder)
+        if line := journal.files.get(name):
+            journal.add(replace(line, bytes=len(raw)))
+        for bank in manifest.banks.values():
+            if bank.file == name:
+                manifest = replace(manifest, banks={"labels": replace(bank, sha256=sha256(raw).hexdigest())})
+        read_all(EmbeddingCache(folder, manifest, journal))
+
+    return read
+
+
+def read_all(cache: EmbeddingCache) -> None:
+    """Read what training and evaluation read."""
+    for split in cache.split_names:
+        rows = cache.split(split)
+        keys = list(rows.keys)
+        assert len(rows.labels) == len(keys) == len(rows)
+        everything = [rows.embeddings[:], rows.files.content[:], rows.find(keys)]
+        if rows.captions is not None and rows.caption_embeddings is not None:
+            everything += [list(rows.captions), rows.caption_embeddings[[0]]]
+    for bank in cache.bank_names:
+        cache.text_bank(bank).class_texts(["a"])
+
+
+def mended_manifest(raw: bytes) -> bytes:
+    """Return a manifest with the checksum that it should have."""
+    from cache.store.checksums import with_checksum
+
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    return with_checksum(value).encode(errors="surrogatepass") if isinstance(value, dict) else raw
+
+
+def mended_journal(raw: bytes) -> bytes:
+    """Return lines with the checksums that they should have."""
+    return b"\n".join(map(_mended_line, raw.split(b"\n")))
+
+
+def _mended_line(line: bytes) -> bytes:
+    head, found, _ = line.rpartition(b',"crc32":')
+    text = head + b"}"
+    return head + b',"crc32":%d}' % zlib.crc32(text) if found else line
+
+
+def write_cache(out: Path, format: str, seed: int = 0) -> None:
+    """Write a small cache of pictures with captions: two in one split, one in another."""
+    import numpy as np
+    from PIL import Image
+
+    from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+    from cache.sources.image_folder import ImageFolder
+
+    rng, keys = np.random.default_rng(seed), ["train/a/0.jpg", "train/a/1.jpg", "val/b/0.jpg"]
+    with tempfile.TemporaryDirectory(prefix="fuzz-photos-") as photos:
+        for key in keys:
+            (Path(photos) / key).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), tuple(rng.integers(0, 255, 3).tolist())).save(Path(photos) / key)
+        given = rng.normal(size=(len(keys), 3)).astype("float32")
+        bank = ImportedTexts(name="labels", classes=["a", "b"], embeddings=np.eye(2, 3, dtype="float32"))
+        import_embeddings(
+            out,
+            keys=keys,
+            embeddings=given,
+            texts=[bank],
+            format=format,
+            caption_embeddings=given,
+            folder=ImageFolder.scan(Path(photos)),
+        )
+
+
 def write_seeds(root: Path) -> None:
     """Write small sound files of every target into ``root/TARGET``."""
     import numpy as np
     import torch
     from PIL import Image
 
-    from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
-    from cache.store.neighbours import save_neighbours
-    from cache.store.text_banks import make_bank, save_bank
+    from cache.store.hdf5_columns import write_columns
 
     for target in TARGETS:
         (root / target).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    bank = ImportedTexts(name="labels", classes=["a", "b"], embeddings=np.eye(2, 3, dtype="float32"))
     for n in range(1, SEEDS + 1):
-        keys = [f"train/a/{i}.jpg" for i in range(n)] + ["val/b/0.jpg"]
-        rows = rng.normal(size=(len(keys), 3)).astype("float32")
-        for format, target in (("hdf5", "hdf5-shard"), ("webdataset", "tar-shard")):
-            made = root / f"made-{format}-{n}"
-            import_embeddings(
-                made, keys=keys, embeddings=rows, texts=[bank], format=format, caption_embeddings=rows
-            )
-            (made / "manifest.json").rename(root / "manifest" / f"{format}-{n}")
-            next((made / "images").glob("train*")).rename(root / target / str(n))
-        bank_of_texts = make_bank("x", ["a", "b"][:n], ["a", "b"][:n], np.ones((min(n, 2), 3)))
-        save_bank(root, bank_of_texts, made_from="")
-        (root / "texts" / "x.h5").rename(root / "text-bank" / str(n))
-        nearest = (np.zeros((2, n), dtype="int32"), np.ones((2, n), dtype="float32"))
-        save_neighbours(root / "neighbours" / str(n), nearest, made_from="x")
+        for format in ("hdf5", "webdataset"):
+            write_cache(root / f"made-{format}-{n}", format, seed=n - 1)
+        for target in IN_A_CACHE:
+            format, name = FILES[target]
+            shutil.copyfile(root / f"made-{format}-{n}" / name, root / target / str(n))
+        (root / "chunks" / str(n)).write_text(json.dumps({f"{i:04x}": "0" * 64 for i in range(n)}))
+        seen = {"hash": np.arange(n, dtype=np.uint64), "seen": np.ones((n, 3), dtype=np.int64)}
+        write_columns(root / "touched" / str(n), seen)
         torch.save({"schema_version": 2, "student": {"w": torch.ones(n)}}, root / "checkpoint" / str(n))
         torch.save(torch.ones(n, 2), root / "pt" / str(n))
         with open(root / "npy" / str(n), "wb") as file:
@@ -131,12 +205,6 @@ def write_seeds(root: Path) -> None:
     Image.new("I;16", (9, 7)).save(root / "image" / "grey16", format="PNG")
 
 
-TARGETS = (
-    *("manifest", "hdf5-shard", "tar-shard", "text-bank", "neighbours"),
-    *("checkpoint", "image", "outputs", "npy", "pt"),
-)
-
-
 # --corpus is given to the process of one target, which libFuzzer ends.
 OPTIONS = {"targets": list(TARGETS), "seconds": 60, "out": Path("artifacts") / "fuzz", "corpus": ""}
 
@@ -145,26 +213,21 @@ def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
     """Fuzz one target in this process, which libFuzzer ends."""
     import atheris
 
+    # Beside the corpus, and so removed with it: libFuzzer ends this process.
+    folder = corpus.with_name(f"{target}-read")
+    folder.mkdir()
     # Compiled parts are run as they are; what steers is our own code and the archives' readers.
     with atheris.instrument_imports(include=INSTRUMENTED):
-        import distill.checkpoint
-        import distill.judge.outputs  # noqa: F401
+        read = readers()[target]
+        read(min(corpus.iterdir()).read_bytes(), folder)  # which imports the rest of it
     from cache.runtime.errors import UserError
     from cache.sources.samples import UnreadableImage
-
-    read = readers()[target]
-    # In memory: a disk would be most of the time.
-    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir=fast))
 
     def once(raw: bytes) -> None:
         try:
             read(raw, folder)
         except (UserError, UnreadableImage):
             return
-        finally:
-            for path in folder.iterdir():
-                path.unlink()
 
     limits = [f"-max_total_time={seconds}", f"-timeout={SECONDS_AT_MOST}", f"-rss_limit_mb={MEGABYTES}"]
     atheris.Setup([sys.argv[0], str(corpus), f"-artifact_prefix={out}/{target}-", *limits], once)
@@ -182,7 +245,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     args.out.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="fuzz-seeds-") as root:
+    # In memory: a disk would be most of the time.
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=fast) as root:
         write_seeds(Path(root))
         for target in args.targets:
             command = [
@@ -201,5 +266,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"{target:12} {verdict}: {done[-1] if done else ''}", flush=True)
             if ended.returncode:
                 failed = 1
-                print(ended.stderr[-3000:])
+                print(f"status {ended.returncode}: {ended.stderr[-3000:]}")
     return failed
