@@ -189,7 +189,7 @@ class EmbeddingCache:
 
     def _groups(self, split: str) -> SplitGroups:
         check = self._look if self.check else None
-        return SplitGroups(self.path, split, self.journal.groups(split), check)
+        return SplitGroups(self.path, split, self.journal.live_groups(split), check)
 
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""

@@ -97,9 +97,9 @@ def _vlalign(
 def nearest_texts(unit_teacher: Tensor, unit_text: Tensor, k: int) -> Neighbours:
     """Return the ``k`` texts of highest cosine for every image, [B, k] int64 and their cosines, best first.
 
-    ``unit_text`` is [C, D] or [B, C, D]. It is what :func:`cache.store.neighbours.nearest_texts` gives, on the
-    device. Of texts that are equally the nearest the first comes first; further on the order of equal ones
-    is open, and so is which of those is the last: to the loss they are one.
+    ``unit_text`` is [C, D] or [B, C, D]. It is what :func:`cache.store.neighbours.nearest_texts` gives, on
+    the device. Of texts that are equally near the nearest is the first; further on the order of equal ones is
+    open, and so is which of them is the last: to the loss they are one.
     """
     cosines = _cosines(unit_teacher, unit_text)
     similarity, nearest = cosines.topk(k, dim=1)

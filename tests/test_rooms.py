@@ -43,7 +43,7 @@ DOORS = {
     "open_clip": {
         *(
             f"cache/teacher/{name}.py"
-            for name in ("open_clip_model", "text_network", "weight_files", "weights")
+            for name in ("open_clip_model", "text_network", "tokenizers", "weight_files", "weights")
         ),
         "scripts/train_demo_teacher.py",  # makes a teacher, with open_clip's own loss, and loads none
     },

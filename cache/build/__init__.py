@@ -17,5 +17,6 @@ Its files::
     captions, crop_views, support_views, pixels, neighbours, embed_views    columns, and what draws views
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
+    add_texts                 what cache add-texts calls
     summary, judgements, zero_shot    what was done, and what should be looked at
 """

@@ -147,7 +147,7 @@ def _given_teacher(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
         odd = []  # nobody knows of what
     if odd:
         raise CacheMismatch(
-            f"the teacher that is given is not that of {cache.path}: they differ in their {' and '.join(odd)}",
+            f"the teacher is not that of {cache.path}: they differ in their {' and '.join(odd)}",
             fix="give the teacher, and the open_clip_torch, that the cache was made with.",
         )
     return teacher

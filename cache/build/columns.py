@@ -24,9 +24,11 @@ from cache.sources.samples import Sample, Source
 from cache.store.column_lines import LEFT_OUT, OF, column_name, is_current, made_from
 from cache.store.hdf5_columns import Column as Values
 from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter, RowGroup, writer_of_rank
-from cache.store.manifest import ColumnSettings, Manifest
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import ColumnSettings
 from cache.store.row_group import GroupKeys, read_keys, write_column
 from cache.store.split_rows import SplitGroups
+from cache.store.webdataset import read_embeddings
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
@@ -92,14 +94,8 @@ class GroupRows:
 
     def embeddings(self, teacher: str) -> NDArray[Any]:
         """Return the rows [m, D] that a teacher gave these images; UserError where they are damaged."""
-        column = column_name(IMAGES, teacher)
         groups = SplitGroups(self.cache, self.group.split, [self.group], lambda line: None)
-        if column in self.group.lines:
-            rows = groups.column(column, "embedding")
-        else:
-            from cache.store.webdataset import read_embeddings  # here, because it imports torch
-
-            rows = read_embeddings(groups, column)
+        rows = read_embeddings(groups, column_name(IMAGES, teacher))
         # Theirs is the order of the keys' hashes.
         place = np.full(self.group.rows, -1, dtype=np.int64)
         place[groups.index.order] = np.arange(len(groups.index))

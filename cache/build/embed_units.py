@@ -21,13 +21,17 @@ from cache.teacher.open_clip_model import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSettings:
-    """How units are embedded, wherever; ``planned`` names the row groups that the plan has seen."""
+    """How units are embedded, wherever; ``planned`` names the row groups that the plan has seen.
+
+    ``captions`` are the texts that a WebDataset has beside its pictures.
+    """
 
     cache: Path
     spec: CacheSpec
     batch_size: int
     strict: bool
     planned: frozenset[str]
+    captions: Mapping[str, str] | None = None
 
     def about(self, teacher: Teacher) -> dict[str, Any]:
         """Return what may change the last bits of a row, for the journal."""
@@ -85,6 +89,7 @@ def embed_units(
         format=settings.spec.format,
         writer=writer.name,
         about=settings.about(writer.teacher),
+        captions=settings.captions,
     )
     with GroupWriter.writing(groups, seconds) as group_writer:
         for batch in embedder.embed(samples.batches(units)):

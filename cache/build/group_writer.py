@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ import numpy as np
 
 from cache.build.embed_images import EmbeddedBatch, Seconds
 from cache.runtime.signals import Terminated, held
+from cache.sources.class_texts import MISSING_CAPTION, caption_of
 from cache.store.journal import FileLine, JournalWriter
 from cache.store.row_group import GROUP_ROWS, GROUP_SECONDS, GroupKeys, claim_group, write_group
+from cache.store.webdataset import write_tar_group
 
 # Regions are 49 rows a picture; two groups are in memory at once, the one that is written and the next.
 GROUP_BYTES = 2**30
@@ -23,12 +25,16 @@ GROUP_BYTES = 2**30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupSettings:
-    """How groups are written: ``about`` is what their lines say of them, beside their unit."""
+    """How groups are written: ``about`` is what their lines say of them, beside their unit.
+
+    ``captions`` are texts by key, for the tars of a WebDataset.
+    """
 
     cache: Path
     format: str
     writer: str
     about: dict[str, Any]
+    captions: Mapping[str, str] | None = None
 
 
 class GroupWriter:
@@ -130,9 +136,12 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
     group = claim_group(settings.cache, unit.split)
     about = {**settings.about, "unit": unit.name}
     if settings.format == "webdataset":
-        from cache.store.webdataset import write_tar_group
-
-        return write_tar_group(settings.cache, group, keys, columns, samples, about)
+        captions = [_caption(settings, unit.split, key) for key in keys.keys] if settings.captions else None
+        return write_tar_group(settings.cache, group, keys, columns, samples, about, captions=captions)
     return write_group(
         settings.cache, group, keys, {n: {"embedding": rows} for n, rows in columns.items()}, about
     )
+
+
+def _caption(settings: GroupSettings, split: str, key: str) -> str:
+    return caption_of(settings.captions or {}, split, key) or MISSING_CAPTION

@@ -53,8 +53,7 @@ def remove_unlisted(out: Path, manifest: Manifest, journal: Journal) -> None:
             continue
         for path in files:
             path.unlink()
-    towers = [manifest.text_tower, *(teacher.text_tower for teacher in manifest.teachers.values())]
-    listed |= {file.file for tower in towers for file in tower}
+    listed |= {file.file for file in manifest.files}
     for path in (*(out / TARS).glob("*"), *out.glob("text_tower/*"), *out.glob("*.text_tower/*")):
         if f"{path.parent.name}/{path.name}" not in listed:
             path.unlink()

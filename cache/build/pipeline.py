@@ -81,7 +81,9 @@ def build_cache(
 
 def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
     """Return how a run's units are embedded."""
+    texts = build.captions.texts if build.captions and build.spec.format == "webdataset" else None
     return UnitSettings(
+        captions=texts or None,
         cache=build.out,
         spec=prepared.manifest.spec,
         batch_size=build.options.batch_size or 1,

@@ -135,7 +135,7 @@ def prepare(build: Build) -> Preparation:
 
 def save_index(out: Path, journal: Journal, split: str) -> None:
     """Write the key index of a split, unless that which is there is of its rows."""
-    groups = journal.groups(split)
+    groups = journal.live_groups(split)
     if KeyIndex.load(out, split, groups) is None:
         KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
 

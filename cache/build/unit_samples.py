@@ -89,7 +89,7 @@ def open_indexes(
     """Return the key indexes of splits as the plan, which names its row groups, has made them."""
     indexes = {}
     for split in splits:
-        groups = [group for group in journal.groups(split) if group.name in planned]
+        groups = [group for group in journal.live_groups(split) if group.name in planned]
         indexes[split] = KeyIndex.load(cache, split, groups) or KeyIndex.of(
             groups, lambda group: KeysFile(cache, group.keys)
         )

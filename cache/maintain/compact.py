@@ -8,15 +8,18 @@ from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
 from cache.build.preparation import save_index
-from cache.maintain.joined_groups import own_columns, write_joined
+from cache.maintain.copied_groups import Copy, check_sound, write_copy
+from cache.maintain.group_columns import make_of
+from cache.maintain.joined_columns import Selection, seen_rows
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
-from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.store.journal import ROWS, DroppedFile, Journal, RowGroup, consolidate
 from cache.store.manifest import Manifest
-from cache.store.read_errors import REPAIR
 from cache.store.row_group import GROUP_ROWS
+
+# Tars are read side by side, each by a handle of its own.
+GROUPS_AT_ONCE = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +74,12 @@ def _batches(folder: Path, manifest: Manifest, groups: Sequence[RowGroup]) -> It
     """Yield the groups that are to become one: of the same columns, and no more rows than a group has."""
     alike: dict[object, list[RowGroup]] = {}
     for group in groups:
-        alike.setdefault(frozenset(own_columns(folder, manifest, group).items()), []).append(group)
+        alike.setdefault(make_of(folder, manifest, group), []).append(group)
     for family in alike.values():
         batch: list[RowGroup] = []
         for group in family:
-            if batch and sum(one.live for one in batch) + group.live > GROUP_ROWS:
+            rows = sum(one.live for one in batch) + group.live
+            if batch and (rows > GROUP_ROWS or len(batch) == GROUPS_AT_ONCE):
                 yield batch
                 batch = []
             batch.append(group)
@@ -84,12 +88,13 @@ def _batches(folder: Path, manifest: Manifest, groups: Sequence[RowGroup]) -> It
 
 def _replace(folder: Path, manifest: Manifest, journal: Journal, batch: Sequence[RowGroup]) -> None:
     """Write one group in place of some, have the journal list it, and remove their files."""
-    for group in batch:
-        if odd := next((line for line in group.lines.values() if not line.is_sound(folder)), None):
-            raise UserError(f"{folder / odd.file} differs from its checksum", fix=REPAIR)
-    lines = write_joined(folder, manifest, batch) if any(group.live for group in batch) else []
-    for line in lines:
-        journal.add(line)
+    check_sound(folder, batch)
+    format = manifest.spec.format
+    copy = Copy(source=folder, manifest=manifest, out=folder, format=format)
+    if any(group.live for group in batch):
+        chosen = [(group, seen_rows(group)) for group in batch if group.live]
+        for line in write_copy(copy, Selection.of(folder, chosen, by_hash=copy.to_tar)):
+            journal.add(line)
     for group in batch:
         journal.add(DroppedFile(file=group.keys.file))
     consolidate(folder, journal)

@@ -1,22 +1,39 @@
-"""One cache in the other format, number for number."""
+"""One cache in the other format, number for number; run again, it follows what its source has become."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cache.build.pipeline import open_manifest
-from cache.build.shard_writer import write_shard
-from cache.reader import TEACHERS, EmbeddingCache
+from cache.build.lost_files import remove_unlisted
+from cache.build.preparation import open_manifest, save_index
+from cache.maintain.converted_rows import FROM, Converted, name_of
+from cache.maintain.copied_groups import (
+    COPIED,
+    Copy,
+    beside_columns,
+    check_sound,
+    copied_from,
+    row_columns,
+    write_added,
+    write_copy,
+)
+from cache.maintain.joined_columns import Selection
+from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
+from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import Sample
+from cache.store.journal import KEYS, SAMPLES, DroppedFile, FileLine, Journal, JournalWriter, consolidate
 from cache.store.manifest import CONVERT, Manifest
-from cache.store.manifest_lines import COLUMNS, ListedSplit
-from cache.store.shard_formats import FORMATS, read_shard
+from cache.store.manifest_lines import ListedFile
+from cache.store.read_errors import REPAIR
+from cache.store.row_group import GroupKeys
+from cache.store.webdataset import TarContent, content_of
 
 
 def convert_cache(
@@ -25,69 +42,109 @@ def convert_cache(
     *,
     format: str,
     folder: ImageFolder | None = None,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Write the finished cache ``source`` to ``out`` in another format; what is there is continued.
 
-    ``folder`` gives a WebDataset its pictures; without it the rows carry embeddings alone. The
-    fingerprint stays: a format changes no number.
+    ``folder`` gives a WebDataset its pictures; without it the rows carry embeddings alone. The fingerprint
+    stays: a format changes no number. Rows that the source has no more, or has others of, are removed.
 
     Raises
     ------
     UserError
-        If ``source`` has that format already, or ``out`` holds another cache.
+        If ``source`` has that format already or is damaged, ``out`` holds another cache, or a picture is not
+        what its row was made from.
     """
+    progress = progress or Silent()
     cache = EmbeddingCache.open(source)
     old = cache.manifest
     if old.spec.format == format:
         raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
     with only_writer(out):
-        manifest = _converted(cache, out, format, folder, on_rows)
-        for name in cache.teacher_names[1:]:
-            there = Path(TEACHERS) / name
-            convert_cache(source / there, out / there, format=format, folder=folder, on_rows=on_rows)
+        spec = replace(old.spec, format=format)
+        open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
+        manifest = replace(old, spec=spec, command=CONVERT, complete=False)
+        # Before the first group: a folder that holds one and no manifest is nobody's cache.
+        manifest.save(out)
+        remove_temporaries(out, below=True)
+        pictures = None if folder is None else _Pictures(folder)
+        copy = Copy(source=source, manifest=old, out=out, format=format, pictures=pictures)
+        _follow(cache, copy, manifest, progress)
+        _copy_files(source, out, old.files)
+        manifest = replace(manifest, complete=True)
+        manifest.save(out)
     return manifest
 
 
-def _converted(
-    cache: EmbeddingCache, out: Path, format: str, folder: ImageFolder | None, on_rows: Callable[[int], None]
-) -> Manifest:
-    source, old = cache.path, cache.manifest
-    manifest = open_manifest(
-        out,
-        replace(old.spec, format=format),
-        old.embed_dim,
-        rebuild=False,
-        replaced_by="move that folder away",
-    )
-    if manifest.complete:
-        return manifest
-    remove_temporaries(out, below=True)
-    manifest = replace(manifest, command=CONVERT)
-    manifest.save(out)  # before the first shard: a folder that holds one and no manifest is nobody's cache
-    for name, split in old.splits.items():
-        new = manifest.splits.get(name, ListedSplit(class_names=split.class_names, skipped=split.skipped))
-        manifest = manifest.with_split(name, new)
-        paths = {image.key: image.path for image in folder.split(name).all()} if folder else {}
-        for shard in split.shards:
-            file = str(Path(shard.file).with_suffix(f".{FORMATS[format].ENDING}"))
-            if file not in {done.file for done in new.shards}:
-                rows = read_shard(source, shard, old, name).loaded()
-                if folder and (absent := next((key for key in rows.keys if key not in paths), None)):
-                    raise UserError(
-                        f"{folder.path} has no image {absent!r}, which the cache holds",
-                        fix="give the cache's own data folder.",
-                    )
-                images = [paths[key] for key in rows.keys] if folder else None
-                written = write_shard(out, file, rows, format, images=images)
-                same = {name: getattr(written, name) for name in ("file", "bytes", "sha256")}
-                manifest = manifest.with_shard(name, replace(shard, **same))
-                manifest.save(out)
-            on_rows(shard.rows)
-    for listed in (*old.banks.values(), *old.column_shards, *old.text_tower):
-        with replacing(out / listed.file) as temporary:
-            shutil.copyfile(source / listed.file, temporary)
-    beside = {name: getattr(old, name) for name in ("banks", "text_tower", *COLUMNS)}
-    manifest = replace(manifest, **beside, complete=True)
-    manifest.save(out)
-    return manifest
+def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Progress) -> None:
+    """Bring the row groups of a conversion up to date with those of its source."""
+    out = copy.out
+    journal = Journal.load(out)
+    consolidate(out, journal)
+    remove_unlisted(out, manifest, journal)
+    writer = JournalWriter(out)
+    splits = {name: Converted.of(cache.split(name), copy, journal.groups(name)) for name in cache.split_names}
+    gone = [group for name in journal.splits if name not in splits for group in journal.groups(name)]
+    progress.start(sum(len(of.missing) for of in splits.values()))
+    for split in splits.values():
+        writer.add(*split.removed())
+        gone += split.empty_groups()
+        for group, rows in split.missing_rows():
+            check_sound(copy.source, [group])
+            selection = Selection.of(copy.source, [(group, rows)], by_hash=copy.to_tar)
+            writer.add(*write_copy(copy, selection, about={FROM: name_of(group)}))
+            progress.advance(len(rows))
+        for line in _columns(copy, split):
+            writer.add(line)
+    writer.add(*(DroppedFile(file=group.keys.file) for group in gone))
+    journal = Journal.load(out)
+    remove_unlisted(out, manifest, journal)
+    for name in journal.splits:
+        save_index(out, journal, name)
+
+
+def _columns(copy: Copy, split: Converted) -> Iterator[FileLine | DroppedFile]:
+    """Yield the lines of columns that earlier groups lack, and of those that the source has no more."""
+    groups = split.rows.groups.groups
+    beside, of_rows = beside_columns(copy, groups), row_columns(copy, groups)
+    for target in split.kept_groups():
+        parts = split.parts_of(target)
+        has = [column for column in beside if any(column in part.group.lines for part in parts)]
+        for column in has:
+            line = target.lines.get(column)
+            if line is None or line.about.get(COPIED) != copied_from(copy, parts, column):
+                check_sound(copy.source, [part.group for part in parts])
+                yield write_added(copy, target.keys, parts, column)
+        for column in target.lines.keys() - {KEYS, SAMPLES, *of_rows, *has}:
+            yield DroppedFile(file=target.lines[column].file)
+
+
+def _copy_files(source: Path, out: Path, files: Iterable[ListedFile]) -> None:
+    for listed in files:
+        if not listed.is_sound(out):
+            if not listed.is_sound(source):
+                raise UserError(f"{source / listed.file} differs from its checksum", fix=REPAIR)
+            with replacing(out / listed.file) as temporary:
+                shutil.copyfile(source / listed.file, temporary)
+
+
+class _Pictures:
+    """The pictures of a data folder, for rows that were made from them."""
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self._folder = folder
+
+    def __call__(self, keys: GroupKeys) -> Iterator[TarContent]:
+        """Yield the picture of every row; UserError where there is none, or it is not what the row is of."""
+        for key, content in zip(keys.keys, keys.content, strict=True):
+            yield content_of(self._sample(keys.split, key), None, content.tobytes())
+
+    def _sample(self, split: str, key: str) -> Sample:
+        try:
+            (sample,) = self._folder.split(split).samples([key])
+        except KeyError as error:
+            raise UserError(
+                f"{self._folder.path} has no image {key!r}, which the cache holds",
+                fix="give the cache's own data folder.",
+            ) from error
+        return sample

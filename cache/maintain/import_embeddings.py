@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.distinct_texts import check_bank_rows
+from cache.build.distinct_texts import bank_remarks, check_bank_rows
 from cache.build.lost_files import remove_unlisted
 from cache.build.preparation import open_manifest, save_index
 from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
@@ -20,7 +20,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import remove_temporaries
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.locks import only_writer
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import is_key, split_and_key
 from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
@@ -83,6 +83,9 @@ def import_embeddings(
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
         manifest = replace(add_banks(out, manifest, texts), complete=True)
         manifest.save(out)
+    classes = sorted({name for split in manifest.splits.values() for name in split})
+    for line in (line for bank in texts for line in bank_remarks(bank.bank(), classes)):
+        (progress or Silent()).note(line)
     return manifest
 
 
@@ -141,6 +144,7 @@ def _write_rows(
     remove_unlisted(out, manifest, journal)
     apply(cache, updates)
     journal = Journal.load(out)
+    remove_unlisted(out, manifest, journal)
     for name in journal.splits:
         save_index(out, journal, name)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))

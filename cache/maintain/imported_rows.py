@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.stored_rows import StoredRows
+from cache.maintain.copied_groups import WEBDATASET
 from cache.reader import EmbeddingCache, SplitRows
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
 from cache.store.hdf5_columns import texts
-from cache.store.journal import FileLine, JournalWriter
-from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_group
+from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter
+from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_column, write_group
+from cache.store.webdataset import write_tar_group
 
 ROWS_AT_ONCE = 4096
 _NO_ROWS = np.empty(0, dtype=np.int64)
@@ -153,18 +156,22 @@ def apply(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:
         for start in range(0, len(update.added), GROUP_ROWS):
             rows_of_group = update.added[start : start + GROUP_ROWS]
             writer.add(*_write(out, update, rows_of_group, cache.manifest.spec.format))
+    # Nothing of them is seen, and what is asked of all groups, such as captions, they may not have.
+    empty = [group for group in Journal.load(out).all_groups if not group.live]
+    writer.add(*(DroppedFile(file=group.keys.file) for group in empty))
 
 
 def _write(out: Path, update: SplitUpdate, rows: NDArray[np.int64], format: str) -> list[FileLine]:
-    given, keys = update.given, update.keys.taken(rows)
-    columns = given.columns(rows)
-    group = claim_group(out, given.split)
-    if format == "webdataset":
-        from cache.store.webdataset import write_tar_group  # here, because it imports torch
-
-        samples = [given.samples[i] for i in rows.tolist()] if given.samples else None
-        return write_tar_group(out, group, keys, columns, samples)
+    given = update.given
+    if format == WEBDATASET:
+        rows = rows[np.argsort(hashes_of([given.keys[i] for i in rows.tolist()]), kind="stable")]
+    keys, columns, group = update.keys.taken(rows), given.columns(rows), claim_group(out, given.split)
     datasets: dict[str, Mapping[str, Any]] = {name: {"embedding": array} for name, array in columns.items()}
     if "caption_embedding" in datasets:
         datasets["caption_embedding"] = {**datasets["caption_embedding"], "caption": texts([""] * len(keys))}
-    return write_group(out, group, keys, datasets)
+    if format != WEBDATASET:
+        return write_group(out, group, keys, datasets)
+    samples = [given.samples[i] for i in rows.tolist()] if given.samples else None
+    lines = write_tar_group(out, group, keys, columns, samples)
+    captions = {name: datasets[name] for name in ("caption_embedding",) if name in datasets}
+    return [*(write_column(out, group, name, of, rows=len(keys)) for name, of in captions.items()), *lines]

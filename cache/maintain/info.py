@@ -15,7 +15,7 @@ CAPTIONS, NO_CAPTION = "caption_embedding", "captions_missing"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitInfo:
-    """A split: its row groups, the rows that are seen and those that were removed, and how many have a caption."""
+    """A split: its row groups, its rows, those that were removed, and how many have a caption."""
 
     split: str
     classes: int

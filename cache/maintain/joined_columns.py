@@ -1,8 +1,7 @@
-"""The files of some row groups as those of one: the rows that are seen, copied column by column."""
+"""Rows of some row groups as those of a new one: their keys, and each column, in the new order."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ from numpy.typing import NDArray
 
 from cache.maintain.column_files import ROW, ColumnFile
 from cache.runtime.errors import UserError
+from cache.sources.key_hashes import hashes_of
 from cache.store.hdf5_columns import Blobs, Blocks, Column, MappedBlobs
 from cache.store.journal import RowGroup
+from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys, read_keys
 
@@ -23,32 +24,50 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A row group with those of its ``rows`` that are seen; in the joined group they begin at ``start``."""
+    """A row group and where each of its rows is in the new one: ``places`` int64, -1 for nowhere."""
 
     group: RowGroup
-    rows: NDArray[np.int64]
-    start: int
-
-    @property
-    def places(self) -> NDArray[np.int64]:
-        """Where each row of the group is in the joined one, -1 for none."""
-        places = np.full(self.group.rows, -1, dtype=np.int64)
-        places[self.rows] = np.arange(self.start, self.start + len(self.rows))
-        return places
+    places: NDArray[np.int64]
 
 
-def parts_of(groups: Sequence[RowGroup]) -> list[Part]:
-    """Return the parts that some groups are of the one that they are joined to."""
-    starts = itertools.accumulate((group.live for group in groups), initial=0)
-    return [
-        Part(group=group, rows=np.setdiff1d(np.arange(group.rows), sorted(group.removed)), start=start)
-        for group, start in zip(groups, starts, strict=False)
-    ]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The n rows of a new group: what they are of, and which groups of a cache they come from."""
+
+    source: Path
+    keys: GroupKeys
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(
+        cls, source: Path, chosen: Sequence[tuple[RowGroup, NDArray[np.int64]]], *, by_hash: bool
+    ) -> Selection:
+        """Take some rows of some groups one after the other, or in the order of their keys' hashes."""
+        keys = _joined([read_keys(source, group.keys).taken(rows) for group, rows in chosen])
+        order = np.argsort(hashes_of(keys.keys), kind="stable") if by_hash else np.arange(len(keys))
+        place_of = np.empty(len(keys), dtype=np.int64)
+        place_of[order] = np.arange(len(keys))
+        parts, start = [], 0
+        for group, rows in chosen:
+            places = np.full(group.rows, -1, dtype=np.int64)
+            places[rows] = place_of[start : start + len(rows)]
+            parts.append(Part(group=group, places=places))
+            start += len(rows)
+        return cls(source=source, keys=keys.taken(order), parts=tuple(parts))
+
+    def having(self, column: str) -> list[Part]:
+        """Return the parts whose group has a column."""
+        return [part for part in self.parts if column in part.group.lines]
 
 
-def joined_keys(cache: Path, parts: Sequence[Part]) -> GroupKeys:
-    """Return what the joined rows are of; UserError where keys are damaged."""
-    keys = [read_keys(cache, part.group.keys).taken(part.rows) for part in parts]
+def seen_rows(group: RowGroup) -> NDArray[np.int64]:
+    """Return the rows of a group that were not removed."""
+    seen = np.ones(group.rows, dtype=bool)
+    seen[list(group.removed)] = False
+    return np.flatnonzero(seen)
+
+
+def _joined(keys: Sequence[GroupKeys]) -> GroupKeys:
     return GroupKeys(
         split=keys[0].split,
         keys=[key for of_part in keys for key in of_part.keys],
@@ -59,33 +78,34 @@ def joined_keys(cache: Path, parts: Sequence[Part]) -> GroupKeys:
     )
 
 
-def joined_column(cache: Path, parts: Sequence[Part], column: str) -> dict[str, Column]:
-    """Return the datasets of a column of the joined rows; groups without it have none of them.
+def order_of(places: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which rows of arrays that are laid end to end have a place, by place; and those places."""
+    joined = np.concatenate(places)
+    rows = np.flatnonzero(joined >= 0)
+    rows = rows[np.argsort(joined[rows], kind="stable")]
+    return rows, joined[rows]
+
+
+def joined_column(source: Path, parts: Sequence[Part], column: str, *, rows: int) -> dict[str, Column]:
+    """Return the datasets of a column of a new group of so many ``rows``; what has no row there is zeros.
 
     Raises
     ------
     UserError
         If a file is damaged, or they differ in what they hold.
     """
-    files, kept = [], []
-    for part in parts:
-        if (line := part.group.lines.get(column)) is not None:
-            file = ColumnFile.open(cache, line)
-            places = part.places[file.rows]
-            files.append(file)
-            kept.append((np.flatnonzero(places >= 0), places[places >= 0]))
-    if (
-        len({frozenset((name, _form(values)) for name, values in file.datasets.items()) for file in files})
-        > 1
-    ):
-        raise UserError(f"the row groups of {cache} have {column} in different forms", fix=REPAIR)
+    files = [ColumnFile.open(source, part.group.lines[column]) for part in parts]
+    forms = {frozenset((name, _form(values)) for name, values in file.datasets.items()) for file in files}
+    if len(forms) > 1:
+        raise UserError(f"the row groups of {source} have {column} in different forms", fix=REPAIR)
+    order, places = order_of([part.places[file.rows] for part, file in zip(parts, files, strict=True)])
     datasets: dict[str, Column] = {}
     if files[0].has_row:
-        datasets[ROW] = np.concatenate([places for _, places in kept]).astype(np.int32)
+        datasets[ROW] = places.astype(np.int32)
+        places, rows = np.arange(len(places)), len(places)
     for name in files[0].datasets:
-        datasets[name] = _joined(
-            [(file.datasets[name], rows) for file, (rows, _) in zip(files, kept, strict=True)]
-        )
+        arrays = [file.datasets[name] for file in files]
+        datasets[name] = taken(arrays, order, places, rows=rows)
     return datasets
 
 
@@ -93,33 +113,33 @@ def _form(values: NDArray[Any] | MappedBlobs) -> tuple[str, tuple[int, ...]]:
     return str(values.dtype), values.shape[1:]
 
 
-def _joined(arrays: Sequence[tuple[Any, NDArray[np.int64]]]) -> Column:
-    first, count = arrays[0][0], sum(len(rows) for _, rows in arrays)
-    if isinstance(first, MappedBlobs):
-        return Blobs(_JoinedBlobs(arrays))
-    return Blocks(shape=(count, *first.shape[1:]), dtype=first.dtype, blocks=_blocks(arrays))
+def taken(arrays: Sequence[Any], order: NDArray[np.int64], places: NDArray[np.int64], *, rows: int) -> Column:
+    """Return rows ``order`` of arrays that are laid end to end, at their ``places`` among so many rows."""
+    if isinstance(arrays[0], MappedBlobs):
+        at = np.full(rows, -1, dtype=np.int64)
+        at[places] = order
+        return Blobs(_TakenBlobs(arrays, at))
+    joined = MappedRows(arrays, order)
+    return Blocks(shape=(rows, *joined.shape[1:]), dtype=joined.dtype, blocks=_blocks(joined, places))
 
 
 def _blocks(
-    arrays: Sequence[tuple[NDArray[Any], NDArray[np.int64]]],
-) -> Iterator[tuple[NDArray[np.int64], Any]]:
-    place = 0
-    for array, rows in arrays:
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            block = array[rows[start : start + ROWS_AT_ONCE]]
-            yield np.arange(place, place + len(block)), block
-            place += len(block)
+    joined: MappedRows, places: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], Sequence[NDArray[Any]]]]:
+    for start in range(0, len(joined), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        yield places[block], joined[block]  # type: ignore[misc]
 
 
-class _JoinedBlobs(Sequence[bytes]):
-    """Byte strings of several files, each read when it is asked for."""
+class _TakenBlobs(Sequence[bytes]):
+    """Byte strings of several files, read when they are asked for; none for a row -1."""
 
-    def __init__(self, arrays: Sequence[tuple[MappedBlobs, NDArray[np.int64]]]) -> None:
-        self._arrays = arrays
-        self._starts = np.cumsum([0, *(len(rows) for _, rows in arrays)])
+    def __init__(self, files: Sequence[MappedBlobs], rows: NDArray[np.int64]) -> None:
+        self._files, self._rows = files, rows
+        self._starts = np.cumsum([0, *map(len, files)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> bytes: ...
@@ -130,8 +150,8 @@ class _JoinedBlobs(Sequence[bytes]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        blobs, rows = self._arrays[number]
-        return blobs[rows[index - self._starts[number]]]
+        row = int(self._rows[index])
+        if row < 0:
+            return b""
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._files[number][row - int(self._starts[number])]

@@ -50,8 +50,7 @@ def unlisted_files(cache: Path, manifest: Manifest, journal: Journal) -> list[st
     They are what a killed writer, or somebody else, has left; no reader looks at them.
     """
     listed = {line.file for group in journal.all_groups for line in group.lines.values()}
-    for teacher in (manifest, *manifest.teachers.values()):
-        listed |= {file.file for file in (*teacher.banks.values(), *teacher.text_tower)}
+    listed |= {file.file for file in manifest.files}
     here = {
         path.relative_to(cache).as_posix()
         for folder in LISTED

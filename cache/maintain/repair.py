@@ -81,9 +81,7 @@ def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
     if file.startswith(FOLDER):
         return False
     listed = {line.file for group in journal.all_groups for line in group.lines.values()}
-    for teacher in (manifest, *manifest.teachers.values()):
-        listed |= {one.file for one in (*teacher.banks.values(), *teacher.text_tower)}
-    return file not in listed
+    return file not in listed | {one.file for one in manifest.files}
 
 
 def _forget_chunks(folder: Path) -> None:

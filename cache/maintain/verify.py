@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from cache.maintain.column_files import ColumnFile
 from cache.maintain.listed_files import sound_journal, unlisted_files
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
 from cache.store import key_index
-from cache.store.journal import KEYS, SAMPLES, FileLine, Journal
+from cache.store.journal import KEYS, SAMPLES, FileLine, Journal, RowGroup
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.row_group import KeysFile, read_keys
+from cache.store.tar_rows import TarRows
 from cache.store.text_banks import load_bank
 
 # Files that are looked at side by side: checksums leave Python's lock alone, and disks like a queue.
@@ -56,11 +55,11 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
     journal, problems = sound_journal(folder)
     yield from (Check(file=file, problem=problem) for file, problem in problems)
-    lines = [line for group in journal.all_groups for line in group.lines.values()]
+    pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        of_rows = list(pool.map(partial(_of_line, folder), lines))
+        of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
     yield from of_rows
-    for teacher in (manifest, *manifest.teachers.values()):
+    for teacher in manifest.every_teacher.values():
         for name, bank in teacher.banks.items():
             yield _check(folder, bank, bank.texts, partial(_read_bank, folder, name, bank, teacher.embed_dim))
         for file in teacher.text_tower:
@@ -75,11 +74,11 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield Check(file=NAME, problem="the build has not finished; run it again")
 
 
-def _of_line(folder: Path, line: FileLine) -> Check:
+def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:
     if line.column == KEYS:
         return _check(folder, line, line.rows, partial(_read_keys, folder, line))
     if line.column == SAMPLES:
-        return _check(folder, line, line.rows)
+        return _check(folder, line, line.rows, lambda: TarRows.of(folder, group, line).offsets)
     return _check(folder, line, line.rows, partial(ColumnFile.open, folder, line))
 
 
@@ -127,7 +126,7 @@ def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> Non
 
 def _of_index(folder: Path, journal: Journal, split: str) -> Iterator[Check]:
     """Compare a split's index, where there is one, with what its row groups say."""
-    groups, file = journal.groups(split), f"{key_index.FOLDER}/{split}.h5"
+    groups, file = journal.live_groups(split), f"{key_index.FOLDER}/{split}.h5"
     if not (folder / file).exists():
         return
     here, problem = KeyIndex.load(folder, split, groups), ""
@@ -135,6 +134,6 @@ def _of_index(folder: Path, journal: Journal, split: str) -> Iterator[Check]:
         problem = "it is of other row groups, or damaged"
     else:
         expected = KeyIndex.of(groups, lambda group: KeysFile(folder, group.keys))
-        if not np.array_equal(here.hashes, expected.hashes) or not np.array_equal(here.order, expected.order):
+        if not here.is_same(expected):
             problem = "it is not what the row groups say"
     yield Check(file=file, rows=journal.rows(split), problem=problem)

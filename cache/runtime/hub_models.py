@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError
 
 # Never run, nor asked about: code that comes with a model.
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+# What a tokenizer is read from: the one file that says all, and what is said beside it.
+WHOLE = "tokenizer.json"
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -55,6 +59,22 @@ def check_tokenizer(name: str) -> None:
                 f"{name} calls its tokenizer {called!r:.60}, which is no tokenizer",
                 fix="give a model whose tokenizer_config.json names one of transformers.",
             )
+
+
+def files_of_tokenizer(tokenizer: Any, where: str) -> list[Path]:
+    """Return the files that a tokenizer of transformers was read from, in one order.
+
+    All were looked for when it was loaded: nothing is fetched here, and a file that is missing is nowhere.
+    """
+    from transformers.utils import cached_file
+
+    def find(name: str) -> Path | None:
+        file = cached_file(where, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+        return Path(file) if file else None
+
+    whole = find(WHOLE)
+    first = [whole] if whole else map(find, sorted({*tokenizer.vocab_files_names.values()} - {WHOLE}))
+    return [file for file in (*first, *map(find, BESIDE)) if file]
 
 
 def _is_tokenizer(transformers: Any, name: str) -> bool:

@@ -58,7 +58,7 @@ def duplicates_of(cache: Path, journal: Journal) -> list[Duplicate]:
 def _numbers(cache: Path, number: int, group: RowGroup) -> tuple[NDArray[np.uint64], ...]:
     """Return of a group's rows with known content: (group and row, first bits of it, split and classes)."""
     keys = KeysFile(cache, group.keys)
-    seen = keys.content.any(axis=1)  # rows that were imported may have none
+    seen: NDArray[np.bool_] = np.asarray(keys.content.any(axis=1))  # rows that were imported may have none
     seen[list(group.removed)] = False
     rows = np.flatnonzero(seen).astype(np.uint64)
     start = np.ascontiguousarray(keys.content[seen, :8]).view(np.uint64)[:, 0]

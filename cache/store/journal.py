@@ -300,6 +300,13 @@ class Journal:
         """Return the row groups of a split, by number."""
         return self._groups.get(split, ())
 
+    def live_groups(self, split: str) -> tuple[RowGroup, ...]:
+        """Return the row groups of a split that have rows that are seen.
+
+        Those of others may lack what was made since, and are not looked at: their rows may be wanted again.
+        """
+        return tuple(group for group in self.groups(split) if group.live)
+
     @property
     def all_groups(self) -> tuple[RowGroup, ...]:
         """The row groups of all splits."""

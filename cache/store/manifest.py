@@ -115,6 +115,17 @@ class Manifest:
         """Every teacher whose rows are here, by name."""
         return {MAIN_TEACHER: self.spec.teacher, **{name: own.spec for name, own in self.teachers.items()}}
 
+    @property
+    def every_teacher(self) -> dict[str, Manifest | AddedTeacher]:
+        """What has the ``embed_dim``, ``banks`` and ``text_tower`` of each teacher, by name."""
+        return {MAIN_TEACHER: self, **self.teachers}
+
+    @property
+    def files(self) -> list[ListedFile]:
+        """The files of all teachers' text banks and text towers."""
+        own = self.every_teacher.values()
+        return [file for one in own for file in (*one.banks.values(), *one.text_tower)]
+
     def of_teacher(self, name: str) -> Manifest | AddedTeacher:
         """Return what has the ``embed_dim``, ``banks`` and ``text_tower`` of a teacher; KeyError for none."""
         return self if name == MAIN_TEACHER else self.teachers[name]

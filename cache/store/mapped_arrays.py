@@ -93,7 +93,10 @@ class MappedRows:
         places = self._places(index)
         if np.ndim(places) == 0:
             shard = int(np.searchsorted(self._starts, places, side="right")) - 1
-            row = np.asarray(self._shards[shard][int(places - self._starts[shard])])
+            row = self._shards[shard][int(places - self._starts[shard])]
+            if isinstance(row, bytes):  # of which numpy makes another where it ends with zeros, or is empty
+                return row  # type: ignore[return-value]
+            row = np.asarray(row)
             return row if self._width is None else row[..., : self._width]
         rows = self._rows(places)
         return rows if self._width is None else rows[:, : self._width]

@@ -19,8 +19,8 @@ StoredNeighbours = tuple[MappedRows, MappedRows]
 ROWS_AT_ONCE = 65_536
 # How many nearest texts of an image are kept where no number is asked for.
 NEAREST = 256
-# There the step's own top k is less than a hundredth of a step of a ResNet-18 (BENCHMARKS.md, "Nearest texts");
-# kept, they are 2,056 bytes an image, where its embedding is 1,536.
+# There the step's own top k is less than a hundredth of a step of a ResNet-18 (BENCHMARKS.md, "Nearest
+# texts"); kept, they are 2,056 bytes an image, where its embedding is 1,536.
 PAYS_ABOVE = 20_000
 
 

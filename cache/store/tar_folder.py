@@ -151,7 +151,7 @@ class TarFolder(DataFolder):
         return cls(
             path=cache,
             splits={
-                split: TarSource(cache, split, manifest.splits[split], journal.groups(split))
+                split: TarSource(cache, split, manifest.splits[split], journal.live_groups(split))
                 for split in manifest.splits
                 if journal.rows(split)
             },

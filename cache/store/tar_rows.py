@@ -52,7 +52,7 @@ class TarRows:
     """The tar of a row group; small, and picklable.
 
     ``columns`` are those in it, ``index_at`` is where the numbers of its index begin, ``removed`` the rows
-    that are not seen any more.
+    that are not seen any more. ``pictures``: it holds them.
     """
 
     path: Path
@@ -61,6 +61,7 @@ class TarRows:
     columns: tuple[str, ...]
     index_at: int
     removed: frozenset[int] = frozenset()
+    pictures: bool = True
 
     @classmethod
     def of(cls, cache: Path, group: RowGroup, line: FileLine | None = None) -> TarRows:
@@ -80,6 +81,7 @@ class TarRows:
             columns=tuple(columns),
             index_at=index_at,
             removed=group.removed,
+            pictures=about.get("pictures") is not False,
         )
 
     @cached_property

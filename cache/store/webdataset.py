@@ -13,7 +13,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -74,35 +74,63 @@ def write_tar_group(
     group: str,
     keys: GroupKeys,
     columns: Mapping[str, NDArray[Any]],
-    samples: Sequence[Sample],
+    samples: Sequence[Sample] | None,
     about: Mapping[str, Any] | None = None,
     *,
     captions: Sequence[str | None] | None = None,
 ) -> list[FileLine]:
     """Write a row group whose rows lie in a tar beside their pictures; return its lines, the keys' last.
 
-    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are,
-    ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal bytes.
+    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are (None:
+    the rows are alone), ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal
+    bytes.
 
     Raises
     ------
     UserError
         If a row has several pictures, a file cannot be read, or is not what the row was made from.
     """
-    if any(sample.views != ("image",) for sample in samples):
+    if samples and any(sample.views != ("image",) for sample in samples):
         raise UserError(
             f"{samples[0].where} has several pictures, and a WebDataset has one a row",
             fix="make the cache in the format hdf5.",
         )
     order = np.argsort(hashes_of(keys.keys), kind="stable")
-    texts = captions or [sample.caption for sample in samples]
-    rows = _Rows(
-        keys=keys.taken(order),
-        columns={name: column[order] for name, column in columns.items()},
-        samples=[samples[i] for i in order],
-        captions=[texts[i] for i in order],
-        class_names=Manifest.load(cache).splits.get(keys.split, ()),
+    texts = captions or [sample.caption for sample in samples or ()] or [None] * len(keys)
+    keys, columns = keys.taken(order), {name: column[order] for name, column in columns.items()}
+    contents = (
+        content_of(samples[i] if samples else None, texts[i], content.tobytes())
+        for i, content in zip(order.tolist(), keys.content, strict=True)
     )
+    return write_tar_rows(cache, group, keys, columns, contents, about)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TarContent:
+    """What a row has beside its numbers: the bytes of its picture's file, its ending, and its caption.
+
+    Without an ``ending`` there is no picture.
+    """
+
+    caption: str | None = None
+    picture: bytes = b""
+    ending: str = ""
+
+
+def write_tar_rows(
+    cache: Path,
+    group: str,
+    keys: GroupKeys,
+    columns: Mapping[str, Any],
+    contents: Iterable[TarContent],
+    about: Mapping[str, Any] | None = None,
+) -> list[FileLine]:
+    """Write a row group as a tar, its rows in the order of their keys' hashes already; return its lines.
+
+    ``columns`` are arrays [n, ...], or what gives one row when it is asked for.
+    """
+    class_names = Manifest.load(cache).splits.get(keys.split, ())
+    rows = _Rows(keys=keys, columns=dict(columns), contents=contents, class_names=class_names)
     file = f"{TARS}/{group}.tar"
     with replacing(cache / file) as temporary, open(temporary, "wb") as raw:
         written = _Written(raw)
@@ -112,9 +140,9 @@ def write_tar_group(
         bytes=written.size,
         sha256=written.sha256.hexdigest(),
         rows=len(keys),
-        about={"index": index, "columns": sorted(columns)},
+        about={"index": index, "columns": sorted(columns), "pictures": rows.pictures > 0},
     )
-    return [line, write_keys(cache, group, rows.keys, about)]
+    return [line, write_keys(cache, group, keys, about)]
 
 
 def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
@@ -131,45 +159,50 @@ def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
     return MappedRows([tar.column(column) for tar in tars], groups.index.order)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Rows:
-    """What is written, in the order of the tar."""
+    """What is written, in the order of the tar; ``pictures`` counts those that were."""
 
     keys: GroupKeys
-    columns: dict[str, NDArray[Any]]
-    samples: list[Sample]
-    captions: list[str | None]
+    columns: dict[str, Any]
+    contents: Iterable[TarContent]
     class_names: Sequence[str]
+    pictures: int = 0
 
     def members(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield the name of every row, and its files by ending."""
         number = {name: str(i).encode() for i, name in enumerate(self.class_names)}
-        for i, name in enumerate(tar_names(self.keys.keys)):
+        for i, (name, content) in enumerate(zip(tar_names(self.keys.keys), self.contents, strict=True)):
             labels = self.keys.labels[i]
             files = {member_of(column): _npy(rows[i]) for column, rows in sorted(self.columns.items())}
             if len(labels) == 1 and labels[0] in number:
                 files["cls"] = number[labels[0]]
-            caption = self.captions[i]
-            if caption is not None:
-                files["txt"] = caption.encode("utf-8", "surrogateescape")
+            if content.caption is not None:
+                files["txt"] = content.caption.encode("utf-8", "surrogateescape")
             files["json"] = json.dumps(
                 {"key": self.keys.keys[i], "labels": labels, "sha256": self.keys.content[i].tobytes().hex()}
             ).encode()
-            ending, picture = self._picture(i)
-            yield name, {**files, ending: picture}
+            if content.ending:
+                files[content.ending] = content.picture
+                self.pictures += 1
+            yield name, files
 
-    def _picture(self, i: int) -> tuple[str, bytes]:
-        path, content = self.samples[i].path, self.keys.content[i].tobytes()
-        try:
-            picture = path.read_bytes()
-        except FileNotFoundError:
-            picture = b""
-        if content not in (UNKNOWN, sha256(picture).digest()):
-            raise CacheMismatch(
-                f"{path} is not the picture that its row was made from",
-                fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
-            )
-        return path.suffix.removeprefix(".").lower(), picture
+
+def content_of(sample: Sample | None, caption: str | None, content: bytes) -> TarContent:
+    """Return a sample with its picture's file; CacheMismatch where its SHA-256 is not ``content``."""
+    if sample is None:
+        return TarContent(caption=caption)
+    path = sample.path
+    try:
+        picture = path.read_bytes()
+    except FileNotFoundError:
+        picture = None
+    if picture is None or content not in (UNKNOWN, sha256(picture).digest()):
+        raise CacheMismatch(
+            f"{path} is not the picture that its row was made from",
+            fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
+        )
+    return TarContent(caption=caption, picture=picture, ending=path.suffix.removeprefix(".").lower())
 
 
 @dataclass

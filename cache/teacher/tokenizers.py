@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 # Before open_clip, which imports torchvision itself.
@@ -13,13 +12,9 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.hub_models import check_tokenizer
+from cache.runtime.hub_models import check_tokenizer, files_of_tokenizer
 from cache.teacher.config_checks import checked_tokenizer_options
 from cache.teacher.weights import TeacherSource
-
-# What transformers' tokenizers are read from: the one file that says all, with what is said beside it.
-WHOLE = "tokenizer.json"
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def load_tokenizer(source: TeacherSource) -> tuple[Any, str]:
@@ -41,7 +36,7 @@ def load_tokenizer(source: TeacherSource) -> tuple[Any, str]:
         tokenizer = HFTokenizer(
             where, context_length=length, tokenizer_mode=mode, trust_remote_code=False, **options
         )
-        files = [sha256_of(file) for file in _files_of(tokenizer.tokenizer, where)]
+        files = [sha256_of(file) for file in files_of_tokenizer(tokenizer.tokenizer, where)]
     except UserError:
         raise
     except Exception as error:  # of transformers, of the hub's client, or of an option that it does not know
@@ -57,20 +52,3 @@ def own_tokenizer(context_length: int, options: dict[str, Any]) -> tuple[SimpleT
     tokenizer = SimpleTokenizer(context_length=context_length, **options)
     vocabulary = [*map(" ".join, tokenizer.bpe_ranks), *map(str, tokenizer.all_special_ids)]
     return tokenizer, digest([vocabulary, context_length, options])
-
-
-def _files_of(tokenizer: Any, where: str) -> list[Path]:
-    """Return the files that a tokenizer of transformers was read from, in one order.
-
-    All were looked for when it was loaded: nothing is fetched here, and a file that is missing is nowhere.
-    """
-    from transformers.utils import cached_file
-
-    def find(name: str) -> Path | None:
-        file = cached_file(where, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
-        return Path(file) if file else None
-
-    whole = find(WHOLE)
-    names = sorted(set(tokenizer.vocab_files_names.values()) - {WHOLE})
-    first = [whole] if whole else [find(name) for name in names]
-    return [file for file in (*first, *map(find, BESIDE)) if file]

@@ -63,7 +63,7 @@ def info(cache: Path, as_json: bool) -> None:
         for c in there.columns
     ]
     table("columns", ["column", "groups", "rows", "size", "settings"], columns)
-    for teacher, own in {"main": there.manifest, **there.manifest.teachers}.items():
+    for teacher, own in there.manifest.every_teacher.items():
         banks = [
             [name, f"{bank.texts:,}", str(bank.truncated), " | ".join(bank.templates), bank.source]
             for name, bank in own.banks.items()
@@ -71,13 +71,15 @@ def info(cache: Path, as_json: bool) -> None:
         title = "text banks" if teacher == "main" else f"text banks of {teacher}"
         table(title, ["bank", "texts", "truncated", "template", "source"], banks)
     made = [f"{count:,} groups by {words}" for words, count in there.made_with.items()]
-    click.echo(printable(f"writers: {', '.join(w.writer for w in there.writers) or 'none'}; {'; '.join(made)}"))
+    click.echo(
+        printable(f"writers: {', '.join(w.writer for w in there.writers) or 'none'}; {'; '.join(made)}")
+    )
     if there.manifest.teachers:
         click.echo(f"other teachers: {', '.join(there.manifest.teachers)}")
 
 
 def _words(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {str(value):.24}" for name, value in settings.items())
+    return ", ".join(f"{name} {value!s:.24}" for name, value in settings.items())
 
 
 def _about(manifest: Manifest) -> list[list[str]]:
@@ -227,14 +229,25 @@ def import_(out: Path, **given: Any) -> None:
 def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     """Write CACHE in the other format, number for number.
 
+    Run again, it follows what CACHE has become.
+
     Example: distill cache convert artifacts/photos --to webdataset --out artifacts/photos-tar --data photos
     """
     from cache.maintain.convert import convert_cache
+    from cache.reader import EmbeddingCache
     from cache.sources.image_folder import ImageFolder
 
     folder = ImageFolder.scan(data, require=()) if data else None
-    manifest = convert_cache(cache, out, format=format, folder=folder)
-    click.echo(f"{out}: {manifest.rows:,} rows as {format}")
+    with working("cache convert", "rows") as progress:
+        convert_cache(cache, out, format=format, folder=folder, progress=progress)
+    click.echo(f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(format, data)}")
+
+
+def _without(format: str, data: Path | None) -> str:
+    """Say what a conversion has not that its format could have, or its source had."""
+    if format == "hdf5":
+        return "; pictures of tars are left behind: 'train' needs --data"
+    return "" if data else "; without --data its tars hold no pictures, and 'train' cannot stream them"
 
 
 @click.command("add-texts")
@@ -257,7 +270,8 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
 def add_texts(ctx: click.Context, cache: Path, bank: str, run: Path | None, **given: Any) -> None:
     """Embed more texts into a finished CACHE, as a text bank.
 
-    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features --keep-text-tower), or the teacher that is given.
+    Students are trained and judged with it. The cache's kept text tower embeds them (cache-features
+    --keep-text-tower), or the teacher that is given.
 
     \b
     Examples:

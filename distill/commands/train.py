@@ -48,7 +48,11 @@ def _teachers(value: str) -> Iterator[str]:
 
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@option("--data data_dir", "The images', or episodes', folder.", EXISTING_FOLDER, required=True)
+@option(
+    "--data data_dir",
+    "The images', or episodes', folder  [default: a cache's own tars, streamed]",
+    EXISTING_FOLDER,
+)
 @option("--out", "New folder for this run.", FOLDER, required=True)
 @option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
 @option(
@@ -103,6 +107,7 @@ def train(
     Examples:
       distill train artifacts/photos --data photos --out runs/first --recipe resnet18 --epochs 20
       distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
+      distill train artifacts/photos-tar --out runs/streamed
       distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
     """
     from distill.settings import load_recipe, with_settings

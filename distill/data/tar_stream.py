@@ -41,7 +41,7 @@ REMEMBERED = 64
 
 @dataclass(kw_only=True)
 class StreamedData:
-    """What a training batch is made of where the rows are streamed; beside it :class:`TrainingData`.
+    """What a training batch is made of where the rows are streamed: see :mod:`distill.data.training_data`.
 
     ``teachers`` have the names of each one's columns, of images and captions; ``captions`` says whether the
     loss takes those; ``tars`` names the tars and their rows.
@@ -138,7 +138,7 @@ def _gathered(rows: Tensor, total: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class TarStream:
-    """The images of a run as the tars of a cache have them; beside it :class:`distill.data.stream.Stream`.
+    """The images of a run as the tars of a cache have them; see :mod:`distill.data.stream`.
 
     ``aside`` are the images of train to choose on, ``identities`` say what a run of the stream is made from.
     """

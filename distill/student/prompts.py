@@ -138,7 +138,7 @@ def learnt_bank(learnt: LearntTexts, bank: str) -> tuple[TextBank, dict[str, Any
 def export_prompts(
     run: Path, cache_dir: Path, *, bank: str, replaces: bool = False
 ) -> tuple[ListedBank, str]:
-    """Add what a run learnt as a text bank to a cache of its teacher; return its line, and the teacher's name.
+    """Add what a run learnt to a cache of its teacher as a text bank; return its line and the teacher's name.
 
     Any student can be trained on it.
 

@@ -202,8 +202,8 @@ def _check_stream(then: dict[str, Any], now: dict[str, Any], position: Position,
             f"{where} is of images that were {was}",
             fix="leave --data out, as then." if then else "give --data, as then.",
         )
-    for name, what in (("ranks", "processes"), ("tars", "tars")) if then else ():
-        if position.step and then[name] != now[name]:
+    for name, what in (("ranks", "processes"), ("tars", "tars")):
+        if position.step and then.get(name) != now.get(name):
             raise CacheMismatch(
                 f"{where} stopped within an epoch, of which other {what} would not see the images that are "
                 f"left ({name}: {then[name]} -> {now[name]})",

@@ -34,12 +34,12 @@ from benchmarks.turns import (
     random_rows,
 )
 from cache import EmbeddingCache
-from cache.build.pixels import write_pixels
+from cache.build.columns import ColumnsJob, Tools, add_columns
+from cache.build.pixels import Pixels as PixelsColumn
 from cache.runtime.devices import choose_device
-from cache.runtime.progress import Silent
 from cache.sources.image_folder import ENDINGS, ImageFolder
 from cache.store.manifest import Manifest
-from cache.store.manifest_lines import PixelsColumn
+from cache.store.pixels import COLUMN, PixelsSettings
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
 
@@ -57,7 +57,9 @@ COLUMNS = {
 def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> EmbeddingCache:
     """Return a cache of random rows of the training split that keeps its images."""
     random_rows(out, folder, embed_dim=EMBED_DIM)
-    write_pixels(Manifest.load(out), out, folder, PixelsColumn(side=side, encoding=format), Silent())
+    column = PixelsColumn(of=PixelsSettings(side=side, encoding=format))
+    job = ColumnsJob(out=out, sources=folder.splits, columns=[column], tools=Tools())
+    add_columns(job, Manifest.load(out))
     return EmbeddingCache.open(out)
 
 
@@ -131,6 +133,8 @@ def compare_ways(args: argparse.Namespace, folder: ImageFolder, scratch: Path) -
     rates, ratios = medians(rounds), median_ratios(rounds, FILES)
     rows = {name: {"way": name, "images/s": rates[name], "beside the first": ratios[name]} for name in ways}
     for name, cache in caches.items():
-        size = sum(shard.bytes for shard in cache.manifest.column_shards) / len(samples)
+        size = sum(line.bytes for line in cache.journal.files.values() if line.column == COLUMN) / len(
+            samples
+        )
         rows[f"{name} in the cache"]["bytes an image"] = size
     return list(rows.values()), rounds

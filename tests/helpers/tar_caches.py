@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
-from pathlib import Path
+import shutil
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
+from cache.sources.image_folder import ImageFolder, ImageSample
+from cache.store.hdf5_columns import texts
 from cache.store.journal import JournalWriter
 from cache.store.manifest import Manifest
-from cache.store.row_group import GroupKeys, claim_group
+from cache.store.row_group import GroupKeys, claim_group, read_keys, write_column
 from cache.store.spec import CacheSpec
 from cache.store.webdataset import write_tar_group
 from tests.helpers.row_groups import TEACHER, WIDTH, row_of, save_index
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A picture's file below a folder, as a source would give it."""
-
-    key: str
-    root: Path
-    caption: str | None = None
-    views = ("image",)
-
-    @property
-    def labels(self):
-        return (self.key.partition("/")[0],)
-
-    @property
-    def path(self):
-        return self.root / self.key
-
-    @property
-    def where(self):
-        return str(self.path)
 
 
 def save_photo(path, number, side=12):
@@ -96,7 +76,7 @@ def make_tar_cache(cache, root, groups, *, captioned=False):
     manifest.save(cache)
     for split, lists in groups.items():
         for keys in lists:
-            photos = [Photo(key, root / split) for key in photo_keys(root / split, keys)]
+            photos = [ImageSample(key=key, root=root / split) for key in photo_keys(root / split, keys)]
             words = [f"a photo of {photo.key}" for photo in photos] if captioned else None
             columns = (
                 {"caption_embedding": np.stack([row_of(f"t{p.key}") for p in photos])} if captioned else {}
@@ -106,3 +86,50 @@ def make_tar_cache(cache, root, groups, *, captioned=False):
     manifest.save(cache)
     save_index(cache)
     return manifest
+
+
+def as_tars(cache, data, out, *, rows=5, captions="beside"):
+    """Write a cache of a data folder's photos once more, as tars of so many rows; return its path.
+
+    Its captions, where it has them, are rows in the tars, or columns ``beside`` them.
+    """
+    out.mkdir()
+    spec = replace(cache.manifest.spec, format="webdataset")
+    manifest = replace(cache.manifest, spec=spec, complete=False)
+    manifest.save(out)
+    shutil.copytree(cache.path / "texts", out / "texts")
+    folder = ImageFolder.scan(data)
+    for split in cache.split_names:
+        of_split = cache.split(split)
+        every = sorted(of_split.keys)
+        for start in range(0, len(every), rows):
+            keys = every[start : start + rows]
+            _write_tar(out, list(folder.split(split).samples(keys)), of_split, captions)
+    replace(manifest, complete=True).save(out)
+    save_index(out)
+    return out
+
+
+def _write_tar(out, photos, of_split, captions):
+    own, split = keys_of(photos, of_split.name), of_split.name
+    at = of_split.find(own.keys)
+    embeddings, said = of_split.embeddings[at], of_split.caption_embeddings
+    columns = {"image_embedding": embeddings}
+    if said is not None and captions == "inside":
+        columns["caption_embedding"] = said[at]
+    name = claim_group(out, split)
+    lines = write_tar_group(out, name, own, columns, photos)
+    if said is not None and captions == "beside":
+        order = read_keys(out, lines[-1]).keys
+        column = {"embedding": said[of_split.find(order)], "caption": texts([""] * len(order))}
+        lines.insert(0, write_column(out, name, "caption_embedding", column, rows=len(order)))
+    JournalWriter(out).add(*lines)
+
+
+def damage_tar(cache, split, number):
+    """Change the middle of one tar of a cache, so that what lies there is no sample any more."""
+    path = cache / f"tars/{split}-{number:05d}.tar"
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b".json", len(raw) // 3) // 512 * 512
+    raw[at : at + 512] = b"\xff" * 512
+    path.write_bytes(raw)

@@ -17,6 +17,7 @@ from helpers.teachers import save_clip
 from cache import EmbeddingCache
 from cache.build.add_texts import TextOptions, add_texts
 from cache.build.distinct_texts import bank_remarks
+from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.store.text_banks import make_bank
@@ -117,7 +118,7 @@ def test_a_bank_of_other_texts_is_replaced_only_where_that_is_asked_for(cache):
     raw = (cache.path / before.file).stat().st_mtime_ns
     assert add_texts(cache.path, one)[0] == before
     assert (cache.path / before.file).stat().st_mtime_ns == raw
-    with pytest.raises(UserError, match="has a text bank 'x' of other texts already.*add --replace"):
+    with pytest.raises(UserError, match=r"has a text bank 'x' of other texts already.*add --replace"):
         add_texts(cache.path, TextOptions(bank="x", templates=("two {}",)))
     assert EmbeddingCache.open(cache.path).text_bank("x").texts[0] == "one apple"
     after, _ = add_texts(cache.path, TextOptions(bank="x", templates=("two {}",), replaces=True))
@@ -140,7 +141,7 @@ def test_without_a_kept_tower_the_teacher_itself_embeds_and_no_other_one(
 ):
     cache = build(keep_text_tower=False)
     given = {"bank": "x", "templates": ("one {}",), "device": "cpu"}
-    with pytest.raises(UserError, match="keeps no text tower.*--pretrained, or .*--keep-text-tower"):
+    with pytest.raises(UserError, match=r"keeps no text tower.*--pretrained, or .*--keep-text-tower"):
         add_texts(cache.path, TextOptions(**given))
     other = save_clip(tmp_path / "other", seed=5)
     with pytest.raises(CacheMismatch, match="checksum differs"):
@@ -166,9 +167,7 @@ def test_a_teacher_of_the_same_weights_and_another_config_is_refused(build, teac
         add_texts(cache.path, options)
 
 
-def test_rows_that_were_imported_take_the_texts_of_any_teacher_of_their_length(
-    photos, teacher_dir, tmp_path
-):
+def test_rows_that_were_imported_take_the_texts_of_any_teacher_of_their_length(photos, teacher_dir, tmp_path):
     cache = make_cache(tmp_path / "cache", photos)
     options = TextOptions(bank="x", templates=("one {}",), model=f"local-dir:{teacher_dir}", device="cpu")
     add_texts(cache.path, options)
@@ -177,6 +176,30 @@ def test_rows_that_were_imported_take_the_texts_of_any_teacher_of_their_length(
     options = TextOptions(bank="y", templates=("one {}",), model=f"local-dir:{wide}", device="cpu")
     with pytest.raises(CacheMismatch, match=r"differ in their embed_dim \(24 and 16\)"):
         add_texts(cache.path, options)
+
+
+def test_an_added_teacher_has_texts_of_its_own(build, teacher_dir, tmp_path, photos):
+    second = save_clip(tmp_path / "second", embed_dim=24)
+    cache = build()
+    options = {"device": "cpu", "workers": 0, "keep_text_tower": True}
+    cache_features(
+        photos, cache.path, FeatureOptions(model=f"local-dir:{second}", teacher="second", **options)
+    )
+    given = {"bank": "x", "templates": ("one {}",), "device": "cpu"}
+    for teacher, width in (("main", 16), ("second", 24)):
+        listed, _ = add_texts(cache.path, TextOptions(teacher=teacher, **given))
+        assert listed.file == ("texts/x.h5" if teacher == "main" else "texts/second.x.h5")
+        opened = EmbeddingCache.open(cache.path).teacher_cache(teacher)
+        assert opened.text_bank("x").embeddings.shape == (5, width)
+    expected = load_teacher(f"local-dir:{second}").embed_texts(["one apple"])[0]
+    np.testing.assert_allclose(
+        opened.text_bank("x").class_texts(["apple"]), expected.numpy(), rtol=1e-4, atol=1e-5
+    )
+    with pytest.raises(CacheMismatch, match="checksum differs"):  # the main teacher is not this one
+        add_texts(
+            cache.path,
+            TextOptions(bank="y", templates=("{}",), teacher="second", model=f"local-dir:{teacher_dir}"),
+        )
 
 
 def test_two_classes_of_one_text_are_refused_before_anything_is_embedded(cache, tmp_path):

@@ -8,13 +8,16 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_cache, make_photos
 from helpers.caches import rows_of, stage_1_words
+from helpers.columns import all_of
 from helpers.runs import BASE, numbers
 
 import cli
+from cache import EmbeddingCache
 from cache.maintain.verify import verify_cache
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import FAILED, FINISHED, Place
@@ -135,6 +138,37 @@ def test_rows_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(clus
     one, many = ((tmp_path / name / "manifest.json").read_text() for name in ("one", "many"))
     assert json.loads(many) == json.loads(one)
     assert all(not check.problem for check in verify_cache(tmp_path / "many"))
+
+
+def test_columns_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(
+    cluster, teacher_dir, tmp_path
+):
+    photos = make_photos(tmp_path / "photos", train=12)
+    (photos / "captions.jsonl").write_text('{"key": "apple/train_0.jpg", "caption": "a red apple"}\n')
+    first = ("--device", "cpu", "--workers", "0", "--batch-size", "2", "--dtype", "float32")
+    more = ("--views", "2", "--support-views", "3", "--pixels", "8", "--neighbours", "2")
+    for name in ("one", "many"):
+        assert invoke(*stage_1_words(photos, tmp_path / name, teacher_dir, *first)).exit_code == 0
+    assert invoke(*stage_1_words(photos, tmp_path / "one", teacher_dir, *first, *more)).exit_code == 0
+
+    def kill_one():
+        while not list((tmp_path / "many").glob("rows/*/crop_views.h5")):
+            time.sleep(0.02)
+        cluster.remove_node(cluster.workers[0], allow_graceful=False)
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    words = stage_1_words(photos, tmp_path / "many", teacher_dir, *first, *more)
+    ended = invoke(*words, "--engine", "ray", "--address", cluster.address)
+    assert ended.exit_code == 0, ended.output
+    killer.join()
+    one, many = (EmbeddingCache.open(tmp_path / name) for name in ("one", "many"))
+    for name, values in all_of(one).items():
+        np.testing.assert_array_equal(values, all_of(many)[name], err_msg=name)
+    assert {file: line.made_from for file, line in one.journal.files.items()} == {
+        file: line.made_from for file, line in many.journal.files.items()
+    }
+    assert all(not check.problem for check in verify_cache(many.path))
 
 
 def test_an_address_where_no_cluster_is_is_named(tmp_path):

@@ -14,8 +14,9 @@ from helpers.processes import python
 from helpers.row_groups import add_group, group_keys, make_rows, row_of
 
 from cache import EmbeddingCache
-from cache.maintain import compact, joined_groups
+from cache.maintain import compact
 from cache.maintain.compact import compact_cache
+from cache.maintain.group_columns import make_of
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.store.column_lines import made_from
@@ -194,10 +195,7 @@ def test_the_line_that_a_joined_column_has_says_what_it_is_made_from(cache):
     assert group.lines["pixels"].made_from == made_from(SETTINGS, group.keys)
     views = group.lines["support_views"]
     assert views.made_from == made_from(SETTINGS, group.keys, views.about["of"])
-    assert joined_groups.own_columns(cache, Manifest.load(cache), group).keys() == {
-        "keys",
-        "image_embedding",
-        "pixels",
-    }
+    made = make_of(cache, Manifest.load(cache), group)
+    assert made == {("keys", ""), ("image_embedding", ""), ("pixels", "")}
     assert group.digests == group_keys([key for keys in GROUPS for key in keys]).digests()
     assert os.path.exists(cache / "index" / "train.h5")

@@ -15,12 +15,13 @@ from PIL import Image
 
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.image_folder import ImageSample
 from cache.store.journal import Journal, JournalWriter, RemovedRows
 from cache.store.row_group import claim_group
 from cache.store.tar_rows import TarRows
 from cache.store.webdataset import tar_name, tar_names, write_tar_group
 from tests.helpers.row_groups import WIDTH, row_of
-from tests.helpers.tar_caches import Photo, add_tar_group, keys_of, make_tar_cache, save_photo
+from tests.helpers.tar_caches import add_tar_group, keys_of, make_tar_cache, save_photo
 
 # webdataset leaves it to Python to close the files that it opened.
 pytestmark = [
@@ -166,7 +167,7 @@ def test_removed_rows_of_a_tar_are_not_seen(tmp_path):
 
 def test_a_picture_that_changed_while_it_was_embedded_is_refused(tmp_path):
     make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": [["cats/1.png"]]})
-    photo = Photo("cats/2.png", tmp_path / "photos/train")
+    photo = ImageSample(key="cats/2.png", root=tmp_path / "photos/train")
     save_photo(photo.path, 2)
     keys = keys_of([photo])
     save_photo(photo.path, 3)
@@ -218,11 +219,11 @@ def test_an_index_that_leads_out_of_its_tar_is_refused(tmp_path):
 def test_episodes_are_not_offered_as_a_webdataset(tmp_path):
     make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": [["cats/1.png"]]})
 
-    class Cameras(Photo):
+    class Cameras(ImageSample):
         views = ("image", "wrist")
 
     with pytest.raises(UserError, match="several pictures"):
-        add_tar_group(tmp_path / "cache", [Cameras("cats/1.png", tmp_path / "photos/train")])
+        add_tar_group(tmp_path / "cache", [Cameras(key="cats/1.png", root=tmp_path / "photos/train")])
 
 
 def test_the_index_is_the_last_member_and_plain_tar_lists_it(odd):

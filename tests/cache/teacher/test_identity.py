@@ -187,7 +187,7 @@ def test_regions_of_a_wide_picture_lie_where_its_patches_do(tmp_path):
 
 def test_squash_is_for_square_teachers(tmp_path):
     folder = save_wide(tmp_path / "wide")
-    with pytest.raises(UserError, match=r"takes images of 32 x 48 pixels, and --preprocess squash makes"):
+    with pytest.raises(UserError, match=r"takes images of 32 x 48 px, and --preprocess squash makes square"):
         load_teacher(f"local-dir:{folder}", preprocessing="squash")
 
 

@@ -1,0 +1,139 @@
+"""The rows of a conversion beside those of its source: which stay, which are gone, which are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
+from cache.maintain.joined_columns import Part, seen_rows
+from cache.reader import SplitRows
+from cache.runtime.atomic_files import digest
+from cache.store.journal import KEYS, RemovedRows, RowGroup
+from cache.store.mapped_arrays import MappedRows
+from cache.store.row_group import KeysFile, read_keys
+
+# What the line of a converted group's keys remembers: the row group that its rows were of.
+FROM = "converted_from"
+ROWS_AT_ONCE = 4096
+
+
+def name_of(group: RowGroup) -> str:
+    """Return what names a row group's rows with all that was made with them."""
+    files = {column: line.sha256 for column, line in group.lines.items() if column.endswith("_embedding")}
+    samples = group.lines.get("samples")
+    return digest([group.lines[KEYS].sha256, files, samples.sha256 if samples else ""])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """A split of a conversion, ``groups``, beside the ``rows`` of its source.
+
+    ``places`` has of every group where each of its rows is in the source, -1 for nowhere; ``stays`` which of
+    them are seen in both, with the same numbers. ``missing`` are rows of the source that no group has.
+    """
+
+    rows: SplitRows
+    copy: Copy
+    groups: tuple[RowGroup, ...]
+    places: tuple[NDArray[np.int64], ...]
+    stays: tuple[NDArray[np.bool_], ...]
+    missing: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: SplitRows, copy: Copy, groups: Sequence[RowGroup]) -> Converted:
+        """Join the rows of some groups to those of the source by key."""
+        names = [name_of(group) for group in rows.groups.groups]
+        labels = MappedRows(
+            [rows.groups.keys_of(group).label_codes() for group in rows.groups.groups],
+            rows.groups.index.order,
+        )
+        have = np.zeros(len(rows), dtype=bool)
+        places, stays = [], []
+        for group in groups:
+            keys = KeysFile(copy.out, group.keys)
+            at = rows.groups.index.find(keys.hashes)
+            stay = np.zeros(group.rows, dtype=bool)
+            stay[seen_rows(group)] = True
+            stay &= at >= 0
+            here = np.flatnonzero(stay)
+            same = (rows.files.content[at[here]] == keys.content[here]).all(axis=1)
+            same &= (labels[at[here]] == keys.label_codes()[here]) & ~have[at[here]]
+            stay[here] = same
+            # Of rows that lie elsewhere in the source now, joined or made again, the numbers are compared.
+            number, _ = rows.group_of(at)
+            moved = stay & (np.array(names)[number] != str(group.keys.about.get(FROM)))
+            stay[moved] = _same_numbers(rows, copy, group, at[moved], np.flatnonzero(moved))
+            have[at[stay]] = True
+            places.append(at)
+            stays.append(stay)
+        return cls(
+            rows=rows,
+            copy=copy,
+            groups=tuple(groups),
+            places=tuple(places),
+            stays=tuple(stays),
+            missing=np.flatnonzero(~have),
+        )
+
+    def removed(self) -> Iterator[RemovedRows]:
+        """Yield the lines that remove rows which do not stay, of groups in which others do."""
+        for group, stays in zip(self.groups, self.stays, strict=True):
+            rows = np.setdiff1d(seen_rows(group), np.flatnonzero(stays))
+            if len(rows) and stays.any():
+                digests = read_keys(self.copy.out, group.keys).taken(rows).digests()
+                yield RemovedRows(group=group.name, rows=tuple(rows.tolist()), digests=asdict(digests))
+
+    def empty_groups(self) -> list[RowGroup]:
+        """Return the groups of which no row stays."""
+        return [group for group, stays in zip(self.groups, self.stays, strict=True) if not stays.any()]
+
+    def kept_groups(self) -> list[RowGroup]:
+        """Return the groups of which some rows stay."""
+        return [group for group, stays in zip(self.groups, self.stays, strict=True) if stays.any()]
+
+    def missing_rows(self) -> Iterator[tuple[RowGroup, NDArray[np.int64]]]:
+        """Yield the rows that no group has, by the group of the source that they lie in."""
+        number, row = self.rows.group_of(self.missing)
+        for one in np.unique(number).tolist():
+            yield self.rows.groups.groups[one], np.sort(row[number == one])
+
+    def parts_of(self, group: RowGroup) -> list[Part]:
+        """Return the groups of the source that have rows of a converted one, with where these are there."""
+        places = self._places[group.name]
+        here = np.flatnonzero(places >= 0)
+        number, row = self.rows.group_of(places[here])
+        parts = []
+        for one in np.unique(number).tolist():
+            source = self.rows.groups.groups[one]
+            at = np.full(source.rows, -1, dtype=np.int64)
+            at[row[number == one]] = here[number == one]
+            parts.append(Part(group=source, places=at))
+        return parts
+
+    @cached_property
+    def _places(self) -> dict[str, NDArray[np.int64]]:
+        return {group.name: at for group, at in zip(self.groups, self.places, strict=True)}
+
+
+def _same_numbers(
+    rows: SplitRows, copy: Copy, group: RowGroup, at: NDArray[np.int64], own: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Say of rows ``own`` of a converted group whether they are rows ``at`` of the source in every number."""
+    same = np.ones(len(own), dtype=bool)
+    for column in row_columns(copy, rows.groups.groups):
+        source = MappedRows(
+            [mapped_rows(copy.source, one, column) for one in rows.groups.groups], rows.groups.index.order
+        )
+        target = mapped_rows(copy.out, group, column)
+        if target.shape[1:] != source.shape[1:] or target.dtype != source.dtype:
+            return np.zeros(len(own), dtype=bool)
+        for start in range(0, len(own), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            differ = (source[at[part]] != target[own[part]]).reshape(len(own[part]), -1).any(axis=1)
+            same[part] &= ~differ
+    return same
