@@ -30,6 +30,10 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
     "cache": (["--rows", 20, "--embed-dim", 8, "--before-rows", 0], ["by numpy.memmap's", "bytes a row"]),
     "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "time", "OOD"]),
+    "streaming": (
+        ["--rows", 300, "--embed-dim", 8, "--batch-size", 32, "--rows-per-tar", 100],
+        ["samples/s", "beside plain webdataset", "bytes a sample"],
+    ),
     "allocator": ([*STEP, "--embed-dim", 8], ["speedup"]),
     "load": (["--images", 300, "--epochs", 1], ["images/s", "peak memory"]),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
