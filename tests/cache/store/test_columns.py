@@ -1,112 +1,50 @@
-"""Columns of a cache: what a reader refuses by name, and what is no damage."""
+"""Columns of a cache: what a reader refuses by name, what is no damage, and what plain h5py reads."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+from helpers.row_groups import make_rows, row_of
 
 from cache import EmbeddingCache
+from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
+from cache.store import hdf5_columns, row_group, text_banks
 from cache.store import manifest as manifest_module
-from cache.store import split_rows, support_views, text_banks
-from cache.store.hdf5_columns import map_columns, read_array
-from cache.store.journal import FileLine, Journal, JournalWriter
+from cache.store.hdf5_columns import Blobs, Blocks, map_columns, read_array, write_columns
+from cache.store.journal import Journal, JournalWriter
 
-ROWS = "rows/train-00000/{}.h5"
-
-
-def read(cache, column):
-    """Read what a column says of the first training images, as training does."""
-    opened = EmbeddingCache.open(cache)
-    train, some, views = opened.split("train"), np.arange(4), np.arange(4) % 2
-    match column:
-        case "keys":
-            return train.labels[some], list(train.keys)
-        case "image_embedding":
-            return train.embeddings[some]
-        case "caption_embedding":
-            return train.captions[0], train.caption_embeddings[some]
-        case "crop_views":
-            stored = opened.crop_views("train")
-            return *stored.crops(some, views), stored.embeddings(some, views)
-        case "support_views":
-            return opened.support_views("train", list(train.keys)[:4])
-        case "pixels":
-            return opened.pixels("train", side=36).images(some)
+KEYS = ["a/0.jpg", "a/1.jpg", "b/0.jpg"]
 
 
-def relisted(cache, file):
-    """List a file as it is now, as one who changed it on purpose would."""
-    line = Journal.load(cache).files[file]
-    JournalWriter(cache).add(
-        FileLine.of(cache, file, rows=line.rows, made_from=line.made_from, about=line.about)
-    )
+@pytest.fixture
+def cache(tmp_path):
+    make_rows(tmp_path / "cache", {"train": [KEYS]})
+    return tmp_path / "cache"
 
 
-def put(file, name, values):
-    del file[name]
-    file[name] = values
-
-
-def compress(file, name):
-    values = file[name][...]
-    del file[name]
-    file.create_dataset(name, data=values, compression="gzip")
-
-
-HALF = "float16"
-
-
-@pytest.mark.parametrize(
-    ("column", "change", "message"),
-    [
-        ("keys", lambda f: f.__delitem__("label"), "no column label"),
-        ("keys", lambda f: put(f, "label", np.ones(24, dtype="float32")), "label is float32"),
-        ("keys", lambda f: put(f, "label", h5py.ExternalLink("other.h5", "/label")), "no column label"),
-        ("keys", lambda f: put(f, "label", h5py.SoftLink("/bytes")), "no column label"),
-        ("keys", lambda f: put(f, "bytes", np.ones(4, dtype="int64")), "the journal says 24 rows"),
-        ("keys", lambda f: compress(f, "label"), "not a plain column"),
-        ("image_embedding", lambda f: put(f, "embedding", np.ones((24, 3, 16), HALF)), "3 dimensions"),
-        ("image_embedding", lambda f: put(f, "embedding", np.ones((9, 16), HALF)), "9 rows of 24"),
-        ("image_embedding", lambda f: put(f, "embedding", np.ones((24, 9), HALF)), "the manifest says"),
-        ("image_embedding", lambda f: compress(f, "embedding"), "not a plain column"),
-        ("caption_embedding", lambda f: put(f, "caption_offset", np.arange(25)), "does not divide caption"),
-        ("crop_views", lambda f: put(f, "box", np.ones((24, 2, 3), "float32")), "box has the shape"),
-        ("crop_views", lambda f: put(f, "flip", np.ones((24, 3), bool)), "flip has the shape"),
-        ("crop_views", lambda f: put(f, "view_embedding", np.ones((24, 1, 16), HALF)), "has the shape"),
-        ("support_views", lambda f: put(f, "row", np.zeros(24, "int32")), "do not rise"),
-        ("support_views", lambda f: put(f, "row", np.arange(9, dtype="int32")), "9 rows"),
-        ("pixels", lambda f: put(f, "pixels", np.ones((24, 3, 20, 36), "uint8")), "has the shape"),
-        ("image_embedding", lambda f: f.create_dataset("new", data=np.ones(3)), None),
-    ],
-)
-def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_path, column, change, message):
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / "hdf5", cache)
-    read(cache, column)
-    file = ROWS.format(column)
-    with h5py.File(cache / file, "a") as opened:
-        change(opened)
-    relisted(cache, file)
-    if message is None:
-        read(cache, column)
-        return
-    with pytest.raises(UserError, match=message) as refused:
-        read(cache, column)
-    assert column in str(refused.value)
-
-
-def test_a_picture_that_is_none_or_of_another_size_is_refused(whole, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / "tar", cache)
-    stored = EmbeddingCache.open(cache).pixels("train", side=36)
-    with h5py.File(cache / ROWS.format("pixels"), "r+") as file:
-        file["jpeg"][:] = 0
-    with pytest.raises(UserError, match=r"jpeg pixels in .* is damaged .*cache repair"):
-        stored.images(np.arange(4))
+def test_plain_h5py_reads_keys_classes_and_rows(whole):
+    """As the README says it."""
+    with h5py.File(whole / "hdf5" / "rows" / "train-00000" / "keys.h5") as file:
+        offset = file["key_offset"][:]
+        raw = file["key"][:].tobytes()
+        keys = [raw[start:end].decode() for start, end in itertools.pairwise(offset)]
+        ends = file["class_name_offset"][:]
+        names = file["class_name"][:].tobytes()
+        classes = [names[start:end].decode() for start, end in itertools.pairwise(ends)]
+        labels = [classes[label] for label in file["label"][:]]
+    assert labels == [key.partition("/")[0] for key in keys]
+    rows = EmbeddingCache.open(whole / "hdf5").split("train")
+    expected = rows.embeddings[rows.find(keys)]
+    with h5py.File(whole / "hdf5" / "rows" / "train-00000" / "image_embedding.h5") as file:
+        np.testing.assert_array_equal(file["embedding"][:], expected)
+    with h5py.File(whole / "hdf5" / "rows" / "train-00000" / "crop_views.h5") as file:
+        assert {name: column.shape[0] for name, column in file.items()} == dict.fromkeys(file, len(keys))
 
 
 def test_a_text_bank_that_differs_beside_its_rows_is_not_read(whole, tmp_path):
@@ -117,16 +55,43 @@ def test_a_text_bank_that_differs_beside_its_rows_is_not_read(whole, tmp_path):
         EmbeddingCache.open(tmp_path / "cache").text_bank("labels")
 
 
-def test_with_a_check_a_flipped_bit_is_found_when_the_file_is_first_opened(whole, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / "hdf5", cache)
-    path = cache / ROWS.format("crop_views")
-    raw = bytearray(path.read_bytes())
-    raw[-100] ^= 1
-    path.write_bytes(raw)
-    EmbeddingCache.open(cache).crop_views("train")
-    with pytest.raises(UserError, match=r"crop_views\.h5 differs from its checksum.*cache repair"):
-        EmbeddingCache.open(cache, check=True).crop_views("train")
+def replace_column(file: h5py.File, name: str, values: np.ndarray) -> None:
+    del file[name]
+    file[name] = values
+
+
+def replace_link(file: h5py.File, name: str, link: object) -> None:
+    del file[name]
+    file[name] = link
+
+
+def compressed(file: h5py.File) -> h5py.Dataset:
+    return file.create_dataset("compressed", data=np.ones((3, 8), dtype="float16"), compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.__delitem__("embedding"), "no column embedding"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 8), dtype="int16")), "embedding is int16"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 3, 8), dtype="float16")), "3 dimensions"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 8), dtype=">f2")), "embedding is >f2"),
+        (lambda f: replace_link(f, "embedding", h5py.ExternalLink("other.h5", "/x")), "no column embedding"),
+        (lambda f: replace_link(f, "embedding", h5py.SoftLink("/x")), "no column embedding"),
+        (lambda f: replace_link(f, "embedding", compressed(f)), "not a plain column"),
+        (lambda f: replace_column(f, "embedding", np.ones((4, 8), dtype="float16")), "4 rows of 3"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 9), dtype="float16")), "the manifest says"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 8), dtype="float32")), "the manifest says"),
+    ],
+)
+def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(cache, change, message):
+    line = Journal.load(cache).groups("train")[0].lines["image_embedding"]
+    with h5py.File(cache / line.file, "a") as file:
+        change(file)
+    size = (cache / line.file).stat().st_size
+    JournalWriter(cache).add(replace(line, sha256=sha256_of(cache / line.file), bytes=size))
+    with pytest.raises(UserError, match=f"image_embedding.*{message}"):
+        EmbeddingCache.open(cache, check=True).split("train").embeddings  # noqa: B018
 
 
 @pytest.mark.parametrize("bug", [TypeError, AttributeError])
@@ -134,18 +99,29 @@ def test_a_bug_of_ours_keeps_its_traceback(whole, monkeypatch, bug):
     def broken(*given: object, **named: object) -> None:
         raise bug("a bug of ours")
 
-    cache = EmbeddingCache.open(whole / "hdf5")
-    keys = list(cache.split("train").keys)[:2]
-    for module, name, use in (
-        (split_rows, "map_columns", lambda: cache.crop_views("train")),
-        (support_views, "map_columns", lambda: cache.support_views("train", keys)),
-        (text_banks, "read_texts", lambda: cache.text_bank("labels")),
-        (manifest_module, "value_of", lambda: EmbeddingCache.open(whole / "hdf5")),
+    path = whole / "hdf5"
+    for module, name, read in (
+        (row_group, "_check", lambda: EmbeddingCache.open(path).split("train").files.content),
+        (hdf5_columns, "mapped_file", lambda: EmbeddingCache.open(path).crop_views("train")),
+        (text_banks, "read_texts", lambda: EmbeddingCache.open(path).text_bank("labels")),
+        (manifest_module, "value_of", lambda: EmbeddingCache.open(path)),
     ):
         with monkeypatch.context() as context:
             context.setattr(module, name, broken)
             with pytest.raises(bug, match="a bug of ours"):
-                use()
+                read()
+
+
+@pytest.mark.parametrize("format", ["hdf5", "tar"])
+def test_a_full_memory_is_no_damaged_file(whole, monkeypatch, format):
+    def full(*given: object, **named: object) -> None:
+        raise MemoryError("Unable to allocate 7.28 TiB")
+
+    rows = EmbeddingCache.open(whole / format).split("train").embeddings
+    monkeypatch.setattr(np, "empty", full)
+    monkeypatch.setattr(np, "arange", full)
+    with pytest.raises(MemoryError):
+        rows[np.zeros(3, dtype=np.int64)].copy()[np.empty(0, dtype=int)]
 
 
 def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
@@ -155,7 +131,26 @@ def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
     (tmp_path / "x.h5").write_bytes(raw[:-4000])
     with pytest.raises((OSError, ValueError)), h5py.File(tmp_path / "x.h5") as file:
         read_array(file, "label", kinds="i")
-    with h5py.File(tmp_path / "y.h5", "w") as file:
-        file["there"] = np.arange(3)
+    with h5py.File(tmp_path / "y.h5", "w"):
+        pass
     with pytest.raises(KeyError):
         map_columns(tmp_path / "y.h5", {"absent": ("f", (2,))})
+
+
+def test_blocks_blobs_and_arrays_are_written_as_they_are_whatever_their_order(tmp_path):
+    rows = np.stack([row_of(key) for key in KEYS])
+    blocks = [(np.array([0, 2]), rows[[0, 2]]), (np.array([1]), rows[1:2])]
+    write_columns(
+        tmp_path / "x.h5",
+        {
+            "whole": rows,
+            "blocks": Blocks(shape=(4, 8), dtype=rows.dtype, blocks=blocks),
+            "blob": Blobs([b"", b"ab", b"\0c"]),
+        },
+    )
+    with h5py.File(tmp_path / "x.h5") as file:
+        np.testing.assert_array_equal(file["whole"][:], rows)
+        np.testing.assert_array_equal(file["blocks"][:], np.concatenate([rows, np.zeros((1, 8))]))
+        assert file["blob"][:].tobytes() == b"ab\0c"
+        assert file["blob_offset"][:].tolist() == [0, 0, 2, 4]
+        assert not any(column.chunks for column in file.values())
