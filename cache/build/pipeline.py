@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from cache.build.added_columns import columns_of, job_of
+from cache.build.caption_notes import notes_on_captions
 from cache.build.chunk_identities import keep_chunks
 from cache.build.columns import MakeColumns, add_columns, make_here
 from cache.build.embed_images import Seconds
@@ -71,12 +72,12 @@ def build_cache(
         if ranks.is_first:
             join_rows(build)
         ranks.wait()
-        manifest = Manifest.load(build.out)
-        if columns := columns_of(build, manifest):
-            add_columns(job_of(build, manifest, columns), manifest, make_columns)
+        _add_columns(build, make_columns)
         new_rows = ranks.from_first(_finish(build, prepared) if ranks.is_first else 0)
         took = Took(embedding=embedding, total=time.perf_counter() - began, seconds=seconds)
-        return summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        summary = summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        ranks.wait()  # before a rebuilt cache gets another name
+        return summary
 
 
 def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
@@ -107,6 +108,18 @@ def join_rows(build: Build) -> None:
         )
     for split in journal.splits:
         save_index(out, journal, split)
+
+
+def _add_columns(build: Build, make: MakeColumns) -> None:
+    """Add to the rows what the options ask for beside them."""
+    manifest, before = Manifest.load(build.out), Journal.load(build.out)
+    columns = columns_of(build, manifest)
+    if columns:
+        add_columns(job_of(build, manifest, columns), manifest, make)
+    if build.captions and build.ranks.is_first:
+        after, source = Journal.load(build.out), build.captions.source
+        for note in notes_on_captions(before, after, source=source, cache=build.out):
+            build.progress.note(note)
 
 
 def _finish(build: Build, prepared: Preparation) -> int:

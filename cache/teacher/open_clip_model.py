@@ -165,15 +165,9 @@ def load_teacher(
             pretrained=pretrained or "its own",
             architecture=source.architecture,
             weights_sha256=source.weights_sha256,
-            preprocessing=preprocessing,
             tokenizer=tokenizer_digest,
-            image_size=_sides(asked, model, preprocessing),
-            mean=tuple(asked.mean),
-            std=tuple(asked.std),
-            interpolation=asked.interpolation,
-            resize_mode=asked.resize_mode,
-            fill_color=asked.fill_color,
             precision=precision,
+            **_prepared_by(asked, model, preprocessing),
         ),
         config=source.config,
         model=network,
@@ -186,8 +180,8 @@ def load_teacher(
     )
 
 
-def _sides(asked: PreprocessCfg, model: str, preprocessing: str) -> tuple[int, int]:
-    """Return the height and width of what a teacher takes; UserError where that cannot be squashed to."""
+def _prepared_by(asked: PreprocessCfg, model: str, preprocessing: str) -> dict[str, Any]:
+    """Return all that is done to a picture, as the spec says it; UserError where it cannot be squashed."""
     sides = sides_of(asked.size)
     assert sides is not None  # the image tower was built for them
     if preprocessing == SQUASH and sides[0] != sides[1]:
@@ -195,7 +189,15 @@ def _sides(asked: PreprocessCfg, model: str, preprocessing: str) -> tuple[int, i
             f"{model} takes images of {sides[0]} x {sides[1]} px, and --preprocess squash makes square ones",
             fix="leave --preprocess out: the model's own takes both sides.",
         )
-    return sides
+    return {
+        "preprocessing": preprocessing,
+        "image_size": sides,
+        "mean": tuple(asked.mean),
+        "std": tuple(asked.std),
+        "interpolation": asked.interpolation,
+        "resize_mode": asked.resize_mode,
+        "fill_color": asked.fill_color,
+    }
 
 
 def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, tuple[int, int], Callable[[Tensor], Tensor]]:

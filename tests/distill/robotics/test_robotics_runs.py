@@ -156,7 +156,7 @@ def test_a_batch_has_the_hand_cameras_row_and_every_label(episodes, episode_cach
     batch, rows = batch_of(session), EmbeddingCache.open(episode_cache).split("train")
     for i, image in enumerate(session.data.joined.images[:6]):
         row = rows.position[image.key]
-        assert torch.equal(batch.targets[0].teacher_BD[i], torch.from_numpy(rows.embeddings[row]).float())
+        assert torch.equal(batch.targets[0].teacher_BD[i], torch.tensor(rows.embeddings[row]).float())
         assert batch.label_B[i].tolist() == rows.labels[row].tolist()
 
 
@@ -251,7 +251,8 @@ def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, epi
     assert len(session.model.class_names) == 26
     labels = session.data.joined.rows.labels
     np.testing.assert_array_equal(labels[:16, 14:], 0)
-    np.testing.assert_array_equal(labels[-3:], EmbeddingCache.open(episode_cache).split("val").labels[:3])
+    rows = EmbeddingCache.open(episode_cache).split("val")
+    np.testing.assert_array_equal(labels[-3:], rows.labels[rows.find(keys[:3])])
     assert torch.equal(
         session.model.student.state_dict()["score_bias"],
         torch.load(start, weights_only=True)["student"]["score_bias"],
