@@ -34,6 +34,7 @@ RESULTS, PAGE, PICTURES = SCRIPTS / "benchmarks", SCRIPTS / "BENCHMARKS.md", SCR
 NAMES = {
     **{name: f"benchmarks.{name}" for name in ("ablations", "teacher_in_loop", "train_step", "input")},
     **{name: f"benchmarks.{name}" for name in ("cache_features", "startup", "cache", "growth")},
+    **{name: f"benchmarks.{name}" for name in ("streaming",)},
     **{name: f"benchmarks.{name}" for name in ("neighbours", "views", "allocator", "episodes")},
     "load": "stress.load",
     **{name: f"benchmarks.{name}" for name in ("exported", "serve")},

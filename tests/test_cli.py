@@ -48,7 +48,7 @@ OPTIONS = {
     "cache info": "json",
     "cache verify": "json",
     "doctor": "folder json",
-    "cache repair": "json",
+    "cache repair": "compact json",
     "cache import": "bank captions classes data dtype format images keys model out pretrained shared-classes split texts",
     "cache convert": "data out to",
     "train": "arch baseline batch-size check data device device-images epochs image-size json k local losses lr negative-text out prompts recipe resume seed set teachers text views wandb",

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -62,13 +63,25 @@ def embed_views(
     assert teacher is not None
     rows = np.empty((len(samples), copies, teacher.embed_dim), dtype=tools.dtype)
     size, done = max(1, tools.batch_size // max(1, copies)), 0
-    started = (teacher.start_images(pixels.flatten(0, 1)) for pixels in _decoded(tools, samples, views, size))
+    started = (
+        teacher.start_images(filled(pixels, size).flatten(0, 1))
+        for pixels in _decoded(tools, samples, views, size)
+    )
     for wait in one_behind(started):
-        batch = wait().unflatten(0, (-1, copies)).numpy()
+        batch = wait().unflatten(0, (-1, copies)).numpy()[: len(samples) - done]
         rows[done : done + len(batch)] = stored(batch, tools.dtype, _named(samples, done))
         done += len(batch)
         tools.progress.advance(len(batch))
     return rows
+
+
+def filled(images: Tensor, count: int) -> Tensor:
+    """Return images [B, ...] as ``count`` of them, the first again where there are fewer.
+
+    The last bits of a row depend on the size of its batch. In batches of one size a row is the same however
+    the images are grouped: by one process, by several, or by one that was killed and went on.
+    """
+    return torch.cat([images, images[:1].expand(count - len(images), *images.shape[1:])])
 
 
 def _decoded(

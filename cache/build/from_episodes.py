@@ -55,6 +55,11 @@ def cache_episode_features(
     UserError
         If anything the user gave is wrong.
     """
+    if options.format == "webdataset":
+        raise UserError(
+            "a WebDataset has the file of one picture beside each row, and an episode has none of its own",
+            fix="leave out --format.",
+        )
     keys = _keys_of(out, options.episode_keys)
     folder = EpisodeFolder.scan(data, keys)
     banks = episode_banks(

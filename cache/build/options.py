@@ -112,7 +112,7 @@ class BuildOptions(TeacherOptions):
 class Build:
     """One stage-1 run: what is embedded, by whom, into which cache.
 
-    ``command`` is what the manifest says of the command; with several ranks each embeds its own shards, and
+    ``command`` is what the manifest says of the command; with several ranks each embeds its share, and
     the first does what there is one of.
     """
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import nullcontext
 from dataclasses import replace
 
 from cache.build.added_columns import columns_of, job_of
+from cache.build.caption_notes import notes_on_captions
 from cache.build.chunk_identities import keep_chunks
 from cache.build.columns import MakeColumns, add_columns, make_here
 from cache.build.embed_images import Seconds
@@ -69,14 +70,14 @@ def build_cache(
         ranks.wait()
         embedding = time.perf_counter() - before
         if ranks.is_first:
-            join_rows(build)
+            join_rows(build, prepared.planned)
         ranks.wait()
-        manifest = Manifest.load(build.out)
-        if columns := columns_of(build, manifest):
-            add_columns(job_of(build, manifest, columns), manifest, make_columns)
+        _add_columns(build, make_columns)
         new_rows = ranks.from_first(_finish(build, prepared) if ranks.is_first else 0)
         took = Took(embedding=embedding, total=time.perf_counter() - began, seconds=seconds)
-        return summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        summary = summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
+        ranks.wait()  # before a rebuilt cache gets another name
+        return summary
 
 
 def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
@@ -92,10 +93,13 @@ def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
     )
 
 
-def join_rows(build: Build) -> None:
-    """Join what all writers have listed, each key once; from then on every process sees the same rows."""
+def join_rows(build: Build, planned: Container[str]) -> None:
+    """Join what all writers have listed, each key once; from then on every process sees the same rows.
+
+    ``planned`` names the row groups that were there before.
+    """
     out, journal = build.out, Journal.load(build.out)
-    for split in journal.splits:
+    for split in {group.split for group in journal.all_groups if group.name not in planned}:
         stored = StoredRows(out, journal.groups(split))
         # A task that was taken for lost may have ended after all, and another have made its rows again.
         for line in [*stored.removing(stored.doubles)]:
@@ -107,6 +111,18 @@ def join_rows(build: Build) -> None:
         )
     for split in journal.splits:
         save_index(out, journal, split)
+
+
+def _add_columns(build: Build, make: MakeColumns) -> None:
+    """Add to the rows what the options ask for beside them."""
+    manifest, before = Manifest.load(build.out), Journal.load(build.out)
+    columns = columns_of(build, manifest)
+    if columns:
+        add_columns(job_of(build, manifest, columns), manifest, make)
+    if build.captions and build.ranks.is_first:
+        after, source = Journal.load(build.out), build.captions.source
+        for note in notes_on_captions(before, after, source=source, cache=build.out):
+            build.progress.note(note)
 
 
 def _finish(build: Build, prepared: Preparation) -> int:

@@ -42,7 +42,7 @@ class StoredRows:
 
     @cached_property
     def labels(self) -> NDArray[np.uint64]:
-        """The codes of every row's classes, uint64 [N]; see :class:`SplitListing`."""
+        """The codes of every row's classes, uint64 [N]; as those of a listing."""
         return np.concatenate([np.empty(0, np.uint64), *(file.label_codes() for file in self._files)])
 
     @cached_property

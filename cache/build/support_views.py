@@ -89,7 +89,7 @@ class SupportViews(Column):
         assert tools.teacher is not None
         copies = self.views - 1
         rows = embed_views(tools, group.samples, _Views(group.keys.keys, tools.teacher, copies), copies)
-        return {"row": group.at.astype(np.int32), "view_embedding": rows}, {}
+        return {"row": group.at.astype(np.int32), "view_embedding": rows}, {"shots": self.shots}
 
 
 def _first_of_each_class(cache: Path, groups: Sequence[RowGroup], shots: int) -> Iterator[tuple[int, int]]:

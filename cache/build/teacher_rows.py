@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.build.columns import IMAGES, Column, GroupRows, Made, Tools
-from cache.build.embed_views import refuse_unreadable
+from cache.build.embed_views import filled, refuse_unreadable
 from cache.runtime.errors import CacheMismatch, some_of
 from cache.runtime.loader_workers import batches, joined
 from cache.runtime.transfer import one_behind
@@ -65,10 +65,10 @@ class TeacherRows(Column):
 
         def begun() -> Iterator[tuple[Tensor | None, Callable[[], Tensor]]]:
             for pixels in _unchanged(group, tools, teacher.transform):
-                yield same.differ(pixels), teacher.start_images(pixels)
+                yield same.differ(pixels), teacher.start_images(filled(pixels, tools.batch_size))
 
         for differ, wait in one_behind(begun()):
-            batch = wait()
+            batch = wait()[: len(samples) - done]
             where = [sample.where for sample in samples[done : done + len(batch)]]
             check_finite(batch, where)
             same.look(batch, differ, where)

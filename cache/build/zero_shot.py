@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.distinct_texts import alike_classes
-from cache.reader import EmbeddingCache, SplitRows
+from cache.reader import EmbeddingCache
 from cache.store.neighbours import nearest_texts
 from cache.store.spec import IMPORTED
+from cache.store.split_rows import SplitRows
 from cache.store.text_banks import TextBank
 
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.

@@ -2,7 +2,11 @@
 
 Its files::
 
-    verify, repair            what is damaged; out with it
-    convert                   the other format, number for number
-    import_files, import_embeddings    a cache of embeddings made elsewhere
+    info                      what is in one, by its manifest and journal
+    verify, listed_files, column_files    what is damaged, file by file, and what nobody lists
+    repair, redo_commands     out with it; the command that makes it again
+    compact                   small row groups joined, removed rows dropped
+    convert, converted_rows   the other format, number for number; run again it follows its source
+    copied_groups, joined_columns, group_columns    rows of row groups as another: for these two
+    import_files, import_embeddings, imported_rows, imported_banks    rows and texts embedded elsewhere
 """

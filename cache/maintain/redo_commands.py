@@ -9,22 +9,24 @@ from typing import Any, TypeVar
 
 from cache.runtime.json_values import value_of
 from cache.sources.splits import MAIN_TEACHER
-from cache.store import crop_views, pixels, support_views
+from cache.store import crop_views, pixels, stored_neighbours, support_views
 from cache.store.column_lines import column_name, lacking
 from cache.store.crop_views import CropViewsSettings
 from cache.store.journal import Journal
 from cache.store.manifest import CONVERT, EPISODES, FEATURES, IMPORT, Manifest
 from cache.store.pixels import PixelsSettings
 from cache.store.spec import PRECISIONS, SQUASH, TeacherSpec
+from cache.store.stored_neighbours import NeighboursSettings
 from cache.store.support_views import SupportViewsSettings
 
 Settings = TypeVar("Settings")
 
 
-def commands_of(cache: Path, manifest: Manifest, journal: Journal) -> tuple[str, ...]:
+def commands_of(cache: Path, manifest: Manifest, journal: Journal, *, before: Journal) -> tuple[str, ...]:
     """Return the commands that make a cache whole again, none where it is.
 
-    They have capitals in the place of what only the user knows: DATA, MODEL, WEIGHTS, FILE.
+    They have capitals in the place of what only the user knows: DATA, MODEL, WEIGHTS, FILE. ``before`` lists
+    what was taken out, too.
     """
     if manifest.complete:
         return ()
@@ -36,7 +38,7 @@ def commands_of(cache: Path, manifest: Manifest, journal: Journal) -> tuple[str,
     command = f"distill {EPISODES if manifest.command == EPISODES else FEATURES} DATA --out {where}"
     teachers = [name for name in manifest.teachers if _lacks(cache, manifest, journal, name)]
     return tuple(
-        " ".join([command, "--model MODEL --pretrained WEIGHTS", *_options(manifest, journal, teacher)])
+        " ".join([command, "--model MODEL --pretrained WEIGHTS", *_options(manifest, before, teacher)])
         for teacher in (MAIN_TEACHER, *teachers)
     )
 
@@ -53,7 +55,7 @@ def _lacks(cache: Path, manifest: Manifest, journal: Journal, teacher: str) -> b
     )
 
 
-def _options(manifest: Manifest, journal: Journal, teacher: str) -> Iterator[str]:
+def _options(manifest: Manifest, before: Journal, teacher: str) -> Iterator[str]:
     """Yield the options without which a build would make another cache, or leave a part of it out."""
     spec = manifest.spec  # whose words are among ours, or it would not have been read
     of_teacher: TeacherSpec = spec.teacher if teacher == MAIN_TEACHER else manifest.teachers[teacher].spec
@@ -64,6 +66,14 @@ def _options(manifest: Manifest, journal: Journal, teacher: str) -> Iterator[str
     yield f"--dtype {spec.dtype} --format {spec.format}"
     if spec.regions:
         yield "--regions"
+    yield from _column_options(manifest, before, teacher)
+    if manifest.of_teacher(teacher).text_tower:
+        yield "--keep-text-tower"
+    if teacher != MAIN_TEACHER:
+        yield f"--teacher {teacher}"  # a plain name, or the manifest would not have been read
+
+
+def _column_options(manifest: Manifest, before: Journal, teacher: str) -> Iterator[str]:
     if kept := _settings(manifest, pixels.COLUMN, PixelsSettings):
         yield f"--pixels {kept.side:d} --pixels-format {kept.encoding}"
     if crops := _settings(manifest, column_name(crop_views.COLUMN, teacher), CropViewsSettings):
@@ -71,12 +81,12 @@ def _options(manifest: Manifest, journal: Journal, teacher: str) -> Iterator[str
     support = column_name(support_views.COLUMN, teacher)
     if views := _settings(manifest, support, SupportViewsSettings):
         yield f"--support-views {views.views:d}"
-        if shots := _shots(journal, support):
+        if shots := _shots(before, support):
             yield f"--support-shots {shots:d}"
-    if manifest.of_teacher(teacher).text_tower:
-        yield "--keep-text-tower"
-    if teacher != MAIN_TEACHER:
-        yield f"--teacher {teacher}"  # a plain name, or the manifest would not have been read
+    start = column_name(stored_neighbours.column_of(""), teacher)
+    of_bank = next((name for name in manifest.columns if name.startswith(start)), "")
+    if nearest := _settings(manifest, of_bank, NeighboursSettings):
+        yield f"--neighbours {nearest.k:d}"
 
 
 def _settings(manifest: Manifest, column: str, form: type[Settings]) -> Settings | None:
@@ -88,8 +98,8 @@ def _settings(manifest: Manifest, column: str, form: type[Settings]) -> Settings
         return None
 
 
-def _shots(journal: Journal, column: str) -> int:
+def _shots(before: Journal, column: str) -> int:
     """Return of how many images a class there are support views, as their lines say it; 0 for all."""
-    lines = [group.lines[column] for group in journal.all_groups if column in group.lines]
+    lines = [group.lines[column] for group in before.all_groups if column in group.lines]
     shots: list[Any] = [line.about.get("shots") for line in lines]
     return max((number for number in shots if isinstance(number, int) and 0 < number < 2**31), default=0)

@@ -16,6 +16,7 @@ from cache.maintain.redo_commands import commands_of
 from cache.maintain.verify import Check, checks_of
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
+from cache.sources.splits import SPLITS
 from cache.store import key_index
 from cache.store.journal import FOLDER, KEYS, DroppedFile, FileLine, Journal, consolidate
 from cache.store.manifest import NAME, Manifest
@@ -44,13 +45,13 @@ def repair_cache(folder: Path) -> Repair:
         check_own_folders(folder)
         manifest = Manifest.load(folder)
         damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
-        journal, _ = sound_journal(folder)
+        (before, _), (journal, _) = sound_journal(folder), sound_journal(folder)
         lost = _lost_lines(manifest, journal, {check.file for check in damaged})
         derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}
         if any(check.file not in derived for check in damaged):
             manifest = replace(manifest, complete=False)
             manifest.save(folder)  # first: what follows leaves less than a finished cache has
-            _forget_chunks(folder)
+            _forget_index(folder)
         if lost or any(check.file.startswith(FOLDER) for check in damaged):
             for line in lost:
                 journal.add(DroppedFile(file=line.file))
@@ -61,7 +62,7 @@ def repair_cache(folder: Path) -> Repair:
                 (folder / file).unlink(missing_ok=True)
         remove_temporaries(folder, below=True)
         remove_unlisted(folder, manifest, journal)
-    return Repair(removed=tuple(damaged), commands=commands_of(folder, manifest, journal))
+    return Repair(removed=tuple(damaged), commands=commands_of(folder, manifest, journal, before=before))
 
 
 def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list[FileLine]:
@@ -84,7 +85,8 @@ def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
     return file not in listed | {one.file for one in manifest.files}
 
 
-def _forget_chunks(folder: Path) -> None:
-    """Forget which pieces of the data were finished: their rows may be among those that are gone."""
-    for path in (folder / key_index.FOLDER).glob("*.json"):
-        path.unlink()
+def _forget_index(folder: Path) -> None:
+    """Forget where rows are and which pieces of the data were finished: some of them may be gone."""
+    index = folder / key_index.FOLDER
+    for path in (*index.glob("*.json"), *(index / f"{split}.h5" for split in SPLITS)):
+        path.unlink(missing_ok=True)

@@ -97,7 +97,7 @@ def slots(cluster: RayCluster) -> int:
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {"CPU": cluster.cpus, "GPU": cluster.gpus}
     return sum(
-        min(int(machine.get(what, 0) / share) for what, share in wanted.items() if share)
+        min((int(machine.get(what, 0) / share) for what, share in wanted.items() if share), default=1)
         for machine in machines
     )
 

@@ -107,8 +107,9 @@ class Manifest:
             ("a teacher", self.teachers),
             ("a column", self.columns),
         ):
-            if odd := next((name for name in names if not is_plain_name(name)), None):
-                raise ValueError(f"{what} is called {odd!r:.80}")
+            for name in names:
+                if not is_plain_name(name):
+                    raise ValueError(f"{what} is called {name!r:.80}")
 
     @property
     def teacher_specs(self) -> dict[str, TeacherSpec]:

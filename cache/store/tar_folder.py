@@ -144,10 +144,15 @@ class TarFolder(DataFolder):
 
     @classmethod
     def of(cls, cache: Path, manifest: Manifest, journal: Journal) -> TarFolder:
-        """Return the splits of a cache that have rows; UserError where a row group has no tar."""
+        """Return the splits of a cache that have rows; UserError where a row group has no tar of pictures."""
         for group in journal.all_groups:
             if SAMPLES not in group.lines:
                 raise UserError(f"the row group {group.name} of {cache} has no tar", fix=REPAIR)
+            tar = TarRows.of(cache, group)
+            if not tar.pictures:
+                raise UserError(
+                    f"{tar.path} has rows alone, no pictures", fix="give their folder with --data."
+                )
         return cls(
             path=cache,
             splits={

@@ -11,7 +11,7 @@ import math
 import tokenize
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,8 @@ from cache.store.read_errors import check_size, reading
 _MEMBERS = {"image_embedding": "embedding"}
 # Of numpy's arrays as it writes them: 128 bytes for shapes of a few dimensions.
 _HEADER = 128
+# The header itself begins behind a magic string, the version and its length.
+_HEADER_BEGINS = 10
 _PICTURES = frozenset(ending.removeprefix(".") for ending in ENDINGS)
 
 
@@ -177,21 +179,24 @@ def _array(name: str, raw: bytes, kinds: str = "f") -> NDArray[Any]:
 
 def _form(name: str, raw: bytes, kinds: str) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """Return shape and dtype of a saved array, and where its numbers begin."""
-    buffer = io.BytesIO(raw)
+    at = _HEADER_BEGINS + int.from_bytes(raw[_HEADER_BEGINS - 2 : _HEADER_BEGINS], "little")
+    shape, dtype = _form_of(raw[:at])
+    if dtype.kind not in kinds:
+        raise ValueError(f"{name} holds {dtype} of shape {shape}")
+    return shape, dtype, at
+
+
+@lru_cache(maxsize=64)  # those of a column are all one, and a tenth of the time that a sample takes
+def _form_of(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    buffer = io.BytesIO(header)
     version = np.lib.format.read_magic(buffer)
     try:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
     except (SyntaxError, TypeError, tokenize.TokenError) as error:  # a header is a Python literal
-        raise ValueError(f"{name} has no header of numpy's") from error
-    if (
-        version != (1, 0)
-        or fortran
-        or dtype.kind not in kinds
-        or not dtype.isnative
-        or min(shape, default=0) < 0
-    ):
-        raise ValueError(f"{name} holds {dtype} of shape {shape}")
-    return shape, dtype, buffer.tell()
+        raise ValueError("an array has no header of numpy's") from error
+    if version != (1, 0) or fortran or not dtype.isnative or min(shape, default=0) < 0:
+        raise ValueError(f"an array is {dtype} of shape {shape}, in a form that is not ours")
+    return shape, dtype
 
 
 class _Section:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.errors import CacheMismatch
 from cache.sources.image_folder import ENDINGS
 from cache.sources.key_hashes import hashes_of
 from cache.store.journal import SAMPLES, TARS, FileLine
@@ -81,28 +81,28 @@ def write_tar_group(
 ) -> list[FileLine]:
     """Write a row group whose rows lie in a tar beside their pictures; return its lines, the keys' last.
 
-    ``columns`` are arrays [n, ...] by name, ``samples`` the images whose files are taken as they are (None:
-    the rows are alone), ``captions`` texts, else a sample's own is taken. Equal rows and pictures give equal
-    bytes.
+    ``columns`` are arrays [n, ...] by name, ``samples`` the images, whose files are taken as they are,
+    ``captions`` texts, else a sample's own is taken. Without samples, and where these are no files of one
+    picture each, as episodes are not, the rows are alone. Equal rows and pictures give equal bytes.
 
     Raises
     ------
     UserError
-        If a row has several pictures, a file cannot be read, or is not what the row was made from.
+        If a file cannot be read, or is not what the row was made from.
     """
-    if samples and any(sample.views != ("image",) for sample in samples):
-        raise UserError(
-            f"{samples[0].where} has several pictures, and a WebDataset has one a row",
-            fix="make the cache in the format hdf5.",
-        )
+    pictures = samples if samples and all(map(_is_one_picture, samples)) else ()
     order = np.argsort(hashes_of(keys.keys), kind="stable")
     texts = captions or [sample.caption for sample in samples or ()] or [None] * len(keys)
     keys, columns = keys.taken(order), {name: column[order] for name, column in columns.items()}
     contents = (
-        content_of(samples[i] if samples else None, texts[i], content.tobytes())
+        content_of(pictures[i] if pictures else None, texts[i], content.tobytes())
         for i, content in zip(order.tolist(), keys.content, strict=True)
     )
     return write_tar_rows(cache, group, keys, columns, contents, about)
+
+
+def _is_one_picture(sample: Sample) -> bool:
+    return sample.views == ("image",) and sample.path.suffix.lower() in ENDINGS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 @click.argument("cache", type=EXISTING_FOLDER)
 @json_option("Print it as JSON.")
 def info(cache: Path, as_json: bool) -> None:
-    """Say what is in CACHE, by its manifest and its journal.
+    """Say what is in CACHE.
+
+    Its manifest and its journal are read, and no row.
 
     Example: distill cache info artifacts/photos
     """

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweep", metavar="SWEEP")
 @option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
-@option("--data", "The images', or episodes', folder.", EXISTING_FOLDER, required=True)
+@option(
+    "--data", "The images', or episodes', folder  [default: a cache's own tars, streamed]", EXISTING_FOLDER
+)
 @option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
 @option("--plan", "Print the runs, and do nothing.", bool)
 @option("--jobs", "Runs at once here.", JOBS, 1)

@@ -160,7 +160,7 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
         return
     called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
     rows = {
-        "rows": f"{summary.rows:,} ({summary.new_rows:,} new)",
+        "rows": f"{summary.rows:,} ({_changes(summary)})",
         "size": f"{summary.bytes / 1e6:,.1f} MB",
         "rate": f"{summary.images_per_s:,.1f} {unit}/s",
         **{called.get(name, name): f"{value:,.1f} s" for name, value in seconds.items()},
@@ -177,6 +177,16 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
     for key, image in summary.skipped.items():
         click.echo(printable(f"skipped {key}: {image.reason}"))
     print_duplicates(summary.duplicates)
+
+
+def _changes(summary: BuildSummary) -> str:
+    counts = {
+        "new": summary.new_rows,
+        "removed": summary.removed_rows,
+        "replaced": summary.replaced_rows,
+        "back again": summary.restored_rows,
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "new")
 
 
 def print_zero_shot(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:

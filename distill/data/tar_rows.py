@@ -41,7 +41,7 @@ NAMED = 3
 class TrainingTar:
     """A tar that is trained on; ``count`` of its rows are: neither removed nor set aside.
 
-    ``beside`` are the files of those columns that are not in the tar.
+    ``beside`` are the files of those columns that are read there, and not in the tar.
     """
 
     cache: Path

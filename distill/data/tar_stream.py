@@ -44,15 +44,16 @@ class StreamedData:
     """What a training batch is made of where the rows are streamed: see :mod:`distill.data.training_data`.
 
     ``teachers`` have the names of each one's columns, of images and captions; ``captions`` says whether the
-    loss takes those; ``tars`` names the tars and their rows.
+    loss takes those; ``tars`` names the tars and their rows; ``keys`` are of the first images of the last
+    steps, whoever of several students asked for them.
     """
 
     reader: TarReader
     teachers: tuple[tuple[str, str], ...]
     captions: bool
     tars: str
+    keys: dict[int, tuple[str, ...]]
     left_out: int = 0
-    _keys: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -85,14 +86,14 @@ class StreamedData:
         """Yield what this process reads of every step: rows, and its share of the images, decoded."""
         read = self.reader.read(batches, current_ranks().rank)
         for step, (rows, images) in enumerate(read, start=batches.first):
-            self._keys[step] = rows.keys
-            self._keys.pop(step - REMEMBERED, None)
+            self.keys[step] = rows.keys
+            self.keys.pop(step - REMEMBERED, None)
             yield rows, images
 
     def keys_of(self, batches: TarEpoch, step: int) -> list[str]:
         """Return the keys of some images of a step that was taken lately."""
         del batches
-        return list(self._keys.get(step, ()))
+        return list(self.keys.get(step, ()))
 
     def columns(self, chosen: StreamedRows, device: torch.device) -> dict[str, Tensor]:
         """Return labels and columns of a whole batch, of every process's share, on the device."""
@@ -150,6 +151,7 @@ class TarStream:
     augment: Augment
     identities: IdentityReader
     aside: SetAside
+    keys: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: RunConfig, cache: EmbeddingCache) -> TarStream:
@@ -208,13 +210,13 @@ class TarStream:
             ),
             teachers=tuple(columns_of[name] for name in teachers),
             captions=bool(config.loss.cap),
+            keys=self.keys,
             tars=digest([[group.name, group.keys.sha256, sorted(group.removed)] for group in groups]),
         )
 
     def _tar(self, group: RowGroup, columns: Sequence[str]) -> TrainingTar:
         groups = self.cache.split("train").groups
         tar = TarRows.of(self.cache.path, group, groups.line(group, SAMPLES))
-        missing = [name for name in columns if name not in tar.columns]
         rows = rows_of(groups.keys_of(group), group.removed, self.aside) if self.aside.share else None
         return TrainingTar(
             cache=self.cache.path,
@@ -222,7 +224,8 @@ class TarStream:
             keys=group.keys,
             aside=self.aside,
             count=group.live if rows is None else len(rows),
-            beside={name: groups.line(group, name) for name in missing},
+            # Also of captions that are in the tar: those of the file may have been given since.
+            beside={name: groups.line(group, name) for name in columns if name in group.lines},
         )
 
     @cached_property

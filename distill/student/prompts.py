@@ -138,9 +138,9 @@ def learnt_bank(learnt: LearntTexts, bank: str) -> tuple[TextBank, dict[str, Any
 def export_prompts(
     run: Path, cache_dir: Path, *, bank: str, replaces: bool = False
 ) -> tuple[ListedBank, str]:
-    """Add what a run learnt to a cache of its teacher as a text bank; return its line and the teacher's name.
+    """Add what a run learnt as a text bank to a cache; return its line, and the teacher's name.
 
-    Any student can be trained on it.
+    Any student of that teacher can be trained on it.
 
     UserError if the run learnt no prompts, or such as depend on the image (CoCoOp), or the cache is of
     another teacher or has another bank of that name.

@@ -29,7 +29,10 @@ class RayRuns:
     def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
         """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
         shared = replace(
-            place, cache=place.cache.resolve(), data=place.data.resolve(), out=place.out.resolve()
+            place,
+            cache=place.cache.resolve(),
+            data=place.data.resolve() if place.data else None,
+            out=place.out.resolve(),
         )
         (place.out / LOGS).mkdir(parents=True, exist_ok=True)
         calls = {run.name: (run, shared) for run in runs}

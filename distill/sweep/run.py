@@ -20,6 +20,7 @@ from cache.runtime.machine_limits import cores
 from cache.runtime.signals import PARENT
 from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
+from distill.data.tar_identities import identities_of
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
 from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
@@ -41,7 +42,7 @@ class Place:
     """Where a sweep reads and writes; ``wandb`` is a project of Weights & Biases, empty for none."""
 
     cache: Path
-    data: Path
+    data: Path | None
     out: Path
     wandb: str = ""
 
@@ -112,7 +113,7 @@ def _described(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, 
         "question": sweep.question,
         "command": list(command),
         "cache": str(place.cache),
-        "data": str(place.data),
+        "data": str(place.data) if place.data else None,
         "runs": [{name: getattr(run, name) for name in names} for run in sweep.runs],
     }
 
@@ -134,7 +135,7 @@ def states(sweep: Sweep, place: Place) -> dict[str, str]:
     # Otherwise every run would find out for itself; what is wrong with a class, each will.
     cache = EmbeddingCache.open(place.cache)
     folder = open_folder(cache, place.data, shared_classes=True, complete=True, fix="")
-    identities = IdentityReader(cache=cache, folder=folder)
+    identities = identities_of(cache, folder)
     return {run.name: _state(run, place.folder(run), identities) for run in sweep.runs}
 
 
@@ -215,7 +216,8 @@ def headline(metrics: dict[str, Any], split: str) -> float | None:
 def train_command(run: PlannedRun, place: Place) -> list[str]:
     """Return the command that begins a run, or goes on with it, as a person writes it."""
     out = place.folder(run)
-    words = ["distill", "train", place.cache, "--data", place.data, "--out", out]
+    data = ["--data", place.data] if place.data else []
+    words = ["distill", "train", place.cache, *data, "--out", out]
     words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
     return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from cache import EmbeddingCache
+from cache.runtime.atomic_files import is_leftover
 from cache.store.journal import FOLDER as JOURNAL
 from cache.store.journal import KEYS, ROWS, SAMPLES, TARS, Journal, RowGroup
 from cache.store.key_index import FOLDER as INDEX
@@ -41,7 +42,7 @@ def content_of(cache: Path) -> Content:
         content |= _group_content(cache, group) | _members(cache, group)
     for split, skipped in journal.skipped.items():
         content |= {f"{split}/{key} skipped": image.reason.encode() for key, image in skipped.items()}
-    for path in sorted(path for path in cache.rglob("*") if path.is_file()):
+    for path in sorted(path for path in cache.rglob("*") if path.is_file() and not is_leftover(path)):
         name = path.relative_to(cache)
         if name.parts[0] not in (ROWS, TARS, JOURNAL, INDEX):
             content[str(name)] = path.read_bytes()

@@ -99,7 +99,7 @@ def mend(cache: Path, place: Place, name: str, outcome: Outcome, where: str) -> 
         if where != MANIFEST:
             outcome.lost.append(f"{where} is not repaired: {error}")
             return
-        # Nothing else says what a cache is of: a person brings it back; nothing is overwritten until then.
+        # Nothing else says what a cache is of: a person brings it back, and until then nothing is written.
         expect_one_line(command.run(cache, place.folder / "refused.log"), 1, outcome)
         shutil.copyfile(place.scene.whole / name / MANIFEST, cache / MANIFEST)
     expect_same(place, command, cache, outcome)

@@ -46,7 +46,8 @@ def read_back(cache):
             f"{name}/labels": rows.labels,
             f"{name}/embeddings": np.asarray(rows.embeddings),
         }
-        held[f"{name}/nearest"], held[f"{name}/similarity"] = cache.neighbours(name, "labels", 5)
+        nearest, similarity = cache.neighbours(name, "labels", 5)
+        held |= {f"{name}/nearest": np.asarray(nearest), f"{name}/similarity": np.asarray(similarity)}
     for name in cache.bank_names:
         held[f"texts/{name}"] = cache.text_bank(name).embeddings
     train = cache.split("train")

@@ -37,6 +37,8 @@ def options_of(name: str, teacher_dir: Path) -> FeatureOptions:
         model=f"local-dir:{teacher_dir}",
         device="cpu",
         workers=0,
+        batch_size=8,
+        neighbours=3,
         format="hdf5" if name == "hdf5" else "webdataset",
         views=2,
         support_views=2,

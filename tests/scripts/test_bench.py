@@ -28,7 +28,12 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "train_step": ([*STEP, "--embed-dim", 8], ["time ratio", "ratio without augmentation"]),
     "input": (["--data", "PHOTOS", *SMALL[:2], "--batch-size", 2, "--batches", 2], ["beside the first"]),
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
-    "cache_size": (["--rows", 20, "--embed-dim", 8], ["bytes beside the payload"]),
+    "cache": (["--rows", 20, "--embed-dim", 8, "--before-rows", 0], ["by numpy.memmap's", "bytes a row"]),
+    "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "time", "OOD"]),
+    "streaming": (
+        ["--rows", 300, "--embed-dim", 8, "--batch-size", 32, "--rows-per-tar", 100],
+        ["samples/s", "beside plain webdataset", "bytes a sample"],
+    ),
     "allocator": ([*STEP, "--embed-dim", 8], ["speedup"]),
     "load": (["--images", 300, "--epochs", 1], ["images/s", "peak memory"]),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
@@ -51,7 +56,8 @@ WRONG: list[tuple[list[object], int, str]] = [
     (["train_step", "--rounds", 0], 2, "'0' is not a whole number of at least 1"),
     (["train_step", "--arch", "nope"], 1, "no student is called 'nope'"),
     (["train_step", "--batch-size", 1], 2, "train.batch_size is 1"),
-    (["cache_size", "--rows", "abc"], 2, "invalid int value: 'abc'"),
+    (["cache", "--rows", "abc"], 2, "invalid int value: 'abc'"),
+    (["cache", "--rows", 20, "--before", "nope"], 1, "--before nope cannot be checked out from"),
     (["cache_features", "--data", "PHOTOS", "--model", "nope"], 1, "no teacher is called 'nope'"),
     (["ablations", "--data", "PHOTOS", "--counts", 1, 40], 2, "give none above 16"),
     (["input", "--data", "nowhere"], 1, "the data folder nowhere does not exist"),
@@ -93,7 +99,8 @@ def test_bench_lists_every_benchmark_and_each_is_tried_here(capsys):
     assert listed == list(bench.NAMES)
     assert set(listed) == {*LEAST, *QUICK} | WITHOUT_OPTIONS
     files = {path.stem for path in bench.RESULTS.glob("*.py")}
-    assert files - {"__init__", "turns", "steps", "pictures"} == set(bench.NAMES) - {"load"}
+    ours = {"turns", "steps", "pictures", "cache_now", "cache_before", "cache_memmap", "cache_probe"}
+    assert files - {"__init__", *ours} == set(bench.NAMES) - {"load"}
 
 
 def test_ways_take_turns_and_ratios_are_medians_of_each_rounds_ratio():

@@ -202,6 +202,17 @@ def test_an_added_teacher_has_texts_of_its_own(build, teacher_dir, tmp_path, pho
         )
 
 
+def test_objects_of_episodes_get_texts_too(episode_cache, tmp_path):
+    cache = shutil.copytree(episode_cache, tmp_path / "cache")
+    before = EmbeddingCache.open(cache)
+    listed, said = add_texts(cache, TextOptions(bank="x", templates=("there is a {}",)))
+    bank = EmbeddingCache.open(cache).text_bank("x")
+    assert said == []
+    assert bank.class_folders == before.text_bank("labels").class_folders
+    assert listed.texts == len(bank.class_folders)
+    assert all("_" not in text for text in bank.texts)
+
+
 def test_two_classes_of_one_text_are_refused_before_anything_is_embedded(cache, tmp_path):
     file = written(tmp_path / "x.txt", [f"{name}\t{name[0]}" for name in CLASSES] + ["plum\tapricot"])
     file.write_text(file.read_text().replace("banana\tb", "banana\ta"))

@@ -275,3 +275,20 @@ def test_classes_that_the_teacher_cannot_tell_apart_are_said(tmp_path, photos, b
     cache = EmbeddingCache.open(tmp_path / "cache")
     message = "labels: the teacher gives 2 of 5 classes the same row as another ('lemon' and 'plum')"
     assert [line for line in doubts(cache, ["labels"], []) if line.startswith(message)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "who"), [("visual.proj", r"the row of .*train_\d\.jpg"), ("text_projection", "the caption '")]
+)
+def test_a_teacher_whose_rows_float16_loses_is_told_to_keep_them_in_float32(
+    photos, tmp_path, broken_teacher, weights, who
+):
+    def whispers(state: dict[str, torch.Tensor]) -> None:
+        state[weights] *= 1e-6
+
+    lines = [{"key": f"apple/train_{i}.jpg", "caption": f"apple number {i}"} for i in range(8)]
+    (photos / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    teacher = broken_teacher(whispers)
+    with pytest.raises(UserError, match=rf"{who}.* is too small for float16, .*use --dtype float32"):
+        stage_1(photos, tmp_path / "cache", teacher)
+    stage_1(photos, tmp_path / "wide", teacher, dtype="float32")

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import ROOT
 from helpers.caches import rows_of, stage_1_words
-from helpers.processes import HELPERS, python
+from helpers.processes import HELPERS, python, torchrun
 
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
@@ -88,4 +88,15 @@ def test_a_rebuild_of_a_third_make_begins_anew(build, photos, teacher_dir, tmp_p
         build(rebuild=True, strict=True, **OTHER)
     assert folders(tmp_path) == ["cache", "cache.rebuild"]
     assert build(rebuild=True, dtype="float32").new_rows == 39
+    assert folders(tmp_path) == ["cache"]
+
+
+def test_two_processes_rebuild_a_cache(build, photos, teacher_dir, tmp_path):
+    build()
+    build("fresh", **OTHER)
+    words = stage_1_words(photos, tmp_path / "cache", teacher_dir, "--device", "cpu", "--workers", 0)
+    words += ["--batch-size", "4", "--rebuild", "--preprocess", "squash"]
+    done = subprocess.run(torchrun(*words), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path / "cache") == rows_of(tmp_path / "fresh")
     assert folders(tmp_path) == ["cache"]

@@ -15,6 +15,7 @@ from helpers.teachers import save_clip
 import cli
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
+from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from distill.config import RunConfig
@@ -160,8 +161,6 @@ def test_verify_and_info_know_of_it(two):
 
 
 def test_another_format_carries_it_along(two, tmp_path):
-    from cache.maintain.convert import convert_cache
-
     convert_cache(two.path, tmp_path / "tar", format="webdataset")
     other = EmbeddingCache.open(tmp_path / "tar").teacher_cache("second")
     rows = two.teacher_cache("second").split("ood_test").embeddings

@@ -8,6 +8,7 @@ import torch
 from helpers.caches import builder
 
 from cache import EmbeddingCache
+from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import load_rgb
@@ -116,8 +117,6 @@ def test_views_of_the_first_images_alone_are_enough_for_so_many_shots(build):
 
 
 def test_another_format_carries_the_views_along(build, tmp_path):
-    from cache.maintain.convert import convert_cache
-
     cache = build()
     convert_cache(cache.path, tmp_path / "tar", format="webdataset")
     other = EmbeddingCache.open(tmp_path / "tar")

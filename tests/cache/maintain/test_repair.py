@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import make_cache
+from helpers.row_groups import add_group, make_rows
 from helpers.whole_caches import files_of, flip, options_of
 
 import cli
@@ -20,6 +21,25 @@ from cache.maintain.convert import convert_cache
 from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
+from cache.store.journal import Journal
+from cache.store.manifest import Manifest
+
+
+def numbers(cache):
+    """What readers get of the rows, by key."""
+    opened = EmbeddingCache.open(cache, check=True)
+    held = {}
+    for name in opened.split_names:
+        rows = opened.split(name)
+        for i, key in enumerate(rows.keys):
+            held[name, key] = (rows.embeddings[i].tobytes(), rows.labels[i], rows.captions[i])
+        held[name] = rows.digests
+    train = opened.split("train")
+    at = np.arange(len(train))
+    held["views"] = opened.crop_views("train").embeddings(at, at % 2).tobytes()
+    held["pixels"] = np.asarray(opened.pixels("train", side=36).images(at)).tobytes()
+    held["support"] = opened.support_views("train", list(train.keys)).tobytes()
+    return held
 
 
 @pytest.mark.parametrize("format", ["hdf5", "tar"])
@@ -27,68 +47,84 @@ def test_what_repair_takes_out_the_same_command_redoes_and_nothing_else(whole, t
     rng = random.Random(0)
     cache = tmp_path / "cache"
     shutil.copytree(whole / format, cache)
-    clean = files_of(cache)
-    when = {file: (cache / file).stat().st_mtime_ns for file in clean}
-    ending = "h5" if format == "hdf5" else "tar"
+    before, clean = numbers(cache), files_of(cache)
+    groups = Journal.load(cache).groups("train")
+    rows = "image_embedding" if format == "hdf5" else "samples"
     lost = [
-        f"images/train-00001.{ending}",
-        f"images/ood_test-00000.{ending}",
+        groups[0].lines["crop_views"].file,
+        groups[0].lines["support_views"].file,
+        groups[1].lines["pixels"].file,
+        groups[1].lines[rows].file,
         "texts/labels.h5",
-        "crop_views/train-00000.h5",
-        "support_views/train-00000.h5",
-        "pixels/train-00000.h5",
         "text_tower/text.safetensors",
     ]
-    neighbours = "neighbours/train--labels.h5"
-    for file in (*lost, neighbours):
+    for file in lost:
         flip(cache / file, len(clean[file]) // 2, rng)
-    lost.append(f"images/id_test-00000.{ending}")
+    lost.append(Journal.load(cache).groups("id_test")[0].keys.file)
     (cache / lost[-1]).unlink()
     repair = repair_cache(cache)
-    assert sorted(check.file for check in repair.removed) == sorted([*lost, neighbours])
-    stored_as = "hdf5" if format == "hdf5" else "webdataset"
-    pixels = "raw" if format == "hdf5" else "jpeg"
+    assert sorted(check.file for check in repair.removed) == sorted(lost)
+    stored_as, pixels = ("hdf5", "raw") if format == "hdf5" else ("webdataset", "jpeg")
     assert repair.commands == (
         f"distill cache-features DATA --out {cache} --model MODEL --pretrained WEIGHTS --precision float32 "
         f"--dtype float16 --format {stored_as} --pixels 36 --pixels-format {pixels} --views 2 "
-        "--views-scale 0.08 --support-views 2 --keep-text-tower",
+        "--views-scale 0.08 --support-views 2 --neighbours 3 --keep-text-tower",
     )
     with pytest.raises(UserError, match="is not finished"):
         EmbeddingCache.open(cache)
+    left = files_of(cache)
+    # A column goes alone, without its rows or keys a group is none.
+    assert {groups[0].lines["pixels"].file, groups[0].keys.file} <= left.keys()
+    assert not any(line.file in left for line in groups[1].lines.values())
     again = repair_cache(cache)
-    # Neighbours are of the rows that were there before.
-    lacking = [check.file for check in again.removed if not check.file.startswith("neighbours/")]
-    assert lacking == ["texts/labels.h5", "text_tower/text.safetensors"]
+    assert [check.file for check in again.removed] == ["texts/labels.h5", "text_tower/text.safetensors"]
     assert again.commands == repair.commands
+    when = {file: (cache / file).stat().st_mtime_ns for file in left}
     cache_features(whole / "photos", cache, options_of(format, teacher_dir))
     assert not any(check.problem for check in verify_cache(cache))
-    after = files_of(cache)
-    assert after == clean
-    # The tower's two files are written together.
-    touched = (*lost, "neighbours", "manifest", "text_tower")
-    sound = [file for file in clean if not file.startswith(touched)]
-    assert [file for file in sound if (cache / file).stat().st_mtime_ns != when[file]] == []
+    assert numbers(cache) == before
+    kept = [file for file in left if file.startswith(("rows", "tars")) and file in clean]
+    assert [file for file in kept if (cache / file).stat().st_mtime_ns != when[file]] == []
 
 
-def test_a_cache_without_its_neighbours_is_whole_and_a_reader_redoes_them(whole, tmp_path):
+def test_a_damaged_line_of_the_journal_goes_and_its_rows_are_made_again(whole, tmp_path, teacher_dir):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)
-    clean = files_of(cache)
-    file = "neighbours/train--labels.h5"
-    flip(cache / file, len(clean[file]) // 2, random.Random(0))
-    (cache / "neighbours" / "train--nothing.h5").write_bytes(b"of no bank")
-    repair = repair_cache(cache)
-    assert {check.file for check in repair.removed} == {file, "neighbours/train--nothing.h5"}
+    before, journal = numbers(cache), cache / "journal" / "main.jsonl"
+    raw = journal.read_bytes()
+    journal.write_bytes(raw.replace(b"train-00001/keys.h5", b"train-00001/kexs.h5"))
+    with pytest.raises(UserError, match=r"line \d+ of .*main.jsonl is damaged"):
+        EmbeddingCache.open(cache)
+    removed = {check.file for check in repair_cache(cache).removed}
+    assert {"journal/main.jsonl", "rows/train-00001/keys.h5"} <= removed
+    cache_features(whole / "photos", cache, options_of("hdf5", teacher_dir))
+    assert numbers(cache) == before
+    assert not any(check.problem for check in verify_cache(cache))
+
+
+def test_what_nobody_lists_goes_and_a_wrong_index_is_made_by_the_reader(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg", "a/1.jpg"]], "ood_test": [["z/0.jpg"]]})
+    before = list(EmbeddingCache.open(tmp_path).split("train").keys)
+    shutil.copy(tmp_path / "index" / "ood_test.h5", tmp_path / "index" / "train.h5")
+    shutil.copytree(tmp_path / "rows" / "train-00000", tmp_path / "rows" / "train-00007")
+    (tmp_path / "rows" / "train-00008").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "old.h5").write_bytes(b"old")
+    repair = repair_cache(tmp_path)
+    assert len(repair.removed) == 4
     assert repair.commands == ()
-    EmbeddingCache.open(cache).neighbours("train", "labels", 256)
-    assert files_of(cache) == clean
+    assert Manifest.load(tmp_path).complete
+    assert not (tmp_path / "index" / "train.h5").exists()
+    assert sorted(path.name for path in (tmp_path / "rows").iterdir()) == ["ood_test-00000", "train-00000"]
+    assert list(EmbeddingCache.open(tmp_path).split("train").keys) == before
+    assert not any(check.problem for check in verify_cache(tmp_path))
 
 
 def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_them(tmp_path, photos):
     from cache.maintain.import_files import ImportOptions, import_files
     from cache.sources.image_folder import ImageFolder
 
-    keys = [f"train/{image.key}" for image in ImageFolder.scan(photos).split("train").all()]
+    keys = [f"train/{sample.key}" for sample in ImageFolder.scan(photos).split("train").all()]
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(len(keys), 8)).astype("float32"))
     np.save(tmp_path / "texts.npy", np.eye(3, 8, dtype="float32"))
     (tmp_path / "keys.txt").write_text("\n".join(keys))
@@ -103,16 +139,16 @@ def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_
         make()
     for name, command in (("tar", "cache convert CACHE --to webdataset"), ("cache", "cache import")):
         cache = tmp_path / name
-        clean = files_of(cache)
-        for file in clean:
-            if file.startswith(("images", "texts")):
-                flip(cache / file, len(clean[file]) // 2, random.Random(1))
+        clean = EmbeddingCache.open(cache).split("train").embeddings[:]
+        raw = files_of(cache)
+        for file in ("texts/labels.h5", "rows/train-00000/keys.h5"):
+            flip(cache / file, len(raw[file]) // 2, random.Random(1))
         repair = repair_cache(cache)
         assert len(repair.removed) == 2
         assert repair.commands[0].startswith(f"distill {command}")
         again[name]()
         assert not any(check.problem for check in verify_cache(cache))
-        assert files_of(cache) == clean
+        np.testing.assert_array_equal(EmbeddingCache.open(cache).split("train").embeddings[:], clean)
 
 
 def test_repair_without_a_sound_manifest_says_so(tmp_path, photos):
@@ -122,26 +158,26 @@ def test_repair_without_a_sound_manifest_says_so(tmp_path, photos):
         repair_cache(cache)
 
 
+def distill(*words: str) -> Result:
+    return CliRunner().invoke(cli.main, ["cache", *words])
+
+
 def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tmp_path, teacher_dir):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)
-    with h5py.File(cache / "pixels" / "train-00000.h5") as shard:
-        pixels = shard["pixels"]
-        at = pixels.id.get_offset() + 7 * pixels.nbytes // len(pixels)
-    flip(cache / "pixels" / "train-00000.h5", at, random.Random(0))
-
-    def distill(*words: str) -> Result:
-        return CliRunner().invoke(cli.main, ["cache", *words])
-
+    flip(cache / "rows" / "train-00000" / "crop_views.h5", 900, random.Random(0))
     verified = distill("verify", str(cache))
     assert verified.exit_code == 1
-    assert "1 of 24 rows are damaged: 7 (apple/train_7.jpg)" in verified.stdout
+    assert "rows/train-00000/crop_views.h5: it differs from its checksum" in verified.stdout
     assert f"run 'distill cache repair {cache}'" in verified.stderr
     as_json = json.loads(distill("verify", str(cache), "--json").stdout)
-    assert [len(check["damaged_rows"]) for check in as_json if check["problem"]] == [1]
-    mended = distill("repair", str(cache))
+    rows = Journal.load(cache).groups("train")[0].rows
+    assert [check for check in as_json if check["problem"]] == [
+        {"file": "rows/train-00000/crop_views.h5", "rows": rows, "problem": "it differs from its checksum"}
+    ]
+    mended = distill("repair", str(cache), "--compact")
     assert mended.exit_code == 1
-    assert "taken out: pixels/train-00000.h5" in mended.stdout
+    assert "taken out: rows/train-00000/crop_views.h5" in mended.stdout
     assert (
         f"Fix: run the command again that made it, with all that it was given: distill cache-features DATA --out {cache}"
         in mended.stderr
@@ -149,9 +185,41 @@ def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tm
     cache_features(whole / "photos", cache, options_of("hdf5", teacher_dir))
     assert distill("verify", str(cache)).exit_code == 0
     as_json = distill("repair", str(cache), "--json")
-    assert (as_json.exit_code, json.loads(as_json.stdout)) == (
-        0,
-        {"removed": [], "commands": []},
-    )
-    absent = distill("repair", str(tmp_path / "nothing"))
-    assert absent.exit_code == 2
+    assert (as_json.exit_code, json.loads(as_json.stdout)) == (0, {"removed": [], "commands": []})
+    assert distill("repair", str(tmp_path / "nothing")).exit_code == 2
+
+
+def test_the_command_says_how_many_row_groups_were_joined(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg"], ["a/1.jpg"], ["b/0.jpg"]]})
+    assert "3 row groups are 1 now, 0.0 MB are free." in distill("repair", str(tmp_path), "--compact").stdout
+    add_group(tmp_path, ["c/0.jpg"])
+    told = json.loads(distill("repair", str(tmp_path), "--compact", "--json").stdout)
+    assert (told["compacted"]["before"], told["compacted"]["after"]) == (2, 1)
+
+
+def test_the_command_names_how_many_images_a_class_have_support_views(whole, tmp_path, teacher_dir):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    few = replace(options_of("hdf5", teacher_dir), support_shots=3)
+    cache_features(whole / "photos", cache, few)
+    lines = [group.lines.get("support_views") for group in Journal.load(cache).groups("train")]
+    for line in filter(None, lines):
+        flip(cache / line.file, 900, random.Random(0))
+    assert "--support-views 2 --support-shots 3 " in repair_cache(cache).commands[0]
+
+
+@pytest.mark.parametrize("format", ["hdf5", "tar"])
+def test_after_compaction_the_same_command_has_nothing_to_do(whole, tmp_path, teacher_dir, format):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / format, cache)
+    before = numbers(cache)
+    assert len(Journal.load(cache).groups("train")) > 1
+    assert distill("repair", str(cache), "--compact").exit_code == 0
+    assert len(Journal.load(cache).groups("train")) == 1
+    assert numbers(cache) == before
+    assert not any(check.problem for check in verify_cache(cache))
+    when = {file: (cache / file).stat().st_mtime_ns for file in files_of(cache) if file.startswith("rows")}
+    cache_features(whole / "photos", cache, options_of(format, teacher_dir))
+    after = {file: (cache / file).stat().st_mtime_ns for file in files_of(cache) if file.startswith("rows")}
+    assert after == when
+    assert numbers(cache) == before

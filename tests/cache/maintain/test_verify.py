@@ -1,4 +1,4 @@
-"""Flipped bytes: verify finds every one and names the rows, readers never take one for a number."""
+"""Flipped bytes: verify finds every one and names its file, readers never take one for a number."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import h5py
 import numpy as np
 import pytest
 from helpers.caches import read_back
+from helpers.row_groups import add_group, make_rows
 from helpers.whole_caches import assert_same, files_of, flip
 
 from cache import EmbeddingCache
 from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
+from cache.store.journal import Journal
 from cache.teacher.text_tower import TextTower
 
 
@@ -27,102 +29,143 @@ def assert_one_line(error: UserError) -> None:
 
 
 def content(folder: Path) -> dict[str, np.ndarray]:
-    cache = EmbeddingCache.open(folder)
+    cache = EmbeddingCache.open(folder, check=True)
     numbers = read_back(cache)
     numbers["captions"] = np.array(cache.split("train").captions)
     numbers["caption_embeddings"] = np.asarray(cache.split("train").caption_embeddings)
-    tower = TextTower.load(folder, files=cache.manifest.text_tower)
+    numbers["images"] = cache.split("train").files.content[:]
+    tower = TextTower.load(folder, files=cache.text_tower)
     numbers["tower"] = tower.embed(tower.tokens(["a fruit"])).detach().numpy()
     return numbers
 
 
-@pytest.mark.parametrize("flips_a_file", [1, pytest.param(6, marks=pytest.mark.long)])
+def problems(cache: Path) -> dict[str, str]:
+    return {check.file: check.problem for check in verify_cache(cache) if check.problem}
+
+
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("format", ["hdf5", "tar"])
-def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(
-    whole, tmp_path, format, flips_a_file
-):
+def test_verify_finds_every_flipped_byte_and_readers_take_none_for_a_number(whole, tmp_path, format, every):
     rng = random.Random(format)
     cache = tmp_path / "cache"
     shutil.copytree(whole / format, cache)
     expected, clean = content(cache), files_of(cache)
-    assert not any(check.problem for check in verify_cache(cache))
-    for file, raw in clean.items():
-        for _ in range(flips_a_file):
+    assert not problems(cache)
+    for file, raw in sorted(clean.items())[::every]:
+        for _ in range(1 if every > 1 else 4):
             flip(cache / file, at := rng.randrange(len(raw)), rng)
             try:
-                damaged = [check for check in verify_cache(cache) if check.problem]
-                assert [check.file for check in damaged] == [file], (file, at)
+                damaged = set(problems(cache))
+                # What is derived may differ beside its numbers, which does no harm.
+                assert damaged == {file} or (file.startswith("index/") and not damaged), (file, at)
             except UserError as error:
                 assert_one_line(error)
                 assert file == "manifest.json"
+            except AssertionError:
+                # A group is nobody's without its line.
+                assert file.startswith("journal/"), (file, at)
+                assert file in damaged
             try:
                 for name, numbers in content(cache).items():
                     assert_same(name, numbers, expected[name], where=f"{file}, {at}")
             except UserError as error:
                 assert_one_line(error)
-            shutil.rmtree(cache / "neighbours")  # a reader may have computed them anew
-            shutil.copytree(whole / format / "neighbours", cache / "neighbours")
             (cache / file).write_bytes(raw)
 
 
-@pytest.mark.parametrize(
-    ("format", "column"),
-    [
-        ("hdf5", "image_embedding"),
-        ("hdf5", "caption_embedding"),
-        ("hdf5", "label"),
-        ("hdf5", "key"),
-        ("tar", ""),
-    ],
-)
-def test_verify_names_the_rows_that_are_damaged(whole, tmp_path, format, column):
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / format, cache)
-    file = f"images/train-00001.{'h5' if format == 'hdf5' else 'tar'}"
-    raw = bytearray((cache / file).read_bytes())
-    keys = EmbeddingCache.open(cache).split("train").keys[10:20]
-    if format == "hdf5":
-        with h5py.File(cache / file) as shard:
-            rows = shard[column]
-            starts = [rows.id.get_offset() + row * rows.nbytes // len(rows) for row in (3, 7)]
-    else:
-        # The caption of the picture and an embedding lie within their rows' members.
-        starts = [raw.index(f'"key": "{keys[row]}"'.encode()) + 9 for row in (3, 7)]
-    for start in starts:
-        raw[start] ^= 0x40
-    (cache / file).write_bytes(raw)
-    (bad,) = [check for check in verify_cache(cache) if check.problem]
-    assert (bad.file, bad.damaged) == (file, (3, 7))
-    assert "2 of 10 rows are damaged: 3" in bad.problem
-    if column == "image_embedding":
-        assert f"7 ({keys[7]})" in bad.problem
+def test_any_flipped_bit_of_the_journal_is_found(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg"], ["b/1.jpg"]]})
+    path = tmp_path / "journal" / "main.jsonl"
+    raw = path.read_bytes()
+    for at in range(0, len(raw), 11):
+        wrong = bytearray(raw)
+        wrong[at] ^= 1 << at % 8
+        path.write_bytes(wrong)
+        assert "journal/main.jsonl" in problems(tmp_path), at
 
 
-@pytest.mark.parametrize("count", [5, 6])
-def test_verify_names_the_first_five_rows_and_counts_the_rest(whole, tmp_path, count):
+def test_verify_names_the_damaged_files_and_what_is_wrong_with_each(whole, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)
-    path = cache / "images" / "train-00001.h5"
-    raw = bytearray(path.read_bytes())
-    with h5py.File(path) as shard:
-        column = shard["image_embedding"]
-        for row in range(count):
-            raw[column.id.get_offset() + row * column.nbytes // len(column)] ^= 0x40
-    path.write_bytes(raw)
-    (bad,) = [check for check in verify_cache(cache) if check.problem]
-    assert f"{count} of 10 rows are damaged: 0 (" in bad.problem
-    assert bad.problem.endswith("and 1 more" if count > 5 else ")")
+    names = [f"rows/train-00000/{name}.h5" for name in ("crop_views", "image_embedding", "pixels")]
+    flip(cache / names[0], 1000, random.Random(0))
+    with open(cache / names[1], "ab") as file:
+        file.write(b"x")
+    (cache / names[2]).unlink()
+    (cache / "rows" / "train-00000" / "notes.h5").write_bytes(b"somebody's")
+    (cache / "tars").mkdir()
+    (cache / "tars" / "train-00000.tar").mkdir()
+    shutil.copy(cache / "index" / "id_test.h5", cache / "index" / "train.h5")
+    size = (cache / names[1]).stat().st_size
+    assert problems(cache) == {
+        names[0]: "it differs from its checksum",
+        names[1]: f"it has {size:,} bytes, {size - 1:,} were written",
+        names[2]: "it is missing",
+        "rows/train-00000/notes.h5": "nobody lists it",
+        "index/train.h5": "it is of other row groups, or damaged",
+    }
 
 
-def test_rows_behind_the_place_where_a_file_ends_too_soon_are_lost(whole, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / "tar", cache)
-    keys = EmbeddingCache.open(cache).split("train").keys[10:20]
-    path = cache / "images" / "train-00001.tar"
-    raw = path.read_bytes()
-    path.write_bytes(raw[: raw.index(f'"key": "{keys[6]}"'.encode())])
-    (bad,) = [check for check in verify_cache(cache) if check.problem]
-    assert bad.damaged == (6, 7, 8, 9)
+def test_an_index_that_is_not_what_the_row_groups_say_is_found_and_a_checking_reader_makes_its_own(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg", "a/1.jpg"], ["b/1.jpg"]]})
+    before = list(EmbeddingCache.open(tmp_path, check=True).split("train").keys)
+    for name in ("hash", "row", "label"):
+        whole = (tmp_path / "index" / "train.h5").read_bytes()
+        with h5py.File(tmp_path / "index" / "train.h5", "r+") as file:
+            file[name][:2] = file[name][:2][::-1] if name != "label" else [1, 1]
+        assert problems(tmp_path) == {"index/train.h5": "it is not what the row groups say"}, name
+        assert list(EmbeddingCache.open(tmp_path, check=True).split("train").keys) == before
+        (tmp_path / "index" / "train.h5").write_bytes(whole)
+    (tmp_path / "index" / "train.h5").unlink()
+    assert not problems(tmp_path)
+
+
+def test_a_file_with_its_checksum_that_holds_something_else_is_damaged(tmp_path):
+    """Nothing is believed because its checksum fits: whoever changed the file may have changed the journal."""
+    from dataclasses import replace
+
+    from cache.runtime.atomic_files import sha256_of
+    from cache.store.journal import JournalWriter
+
+    make_rows(tmp_path, {"train": [["a/0.jpg", "a/1.jpg"]]})
+    lines = Journal.load(tmp_path).groups("train")[0].lines
+    for column, change, message in (
+        ("image_embedding", lambda f: f.move("embedding", "x") or f.create_dataset("y", data=np.ones(3)), "y has 3 rows"),
+        ("keys", lambda f: f["key_hash"].__setitem__(0, 7), "its hashes are not those of its keys"),
+        ("keys", lambda f: f["content"].__setitem__((0, 0), 7), "its rows are not those of its line"),
+    ):  # fmt: skip
+        path = tmp_path / lines[column].file
+        raw = path.read_bytes()
+        with h5py.File(path, "r+") as file:
+            change(file)
+        changed = replace(lines[column], bytes=path.stat().st_size, sha256=sha256_of(path))
+        JournalWriter(tmp_path).add(changed)
+        assert message in problems(tmp_path)[lines[column].file]
+        path.write_bytes(raw)
+        JournalWriter(tmp_path).add(lines[column])
+
+
+def test_an_unfinished_cache_is_said_to_be_one(tmp_path):
+    from dataclasses import replace
+
+    replace(make_rows(tmp_path, {"train": [["a/0.jpg"]]}), complete=False).save(tmp_path)
+    assert problems(tmp_path) == {"manifest.json": "the build has not finished; run it again"}
+
+
+def test_rows_that_the_journal_removes_and_are_not_there_are_damage(tmp_path):
+    from cache.store.journal import JournalWriter, RemovedRows
+
+    make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    JournalWriter(tmp_path).add(
+        RemovedRows(
+            group="train-00000", rows=(5,), digests=dict.fromkeys(("keys", "content", "labels"), "0" * 64)
+        )
+    )
+    assert problems(tmp_path) == {"journal": "it removes rows that train-00000 has not"}
+    with pytest.raises(UserError, match="removes rows that train-00000 has not"):
+        EmbeddingCache.open(tmp_path).split("train")
+    assert repair_cache(tmp_path).commands
+    assert set(problems(tmp_path)) == {"manifest.json"}
 
 
 def test_no_text_in_an_hdf5_file_lies_in_a_heap_where_a_wrong_byte_would_stop_libhdf5(whole):
@@ -137,17 +180,22 @@ def test_no_text_in_an_hdf5_file_lies_in_a_heap_where_a_wrong_byte_would_stop_li
         with h5py.File(path, "r") as file:
             look("/", file)
             file.visititems(look)
-    assert {"S", "u", "f", "i"} <= {dtype.kind for dtype in types}
+    assert {"u", "f", "i"} <= {dtype.kind for dtype in types}
     assert not any(dtype.hasobject for dtype in types)
 
 
-def test_a_disk_that_cannot_be_read_is_no_damage_and_repair_removes_nothing(cached, monkeypatch):
+@pytest.mark.parametrize("refused", ["sha256_of", "read_keys"])
+def test_a_disk_that_cannot_be_read_is_no_damage_and_repair_removes_nothing(tmp_path, monkeypatch, refused):
     def refuse(*args, **named):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    before = sorted(path.name for path in cached.path.rglob("*"))
-    monkeypatch.setattr("cache.store.hdf5_shards.read_column", refuse)
+    make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    add_group(tmp_path, ["b/0.jpg"])
+    before = files_of(tmp_path)
+    where = "cache.maintain.verify" if refused == "sha256_of" else "cache.store.row_group"
+    name = refused if refused == "sha256_of" else "read_array"
+    monkeypatch.setattr(f"{where}.{name}", refuse)
     for command in (verify_cache, repair_cache):
         with pytest.raises(UserError, match="could not be read"):
-            command(cached.path)
-    assert sorted(path.name for path in cached.path.rglob("*")) == before
+            command(tmp_path)
+    assert files_of(tmp_path) == before

@@ -285,8 +285,8 @@ def test_ctrl_c_ends_stage_1_within_seconds_and_the_same_command_goes_on(tmp_pat
         "1",
     ]
     command = distill(*words, "--workers", "2", teacher=True, group=True)
-    images = tmp_path / "cache" / "images"
-    while not (images.exists() and any(images.iterdir())):
+    rows = tmp_path / "cache" / "rows"
+    while not (rows.exists() and any(rows.iterdir())):
         time.sleep(0.01)
         assert command.poll() is None
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does

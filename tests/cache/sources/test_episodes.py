@@ -320,18 +320,11 @@ def test_both_formats_hold_the_same_numbers_and_verify(episode_cache, tmp_path):
         assert not [check for check in verify_cache(folder) if check.problem]
 
 
-# webdataset leaves closing its file to the garbage collector.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_webdataset_itself_reads_the_rows(folder, teacher_dir, tmp_path):
-    import webdataset
-
+def test_episodes_are_no_webdataset(folder, teacher_dir, tmp_path):
     options = EpisodeOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, format="webdataset")
-    cache_episode_features(folder, tmp_path / "cache", options)
-    shard = str(tmp_path / "cache" / "images" / "train-00000.tar")
-    rows = list(webdataset.WebDataset(shard, shardshuffle=False).decode())
-    assert [row["json"]["key"] for row in rows] == ["traj.0", "traj_1"]
-    assert [row["json"]["label"] for row in rows] == [[0, 1], [1, 1]]
-    assert rows[0]["base_embedding.npy"].shape == (16,)
+    with pytest.raises(UserError, match="leave out --format"):
+        cache_episode_features(folder, tmp_path / "cache", options)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_same_command_again_continues_and_sees_a_changed_episode(folder, teacher_dir, tmp_path):

@@ -1,38 +1,50 @@
-"""Columns of a cache: what a reader refuses by name, and what is no damage."""
+"""Columns of a cache: what a reader refuses by name, what is no damage, and what plain h5py reads."""
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+from helpers.row_groups import make_rows, row_of
 
 from cache import EmbeddingCache
+from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
-from cache.store import hdf5_columns, neighbours, shard_formats, text_banks
+from cache.store import hdf5_columns, row_group, text_banks
 from cache.store import manifest as manifest_module
-from cache.store.hdf5_columns import mapped_column, read_column, write_column
-from cache.store.manifest import Manifest
+from cache.store.hdf5_columns import Blobs, Blocks, map_columns, read_array, write_columns
+from cache.store.journal import Journal, JournalWriter
+
+KEYS = ["a/0.jpg", "a/1.jpg", "b/0.jpg"]
 
 
-def test_a_reader_refuses_a_flipped_row_by_its_number_and_reads_the_others(whole, tmp_path):
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / "hdf5", cache)
-    rows = EmbeddingCache.open(cache).split("train").embeddings
-    path = cache / "images" / "train-00001.h5"
-    with h5py.File(path) as shard:
-        column = shard["image_embedding"]
-        at = column.id.get_offset() + 4 * column.nbytes // len(column)
-    raw = bytearray(path.read_bytes())
-    raw[at] ^= 1
-    path.write_bytes(raw)
-    rows = EmbeddingCache.open(cache).split("train").embeddings
-    assert rows[13].shape == (16,)
-    with pytest.raises(
-        UserError, match=r"row 4 of image_embedding of .*train-00001.h5 differs .* cache repair"
-    ):
-        rows[np.array([13, 14])]
+@pytest.fixture
+def cache(tmp_path):
+    make_rows(tmp_path / "cache", {"train": [KEYS]})
+    return tmp_path / "cache"
+
+
+def test_plain_h5py_reads_keys_classes_and_rows(whole):
+    """As the README says it."""
+    with h5py.File(whole / "hdf5" / "rows" / "train-00000" / "keys.h5") as file:
+        offset = file["key_offset"][:]
+        raw = file["key"][:].tobytes()
+        keys = [raw[start:end].decode() for start, end in itertools.pairwise(offset)]
+        ends = file["class_name_offset"][:]
+        names = file["class_name"][:].tobytes()
+        classes = [names[start:end].decode() for start, end in itertools.pairwise(ends)]
+        labels = [classes[label] for label in file["label"][:]]
+    assert labels == [key.partition("/")[0] for key in keys]
+    rows = EmbeddingCache.open(whole / "hdf5").split("train")
+    expected = rows.embeddings[rows.find(keys)]
+    with h5py.File(whole / "hdf5" / "rows" / "train-00000" / "image_embedding.h5") as file:
+        np.testing.assert_array_equal(file["embedding"][:], expected)
+    with h5py.File(whole / "hdf5" / "rows" / "train-00000" / "crop_views.h5") as file:
+        assert {name: column.shape[0] for name, column in file.items()} == dict.fromkeys(file, len(keys))
 
 
 def test_a_text_bank_that_differs_beside_its_rows_is_not_read(whole, tmp_path):
@@ -43,62 +55,9 @@ def test_a_text_bank_that_differs_beside_its_rows_is_not_read(whole, tmp_path):
         EmbeddingCache.open(tmp_path / "cache").text_bank("labels")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: f.__delitem__("label"), "no column label"),
-        (
-            lambda f: f.create_dataset("new", data=np.ones(24, dtype="float32")) and f.move("new", "label2"),
-            None,
-        ),
-        (lambda f: replace_column(f, "label", np.ones(10, dtype="float32")), "label is float32"),
-        (
-            lambda f: replace_column(f, "image_embedding", np.ones((10, 3, 16), dtype="float16")),
-            "3 dimensions",
-        ),
-        (lambda f: replace_column(f, "key", np.ones(10, dtype="int64")), "key is int64"),
-        (lambda f: f.__delitem__("crc32"), "no column crc32"),
-        (lambda f: replace_link(f, "label", h5py.ExternalLink("other.h5", "/label")), "no column label"),
-        (lambda f: replace_link(f, "label", h5py.SoftLink("/file_bytes")), "no column label"),
-        (
-            lambda f: replace_link(f, "label", compressed(f)),
-            "not a plain column",
-        ),
-        (lambda f: replace_column(f, "label", np.ones(4, dtype="int64")), "differ in length"),
-        (
-            lambda f: replace_column(f, "image_embedding", np.ones((10, 9), dtype="float16")),
-            "the manifest says",
-        ),
-    ],
-)
-def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_path, change, message):
-    from dataclasses import replace
-
-    from cache.runtime.atomic_files import sha256_of
-
-    cache = tmp_path / "cache"
-    shutil.copytree(whole / "hdf5", cache)
-    path = cache / "images" / "train-00000.h5"
-    with h5py.File(path, "a") as file:
-        change(file)
-    manifest = Manifest.load(cache)
-    shard = replace(manifest.splits["train"].shards[0], sha256=sha256_of(path), bytes=path.stat().st_size)
-    manifest.with_shard("train", shard).save(cache)
-    if message is None:
-        assert len(EmbeddingCache.open(cache).split("train").keys) == 24
-        return
-    with pytest.raises(UserError, match=f"train-00000.h5 is damaged .*{message}"):
-        EmbeddingCache.open(cache).split("train")
-
-
 def replace_column(file: h5py.File, name: str, values: np.ndarray) -> None:
-    """Put another column in the place of one, with the right checksums, as one who made it on purpose would."""
-    del file[name], file[f"crc32/{name}"]
-    write_column(file, name, values)
-
-
-def compressed(file: h5py.File) -> h5py.Dataset:
-    return file.create_dataset("compressed", data=np.ones(10, dtype="int64"), compression="gzip")
+    del file[name]
+    file[name] = values
 
 
 def replace_link(file: h5py.File, name: str, link: object) -> None:
@@ -106,19 +65,46 @@ def replace_link(file: h5py.File, name: str, link: object) -> None:
     file[name] = link
 
 
+def compressed(file: h5py.File) -> h5py.Dataset:
+    return file.create_dataset("compressed", data=np.ones((3, 8), dtype="float16"), compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.__delitem__("embedding"), "no column embedding"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 8), dtype="int16")), "embedding is int16"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 3, 8), dtype="float16")), "3 dimensions"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 8), dtype=">f2")), "embedding is >f2"),
+        (lambda f: replace_link(f, "embedding", h5py.ExternalLink("other.h5", "/x")), "no column embedding"),
+        (lambda f: replace_link(f, "embedding", h5py.SoftLink("/x")), "no column embedding"),
+        (lambda f: replace_link(f, "embedding", compressed(f)), "not a plain column"),
+        (lambda f: replace_column(f, "embedding", np.ones((4, 8), dtype="float16")), "4 rows of 3"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 9), dtype="float16")), "the manifest says"),
+        (lambda f: replace_column(f, "embedding", np.ones((3, 8), dtype="float32")), "the manifest says"),
+    ],
+)
+def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(cache, change, message):
+    line = Journal.load(cache).groups("train")[0].lines["image_embedding"]
+    with h5py.File(cache / line.file, "a") as file:
+        change(file)
+    size = (cache / line.file).stat().st_size
+    JournalWriter(cache).add(replace(line, sha256=sha256_of(cache / line.file), bytes=size))
+    with pytest.raises(UserError, match=f"image_embedding.*{message}"):
+        EmbeddingCache.open(cache, check=True).split("train").embeddings  # noqa: B018
+
+
 @pytest.mark.parametrize("bug", [TypeError, AttributeError])
-@pytest.mark.parametrize("format", ["hdf5", "tar"])
-def test_a_bug_of_ours_keeps_its_traceback(whole, monkeypatch, format, bug):
+def test_a_bug_of_ours_keeps_its_traceback(whole, monkeypatch, bug):
     def broken(*given: object, **named: object) -> None:
         raise bug("a bug of ours")
 
-    cache = EmbeddingCache.open(whole / format)
+    path = whole / "hdf5"
     for module, name, read in (
-        (shard_formats, "_are_labels", lambda: cache.split("train")),
-        (hdf5_columns, "_map" if format == "hdf5" else "_bytes", lambda: cache.crop_views("train")),
-        (text_banks, "read_strings", lambda: cache.text_bank("labels")),
-        (neighbours, "mapped_column", lambda: cache.neighbours("train", "labels", 2)),
-        (manifest_module, "value_of", lambda: EmbeddingCache.open(whole / format)),
+        (row_group, "_check", lambda: EmbeddingCache.open(path).split("train").files.content),
+        (hdf5_columns, "mapped_file", lambda: EmbeddingCache.open(path).crop_views("train")),
+        (text_banks, "read_texts", lambda: EmbeddingCache.open(path).text_bank("labels")),
+        (manifest_module, "value_of", lambda: EmbeddingCache.open(path)),
     ):
         with monkeypatch.context() as context:
             context.setattr(module, name, broken)
@@ -131,10 +117,11 @@ def test_a_full_memory_is_no_damaged_file(whole, monkeypatch, format):
     def full(*given: object, **named: object) -> None:
         raise MemoryError("Unable to allocate 7.28 TiB")
 
-    cache = EmbeddingCache.open(whole / format)
-    monkeypatch.setattr(np, "array", full)
+    rows = EmbeddingCache.open(whole / format).split("train").embeddings
+    monkeypatch.setattr(np, "empty", full)
+    monkeypatch.setattr(np, "arange", full)
     with pytest.raises(MemoryError):
-        cache.split("train")
+        rows[np.zeros(3, dtype=np.int64)].copy()[np.empty(0, dtype=int)]
 
 
 def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
@@ -143,6 +130,27 @@ def test_a_column_that_claims_more_than_the_file_has_is_refused(tmp_path):
     raw = (tmp_path / "x.h5").read_bytes()
     (tmp_path / "x.h5").write_bytes(raw[:-4000])
     with pytest.raises((OSError, ValueError)), h5py.File(tmp_path / "x.h5") as file:
-        read_column(file, "label", kinds="i")
-    with pytest.raises(KeyError), h5py.File(tmp_path / "y.h5", "w") as file:
-        mapped_column(tmp_path / "y.h5", file, "absent", kinds="f", ndim=(2,))
+        read_array(file, "label", kinds="i")
+    with h5py.File(tmp_path / "y.h5", "w"):
+        pass
+    with pytest.raises(KeyError):
+        map_columns(tmp_path / "y.h5", {"absent": ("f", (2,))})
+
+
+def test_blocks_blobs_and_arrays_are_written_as_they_are_whatever_their_order(tmp_path):
+    rows = np.stack([row_of(key) for key in KEYS])
+    blocks = [(np.array([0, 2]), rows[[0, 2]]), (np.array([1]), rows[1:2])]
+    write_columns(
+        tmp_path / "x.h5",
+        {
+            "whole": rows,
+            "blocks": Blocks(shape=(4, 8), dtype=rows.dtype, blocks=blocks),
+            "blob": Blobs([b"", b"ab", b"\0c"]),
+        },
+    )
+    with h5py.File(tmp_path / "x.h5") as file:
+        np.testing.assert_array_equal(file["whole"][:], rows)
+        np.testing.assert_array_equal(file["blocks"][:], np.concatenate([rows, np.zeros((1, 8))]))
+        assert file["blob"][:].tobytes() == b"ab\0c"
+        assert file["blob_offset"][:].tolist() == [0, 0, 2, 4]
+        assert not any(column.chunks for column in file.values())

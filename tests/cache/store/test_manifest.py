@@ -60,13 +60,21 @@ def test_what_a_newer_version_wrote_is_refused_with_the_command_that_upgrades(wh
 
 @pytest.mark.parametrize(
     "file",
-    ["/etc/passwd", "images/../../x.h5", "images/..", "images\\x.h5", "elsewhere/x.h5", "images/a/b.h5"],
+    [
+        "/etc/passwd",
+        "texts/../../x.h5",
+        "texts/..",
+        "texts\\x.h5",
+        "elsewhere/x.h5",
+        "texts/a/b.h5",
+        "rows/x.h5",
+    ],
 )
 def test_a_manifest_cannot_name_files_outside_of_its_cache(whole, tmp_path, file):
     shutil.copytree(whole / "hdf5", tmp_path / "cache")
     value = json.loads((tmp_path / "cache" / "manifest.json").read_text())
     del value["sha256"]
-    value["splits"]["train"]["shards"][0]["file"] = file
+    value["banks"]["labels"]["file"] = file
     (tmp_path / "cache" / "manifest.json").write_text(with_checksum(value))
     with pytest.raises(UserError, match="is no file of a cache"):
         Manifest.load(tmp_path / "cache")

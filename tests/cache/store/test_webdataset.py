@@ -14,10 +14,12 @@ import webdataset
 from PIL import Image
 
 from cache import EmbeddingCache
+from cache.maintain.compact import compact_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ImageSample
 from cache.store.journal import Journal, JournalWriter, RemovedRows
-from cache.store.row_group import claim_group
+from cache.store.row_group import claim_group, read_keys
+from cache.store.tar_folder import TarFolder
 from cache.store.tar_rows import TarRows
 from cache.store.webdataset import tar_name, tar_names, write_tar_group
 from tests.helpers.row_groups import WIDTH, row_of
@@ -177,6 +179,23 @@ def test_a_picture_that_changed_while_it_was_embedded_is_refused(tmp_path):
     assert not (tmp_path / f"cache/tars/{group}.tar").exists()
 
 
+def test_compaction_makes_one_tar_of_many(tmp_path):
+    keys = [[f"cats/{number}{i}.png" for i in range(5)] for number in range(3)]
+    make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": keys})
+    (group, *_) = Journal.load(tmp_path / "cache").groups("train")
+    digests = asdict(read_keys(tmp_path / "cache", group.keys).taken([1]).digests())
+    JournalWriter(tmp_path / "cache").add(RemovedRows(group=group.name, rows=(1,), digests=digests))
+    before = EmbeddingCache.open(tmp_path / "cache").split("train")
+    rows = {key: before.embeddings[i].tobytes() for i, key in enumerate(before.keys)}
+    assert compact_cache(tmp_path / "cache").after == 1
+    after = EmbeddingCache.open(tmp_path / "cache").split("train")
+    assert {key: after.embeddings[i].tobytes() for i, key in enumerate(after.keys)} == rows
+    (tar,) = (tmp_path / "cache/tars").iterdir()
+    samples = webdataset.WebDataset(str(tar), shardshuffle=False)
+    assert {json.loads(sample["json"])["key"] for sample in samples} == set(rows)
+    assert len(rows) == 14
+
+
 def damaged(root, change):
     """Change the bytes of the tar of a small cache."""
     make_tar_cache(root / "cache", root / "photos", {"train": [[f"cats/{i}.png" for i in range(3)]]})
@@ -216,14 +235,19 @@ def test_an_index_that_leads_out_of_its_tar_is_refused(tmp_path):
         list(tar.samples())
 
 
-def test_episodes_are_not_offered_as_a_webdataset(tmp_path):
+def test_what_is_no_file_of_one_picture_each_leaves_the_rows_alone(tmp_path):
     make_tar_cache(tmp_path / "cache", tmp_path / "photos", {"train": [["cats/1.png"]]})
 
     class Cameras(ImageSample):
         views = ("image", "wrist")
 
-    with pytest.raises(UserError, match="several pictures"):
-        add_tar_group(tmp_path / "cache", [Cameras(key="cats/1.png", root=tmp_path / "photos/train")])
+    name = add_tar_group(tmp_path / "cache", [Cameras(key="cats/1.png", root=tmp_path / "photos/train")])
+    (sample,) = plain(tmp_path, name)
+    assert not {"png", "jpg"} & sample.keys()
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    assert (cache.split("train").embeddings[0] == row_of("cats/1.png")).all()
+    with pytest.raises(UserError, match=r"rows alone, no pictures.*--data"):
+        TarFolder.of(cache.path, cache.manifest, cache.journal)
 
 
 def test_the_index_is_the_last_member_and_plain_tar_lists_it(odd):

@@ -15,7 +15,7 @@ from distill.settings import with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run
 
-SETTINGS = [*SMALL, "loss.cap=0", "loss.vlalign_k=2", "loss.vlalign_filter=true", "train.epochs=2"]
+SETTINGS = [*SMALL, "loss.cap=0", "loss.vlalign_k=2", "loss.vlalign_filter=true", "train.epochs=1"]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_both_runs_learn_the_same(build, photos, tmp_path):
         out = tmp_path / f"run-{name}"
         run(with_settings(RunConfig(), SETTINGS), cache_dir=cache.path, data_dir=photos, out=out)
     one, other = (lines(tmp_path / f"run-{name}") for name in ("plain", "kept"))
-    assert len(one) == len(other) == 2
+    assert len(one) == len(other) == 1
     for mine, theirs in zip(one, other, strict=True):
         losses = [name for name in mine if name.startswith("loss") or name in ("vlalign", "total")]
         assert losses

@@ -10,9 +10,10 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import ROOT, make_cache
 from helpers.processes import distill, loses_second, torchrun
-from helpers.runs import SMALL, StopAt, numbers, same_run, weights
+from helpers.runs import BASE, SMALL, StopAt, numbers, same_run, weights
 from helpers.tar_caches import as_tars, damage_tar
 
 from cache import EmbeddingCache
@@ -20,10 +21,11 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import labels_of
 from cache.store.journal import JournalWriter, RemovedRows
 from cache.store.row_group import read_keys
+from cli import main
 from distill.config import RunConfig
 from distill.data.streams import open_stream
 from distill.judge.trained_run import evaluate_run, open_trained, space_of_run
-from distill.settings import with_settings
+from distill.settings import load_recipe, with_settings
 from distill.train.session import open_session
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
@@ -221,6 +223,26 @@ def test_a_moved_cache_is_judged_where_it_is_now(train, tars, tmp_path):
     trained = open_trained(tmp_path / "run", cache_dir=moved, device="cpu")
     assert {split.name for split in trained.wanted([])} == {"id_test", "ood_test"}
     assert trained.other_data("id_test") == ""
+
+
+def test_a_sweep_trains_students_beside_each_other_from_one_stream_of_tars(tars, photos, tmp_path):
+    shutil.move(photos, tmp_path / "elsewhere")
+    (tmp_path / "two.toml").write_text(
+        BASE
+        + "data.seed = 5\n[[runs]]\nname = 'cls'\n[[runs]]\nname = 'cap'\nloss.cap = 1\noptim.lr = 0.002\n"
+    )
+    words = ["sweep", tmp_path / "two.toml", "--cache", tars, "--out", tmp_path / "runs", "--together"]
+    done = CliRunner().invoke(main, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    beside = sorted(path.parent for path in (tmp_path / "runs").glob("*/summary.json"))
+    assert len(beside) == 2
+    for path in beside:
+        alone = tmp_path / f"alone-{path.name}"
+        run(load_recipe(str(path / "config.toml")), cache_dir=tars, data_dir=None, out=alone)
+        assert numbers(alone) == numbers(path)
+    page = tmp_path / "page.html"
+    report = CliRunner().invoke(main, ["report", str(tmp_path / "runs"), "--out", str(page)])
+    assert report.exit_code == 0, report.output
 
 
 @pytest.mark.long
