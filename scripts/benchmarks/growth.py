@@ -44,10 +44,8 @@ COLUMNS = {
     "time": "{:.1f} s",
     "afresh": "{:.1f} s",
     "rows differ by": "{:.0e}",
-    "ID": "{:.1f}",
-    "OOD": "{:.1f}",
-    "cosine": "{:.3f}",
-    "ID, OOD, cosine afresh": "{0[0]:.1f}, {0[1]:.1f}, {0[2]:.3f}",
+    **dict.fromkeys(("ID, OOD", "afresh, ID, OOD"), "{}"),
+    **dict.fromkeys(("cosine", "afresh, cosine"), "{:.4f}"),
 }
 
 
@@ -186,14 +184,16 @@ def embed(data: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     return distill("cache-features", "cache-features", data, "--out", out, *teacher)
 
 
-def learn(cache: Path, data: Path, out: Path, epochs: int) -> tuple[float | None, float, float]:
+def learn(cache: Path, data: Path, out: Path, epochs: int) -> tuple[str, float]:
     """Train a student; return its ID and OOD accuracies, and its cosine with the teacher on OOD images."""
     words = ["--recipe", DEMO / "demo.toml", "--losses", "cls,mse,vlalign", "--epochs", epochs]
     words += ["--set", "optim.schedule=constant", "--set", "data.workers=0"]
     summary, _ = distill("train", "train", cache, "--data", data, "--out", out, *words)
     shutil.rmtree(out)
-    cosine = summary["space"]["ood_test"]["cosine"]
-    return summary.get("id_test_accuracy"), summary["ood_test_accuracy"], cosine
+    accuracies = [
+        f"{summary[name]:.1f}" for name in ("id_test_accuracy", "ood_test_accuracy") if name in summary
+    ]
+    return ", ".join(accuracies), summary["space"]["ood_test"]["cosine"]
 
 
 def furthest(grown: Path, fresh: Path) -> float:
@@ -233,11 +233,11 @@ def step(name: str, photos: Photos, root: Path, epochs: int) -> Row:
         "time": seconds,
         "afresh": afresh,
         "rows differ by": furthest(grown, fresh),
-        "OOD": ours[1],
-        "cosine": ours[2],
+        "ID, OOD": ours[0],
+        "cosine": ours[1],
+        "afresh, ID, OOD": theirs[0],
+        "afresh, cosine": theirs[1],
     }
-    if ours[0] is not None and theirs[0] is not None:
-        row |= {"ID": ours[0], "ID, OOD, cosine afresh": theirs}
     shutil.rmtree(fresh)
     return row
 

@@ -14,6 +14,7 @@ import argparse
 import io
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -141,9 +142,11 @@ def plain(cache: Path, args: argparse.Namespace) -> Iterator[int]:
     shards = sorted(map(str, (cache / "tars").glob("train-*.tar")))
     dataset = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
     dataset = dataset.shuffle(BUFFER).to_tuple("jpg", "embedding.npy", "cls")
-    for images, rows, labels in dataset.map_tuple(picture, row, int).batched(args.batch_size):
-        assert len(images) == len(rows) == len(labels)
-        yield len(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves it to Python to close the shards
+        for images, rows, labels in dataset.map_tuple(picture, row, int).batched(args.batch_size):
+            assert len(images) == len(rows) == len(labels)
+            yield len(images)
 
 
 WAYS = {STREAMED: streamed, PLAIN: plain}

@@ -1,0 +1,73 @@
+"""Caches in the format webdataset as stage 1 makes them: captions in the tars, growth, and training from both."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import webdataset
+from helpers.caches import builder
+from helpers.runs import SMALL, numbers
+
+from cache.store.tar_folder import TarFolder
+from distill.config import RunConfig
+from distill.data.streams import open_stream
+from distill.settings import with_settings
+from distill.train.start import train
+
+# webdataset leaves it to Python to close the files that it opened.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def build(photos, teacher_dir, tmp_path):
+    """A function that caches ``photos`` as tars."""
+    return builder(photos, teacher_dir, tmp_path, format="webdataset")
+
+
+def samples_of(cache, split="train"):
+    tars = sorted(map(str, (cache.path / "tars").glob(f"{split}-*.tar")))
+    return list(webdataset.WebDataset(tars, shardshuffle=False))
+
+
+def keys_of(cache, split="train"):
+    folder = TarFolder.of(cache.path, cache.manifest, cache.journal)
+    return [sample.key for sample in folder.split(split).all()]
+
+
+def test_captions_lie_beside_their_pictures_and_are_learnt_from(build, photos, tmp_path):
+    texts = {
+        f"train/{path.parent.name}/{path.name}": f"the {path.stem} of {path.parent.name}"
+        for path in (photos / "train").rglob("*.jpg")
+    }
+    lines = [json.dumps({"key": key, "caption": text}) for key, text in texts.items()]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    cache = build(captions=tmp_path / "captions.jsonl")
+    for sample in samples_of(cache):
+        assert sample["txt"].decode() == texts[f"train/{json.loads(sample['json'])['key']}"]
+    assert {sample["txt"] for sample in samples_of(cache, "id_test")} == {b"a photo"}
+    config = with_settings(RunConfig(), [*SMALL, "train.epochs=1"])
+    train(config, cache_dir=cache.path, data_dir=None, out=tmp_path / "run")
+    assert numbers(tmp_path / "run")[0]["loss_cap"] > 0
+
+
+def test_a_cache_of_tars_grows_and_what_is_gone_is_not_streamed(build, photos, write_jpeg):
+    build()
+    write_jpeg(photos / "train/apple/new.jpg", (9, 9, 9))
+    (photos / "train/banana/train_3.jpg").unlink()
+    write_jpeg(photos / "train/cherry/train_2.jpg", (250, 250, 250))
+    cache = build()
+    rows = cache.split("train")
+    folder = sorted(f"{path.parent.name}/{path.name}" for path in (photos / "train").rglob("*.jpg"))
+    assert sorted(rows.keys) == keys_of(cache) == folder
+    assert len(cache.journal.groups("train")) == 2
+    fresh = build("fresh")
+    assert rows.digests == fresh.split("train").digests
+    stream = open_stream(with_settings(RunConfig(), ["data.workers=0"]), cache_dir=cache.path, data_dir=None)
+    data = stream.data_of(stream.config, ["main"])
+    steps = data.epoch(0, batch_size=3, repeats=1, seed=0)
+    seen = [key for step, _ in enumerate(data.images(steps)) for key in data.keys_of(steps, step)]
+    assert sorted(seen) == folder
