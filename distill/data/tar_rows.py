@@ -54,6 +54,8 @@ class TrainingTar:
     @property
     def rows(self) -> NDArray[np.int64]:
         """The numbers of these rows, int64 [count], rising."""
+        if not self.aside.share:  # then nobody asks for the keys
+            return np.setdiff1d(np.arange(self.tar.rows), list(self.tar.removed))
         return rows_of(KeysFile(self.cache, self.keys), self.tar.removed, self.aside)
 
     def samples(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[TarRow]:
