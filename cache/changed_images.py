@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, some_of
 from cache.store.image_files import ImageFiles
 from cache.store.row_group import UNKNOWN
+from cache.store.split_rows import SplitRows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,6 @@
 """Stress distill on purpose.
 
-    python scripts/stress.py torture --faults 256      faults of 32 kinds, and what they cost
+    python scripts/stress.py torture --faults 256      faults of 45 kinds, and what they cost
     python scripts/stress.py fuzz --seconds 60         files of every kind, changed until a reader gives in
     python scripts/stress.py load --images 100000      memory and open files through both stages
 

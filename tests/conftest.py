@@ -15,7 +15,8 @@ from helpers.once import made_once
 from PIL import Image
 
 from cache import EmbeddingCache
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.sources.image_folder import ImageFolder
 
 ID_CLASSES, OOD_CLASSES = ("apple", "banana", "cherry"), ("lemon", "plum")

@@ -19,7 +19,8 @@ from helpers.pictures import png_of
 from PIL import Image
 
 from cache.build.from_folder import FeatureOptions, cache_features
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.prepare.describe import describe
 from cache.prepare.published_splits import read_lists
 from cache.runtime.atomic_files import sha256_of

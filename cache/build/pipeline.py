@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def build_cache(
         ranks.wait()
         embedding = time.perf_counter() - before
         if ranks.is_first:
-            join_rows(build)
+            join_rows(build, prepared.planned)
         ranks.wait()
         _add_columns(build, make_columns)
         new_rows = ranks.from_first(_finish(build, prepared) if ranks.is_first else 0)
@@ -93,10 +93,13 @@ def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
     )
 
 
-def join_rows(build: Build) -> None:
-    """Join what all writers have listed, each key once; from then on every process sees the same rows."""
+def join_rows(build: Build, planned: Container[str]) -> None:
+    """Join what all writers have listed, each key once; from then on every process sees the same rows.
+
+    ``planned`` names the row groups that were there before.
+    """
     out, journal = build.out, Journal.load(build.out)
-    for split in journal.splits:
+    for split in {group.split for group in journal.all_groups if group.name not in planned}:
         stored = StoredRows(out, journal.groups(split))
         # A task that was taken for lost may have ended after all, and another have made its rows again.
         for line in [*stored.removing(stored.doubles)]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
 from cache.maintain.joined_columns import Part, seen_rows
-from cache.reader import SplitRows
 from cache.runtime.atomic_files import digest
 from cache.store.journal import KEYS, RemovedRows, RowGroup
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import KeysFile, read_keys
+from cache.store.split_rows import SplitRows
 
 # What the line of a converted group's keys remembers: the row group that its rows were of.
 FROM = "converted_from"

@@ -31,7 +31,6 @@ from cache.store.manifest import IMPORT, NAME, Manifest
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.teacher.sanity import stored
 
-__all__ = ["ImportedTexts", "import_embeddings"]
 # 65,536 rows x 768 x 4 bytes = 200 MB at most.
 ROWS_AT_ONCE = 65_536
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.build.distinct_texts import check_positions
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from cache.sources.arrays import keys_in_original_order, load_array, load_names

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from cache.build.stored_rows import StoredRows
 from cache.maintain.copied_groups import WEBDATASET
-from cache.reader import EmbeddingCache, SplitRows
+from cache.reader import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
 from cache.store.hdf5_columns import texts
 from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter
 from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_column, write_group
+from cache.store.split_rows import SplitRows
 from cache.store.webdataset import write_tar_group
 
 ROWS_AT_ONCE = 4096

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cache.runtime.errors import UserError, reason_of
 from cache.store.mapped_arrays import MappedRows
+from cache.store.read_errors import READ_ERRORS, REPAIR
 from cache.store.split_rows import SplitRows
 
 COLUMN = "pixels"
@@ -44,6 +46,7 @@ class StoredPixels:
         self.side, self.encoding = settings.side, settings.encoding
         self.position: Mapping[str, int] = rows.position
         self.find = rows.find
+        self._cache = rows.groups.cache
         dataset = DATASETS[self.encoding]
         if self.encoding == RAW:
             shape = (3, self.side, self.side)
@@ -53,11 +56,23 @@ class StoredPixels:
             self._rows = rows.groups.blobs(column, dataset)
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the images of some rows, uint8 [B, 3, R, R]."""
+        """Return the images of some rows, uint8 [B, 3, R, R]; UserError where one is damaged."""
         images = self._rows[rows]
-        return images if self.encoding == RAW else np.stack([_decoded(image) for image in images])
+        if self.encoding == RAW:
+            return images
+        decoded = np.empty((len(images), 3, self.side, self.side), dtype=np.uint8)
+        for row, image in enumerate(images):
+            decoded[row] = self._decoded(image)
+        return decoded
 
-
-def _decoded(encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(encoded.tobytes()), formats=("JPEG",)) as image:
-        return np.array(image).transpose(2, 0, 1)
+    def _decoded(self, encoded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            with Image.open(io.BytesIO(encoded.tobytes()), formats=("JPEG",)) as image:
+                if image.size != (self.side, self.side) or image.mode != "RGB":
+                    raise ValueError(f"it is {image.mode} of {image.width} x {image.height}")
+                return np.array(image).transpose(2, 0, 1)
+        # SyntaxError is Pillow's for a broken header.
+        except (*READ_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"one of the jpeg pixels in {self._cache} is damaged ({reason_of(error)})", fix=REPAIR
+            ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,14 +83,16 @@ class Teacher:
             If the image tower is no ViT, or its pooling is a learnt one.
         """
         tokens: list[Tensor] = []
-        last, grid_size, project = _patch_tokens(self.model.visual, self.spec.model)
+        last, project = _patch_tokens(self.model.visual, self.spec.model)
         hook = last.register_forward_hook(lambda module, given, output: tokens.append(output))
         try:
             embeddings = self.embed_images(images_B3HW)
         finally:
             hook.remove()
         patches = project(tokens[0]).float()
-        grid = patches.transpose(1, 2).unflatten(2, grid_size)
+        count, (height, width) = patches.shape[1], images_B3HW.shape[2:]
+        down = round(math.sqrt(count * height / width))  # patches are square
+        grid = patches.transpose(1, 2).unflatten(2, (down, count // down))
         pooled = F.adaptive_avg_pool2d(grid, REGIONS_PER_SIDE)
         return embeddings, pooled.flatten(2).transpose(1, 2).cpu()
 
@@ -200,20 +203,14 @@ def _prepared_by(asked: PreprocessCfg, model: str, preprocessing: str) -> dict[s
     }
 
 
-def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, tuple[int, int], Callable[[Tensor], Tensor]]:
-    """Return the module whose output are all tokens, how many patches lie down and across, and what gives
-    the patches' embeddings of the tokens.
-    """
+def _patch_tokens(visual: Any, model: str) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+    """Return the module whose output are all tokens, and what makes the patches' embeddings of them."""
     trunk: Any = getattr(visual, "trunk", None)
     if isinstance(visual, open_clip.transformer.VisionTransformer) and visual.attn_pool is None:
-        return (
-            visual.transformer,
-            visual.grid_size,
-            lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj,
-        )
+        return visual.transformer, lambda tokens: visual.ln_post(tokens[:, 1:]) @ visual.proj
     if hasattr(trunk, "num_prefix_tokens") and getattr(trunk, "attn_pool", None) is None:
-        first, grid_size = trunk.num_prefix_tokens, trunk.patch_embed.grid_size
-        return trunk.norm, grid_size, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
+        first = trunk.num_prefix_tokens
+        return trunk.norm, lambda tokens: visual.head(trunk.head(trunk.fc_norm(tokens[:, first:])))
     raise UserError(
         f"the image tower of {model} has no patch tokens that can be embedded one by one",
         fix="leave --regions out, or choose a ViT teacher without attention pooling.",

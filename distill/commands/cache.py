@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 @click.argument("cache", type=EXISTING_FOLDER)
 @json_option("Print it as JSON.")
 def info(cache: Path, as_json: bool) -> None:
-    """Say what is in CACHE, by its manifest and its journal.
+    """Say what is in CACHE.
+
+    Its manifest and its journal are read, and no row.
 
     Example: distill cache info artifacts/photos
     """
@@ -204,7 +206,6 @@ def import_(out: Path, **given: Any) -> None:
           --captions clip_caption_feats.pt --texts class_embeddings.npy --classes classes.txt
       distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
     """
-    from cache.build.distinct_texts import bank_remarks
     from cache.build.text_banks import sources_of
     from cache.build.zero_shot import doubts, zero_shot
     from cache.maintain.import_files import ImportOptions, import_files
@@ -218,10 +219,6 @@ def import_(out: Path, **given: Any) -> None:
     captions = f"rows of {given['captions']}" if given["captions"] else "kept from before"
     for name, source in sources_of(manifest, cache.journal, captions_from=captions).items():
         click.echo(printable(f"{name}: {source}"))
-    classes = sorted({name for split in manifest.splits.values() for name in split})
-    for name in cache.bank_names:
-        for remark in bank_remarks(cache.text_bank(name), classes):
-            click.echo(printable(remark))
     judged = zero_shot(cache, cache.bank_names)
     print_zero_shot(judged, doubts(cache, cache.bank_names, judged))
 

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.changed_images import Contents, contents_of, refuse_changed
-from cache.reader import SplitRows
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder, Source, labels_of
 from cache.store.digests import NONE, Digests, added, digest_of_values
 from cache.store.mapped_arrays import MappedRows
+from cache.store.split_rows import SplitRows
 from distill.config import RunConfig
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache import EmbeddingCache
-from cache.reader import SplitRows
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import Source
 from cache.store.mapped_arrays import MappedRows
+from cache.store.split_rows import SplitRows
 from distill.config import FewShotConfig
 from distill.data.training_data import TrainingRows
 

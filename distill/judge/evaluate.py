@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.reader import SplitRows
 from cache.runtime.errors import UserError, WrongOption
 from cache.sources.splits import SPLITS, split_name
+from cache.store.split_rows import SplitRows
 from cache.store.text_banks import TextBank
 from distill.config import RoboticsConfig
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood

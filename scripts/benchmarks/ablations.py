@@ -34,7 +34,7 @@ from benchmarks.turns import (
     weights_of,
 )
 from cache.build.from_folder import FeatureOptions, cache_features, text_banks
-from cache.maintain.import_embeddings import ImportedTexts
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import WrongOption
 from cache.runtime.progress import Silent

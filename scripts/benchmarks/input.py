@@ -65,9 +65,14 @@ def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> Embeddin
 
 def tar_shards(folder: ImageFolder, out: Path, workers: int) -> list[str]:
     """Write the training split as tar shards, four a worker, and return their paths."""
-    rows = math.ceil(len(folder.split("train")) / (4 * max(workers, 1)))
-    random_rows(out, folder, embed_dim=EMBED_DIM, format="webdataset", rows_per_shard=rows)
-    return sorted(map(str, (out / "images").glob("*.tar")))
+    samples = folder.split("train").all()
+    out.mkdir()
+    count = math.ceil(len(samples) / (4 * max(workers, 1)))
+    with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=count, verbose=0) as shards:
+        for number, sample in enumerate(samples):
+            ending = sample.path.suffix.lower().lstrip(".")
+            shards.write({"__key__": f"{number:09d}", ending: sample.path.read_bytes()})
+    return sorted(map(str, out.glob("*.tar")))
 
 
 def from_shards(shards: Sequence[str], side: int, args: argparse.Namespace) -> float:

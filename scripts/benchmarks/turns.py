@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder

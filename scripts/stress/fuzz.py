@@ -153,7 +153,8 @@ def write_cache(out: Path, format: str, seed: int = 0) -> None:
     import numpy as np
     from PIL import Image
 
-    from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+    from cache.maintain.import_embeddings import import_embeddings
+    from cache.maintain.imported_banks import ImportedTexts
     from cache.sources.image_folder import ImageFolder
 
     rng, keys = np.random.default_rng(seed), ["train/a/0.jpg", "train/a/1.jpg", "val/b/0.jpg"]

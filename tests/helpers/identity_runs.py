@@ -12,7 +12,8 @@ from helpers.once import made_once
 from helpers.runs import BASE
 
 from cache import EmbeddingCache
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.sources.image_folder import ImageFolder
 
 SWEEP = "seeds = [0]\n" + BASE.replace("epochs = 2", "epochs = 1")

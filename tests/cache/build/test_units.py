@@ -112,7 +112,7 @@ def test_rows_that_two_tasks_have_made_are_seen_once(build, tmp_path):
     for name in ("one", "other"):
         writer = Writer(teacher=build.teacher, workers=0, name=name)
         embed_units(settings, writer, build.folder.splits, units, Silent(), journal=Journal.load(build.out))
-    join_rows(build)
+    join_rows(build, prepared.planned)
     journal = Journal.load(build.out)
     assert sum(map(journal.rows, journal.splits)) == 39
     summary = cache_features(build.folder.path, build.out, build.options)

@@ -22,7 +22,8 @@ from cache.runtime.errors import UserError
 from cache.store.column_lines import made_from
 from cache.store.hdf5_columns import Blobs
 from cache.store.journal import Journal, JournalWriter, RemovedRows
-from cache.store.manifest import ColumnSettings, Manifest
+from cache.store.manifest import Manifest
+from cache.store.manifest_lines import ColumnSettings
 from cache.store.row_group import read_keys, write_column
 
 GROUPS = [["a/0.jpg", "a/1.jpg", "b/0.jpg"], ["b/1.jpg", "c/strange \udce9.jpg"], ["c/2.jpg"]]

@@ -10,8 +10,9 @@ from conftest import EMBED_DIM
 from helpers.whole_caches import files_of
 
 from cache import EmbeddingCache
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.import_files import ImportOptions, import_files
+from cache.maintain.imported_banks import ImportedTexts
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder

@@ -7,7 +7,8 @@ import pytest
 from conftest import Counted
 
 from cache import EmbeddingCache
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 
 CLASSES = ("apple", "banana", "cherry")
 KEYS = [f"train/{name}/{i}.jpg" for name in CLASSES for i in range(2)]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cache.build.distinct_texts import check_positions, check_told_apart
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources import class_texts as texts
 

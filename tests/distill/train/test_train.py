@@ -13,7 +13,8 @@ from conftest import ROOT, Counted, make_cache
 from helpers.runs import RUN_FILES, SMALL, StopAt, files_of_run, lines, numbers, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cache.maintain.import_embeddings import ImportedTexts, import_embeddings
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ImageFolder
 from distill.config import RunConfig
