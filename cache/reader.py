@@ -18,7 +18,8 @@ from cache.sources.splits import MAIN_TEACHER, split_name
 from cache.store.column_lines import column_name, lacking
 from cache.store.crop_views import ADD_VIEWS, CropViewsSettings, StoredCropViews
 from cache.store.crop_views import COLUMN as CROP_VIEWS
-from cache.store.journal import FileLine, Journal
+from cache.store.journal import Journal
+from cache.store.journal_lines import FileLine
 from cache.store.manifest import NAME as MANIFEST
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile

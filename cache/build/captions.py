@@ -23,7 +23,8 @@ from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.column_lines import OF, column_name, left_out_of
 from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
-from cache.store.journal import FileLine, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import FileLine
 from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 

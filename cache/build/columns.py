@@ -23,7 +23,8 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.samples import Sample, Source
 from cache.store.column_lines import LEFT_OUT, OF, column_name, is_current, made_from
 from cache.store.hdf5_columns import Column as Values
-from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter, RowGroup, writer_of_rank
+from cache.store.journal import Journal, JournalWriter, RowGroup, writer_of_rank
+from cache.store.journal_lines import DroppedFile, FileLine
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ColumnSettings
 from cache.store.row_group import GroupKeys, read_keys, write_column

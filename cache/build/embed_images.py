@@ -19,7 +19,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
 from cache.sources.samples import Sample, UnreadableImage
-from cache.store.journal import SkippedImage
+from cache.store.journal_lines import SkippedImage
 from cache.teacher.open_clip_model import Teacher
 from cache.teacher.sanity import ENOUGH, SameForAll, check_finite, stored
 

@@ -14,7 +14,8 @@ from cache.build.unit_samples import UnitSamples, open_indexes
 from cache.build.versions import versions
 from cache.runtime.progress import Progress
 from cache.sources.samples import Source
-from cache.store.journal import Journal, SkippedImage
+from cache.store.journal import Journal
+from cache.store.journal_lines import SkippedImage
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher
 

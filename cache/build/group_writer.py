@@ -15,7 +15,8 @@ import numpy as np
 from cache.build.embed_images import EmbeddedBatch, Seconds
 from cache.runtime.signals import Terminated, held
 from cache.sources.class_texts import MISSING_CAPTION, caption_of
-from cache.store.journal import FileLine, JournalWriter
+from cache.store.journal import JournalWriter
+from cache.store.journal_lines import FileLine
 from cache.store.row_group import GROUP_ROWS, GROUP_SECONDS, GroupKeys, claim_group, write_group
 from cache.store.webdataset import write_tar_group
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cache.store.journal import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, Journal, RowGroup
+from cache.store.journal import Journal, RowGroup
+from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine
 from cache.store.manifest import Manifest
 
 

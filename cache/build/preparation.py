@@ -20,7 +20,8 @@ from cache.build.versions import versions
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import Chunk, Source
-from cache.store.journal import Journal, Line, TriedImage, consolidate
+from cache.store.journal import Journal, consolidate
+from cache.store.journal_lines import Line, TriedImage
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.row_group import KeysFile

@@ -14,7 +14,7 @@ from cache.build.stored_rows import StoredRows
 from cache.build.touched_files import TouchedFiles, first_64_bits
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
-from cache.store.journal import SkippedImage
+from cache.store.journal_lines import SkippedImage
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512

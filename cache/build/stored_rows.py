@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.store.journal import RemovedRows, RestoredRows, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import RemovedRows, RestoredRows
 from cache.store.row_group import KeysFile, read_keys
 
 

@@ -14,7 +14,8 @@ from cache.build.zero_shot import ZeroShot
 from cache.reader import EmbeddingCache
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.duplicates import Duplicate
-from cache.store.journal import Journal, SkippedImage
+from cache.store.journal import Journal
+from cache.store.journal_lines import SkippedImage
 from cache.store.manifest import Manifest
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.hdf5_safety import open_hdf5
 from cache.store.hdf5_columns import KINDS, OFFSET, MappedBlobs, map_blobs, map_columns
-from cache.store.journal import FileLine
+from cache.store.journal_lines import FileLine
 from cache.store.read_errors import check_size, reading
 
 ROW = "row"

@@ -14,7 +14,8 @@ from cache.maintain.joined_columns import Selection, seen_rows
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
-from cache.store.journal import ROWS, DroppedFile, Journal, RowGroup, consolidate
+from cache.store.journal import Journal, RowGroup, consolidate
+from cache.store.journal_lines import ROWS, DroppedFile
 from cache.store.manifest import Manifest
 from cache.store.row_group import GROUP_ROWS
 

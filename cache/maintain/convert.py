@@ -28,7 +28,8 @@ from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import Sample
-from cache.store.journal import KEYS, SAMPLES, DroppedFile, FileLine, Journal, JournalWriter, consolidate
+from cache.store.journal import Journal, JournalWriter, consolidate
+from cache.store.journal_lines import KEYS, SAMPLES, DroppedFile, FileLine
 from cache.store.manifest import CONVERT, Manifest
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import REPAIR

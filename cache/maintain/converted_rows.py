@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
 from cache.maintain.joined_columns import Part, seen_rows
 from cache.runtime.atomic_files import digest
-from cache.store.journal import KEYS, RemovedRows, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import KEYS, RemovedRows
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import KeysFile, read_keys
 from cache.store.split_rows import SplitRows

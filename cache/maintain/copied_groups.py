@@ -25,7 +25,8 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
 from cache.store.column_lines import LEFT_OUT, made_from
 from cache.store.hdf5_columns import Column, map_blobs, map_columns, texts
-from cache.store.journal import KEYS, SAMPLES, FileLine, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import REPAIR, check_size, reading

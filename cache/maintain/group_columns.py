@@ -14,7 +14,8 @@ from cache.runtime.atomic_files import digest
 from cache.sources.class_texts import MISSING_CAPTION
 from cache.store.column_lines import LEFT_OUT, OF, is_current
 from cache.store.hdf5_columns import Blobs, Column
-from cache.store.journal import KEYS, SAMPLES, FileLine, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.manifest import Manifest
 
 # What is said of one group and is not true of several.

@@ -17,7 +17,8 @@ from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
 from cache.store.hdf5_columns import texts
-from cache.store.journal import DroppedFile, FileLine, Journal, JournalWriter
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import DroppedFile, FileLine
 from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_column, write_group
 from cache.store.split_rows import SplitRows
 from cache.store.webdataset import write_tar_group

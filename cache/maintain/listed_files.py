@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cache.runtime.atomic_files import is_leftover
 from cache.runtime.errors import reason_of
-from cache.store.journal import FOLDER, ROWS, TARS, Journal, read_lines, writers
+from cache.store.journal import FOLDER, Journal, writers
+from cache.store.journal_lines import ROWS, TARS, read_lines
 from cache.store.manifest import Manifest
 
 # Where files of a cache lie that somebody lists; an added teacher's text tower lies in a folder of its own.

@@ -18,7 +18,8 @@ from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
 from cache.sources.splits import SPLITS
 from cache.store import key_index
-from cache.store.journal import FOLDER, KEYS, DroppedFile, FileLine, Journal, consolidate
+from cache.store.journal import FOLDER, Journal, consolidate
+from cache.store.journal_lines import KEYS, DroppedFile, FileLine
 from cache.store.manifest import NAME, Manifest
 
 

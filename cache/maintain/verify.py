@@ -15,7 +15,8 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
 from cache.store import key_index
-from cache.store.journal import KEYS, SAMPLES, FileLine, Journal, RowGroup
+from cache.store.journal import Journal, RowGroup
+from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile

@@ -7,7 +7,8 @@ from typing import Any
 
 from cache.runtime.atomic_files import digest
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.journal import FileLine, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import FileLine
 
 # What a line remembers: what else than settings and keys a column was made from, and the rows that were
 # removed when it was made, which have nothing in it.

@@ -70,16 +70,16 @@ class MappedRows:
     """
 
     def __init__(
-        self, shards: Sequence[Any], order: NDArray[np.int64] | None = None, *, width: int | None = None
+        self, arrays: Sequence[Any], order: NDArray[np.int64] | None = None, *, width: int | None = None
     ) -> None:
         """Join arrays; row i of the whole is row ``order[i]`` of their concatenation, or row i."""
-        self._shards, self._order, self._width = list(shards), order, width
-        self._starts = np.cumsum([0, *(len(shard) for shard in shards)])
-        below = shards[0].shape[1:]
+        self._arrays, self._order, self._width = list(arrays), order, width
+        self._starts = np.cumsum([0, *(len(array) for array in arrays)])
+        below = arrays[0].shape[1:]
         count = int(self._starts[-1]) if order is None else len(order)
         self.shape = (count, *(below if width is None else (min(width, below[0]), *below[1:])))
-        self.dtype = shards[0].dtype
-        self._view = _OneView.of(self._shards) if len(self._shards) > 1 else None
+        self.dtype = arrays[0].dtype
+        self._view = _OneView.of(self._arrays) if len(self._arrays) > 1 else None
 
     @classmethod
     def of(cls, rows: Any, *, width: int | None = None) -> MappedRows:
@@ -92,8 +92,8 @@ class MappedRows:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         places = self._places(index)
         if np.ndim(places) == 0:
-            shard = int(np.searchsorted(self._starts, places, side="right")) - 1
-            row = self._shards[shard][int(places - self._starts[shard])]
+            array = int(np.searchsorted(self._starts, places, side="right")) - 1
+            row = self._arrays[array][int(places - self._starts[array])]
             if isinstance(row, bytes):  # of which numpy makes another where it ends with zeros, or is empty
                 return row  # type: ignore[return-value]
             row = np.asarray(row)
@@ -115,15 +115,15 @@ class MappedRows:
         return np.where(places < 0, places + len(self), places)
 
     def _rows(self, places: NDArray[np.int64]) -> NDArray[Any]:
-        if len(self._shards) == 1:
-            return np.asarray(self._shards[0][places])
-        shard_of = np.searchsorted(self._starts, places, side="right") - 1
+        if len(self._arrays) == 1:
+            return np.asarray(self._arrays[0][places])
+        array_of = np.searchsorted(self._starts, places, side="right") - 1
         if self._view is not None:
-            return self._view.rows(shard_of, places - self._starts[shard_of])
-        rows = np.empty((len(places), *self._shards[0].shape[1:]), dtype=self.dtype)
-        for shard in np.unique(shard_of):
-            chosen = shard_of == shard
-            rows[chosen] = self._shards[shard][places[chosen] - self._starts[shard]]
+            return self._view.rows(array_of, places - self._starts[array_of])
+        rows = np.empty((len(places), *self._arrays[0].shape[1:]), dtype=self.dtype)
+        for array in np.unique(array_of):
+            chosen = array_of == array
+            rows[chosen] = self._arrays[array][places[chosen] - self._starts[array]]
         return rows
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -139,40 +139,40 @@ class _OneView:
     beginning of a row of an array are ever asked for.
     """
 
-    def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
-        first = shards[0]
-        addresses = np.array([shard.ctypes.data for shard in shards], dtype=np.int64)
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+        first = arrays[0]
+        addresses = np.array([array.ctypes.data for array in arrays], dtype=np.int64)
         lowest, size = int(addresses.min()), first.dtype.itemsize
-        self._shards = shards  # which keep the maps alive
+        self._arrays = arrays  # which keep the maps alive
         self._starts = (addresses - lowest) // size
         self._below = int(np.prod(first.shape[1:]))
         self._shape = first.shape[1:]
-        furthest = max(int(start) + shard.size for start, shard in zip(self._starts, shards, strict=True))
+        furthest = max(int(start) + array.size for start, array in zip(self._starts, arrays, strict=True))
         self._numbers = np.lib.stride_tricks.as_strided(
-            shards[int(addresses.argmin())].reshape(-1)[:1],
+            arrays[int(addresses.argmin())].reshape(-1)[:1],
             shape=(furthest - self._below + 1, self._below),
             strides=(size, size),
             writeable=False,
         )
 
     @classmethod
-    def of(cls, shards: Sequence[Any]) -> _OneView | None:
+    def of(cls, arrays: Sequence[Any]) -> _OneView | None:
         """Return the view; None where the arrays are not plain ones of one kind."""
-        first = shards[0]
+        first = arrays[0]
         plain = all(
-            isinstance(shard, np.ndarray)
-            and shard.flags.c_contiguous
-            and (shard.dtype, shard.shape[1:]) == (first.dtype, first.shape[1:])
-            and shard.size
-            and not shard.dtype.hasobject
-            for shard in shards
+            isinstance(array, np.ndarray)
+            and array.flags.c_contiguous
+            and (array.dtype, array.shape[1:]) == (first.dtype, first.shape[1:])
+            and array.size
+            and not array.dtype.hasobject
+            for array in arrays
         )
         size = first.dtype.itemsize
-        if not plain or any((shard.ctypes.data - first.ctypes.data) % size for shard in shards):
+        if not plain or any((array.ctypes.data - first.ctypes.data) % size for array in arrays):
             return None
-        return cls(shards)
+        return cls(arrays)
 
-    def rows(self, shard_of: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return row ``rows[i]`` of array ``shard_of[i]``, for every i; none may lie outside its array."""
-        taken = self._numbers[self._starts[shard_of] + rows * self._below]
+    def rows(self, array_of: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return row ``rows[i]`` of array ``array_of[i]``, for every i; none may lie outside its array."""
+        taken = self._numbers[self._starts[array_of] + rows * self._below]
         return taken.reshape(len(rows), *self._shape)

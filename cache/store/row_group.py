@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import check_held
 from cache.runtime.hdf5_safety import open_hdf5
+from cache.runtime.locks import check_held
 from cache.runtime.system_errors import write_error
 from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
@@ -36,7 +36,7 @@ from cache.store.hdf5_columns import (
     texts,
     write_columns,
 )
-from cache.store.journal import DIGEST, KEYS, ROWS, VALUES, FileLine
+from cache.store.journal_lines import DIGEST, KEYS, ROWS, VALUES, FileLine
 from cache.store.read_errors import check_size, reading
 
 HASH_BYTES = 32

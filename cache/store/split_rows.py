@@ -15,7 +15,8 @@ from cache.sources.key_hashes import hashes_of
 from cache.store.digests import NONE, Digests
 from cache.store.hdf5_columns import map_blobs, map_columns
 from cache.store.image_files import ImageFiles
-from cache.store.journal import FileLine, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import check_size, reading

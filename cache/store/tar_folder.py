@@ -16,7 +16,8 @@ from cache.runtime.errors import UserError
 from cache.sources.image_folder import load_rgb
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Chunk, DataFolder, Listed
-from cache.store.journal import SAMPLES, Journal, RowGroup
+from cache.store.journal import Journal, RowGroup
+from cache.store.journal_lines import SAMPLES
 from cache.store.manifest import Manifest
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import read_keys

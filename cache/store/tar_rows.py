@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.sources.image_folder import ENDINGS
-from cache.store.journal import SAMPLES, FileLine, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import SAMPLES, FileLine
 from cache.store.mapped_arrays import mapped_file
 from cache.store.read_errors import check_size, reading
 

@@ -26,7 +26,7 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import CacheMismatch
 from cache.sources.image_folder import ENDINGS
 from cache.sources.key_hashes import hashes_of
-from cache.store.journal import SAMPLES, TARS, FileLine
+from cache.store.journal_lines import SAMPLES, TARS, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import UNKNOWN, GroupKeys, write_keys

@@ -25,7 +25,7 @@ from cache.runtime.loader_workers import batches
 from cache.sources.image_folder import load_rgb
 from cache.sources.samples import UnreadableImage
 from cache.store.hdf5_columns import map_columns
-from cache.store.journal import FileLine
+from cache.store.journal_lines import FileLine
 from cache.store.read_errors import REPAIR, check_size, reading
 from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRow, TarRows

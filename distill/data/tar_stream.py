@@ -19,7 +19,8 @@ from cache.runtime.distributed import current_ranks, lost_ranks
 from cache.runtime.errors import UserError
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, Sample
-from cache.store.journal import SAMPLES, RowGroup
+from cache.store.journal import RowGroup
+from cache.store.journal_lines import SAMPLES
 from cache.store.tar_folder import TarSource
 from cache.store.tar_rows import TarRows
 from cache.store.webdataset import read_embeddings

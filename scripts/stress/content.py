@@ -15,7 +15,8 @@ import numpy as np
 from cache import EmbeddingCache
 from cache.runtime.atomic_files import is_leftover
 from cache.store.journal import FOLDER as JOURNAL
-from cache.store.journal import KEYS, ROWS, SAMPLES, TARS, Journal, RowGroup
+from cache.store.journal import Journal, RowGroup
+from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS
 from cache.store.key_index import FOLDER as INDEX
 from cache.store.manifest import NAME as MANIFEST
 from cache.store.row_group import read_keys

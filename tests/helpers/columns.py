@@ -15,7 +15,8 @@ from cache.runtime.locks import only_writer
 from cache.runtime.progress import Silent
 from cache.sources.class_texts import BankTexts
 from cache.sources.image_folder import ImageFolder
-from cache.store.journal import FileLine, JournalWriter
+from cache.store.journal import JournalWriter
+from cache.store.journal_lines import FileLine
 from cache.store.manifest import Manifest
 from cache.store.row_group import GroupKeys, claim_group, write_group
 from cache.store.spec import CacheSpec

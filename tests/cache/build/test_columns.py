@@ -17,7 +17,8 @@ from cache import EmbeddingCache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.image_folder import ImageFolder
-from cache.store.journal import DroppedFile, Journal, JournalWriter, RemovedRows, RestoredRows
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import DroppedFile, RemovedRows, RestoredRows
 from cache.store.row_group import read_keys
 from cache.teacher.open_clip_model import load_teacher
 

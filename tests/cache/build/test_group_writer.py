@@ -13,7 +13,8 @@ from cache.build.group_writer import GroupSettings, GroupWriter
 from cache.build.plan import Unit
 from cache.runtime.errors import UserError
 from cache.runtime.signals import Terminated
-from cache.store.journal import Journal, SkippedImage
+from cache.store.journal import Journal
+from cache.store.journal_lines import SkippedImage
 from cache.store.row_group import read_keys
 
 

@@ -15,7 +15,8 @@ from cache.build.stored_rows import StoredRows
 from cache.build.touched_files import TouchedFiles
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Chunk, Listed
-from cache.store.journal import Journal, JournalWriter, SkippedImage
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import SkippedImage
 from cache.store.row_group import GroupKeys, claim_group, write_group
 
 

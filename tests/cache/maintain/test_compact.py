@@ -21,7 +21,8 @@ from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.store.column_lines import made_from
 from cache.store.hdf5_columns import Blobs
-from cache.store.journal import Journal, JournalWriter, RemovedRows
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import RemovedRows
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ColumnSettings
 from cache.store.row_group import read_keys, write_column

@@ -153,7 +153,8 @@ def test_an_unfinished_cache_is_said_to_be_one(tmp_path):
 
 
 def test_rows_that_the_journal_removes_and_are_not_there_are_damage(tmp_path):
-    from cache.store.journal import JournalWriter, RemovedRows
+    from cache.store.journal import JournalWriter
+    from cache.store.journal_lines import RemovedRows
 
     make_rows(tmp_path, {"train": [["a/0.jpg"]]})
     JournalWriter(tmp_path).add(

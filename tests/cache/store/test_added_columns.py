@@ -10,7 +10,8 @@ import pytest
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
-from cache.store.journal import FileLine, Journal, JournalWriter
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import FileLine
 
 ROWS = "rows/train-00000/{}.h5"
 

@@ -8,7 +8,8 @@ import numpy as np
 from helpers.row_groups import group_keys
 
 from cache.store.duplicates import duplicates_of
-from cache.store.journal import Journal, JournalWriter, RemovedRows
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import RemovedRows
 from cache.store.row_group import GroupKeys, claim_group, read_keys, write_group
 
 

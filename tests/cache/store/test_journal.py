@@ -9,19 +9,16 @@ from helpers.row_groups import add_group, group_keys
 
 from cache.runtime.errors import UserError
 from cache.store.digests import Digests
-from cache.store.journal import (
+from cache.store.journal import Journal, JournalWriter, consolidate, writers
+from cache.store.journal_lines import (
     DroppedFile,
     FileLine,
-    Journal,
-    JournalWriter,
     RemovedRows,
     RestoredRows,
     SkippedImage,
     TriedImage,
     as_text,
-    consolidate,
     read_lines,
-    writers,
 )
 
 KEYS = ["a/0.jpg", "a/1.jpg", "b/0.jpg"]

@@ -11,7 +11,8 @@ from helpers.row_groups import add_group, group_keys, make_rows, row_of
 from cache import EmbeddingCache
 from cache.store.digests import NONE, digest_of_values
 from cache.store.hdf5_columns import texts
-from cache.store.journal import Journal, JournalWriter, RemovedRows
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import RemovedRows
 
 KEYS = [f"{name}/{i}.jpg" for name in "abc" for i in range(7)]
 

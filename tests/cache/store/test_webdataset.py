@@ -17,7 +17,8 @@ from cache import EmbeddingCache
 from cache.maintain.compact import compact_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.image_folder import ImageSample
-from cache.store.journal import Journal, JournalWriter, RemovedRows
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import RemovedRows
 from cache.store.row_group import claim_group, read_keys
 from cache.store.tar_folder import TarFolder
 from cache.store.tar_rows import TarRows

@@ -12,7 +12,8 @@ from helpers.row_groups import TEACHER, WIDTH, row_of, save_index
 from cache import EmbeddingCache
 from cache.changed_images import contents_of
 from cache.sources.image_folder import ImageFolder
-from cache.store.journal import DIGEST, Journal, JournalWriter
+from cache.store.journal import Journal, JournalWriter
+from cache.store.journal_lines import DIGEST
 from cache.store.manifest import Manifest
 from cache.store.row_group import GroupKeys, claim_group, write_group
 from cache.store.spec import CacheSpec

@@ -19,7 +19,8 @@ from helpers.tar_caches import as_tars, damage_tar
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import labels_of
-from cache.store.journal import JournalWriter, RemovedRows
+from cache.store.journal import JournalWriter
+from cache.store.journal_lines import RemovedRows
 from cache.store.row_group import read_keys
 from cli import main
 from distill.config import RunConfig
