@@ -54,6 +54,8 @@ class TrainingTar:
     @property
     def rows(self) -> NDArray[np.int64]:
         """The numbers of these rows, int64 [count], rising."""
+        if not self.aside.share:  # then nobody asks for the keys
+            return np.setdiff1d(np.arange(self.tar.rows), list(self.tar.removed))
         return rows_of(KeysFile(self.cache, self.keys), self.tar.removed, self.aside)
 
     def samples(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[TarRow]:
@@ -65,7 +67,8 @@ class TrainingTar:
         wanted = set(rows.tolist())
         beside = {name: self._beside(name) for name in columns if name in self.beside}
         own = [name for name in columns if name not in beside]
-        for sample in self.tar.samples(int(rows[0]), int(rows[-1]) + 1, columns=own):
+        tar = replace(self.tar)  # so that its index, 16 bytes a row, goes when it is read
+        for sample in tar.samples(int(rows[0]), int(rows[-1]) + 1, columns=own):
             if sample.row in wanted:
                 more = {name: np.array(column[sample.row]) for name, column in beside.items()}
                 yield replace(sample, arrays={**sample.arrays, **more})

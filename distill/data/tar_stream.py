@@ -23,6 +23,7 @@ from cache.store.journal import RowGroup
 from cache.store.journal_lines import SAMPLES
 from cache.store.tar_folder import TarSource
 from cache.store.tar_rows import TarRows
+from cache.store.webdataset import read_embeddings
 from distill.config import RunConfig, require
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.folders import open_folder
@@ -33,6 +34,7 @@ from distill.data.stream import Augment, EvalSplit, augment_of, splits_to_judge
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_identities import identities_of
 from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar, rows_of
+from distill.data.training_data import check_captions_differ
 
 IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
 TO_HDF5 = "train on a cache of random access: distill cache convert CACHE --to hdf5 --out NEW."
@@ -157,7 +159,6 @@ class TarStream:
     @classmethod
     def of(cls, config: RunConfig, cache: EmbeddingCache) -> TarStream:
         """Open the tars of a cache; UserError where the config asks for what a stream has not."""
-        refuse_random_access(config, cache)
         folder = open_folder(
             cache,
             None,
@@ -165,6 +166,7 @@ class TarStream:
             complete=True,
             fix="set data.shared_classes=true.",
         )
+        refuse_random_access(config, cache)
         return cls(
             config=config,
             cache=cache,
@@ -198,6 +200,8 @@ class TarStream:
                 f"loss.cap is on, but the cache {self.cache.path} has no captions of the training images",
                 fix="run cache-features again with --captions, or set loss.cap=0.",
             )
+        for name in captions if config.loss.cap else ():
+            check_captions_differ(self.cache, read_embeddings(self.cache.split("train").groups, name))
         images = [column for column, _ in columns_of.values()]
         columns = (*images, *(captions if captioned else ()))
         return StreamedData(

@@ -281,18 +281,25 @@ class TrainingData:
         )
 
 
-def _check_captions_differ(cache: EmbeddingCache, joined: TrainingRows) -> None:
-    rows, row_of = joined.rows.caption_embeddings, joined.row_of
-    if rows is None or len(row_of) < 2:
+def check_captions_differ(
+    cache: EmbeddingCache, rows: MappedRows, row_of: NDArray[np.int64] | None = None, caption: str = ""
+) -> None:
+    """Refuse captions of which each is the same: UserError.
+
+    ``rows`` are the captions' embeddings, of images ``row_of`` or of all; ``caption`` is the first's text.
+    """
+    count = len(rows) if row_of is None else len(row_of)
+    if count < 2:
         return
-    first = rows[row_of[0]]
+    first = rows[0 if row_of is None else row_of[0]]
     # The first block answers nearly always.
-    starts = range(0, len(row_of), CAPTIONS_AT_ONCE)
-    if any((rows[row_of[start : start + CAPTIONS_AT_ONCE]] != first).any() for start in starts):
-        return
-    caption = joined.rows.captions[row_of[0]] if joined.rows.captions else ""
+    for start in range(0, count, CAPTIONS_AT_ONCE):
+        part = slice(start, start + CAPTIONS_AT_ONCE)
+        block = rows[part if row_of is None else row_of[part]]
+        if (block != first).any():
+            return
     raise UserError(
-        f"loss.cap is on, but all {len(row_of):,} training images of {cache.path} have the same caption"
+        f"loss.cap is on, but all {count:,} training images of {cache.path} have the same caption"
         + (f" ({shortened(caption)})" if caption else ""),
         fix="give a caption of its own to each image (cache-features --captions; 'distill cache info' counts "
         "them), or set loss.cap=0.",
@@ -314,21 +321,23 @@ def teacher_rows(
     change them, and where few-shot classes are among the texts, each step takes them from its rows and texts.
     UserError if captions are asked for and the cache has none, or one for all images.
     """
-    if loss.cap and joined.rows.caption_embeddings is None:
+    captions = joined.rows.caption_embeddings if loss.cap else None
+    if loss.cap and captions is None:
         images = "the training and the OOD images" if joined.support else "the training images"
         raise UserError(
             f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
-    if loss.cap:
-        _check_captions_differ(cache, joined)
+    if captions is not None:
+        caption = joined.rows.captions[joined.row_of[0]] if joined.rows.captions else ""
+        check_captions_differ(cache, captions, joined.row_of, caption)
     fixed = loss.vlalign and not learnt_text and views is None and not joined.support
     stored = cache.neighbours("train", text, loss.vlalign_k) if fixed else None
     nearest, similarity = stored or (None, None)
     return TeacherRows(
         embeddings=joined.rows.embeddings,
         row_of=joined.row_of,
-        captions=joined.rows.caption_embeddings if loss.cap else None,
+        captions=captions,
         nearest=nearest,
         similarity=similarity,
         views=views,

@@ -91,7 +91,7 @@ def make_tar_cache(cache, root, groups, *, captioned=False):
 def as_tars(cache, data, out, *, rows=5, captions="beside"):
     """Write a cache of a data folder's photos once more, as tars of so many rows; return its path.
 
-    Its captions, where it has them, are rows in the tars, or columns ``beside`` them.
+    Its captions, where it has them, lie ``beside`` the tars, ``inside``, or are all the ``same`` there.
     """
     out.mkdir()
     spec = replace(cache.manifest.spec, format="webdataset")
@@ -115,8 +115,8 @@ def _write_tar(out, photos, of_split, captions):
     at = of_split.find(own.keys)
     embeddings, said = of_split.embeddings[at], of_split.caption_embeddings
     columns = {"image_embedding": embeddings}
-    if said is not None and captions == "inside":
-        columns["caption_embedding"] = said[at]
+    if said is not None and captions != "beside":
+        columns["caption_embedding"] = said[at if captions == "inside" else np.zeros_like(at)]
     name = claim_group(out, split)
     lines = write_tar_group(out, name, own, columns, photos)
     if said is not None and captions == "beside":

@@ -192,6 +192,14 @@ def test_a_cache_without_captions_says_so(photos, tmp_path):
         open_session(config(), cache_dir=tars, data_dir=None)
 
 
+def test_one_caption_for_all_images_stops_loss_cap(photos, tmp_path):
+    one = make_cache(tmp_path / "one", photos, captions=True)
+    same = as_tars(one, photos, tmp_path / "same", captions="same")
+    with pytest.raises(UserError, match=r"all 24 training images of .* have the same caption"):
+        open_session(config(), cache_dir=same, data_dir=None)
+    open_session(config("loss.cap=0"), cache_dir=same, data_dir=None)
+
+
 @pytest.mark.parametrize("setting", ["data.views=true", "fewshot.shots=1", "data.device_images=on"])
 def test_what_needs_images_in_any_order_names_the_command_that_gives_it(tars, setting):
     with pytest.raises(UserError, match="distill cache convert CACHE --to hdf5") as error:
