@@ -20,7 +20,7 @@ from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
-from cache.store.row_group import KeysFile, read_keys
+from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRows
 from cache.store.text_banks import load_bank
 
@@ -77,7 +77,7 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
 
 def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:
     if line.column == KEYS:
-        return _check(folder, line, line.rows, partial(_read_keys, folder, line))
+        return _check(folder, line, line.rows, partial(KeysFile, folder, line))
     if line.column == SAMPLES:
         return _check(folder, line, line.rows, lambda: TarRows.of(folder, group, line).offsets)
     return _check(folder, line, line.rows, partial(ColumnFile.open, folder, line))
@@ -110,11 +110,6 @@ def _problem_of_bytes(path: Path, listed: ListedFile) -> str:
         return "it is a folder"
     except OSError as error:
         raise read_error(path, error) or error from error
-
-
-def _read_keys(folder: Path, line: FileLine) -> None:
-    if read_keys(folder, line).digests() != line.digests:
-        raise UserError("its rows are not those of its line in the journal", fix="run cache repair.")
 
 
 def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> None:

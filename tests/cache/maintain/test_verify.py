@@ -131,8 +131,7 @@ def test_a_file_with_its_checksum_that_holds_something_else_is_damaged(tmp_path)
     lines = Journal.load(tmp_path).groups("train")[0].lines
     for column, change, message in (
         ("image_embedding", lambda f: f.move("embedding", "x") or f.create_dataset("y", data=np.ones(3)), "y has 3 rows"),
-        ("keys", lambda f: f["key_hash"].__setitem__(0, 7), "its hashes are not those of its keys"),
-        ("keys", lambda f: f["content"].__setitem__((0, 0), 7), "its rows are not those of its line"),
+        ("keys", lambda f: f["label"].__setitem__(0, 9), "it holds labels of no class"),
     ):  # fmt: skip
         path = tmp_path / lines[column].file
         raw = path.read_bytes()
