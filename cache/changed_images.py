@@ -82,12 +82,12 @@ def _look(samples: Sequence[Sample], rows: SplitRows | None, files: ImageFiles |
         before[has_row] = files.content[own]
         now = np.array([_status(samples[i]) for i in has_row.tolist()], dtype=np.int64).reshape(-1, 2)
         same[has_row] = (now[:, 0] == files.bytes[own]) & (now[:, 1] == files.mtime_ns[own])
-    known = np.asarray(before.any(axis=1))
+    has_content = np.asarray(before.any(axis=1))
     read = {
         i: bytes.fromhex(samples[i].identity()[0]) or UNKNOWN
-        for i in np.flatnonzero(~(same & known)).tolist()
+        for i in np.flatnonzero(~(same & has_content)).tolist()
     }
-    changed = (samples[i].key for i, own in read.items() if known[i] and before[i].tobytes() != own)
+    changed = (samples[i].key for i, own in read.items() if has_content[i] and before[i].tobytes() != own)
     return Contents(row_of=row_of, read=read, changed=tuple(changed))
 
 

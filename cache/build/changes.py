@@ -41,8 +41,8 @@ class Changes:
             ("splits added", self.splits_added),
             ("splits removed", self.splits_removed),
         )
-        parts = _counted([(count, what) for count, what in counts if count])
-        return ", ".join(parts + [f"{what}: {some_of(names, 5)}" for what, names in lists if names])
+        listed = _counted([(count, what) for count, what in counts if count])
+        return ", ".join(listed + [f"{what}: {some_of(names, 5)}" for what, names in lists if names])
 
     def line(self, data: str, *, missing: int, rows: int, began: bool) -> str:
         """Return the line that says so; '' where nothing changed.

@@ -179,8 +179,8 @@ def _bank_before(cache: Path, name: str) -> TextBank | None:
     if not (cache / NAME).is_file():
         return None
     try:
-        entry = Manifest.load(cache).banks.get(name)
-        return load_bank(cache / entry.file, name, sha256=entry.sha256) if entry else None
+        listed = Manifest.load(cache).banks.get(name)
+        return load_bank(cache / listed.file, name, sha256=listed.sha256) if listed else None
     except UserError:
         return None  # damaged: whoever makes it again says so
 

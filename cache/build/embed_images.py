@@ -214,8 +214,8 @@ def _columns(
     pictures = pixels_BV3HW.flatten(0, 1)
     waiting: dict[str, Callable[[], Tensor]] = {}
     if regions:
-        whole, parts = teacher.embed_regions(pictures)
-        waiting = {"embedding": lambda: whole, "region_embedding": lambda: parts}
+        whole, regions_of = teacher.embed_regions(pictures)
+        waiting = {"embedding": lambda: whole, "region_embedding": lambda: regions_of}
     else:
         waiting = {"embedding": teacher.start_images(pictures)}
 

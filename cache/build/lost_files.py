@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from cache.store.journal import Journal, RowGroup
-from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine
+from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, split_of
 from cache.store.manifest import Manifest
 
 
@@ -45,16 +45,29 @@ def _size(path: Path) -> int:
 
 
 def remove_unlisted(out: Path, manifest: Manifest, journal: Journal) -> None:
-    """Remove the files that no line lists, and the folders of row groups that have none left."""
+    """Remove the files that no line lists, and the folders of row groups that have none left.
+
+    Folders that are nobody's row group are left alone, and so is what a file browser keeps beside them.
+    """
     listed = {*journal.files}
-    for folder in (out / ROWS).glob("*"):
-        files = [path for path in folder.iterdir() if f"{ROWS}/{folder.name}/{path.name}" not in listed]
-        if len(files) == len(list(folder.iterdir())):
+    for folder in filter(_is_row_group, (out / ROWS).glob("*")):
+        there = list(folder.iterdir())
+        files = [path for path in there if f"{ROWS}/{folder.name}/{path.name}" not in listed]
+        if len(files) == len(there):
             shutil.rmtree(folder)
             continue
         for path in files:
-            path.unlink()
+            if not path.is_dir():
+                path.unlink()
     listed |= {file.file for file in manifest.files}
     for path in (*(out / TARS).glob("*"), *out.glob("text_tower/*"), *out.glob("*.text_tower/*")):
-        if f"{path.parent.name}/{path.name}" not in listed:
+        if f"{path.parent.name}/{path.name}" not in listed and not path.is_dir():
             path.unlink()
+
+
+def _is_row_group(folder: Path) -> bool:
+    try:
+        split_of(folder.name)
+    except ValueError:
+        return False
+    return folder.is_dir()

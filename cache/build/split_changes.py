@@ -158,15 +158,15 @@ def _same_content(source: Source, stored: StoredRows, rows: NDArray[np.int64]) -
 
     Rows that were made elsewhere may not say what of: any content is theirs.
     """
-    parts = [rows[start : start + FILES_AT_ONCE] for start in range(0, len(rows), FILES_AT_ONCE)]
+    blocks = [rows[start : start + FILES_AT_ONCE] for start in range(0, len(rows), FILES_AT_ONCE)]
 
-    def same(part: NDArray[np.int64]) -> NDArray[np.bool_]:
-        content = stored.content(part)
-        now = _contents(source.samples(stored.keys(part)))
+    def same(block: NDArray[np.int64]) -> NDArray[np.bool_]:
+        content = stored.content(block)
+        now = _contents(source.samples(stored.keys(block)))
         return np.asarray((now == content).all(axis=1) | ~content.any(axis=1))
 
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
-        return np.concatenate([np.empty(0, bool), *pool.map(same, parts)])
+        return np.concatenate([np.empty(0, bool), *pool.map(same, blocks)])
 
 
 def _contents(samples: Iterable[Sample]) -> NDArray[np.uint8]:

@@ -109,13 +109,13 @@ def _columns(copy: Copy, split: Converted) -> Iterator[FileLine | DroppedFile]:
     groups = split.rows.groups.groups
     beside, of_rows = beside_columns(copy, groups), row_columns(copy, groups)
     for target in split.kept_groups():
-        parts = split.parts_of(target)
-        has = [column for column in beside if any(column in part.group.lines for part in parts)]
+        placed = split.sources_of(target)
+        has = [column for column in beside if any(column in one.group.lines for one in placed)]
         for column in has:
             line = target.lines.get(column)
-            if line is None or line.about.get(COPIED) != copied_from(copy, parts, column):
-                check_sound(copy.source, [part.group for part in parts])
-                yield write_added(copy, target.keys, parts, column)
+            if line is None or line.about.get(COPIED) != copied_from(copy, placed, column):
+                check_sound(copy.source, [one.group for one in placed])
+                yield write_added(copy, target.keys, placed, column)
         for column in target.lines.keys() - {KEYS, SAMPLES, *of_rows, *has}:
             yield DroppedFile(file=target.lines[column].file)
 

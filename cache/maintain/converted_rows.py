@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
-from cache.maintain.joined_columns import Part, seen_rows
+from cache.maintain.joined_columns import PlacedGroup, seen_rows
 from cache.runtime.atomic_files import digest
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, RemovedRows
@@ -103,18 +103,18 @@ class Converted:
         for one in np.unique(number).tolist():
             yield self.rows.groups.groups[one], np.sort(row[number == one])
 
-    def parts_of(self, group: RowGroup) -> list[Part]:
+    def sources_of(self, group: RowGroup) -> list[PlacedGroup]:
         """Return the groups of the source that have rows of a converted one, with where these are there."""
         places = self._places[group.name]
         here = np.flatnonzero(places >= 0)
         number, row = self.rows.group_of(places[here])
-        parts = []
+        placed = []
         for one in np.unique(number).tolist():
             source = self.rows.groups.groups[one]
             at = np.full(source.rows, -1, dtype=np.int64)
             at[row[number == one]] = here[number == one]
-            parts.append(Part(group=source, places=at))
-        return parts
+            placed.append(PlacedGroup(group=source, places=at))
+        return placed
 
     @cached_property
     def _places(self) -> dict[str, NDArray[np.int64]]:
@@ -134,7 +134,7 @@ def _same_numbers(
         if target.shape[1:] != source.shape[1:] or target.dtype != source.dtype:
             return np.zeros(len(own), dtype=bool)
         for start in range(0, len(own), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            differ = (source[at[part]] != target[own[part]]).reshape(len(own[part]), -1).any(axis=1)
-            same[part] &= ~differ
+            one = slice(start, start + ROWS_AT_ONCE)
+            differ = (source[at[one]] != target[own[one]]).reshape(len(own[one]), -1).any(axis=1)
+            same[one] &= ~differ
     return same

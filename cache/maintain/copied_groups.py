@@ -20,7 +20,7 @@ from cache.maintain.group_columns import (
     said_of_joined,
     source_of,
 )
-from cache.maintain.joined_columns import Part, Selection, joined_column, order_of, taken
+from cache.maintain.joined_columns import PlacedGroup, Selection, joined_column, order_of, taken
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
 from cache.store.column_lines import LEFT_OUT, made_from
@@ -82,7 +82,7 @@ def write_copy(copy: Copy, rows: Selection, *, about: Mapping[str, Any] | None =
     UserError
         If a file is damaged, a picture is not to be had or another, or the group cannot be written.
     """
-    groups = [part.group for part in rows.parts]
+    groups = [one.group for one in rows.placed]
     name = claim_group(copy.out, rows.keys.split)
     of_keys = {**said_alike([group.keys for group in groups]), **(about or {})}
     of_rows = row_columns(copy, groups)
@@ -97,21 +97,21 @@ def write_copy(copy: Copy, rows: Selection, *, about: Mapping[str, Any] | None =
         for column in of_rows:
             if column not in beside:  # it lies in the tar
                 lines.append(_from_tar(copy, rows, keys, column))
-    lines += [write_added(copy, keys, rows.parts, column) for column in beside]
+    lines += [write_added(copy, keys, rows.placed, column) for column in beside]
     return [*lines, keys]
 
 
-def write_added(copy: Copy, keys: FileLine, parts: Sequence[Part], column: str) -> FileLine:
+def write_added(copy: Copy, keys: FileLine, placed: Sequence[PlacedGroup], column: str) -> FileLine:
     """Write a column of the group with these ``keys``, of the rows that the source has in files."""
-    having = [part for part in parts if source_of(copy.source, copy.manifest, part.group, column) is not None]
-    lines, listed = [part.group.lines[column] for part in having], copy.manifest.columns.get(column)
+    having = [one for one in placed if source_of(copy.source, copy.manifest, one.group, column) is not None]
+    lines, listed = [one.group.lines[column] for one in having], copy.manifest.columns.get(column)
     datasets = joined_column(copy.source, having, column, rows=keys.rows)
     about = said_of_joined(lines, datasets)
-    has_place = np.concatenate([part.places[part.places >= 0] for part in having])
+    has_place = np.concatenate([one.places[one.places >= 0] for one in having])
     if "row" not in datasets and len(has_place) < keys.rows:
         about[LEFT_OUT] = np.setdiff1d(np.arange(keys.rows), has_place).tolist()
     if copy.out != copy.source:
-        about[COPIED] = copied_from(copy, parts, column)
+        about[COPIED] = copied_from(copy, placed, column)
     return write_column(
         copy.out,
         keys.group,
@@ -131,9 +131,9 @@ def beside_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
     return [column for column in beside if column not in of_rows or column == CAPTIONS]
 
 
-def copied_from(copy: Copy, parts: Sequence[Part], column: str) -> str:
-    """Return what names the files of a column that parts have."""
-    return digest([part.group.lines[column].sha256 for part in parts if column in part.group.lines])
+def copied_from(copy: Copy, placed: Sequence[PlacedGroup], column: str) -> str:
+    """Return what names the files of a column that groups have."""
+    return digest([one.group.lines[column].sha256 for one in placed if column in one.group.lines])
 
 
 def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
@@ -148,8 +148,8 @@ def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
 
 def _array(rows: Selection, column: str) -> MappedRows:
     """Return a column of the rows, in their order, wherever it lies; read when asked for."""
-    order, _ = order_of([part.places for part in rows.parts])
-    return MappedRows([mapped_rows(rows.source, part.group, column) for part in rows.parts], order)
+    order, _ = order_of([one.places for one in rows.placed])
+    return MappedRows([mapped_rows(rows.source, one.group, column) for one in rows.placed], order)
 
 
 def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
@@ -167,8 +167,8 @@ def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:
-    order, places = order_of([part.places for part in rows.parts])
-    arrays = [mapped_rows(rows.source, part.group, column) for part in rows.parts]
+    order, places = order_of([one.places for one in rows.placed])
+    arrays = [mapped_rows(rows.source, one.group, column) for one in rows.placed]
     datasets: dict[str, Column] = {EMBEDDING: taken(arrays, order, places, rows=keys.rows)}
     if column == CAPTIONS:
         datasets[CAPTION] = texts([content.caption or "" for content in _of_tars(rows, pictures=False)])
@@ -177,8 +177,8 @@ def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileL
 
 def _contents(copy: Copy, rows: Selection) -> Iterable[TarContent]:
     """Return the picture and the caption of every row, in their order."""
-    if all(SAMPLES in part.group.lines for part in rows.parts):
-        has_pictures = all(TarRows.of(rows.source, part.group).pictures for part in rows.parts)
+    if all(SAMPLES in one.group.lines for one in rows.placed):
+        has_pictures = all(TarRows.of(rows.source, one.group).pictures for one in rows.placed)
         return _of_tars(rows, pictures=has_pictures)
     captions = _captions(rows)
     pictures = copy.pictures(rows.keys) if copy.pictures else [TarContent()] * len(rows.keys)
@@ -190,10 +190,10 @@ def _contents(copy: Copy, rows: Selection) -> Iterable[TarContent]:
 
 def _captions(rows: Selection) -> Sequence[str | None]:
     """Return the captions that lie in files; None for imported rows, and where not all have one."""
-    if len(rows.having(CAPTIONS)) < len(rows.parts):
+    if len(rows.having(CAPTIONS)) < len(rows.placed):
         return [None] * len(rows.keys)
-    order, _ = order_of([part.places for part in rows.parts])
-    blobs = [map_blobs(rows.source / part.group.lines[CAPTIONS].file, CAPTION) for part in rows.parts]
+    order, _ = order_of([one.places for one in rows.placed])
+    blobs = [map_blobs(rows.source / one.group.lines[CAPTIONS].file, CAPTION) for one in rows.placed]
     starts = np.cumsum([0, *map(len, blobs)])
     which = np.searchsorted(starts, order, side="right") - 1
     raw = (blobs[file][int(row)] for file, row in zip(which.tolist(), order - starts[which], strict=True))
@@ -203,7 +203,7 @@ def _captions(rows: Selection) -> Sequence[str | None]:
 def _of_tars(rows: Selection, *, pictures: bool) -> Iterator[TarContent]:
     """Yield the content of every row from the tars that they lie in, each read from front to end."""
     # A tar has its rows in the order of their keys' hashes, as the new one: so they are merged.
-    streams = [_placed(rows.source, part, pictures) for part in rows.parts]
+    streams = [_placed(rows.source, one, pictures) for one in rows.placed]
     for place, (at, row) in enumerate(heapq.merge(*streams, key=lambda one: one[0])):
         key = rows.keys.keys[place]
         if at != place or row.key != key:
@@ -212,8 +212,8 @@ def _of_tars(rows: Selection, *, pictures: bool) -> Iterator[TarContent]:
         yield TarContent(caption=row.caption, picture=row.picture, ending=ending)
 
 
-def _placed(source: Path, part: Part, pictures: bool) -> Iterator[tuple[int, TarRow]]:
-    places: NDArray[np.int64] = part.places
-    for row in TarRows.of(source, part.group).samples(pictures=pictures):
+def _placed(source: Path, one: PlacedGroup, pictures: bool) -> Iterator[tuple[int, TarRow]]:
+    places: NDArray[np.int64] = one.places
+    for row in TarRows.of(source, one.group).samples(pictures=pictures):
         if places[row.row] >= 0:
             yield int(places[row.row]), row

@@ -123,10 +123,10 @@ def _differ(
     stored = {"image_embedding": rows.embeddings, "caption_embedding": rows.caption_embeddings}
     differ = {name: np.zeros(len(here), dtype=bool) for name in stored}
     for start in range(0, len(here), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        for name, wanted in given.columns(here[part]).items():
+        block = slice(start, start + ROWS_AT_ONCE)
+        for name, wanted in given.columns(here[block]).items():
             kept = stored[name]
-            differ[name][part] = True if kept is None else (kept[at[here[part]]] != wanted).any(axis=1)
+            differ[name][block] = True if kept is None else (kept[at[here[block]]] != wanted).any(axis=1)
     return differ["image_embedding"], differ["caption_embedding"]
 
 

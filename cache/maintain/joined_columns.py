@@ -23,7 +23,7 @@ ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class PlacedGroup:
     """A row group and where each of its rows is in the new one: ``places`` int64, -1 for nowhere."""
 
     group: RowGroup
@@ -36,7 +36,7 @@ class Selection:
 
     source: Path
     keys: GroupKeys
-    parts: tuple[Part, ...]
+    placed: tuple[PlacedGroup, ...]
 
     @classmethod
     def of(
@@ -47,17 +47,17 @@ class Selection:
         order = np.argsort(hashes_of(keys.keys), kind="stable") if by_hash else np.arange(len(keys))
         place_of = np.empty(len(keys), dtype=np.int64)
         place_of[order] = np.arange(len(keys))
-        parts, start = [], 0
+        placed, start = [], 0
         for group, rows in chosen:
             places = np.full(group.rows, -1, dtype=np.int64)
             places[rows] = place_of[start : start + len(rows)]
-            parts.append(Part(group=group, places=places))
+            placed.append(PlacedGroup(group=group, places=places))
             start += len(rows)
-        return cls(source=source, keys=keys.taken(order), parts=tuple(parts))
+        return cls(source=source, keys=keys.taken(order), placed=tuple(placed))
 
-    def having(self, column: str) -> list[Part]:
-        """Return the parts whose group has a column."""
-        return [part for part in self.parts if column in part.group.lines]
+    def having(self, column: str) -> list[PlacedGroup]:
+        """Return those of the groups that have a column."""
+        return [one for one in self.placed if column in one.group.lines]
 
 
 def seen_rows(group: RowGroup) -> NDArray[np.int64]:
@@ -70,11 +70,11 @@ def seen_rows(group: RowGroup) -> NDArray[np.int64]:
 def _joined(keys: Sequence[GroupKeys]) -> GroupKeys:
     return GroupKeys(
         split=keys[0].split,
-        keys=[key for of_part in keys for key in of_part.keys],
-        labels=[labels for of_part in keys for labels in of_part.labels],
-        content=np.concatenate([of_part.content for of_part in keys]),
-        bytes=np.concatenate([of_part.bytes for of_part in keys]),
-        mtime_ns=np.concatenate([of_part.mtime_ns for of_part in keys]),
+        keys=[key for of_group in keys for key in of_group.keys],
+        labels=[labels for of_group in keys for labels in of_group.labels],
+        content=np.concatenate([of_group.content for of_group in keys]),
+        bytes=np.concatenate([of_group.bytes for of_group in keys]),
+        mtime_ns=np.concatenate([of_group.mtime_ns for of_group in keys]),
     )
 
 
@@ -86,7 +86,9 @@ def order_of(places: Sequence[NDArray[np.int64]]) -> tuple[NDArray[np.int64], ND
     return rows, joined[rows]
 
 
-def joined_column(source: Path, parts: Sequence[Part], column: str, *, rows: int) -> dict[str, Column]:
+def joined_column(
+    source: Path, placed: Sequence[PlacedGroup], column: str, *, rows: int
+) -> dict[str, Column]:
     """Return the datasets of a column of a new group of so many ``rows``; what has no row there is zeros.
 
     Raises
@@ -94,11 +96,11 @@ def joined_column(source: Path, parts: Sequence[Part], column: str, *, rows: int
     UserError
         If a file is damaged, or they differ in what they hold.
     """
-    files = [ColumnFile.open(source, part.group.lines[column]) for part in parts]
+    files = [ColumnFile.open(source, one.group.lines[column]) for one in placed]
     forms = {frozenset((name, _form(values)) for name, values in file.datasets.items()) for file in files}
     if len(forms) > 1:
         raise UserError(f"the row groups of {source} have {column} in different forms", fix=REPAIR)
-    order, places = order_of([part.places[file.rows] for part, file in zip(parts, files, strict=True)])
+    order, places = order_of([one.places[file.rows] for one, file in zip(placed, files, strict=True)])
     datasets: dict[str, Column] = {}
     if files[0].has_row:
         datasets[ROW] = places.astype(np.int32)

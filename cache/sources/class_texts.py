@@ -241,7 +241,7 @@ def _are_named(lines: Sequence[str], path: Path) -> bool:
 def _class_and_text(line: str, names: Mapping[str, str] | None, path: Path) -> tuple[str, str]:
     folder, text = (part.strip() for part in line.split("\t", 1))
     if not folder:
-        raise UserError(f"{path}: {line.strip():.60!r} names no class", fix="write FOLDER<TAB>TEXT.")
+        raise UserError(f"{path}: {line.strip()!r:.60} names no class", fix="write FOLDER<TAB>TEXT.")
     if names is not None and folder not in names:
         raise UserError(
             f"{path}: {folder!r:.120} is not a class",

@@ -80,8 +80,8 @@ class FolderListing:
         images = np.arange(len(self)) if images is None else images
         starts = range(0, len(images), FILES_AT_ONCE)
         with ThreadPoolExecutor(max_workers=THREADS) as pool:
-            parts = list(pool.map(lambda start: self._status(images[start : start + FILES_AT_ONCE]), starts))
-        return np.concatenate([np.empty((0, 2), dtype=np.int64), *parts])
+            status = list(pool.map(lambda start: self._status(images[start : start + FILES_AT_ONCE]), starts))
+        return np.concatenate([np.empty((0, 2), dtype=np.int64), *status])
 
     def _status(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         status = [_status_of(f"{self.root}/{key}") for key in self.keys_at(images)]

@@ -199,7 +199,7 @@ def _names_of_class(folder: Path) -> list[str]:
             f"the class folder {folder} holds no image",
             fix=f"add images ({', '.join(sorted(ENDINGS))}) or remove the folder.",
         )
-    # Rows of a WebDataset shard are named by the stem, so two endings of one stem would collide.
+    # Samples of a tar are named by the stem, so in two tars two endings of one stem would have one name.
     if len({name.rpartition(".")[0] for name in names}) < len(names):
         one, other = _of_one_stem(sorted(names))
         raise UserError(

@@ -117,8 +117,8 @@ class SyntheticSource:
 
     def _chunk(self, start: int) -> Chunk:
         rows = range(start, min(start + CHUNK_ROWS, self.rows))
-        parts = [rows.start, rows.stop, len(self.classes), self.side, self.seed]
-        identity = sha256(repr(parts).encode()).hexdigest()
+        settings = [rows.start, rows.stop, len(self.classes), self.side, self.seed]
+        identity = sha256(repr(settings).encode()).hexdigest()
         return Chunk(id=f"{start // CHUNK_ROWS:05d}", rows=len(rows), identity=identity)
 
     def _rows_of(self, chunk: str) -> range:

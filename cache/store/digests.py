@@ -54,11 +54,13 @@ class Digests:
         return self._with(other, -1)
 
     def _with(self, other: Digests, sign: int) -> Digests:
-        parts = {
-            part.name: _hex(int(getattr(self, part.name), 16) + sign * int(getattr(other, part.name), 16))
-            for part in fields(self)
+        sums = {
+            digest.name: _hex(
+                int(getattr(self, digest.name), 16) + sign * int(getattr(other, digest.name), 16)
+            )
+            for digest in fields(self)
         }
-        return Digests(**parts)
+        return Digests(**sums)
 
 
 NONE = Digests()

@@ -134,7 +134,7 @@ class DroppedFile:
 
 
 Line = FileLine | SkippedImage | TriedImage | RemovedRows | RestoredRows | DroppedFile
-_KINDS: dict[str, type[Any]] = {
+_LINES: dict[str, type[Any]] = {
     "file": FileLine,
     "skipped": SkippedImage,
     "tried": TriedImage,
@@ -142,13 +142,13 @@ _KINDS: dict[str, type[Any]] = {
     "restored": RestoredRows,
     "dropped": DroppedFile,
 }
-_KIND_OF = {of_kind: kind for kind, of_kind in _KINDS.items()}
+_NAME_OF = {line: name for name, line in _LINES.items()}
 
 
 def as_text(line: Line) -> str:
     """Return a line as it is written: JSON, with the CRC-32 of what is before it."""
     # Names of files may be no UTF-8: JSON writes what is not ASCII as numbers.
-    text = json.dumps({"line": _KIND_OF[type(line)], **asdict(line)}, separators=(",", ":"))
+    text = json.dumps({"line": _NAME_OF[type(line)], **asdict(line)}, separators=(",", ":"))
     return f'{text[:-1]},"crc32":{zlib.crc32(text.encode())}}}\n'
 
 
@@ -182,10 +182,10 @@ def _parsed(text: bytes) -> Line | ValueError | None:
         return ValueError("it differs from its checksum")
     try:
         table = json.loads(head)
-        kind = _KINDS.get(table.pop("line", None))
-        if kind is None:
+        line_type = _LINES.get(table.pop("line", None))
+        if line_type is None:
             raise ValueError("it is of no kind of ours")
-        line: Line = value_of(kind, table, name="it")
+        line: Line = value_of(line_type, table, name="it")
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         return ValueError(reason_of(error))
     return line

@@ -106,8 +106,9 @@ def claim_group(cache: Path, split: str) -> str:
     check_held(rows / split)
     try:
         rows.mkdir(parents=True, exist_ok=True)
-        numbers = [int(path.name.rpartition("-")[2]) for path in rows.glob(f"{split}-*")]
-        number = max(numbers, default=-1) + 1
+        numbers = [path.name.removeprefix(f"{split}-") for path in rows.glob(f"{split}-*")]
+        # A copy that a person has made beside it ("train-00000 (1)") is no row group.
+        number = max((int(one) for one in numbers if one.isdecimal()), default=-1) + 1
         while True:
             name = f"{split}-{number:05d}"
             try:

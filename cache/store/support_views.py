@@ -49,15 +49,15 @@ def read_support_views(
     if settings is None or kept < wanted:
         how_many = f"only {kept}" if settings else "no"
         raise UserError(f"the cache {cache} keeps {how_many} views of the images of {rows.name}", fix=add)
-    found = _read(rows, column, settings, rows.find(keys), wanted - 1)
-    missing = [key for key, views_of_key in zip(keys, found, strict=True) if views_of_key is None]
+    views_of = _read(rows, column, settings, rows.find(keys), wanted - 1)
+    missing = [key for key, views_of_key in zip(keys, views_of, strict=True) if views_of_key is None]
     if missing:
         raise UserError(
             f"the cache {cache} keeps no views of {len(missing)} of {len(keys)} support images "
             f"of {rows.name} ({', '.join(missing[:3])})",
             fix=f"{add.removesuffix('.')} (and a --support-shots of 0, or at least as many as the shots).",
         )
-    return np.stack([one for one in found if one is not None]).astype(np.float32)
+    return np.stack([one for one in views_of if one is not None]).astype(np.float32)
 
 
 def _read(
@@ -68,7 +68,7 @@ def _read(
     copies: int,
 ) -> list[NDArray[Any] | None]:
     """Return the views [copies, D] of some rows of a split, None for one that has none."""
-    found: list[NDArray[Any] | None] = [None] * len(wanted)
+    views_of: list[NDArray[Any] | None] = [None] * len(wanted)
     here = np.flatnonzero(wanted >= 0)
     group_of, number = rows.group_of(wanted[here])
     for index in np.unique(group_of).tolist():
@@ -80,8 +80,8 @@ def _read(
         at = np.searchsorted(of_rows, number[inside])
         for place, row, i in zip(here[inside].tolist(), number[inside].tolist(), at.tolist(), strict=True):
             if i < len(of_rows) and of_rows[i] == row:
-                found[place] = embedding[i, :copies]
-    return found
+                views_of[place] = embedding[i, :copies]
+    return views_of
 
 
 def _open(

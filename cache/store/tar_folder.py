@@ -120,11 +120,11 @@ class TarSource:
         places = groups.index.order[at]
         number = np.searchsorted(groups.starts, places, side="right") - 1
         rows = places - groups.starts[number]
-        found: dict[str, TarSample] = {}
+        sample_of: dict[str, TarSample] = {}
         for one in np.unique(number).tolist():
             own = self.rows_of(groups.groups[one].name, rows[number == one].tolist())
-            found |= {sample.key: sample for sample in own}
-        yield from (found[key] for key in keys)
+            sample_of |= {sample.key: sample for sample in own}
+        yield from (sample_of[key] for key in keys)
 
     def all(self) -> tuple[TarSample, ...]:
         """Return every sample, sorted by key."""

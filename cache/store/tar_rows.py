@@ -229,17 +229,19 @@ def _raw_samples(
 
 def _parsed(raw: dict[str, Any], row: int, columns: Collection[str], pictures: bool) -> TarRow:
     table = json.loads(raw["json"])
-    key, labels = table["key"], table["labels"]
-    if not isinstance(key, str) or not all(isinstance(label, str) for label in labels):
+    key, labels = (table.get("key"), table.get("labels")) if isinstance(table, dict) else (None, None)
+    if not (
+        isinstance(key, str) and isinstance(labels, list) and all(isinstance(name, str) for name in labels)
+    ):
         raise ValueError(f"sample {row:,} has no key and labels")
-    found = [raw[ending] for ending in raw.keys() & _PICTURES]
-    if pictures and len(found) != 1:
-        raise ValueError(f"sample {row:,} has {len(found)} pictures")
+    own_pictures = [raw[ending] for ending in raw.keys() & _PICTURES]
+    if pictures and len(own_pictures) != 1:
+        raise ValueError(f"sample {row:,} has {len(own_pictures)} pictures")
     return TarRow(
         row=row,
         key=key,
         labels=tuple(labels),
-        picture=found[0] if pictures else b"",
+        picture=own_pictures[0] if pictures else b"",
         caption=raw["txt"].decode("utf-8", "surrogateescape") if "txt" in raw else None,
         arrays={name: _array(member_of(name), raw[member_of(name)]) for name in columns},
     )

@@ -89,11 +89,11 @@ class TextTower:
         """
         # In order of length, so that little of a batch is padding.
         order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), texts[i]))
-        parts = []
+        batches = []
         for start in range(0, len(order), batch_size):
             some = [texts[i] for i in order[start : start + batch_size]]
-            parts.append(self.embed(self.tokens(some)).float().cpu())
-        rows = torch.cat(parts)
+            batches.append(self.embed(self.tokens(some)).float().cpu())
+        rows = torch.cat(batches)
         cut = sum(len(self.tokenizer.encode(text)) + 2 > self.context_length for text in texts)
         return rows[torch.tensor(order).argsort()], cut
 

@@ -174,7 +174,12 @@ run_options = options(
 
 rows_options = options(
     option("--dtype", "What rows are stored in.", ["float16", "float32"], "float16"),
-    option("--format", "Shard format.", ["hdf5", "webdataset"], "hdf5"),
+    option(
+        "--format",
+        "Row groups in HDF5, or tars of pictures and rows.",
+        ["hdf5", "webdataset"],
+        "hdf5",
+    ),
 )
 """How a cache's rows are stored."""
 

@@ -152,10 +152,10 @@ def texts_of(cache: EmbeddingCache, bank: str, class_names: Sequence[str]) -> di
     texts = cache.text_bank(bank)
     owners = [texts.class_folders[i] if i >= 0 else "" for i in texts.class_index.tolist()]
     told = cache.listed_bank(bank).made_from == digest([texts.texts, owners]) and not cache.is_imported
-    parts: dict[str, list[bytes]] = {}
+    of_class: dict[str, list[bytes]] = {}
     for text, owner, row in zip(texts.texts, owners, texts.embeddings, strict=True):
-        parts.setdefault(owner, []).append(_as_bytes(text) + (b"" if told else row.tobytes()))
-    return {name: digest_of(sorted(parts[name])) for name in class_names if name in parts}
+        of_class.setdefault(owner, []).append(_as_bytes(text) + (b"" if told else row.tobytes()))
+    return {name: digest_of(sorted(of_class[name])) for name in class_names if name in of_class}
 
 
 def split_identity(

@@ -143,9 +143,9 @@ def mended_journal(raw: bytes) -> bytes:
 
 
 def _mended_line(line: bytes) -> bytes:
-    head, found, _ = line.rpartition(b',"crc32":')
+    head, checksum, _ = line.rpartition(b',"crc32":')
     text = head + b"}"
-    return head + b',"crc32":%d}' % zlib.crc32(text) if found else line
+    return head + b',"crc32":%d}' % zlib.crc32(text) if checksum else line
 
 
 def write_cache(out: Path, format: str, seed: int = 0) -> None:

@@ -113,15 +113,15 @@ def as_tars(cache, data, out, *, rows=5, captions="beside"):
 def _write_tar(out, photos, of_split, captions):
     own, split = keys_of(photos, of_split.name), of_split.name
     at = of_split.find(own.keys)
-    embeddings, said = of_split.embeddings[at], of_split.caption_embeddings
+    embeddings, caption_rows = of_split.embeddings[at], of_split.caption_embeddings
     columns = {"image_embedding": embeddings}
-    if said is not None and captions != "beside":
-        columns["caption_embedding"] = said[at if captions == "inside" else np.zeros_like(at)]
+    if caption_rows is not None and captions != "beside":
+        columns["caption_embedding"] = caption_rows[at if captions == "inside" else np.zeros_like(at)]
     name = claim_group(out, split)
     lines = write_tar_group(out, name, own, columns, photos)
-    if said is not None and captions == "beside":
+    if caption_rows is not None and captions == "beside":
         order = read_keys(out, lines[-1]).keys
-        column = {"embedding": said[of_split.find(order)], "caption": texts([""] * len(order))}
+        column = {"embedding": caption_rows[of_split.find(order)], "caption": texts([""] * len(order))}
         lines.insert(0, write_column(out, name, "caption_embedding", column, rows=len(order)))
     JournalWriter(out).add(*lines)
 

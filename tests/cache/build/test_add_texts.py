@@ -54,9 +54,9 @@ def written(path, lines):
 
 
 def test_class_names_in_a_template_are_what_the_teacher_says_of_them(cache, teacher_dir):
-    listed, said = add_texts(cache.path, TextOptions(bank="sketch", templates=("a sketch of {}",)))
+    listed, notes = add_texts(cache.path, TextOptions(bank="sketch", templates=("a sketch of {}",)))
     assert (listed.file, listed.texts, listed.templates) == ("texts/sketch.h5", 5, ("a sketch of {}",))
-    assert said == []
+    assert notes == []
     bank = EmbeddingCache.open(cache.path).text_bank("sketch")
     assert bank.texts == [f"a sketch of {name}" for name in CLASSES]
     expected = load_teacher(f"local-dir:{teacher_dir}").embed_texts(bank.texts)[0]
@@ -79,11 +79,11 @@ def test_class_names_are_those_that_the_cache_was_told(build, photos, tmp_path):
     ]
     # By position: in the order of label2text, which is the cache's.
     file = written(tmp_path / "texts.txt", [*(f"about {name}" for name in reversed(CLASSES)), "about pear"])
-    _, said = add_texts(cache.path, TextOptions(bank="two", text_file=file))
+    _, notes = add_texts(cache.path, TextOptions(bank="two", text_file=file))
     bank = EmbeddingCache.open(cache.path).text_bank("two")
     assert dict(zip(bank.class_folders, bank.texts, strict=True))["lemon"] == "about lemon"
-    assert said[0].startswith("two: texts.txt, by position: plum -> 'about plum'")
-    assert said[1] == "two: 1 of its 6 classes are none of the cache's ('pear')"
+    assert notes[0].startswith("two: texts.txt, by position: plum -> 'about plum'")
+    assert notes[1] == "two: 1 of its 6 classes are none of the cache's ('pear')"
     labels = written(tmp_path / "labels.txt", [f"{name} {i} my_{name}" for i, name in enumerate(CLASSES)])
     add_texts(cache.path, TextOptions(bank="three", templates=("{}",), label2text=labels))
     assert EmbeddingCache.open(cache.path).text_bank("three").texts[0] == "my apple"
@@ -91,14 +91,14 @@ def test_class_names_are_those_that_the_cache_was_told(build, photos, tmp_path):
 
 def test_a_file_names_its_classes_and_may_have_several_lines_of_one_in_several_templates(cache, tmp_path):
     file = written(tmp_path / "x.txt", ["apple\tred apple", "apple\tgreen apple", "plum\ta blue plum"])
-    listed, said = add_texts(
+    listed, notes = add_texts(
         cache.path, TextOptions(bank="mine", text_file=file, templates=("one {}", "two {}"))
     )
     assert listed.source == "x.txt, by name"
     bank = EmbeddingCache.open(cache.path).text_bank("mine")
     assert bank.texts[:4] == ["one red apple", "two red apple", "one green apple", "two green apple"]
     assert [bank.class_folders[i] for i in bank.class_index] == ["apple"] * 4 + ["plum"] * 2
-    assert said == [
+    assert notes == [
         "mine: no text for 3 of 5 classes ('banana', 'cherry', 'lemon'): no split that has one of them is "
         "trained or judged with it"
     ]
@@ -108,8 +108,8 @@ def test_a_file_names_its_classes_and_may_have_several_lines_of_one_in_several_t
 
 def test_texts_of_no_class_are_a_free_bank(cache, tmp_path):
     file = written(tmp_path / "x.txt", ["one", "two"])
-    listed, said = add_texts(cache.path, TextOptions(bank="free", text_file=file))
-    assert (listed.texts, said) == (2, [])
+    listed, notes = add_texts(cache.path, TextOptions(bank="free", text_file=file))
+    assert (listed.texts, notes) == (2, [])
 
 
 def test_a_bank_of_other_texts_is_replaced_only_where_that_is_asked_for(cache):
@@ -205,9 +205,9 @@ def test_an_added_teacher_has_texts_of_its_own(build, teacher_dir, tmp_path, pho
 def test_objects_of_episodes_get_texts_too(episode_cache, tmp_path):
     cache = shutil.copytree(episode_cache, tmp_path / "cache")
     before = EmbeddingCache.open(cache)
-    listed, said = add_texts(cache, TextOptions(bank="x", templates=("there is a {}",)))
+    listed, notes = add_texts(cache, TextOptions(bank="x", templates=("there is a {}",)))
     bank = EmbeddingCache.open(cache).text_bank("x")
-    assert said == []
+    assert notes == []
     assert bank.class_folders == before.text_bank("labels").class_folders
     assert listed.texts == len(bank.class_folders)
     assert all("_" not in text for text in bank.texts)

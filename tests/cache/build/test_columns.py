@@ -125,14 +125,14 @@ def test_a_column_of_settings_that_the_manifest_does_not_name_is_not_read(groups
         EmbeddingCache.open(groups.path).crop_views("train")
 
 
-def remove(cache, key, kind=RemovedRows):
+def remove(cache, key, line_type=RemovedRows):
     for group in Journal.load(cache).groups("train"):
         keys = read_keys(cache, group.keys)
         if key in keys.keys:
             row = keys.keys.index(key)
             digests = keys.taken([row]).digests()
             JournalWriter(cache).add(
-                kind(
+                line_type(
                     group=group.name,
                     rows=(row,),
                     digests={n: getattr(digests, n) for n in ("keys", "content", "labels")},

@@ -185,9 +185,9 @@ def test_a_list_of_touched_files_that_is_none_is_forgotten(tmp_path):
     ],
 )
 def test_one_line_says_what_changed(changes, began, line):
-    said = changes.line("photos", missing=5, rows=1240, began=began)
-    assert said.startswith(line)
-    assert bool(said) == bool(line)
+    sentence = changes.line("photos", missing=5, rows=1240, began=began)
+    assert sentence.startswith(line)
+    assert bool(sentence) == bool(line)
 
 
 def test_a_class_that_another_split_has_is_not_new():

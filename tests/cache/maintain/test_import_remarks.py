@@ -40,8 +40,8 @@ def test_a_second_bank_joins_the_first(bring, tmp_path):
 
 def test_classes_that_a_bank_lacks_and_names_that_are_no_class_are_said(bring):
     assert not [line for line in bring("labels", CLASSES) if line.startswith("labels")]
-    said = [line for line in bring("odd", ("apple", "pear", "fig")) if line.startswith("odd")]
-    assert said == [
+    remarks = [line for line in bring("odd", ("apple", "pear", "fig")) if line.startswith("odd")]
+    assert remarks == [
         "odd: no text for 2 of 3 classes ('banana', 'cherry'): no split that has one of them is trained or "
         "judged with it",
         "odd: 2 of its 3 classes are none of the cache's ('pear', 'fig')",

@@ -73,11 +73,11 @@ def test_rows_written_block_by_block_are_there_and_the_others_are_zeros(tmp_path
 
 def test_byte_strings_joined_a_few_at_a_time_are_those_that_were_given(tmp_path, monkeypatch):
     items = [b"", b"abc", b"", b"d" * 50, b"ef", b""]
-    whole, parts = tmp_path / "whole.h5", tmp_path / "parts.h5"
+    whole, joined = tmp_path / "whole.h5", tmp_path / "joined.h5"
     write_columns(whole, {"jpeg": Blobs(items)})
     monkeypatch.setattr("cache.store.hdf5_columns.JOINED_AT_ONCE", 4)
-    write_columns(parts, {"jpeg": Blobs(items)})
-    for path in (whole, parts):
+    write_columns(joined, {"jpeg": Blobs(items)})
+    for path in (whole, joined):
         blobs = map_blobs(path, "jpeg")
         assert [blobs[i] for i in range(len(blobs))] == items
     write_columns(tmp_path / "none.h5", {"jpeg": Blobs([])})

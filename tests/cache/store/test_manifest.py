@@ -15,7 +15,7 @@ from cache.store.manifest import Manifest
 from distill.checkpoint import read_checkpoint
 
 
-def test_a_sealed_text_notices_any_changed_byte():
+def test_a_text_with_its_checksum_notices_any_changed_byte():
     text = with_checksum({"a": 1, "b": ["ü", {"sha256": "0" * 64}]})
     assert has_its_checksum(text)
     assert has_its_checksum(text + "\n")

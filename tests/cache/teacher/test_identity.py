@@ -63,8 +63,8 @@ def test_each_step_of_the_preprocessing_is_in_the_fingerprint(teacher_dir, teach
 
 
 def test_open_clip_has_no_step_of_preprocessing_that_the_identity_lacks():
-    known = {"size", "mean", "std", "interpolation", "resize_mode", "fill_color"}
-    assert {field.name for field in fields(PreprocessCfg)} == {*known, "mode"}
+    same_names = {"size", "mean", "std", "interpolation", "resize_mode", "fill_color"}
+    assert {field.name for field in fields(PreprocessCfg)} == {*same_names, "mode"}
     with pytest.raises(AssertionError):
         PreprocessCfg(mode="L")  # the one that there is no choice of
 

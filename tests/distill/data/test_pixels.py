@@ -58,9 +58,9 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
             assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(image.path), SIDE))
     assert cache.pixels("train", side=SIDE + 1) is None
     (file,) = files_of(cache.path, "train-*")
-    with h5py.File(file) as shard:
-        assert shard["pixels"].chunks is None
-        assert shard["pixels"].id.get_offset() is not None
+    with h5py.File(file) as column_file:
+        assert column_file["pixels"].chunks is None
+        assert column_file["pixels"].id.get_offset() is not None
 
 
 def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
