@@ -81,6 +81,7 @@ class EmbeddingCache:
                 f"the cache {path} is not finished ({rows:,} rows so far)",
                 fix="run the same 'distill cache-features' command again: it continues.",
             )
+        journal.check_lists(path, manifest.splits)
         return cls(path, manifest, journal, check=check)
 
     @property
@@ -217,7 +218,9 @@ class EmbeddingCache:
         """Compare a file with its checksum, once."""
         if line.file not in self._checked:
             if not line.is_sound(self.path):
-                raise UserError(f"{self.path / line.file} differs from its checksum", fix=REPAIR)
+                path = self.path / line.file
+                problem = "differs from its checksum" if path.exists() else "is missing"
+                raise UserError(f"{path} {problem}", fix=REPAIR)
             self._checked.add(line.file)
 
     @property

@@ -107,7 +107,10 @@ def prepare(build: Build) -> Preparation:
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     before = open_manifest(out, build.spec, build.teacher.embed_dim)
     remove_temporaries(out, below=True)
-    journal = drop_lost_files(Journal.load(out), out)
+    journal = Journal.load(out)
+    if before.complete:
+        journal.check_lists(out, before.splits)
+    journal = drop_lost_files(journal, out)
     rows = sum(map(journal.rows, journal.splits))
     compared = compare(build, before, journal)
     manifest = replace(

@@ -15,7 +15,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
 from cache.store import key_index
-from cache.store.journal import Journal, RowGroup
+from cache.store.journal import FOLDER, Journal, RowGroup
 from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
@@ -56,6 +56,8 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
     journal, problems = sound_journal(folder)
     yield from (Check(file=file, problem=problem) for file, problem in problems)
+    if manifest.complete:
+        yield from _of_splits(folder, manifest, journal)
     pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
@@ -73,6 +75,13 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield Check(file=name, problem="nobody lists it")
     if not manifest.complete:
         yield Check(file=NAME, problem="the build has not finished; run it again")
+
+
+def _of_splits(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[Check]:
+    try:
+        journal.check_lists(folder, manifest.splits)
+    except UserError as error:
+        yield Check(file=FOLDER, problem=error.problem)
 
 
 def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:

@@ -7,7 +7,7 @@ are folded into a :class:`Journal`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +182,19 @@ class Journal:
     def splits(self) -> tuple[str, ...]:
         """The splits that have row groups."""
         return tuple(self._groups)
+
+    def check_lists(self, cache: Path, splits: Iterable[str]) -> None:
+        """Raise a UserError if nothing is listed of one of a finished cache's ``splits``.
+
+        A journal that was removed or cut at a line's end looks like that of an empty cache: whoever went on
+        with it would remove all rows as files that nobody lists.
+        """
+        lost = [split for split in splits if not self.groups(split) and split not in self.skipped]
+        if lost:
+            raise UserError(
+                f"{cache / FOLDER} lists no rows of {', '.join(lost)}, which the finished cache had",
+                fix=f"bring it back from a copy, or run 'distill cache repair {cache}', which gives them up.",
+            )
 
     def groups(self, split: str) -> tuple[RowGroup, ...]:
         """Return the row groups of a split, by number."""

@@ -37,7 +37,7 @@ from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar, rows_of
 from distill.data.training_data import check_captions_differ
 
 IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
-TO_HDF5 = "train on a cache of random access: distill cache convert CACHE --to hdf5 --out NEW."
+WITH_FOLDER = "give the folder of its images with --data."
 # Of so many batches the keys of the first images are remembered: a GPU may be so far ahead.
 REMEMBERED = 64
 
@@ -263,7 +263,7 @@ def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
         require(
             not wanted,
             f"{what} needs images in any order, and {cache.path} is a WebDataset, which is streamed",
-            TO_HDF5,
+            WITH_FOLDER,
         )
 
 

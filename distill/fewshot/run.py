@@ -14,9 +14,11 @@ from cache.runtime.atomic_files import remove_temporaries, write_json
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
+from cache.store.tar_folder import TarFolder
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
 from distill.config import FewShotConfig, RunConfig
 from distill.data.support import QUERY, support_of
+from distill.data.tar_stream import WITH_FOLDER
 from distill.data_identity import DataIdentity, refuse_other_data
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
 from distill.judge.evaluate import Result, SplitResult
@@ -163,6 +165,11 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
         raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
     if method == "retrieval" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
+    if method == "finetune" and isinstance(trained.folder, TarFolder):
+        raise UserError(
+            f"finetuning needs images in any order, and {trained.cache.path} is a WebDataset, which is streamed",
+            fix=WITH_FOLDER,
+        )
 
 
 def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShotOptions) -> None:

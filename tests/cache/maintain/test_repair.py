@@ -223,3 +223,26 @@ def test_after_compaction_the_same_command_has_nothing_to_do(whole, tmp_path, te
     after = {file: (cache / file).stat().st_mtime_ns for file in files_of(cache) if file.startswith("rows")}
     assert after == when
     assert numbers(cache) == before
+
+
+@pytest.mark.parametrize("split", ["train", "every"])
+def test_a_journal_that_lost_a_split_loses_no_row_until_repair_is_asked_to(
+    whole, tmp_path, teacher_dir, split
+):
+    cache = tmp_path / "cache"
+    shutil.copytree(whole / "hdf5", cache)
+    before = {path for path in files_of(cache) if path.startswith("rows/")}
+    for journal in (cache / "journal").iterdir():
+        lines = journal.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if split != "every" and split.encode() not in line]
+        journal.write_bytes(b"".join(kept))
+    photos, options = whole / "photos", options_of("hdf5", teacher_dir)
+    for command in (lambda: EmbeddingCache.open(cache), lambda: cache_features(photos, cache, options)):
+        with pytest.raises(UserError, match=r"journal lists no rows of .*train.*cache repair"):
+            command()
+    assert {path for path in files_of(cache) if path.startswith("rows/")} == before
+    assert any(check.file == "journal" for check in verify_cache(cache) if check.problem)
+    assert any(check.file == "journal" for check in repair_cache(cache).removed)
+    assert not Manifest.load(cache).complete
+    with pytest.raises(UserError, match="not finished"):
+        EmbeddingCache.open(cache)

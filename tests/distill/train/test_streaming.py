@@ -25,6 +25,7 @@ from cache.store.row_group import read_keys
 from cli import main
 from distill.config import RunConfig
 from distill.data.streams import open_stream
+from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run, open_trained, space_of_run
 from distill.settings import load_recipe, with_settings
 from distill.train.session import open_session
@@ -201,10 +202,25 @@ def test_one_caption_for_all_images_stops_loss_cap(photos, tmp_path):
 
 
 @pytest.mark.parametrize("setting", ["data.views=true", "fewshot.shots=1", "data.device_images=on"])
-def test_what_needs_images_in_any_order_names_the_command_that_gives_it(tars, setting):
-    with pytest.raises(UserError, match="distill cache convert CACHE --to hdf5") as error:
+def test_what_needs_images_in_any_order_asks_for_their_folder(tars, setting):
+    with pytest.raises(UserError, match=r"images in any order.*--data") as error:
         open_session(config(setting), cache_dir=tars, data_dir=None)
     assert "\n" not in str(error.value)
+
+
+def test_finetuning_a_streamed_run_asks_for_the_folder_and_retrieval_needs_none(tars, photos, train, tmp_path):
+    train(out="run")
+    with pytest.raises(UserError, match=r"finetuning needs images in any order.*--data"):
+        few_shot(tmp_path / "run", tmp_path / "out", FewShotOptions(shots=(1,)))
+    with pytest.raises(UserError, match=r"support.views"):  # the next thing that it wants
+        few_shot(tmp_path / "run", tmp_path / "out", FewShotOptions(shots=(1,), method="retrieval"))
+    results = few_shot(
+        tmp_path / "run",
+        tmp_path / "with-data",
+        FewShotOptions(shots=(1,), settings=("train.epochs=1",)),
+        data_dir=tmp_path / "elsewhere",
+    )
+    assert results["table"][0]["shots"] == 1
 
 
 def test_with_a_data_folder_a_cache_of_tars_is_one_of_random_access(tars, cached, photos, tmp_path):
