@@ -19,7 +19,7 @@ from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
 from cache.sources.image_folder import ImageFolder
-from cache.sources.splits import MAIN_TEACHER, SPLITS
+from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import OF, column_name, left_out_of
 from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
@@ -76,24 +76,8 @@ def source_of_texts(texts: Iterable[str]) -> str:
 class CaptionRows(Column):
     """The captions of every image, and the rows of them by the teacher of that ``fingerprint``."""
 
+    BASE = COLUMN
     captions: Captions
-    fingerprint: str
-    teacher: str = MAIN_TEACHER
-
-    @property
-    def name(self) -> str:
-        """``caption_embedding``, of an added teacher with its name."""
-        return column_name(COLUMN, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Whose: the captions themselves are each group's own."""
-        return {"teacher": self.fingerprint}
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return of each group its captions, for all groups of a split or for none."""

@@ -34,7 +34,6 @@ class Neighbours(Column):
     file: str
     sha256: str
     class_names: Mapping[str, tuple[str, ...]]
-    teacher: str = MAIN_TEACHER
 
     @classmethod
     def of(cls, manifest: Manifest, bank: str, *, k: int, teacher: str = MAIN_TEACHER) -> Neighbours:

@@ -18,7 +18,6 @@ from PIL import Image
 from cache.build.columns import Column, GroupRows, Made, Tools
 from cache.build.embed_views import Decoded, refuse_unreadable
 from cache.runtime.loader_workers import batches
-from cache.sources.splits import SPLITS
 from cache.store.hdf5_columns import Blobs, Blocks
 from cache.store.pixels import COLUMN, DATASETS, JPEG, RAW, PixelsSettings
 
@@ -33,17 +32,8 @@ class Pixels(Column):
     A file holds ``pixels`` uint8 [n, 3, R, R], or ``jpeg``: n byte strings.
     """
 
+    BASE = COLUMN
     of: PixelsSettings
-
-    @property
-    def name(self) -> str:
-        """``pixels``: no teacher's."""
-        return COLUMN
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from cache.runtime.errors import CacheMismatch, some_of
 from cache.runtime.loader_workers import batches, joined
 from cache.runtime.transfer import one_behind
 from cache.sources.samples import Sample, UnreadableImage
-from cache.sources.splits import SPLITS
-from cache.store.column_lines import column_name
 from cache.store.row_group import UNKNOWN
 from cache.teacher.sanity import SameForAll, check_finite, stored
 
@@ -30,23 +28,7 @@ class TeacherRows(Column):
     A file holds ``embedding`` [n, D], raw, in the cache's dtype.
     """
 
-    teacher: str
-    fingerprint: str
-
-    @property
-    def name(self) -> str:
-        """``NAME.image_embedding``."""
-        return column_name(IMAGES, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Whose."""
-        return {"teacher": self.fingerprint}
+    BASE = IMAGES
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed a group's images.
