@@ -12,7 +12,7 @@ from cache.build.neighbours import Neighbours
 from cache.build.options import Build
 from cache.build.pixels import Pixels
 from cache.build.support_views import SupportViews
-from cache.build.versions import versions
+from cache.build.versions import made_with
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import Manifest
 from cache.store.neighbours import kept_of
@@ -33,7 +33,7 @@ def job_of(build: Build, manifest: Manifest, columns: Sequence[Column]) -> Colum
             batch_size=batch_size,
             workers=options.workers or 0,
             progress=build.progress,
-            made_with={"batch_size": batch_size, "device": str(teacher.device), "versions": versions()},
+            made_with=made_with(batch_size, teacher.device),
         ),
         ranks=build.ranks,
     )

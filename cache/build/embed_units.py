@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cache.build.embed_images import Embedder, Seconds
 from cache.build.group_writer import GroupSettings, GroupWriter
 from cache.build.plan import Unit
 from cache.build.unit_samples import UnitSamples, open_indexes
-from cache.build.versions import versions
+from cache.build.versions import made_with
 from cache.runtime.progress import Progress
 from cache.sources.samples import Source
 from cache.store.journal import Journal
@@ -33,10 +32,6 @@ class UnitSettings:
     strict: bool
     planned: frozenset[str]
     captions: Mapping[str, str] | None = None
-
-    def about(self, teacher: Teacher) -> dict[str, Any]:
-        """Return what may change the last bits of a row, for the journal."""
-        return {"batch_size": self.batch_size, "device": str(teacher.device), "versions": versions()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +84,7 @@ def embed_units(
         cache=settings.cache,
         format=settings.spec.format,
         writer=writer.name,
-        about=settings.about(writer.teacher),
+        about=made_with(settings.batch_size, writer.teacher.device),
         captions=settings.captions,
     )
     with GroupWriter.writing(groups, seconds) as group_writer:
