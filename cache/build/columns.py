@@ -309,7 +309,5 @@ def make_group(
 
 def group_rows(cache: Path, group: RowGroup, wanted: Wanted, source: Source | None) -> GroupRows:
     """Return the rows of a group that a column is made of."""
-    seen = np.ones(group.rows, dtype=bool)
-    seen[list(group.removed)] = False
-    at = np.flatnonzero(seen) if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
+    at = group.live_rows if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
     return GroupRows(cache=cache, group=group, at=at, source=source)

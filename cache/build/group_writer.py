@@ -119,17 +119,12 @@ def write_batches(settings: GroupSettings, journal: JournalWriter, batches: list
 
 def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[FileLine]:
     unit = batches[0].unit
-    decoded = [image for batch in batches for image in batch.decoded]
     samples = [sample for batch in batches for sample in batch.samples]
-    keys = GroupKeys(
-        split=unit.split,
-        keys=[sample.key for sample in samples],
-        labels=[sample.labels for sample in samples],
-        content=np.frombuffer(b"".join(bytes.fromhex(one.sha256) for one in decoded), np.uint8).reshape(
-            -1, 32
-        ),
-        bytes=np.array([one.bytes for one in decoded], dtype=np.int64),
-        mtime_ns=np.array([one.mtime_ns for one in decoded], dtype=np.int64),
+    keys = GroupKeys.of(
+        unit.split,
+        [sample.key for sample in samples],
+        [sample.labels for sample in samples],
+        [(one.sha256, one.bytes, one.mtime_ns) for batch in batches for one in batch.decoded],
     )
     columns = {
         name: np.concatenate([batch.columns[name] for batch in batches]) for name in batches[0].columns

@@ -123,8 +123,7 @@ def prepare(build: Build) -> Preparation:
         journal.add(line)
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
-    for name in journal.splits:
-        save_index(out, journal, name)
+    save_indexes(out, journal)
     manifest = write_banks(manifest, out, build.teacher, build.banks, note=build.progress.note)
     _say(build, compared, journal, began=not before.complete, is_new=not rows)
     return Preparation(
@@ -134,11 +133,12 @@ def prepare(build: Build) -> Preparation:
     )
 
 
-def save_index(out: Path, journal: Journal, split: str) -> None:
-    """Write the key index of a split, unless that which is there is of its rows."""
-    groups = journal.live_groups(split)
-    if KeyIndex.load(out, split, groups) is None:
-        KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
+def save_indexes(out: Path, journal: Journal) -> None:
+    """Write the key index of every split, unless that which is there is of its rows."""
+    for split in journal.splits:
+        groups = journal.live_groups(split)
+        if KeyIndex.load(out, split, groups) is None:
+            KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
 
 
 def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:

@@ -15,7 +15,8 @@ from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import Journal
 from cache.store.key_index import KeyIndex
-from cache.store.row_group import KeysFile, read_keys
+from cache.store.row_group import read_keys
+from cache.store.split_rows import SplitGroups
 
 Item = TypeVar("Item")
 
@@ -90,7 +91,5 @@ def open_indexes(
     indexes = {}
     for split in splits:
         groups = [group for group in journal.live_groups(split) if group.name in planned]
-        indexes[split] = KeyIndex.load(cache, split, groups) or KeyIndex.of(
-            groups, lambda group: KeysFile(cache, group.keys)
-        )
+        indexes[split] = SplitGroups(cache, split, groups).index
     return indexes

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_index
+from cache.build.preparation import open_manifest, save_indexes
 from cache.maintain.converted_rows import FROM, Converted, name_of
 from cache.maintain.copied_groups import (
     COPIED,
@@ -100,8 +100,7 @@ def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Pro
     writer.add(*(DroppedFile(file=group.keys.file) for group in gone))
     journal = Journal.load(out)
     remove_unlisted(out, manifest, journal)
-    for name in journal.splits:
-        save_index(out, journal, name)
+    save_indexes(out, journal)
 
 
 def _columns(copy: Copy, split: Converted) -> Iterator[FileLine | DroppedFile]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.build.stored_rows import StoredRows
 from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
-from cache.maintain.joined_columns import Part, seen_rows
+from cache.maintain.joined_columns import Part
 from cache.runtime.atomic_files import digest
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, RemovedRows
 from cache.store.mapped_arrays import MappedRows
-from cache.store.row_group import KeysFile, read_keys
+from cache.store.row_group import KeysFile
 from cache.store.split_rows import SplitRows
 
 # What the line of a converted group's keys remembers: the row group that its rows were of.
@@ -59,7 +60,7 @@ class Converted:
             keys = KeysFile(copy.out, group.keys)
             at = rows.groups.index.find(keys.hashes)
             stay = np.zeros(group.rows, dtype=bool)
-            stay[seen_rows(group)] = True
+            stay[group.live_rows] = True
             stay &= at >= 0
             here = np.flatnonzero(stay)
             same = (rows.files.content[at[here]] == keys.content[here]).all(axis=1)
@@ -84,10 +85,9 @@ class Converted:
     def removed(self) -> Iterator[RemovedRows]:
         """Yield the lines that remove rows which do not stay, of groups in which others do."""
         for group, stays in zip(self.groups, self.stays, strict=True):
-            rows = np.setdiff1d(seen_rows(group), np.flatnonzero(stays))
-            if len(rows) and stays.any():
-                digests = read_keys(self.copy.out, group.keys).taken(rows).digests()
-                yield RemovedRows(group=group.name, rows=tuple(rows.tolist()), digests=asdict(digests))
+            if stays.any():
+                rows = np.setdiff1d(group.live_rows, np.flatnonzero(stays))
+                yield from StoredRows(self.copy.out, [group]).removing(rows)
 
     def empty_groups(self) -> list[RowGroup]:
         """Return the groups of which no row stays."""

@@ -194,9 +194,8 @@ def _captions(rows: Selection) -> Sequence[str | None]:
         return [None] * len(rows.keys)
     order, _ = order_of([part.places for part in rows.parts])
     blobs = [map_blobs(rows.source / part.group.lines[CAPTIONS].file, CAPTION) for part in rows.parts]
-    starts = np.cumsum([0, *map(len, blobs)])
-    which = np.searchsorted(starts, order, side="right") - 1
-    raw = (blobs[file][int(row)] for file, row in zip(which.tolist(), order - starts[which], strict=True))
+    joined = MappedRows(blobs, order)
+    raw = (bytes(joined[row]) for row in range(len(joined)))
     return [text.decode("utf-8", "surrogateescape") or None for text in raw]
 
 

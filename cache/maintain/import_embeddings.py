@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.build.distinct_texts import check_bank_rows
 from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_index
+from cache.build.preparation import open_manifest, save_indexes
 from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow, remarks_of
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
@@ -143,8 +143,7 @@ def _write_rows(
     apply(cache, updates)
     journal = Journal.load(out)
     remove_unlisted(out, manifest, journal)
-    for name in journal.splits:
-        save_index(out, journal, name)
+    save_indexes(out, journal)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
     if progress and before and (added or removed):

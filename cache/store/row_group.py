@@ -74,6 +74,24 @@ class GroupKeys:
         if len(lengths) > 1:
             raise ValueError(f"the keys of a row group differ in length: {sorted(lengths)}")
 
+    @classmethod
+    def of(
+        cls,
+        split: str,
+        keys: Sequence[str],
+        labels: Sequence[tuple[str, ...]],
+        files: Sequence[tuple[str, int, int]],
+    ) -> GroupKeys:
+        """Return them by the SHA-256 ('' for nobody knows), size and modification time of each file."""
+        return cls(
+            split=split,
+            keys=keys,
+            labels=labels,
+            content=as_content(sha256 for sha256, _, _ in files),
+            bytes=np.array([size for _, size, _ in files], dtype=np.int64),
+            mtime_ns=np.array([mtime_ns for _, _, mtime_ns in files], dtype=np.int64),
+        )
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -92,6 +110,12 @@ class GroupKeys:
     def digests(self) -> Digests:
         """Return what names the rows."""
         return Digests.of(self.keys, [row.tobytes() for row in self.content], self.labels)
+
+
+def as_content(hashes: Iterable[str]) -> NDArray[np.uint8]:
+    """Return SHA-256 in hexadecimal as uint8 [n, 32], zeros for ''."""
+    raw = b"".join(bytes.fromhex(sha256) or UNKNOWN for sha256 in hashes)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
 def claim_group(cache: Path, split: str) -> str:
