@@ -23,13 +23,13 @@ from cache.maintain.group_columns import (
 from cache.maintain.joined_columns import Part, Selection, joined_column, order_of, taken
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
-from cache.store.column_lines import LEFT_OUT, made_from
-from cache.store.hdf5_columns import Column, map_blobs, map_columns, texts
+from cache.store.column_lines import LEFT_OUT, made_from, map_listed
+from cache.store.hdf5_columns import Column, map_blobs, texts
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import REPAIR, check_size, reading
+from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys, claim_group, write_column, write_keys
 from cache.store.tar_rows import TarRow, TarRows
 from cache.store.webdataset import TarContent, write_tar_rows
@@ -156,14 +156,8 @@ def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
     """Return a group's rows of a column, wherever they lie; UserError where they are not, or damaged."""
     if column not in group.lines:
         return TarRows.of(source, group).column(column)
-    line = group.lines[column]
-    path = source / line.file
-    with reading(path, what="the file"):
-        check_size(path, line.bytes)
-        array = map_columns(path, {EMBEDDING: ("f", (2, 3))})[EMBEDDING]
-        if len(array) != group.rows:
-            raise ValueError(f"it holds {len(array):,} rows of {group.rows:,}")
-    return array
+    forms = {EMBEDDING: ("f", (2, 3))}
+    return map_listed(source, group.lines[column], forms, rows=group.rows)[EMBEDDING]
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:

@@ -46,6 +46,8 @@ class Blocks:
 
 
 Column = NDArray[Any] | Blobs | Blocks
+# Of datasets by name: the kinds of dtype and the numbers of dimensions that each may have.
+Forms = Mapping[str, tuple[str, tuple[int, ...]]]
 # Byte strings are joined so many bytes at a time.
 JOINED_AT_ONCE = 2**26
 
@@ -155,7 +157,7 @@ class MappedBlobs:
         ]
 
 
-def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+def map_columns(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
     """Map columns of a file, read-only: ``wanted`` has of each name its (kinds, ndim).
 
     They survive a fork and hold no file handle. Raises as :func:`read_array`.

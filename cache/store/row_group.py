@@ -26,6 +26,7 @@ from cache.store.hdf5_columns import (
     OFFSET,
     Blobs,
     Column,
+    Forms,
     MappedBlobs,
     blob_columns,
     blobs_of,
@@ -43,7 +44,7 @@ HASH_BYTES = 32
 UNKNOWN = bytes(HASH_BYTES)
 # A group closes when it has so many rows, or when so many seconds went by since its first.
 GROUP_ROWS, GROUP_SECONDS = 65_536, 300
-_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+_ARRAYS: Forms = {
     "key_hash": ("u", (1,)),
     "label": ("i", (1,)),
     "label_offset": ("i", (1,)),
@@ -231,14 +232,8 @@ def read_keys(cache: Path, line: FileLine) -> GroupKeys:
     with reading(path, what="the file"):
         check_size(path, line.bytes)
         with open_hdf5(path) as file:
-            names, raw = (
-                read_texts(file, "class_name"),
-                {
-                    name: read_array(file, name, kinds=kinds, ndim=ndim)
-                    for name, (kinds, ndim) in _ARRAYS.items()
-                },
-            )
-            keys = read_texts(file, "key")
+            names, keys = read_texts(file, "class_name"), read_texts(file, "key")
+            raw = {name: read_array(file, name, kinds=of, ndim=ndim) for name, (of, ndim) in _ARRAYS.items()}
         _check(raw, len(keys), line.rows, names)
         check_inner("a row", keys)
         if not np.array_equal(hashes_of(keys), raw["key_hash"]):
@@ -275,7 +270,11 @@ def _offsets(raw: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
 
 
 class KeysFile:
-    """The keys of a row group, mapped: what is not asked for is not read."""
+    """The keys of n rows, mapped: what is not asked for is not read.
+
+    ``hashes`` uint64 [n] are those of the keys, ``content`` uint8 [n, 32] the SHA-256 of every image;
+    ``bytes`` and ``mtime_ns`` int64 [n] are of its file.
+    """
 
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
@@ -286,32 +285,16 @@ class KeysFile:
             self._raw = map_columns(self._path, wanted)
             self.class_names = blobs_of(self._raw, "class_name").texts()
             _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
+        self.hashes: NDArray[np.uint64] = self._raw["key_hash"]
+        self.content: NDArray[np.uint8] = self._raw["content"]
+        self.bytes: NDArray[np.int64] = self._raw["bytes"]
+        self.mtime_ns: NDArray[np.int64] = self._raw["mtime_ns"]
 
     @cached_property
     def _keys(self) -> MappedBlobs:
         # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
         with reading(self._path, what="the file"):
             return blobs_of(self._raw, "key")
-
-    @property
-    def hashes(self) -> NDArray[np.uint64]:
-        """Of the keys, uint64 [n]; see :func:`cache.sources.key_hashes.hashes_of`."""
-        return self._raw["key_hash"]
-
-    @property
-    def content(self) -> NDArray[np.uint8]:
-        """The SHA-256 of every image, uint8 [n, 32]."""
-        return self._raw["content"]
-
-    @property
-    def bytes(self) -> NDArray[np.int64]:
-        """The size of every image's file, int64 [n]."""
-        return self._raw["bytes"]
-
-    @property
-    def mtime_ns(self) -> NDArray[np.int64]:
-        """The modification time of every image's file, int64 [n]."""
-        return self._raw["mtime_ns"]
 
     def key(self, row: int) -> str:
         """Return one key."""
@@ -320,10 +303,9 @@ class KeysFile:
 
     def digests(self, rows: Sequence[int]) -> Digests:
         """Return what names some of the rows."""
-        content = self._raw["content"]
         return Digests.of(
             [self.key(row) for row in rows],
-            [content[row].tobytes() for row in rows],
+            [self.content[row].tobytes() for row in rows],
             [self._names(row) for row in rows],
         )
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.sources.key_hashes import hashes_of
+from cache.store.column_lines import map_listed
 from cache.store.digests import NONE, Digests
-from cache.store.hdf5_columns import map_blobs, map_columns
+from cache.store.hdf5_columns import Forms, map_blobs
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import FileLine
 from cache.store.key_index import KeyIndex
@@ -98,7 +99,7 @@ class SplitGroups:
     def arrays(
         self,
         column: str,
-        forms: Mapping[str, tuple[str, tuple[int, ...]]],
+        forms: Forms,
         *,
         below: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[dict[str, NDArray[Any]]]:
@@ -109,13 +110,9 @@ class SplitGroups:
         of_groups: list[dict[str, NDArray[Any]]] = []
         for group in self.groups:
             line = self.line(group, column)
-            path = self.cache / line.file
-            with reading(path, what="the file"):
-                check_size(path, line.bytes)
-                arrays = map_columns(path, forms)
+            arrays = map_listed(self.cache, line, forms, rows=group.rows)
+            with reading(self.cache / line.file, what="the file"):
                 for dataset, rows in arrays.items():
-                    if len(rows) != group.rows:
-                        raise ValueError(f"{dataset} holds {len(rows):,} rows of {group.rows:,}")
                     first = of_groups[0][dataset] if of_groups else rows
                     if (rows.dtype, rows.shape[1:]) != (first.dtype, first.shape[1:]):
                         raise ValueError(f"{dataset} is {rows.dtype} {rows.shape[1:]}, of other groups not")
