@@ -20,11 +20,10 @@ from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.column_lines import OF, column_name, left_out_of
+from cache.store.column_lines import OF, column_name, count_of, left_out_of
 from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
 from cache.store.journal import Journal, RowGroup
-from cache.store.journal_lines import FileLine
 from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 
@@ -142,12 +141,6 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
     own = sum(min(live, line.rows - count_of(line, MISSING)) for live, line in having)
     missing, truncated = (sum(count_of(line, name) for _, line in having) for name in (MISSING, TRUNCATED))
     return own, missing, truncated
-
-
-def count_of(line: FileLine, name: str) -> int:
-    """Return a number that a line remembers; 0 where it has none such."""
-    count = line.about.get(name, 0)
-    return count if isinstance(count, int) else 0
 
 
 def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Path) -> list[str]:

@@ -159,7 +159,11 @@ def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
         splits_added=tuple(name for name in sources if name not in manifest.splits),
         splits_removed=tuple(name for name in manifest.splits if name not in sources),
     )
-    lines = [line for name in gone for line in _all_gone(out, journal, name)]
+    lines: list[Line] = []
+    for name in gone:
+        stored = StoredRows(out, journal.groups(name))
+        lines += stored.removing(stored.live)
+        lines += (TriedImage(split=name, key=key) for key in journal.skipped.get(name, {}))
     return Comparison(
         changes=changes,
         plan=Plan(splits={name: split.planned for name, split in splits.items() if split.planned}),
@@ -187,13 +191,6 @@ def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Sour
         *(TriedImage(split=split, key=key) for key in skipped if key not in changes.skipped),
     ]
     return _Split(chunks=chunks, planned=planned_chunks(listing, changes), changes=changes, lines=lines)
-
-
-def _all_gone(out: Path, journal: Journal, split: str) -> list[Line]:
-    """Return the lines that remove all rows of a split."""
-    stored = StoredRows(out, journal.groups(split))
-    tried = (TriedImage(split=split, key=key) for key in journal.skipped.get(split, {}))
-    return [*stored.removing(stored.live), *tried]
 
 
 def _say(build: Build, compared: Comparison, journal: Journal, *, began: bool, is_new: bool) -> None:

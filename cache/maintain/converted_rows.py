@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,71 +30,71 @@ def name_of(group: RowGroup) -> str:
     return digest([group.lines[KEYS].sha256, files, samples.sha256 if samples else ""])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertedGroup:
+    """A row group of a conversion beside its source.
+
+    ``places`` int64 has where each of its rows is in the split of the source, -1 for nowhere; ``stays`` bool
+    says which of them are seen in both, with the same numbers.
+    """
+
+    group: RowGroup
+    places: NDArray[np.int64]
+    stays: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A split of a conversion, ``groups``, beside the ``rows`` of its source.
+    """A split of a conversion, beside the ``rows`` of its source.
 
-    ``places`` has of every group where each of its rows is in the source, -1 for nowhere; ``stays`` which of
-    them are seen in both, with the same numbers. ``missing`` are rows of the source that no group has.
+    ``kept`` are the groups of which some rows stay, ``empty`` those of which none does. ``missing`` are rows
+    of the source that no group has.
     """
 
     rows: SplitRows
     copy: Copy
-    groups: tuple[RowGroup, ...]
-    places: tuple[NDArray[np.int64], ...]
-    stays: tuple[NDArray[np.bool_], ...]
+    kept: tuple[ConvertedGroup, ...]
+    empty: tuple[RowGroup, ...]
     missing: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: SplitRows, copy: Copy, groups: Sequence[RowGroup]) -> Converted:
         """Join the rows of some groups to those of the source by key."""
-        names = [name_of(group) for group in rows.groups.groups]
+        names = np.array([name_of(group) for group in rows.groups.groups])
         labels = MappedRows(
             [rows.groups.keys_of(group).label_codes() for group in rows.groups.groups],
             rows.groups.index.order,
         )
         have = np.zeros(len(rows), dtype=bool)
-        places, stays = [], []
+        joined = []
         for group in groups:
             keys = KeysFile(copy.out, group.keys)
             at = rows.groups.index.find(keys.hashes)
-            stay = np.zeros(group.rows, dtype=bool)
-            stay[group.live_rows] = True
-            stay &= at >= 0
-            here = np.flatnonzero(stay)
+            here = group.live_rows[at[group.live_rows] >= 0]
             same = (rows.files.content[at[here]] == keys.content[here]).all(axis=1)
             same &= (labels[at[here]] == keys.label_codes()[here]) & ~have[at[here]]
-            stay[here] = same
+            here = here[same]
             # Of rows that lie elsewhere in the source now, joined or made again, the numbers are compared.
-            number, _ = rows.group_of(at)
-            moved = stay & (np.array(names)[number] != str(group.keys.about.get(FROM)))
-            stay[moved] = _same_numbers(rows, copy, group, at[moved], np.flatnonzero(moved))
-            have[at[stay]] = True
-            places.append(at)
-            stays.append(stay)
+            number, _ = rows.group_of(at[here])
+            moved = names[number] != str(group.keys.about.get(FROM))
+            stays = np.zeros(group.rows, dtype=bool)
+            stays[here] = True
+            stays[here[moved]] = _same_numbers(rows, copy, group, at[here[moved]], here[moved])
+            have[at[stays]] = True
+            joined.append(ConvertedGroup(group=group, places=at, stays=stays))
         return cls(
             rows=rows,
             copy=copy,
-            groups=tuple(groups),
-            places=tuple(places),
-            stays=tuple(stays),
+            kept=tuple(one for one in joined if one.stays.any()),
+            empty=tuple(one.group for one in joined if not one.stays.any()),
             missing=np.flatnonzero(~have),
         )
 
     def removed(self) -> Iterator[RemovedRows]:
         """Yield the lines that remove rows which do not stay, of groups in which others do."""
-        for group, stays in zip(self.groups, self.stays, strict=True):
-            if stays.any():
-                rows = np.setdiff1d(group.live_rows, np.flatnonzero(stays))
-                yield from StoredRows(self.copy.out, [group]).removing(rows)
-
-    def empty_groups(self) -> list[RowGroup]:
-        """Return the groups of which no row stays."""
-        return [group for group, stays in zip(self.groups, self.stays, strict=True) if not stays.any()]
-
-    def kept_groups(self) -> list[RowGroup]:
-        """Return the groups of which some rows stay."""
-        return [group for group, stays in zip(self.groups, self.stays, strict=True) if stays.any()]
+        for one in self.kept:
+            rows = np.setdiff1d(one.group.live_rows, np.flatnonzero(one.stays))
+            yield from StoredRows(self.copy.out, [one.group]).removing(rows)
 
     def missing_rows(self) -> Iterator[tuple[RowGroup, NDArray[np.int64]]]:
         """Yield the rows that no group has, by the group of the source that they lie in."""
@@ -103,11 +102,10 @@ class Converted:
         for one in np.unique(number).tolist():
             yield self.rows.groups.groups[one], np.sort(row[number == one])
 
-    def parts_of(self, group: RowGroup) -> list[Part]:
+    def parts_of(self, converted: ConvertedGroup) -> list[Part]:
         """Return the groups of the source that have rows of a converted one, with where these are there."""
-        places = self._places[group.name]
-        here = np.flatnonzero(places >= 0)
-        number, row = self.rows.group_of(places[here])
+        here = np.flatnonzero(converted.places >= 0)
+        number, row = self.rows.group_of(converted.places[here])
         parts = []
         for one in np.unique(number).tolist():
             source = self.rows.groups.groups[one]
@@ -115,10 +113,6 @@ class Converted:
             at[row[number == one]] = here[number == one]
             parts.append(Part(group=source, places=at))
         return parts
-
-    @cached_property
-    def _places(self) -> dict[str, NDArray[np.int64]]:
-        return {group.name: at for group, at in zip(self.groups, self.places, strict=True)}
 
 
 def _same_numbers(

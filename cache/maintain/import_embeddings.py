@@ -229,10 +229,6 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
     return placed
 
 
-def _named(rows: NDArray[Any]) -> str:
-    return sha256(np.ascontiguousarray(rows).data).hexdigest()
-
-
 def _class_names(
     placed: Mapping[str, Mapping[str, int]], folder: ImageFolder | None
 ) -> dict[str, tuple[str, ...]]:
@@ -247,7 +243,7 @@ def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
         pretrained=IMPORTED,
         architecture=IMPORTED,
         # There are no weights to name it by: the rows themselves do.
-        weights_sha256=_named(embeddings),
+        weights_sha256=sha256(np.ascontiguousarray(embeddings).data).hexdigest(),
         tokenizer="",
         preprocessing=IMPORTED,
         image_size=(),

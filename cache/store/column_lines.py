@@ -53,6 +53,12 @@ def left_out_of(line: FileLine) -> frozenset[int]:
     return frozenset(rows) if whole else frozenset({-1})
 
 
+def count_of(line: FileLine, name: str) -> int:
+    """Return a number that a line remembers; 0 where it has none such."""
+    count = line.about.get(name, 0)
+    return count if isinstance(count, int) else 0
+
+
 def map_listed(cache: Path, line: FileLine, forms: Forms, *, rows: int) -> dict[str, NDArray[Any]]:
     """Map datasets of a column file, [rows, ...] each; ``forms`` have the (kinds, ndim) of each.
 

@@ -120,13 +120,7 @@ def as_content(hashes: Iterable[str]) -> NDArray[np.uint8]:
 
 
 def claim_group(cache: Path, split: str) -> str:
-    """Return the name of a new row group, whose folder is made: no other writer has it.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be made.
-    """
+    """Return the name of a new row group, whose folder is made: no other writer has it; UserError if not."""
     rows = cache / ROWS
     check_held(rows / split)
     try:
@@ -285,6 +279,7 @@ class KeysFile:
             self._raw = map_columns(self._path, wanted)
             self.class_names = blobs_of(self._raw, "class_name").texts()
             _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
+        self._has_one_label = not len(self._raw["label_offset"])
         self.hashes: NDArray[np.uint64] = self._raw["key_hash"]
         self.content: NDArray[np.uint8] = self._raw["content"]
         self.bytes: NDArray[np.int64] = self._raw["bytes"]
@@ -315,19 +310,14 @@ class KeysFile:
         return tuple(self.class_names[number] for number in label[start:end])
 
     @property
-    def has_one_label(self) -> bool:
-        """Whether every row has exactly one label."""
-        return not len(self._raw["label_offset"])
-
-    @property
     def has_at_most_one_label(self) -> bool:
         """Whether no row has several labels."""
-        return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
+        return self._has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
 
     def label_codes(self) -> NDArray[np.uint64]:
         """Return for every row's classes the sum of their names' hashes modulo 2**64, uint64 [n]."""
         own = hashes_of(self.class_names)[self._raw["label"]]
-        if self.has_one_label:
+        if self._has_one_label:
             return own
         sums, offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)]), _offsets(self._raw)
         return np.asarray(sums[offset[1:]] - sums[offset[:-1]])
@@ -341,7 +331,7 @@ class KeysFile:
         number = {name: i for i, name in enumerate(class_names)}
         own = np.array([number.get(name, -1) for name in self.class_names], dtype=np.int64)
         label = own[self._raw["label"]]
-        if self.has_one_label and not several:
+        if self._has_one_label and not several:
             return label
         offset = _offsets(self._raw)
         if several:
