@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.build.embed_images import Embedder, Seconds
+from cache.build.embed_images import Embedder, Seconds, Writer
 from cache.build.group_writer import GroupSettings, GroupWriter
 from cache.build.plan import Unit
 from cache.build.unit_samples import UnitSamples, open_indexes
@@ -16,7 +16,6 @@ from cache.sources.samples import Source
 from cache.store.journal import Journal
 from cache.store.journal_lines import SkippedImage
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +31,6 @@ class UnitSettings:
     strict: bool
     planned: frozenset[str]
     captions: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Writer:
-    """Who embeds: a ``teacher`` with ``workers`` that decode, under a ``name`` that its journal has."""
-
-    teacher: Teacher
-    workers: int
-    name: str
 
 
 def embed_units(
@@ -72,14 +62,7 @@ def embed_units(
         batch_size=settings.batch_size,
         made=made,
     )
-    embedder = Embedder(
-        teacher=writer.teacher,
-        dtype=settings.spec.dtype,
-        workers=writer.workers,
-        strict=settings.strict,
-        regions=settings.spec.regions,
-        seconds=seconds,
-    )
+    embedder = Embedder(writer=writer, spec=settings.spec, strict=settings.strict, seconds=seconds)
     groups = GroupSettings(
         cache=settings.cache,
         format=settings.spec.format,

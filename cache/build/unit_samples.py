@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from cache.build.plan import Unit
+from cache.runtime.transfer import one_behind
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import Journal
@@ -43,16 +44,10 @@ class UnitSamples:
 
     def batches(self, units: Iterable[Unit]) -> Iterator[SampleBatch]:
         """Yield the batches of units, in order; while one chunk is embedded a thread lists the next."""
-        chunks = ((unit, chunk) for unit in units for chunk in unit.chunks)
         with ThreadPoolExecutor(1) as thread:
-            before = None
-            for unit, chunk in chunks:
-                listing = thread.submit(self._batches_of_chunk, unit, chunk)
-                if before is not None:
-                    yield from before.result()
-                before = listing
-            if before is not None:
-                yield from before.result()
+            chunks = ((unit, chunk) for unit in units for chunk in unit.chunks)
+            for listing in one_behind(thread.submit(self._batches_of_chunk, *one) for one in chunks):
+                yield from listing.result()
 
     def _batches_of_chunk(self, unit: Unit, chunk: str) -> list[SampleBatch]:
         source, size = self.sources[unit.split], self.batch_size

@@ -114,16 +114,10 @@ def read_array(
     return values
 
 
-def read_blobs(file: h5py.File, name: str) -> list[bytes]:
-    """Return byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
-    joined = read_array(file, name, kinds="u").tobytes()
-    offset = checked_offset(read_array(file, name + OFFSET, kinds="i"), len(joined), name).tolist()
-    return [joined[start:end] for start, end in itertools.pairwise(offset)]
-
-
 def read_texts(file: h5py.File, name: str) -> list[str]:
     """Return texts that :func:`texts` gave; raises as :func:`read_array`."""
-    return [raw.decode("utf-8", "surrogateescape") for raw in read_blobs(file, name)]
+    columns = {one: read_array(file, one, kinds=kinds) for one, (kinds, _) in blob_columns(name).items()}
+    return blobs_of(columns, name).texts()
 
 
 class MappedBlobs:
