@@ -20,7 +20,7 @@ from cache.maintain.group_columns import (
     said_of_joined,
     source_of,
 )
-from cache.maintain.joined_columns import Part, Selection, joined_column, order_of, taken
+from cache.maintain.joined_columns import Part, Selection, joined_column, taken
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
 from cache.store.column_lines import LEFT_OUT, made_from, map_listed
@@ -148,8 +148,7 @@ def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
 
 def _array(rows: Selection, column: str) -> MappedRows:
     """Return a column of the rows, in their order, wherever it lies; read when asked for."""
-    order, _ = order_of([part.places for part in rows.parts])
-    return MappedRows([mapped_rows(rows.source, part.group, column) for part in rows.parts], order)
+    return MappedRows([mapped_rows(rows.source, part.group, column) for part in rows.parts], rows.order)
 
 
 def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
@@ -161,9 +160,9 @@ def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:
-    order, places = order_of([part.places for part in rows.parts])
     arrays = [mapped_rows(rows.source, part.group, column) for part in rows.parts]
-    datasets: dict[str, Column] = {EMBEDDING: taken(arrays, order, places, rows=keys.rows)}
+    own = taken(arrays, rows.order, np.arange(keys.rows), rows=keys.rows)
+    datasets: dict[str, Column] = {EMBEDDING: own}
     if column == CAPTIONS:
         datasets[CAPTION] = texts([content.caption or "" for content in _of_tars(rows, pictures=False)])
     return write_column(copy.out, keys.group, column, datasets, rows=keys.rows)
@@ -184,11 +183,10 @@ def _contents(copy: Copy, rows: Selection) -> Iterable[TarContent]:
 
 def _captions(rows: Selection) -> Sequence[str | None]:
     """Return the captions that lie in files; None for imported rows, and where not all have one."""
-    if len(rows.having(CAPTIONS)) < len(rows.parts):
+    if not all(CAPTIONS in part.group.lines for part in rows.parts):
         return [None] * len(rows.keys)
-    order, _ = order_of([part.places for part in rows.parts])
     blobs = [map_blobs(rows.source / part.group.lines[CAPTIONS].file, CAPTION) for part in rows.parts]
-    joined = MappedRows(blobs, order)
+    joined = MappedRows(blobs, rows.order)
     raw = (bytes(joined[row]) for row in range(len(joined)))
     return [text.decode("utf-8", "surrogateescape") or None for text in raw]
 

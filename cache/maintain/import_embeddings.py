@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.distinct_texts import check_bank_rows
+from cache.build.distinct_texts import bank_remarks, check_bank_rows
 from cache.build.lost_files import remove_unlisted
 from cache.build.preparation import open_manifest, save_indexes
-from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow, remarks_of
+from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import remove_temporaries
@@ -82,8 +82,10 @@ def import_embeddings(
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
         manifest = replace(add_banks(out, manifest, texts), complete=True)
         manifest.save(out)
-    for line in remarks_of(manifest, texts):
-        (progress or Silent()).note(line)
+    classes = sorted({name for of_split in manifest.splits.values() for name in of_split})
+    for bank in texts:
+        for line in bank_remarks(bank.bank(), classes):
+            (progress or Silent()).note(line)
     return manifest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.distinct_texts import SAME_ROW, bank_remarks
+from cache.build.distinct_texts import SAME_ROW
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.store.manifest import Manifest
@@ -65,12 +65,6 @@ def check_banks_grow(cache: Path, manifest: Manifest, given: Sequence[ImportedTe
                 f"the text bank {texts.name!r} of {cache} has other rows of {some_of(odd)}",
                 fix="choose another --bank, or another --out.",
             )
-
-
-def remarks_of(manifest: Manifest, given: Sequence[ImportedTexts]) -> list[str]:
-    """Return a line where a bank lacks some of a cache's classes, and one where it names others."""
-    classes = sorted({name for split in manifest.splits.values() for name in split})
-    return [line for texts in given for line in bank_remarks(texts.bank(), classes)]
 
 
 def add_banks(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -> Manifest:

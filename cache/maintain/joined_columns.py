@@ -56,9 +56,10 @@ class Selection:
             start += len(rows)
         return cls(source=source, keys=keys.taken(order), parts=tuple(parts))
 
-    def having(self, column: str) -> list[Part]:
-        """Return the parts whose group has a column."""
-        return [part for part in self.parts if column in part.group.lines]
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Which rows of the parts, laid end to end, these are, int64 [n]."""
+        return order_of([part.places for part in self.parts])[0]
 
 
 def _joined(keys: Sequence[GroupKeys]) -> GroupKeys:

@@ -65,7 +65,7 @@ def map_listed(cache: Path, line: FileLine, forms: Forms, *, rows: int) -> dict[
     UserError where the file is missing, damaged, or of another number of rows.
     """
     path = cache / line.file
-    with reading(path, what="the file"):
+    with reading(path):
         check_size(path, line.bytes)
         arrays = map_columns(path, forms)
         for name, values in arrays.items():

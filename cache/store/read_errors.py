@@ -30,7 +30,7 @@ READ_ERRORS = (
 
 
 @contextmanager
-def reading(path: Path, *, what: str = "the shard") -> Iterator[None]:
+def reading(path: Path, *, what: str = "the file") -> Iterator[None]:
     """Turn what reading a damaged file of a cache raises into a UserError."""
     try:
         yield

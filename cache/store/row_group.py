@@ -223,7 +223,7 @@ def read_keys(cache: Path, line: FileLine) -> GroupKeys:
         If the file is missing or damaged, or holds what is no key, class or hash.
     """
     path = cache / line.file
-    with reading(path, what="the file"):
+    with reading(path):
         check_size(path, line.bytes)
         with open_hdf5(path) as file:
             names, keys = read_texts(file, "class_name"), read_texts(file, "key")
@@ -273,7 +273,7 @@ class KeysFile:
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
         self._path, self.rows = cache / line.file, line.rows
-        with reading(self._path, what="the file"):
+        with reading(self._path):
             check_size(self._path, line.bytes)
             wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
             self._raw = map_columns(self._path, wanted)
@@ -288,7 +288,7 @@ class KeysFile:
     @cached_property
     def _keys(self) -> MappedBlobs:
         # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
-        with reading(self._path, what="the file"):
+        with reading(self._path):
             return blobs_of(self._raw, "key")
 
     def key(self, row: int) -> str:

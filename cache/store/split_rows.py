@@ -111,7 +111,7 @@ class SplitGroups:
         for group in self.groups:
             line = self.line(group, column)
             arrays = map_listed(self.cache, line, forms, rows=group.rows)
-            with reading(self.cache / line.file, what="the file"):
+            with reading(self.cache / line.file):
                 for dataset, rows in arrays.items():
                     first = of_groups[0][dataset] if of_groups else rows
                     if (rows.dtype, rows.shape[1:]) != (first.dtype, first.shape[1:]):
@@ -127,7 +127,7 @@ class SplitGroups:
         for group in self.groups:
             line = self.line(group, column)
             path = self.cache / line.file
-            with reading(path, what="the file"):
+            with reading(path):
                 check_size(path, line.bytes)
                 blobs = map_blobs(path, dataset)
                 if len(blobs) != group.rows:
