@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.distinct_texts import bank_remarks, check_bank_rows
+from cache.build.distinct_texts import check_bank_rows
 from cache.build.lost_files import remove_unlisted
 from cache.build.preparation import open_manifest, save_indexes
 from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
@@ -63,6 +64,7 @@ def import_embeddings(
         If shapes, keys and classes do not fit each other, rows are not to be meant (not finite, zero, lost in
         ``dtype``, one for all images, one for two classes), or ``out`` holds another cache.
     """
+    progress = progress or Silent()
     _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
     class_names = _class_names(placed, folder)
@@ -73,41 +75,27 @@ def import_embeddings(
     for bank in texts:
         _check_real(f"text ({bank.name})", bank.embeddings)
         check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
-    rows = _Rows(embeddings=embeddings, captions=caption_embeddings, dtype=dtype)
-    splits = [_split(name, placed[name], rows, folder) for name in sorted(placed, key=SPLITS.index)]
+    of_rows = partial(ImportedSplit, embeddings=embeddings, captions=caption_embeddings, dtype=dtype)
+    splits = [_split(of_rows, name, placed[name], folder) for name in sorted(placed, key=SPLITS.index)]
     with only_writer(out):
         spec = CacheSpec(teacher=_imported_teacher(teacher, embeddings), dtype=dtype, format=format)
         manifest = _open(out, spec, embeddings.shape[1])
         check_banks_grow(out, manifest, texts)
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
-        manifest = replace(add_banks(out, manifest, texts), complete=True)
+        manifest = replace(add_banks(out, manifest, texts, progress.note), complete=True)
         manifest.save(out)
-    classes = sorted({name for of_split in manifest.splits.values() for name in of_split})
-    for bank in texts:
-        for line in bank_remarks(bank.bank(), classes):
-            (progress or Silent()).note(line)
     return manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """The rows of all splits, and the dtype that the cache keeps them in."""
-
-    embeddings: NDArray[Any]
-    captions: NDArray[Any] | None
-    dtype: str
-
-
-def _split(name: str, placed: Mapping[str, int], rows: _Rows, folder: ImageFolder | None) -> ImportedSplit:
+def _split(
+    of_rows: Callable[..., ImportedSplit], name: str, placed: Mapping[str, int], folder: ImageFolder | None
+) -> ImportedSplit:
     keys = sorted(placed)
     samples = {sample.key: sample for sample in folder.split(name).all()} if folder else {}
-    return ImportedSplit(
+    return of_rows(
         split=name,
         keys=keys,
         at=np.array([placed[key] for key in keys], dtype=np.int64),
-        embeddings=rows.embeddings,
-        dtype=rows.dtype,
-        captions=rows.captions,
         samples=[samples[key] for key in keys] if samples else (),
     )
 
@@ -129,7 +117,7 @@ def _write_rows(
     manifest: Manifest,
     splits: Sequence[ImportedSplit],
     class_names: Mapping[str, tuple[str, ...]],
-    progress: Progress | None,
+    progress: Progress,
 ) -> Manifest:
     """Bring the row groups up to date; return the manifest, which is not complete."""
     journal = Journal.load(out)
@@ -148,7 +136,7 @@ def _write_rows(
     save_indexes(out, journal)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
-    if progress and before and (added or removed):
+    if before and (added or removed):
         counts = ((added - replaced, "added"), (removed - replaced, "removed"), (replaced, "replaced"))
         progress.note(f"rows of {out.name}: {', '.join(f'{count:,} {what}' for count, what in counts)}")
     return manifest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.distinct_texts import SAME_ROW
+from cache.build.distinct_texts import SAME_ROW, bank_remarks
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.store.manifest import Manifest
@@ -67,8 +67,14 @@ def check_banks_grow(cache: Path, manifest: Manifest, given: Sequence[ImportedTe
             )
 
 
-def add_banks(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -> Manifest:
-    """Write the banks that are not there as they are given; return the manifest that lists them."""
+def add_banks(
+    cache: Path, manifest: Manifest, given: Sequence[ImportedTexts], note: Callable[[str], None]
+) -> Manifest:
+    """Write the banks that are not there as they are given; return the manifest that lists them.
+
+    ``note`` is told which classes of the cache a bank lacks, and which it names that are none.
+    """
+    classes = sorted({name for split in manifest.splits.values() for name in split})
     for texts in given:
         bank, listed = texts.bank(), manifest.banks.get(texts.name)
         rows = [] if texts.texts else [sha256(np.ascontiguousarray(bank.embeddings).data).hexdigest()]
@@ -77,4 +83,6 @@ def add_banks(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -
             listed = save_bank(cache, bank, made_from=made_from, source=texts.source)
             manifest = manifest.with_bank(texts.name, listed)
             manifest.save(cache)
+        for line in bank_remarks(bank, classes):
+            note(line)
     return manifest
