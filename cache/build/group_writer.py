@@ -132,12 +132,10 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
     group = claim_group(settings.cache, unit.split)
     about = {**settings.about, "unit": unit.name}
     if settings.format == "webdataset":
-        captions = [_caption(settings, unit.split, key) for key in keys.keys] if settings.captions else None
+        texts, captions = settings.captions, None
+        if texts:
+            captions = [caption_of(texts, unit.split, key) or MISSING_CAPTION for key in keys.keys]
         return write_tar_group(settings.cache, group, keys, columns, samples, about, captions=captions)
     return write_group(
         settings.cache, group, keys, {n: {"embedding": rows} for n, rows in columns.items()}, about
     )
-
-
-def _caption(settings: GroupSettings, split: str, key: str) -> str:
-    return caption_of(settings.captions or {}, split, key) or MISSING_CAPTION
