@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import CacheMismatch, some_of
-from cache.store.image_files import ImageFiles
 from cache.store.row_group import UNKNOWN
-from cache.store.split_rows import SplitRows
+from cache.store.split_rows import ImageFiles, SplitRows
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ Its files::
     embed_units, embed_images, group_writer    units -> the teacher's rows -> row groups, in one process
     ray_executor, ray_columns    who does it instead of this process, or torchrun's: a Ray cluster
     columns, added_columns    something per image, added to the row groups that lack it by one loop
-    captions, caption_notes, crop_views, support_views, embed_views, pixels, neighbours    columns
+    captions, crop_views, support_views, embed_views, pixels, neighbours    columns
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
     add_texts                 what cache add-texts calls

@@ -44,19 +44,14 @@ class TextOptions:
     replaces: bool = False
 
     def __post_init__(self) -> None:
-        check_bank_name(self.bank)
+        if not is_plain_name(self.bank):
+            raise WrongOption(
+                f"--bank {self.bank!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
+            )
         if self.text_file is None and not self.templates:
             raise WrongOption(
                 "nothing says what the texts are", fix="give --text-file, --template, or both, or --run."
             )
-
-
-def check_bank_name(bank: str) -> None:
-    """Raise a WrongOption if a bank cannot be called so."""
-    if not is_plain_name(bank):
-        raise WrongOption(
-            f"--bank {bank!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
-        )
 
 
 def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]:

@@ -12,7 +12,7 @@ from cache.build.neighbours import Neighbours
 from cache.build.options import Build
 from cache.build.pixels import Pixels
 from cache.build.support_views import SupportViews
-from cache.build.versions import versions
+from cache.build.versions import made_with
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import Manifest
 from cache.store.neighbours import kept_of
@@ -33,7 +33,7 @@ def job_of(build: Build, manifest: Manifest, columns: Sequence[Column]) -> Colum
             batch_size=batch_size,
             workers=options.workers or 0,
             progress=build.progress,
-            made_with={"batch_size": batch_size, "device": str(teacher.device), "versions": versions()},
+            made_with=made_with(batch_size, teacher.device),
         ),
         ranks=build.ranks,
     )
@@ -47,11 +47,17 @@ def columns_of(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER)
     options = build.options
     # Of an added teacher too: its rows are kept in the cache's dtype.
     fingerprint = replace(manifest.spec, teacher=build.teacher.spec).fingerprint()
+    own = {"teacher": teacher, "fingerprint": fingerprint}
     columns: list[Column] = []
     if build.captions:
-        columns.append(CaptionRows(captions=build.captions, fingerprint=fingerprint, teacher=teacher))
-    if not manifest.several_labels:
-        columns += _of_pictures(build, fingerprint, teacher)
+        columns.append(CaptionRows(captions=build.captions, **own))
+    photos = not manifest.several_labels
+    if photos and options.support_views > 1:
+        columns.append(SupportViews(views=options.support_views, shots=options.support_shots, **own))
+    if photos and options.views:
+        columns.append(CropViews(views=options.views, scale=options.views_scale, **own))
+    if photos and options.pixels and teacher == MAIN_TEACHER:
+        columns.append(Pixels(of=PixelsSettings(side=options.pixels, encoding=options.pixels_format)))
     most = max(map(len, manifest.splits.values()), default=0)
     k = kept_of(most, options.neighbours)
     columns += [
@@ -59,28 +65,4 @@ def columns_of(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER)
         for bank in build.banks
         if k and all(bank.classes) and bank.name in manifest.of_teacher(teacher).banks
     ]
-    return columns
-
-
-def _of_pictures(build: Build, fingerprint: str, teacher: str) -> list[Column]:
-    options = build.options
-    columns: list[Column] = []
-    if options.support_views > 1:
-        columns.append(
-            SupportViews(
-                views=options.support_views,
-                shots=options.support_shots,
-                fingerprint=fingerprint,
-                teacher=teacher,
-            )
-        )
-    if options.views:
-        columns.append(
-            CropViews(
-                views=options.views, scale=options.views_scale, fingerprint=fingerprint, teacher=teacher
-            )
-        )
-    if options.pixels and teacher == MAIN_TEACHER:
-        settings = PixelsSettings(side=options.pixels, encoding=options.pixels_format)
-        columns.append(Pixels(of=settings))
     return columns

@@ -19,12 +19,11 @@ from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
 from cache.sources.image_folder import ImageFolder
-from cache.sources.splits import MAIN_TEACHER, SPLITS
-from cache.store.column_lines import OF, column_name, left_out_of
+from cache.sources.splits import MAIN_TEACHER
+from cache.store.column_lines import OF, column_name, count_of, left_out_of
 from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
-from cache.store.journal import RowGroup
-from cache.store.journal_lines import FileLine
+from cache.store.journal import Journal, RowGroup
 from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 
@@ -76,24 +75,8 @@ def source_of_texts(texts: Iterable[str]) -> str:
 class CaptionRows(Column):
     """The captions of every image, and the rows of them by the teacher of that ``fingerprint``."""
 
+    BASE = COLUMN
     captions: Captions
-    fingerprint: str
-    teacher: str = MAIN_TEACHER
-
-    @property
-    def name(self) -> str:
-        """``caption_embedding``, of an added teacher with its name."""
-        return column_name(COLUMN, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Whose: the captions themselves are each group's own."""
-        return {"teacher": self.fingerprint}
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return of each group its captions, for all groups of a split or for none."""
@@ -160,10 +143,19 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
     return own, missing, truncated
 
 
-def count_of(line: FileLine, name: str) -> int:
-    """Return a number that a line remembers; 0 where it has none such."""
-    count = line.about.get(name, 0)
-    return count if isinstance(count, int) else 0
+def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Path) -> list[str]:
+    """Return lines on the captions that were replaced by those of ``source``, and on those that are lost."""
+    then = {group.name: group for group in before.all_groups if COLUMN in group.lines}
+    now = [group for group in after.all_groups if COLUMN in group.lines and group.name in then]
+    replaced = [one for one in now if one.lines[COLUMN].sha256 != then[one.name].lines[COLUMN].sha256]
+    if not replaced:
+        return []
+    lost = caption_counts(then[group.name] for group in replaced)[0] - caption_counts(replaced)[0]
+    rows = sum(group.live for group in replaced)
+    notes = [f"{source} is not what {cache} was made with: the captions of {rows:,} images are replaced"]
+    if lost > 0:
+        notes.append(f"{lost:,} images had a caption of their own, and have none in it")
+    return notes
 
 
 def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:

@@ -8,11 +8,12 @@ Each file is written whole and then listed: what is listed when a run ends is ke
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from cache.runtime.distributed import Ranks
 from cache.runtime.errors import CacheMismatch
 from cache.runtime.progress import Progress, Silent
 from cache.sources.samples import Sample, Source
+from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.column_lines import LEFT_OUT, OF, column_name, is_current, made_from
 from cache.store.hdf5_columns import Column as Values
 from cache.store.journal import Journal, JournalWriter, RowGroup, writer_of_rank
@@ -119,20 +121,33 @@ class GroupRows:
 Made = tuple[dict[str, Values], dict[str, Any]]
 
 
-class Column(Protocol):
-    """Something per image. A frozen value, and picklable: another machine makes it as this one."""
+@dataclass(frozen=True, kw_only=True)
+class Column(ABC):
+    """Something per image: a ``BASE`` of a ``teacher``, of the images of some ``SPLITS``.
+
+    A frozen value, and picklable: another machine makes it as this one. ``fingerprint`` is that of what makes
+    the rows, where these are a teacher's.
+    """
+
+    BASE: ClassVar[str]
+    SPLITS: ClassVar[tuple[str, ...]] = SPLITS
+    teacher: str = MAIN_TEACHER
+    fingerprint: str = ""
 
     @property
     def name(self) -> str:
-        """What its files and its settings are called."""
+        """What its files and its settings are called: of an added teacher with its name."""
+        return column_name(self.BASE, self.teacher)
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have it."""
+        return self.SPLITS
 
     @property
     def settings(self) -> dict[str, Any]:
         """What makes it, beside the images."""
+        return {"teacher": self.fingerprint}
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return what each of a split's groups is to have; None for one that is to have nothing."""
@@ -142,6 +157,7 @@ class Column(Protocol):
         """Return what makes this group's rows: it is sent to another machine."""
         return self
 
+    @abstractmethod
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Make a group's rows; UserError where an image cannot be read any more."""
 
@@ -293,7 +309,5 @@ def make_group(
 
 def group_rows(cache: Path, group: RowGroup, wanted: Wanted, source: Source | None) -> GroupRows:
     """Return the rows of a group that a column is made of."""
-    seen = np.ones(group.rows, dtype=bool)
-    seen[list(group.removed)] = False
-    at = np.flatnonzero(seen) if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
+    at = group.live_rows if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
     return GroupRows(cache=cache, group=group, at=at, source=source)

@@ -24,12 +24,9 @@ from torch import Generator, Tensor
 from cache.build.columns import Column, GroupRows, Made, Tools
 from cache.build.embed_views import embed_views, seed_of
 from cache.sources.crop_boxes import crop_boxes
-from cache.sources.splits import MAIN_TEACHER
-from cache.store.column_lines import column_name
 from cache.store.crop_views import COLUMN, CropViewsSettings
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 
-SPLITS = ("train",)
 # Boxes lie on a grid so fine that it is below a pixel, whose fractions float32 holds exactly.
 GRID = 4096
 
@@ -42,20 +39,9 @@ class CropViews(Column):
     cache's dtype.
     """
 
+    BASE, SPLITS = COLUMN, ("train",)
     views: int
     scale: float
-    fingerprint: str
-    teacher: str = MAIN_TEACHER
-
-    @property
-    def name(self) -> str:
-        """``crop_views``, of an added teacher with its name."""
-        return column_name(COLUMN, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The training images alone."""
-        return SPLITS
 
     @property
     def settings(self) -> dict[str, Any]:

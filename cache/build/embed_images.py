@@ -20,6 +20,7 @@ from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
 from cache.sources.samples import Sample, UnreadableImage
 from cache.store.journal_lines import SkippedImage
+from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher
 from cache.teacher.sanity import ENOUGH, SameForAll, check_finite, stored
 
@@ -37,6 +38,15 @@ class Seconds:
         """Add what another part of the run took."""
         for part in fields(self):
             setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Who embeds: a ``teacher`` with ``workers`` that decode, under a ``name`` that its journal has."""
+
+    teacher: Teacher
+    workers: int
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,16 +76,11 @@ class EmbeddedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
-    """How batches are embedded: ``workers`` processes decode, and with ``strict`` nothing is skipped.
+    """How batches are embedded, for a cache of a ``spec``: with ``strict`` nothing is skipped."""
 
-    With ``regions`` every picture's region embeddings are kept too.
-    """
-
-    teacher: Teacher
-    dtype: str
-    workers: int
+    writer: Writer
+    spec: CacheSpec
     strict: bool
-    regions: bool
     seconds: Seconds
 
     def embed(self, work: Iterable[SampleBatch]) -> Iterator[EmbeddedBatch]:
@@ -108,9 +113,9 @@ class Embedder:
                 given.append(batch)
                 yield list(batch.samples)
 
-        images = _Images(self.teacher.transform)
+        images = _Images(self.writer.teacher.transform)
         # A loader's batches of indices may be of anything that its items are made from.
-        iterator = batches(images, self.workers, batch_sampler=handed_over(), collate_fn=_joined)
+        iterator = batches(images, self.writer.workers, batch_sampler=handed_over(), collate_fn=_joined)
         while True:
             start = time.perf_counter()
             decoded: _Decoded | None = next(iterator, None)
@@ -126,7 +131,7 @@ class Embedder:
         images, pixels = decoded
         if pixels is not None:
             differ = same.differ(pixels)
-            wait = _columns(self.teacher, pixels, batch.samples[0].views, regions=self.regions)
+            wait = _columns(self.writer.teacher, pixels, batch.samples[0].views, regions=self.spec.regions)
         self.seconds.teacher += time.perf_counter() - began
         return _Begun(batch=batch, decoded=images, wait=wait, differ=differ)
 
@@ -142,7 +147,7 @@ class Embedder:
             same.look(tensors["image_embedding"], begun.differ, where)
             for name, column in tensors.items():
                 check_finite(column, where)
-                columns[name] = stored(column.numpy(), self.dtype, lambda i: f"the row of {where[i]}")
+                columns[name] = stored(column.numpy(), self.spec.dtype, lambda i: f"the row of {where[i]}")
         return EmbeddedBatch(
             unit=batch.unit,
             samples=tuple(sample for sample, _ in read),

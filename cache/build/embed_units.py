@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from cache.build.embed_images import Embedder, Seconds
+from cache.build.embed_images import Embedder, Seconds, Writer
 from cache.build.group_writer import GroupSettings, GroupWriter
 from cache.build.plan import Unit
 from cache.build.unit_samples import UnitSamples, open_indexes
-from cache.build.versions import versions
+from cache.build.versions import made_with
 from cache.runtime.progress import Progress
 from cache.sources.samples import Source
 from cache.store.journal import Journal
 from cache.store.journal_lines import SkippedImage
 from cache.store.spec import CacheSpec
-from cache.teacher.open_clip_model import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +31,6 @@ class UnitSettings:
     strict: bool
     planned: frozenset[str]
     captions: Mapping[str, str] | None = None
-
-    def about(self, teacher: Teacher) -> dict[str, Any]:
-        """Return what may change the last bits of a row, for the journal."""
-        return {"batch_size": self.batch_size, "device": str(teacher.device), "versions": versions()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Writer:
-    """Who embeds: a ``teacher`` with ``workers`` that decode, under a ``name`` that its journal has."""
-
-    teacher: Teacher
-    workers: int
-    name: str
 
 
 def embed_units(
@@ -77,19 +62,12 @@ def embed_units(
         batch_size=settings.batch_size,
         made=made,
     )
-    embedder = Embedder(
-        teacher=writer.teacher,
-        dtype=settings.spec.dtype,
-        workers=writer.workers,
-        strict=settings.strict,
-        regions=settings.spec.regions,
-        seconds=seconds,
-    )
+    embedder = Embedder(writer=writer, spec=settings.spec, strict=settings.strict, seconds=seconds)
     groups = GroupSettings(
         cache=settings.cache,
         format=settings.spec.format,
         writer=writer.name,
-        about=settings.about(writer.teacher),
+        about=made_with(settings.batch_size, writer.teacher.device),
         captions=settings.captions,
     )
     with GroupWriter.writing(groups, seconds) as group_writer:

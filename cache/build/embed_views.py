@@ -42,14 +42,29 @@ class Decoded(Dataset[Any]):
             return str(error) or "unreadable"
 
 
-def refuse_unreadable(samples: Sequence[Sample], reasons: Sequence[str]) -> None:
-    """Raise a UserError if one of some images, which have rows, cannot be read any more."""
-    for sample, reason in zip(samples, reasons, strict=True):
-        if reason:
-            raise UserError(
-                f"{sample.where} cannot be read any more ({reason})",
-                fix="bring the file back, or run the same command again: without it the row is seen no more.",
-            )
+def decoded(
+    items: Dataset[Any],
+    samples: Sequence[Sample],
+    workers: int,
+    batch_size: int,
+    collate: Callable[[list[Any]], tuple[list[str], Any]] = joined,
+) -> Iterator[tuple[slice, Any]]:
+    """Yield which of some images, which have rows, a batch is of, and what ``collate`` makes of its items.
+
+    That gives why each cannot be read, '' where it can. UserError where one cannot be read any more.
+    """
+    done = 0
+    for reasons, made in batches(items, workers, batch_size=batch_size, collate_fn=collate):
+        here = slice(done, done + len(reasons))
+        for sample, reason in zip(samples[here], reasons, strict=True):
+            if reason:
+                raise UserError(
+                    f"{sample.where} cannot be read any more ({reason})",
+                    fix="bring the file back, or run the same command again: without it the row is seen no "
+                    "more.",
+                )
+        yield here, made
+        done = here.stop
 
 
 def embed_views(
@@ -62,17 +77,21 @@ def embed_views(
     teacher = tools.teacher
     assert teacher is not None
     rows = np.empty((len(samples), copies, teacher.embed_dim), dtype=tools.dtype)
-    size, done = max(1, tools.batch_size // max(1, copies)), 0
+    size = max(1, tools.batch_size // max(1, copies))
     started = (
-        teacher.start_images(filled(pixels, size).flatten(0, 1))
-        for pixels in _decoded(tools, samples, views, size)
+        (here, teacher.start_images(filled(pixels, size).flatten(0, 1)))
+        for here, pixels in decoded(Decoded(samples, views), samples, tools.workers, size)
     )
-    for wait in one_behind(started):
-        batch = wait().unflatten(0, (-1, copies)).numpy()[: len(samples) - done]
-        rows[done : done + len(batch)] = stored(batch, tools.dtype, _named(samples, done))
-        done += len(batch)
+    for here, wait in one_behind(started):
+        batch = wait().unflatten(0, (-1, copies)).numpy()[: here.stop - here.start]
+        rows[here] = stored(batch, tools.dtype, rows_named("a view of ", samples[here]))
         tools.progress.advance(len(batch))
     return rows
+
+
+def rows_named(of: str, samples: Sequence[Sample]) -> Callable[[int], str]:
+    """Return what gives a row's name in a message."""
+    return lambda i: f"the row of {of}{samples[i].where}"
 
 
 def filled(images: Tensor, count: int) -> Tensor:
@@ -82,19 +101,3 @@ def filled(images: Tensor, count: int) -> Tensor:
     the images are grouped: by one process, by several, or by one that was killed and went on.
     """
     return torch.cat([images, images[:1].expand(count - len(images), *images.shape[1:])])
-
-
-def _decoded(
-    tools: Tools, samples: Sequence[Sample], views: Callable[[int, Image.Image], Tensor], size: int
-) -> Iterator[Tensor]:
-    """Yield the views of so many images at a time, [B, V, 3, H, W]."""
-    done = 0
-    items = Decoded(samples, views)
-    for reasons, pixels in batches(items, tools.workers, batch_size=size, collate_fn=joined):
-        refuse_unreadable(samples[done : done + len(reasons)], reasons)
-        done += len(reasons)
-        yield pixels
-
-
-def _named(samples: Sequence[Sample], start: int) -> Callable[[int], str]:
-    return lambda i: f"the row of a view of {samples[start + i].where}"

@@ -119,17 +119,12 @@ def write_batches(settings: GroupSettings, journal: JournalWriter, batches: list
 
 def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[FileLine]:
     unit = batches[0].unit
-    decoded = [image for batch in batches for image in batch.decoded]
     samples = [sample for batch in batches for sample in batch.samples]
-    keys = GroupKeys(
-        split=unit.split,
-        keys=[sample.key for sample in samples],
-        labels=[sample.labels for sample in samples],
-        content=np.frombuffer(b"".join(bytes.fromhex(one.sha256) for one in decoded), np.uint8).reshape(
-            -1, 32
-        ),
-        bytes=np.array([one.bytes for one in decoded], dtype=np.int64),
-        mtime_ns=np.array([one.mtime_ns for one in decoded], dtype=np.int64),
+    keys = GroupKeys.of(
+        unit.split,
+        [sample.key for sample in samples],
+        [sample.labels for sample in samples],
+        [(one.sha256, one.bytes, one.mtime_ns) for batch in batches for one in batch.decoded],
     )
     columns = {
         name: np.concatenate([batch.columns[name] for batch in batches]) for name in batches[0].columns
@@ -137,12 +132,10 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
     group = claim_group(settings.cache, unit.split)
     about = {**settings.about, "unit": unit.name}
     if settings.format == "webdataset":
-        captions = [_caption(settings, unit.split, key) for key in keys.keys] if settings.captions else None
+        texts, captions = settings.captions, None
+        if texts:
+            captions = [caption_of(texts, unit.split, key) or MISSING_CAPTION for key in keys.keys]
         return write_tar_group(settings.cache, group, keys, columns, samples, about, captions=captions)
     return write_group(
         settings.cache, group, keys, {n: {"embedding": rows} for n, rows in columns.items()}, about
     )
-
-
-def _caption(settings: GroupSettings, split: str, key: str) -> str:
-    return caption_of(settings.captions or {}, split, key) or MISSING_CAPTION

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cache.store.journal import Journal, RowGroup
+from cache.store.journal import Journal
 from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, split_of
 from cache.store.manifest import Manifest
 
@@ -18,9 +18,8 @@ def drop_lost_files(journal: Journal, out: Path) -> Journal:
     pictures = {line.column for line in journal.files.values() if _is_of_pictures(line)}
     for group in journal.all_groups:
         lost = [line for line in group.lines.values() if _size(out / line.file) != line.bytes]
-        if any(line.column == KEYS or _is_of_pictures(line) for line in lost) or not _is_whole(
-            group, pictures
-        ):
+        whole = SAMPLES in group.lines or (bool(pictures) and pictures <= group.lines.keys())
+        if not whole or any(line.column == KEYS or _is_of_pictures(line) for line in lost):
             lost = [group.keys]
         for line in lost:
             journal.add(DroppedFile(file=line.file))
@@ -31,10 +30,6 @@ def _is_of_pictures(line: FileLine) -> bool:
     """Say whether a file holds the main teacher's rows of pictures, which a row group begins with."""
     column = line.column
     return column.endswith("_embedding") and column != "caption_embedding" and "." not in column
-
-
-def _is_whole(group: RowGroup, pictures: set[str]) -> bool:
-    return SAMPLES in group.lines or (bool(pictures) and pictures <= group.lines.keys())
 
 
 def _size(path: Path) -> int:

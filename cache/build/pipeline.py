@@ -8,15 +8,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from cache.build.added_columns import columns_of, job_of
-from cache.build.caption_notes import notes_on_captions
+from cache.build.captions import notes_on_captions
 from cache.build.chunk_identities import keep_chunks
 from cache.build.columns import MakeColumns, add_columns, make_here
-from cache.build.embed_images import Seconds
-from cache.build.embed_units import UnitSettings, Writer, embed_units
+from cache.build.embed_images import Seconds, Writer
+from cache.build.embed_units import UnitSettings, embed_units
 from cache.build.lost_files import remove_unlisted
 from cache.build.options import Build
 from cache.build.plan import Plan
-from cache.build.preparation import Preparation, prepare, save_index
+from cache.build.preparation import Preparation, prepare, save_indexes
 from cache.build.rebuild import writing_cache
 from cache.build.stored_rows import StoredRows
 from cache.build.summary import BuildSummary, Took, summarize
@@ -109,8 +109,7 @@ def join_rows(build: Build, planned: Container[str]) -> None:
         raise UserError(
             f"no image of {build.folder.path} could be read", fix="check that the files are images."
         )
-    for split in journal.splits:
-        save_index(out, journal, split)
+    save_indexes(out, journal)
 
 
 def _add_columns(build: Build, make: MakeColumns) -> None:

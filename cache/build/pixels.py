@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.build.columns import Column, GroupRows, Made, Tools
-from cache.build.embed_views import Decoded, refuse_unreadable
-from cache.runtime.loader_workers import batches
-from cache.sources.splits import SPLITS
+from cache.build.embed_views import Decoded, decoded
 from cache.store.hdf5_columns import Blobs, Blocks
 from cache.store.pixels import COLUMN, DATASETS, JPEG, RAW, PixelsSettings
 
@@ -33,17 +31,8 @@ class Pixels(Column):
     A file holds ``pixels`` uint8 [n, 3, R, R], or ``jpeg``: n byte strings.
     """
 
+    BASE = COLUMN
     of: PixelsSettings
-
-    @property
-    def name(self) -> str:
-        """``pixels``: no teacher's."""
-        return COLUMN
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,10 +76,10 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.uint8]]]]:
     """Yield (rows of the group, their images), in order."""
     images = Decoded(group.samples, _Squashed(settings))
-    done = 0
-    for batch in batches(images, tools.workers, batch_size=BATCH, collate_fn=list):
-        here = slice(done, done + len(batch))
-        refuse_unreadable(group.samples[here], [item if isinstance(item, str) else "" for item in batch])
+    for here, batch in decoded(images, group.samples, tools.workers, BATCH, _with_reasons):
         yield group.at[here], batch
-        done += len(batch)
         tools.progress.advance(len(batch))
+
+
+def _with_reasons(items: list[Any]) -> tuple[list[str], list[Any]]:
+    return [item if isinstance(item, str) else "" for item in items], items

@@ -126,8 +126,7 @@ def prepare(build: Build) -> Preparation:
         journal.add(line)
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
-    for name in journal.splits:
-        save_index(out, journal, name)
+    save_indexes(out, journal)
     manifest = write_banks(manifest, out, build.teacher, build.banks, note=build.progress.note)
     _say(build, compared, journal, began=not before.complete, is_new=not rows)
     return Preparation(
@@ -137,11 +136,12 @@ def prepare(build: Build) -> Preparation:
     )
 
 
-def save_index(out: Path, journal: Journal, split: str) -> None:
-    """Write the key index of a split, unless that which is there is of its rows."""
-    groups = journal.live_groups(split)
-    if KeyIndex.load(out, split, groups) is None:
-        KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
+def save_indexes(out: Path, journal: Journal) -> None:
+    """Write the key index of every split, unless that which is there is of its rows."""
+    for split in journal.splits:
+        groups = journal.live_groups(split)
+        if KeyIndex.load(out, split, groups) is None:
+            KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
 
 
 def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
@@ -162,7 +162,11 @@ def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
         splits_added=tuple(name for name in sources if name not in manifest.splits),
         splits_removed=tuple(name for name in manifest.splits if name not in sources),
     )
-    lines = [line for name in gone for line in _all_gone(out, journal, name)]
+    lines: list[Line] = []
+    for name in gone:
+        stored = StoredRows(out, journal.groups(name))
+        lines += stored.removing(stored.live)
+        lines += (TriedImage(split=name, key=key) for key in journal.skipped.get(name, {}))
     return Comparison(
         changes=changes,
         plan=Plan(splits={name: split.planned for name, split in splits.items() if split.planned}),
@@ -190,13 +194,6 @@ def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Sour
         *(TriedImage(split=split, key=key) for key in skipped if key not in changes.skipped),
     ]
     return _Split(chunks=chunks, planned=planned_chunks(listing, changes), changes=changes, lines=lines)
-
-
-def _all_gone(out: Path, journal: Journal, split: str) -> list[Line]:
-    """Return the lines that remove all rows of a split."""
-    stored = StoredRows(out, journal.groups(split))
-    tried = (TriedImage(split=split, key=key) for key in journal.skipped.get(split, {}))
-    return [*stored.removing(stored.live), *tried]
 
 
 def _say(build: Build, compared: Comparison, journal: Journal, *, began: bool, is_new: bool) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Container
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from cache.build.embed_images import Seconds
-from cache.build.embed_units import UnitSettings, Writer, embed_units, note_skipped
+from cache.build.embed_images import Seconds, Writer
+from cache.build.embed_units import UnitSettings, embed_units, note_skipped
 from cache.build.options import Build, TeacherOptions
 from cache.build.plan import Plan, Unit
 from cache.build.unit_samples import made_before
@@ -22,22 +23,57 @@ from cache.runtime.progress import Progress, Silent
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks, slots
 from cache.sources.samples import Source
 from cache.store.journal import Journal
+from cache.store.spec import CacheSpec, TeacherSpec
 
 # Between looks at what the tasks have listed.
 LOOK_S = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbedOnRay:
-    """Embeds each unit in a task of its own; one whose worker dies is made again elsewhere.
+# A process keeps its teacher for the next task.
+_teacher_of = lru_cache(maxsize=1)(TeacherOptions.load)
 
-    All units have the same batches as in one process: where they are made changes nothing but rounding.
+
+@dataclass(frozen=True, kw_only=True)
+class OnRay:
+    """Who makes rows in tasks of a cluster; one whose worker dies is made again elsewhere.
+
     ``workers`` None are by each machine's device.
     """
 
     cluster: RayCluster
     teacher: TeacherOptions
     workers: int | None
+
+    def results(
+        self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]], progress: Progress
+    ) -> Iterator[tuple[str, Any] | None]:
+        """Yield what calls gave, as :func:`run_tasks`, on the connected cluster; raises what one raised."""
+        if why := cannot_hold(self.cluster):
+            progress.note(why)
+        # Ctrl-C reaches the command as it is: what is listed is kept.
+        for ended in run_tasks(function, calls, self.cluster, fresh=False, asked_to_stop=lambda: False):
+            if ended is not None and isinstance(ended[1], Exception):
+                raise ended[1]
+            yield ended
+
+    def writer_here(self, spec: TeacherSpec) -> Writer:
+        """Return who makes rows in this process; CacheMismatch where this machine's teacher is another."""
+        teacher = _teacher_of(self.teacher)
+        differences = CacheSpec(teacher=spec).differences(CacheSpec(teacher=teacher.spec))
+        if differences:
+            raise CacheMismatch(
+                f"a machine of the cluster has another teacher ({'; '.join(differences)})",
+                fix="give all machines the same weights.",
+            )
+        workers = default_workers(teacher.device) if self.workers is None else workers_here(self.workers)
+        return Writer(teacher=teacher, workers=workers, name=f"{socket.gethostname()}-{os.getpid()}")
+
+
+class EmbedOnRay(OnRay):
+    """Embeds each unit in a task of its own.
+
+    All units have the same batches as in one process: where they are made changes nothing but rounding.
+    """
 
     def __call__(self, build: Build, settings: UnitSettings, plan: Plan) -> Seconds:
         """Embed a plan; see ``cache.build.pipeline.Embed``."""
@@ -47,18 +83,12 @@ class EmbedOnRay:
         watcher = _Watcher(settings.cache, settings.planned, build.progress)
         build.progress.start(plan.rows)
         with connected(self.cluster):
-            if why := cannot_hold(self.cluster):
-                build.progress.note(why)
             units = plan.units(max(1, slots(self.cluster)), batch_size=settings.batch_size)
             calls = {unit.name: (self, settings, unit, build.folder.splits[unit.split]) for unit in units}
-            # Ctrl-C reaches the command as it is: what the tasks have embedded they write and list.
-            for ended in run_tasks(embed_unit, calls, self.cluster, fresh=False, asked_to_stop=lambda: False):
+            for ended in self.results(embed_unit, calls, build.progress):
                 watcher.look()
-                if ended is None:
-                    continue
-                if isinstance(ended[1], Exception):
-                    raise ended[1]
-                seconds.add(ended[1])
+                if ended is not None:
+                    seconds.add(ended[1])
         watcher.look(now=True)
         return seconds
 
@@ -91,10 +121,6 @@ class _Watcher:
         self._rows = rows
 
 
-# A process keeps its teacher for the next task.
-teacher_of = lru_cache(maxsize=1)(TeacherOptions.load)
-
-
 def embed_unit(where: EmbedOnRay, settings: UnitSettings, unit: Unit, source: Source) -> Seconds:
     """Embed a unit in this process, but for what a lost task has made of it.
 
@@ -105,18 +131,11 @@ def embed_unit(where: EmbedOnRay, settings: UnitSettings, unit: Unit, source: So
     UserError
         As :func:`cache.build.embed_units.embed_units`.
     """
-    teacher = teacher_of(where.teacher)
-    differences = settings.spec.differences(replace(settings.spec, teacher=teacher.spec))
-    if differences:
-        raise CacheMismatch(
-            f"a machine of the cluster has another teacher ({'; '.join(differences)})",
-            fix="give all machines the same weights.",
-        )
-    workers = default_workers(teacher.device) if where.workers is None else workers_here(where.workers)
+    writer = where.writer_here(settings.spec.teacher)
     journal = Journal.load(settings.cache)
     return embed_units(
         settings,
-        Writer(teacher=teacher, workers=workers, name=f"{socket.gethostname()}-{os.getpid()}"),
+        writer,
         {unit.split: source},
         [unit],
         Silent(),

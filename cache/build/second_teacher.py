@@ -67,7 +67,8 @@ def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> Build
         manifest = add_columns(job_of(build, prepared, columns), prepared, make)
         embedding = time.perf_counter() - embedding
         if ranks.is_first:
-            _finish(build, manifest, name)
+            with_text_tower(build, manifest, teacher=name)
+            consolidate(out, Journal.load(out))
         ranks.wait()
         groups = Journal.load(out).all_groups
         new_rows = sum(group.live for group in groups if group.name not in before)
@@ -130,8 +131,3 @@ def _without_row(build: Build, journal: Journal) -> list[str]:
         for split, count in left.items()
         if count > 0
     ]
-
-
-def _finish(build: Build, manifest: Manifest, name: str) -> None:
-    with_text_tower(build, manifest, teacher=name)
-    consolidate(build.out, Journal.load(build.out))

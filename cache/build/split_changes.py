@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from cache.build.split_listing import SplitListing
 from cache.build.stored_rows import StoredRows
 from cache.build.touched_files import TouchedFiles, first_64_bits
-from cache.sources.key_hashes import hashes_of
-from cache.sources.samples import Sample, Source
+from cache.sources.key_hashes import hashes_of, positions
+from cache.sources.samples import Source
 from cache.store.journal_lines import SkippedImage
+from cache.store.row_group import as_content
 
 # Files that one thread looks at in one go: they wait for the disk, which on a network is slow.
 FILES_AT_ONCE = 512
@@ -78,14 +79,6 @@ def compare_split(
         replaced=int(replaced.sum()),
         relabelled=int(relabelled.sum()),
     )
-
-
-def positions(among: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return where each wanted hash first is among sorted ones, int64; -1 for one that is not."""
-    if not len(among):
-        return np.full(len(wanted), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(among, wanted), len(among) - 1)
-    return np.where(among[at] == wanted, at, -1)
 
 
 def _replaced(
@@ -162,14 +155,9 @@ def _same_content(source: Source, stored: StoredRows, rows: NDArray[np.int64]) -
 
     def same(block: NDArray[np.int64]) -> NDArray[np.bool_]:
         content = stored.content(block)
-        now = _contents(source.samples(stored.keys(block)))
+        # One that cannot be read is all zeros.
+        now = as_content(sample.identity()[0] for sample in source.samples(stored.keys(block)))
         return np.asarray((now == content).all(axis=1) | ~content.any(axis=1))
 
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         return np.concatenate([np.empty(0, bool), *pool.map(same, blocks)])
-
-
-def _contents(samples: Iterable[Sample]) -> NDArray[np.uint8]:
-    """Return the SHA-256 of samples' content, uint8 [n, 32]; zeros of one that cannot be read."""
-    hashes = b"".join(bytes.fromhex(sample.identity()[0]) or bytes(32) for sample in samples)
-    return np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 32)

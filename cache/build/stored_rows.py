@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import RemovedRows, RestoredRows
-from cache.store.row_group import KeysFile, read_keys
+from cache.store.row_group import read_keys
+from cache.store.split_rows import SplitGroups
 
 
-class StoredRows:
+class StoredRows(SplitGroups):
     """N rows of some groups, removed ones too; row i is counted over the groups in their order."""
 
     def __init__(self, cache: Path, groups: Sequence[RowGroup]) -> None:
-        self.cache, self.groups = cache, tuple(groups)
-        self._files = [KeysFile(cache, group.keys) for group in groups]
-        self._starts = np.cumsum([0, *(group.rows for group in groups)])
+        super().__init__(cache, groups[0].split if groups else "", groups)
+        self._files = [self.keys_of(group) for group in groups]
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self.starts[-1])
 
     @cached_property
     def hashes(self) -> NDArray[np.uint64]:
@@ -49,7 +49,7 @@ class StoredRows:
     @cached_property
     def removed(self) -> NDArray[np.int64]:
         """The rows that the journal says are removed, int64."""
-        starts = self._starts.tolist()
+        starts = self.starts.tolist()
         rows = [
             start + row
             for group, start in zip(self.groups, starts, strict=False)
@@ -73,13 +73,13 @@ class StoredRows:
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the keys of some rows."""
-        owners, inner = self._inside(rows)
+        owners, inner = self.inside(rows)
         pairs = zip(owners.tolist(), inner.tolist(), strict=True)
         return [self._files[owner].key(row) for owner, row in pairs]
 
     def content(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the SHA-256 of the content of some rows, uint8 [n, 32]."""
-        owners, inner = self._inside(rows)
+        owners, inner = self.inside(rows)
         content = np.empty((len(rows), 32), dtype=np.uint8)
         for owner in np.unique(owners).tolist():
             content[owners == owner] = self._files[owner].content[inner[owners == owner]]
@@ -96,12 +96,8 @@ class StoredRows:
             yield RestoredRows(group=group, rows=inner, digests=digests)
 
     def _by_group(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, tuple[int, ...], dict[str, str]]]:
-        owners, inner = self._inside(rows)
+        owners, inner = self.inside(rows)
         for owner in np.unique(owners).tolist():
             group, own = self.groups[owner], inner[owners == owner]
             keys = read_keys(self.cache, group.keys).taken(own)
             yield group.name, tuple(own.tolist()), asdict(keys.digests())
-
-    def _inside(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        owners = np.searchsorted(self._starts, rows, side="right") - 1
-        return owners, rows - self._starts[owners]

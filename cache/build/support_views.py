@@ -20,8 +20,6 @@ from torch import Tensor
 from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
 from cache.build.embed_views import embed_views, seed_of
 from cache.runtime.atomic_files import digest
-from cache.sources.splits import MAIN_TEACHER
-from cache.store.column_lines import column_name
 from cache.store.journal import RowGroup
 from cache.store.row_group import read_keys
 from cache.store.support_views import COLUMN, SupportViewsSettings
@@ -29,8 +27,6 @@ from cache.store.support_views import COLUMN, SupportViewsSettings
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
 
-# The training images too, because alpha and beta are chosen on ID classes.
-SPLITS = ("train", "ood_test")
 # RandAugment's, as in the original research code.
 OPERATIONS, MAGNITUDE = 2, 9
 # Augmented before the teacher's own resize and crop, at the size the original research code did it at.
@@ -45,20 +41,10 @@ class SupportViews(Column):
     [m, V - 1, D], raw, in the cache's dtype.
     """
 
+    # The training images too, because alpha and beta are chosen on ID classes.
+    BASE, SPLITS = COLUMN, ("train", "ood_test")
     views: int
     shots: int
-    fingerprint: str
-    teacher: str = MAIN_TEACHER
-
-    @property
-    def name(self) -> str:
-        """``support_views``, of an added teacher with its name."""
-        return column_name(COLUMN, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Those that few-shot retrieval takes support from."""
-        return SPLITS
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,13 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cache.build.columns import IMAGES, Column, GroupRows, Made, Tools
-from cache.build.embed_views import filled, refuse_unreadable
+from cache.build.embed_views import decoded, filled, rows_named
 from cache.runtime.errors import CacheMismatch, some_of
-from cache.runtime.loader_workers import batches, joined
+from cache.runtime.loader_workers import joined
 from cache.runtime.transfer import one_behind
 from cache.sources.samples import Sample, UnreadableImage
-from cache.sources.splits import SPLITS
-from cache.store.column_lines import column_name
 from cache.store.row_group import UNKNOWN
 from cache.teacher.sanity import SameForAll, check_finite, stored
 
@@ -30,23 +28,7 @@ class TeacherRows(Column):
     A file holds ``embedding`` [n, D], raw, in the cache's dtype.
     """
 
-    teacher: str
-    fingerprint: str
-
-    @property
-    def name(self) -> str:
-        """``NAME.image_embedding``."""
-        return column_name(IMAGES, self.teacher)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """All of them."""
-        return SPLITS
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Whose."""
-        return {"teacher": self.fingerprint}
+    BASE = IMAGES
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed a group's images.
@@ -60,27 +42,22 @@ class TeacherRows(Column):
         """
         teacher = tools.teacher
         assert teacher is not None
-        samples, same, done = group.samples, SameForAll(), 0
+        samples, same = group.samples, SameForAll()
         rows = np.empty((len(group), teacher.embed_dim), dtype=tools.dtype)
 
-        def begun() -> Iterator[tuple[Tensor | None, Callable[[], Tensor]]]:
-            for pixels in _unchanged(group, tools, teacher.transform):
-                yield same.differ(pixels), teacher.start_images(filled(pixels, tools.batch_size))
-
-        for differ, wait in one_behind(begun()):
-            batch = wait()[: len(samples) - done]
-            where = [sample.where for sample in samples[done : done + len(batch)]]
+        begun = (
+            (here, same.differ(pixels), teacher.start_images(filled(pixels, tools.batch_size)))
+            for here, pixels in _unchanged(group, tools, teacher.transform)
+        )
+        for here, differ, wait in one_behind(begun):
+            batch = wait()[: here.stop - here.start]
+            where = [sample.where for sample in samples[here]]
             check_finite(batch, where)
             same.look(batch, differ, where)
-            rows[done : done + len(batch)] = stored(batch.numpy(), tools.dtype, _named(where))
-            done += len(batch)
+            rows[here] = stored(batch.numpy(), tools.dtype, rows_named("", samples[here]))
             tools.progress.advance(len(batch))
         same.end()
         return {"embedding": group.spread(rows)}, {}
-
-
-def _named(where: Sequence[str]) -> Callable[[int], str]:
-    return lambda i: f"the row of {where[i]}"
 
 
 class _Images(Dataset[Any]):
@@ -101,21 +78,19 @@ class _Images(Dataset[Any]):
             return content, str(error) or "unreadable"
 
 
-def _together(items: Sequence[tuple[str, Tensor | str]]) -> tuple[list[str], list[str], Tensor | None]:
-    return [content for content, _ in items], *joined([pixels for _, pixels in items])
+def _together(items: list[tuple[str, Tensor | str]]) -> tuple[list[str], tuple[list[str], Tensor | None]]:
+    reasons, pixels = joined([pixels for _, pixels in items])
+    return reasons, ([content for content, _ in items], pixels)
 
 
-def _unchanged(group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]) -> Iterator[Tensor]:
-    """Yield a group's images [B, 3, H, W], each the one that its row was made from."""
-    items, done = _Images(group.samples, transform), 0
-    for content, reasons, pixels in batches(
-        items, tools.workers, batch_size=tools.batch_size, collate_fn=_together
-    ):
-        here = slice(done, done + len(content))
-        refuse_unreadable(group.samples[here], reasons)
+def _unchanged(
+    group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield which images, and these [B, 3, H, W], each the one that its row was made from."""
+    items = _Images(group.samples, transform)
+    for here, (content, pixels) in decoded(items, group.samples, tools.workers, tools.batch_size, _together):
         _refuse_changed(group, group.keys.content[here], content, group.keys.keys[here])
-        done += len(content)
-        yield pixels
+        yield here, pixels
 
 
 def _refuse_changed(

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.sources.key_hashes import positions
 from cache.store.hdf5_columns import map_columns, write_columns
 from cache.store.key_index import FOLDER
 from cache.store.read_errors import READ_ERRORS
@@ -51,10 +52,10 @@ class TouchedFiles:
 
     def covers(self, hashes: NDArray[np.uint64], seen: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say of files by their keys' hashes [n] whether they were seen so, [n, 3]."""
-        if not len(self.hashes):
-            return np.zeros(len(hashes), dtype=bool)
-        at = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
-        return np.asarray((self.hashes[at] == hashes) & (self.seen[at] == seen).all(axis=1))
+        at = positions(self.hashes, hashes)
+        covered = at >= 0
+        covered[covered] = (self.seen[at[covered]] == seen[covered]).all(axis=1)
+        return covered
 
     def with_files(self, hashes: NDArray[np.uint64], seen: NDArray[np.int64]) -> Self:
         """Return them with more files, in place of those of the same key."""

@@ -11,11 +11,13 @@ from typing import TypeVar
 import numpy as np
 
 from cache.build.plan import Unit
+from cache.runtime.transfer import one_behind
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample, Source
 from cache.store.journal import Journal
 from cache.store.key_index import KeyIndex
-from cache.store.row_group import KeysFile, read_keys
+from cache.store.row_group import read_keys
+from cache.store.split_rows import SplitGroups
 
 Item = TypeVar("Item")
 
@@ -42,16 +44,10 @@ class UnitSamples:
 
     def batches(self, units: Iterable[Unit]) -> Iterator[SampleBatch]:
         """Yield the batches of units, in order; while one chunk is embedded a thread lists the next."""
-        chunks = ((unit, chunk) for unit in units for chunk in unit.chunks)
         with ThreadPoolExecutor(1) as thread:
-            before = None
-            for unit, chunk in chunks:
-                listing = thread.submit(self._batches_of_chunk, unit, chunk)
-                if before is not None:
-                    yield from before.result()
-                before = listing
-            if before is not None:
-                yield from before.result()
+            chunks = ((unit, chunk) for unit in units for chunk in unit.chunks)
+            for listing in one_behind(thread.submit(self._batches_of_chunk, *one) for one in chunks):
+                yield from listing.result()
 
     def _batches_of_chunk(self, unit: Unit, chunk: str) -> list[SampleBatch]:
         source, size = self.sources[unit.split], self.batch_size
@@ -90,7 +86,5 @@ def open_indexes(
     indexes = {}
     for split in splits:
         groups = [group for group in journal.live_groups(split) if group.name in planned]
-        indexes[split] = KeyIndex.load(cache, split, groups) or KeyIndex.of(
-            groups, lambda group: KeysFile(cache, group.keys)
-        )
+        indexes[split] = SplitGroups(cache, split, groups).index
     return indexes

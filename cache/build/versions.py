@@ -1,10 +1,11 @@
-"""The versions of what computes a row."""
+"""What computes a row, and may change its last bits."""
 
 from __future__ import annotations
 
 import platform
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 _NAMES = ("distill", "torch", "open_clip_torch", "faiss-cpu", "h5py", "numpy", "pillow", "webdataset")
 
@@ -19,3 +20,8 @@ def versions() -> dict[str, str]:
         except ModuleNotFoundError:  # faiss-gpu instead of faiss-cpu, or distill run from its folder
             continue
     return there
+
+
+def made_with(batch_size: int, device: object) -> dict[str, Any]:
+    """Return what the line of a row group or column remembers of the machine that made it."""
+    return {"batch_size": batch_size, "device": str(device), "versions": versions()}

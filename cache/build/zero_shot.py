@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cache.build.distinct_texts import alike_classes
 from cache.reader import EmbeddingCache
@@ -111,11 +109,8 @@ def _shared(split: SplitRows) -> list[str]:
     """Say how many rows that were made elsewhere are equal to another's."""
     # Numbers, not the rows' bytes: nothing of size N is kept but 8 bytes a row.
     starts = range(0, len(split), ROWS_AT_ONCE)
-    hashes = np.concatenate([_hashes(split.embeddings[i : i + ROWS_AT_ONCE]) for i in starts])
+    blocks = (split.embeddings[start : start + ROWS_AT_ONCE] for start in starts)
+    hashes = np.fromiter((hash(row.tobytes()) for rows in blocks for row in rows), np.int64, len(split))
     _, counts = np.unique(hashes, return_counts=True)
     shared = int(counts[counts > 1].sum())
     return [f"{split.name}: {shared:,} of {len(split):,} rows are the same as another's"] if shared else []
-
-
-def _hashes(rows: NDArray[Any]) -> NDArray[np.int64]:
-    return np.fromiter((hash(row.tobytes()) for row in rows), dtype=np.int64, count=len(rows))

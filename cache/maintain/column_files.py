@@ -35,7 +35,7 @@ class ColumnFile:
     def open(cls, cache: Path, line: FileLine) -> ColumnFile:
         """Map a column file; UserError where it is missing or damaged, or not of one row an image."""
         path = cache / line.file
-        with reading(path, what="the file"):
+        with reading(path):
             check_size(path, line.bytes)
             with open_hdf5(path) as file:
                 names = list(file)

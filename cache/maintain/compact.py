@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import save_index
+from cache.build.preparation import save_indexes
 from cache.maintain.copied_groups import Copy, check_sound, write_copy
 from cache.maintain.group_columns import make_of
-from cache.maintain.joined_columns import Selection, seen_rows
+from cache.maintain.joined_columns import Selection
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
@@ -62,8 +62,7 @@ def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compacti
         for batch in batches:
             _replace(folder, manifest, journal, batch)
             progress.advance(sum(group.live for group in batch))
-        for split in journal.splits:
-            save_index(folder, journal, split)
+        save_indexes(folder, journal)
     return Compaction(before=len(before), after=len(journal.all_groups), bytes=size - _bytes(journal))
 
 
@@ -93,7 +92,7 @@ def _replace(folder: Path, manifest: Manifest, journal: Journal, batch: Sequence
     format = manifest.spec.format
     copy = Copy(source=folder, manifest=manifest, out=folder, format=format)
     if any(group.live for group in batch):
-        chosen = [(group, seen_rows(group)) for group in batch if group.live]
+        chosen = [(group, group.live_rows) for group in batch if group.live]
         for line in write_copy(copy, Selection.of(folder, chosen, by_hash=copy.to_tar)):
             journal.add(line)
     for group in batch:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_index
+from cache.build.preparation import open_manifest, save_indexes
 from cache.maintain.converted_rows import FROM, Converted, name_of
 from cache.maintain.copied_groups import (
     COPIED,
     Copy,
+    Pictures,
     beside_columns,
     check_sound,
     copied_from,
@@ -27,7 +28,6 @@ from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.image_folder import ImageFolder
-from cache.sources.samples import Sample
 from cache.store.journal import Journal, JournalWriter, consolidate
 from cache.store.journal_lines import KEYS, SAMPLES, DroppedFile, FileLine
 from cache.store.manifest import CONVERT, Manifest
@@ -68,7 +68,7 @@ def convert_cache(
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
         remove_temporaries(out, below=True)
-        pictures = None if folder is None else _Pictures(folder)
+        pictures = None if folder is None else _pictures_of(folder)
         copy = Copy(source=source, manifest=old, out=out, format=format, pictures=pictures)
         _follow(cache, copy, manifest, progress)
         _copy_files(source, out, old.files)
@@ -89,7 +89,7 @@ def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Pro
     progress.start(sum(len(of.missing) for of in splits.values()))
     for split in splits.values():
         writer.add(*split.removed())
-        gone += split.empty_groups()
+        gone += split.empty
         for group, rows in split.missing_rows():
             check_sound(copy.source, [group])
             selection = Selection.of(copy.source, [(group, rows)], by_hash=copy.to_tar)
@@ -100,16 +100,15 @@ def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Pro
     writer.add(*(DroppedFile(file=group.keys.file) for group in gone))
     journal = Journal.load(out)
     remove_unlisted(out, manifest, journal)
-    for name in journal.splits:
-        save_index(out, journal, name)
+    save_indexes(out, journal)
 
 
 def _columns(copy: Copy, split: Converted) -> Iterator[FileLine | DroppedFile]:
     """Yield the lines of columns that earlier groups lack, and of those that the source has no more."""
     groups = split.rows.groups.groups
     beside, of_rows = beside_columns(copy, groups), row_columns(copy, groups)
-    for target in split.kept_groups():
-        placed = split.sources_of(target)
+    for converted in split.kept:
+        target, placed = converted.group, split.sources_of(converted)
         has = [column for column in beside if any(column in one.group.lines for one in placed)]
         for column in has:
             line = target.lines.get(column)
@@ -129,23 +128,18 @@ def _copy_files(source: Path, out: Path, files: Iterable[ListedFile]) -> None:
                 shutil.copyfile(source / listed.file, temporary)
 
 
-class _Pictures:
-    """The pictures of a data folder, for rows that were made from them."""
+def _pictures_of(folder: ImageFolder) -> Pictures:
+    """Return what gives rows the pictures of a data folder, of which they were made; UserError for others."""
 
-    def __init__(self, folder: ImageFolder) -> None:
-        self._folder = folder
-
-    def __call__(self, keys: GroupKeys) -> Iterator[TarContent]:
-        """Yield the picture of every row; UserError where there is none, or it is not what the row is of."""
-        for key, content in zip(keys.keys, keys.content, strict=True):
-            yield content_of(self._sample(keys.split, key), None, content.tobytes())
-
-    def _sample(self, split: str, key: str) -> Sample:
+    def pictures(keys: GroupKeys) -> Iterator[TarContent]:
         try:
-            (sample,) = self._folder.split(split).samples([key])
+            samples = folder.split(keys.split).samples(keys.keys)
+            for sample, content in zip(samples, keys.content, strict=True):
+                yield content_of(sample, None, content.tobytes())
         except KeyError as error:
             raise UserError(
-                f"{self._folder.path} has no image {key!r}, which the cache holds",
+                f"{folder.path} has no image {error.args[0]!r}, which the cache holds",
                 fix="give the cache's own data folder.",
             ) from error
-        return sample
+
+    return pictures

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.build.stored_rows import StoredRows
 from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
-from cache.maintain.joined_columns import PlacedGroup, seen_rows
+from cache.maintain.joined_columns import PlacedGroup
 from cache.runtime.atomic_files import digest
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, RemovedRows
 from cache.store.mapped_arrays import MappedRows
-from cache.store.row_group import KeysFile, read_keys
+from cache.store.row_group import KeysFile
 from cache.store.split_rows import SplitRows
 
 # What the line of a converted group's keys remembers: the row group that its rows were of.
@@ -30,72 +30,71 @@ def name_of(group: RowGroup) -> str:
     return digest([group.lines[KEYS].sha256, files, samples.sha256 if samples else ""])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertedGroup:
+    """A row group of a conversion beside its source.
+
+    ``places`` int64 has where each of its rows is in the split of the source, -1 for nowhere; ``stays`` bool
+    says which of them are seen in both, with the same numbers.
+    """
+
+    group: RowGroup
+    places: NDArray[np.int64]
+    stays: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A split of a conversion, ``groups``, beside the ``rows`` of its source.
+    """A split of a conversion, beside the ``rows`` of its source.
 
-    ``places`` has of every group where each of its rows is in the source, -1 for nowhere; ``stays`` which of
-    them are seen in both, with the same numbers. ``missing`` are rows of the source that no group has.
+    ``kept`` are the groups of which some rows stay, ``empty`` those of which none does. ``missing`` are rows
+    of the source that no group has.
     """
 
     rows: SplitRows
     copy: Copy
-    groups: tuple[RowGroup, ...]
-    places: tuple[NDArray[np.int64], ...]
-    stays: tuple[NDArray[np.bool_], ...]
+    kept: tuple[ConvertedGroup, ...]
+    empty: tuple[RowGroup, ...]
     missing: NDArray[np.int64]
 
     @classmethod
     def of(cls, rows: SplitRows, copy: Copy, groups: Sequence[RowGroup]) -> Converted:
         """Join the rows of some groups to those of the source by key."""
-        names = [name_of(group) for group in rows.groups.groups]
+        names = np.array([name_of(group) for group in rows.groups.groups])
         labels = MappedRows(
             [rows.groups.keys_of(group).label_codes() for group in rows.groups.groups],
             rows.groups.index.order,
         )
         have = np.zeros(len(rows), dtype=bool)
-        places, stays = [], []
+        joined = []
         for group in groups:
             keys = KeysFile(copy.out, group.keys)
             at = rows.groups.index.find(keys.hashes)
-            stay = np.zeros(group.rows, dtype=bool)
-            stay[seen_rows(group)] = True
-            stay &= at >= 0
-            here = np.flatnonzero(stay)
+            here = group.live_rows[at[group.live_rows] >= 0]
             same = (rows.files.content[at[here]] == keys.content[here]).all(axis=1)
             same &= (labels[at[here]] == keys.label_codes()[here]) & ~have[at[here]]
-            stay[here] = same
+            here = here[same]
             # Of rows that lie elsewhere in the source now, joined or made again, the numbers are compared.
-            number, _ = rows.group_of(at)
-            moved = stay & (np.array(names)[number] != str(group.keys.about.get(FROM)))
-            stay[moved] = _same_numbers(rows, copy, group, at[moved], np.flatnonzero(moved))
-            have[at[stay]] = True
-            places.append(at)
-            stays.append(stay)
+            number, _ = rows.group_of(at[here])
+            moved = names[number] != str(group.keys.about.get(FROM))
+            stays = np.zeros(group.rows, dtype=bool)
+            stays[here] = True
+            stays[here[moved]] = _same_numbers(rows, copy, group, at[here[moved]], here[moved])
+            have[at[stays]] = True
+            joined.append(ConvertedGroup(group=group, places=at, stays=stays))
         return cls(
             rows=rows,
             copy=copy,
-            groups=tuple(groups),
-            places=tuple(places),
-            stays=tuple(stays),
+            kept=tuple(one for one in joined if one.stays.any()),
+            empty=tuple(one.group for one in joined if not one.stays.any()),
             missing=np.flatnonzero(~have),
         )
 
     def removed(self) -> Iterator[RemovedRows]:
         """Yield the lines that remove rows which do not stay, of groups in which others do."""
-        for group, stays in zip(self.groups, self.stays, strict=True):
-            rows = np.setdiff1d(seen_rows(group), np.flatnonzero(stays))
-            if len(rows) and stays.any():
-                digests = read_keys(self.copy.out, group.keys).taken(rows).digests()
-                yield RemovedRows(group=group.name, rows=tuple(rows.tolist()), digests=asdict(digests))
-
-    def empty_groups(self) -> list[RowGroup]:
-        """Return the groups of which no row stays."""
-        return [group for group, stays in zip(self.groups, self.stays, strict=True) if not stays.any()]
-
-    def kept_groups(self) -> list[RowGroup]:
-        """Return the groups of which some rows stay."""
-        return [group for group, stays in zip(self.groups, self.stays, strict=True) if stays.any()]
+        for one in self.kept:
+            rows = np.setdiff1d(one.group.live_rows, np.flatnonzero(one.stays))
+            yield from StoredRows(self.copy.out, [one.group]).removing(rows)
 
     def missing_rows(self) -> Iterator[tuple[RowGroup, NDArray[np.int64]]]:
         """Yield the rows that no group has, by the group of the source that they lie in."""
@@ -103,11 +102,10 @@ class Converted:
         for one in np.unique(number).tolist():
             yield self.rows.groups.groups[one], np.sort(row[number == one])
 
-    def sources_of(self, group: RowGroup) -> list[PlacedGroup]:
+    def sources_of(self, converted: ConvertedGroup) -> list[PlacedGroup]:
         """Return the groups of the source that have rows of a converted one, with where these are there."""
-        places = self._places[group.name]
-        here = np.flatnonzero(places >= 0)
-        number, row = self.rows.group_of(places[here])
+        here = np.flatnonzero(converted.places >= 0)
+        number, row = self.rows.group_of(converted.places[here])
         placed = []
         for one in np.unique(number).tolist():
             source = self.rows.groups.groups[one]
@@ -115,10 +113,6 @@ class Converted:
             at[row[number == one]] = here[number == one]
             placed.append(PlacedGroup(group=source, places=at))
         return placed
-
-    @cached_property
-    def _places(self) -> dict[str, NDArray[np.int64]]:
-        return {group.name: at for group, at in zip(self.groups, self.places, strict=True)}
 
 
 def _same_numbers(

@@ -20,16 +20,16 @@ from cache.maintain.group_columns import (
     said_of_joined,
     source_of,
 )
-from cache.maintain.joined_columns import PlacedGroup, Selection, joined_column, order_of, taken
+from cache.maintain.joined_columns import PlacedGroup, Selection, joined_column, taken
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
-from cache.store.column_lines import LEFT_OUT, made_from
-from cache.store.hdf5_columns import Column, map_blobs, map_columns, texts
+from cache.store.column_lines import LEFT_OUT, made_from, map_listed
+from cache.store.hdf5_columns import Column, map_blobs, texts
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import REPAIR, check_size, reading
+from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys, claim_group, write_column, write_keys
 from cache.store.tar_rows import TarRow, TarRows
 from cache.store.webdataset import TarContent, write_tar_rows
@@ -148,28 +148,21 @@ def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
 
 def _array(rows: Selection, column: str) -> MappedRows:
     """Return a column of the rows, in their order, wherever it lies; read when asked for."""
-    order, _ = order_of([one.places for one in rows.placed])
-    return MappedRows([mapped_rows(rows.source, one.group, column) for one in rows.placed], order)
+    return MappedRows([mapped_rows(rows.source, one.group, column) for one in rows.placed], rows.order)
 
 
 def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
     """Return a group's rows of a column, wherever they lie; UserError where they are not, or damaged."""
     if column not in group.lines:
         return TarRows.of(source, group).column(column)
-    line = group.lines[column]
-    path = source / line.file
-    with reading(path, what="the file"):
-        check_size(path, line.bytes)
-        array = map_columns(path, {EMBEDDING: ("f", (2, 3))})[EMBEDDING]
-        if len(array) != group.rows:
-            raise ValueError(f"it holds {len(array):,} rows of {group.rows:,}")
-    return array
+    forms = {EMBEDDING: ("f", (2, 3))}
+    return map_listed(source, group.lines[column], forms, rows=group.rows)[EMBEDDING]
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:
-    order, places = order_of([one.places for one in rows.placed])
     arrays = [mapped_rows(rows.source, one.group, column) for one in rows.placed]
-    datasets: dict[str, Column] = {EMBEDDING: taken(arrays, order, places, rows=keys.rows)}
+    own = taken(arrays, rows.order, np.arange(keys.rows), rows=keys.rows)
+    datasets: dict[str, Column] = {EMBEDDING: own}
     if column == CAPTIONS:
         datasets[CAPTION] = texts([content.caption or "" for content in _of_tars(rows, pictures=False)])
     return write_column(copy.out, keys.group, column, datasets, rows=keys.rows)
@@ -190,13 +183,11 @@ def _contents(copy: Copy, rows: Selection) -> Iterable[TarContent]:
 
 def _captions(rows: Selection) -> Sequence[str | None]:
     """Return the captions that lie in files; None for imported rows, and where not all have one."""
-    if len(rows.having(CAPTIONS)) < len(rows.placed):
+    if not all(CAPTIONS in one.group.lines for one in rows.placed):
         return [None] * len(rows.keys)
-    order, _ = order_of([one.places for one in rows.placed])
     blobs = [map_blobs(rows.source / one.group.lines[CAPTIONS].file, CAPTION) for one in rows.placed]
-    starts = np.cumsum([0, *map(len, blobs)])
-    which = np.searchsorted(starts, order, side="right") - 1
-    raw = (blobs[file][int(row)] for file, row in zip(which.tolist(), order - starts[which], strict=True))
+    joined = MappedRows(blobs, rows.order)
+    raw = (bytes(joined[row]) for row in range(len(joined)))
     return [text.decode("utf-8", "surrogateescape") or None for text in raw]
 
 

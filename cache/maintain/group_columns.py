@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cache.build.captions import FILE, MISSING, TRUNCATED, count_of, source_of_texts
+from cache.build.captions import FILE, MISSING, TRUNCATED, source_of_texts
 from cache.maintain.column_files import ROW, ColumnFile
 from cache.runtime.atomic_files import digest
 from cache.sources.class_texts import MISSING_CAPTION
-from cache.store.column_lines import LEFT_OUT, OF, is_current
+from cache.store.column_lines import LEFT_OUT, OF, count_of, is_current
 from cache.store.hdf5_columns import Blobs, Column
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, SAMPLES, FileLine

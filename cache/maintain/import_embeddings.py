@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 
 from cache.build.distinct_texts import check_bank_rows
 from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_index
-from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow, remarks_of
+from cache.build.preparation import open_manifest, save_indexes
+from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import remove_temporaries
@@ -63,6 +64,7 @@ def import_embeddings(
         If shapes, keys and classes do not fit each other, rows are not to be meant (not finite, zero, lost in
         ``dtype``, one for all images, one for two classes), or ``out`` holds another cache.
     """
+    progress = progress or Silent()
     _check_shapes(keys, embeddings, caption_embeddings, texts)
     placed = _place(keys, folder, split)
     class_names = _class_names(placed, folder)
@@ -73,39 +75,27 @@ def import_embeddings(
     for bank in texts:
         _check_real(f"text ({bank.name})", bank.embeddings)
         check_bank_rows(bank.name, bank.classes, bank.embeddings, by_teacher=bank.texts is not None)
-    rows = _Rows(embeddings=embeddings, captions=caption_embeddings, dtype=dtype)
-    splits = [_split(name, placed[name], rows, folder) for name in sorted(placed, key=SPLITS.index)]
+    of_rows = partial(ImportedSplit, embeddings=embeddings, captions=caption_embeddings, dtype=dtype)
+    splits = [_split(of_rows, name, placed[name], folder) for name in sorted(placed, key=SPLITS.index)]
     with only_writer(out):
         spec = CacheSpec(teacher=_imported_teacher(teacher, embeddings), dtype=dtype, format=format)
         manifest = _open(out, spec, embeddings.shape[1])
         check_banks_grow(out, manifest, texts)
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
-        manifest = replace(add_banks(out, manifest, texts), complete=True)
+        manifest = replace(add_banks(out, manifest, texts, progress.note), complete=True)
         manifest.save(out)
-    for line in remarks_of(manifest, texts):
-        (progress or Silent()).note(line)
     return manifest
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Rows:
-    """The rows of all splits, and the dtype that the cache keeps them in."""
-
-    embeddings: NDArray[Any]
-    captions: NDArray[Any] | None
-    dtype: str
-
-
-def _split(name: str, placed: Mapping[str, int], rows: _Rows, folder: ImageFolder | None) -> ImportedSplit:
+def _split(
+    of_rows: Callable[..., ImportedSplit], name: str, placed: Mapping[str, int], folder: ImageFolder | None
+) -> ImportedSplit:
     keys = sorted(placed)
     samples = {sample.key: sample for sample in folder.split(name).all()} if folder else {}
-    return ImportedSplit(
+    return of_rows(
         split=name,
         keys=keys,
         at=np.array([placed[key] for key in keys], dtype=np.int64),
-        embeddings=rows.embeddings,
-        dtype=rows.dtype,
-        captions=rows.captions,
         samples=[samples[key] for key in keys] if samples else (),
     )
 
@@ -127,7 +117,7 @@ def _write_rows(
     manifest: Manifest,
     splits: Sequence[ImportedSplit],
     class_names: Mapping[str, tuple[str, ...]],
-    progress: Progress | None,
+    progress: Progress,
 ) -> Manifest:
     """Bring the row groups up to date; return the manifest, which is not complete."""
     journal = Journal.load(out)
@@ -143,11 +133,10 @@ def _write_rows(
     apply(cache, updates)
     journal = Journal.load(out)
     remove_unlisted(out, manifest, journal)
-    for name in journal.splits:
-        save_index(out, journal, name)
+    save_indexes(out, journal)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
-    if progress and before and (added or removed):
+    if before and (added or removed):
         counts = ((added - replaced, "added"), (removed - replaced, "removed"), (replaced, "replaced"))
         progress.note(f"rows of {out.name}: {', '.join(f'{count:,} {what}' for count, what in counts)}")
     return manifest
@@ -230,10 +219,6 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
     return placed
 
 
-def _named(rows: NDArray[Any]) -> str:
-    return sha256(np.ascontiguousarray(rows).data).hexdigest()
-
-
 def _class_names(
     placed: Mapping[str, Mapping[str, int]], folder: ImageFolder | None
 ) -> dict[str, tuple[str, ...]]:
@@ -248,7 +233,7 @@ def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:
         pretrained=IMPORTED,
         architecture=IMPORTED,
         # There are no weights to name it by: the rows themselves do.
-        weights_sha256=_named(embeddings),
+        weights_sha256=sha256(np.ascontiguousarray(embeddings).data).hexdigest(),
         tokenizer="",
         preprocessing=IMPORTED,
         image_size=(),

@@ -55,7 +55,11 @@ def import_files(
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    folder = _open_set_folder(options.data, shared_classes=options.shared_classes) if options.data else None
+    folder = ImageFolder.scan(options.data, require=()) if options.data else None
+    if folder is not None:
+        check_trained(folder.path, folder.classes)
+        if not options.shared_classes:
+            check_apart(folder, fix="add --shared-classes.")
     embeddings = load_array(options.images)
     return import_embeddings(
         out,
@@ -70,14 +74,6 @@ def import_files(
         format=options.format,
         progress=progress,
     )
-
-
-def _open_set_folder(data: Path, *, shared_classes: bool) -> ImageFolder:
-    folder = ImageFolder.scan(data, require=())
-    check_trained(folder.path, folder.classes)
-    if not shared_classes:
-        check_apart(folder, fix="add --shared-classes.")
-    return folder
 
 
 def _keys(folder: ImageFolder | None, options: ImportOptions, *, rows: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -67,14 +67,14 @@ def check_banks_grow(cache: Path, manifest: Manifest, given: Sequence[ImportedTe
             )
 
 
-def remarks_of(manifest: Manifest, given: Sequence[ImportedTexts]) -> list[str]:
-    """Return a line where a bank lacks some of a cache's classes, and one where it names others."""
+def add_banks(
+    cache: Path, manifest: Manifest, given: Sequence[ImportedTexts], note: Callable[[str], None]
+) -> Manifest:
+    """Write the banks that are not there as they are given; return the manifest that lists them.
+
+    ``note`` is told which classes of the cache a bank lacks, and which it names that are none.
+    """
     classes = sorted({name for split in manifest.splits.values() for name in split})
-    return [line for texts in given for line in bank_remarks(texts.bank(), classes)]
-
-
-def add_banks(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -> Manifest:
-    """Write the banks that are not there as they are given; return the manifest that lists them."""
     for texts in given:
         bank, listed = texts.bank(), manifest.banks.get(texts.name)
         rows = [] if texts.texts else [sha256(np.ascontiguousarray(bank.embeddings).data).hexdigest()]
@@ -83,4 +83,6 @@ def add_banks(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -
             listed = save_bank(cache, bank, made_from=made_from, source=texts.source)
             manifest = manifest.with_bank(texts.name, listed)
             manifest.save(cache)
+        for line in bank_remarks(bank, classes):
+            note(line)
     return manifest

@@ -19,7 +19,7 @@ from cache.sources.samples import Sample
 from cache.store.hdf5_columns import texts
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import DroppedFile, FileLine
-from cache.store.row_group import GROUP_ROWS, HASH_BYTES, GroupKeys, claim_group, write_column, write_group
+from cache.store.row_group import GROUP_ROWS, GroupKeys, claim_group, write_column, write_group
 from cache.store.split_rows import SplitRows
 from cache.store.webdataset import write_tar_group
 
@@ -46,15 +46,8 @@ class ImportedSplit:
     def group_keys(self) -> GroupKeys:
         """Return what the rows are of: what the images are now; what they were once nobody knows."""
         files = [sample.identity() for sample in self.samples] or [("", 0, 0)] * len(self.keys)
-        hashes = b"".join(bytes.fromhex(sha256) or bytes(HASH_BYTES) for sha256, _, _ in files)
-        return GroupKeys(
-            split=self.split,
-            keys=self.keys,
-            labels=[(key.partition("/")[0],) for key in self.keys],
-            content=np.frombuffer(hashes, dtype=np.uint8).reshape(-1, HASH_BYTES),
-            bytes=np.array([size for _, size, _ in files], dtype=np.int64),
-            mtime_ns=np.array([mtime for _, _, mtime in files], dtype=np.int64),
-        )
+        labels = [(key.partition("/")[0],) for key in self.keys]
+        return GroupKeys.of(self.split, self.keys, labels, files)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return some rows as the cache keeps them, by column."""

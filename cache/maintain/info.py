@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.store.column_lines import count_of
 from cache.store.journal import Journal, RowGroup, writers
 from cache.store.manifest import Manifest
 
@@ -40,7 +41,7 @@ class ColumnInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WriterInfo:
-    """A file of the journal, and how many of the row groups that are there it lists."""
+    """A file of the journal."""
 
     writer: str
     bytes: int
@@ -83,12 +84,8 @@ def _split(manifest: Manifest, journal: Journal, name: str) -> SplitInfo:
         rows=sum(group.live for group in groups),
         removed=sum(len(group.removed) for group in groups),
         skipped=len(journal.skipped.get(name, {})),
-        own_captions=sum(line.rows - _count(line.about.get(NO_CAPTION)) for line in captioned),
+        own_captions=sum(line.rows - count_of(line, NO_CAPTION) for line in captioned),
     )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _columns(manifest: Manifest, groups: Sequence[RowGroup]) -> Iterable[ColumnInfo]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from cache.store.journal import RowGroup
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys, read_keys
+from cache.store.split_rows import Lazy
 
 ROWS_AT_ONCE = 4096
 
@@ -55,16 +56,10 @@ class Selection:
             start += len(rows)
         return cls(source=source, keys=keys.taken(order), placed=tuple(placed))
 
-    def having(self, column: str) -> list[PlacedGroup]:
-        """Return those of the groups that have a column."""
-        return [one for one in self.placed if column in one.group.lines]
-
-
-def seen_rows(group: RowGroup) -> NDArray[np.int64]:
-    """Return the rows of a group that were not removed."""
-    seen = np.ones(group.rows, dtype=bool)
-    seen[list(group.removed)] = False
-    return np.flatnonzero(seen)
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Which rows of the placed, laid end to end, these are, int64 [n]."""
+        return order_of([one.places for one in self.placed])[0]
 
 
 def _joined(keys: Sequence[GroupKeys]) -> GroupKeys:
@@ -117,43 +112,17 @@ def _form(values: NDArray[Any] | MappedBlobs) -> tuple[str, tuple[int, ...]]:
 
 def taken(arrays: Sequence[Any], order: NDArray[np.int64], places: NDArray[np.int64], *, rows: int) -> Column:
     """Return rows ``order`` of arrays that are laid end to end, at their ``places`` among so many rows."""
+    joined = MappedRows(arrays)
     if isinstance(arrays[0], MappedBlobs):
         at = np.full(rows, -1, dtype=np.int64)
         at[places] = order
-        return Blobs(_TakenBlobs(arrays, at))
-    joined = MappedRows(arrays, order)
-    return Blocks(shape=(rows, *joined.shape[1:]), dtype=joined.dtype, blocks=_blocks(joined, places))
+        return Blobs(Lazy(rows, lambda row: b"" if at[row] < 0 else bytes(joined[at[row]])))
+    return Blocks(shape=(rows, *joined.shape[1:]), dtype=joined.dtype, blocks=_blocks(joined, order, places))
 
 
 def _blocks(
-    joined: MappedRows, places: NDArray[np.int64]
+    joined: MappedRows, order: NDArray[np.int64], places: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Sequence[NDArray[Any]]]]:
-    for start in range(0, len(joined), ROWS_AT_ONCE):
+    for start in range(0, len(order), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
-        yield places[block], joined[block]  # type: ignore[misc]
-
-
-class _TakenBlobs(Sequence[bytes]):
-    """Byte strings of several files, read when they are asked for; none for a row -1."""
-
-    def __init__(self, files: Sequence[MappedBlobs], rows: NDArray[np.int64]) -> None:
-        self._files, self._rows = files, rows
-        self._starts = np.cumsum([0, *map(len, files)])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = int(self._rows[index])
-        if row < 0:
-            return b""
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._files[number][row - int(self._starts[number])]
+        yield places[block], joined[order[block]]  # type: ignore[misc]

@@ -45,17 +45,21 @@ def _impossible(journal: Journal) -> Iterator[Problem]:
             yield FOLDER, f"it removes rows that {group} has not"
 
 
+def listed_files(manifest: Manifest, journal: Journal) -> set[str]:
+    """Return the files that manifest and journal list, of row groups that are there."""
+    lines = (line for group in journal.all_groups for line in group.lines.values())
+    return {one.file for one in (*lines, *manifest.files)}
+
+
 def unlisted_files(cache: Path, manifest: Manifest, journal: Journal) -> list[str]:
     """Return the files in a cache's folders that neither manifest nor journal lists, sorted.
 
     They are what a killed writer, or somebody else, has left; no reader looks at them.
     """
-    listed = {line.file for group in journal.all_groups for line in group.lines.values()}
-    listed |= {file.file for file in manifest.files}
     here = {
         path.relative_to(cache).as_posix()
         for folder in LISTED
         for path in cache.glob(f"{folder}/**/*")
         if not path.is_dir() and not is_leftover(path)
     }
-    return sorted(here - listed)
+    return sorted(here - listed_files(manifest, journal))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
-from cache.maintain.listed_files import sound_journal
+from cache.maintain.listed_files import listed_files, sound_journal
 from cache.maintain.redo_commands import commands_of
 from cache.maintain.verify import Check, checks_of
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
@@ -80,10 +80,7 @@ def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list
 
 def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
     """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it."""
-    if file.startswith(FOLDER):
-        return False
-    listed = {line.file for group in journal.all_groups for line in group.lines.values()}
-    return file not in listed | {one.file for one in manifest.files}
+    return not file.startswith(FOLDER) and file not in listed_files(manifest, journal)
 
 
 def _forget_index(folder: Path) -> None:

@@ -8,7 +8,7 @@ Its files::
     row_group                 rows that were written together, and what they are of
     digests                   what names rows, however they are grouped
     hdf5_columns, mapped_arrays, npz_files  columns, mapped; arrays from elsewhere
-    key_index, split_rows, image_files  the rows of a split, found by key
+    key_index, split_rows     the rows of a split, found by key
     webdataset, tar_rows      the other format: tars of pictures and rows, written and streamed
     tar_folder                what is in them as the data that they were made of
     column_lines              what a column was made from: one that is stale is never read

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import digest
 from cache.sources.splits import MAIN_TEACHER
+from cache.store.hdf5_columns import Forms, map_columns
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import FileLine
+from cache.store.read_errors import check_size, reading
 
 # What a line remembers: what else than settings and keys a column was made from, and the rows that were
 # removed when it was made, which have nothing in it.
@@ -46,6 +51,27 @@ def left_out_of(line: FileLine) -> frozenset[int]:
     whole = isinstance(rows, (list, tuple)) and all(isinstance(row, int) for row in rows)
     # Of a line that somebody else wrote: then it fits no group.
     return frozenset(rows) if whole else frozenset({-1})
+
+
+def count_of(line: FileLine, name: str) -> int:
+    """Return a number that a line remembers; 0 where it has none such."""
+    count = line.about.get(name, 0)
+    return count if isinstance(count, int) else 0
+
+
+def map_listed(cache: Path, line: FileLine, forms: Forms, *, rows: int) -> dict[str, NDArray[Any]]:
+    """Map datasets of a column file, [rows, ...] each; ``forms`` have the (kinds, ndim) of each.
+
+    UserError where the file is missing, damaged, or of another number of rows.
+    """
+    path = cache / line.file
+    with reading(path):
+        check_size(path, line.bytes)
+        arrays = map_columns(path, forms)
+        for name, values in arrays.items():
+            if len(values) != rows:
+                raise ValueError(f"{name} holds {len(values):,} rows of {rows:,}")
+    return arrays
 
 
 def lacking(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.store.hdf5_columns import Forms
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 
 COLUMN = "crop_views"
 ADD_VIEWS = "add them: the same cache-features command with --views V, 4 for example."
-_FORMS: dict[str, tuple[str, tuple[int, ...]]] = {
+_FORMS: Forms = {
     "box": ("f", (3,)),
     "flip": ("b", (2,)),
     "view_embedding": ("f", (3,)),

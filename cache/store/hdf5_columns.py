@@ -46,6 +46,8 @@ class Blocks:
 
 
 Column = NDArray[Any] | Blobs | Blocks
+# Of datasets by name: the kinds of dtype and the numbers of dimensions that each may have.
+Forms = Mapping[str, tuple[str, tuple[int, ...]]]
 # Byte strings are joined so many bytes at a time.
 JOINED_AT_ONCE = 2**26
 
@@ -112,16 +114,10 @@ def read_array(
     return values
 
 
-def read_blobs(file: h5py.File, name: str) -> list[bytes]:
-    """Return byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
-    joined = read_array(file, name, kinds="u").tobytes()
-    offset = checked_offset(read_array(file, name + OFFSET, kinds="i"), len(joined), name).tolist()
-    return [joined[start:end] for start, end in itertools.pairwise(offset)]
-
-
 def read_texts(file: h5py.File, name: str) -> list[str]:
     """Return texts that :func:`texts` gave; raises as :func:`read_array`."""
-    return [raw.decode("utf-8", "surrogateescape") for raw in read_blobs(file, name)]
+    columns = {one: read_array(file, one, kinds=kinds) for one, (kinds, _) in blob_columns(name).items()}
+    return blobs_of(columns, name).texts()
 
 
 class MappedBlobs:
@@ -155,7 +151,7 @@ class MappedBlobs:
         ]
 
 
-def map_columns(path: Path, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+def map_columns(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
     """Map columns of a file, read-only: ``wanted`` has of each name its (kinds, ndim).
 
     They survive a fork and hold no file handle. Raises as :func:`read_array`.

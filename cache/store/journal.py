@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.locks import check_held
@@ -58,11 +61,6 @@ class RowGroup:
         return split_of(self.name)
 
     @property
-    def number(self) -> int:
-        """Its number within its split."""
-        return int(self.name.rpartition("-")[2])
-
-    @property
     def keys(self) -> FileLine:
         """The file of its keys."""
         return self.lines[KEYS]
@@ -76,6 +74,13 @@ class RowGroup:
     def live(self) -> int:
         """How many rows it has that were not removed."""
         return self.rows - len(self.removed)
+
+    @property
+    def live_rows(self) -> NDArray[np.int64]:
+        """The numbers of the rows that were not removed, int64, rising."""
+        seen = np.ones(self.rows, dtype=bool)
+        seen[list(self.removed)] = False
+        return np.flatnonzero(seen)
 
     @property
     def digests(self) -> Digests:

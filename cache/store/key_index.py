@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import digest
+from cache.sources.key_hashes import positions
 from cache.store.hdf5_columns import Column, blob_columns, blobs_of, map_columns, texts, write_columns
 from cache.store.journal import RowGroup
 from cache.store.read_errors import READ_ERRORS
@@ -42,11 +43,7 @@ class KeyIndex:
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return where each of some hashes is, int64 [m], the first if it is there twice; -1 for none."""
-        if not len(self):
-            return np.full(len(hashes), -1, dtype=np.int64)
-        at = np.searchsorted(self.hashes, hashes)
-        at[at == len(self)] = 0
-        return np.where(self.hashes[at] == hashes, at, -1)
+        return positions(self.hashes, hashes)
 
     def is_same(self, other: KeyIndex) -> bool:
         """Say whether another index has the same rows in the same places."""

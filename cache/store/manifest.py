@@ -144,7 +144,3 @@ class Manifest:
             return replace(self, **changed)
         own = replace(self.teachers[teacher], **changed)
         return replace(self, teachers={**self.teachers, teacher: own})
-
-    def with_column(self, name: str, column: ColumnSettings) -> Manifest:
-        """Return a manifest that lists how one more column is made."""
-        return replace(self, columns={**self.columns, name: column})

@@ -81,11 +81,6 @@ class MappedRows:
         self.dtype = arrays[0].dtype
         self._view = _OneView.of(self._arrays) if len(self._arrays) > 1 else None
 
-    @classmethod
-    def of(cls, rows: Any, *, width: int | None = None) -> MappedRows:
-        """Return the rows of one array."""
-        return cls([rows], width=width)
-
     def __len__(self) -> int:
         return self.shape[0]
 

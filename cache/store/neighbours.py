@@ -12,10 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.store.mapped_arrays import MappedRows
-
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
-StoredNeighbours = tuple[MappedRows, MappedRows]
 ROWS_AT_ONCE = 65_536
 # How many nearest texts of an image are kept where no number is asked for.
 NEAREST = 256

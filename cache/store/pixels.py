@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,6 @@ RAW, JPEG = "raw", "jpeg"
 ENCODINGS = (RAW, JPEG)
 # What the dataset of each is called.
 DATASETS = {RAW: "pixels", JPEG: "jpeg"}
-ADD_PIXELS = "add them: the same cache-features command with --pixels SIDE."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +42,6 @@ class StoredPixels:
     def __init__(self, rows: SplitRows, column: str, settings: PixelsSettings) -> None:
         """Open the column of that name, which every group has; UserError where a file is damaged."""
         self.side, self.encoding = settings.side, settings.encoding
-        self.position: Mapping[str, int] = rows.position
         self.find = rows.find
         self._cache = rows.groups.cache
         dataset = DATASETS[self.encoding]

@@ -26,6 +26,7 @@ from cache.store.hdf5_columns import (
     OFFSET,
     Blobs,
     Column,
+    Forms,
     MappedBlobs,
     blob_columns,
     blobs_of,
@@ -43,7 +44,7 @@ HASH_BYTES = 32
 UNKNOWN = bytes(HASH_BYTES)
 # A group closes when it has so many rows, or when so many seconds went by since its first.
 GROUP_ROWS, GROUP_SECONDS = 65_536, 300
-_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+_ARRAYS: Forms = {
     "key_hash": ("u", (1,)),
     "label": ("i", (1,)),
     "label_offset": ("i", (1,)),
@@ -74,6 +75,24 @@ class GroupKeys:
         if len(lengths) > 1:
             raise ValueError(f"the keys of a row group differ in length: {sorted(lengths)}")
 
+    @classmethod
+    def of(
+        cls,
+        split: str,
+        keys: Sequence[str],
+        labels: Sequence[tuple[str, ...]],
+        files: Sequence[tuple[str, int, int]],
+    ) -> GroupKeys:
+        """Return them by the SHA-256 ('' for nobody knows), size and modification time of each file."""
+        return cls(
+            split=split,
+            keys=keys,
+            labels=labels,
+            content=as_content(sha256 for sha256, _, _ in files),
+            bytes=np.array([size for _, size, _ in files], dtype=np.int64),
+            mtime_ns=np.array([mtime_ns for _, _, mtime_ns in files], dtype=np.int64),
+        )
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -94,14 +113,14 @@ class GroupKeys:
         return Digests.of(self.keys, [row.tobytes() for row in self.content], self.labels)
 
 
-def claim_group(cache: Path, split: str) -> str:
-    """Return the name of a new row group, whose folder is made: no other writer has it.
+def as_content(hashes: Iterable[str]) -> NDArray[np.uint8]:
+    """Return SHA-256 in hexadecimal as uint8 [n, 32], zeros for ''."""
+    raw = b"".join(bytes.fromhex(sha256) or UNKNOWN for sha256 in hashes)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, HASH_BYTES)
 
-    Raises
-    ------
-    UserError
-        If the folder cannot be made.
-    """
+
+def claim_group(cache: Path, split: str) -> str:
+    """Return the name of a new row group, whose folder is made: no other writer has it; UserError if not."""
     rows = cache / ROWS
     check_held(rows / split)
     try:
@@ -205,17 +224,11 @@ def read_keys(cache: Path, line: FileLine) -> GroupKeys:
         If the file is missing or damaged, or holds what is no key, class or hash.
     """
     path = cache / line.file
-    with reading(path, what="the file"):
+    with reading(path):
         check_size(path, line.bytes)
         with open_hdf5(path) as file:
-            names, raw = (
-                read_texts(file, "class_name"),
-                {
-                    name: read_array(file, name, kinds=kinds, ndim=ndim)
-                    for name, (kinds, ndim) in _ARRAYS.items()
-                },
-            )
-            keys = read_texts(file, "key")
+            names, keys = read_texts(file, "class_name"), read_texts(file, "key")
+            raw = {name: read_array(file, name, kinds=of, ndim=ndim) for name, (of, ndim) in _ARRAYS.items()}
         _check(raw, len(keys), line.rows, names)
         check_inner("a row", keys)
         if not np.array_equal(hashes_of(keys), raw["key_hash"]):
@@ -252,43 +265,32 @@ def _offsets(raw: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
 
 
 class KeysFile:
-    """The keys of a row group, mapped: what is not asked for is not read."""
+    """The keys of n rows, mapped: what is not asked for is not read.
+
+    ``hashes`` uint64 [n] are those of the keys, ``content`` uint8 [n, 32] the SHA-256 of every image;
+    ``bytes`` and ``mtime_ns`` int64 [n] are of its file.
+    """
 
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
         self._path, self.rows = cache / line.file, line.rows
-        with reading(self._path, what="the file"):
+        with reading(self._path):
             check_size(self._path, line.bytes)
             wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
             self._raw = map_columns(self._path, wanted)
             self.class_names = blobs_of(self._raw, "class_name").texts()
             _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
+        self._has_one_label = not len(self._raw["label_offset"])
+        self.hashes: NDArray[np.uint64] = self._raw["key_hash"]
+        self.content: NDArray[np.uint8] = self._raw["content"]
+        self.bytes: NDArray[np.int64] = self._raw["bytes"]
+        self.mtime_ns: NDArray[np.int64] = self._raw["mtime_ns"]
 
     @cached_property
     def _keys(self) -> MappedBlobs:
         # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
-        with reading(self._path, what="the file"):
+        with reading(self._path):
             return blobs_of(self._raw, "key")
-
-    @property
-    def hashes(self) -> NDArray[np.uint64]:
-        """Of the keys, uint64 [n]; see :func:`cache.sources.key_hashes.hashes_of`."""
-        return self._raw["key_hash"]
-
-    @property
-    def content(self) -> NDArray[np.uint8]:
-        """The SHA-256 of every image, uint8 [n, 32]."""
-        return self._raw["content"]
-
-    @property
-    def bytes(self) -> NDArray[np.int64]:
-        """The size of every image's file, int64 [n]."""
-        return self._raw["bytes"]
-
-    @property
-    def mtime_ns(self) -> NDArray[np.int64]:
-        """The modification time of every image's file, int64 [n]."""
-        return self._raw["mtime_ns"]
 
     def key(self, row: int) -> str:
         """Return one key."""
@@ -297,10 +299,9 @@ class KeysFile:
 
     def digests(self, rows: Sequence[int]) -> Digests:
         """Return what names some of the rows."""
-        content = self._raw["content"]
         return Digests.of(
             [self.key(row) for row in rows],
-            [content[row].tobytes() for row in rows],
+            [self.content[row].tobytes() for row in rows],
             [self._names(row) for row in rows],
         )
 
@@ -310,19 +311,14 @@ class KeysFile:
         return tuple(self.class_names[number] for number in label[start:end])
 
     @property
-    def has_one_label(self) -> bool:
-        """Whether every row has exactly one label."""
-        return not len(self._raw["label_offset"])
-
-    @property
     def has_at_most_one_label(self) -> bool:
         """Whether no row has several labels."""
-        return self.has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
+        return self._has_one_label or not (np.diff(self._raw["label_offset"]) > 1).any()
 
     def label_codes(self) -> NDArray[np.uint64]:
         """Return for every row's classes the sum of their names' hashes modulo 2**64, uint64 [n]."""
         own = hashes_of(self.class_names)[self._raw["label"]]
-        if self.has_one_label:
+        if self._has_one_label:
             return own
         sums, offset = np.concatenate([np.zeros(1, np.uint64), np.cumsum(own)]), _offsets(self._raw)
         return np.asarray(sums[offset[1:]] - sums[offset[:-1]])
@@ -336,7 +332,7 @@ class KeysFile:
         number = {name: i for i, name in enumerate(class_names)}
         own = np.array([number.get(name, -1) for name in self.class_names], dtype=np.int64)
         label = own[self._raw["label"]]
-        if self.has_one_label and not several:
+        if self._has_one_label and not several:
             return label
         offset = _offsets(self._raw)
         if several:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.sources.key_hashes import hashes_of
+from cache.store.column_lines import map_listed
 from cache.store.digests import NONE, Digests
-from cache.store.hdf5_columns import map_blobs, map_columns
-from cache.store.image_files import ImageFiles
+from cache.store.hdf5_columns import Forms, map_blobs
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import check_size, reading
 from cache.store.row_group import KeysFile
+
+Item = TypeVar("Item")
 
 
 class SplitGroups:
@@ -96,7 +99,7 @@ class SplitGroups:
     def arrays(
         self,
         column: str,
-        forms: Mapping[str, tuple[str, tuple[int, ...]]],
+        forms: Forms,
         *,
         below: Mapping[str, tuple[int, ...]] | None = None,
     ) -> list[dict[str, NDArray[Any]]]:
@@ -107,13 +110,9 @@ class SplitGroups:
         of_groups: list[dict[str, NDArray[Any]]] = []
         for group in self.groups:
             line = self.line(group, column)
-            path = self.cache / line.file
-            with reading(path, what="the file"):
-                check_size(path, line.bytes)
-                arrays = map_columns(path, forms)
+            arrays = map_listed(self.cache, line, forms, rows=group.rows)
+            with reading(self.cache / line.file):
                 for dataset, rows in arrays.items():
-                    if len(rows) != group.rows:
-                        raise ValueError(f"{dataset} holds {len(rows):,} rows of {group.rows:,}")
                     first = of_groups[0][dataset] if of_groups else rows
                     if (rows.dtype, rows.shape[1:]) != (first.dtype, first.shape[1:]):
                         raise ValueError(f"{dataset} is {rows.dtype} {rows.shape[1:]}, of other groups not")
@@ -128,7 +127,7 @@ class SplitGroups:
         for group in self.groups:
             line = self.line(group, column)
             path = self.cache / line.file
-            with reading(path, what="the file"):
+            with reading(path):
                 check_size(path, line.bytes)
                 blobs = map_blobs(path, dataset)
                 if len(blobs) != group.rows:
@@ -136,34 +135,51 @@ class SplitGroups:
             arrays.append(blobs)
         return MappedRows(arrays, self.index.order)
 
+    def inside(self, places: Any) -> tuple[Any, Any]:
+        """Return which group each row number, counted over the groups, lies in, and its number there."""
+        number = np.searchsorted(self.starts, places, side="right") - 1
+        return number, places - self.starts[number]
+
     def key(self, row: int) -> str:
         """Return the key of one row of the split."""
-        place = int(self.index.order[row])
-        group = int(np.searchsorted(self.starts, place, side="right")) - 1
-        return self.keys_of(self.groups[group]).key(place - int(self.starts[group]))
+        number, inner = self.inside(self.index.order[row])
+        return self.keys_of(self.groups[number]).key(int(inner))
 
 
-class Texts(Sequence[str]):
-    """Texts that are read when asked for: ``text_of(i)`` gives one."""
+class Lazy(Sequence[Item]):
+    """Items that are read when asked for: ``item_of(i)`` gives one."""
 
-    def __init__(self, count: int, text_of: Callable[[int], str]) -> None:
-        self._count, self._text_of = count, text_of
+    def __init__(self, count: int, item_of: Callable[[int], Item]) -> None:
+        self._count, self._item_of = count, item_of
 
     def __len__(self) -> int:
         return self._count
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: int) -> Item: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: slice) -> list[Item]: ...
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self._text_of(i) for i in range(*index.indices(self._count))]
+            return [self._item_of(i) for i in range(*index.indices(self._count))]
         if not -self._count <= index < self._count:
             raise IndexError(f"row {index} of {self._count}")
-        return self._text_of(int(index) % self._count)
+        return self._item_of(int(index) % self._count)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFiles:
+    """The files of N rows as they were when the rows were made, read when asked for.
+
+    ``content`` uint8 [N, 32] is the SHA-256 of each, zeros where nobody knows (rows that were made
+    elsewhere); ``bytes`` and ``mtime_ns`` int64 [N] are cheap to compare.
+    """
+
+    content: MappedRows
+    bytes: MappedRows
+    mtime_ns: MappedRows
 
 
 class Positions(Mapping[str, int]):
@@ -212,7 +228,7 @@ class SplitRows:
     @cached_property
     def keys(self) -> Sequence[str]:
         """The key of every row."""
-        return Texts(len(self), self.groups.key)
+        return Lazy(len(self), self.groups.key)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -253,7 +269,7 @@ class SplitRows:
         if not self.has_captions:
             return None
         blobs = self.groups.blobs(f"{self._prefix}caption_embedding", "caption")
-        return Texts(len(self), lambda row: bytes(blobs[row]).decode("utf-8", "surrogateescape"))
+        return Lazy(len(self), lambda row: bytes(blobs[row]).decode("utf-8", "surrogateescape"))
 
     @cached_property
     def more(self) -> dict[str, MappedRows]:
@@ -307,6 +323,4 @@ class SplitRows:
 
     def group_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return which group each of some rows lies in, and its number there."""
-        places = self.groups.index.order[rows]
-        group = np.searchsorted(self.groups.starts, places, side="right") - 1
-        return group, places - self.groups.starts[group]
+        return self.groups.inside(self.groups.index.order[rows])

@@ -90,7 +90,7 @@ def _open(
     """Return which rows of a group have views, rising, int32 [m], and these, [m, V - 1, D]."""
     line = rows.groups.line(group, column)
     path = rows.groups.cache / line.file
-    with reading(path, what="the file"):
+    with reading(path):
         check_size(path, line.bytes)
         arrays = map_columns(path, {"row": ("i", (1,)), "view_embedding": ("f", (3,))})
         of_rows, embedding = arrays["row"], arrays["view_embedding"]

@@ -117,9 +117,7 @@ class TarSource:
         at = groups.index.find(hashes_of(keys))
         if (at < 0).any():
             raise KeyError(keys[int((at < 0).argmax())])
-        places = groups.index.order[at]
-        number = np.searchsorted(groups.starts, places, side="right") - 1
-        rows = places - groups.starts[number]
+        number, rows = groups.inside(groups.index.order[at])
         sample_of: dict[str, TarSample] = {}
         for one in np.unique(number).tolist():
             own = self.rows_of(groups.groups[one].name, rows[number == one].tolist())

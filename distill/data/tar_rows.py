@@ -24,9 +24,9 @@ from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
 from cache.sources.image_folder import load_rgb
 from cache.sources.samples import UnreadableImage
-from cache.store.hdf5_columns import map_columns
+from cache.store.column_lines import map_listed
 from cache.store.journal_lines import FileLine
-from cache.store.read_errors import REPAIR, check_size, reading
+from cache.store.read_errors import REPAIR
 from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRow, TarRows
 from distill.data.id_val import SetAside
@@ -74,14 +74,8 @@ class TrainingTar:
                 yield replace(sample, arrays={**sample.arrays, **more})
 
     def _beside(self, column: str) -> NDArray[Any]:
-        line = self.beside[column]
-        path = self.cache / line.file
-        with reading(path, what="the file"):
-            check_size(path, line.bytes)
-            rows = map_columns(path, {"embedding": ("f", (2,))})["embedding"]
-            if len(rows) != self.tar.rows:
-                raise ValueError(f"it holds {len(rows):,} rows of {self.tar.rows:,}")
-        return rows
+        forms = {"embedding": ("f", (2,))}
+        return map_listed(self.cache, self.beside[column], forms, rows=self.tar.rows)["embedding"]
 
 
 def rows_of(keys: KeysFile, removed: frozenset[int], aside: SetAside) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -117,10 +118,8 @@ def test_a_column_of_settings_that_the_manifest_does_not_name_is_not_read(groups
     cache = add(groups.path, photos, model, views=2)
     made = cache.manifest.columns["crop_views"]
     # As a kill leaves it: the settings are named, and the groups have those of before.
-    changed = cache.manifest.with_column(
-        "crop_views", type(made)(splits=made.splits, settings={**made.settings, "scale": 0.5})
-    )
-    changed.save(groups.path)
+    changed = replace(made, settings={**made.settings, "scale": 0.5})
+    replace(cache.manifest, columns={**cache.manifest.columns, "crop_views": changed}).save(groups.path)
     with pytest.raises(UserError, match="keeps no views of train"):
         EmbeddingCache.open(groups.path).crop_views("train")
 

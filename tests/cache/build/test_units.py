@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from helpers.caches import rows_of
 
-from cache.build.embed_units import Writer, embed_units
+from cache.build.embed_images import Writer
+from cache.build.embed_units import embed_units
 from cache.build.from_folder import FeatureOptions, cache_features, text_banks
 from cache.build.options import Build
 from cache.build.pipeline import join_rows, unit_settings

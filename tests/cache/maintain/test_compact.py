@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -40,9 +40,8 @@ def remove(cache, name, rows):
 def add_columns(cache):
     """An array and byte strings of every row, and an array of some rows alone."""
     manifest = Manifest.load(cache)
-    for name in ("pixels", "support_views"):
-        manifest = manifest.with_column(name, ColumnSettings(splits=("train",), settings=SETTINGS))
-    manifest.save(cache)
+    listed = ColumnSettings(splits=("train",), settings=SETTINGS)
+    replace(manifest, columns=dict.fromkeys(("pixels", "support_views"), listed)).save(cache)
     for group in Journal.load(cache).groups("train"):
         keys = read_keys(cache, group.keys).keys
         raw = Blobs([key.encode("utf-8", "surrogateescape") for key in keys])

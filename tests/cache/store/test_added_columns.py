@@ -96,11 +96,12 @@ def test_columns_of_a_wrong_type_size_or_place_are_refused_by_name(whole, tmp_pa
 def test_a_picture_that_is_none_or_of_another_size_is_refused(whole, tmp_path):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "tar", cache)
-    stored = EmbeddingCache.open(cache).pixels("train", side=36)
+    opened = EmbeddingCache.open(cache)
+    stored = opened.pixels("train", side=36)
     with h5py.File(cache / ROWS.format("pixels"), "r+") as file:
         file["jpeg"][:] = 0
     with pytest.raises(UserError, match=r"jpeg pixels in .* is damaged .*cache repair"):
-        stored.images(np.arange(len(stored.position)))
+        stored.images(np.arange(len(opened.split("train"))))
 
 
 def test_with_a_check_a_flipped_bit_is_found_when_the_file_is_first_opened(whole, tmp_path):

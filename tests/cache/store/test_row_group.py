@@ -126,7 +126,7 @@ def test_keys_that_are_none_are_refused_by_name(cache, name, value, message):
         if name == "class_name":
             del file["class_name_offset"]
             file["class_name_offset"] = np.array([0, 1, 3, 4])
-    (line,) = (group.keys for group in Journal.load(cache).groups("train") if group.number == 0)
+    (line,) = (group.keys for group in Journal.load(cache).groups("train") if group.name == "train-00000")
     with pytest.raises(UserError, match=message):
         read_keys(cache, replace(line, bytes=path.stat().st_size))
 

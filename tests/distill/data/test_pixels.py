@@ -67,7 +67,7 @@ def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
     image = ImageFolder.scan(photos).split("train").all()[3]
     stored = cache.pixels("train", side=SIDE)
-    kept = stored.images(np.array([stored.position[image.key]]))[0].astype(np.float32)
+    kept = stored.images(stored.find([image.key]))[0].astype(np.float32)
     assert kept.shape == (3, SIDE, SIDE)
     decoded = squashed(load_rgb(image.path), SIDE).float().numpy()
     assert np.abs(kept - decoded).mean() < 12  # these pictures are noise
@@ -136,7 +136,7 @@ def test_pixels_are_added_to_a_finished_cache_and_redone_where_damaged(keep, pho
     assert not [check for check in verify_cache(cache) if check.problem]
     write_jpeg(photos / "train" / "apple" / "zzz.jpg")
     keep()
-    assert "apple/zzz.jpg" in EmbeddingCache.open(cache).pixels("train", side=SIDE).position
+    assert EmbeddingCache.open(cache).pixels("train", side=SIDE).find(["apple/zzz.jpg"])[0] >= 0
     keep(pixels=24)
     assert EmbeddingCache.open(cache).column_settings("pixels")["side"] == 24
     assert EmbeddingCache.open(cache).pixels("train", side=SIDE) is None
