@@ -15,6 +15,7 @@ from cache.build.columns import (
     Tools,
     Wanted,
     group_rows,
+    in_words,
     make_group,
     rows_of,
 )
@@ -53,7 +54,7 @@ class ColumnsOnRay:
             batch_size=tools.batch_size,
             workers=self.workers,
         )
-        tools.progress.start(sum(map(rows_of, plans)))
+        tools.progress.start(sum(map(rows_of, plans)), in_words(plans))
         calls = {name: (setting, *_sent(job, plan)) for name, plan in by_group.items()}
         with connected(self.cluster):
             if why := cannot_hold(self.cluster):
