@@ -51,11 +51,13 @@ class Counted:
 
     def __init__(self) -> None:
         self.totals: list[int] = []
+        self.works: list[str | None] = []
         self.done: list[int] = []
         self.notes: list[str] = []
 
-    def start(self, total: int) -> None:
+    def start(self, total: int, what: str | None = None) -> None:
         self.totals.append(total)
+        self.works.append(what)
         self.done.append(0)
 
     def advance(self, images: int) -> None:

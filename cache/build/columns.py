@@ -193,7 +193,7 @@ def make_here(job: ColumnsJob, plans: Sequence[GroupPlan]) -> None:
     """Make this rank's share of the columns, group after group."""
     ranks, progress = job.ranks, job.tools.progress
     mine = plans[ranks.rank :: ranks.world]
-    progress.start(sum(map(rows_of, mine)))
+    progress.start(sum(map(rows_of, mine)), in_words(mine))
     writer = JournalWriter(job.out, writer_of_rank(ranks.rank))
     for plan in mine:
         for line in make_group(job.out, plan.group, job.of_group(plan), job.sources, job.tools):
@@ -203,6 +203,11 @@ def make_here(job: ColumnsJob, plans: Sequence[GroupPlan]) -> None:
 def rows_of(plan: GroupPlan) -> int:
     """Return how many rows a group's columns have together."""
     return sum(plan.group.live if w.rows is None else len(w.rows) for w in plan.wanted.values())
+
+
+def in_words(plans: Sequence[GroupPlan]) -> str:
+    """Return which columns are added: no image is embedded anew for some of them."""
+    return f"adding {', '.join(sorted({name for plan in plans for name in plan.wanted}))}"
 
 
 def add_columns(job: ColumnsJob, manifest: Manifest, make: MakeColumns = make_here) -> Manifest:

@@ -13,6 +13,7 @@ from cache.build.columns import (
     Tools,
     Wanted,
     group_rows,
+    in_words,
     make_group,
     rows_of,
 )
@@ -33,7 +34,7 @@ class ColumnsOnRay(OnRay):
         progress, by_group = job.tools.progress, {plan.group.name: plan for plan in plans}
         assert job.tools.teacher is not None
         spec, tools = job.tools.teacher.spec, replace(job.tools, teacher=None, progress=Silent())
-        progress.start(sum(map(rows_of, plans)))
+        progress.start(sum(map(rows_of, plans)), in_words(plans))
         calls = {name: (self, job.out, spec, tools, _sent(job, plan)) for name, plan in by_group.items()}
         with connected(self.cluster):
             for ended in self.results(make_here, calls, progress):

@@ -14,12 +14,14 @@ from cache.maintain.listed_files import sound_journal, unlisted_files
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
+from cache.sources.names import check_inner
 from cache.store import key_index
 from cache.store.journal import FOLDER, Journal, RowGroup
 from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
+from cache.store.read_errors import reading
 from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRows
 from cache.store.text_banks import load_bank
@@ -86,7 +88,7 @@ def _of_splits(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[C
 
 def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:
     if line.column == KEYS:
-        return _check(folder, line, line.rows, partial(KeysFile, folder, line))
+        return _check(folder, line, line.rows, partial(_read_keys, folder, line))
     if line.column == SAMPLES:
         return _check(folder, line, line.rows, lambda: TarRows.of(folder, group, line).offsets)
     return _check(folder, line, line.rows, partial(ColumnFile.open, folder, line))
@@ -119,6 +121,13 @@ def _problem_of_bytes(path: Path, listed: ListedFile) -> str:
         return "it is a folder"
     except OSError as error:
         raise read_error(path, error) or error from error
+
+
+def _read_keys(folder: Path, line: FileLine) -> None:
+    """Look at what keys are; not at their hashes, which only a forged journal could fit to others."""
+    keys = KeysFile(folder, line).all_keys()
+    with reading(folder / line.file):
+        check_inner("a row", keys)
 
 
 def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> None:

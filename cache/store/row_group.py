@@ -292,6 +292,10 @@ class KeysFile:
         with reading(self._path):
             return blobs_of(self._raw, "key")
 
+    def all_keys(self) -> list[str]:
+        """Return every key."""
+        return self._keys.texts()
+
     def key(self, row: int) -> str:
         """Return one key."""
         raw: bytes = self._keys[row]

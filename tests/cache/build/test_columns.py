@@ -209,6 +209,12 @@ def test_neighbours_of_other_texts_are_not_read(groups, photos, model):
     assert add(groups.path, photos, model, neighbours=2).neighbours("train", "labels", 1)[0].shape == (24, 1)
 
 
+def test_progress_of_columns_names_them_and_speaks_of_no_embedding(groups, photos, model):
+    told = Counted()
+    add(groups.path, photos, model, neighbours=2, progress=told)
+    assert told.works == ["adding caption_embedding, neighbours--labels"]
+
+
 def test_neighbours_that_name_no_class_are_refused(groups, photos, model):
     cache = add(groups.path, photos, model, neighbours=2)
     with h5py.File(groups.path / "rows" / "train-00000" / "neighbours--labels.h5", "r+") as file:

@@ -306,7 +306,7 @@ def test_both_formats_hold_the_same_numbers_and_verify(episode_cache, tmp_path):
     one, other = EmbeddingCache.open(episode_cache), EmbeddingCache.open(tmp_path / "tar")
     for name in one.split_names:
         mine, theirs = one.split(name), other.split(name)
-        assert mine.keys == theirs.keys
+        assert list(mine.keys) == list(theirs.keys)
         np.testing.assert_array_equal(mine.labels, theirs.labels)
         np.testing.assert_array_equal(mine.embeddings[:], theirs.embeddings[:])
         assert set(mine.more) == set(theirs.more) == {
