@@ -200,7 +200,9 @@ def test_what_needs_images_in_any_order_asks_for_their_folder(tars, setting):
     assert "\n" not in str(error.value)
 
 
-def test_finetuning_a_streamed_run_asks_for_the_folder_and_retrieval_needs_none(tars, photos, train, tmp_path):
+def test_finetuning_a_streamed_run_asks_for_the_folder_and_retrieval_needs_none(
+    tars, photos, train, tmp_path
+):
     train(out="run")
     with pytest.raises(UserError, match=r"finetuning needs images in any order.*--data"):
         few_shot(tmp_path / "run", tmp_path / "out", FewShotOptions(shots=(1,)))
