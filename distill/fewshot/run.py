@@ -167,7 +167,8 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
     if method == "finetune" and isinstance(trained.folder, TarFolder):
         raise UserError(
-            f"finetuning needs images in any order, and {trained.cache.path} is a WebDataset, a stream",
+            f"finetuning needs images in any order, and {trained.cache.path} is a WebDataset, "
+            "which is streamed",
             fix=WITH_FOLDER,
         )
 
