@@ -53,7 +53,7 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
     cache, folder = EmbeddingCache.open(keep(workers=2)), ImageFolder.scan(photos)
     for name, split in folder.splits.items():
         stored = cache.pixels(name, side=SIDE)
-        rows = np.array([stored.position[image.key] for image in split.all()])
+        rows = stored.find([image.key for image in split.all()])
         for image, pixels in zip(split.all(), stored.images(rows), strict=True):
             assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(image.path), SIDE))
     assert cache.pixels("train", side=SIDE + 1) is None
