@@ -19,11 +19,13 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, reason_of
 from cache.runtime.locks import check_held
 from cache.runtime.system_errors import write_error
+from cache.sources.names import is_plain_name
 from cache.sources.splits import SPLITS
 from cache.store.digests import NONE, Digests, is_digest
 from cache.store.journal_lines import (
     DIGEST,
     KEYS,
+    SAMPLES,
     VALUES,
     DroppedFile,
     FileLine,
@@ -59,6 +61,12 @@ class RowGroup:
     def split(self) -> str:
         """The split of its rows."""
         return split_of(self.name)
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that it has, in files of their own or in its tar."""
+        in_tar = self.lines[SAMPLES].about.get("columns") if SAMPLES in self.lines else None
+        return {*self.lines, *(filter(is_plain_name, in_tar) if isinstance(in_tar, list) else ())}
 
     @property
     def keys(self) -> FileLine:

@@ -278,7 +278,7 @@ class SplitRows:
             return {}
         names = {
             column.removeprefix(self._prefix)
-            for column in self.groups.groups[0].lines
+            for column in self.groups.groups[0].columns
             if column.endswith("_embedding") and column.startswith(self._prefix)
         }
         others = sorted(name for name in names - {"image_embedding", "caption_embedding"} if "." not in name)

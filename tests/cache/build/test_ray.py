@@ -112,6 +112,7 @@ def _parent(pid):
     return int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.long
 def test_rows_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(cluster, teacher_dir, tmp_path):
     photos = make_photos(tmp_path / "photos", train=30)
     (photos / "train" / "apple" / "broken.jpg").write_bytes(b"no image")
@@ -140,6 +141,7 @@ def test_rows_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(clus
     assert all(not check.problem for check in verify_cache(tmp_path / "many"))
 
 
+@pytest.mark.long
 def test_columns_made_on_a_cluster_with_a_killed_node_are_those_of_one_process(
     cluster, teacher_dir, tmp_path
 ):

@@ -267,6 +267,7 @@ def test_students_side_by_side_train_on_views_as_alone(build, photos, tmp_path):
     assert numbers(tmp_path / "0.01") == numbers(tmp_path / "alone")
 
 
+@pytest.mark.long
 def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path):
     more = ["student.arch=timm:test_vit", "optim.lr=0.001", "train.epochs=1", "train.batch_size=7"]
     more.append("train.precision=float32")
