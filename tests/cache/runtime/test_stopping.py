@@ -39,7 +39,7 @@ def test_a_group_signal_in_an_evaluation_keeps_the_epoch_and_says_one_line(cache
     assert f"stopped, and saved in {out / 'last.pt'}; go on with the same command and --resume" in printed
     place = torch.load(out / "last.pt", weights_only=True)["position"]
     assert (place["epoch"], place["history"], numbers(out)) == (0, [], [])
-    assert place["sums"]["images"] == 80  # 16 that are not set aside, 5 times: the whole epoch
+    assert place["sums"]["images"] == 75  # 15 that are not set aside, 5 times: the whole epoch
     # The last evaluation is that of the summary: everything is trained and judged by then.
     status, printed = stopped(python(), out, EPOCHS, [*words, "--resume"])
     assert (status, "Traceback" in printed) == (128 + signal.SIGTERM, False), printed
