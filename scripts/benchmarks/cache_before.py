@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.cache_probe import probe, random_block
 from cache import EmbeddingCache
 
-BEFORE = "0ed340d5a4877c4c519374fe7a5b886892f45ab3"
+BEFORE = "679bfa800ddb27b3dd3eba92454a6093831577cb"
 SHARD_ROWS, BYTES, MTIME_NS = 4096, 20_000, 1_700_000_000_000_000_000
 
 
