@@ -57,7 +57,7 @@ def connected(cluster: RayCluster) -> Iterator[None]:
         # Of a job that is no client's, workers would import what lies in this process's working folder.
         job = ray.job_config.JobConfig(_client_job=True)
         ray.init(address=cluster.address, job_config=job, logging_level=logging.ERROR, log_to_driver=False)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # of a node that does not start in time Ray says so by a bare one
         raise UserError(
             f"no Ray cluster answers at {cluster.address or 'this machine'} ({str(error).splitlines()[0]})",
             fix="give the address that 'ray start --head' printed.",
