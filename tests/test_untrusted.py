@@ -28,8 +28,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import LineProgress
 from cache.sources.arrays import load_array
 from cache.sources.class_texts import read_captions
-from cache.sources.image_folder import ImageSample, load_rgb
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import UnreadableImage, load_rgb
+from cache.sources.image_folder import ImageSample
 from cache.store.tar_rows import TarRows
 from cli import main
 from distill.checkpoint import read_checkpoint

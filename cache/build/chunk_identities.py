@@ -14,19 +14,20 @@ from cache.sources.samples import Chunk
 from cache.store.key_index import FOLDER
 
 
-def unchanged_since(cache: Path, split: str, chunks: Sequence[Chunk]) -> bool:
-    """Say whether the chunks of a split are those of the last time that it was done."""
+def rows_when_done(cache: Path, split: str, chunks: Sequence[Chunk]) -> int | None:
+    """Return how many samples a split had when it was last wholly done; None if its chunks are others now."""
     try:
         before = json.loads(_path(cache, split).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return bool(before == _table(chunks))
+        same, rows = before["chunks"] == _table(chunks), before["rows"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return rows if same and isinstance(rows, int) else None
 
 
-def keep_chunks(cache: Path, split: str, chunks: Sequence[Chunk]) -> None:
-    """Keep what the chunks of a split are, which is wholly done."""
-    if not unchanged_since(cache, split, chunks):
-        write_json(_path(cache, split), _table(chunks))
+def keep_chunks(cache: Path, split: str, chunks: Sequence[Chunk], rows: int) -> None:
+    """Keep what the chunks of a split are, which is wholly done, and how many samples it has."""
+    if rows_when_done(cache, split, chunks) != rows:
+        write_json(_path(cache, split), {"chunks": _table(chunks), "rows": rows})
 
 
 def forget_chunks(cache: Path, splits: Iterable[str]) -> None:

@@ -18,7 +18,8 @@ from cache.build.unit_samples import SampleBatch
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
 from cache.runtime.transfer import one_behind
-from cache.sources.samples import Sample, UnreadableImage
+from cache.sources.decoding import UnreadableImage
+from cache.sources.samples import Sample
 from cache.store.journal_lines import SkippedImage
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import Teacher

@@ -17,7 +17,8 @@ from cache.build.columns import Tools
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches, joined
 from cache.runtime.transfer import one_behind
-from cache.sources.samples import Sample, UnreadableImage
+from cache.sources.decoding import UnreadableImage
+from cache.sources.samples import Sample
 from cache.teacher.sanity import stored
 
 

@@ -130,10 +130,9 @@ def _finish(build: Build, prepared: Preparation) -> int:
     manifest = with_text_tower(build, Manifest.load(out))
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
-    for split, chunks in prepared.compared.chunks.items():
-        rows = journal.rows(split) + len(journal.skipped.get(split, {}))
-        if rows == sum(chunk.rows for chunk in chunks):
-            keep_chunks(out, split, chunks)
+    for split, samples in prepared.compared.listed.items():
+        if samples == journal.rows(split) + len(journal.skipped.get(split, {})):
+            keep_chunks(out, split, prepared.compared.chunks[split], samples)
     if not manifest.complete:
         replace(manifest, complete=True).save(out)
     return sum(group.live for group in journal.all_groups if group.name not in prepared.planned)

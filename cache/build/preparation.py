@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cache.build.changes import Changes, class_changes
-from cache.build.chunk_identities import forget_chunks, unchanged_since
+from cache.build.chunk_identities import forget_chunks, rows_when_done
 from cache.build.distinct_texts import positions_note
 from cache.build.lost_files import drop_lost_files, remove_unlisted
 from cache.build.options import Build
@@ -32,13 +32,13 @@ from cache.store.spec import CacheSpec
 class Comparison:
     """A data folder beside its cache: what changed, what is to be embedded, and the ``lines`` that say so.
 
-    ``chunks`` are those of every split; ``listed`` names the splits that had to be listed.
+    ``chunks`` are those of every split; ``listed`` counts the samples of the splits that had to be listed.
     """
 
     changes: Changes
     plan: Plan
     chunks: dict[str, tuple[Chunk, ...]]
-    listed: tuple[str, ...]
+    listed: dict[str, int]
     lines: tuple[Line, ...] = field(repr=False)
 
 
@@ -56,6 +56,7 @@ class _Split:
     """A split that was looked at: its chunks, those to be embedded, and where it was listed what changed."""
 
     chunks: tuple[Chunk, ...]
+    samples: int = 0
     planned: tuple[PlannedChunk, ...] = ()
     changes: SplitChanges | None = None
     lines: list[Line] = field(default_factory=list)
@@ -171,7 +172,7 @@ def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
         changes=changes,
         plan=Plan(splits={name: split.planned for name, split in splits.items() if split.planned}),
         chunks={name: split.chunks for name, split in splits.items()},
-        listed=tuple(name for name, split in splits.items() if split.changes is not None),
+        listed={name: split.samples for name, split in splits.items() if split.changes is not None},
         lines=(*lines, *(line for split in splits.values() for line in split.lines)),
     )
 
@@ -180,8 +181,8 @@ def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Sour
     """Return what became of a split, which is not listed where its chunks are what they were."""
     split, chunks = source.split, tuple(source.chunks())
     skipped = journal.skipped.get(split, {})
-    whole = journal.rows(split) + len(skipped) == sum(chunk.rows for chunk in chunks)
-    if whole and manifest.splits.get(split) == source.classes and unchanged_since(out, split, chunks):
+    rows = journal.rows(split) + len(skipped)
+    if rows_when_done(out, split, chunks) == rows and manifest.splits.get(split) == source.classes:
         return _Split(chunks=chunks)
     listing, touched = list_split(source, chunks), TouchedFiles.load(out, split)
     stored = StoredRows(out, journal.groups(split))
@@ -193,7 +194,13 @@ def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Sour
         *stored.restoring(changes.restored),
         *(TriedImage(split=split, key=key) for key in skipped if key not in changes.skipped),
     ]
-    return _Split(chunks=chunks, planned=planned_chunks(listing, changes), changes=changes, lines=lines)
+    return _Split(
+        chunks=chunks,
+        samples=len(listing),
+        planned=planned_chunks(listing, changes),
+        changes=changes,
+        lines=lines,
+    )
 
 
 def _say(build: Build, compared: Comparison, journal: Journal, *, began: bool, is_new: bool) -> None:

@@ -16,7 +16,8 @@ from cache.build.embed_views import decoded, filled, rows_named
 from cache.runtime.errors import CacheMismatch, some_of
 from cache.runtime.loader_workers import joined
 from cache.runtime.transfer import one_behind
-from cache.sources.samples import Sample, UnreadableImage
+from cache.sources.decoding import UnreadableImage
+from cache.sources.samples import Sample
 from cache.store.row_group import UNKNOWN
 from cache.teacher.sanity import SameForAll, check_finite, stored
 

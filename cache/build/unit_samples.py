@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,10 +59,12 @@ class UnitSamples:
         cut = [missing[start : start + size] for start in range(0, len(missing), size)][first::every]
         # A group is of whole batches: one key of a batch stands for all.
         cut = [batch for batch in cut if batch[0] not in self.made]
-        samples = {one.key: one for one in source.read(chunk, {key for batch in cut for key in batch})}
+        # In the order of the list, which is that of the batches.
+        samples = source.read(chunk, {key for batch in cut for key in batch})
+        batch_of = {key: number for number, batch in enumerate(cut) for key in batch}
         return [
-            SampleBatch(unit=unit, samples=tuple(samples[key] for key in batch if key in samples))
-            for batch in cut
+            SampleBatch(unit=unit, samples=tuple(own))
+            for _, own in groupby(samples, lambda sample: batch_of[sample.key])
         ]
 
 

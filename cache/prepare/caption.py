@@ -23,8 +23,9 @@ from cache.runtime.loader_workers import batches
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import CAPTIONS, MISSING_CAPTION, read_captions
-from cache.sources.image_folder import ImageFolder, load_rgb
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import UnreadableImage
+from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import Sample
 from cache.sources.splits import SPLITS, split_name
 
 
@@ -67,15 +68,15 @@ def caption(
     start, progress = time.perf_counter(), progress or Silent()
     out = out or data / CAPTIONS
     refuse_existing(out)
-    paths = _paths(data, splits)
+    samples = _samples_of(data, splits)
     with only_writer_of_file(out):
         remove_temporaries(out.parent, of=f"{glob.escape(out.name)}.*")
         partial = Partial.beside(out)
         header = {"model": model, "generation": GENERATION}
-        done = _kept(partial.resume(), header, paths, progress)
+        done = _kept(partial.resume(), header, samples, progress)
         reused = len(done)
         failed: dict[str, str] = {}
-        left = {key: path for key, path in paths.items() if key not in done}
+        left = {key: image for key, image in samples.items() if key not in done}
         if left:
             captioner = load_captioner(model, choose_device(device))
             if not reused:
@@ -87,13 +88,13 @@ def caption(
                 done.update((row["key"], row["caption"]) for row in rows)
                 failed.update((row["key"], row["failed"]) for row in rows if row["failed"])
                 progress.advance(len(rows))
-        _write(out, {key: done[key] for key in paths})
+        _write(out, {key: done[key] for key in samples})
         partial.remove()
     for key, reason in failed.items():
         progress.note(f"{key}: {reason}; its caption is {MISSING_CAPTION!r}")
     return CaptionSummary(
         out=out,
-        images=len(paths),
+        images=len(samples),
         captioned=len(left) - len(failed),
         reused=reused,
         failed=failed,
@@ -101,25 +102,25 @@ def caption(
     )
 
 
-def _paths(data: Path, splits: Sequence[str]) -> dict[str, Path]:
-    """Return ``{SPLIT/CLASS/FILE: path}``, sorted within each split."""
+def _samples_of(data: Path, splits: Sequence[str]) -> dict[str, Sample]:
+    """Return ``{SPLIT/KEY: sample}``, sorted within each split."""
     chosen = {split_name(name) for name in splits}
     folder = ImageFolder.scan(data, require=sorted(chosen))
-    paths = {
-        f"{name}/{image.key}": image.path
+    samples = {
+        f"{name}/{image.key}": image
         for name in SPLITS
         if name in folder.splits and (not chosen or name in chosen)
         for image in folder.splits[name].all()
     }
-    if not paths:
+    if not samples:
         raise UserError(f"{data} has no images", fix="lay them out as train/CLASS/FILE below it.")
-    return paths
+    return samples
 
 
 def _kept(
     rows: Sequence[Mapping[str, Any]],
     header: Mapping[str, Any],
-    paths: Mapping[str, Path],
+    samples: Mapping[str, Sample],
     progress: Progress,
 ) -> dict[str, str]:
     """Return the captions that an earlier run made with this model; failures are tried again."""
@@ -129,25 +130,27 @@ def _kept(
         progress.note(f"the captions of a stopped run with {rows[0].get('model')} are not used")
         return {}
     kept = {
-        row["key"]: row["caption"] for row in rows[1:] if row.get("failed") == "" and row.get("key") in paths
+        row["key"]: row["caption"]
+        for row in rows[1:]
+        if row.get("failed") == "" and row.get("key") in samples
     }
-    progress.note(f"{len(kept):,} of {len(paths):,} captions are there from an earlier run")
+    progress.note(f"{len(kept):,} of {len(samples):,} captions are there from an earlier run")
     return kept
 
 
 class _Images(Dataset[Any]):
     """Decodes and preprocesses one image, to pixels or the reason why not; runs in workers."""
 
-    def __init__(self, paths: Sequence[Path], image_processor: Callable[..., Any]) -> None:
-        self.paths = paths
+    def __init__(self, samples: Sequence[Sample], image_processor: Callable[..., Any]) -> None:
+        self.samples = samples
         self.image_processor = image_processor
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.samples)
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return pixels_of(load_rgb(self.paths[index]), self.image_processor)
+            return pixels_of(self.samples[index].pictures()[0], self.image_processor)
         except UnreadableImage as error:
             return f"it cannot be read ({error})"
         # Loading tried the preprocessing, so it is this image's shape that it cannot take.
@@ -156,11 +159,11 @@ class _Images(Dataset[Any]):
 
 
 def _caption_all(
-    captioner: Captioner, paths: Mapping[str, Path], batch_size: int, workers: int
+    captioner: Captioner, samples: Mapping[str, Sample], batch_size: int, workers: int
 ) -> Iterator[list[dict[str, str]]]:
     """Yield the rows of each batch, in order: key, caption, and why it failed or ''."""
-    pictures = _Images(list(paths.values()), captioner.image_processor)
-    keys = iter(paths)
+    pictures = _Images(list(samples.values()), captioner.image_processor)
+    keys = iter(samples)
     for images in batches(pictures, workers, batch_size=batch_size, collate_fn=list):
         readable = [image for image in images if isinstance(image, Tensor)]
         texts = iter(captioner.captions(torch.stack(readable)) if readable else ())

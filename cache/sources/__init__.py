@@ -3,9 +3,16 @@
 Its files::
 
     samples                   samples, which have pictures, a key and classes' names; sources and their chunks
+    data, source_options      the one door: what the user names -> the source of each split; how it is read
+    split_rules               splits that a rule makes of labelled images
+    joined_sources            several sources as one split
+    accounts                  what a source leaves out, by reason
     key_hashes, key_chunks    hashes of keys, and chunks cut by them
-    image_folder              photos in class folders, and how one is decoded
+    image_folder              photos in folders
     folder_listing            the names of a folder's photos, as arrays
+    listed_chunks             sources whose chunks are listed whole
+    pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
+    decoding                  how a picture is decoded
     synthetic                 pictures of no file, for benchmarks and tests
     episodes                  a robot's episodes in HDF5
     episode_files             what lies in such a file, looked at before it is read

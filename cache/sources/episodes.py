@@ -24,13 +24,15 @@ from PIL import Image
 
 from cache.runtime.errors import UserError
 from cache.runtime.hdf5_safety import open_hdf5
+from cache.sources.accounts import Account
+from cache.sources.decoding import UnreadableImage
 from cache.sources.episode_files import check_cameras, open_episodes, read_picture, read_texts
 from cache.sources.episode_keys import RESEARCH_KEYS, WHITE, CameraKeys, EpisodeKeys
 from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
-from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
-from cache.sources.splits import FOLDERS, SPLITS
+from cache.sources.samples import Chunk, DataFolder, Listed
+from cache.sources.splits import FOLDERS, LABELLED
 
 ENDING = ".h5"
 # Of YCB's objects, such as 011_banana and 063-a_marbles.
@@ -107,6 +109,10 @@ class EpisodeSample:
         ordered = [frames.pop(main), *frames.values()]
         return tuple(Image.fromarray(frame.rgb) for frame in ordered)
 
+    def content(self) -> bytes:
+        """Return that there is no file of a picture."""
+        return b""
+
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256 of what the cameras saw, bytes and modification time in ns of the file)."""
         try:
@@ -171,6 +177,10 @@ class EpisodeSource:
             if keys is None or samples[place].key in keys:
                 yield samples[place]
 
+    def account(self) -> Account:
+        """Return that nothing is left out: an episode that is none is an error."""
+        return Account()
+
     def samples(self, keys: Sequence[str]) -> Iterator[EpisodeSample]:
         """Yield episodes in the order of keys; KeyError for one that is not in the file."""
         return (self._by_key[key] for key in keys)
@@ -226,7 +236,7 @@ class EpisodeFolder(DataFolder):
             raise UserError(
                 f"the data folder {path} does not exist", fix="give the folder that holds train.h5."
             )
-        files = {name: path / f"{FOLDERS[name]}{ENDING}" for name in SPLITS}
+        files = {name: path / f"{FOLDERS[name]}{ENDING}" for name in LABELLED}
         for name in require:
             if not files[name].is_file():
                 raise cls.missing(path, name)

@@ -7,32 +7,24 @@ Layout: ``DATA/train/CLASS/FILE``, ``DATA/val_on_train/CLASS/FILE`` (optional) a
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 from uuid import uuid4
 
-from PIL import (
-    Image,
-    WebPImagePlugin,  # noqa: F401 (which makes WEBP known; Pillow alone looks for it only where all else fails)
-)
+from PIL import Image
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
+from cache.sources.accounts import Account
+from cache.sources.decoding import ENDINGS, load_rgb
 from cache.sources.folder_listing import GONE, FolderListing
-from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
+from cache.sources.samples import Chunk, DataFolder, Listed, Source
+from cache.sources.source_options import SourceOptions
 from cache.sources.splits import FOLDERS, SPLITS
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-# What those endings promise. Pillow would try all it knows, PostScript too.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +54,10 @@ class ImageSample:
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded file; see :func:`load_rgb`."""
         return (load_rgb(self.path),)
+
+    def content(self) -> bytes:
+        """Return the file's bytes."""
+        return self.path.read_bytes()
 
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256, bytes, modification time in ns) of the file; an unreadable one has the hash ''."""
@@ -121,6 +117,10 @@ class ImageSource:
             if keys is None or key in keys:
                 yield ImageSample(key=key, root=self.root)
 
+    def account(self) -> Account:
+        """Return what is left out: nothing is counted yet."""
+        return Account()
+
     def samples(self, keys: Sequence[str]) -> Iterator[ImageSample]:
         """Yield samples in the order of keys, whether their files are there or not.
 
@@ -176,6 +176,11 @@ class ImageFolder(DataFolder):
         return cls(path=path, splits=splits)
 
 
+def open_image_folder(place: str, options: SourceOptions, split: str) -> dict[str, Source]:
+    """Return the splits of a folder of pictures."""
+    return dict(ImageFolder.scan(Path(place), require=()).splits)
+
+
 def _classes_in(where: Path) -> tuple[str, ...]:
     with os.scandir(where) as entries:
         folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
@@ -221,52 +226,3 @@ def _of_one_stem(names: Sequence[str]) -> tuple[str, str]:
 def is_image_name(name: str) -> bool:
     """Say whether a file of this name is taken as an image: a known ending, not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
-
-
-def load_rgb(path: Path | BinaryIO) -> Image.Image:
-    """Decode one image, a file or an open one, to 8-bit RGB, as torchvision's ImageFolder does.
-
-    Transparency is dropped, not blended; EXIF orientation is not applied; a truncated file is an
-    error. One departure: 16-bit grey is scaled to 8 bits, where Pillow's conversion would clip
-    nearly all of it to white.
-
-    Raises
-    ------
-    UnreadableImage
-        If the file cannot be opened or decoded, is of another format, or has more pixels than Pillow allows
-        (90 million).
-    OSError
-        If the system is the reason, not the file.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of transparent palettes and odd EXIF; neither changes the RGB result.
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                # Pillow only warns up to twice its limit, and warnings are a matter of all threads at once.
-                most = Image.MAX_IMAGE_PIXELS
-                if most is not None and image.width * image.height > most:
-                    size = f"{image.width:,} x {image.height:,}"
-                    raise Image.DecompressionBombError(f"{size} pixels are more than {most:,}")
-                if image.mode.startswith("I"):
-                    return (
-                        image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
-                    )
-                return image.convert("RGB")
-    # Pillow's decoders raise nearly anything on a broken file (OSError, SyntaxError, ValueError,
-    # struct.error, ...); each of them means the same to us.
-    except Exception as error:
-        if isinstance(error, OSError) and is_the_systems(error):
-            raise  # other images will fail as well: to skip this one would be to lose them all, quietly
-        name = path.name if isinstance(path, Path) else "given"
-        reason = str(error).replace(str(path), name) or type(error).__name__
-        raise UnreadableImage(reason.splitlines()[0]) from error
-
-
-def squashed(picture: Image.Image, side: int) -> Tensor:
-    """Return an RGB picture squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side]."""
-    import numpy as np
-    import torch
-
-    pixels = np.array(picture.resize((side, side), Image.Resampling.BILINEAR))
-    return torch.from_numpy(pixels).permute(2, 0, 1)

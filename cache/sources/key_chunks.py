@@ -56,7 +56,7 @@ class KeyChunks:
             keys = self.order[rows]
             table = np.column_stack([self.hashes[rows].view(np.int64), status[keys]])
             identity = sha256(table.astype("<i8").tobytes()).hexdigest()
-            chunks.append(Chunk(id=chunk, rows=len(keys), identity=identity))
+            chunks.append(Chunk(id=chunk, identity=identity))
         return chunks
 
     def _rows(self, bits: str) -> slice:

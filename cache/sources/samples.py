@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
+from cache.sources.accounts import Account
 from cache.sources.splits import FOLDERS, split_name
-
-
-class UnreadableImage(Exception):
-    """A file that has an image's name but cannot be decoded; the message says why."""
 
 
 class Sample(Protocol):
@@ -28,19 +25,15 @@ class Sample(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of its classes: one of a photo, any number of an episode."""
+        """The names of its classes; none of a sample without a label."""
 
     @property
     def caption(self) -> str | None:
         """What its source says of it in words; None where that says nothing."""
 
     @property
-    def path(self) -> Path:
-        """The file that it is in."""
-
-    @property
     def where(self) -> str:
-        """The file, and the place in it where that is needed, for messages."""
+        """The file or address, and the place in it where that is needed, for messages."""
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -49,11 +42,17 @@ class Sample(Protocol):
     def pictures(self) -> Sequence[Image.Image]:
         """Return one RGB picture a view; UnreadableImage when there is none to be had."""
 
+    def content(self) -> bytes:
+        """Return the bytes of the picture's file as they are; b'' where there is no such file, or OSError."""
+
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256 of the content, bytes and modification time in ns of the file)."""
 
     def status(self) -> tuple[int, int]:
-        """Return bytes and modification time of :meth:`identity`, at the cost of one look; else OSError."""
+        """Return bytes and modification time of :meth:`identity`, at the cost of one look; else OSError.
+
+        What a server does not tell is 0.
+        """
 
 
 class Listed(NamedTuple):
@@ -70,14 +69,13 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """A part of a source that is listed and read by itself: how many rows it has, and what it holds.
+    """A part of a source that is listed and read by itself: a tar, lines of a list, files by hashes of keys.
 
-    ``identity`` is a digest of the keys and of what is cheap to compare of them; it differs where a sample
-    was added, taken out or written again.
+    ``identity`` is a digest of what is cheap to compare; it differs where a sample was added, taken out or
+    written again.
     """
 
     id: str
-    rows: int
     identity: str
 
 
@@ -90,7 +88,7 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes, in their order."""
+        """The names of its classes, in their order; none of one without labels."""
 
     @property
     def multi_label(self) -> bool:
@@ -100,13 +98,16 @@ class Source(Protocol):
         """Return how many samples there are."""
 
     def chunks(self) -> Sequence[Chunk]:
-        """Return all its chunks, without opening a picture."""
+        """Return all its chunks, at the cost of one look at each file of several samples."""
 
     def list(self, chunk: str) -> Iterator[Listed]:
-        """Yield what is in a chunk, in key order, without opening a picture."""
+        """Yield what is in a chunk, in the chunk's own order, without decoding a picture."""
 
     def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[Sample]:
-        """Yield the samples of a chunk in key order, those of ``keys`` alone where there are any."""
+        """Yield the samples of a chunk in the order of :meth:`list`, those of ``keys`` alone where given."""
+
+    def account(self) -> Account:
+        """Return what is left out of it; what has not been listed is listed first."""
 
     def samples(self, keys: Sequence[str]) -> Iterator[Sample]:
         """Yield the samples of some keys in their order; KeyError for one that cannot be in this source."""

@@ -1,24 +1,26 @@
-"""The names of the splits: on disk as the original code has them, everywhere else as the field says.
+"""The names of the splits: in folders also those of the original code, everywhere else the field's.
 
-``train`` holds the in-distribution (ID) classes, ``id_test`` other images of the same classes,
-``ood_test`` the out-of-distribution (OOD) classes that are never trained on.
+``train`` holds the in-distribution (ID) classes, ``pool`` images without labels, ``id_test`` other images of
+the classes of train, ``ood_test`` the out-of-distribution (OOD) classes that are never trained on.
 """
 
 from __future__ import annotations
 
 from cache.runtime.errors import UserError, nearest_names
 
-# The left-hand names are the original code's, on disk. They are accepted everywhere a split is read
-# and printed nowhere else.
-SPLIT_ALIASES = {"train": "train", "val_on_train": "id_test", "val": "ood_test"}
-SPLITS = tuple(SPLIT_ALIASES.values())
+SPLITS = ("train", "pool", "id_test", "ood_test")
+# Those whose images have labels.
+LABELLED = ("train", "id_test", "ood_test")
+# What folders and lists may call them beside that: the original code's names, and the field's other ones.
+SPLIT_ALIASES = {"val_on_train": "id_test", "val": "ood_test", "unlabelled": "pool", "unlabeled": "pool"}
 # The teacher that a cache was built with; others are added beside it.
 MAIN_TEACHER = "main"
-FOLDERS = {name: folder for folder, name in SPLIT_ALIASES.items()}
+# What we call the folders that we write.
+FOLDERS = {"train": "train", "pool": "pool", "id_test": "val_on_train", "ood_test": "val"}
 
 
 def split_name(name: str) -> str:
-    """Return our name of a split given by either name; UserError if no split has that name."""
+    """Return our name of a split given by any of its names; UserError if no split has that name."""
     if name in SPLITS:
         return name
     if name in SPLIT_ALIASES:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
+from cache.sources.accounts import Account
 from cache.sources.samples import Chunk, Listed
 
 CHUNK_ROWS = 65_536
@@ -36,11 +36,6 @@ class SyntheticSample:
         return (self.key.partition("/")[0],)
 
     @property
-    def path(self) -> Path:
-        """Its key: there is no such file."""
-        return Path(self.key)
-
-    @property
     def where(self) -> str:
         """The key and the seed."""
         return f"the picture {self.key} of the seed {self.seed}"
@@ -50,6 +45,10 @@ class SyntheticSample:
         rng = np.random.default_rng(int(self.identity()[0], 16))
         coarse = Image.fromarray(rng.integers(0, 256, size=(COARSE, COARSE, 3), dtype=np.uint8))
         return (coarse.resize((self.side, self.side), Image.Resampling.BILINEAR),)
+
+    def content(self) -> bytes:
+        """Return that there is no file."""
+        return b""
 
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256 of what it is drawn from, the bytes of its pixels, the seed)."""
@@ -99,6 +98,10 @@ class SyntheticSource:
             if keys is None or key in keys:
                 yield self._sample(key)
 
+    def account(self) -> Account:
+        """Return that nothing is left out."""
+        return Account()
+
     def samples(self, keys: Sequence[str]) -> Iterator[SyntheticSample]:
         """Yield samples in the order of keys; KeyError for one that is not in this source."""
         for key in keys:
@@ -119,7 +122,7 @@ class SyntheticSource:
         rows = range(start, min(start + CHUNK_ROWS, self.rows))
         settings = [rows.start, rows.stop, len(self.classes), self.side, self.seed]
         identity = sha256(repr(settings).encode()).hexdigest()
-        return Chunk(id=f"{start // CHUNK_ROWS:05d}", rows=len(rows), identity=identity)
+        return Chunk(id=f"{start // CHUNK_ROWS:05d}", identity=identity)
 
     def _rows_of(self, chunk: str) -> range:
         start = int(chunk) * CHUNK_ROWS

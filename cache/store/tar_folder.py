@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import load_rgb
+from cache.sources.accounts import Account
+from cache.sources.decoding import load_rgb
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Chunk, DataFolder, Listed
 from cache.store.journal import Journal, RowGroup
@@ -33,16 +34,11 @@ class TarSample:
     row: int
     key: str
     labels: tuple[str, ...]
-    content: bytes
-    bytes: int
+    sha256: bytes
+    file_bytes: int
     mtime_ns: int
     views: ClassVar[tuple[str, ...]] = ("image",)
     caption: ClassVar[None] = None
-
-    @property
-    def path(self) -> Path:
-        """The tar."""
-        return self.tar.path
 
     @property
     def where(self) -> str:
@@ -51,18 +47,22 @@ class TarSample:
 
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded picture; UnreadableImage where it is none, UserError of a damaged tar."""
+        return (load_rgb(io.BytesIO(self.content())),)
+
+    def content(self) -> bytes:
+        """Return the bytes of the picture's file; UserError of a damaged tar."""
         (sample,) = self.tar.samples(self.row, self.row + 1)
         if sample.key != self.key:
             raise UserError(f"{self.tar.path} has another picture in the place of {self.key!r}", fix=REPAIR)
-        return (load_rgb(io.BytesIO(sample.picture)),)
+        return sample.picture
 
     def identity(self) -> tuple[str, int, int]:
         """Return what the cache says of the picture's file: SHA-256, bytes, modification time in ns."""
-        return self.content.hex(), *self.status()
+        return self.sha256.hex(), *self.status()
 
     def status(self) -> tuple[int, int]:
         """Return bytes and modification time of :meth:`identity`."""
-        return self.bytes, self.mtime_ns
+        return self.file_bytes, self.mtime_ns
 
 
 class TarSource:
@@ -79,15 +79,12 @@ class TarSource:
 
     def chunks(self) -> Sequence[Chunk]:
         """Return the tars."""
-        return [
-            Chunk(id=name, rows=group.live, identity=group.keys.sha256)
-            for name, group in self._groups.items()
-        ]
+        return [Chunk(id=name, identity=group.keys.sha256) for name, group in self._groups.items()]
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield what is in a tar, by key."""
         for sample in self.read(chunk):
-            yield Listed(sample.key, sample.labels, sample.bytes, sample.mtime_ns)
+            yield Listed(sample.key, sample.labels, sample.file_bytes, sample.mtime_ns)
 
     def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[TarSample]:
         """Yield the samples of a tar by key, of ``keys`` alone where there are any."""
@@ -106,10 +103,14 @@ class TarSource:
                     row=row,
                     key=keys.keys[row],
                     labels=keys.labels[row],
-                    content=keys.content[row].tobytes(),
-                    bytes=sizes[row],
+                    sha256=keys.content[row].tobytes(),
+                    file_bytes=sizes[row],
                     mtime_ns=times[row],
                 )
+
+    def account(self) -> Account:
+        """Return that nothing is left out: what is in a cache was taken."""
+        return Account()
 
     def samples(self, keys: Sequence[str]) -> Iterator[TarSample]:
         """Yield samples in the order of keys; KeyError for one that is not here."""

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.sources.image_folder import ENDINGS
+from cache.sources.decoding import ENDINGS
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import SAMPLES, FileLine
 from cache.store.mapped_arrays import mapped_file

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import CacheMismatch
-from cache.sources.image_folder import ENDINGS
+from cache.sources.decoding import ENDINGS, ending_of
 from cache.sources.key_hashes import hashes_of
 from cache.store.journal_lines import SAMPLES, TARS, FileLine
 from cache.store.manifest import Manifest
@@ -90,7 +90,7 @@ def write_tar_group(
     UserError
         If a file cannot be read, or is not what the row was made from.
     """
-    pictures = samples if samples and all(map(_is_one_picture, samples)) else ()
+    pictures = samples if samples and all(sample.views == ("image",) for sample in samples) else ()
     order = np.argsort(hashes_of(keys.keys), kind="stable")
     texts = captions or [sample.caption for sample in samples or ()] or [None] * len(keys)
     keys, columns = keys.taken(order), {name: column[order] for name, column in columns.items()}
@@ -99,10 +99,6 @@ def write_tar_group(
         for i, content in zip(order.tolist(), keys.content, strict=True)
     )
     return write_tar_rows(cache, group, keys, columns, contents, about)
-
-
-def _is_one_picture(sample: Sample) -> bool:
-    return sample.views == ("image",) and sample.path.suffix.lower() in ENDINGS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,17 +188,16 @@ def content_of(sample: Sample | None, caption: str | None, content: bytes) -> Ta
     """Return a sample with its picture's file; CacheMismatch where its SHA-256 is not ``content``."""
     if sample is None:
         return TarContent(caption=caption)
-    path = sample.path
     try:
-        picture = path.read_bytes()
+        picture = sample.content()
     except FileNotFoundError:
         picture = None
     if picture is None or content not in (UNKNOWN, sha256(picture).digest()):
         raise CacheMismatch(
-            f"{path} is not the picture that its row was made from",
+            f"{sample.where} is not the picture that its row was made from",
             fix="bring it back, or run 'distill cache-features' again: it embeds what has changed.",
         )
-    return TarContent(caption=caption, picture=picture, ending=path.suffix.removeprefix(".").lower())
+    return TarContent(caption=caption, picture=picture, ending=ending_of(picture) if picture else "")
 
 
 @dataclass

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import apart, begin_worker, begun, joined
 from cache.runtime.transfer import to_device
-from cache.sources.image_folder import ImageSample, squashed
-from cache.sources.samples import Sample, UnreadableImage
+from cache.sources.decoding import UnreadableImage, squashed
+from cache.sources.image_folder import ImageSample
+from cache.sources.samples import Sample
 
 if TYPE_CHECKING:
     from cache import EmbeddingCache

@@ -22,8 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
-from cache.sources.image_folder import load_rgb
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import UnreadableImage, load_rgb
 from cache.store.column_lines import map_listed
 from cache.store.journal_lines import FileLine
 from cache.store.read_errors import REPAIR

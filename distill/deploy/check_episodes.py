@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cache.sources.decoding import UnreadableImage
 from cache.sources.episodes import EpisodeSample
-from cache.sources.samples import UnreadableImage
 from distill.deploy.check import (
     BATCH,
     Judged,

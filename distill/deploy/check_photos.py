@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import UnreadableImage
 from distill.deploy.check import (
     Choices,
     Judged,

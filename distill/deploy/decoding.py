@@ -17,8 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.sources.image_folder import FORMATS, load_rgb
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import FORMATS, UnreadableImage, load_rgb
 from distill.deploy.limits import Limits, Refused
 
 # Decoded within some 20 ms. Larger ones have a lane of their own.

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError, printable
 from cache.runtime.progress import Progress, Silent
-from cache.sources.image_folder import ENDINGS, load_rgb
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import ENDINGS, UnreadableImage, load_rgb
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.model import Model, Prediction
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from cache.runtime.system_errors import read_error
+from cache.sources.decoding import UnreadableImage
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.episodes import EpisodeSample, unlabelled
-from cache.sources.samples import UnreadableImage
 from distill.deploy.episode_model import EpisodeModel, EpisodePrediction, Objects, prepared_frames
 from distill.deploy.predict import predicted
 

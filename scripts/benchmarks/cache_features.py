@@ -39,7 +39,8 @@ from benchmarks.turns import (
 from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import build_cache
 from cache.runtime.devices import check_compiler, choose_device, default_workers
-from cache.sources.image_folder import ImageFolder, load_rgb
+from cache.sources.decoding import load_rgb
+from cache.sources.image_folder import ImageFolder
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 

@@ -37,7 +37,8 @@ from cache import EmbeddingCache
 from cache.build.columns import ColumnsJob, Tools, add_columns
 from cache.build.pixels import Pixels as PixelsColumn
 from cache.runtime.devices import choose_device
-from cache.sources.image_folder import ENDINGS, ImageFolder
+from cache.sources.decoding import ENDINGS
+from cache.sources.image_folder import ImageFolder
 from cache.store.manifest import Manifest
 from cache.store.pixels import COLUMN, PixelsSettings
 from distill.data.augment import resize_size

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.turns import Row, alone, command_failed, in_turn, median_ratios, medians, one_number
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files
 

@@ -49,10 +49,10 @@ TARGETS = (*FILES, "touched", "checkpoint", "image", "outputs", "npy", "pt")
 
 def readers() -> dict[str, Read]:
     """Return what each target does with some bytes and a folder of its own."""
-    from cache.build.chunk_identities import unchanged_since
+    from cache.build.chunk_identities import rows_when_done
     from cache.build.touched_files import TouchedFiles
     from cache.sources.arrays import load_array
-    from cache.sources.image_folder import load_rgb
+    from cache.sources.decoding import load_rgb
     from cache.store.checksums import append_checksum
     from distill.checkpoint import read_checkpoint
     from distill.judge.outputs import load_outputs
@@ -70,7 +70,7 @@ def readers() -> dict[str, Read]:
 
     def chunks(raw: bytes, folder: Path) -> None:
         kept(raw, folder, FILES["chunks"][1])
-        unchanged_since(folder, "train", ())
+        rows_when_done(folder, "train", ())
 
     def touched(raw: bytes, folder: Path) -> None:
         kept(raw, folder, "index/train.touched.h5")
@@ -222,7 +222,7 @@ def fuzz(target: str, corpus: Path, out: Path, seconds: int) -> None:
         read = readers()[target]
         read(min(corpus.iterdir()).read_bytes(), folder)  # which imports the rest of it
     from cache.runtime.errors import UserError
-    from cache.sources.samples import UnreadableImage
+    from cache.sources.decoding import UnreadableImage
 
     def once(raw: bytes) -> None:
         try:

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from cli import main
 from distill.data.augment import eval_transform
 from distill.deploy.predict import image_files

@@ -43,7 +43,7 @@ def test_a_row_is_what_the_teacher_says_of_its_image(build, photos, tmp_path, te
     summary = build(format=format, dtype=dtype)
     assert summary.rows == summary.new_rows == 39
     cache, teacher = EmbeddingCache.open(tmp_path / "cache"), load_teacher(f"local-dir:{teacher_dir}")
-    from cache.sources.image_folder import load_rgb
+    from cache.sources.decoding import load_rgb
 
     for split, folder in (("train", "train"), ("id_test", "val_on_train"), ("ood_test", "val")):
         rows = cache.split(split)

@@ -38,7 +38,7 @@ class Scenes:
     read: list[str] = field(default_factory=list)
 
     def chunks(self):
-        return [Chunk(id=id, rows=len(self._keys(id)), identity="") for id in ("even", "odd")]
+        return [Chunk(id=id, identity="") for id in ("even", "odd")]
 
     def _keys(self, chunk):
         return [key for key in sorted(self.scenes) if (len(key) % 2 == 0) == (chunk == "even")]

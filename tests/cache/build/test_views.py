@@ -11,7 +11,7 @@ from cache import EmbeddingCache
 from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from cache.teacher.open_clip_model import load_teacher
 
 

@@ -13,9 +13,9 @@ import pytest
 from cache import EmbeddingCache
 from cache.build.from_episodes import EpisodeOptions, cache_episode_features
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.decoding import UnreadableImage
 from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.samples import UnreadableImage
 
 ROBOMIMIC = """
 episodes = "data"

@@ -20,9 +20,10 @@ from cache.maintain.convert import convert_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.runtime.hdf5_safety import open_hdf5
+from cache.sources.decoding import UnreadableImage
 from cache.sources.episode_texts import episode_banks
 from cache.sources.episodes import EpisodeFolder, object_name
-from cache.sources.samples import UnreadableImage, labels_of
+from cache.sources.samples import labels_of
 from cache.teacher.open_clip_model import load_teacher
 from distill.demo.episodes import ID_OBJECTS, OOD_OBJECTS, draw_episodes
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, load_rgb
-from cache.sources.samples import UnreadableImage
+from cache.sources.decoding import UnreadableImage, load_rgb
+from cache.sources.image_folder import ImageFolder
 
 
 def test_keys_are_sorted_and_classes_are_the_sorted_folders(photos):

@@ -28,7 +28,6 @@ def test_chunks_hold_every_sample_once(source):
     chunks = source.chunks()
     listed = {chunk.id: [one.key for one in source.list(chunk.id)] for chunk in chunks}
     assert len(listed) == len(chunks) > 2
-    assert [chunk.rows for chunk in chunks] == [len(keys) for keys in listed.values()]
     keys = sorted(key for keys in listed.values() for key in keys)
     assert keys == [sample.key for sample in source.all()]
     assert len(set(keys)) == len(source)
@@ -37,7 +36,6 @@ def test_chunks_hold_every_sample_once(source):
 def test_what_is_listed_is_what_the_sample_says_of_itself(source):
     for chunk in source.chunks():
         listed, samples = list(source.list(chunk.id)), list(source.read(chunk.id))
-        assert [one.key for one in listed] == sorted(one.key for one in listed)
         assert [one.key for one in listed] == [sample.key for sample in samples]
         for one, sample in zip(listed, samples, strict=True):
             assert one.labels == sample.labels
@@ -51,8 +49,8 @@ def test_a_sample_has_a_picture_a_view(source):
     assert [picture.mode for picture in sample.pictures()] == ["RGB"] * len(sample.views)
 
 
-def test_some_samples_of_a_chunk_come_in_key_order(source):
-    chunk = max(source.chunks(), key=lambda chunk: chunk.rows).id
+def test_some_samples_of_a_chunk_come_in_the_order_of_its_list(source):
+    chunk = max(source.chunks(), key=lambda chunk: len(list(source.list(chunk.id)))).id
     keys = [one.key for one in source.list(chunk)]
     some = {keys[-1], keys[0], "no/such"}
     assert [sample.key for sample in source.read(chunk, some)] == [keys[0], keys[-1]]

@@ -46,7 +46,7 @@ def test_more_rows_leave_those_that_were_there():
 def test_ten_million_rows_cost_nothing_until_they_are_listed():
     source = SyntheticSource("train", rows=10**7, classes=1000)
     chunks = source.chunks()
-    assert (len(chunks), sum(chunk.rows for chunk in chunks)) == (153, 10**7)
+    assert (len(chunks), len(source)) == (153, 10**7)
     listed = list(islice(source.list(chunks[-1].id), 3))
     assert [one.key for one in listed] == sorted(one.key for one in listed)
     assert [sample.key for sample in source.samples([one.key for one in listed])] == [

@@ -22,8 +22,8 @@ from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
+from cache.sources.decoding import UnreadableImage
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.samples import UnreadableImage
 from cache.store.checksums import with_checksum
 from cache.store.journal import Journal, JournalWriter
 from cache.store.manifest import Manifest

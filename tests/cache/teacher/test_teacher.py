@@ -14,7 +14,7 @@ import open_clip  # isort: skip
 
 
 def test_a_local_dir_teacher_equals_open_clip_called_directly(teacher_dir, photos):
-    from cache.sources.image_folder import load_rgb
+    from cache.sources.decoding import load_rgb
 
     teacher = load_teacher(f"local-dir:{teacher_dir}")
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{teacher_dir}")

@@ -16,7 +16,8 @@ from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, load_rgb, squashed
+from cache.sources.decoding import load_rgb, squashed
+from cache.sources.image_folder import ImageFolder
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages

@@ -19,7 +19,7 @@ from conftest import ROOT
 from helpers.exported import SMALL, invoke, student_says, val_photos
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from cli import main
 from distill.config import RunConfig
 from distill.deploy.check import reject_of

@@ -12,7 +12,7 @@ from helpers.exported import invoke, val_photos
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from distill.deploy.check import unlike
 from distill.deploy.check_photos import check_photos, photos_compared, raw_photos
 from distill.deploy.graph_preprocessing import PreparedPhoto

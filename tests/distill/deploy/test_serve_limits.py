@@ -19,7 +19,7 @@ from helpers.pictures import png_of
 from helpers.services import Ask, answered, connected, post, rest, running, serving, started, until
 from PIL import Image
 
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from distill.deploy.decoding import Decoders, Pixels
 from distill.deploy.limits import Limits, Rates, Refused, Room
 from distill.deploy.model import Model

@@ -14,7 +14,7 @@ from helpers.services import serving
 from PIL import Image
 
 from cache import EmbeddingCache
-from cache.sources.image_folder import load_rgb
+from cache.sources.decoding import load_rgb
 from distill.deploy.model import Model
 from distill.deploy.neighbours import Neighbours, neighbours_of
 from distill.deploy.run_texts import class_sets_of

@@ -1,0 +1,77 @@
+"""What a source leaves out, counted by reason, with some names of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cache.runtime.errors import some_of
+
+# Of every reason so many names are kept.
+NAMED = 3
+
+
+class Reason(StrEnum):
+    """Why something that looks like a sample is none; what is left out of a split for it."""
+
+    FORMAT = "of no picture format"
+    UNREADABLE = "unreadable"
+    DANGLING = "links to nothing"
+    HIDDEN = "hidden"
+    TOO_LARGE = "of too many pixels"
+    DUPLICATE = "of a key that is taken"
+    NO_LABEL = "without a label"
+    NO_PICTURE = "without a picture"
+    NAME = "of a name that is not UTF-8"
+    SPLIT = "beside the folders of splits"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """How many were left out for a reason, and the names of the first."""
+
+    count: int = 0
+    names: tuple[str, ...] = ()
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(count=self.count + other.count, names=(self.names + other.names)[:NAMED])
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was left out, by reason. A value: of several chunks or sources it is the sum."""
+
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, left_out: Iterable[tuple[Reason, str]]) -> Account:
+        """Return the account of what was left out: why, and its name, one after the other."""
+        counts: dict[str, LeftOut] = {}
+        for reason, name in left_out:
+            counts[reason.value] = counts.get(reason.value, LeftOut()) + LeftOut(count=1, names=(name,))
+        return cls(counts)
+
+    def __add__(self, other: Account) -> Account:
+        reasons = dict.fromkeys((*self.left_out, *other.left_out))
+        return Account(
+            {
+                reason: self.left_out.get(reason, LeftOut()) + other.left_out.get(reason, LeftOut())
+                for reason in reasons
+            }
+        )
+
+    @property
+    def count(self) -> int:
+        """How many were left out."""
+        return sum(one.count for one in self.left_out.values())
+
+    def in_words(self) -> list[str]:
+        """Return a line a reason: ``12 hidden: .a, .b, .c and 9 more``."""
+        return [
+            f"{one.count:,} {reason}: {some_of(list(one.names), of=one.count)}"
+            for reason, one in self.left_out.items()
+        ]
+
+
+NOTHING = Account()
