@@ -18,6 +18,7 @@ class Reason(StrEnum):
     FORMAT = "of no picture format"
     UNREADABLE = "unreadable"
     DANGLING = "links to nothing"
+    MISSING = "that are not there"
     HIDDEN = "hidden"
     TOO_LARGE = "of too many pixels"
     DUPLICATE = "of a key that is taken"

@@ -64,9 +64,10 @@ def open_data(given: Sequence[str | Path], options: SourceOptions | None = None)
 
 def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
+    from cache.sources.file_list import LISTS, open_list
     from cache.sources.image_folder import open_image_folder
 
-    return open_image_folder
+    return open_list if place.lower().endswith(LISTS) else open_image_folder
 
 
 def _with_splits(opened: Mapping[str, Source], options: SourceOptions) -> dict[str, Source]:
