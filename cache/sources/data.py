@@ -65,8 +65,9 @@ def open_data(given: Sequence[str | Path], options: SourceOptions | None = None)
 def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
     from cache.sources.image_folder import open_image_folder
+    from cache.sources.tars import holds_tars, open_tars
 
-    return open_image_folder
+    return open_tars if holds_tars(place) else open_image_folder
 
 
 def _with_splits(opened: Mapping[str, Source], options: SourceOptions) -> dict[str, Source]:
