@@ -31,7 +31,7 @@ def read_bytes(place: str, start: int = 0, size: int | None = None) -> bytes:
 
 
 def open_binary(place: str) -> BinaryIO:
-    """Open a file for reading, from its beginning to its end and with seeking; OSError where there is none."""
+    """Open a file for reading, with seeking; OSError where there is none."""
     if is_remote(place):
         files, path = _file_system(place)
         return cast(BinaryIO, files.open(path, "rb"))
@@ -89,9 +89,8 @@ def _by_scheme(scheme: str) -> Any:
         if scheme in ("http", "https"):
             import aiohttp
 
-            timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=TIMEOUT_SECONDS, sock_read=TIMEOUT_SECONDS
-            )
+            seconds = {"sock_connect": TIMEOUT_SECONDS, "sock_read": TIMEOUT_SECONDS}
+            timeout = aiohttp.ClientTimeout(total=None, **seconds)
             return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout})
         if scheme == "s3":
             config = {"connect_timeout": TIMEOUT_SECONDS, "read_timeout": TIMEOUT_SECONDS}
@@ -103,9 +102,7 @@ def _by_scheme(scheme: str) -> Any:
             fix="pip install 'distill[remote]'.",
         ) from error
     except ValueError as error:
-        raise UserError(
-            f"{scheme}:// is no kind of address that is read", fix="use s3, gs or https."
-        ) from error
+        raise UserError(f"{scheme}:// cannot be read", fix="use s3, gs or https.") from error
 
 
 def _file_system(place: str) -> tuple[Any, str]:

@@ -1,7 +1,7 @@
-"""Tars as webdataset, img2dataset and open_clip write them: a sample is the files of one name but for the ending.
+"""Tars as webdataset, img2dataset and open_clip write them: a sample is the files of one name, endings apart.
 
-``KEY.jpg`` (or another picture), ``KEY.cls`` (a class: its name, or its number among given names), ``KEY.txt`` or the
-``caption`` of ``KEY.json``. A chunk is a tar; pictures are read at their place in it, and nothing is unpacked.
+``KEY.jpg`` (or another picture), ``KEY.cls`` (a class: its name, or its number among given names), ``KEY.txt``
+or the ``caption`` of ``KEY.json``. A chunk is a tar; pictures are read at their place in it.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def tars_at(place: str) -> list[str]:
     else:
         tars = [f"{place.rstrip('/')}/{name}" for name in list_folder(place) if name.endswith(TAR)]
     if not tars:
-        raise UserError(
-            f"{place} has no {TAR} files", fix="check the pattern, or name a folder that has some."
-        )
+        raise UserError(f"{place} has no {TAR} files", fix="check the pattern.")
     for tar in tars:
         if not is_remote(tar) and not os.path.isfile(tar):
             raise UserError(f"{tar} does not exist", fix="check the numbers in the pattern.")
@@ -242,7 +240,7 @@ def _raw_samples(tar: str) -> Iterator[_RawSample]:
             sample: _RawSample | None = None
             while member := file.next():
                 # tarfile would keep every member, for as long as it is open.
-                file.members = []
+                file.members = []  # type: ignore[attr-defined]
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"{member.name} ends beyond the end of the file")
                 parts = _NAME.fullmatch(member.name.removeprefix("./"))
