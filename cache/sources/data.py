@@ -66,8 +66,12 @@ def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
     from cache.sources.file_list import LISTS, open_list
     from cache.sources.image_folder import open_image_folder
+    from cache.sources.tars import holds_tars, open_tars
 
-    return open_list if place.lower().endswith(LISTS) else open_image_folder
+
+    if place.lower().endswith(LISTS):
+        return open_list
+    return open_tars if holds_tars(place) else open_image_folder
 
 
 def _with_splits(opened: Mapping[str, Source], options: SourceOptions) -> dict[str, Source]:

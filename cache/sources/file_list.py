@@ -85,7 +85,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A line of a list: ``labels`` are class names, or numbers as texts; ``split`` is '' where it has none."""
+    """A line of a list: ``labels`` are class names, or numbers; ``split`` is '' where it has none."""
 
     line: int
     path: str
