@@ -13,7 +13,7 @@ from cache.sources.splits import MAIN_TEACHER
 from cache.store.hdf5_columns import Forms, map_columns
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import FileLine
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 
 # What a line remembers: what else than settings and keys a column was made from, and the rows that were
 # removed when it was made, which have nothing in it.
@@ -65,8 +65,7 @@ def map_listed(cache: Path, line: FileLine, forms: Forms, *, rows: int) -> dict[
     UserError where the file is missing, damaged, or of another number of rows.
     """
     path = cache / line.file
-    with reading(path):
-        check_size(path, line.bytes)
+    with reading(path, size=line.bytes):
         arrays = map_columns(path, forms)
         for name, values in arrays.items():
             if len(values) != rows:

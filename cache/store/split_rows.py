@@ -20,7 +20,7 @@ from cache.store.journal import RowGroup
 from cache.store.journal_lines import FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 from cache.store.row_group import KeysFile
 
 Item = TypeVar("Item")
@@ -126,10 +126,8 @@ class SplitGroups:
         arrays = []
         for group in self.groups:
             line = self.line(group, column)
-            path = self.cache / line.file
-            with reading(path):
-                check_size(path, line.bytes)
-                blobs = map_blobs(path, dataset)
+            with reading(self.cache / line.file, size=line.bytes):
+                blobs = map_blobs(self.cache / line.file, dataset)
                 if len(blobs) != group.rows:
                     raise ValueError(f"it holds {len(blobs):,} rows of {group.rows:,}")
             arrays.append(blobs)

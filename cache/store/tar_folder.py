@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import load_rgb
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Chunk, DataFolder, Listed
 from cache.store.journal import Journal, RowGroup
@@ -54,7 +52,7 @@ class TarSample:
         (sample,) = self.tar.samples(self.row, self.row + 1)
         if sample.key != self.key:
             raise UserError(f"{self.tar.path} has another picture in the place of {self.key!r}", fix=REPAIR)
-        return (load_rgb(io.BytesIO(sample.picture)),)
+        return sample.pictures()
 
     def identity(self) -> tuple[str, int, int]:
         """Return what the cache says of the picture's file: SHA-256, bytes, modification time in ns."""

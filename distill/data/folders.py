@@ -12,6 +12,7 @@ from cache.sources.image_folder import ImageFolder
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
 from cache.store.tar_folder import TarFolder
+from distill.config import RunConfig
 
 
 def open_folder(
@@ -30,6 +31,12 @@ def open_folder(
     if not shared_classes:
         check_apart(folder, fix=fix)
     return folder
+
+
+def folder_to_train(config: RunConfig, cache: EmbeddingCache, path: Path | None) -> DataFolder:
+    """Return the data that a run of this config trains on; raises as :func:`open_folder`."""
+    shared, fix = config.data.shared_classes, "set data.shared_classes=true."
+    return open_folder(cache, path, shared_classes=shared, complete=True, fix=fix)
 
 
 def _own_tars(cache: EmbeddingCache, required: Sequence[str]) -> TarFolder:

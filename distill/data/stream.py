@@ -20,7 +20,7 @@ from cache.sources.samples import DataFolder, Sample
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
-from distill.data.folders import open_folder
+from distill.data.folders import folder_to_train
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
@@ -93,13 +93,7 @@ class Stream:
         rows were made from.
         """
         augment = augment_of(config, cache)
-        folder = open_folder(
-            cache,
-            data_dir,
-            shared_classes=config.data.shared_classes,
-            complete=True,
-            fix="set data.shared_classes=true.",
-        )
+        folder = folder_to_train(config, cache, data_dir)
         ood, identities = folder.split("ood_test"), IdentityReader(cache=cache, folder=folder)
         support = support_of(cache, ood, config.fewshot)
         images = join_training_rows(identities, id_val=config.data.id_val)

@@ -26,14 +26,14 @@ from cache.store.tar_rows import TarRows
 from cache.store.webdataset import read_embeddings
 from distill.config import RunConfig, require
 from distill.data.batch import Batch, Crops, Targets, own_share
-from distill.data.folders import open_folder
+from distill.data.folders import folder_to_train
 from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, decoding_workers, device_for_images
 from distill.data.stream import Augment, EvalSplit, augment_of, splits_to_judge
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_identities import identities_of
-from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar, rows_of
+from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar
 from distill.data.training_data import check_captions_differ
 
 IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
@@ -124,7 +124,7 @@ class StreamedData:
 
     def place(self, steps: TarEpoch, step: int) -> dict[str, Any]:
         """Return where an epoch stands: by how many processes it is read, and which tars are done."""
-        names = [tar.tar.path.stem for tar in self.reader.tars]
+        names = [tar.group.name for tar in self.reader.tars]
         done = [names[int(steps.order[turn])] for turn in steps.done(step)] if step else []
         return {"ranks": steps.world, "tars": self.tars, "done": done}
 
@@ -159,13 +159,7 @@ class TarStream:
     @classmethod
     def of(cls, config: RunConfig, cache: EmbeddingCache) -> TarStream:
         """Open the tars of a cache; UserError where the config asks for what a stream has not."""
-        folder = open_folder(
-            cache,
-            None,
-            shared_classes=config.data.shared_classes,
-            complete=True,
-            fix="set data.shared_classes=true.",
-        )
+        folder = folder_to_train(config, cache, None)
         refuse_random_access(config, cache)
         return cls(
             config=config,
@@ -221,17 +215,9 @@ class TarStream:
 
     def _tar(self, group: RowGroup, columns: Sequence[str]) -> TrainingTar:
         groups = self.cache.split("train").groups
-        tar = TarRows.of(self.cache.path, group, groups.line(group, SAMPLES))
-        rows = rows_of(groups.keys_of(group), group.removed, self.aside) if self.aside.share else None
-        return TrainingTar(
-            cache=self.cache.path,
-            tar=tar,
-            keys=group.keys,
-            aside=self.aside,
-            count=group.live if rows is None else len(rows),
-            # Also of captions that are in the tar: those of the file may have been given since.
-            beside={name: groups.line(group, name) for name in columns if name in group.lines},
-        )
+        for name in (SAMPLES, *(column for column in columns if column in group.lines)):
+            groups.line(group, name)  # which compares the file with its checksum, where that is asked for
+        return TrainingTar(cache=self.cache.path, group=group, aside=self.aside)
 
     @cached_property
     def splits(self) -> dict[str, EvalSplit]:
@@ -274,9 +260,8 @@ def set_aside(cache: EmbeddingCache, share: float) -> SetAside:
 
     def groups() -> Iterator[tuple[Any, Any]]:
         for keys, group in zip(opened, rows.groups.groups, strict=True):
-            seen = rows_of(keys, group.removed, SetAside(share=0))
-            labels = keys.labels(rows.class_names, several=False)
-            yield np.asarray(keys.hashes)[seen], labels[seen]
+            seen, labels = group.live_rows, keys.labels(rows.class_names, several=False)
+            yield keys.hashes[seen], labels[seen]
 
     return SetAside.drawn(share, len(rows.class_names), groups)
 
