@@ -180,24 +180,29 @@ class ColumnsJob:
     tools: Tools
     ranks: Ranks = field(default_factory=Ranks)
 
-    def of_group(self, plan: GroupPlan) -> list[tuple[Column, Wanted]]:
+    def lacked(self, plan: GroupPlan) -> list[Column]:
         """Return the columns that a group lacks."""
-        return [(c, plan.wanted[c.name]) for c in self.columns if c.name in plan.wanted]
+        return [column for column in self.columns if column.name in plan.wanted]
+
+    def rows(self, group: RowGroup, wanted: Wanted) -> GroupRows:
+        """Return the rows of a group that a column is made of."""
+        at = group.live_rows if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
+        return GroupRows(cache=self.out, group=group, at=at, source=self.sources.get(group.split))
 
 
 # Makes the columns of planned groups, and lists each file in the journal once it is there.
 MakeColumns = Callable[[ColumnsJob, Sequence[GroupPlan]], None]
 
 
-def make_here(job: ColumnsJob, plans: Sequence[GroupPlan]) -> None:
-    """Make this rank's share of the columns, group after group."""
+def make_here(job: ColumnsJob, plans: Sequence[GroupPlan], *, writer: str = "") -> None:
+    """Make this rank's share of the columns, group after group; ``writer`` lists them, or else the rank."""
     ranks, progress = job.ranks, job.tools.progress
     mine = plans[ranks.rank :: ranks.world]
     progress.start(sum(map(rows_of, mine)), in_words(mine))
-    writer = JournalWriter(job.out, writer_of_rank(ranks.rank))
+    journal = JournalWriter(job.out, writer or writer_of_rank(ranks.rank))
     for plan in mine:
-        for line in make_group(job.out, plan.group, job.of_group(plan), job.sources, job.tools):
-            writer.add(line)
+        for line in _make_group(job, plan):
+            journal.add(line)
 
 
 def rows_of(plan: GroupPlan) -> int:
@@ -285,34 +290,23 @@ def drop_files(cache: Path, lines: Sequence[FileLine]) -> None:
         (cache / line.file).unlink(missing_ok=True)
 
 
-def make_group(
-    cache: Path,
-    group: RowGroup,
-    columns: Sequence[tuple[Column, Wanted]],
-    sources: Mapping[str, Source],
-    tools: Tools,
-) -> Iterator[FileLine]:
+def _make_group(job: ColumnsJob, plan: GroupPlan) -> Iterator[FileLine]:
     """Make the columns that a group lacks, and yield the line of each when its file is there."""
-    for column, wanted in columns:
-        rows = group_rows(cache, group, wanted, sources.get(group.split))
-        datasets, about = column.rows(rows, tools)
+    group = plan.group
+    for column in job.lacked(plan):
+        wanted = plan.wanted[column.name]
+        datasets, about = column.rows(job.rows(group, wanted), job.tools)
         left_out = sorted(group.removed) if wanted.rows is None else []
         remembered = {OF: wanted.of, LEFT_OUT: left_out}
         line = write_column(
-            cache,
+            job.out,
             group.name,
             column.name,
             datasets,
             rows=group.rows,
             made_from=made_from(column.settings, group.keys, wanted.of),
-            about={**tools.made_with, **about, **{k: v for k, v in remembered.items() if v}},
+            about={**job.tools.made_with, **about, **{k: v for k, v in remembered.items() if v}},
         )
         # One column may be made from another.
         group = replace(group, lines={**group.lines, column.name: line})
         yield line
-
-
-def group_rows(cache: Path, group: RowGroup, wanted: Wanted, source: Source | None) -> GroupRows:
-    """Return the rows of a group that a column is made of."""
-    at = group.live_rows if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
-    return GroupRows(cache=cache, group=group, at=at, source=source)
