@@ -11,8 +11,8 @@ from cache.build.added_columns import columns_of, job_of
 from cache.build.captions import notes_on_captions
 from cache.build.chunk_identities import keep_chunks
 from cache.build.columns import MakeColumns, add_columns, make_here
-from cache.build.embed_images import Seconds, Writer
-from cache.build.embed_units import UnitSettings, embed_units
+from cache.build.embed_images import Seconds, UnitSettings, Writer
+from cache.build.embed_units import embed_units
 from cache.build.lost_files import remove_unlisted
 from cache.build.options import Build
 from cache.build.plan import Plan
