@@ -17,6 +17,7 @@ from cache.sources.class_texts import MISSING_CAPTION, caption_of
 from cache.store.journal import JournalWriter
 from cache.store.journal_lines import FileLine
 from cache.store.row_group import GROUP_ROWS, GROUP_SECONDS, GroupKeys, claim_group, write_group
+from cache.store.spec import WEBDATASET
 from cache.store.webdataset import write_tar_group
 
 # Regions are 49 rows a picture; two groups are in memory at once, the one that is written and the next.
@@ -117,7 +118,7 @@ def _write_rows(
     }
     group = claim_group(settings.cache, unit.split)
     about = {**about, "unit": unit.name}
-    if settings.spec.format == "webdataset":
+    if settings.spec.format == WEBDATASET:
         texts, captions = settings.captions, None
         if texts:
             captions = [caption_of(texts, unit.split, key) or MISSING_CAPTION for key in keys.keys]

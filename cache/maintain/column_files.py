@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.store.hdf5_columns import KINDS, OFFSET, MappedBlobs, map_blobs, map_columns
+from cache.store.hdf5_columns import BLOBS, KINDS, OFFSET, Form, MappedBlobs, map_columns
 from cache.store.journal_lines import FileLine
 from cache.store.read_errors import reading
 
@@ -40,8 +40,8 @@ class ColumnFile:
                 names = list(file)
             blobs = {name for name in names if name + OFFSET in names}
             arrays = [name for name in names if name not in blobs and name.removesuffix(OFFSET) not in blobs]
-            datasets: dict[str, Any] = dict(map_columns(path, dict.fromkeys(arrays, (KINDS, _ANY_NDIM))))
-            datasets |= {name: map_blobs(path, name) for name in sorted(blobs)}
+            forms: dict[str, Form] = dict.fromkeys(arrays, (KINDS, _ANY_NDIM))
+            datasets = map_columns(path, {**forms, **dict.fromkeys(sorted(blobs), BLOBS)})
             rows = datasets.pop(ROW, None)
             column = cls(
                 datasets=datasets,

@@ -18,6 +18,7 @@ from cache.store.journal import Journal, RowGroup, consolidate
 from cache.store.journal_lines import ROWS, DroppedFile
 from cache.store.manifest import Manifest
 from cache.store.row_group import GROUP_ROWS
+from cache.store.spec import WEBDATASET
 
 # Tars are read side by side, each by a handle of its own.
 GROUPS_AT_ONCE = 200
@@ -89,8 +90,8 @@ def _batches(folder: Path, manifest: Manifest, groups: Sequence[RowGroup]) -> It
 def _replace(folder: Path, manifest: Manifest, journal: Journal, batch: Sequence[RowGroup]) -> None:
     """Write one group in place of some, have the journal list it, and remove their files."""
     check_sound(folder, batch)
-    format = manifest.spec.format
-    copy = Copy(source=folder, manifest=manifest, out=folder, format=format)
+    to_tar = manifest.spec.format == WEBDATASET
+    copy = Copy(source=folder, manifest=manifest, out=folder, to_tar=to_tar)
     if any(group.live for group in batch):
         chosen = [(group, group.live_rows) for group in batch if group.live]
         for line in write_copy(copy, Selection.of(folder, chosen, by_hash=copy.to_tar)):

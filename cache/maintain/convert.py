@@ -34,6 +34,7 @@ from cache.store.manifest import CONVERT, Manifest
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys
+from cache.store.spec import WEBDATASET
 from cache.store.webdataset import TarContent, content_of
 
 
@@ -69,7 +70,7 @@ def convert_cache(
         manifest.save(out)
         remove_temporaries(out, below=True)
         pictures = None if folder is None else _pictures_of(folder)
-        copy = Copy(source=source, manifest=old, out=out, format=format, pictures=pictures)
+        copy = Copy(source=source, manifest=old, out=out, to_tar=format == WEBDATASET, pictures=pictures)
         _follow(cache, copy, manifest, progress)
         _copy_files(source, out, old.files)
         manifest = replace(manifest, complete=True)

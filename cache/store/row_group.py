@@ -22,14 +22,14 @@ from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.store.digests import Digests, digest_of_keys, digest_of_values
 from cache.store.hdf5_columns import (
+    BLOBS,
     OFFSET,
     Blobs,
     Column,
     Forms,
     MappedBlobs,
-    blob_columns,
-    blobs_of,
     checked_offset,
+    in_file,
     map_columns,
     texts,
     write_columns,
@@ -267,9 +267,8 @@ class KeysFile:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
         self._path, self.rows = cache / line.file, line.rows
         with reading(self._path, size=line.bytes):
-            wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
-            self._raw = map_columns(self._path, wanted)
-            self.class_names = blobs_of(self._raw, "class_name").texts()
+            self._raw = map_columns(self._path, {**_ARRAYS, "class_name": BLOBS, **in_file("key")})
+            self.class_names = self._raw["class_name"].texts()
             _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
         self._has_one_label = not len(self._raw["label_offset"])
         self.hashes: NDArray[np.uint64] = self._raw["key_hash"]
@@ -281,7 +280,7 @@ class KeysFile:
     def _keys(self) -> MappedBlobs:
         # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
         with reading(self._path):
-            return blobs_of(self._raw, "key")
+            return MappedBlobs(self._raw, "key")
 
     def all_keys(self) -> list[str]:
         """Return every key."""

@@ -21,12 +21,12 @@ from PIL import Image
 
 from cache.sources.image_folder import ENDINGS, load_rgb
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import SAMPLES, FileLine
+from cache.store.journal_lines import IMAGES, SAMPLES, FileLine
 from cache.store.mapped_arrays import mapped_file
 from cache.store.read_errors import reading
 
 # What columns are called in a tar, where that is not their own name.
-_MEMBERS = {"image_embedding": "embedding"}
+_MEMBERS = {IMAGES: "embedding"}
 # Of numpy's arrays as it writes them: 128 bytes for shapes of a few dimensions.
 _HEADER = 128
 # The header itself begins behind a magic string, the version and its length.

@@ -20,6 +20,7 @@ from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder, Source, labels_of
 from cache.store.digests import NONE, Digests, added, digest_of_values
+from cache.store.journal_lines import CAPTIONS, IMAGES
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import RunConfig
@@ -129,7 +130,7 @@ class IdentityReader:
         if not self.cache.is_imported:
             return ""
         read = partial(bytes_of_rows, rows.embeddings)
-        return digest_of([digest_of_column(rows, "image_embedding", at, read).encode()])
+        return digest_of([digest_of_column(rows, IMAGES, at, read).encode()])
 
     def _captions_of(self, cache: EmbeddingCache, name: str) -> str:
         place, rows = (cache.teacher_name, name), _rows(cache, name)
@@ -143,7 +144,7 @@ class IdentityReader:
                 if texts is None
                 else partial(_bytes_of_texts, texts)
             )
-            column = cache.column_name("caption_embedding")
+            column = cache.column_name(CAPTIONS)
             digest = digest_of_column(rows, column, np.arange(len(rows)), read)
             self._captions[place] = digest_of([digest.encode()])
         return self._captions[place]

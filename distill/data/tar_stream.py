@@ -20,9 +20,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, Sample
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import SAMPLES
+from cache.store.journal_lines import CAPTIONS, IMAGES, SAMPLES
 from cache.store.tar_folder import TarSource
-from cache.store.tar_rows import TarRows
 from cache.store.webdataset import read_embeddings
 from distill.config import RunConfig, require
 from distill.data.batch import Batch, Crops, Targets, own_share
@@ -36,7 +35,6 @@ from distill.data.tar_identities import identities_of
 from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar
 from distill.data.training_data import check_captions_differ
 
-IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
 WITH_FOLDER = "give the folder of its images with --data."
 # Of so many batches the keys of the first images are remembered: a GPU may be so far ahead.
 REMEMBERED = 64
@@ -188,7 +186,7 @@ class TarStream:
             name: (own.column_name(IMAGES), own.column_name(CAPTIONS)) for name, own in of_teachers.items()
         }
         captions = [column for _, column in columns_of.values()]
-        captioned = all(_has(self.cache, group, name) for group in groups for name in captions)
+        captioned = all(name in group.columns for group in groups for name in captions)
         if config.loss.cap and not captioned:
             raise UserError(
                 f"loss.cap is on, but the cache {self.cache.path} has no captions of the training images",
@@ -231,10 +229,6 @@ class TarStream:
             name: EvalSplit(name=name, pixels=make(samples, (name,)), class_names=names)
             for name, samples, names in judged
         }
-
-
-def _has(cache: EmbeddingCache, group: RowGroup, column: str) -> bool:
-    return column in group.lines or column in TarRows.of(cache.path, group).columns
 
 
 def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
