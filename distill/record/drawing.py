@@ -9,7 +9,6 @@ from typing import Any
 
 from cache.runtime.atomic_files import replacing
 
-
 # Inches that labels and titles take: matplotlib would find them out by drawing everything twice.
 LEFT, RIGHT, BOTTOM, TOP = 0.85, 0.15, 0.55, 0.45
 
