@@ -13,23 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
+from cache.build.columns import Column, GroupRows, Made, TeacherSettings, Tools, Wanted
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.column_lines import OF, column_name, count_of, left_out_of
+from cache.store.column_lines import FILE, MISSING, OF, TRUNCATED, column_name, count_of, left_out_of
 from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
 from cache.store.journal import Journal, RowGroup
+from cache.store.journal_lines import CAPTIONS
 from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
-
-COLUMN = "caption_embedding"
-# What a line remembers of captions: their file, how many images have none of their own, how many were cut.
-FILE, MISSING, TRUNCATED = "captions", "captions_missing", "captions_truncated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +70,10 @@ def source_of_texts(texts: Iterable[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionRows(Column):
-    """The captions of every image, and the rows of them by the teacher of that ``fingerprint``."""
+    """The captions of every image, and a teacher's rows of them."""
 
-    BASE = COLUMN
+    BASE = CAPTIONS
+    of: TeacherSettings
     captions: Captions
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
@@ -136,7 +134,7 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
 
     Rows of groups without captions are none of the three; what was removed since is counted as it was.
     """
-    column = column_name(COLUMN, teacher)
+    column = column_name(CAPTIONS, teacher)
     having = [(group.live, group.lines[column]) for group in groups if column in group.lines]
     own = sum(min(live, line.rows - count_of(line, MISSING)) for live, line in having)
     missing, truncated = (sum(count_of(line, name) for _, line in having) for name in (MISSING, TRUNCATED))
@@ -145,9 +143,9 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
 
 def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Path) -> list[str]:
     """Return lines on the captions that were replaced by those of ``source``, and on those that are lost."""
-    then = {group.name: group for group in before.all_groups if COLUMN in group.lines}
-    now = [group for group in after.all_groups if COLUMN in group.lines and group.name in then]
-    replaced = [one for one in now if one.lines[COLUMN].sha256 != then[one.name].lines[COLUMN].sha256]
+    then = {group.name: group for group in before.all_groups if CAPTIONS in group.lines}
+    now = [group for group in after.all_groups if CAPTIONS in group.lines and group.name in then]
+    replaced = [one for one in now if one.lines[CAPTIONS].sha256 != then[one.name].lines[CAPTIONS].sha256]
     if not replaced:
         return []
     lost = caption_counts(then[group.name] for group in replaced)[0] - caption_counts(replaced)[0]

@@ -13,8 +13,7 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,20 +32,14 @@ GRID = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class CropViews(Column):
-    """``views`` crops an image, of at least ``scale`` of its area, by the teacher of that ``fingerprint``.
+    """Crops of every image, as the settings say.
 
     A file holds ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding`` [n, V, D], raw, in the
     cache's dtype.
     """
 
     BASE, SPLITS = COLUMN, ("train",)
-    views: int
-    scale: float
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How many, how small, and whose."""
-        return asdict(CropViewsSettings(views=self.views, scale=self.scale, teacher=self.fingerprint))
+    of: CropViewsSettings
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed the crops of a group's images.
@@ -57,9 +50,10 @@ class CropViews(Column):
             If an image cannot be read any more, or an embedding does not fit the cache's dtype.
         """
         assert tools.teacher is not None
-        crops = [draw_crops(key, self.views, self.scale) for key in group.keys.keys]
-        rows = embed_views(tools, group.samples, _Crops(crops, tools.teacher.spec), self.views)
-        boxes, flips = np.empty((len(group), self.views, 4), np.float32), np.empty(rows.shape[:2], bool)
+        views = self.of.views
+        crops = [draw_crops(key, views, self.of.scale) for key in group.keys.keys]
+        rows = embed_views(tools, group.samples, _Crops(crops, tools.teacher.spec), views)
+        boxes, flips = np.empty((len(group), views, 4), np.float32), np.empty(rows.shape[:2], bool)
         for i, (box, flip) in enumerate(crops):
             boxes[i], flips[i] = box.numpy(), flip.numpy()
         values = {"box": boxes, "flip": flips, "view_embedding": rows}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cache.build.captions import load_captions
 from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
-from cache.build.options import Build, BuildOptions, TeacherOptions
+from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.second_teacher import add_teacher, check_teacher_name
 from cache.build.summary import BuildSummary
@@ -108,20 +108,16 @@ def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
 
     assert options.cluster is not None
     # A machine of the cluster must not choose another precision or batch: both change bits of the rows.
-    source = TeacherOptions(
+    teacher = replace(
+        options,
         model=anywhere(options.model),
         pretrained=anywhere(options.pretrained) if options.pretrained else None,
-        preprocessing=options.preprocessing,
         precision=build.teacher.spec.precision,
-        compile=options.compile,
-        device=options.device,
         weights_sha256=build.teacher.spec.weights_sha256,
     )
     cluster, workers = options.cluster, options.workers
-    return (
-        EmbedOnRay(cluster=cluster, teacher=source, workers=workers),
-        ColumnsOnRay(cluster=cluster, teacher=source, workers=workers),
-    )
+    embed = EmbedOnRay(cluster=cluster, teacher=teacher, workers=workers)
+    return embed, ColumnsOnRay(cluster=cluster, teacher=teacher, workers=workers)
 
 
 def anywhere(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -143,6 +145,22 @@ def save_indexes(out: Path, journal: Journal) -> None:
         groups = journal.live_groups(split)
         if KeyIndex.load(out, split, groups) is None:
             KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
+
+
+@contextmanager
+def changing_rows(out: Path, manifest: Manifest) -> Iterator[Journal]:
+    """Yield the journal of a cache whose row groups are to be changed, as its only writer.
+
+    What a kill left goes before, what is listed no more goes afterwards; the indexes are of what is there.
+    """
+    remove_temporaries(out, below=True)
+    journal = Journal.load(out)
+    consolidate(out, journal)
+    remove_unlisted(out, manifest, journal)
+    yield journal
+    journal = Journal.load(out)
+    remove_unlisted(out, manifest, journal)
+    save_indexes(out, journal)
 
 
 def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:

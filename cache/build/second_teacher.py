@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cache.build.added_columns import columns_of, job_of
 from cache.build.changes import Changes
-from cache.build.columns import MakeColumns, add_columns, drop_files, make_here
+from cache.build.columns import MakeColumns, TeacherSettings, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
 from cache.build.options import Build
 from cache.build.pipeline import with_text_tower
@@ -55,10 +55,9 @@ def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> Build
     began, ranks, out = time.perf_counter(), build.ranks, build.out
     check_teacher_name(name)
     with only_writer(out) if ranks.is_first else nullcontext():
-        prepared = ranks.from_first(_prepare(build, name) if ranks.is_first else None)
-        assert prepared is not None
+        prepared = ranks.from_first(lambda: _prepare(build, name))
         fingerprint = replace(prepared.spec, teacher=prepared.teachers[name].spec).fingerprint()
-        rows = TeacherRows(teacher=name, fingerprint=fingerprint)
+        rows = TeacherRows(of=TeacherSettings(teacher=fingerprint), teacher=name)
         groups = Journal.load(out).all_groups
         before = {group.name for group in groups if is_current(group, rows.name, rows.settings)}
         ranks.wait()

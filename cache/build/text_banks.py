@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.journal import Journal
 from cache.store.manifest import Manifest
-from cache.store.text_banks import TextBank, load_bank, make_bank, save_bank
+from cache.store.text_banks import TextBank, keep_bank, load_bank, make_bank
 from cache.teacher.sanity import check_texts
 
 
@@ -76,15 +77,14 @@ def write_banks(
     """
     changed = []
     for bank in banks:
-        made_from, listed = name_of_texts(bank), manifest.of_teacher(teacher).banks.get(bank.name)
-        if listed is not None and listed.made_from != made_from:
-            changed.append(_new_texts(bank, out / listed.file, listed.sha256))
-        if listed is None or listed.made_from != made_from or not listed.is_sound(out):
-            made, about = embedded_bank(bank, encoder)
-            listed = save_bank(out, made, teacher=teacher, made_from=made_from, **about)
-        listed = replace(listed, source=bank.source)
-        if manifest.of_teacher(teacher).banks.get(bank.name) != listed:
-            manifest = manifest.with_bank(bank.name, listed, teacher=teacher)
+        made_from, before = name_of_texts(bank), manifest.of_teacher(teacher).banks.get(bank.name)
+        if before is not None and before.made_from != made_from:
+            changed.append(_new_texts(bank, out / before.file, before.sha256))
+        make = partial(embedded_bank, bank, encoder)
+        manifest = keep_bank(out, manifest, bank.name, make, made_from=made_from, teacher=teacher)
+        listed = manifest.of_teacher(teacher).banks[bank.name]
+        if listed.source != bank.source:
+            manifest = manifest.with_bank(bank.name, replace(listed, source=bank.source), teacher=teacher)
             manifest.save(out)
     if changed:
         note(f"texts changed since {out} was made, and are embedded anew: {', '.join(changed)}")

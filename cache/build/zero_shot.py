@@ -89,7 +89,7 @@ def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[Ze
     every = sorted({name for split in cache.split_names for name in cache.class_names(split)})
     for name in bank_names:
         lines += _ties(cache.text_bank(name), every)
-    if cache.teacher["preprocessing"] == IMPORTED:
+    if cache.teacher_spec.preprocessing == IMPORTED:
         lines += [line for name in cache.split_names for line in _shared(cache.split(name))]
     return lines
 

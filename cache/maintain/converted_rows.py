@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.stored_rows import StoredRows
-from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
+from cache.maintain.copied_groups import Copy, row_columns
 from cache.maintain.joined_columns import PlacedGroup
 from cache.runtime.atomic_files import digest
 from cache.store.journal import RowGroup
@@ -17,6 +17,7 @@ from cache.store.journal_lines import KEYS, RemovedRows
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import KeysFile
 from cache.store.split_rows import SplitRows
+from cache.store.webdataset import rows_of_group
 
 # What the line of a converted group's keys remembers: the row group that its rows were of.
 FROM = "converted_from"
@@ -122,9 +123,9 @@ def _same_numbers(
     same = np.ones(len(own), dtype=bool)
     for column in row_columns(copy, rows.groups.groups):
         source = MappedRows(
-            [mapped_rows(copy.source, one, column) for one in rows.groups.groups], rows.groups.index.order
+            [rows_of_group(copy.source, one, column) for one in rows.groups.groups], rows.groups.index.order
         )
-        target = mapped_rows(copy.out, group, column)
+        target = rows_of_group(copy.out, group, column)
         if target.shape[1:] != source.shape[1:] or target.dtype != source.dtype:
             return np.zeros(len(own), dtype=bool)
         for start in range(0, len(own), ROWS_AT_ONCE):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cache.maintain.group_columns import (
     CAPTION,
-    CAPTIONS,
     EMBEDDING,
     added_columns,
     said_alike,
@@ -23,18 +22,17 @@ from cache.maintain.group_columns import (
 from cache.maintain.joined_columns import PlacedGroup, Selection, joined_column, taken
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
-from cache.store.column_lines import LEFT_OUT, made_from, map_listed
-from cache.store.hdf5_columns import Column, map_blobs, texts
+from cache.store.column_lines import LEFT_OUT, made_from
+from cache.store.hdf5_columns import BLOBS, Column, map_columns, texts
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import KEYS, SAMPLES, FileLine
+from cache.store.journal_lines import CAPTIONS, KEYS, SAMPLES, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys, claim_group, write_column, write_keys
 from cache.store.tar_rows import TarRow, TarRows
-from cache.store.webdataset import TarContent, write_tar_rows
+from cache.store.webdataset import TarContent, rows_of_group, write_tar_rows
 
-WEBDATASET = "webdataset"
 # The picture of every row.
 Pictures = Callable[[GroupKeys], Iterable[TarContent]]
 # What the line of a copied column remembers: the files that it was copied from.
@@ -43,22 +41,18 @@ COPIED = "copied_from"
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """Where rows come from and go to: two cache folders, which may be one, and the formats of their rows.
+    """Where rows come from and go to: two cache folders, which may be one.
 
-    ``manifest`` is the source's; its columns are those of ``out`` too. ``pictures`` gives those of a tar
+    ``manifest`` is the source's; its columns are those of ``out`` too. ``to_tar``: they are written beside
+    pictures. ``pictures`` gives those of a tar
     whose source has none.
     """
 
     source: Path
     manifest: Manifest
     out: Path
-    format: str
+    to_tar: bool
     pictures: Pictures | None = None
-
-    @property
-    def to_tar(self) -> bool:
-        """Whether rows are written beside pictures."""
-        return self.format == WEBDATASET
 
 
 def check_sound(cache: Path, groups: Iterable[RowGroup]) -> None:
@@ -148,19 +142,11 @@ def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
 
 def _array(rows: Selection, column: str) -> MappedRows:
     """Return a column of the rows, in their order, wherever it lies; read when asked for."""
-    return MappedRows([mapped_rows(rows.source, one.group, column) for one in rows.placed], rows.order)
-
-
-def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
-    """Return a group's rows of a column, wherever they lie; UserError where they are not, or damaged."""
-    if column not in group.lines:
-        return TarRows.of(source, group).column(column)
-    forms = {EMBEDDING: ("f", (2, 3))}
-    return map_listed(source, group.lines[column], forms, rows=group.rows)[EMBEDDING]
+    return MappedRows([rows_of_group(rows.source, one.group, column) for one in rows.placed], rows.order)
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:
-    arrays = [mapped_rows(rows.source, one.group, column) for one in rows.placed]
+    arrays = [rows_of_group(rows.source, one.group, column) for one in rows.placed]
     own = taken(arrays, rows.order, np.arange(keys.rows), rows=keys.rows)
     datasets: dict[str, Column] = {EMBEDDING: own}
     if column == CAPTIONS:
@@ -185,7 +171,8 @@ def _captions(rows: Selection) -> Sequence[str | None]:
     """Return the captions that lie in files; None for imported rows, and where not all have one."""
     if not all(CAPTIONS in one.group.lines for one in rows.placed):
         return [None] * len(rows.keys)
-    blobs = [map_blobs(rows.source / one.group.lines[CAPTIONS].file, CAPTION) for one in rows.placed]
+    files = [rows.source / one.group.lines[CAPTIONS].file for one in rows.placed]
+    blobs = [map_columns(file, {CAPTION: BLOBS})[CAPTION] for file in files]
     joined = MappedRows(blobs, rows.order)
     raw = (bytes(joined[row]) for row in range(len(joined)))
     return [text.decode("utf-8", "surrogateescape") or None for text in raw]

@@ -13,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.distinct_texts import check_bank_rows
-from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_indexes
+from cache.build.preparation import changing_rows, open_manifest
 from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
-from cache.runtime.atomic_files import remove_temporaries
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
@@ -27,7 +25,7 @@ from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.splits import SPLITS
-from cache.store.journal import Journal, consolidate
+from cache.store.journal import Journal
 from cache.store.manifest import IMPORT, NAME, Manifest
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.teacher.sanity import stored
@@ -120,20 +118,15 @@ def _write_rows(
     progress: Progress,
 ) -> Manifest:
     """Bring the row groups up to date; return the manifest, which is not complete."""
-    journal = Journal.load(out)
-    cache = EmbeddingCache(out, manifest, journal)
+    cache = EmbeddingCache(out, manifest, Journal.load(out))
     before = cache.rows
     updates = [compare(cache, given) for given in splits]
     check_same_teacher(cache, updates)
     manifest = replace(manifest, splits=dict(class_names), complete=False, command=IMPORT)
     manifest.save(out)
-    remove_temporaries(out, below=True)
-    consolidate(out, journal)
-    remove_unlisted(out, manifest, journal)
-    apply(cache, updates)
+    with changing_rows(out, manifest):
+        apply(cache, updates)
     journal = Journal.load(out)
-    remove_unlisted(out, manifest, journal)
-    save_indexes(out, journal)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
     if before and (added or removed):

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cache.store.column_lines import count_of
+from cache.store.column_lines import MISSING, count_of
 from cache.store.journal import Journal, RowGroup, writers
+from cache.store.journal_lines import CAPTIONS
 from cache.store.manifest import Manifest
-
-CAPTIONS, NO_CAPTION = "caption_embedding", "captions_missing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +83,7 @@ def _split(manifest: Manifest, journal: Journal, name: str) -> SplitInfo:
         rows=sum(group.live for group in groups),
         removed=sum(len(group.removed) for group in groups),
         skipped=len(journal.skipped.get(name, {})),
-        own_captions=sum(line.rows - count_of(line, NO_CAPTION) for line in captioned),
+        own_captions=sum(line.rows - count_of(line, MISSING) for line in captioned),
     )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
-from cache.maintain.listed_files import listed_files, sound_journal
+from cache.maintain.listed_files import Check, listed_files, sound_journal
 from cache.maintain.redo_commands import commands_of
-from cache.maintain.verify import Check, checks_of
+from cache.maintain.verify import checks_of
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
 from cache.sources.splits import SPLITS
@@ -48,8 +48,9 @@ def repair_cache(folder: Path) -> Repair:
         damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
         (before, _), (journal, _) = sound_journal(folder), sound_journal(folder)
         lost = _lost_lines(manifest, journal, {check.file for check in damaged})
-        derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}
-        if any(check.file not in derived for check in damaged):
+        listed = listed_files(manifest, journal)
+        # A cache lacks nothing without what readers make, or what nobody lists.
+        if any(check.file.startswith(FOLDER) or check.file in listed for check in damaged):
             manifest = replace(manifest, complete=False)
             manifest.save(folder)  # first: what follows leaves less than a finished cache has
             _forget_index(folder)
@@ -76,11 +77,6 @@ def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list
         lines = group.lines.values() if whole else bad
         lost += sorted(lines, key=lambda line: line.column == KEYS)
     return lost
-
-
-def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
-    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it."""
-    return not file.startswith(FOLDER) and file not in listed_files(manifest, journal)
 
 
 def _forget_index(folder: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from cache.maintain.column_files import ColumnFile
-from cache.maintain.listed_files import sound_journal, unlisted_files
+from cache.maintain.listed_files import Check, sound_journal, unlisted_files
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
@@ -28,15 +27,6 @@ from cache.store.text_banks import load_bank
 
 # Files that are looked at side by side: checksums leave Python's lock alone, and disks like a queue.
 THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One file of ``rows`` rows, and its ``problem``, which is empty when it is sound."""
-
-    file: str
-    rows: int = 0
-    problem: str = ""
 
 
 def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: None) -> list[Check]:
@@ -57,7 +47,7 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
 def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
     journal, problems = sound_journal(folder)
-    yield from (Check(file=file, problem=problem) for file, problem in problems)
+    yield from problems
     if manifest.complete:
         yield from _of_splits(folder, manifest, journal)
     pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]

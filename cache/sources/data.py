@@ -68,7 +68,6 @@ def opener_of(place: str) -> Opener:
     from cache.sources.image_folder import open_image_folder
     from cache.sources.tars import holds_tars, open_tars
 
-
     if place.lower().endswith(LISTS):
         return open_list
     return open_tars if holds_tars(place) else open_image_folder

@@ -26,6 +26,7 @@ from cache.store.manifest_lines import ListedFile
 DIGEST, VALUES = "digest", "values"
 ROWS, TARS = "rows", "tars"
 KEYS, SAMPLES = "keys", "samples"
+IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
 _GROUP = re.compile(rf"({'|'.join(SPLITS)})-(\d{{5,9}})")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,210}"
 _FILE = re.compile(

@@ -17,7 +17,8 @@ IMPORTED = "imported"
 SQUASH, SQUASH_SIZE = "squash", 256
 PRECISIONS = ("float32", "bfloat16", "float16")
 DTYPES = ("float16", "float32")
-FORMATS = ("hdf5", "webdataset")
+WEBDATASET = "webdataset"
+FORMATS = ("hdf5", WEBDATASET)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,10 +101,6 @@ class CacheSpec:
         if self.episode_keys != other.episode_keys:
             lines.append("episode keys: of another mapping file")
         return lines
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values; what only episodes have is left out where there are none."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def _short(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,6 @@ from PIL import Image
 
 from cache.runtime.errors import UserError
 from cache.sources.accounts import Account
-from cache.sources.decoding import load_rgb
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Chunk, DataFolder, Listed
 from cache.store.journal import Journal, RowGroup
@@ -23,7 +21,7 @@ from cache.store.manifest import Manifest
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import read_keys
 from cache.store.split_rows import SplitGroups
-from cache.store.tar_rows import TarRows
+from cache.store.tar_rows import TarRow, TarRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +45,18 @@ class TarSample:
 
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded picture; UnreadableImage where it is none, UserError of a damaged tar."""
-        return (load_rgb(io.BytesIO(self.content())),)
+        return self._row.pictures()
 
     def content(self) -> bytes:
         """Return the bytes of the picture's file; UserError of a damaged tar."""
+        return self._row.picture
+
+    @property
+    def _row(self) -> TarRow:
         (sample,) = self.tar.samples(self.row, self.row + 1)
         if sample.key != self.key:
             raise UserError(f"{self.tar.path} has another picture in the place of {self.key!r}", fix=REPAIR)
-        return sample.picture
+        return sample
 
     def identity(self) -> tuple[str, int, int]:
         """Return what the cache says of the picture's file: SHA-256, bytes, modification time in ns."""

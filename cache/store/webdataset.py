@@ -26,11 +26,14 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import CacheMismatch
 from cache.sources.decoding import ENDINGS, ending_of
 from cache.sources.key_hashes import hashes_of
+from cache.store.column_lines import map_listed
+from cache.store.hdf5_columns import Forms
+from cache.store.journal import RowGroup
 from cache.store.journal_lines import SAMPLES, TARS, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import UNKNOWN, GroupKeys, write_keys
-from cache.store.split_rows import SplitGroups
+from cache.store.split_rows import SplitGroups, line_of
 from cache.store.tar_rows import TarRows, member_of
 
 if TYPE_CHECKING:
@@ -150,9 +153,23 @@ def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
         If a group has no such column, or it is damaged.
     """
     if groups.has(column):
-        return groups.column(column, "embedding", ndim=(2, 3))
+        return groups.column(column, "embedding", ("f", (2, 3)))
     tars = (TarRows.of(groups.cache, group, groups.line(group, SAMPLES)) for group in groups.groups)
     return MappedRows([tar.column(column) for tar in tars], groups.index.order)
+
+
+def rows_of_group(cache: Path, group: RowGroup, column: str) -> Any:
+    """Return a group's rows of a column of embeddings, of a file or of its tar, [n, ...] in its order.
+
+    Raises
+    ------
+    UserError
+        If it has no such column, or that is damaged.
+    """
+    if column not in group.lines and SAMPLES in group.lines:
+        return TarRows.of(cache, group).column(column)
+    forms: Forms = {"embedding": ("f", (2, 3))}
+    return map_listed(cache, line_of(cache, group, column), forms, rows=group.rows)["embedding"]
 
 
 @dataclass(kw_only=True)

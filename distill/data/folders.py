@@ -11,7 +11,9 @@ from cache.sources.episodes import EpisodeFolder
 from cache.sources.image_folder import ImageFolder
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
+from cache.store.spec import WEBDATASET
 from cache.store.tar_folder import TarFolder
+from distill.config import RunConfig
 
 
 def open_folder(
@@ -32,8 +34,14 @@ def open_folder(
     return folder
 
 
+def folder_to_train(config: RunConfig, cache: EmbeddingCache, path: Path | None) -> DataFolder:
+    """Return the data that a run of this config trains on; raises as :func:`open_folder`."""
+    shared, fix = config.data.shared_classes, "set data.shared_classes=true."
+    return open_folder(cache, path, shared_classes=shared, complete=True, fix=fix)
+
+
 def _own_tars(cache: EmbeddingCache, required: Sequence[str]) -> TarFolder:
-    if cache.spec.format != "webdataset":
+    if cache.spec.format != WEBDATASET:
         raise UserError(
             f"the cache {cache.path} has no pictures, and no data folder was given",
             fix="give the folder of its images with --data, or make it with --format webdataset.",

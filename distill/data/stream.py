@@ -12,20 +12,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
-from cache.sources.samples import DataFolder, Sample
+from cache.sources.samples import DataFolder, Sample, Source
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
-from distill.data.folders import open_folder
+from distill.data.folders import folder_to_train
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
-from distill.data.support import QUERY, ROWS_OF, join_support, support_of
+from distill.data.support import QUERY, ROWS_OF, SupportRows, support_of
 from distill.data.training_data import (
     TeacherRows,
     TrainingData,
@@ -93,13 +94,7 @@ class Stream:
         rows were made from.
         """
         augment = augment_of(config, cache)
-        folder = open_folder(
-            cache,
-            data_dir,
-            shared_classes=config.data.shared_classes,
-            complete=True,
-            fix="set data.shared_classes=true.",
-        )
+        folder = folder_to_train(config, cache, data_dir)
         ood, identities = folder.split("ood_test"), IdentityReader(cache=cache, folder=folder)
         support = support_of(cache, ood, config.fewshot)
         images = join_training_rows(identities, id_val=config.data.id_val)
@@ -173,6 +168,20 @@ class Stream:
             for name, samples, names in judged
         }
         return pixels, splits
+
+
+def join_support(
+    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
+) -> TrainingRows:
+    """Return the training images with the support after them, labelled among ID then OOD classes."""
+    rows, of_ood = cache.split("train"), cache.split("ood_test")
+    return replace(
+        joined,
+        rows=SupportRows(rows, of_ood, joined.row_of, of_ood.find(support)),
+        images=(*joined.images, *ood.samples(support)),
+        row_of=np.arange(len(joined.images) + len(support)),
+        support=len(support),
+    )
 
 
 def stream_settings(config: RunConfig) -> dict[str, Any]:

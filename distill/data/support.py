@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +14,6 @@ from cache.sources.samples import Source
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import FewShotConfig
-from distill.data.training_data import TrainingRows
 
 QUERY = "ood_query"
 # Which rows of the cache a split's images have: few-shot's query and the part set aside are parts of others.
@@ -139,17 +137,3 @@ def _joint_labels(
         )
     labels = np.concatenate([train.labels[row_of], ood.labels[at] + len(train.class_names)])
     return train.class_names + ood.class_names, labels
-
-
-def join_support(
-    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
-) -> TrainingRows:
-    """Return the training images with the support after them, labelled among ID then OOD classes."""
-    rows, of_ood = cache.split("train"), cache.split("ood_test")
-    return replace(
-        joined,
-        rows=SupportRows(rows, of_ood, joined.row_of, of_ood.find(support)),
-        images=(*joined.images, *ood.samples(support)),
-        row_of=np.arange(len(joined.images) + len(support)),
-        support=len(support),
-    )
