@@ -17,7 +17,13 @@ from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
-from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
+from cache.sources.class_texts import (
+    MISSING_CAPTION,
+    caption_key,
+    caption_of,
+    name_of_captions,
+    read_captions,
+)
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import OF, column_name, count_of, left_out_of
@@ -62,13 +68,8 @@ class Captions:
         splits stay without captions.
         """
         if not self.embeddings:
-            return digest([caption_of(self.texts, split, key) for key in keys])
+            return name_of_captions(caption_of(self.texts, split, key) for key in keys)
         return self.sha256 if all(f"{split}/{key}" in self.embeddings for key in keys) else None
-
-
-def source_of_texts(texts: Iterable[str]) -> str:
-    """Return what names some kept captions, as :meth:`Captions.source_of` does."""
-    return digest([None if text == MISSING_CAPTION else text for text in texts])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
+from cache.build.outdated_tars import note_on_tars
 from cache.build.preparation import open_manifest, save_indexes
 from cache.maintain.converted_rows import FROM, Converted, name_of
 from cache.maintain.copied_groups import (
@@ -74,6 +75,8 @@ def convert_cache(
         _copy_files(source, out, old.files)
         manifest = replace(manifest, complete=True)
         manifest.save(out)
+        if note := note_on_tars(out, manifest, Journal.load(out)):
+            progress.note(note)
     return manifest
 
 
@@ -93,7 +96,7 @@ def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Pro
         for group, rows in split.missing_rows():
             check_sound(copy.source, [group])
             selection = Selection.of(copy.source, [(group, rows)], by_hash=copy.to_tar)
-            writer.add(*write_copy(copy, selection, about={FROM: name_of(group)}))
+            writer.add(*write_copy(copy, selection, about={FROM: name_of(copy, group)}))
             progress.advance(len(rows))
         for line in _columns(copy, split):
             writer.add(line)
