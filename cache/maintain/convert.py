@@ -64,7 +64,8 @@ def convert_cache(
         raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
     with only_writer(out):
         spec = replace(old.spec, format=format)
-        open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
+        there = open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
+        _check_conversion(out, there)
         manifest = replace(old, spec=spec, command=CONVERT, complete=False)
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
@@ -78,6 +79,15 @@ def convert_cache(
         if note := note_on_tars(out, manifest, Journal.load(out)):
             progress.note(note)
     return manifest
+
+
+def _check_conversion(out: Path, there: Manifest) -> None:
+    """Make sure that a folder's rows are a conversion's: what the source lacks is removed."""
+    if there.splits and there.command != CONVERT:
+        raise UserError(
+            f"{out} is a cache that 'distill cache convert' has not made, and would remove the rows of",
+            fix="choose another --out, or move that folder away.",
+        )
 
 
 def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Progress) -> None:

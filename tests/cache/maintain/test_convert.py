@@ -155,6 +155,16 @@ def test_run_again_a_conversion_follows_its_source(tmp_path, photos, write_jpeg,
     follow()
 
 
+def test_a_cache_of_its_own_is_not_made_a_conversion(tmp_path, photos, teacher_dir):
+    build = builder(photos, teacher_dir, tmp_path)
+    build()
+    own = build("own", format="webdataset")
+    before = content(own.path)
+    with pytest.raises(UserError, match="own is a cache that 'distill cache convert' has not made"):
+        convert_cache(tmp_path / "cache", own.path, format="webdataset")
+    assert content(own.path) == before
+
+
 def test_captions_that_the_source_was_given_since_reach_a_conversion(tmp_path, photos, teacher_dir):
     build = builder(photos, teacher_dir, tmp_path)
     build()
