@@ -89,6 +89,16 @@ def test_tars_of_other_captions_or_class_numbers_are_named_and_written_anew(
     assert note_on(captioned("one")) is None  # a last class changes no number
 
 
+def test_captions_pass_over_a_row_group_of_which_no_row_is_left(build, photos, tmp_path, write_jpeg):
+    build()
+    write_jpeg(photos / "train/apple/new.jpg", (9, 9, 9))
+    build()
+    (photos / "train/apple/new.jpg").unlink()
+    (tmp_path / "captions.jsonl").write_text('{"key": "apple/train_1.jpg", "caption": "red"}')
+    cache = build(captions=tmp_path / "captions.jsonl")
+    assert cache.split("train").caption_embeddings is not None
+
+
 def test_a_cache_of_tars_grows_and_what_is_gone_is_not_streamed(build, photos, write_jpeg):
     build()
     write_jpeg(photos / "train/apple/new.jpg", (9, 9, 9))
