@@ -64,7 +64,7 @@ def convert_cache(
     with only_writer(out):
         spec = replace(old.spec, format=format)
         open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
-        manifest = replace(old, spec=spec, command=CONVERT, complete=False)
+        manifest = replace(old, spec=spec, rows={}, command=CONVERT, complete=False)
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
         remove_temporaries(out, below=True)
@@ -72,7 +72,7 @@ def convert_cache(
         copy = Copy(source=source, manifest=old, out=out, format=format, pictures=pictures)
         _follow(cache, copy, manifest, progress)
         _copy_files(source, out, old.files)
-        manifest = replace(manifest, complete=True)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
     return manifest
 

@@ -82,7 +82,8 @@ def import_embeddings(
         manifest = _open(out, spec, embeddings.shape[1])
         check_banks_grow(out, manifest, texts)
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
-        manifest = replace(add_banks(out, manifest, texts, progress.note), complete=True)
+        manifest = add_banks(out, manifest, texts, progress.note)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
     return manifest
 
@@ -125,7 +126,7 @@ def _write_rows(
     before = cache.rows
     updates = [compare(cache, given) for given in splits]
     check_same_teacher(cache, updates)
-    manifest = replace(manifest, splits=dict(class_names), complete=False, command=IMPORT)
+    manifest = replace(manifest, splits=dict(class_names), rows={}, complete=False, command=IMPORT)
     manifest.save(out)
     remove_temporaries(out, below=True)
     consolidate(out, journal)

@@ -50,12 +50,13 @@ def repair_cache(folder: Path) -> Repair:
         lost = _lost_lines(manifest, journal, {check.file for check in damaged})
         derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}
         if any(check.file not in derived for check in damaged):
-            manifest = replace(manifest, complete=False)
+            for line in lost:
+                journal.add(DroppedFile(file=line.file))
+            rows = {split: min(count, journal.rows(split)) for split, count in manifest.rows.items()}
+            manifest = replace(manifest, rows=rows, complete=False)
             manifest.save(folder)  # first: what follows leaves less than a finished cache has
             _forget_index(folder)
         if lost or any(check.file.startswith(FOLDER) for check in damaged):
-            for line in lost:
-                journal.add(DroppedFile(file=line.file))
             consolidate(folder, journal)
         gone = {line.file for line in lost} | {check.file for check in damaged}
         for file in gone:
