@@ -78,7 +78,8 @@ def open_manifest(
     if not (out / NAME).exists():
         if out.is_file() or (out.is_dir() and not all(map(is_leftover, out.iterdir()))):
             raise UserError(
-                f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
+                f"{out} exists and is not a cache: it has no {NAME}",
+                fix="choose a new folder for --out, or empty this one.",
             )
         return Manifest(spec=spec, embed_dim=embed_dim, versions=versions())
     check_own_folders(out)
@@ -109,7 +110,9 @@ def prepare(build: Build) -> Preparation:
     remove_temporaries(out, below=True)
     journal = Journal.load(out)
     journal.check_lists(out, before.rows)
+    files = len(journal.files)
     journal = drop_lost_files(journal, out)
+    lost = files - len(journal.files)
     rows = sum(map(journal.rows, journal.splits))
     compared = compare(build, before, journal)
     for line in compared.lines:
@@ -130,7 +133,9 @@ def prepare(build: Build) -> Preparation:
     remove_unlisted(out, manifest, journal)
     save_indexes(out, journal)
     manifest = write_banks(manifest, out, build.teacher, build.banks)
-    _say(build, compared, journal, began=not before.complete, is_new=not rows)
+    if lost:
+        build.progress.note(f"files of {out} are gone or cut short: {lost:,} are made again")
+    _say(build, compared, journal, began=bool(lost) or not before.complete, is_new=not rows)
     return Preparation(
         manifest=manifest,
         compared=compared,

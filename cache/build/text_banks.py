@@ -69,7 +69,7 @@ def write_banks(
     *,
     teacher: str = MAIN_TEACHER,
 ) -> Manifest:
-    """Embed the banks that are missing, damaged, or of other texts now; return the manifest that lists all."""
+    """Embed the banks that are missing, damaged, or of other texts; return the manifest that lists all."""
     for bank in banks:
         made_from, listed = name_of_texts(bank), manifest.of_teacher(teacher).banks.get(bank.name)
         if listed is None or listed.made_from != made_from or not listed.is_sound(out):

@@ -19,7 +19,7 @@ from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import remove_temporaries
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import CacheMismatch, UserError, nearest_names
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import is_key, split_and_key
@@ -107,6 +107,11 @@ def _open(out: Path, spec: CacheSpec, embed_dim: int) -> Manifest:
     An imported teacher is named by the rows that came first; whether others are its own is seen in them.
     """
     before = Manifest.load(out) if (out / NAME).exists() else None
+    if before and before.embed_dim != embed_dim:
+        raise CacheMismatch(
+            f"the image embeddings have {embed_dim} numbers a row, and those of {out} {before.embed_dim}",
+            fix="choose another --out, or move that folder away.",
+        )
     if before and before.spec.teacher.pretrained == IMPORTED and any(Journal.load(out).splits):
         own = replace(spec.teacher, weights_sha256=before.spec.teacher.weights_sha256)
         spec = replace(spec, teacher=own)

@@ -19,7 +19,7 @@ from cache.runtime.locks import only_writer
 from cache.sources.splits import SPLITS
 from cache.store import key_index
 from cache.store.journal import FOLDER, Journal, consolidate
-from cache.store.journal_lines import KEYS, DroppedFile, FileLine
+from cache.store.journal_lines import KEYS, DroppedFile, FileLine, group_of
 from cache.store.manifest import NAME, Manifest
 
 
@@ -80,8 +80,17 @@ def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list
 
 
 def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
-    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it."""
-    return not file.startswith(FOLDER) and file not in listed_files(manifest, journal)
+    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it.
+
+    A column of a row group that is listed, of which nobody lists the file, has lost its line or got none.
+    """
+    if file.startswith(FOLDER) or file in listed_files(manifest, journal):
+        return False
+    try:
+        group = group_of(file)
+    except ValueError:
+        return True
+    return all(group != one.name for one in journal.all_groups)
 
 
 def _forget_index(folder: Path) -> None:

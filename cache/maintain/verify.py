@@ -82,7 +82,9 @@ def _of_rows(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[Che
     try:
         journal.check_lists(folder, manifest.rows)
     except UserError as error:
-        yield Check(file=FOLDER, problem=error.problem)
+        yield Check(
+            file=FOLDER, problem=f"{error.problem}; a copy of it has the others, repair gives them up"
+        )
     for split, rows in journal.rows_of_splits.items() if manifest.complete and manifest.rows else ():
         if rows > manifest.rows.get(split, 0):
             yield Check(file=FOLDER, problem=f"it lists {rows:,} rows of {split}, of which some were removed")

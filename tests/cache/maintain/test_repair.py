@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import make_cache
-from helpers.row_groups import add_group, make_rows
+from helpers.row_groups import make_rows
 from helpers.whole_caches import files_of, flip, options_of
 
 import cli
@@ -251,3 +251,23 @@ def test_a_journal_that_lost_lines_loses_no_row_until_repair_is_asked_to(whole, 
     cache_features(photos, cache, options)
     assert not any(check.problem for check in verify_cache(cache))
     assert EmbeddingCache.open(cache).rows == EmbeddingCache.open(whole / "hdf5").rows
+
+
+def test_a_column_whose_line_is_lost_is_not_removed_as_if_nothing_was_lost(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    file = tmp_path / "rows/train-00000/caption_embedding.h5"
+    file.write_bytes(b"anything")
+    done = repair_cache(tmp_path)
+    assert [check.problem for check in done.removed] == ["nobody lists it"]
+    assert done.commands
+    assert not Manifest.load(tmp_path).complete
+
+
+def test_a_file_that_is_no_column_and_one_of_no_row_group_are_removed_and_nothing_is_to_be_made(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    for name in ("rows/train-00000/notes.txt", "rows/train-00007/keys.h5", "texts/odd.h5", "rows/x/y.h5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"anything")
+    done = repair_cache(tmp_path)
+    assert (len(done.removed), done.commands) == (4, ())
+    assert EmbeddingCache.open(tmp_path).rows == 1
