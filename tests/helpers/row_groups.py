@@ -75,7 +75,6 @@ def make_rows(cache, groups, classes=None, *, several=False):
         spec=CacheSpec(teacher=TEACHER),
         embed_dim=WIDTH,
         splits=classes,
-        rows=Journal.load(cache).rows_of_splits,
         several_labels=several,
         complete=True,
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cache.sources.image_folder import ImageFolder, ImageSample
 from cache.store.hdf5_columns import texts
-from cache.store.journal import Journal, JournalWriter
+from cache.store.journal import JournalWriter
 from cache.store.manifest import Manifest
 from cache.store.row_group import GroupKeys, claim_group, read_keys, write_column
 from cache.store.spec import CacheSpec
@@ -82,7 +82,7 @@ def make_tar_cache(cache, root, groups, *, captioned=False):
                 {"caption_embedding": np.stack([row_of(f"t{p.key}") for p in photos])} if captioned else {}
             )
             add_tar_group(cache, photos, split, words, columns)
-    manifest = replace(manifest, rows=Journal.load(cache).rows_of_splits, complete=True)
+    manifest = replace(manifest, complete=True)
     manifest.save(cache)
     save_index(cache)
     return manifest
