@@ -85,7 +85,7 @@ class EmbeddingCache:
                 f"the cache {path} is not finished ({rows:,} rows so far)",
                 fix=f"run the same 'distill {command}' command again: it continues.",
             )
-        journal.check_lists(path, manifest.splits)
+        journal.check_lists(path, manifest.rows)
         return cls(path, manifest, journal, check=check)
 
     @property

@@ -136,8 +136,9 @@ def _finish(build: Build, prepared: Preparation) -> int:
         rows = journal.rows(split) + len(journal.skipped.get(split, {}))
         if rows == sum(chunk.rows for chunk in chunks):
             keep_chunks(out, split, chunks)
-    if not manifest.complete:
-        replace(manifest, complete=True).save(out)
+    finished = replace(manifest, rows=journal.rows_of_splits, complete=True)
+    if finished != manifest:
+        finished.save(out)
     if note := note_on_tars(out, manifest, journal):
         build.progress.note(note)
     return sum(group.live for group in journal.all_groups if group.name not in prepared.planned)

@@ -66,7 +66,7 @@ def convert_cache(
         spec = replace(old.spec, format=format)
         there = open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
         _check_conversion(out, there)
-        manifest = replace(old, spec=spec, command=CONVERT, complete=False)
+        manifest = replace(old, spec=spec, rows={}, command=CONVERT, complete=False)
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
         pictures = None if folder is None else _pictures_of(folder)
@@ -74,7 +74,7 @@ def convert_cache(
         with changing_rows(out, manifest) as journal:
             _follow(cache, copy, journal, progress)
         _copy_files(source, out, old.files)
-        manifest = replace(manifest, complete=True)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
         if note := note_on_tars(out, manifest, Journal.load(out)):
             progress.note(note)
