@@ -20,8 +20,8 @@ from cache.store.crop_views import ADD_VIEWS, CropViewsSettings, StoredCropViews
 from cache.store.crop_views import COLUMN as CROP_VIEWS
 from cache.store.journal import Journal
 from cache.store.journal_lines import FileLine
+from cache.store.manifest import CONVERT, EPISODES, FEATURES, IMPORT, Manifest
 from cache.store.manifest import NAME as MANIFEST
-from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
 from cache.store.pixels import COLUMN as PIXELS
@@ -77,11 +77,15 @@ class EmbeddingCache:
         manifest, journal = Manifest.load(path), Journal.load(path)
         if not manifest.complete:
             rows = sum(map(journal.rows, journal.splits))
+            # In our own words: nothing of a file is repeated as a command.
+            command = next(
+                (name for name in (CONVERT, IMPORT, EPISODES) if name == manifest.command), FEATURES
+            )
             raise UserError(
                 f"the cache {path} is not finished ({rows:,} rows so far)",
-                fix="run the same 'distill cache-features' command again: it continues.",
+                fix=f"run the same 'distill {command}' command again: it continues.",
             )
-        journal.check_lists(path, manifest.splits)
+        journal.check_lists(path, manifest.rows)
         return cls(path, manifest, journal, check=check)
 
     @property

@@ -16,8 +16,15 @@ from numpy.typing import NDArray
 from cache.build.columns import Column, GroupRows, Made, TeacherSettings, Tools, Wanted
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
+from cache.runtime.torchrun import speaks
 from cache.sources.arrays import keys_in_original_order, load_array
-from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
+from cache.sources.class_texts import (
+    MISSING_CAPTION,
+    caption_key,
+    caption_of,
+    name_of_captions,
+    read_captions,
+)
 from cache.sources.image_folder import ImageFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import FILE, MISSING, OF, TRUNCATED, column_name, count_of, left_out_of
@@ -59,13 +66,8 @@ class Captions:
         splits stay without captions.
         """
         if not self.embeddings:
-            return digest([caption_of(self.texts, split, key) for key in keys])
+            return name_of_captions(caption_of(self.texts, split, key) for key in keys)
         return self.sha256 if all(f"{split}/{key}" in self.embeddings for key in keys) else None
-
-
-def source_of_texts(texts: Iterable[str]) -> str:
-    """Return what names some kept captions, as :meth:`Captions.source_of` does."""
-    return digest([None if text == MISSING_CAPTION else text for text in texts])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +161,8 @@ def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Pa
 def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:
     """Read JSON lines, or a tensor in the original code's order.
 
+    The first process of several looks for keys that are no image's.
+
     Raises
     ------
     UserError
@@ -167,15 +171,25 @@ def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Caption
     if path.suffix.lower() in (".pt", ".pth", ".npy"):
         return _from_tensor(path, folder, embed_dim)
     texts = read_captions(path)
-    images = [(name, image.key) for name, split in folder.splits.items() for image in split.all()]
-    used = {caption_key(texts, name, key) for name, key in images}
-    if used == {None}:
+    unused = _unused(texts, folder) if speaks() else ()
+    if len(unused) == len(texts):
+        source = next(iter(folder.splits.values()))
+        example = next(one.key for chunk in source.chunks() for one in source.list(chunk.id))
         raise UserError(
             f"{path}: none of its {len(texts)} keys is an image of {folder.path}",
-            fix=f"write keys like {images[0][1]!r}.",
+            fix=f"write keys like {example!r}.",
         )
-    unused = tuple(key for key in texts if key not in used)
     return Captions(sha256=digest(texts), texts=texts, embeddings={}, source=path.name, unused=unused)
+
+
+def _unused(texts: Mapping[str, str], folder: ImageFolder) -> tuple[str, ...]:
+    """Return the keys of captions that are no image's; one chunk of images is listed after the other."""
+    unused: dict[str | None, None] = dict.fromkeys(texts)
+    for name, source in folder.splits.items():
+        for chunk in source.chunks():
+            for one in source.list(chunk.id):
+                unused.pop(caption_key(texts, name, one.key), None)
+    return tuple(key for key in unused if key is not None)
 
 
 def _from_tensor(path: Path, folder: ImageFolder, embed_dim: int) -> Captions:

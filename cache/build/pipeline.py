@@ -16,6 +16,7 @@ from cache.build.embed_images import Seconds, UnitSettings, Writer
 from cache.build.embed_units import embed_units
 from cache.build.lost_files import remove_unlisted
 from cache.build.options import Build
+from cache.build.outdated_tars import note_on_tars
 from cache.build.plan import Plan
 from cache.build.preparation import Preparation, prepare, save_indexes
 from cache.build.rebuild import writing_cache
@@ -134,8 +135,11 @@ def _finish(build: Build, prepared: Preparation) -> int:
     for split, samples in prepared.compared.listed.items():
         if samples == journal.rows(split) + len(journal.skipped.get(split, {})):
             keep_chunks(out, split, prepared.compared.chunks[split], samples)
-    if not manifest.complete:
-        replace(manifest, complete=True).save(out)
+    finished = replace(manifest, rows=journal.rows_of_splits, complete=True)
+    if finished != manifest:
+        finished.save(out)
+    if note := note_on_tars(out, manifest, journal):
+        build.progress.note(note)
     return sum(group.live for group in journal.all_groups if group.name not in prepared.planned)
 
 

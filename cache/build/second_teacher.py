@@ -19,7 +19,7 @@ from cache.build.options import Build
 from cache.build.pipeline import with_text_tower
 from cache.build.summary import BuildSummary, Took, summarize
 from cache.build.teacher_rows import TeacherRows
-from cache.build.text_banks import check_banks, write_banks
+from cache.build.text_banks import changed_texts, check_banks, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
@@ -96,7 +96,9 @@ def _prepare(build: Build, name: str) -> Manifest:
     manifest = replace(manifest, teachers={**manifest.teachers, name: teacher or fresh})
     manifest.save(out)
     note = build.progress.note
-    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name, note=note)
+    if changed := changed_texts(manifest, out, build.banks, teacher=name):
+        note(f"texts changed, and are embedded anew for {name}: {', '.join(changed)}")
+    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name)
     journal = Journal.load(out)
     consolidate(out, journal)
     for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):

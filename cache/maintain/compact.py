@@ -1,4 +1,4 @@
-"""Small row groups joined, and removed rows dropped: the same numbers by key, in fewer files."""
+"""Small row groups joined, removed rows dropped, tars brought up to date: the same numbers by key."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cache.build.outdated_tars import is_outdated
 from cache.build.preparation import changing_rows
 from cache.maintain.copied_groups import Copy, check_sound, write_copy
 from cache.maintain.group_columns import make_of
@@ -35,6 +36,7 @@ class Compaction:
 def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compaction:
     """Join the row groups of a cache that have the same columns, up to 65,536 rows, less what was removed.
 
+    Tars that have other class numbers or captions than the cache are written anew.
     Each joined group takes the place of those that it was made of in one step: killed anywhere the cache is
     as it was before, or after. Who has it open meanwhile may miss a file.
 
@@ -54,7 +56,7 @@ def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compacti
                 batch
                 for split in journal.splits
                 for batch in _batches(folder, manifest, journal.groups(split))
-                if len(batch) > 1 or batch[0].removed
+                if len(batch) > 1 or batch[0].removed or is_outdated(batch[0], manifest.splits.get(split, ()))
             ]
             progress.start(sum(group.live for batch in batches for group in batch))
             for batch in batches:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cache.build.outdated_tars import note_on_tars
 from cache.build.preparation import changing_rows, open_manifest
 from cache.maintain.converted_rows import FROM, Converted, name_of
 from cache.maintain.copied_groups import (
@@ -63,8 +64,9 @@ def convert_cache(
         raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
     with only_writer(out):
         spec = replace(old.spec, format=format)
-        open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
-        manifest = replace(old, spec=spec, command=CONVERT, complete=False)
+        there = open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
+        _check_conversion(out, there)
+        manifest = replace(old, spec=spec, rows={}, command=CONVERT, complete=False)
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
         pictures = None if folder is None else _pictures_of(folder)
@@ -72,9 +74,20 @@ def convert_cache(
         with changing_rows(out, manifest) as journal:
             _follow(cache, copy, journal, progress)
         _copy_files(source, out, old.files)
-        manifest = replace(manifest, complete=True)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
+        if note := note_on_tars(out, manifest, Journal.load(out)):
+            progress.note(note)
     return manifest
+
+
+def _check_conversion(out: Path, there: Manifest) -> None:
+    """Make sure that a folder's rows are a conversion's: what the source lacks is removed."""
+    if there.splits and there.command != CONVERT:
+        raise UserError(
+            f"{out} is a cache that 'distill cache convert' has not made, and would remove the rows of",
+            fix="choose another --out, or move that folder away.",
+        )
 
 
 def _follow(cache: EmbeddingCache, copy: Copy, journal: Journal, progress: Progress) -> None:
@@ -89,7 +102,7 @@ def _follow(cache: EmbeddingCache, copy: Copy, journal: Journal, progress: Progr
         for group, rows in split.missing_rows():
             check_sound(copy.source, [group])
             selection = Selection.of(copy.source, [(group, rows)], by_hash=copy.to_tar)
-            writer.add(*write_copy(copy, selection, about={FROM: name_of(group)}))
+            writer.add(*write_copy(copy, selection, about={FROM: name_of(copy, group)}))
             progress.advance(len(rows))
         for line in _columns(copy, split):
             writer.add(line)

@@ -121,7 +121,7 @@ def beside_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
     """Return the columns that a copy has in files of their own."""
     beside = added_columns(copy.source, copy.manifest, groups)
     of_rows = row_columns(copy, groups) if copy.to_tar else ()
-    # Captions lie in both: who streams a tar reads them there, who looks rows up reads the file.
+    # Imported captions lie in both.
     return [column for column in beside if column not in of_rows or column == CAPTIONS]
 
 
@@ -135,14 +135,17 @@ def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
     first = groups[0]
     if SAMPLES in first.lines:
         return list(TarRows.of(copy.source, first).columns)
-    own = [column for column in first.lines if column != KEYS and column not in copy.manifest.columns]
-    has_captions = source_of(copy.source, copy.manifest, first, CAPTIONS) is not None
-    return sorted({*own, CAPTIONS} if has_captions else own)
+    return sorted(first.lines.keys() - {KEYS, *copy.manifest.columns})
 
 
 def _array(rows: Selection, column: str) -> MappedRows:
     """Return a column of the rows, in their order, wherever it lies; read when asked for."""
     return MappedRows([rows_of_group(rows.source, one.group, column) for one in rows.placed], rows.order)
+
+
+def has_rows(source: Path, group: RowGroup, column: str) -> bool:
+    """Say whether a group has rows of a column, in a file or in its tar."""
+    return column in group.lines or (SAMPLES in group.lines and column in TarRows.of(source, group).columns)
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:
@@ -156,21 +159,26 @@ def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileL
 
 def _contents(copy: Copy, rows: Selection) -> Iterable[TarContent]:
     """Return the picture and the caption of every row, in their order."""
+    captions = _captions(rows)
+    pictures: Iterable[TarContent]
     if all(SAMPLES in one.group.lines for one in rows.placed):
         has_pictures = all(TarRows.of(rows.source, one.group).pictures for one in rows.placed)
-        return _of_tars(rows, pictures=has_pictures)
-    captions = _captions(rows)
-    pictures = copy.pictures(rows.keys) if copy.pictures else [TarContent()] * len(rows.keys)
+        pictures = _of_tars(rows, pictures=has_pictures)
+        if captions is None:
+            return pictures
+    else:
+        pictures = copy.pictures(rows.keys) if copy.pictures else [TarContent()] * len(rows.keys)
+        captions = captions or [None] * len(rows.keys)
     return (
         TarContent(caption=caption, picture=content.picture, ending=content.ending)
         for caption, content in zip(captions, pictures, strict=True)
     )
 
 
-def _captions(rows: Selection) -> Sequence[str | None]:
-    """Return the captions that lie in files; None for imported rows, and where not all have one."""
+def _captions(rows: Selection) -> Sequence[str | None] | None:
+    """Return the captions that lie in files, None for imported rows; None where not all groups have them."""
     if not all(CAPTIONS in one.group.lines for one in rows.placed):
-        return [None] * len(rows.keys)
+        return None
     files = [rows.source / one.group.lines[CAPTIONS].file for one in rows.placed]
     blobs = [map_columns(file, {CAPTION: BLOBS})[CAPTION] for file in files]
     joined = MappedRows(blobs, rows.order)

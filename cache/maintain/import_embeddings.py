@@ -17,7 +17,7 @@ from cache.build.preparation import changing_rows, open_manifest
 from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import CacheMismatch, UserError, nearest_names
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import is_key, split_and_key
@@ -80,7 +80,8 @@ def import_embeddings(
         manifest = _open(out, spec, embeddings.shape[1])
         check_banks_grow(out, manifest, texts)
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
-        manifest = replace(add_banks(out, manifest, texts, progress.note), complete=True)
+        manifest = add_banks(out, manifest, texts, progress.note)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
     return manifest
 
@@ -104,6 +105,11 @@ def _open(out: Path, spec: CacheSpec, embed_dim: int) -> Manifest:
     An imported teacher is named by the rows that came first; whether others are its own is seen in them.
     """
     before = Manifest.load(out) if (out / NAME).exists() else None
+    if before and before.embed_dim != embed_dim:
+        raise CacheMismatch(
+            f"the image embeddings have {embed_dim} numbers a row, and those of {out} {before.embed_dim}",
+            fix="choose another --out, or move that folder away.",
+        )
     if before and before.spec.teacher.pretrained == IMPORTED and any(Journal.load(out).splits):
         own = replace(spec.teacher, weights_sha256=before.spec.teacher.weights_sha256)
         spec = replace(spec, teacher=own)
@@ -122,7 +128,7 @@ def _write_rows(
     before = cache.rows
     updates = [compare(cache, given) for given in splits]
     check_same_teacher(cache, updates)
-    manifest = replace(manifest, splits=dict(class_names), complete=False, command=IMPORT)
+    manifest = replace(manifest, splits=dict(class_names), rows={}, complete=False, command=IMPORT)
     manifest.save(out)
     with changing_rows(out, manifest):
         apply(cache, updates)

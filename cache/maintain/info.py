@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cache.runtime.errors import UserError
 from cache.store.column_lines import MISSING, count_of
 from cache.store.journal import Journal, RowGroup, writers
 from cache.store.journal_lines import CAPTIONS
@@ -48,18 +49,27 @@ class WriterInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheInfo:
-    """What is in a cache. ``made_with`` counts row groups by what made them: device, batch size, versions."""
+    """What is in a cache.
+
+    ``made_with`` counts row groups by what made them: device, batch size, versions. ``problem`` says what the
+    journal lost, '' for nothing; such a cache is not complete.
+    """
 
     manifest: Manifest
     splits: tuple[SplitInfo, ...]
     columns: tuple[ColumnInfo, ...]
     writers: tuple[WriterInfo, ...]
     made_with: dict[str, int]
+    problem: str = ""
 
 
 def describe_cache(cache: Path) -> CacheInfo:
     """Return what is in a cache; UserError where its manifest or journal cannot be read."""
-    manifest, journal = Manifest.load(cache), Journal.load(cache)
+    manifest, journal, problem = Manifest.load(cache), Journal.load(cache), ""
+    try:
+        journal.check_lists(cache, manifest.rows)
+    except UserError as error:
+        manifest, problem = replace(manifest, complete=False), str(error)
     made_with: dict[str, int] = {}
     for group in journal.all_groups:
         words = _made_with(group)
@@ -70,6 +80,7 @@ def describe_cache(cache: Path) -> CacheInfo:
         columns=tuple(_columns(manifest, journal.all_groups)),
         writers=tuple(WriterInfo(writer=path.stem, bytes=path.stat().st_size) for path in writers(cache)),
         made_with=made_with,
+        problem=problem,
     )
 
 

@@ -19,7 +19,7 @@ from cache.runtime.locks import only_writer
 from cache.sources.splits import SPLITS
 from cache.store import key_index
 from cache.store.journal import FOLDER, Journal, consolidate
-from cache.store.journal_lines import KEYS, DroppedFile, FileLine
+from cache.store.journal_lines import KEYS, DroppedFile, FileLine, group_of
 from cache.store.manifest import NAME, Manifest
 
 
@@ -48,15 +48,15 @@ def repair_cache(folder: Path) -> Repair:
         damaged = [check for check in checks_of(folder, manifest) if check.problem and check.file != NAME]
         (before, _), (journal, _) = sound_journal(folder), sound_journal(folder)
         lost = _lost_lines(manifest, journal, {check.file for check in damaged})
-        listed = listed_files(manifest, journal)
-        # A cache lacks nothing without what readers make, or what nobody lists.
-        if any(check.file.startswith(FOLDER) or check.file in listed for check in damaged):
-            manifest = replace(manifest, complete=False)
+        derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}
+        if any(check.file not in derived for check in damaged):
+            for line in lost:
+                journal.add(DroppedFile(file=line.file))
+            rows = {split: min(count, journal.rows(split)) for split, count in manifest.rows.items()}
+            manifest = replace(manifest, rows=rows, complete=False)
             manifest.save(folder)  # first: what follows leaves less than a finished cache has
             _forget_index(folder)
         if lost or any(check.file.startswith(FOLDER) for check in damaged):
-            for line in lost:
-                journal.add(DroppedFile(file=line.file))
             consolidate(folder, journal)
         gone = {line.file for line in lost} | {check.file for check in damaged}
         for file in gone:
@@ -77,6 +77,20 @@ def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list
         lines = group.lines.values() if whole else bad
         lost += sorted(lines, key=lambda line: line.column == KEYS)
     return lost
+
+
+def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
+    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it.
+
+    A column of a row group that is listed, of which nobody lists the file, has lost its line or got none.
+    """
+    if file.startswith(FOLDER) or file in listed_files(manifest, journal):
+        return False
+    try:
+        group = group_of(file)
+    except ValueError:
+        return True
+    return all(group != one.name for one in journal.all_groups)
 
 
 def _forget_index(folder: Path) -> None:

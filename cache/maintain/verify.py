@@ -48,8 +48,7 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
     journal, problems = sound_journal(folder)
     yield from problems
-    if manifest.complete:
-        yield from _of_splits(folder, manifest, journal)
+    yield from _of_rows(folder, manifest, journal)
     pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
@@ -69,11 +68,16 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield Check(file=NAME, problem="the build has not finished; run it again")
 
 
-def _of_splits(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[Check]:
+def _of_rows(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[Check]:
     try:
-        journal.check_lists(folder, manifest.splits)
+        journal.check_lists(folder, manifest.rows)
     except UserError as error:
-        yield Check(file=FOLDER, problem=error.problem)
+        yield Check(
+            file=FOLDER, problem=f"{error.problem}; a copy of it has the others, repair gives them up"
+        )
+    for split, rows in journal.rows_of_splits.items() if manifest.complete and manifest.rows else ():
+        if rows > manifest.rows.get(split, 0):
+            yield Check(file=FOLDER, problem=f"it lists {rows:,} rows of {split}, of which some were removed")
 
 
 def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:

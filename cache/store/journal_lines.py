@@ -42,6 +42,16 @@ def split_of(group: str) -> str:
     return match[1]
 
 
+def group_of(file: str) -> str:
+    """Return the row group that a file below a cache is one of; ValueError where it is of none."""
+    match = _FILE.fullmatch(file)
+    if match is None:
+        raise ValueError(f"{file!r:.80} is no file of a row group")
+    group = match["group"] or match["tar"]
+    split_of(group)
+    return group
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileLine(ListedFile):
     """One finished file of a row group; ValueError where it is none of a cache.
@@ -64,9 +74,7 @@ class FileLine(ListedFile):
     @property
     def group(self) -> str:
         """The row group."""
-        match = _FILE.fullmatch(self.file)
-        assert match is not None
-        return match["group"] or match["tar"]
+        return group_of(self.file)
 
     @property
     def column(self) -> str:
@@ -130,8 +138,7 @@ class DroppedFile:
     file: str
 
     def __post_init__(self) -> None:
-        if not _FILE.fullmatch(self.file):
-            raise ValueError(f"{self.file!r:.80} is no file of a row group")
+        group_of(self.file)
 
 
 Line = FileLine | SkippedImage | TriedImage | RemovedRows | RestoredRows | DroppedFile

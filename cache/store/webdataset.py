@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import replacing
+from cache.runtime.atomic_files import digest, replacing
 from cache.runtime.errors import CacheMismatch
+from cache.sources.class_texts import name_of_captions
 from cache.sources.decoding import ENDINGS, ending_of
 from cache.sources.key_hashes import hashes_of
 from cache.store.column_lines import map_listed
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from cache.sources.samples import Sample
 
 INDEX = "__index__/offset.npy"
+# What a tar's line remembers: the classes that ``.cls`` are numbers of, and what names its captions.
+CLASSES, TEXTS = "classes", "captions"
 # webdataset passes over what is called so, and every file in a folder of such a name.
 _META = re.compile(r"__.*__", re.DOTALL)
 
@@ -139,7 +142,7 @@ def write_tar_rows(
         bytes=written.size,
         sha256=written.sha256.hexdigest(),
         rows=len(keys),
-        about={"index": index, "columns": sorted(columns), "pictures": rows.pictures > 0},
+        about={"index": index, "columns": sorted(columns), "pictures": rows.pictures > 0, **rows.told()},
     )
     return [line, write_keys(cache, group, keys, about)]
 
@@ -181,6 +184,7 @@ class _Rows:
     contents: Iterable[TarContent]
     class_names: Sequence[str]
     pictures: int = 0
+    captions: list[str | None] = field(default_factory=list)
 
     def members(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield the name of every row, and its files by ending."""
@@ -190,6 +194,7 @@ class _Rows:
             files = {member_of(column): _npy(rows[i]) for column, rows in sorted(self.columns.items())}
             if len(labels) == 1 and labels[0] in number:
                 files["cls"] = number[labels[0]]
+            self.captions.append(content.caption)
             if content.caption is not None:
                 files["txt"] = content.caption.encode("utf-8", "surrogateescape")
             files["json"] = json.dumps(
@@ -199,6 +204,12 @@ class _Rows:
                 files[content.ending] = content.picture
                 self.pictures += 1
             yield name, files
+
+    def told(self) -> dict[str, Any]:
+        """Return what the line of the tar remembers of classes and captions."""
+        has_captions = any(caption is not None for caption in self.captions)
+        texts = {TEXTS: name_of_captions(self.captions)} if has_captions else {}
+        return {CLASSES: [len(self.class_names), digest([*self.class_names])], **texts}
 
 
 def content_of(sample: Sample | None, caption: str | None, content: bytes) -> TarContent:
