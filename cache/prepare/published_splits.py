@@ -14,7 +14,7 @@ from pathlib import Path
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.class_texts import read_lines
 from cache.sources.image_folder import ENDINGS, is_image_name
-from cache.sources.splits import FOLDERS
+from cache.sources.splits import FOLDERS, LABELLED
 
 # Maps a list's class and file to the image's path below the archive's image folder.
 Finder = Callable[[str, str], str]
@@ -119,13 +119,13 @@ def read_lists(lists: Path) -> dict[str, list[str]]:
     UserError
         If a list is missing or empty, or a line is not ``SPLIT/CLASS/FILE``.
     """
-    for split in FOLDERS:
+    for split in LABELLED:
         if not list_path(lists, split).is_file():
             raise UserError(
                 f"{lists} has no {list_path(lists, split).name}",
                 fix="give the folder that holds train_data.txt, val_on_train_data.txt and val_data.txt.",
             )
-    return {split: _read_list(list_path(lists, split), folder) for split, folder in FOLDERS.items()}
+    return {split: _read_list(list_path(lists, split), FOLDERS[split]) for split in LABELLED}
 
 
 def _read_list(path: Path, folder: str) -> list[str]:

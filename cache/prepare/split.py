@@ -19,7 +19,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import read_lines
-from cache.sources.splits import SPLITS
+from cache.sources.splits import LABELLED
 
 
 def split_images(
@@ -61,7 +61,7 @@ def by_lists(source: Path, out: Path, *, dataset: str, lists: Path, allow_missin
             fix="extract the whole archive, or leave the images out with --allow-missing.",
         )
     settings = {"way": "lists", "source": str(source.resolve()), "dataset": archive.name}
-    files = (list_path(lists, split) for split in SPLITS)
+    files = (list_path(lists, split) for split in LABELLED)
     return SplitPlan(
         root=archive.root,
         images=images,
@@ -172,7 +172,7 @@ def _plan(
         raise UserError(
             f"the held-out share is {id_test}", fix="give a share from 0 to below 1, such as 0.3."
         )
-    images: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
+    images: dict[str, dict[str, str]] = {split: {} for split in LABELLED}
     for name in sorted(by_class):
         files = by_class[name]
         held_out = set() if name in ood_classes else _held_out(name, files, share=id_test, seed=seed)

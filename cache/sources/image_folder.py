@@ -25,7 +25,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
 from cache.sources.folder_listing import GONE, FolderListing
 from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
-from cache.sources.splits import FOLDERS, SPLITS
+from cache.sources.splits import FOLDERS, LABELLED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,7 +152,7 @@ class ImageFolder(DataFolder):
     layout = "train/CLASS/FILE, val_on_train/CLASS/FILE (optional) and val/CLASS/FILE"
 
     @classmethod
-    def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
+    def scan(cls, path: Path, *, require: Iterable[str] = ("train",)) -> ImageFolder:
         """List every image of every split below ``path``.
 
         Raises
@@ -166,7 +166,7 @@ class ImageFolder(DataFolder):
             raise UserError(
                 f"the data folder {path} does not exist", fix="give the folder that holds train/."
             )
-        folders = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
+        folders = {name: path / FOLDERS[name] for name in LABELLED if (path / FOLDERS[name]).is_dir()}
         for name in require:
             if name not in folders:
                 raise cls.missing(path, name)

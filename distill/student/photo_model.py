@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
@@ -16,6 +15,7 @@ from cache.sources.samples import DataFolder
 from distill.config import RunConfig
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
+from distill.losses import classification_loss
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
@@ -91,8 +91,10 @@ class PhotoModel:
         the cosines are the first head's.
         """
         if not self.heads:
-            loss = F.cross_entropy(outputs.float(), self._columns[batch.label_B])
-            return {"cls": loss, "total": loss}, outputs.detach()[:, self._columns]
+            label, columns = batch.label_B, self._columns
+            own = torch.where(label >= 0, columns[label.clamp(min=0)], label)
+            loss = classification_loss(outputs, own)
+            return {"cls": loss, "total": loss}, outputs.detach()[:, columns]
         terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
         for head, targets in zip(self.heads, batch.targets, strict=True):
