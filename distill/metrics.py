@@ -170,7 +170,7 @@ class ClassCounts:
     seen_C: Tensor
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Count one batch: scores [B, C], labels int64 [B], of which -1, an image without one, counts nothing."""
+        """Count one batch: scores [B, C], labels int64 [B], of which -1 (none) counts nothing."""
         has, label = (labels >= 0).double(), labels.clamp(min=0)
         self.seen_C.index_add_(0, label, has)
         self.right_C.index_add_(0, label, (scores.argmax(dim=1) == labels).double())
@@ -180,8 +180,11 @@ class ClassCounts:
         return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
-        """Return the macro accuracy over the classes seen, in percent; nothing where no image had a label."""
+        """Return the macro accuracy over the classes seen, in percent.
+
+        Nothing where no image had a label, or there is one class, which any answer is.
+        """
         seen = self.seen_C > 0
-        if not seen.any():
+        if not seen.any() or len(seen) == 1:
             return {}
         return {"train_accuracy": float((100 * self.right_C[seen] / self.seen_C[seen]).mean())}

@@ -30,7 +30,7 @@ from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.sources.samples import Chunk, DataFolder, Listed, UnreadableImage
-from cache.sources.splits import FOLDERS, SPLITS
+from cache.sources.splits import FOLDERS, LABELLED
 
 ENDING = ".h5"
 # Of YCB's objects, such as 011_banana and 063-a_marbles.
@@ -202,12 +202,12 @@ class EpisodeFolder(DataFolder):
     """The episode files of one data folder; a split's objects are ID ones sorted, then OOD ones sorted."""
 
     split_is = f"file {{}}{ENDING}"
-    layout = "train.h5, val_on_train.h5 (optional) and val.h5"
+    layout = "train.h5, val_on_train.h5 and val.h5 (both optional)"
     keys: EpisodeKeys = RESEARCH_KEYS
 
     @classmethod
     def scan(
-        cls, path: Path, keys: EpisodeKeys | None = None, *, require: Iterable[str] = ("train", "ood_test")
+        cls, path: Path, keys: EpisodeKeys | None = None, *, require: Iterable[str] = ("train",)
     ) -> EpisodeFolder:
         """Look at every episode of every file below ``path``, without reading a picture.
 
@@ -226,7 +226,7 @@ class EpisodeFolder(DataFolder):
             raise UserError(
                 f"the data folder {path} does not exist", fix="give the folder that holds train.h5."
             )
-        files = {name: path / f"{FOLDERS[name]}{ENDING}" for name in SPLITS}
+        files = {name: path / f"{FOLDERS[name]}{ENDING}" for name in LABELLED}
         for name in require:
             if not files[name].is_file():
                 raise cls.missing(path, name)

@@ -149,7 +149,7 @@ class ImageFolder(DataFolder):
     """The image files of one data folder."""
 
     split_is = "folder {!r}"
-    layout = "train/CLASS/FILE, val_on_train/CLASS/FILE (optional) and val/CLASS/FILE"
+    layout = "train/CLASS/FILE, val_on_train/CLASS/FILE and val/CLASS/FILE (both optional)"
 
     @classmethod
     def scan(cls, path: Path, *, require: Iterable[str] = ("train",)) -> ImageFolder:

@@ -181,7 +181,7 @@ def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShot
 
 
 def _support(trained: TrainedRun, support: FewShotConfig) -> list[str]:
-    return support_of(trained.cache, trained.folder.split("ood_test"), support)
+    return support_of(trained.cache, trained.folder, support)
 
 
 def _called(shots: int, seed: int) -> str:

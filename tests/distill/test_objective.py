@@ -151,4 +151,4 @@ def test_a_batch_without_a_label_leaves_cls_zero_and_trains_on_the_rest(batch):
     (of_cls,) = torch.autograd.grad(losses["cls"], batch["student"], retain_graph=True)
     losses["total"].backward()
     assert of_cls.abs().sum() == 0
-    assert batch["student"].grad.isfinite().all() and batch["student"].grad.abs().sum() > 0
+    assert 0 < batch["student"].grad.abs().sum() < float("inf")
