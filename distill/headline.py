@@ -37,6 +37,12 @@ def headline_splits(runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return ()
 
 
+def headline_label(runs: Iterable[Mapping[str, Any]], split: str) -> str:
+    """Return how a split's :func:`headline` is called over some runs' metrics."""
+    own = (f"{split}_average_precision", f"{split}_accuracy")
+    return LABELS[split] + ("" if any(name in metrics for metrics in runs for name in own) else " among all")
+
+
 def one_class_notes(classes: Mapping[str, int], *, among_all: bool) -> list[str]:
     """Return a line for every split of one class, of the number of ``classes`` of each.
 
