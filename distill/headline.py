@@ -12,8 +12,8 @@ from cache.sources.splits import FOLDERS, TESTS
 
 LABELS = {"id_val": "ID set aside", "id_test": "ID", "ood_test": "OOD"}
 NOTHING_TO_JUDGE = (
-    "nothing can be judged: there is no test split, and no image was set aside; give the data "
-    f"{' or '.join(f'{FOLDERS[name]}/' for name in TESTS)}, or train with --set data.id_val=0.1"
+    "nothing can be judged: there is no test split, and nothing was set aside; give the data "
+    f"{' or '.join(FOLDERS[name] for name in TESTS)}, or train with --set data.id_val=0.1"
 )
 
 

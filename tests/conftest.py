@@ -31,7 +31,13 @@ EMBED_DIM = 16
 ROOT = Path(__file__).parent.parent
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
 # Fixtures that several files of tests share.
-pytest_plugins = ["helpers.identity_runs", "helpers.report_runs", "helpers.sweeps", "helpers.whole_caches"]
+pytest_plugins = [
+    "helpers.identity_runs",
+    "helpers.report_runs",
+    "helpers.split_runs",
+    "helpers.sweeps",
+    "helpers.whole_caches",
+]
 
 
 def pytest_collection_finish() -> None:

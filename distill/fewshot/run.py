@@ -168,7 +168,7 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
     if method == "retrieval" and len(trained.folder.classes.get("ood_test", ())) == 1:
         raise UserError(
-            f"retrieval chooses among the OOD classes, and {trained.folder.path} has one, which any answer is",
+            f"retrieval chooses among the OOD classes, and {trained.folder.path} has one alone",
             fix="use --method finetune, which is judged among all classes, or add OOD classes.",
         )
     if method == "finetune" and isinstance(trained.folder, TarFolder):
@@ -180,7 +180,7 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
 
 
 def _among(trained: TrainedRun) -> str:
-    """Return what has to be said of the accuracy of one OOD class: it is judged among all, else it is 100%."""
+    """Return what is said of the accuracy of one OOD class, which among itself would be 100%."""
     alone = not trained.cache.holds_episodes and len(trained.folder.classes["ood_test"]) == 1
     return ", of one class, judged among all classes" if alone else ""
 

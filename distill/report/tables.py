@@ -140,7 +140,9 @@ def further_table(part: Part) -> Table | None:
     """Return what is judged beside the headline, a row a group and one a teacher; None of nothing."""
     further = headings(part.task.further, part.splits)
     columns = [_metric(part, metric, heading) for metric, heading in further.items()]
-    table = _by_group(part.task.further_title, part, columns)
+    both = any(group.numbers(name) for group in part.groups for name in further if name.endswith("_auroc"))
+    title = f"{part.task.further_title}{', ID against OOD' if both else ''}"
+    table = _by_group(title, part, columns)
     return table if table.rows else None
 
 

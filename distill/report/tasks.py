@@ -79,7 +79,7 @@ PHOTOS = Task(
         ("id_test_accuracy", "ID, macro accuracy (%)"),
         ("ood_test_accuracy", "OOD, macro accuracy (%)"),
     ),
-    further_title="Top 5, calibration, ID against OOD",
+    further_title="Top 5, calibration",
     further=(
         ("{split}_top5_accuracy", "{label}, top 5 (%)"),
         ("{split}_all_top5_accuracy", "{label} among all, top 5 (%)"),
