@@ -198,7 +198,9 @@ def splits_to_judge(
 
     With a support, the OOD images less the support are ``ood_query``.
     """
-    judged = [("id_val", tuple(id_val), folder.split("train").classes)] if id_val else []
+    judged = []
+    if id_val and (aside := to_judge(folder.split("train"), id_val)):
+        judged.append(("id_val", aside, folder.split("train").classes))
     taken = set(support)
     for name in (name for name in TESTS if name in folder.splits):
         split, samples = folder.splits[name], to_judge(folder.splits[name])
@@ -210,9 +212,9 @@ def splits_to_judge(
     return judged
 
 
-def to_judge(split: Source) -> tuple[Sample, ...]:
-    """Return the samples of a split that can be judged: of photos those with a label."""
-    samples = split.all()
+def to_judge(split: Source, samples: Sequence[Sample] | None = None) -> tuple[Sample, ...]:
+    """Return those of a split's samples, or of some of them, that can be judged: photos with a label."""
+    samples = tuple(split.all() if samples is None else samples)
     if split.multi_label or all(sample.labels for sample in samples):
         return samples
     return tuple(sample for sample in samples if sample.labels)

@@ -128,7 +128,8 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
     joined = join_training_rows(trained.identities, id_val=trained.config.data.id_val)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image, row in zip(joined.images, joined.row_of, strict=True):
-        by_class[joined.rows.class_names[joined.rows.labels[row]]].append(image.key)
+        if (label := int(joined.rows.labels[row])) >= 0:
+            by_class[joined.rows.class_names[label]].append(image.key)
     keys = pick_support(by_class, shots=support.shots, seed=support.support_seed, leave=0)
     accuracy = {
         (alpha, beta): judge.retrieved(

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
+from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cli import main
 from distill.config import RunConfig
@@ -21,7 +22,9 @@ from distill.report.compare import compare_runs
 from distill.report.page import report
 from distill.settings import with_settings
 from distill.train.start import train
+from tests.helpers.pools import add_unlabelled, import_pool_cache
 from tests.helpers.split_runs import SMALL
+from tests.helpers.tar_caches import as_tars
 
 
 def summary_of(split_runs, name):
@@ -160,3 +163,40 @@ def test_few_shot_of_one_class_is_judged_among_all(split_runs, tmp_path):
     results = few_shot(run, tmp_path / "finetune", options)
     assert results["headline"].endswith("of one class, judged among all classes")
     assert results["table"][0]["ood_query"] in (0.0, 100.0)
+
+
+def test_nothing_is_judged_on_a_pool(tmp_path):
+    cache = import_pool_cache(tmp_path / "cache")
+    assert evaluate_teacher(cache.path).keys() == {"train", "id_test"}
+    with pytest.raises(UserError, match="the images of the pool have no label"):
+        evaluate_teacher(cache.path, splits=["pool"])
+    alone = import_pool_cache(tmp_path / "alone", labelled=())
+    with pytest.raises(UserError, match="has a pool alone, whose images have no label"):
+        evaluate_teacher(alone.path)
+
+
+def test_a_pool_beside_it_changes_no_number_of_a_run(split_runs, tmp_path):
+    place, config = split_runs / "id", with_settings(RunConfig(), SMALL)
+    tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
+    train(config, cache_dir=tars, data_dir=None, out=tmp_path / "without")
+    add_unlabelled(tars, split_runs / "all" / "photos" / "val")
+    train(config, cache_dir=tars, data_dir=None, out=tmp_path / "with")
+    before, after = (json.loads((tmp_path / out / "summary.json").read_text()) for out in ("without", "with"))
+    same = ("id_test_accuracy", "id_test_loss", "classes", "images", "data", "teacher_metrics")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert evaluate_run(tmp_path / "with").keys() == {"id_test"}
+    with pytest.raises(UserError, match="the images of the pool have no label"):
+        evaluate_run(tmp_path / "with", splits=["pool"])
+
+
+def test_rows_without_labels_are_learnt_from_and_not_judged(split_runs, tmp_path):
+    place, config = split_runs / "id", with_settings(RunConfig(), [*SMALL, "loss.mse=1", "data.id_val=0.3"])
+    tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
+    for split in ("train", "id_test"):
+        add_unlabelled(tars, split_runs / "all" / "photos" / "val", split)
+    summary = train(config, cache_dir=tars, data_dir=None, out=tmp_path / "run")
+    judged = evaluate_run(tmp_path / "run", splits=["id_test", "train", "id_val"])
+    assert (judged["id_test"].images, judged["train"].images) == (6, 6)
+    assert judged["id_test"].accuracy == pytest.approx(summary["id_test_accuracy"])
+    assert summary["images"]["train"] + summary["images"]["id_val"] >= 6
+    assert evaluate_teacher(tars)["train"].images == 6
