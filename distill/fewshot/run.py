@@ -268,8 +268,8 @@ def _scores(
 ) -> tuple[dict[str, float | None], dict[str, dict[str, dict[str, float]]]]:
     """Return the table's columns of one draw, and of episodes every metric of every group of objects."""
     if isinstance(before, SplitResult):
-        after = {split: headline(summary, split) for split in (QUERY, "id_test")}
-        return {"before": before.headline, **after}, {}
+        told = {split: headline(summary, split) for split in (QUERY, "id_test")}
+        return {"before": before.headline, **told}, {}
     metrics = ("accuracy", "precision", "recall", PRECISION)
     starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
     after = {

@@ -101,8 +101,8 @@ class PhotoModel:
         """
         if not self.heads:
             label, columns = batch.label_B, self._columns
-            own = torch.where(label >= 0, columns[label.clamp(min=0)], label)
-            loss = classification_loss(outputs, own)
+            outputs_B = torch.where(label >= 0, columns[label.clamp(min=0)], label)
+            loss = classification_loss(outputs, outputs_B)
             return {"cls": loss, "total": loss}, outputs.detach()[:, columns]
         terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
