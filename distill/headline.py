@@ -1,6 +1,7 @@
 """What a run is judged by first: its test splits, else the images that were set aside, else nothing.
 
-A split of one class has no accuracy among its own classes: any answer is right. It is judged among all.
+Among one class any answer is right: an accuracy of 100% that says nothing. What is told of a split of one class
+is its accuracy among all.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ def headline(metrics: Mapping[str, Any], split: str) -> float | None:
     Mean average precision of episodes, macro accuracy of photos: among the split's own classes, of one class
     among all.
     """
-    endings = ("average_precision", "accuracy", "all_accuracy")
+    own, among_all = ("average_precision", "accuracy"), ("all_accuracy",)
+    endings = among_all + own if is_of_one_class(metrics, split) else own + among_all
     return next((metrics[f"{split}_{name}"] for name in endings if f"{split}_{name}" in metrics), None)
+
+
+def is_of_one_class(metrics: Mapping[str, Any], split: str) -> bool:
+    """Say whether the photos of a split that was judged are of one class: that has no calibration error."""
+    return f"{split}_accuracy" in metrics and f"{split}_loss" in metrics and f"{split}_ece" not in metrics
 
 
 def headline_splits(runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -39,18 +46,15 @@ def headline_splits(runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 def headline_label(runs: Iterable[Mapping[str, Any]], split: str) -> str:
     """Return how a split's :func:`headline` is called over some runs' metrics."""
-    own = (f"{split}_average_precision", f"{split}_accuracy")
-    return LABELS[split] + ("" if any(name in metrics for metrics in runs for name in own) else " among all")
+    judged = [metrics for metrics in runs if headline(metrics, split) is not None]
+    among = judged and all(is_of_one_class(m, split) and f"{split}_all_accuracy" in m for m in judged)
+    return LABELS[split] + (" among all" if among else "")
 
 
-def one_class_notes(classes: Mapping[str, int], *, among_all: bool) -> list[str]:
-    """Return a line for every split of one class, of the number of ``classes`` of each.
-
-    ``among_all`` says whether other classes competed.
-    """
-    told = "it is judged among all classes alone" if among_all else "there is no other, and nothing to judge"
+def one_class_notes(alone: Mapping[str, bool]) -> list[str]:
+    """Return a line for every split of one class; whether it was judged among all classes as well."""
     return [
-        f"{split} has one class, among which any answer is right: {told}"
-        for split, count in classes.items()
-        if count == 1
+        f"{split} has one class, among which any answer is right, and 100% says nothing"
+        + (": read what it does among all classes" if among_all else "")
+        for split, among_all in alone.items()
     ]

@@ -180,11 +180,8 @@ class ClassCounts:
         return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
-        """Return the macro accuracy over the classes seen, in percent.
-
-        Nothing where no image had a label, or there is one class, which any answer is.
-        """
+        """Return the macro accuracy over the classes seen, in percent; nothing where no image had a label."""
         seen = self.seen_C > 0
-        if not seen.any() or len(seen) == 1:
+        if not seen.any():
             return {}
         return {"train_accuracy": float((100 * self.right_C[seen] / self.seen_C[seen]).mean())}

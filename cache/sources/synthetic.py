@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cache.sources.samples import Chunk, Listed
+from cache.sources.splits import POOL
 
 CHUNK_ROWS = 65_536
 # Keys are CLASS/NUMBER of so many digits, so that sorted by key is sorted by class, then by number.
@@ -61,7 +62,7 @@ class SyntheticSample:
 
 
 class SyntheticSource:
-    """``rows`` pictures, of each of ``classes`` in turn, of none without any; a chunk is as many in a row.
+    """``rows`` pictures, of each of ``classes`` in turn, of none in a pool; a chunk is as many in a row.
 
     More rows leave the keys, pictures and full chunks of fewer as they are. Nothing is listed before it is
     asked for: a source of any size is made at once.
@@ -70,7 +71,10 @@ class SyntheticSource:
     multi_label = False
 
     def __init__(self, split: str, *, rows: int, classes: int, side: int = 224, seed: int = 0) -> None:
-        if not (0 <= rows < 10**ROW_DIGITS and 0 <= classes < 10**CLASS_DIGITS and side > 0 and seed >= 0):
+        least = 0 if split == POOL else 1
+        if not (
+            0 <= rows < 10**ROW_DIGITS and least <= classes < 10**CLASS_DIGITS and side > 0 and seed >= 0
+        ):
             raise ValueError(f"no source of {rows} rows of {classes} classes, {side} pixels and seed {seed}")
         self.split, self.rows, self.side, self.seed = split, rows, side, seed
         self.classes = tuple(f"{number:0{CLASS_DIGITS}d}" for number in range(classes))

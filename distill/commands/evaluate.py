@@ -94,9 +94,8 @@ def evaluate(
 
 
 def _about(result: SplitResult) -> dict[str, float]:
-    """Return what stands beside a split's metrics: chance where there is one, how many images and classes."""
-    chance = {} if result.chance is None else {"chance": result.chance}
-    return {**chance, "images": result.images, "classes": len(result.per_class)}
+    """Return what stands beside a split's metrics: chance, how many images and classes."""
+    return {"chance": result.chance, "images": result.images, "classes": len(result.per_class)}
 
 
 def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:

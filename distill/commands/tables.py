@@ -121,11 +121,11 @@ def accuracy_table(title: str, splits: Mapping[str, Mapping[str, Any]], both: Ma
 
 
 def print_one_class(classes: Mapping[str, int], splits: Mapping[str, Mapping[str, Any]]) -> None:
-    """Say which splits have one class, where an accuracy among its own would tell nothing."""
+    """Say which of some judged splits have one class, by the number of ``classes`` of each."""
     from distill.headline import one_class_notes
 
-    among_all = any("all_accuracy" in metrics for metrics in splits.values())
-    for line in one_class_notes(classes, among_all=among_all):
+    alone = {name: "all_accuracy" in splits[name] for name, count in classes.items() if count == 1}
+    for line in one_class_notes(alone):
         click.echo(f"note: {line}")
 
 

@@ -141,7 +141,7 @@ def train(
         names = ("train", *summary["per_class_accuracy"])
         splits = {split: _of(summary, f"{split}_") for split in names}
         accuracy_table(title, splits, summary)
-        print_one_class({s: n for s, n in summary["classes"].items() if s != "train"}, splits)
+        print_one_class({name: summary["classes"].get(name, 0) for name in splits}, splits)
     if not headline_splits([summary]):
         click.echo(f"note: {NOTHING_TO_JUDGE}")
     click.echo(

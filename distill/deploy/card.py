@@ -77,8 +77,10 @@ def notes_on(info: ModelInfo) -> list[str]:
     if measured is None:
         return []
     splits: dict[str, dict[str, Any]] = measured["splits"]
-    counts = {split: numbers.get("classes", 0) for split, numbers in splits.items()}
-    notes = one_class_notes(counts, among_all=measured["classes"] > 1)
+    alone = {
+        split: measured["classes"] > 1 for split, numbers in splits.items() if numbers.get("classes") == 1
+    }
+    notes = one_class_notes(alone)
     if "id_val" in splits:
         notes.append("id_val are images of the training set aside: the run had no test images")
     if "train" in splits:

@@ -183,15 +183,15 @@ def compared(
     the split's own classes, of one class among all; ``of`` is how many images the split has;
     ``other_data`` is there where it is not what the run was judged on.
     """
-    told, mine, theirs = ("accuracy", "all_accuracy"), result.metrics(), student.metrics()
-    first = next(name for name in told if name in theirs)
+    theirs = student.metrics()
     return {
         "images": len(embeddings),
         "of": judged.of,
         "classes": len(judged.split.class_names),
-        **mine,
-        **{f"student_{name}": theirs[name] for name in told if name in theirs},
-        "accuracy_difference": mine[first] - theirs[first],
+        **result.metrics(),
+        "student_accuracy": theirs["accuracy"],
+        "student_all_accuracy": theirs["all_accuracy"],
+        "accuracy_difference": result.headline - student.headline,
         **distances(judged, embeddings),
     }
 

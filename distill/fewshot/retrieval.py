@@ -138,5 +138,5 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
         for alpha in ALPHAS
         for beta in BETAS
     }
-    alpha, beta = min(accuracy, key=lambda pair: (-(accuracy[pair] or 0.0), pair))
+    alpha, beta = min(accuracy, key=lambda pair: (-accuracy[pair], pair))
     return replace(retrieval, alpha=alpha, beta=beta)

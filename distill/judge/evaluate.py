@@ -18,6 +18,7 @@ from cache.sources.splits import LABELLED, POOL, split_name
 from cache.store.split_rows import SplitRows
 from cache.store.text_banks import TextBank
 from distill.config import RoboticsConfig
+from distill.headline import headline
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.scores import margins, pair_logits
@@ -50,16 +51,16 @@ class SplitResult:
 
     ``accuracy`` is the macro accuracy in percent, ``loss`` the mean cross-entropy, ``per_class`` each
     class's accuracy in percent; classes without images are left out of all three. ``top5_accuracy`` is macro
-    as well, ``ece`` the calibration error at the classifier's own temperature. What could not be anything
-    else is None: of one class all but ``per_class``, which is among all then. ``among_all`` is None where
-    nothing but a split's own classes was asked for.
+    as well, ``ece`` the calibration error at the classifier's own temperature; both are None where they could
+    not be anything else. ``among_all`` is None where nothing but a split's own classes was asked for.
+    Among one class any answer is right: ``per_class`` is among all there, as is :attr:`headline`.
     ``other_data`` says in what the images are not those that the run was trained or judged with, '' where
     they are.
     """
 
     split: str
-    accuracy: float | None
-    loss: float | None
+    accuracy: float
+    loss: float
     images: int
     per_class: dict[str, float]
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -69,14 +70,15 @@ class SplitResult:
     among_all: AmongAll | None = None
 
     @property
-    def chance(self) -> float | None:
-        """The accuracy of guessing among its own classes, in percent."""
-        return 100 / len(self.per_class) if self.accuracy is not None else None
+    def chance(self) -> float:
+        """The accuracy of guessing, in percent."""
+        return 100 / len(self.per_class)
 
     @property
-    def headline(self) -> float | None:
-        """Its accuracy among its own classes, of one class among all; None where nothing else competes."""
-        return self.among_all.accuracy if self.accuracy is None and self.among_all else self.accuracy
+    def headline(self) -> float:
+        """Its accuracy among its own classes, of one class among all where others compete."""
+        numbers = {f"{self.split}_{name}": value for name, value in self.metrics().items()}
+        return headline(numbers, self.split) or 0.0
 
     def metrics(self) -> dict[str, float]:
         """Return every number under the ending that it has among a run's metrics."""
@@ -176,11 +178,10 @@ def evaluate(
         )
         if len(class_names) == 1:
             per_class_C = of_all.per_class_C[among.columns(class_names)]
-    several = len(class_names) > 1
     return SplitResult(
         split=split,
-        accuracy=metrics.accuracy if several else None,
-        loss=metrics.loss if several else None,
+        accuracy=metrics.accuracy,
+        loss=metrics.loss,
         images=len(scores.labels_N),
         per_class={
             name: float(value)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.headline import one_class_notes
-from distill.report.collect import Run
-from distill.report.groups import TEACHER, Group, TeacherRuns, differing, judged_alike, value_of, written
+from distill.report.collect import TEACHER, Run
+from distill.report.groups import Group, TeacherRuns, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
 from distill.report.tasks import Part, headings, parts_of, split_label
 from distill.spread import Spread
@@ -127,8 +127,8 @@ def note_on_results(part: Part) -> str:
     """Return what explains the columns of both tables, and what a split of one class has no number in."""
     columns = headings((*part.task.results, *part.task.further), part.splits)
     told = part.task.note(name for name in columns if any(g.numbers(name) for g in part.groups))
-    alone = {split_label(split): 1 for split in part.splits if _has_one_class(part, split)}
-    notes = one_class_notes(alone, among_all="_all_" in "".join(columns)) if part.task.confuses else []
+    alone = {split_label(split): True for split in part.splits if _has_one_class(part, split)}
+    notes = one_class_notes(alone) if part.task.confuses else []
     return " ".join([told, *(f"{note}." for note in notes)]).strip()
 
 

@@ -15,16 +15,21 @@ from distill.config import RunConfig
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.fewshot.run import FewShotOptions, few_shot
+from distill.headline import headline_label
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.outputs import load_outputs, read_logits
 from distill.judge.trained_run import evaluate_run
 from distill.report.compare import compare_runs
 from distill.report.page import report
 from distill.settings import with_settings
+from distill.sweep.plan import PlannedRun
+from distill.sweep.run import FINISHED, RunResult, means_of
 from distill.train.start import train
 from tests.helpers.pools import add_unlabelled, import_pool_cache
 from tests.helpers.split_runs import SMALL
 from tests.helpers.tar_caches import as_tars
+
+PLANNED = PlannedRun(name="one,seed=0", point="one", settings={}, seed=0, config=RunConfig())
 
 
 def summary_of(split_runs, name):
@@ -67,17 +72,33 @@ def test_id_images_are_judged_every_epoch_where_there_are_no_others(split_runs, 
 
 def test_one_class_is_judged_among_all_classes(split_runs):
     summary = summary_of(split_runs, "one")
-    assert "ood_test_accuracy" not in summary
-    assert 0 <= summary["ood_test_all_accuracy"] <= 100
+    assert summary["ood_test_accuracy"] == 100
     (result,) = evaluate_run(split_runs / "one" / "run").values()
-    assert (result.accuracy, result.loss, result.chance) == (None, None, None)
+    assert (result.accuracy, result.chance) == (100, 100)
     logits = read_logits(split_runs / "one" / "run" / "logits.npz", "ood_test")
     right = logits.logits.argmax(axis=1) == logits.class_names.index("lemon")
     assert result.headline == result.per_class["lemon"] == pytest.approx(100 * right.mean())
+    assert result.headline == summary["ood_test_all_accuracy"]
     # The teacher's rows lie near their class's text: it is right, among all as well.
     teacher = evaluate_teacher(split_runs / "one" / "cache", splits=["ood_test"])["ood_test"]
-    assert (teacher.accuracy, teacher.among_all.classes) == (None, 4)
-    assert "one class, among which any answer is right" in printed("evaluate", split_runs / "one" / "run")
+    assert (teacher.among_all.accuracy, teacher.among_all.classes) == (100, 4)
+
+
+def test_an_accuracy_among_one_class_is_said_to_say_nothing(split_runs, tmp_path):
+    run = split_runs / "one" / "run"
+    said = "ood_test has one class, among which any answer is right, and 100% says nothing"
+    assert said in printed("evaluate", run)
+    assert said in printed("evaluate", split_runs / "one" / "cache", "--teacher")
+    assert said in printed("export", run, "--out", tmp_path / "model", "--formats", "safetensors")
+    assert said in (tmp_path / "model" / "README.md").read_text()
+    report(run, tmp_path / "report.html")
+    table = (tmp_path / "report.md").read_text()
+    assert "OOD has one class" in table
+    assert "| OOD (%) |" not in table
+    assert "| OOD among all (%) |" in table
+    results = [RunResult(run=PLANNED, status=FINISHED, summary=summary_of(split_runs, "one"))]
+    assert means_of(results)[0]["ood_test"] == summary_of(split_runs, "one")["ood_test_all_accuracy"]
+    assert headline_label([results[0].summary], "ood_test") == "OOD among all"
 
 
 def test_a_class_that_the_id_test_lacks_competes_with_those_that_it_has(split_runs, tmp_path):
