@@ -1,7 +1,7 @@
 """What a run is judged by first: its test splits, else the images that were set aside, else nothing.
 
-Among one class any answer is right: an accuracy of 100% that says nothing. What is told of a split of one class
-is its accuracy among all.
+Among one class any answer is right: an accuracy of 100% that says nothing. What is told of a split of one
+class is its accuracy among all.
 """
 
 from __future__ import annotations
