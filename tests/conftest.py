@@ -36,6 +36,7 @@ pytest_plugins = [
     "helpers.identity_runs",
     "helpers.processes",
     "helpers.report_runs",
+    "helpers.split_runs",
     "helpers.sweeps",
     "helpers.whole_caches",
 ]

@@ -32,7 +32,7 @@ from cache.sources.class_texts import (
 from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
-from cache.sources.splits import MAIN_TEACHER
+from cache.sources.splits import FOLDERS, MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.spec import LOCAL_DIR
 
@@ -76,6 +76,12 @@ def cache_features(
             folder,
             fix="add --shared-classes.",
             texts=class_names_of(_given_or_default(options.label2text, data / LABELS), folder.class_names),
+        )
+    if options.support_views > 1 and "ood_test" not in folder.splits:
+        raise UserError(
+            f"--support-views are for few-shot retrieval of OOD classes, and {data} has none "
+            f"(no {folder.split_is.format(FOLDERS['ood_test'])})",
+            fix="leave it out, or add images of classes that are not in train.",
         )
     banks = text_banks(folder, options)
     is_added = options.teacher != MAIN_TEACHER

@@ -39,8 +39,8 @@ class Neighbours(Column):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split."""
-        return tuple(self.class_names)
+        """Every split that has classes; whoever trains on a pool takes the texts nearest to its rows then."""
+        return tuple(name for name, own in self.class_names.items() if own)
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return for every group the texts and classes that it is made from."""

@@ -24,7 +24,7 @@ from cache.sources.class_texts import is_key, split_and_key
 from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
-from cache.sources.splits import SPLITS
+from cache.sources.splits import POOL, SPLITS
 from cache.store.journal import Journal
 from cache.store.manifest import IMPORT, NAME, Manifest
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
@@ -223,7 +223,10 @@ def _class_names(
 ) -> dict[str, tuple[str, ...]]:
     if folder:
         return folder.classes
-    return {name: tuple(sorted({key.partition("/")[0] for key in rows})) for name, rows in placed.items()}
+    return {
+        name: () if name == POOL else tuple(sorted({key.partition("/")[0] for key in rows}))
+        for name, rows in sorted(placed.items(), key=lambda split: SPLITS.index(split[0]))
+    }
 
 
 def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:

@@ -15,6 +15,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
+from cache.sources.splits import POOL
 from cache.store.hdf5_columns import texts
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import CAPTIONS, IMAGES, DroppedFile, FileLine
@@ -46,7 +47,7 @@ class ImportedSplit:
     def group_keys(self) -> GroupKeys:
         """Return what the rows are of: what the images are now; what they were once nobody knows."""
         files = [sample.identity() for sample in self.samples] or [("", 0, 0)] * len(self.keys)
-        labels = [(key.partition("/")[0],) for key in self.keys]
+        labels = [() if self.split == POOL else (key.partition("/")[0],) for key in self.keys]
         return GroupKeys.of(self.split, self.keys, labels, files)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

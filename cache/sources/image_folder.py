@@ -24,7 +24,7 @@ from cache.sources.decoding import ENDINGS, load_rgb
 from cache.sources.folder_listing import GONE, FolderListing
 from cache.sources.samples import Chunk, DataFolder, Listed, Source
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import FOLDERS, SPLITS
+from cache.sources.splits import FOLDERS, LABELLED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,10 +149,10 @@ class ImageFolder(DataFolder):
     """The image files of one data folder."""
 
     split_is = "folder {!r}"
-    layout = "train/CLASS/FILE, val_on_train/CLASS/FILE (optional) and val/CLASS/FILE"
+    layout = "train/CLASS/FILE, val_on_train/CLASS/FILE and val/CLASS/FILE (both optional)"
 
     @classmethod
-    def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
+    def scan(cls, path: Path, *, require: Iterable[str] = ("train",)) -> ImageFolder:
         """List every image of every split below ``path``.
 
         Raises
@@ -166,7 +166,7 @@ class ImageFolder(DataFolder):
             raise UserError(
                 f"the data folder {path} does not exist", fix="give the folder that holds train/."
             )
-        folders = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
+        folders = {name: path / FOLDERS[name] for name in LABELLED if (path / FOLDERS[name]).is_dir()}
         for name in require:
             if name not in folders:
                 raise cls.missing(path, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +23,13 @@ from distill.commands.tables import (
     number,
     object_table,
     print_json,
+    print_one_class,
     print_other_data,
     table,
 )
+
+if TYPE_CHECKING:
+    from distill.judge.evaluate import SplitResult
 
 
 @click.command()
@@ -81,14 +85,17 @@ def evaluate(
         }
         object_table(title, groups)
     else:
-        splits = {
-            name: {**r.metrics(), "chance": r.chance, "images": r.images, "classes": len(r.per_class)}
-            for name, r in results.items()
-        }
+        splits = {name: {**r.metrics(), **_about(r)} for name, r in results.items()}
         accuracy_table(f"{title}: macro accuracy in percent", splits, both)
+        print_one_class({name: len(r.per_class) for name, r in results.items()}, splits)
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
+
+
+def _about(result: SplitResult) -> dict[str, float]:
+    """Return what stands beside a split's metrics: chance, how many images and classes."""
+    return {"chance": result.chance, "images": result.images, "classes": len(result.per_class)}
 
 
 def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:

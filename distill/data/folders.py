@@ -19,14 +19,14 @@ from distill.config import RunConfig
 def open_folder(
     cache: EmbeddingCache, path: Path | None, *, shared_classes: bool, complete: bool, fix: str
 ) -> DataFolder:
-    """List a data folder of what a cache has rows of; ``complete`` has at least train and the OOD test.
+    """List a data folder of what a cache has rows of; ``complete`` has at least train.
 
     With no ``path`` the data are the cache's own pictures, which the format webdataset has. UserError if a
     split is missing or wrong, or unless ``shared_classes`` a class is in train and in the OOD test.
     """
     if cache.holds_episodes and path is not None:  # whose OOD test shows trained objects as well
         return EpisodeFolder.scan(path, cache.episode_keys)
-    required = ("train", "ood_test") if complete else ()
+    required = ("train",) if complete else ()
     folder = ImageFolder.scan(path, require=required) if path is not None else _own_tars(cache, required)
     check_trained(folder.path, folder.classes)
     if not shared_classes:

@@ -19,6 +19,7 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder, Source, labels_of
+from cache.sources.splits import POOL, TESTS
 from cache.store.digests import NONE, Digests, added, digest_of_values
 from cache.store.journal_lines import CAPTIONS, IMAGES
 from cache.store.mapped_arrays import MappedRows
@@ -57,14 +58,15 @@ class IdentityReader:
     def refuse_changed_images(self) -> None:
         """Refuse images that are not what their rows were made from.
 
-        CacheMismatch if there is one; the message names its split and the first keys.
+        CacheMismatch if there is one; the message names its split and the first keys. A pool is not looked
+        at: nothing is learnt from it or judged on it.
         """
-        for name in self.folder.splits:
+        for name in (name for name in self.folder.splits if name != POOL):
             refuse_changed(self.changed(name), split=name, data=self.folder.path, cache=self.cache.path)
 
     def note_gone(self, progress: Progress) -> None:
         """Name the images that the cache has rows of and the folder has not any more, split by split."""
-        for name in self.cache.split_names:
+        for name in (name for name in self.cache.split_names if name != POOL):
             rows = self.cache.split(name)
             gone = np.ones(len(rows), dtype=bool)
             if name in self.folder.splits:
@@ -88,7 +90,7 @@ class IdentityReader:
         return replace(
             self.tools(config),
             learnt_from={"train": self.split("train")},
-            judged_on={name: self.split(name) for name in self.folder.splits if name != "train"},
+            judged_on={name: self.split(name) for name in TESTS if name in self.folder.splits},
             captions={name: own for name in captioned if (own := self._captions_of(first, name))},
             views=_views(first, config),
             pixels=_pixels(self.cache, config),

@@ -18,6 +18,7 @@ import torch
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.sources.samples import DataFolder, Sample, Source
+from cache.sources.splits import TESTS
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
@@ -95,15 +96,15 @@ class Stream:
         """
         augment = augment_of(config, cache)
         folder = folder_to_train(config, cache, data_dir)
-        ood, identities = folder.split("ood_test"), IdentityReader(cache=cache, folder=folder)
-        support = support_of(cache, ood, config.fewshot)
+        identities = IdentityReader(cache=cache, folder=folder)
+        support = support_of(cache, folder, config.fewshot)
         images = join_training_rows(identities, id_val=config.data.id_val)
         joined = {}
         for name in config.teachers:
             own = cache.teacher_cache(name)
             joined[name] = replace(images, rows=own.split("train"))
             if support:
-                joined[name] = join_support(joined[name], own, ood, support)
+                joined[name] = join_support(joined[name], own, folder.split("ood_test"), support)
         identities.refuse_changed_images()
         return cls(
             config=config,
@@ -202,16 +203,27 @@ def stream_settings(config: RunConfig) -> dict[str, Any]:
 def splits_to_judge(
     folder: DataFolder, id_val: Sequence[Sample], support: Sequence[str]
 ) -> list[tuple[str, tuple[Sample, ...], tuple[str, ...]]]:
-    """Return (name, images, class names) of every split that is not trained on; id_val first.
+    """Return (name, images, class names) of every test split, of the images to judge on; id_val first.
 
     With a support, the OOD images less the support are ``ood_query``.
     """
-    judged = [("id_val", tuple(id_val), folder.split("train").classes)] if id_val else []
+    judged = []
+    if id_val and (aside := to_judge(folder.split("train"), id_val)):
+        judged.append(("id_val", aside, folder.split("train").classes))
     taken = set(support)
-    for name, split in folder.splits.items():
+    for name in (name for name in TESTS if name in folder.splits):
+        split, samples = folder.splits[name], to_judge(folder.splits[name])
         if name == "ood_test" and taken:
-            left = tuple(image for image in split.all() if image.key not in taken)
+            left = tuple(image for image in samples if image.key not in taken)
             judged.append((QUERY, left, split.classes))
-        elif name != "train":
-            judged.append((name, split.all(), split.classes))
+        else:
+            judged.append((name, samples, split.classes))
     return judged
+
+
+def to_judge(split: Source, samples: Sequence[Sample] | None = None) -> tuple[Sample, ...]:
+    """Return those of a split's samples, or of some of them, that can be judged: photos with a label."""
+    samples = tuple(split.all() if samples is None else samples)
+    if split.multi_label or all(sample.labels for sample in samples):
+        return samples
+    return tuple(sample for sample in samples if sample.labels)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import Source
+from cache.sources.samples import DataFolder
+from cache.sources.splits import FOLDERS
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import FewShotConfig
@@ -54,16 +55,23 @@ def pick_support(
     return support
 
 
-def support_of(cache: EmbeddingCache, ood: Source, config: FewShotConfig) -> list[str]:
+def support_of(cache: EmbeddingCache, folder: DataFolder, config: FewShotConfig) -> list[str]:
     """Return the keys of the support, none without shots: of the OOD images that have a teacher row.
 
     So many of every class, class after class; of episodes, which show several objects, so many of all.
-    CacheMismatch if the OOD classes of the data and of the cache differ; UserError if the cache has no OOD
-    rows, or there are too few.
+    CacheMismatch if the OOD classes of the data and of the cache differ; UserError if either has no OOD test,
+    or it has too few.
     """
     if not config.shots:
         return []
-    rows = cache.split("ood_test")
+    if "ood_test" not in folder.splits:
+        raise UserError(
+            f"few-shot learning teaches OOD classes, and {folder.path} has none "
+            f"(no {folder.split_is.format(FOLDERS['ood_test'])})",
+            fix=f"lay images of other classes than train's out as {FOLDERS['ood_test']}, and run "
+            "cache-features again.",
+        )
+    ood, rows = folder.split("ood_test"), cache.split("ood_test")
     if rows.class_names != ood.classes:
         raise CacheMismatch(
             f"the OOD classes of the data and of {cache.path} differ",
@@ -75,7 +83,8 @@ def support_of(cache: EmbeddingCache, ood: Source, config: FewShotConfig) -> lis
         return pick_episodes([image.key for image in images], shots=config.shots, seed=config.support_seed)
     by_class: dict[str, list[str]] = {name: [] for name in ood.classes}
     for image in images:
-        by_class[image.labels[0]].append(image.key)
+        if image.labels:
+            by_class[image.labels[0]].append(image.key)
     return pick_support(by_class, shots=config.shots, seed=config.support_seed)
 
 

@@ -13,7 +13,7 @@ from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.samples import DataFolder, Sample
-from cache.sources.splits import split_name
+from cache.sources.splits import FOLDERS, TESTS
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
@@ -21,13 +21,13 @@ from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
-from distill.data.stream import EvalSplit, splits_to_judge
+from distill.data.stream import EvalSplit, splits_to_judge, to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.tar_identities import identities_of
 from distill.data.tar_stream import id_val_of, set_aside
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
-from distill.judge.evaluate import Result, competing, refuse_negative_text
+from distill.judge.evaluate import Result, competing, labelled_split, refuse_negative_text
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
@@ -62,7 +62,7 @@ def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Ope
     """
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
-    for split in trained.wanted(splits):
+    for split in trained.judged(splits):
         other_data = trained.other_data(split.name)
         of_heads = judged(trained.model, outputs_of(trained.model, split), split, among=trained.competing)
         results |= {name: replace(result, other_data=other_data) for name, result in of_heads.items()}
@@ -82,7 +82,7 @@ def space_of_run(
         raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
     trained.identities.refuse_changed_images()
-    for split in trained.wanted(splits):
+    for split in trained.judged(splits):
         if teacher_has_rows(trained.heads, split):
             outputs = outputs_of(trained.model, split)
             space |= space_of_split(trained.heads, outputs, split, trained.config.loss)
@@ -134,12 +134,12 @@ class TrainedRun:
 
     @property
     def competing(self) -> AllClasses | None:
-        """Every class of the data; None with no OOD class, or where one has no text."""
+        """Every class of the data; None where every split has each, or one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
-        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.classes})
+        among = AllClasses.competing({**self.cache.manifest.splits, **self.folder.classes})
         for head in self.heads:
-            among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
-        return among if among is not None and among.ood_classes else None
+            among = competing(among, head.cache.text_bank(self.config.text))
+        return among
 
     def other_data(self, split: str) -> str:
         """Return in what a split is not the one that the run was trained with, '' where it is."""
@@ -149,19 +149,32 @@ class TrainedRun:
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
 
-        UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
+        Of no names and no test split that is ``id_val``, where the run set one aside, else none. UserError if
+        there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         id_val: tuple[Sample, ...] = ()
         if self.config.data.id_val and isinstance(self.folder, TarFolder):
             id_val = id_val_of(self.cache, self.folder, set_aside(self.cache, self.config.data.id_val))
         elif self.config.data.id_val and "train" in self.folder.splits:
             id_val = join_training_rows(self.identities, id_val=self.config.data.id_val).id_val
-        fewshot = self.config.fewshot
-        support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
+        support = support_of(self.cache, self.folder, self.config.fewshot)
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [name if name in ("id_val", QUERY) else split_name(name) for name in splits]
-        names = names or [name for name in by_name if name != "id_val"]
+        names = [name if name in ("id_val", QUERY) else labelled_split(name) for name in splits]
+        names = names or [name for name in by_name if name != "id_val"] or [*by_name]
         return [self._split(name, by_name) for name in names]
+
+    def judged(self, splits: Sequence[str]) -> list[EvalSplit]:
+        """Return :meth:`wanted` splits; UserError where there is none at all."""
+        wanted = self.wanted(splits)
+        if not wanted:
+            tests = " and no ".join(self.folder.split_is.format(FOLDERS[name]) for name in TESTS)
+            raise UserError(
+                f"{self.checkpoint.parent} cannot be judged: {self.folder.path} has no {tests}, and the run "
+                "set no id_val aside",
+                fix="add test images to the data, train with --set data.id_val=0.1, or judge --split train, "
+                "which it was trained on.",
+            )
+        return wanted
 
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
         if name in by_name:
@@ -176,7 +189,7 @@ class TrainedRun:
             )
         else:
             split = self.folder.split(name)
-            images, class_names = split.all(), split.classes
+            images, class_names = to_judge(split), split.classes
         return EvalSplit(name=name, pixels=self.pixels(images, name), class_names=class_names)
 
     def pixels(self, images: Sequence[Sample], split: str) -> Pixels:

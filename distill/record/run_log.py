@@ -109,7 +109,8 @@ def draw_curves(
         right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
         for axes in (left, right):
             axes.grid(alpha=0.3)
-            axes.legend()
+            if axes.lines:
+                axes.legend()
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.suptitle(title)
 
