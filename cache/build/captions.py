@@ -18,7 +18,7 @@ from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
-from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import OF, column_name, count_of, left_out_of
 from cache.store.hdf5_columns import Column as Values
@@ -158,7 +158,7 @@ def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Pa
     return notes
 
 
-def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:
+def load_captions(path: Path, folder: DataFolder, *, embed_dim: int) -> Captions:
     """Read JSON lines, or a tensor in the original code's order.
 
     Raises
@@ -180,7 +180,7 @@ def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Caption
     return Captions(sha256=digest(texts), texts=texts, embeddings={}, source=path.name, unused=unused)
 
 
-def _from_tensor(path: Path, folder: ImageFolder, embed_dim: int) -> Captions:
+def _from_tensor(path: Path, folder: DataFolder, embed_dim: int) -> Captions:
     rows = load_array(str(path))
     keys = keys_in_original_order(folder, len(rows), source=str(path))
     if rows.ndim != 2 or rows.shape[1] != embed_dim:

@@ -29,9 +29,10 @@ from cache.sources.class_texts import (
     read_descriptions,
     template_bank,
 )
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
+from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.spec import LOCAL_DIR
@@ -69,7 +70,7 @@ def cache_features(
     """
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
-    folder = ImageFolder.scan(data)
+    folder = open_data([data])
     check_trained(data, folder.classes)
     if not options.shared_classes:
         check_apart(
@@ -131,7 +132,7 @@ def anywhere(name: str) -> str:
     return f"{scheme}{path.resolve()}" if path.exists() else name
 
 
-def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
+def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
     """Return the banks of a data folder: labels, descriptions where there are any, and what was asked for."""
     labels = _given_or_default(options.label2text, folder.path / LABELS)
     names = class_names_of(labels, folder.class_names)

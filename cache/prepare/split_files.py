@@ -17,7 +17,7 @@ from cache.runtime.atomic_files import digest, remove_temporaries, replacing, wr
 from cache.runtime.errors import CacheMismatch, UserError, unwritable
 from cache.runtime.progress import Progress
 from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.sources.splits import FOLDERS
 
 RECORD, UNFINISHED = "split.json", "split.unfinished.json"
@@ -254,7 +254,7 @@ def _write_texts(plan: SplitPlan, out: Path) -> None:
 
 
 def _check_written(plan: SplitPlan, out: Path) -> None:
-    splits = ImageFolder.scan(out).splits
+    splits = open_data([out]).splits
     for split, images in plan.images.items():
         written = {image.key for image in splits[split].all()} if split in splits else set()
         odd = sorted(written ^ set(images))

@@ -237,9 +237,9 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     """
     from cache.maintain.convert import convert_cache
     from cache.reader import EmbeddingCache
-    from cache.sources.image_folder import ImageFolder
+    from cache.sources.data import open_data
 
-    folder = ImageFolder.scan(data, require=()) if data else None
+    folder = open_data([data]) if data else None
     with working("cache convert", "rows") as progress:
         convert_cache(cache, out, format=format, folder=folder, progress=progress)
     click.echo(f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(format, data)}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 
 
 def keys_of(data: Path) -> dict[str, set[str]]:
-    return {name: {i.key for i in split.all()} for name, split in ImageFolder.scan(data).splits.items()}
+    return {name: {i.key for i in split.all()} for name, split in open_data([data]).splits.items()}
 
 
 def every_file(folder: Path) -> dict[str, tuple[int, int]]:

@@ -16,8 +16,8 @@ from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
+from cache.sources.data import open_data
 from cache.sources.decoding import load_rgb, squashed
-from cache.sources.image_folder import ImageFolder
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
@@ -51,7 +51,7 @@ def config(*settings):
 
 
 def test_raw_pixels_are_the_squashed_files(keep, photos):
-    cache, folder = EmbeddingCache.open(keep(workers=2)), ImageFolder.scan(photos)
+    cache, folder = EmbeddingCache.open(keep(workers=2)), open_data([photos])
     for name, split in folder.splits.items():
         stored = cache.pixels(name, side=SIDE)
         rows = stored.find([image.key for image in split.all()])
@@ -66,7 +66,7 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
 
 def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
-    image = ImageFolder.scan(photos).split("train").all()[3]
+    image = open_data([photos]).split("train").all()[3]
     stored = cache.pixels("train", side=SIDE)
     kept = stored.images(stored.find([image.key]))[0].astype(np.float32)
     assert kept.shape == (3, SIDE, SIDE)
@@ -177,7 +177,7 @@ def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, ph
 
 def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):
     cache = EmbeddingCache.open(keep())
-    train = ImageFolder.scan(photos).split("train").all()
+    train = open_data([photos]).split("train").all()
     assert StoredImages.find(cache, ("train",), train, SIDE) is not None
     stranger = replace(train[0], key="apple/nobody.jpg")
     assert StoredImages.find(cache, ("train",), [*train, stranger], SIDE) is None
@@ -199,7 +199,7 @@ class CountedDecode(SquashedPhoto):
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
-    images = ImageFolder.scan(photos).split("train").all()
+    images = open_data([photos]).split("train").all()
     images[5].path.write_bytes(b"no image")
     CountedDecode.counts = Counter()
     memory = 10**9 if device is None else 0
