@@ -134,6 +134,11 @@ def kind_of(entry: os.DirEntry[str]) -> str:
     return "dangling" if entry.is_symlink() else "other"
 
 
+def is_picture_name(name: str) -> bool:
+    """Say whether a file of this name is taken as a picture unopened: a usual ending, and not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
+
+
 def is_picture(path: str, name: str) -> bool:
     """Say whether a file is taken as a picture: by its ending, else by its first bytes."""
     ending = os.path.splitext(name)[1].lower()
