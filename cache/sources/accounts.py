@@ -68,6 +68,10 @@ class Account:
         """How many were left out."""
         return sum(one.count for one in self.left_out.values())
 
+    def as_table(self) -> dict[str, dict[str, object]]:
+        """Return it for JSON: ``{reason: {"count": ..., "names": [...]}}``."""
+        return {r: {"count": one.count, "names": [*one.names]} for r, one in self.left_out.items()}
+
     def in_words(self) -> list[str]:
         """Return a line a reason: ``12 hidden: .a, .b, .c and 9 more``."""
         return [

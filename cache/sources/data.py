@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cache.runtime.errors import UserError
 from cache.sources.joined_sources import joined
+from cache.sources.places import is_remote
 from cache.sources.samples import DataFolder, Opened, Source
-from cache.sources.source_options import SourceOptions
+from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.split_rules import EXAMPLE, selected
 from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
 
@@ -37,8 +38,13 @@ class Given:
             return cls(place=place, split=split_name(name))
         return cls(place=text)
 
+    def anywhere(self) -> str:
+        """Return it as it is named from any working folder."""
+        place = self.place if is_remote(self.place) else os.path.abspath(self.place)
+        return f"{self.split}={place}" if self.split else place
 
-def open_data(given: Sequence[str | Path], options: SourceOptions | None = None) -> DataFolder:
+
+def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE) -> DataFolder:
     """Return the splits of some sources: each ``SOURCE``, or ``SPLIT=SOURCE``.
 
     A source is a folder of pictures, a list, tars, parquet, or a folder saved by Hugging Face ``datasets``.
@@ -50,7 +56,6 @@ def open_data(given: Sequence[str | Path], options: SourceOptions | None = None)
     UserError
         If a place is not there or holds nothing of use.
     """
-    options = options or SourceOptions()
     if not given:
         raise UserError("no source of images is given", fix="name a folder, a list, tars or parquet.")
     sources: dict[str, list[Source]] = {}
