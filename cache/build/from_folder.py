@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.build.captions import load_captions
+from cache.build.captions import captions_of_samples, load_captions
 from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.options import Build, BuildOptions, TeacherOptions
@@ -102,7 +102,9 @@ def cache_features(
         teacher=teacher,
         spec=options.spec(teacher),
         banks=banks,
-        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
+        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim)
+        if captions
+        else captions_of_samples(folder),
         options=options.on(teacher, batch_size=32, on_gpu=256),
         progress=progress,
         command=FEATURES,

@@ -47,7 +47,9 @@ WAYS = {
 @option("--allow-missing", "Leave out images that a list names and SOURCE lacks.", bool)
 @json_option("Print the summary as JSON.")
 def split(source: Path, as_json: bool, **given: Any) -> None:
-    """Split SOURCE into training, ID test and OOD test images, as a list that cache-features takes.
+    """Split SOURCE into training, ID test and OOD test images.
+
+    What is written is a list that cache-features takes: nothing is copied.
 
     \b
     Examples:

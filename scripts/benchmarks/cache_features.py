@@ -142,7 +142,7 @@ def in_turns(
     args: argparse.Namespace, teacher: Teacher, folder: DataFolder, scratch: Path
 ) -> tuple[list[Row], Any]:
     """Let all take turns, and return the table's row."""
-    paths = [image.path for image in folder.split("train").all()]
+    paths = [Path(image.where) for image in folder.split("train").all()]
     pixels = torch.stack([teacher.transform(load_rgb(path)) for path in paths])
     batches = pixels.to(teacher.device, DTYPES[teacher.spec.precision]).split(args.batch_size)
     workers = default_workers(teacher.device) if args.workers < 0 else args.workers

@@ -72,8 +72,8 @@ def tar_shards(folder: DataFolder, out: Path, workers: int) -> list[str]:
     count = math.ceil(len(samples) / (4 * max(workers, 1)))
     with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=count, verbose=0) as shards:
         for number, sample in enumerate(samples):
-            ending = sample.path.suffix.lower().lstrip(".")
-            shards.write({"__key__": f"{number:09d}", ending: sample.path.read_bytes()})
+            ending = Path(sample.where).suffix.lower().lstrip(".")
+            shards.write({"__key__": f"{number:09d}", ending: Path(sample.where).read_bytes()})
     return sorted(map(str, out.glob("*.tar")))
 
 

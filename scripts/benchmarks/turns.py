@@ -138,7 +138,7 @@ def linked(data: Path, out: Path, images: int) -> DataFolder:
         for image in (split.all()[i * len(split) // count] for i in range(count)):
             link = out / FOLDERS[name] / image.key
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.path.absolute())
+            link.symlink_to(Path(image.where).absolute())
     for texts in data.glob("*.txt"):
         (out / texts.name).symlink_to(texts.absolute())
     return open_data([out])

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -27,7 +28,7 @@ from distill.train.session import open_session
 def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
     rows, folder = EmbeddingCache.open(own / "cache").split("train"), open_data([own / "photos"])
     images = folder.split("train").all()
-    before, path = contents_of(images, rows), images[0].path
+    before, path = contents_of(images, rows), Path(images[0].where)
     assert (before.changed, before.read) == ((), {})
     assert [rows.keys[row] for row in before.row_of] == [image.key for image in images]
     status, size = path.stat(), path.stat().st_size
@@ -50,7 +51,7 @@ def test_a_touched_file_is_read_and_is_the_same(own):
         open_data([own / "photos"]).split("train").all(),
     )
     for image in images:
-        os.utime(image.path, ns=(5, 5))
+        os.utime(Path(image.where), ns=(5, 5))
     after = contents_of(images, rows)
     assert after.changed == ()
     assert after.read == {i: rows.files.content[row].tobytes() for i, row in enumerate(after.row_of)}
@@ -62,10 +63,10 @@ def test_an_image_without_a_row_is_read_and_one_that_cannot_be_has_no_content(ow
     images = open_data([own / "photos"]).split("train").all()
     (new,) = (i for i, image in enumerate(images) if image.key == "apple/new.jpg")
     contents = contents_of(images, rows)
-    assert contents.read == {new: sha256(images[new].path.read_bytes()).digest()}
+    assert contents.read == {new: sha256(Path(images[new].where).read_bytes()).digest()}
     assert np.flatnonzero(contents.row_of < 0).tolist() == [new]
-    images[new].path.unlink()
-    images[-1].path.unlink()
+    Path(images[new].where).unlink()
+    Path(images[-1].where).unlink()
     assert contents_of(images, rows).read == {new: bytes(32), len(images) - 1: bytes(32)}
     assert contents_of(images, rows).changed == (images[-1].key,)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -38,7 +39,7 @@ def photo_keys(root, keys):
 
 def keys_of(photos, split="train"):
     """What the rows of some pictures are of."""
-    raw = [photo.path.read_bytes() for photo in photos]
+    raw = [Path(photo.where).read_bytes() for photo in photos]
     content = b"".join(hashlib.sha256(one).digest() for one in raw)
     return GroupKeys(
         split=split,

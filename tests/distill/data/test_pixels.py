@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -56,7 +57,7 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
         stored = cache.pixels(name, side=SIDE)
         rows = stored.find([image.key for image in split.all()])
         for image, pixels in zip(split.all(), stored.images(rows), strict=True):
-            assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(image.path), SIDE))
+            assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(Path(image.where)), SIDE))
     assert cache.pixels("train", side=SIDE + 1) is None
     (file,) = files_of(cache.path, "train-*")
     with h5py.File(file) as column_file:
@@ -70,7 +71,7 @@ def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     stored = cache.pixels("train", side=SIDE)
     kept = stored.images(stored.find([image.key]))[0].astype(np.float32)
     assert kept.shape == (3, SIDE, SIDE)
-    decoded = squashed(load_rgb(image.path), SIDE).float().numpy()
+    decoded = squashed(load_rgb(Path(image.where)), SIDE).float().numpy()
     assert np.abs(kept - decoded).mean() < 12  # these pictures are noise
 
 
@@ -155,7 +156,7 @@ def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_p
     chosen[1::2] = len(session.data.joined.images) - chosen[1::2]
     _, images = next(iter(session.data.pixels.batches([chosen])))
     for i, pixels in zip(chosen, images, strict=True):
-        assert torch.equal(pixels, squashed(load_rgb(session.data.joined.images[i].path), SIDE))
+        assert torch.equal(pixels, squashed(load_rgb(Path(session.data.joined.images[i].where)), SIDE))
     # Of a picture that is another now the file is judged, not what the cache keeps of the old one.
     write_jpeg(photos / "val" / "plum" / "val_0.jpg", (255, 0, 255))
     after = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
@@ -200,7 +201,7 @@ class CountedDecode(SquashedPhoto):
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
     images = open_data([photos]).split("train").all()
-    images[5].path.write_bytes(b"no image")
+    Path(images[5].where).write_bytes(b"no image")
     CountedDecode.counts = Counter()
     memory = 10**9 if device is None else 0
     pixels = Pixels(images, CountedDecode(SIDE), memory=memory, workers=0, strict=False, device=device)
@@ -210,7 +211,7 @@ def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
     assert [indices.tolist() for indices, _ in decoded] == [[3, 1], [1, 3, 3], [0]]
     for indices, tensors in decoded:
         for index, tensor in zip(indices, tensors, strict=True):
-            assert torch.equal(tensor, squashed(load_rgb(images[index].path), SIDE))
+            assert torch.equal(tensor, squashed(load_rgb(Path(images[index].where)), SIDE))
     assert list(pixels.unreadable) == [images[5].key]
     list(pixels.batches([np.arange(6)]))
     assert CountedDecode.counts == Counter({image.key: 1 for image in images[:6]})
