@@ -216,7 +216,7 @@ def captions_of_samples(folder: DataFolder) -> Captions | None:
     if not samples:
         return None
     chunks = {split: [(one.id, one.identity) for one in source.chunks()] for split, source in samples.items()}
-    return Captions(sha256=digest(chunks), source="the samples", samples=samples)
+    return Captions(sha256=digest(chunks), source="what the samples bring", samples=samples)
 
 
 def _brings_captions(source: Source) -> bool:

@@ -22,6 +22,7 @@ from cache.build.stored_rows import StoredRows
 from cache.build.summary import BuildSummary, Took, summarize
 from cache.runtime.errors import UserError
 from cache.sources.splits import MAIN_TEACHER
+from cache.store.duplicates import check_pool
 from cache.store.journal import Journal, consolidate, writer_of_rank
 from cache.store.manifest import Manifest
 from cache.teacher.text_network import text_network_of
@@ -130,6 +131,8 @@ def _finish(build: Build, prepared: Preparation) -> int:
     manifest = with_text_tower(build, Manifest.load(out))
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
+    if "pool" in journal.splits and (not manifest.complete or prepared.compared.listed):
+        check_pool(out, journal)
     for split, samples in prepared.compared.listed.items():
         if samples == journal.rows(split) + len(journal.skipped.get(split, {})):
             keep_chunks(out, split, prepared.compared.chunks[split], samples)

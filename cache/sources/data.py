@@ -60,12 +60,18 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
         raise UserError("no source of images is given", fix="name a folder, a list, tars or parquet.")
     sources: dict[str, list[Source]] = {}
     notes: list[str] = []
+    unsplit = False
     named = [Given.parse(str(one)) for one in given]
     for one in named:
         opened = opener_of(one.place)(one.place, options, one.split)
         notes += opened.notes if isinstance(opened, Opened) else ()
+        unsplit = unsplit or ("" in opened and bool(opened[""].classes))
         for split, source in _with_splits(one, opened, options, notes).items():
             sources.setdefault(split, []).append(source)
+    if options.rule and not unsplit:
+        raise UserError(
+            "--split has nothing to split: no images have labels and no split", fix="leave it out."
+        )
     if VAL in sources:
         _place_val(sources, notes)
     return DataFolder(

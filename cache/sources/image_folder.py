@@ -135,8 +135,8 @@ class ImageSource:
         return len(self.listing)
 
     def chunks(self) -> Sequence[Chunk]:
-        """Return the chunks, with the size and time of every file in their identity."""
-        return self.listing.key_chunks.chunks(self.listing.status_at())
+        """Return the chunks, with the size and time of every file, and of its text, in their identity."""
+        return self.listing.key_chunks.chunks(self.listing.status_of_all())
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield the files of a chunk by key, as they are now; what is gone since the scan is left out."""
