@@ -9,8 +9,8 @@ from cache.runtime.errors import some_of
 from cache.store.neighbours import ROWS_AT_ONCE, nearest_rows
 from cache.store.split_rows import SplitRows
 
-# Of one picture at another size or quality CLIP's rows have cosines above this; of two pictures of a class, and
-# even of one thing, most lie below 0.95.
+# By CLIP ViT-B/32 of Flowers-102 the nearest training photo of a test photo, a flower of the same kind, is at
+# 0.94 (median), and of 1.1% above this: pictures of one plant at one moment.
 NEAR = 0.98
 TESTS = ("id_test", "ood_test")
 NAMED = 3

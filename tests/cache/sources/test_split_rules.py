@@ -49,8 +49,11 @@ def test_a_rule_is_read_and_written(text, rule):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "id_test", "id_test=1", "id_test=1.5", "id_test=-0.1", "ood_test=0.3", "id_test=0.2 of classes"]
-    + ["train=0.5", "id_test=0.1,id_test=0.2", "id_test=100%", "ood_test=0.3 of images", "id_test=nan"],
+    [
+        *("", "id_test", "id_test=1", "id_test=1.5", "id_test=-0.1", "id_test=100%", "id_test=nan"),
+        *("ood_test=0.3", "ood_test=0.3 of images", "id_test=0.2 of classes", "train=0.5"),
+        "id_test=0.1,id_test=0.2",
+    ],
 )
 def test_what_is_no_rule_is_refused(text):
     with pytest.raises(UserError, match=r"is not of the form 'id_test=0\.2,ood_test=0\.3 of classes'"):
