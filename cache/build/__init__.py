@@ -19,5 +19,5 @@ Its files::
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
     add_texts                 what cache add-texts calls
-    summary, judgements, zero_shot    what was done, and what should be looked at
+    summary, judgements, zero_shot, near_duplicates    what was done, and what should be looked at
 """

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from cache.build.near_duplicates import near_duplicates
 from cache.build.zero_shot import ZeroShot, doubts, zero_shot
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import digest, write_json
@@ -45,7 +46,7 @@ class Judgements:
         made = cls(
             duplicates=tuple(duplicates_of(cache.path, cache.journal)),
             zero_shot=judged,
-            doubts=tuple(doubts(cache, apart, judged)),
+            doubts=(*doubts(cache, apart, judged), *near_duplicates(cache)),
         )
         write_json(path, {"made_from": made_from, "judged": asdict(made)})
         return made

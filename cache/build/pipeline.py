@@ -24,6 +24,7 @@ from cache.build.stored_rows import StoredRows
 from cache.build.summary import BuildSummary, Took, summarize
 from cache.runtime.errors import UserError
 from cache.sources.splits import MAIN_TEACHER
+from cache.store.duplicates import check_pool
 from cache.store.journal import Journal, consolidate, writer_of_rank
 from cache.store.manifest import Manifest
 from cache.store.spec import WEBDATASET
@@ -132,10 +133,18 @@ def _finish(build: Build, prepared: Preparation) -> int:
     manifest = with_text_tower(build, Manifest.load(out))
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
+    if "pool" in journal.splits and (not manifest.complete or prepared.compared.listed):
+        check_pool(out, journal)
     for split, samples in prepared.compared.listed.items():
         if samples == journal.rows(split) + len(journal.skipped.get(split, {})):
             keep_chunks(out, split, prepared.compared.chunks[split], samples)
-    finished = replace(manifest, rows=journal.rows_of_splits, complete=True)
+    left_out = {
+        split: dict(source.account().left_out)
+        if split in prepared.compared.listed or split not in manifest.left_out
+        else manifest.left_out[split]
+        for split, source in build.folder.splits.items()
+    }
+    finished = replace(manifest, rows=journal.rows_of_splits, left_out=left_out, complete=True)
     if finished != manifest:
         finished.save(out)
     if note := note_on_tars(out, manifest, journal):

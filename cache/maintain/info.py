@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError
+from cache.sources.accounts import Account
 from cache.store.column_lines import MISSING, count_of
 from cache.store.journal import Journal, RowGroup, writers
 from cache.store.journal_lines import CAPTIONS
+from cache.store.left_out import accounts_of
 from cache.store.manifest import Manifest
 
 
@@ -51,8 +53,9 @@ class WriterInfo:
 class CacheInfo:
     """What is in a cache.
 
-    ``made_with`` counts row groups by what made them: device, batch size, versions. ``problem`` says what the
-    journal lost, '' for nothing; such a cache is not complete.
+    ``made_with`` counts row groups by what made them: device, batch size, versions; ``left_out`` is what of a
+    split's data has no row. ``problem`` says what the journal lost, '' for nothing; such a cache is not
+    complete.
     """
 
     manifest: Manifest
@@ -60,6 +63,7 @@ class CacheInfo:
     columns: tuple[ColumnInfo, ...]
     writers: tuple[WriterInfo, ...]
     made_with: dict[str, int]
+    left_out: dict[str, Account]
     problem: str = ""
 
 
@@ -80,6 +84,7 @@ def describe_cache(cache: Path) -> CacheInfo:
         columns=tuple(_columns(manifest, journal.all_groups)),
         writers=tuple(WriterInfo(writer=path.stem, bytes=path.stat().st_size) for path in writers(cache)),
         made_with=made_with,
+        left_out=accounts_of(manifest, journal),
         problem=problem,
     )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.data import open_data
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.image_folder import ImageFolder
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
 from cache.store.spec import WEBDATASET
@@ -27,7 +26,9 @@ def open_folder(
     if cache.holds_episodes and path is not None:  # whose OOD test shows trained objects as well
         return EpisodeFolder.scan(path, cache.episode_keys)
     required = ("train",) if complete else ()
-    folder = ImageFolder.scan(path, require=required) if path is not None else _own_tars(cache, required)
+    folder = open_data([path]) if path is not None else _own_tars(cache)
+    for name in required:
+        folder.split(name)
     check_trained(folder.path, folder.classes)
     if not shared_classes:
         check_apart(folder, fix=fix)
@@ -40,13 +41,10 @@ def folder_to_train(config: RunConfig, cache: EmbeddingCache, path: Path | None)
     return open_folder(cache, path, shared_classes=shared, complete=True, fix=fix)
 
 
-def _own_tars(cache: EmbeddingCache, required: Sequence[str]) -> TarFolder:
+def _own_tars(cache: EmbeddingCache) -> TarFolder:
     if cache.spec.format != WEBDATASET:
         raise UserError(
             f"the cache {cache.path} has no pictures, and no data folder was given",
             fix="give the folder of its images with --data, or make it with --format webdataset.",
         )
-    folder = TarFolder.of(cache.path, cache.manifest, cache.journal)
-    for name in required:
-        folder.split(name)
-    return folder
+    return TarFolder.of(cache.path, cache.manifest, cache.journal)
