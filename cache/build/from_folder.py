@@ -69,7 +69,7 @@ def cache_features(
     """
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
-    folder = ImageFolder.scan(data)
+    folder = ImageFolder.scan(data, decoding=options.decoding)
     check_trained(data, folder.classes)
     if not options.shared_classes:
         check_apart(

@@ -12,6 +12,7 @@ from cache.runtime.devices import choose_device, default_workers, keep_freed_mem
 from cache.runtime.distributed import Ranks
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
+from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
@@ -56,7 +57,8 @@ class BuildOptions(TeacherOptions):
     are kept for few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each
     class, 0 for all;
     ``views`` crops of at least ``views_scale`` of the area for training to replay; ``pixels`` a side as
-    ``pixels_format`` raw or jpeg.
+    ``pixels_format`` raw or jpeg. ``exif`` and ``max_pixels`` are those of
+    :class:`~cache.sources.decoding.Decoding`.
     """
 
     format: str = "hdf5"
@@ -74,6 +76,13 @@ class BuildOptions(TeacherOptions):
     pixels_format: str = "raw"
     keep_text_tower: bool = False
     shared_classes: bool = False
+    exif: bool = True
+    max_pixels: int = PLAIN.max_pixels
+
+    @property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded."""
+        return Decoding(exif=self.exif, max_pixels=self.max_pixels)
 
     def load_for(self, out: Path, name: str = MAIN_TEACHER) -> Teacher:
         """Return the teacher of a cache that is begun, or continued where ``out`` has its rows.
@@ -95,6 +104,7 @@ class BuildOptions(TeacherOptions):
             dtype=self.dtype,
             format=self.format,
             regions=regions,
+            decoding=self.decoding,
             episode_keys=keys,
         )
 

@@ -20,7 +20,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
 from cache.sources.accounts import Account
-from cache.sources.decoding import ENDINGS, load_rgb
+from cache.sources.decoding import ENDINGS, PLAIN, Decoding, load_rgb
 from cache.sources.folder_listing import GONE, FolderListing
 from cache.sources.samples import Chunk, DataFolder, Listed, Source
 from cache.sources.source_options import SourceOptions
@@ -29,10 +29,11 @@ from cache.sources.splits import FOLDERS, SPLITS
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSample:
-    """One image file: its key, whose first part is its class, and the folder of its split."""
+    """One image file: its key, whose first part is its class; the folder of its split; how it is decoded."""
 
     key: str
     root: Path
+    decoding: Decoding = PLAIN
     views: ClassVar[tuple[str, ...]] = ("image",)
     caption: ClassVar[None] = None
 
@@ -53,7 +54,7 @@ class ImageSample:
 
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded file; see :func:`load_rgb`."""
-        return (load_rgb(self.path),)
+        return (load_rgb(self.path, decoding=self.decoding),)
 
     def content(self) -> bytes:
         """Return the file's bytes."""
@@ -84,12 +85,21 @@ class ImageSource:
 
     multi_label = False
 
-    def __init__(self, split: str, root: Path, classes: tuple[str, ...], *, scan: str = "") -> None:
-        self.split, self.root, self.classes = split, root, classes
+    def __init__(
+        self,
+        split: str,
+        root: Path,
+        classes: tuple[str, ...],
+        *,
+        decoding: Decoding = PLAIN,
+        scan: str = "",
+    ) -> None:
+        self.split, self.root, self.classes, self.decoding = split, root, classes, decoding
         self._scan = scan or uuid4().hex
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(ImageSource, scan=self._scan), (self.split, self.root, self.classes)
+        make = partial(ImageSource, decoding=self.decoding, scan=self._scan)
+        return make, (self.split, self.root, self.classes)
 
     @property
     def listing(self) -> FolderListing:
@@ -115,7 +125,10 @@ class ImageSource:
         """Yield the samples of a chunk by key, of ``keys`` alone where there are any."""
         for key in sorted(self.listing.keys_at(self.listing.key_chunks.keys(chunk))):
             if keys is None or key in keys:
-                yield ImageSample(key=key, root=self.root)
+                yield self._sample(key)
+
+    def _sample(self, key: str) -> ImageSample:
+        return ImageSample(key=key, root=self.root, decoding=self.decoding)
 
     def account(self) -> Account:
         """Return what is left out: nothing is counted yet."""
@@ -134,7 +147,7 @@ class ImageSource:
             class_name, _, name = key.partition("/")
             if class_name not in classes or "/" in name or not is_image_name(name):
                 raise KeyError(key)
-            yield ImageSample(key=key, root=self.root)
+            yield self._sample(key)
 
     def all(self) -> tuple[ImageSample, ...]:
         """Return every sample, sorted by key."""
@@ -142,7 +155,7 @@ class ImageSource:
 
     @cached_property
     def _all(self) -> tuple[ImageSample, ...]:
-        return tuple(ImageSample(key=key, root=self.root) for key in sorted(self.listing.keys()))
+        return tuple(map(self._sample, sorted(self.listing.keys())))
 
 
 class ImageFolder(DataFolder):
@@ -152,7 +165,9 @@ class ImageFolder(DataFolder):
     layout = "train/CLASS/FILE, val_on_train/CLASS/FILE (optional) and val/CLASS/FILE"
 
     @classmethod
-    def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
+    def scan(
+        cls, path: Path, *, require: Iterable[str] = ("train", "ood_test"), decoding: Decoding = PLAIN
+    ) -> ImageFolder:
         """List every image of every split below ``path``.
 
         Raises
@@ -170,7 +185,10 @@ class ImageFolder(DataFolder):
         for name in require:
             if name not in folders:
                 raise cls.missing(path, name)
-        splits = {name: ImageSource(name, where, _classes_in(where)) for name, where in folders.items()}
+        splits = {
+            name: ImageSource(name, where, _classes_in(where), decoding=decoding)
+            for name, where in folders.items()
+        }
         for source in splits.values():
             len(source)  # which lists it, and raises
         return cls(path=path, splits=splits)
@@ -178,7 +196,7 @@ class ImageFolder(DataFolder):
 
 def open_image_folder(place: str, options: SourceOptions, split: str) -> dict[str, Source]:
     """Return the splits of a folder of pictures."""
-    return dict(ImageFolder.scan(Path(place), require=()).splits)
+    return dict(ImageFolder.scan(Path(place), require=(), decoding=options.decoding).splits)
 
 
 def _classes_in(where: Path) -> tuple[str, ...]:

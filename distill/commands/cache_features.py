@@ -74,6 +74,8 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
     click.IntRange(8, bounds.IMAGE_SIDE),
 )
 @option("--pixels-format", "JPEG: a seventh of the size, decoded at each use.", ["raw", "jpeg"], "raw")
+@option("--exif/--no-exif", "Turn pictures as their EXIF orientation says.", bool, True)
+@option("--max-pixels N", "Leave out pictures of more pixels.", click.IntRange(1), bounds.PICTURE_PIXELS)
 @option("--compile", "Put the image tower through torch.compile.", bool)
 @option(
     "--teacher", "Another adds a second teacher to a finished cache, for 'train --teachers'.", default="main"

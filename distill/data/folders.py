@@ -25,7 +25,10 @@ def open_folder(
     if cache.holds_episodes and path is not None:  # whose OOD test shows trained objects as well
         return EpisodeFolder.scan(path, cache.episode_keys)
     required = ("train", "ood_test") if complete else ()
-    folder = ImageFolder.scan(path, require=required) if path is not None else _own_tars(cache, required)
+    if path is None:
+        folder: DataFolder = _own_tars(cache, required)
+    else:
+        folder = ImageFolder.scan(path, require=required, decoding=cache.spec.decoding)
     check_trained(folder.path, folder.classes)
     if not shared_classes:
         check_apart(folder, fix=fix)

@@ -5,7 +5,6 @@ A worker holds one open tar and a window of undecoded pictures a lane, whatever 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
-from cache.sources.decoding import UnreadableImage, load_rgb
+from cache.sources.decoding import Decoding, UnreadableImage
 from cache.store.column_lines import map_listed
 from cache.store.journal_lines import FileLine
 from cache.store.read_errors import REPAIR
@@ -105,10 +104,14 @@ class _Picture:
     """One picture of a stream, as something that can be decoded."""
 
     row: TarRow
+    decoding: Decoding
     views: ClassVar[tuple[str, ...]] = ("image",)
 
     def pictures(self) -> tuple[Image.Image, ...]:
-        return (load_rgb(io.BytesIO(self.row.picture)),)
+        return (self.decoding.picture(self.content(), self.row.key),)
+
+    def content(self) -> bytes:
+        return self.row.picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ class TarReader:
     class_names: tuple[str, ...]
     columns: tuple[str, ...]
     decode: Decode
+    decoding: Decoding
     window: int
     workers: int
 
@@ -176,7 +180,7 @@ class TarReader:
 
     def _decoded(self, sample: TarRow) -> Tensor:
         try:
-            return self.decode(_Picture(sample))
+            return self.decode(_Picture(sample, self.decoding))
         except UnreadableImage as error:
             raise UserError(f"the picture of {sample.key!r} cannot be read ({error})", fix=REPAIR) from error
 

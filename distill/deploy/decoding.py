@@ -17,7 +17,8 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from cache.sources.decoding import FORMATS, UnreadableImage, load_rgb
+from cache.sources.decoding import UnreadableImage, load_rgb, reading_picture
+from cache.sources.picture_formats import opened
 from distill.deploy.limits import Limits, Refused
 
 # Decoded within some 20 ms. Larger ones have a lane of their own.
@@ -68,12 +69,10 @@ class Decoders:
     def _pixels_of(self, raw: bytes) -> int:
         """Return how many pixels the header of an image says that it has."""
         try:
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+            with reading_picture("given"), opened(io.BytesIO(raw)) as image:
                 width, height = image.size
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise Refused(413, f"the image has more than {self._most:,} pixels") from None
-        except Exception:  # Pillow's decoders raise nearly anything
-            raise Refused(415, "the body is no image (JPEG, PNG, WebP or BMP)") from None
+        except UnreadableImage as error:
+            raise Refused(415, f"the body is no image that can be read ({error})") from None
         if width * height > self._most:
             raise Refused(413, f"the image has {width:,} x {height:,} pixels, more than {self._most:,}")
         return width * height
