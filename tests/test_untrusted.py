@@ -72,7 +72,7 @@ class Evil:
 
 def test_nothing_in_a_weights_file_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"student": Evil(), "schema_version": 2}, "evil.pt")
+    torch.save({"student": Evil(), "schema_version": 3}, "evil.pt")
     Path("evil.pkl").write_bytes(pickle.dumps(Evil()))
     np.save("evil.npy", np.array([Evil()], dtype=object))
     np.savez("evil.npz", x=np.array([Evil()], dtype=object))

@@ -14,6 +14,7 @@ Its files::
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
     picture_formats           which files are pictures, by how they begin
     decoding, grey_depth      how a picture is decoded; grey of more than 8 bits
+    decoders                  what decodes a student's photos: one a run
     resizing                  pictures of any shape -> few pixels
     synthetic                 pictures of no file, for benchmarks and tests
     episodes                  a robot's episodes in HDF5

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from cache.runtime.machine_limits import PICTURE_PIXELS
@@ -74,6 +76,12 @@ class Decoding:
         """Return a decoded picture as it is to be seen, by the EXIF of its file."""
         turn = _TURNS.get(_orientation(header)) if self.exif else None
         return picture if turn is None else picture.transpose(turn)
+
+    def turned_pixels(self, pixels: NDArray[np.uint8], header: Image.Image) -> NDArray[np.uint8]:
+        """Return pixels [H, W, 3] as :meth:`turned` does, in one piece of memory."""
+        if not self.exif or _orientation(header) not in _TURNS:
+            return pixels
+        return np.array(self.turned(Image.fromarray(pixels), header))
 
 
 PLAIN = Decoding()
@@ -156,7 +164,6 @@ def content_of(sample: Sample) -> bytes:
 
 def squashed(picture: Image.Image, side: int) -> Tensor:
     """Return an RGB picture squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side]."""
-    import numpy as np
     import torch
 
     pixels = np.array(resized(picture, side, side, Image.Resampling.BILINEAR))

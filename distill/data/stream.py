@@ -16,6 +16,7 @@ import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
+from cache.sources.decoders import chosen
 from cache.sources.samples import DataFolder, Sample
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
@@ -51,7 +52,13 @@ def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
         )
     check_for_photos(config)
     scale = (data.scale_min, 1.0)
-    return TrainAugment(image_size=size, policy=data.policy, per_image=data.per_image, scale=scale)
+    return TrainAugment(
+        image_size=size,
+        policy=data.policy,
+        per_image=data.per_image,
+        scale=scale,
+        decoder=chosen(data.decoder),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +180,11 @@ class Stream:
             for name, samples, names in judged
         }
         return pixels, splits
+
+
+def decoder_of(augment: Augment) -> str:
+    """Return what decodes a run's photos; '' of episodes, which are of no files of pictures."""
+    return augment.decoder if isinstance(augment, TrainAugment) else ""
 
 
 def stream_settings(config: RunConfig) -> dict[str, Any]:

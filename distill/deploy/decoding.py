@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image
 
-from cache.sources.decoding import UnreadableImage, load_rgb, reading_picture
+from cache.sources.accounts import Reason
+from cache.sources.decoding import UnreadableImage, reading_picture
 from cache.sources.picture_formats import opened
 from distill.deploy.limits import Limits, Refused
 
@@ -28,13 +28,13 @@ SMALL_DECODERS, LARGE_DECODERS = 8, 4
 
 
 class Decoders:
-    """Threads that decode and prepare images.
+    """Threads that decode and prepare images, each the bytes of a file.
 
     Small ones are decoded by one thread a core. Of large ones as many are decoded at once as have
     ``limits.pixels`` together, the smallest first, by threads that give way to all others.
     """
 
-    def __init__(self, prepare: Callable[[Image.Image], NDArray[Any]], limits: Limits) -> None:
+    def __init__(self, prepare: Callable[[bytes], NDArray[Any]], limits: Limits) -> None:
         self._prepare, self._most = prepare, limits.pixels
         cores = os.cpu_count() or 1
         self._small = ThreadPoolExecutor(min(cores, SMALL_DECODERS), thread_name_prefix="decode")
@@ -79,8 +79,10 @@ class Decoders:
 
     def _decoded(self, raw: bytes) -> NDArray[Any]:
         try:
-            return self._prepare(load_rgb(io.BytesIO(raw)))
+            return self._prepare(raw)
         except UnreadableImage as error:
+            if Reason.told_by(str(error)) is Reason.TOO_LARGE:
+                raise Refused(413, f"the image is {error}") from error
             raise Refused(415, f"the image is damaged ({error})") from error
 
 
