@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, fields
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import printable
+from cache.sources.accounts import Reason
 
 if TYPE_CHECKING:
     from cache.build.summary import BuildSummary
@@ -170,8 +172,8 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
     rows |= summary.sources
     if summary.duplicates:
         rows["in two splits or classes"] = f"{len(summary.duplicates):,}"
-    if summary.skipped:
-        rows["skipped, unreadable"] = f"{len(summary.skipped):,}"
+    for reason, count in Counter(Reason.told_by(one.reason) for one in summary.skipped.values()).items():
+        rows[f"skipped, {reason}"] = f"{count:,}"
     table(f"cache {out}", ["", ""], list(rows.items()))
     print_zero_shot(summary.zero_shot, summary.doubts)
     for key, image in summary.skipped.items():

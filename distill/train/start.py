@@ -10,7 +10,7 @@ from typing import Any
 from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
-from cache.sources.decoders import in_its_place
+from cache.sources.decoders import AUTO, in_its_place
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.data.streams import open_stream
@@ -80,7 +80,7 @@ def train(
 
 def as_begun(config: RunConfig, outs: Sequence[Path]) -> RunConfig:
     """Return the config with the decoder that runs in these folders were begun with, where there is any."""
-    for path in (out / LAST for out in outs):
+    for path in (out / LAST for out in outs if config.data.decoder == AUTO):
         if path.is_file() and (decoder := read_checkpoint(path)["decoder"]):
             return with_part(config, "data", decoder=decoder)
     return config
