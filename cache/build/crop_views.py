@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 from cache.build.columns import Column, GroupRows, Made, Tools
 from cache.build.embed_views import embed_views, seed_of
 from cache.sources.crop_boxes import crop_boxes
+from cache.sources.resizing import resized
 from cache.store.crop_views import COLUMN, CropViewsSettings
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 
@@ -84,7 +85,7 @@ class _Crops:
 
         resampling = Image.Resampling.BICUBIC
         if self.spec.preprocessing == SQUASH:
-            image = image.resize((SQUASH_SIZE, SQUASH_SIZE), Image.Resampling.BILINEAR)
+            image = resized(image, SQUASH_SIZE, SQUASH_SIZE, Image.Resampling.BILINEAR)
         elif self.spec.interpolation == "bilinear":
             resampling = Image.Resampling.BILINEAR
         f = torchvision.transforms.functional
@@ -105,5 +106,5 @@ def _view(
         (left + width) * image.width,
         (top + height) * image.height,
     )
-    view = image.resize((sides[1], sides[0]), resampling, box=edges)
+    view = resized(image, sides[1], sides[0], resampling, edges)
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view

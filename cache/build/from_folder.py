@@ -105,7 +105,7 @@ def cache_features(
         folder=folder,
         out=out,
         teacher=teacher,
-        spec=options.spec(teacher),
+        spec=options.spec(teacher, decoding=options.sources.decoding),
         banks=banks,
         captions=load_captions(captions, folder, embed_dim=teacher.embed_dim)
         if captions

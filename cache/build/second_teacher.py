@@ -83,6 +83,12 @@ def _prepare(build: Build, name: str) -> Manifest:
     manifest = Manifest.load(out)
     check_own_folders(out)
     remove_temporaries(out, below=True)
+    if build.spec.decoding != manifest.spec.decoding:
+        here, there = manifest.spec, replace(manifest.spec, decoding=build.spec.decoding)
+        raise CacheMismatch(
+            f"the pictures of {out} were decoded otherwise ({'; '.join(here.differences(there))})",
+            fix="give --no-exif and --max-pixels as the cache was made with, or leave them out as there.",
+        )
     teacher = manifest.teachers.get(name)
     fresh = AddedTeacher(spec=spec, embed_dim=build.teacher.embed_dim)
     if teacher is not None and teacher.spec.identity() != spec.identity():

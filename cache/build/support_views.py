@@ -20,6 +20,7 @@ from torch import Tensor
 from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
 from cache.build.embed_views import embed_views, seed_of
 from cache.runtime.atomic_files import digest
+from cache.sources.resizing import less_thin
 from cache.store.journal import RowGroup
 from cache.store.row_group import read_keys
 from cache.store.support_views import COLUMN, SupportViewsSettings
@@ -98,7 +99,7 @@ class _Views:
         self.augment = torchvision.transforms.RandAugment(settings.operations, settings.magnitude)
 
     def __call__(self, index: int, image: Image.Image) -> Tensor:
-        image = self.resize(image)
+        image = self.resize(less_thin(image))
         # Torch's generator is the one that RandAugment draws from: the same copies wherever they are drawn.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.keys[index]))

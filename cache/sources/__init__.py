@@ -12,7 +12,10 @@ Its files::
     folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
-    decoding                  how a picture is decoded
+    picture_formats           which files are pictures, by how they begin
+    decoding, grey_depth      how a picture is decoded; grey of more than 8 bits
+    decoders                  what decodes a student's photos: one a run
+    resizing                  pictures of any shape -> few pixels
     synthetic                 pictures of no file, for benchmarks and tests
     episodes                  a robot's episodes in HDF5
     episode_files             what lies in such a file, looked at before it is read

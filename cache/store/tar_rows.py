@@ -17,9 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from cache.sources.decoding import ENDINGS, load_rgb
+from cache.sources.decoding import ENDINGS
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import IMAGES, SAMPLES, FileLine
 from cache.store.mapped_arrays import mapped_file
@@ -49,10 +48,6 @@ class TarRow:
     picture: bytes
     caption: str | None
     arrays: dict[str, NDArray[Any]]
-
-    def pictures(self) -> tuple[Image.Image, ...]:
-        """Return the decoded picture; UnreadableImage where it is none."""
-        return (load_rgb(io.BytesIO(self.picture)),)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from distill.commands.tables import (
     print_one_class,
     print_other_data,
     table,
+    warn,
 )
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    results: dict[str, Any] = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
+    results: dict[str, Any] = (
+        _teacher_results(folder, given) if teacher else evaluate_run(folder, note=warn, **given)
+    )
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else str(folder)
     of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
@@ -108,7 +111,7 @@ def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
     from distill.judge.trained_run import space_of_run
 
-    space = space_of_run(run, **given)
+    space = space_of_run(run, note=warn, **given)
     if as_json:
         print_json(space)
         return

@@ -10,6 +10,7 @@ from cache.sources.data import open_data
 from cache.sources.episodes import EpisodeFolder
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
+from cache.sources.source_options import SourceOptions
 from cache.store.spec import WEBDATASET
 from cache.store.tar_folder import TarFolder
 from distill.config import RunConfig
@@ -26,7 +27,10 @@ def open_folder(
     if cache.holds_episodes and path is not None:  # whose OOD test shows trained objects as well
         return EpisodeFolder.scan(path, cache.episode_keys)
     required = ("train",) if complete else ()
-    folder = open_data([path]) if path is not None else _own_tars(cache)
+    if path is None:
+        folder: DataFolder = _own_tars(cache)
+    else:
+        folder = open_data([path], SourceOptions(decoding=cache.spec.decoding))
     for name in required:
         folder.split(name)
     check_trained(folder.path, folder.classes)

@@ -17,6 +17,7 @@ import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
+from cache.sources.decoders import chosen
 from cache.sources.samples import DataFolder, Sample, Source
 from cache.sources.splits import TESTS
 from distill.config import RunConfig, check_for_episodes, check_for_photos
@@ -53,7 +54,13 @@ def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
         )
     check_for_photos(config)
     scale = (data.scale_min, 1.0)
-    return TrainAugment(image_size=size, policy=data.policy, per_image=data.per_image, scale=scale)
+    return TrainAugment(
+        image_size=size,
+        policy=data.policy,
+        per_image=data.per_image,
+        scale=scale,
+        decoder=chosen(data.decoder),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +190,11 @@ def join_support(
         row_of=np.arange(len(joined.images) + len(support)),
         support=len(support),
     )
+
+
+def decoder_of(augment: Augment) -> str:
+    """Return what decodes a run's photos; '' of episodes, which are of no files of pictures."""
+    return augment.decoder if isinstance(augment, TrainAugment) else ""
 
 
 def stream_settings(config: RunConfig) -> dict[str, Any]:

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
-from cache.sources.decoding import UnreadableImage
+from cache.sources.decoding import Decoding, UnreadableImage
 from cache.store.column_lines import map_listed
 from cache.store.journal import RowGroup
 from cache.store.read_errors import REPAIR
@@ -92,6 +93,21 @@ class StreamedRows:
         return self.total
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """One picture of a stream, as something that can be decoded."""
+
+    row: TarRow
+    decoding: Decoding
+    views: ClassVar[tuple[str, ...]] = ("image",)
+
+    def pictures(self) -> tuple[Image.Image, ...]:
+        return (self.decoding.picture(self.content(), self.row.key),)
+
+    def content(self) -> bytes:
+        return self.row.picture
+
+
 @dataclass(frozen=True, kw_only=True)
 class TarReader:
     """Reads the training rows of some tars: ``columns`` of each row beside its picture and its label."""
@@ -100,6 +116,7 @@ class TarReader:
     class_names: tuple[str, ...]
     columns: tuple[str, ...]
     decode: Decode
+    decoding: Decoding
     window: int
     workers: int
 
@@ -157,7 +174,7 @@ class TarReader:
 
     def _decoded(self, sample: TarRow) -> Tensor:
         try:
-            return self.decode(sample)
+            return self.decode(_Picture(sample, self.decoding))
         except UnreadableImage as error:
             raise UserError(f"the picture of {sample.key!r} cannot be read ({error})", fix=REPAIR) from error
 

@@ -202,6 +202,7 @@ class TarStream:
                 class_names=self.class_names,
                 columns=columns,
                 decode=self.augment.decode,
+                decoding=self.cache.spec.decoding,
                 window=config.data.shuffle_buffer,
                 workers=decoding_workers(config.data),
             ),

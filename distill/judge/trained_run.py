@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -12,6 +12,7 @@ from torch import nn
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.decoders import in_its_place
 from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import FOLDERS, TESTS
 from cache.store.tar_folder import TarFolder
@@ -31,7 +32,7 @@ from distill.judge.evaluate import Result, competing, labelled_split, refuse_neg
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
-from distill.settings import from_toml, with_settings
+from distill.settings import from_toml, with_part, with_settings
 from distill.student.classifier import AllClasses
 from distill.student.heads import Head
 
@@ -42,7 +43,7 @@ class Opening(TypedDict, total=False):
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums.
+    compared with their checksums; ``note`` is told that another decoder than the run's reads its photos.
     """
 
     data_dir: Path | None
@@ -52,6 +53,7 @@ class Opening(TypedDict, total=False):
     negative_text: str | None
     device: str
     check: bool
+    note: Callable[[str], None]
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -215,6 +217,10 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
+    if state["decoder"]:
+        config = with_part(config, "data", decoder=state["decoder"])
+        if another := in_its_place(state["decoder"]):
+            opening.get("note", _untold)(another)
     cache = EmbeddingCache.open(
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
     )
@@ -249,6 +255,10 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)
+
+
+def _untold(line: str) -> None:
+    del line
 
 
 def _data_of(state: Mapping[str, Any]) -> Path | None:

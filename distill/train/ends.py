@@ -115,6 +115,7 @@ def summarize(
         "cache_fingerprint": fingerprint(model),
         "data": session.identity.to_json(),
         "teacher": model.cache.teacher,
+        "decoder": session.decoder,
         "precision": str(model.amp_dtype or torch.float32).removeprefix("torch."),
         "seconds": position.seconds,
         "images_per_s": last_mean(history, "images_per_s"),

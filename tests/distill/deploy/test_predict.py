@@ -130,7 +130,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
         (["predict", "MODEL", "nowhere.jpg"], 2, "nowhere.jpg"),
         (["predict", "MODEL", "EMPTY"], 1, "has no images below it"),
         (["predict", "EMPTY", "PHOTO"], 1, "is not an exported model"),
-        (["predict", "MODEL", "TEXT"], 1, "cannot identify image file"),
+        (["predict", "MODEL", "TEXT"], 1, "of no picture format"),
         (["predict", "MODEL", "PHOTO", "--out", "x.csv", "--format", "table"], 2, "jsonl or csv"),
         (["export", "RUN", "--out", "MODEL"], 1, "exists and is not empty"),
         (["export", "RUN", "--out", "x", "--precisions", "int9"], 2, "did you mean 'int8'"),
