@@ -44,7 +44,7 @@ ROBOTICS: Table = {
 COMMANDS: Table = {
     "demo": ("demo:demo", "Draw a small data set, and run both stages on it."),
     "split": ("prepare:split", "Split SOURCE into training, ID test and OOD test images."),
-    "cache-features": ("cache_features:cache_features", "Run the teacher over DATA once (stage 1)."),
+    "cache-features": ("cache_features:cache_features", "Run the teacher over images once (stage 1)."),
     "cache": (CACHE, "Look into a cache, check, mend, import, convert one."),
     "describe": ("prepare:describe", "Ask a language model to describe every class of DATA."),
     "caption": ("prepare:caption", "Write one caption of every image of DATA."),

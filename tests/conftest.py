@@ -17,7 +17,7 @@ from PIL import Image
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.imported_banks import ImportedTexts
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 
 ID_CLASSES, OOD_CLASSES = ("apple", "banana", "cherry"), ("lemon", "plum")
 COLOURS = {
@@ -145,7 +145,7 @@ def make_cache(
 ) -> EmbeddingCache:
     """A cache whose rows lie near their class's text, so that there is something to learn."""
     rng = np.random.default_rng(seed)
-    folder = ImageFolder.scan(photos)
+    folder = open_data([photos])
     texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     rows = np.stack([2 * texts[key.split("/")[1]] + rng.normal(size=EMBED_DIM) for key in keys]).astype(

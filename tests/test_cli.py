@@ -39,8 +39,8 @@ def options_of(group):
 
 
 OPTIONS = {
-    "cache-features": "address batch-size captions compile cpus descriptions device dtype engine format gpus json keep-text-tower label2text model neighbours out pixels pixels-format precision preprocess pretrained rebuild shared-classes strict support-shots support-views teacher template text-file views views-scale workers",
-    "split": "allow-missing copy dataset id-test json lists ood ood-classes out seed",
+    "cache-features": "address batch-size caption-column captions class-depth compile cpus descriptions device dtype engine format gpus image-column json keep-text-tower key-column label-column label2text max-pixels model names neighbours no-exif out path-column pixels pixels-format precision preprocess pretrained rebuild shared-classes split split-column strict support-shots support-views teacher template text-file views views-scale workers",
+    "split": "allow-missing dataset id-test json lists ood ood-classes out seed",
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
     "fewshot": "alpha average-views beta cache checkpoint data device episodes epochs json lr method out search set shots support-seed views",
@@ -248,8 +248,8 @@ STAGE_2 = ["train", ".", "--data", ".", "--out", "x"]
         (["split", ".", "--out", "x", "--dataset", "Food101"], 2, "--lists"),
         (["split", ".", "--out", "x", "--ood-classes", "nowhere.txt"], 2, "nowhere.txt"),
         (["split", ".", "--out", "x", "--dataset", "Food101", "--lists", ".", "--ood", "0.2"], 2, "--ood"),
-        (["describe", ".", "--model", "m"], 1, "has no classes"),
-        (["caption", ".", "--model", "m"], 1, "has no images"),
+        (["describe", ".", "--model", "m"], 1, "holds no picture"),
+        (["caption", ".", "--model", "m"], 1, "holds no picture"),
         (["cache", "add-texts", ".", "--bank", "x"], 2, "nothing says what the texts are"),
         (
             ["cache-features", ".", "--out", "x", "--pretrained", "openai", "--support-views", "1"],

@@ -11,7 +11,7 @@ from conftest import REAL_PHOTOS
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.import_files import ImportOptions, import_files
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from distill.config import RunConfig
 from distill.judge.evaluate import evaluate_teacher
 from distill.settings import with_settings
@@ -81,7 +81,7 @@ def test_grocery_goes_through_stage_one_with_its_long_descriptions(teacher_dir, 
         tmp_path / "cache",
         FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu"),
     )
-    folder = ImageFolder.scan(GROCERY)
+    folder = open_data([GROCERY])
     assert summary.rows == sum(len(split) for split in folder.splits.values())
     assert summary.truncated["descriptions"] > 0
     assert not summary.skipped

@@ -29,6 +29,7 @@ from cache.runtime.progress import LineProgress
 from cache.sources.arrays import load_array
 from cache.sources.class_texts import read_captions
 from cache.sources.decoding import UnreadableImage, load_rgb
+from cache.sources.folder_listing import FolderRoot
 from cache.sources.image_folder import ImageSample
 from cache.store.tar_rows import TarRows
 from cli import main
@@ -54,7 +55,9 @@ def test_another_format_under_an_images_ending_is_no_image(tmp_path, format):
     (tmp_path / "x").rename(tmp_path / "x.jpg")
     with pytest.raises(UnreadableImage):
         load_rgb(tmp_path / "x.jpg")
-    assert ImageSample(key="x.jpg", root=tmp_path).identity()[0] == sha256_of(tmp_path / "x.jpg")
+    assert ImageSample(key="x.jpg", of=FolderRoot(root=str(tmp_path))).identity()[0] == sha256_of(
+        tmp_path / "x.jpg"
+    )
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "MPO"])

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
 from cache.sources.arrays import keys_in_original_order, load_array
 from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
-from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import DataFolder, Source
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import OF, column_name, count_of, left_out_of
 from cache.store.hdf5_columns import Column as Values
@@ -28,6 +29,8 @@ from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 
 COLUMN = "caption_embedding"
+# Whether samples bring captions is seen by so many of the first chunks, and so many of each.
+LOOKED_AT_CHUNKS, LOOKED_AT = 4, 256
 # What a line remembers of captions: their file, how many images have none of their own, how many were cut.
 FILE, MISSING, TRUNCATED = "captions", "captions_missing", "captions_truncated"
 
@@ -37,16 +40,31 @@ class Captions:
     """Captions by key: texts that the teacher embeds, or embeddings that are there already.
 
     ``sha256`` names their content. ``source`` is their file; ``unused`` are its keys that are no image's.
+    Where the samples bring them there are neither texts nor embeddings here, but the ``samples`` of the
+    splits that have such, which are asked for those of a row group.
     """
 
     sha256: str
-    texts: Mapping[str, str]
-    embeddings: Mapping[str, NDArray[Any]]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     source: str = ""
     unused: tuple[str, ...] = ()
+    samples: Mapping[str, Source] = field(default_factory=dict)
+
+    def of_images(self, split: str, keys: Sequence[str]) -> list[str | None]:
+        """Return the caption of some images of a split, None for one that has none."""
+        if not self.samples:
+            return [caption_of(self.texts, split, key) for key in keys]
+        source = self.samples[split]
+        try:
+            return [sample.caption for sample in source.samples(keys)]
+        except KeyError:  # of rows whose image is gone
+            return [_caption_of_one(source, key) for key in keys]
 
     def only(self, split: str, keys: Sequence[str]) -> Captions:
         """Return the captions of some images of a split, with the name of the whole."""
+        if self.samples:
+            return replace(self, samples={split: self.samples[split]})
         texts = {f"{split}/{key}": caption_of(self.texts, split, key) for key in keys}
         return replace(
             self,
@@ -61,9 +79,18 @@ class Captions:
         Ready-made embeddings may cover the training images alone, as the original code's do: rows of other
         splits stay without captions.
         """
+        if self.samples and split not in self.samples:
+            return None
         if not self.embeddings:
-            return digest([caption_of(self.texts, split, key) for key in keys])
+            return digest(self.of_images(split, keys))
         return self.sha256 if all(f"{split}/{key}" in self.embeddings for key in keys) else None
+
+
+def _caption_of_one(source: Source, key: str) -> str | None:
+    try:
+        return next(iter(source.samples([key]))).caption
+    except KeyError:
+        return None
 
 
 def source_of_texts(texts: Iterable[str]) -> str:
@@ -114,7 +141,7 @@ class CaptionRows(Column):
             rows = np.array(ready).reshape(len(keys), -1 if keys else 0)
         else:
             assert tools.teacher is not None
-            own = [caption_of(self.captions.texts, split, key) for key in keys]
+            own = self.captions.of_images(split, keys)
             texts, missing = [text or MISSING_CAPTION for text in own], own.count(None)
             embedded, truncated = tools.teacher.embed_texts(texts)
             if texts:
@@ -158,7 +185,7 @@ def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Pa
     return notes
 
 
-def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Captions:
+def load_captions(path: Path, folder: DataFolder, *, embed_dim: int) -> Captions:
     """Read JSON lines, or a tensor in the original code's order.
 
     Raises
@@ -180,7 +207,24 @@ def load_captions(path: Path, folder: ImageFolder, *, embed_dim: int) -> Caption
     return Captions(sha256=digest(texts), texts=texts, embeddings={}, source=path.name, unused=unused)
 
 
-def _from_tensor(path: Path, folder: ImageFolder, embed_dim: int) -> Captions:
+def captions_of_samples(folder: DataFolder) -> Captions | None:
+    """Return the captions that samples bring themselves; None where none of the first ones has one.
+
+    They are named by what their sources look like: only where that changed are they read again.
+    """
+    samples = {split: source for split, source in folder.splits.items() if _brings_captions(source)}
+    if not samples:
+        return None
+    chunks = {split: [(one.id, one.identity) for one in source.chunks()] for split, source in samples.items()}
+    return Captions(sha256=digest(chunks), source="the samples", samples=samples)
+
+
+def _brings_captions(source: Source) -> bool:
+    chunks = source.chunks()[:LOOKED_AT_CHUNKS]
+    return any(sample.caption for one in chunks for sample in islice(source.read(one.id), LOOKED_AT))
+
+
+def _from_tensor(path: Path, folder: DataFolder, embed_dim: int) -> Captions:
     rows = load_array(str(path))
     keys = keys_in_original_order(folder, len(rows), source=str(path))
     if rows.ndim != 2 or rows.shape[1] != embed_dim:

@@ -1,12 +1,13 @@
-"""Stage 1 from a data folder's files: what ``distill cache-features`` calls."""
+"""Stage 1 from sources of images: what ``distill cache-features`` calls."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cache.build.captions import load_captions
+from cache.build.captions import captions_of_samples, load_captions
 from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
 from cache.build.options import Build, BuildOptions, TeacherOptions
@@ -29,9 +30,11 @@ from cache.sources.class_texts import (
     read_descriptions,
     template_bank,
 )
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import Given, open_data
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
+from cache.sources.samples import DataFolder
+from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.spec import LOCAL_DIR
@@ -42,8 +45,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions(BuildOptions):
-    """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA."""
+    """Everything that ``distill cache-features`` can be told; paths left None are looked for in DATA.
 
+    ``sources`` say how the images are read.
+    """
+
+    sources: SourceOptions = AS_THEY_ARE
     label2text: Path | None = None
     descriptions: Path | None = None
     captions: Path | None = None
@@ -54,9 +61,15 @@ class FeatureOptions(BuildOptions):
 
 
 def cache_features(
-    data: Path, out: Path, options: FeatureOptions, *, progress: Progress | None = None
+    data: str | Path | Sequence[str | Path],
+    out: Path,
+    options: FeatureOptions,
+    *,
+    progress: Progress | None = None,
 ) -> BuildSummary:
-    """Embed a data folder's images and texts into the cache ``out``; run again, it embeds what is new.
+    """Embed images and their classes' texts into the cache ``out``; run again, it embeds what is new.
+
+    ``data`` is one source or several, each ``PLACE`` or ``SPLIT=PLACE``: see :func:`open_data`.
 
     Under torchrun every process embeds its own share, and returns the summary of the whole; with a
     ``cluster`` every unit is a Ray task, and what there is one of is done here.
@@ -67,16 +80,14 @@ def cache_features(
         If anything the user gave is wrong. Names, texts and shapes are checked before the teacher,
         which is slow to load.
     """
+    progress = progress or Silent()
+    given = [data] if isinstance(data, (str, Path)) else data
     if options.cluster:  # machines that have other working folders
-        data, out = data.resolve(), out.resolve()
-    folder = ImageFolder.scan(data)
-    check_trained(data, folder.classes)
-    if not options.shared_classes:
-        check_apart(
-            folder,
-            fix="add --shared-classes.",
-            texts=class_names_of(_given_or_default(options.label2text, data / LABELS), folder.class_names),
-        )
+        given, out = [Given.parse(str(one)).anywhere() for one in given], out.resolve()
+    folder = open_data(given, options.sources)
+    _check_splits(folder, options)
+    for note in folder.notes:
+        progress.note(note)
     banks = text_banks(folder, options)
     is_added = options.teacher != MAIN_TEACHER
     if is_added:
@@ -84,22 +95,37 @@ def cache_features(
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
     teacher = options.load_for(out, options.teacher)
-    captions = _given_or_default(options.captions, data / CAPTIONS)
+    captions = _given_or_default(options.captions, folder.path / CAPTIONS)
     build = Build(
         folder=folder,
         out=out,
         teacher=teacher,
         spec=options.spec(teacher),
         banks=banks,
-        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim) if captions else None,
+        captions=load_captions(captions, folder, embed_dim=teacher.embed_dim)
+        if captions
+        else captions_of_samples(folder),
         options=options.on(teacher, batch_size=32, on_gpu=256),
-        progress=progress or Silent(),
+        progress=progress,
         command=FEATURES,
     )
     with ranks_of_torchrun() as ranks:
         build = replace(build, ranks=ranks)
         embed, make = (embed_here, make_here) if options.cluster is None else _on_ray(build, options)
         return add_teacher(build, options.teacher, make) if is_added else build_cache(build, embed, make)
+
+
+def _check_splits(folder: DataFolder, options: FeatureOptions) -> None:
+    """Make sure that there is something to learn from, and that each class is on its own side."""
+    if not folder.splits.keys() & {"train", "pool"}:
+        raise UserError(
+            f"{folder.path} has {' and '.join(folder.splits)} alone, and nothing to learn from",
+            fix="add images of train or pool.",
+        )
+    check_trained(folder.path, folder.classes)
+    if not options.shared_classes:
+        labels = _given_or_default(options.label2text, folder.path / LABELS)
+        check_apart(folder, fix="add --shared-classes.", texts=class_names_of(labels, folder.class_names))
 
 
 def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
@@ -131,19 +157,24 @@ def anywhere(name: str) -> str:
     return f"{scheme}{path.resolve()}" if path.exists() else name
 
 
-def text_banks(folder: ImageFolder, options: FeatureOptions) -> list[BankTexts]:
+def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
     """Return the banks of a data folder: labels, descriptions where there are any, and what was asked for."""
     labels = _given_or_default(options.label2text, folder.path / LABELS)
     names = class_names_of(labels, folder.class_names)
     named_by = f"{labels.name}, by name" if labels else "the folders' names"
     if absent := len(names.keys() - set(folder.class_names)):
         named_by += f" ({absent:,} of its folders are not in the data)"
-    banks = [label_bank(names, source=named_by)]
+    banks = [label_bank(names, source=named_by)] if names else []
     descriptions = _given_or_default(options.descriptions, folder.path / DESCRIPTIONS)
-    if descriptions:
+    if descriptions and names:
         order = "label2text's order" if labels else "the order of the folders, sorted"
         by_class = read_descriptions(descriptions, names, required=folder.class_names, order=order)
         banks.append(description_bank(names, by_class))
+    if options.templates and not names:
+        raise UserError(
+            f"--template needs the names of classes, and {folder.path} has none",
+            fix="give them with --label2text, or leave it out.",
+        )
     if options.templates:
         banks.append(template_bank("templates", names, options.templates, source=named_by))
     banks += [file_bank(path, names) for path in options.text_files]

@@ -133,8 +133,14 @@ def _finish(build: Build, prepared: Preparation) -> int:
     for split, samples in prepared.compared.listed.items():
         if samples == journal.rows(split) + len(journal.skipped.get(split, {})):
             keep_chunks(out, split, prepared.compared.chunks[split], samples)
-    if not manifest.complete:
-        replace(manifest, complete=True).save(out)
+    left_out = {
+        split: dict(source.account().left_out)
+        if split in prepared.compared.listed or split not in manifest.left_out
+        else manifest.left_out[split]
+        for split, source in build.folder.splits.items()
+    }
+    if not manifest.complete or left_out != manifest.left_out:
+        replace(manifest, complete=True, left_out=left_out).save(out)
     return sum(group.live for group in journal.all_groups if group.name not in prepared.planned)
 
 

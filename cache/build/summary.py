@@ -12,10 +12,12 @@ from cache.build.options import Build
 from cache.build.text_banks import sources_of
 from cache.build.zero_shot import ZeroShot
 from cache.reader import EmbeddingCache
+from cache.sources.accounts import Account
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.duplicates import Duplicate
 from cache.store.journal import Journal
 from cache.store.journal_lines import SkippedImage
+from cache.store.left_out import accounts_of
 from cache.store.manifest import Manifest
 
 
@@ -24,11 +26,13 @@ class BuildSummary:
     """What a build did.
 
     ``new_rows`` were embedded; ``removed_rows`` are of images that are gone, ``replaced_rows`` of images
-    that are others now, ``restored_rows`` of images that are back. ``sources`` say of which file each text
+    that are others now, ``restored_rows`` of images that are back. ``left_out`` is what has no row, by split;
+    ``sources`` say of which file each text
     bank and the captions are; ``doubts`` are lines on what should be looked at.
     """
 
     rows: int
+    rows_of_splits: dict[str, int]
     new_rows: int
     removed_rows: int
     replaced_rows: int
@@ -38,6 +42,7 @@ class BuildSummary:
     seconds: Seconds
     total_seconds: float
     skipped: dict[str, SkippedImage]
+    left_out: dict[str, Account]
     truncated: dict[str, int]
     missing_captions: int
     duplicates: list[Duplicate]
@@ -71,6 +76,7 @@ def summarize(
     judged = Judgements.of(cache, names, apart) if build.ranks.is_first else Judgements()
     return BuildSummary(
         rows=cache.rows,
+        rows_of_splits={split: journal.rows(split) for split in manifest.splits},
         new_rows=new_rows,
         removed_rows=changes.gone,
         replaced_rows=changes.replaced + changes.relabelled,
@@ -83,6 +89,9 @@ def summarize(
             f"{split}/{key}": images[key]
             for split, images in journal.skipped.items()
             for key in sorted(images)
+        },
+        left_out={
+            split: account for split, account in accounts_of(manifest, journal).items() if account.count
         },
         truncated={name: count for name, count in truncated.items() if count},
         missing_captions=missing,

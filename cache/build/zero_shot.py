@@ -57,7 +57,7 @@ def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot
         _judged(split, bank)
         for split in splits
         for bank in banks.values()
-        if np.ndim(split.labels) == 1 and {*split.class_names} <= {*bank.class_folders}
+        if split.class_names and np.ndim(split.labels) == 1 and {*split.class_names} <= {*bank.class_folders}
     ]
 
 

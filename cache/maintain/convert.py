@@ -27,7 +27,7 @@ from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
-from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import DataFolder
 from cache.store.journal import Journal, JournalWriter, consolidate
 from cache.store.journal_lines import KEYS, SAMPLES, DroppedFile, FileLine
 from cache.store.manifest import CONVERT, Manifest
@@ -42,7 +42,7 @@ def convert_cache(
     out: Path,
     *,
     format: str,
-    folder: ImageFolder | None = None,
+    folder: DataFolder | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the finished cache ``source`` to ``out`` in another format; what is there is continued.
@@ -128,7 +128,7 @@ def _copy_files(source: Path, out: Path, files: Iterable[ListedFile]) -> None:
                 shutil.copyfile(source / listed.file, temporary)
 
 
-def _pictures_of(folder: ImageFolder) -> Pictures:
+def _pictures_of(folder: DataFolder) -> Pictures:
     """Return what gives rows the pictures of a data folder, of which they were made; UserError for others."""
 
     def pictures(keys: GroupKeys) -> Iterator[TarContent]:

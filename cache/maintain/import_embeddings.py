@@ -23,9 +23,9 @@ from cache.runtime.errors import UserError, nearest_names
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import is_key, split_and_key
-from cache.sources.image_folder import ImageFolder
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
+from cache.sources.samples import DataFolder
 from cache.sources.splits import SPLITS
 from cache.store.journal import Journal, consolidate
 from cache.store.manifest import IMPORT, NAME, Manifest
@@ -42,7 +42,7 @@ def import_embeddings(
     keys: Sequence[str],
     embeddings: NDArray[Any],
     texts: Sequence[ImportedTexts],
-    folder: ImageFolder | None = None,
+    folder: DataFolder | None = None,
     caption_embeddings: NDArray[Any] | None = None,
     split: str = "train",
     teacher: str = "imported",
@@ -88,7 +88,7 @@ def import_embeddings(
 
 
 def _split(
-    of_rows: Callable[..., ImportedSplit], name: str, placed: Mapping[str, int], folder: ImageFolder | None
+    of_rows: Callable[..., ImportedSplit], name: str, placed: Mapping[str, int], folder: DataFolder | None
 ) -> ImportedSplit:
     keys = sorted(placed)
     samples = {sample.key: sample for sample in folder.split(name).all()} if folder else {}
@@ -192,7 +192,7 @@ def _check_real(what: str, rows: NDArray[Any]) -> None:
         )
 
 
-def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[str, dict[str, int]]:
+def _place(keys: Sequence[str], folder: DataFolder | None, split: str) -> dict[str, dict[str, int]]:
     """Return ``{split: {CLASS/FILE: row}}``."""
     keys_of = (
         {name: {sample.key for sample in source.all()} for name, source in folder.splits.items()}
@@ -220,7 +220,7 @@ def _place(keys: Sequence[str], folder: ImageFolder | None, split: str) -> dict[
 
 
 def _class_names(
-    placed: Mapping[str, Mapping[str, int]], folder: ImageFolder | None
+    placed: Mapping[str, Mapping[str, int]], folder: DataFolder | None
 ) -> dict[str, tuple[str, ...]]:
     if folder:
         return folder.classes

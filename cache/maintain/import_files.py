@@ -11,8 +11,9 @@ from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from cache.sources.arrays import keys_in_original_order, load_array, load_names
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.sources.open_set import check_apart, check_trained
+from cache.sources.samples import DataFolder
 from cache.sources.splits import split_name
 from cache.store.manifest import Manifest
 
@@ -55,7 +56,7 @@ def import_files(
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    folder = ImageFolder.scan(options.data, require=()) if options.data else None
+    folder = open_data([options.data]) if options.data else None
     if folder is not None:
         check_trained(folder.path, folder.classes)
         if not options.shared_classes:
@@ -76,7 +77,7 @@ def import_files(
     )
 
 
-def _keys(folder: ImageFolder | None, options: ImportOptions, *, rows: int) -> list[str]:
+def _keys(folder: DataFolder | None, options: ImportOptions, *, rows: int) -> list[str]:
     if options.keys is not None:
         return load_names(options.keys)
     if folder is None:
@@ -87,7 +88,7 @@ def _keys(folder: ImageFolder | None, options: ImportOptions, *, rows: int) -> l
     return keys_in_original_order(folder, rows, source=options.images)
 
 
-def _banks(folder: ImageFolder | None, options: ImportOptions, out: Path) -> list[ImportedTexts]:
+def _banks(folder: DataFolder | None, options: ImportOptions, out: Path) -> list[ImportedTexts]:
     texts, classes = options.texts, options.classes
     if (texts is None) != (classes is None):
         raise UserError("--texts and --classes belong together", fix="give both, one class a row.")
@@ -100,7 +101,7 @@ def _banks(folder: ImageFolder | None, options: ImportOptions, out: Path) -> lis
     return []
 
 
-def _banks_of_teacher(folder: ImageFolder | None, options: ImportOptions, out: Path) -> list[ImportedTexts]:
+def _banks_of_teacher(folder: DataFolder | None, options: ImportOptions, out: Path) -> list[ImportedTexts]:
     if folder is None:
         raise UserError("class texts need the class folders", fix="give --data.")
     # Here, because it imports open_clip, which plain imports do without.

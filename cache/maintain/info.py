@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cache.sources.accounts import Account
 from cache.store.column_lines import count_of
 from cache.store.journal import Journal, RowGroup, writers
+from cache.store.left_out import accounts_of
 from cache.store.manifest import Manifest
 
 CAPTIONS, NO_CAPTION = "caption_embedding", "captions_missing"
@@ -49,13 +51,18 @@ class WriterInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheInfo:
-    """What is in a cache. ``made_with`` counts row groups by what made them: device, batch size, versions."""
+    """What is in a cache.
+
+    ``made_with`` counts row groups by what made them: device, batch size, versions; ``left_out`` is what of a
+    split's data has no row.
+    """
 
     manifest: Manifest
     splits: tuple[SplitInfo, ...]
     columns: tuple[ColumnInfo, ...]
     writers: tuple[WriterInfo, ...]
     made_with: dict[str, int]
+    left_out: dict[str, Account]
 
 
 def describe_cache(cache: Path) -> CacheInfo:
@@ -71,6 +78,7 @@ def describe_cache(cache: Path) -> CacheInfo:
         columns=tuple(_columns(manifest, journal.all_groups)),
         writers=tuple(WriterInfo(writer=path.stem, bytes=path.stat().st_size) for path in writers(cache)),
         made_with=made_with,
+        left_out=accounts_of(manifest, journal),
     )
 
 

@@ -2,7 +2,7 @@
 
 Its files::
 
-    split, split_files        images -> train, ID test and OOD test
+    split, split_list         images -> train, ID test and OOD test, as a list
     published_splits          the six data sets of the paper
     describe, answers         a description of every class, asked of a language model
     caption, captioner        a caption of every image, by a model of transformers

@@ -23,8 +23,8 @@ from cache.runtime.loader_workers import batches
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import CAPTIONS, MISSING_CAPTION, read_captions
+from cache.sources.data import open_data
 from cache.sources.decoding import UnreadableImage
-from cache.sources.image_folder import ImageFolder
 from cache.sources.samples import Sample
 from cache.sources.splits import SPLITS, split_name
 
@@ -105,7 +105,7 @@ def caption(
 def _samples_of(data: Path, splits: Sequence[str]) -> dict[str, Sample]:
     """Return ``{SPLIT/KEY: sample}``, sorted within each split."""
     chosen = {split_name(name) for name in splits}
-    folder = ImageFolder.scan(data, require=sorted(chosen))
+    folder = open_data([data])
     samples = {
         f"{name}/{image.key}": image
         for name in SPLITS

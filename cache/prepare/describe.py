@@ -20,7 +20,7 @@ from cache.runtime.errors import UserError, missing_package, shortened
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 
 DEFAULT_PROMPT = (
     "Describe what {} looks like in one English sentence. Describe only its appearance and shape, "
@@ -126,7 +126,7 @@ def _check(prompt: str, workers: int) -> None:
 
 
 def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
-    folders = ImageFolder.scan(data, require=()).class_names
+    folders = open_data([data]).class_names
     if label2text is None and (data / LABELS).is_file():
         label2text = data / LABELS
     names = class_names_of(label2text, folders)

@@ -14,7 +14,7 @@ from pathlib import Path
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.class_texts import read_lines
 from cache.sources.decoding import ENDINGS
-from cache.sources.image_folder import is_image_name
+from cache.sources.folder_walk import is_picture_name
 from cache.sources.splits import FOLDERS, LABELLED
 
 # Maps a list's class and file to the image's path below the archive's image folder.
@@ -138,7 +138,7 @@ def _read_list(path: Path, folder: str) -> list[str]:
         parts = line.split("/")
         # A leading dot is a hidden file, and '..' would lead out of the data folder.
         well_formed = len(parts) == 3 and parts[0] == folder and not any(p[:1] in ("", ".") for p in parts)
-        if not well_formed or not is_image_name(parts[2]):
+        if not well_formed or not is_picture_name(parts[2]):
             raise UserError(
                 f"{path}, line {number}: {line[:80]!r} is not {folder}/CLASS/FILE of an image",
                 fix=f"write one {folder}/CLASS/FILE a line; images end in {', '.join(sorted(ENDINGS))}.",
@@ -159,7 +159,7 @@ def images_below(root: Path) -> list[str]:
     for where, folders, files in os.walk(root, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         below = Path(where).relative_to(root)
-        images += [(below / file).as_posix() for file in files if is_image_name(file)]
+        images += [(below / file).as_posix() for file in files if is_picture_name(file)]
     return sorted(images)
 
 

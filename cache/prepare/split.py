@@ -1,45 +1,41 @@
-"""Images -> the splits train, id_test (``val_on_train``) and ood_test (``val``), in three ways.
+"""Images -> the splits train, id_test and ood_test, in three ways, as a list of images.
 
 By published lists, by a ratio with a seed, or by a list of OOD classes. OOD classes are never trained
-on; of each other class some images are held out. Each way draws up a plan; ``split_files`` writes it.
+on; of each other class some images are held out. Each way draws up a plan; ``split_list`` writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.prepare.published_splits import images_below, list_path, open_archive, read_lists, sort_out
-from cache.prepare.split_files import SplitPlan, SplitSummary, first_few, refuse_overlap, write_split
-from cache.runtime.atomic_files import sha256_of
+from cache.prepare.published_splits import open_archive, read_lists, sort_out
+from cache.prepare.split_list import SplitPlan, SplitSummary, first_few, write_split
 from cache.runtime.errors import UserError, nearest_names
-from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import read_lines
+from cache.sources.data import open_data
 from cache.sources.splits import LABELLED
 
 
-def split_images(
-    source: Path, out: Path, *, copy: bool = False, progress: Progress | None = None, **given: Any
-) -> SplitSummary:
+def split_images(source: Path, out: Path, **given: Any) -> SplitSummary:
     """Split in the way that the arguments say: by ``lists``, by ``ood_classes``, else by a ratio.
 
-    ``out`` is the new data folder; run again, the same command goes on. Images are linked to, or copied with
-    ``copy``.
+    ``out`` is the list that is written; run again, the same command leaves it as it is.
 
     Raises
     ------
     UserError
-        If the images cannot be split so, or ``out`` holds something else.
+        If the images cannot be split so, or ``out`` is something else.
     """
     by = by_lists if "lists" in given else by_classes if "ood_classes" in given else by_ratio
-    return write_split(by(source, out, **given), out, copy=copy, progress=progress or Silent())
+    return write_split(by(source, **given), out)
 
 
-def by_lists(source: Path, out: Path, *, dataset: str, lists: Path, allow_missing: bool = False) -> SplitPlan:
+def by_lists(source: Path, *, dataset: str, lists: Path, allow_missing: bool = False) -> SplitPlan:
     """Plan the split of one of the six data sets as the published lists say.
 
     ``dataset`` is one of ``cache.prepare.published_splits.LAYOUTS``, in any case, and ``source`` the folder
@@ -49,32 +45,24 @@ def by_lists(source: Path, out: Path, *, dataset: str, lists: Path, allow_missin
     Raises
     ------
     UserError
-        If a folder, list or image is missing, or ``out`` lies among the images.
+        If a folder, list or image is missing.
     """
-    _check_folder(source)
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder", fix="give the folder that holds the images.")
     archive = open_archive(source, dataset)
-    refuse_overlap(source, archive.root, out)
     images, missing, surplus = sort_out(archive, read_lists(lists))
     if missing and not allow_missing:
         raise UserError(
             f"{archive.root} lacks images that the lists name: {first_few(missing)}",
             fix="extract the whole archive, or leave the images out with --allow-missing.",
         )
-    settings = {"way": "lists", "source": str(source.resolve()), "dataset": archive.name}
-    files = (list_path(lists, split) for split in LABELLED)
-    return SplitPlan(
-        root=archive.root,
-        images=images,
-        # Another list is another split.
-        settings=settings | {file.name: sha256_of(file) for file in files},
-        texts=lists,
-        missing=tuple(missing),
-        surplus=tuple(surplus),
-    )
+    counted = (("missing", missing), ("of no list", surplus))
+    left_out = tuple(f"{what}: {first_few(names)}" for what, names in counted if names)
+    return SplitPlan(root=archive.root, images=images, texts=lists, left_out=left_out)
 
 
-def by_ratio(source: Path, out: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
-    """Plan a split of ``SOURCE/CLASS/FILE`` by drawing OOD classes and held-out images.
+def by_ratio(source: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
+    """Plan a split of ``SOURCE/CLASS/**/FILE`` by drawing OOD classes and held-out images.
 
     ``ood`` is the share of the classes that are OOD, ``id_test`` the share of each other class's images that
     are held out. The same names and seed give the same split on every machine.
@@ -82,11 +70,11 @@ def by_ratio(source: Path, out: Path, *, ood: float = 0.5, id_test: float = 0.3,
     Raises
     ------
     UserError
-        If a share leaves a side without a class, a class is empty, or ``out`` lies among the images.
+        If a share leaves a side without a class.
     """
     if not 0 < ood < 1:
         raise UserError(f"the OOD share is {ood}", fix="give a share between 0 and 1, such as 0.5.")
-    by_class, surplus = _classes_of(source, out)
+    by_class, left_out = _classes_of(source)
     count = _share(ood, len(by_class))
     if not 0 < count < len(by_class):
         raise UserError(
@@ -95,14 +83,11 @@ def by_ratio(source: Path, out: Path, *, ood: float = 0.5, id_test: float = 0.3,
         )
     names = sorted(by_class)
     drawn = _generator(seed).permutation(len(names))[:count]
-    settings = {"way": "ratio", "ood": ood, "id_test": id_test, "seed": seed}
-    return _plan(source, by_class, {names[i] for i in drawn}, settings, surplus)
+    return _plan(source, by_class, {names[i] for i in drawn}, (id_test, seed), left_out)
 
 
-def by_classes(
-    source: Path, out: Path, *, ood_classes: Path, id_test: float = 0.3, seed: int = 0
-) -> SplitPlan:
-    """Plan a split of ``SOURCE/CLASS/FILE`` with the classes named in a text file as OOD.
+def by_classes(source: Path, *, ood_classes: Path, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
+    """Plan a split of ``SOURCE/CLASS/**/FILE`` with the classes named in a text file as OOD.
 
     ``ood_classes`` has one class folder a line; blank lines and lines that begin with ``#`` are skipped.
     For one seed the held-out images are those of :func:`by_ratio`.
@@ -110,12 +95,11 @@ def by_classes(
     Raises
     ------
     UserError
-        If a named class is unknown, none is named or none is left, a class is empty, or ``out`` lies
-        among the images.
+        If a named class is unknown, none is named or none is left.
     """
     lines = [line.strip() for line in read_lines(ood_classes)]
     wanted = {line for line in lines if line and not line.startswith("#")}
-    by_class, surplus = _classes_of(source, out)
+    by_class, left_out = _classes_of(source)
     for name in sorted(wanted - by_class.keys()):
         raise UserError(
             f"{ood_classes} names {name!r}, which is no class folder of {source}",
@@ -126,48 +110,28 @@ def by_classes(
             f"{ood_classes} names {len(wanted)} of {len(by_class)} classes",
             fix="name at least one class, and leave at least one to train on.",
         )
-    settings = {"way": "classes", "ood_classes": sha256_of(ood_classes), "id_test": id_test, "seed": seed}
-    return _plan(source, by_class, wanted, settings, surplus)
+    return _plan(source, by_class, wanted, (id_test, seed), left_out)
 
 
-def _check_folder(source: Path) -> None:
-    if not source.is_dir():
-        raise UserError(f"{source} is not a folder", fix="give the folder that holds the images.")
-
-
-def _classes_of(source: Path, out: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Return ``{class folder: its file names, sorted}``, and the images that lie in no class folder."""
-    _check_folder(source)
-    refuse_overlap(source, source, out)
-    by_class: dict[str, list[str]] = {
-        child.name: [] for child in source.iterdir() if child.is_dir() and not child.name.startswith(".")
-    }
-    if not by_class:
-        raise UserError(f"{source} has no class folders", fix="lay the images out as SOURCE/CLASS/FILE.")
-    surplus = []
-    for path in images_below(source):
-        folder, _, file = path.partition("/")
-        if file and "/" not in file:
-            by_class[folder].append(file)
-        else:
-            surplus.append(path)
-    empty = sorted(name for name, files in by_class.items() if not files)
-    if empty:
-        raise UserError(
-            f"class folders of {source} hold no image: {first_few(empty)}",
-            fix="lay the images out as SOURCE/CLASS/FILE, and remove folders that are no classes.",
-        )
-    return by_class, tuple(surplus)
+def _classes_of(source: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Return ``{class: the keys of its images below it, sorted}``, and lines on what is in no class."""
+    images = open_data([f"train={source}"]).split("train")
+    by_class: dict[str, list[str]] = {}
+    for sample in images.all():
+        name, _, file = sample.key.partition("/")
+        by_class.setdefault(name, []).append(file)
+    return by_class, tuple(images.account().in_words())
 
 
 def _plan(
     source: Path,
-    by_class: dict[str, list[str]],
+    by_class: Mapping[str, Sequence[str]],
     ood_classes: Collection[str],
-    settings: dict[str, Any],
-    surplus: tuple[str, ...],
+    held: tuple[float, int],
+    left_out: tuple[str, ...],
 ) -> SplitPlan:
-    id_test, seed = settings["id_test"], settings["seed"]
+    """Return the plan; ``held`` are the share of a trained class's images that are held out, and a seed."""
+    id_test, seed = held
     if not 0 <= id_test < 1:
         raise UserError(
             f"the held-out share is {id_test}", fix="give a share from 0 to below 1, such as 0.3."
@@ -179,16 +143,10 @@ def _plan(
         for file in files:
             split = "ood_test" if name in ood_classes else "id_test" if file in held_out else "train"
             images[split][f"{name}/{file}"] = f"{name}/{file}"
-    return SplitPlan(
-        root=source,
-        images=images,
-        settings={"source": str(source.resolve()), **settings},
-        texts=source,
-        surplus=surplus,
-    )
+    return SplitPlan(root=source, images=images, texts=source, left_out=left_out)
 
 
-def _held_out(name: str, files: list[str], *, share: float, seed: int) -> set[str]:
+def _held_out(name: str, files: Sequence[str], *, share: float, seed: int) -> set[str]:
     if share == 0 or len(files) < 2:
         return set()
     count = min(max(_share(share, len(files)), 1), len(files) - 1)

@@ -9,7 +9,7 @@ Its files::
     accounts                  what a source leaves out, by reason
     key_hashes, key_chunks    hashes of keys, and chunks cut by them
     image_folder              photos in folders
-    folder_listing            the names of a folder's photos, as arrays
+    folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
     decoding                  how a picture is decoded

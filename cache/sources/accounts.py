@@ -24,8 +24,10 @@ class Reason(StrEnum):
     DUPLICATE = "of a key that is taken"
     NO_LABEL = "without a label"
     NO_PICTURE = "without a picture"
-    NAME = "of a name that is not UTF-8"
+    NAME = "of a class whose name is not UTF-8"
     SPLIT = "beside the folders of splits"
+    LOOP = "links to a folder that they lie in"
+    EMPTY = "class folders without a picture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +50,10 @@ class Account:
     @classmethod
     def of(cls, left_out: Iterable[tuple[Reason, str]]) -> Account:
         """Return the account of what was left out: why, and its name, one after the other."""
-        counts: dict[str, LeftOut] = {}
+        tally = Tally()
         for reason, name in left_out:
-            counts[reason.value] = counts.get(reason.value, LeftOut()) + LeftOut(count=1, names=(name,))
-        return cls(counts)
+            tally.add(reason, name)
+        return cls(tally.account().left_out)
 
     def __add__(self, other: Account) -> Account:
         reasons = dict.fromkeys((*self.left_out, *other.left_out))
@@ -67,12 +69,40 @@ class Account:
         """How many were left out."""
         return sum(one.count for one in self.left_out.values())
 
+    def as_table(self) -> dict[str, dict[str, object]]:
+        """Return it for JSON: ``{reason: {"count": ..., "names": [...]}}``."""
+        return {r: {"count": one.count, "names": [*one.names]} for r, one in self.left_out.items()}
+
     def in_words(self) -> list[str]:
         """Return a line a reason: ``12 hidden: .a, .b, .c and 9 more``."""
         return [
-            f"{one.count:,} {reason}: {some_of(list(one.names), of=one.count)}"
+            f"{one.count:,} {reason}: {some_of(list(one.names), len(one.names), of=one.count)}"
             for reason, one in self.left_out.items()
         ]
+
+
+class Tally:
+    """Counts what is left out while a source is listed; of constant size, however much that is."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Reason, int] = {}
+        self._names: dict[Reason, list[str]] = {}
+
+    def add(self, reason: Reason, name: str, count: int = 1) -> None:
+        """Count one, or several of which one is named."""
+        self._counts[reason] = self._counts.get(reason, 0) + count
+        names = self._names.setdefault(reason, [])
+        if len(names) < NAMED:
+            names.append(name)
+
+    def account(self) -> Account:
+        """Return what was counted."""
+        return Account(
+            {
+                reason.value: LeftOut(count=count, names=tuple(self._names[reason]))
+                for reason, count in self._counts.items()
+            }
+        )
 
 
 NOTHING = Account()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.runtime.system_errors import read_error
 from cache.sources.class_texts import read_lines
-from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import DataFolder
 from cache.sources.splits import FOLDERS
 
 
@@ -102,7 +102,7 @@ def load_names(source: str) -> list[str]:
     return [line.strip() for line in read_lines(path) if line.strip()]
 
 
-def keys_in_original_order(folder: ImageFolder, rows: int, *, source: str) -> list[str]:
+def keys_in_original_order(folder: DataFolder, rows: int, *, source: str) -> list[str]:
     """Return ``SPLIT/CLASS/FILE`` of each of ``rows`` rows in the original code's order.
 
     That is: all ``*.JPEG`` paths sorted, then all ``*.jpg`` paths sorted; of the training folder, or

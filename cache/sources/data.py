@@ -9,14 +9,18 @@ from pathlib import Path
 
 from cache.runtime.errors import UserError
 from cache.sources.joined_sources import joined
-from cache.sources.samples import DataFolder, Source
-from cache.sources.source_options import SourceOptions
-from cache.sources.split_rules import selected
+from cache.sources.places import is_remote
+from cache.sources.samples import DataFolder, Opened, Source
+from cache.sources.source_options import AS_THEY_ARE, SourceOptions
+from cache.sources.split_rules import EXAMPLE, selected
 from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
 
 # What opens a place: (place, options, split) -> the sources of its splits. ``split`` is the name that all of
-# it gets, '' where it is to say that itself; what does not say it either is under ''.
+# it gets, '' where it is to say that itself; what does not say it either is under '', and what is called
+# ``val`` may be under that.
 Opener = Callable[[str, SourceOptions, str], Mapping[str, Source]]
+# The name of a split that may be the ID or the OOD test: its classes decide, as those of ImageNet's folders.
+VAL = "val"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +38,13 @@ class Given:
             return cls(place=place, split=split_name(name))
         return cls(place=text)
 
+    def anywhere(self) -> str:
+        """Return it as it is named from any working folder."""
+        place = self.place if is_remote(self.place) else os.path.abspath(self.place)
+        return f"{self.split}={place}" if self.split else place
 
-def open_data(given: Sequence[str | Path], options: SourceOptions | None = None) -> DataFolder:
+
+def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE) -> DataFolder:
     """Return the splits of some sources: each ``SOURCE``, or ``SPLIT=SOURCE``.
 
     A source is a folder of pictures, a list, tars, parquet, or a folder saved by Hugging Face ``datasets``.
@@ -47,18 +56,22 @@ def open_data(given: Sequence[str | Path], options: SourceOptions | None = None)
     UserError
         If a place is not there or holds nothing of use.
     """
-    options = options or SourceOptions()
     if not given:
         raise UserError("no source of images is given", fix="name a folder, a list, tars or parquet.")
     sources: dict[str, list[Source]] = {}
+    notes: list[str] = []
     named = [Given.parse(str(one)) for one in given]
     for one in named:
         opened = opener_of(one.place)(one.place, options, one.split)
-        for split, source in _with_splits(opened, options).items():
+        notes += opened.notes if isinstance(opened, Opened) else ()
+        for split, source in _with_splits(one, opened, options, notes).items():
             sources.setdefault(split, []).append(source)
+    if VAL in sources:
+        _place_val(sources, notes)
     return DataFolder(
         path=_folder_of(named[0].place),
         splits={name: joined(name, sources[name]) for name in SPLITS if name in sources},
+        notes=tuple(notes),
     )
 
 
@@ -74,17 +87,44 @@ def opener_of(place: str) -> Opener:
     return open_tars if holds_tars(place) else open_image_folder
 
 
-def _with_splits(opened: Mapping[str, Source], options: SourceOptions) -> dict[str, Source]:
+def _with_splits(
+    given: Given, opened: Mapping[str, Source], options: SourceOptions, notes: list[str]
+) -> dict[str, Source]:
+    """Return the sources of a place by split, what says none of its own too; ``notes`` say how."""
     splits = {name: source for name, source in opened.items() if name}
-    if "" in opened:
-        source = opened[""]
-        if not source.classes:
-            more = {"pool": source}
-        else:
-            more = selected(source, options.rule) if options.rule else {"train": source}
-        for name, one in more.items():
-            splits[name] = joined(name, [splits[name], one] if name in splits else [one])
+    source = opened.get("")
+    if source is None:
+        return splits
+    if not source.classes:
+        notes.append(f"{given.place} has no classes: all of it is pool (train={given.place} if it has)")
+        more = {"pool": source}
+    elif options.rule:
+        more = selected(source, options.rule)
+        notes.append(options.rule.note(source.classes))
+    else:
+        more = {"train": source}
+        notes.append(
+            f"{given.place} has {len(source.classes):,} classes and no splits: all of it is train "
+            f"(--split '{EXAMPLE}' makes tests of it; pool={given.place} if these are no classes)"
+        )
+    for name, one in more.items():
+        splits[name] = joined(name, [splits[name], one] if name in splits else [one])
     return splits
+
+
+def _place_val(sources: dict[str, list[Source]], notes: list[str]) -> None:
+    """Decide what ``val`` is: with classes of train alone the ID test, else the OOD test."""
+    val = sources.pop(VAL)
+    classes = {name for source in val for name in source.classes}
+    trained = {name for source in sources.get("train", ()) for name in source.classes}
+    split = "id_test" if classes <= trained and "id_test" not in sources else "ood_test"
+    if split in sources:
+        raise UserError(
+            f"there is val and there is {split} as well", fix="make them one, or leave one of them out."
+        )
+    if split == "id_test":
+        notes.append("val has no other classes than train: it is the ID test")
+    sources[split] = val
 
 
 def _folder_of(place: str) -> Path:

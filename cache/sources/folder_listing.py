@@ -1,16 +1,19 @@
-"""The names of the images of a split's class folders, as arrays: some 40 bytes an image, and no object."""
+"""The names of the pictures below a folder, as arrays: some 40 bytes an image, and no object of each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.sources.accounts import Account, Reason, Tally
+from cache.sources.decoding import PLAIN, Decoding
+from cache.sources.folder_walk import FolderWalk, PictureFolder, joined
 from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hashes_of
 
@@ -19,24 +22,84 @@ FILES_AT_ONCE = 512
 THREADS = 16
 # The size and time of a file that is not there any more.
 GONE = -1
+# The depth of the folder that is the class: the last, which holds the picture; none of what has no label.
+LAST, UNLABELLED = -1, 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderRoot:
+    """A folder whose pictures are samples, and what is one for all of them.
+
+    The class of one is the ``depth``-th folder below ``root``, or :data:`LAST`; :data:`UNLABELLED`: none.
+    ``skip`` are folders of the root that are no part of it; ``texts``: a picture may have one beside it.
+    """
+
+    root: str
+    depth: int = 1
+    skip: frozenset[str] = frozenset()
+    texts: bool = False
+    decoding: Decoding = PLAIN
+
+    def class_of(self, key: str) -> str:
+        """Return the class of a picture, '' where it has none."""
+        return self.class_of_folder(key.rpartition("/")[0])
+
+    def class_of_folder(self, folder: str) -> str:
+        """Return the class of the pictures in a folder below the root; '' where they have none."""
+        if self.depth == 1:
+            return folder.partition("/")[0]
+        if self.depth == UNLABELLED:
+            return ""
+        names = folder.split("/") if folder else []
+        if self.depth == LAST:
+            return names[-1] if names else ""
+        return names[self.depth - 1] if len(names) >= self.depth else ""
 
 
 class FolderListing:
-    """What the class folders below ``root`` held when it was made; image i is the same as long as it lives.
+    """What lay below a root when it was made; image i is the same as long as it lives.
 
-    ``names_of`` gives the names of a folder's images, at least one; what it raises goes through.
+    ``classes`` are those that have an image, sorted; ``account`` is what was left out, ``odd`` counts those
+    that were taken though their name is not UTF-8, and ``has_texts`` says whether texts lay beside some.
     """
 
-    def __init__(self, root: Path, classes: Sequence[str], names_of: Callable[[Path], Sequence[str]]) -> None:
-        self.root, self.classes = root, classes
+    def __init__(self, of: FolderRoot) -> None:
+        self._of, self.root = of, of.root
+        walk = FolderWalk(root=of.root, skip=of.skip)
+        self._folders: list[str] = []
         self._counts: list[int] = []
-        blobs = []
-        for name in classes:
-            names = names_of(root / name)
-            self._counts.append(len(names))
+        odd = Tally()
+        blobs, classes = [], set()
+        for folder in walk.pictures():
+            name = of.class_of_folder(folder.path)
+            if not folder.names or (of.depth and not self._has_class(folder, name, walk.tally)):
+                continue
+            classes.add(name)
+            self._folders.append(folder.path)
+            self._counts.append(len(folder.names))
             # No name holds a zero byte.
-            blobs.append("\0".join([*names, ""]).encode(errors="surrogateescape"))
+            blobs.append("\0".join([*folder.names, ""]).encode(errors="surrogateescape"))
+            _count_odd(odd, folder)
         self._names = b"".join(blobs)
+        self.classes = tuple(sorted(classes)) if of.depth else ()
+        for empty in sorted({*self._class_folders(walk)} - classes):
+            walk.tally.add(Reason.EMPTY, f"{empty}/")
+        self.account: Account = walk.tally.account()
+        self.odd: Account = odd.account()
+        self.has_texts = walk.texts > 0
+
+    @staticmethod
+    def _has_class(folder: PictureFolder, name: str, tally: Tally) -> bool:
+        reason = Reason.NO_LABEL if not name else None if is_utf8(name) else Reason.NAME
+        if reason:
+            for file in folder.names:
+                tally.add(reason, joined(folder.path, file))
+        return reason is None
+
+    def _class_folders(self, walk: FolderWalk) -> Iterator[str]:
+        """Yield the classes that have a folder; of the last ones none is there without a picture."""
+        depth = self._of.depth
+        return (folder.split("/")[-1] for folder in walk.folders if folder.count("/") + 1 == depth)
 
     def __len__(self) -> int:
         return sum(self._counts)
@@ -47,9 +110,9 @@ class FolderListing:
         return np.flatnonzero(np.frombuffer(self._names, dtype=np.uint8) == 0)
 
     @cached_property
-    def _class_starts(self) -> NDArray[np.int64]:
-        """The first image of each class."""
-        return np.concatenate([[0], np.cumsum(self._counts)])[:-1]
+    def _starts(self) -> NDArray[np.int64]:
+        """The first image of each folder."""
+        return np.concatenate([[0], np.cumsum(self._counts)])[:-1].astype(np.int64)
 
     @cached_property
     def key_chunks(self) -> KeyChunks:
@@ -57,21 +120,21 @@ class FolderListing:
         return KeyChunks.of(hashes_of(self.keys()))
 
     def keys(self) -> Iterator[str]:
-        """Yield the key of every image, class after class."""
-        starts, ends = self._class_starts, self._ends
-        for name, start, count in zip(self.classes, starts.tolist(), self._counts, strict=True):
+        """Yield the key of every image, folder after folder."""
+        ends = self._ends
+        for folder, start, count in zip(self._folders, self._starts.tolist(), self._counts, strict=True):
             first = int(ends[start - 1]) + 1 if start else 0
             last = int(ends[start + count - 1])
             names = self._names[first:last].decode(errors="surrogateescape").split("\0")
-            yield from (f"{name}/{file}" for file in names)
+            yield from (joined(folder, name) for name in names)
 
     def keys_at(self, images: NDArray[np.int64]) -> list[str]:
         """Return the keys of some images."""
-        owners = np.searchsorted(self._class_starts, images, side="right") - 1
+        owners = np.searchsorted(self._starts, images, side="right") - 1
         ends = self._ends[images]
         starts = np.where(images > 0, self._ends[images - 1] + 1, 0)
         return [
-            f"{self.classes[owner]}/{self._names[start:end].decode(errors='surrogateescape')}"
+            joined(self._folders[owner], self._names[start:end].decode(errors="surrogateescape"))
             for owner, start, end in zip(owners.tolist(), starts.tolist(), ends.tolist(), strict=True)
         ]
 
@@ -86,6 +149,21 @@ class FolderListing:
     def _status(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         status = [_status_of(f"{self.root}/{key}") for key in self.keys_at(images)]
         return np.array(status, dtype=np.int64)
+
+
+def is_utf8(name: str) -> bool:
+    """Say whether a name that the system gave is UTF-8."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _count_odd(odd: Tally, folder: PictureFolder) -> None:
+    """Count the names of a folder's pictures that are not UTF-8: they are taken, and said."""
+    joined_names = "\0".join(folder.names)
+    if is_utf8(folder.path) and is_utf8(joined_names):
+        return
+    for name in folder.names:
+        if not is_utf8(joined(folder.path, name)):
+            odd.add(Reason.NAME, joined(folder.path, name))
 
 
 def _status_of(path: str) -> tuple[int, int]:

@@ -1,14 +1,18 @@
-"""An image folder as a source of each split, and how one image is decoded.
+"""A folder of pictures as a source of each split, however it is laid out.
 
-Layout: ``DATA/train/CLASS/FILE``, ``DATA/val_on_train/CLASS/FILE`` (optional) and
-``DATA/val/CLASS/FILE``. A key is ``CLASS/FILE``; the classes of a split are its folders, sorted.
+1. Folders that are called as splits hold them: ``train``, ``val_on_train`` or ``id_test``, ``val`` or
+   ``ood_test``, each ``SPLIT/CLASS/**/FILE``, and ``pool`` or ``unlabelled``, which has no classes.
+2. Else, with pictures directly in it, the folder and all below it is ``pool``.
+3. Else its folders are classes, but for ``pool`` or ``unlabelled`` beside them: ``CLASS/**/FILE``.
+
+A key is the path below the split's folder, and the class the first folder of it, unless told otherwise.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,53 +21,73 @@ from uuid import uuid4
 from PIL import Image
 
 from cache.runtime.atomic_files import sha256_of
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, some_of
 from cache.runtime.system_errors import is_the_systems
-from cache.sources.accounts import Account
-from cache.sources.decoding import ENDINGS, load_rgb
-from cache.sources.folder_listing import GONE, FolderListing
-from cache.sources.samples import Chunk, DataFolder, Listed, Source
+from cache.sources.accounts import NOTHING, Account, Reason, Tally
+from cache.sources.decoding import UnreadableImage
+from cache.sources.folder_listing import GONE, UNLABELLED, FolderListing, FolderRoot
+from cache.sources.folder_walk import TEXT, TEXT_FILES, entries_of, is_picture, kind_of
+from cache.sources.samples import Chunk, Listed, Opened
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import FOLDERS, SPLITS
+from cache.sources.splits import LABELLED, SPLIT_ALIASES, SPLITS, split_name
+
+# A text beside a picture is read so far, in bytes.
+TEXT_BYTES = 2**16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSample:
-    """One image file: its key, whose first part is its class, and the folder of its split."""
+    """One image file: its key, and what it has in common with all of its split. As small as can be."""
 
     key: str
-    root: Path
+    of: FolderRoot
     views: ClassVar[tuple[str, ...]] = ("image",)
-    caption: ClassVar[None] = None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its class folder."""
-        return (self.key.partition("/")[0],)
+        """Its class, of one that has any."""
+        name = self.of.class_of(self.key)
+        return (name,) if name else ()
 
     @property
-    def path(self) -> Path:
-        """The file. Made when asked for: a Path takes several times the memory of the rest."""
-        return self.root / self.key
+    def caption(self) -> str | None:
+        """The text file of its name beside it; None where there is none, or it is empty."""
+        if not self.of.texts:
+            return None
+        try:
+            with open(os.path.splitext(self.where)[0] + TEXT, "rb") as file:
+                text = file.read(TEXT_BYTES).decode("utf-8", "ignore")
+        except OSError as error:
+            if is_the_systems(error):
+                raise
+            return None
+        return " ".join(text.replace("\0", " ").split()) or None
 
     @property
     def where(self) -> str:
         """The file."""
-        return str(self.path)
+        return f"{self.of.root}/{self.key}"
 
     def pictures(self) -> tuple[Image.Image, ...]:
-        """Return the decoded file; see :func:`load_rgb`."""
-        return (load_rgb(self.path),)
+        """Return the decoded file; UnreadableImage, or OSError where the system is the reason."""
+        try:
+            content = self.content()
+        except OSError as error:
+            if is_the_systems(error):
+                raise
+            raise UnreadableImage(error.strerror or str(error)) from error
+        return (self.of.decoding.picture(content, self.key),)
 
     def content(self) -> bytes:
         """Return the file's bytes."""
-        return self.path.read_bytes()
+        with open(self.where, "rb") as file:
+            return file.read()
 
     def identity(self) -> tuple[str, int, int]:
         """Return (SHA-256, bytes, modification time in ns) of the file; an unreadable one has the hash ''."""
         try:
             status = self.status()
-            return sha256_of(self.path), *status
+            return sha256_of(Path(self.where)), *status
         except OSError as error:
             if is_the_systems(error):
                 raise
@@ -71,30 +95,41 @@ class ImageSample:
 
     def status(self) -> tuple[int, int]:
         """Return bytes and modification time in ns of the file; OSError where there is none."""
-        status = os.stat(f"{self.root}/{self.key}")
+        status = os.stat(self.where)
         return status.st_size, status.st_mtime_ns
 
 
 class ImageSource:
-    """The image files of one split: ``ROOT/CLASS/FILE``, in chunks by the hash of their keys.
+    """The image files of one split, in chunks by the hash of their keys.
 
     A process lists the folder when it first has to, once for all copies of a source that were made by one
-    scan: what is added to the folder later is not in it.
+    scan: what is added to the folder later is not in it. ``beside`` is what was left out beside the folder.
     """
 
     multi_label = False
 
-    def __init__(self, split: str, root: Path, classes: tuple[str, ...], *, scan: str = "") -> None:
-        self.split, self.root, self.classes = split, root, classes
-        self._scan = scan or uuid4().hex
+    def __init__(self, split: str, of: FolderRoot, *, beside: Account = NOTHING, scan: str = "") -> None:
+        self.split, self._beside, self._scan = split, beside, scan or uuid4().hex
+        # Of this scan: whether texts lie beside its pictures is seen when it is listed.
+        self._of = of
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(ImageSource, scan=self._scan), (self.split, self.root, self.classes)
+        return partial(ImageSource, beside=self._beside, scan=self._scan), (self.split, self._of)
 
     @property
     def listing(self) -> FolderListing:
-        """The names of the files; UserError where a class has none, or two of one name."""
-        return _listing_of(self._scan, self.root, self.classes)
+        """The names of the files."""
+        return _listing_of(self._scan, self._of)
+
+    @cached_property
+    def of(self) -> FolderRoot:
+        """What all samples have in common."""
+        return replace(self._of, texts=self.listing.has_texts)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that have an image, sorted."""
+        return self.listing.classes
 
     def __len__(self) -> int:
         return len(self.listing)
@@ -109,17 +144,17 @@ class ImageSource:
         status = self.listing.status_at(images).tolist()
         for key, (size, mtime_ns) in sorted(zip(self.listing.keys_at(images), status, strict=True)):
             if size != GONE:
-                yield Listed(key, (key.partition("/")[0],), size, mtime_ns)
+                yield Listed(key, (self._of.class_of(key),) if self._of.depth else (), size, mtime_ns)
 
     def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[ImageSample]:
         """Yield the samples of a chunk by key, of ``keys`` alone where there are any."""
         for key in sorted(self.listing.keys_at(self.listing.key_chunks.keys(chunk))):
             if keys is None or key in keys:
-                yield ImageSample(key=key, root=self.root)
+                yield ImageSample(key=key, of=self.of)
 
     def account(self) -> Account:
-        """Return what is left out: nothing is counted yet."""
-        return Account()
+        """Return what is left out of the folder, and beside it."""
+        return self._beside + self.listing.account
 
     def samples(self, keys: Sequence[str]) -> Iterator[ImageSample]:
         """Yield samples in the order of keys, whether their files are there or not.
@@ -129,12 +164,12 @@ class ImageSource:
         KeyError
             If a key is of no class here, or could lie outside of it.
         """
-        classes = set(self.classes)
+        classes = {*self.classes}
         for key in keys:
-            class_name, _, name = key.partition("/")
-            if class_name not in classes or "/" in name or not is_image_name(name):
+            inside = key and "\0" not in key and all(name[:1] not in ("", ".") for name in key.split("/"))
+            if not inside or (self._of.depth and self._of.class_of(key) not in classes):
                 raise KeyError(key)
-            yield ImageSample(key=key, root=self.root)
+            yield ImageSample(key=key, of=self.of)
 
     def all(self) -> tuple[ImageSample, ...]:
         """Return every sample, sorted by key."""
@@ -142,87 +177,158 @@ class ImageSource:
 
     @cached_property
     def _all(self) -> tuple[ImageSample, ...]:
-        return tuple(ImageSample(key=key, root=self.root) for key in sorted(self.listing.keys()))
-
-
-class ImageFolder(DataFolder):
-    """The image files of one data folder."""
-
-    split_is = "folder {!r}"
-    layout = "train/CLASS/FILE, val_on_train/CLASS/FILE (optional) and val/CLASS/FILE"
-
-    @classmethod
-    def scan(cls, path: Path, *, require: Iterable[str] = ("train", "ood_test")) -> ImageFolder:
-        """List every image of every split below ``path``.
-
-        Raises
-        ------
-        UserError
-            If the folder or a required split is missing, or a class folder is empty or holds two
-            images of one name.
-        """
-        path = Path(path)
-        if not path.is_dir():
-            raise UserError(
-                f"the data folder {path} does not exist", fix="give the folder that holds train/."
-            )
-        folders = {name: path / FOLDERS[name] for name in SPLITS if (path / FOLDERS[name]).is_dir()}
-        for name in require:
-            if name not in folders:
-                raise cls.missing(path, name)
-        splits = {name: ImageSource(name, where, _classes_in(where)) for name, where in folders.items()}
-        for source in splits.values():
-            len(source)  # which lists it, and raises
-        return cls(path=path, splits=splits)
-
-
-def open_image_folder(place: str, options: SourceOptions, split: str) -> dict[str, Source]:
-    """Return the splits of a folder of pictures."""
-    return dict(ImageFolder.scan(Path(place), require=()).splits)
-
-
-def _classes_in(where: Path) -> tuple[str, ...]:
-    with os.scandir(where) as entries:
-        folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
-    if not folders:
-        raise UserError(f"{where} has no class folders", fix=f"lay the images out as {where}/CLASS/FILE.")
-    return tuple(folders)
+        return tuple(ImageSample(key=key, of=self.of) for key in sorted(self.listing.keys()))
 
 
 @lru_cache(maxsize=8)
-def _listing_of(scan: str, root: Path, classes: tuple[str, ...]) -> FolderListing:
+def _listing_of(scan: str, of: FolderRoot) -> FolderListing:
     """Return the listing of a split's folder: one a process and ``scan``, so that tasks share it."""
     del scan
-    return FolderListing(root, classes, _names_of_class)
+    return FolderListing(of)
 
 
-def _names_of_class(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:  # which knows a file from a folder without asking the disk again
-        names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
-    if not names:
-        raise UserError(
-            f"the class folder {folder} holds no image",
-            fix=f"add images ({', '.join(sorted(ENDINGS))}) or remove the folder.",
+def open_image_folder(place: str, options: SourceOptions, split: str) -> Opened:
+    """Return the splits of a folder of pictures; all of it is ``split``, where that is given.
+
+    Raises
+    ------
+    UserError
+        If it is no folder, a split has no picture, or two folders are one split.
+    """
+    if not os.path.isdir(place):
+        raise UserError(f"the data folder {place} does not exist", fix="give a folder of pictures.")
+    root = os.path.abspath(place)
+    top = _Top.of(root)
+    if split:
+        if split in LABELLED and (named := top.split_folders()):
+            some = some_of([f"{name}/" for name in named.values()])
+            raise UserError(
+                f"{split}={place} holds folders that are called as splits ({some})",
+                fix=f"give {place} alone, or {split}={place}/{next(iter(named.values()))}.",
+            )
+        return _opened({split: _source(split, root, options)})
+    folders = top.split_folders()
+    if folders:
+        beside = top.beside(folders.values())
+        sources = {
+            name: _source(split_name(name), f"{root}/{folder}", options, beside=beside if not i else NOTHING)
+            for i, (name, folder) in enumerate(folders.items())
+        }
+        return _opened(sources)
+    pools = top.called("pool")
+    if top.pictures or not set(top.folders) - {*pools}:
+        if top.pictures or not pools:
+            return _opened({"": _source("pool", root, options)})
+        return _opened({"pool": _source("pool", f"{root}/{_one_of(root, 'pool', pools)}", options)})
+    sources = {"": _source("train", root, options, skip=pools)}
+    if pools:
+        sources["pool"] = _source("pool", f"{root}/{_one_of(root, 'pool', pools)}", options)
+    return _opened(sources)
+
+
+def _source(
+    split: str, root: str, options: SourceOptions, *, skip: Sequence[str] = (), beside: Account = NOTHING
+) -> ImageSource:
+    depth = options.class_depth if split in LABELLED else UNLABELLED
+    of = FolderRoot(root=root, depth=depth, skip=frozenset(skip), decoding=options.decoding)
+    return ImageSource(split, of, beside=beside)
+
+
+def _opened(sources: Mapping[str, ImageSource]) -> Opened:
+    """Return sources that have pictures, each listed; UserError for one that has none."""
+    notes = []
+    for source in sources.values():
+        listing = source.listing
+        if not len(listing):
+            raise _no_pictures(source)
+        for line in listing.odd.left_out.values():
+            names = some_of(list(line.names), of=line.count)
+            notes.append(f"{line.count:,} names are not UTF-8, and are kept as they are: {names}")
+    return Opened(sources, notes)
+
+
+def _no_pictures(source: ImageSource) -> UserError:
+    left_out = "; ".join(source.listing.account.in_words())
+    if Reason.NO_LABEL in source.listing.account.left_out:
+        where = source.of.root
+        return UserError(
+            f"no picture of {where} lies in a class folder ({left_out})",
+            fix=f"lay them out as CLASS/FILE, give --class-depth, or without classes pool={where}.",
         )
-    # Samples of a tar are named by the stem, so in two tars two endings of one stem would have one name.
-    if len({name.rpartition(".")[0] for name in names}) < len(names):
-        one, other = _of_one_stem(sorted(names))
+    return UserError(
+        f"{source.of.root} holds no picture{f' ({left_out})' if left_out else ''}",
+        fix="give the folder that holds the pictures, or take the empty one away.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Top:
+    """What lies directly in a folder: its folders, how many pictures, and all but the folders, counted."""
+
+    root: str
+    folders: tuple[str, ...]
+    pictures: int
+    files: Tally
+
+    @classmethod
+    def of(cls, root: str) -> _Top:
+        folders, pictures, files = [], 0, Tally()
+        for entry in entries_of(root):
+            kind, name = kind_of(entry), entry.name
+            if name.startswith("."):
+                files.add(Reason.HIDDEN, f"{name}/" if kind == "folder" else name)
+            elif kind == "folder":
+                folders.append(name)
+            elif kind == "file" and is_picture(f"{root}/{name}", name):
+                pictures += 1
+                files.add(Reason.SPLIT, name)
+            elif name not in TEXT_FILES:
+                files.add(Reason.DANGLING if kind == "dangling" else Reason.FORMAT, name)
+        return cls(root=root, folders=tuple(folders), pictures=pictures, files=files)
+
+    def called(self, split: str) -> list[str]:
+        """Return the folders that are called as a split."""
+        return [name for name in self.folders if _called(name) == split]
+
+    def split_folders(self) -> dict[str, str]:
+        """Return ``{split or "val": its folder}`` where folders are splits, and nothing where they are not.
+
+        A class may be called ``train``: beside other folders one is a split only if there are folders in it.
+        """
+        named = [name for name in self.folders if _called(name)]
+        labelled = [name for name in named if _called(name) != "pool"]
+        others = len(named) < len(self.folders)
+        if not labelled or (others and not any(_has_folders(f"{self.root}/{name}") for name in labelled)):
+            return {}
+        splits = dict.fromkeys(map(_called, named))
+        return {
+            split: _one_of(self.root, split, self.called(split))
+            for split in sorted(splits, key=lambda split: SPLITS.index(split_name(split)))
+        }
+
+    def beside(self, folders: Collection[str]) -> Account:
+        """Return the account of what lies beside the folders of splits."""
+        tally = Tally()
+        for name in self.folders:
+            if name not in folders:
+                tally.add(Reason.SPLIT, f"{name}/")
+        return tally.account() + self.files.account()
+
+
+def _called(name: str) -> str:
+    """Return the split that a folder is called as, in any case; ``val`` for that, and '' for none."""
+    name = name.lower()
+    return name if name in SPLITS or name == "val" else SPLIT_ALIASES.get(name, "")
+
+
+def _one_of(root: str, split: str, folders: Sequence[str]) -> str:
+    if len(folders) > 1:
         raise UserError(
-            f"two images in {folder} have one name: {one} and {other}",
-            fix="rename or remove one of them.",
+            f"{root} has two folders of the split {split_name(split)}: {' and '.join(folders)}",
+            fix="make them one, or take one of them out.",
         )
-    return names
+    return folders[0]
 
 
-def _of_one_stem(names: Sequence[str]) -> tuple[str, str]:
-    first: dict[str, str] = {}
-    for name in names:
-        other = first.setdefault(os.path.splitext(name)[0], name)
-        if other != name:
-            return other, name
-    raise AssertionError("no two names are of one stem")
-
-
-def is_image_name(name: str) -> bool:
-    """Say whether a file of this name is taken as an image: a known ending, not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
+def _has_folders(path: str) -> bool:
+    return any(kind_of(entry) == "folder" and not entry.name.startswith(".") for entry in entries_of(path))

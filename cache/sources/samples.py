@@ -116,17 +116,31 @@ class Source(Protocol):
         """Return every sample, sorted by key: for whoever holds a whole split, as stage 2 does."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataFolder:
-    """The splits of one data folder, by name.
+class Opened(dict[str, Source]):
+    """The sources of a place by split, with ``notes`` on how it was understood.
 
-    ``split_is`` and ``layout`` say what holds a split, for messages.
+    What does not say its split is under '', and what is called ``val``, which may be the ID or the OOD test,
+    under that.
     """
 
-    split_is: ClassVar[str]
-    layout: ClassVar[str]
+    def __init__(self, sources: Mapping[str, Source], notes: Sequence[str] = ()) -> None:
+        super().__init__(sources)
+        self.notes = tuple(notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFolder:
+    """The splits of the data that were named, by name.
+
+    ``path`` is the folder where files of texts are looked for; ``notes`` say how the data were understood,
+    where that is not plain. ``split_is`` and ``layout`` say what holds a split, for messages.
+    """
+
+    split_is: ClassVar[str] = "folder {!r}"
+    layout: ClassVar[str] = "train/CLASS/FILE, val_on_train/CLASS/FILE, val/CLASS/FILE, or say SPLIT=PLACE"
     path: Path
     splits: Mapping[str, Source]
+    notes: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -141,7 +155,8 @@ class DataFolder:
     @classmethod
     def missing(cls, path: Path, name: str) -> UserError:
         """Return the error of a data folder without that split; it names some of what is there."""
-        there = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))[:8]
+        children = path.iterdir() if path.is_dir() else ()
+        there = sorted(child.name for child in children if not child.name.startswith("."))[:8]
         return UserError(
             f"{path} has no {cls.split_is.format(FOLDERS[name])}, which holds the split {name} "
             f"(it has {', '.join(there) or 'nothing'})",

@@ -36,3 +36,6 @@ class SourceOptions:
     columns: ListColumns = USUAL
     names: tuple[str, ...] = ()
     decoding: Decoding = PLAIN
+
+
+AS_THEY_ARE = SourceOptions()

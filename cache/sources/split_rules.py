@@ -6,11 +6,12 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, some_of
 from cache.sources.accounts import Account
 from cache.sources.key_hashes import hash_of_key
 from cache.sources.samples import Chunk, Listed, Sample, Source
 
+EXAMPLE = "id_test=0.2,ood_test=0.3 of classes"
 _SHARE = re.compile(r"(id_test|ood_test)\s*=\s*(0?\.\d+|0|[1-9]\d?%)(\s+of\s+classes)?")
 # Hashes that a class or key is chosen by: of another kind than those that cut chunks and order rows.
 _CHOSEN_BY = "split "
@@ -37,7 +38,7 @@ class SplitRule:
             match = _SHARE.fullmatch(one.strip())
             if not match or match[1] in shares or (bool(match[3]) != (match[1] == "ood_test")):
                 raise UserError(
-                    f"--split {text!r:.80} is not of the form 'id_test=0.2,ood_test=0.3 of classes'",
+                    f"--split {text!r:.80} is not of the form '{EXAMPLE}'",
                     fix="give a share of each class's images for id_test, and of the classes for ood_test.",
                 )
             share = match[2]
@@ -54,10 +55,27 @@ class SplitRule:
         return ("train", *(name for name, share in named.items() if share))
 
     def ood_classes(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """Return the classes of the OOD test: those of the smallest hashes, in the order of ``classes``."""
-        count = round(self.ood_test * len(classes))
-        chosen = {*sorted(classes, key=lambda name: _chosen(name))[:count]}
+        """Return the classes of the OOD test, in the order of ``classes``: those of hashes below the share.
+
+        Each by itself, so that a new class moves no other; of a few classes the share is met by chance alone,
+        but one at least is on each side where there are two.
+        """
+        if not self.ood_test or len(classes) < 2:
+            return ()
+        rising = sorted(classes, key=_chosen)
+        below = sum(_chosen(name) < self.ood_test * 2.0**64 for name in rising)
+        chosen = {*rising[: min(max(below, 1), len(rising) - 1)]}
         return tuple(name for name in classes if name in chosen)
+
+    def note(self, classes: Sequence[str]) -> str:
+        """Return a line on what it makes of images of some classes."""
+        tested = self.ood_classes(classes)
+        parts = [f"{len(classes) - len(tested):,} of {len(classes):,} classes are trained"]
+        if self.id_test:
+            parts.append(f"{self.id_test:.0%} of their images are the ID test")
+        if tested:
+            parts.append(f"{len(tested):,} classes are the OOD test ({some_of(tested)})")
+        return f"--split {self}: {', '.join(parts)}"
 
     def is_test(self, key: str) -> bool:
         """Say whether an image of a trained class is in its ID test."""

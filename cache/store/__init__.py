@@ -16,5 +16,6 @@ Its files::
     neighbours                which texts are nearest; the only importer of faiss
     text_banks                texts, classes and their embeddings
     duplicates                one image under two keys
+    left_out                  what of the data has no row, by reason
     checksums, read_errors    flipped bits, and what is said of them
 """

@@ -14,6 +14,7 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.json_values import value_of
 from cache.runtime.system_errors import read_error
+from cache.sources.accounts import LeftOut
 from cache.sources.names import check_class_names, is_plain_name
 from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.checksums import has_its_checksum, with_checksum
@@ -30,7 +31,8 @@ IMPORT, CONVERT = "cache import", "cache convert"
 class Manifest:
     """The make of a cache folder. Every change is a new value, saved whole.
 
-    ``splits`` have their class names, in label order; ``several_labels`` says whether an image can have any
+    ``splits`` have their class names, in label order; ``left_out`` is what their sources left out, by reason;
+    ``several_labels`` says whether an image can have any
     number of them. ``columns`` are what every row group of some splits has beside its rows. ``command`` is
     the one that makes the cache, '' where that is not known.
     """
@@ -38,6 +40,7 @@ class Manifest:
     spec: CacheSpec
     embed_dim: int
     splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: dict[str, dict[str, LeftOut]] = field(default_factory=dict)
     several_labels: bool = False
     columns: dict[str, ColumnSettings] = field(default_factory=dict)
     banks: dict[str, ListedBank] = field(default_factory=dict)

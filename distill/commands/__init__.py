@@ -12,4 +12,5 @@ Its files::
     export, predict           a student that leaves: export, texts, bench-model; predict, serve
     robotics, episodes        stage 1 for episodes; options that only they have
     options, tables           what several commands take, and print
+    source_options            how images are read
 """

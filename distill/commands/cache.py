@@ -24,6 +24,7 @@ from distill.commands.tables import (
     number,
     print_duplicates,
     print_json,
+    print_left_out,
     print_zero_shot,
     size,
     table,
@@ -51,6 +52,7 @@ def info(cache: Path, as_json: bool) -> None:
     there = describe_cache(cache)
     if as_json:
         plain = asdict(there)
+        plain["left_out"] = {split: account.as_table() for split, account in there.left_out.items()}
         print_json({**plain.pop("manifest"), "fingerprint": there.manifest.spec.fingerprint(), **plain})
         return
     table(f"cache {cache}", ["", ""], _about(there.manifest))
@@ -60,6 +62,7 @@ def info(cache: Path, as_json: bool) -> None:
         for s in there.splits
     ]
     table("splits", names, splits)
+    print_left_out(there.left_out)
     columns = [
         [c.column, f"{c.groups:,} of {c.of:,}", number(c.rows), size(c.bytes), _words(c.settings)]
         for c in there.columns
@@ -237,9 +240,9 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     """
     from cache.maintain.convert import convert_cache
     from cache.reader import EmbeddingCache
-    from cache.sources.image_folder import ImageFolder
+    from cache.sources.data import open_data
 
-    folder = ImageFolder.scan(data, require=()) if data else None
+    folder = open_data([data]) if data else None
     with working("cache convert", "rows") as progress:
         convert_cache(cache, out, format=format, folder=folder, progress=progress)
     click.echo(f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(format, data)}")

@@ -1,4 +1,4 @@
-"""``distill cache-features``: stage 1, the teacher's embeddings of a folder of images."""
+"""``distill cache-features``: stage 1, the teacher's embeddings of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from cache.runtime import machine_limits as bounds
 from distill.commands.options import (
-    EXISTING_FOLDER,
     FILE,
     WHOLE,
     cache_out_option,
@@ -22,6 +21,7 @@ from distill.commands.options import (
     teacher_options,
     wants_weights,
 )
+from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import print_build, working
 
 # Options that say how what another asks for is kept.
@@ -29,8 +29,9 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 
 
 @click.command()
-@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("data", metavar="SOURCE...", nargs=-1, required=True)
 @cache_out_option
+@source_options
 @label2text_option
 @option("--descriptions", "FOLDER<TAB>TEXT a line, or texts alone; chatgpt.txt in DATA is found.", FILE)
 @option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl in DATA is found.", FILE)
@@ -82,12 +83,22 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @ray_options
 @teacher_options
 @click.pass_context
-def cache_features(ctx: click.Context, data: Path, out: Path, as_json: bool, **given: Any) -> None:
-    """Run the teacher over DATA once (stage 1).
+def cache_features(ctx: click.Context, data: tuple[str, ...], out: Path, as_json: bool, **given: Any) -> None:
+    """Run the teacher over images once (stage 1).
 
-    Its embeddings are kept in --out, the cache, from which any number of students are trained.
+    Its embeddings are kept in --out, the cache, from which any number of students are trained. A SOURCE is a
+    folder, a list (.csv, .tsv, .jsonl), parquet, tars, or a folder saved by Hugging Face datasets;
+    SPLIT=SOURCE is all of one split: train, pool (no labels), id_test or ood_test.
 
-    Example: distill cache-features photos --out artifacts/photos --pretrained openai
+    \b
+    A folder has splits where its folders are called train, val_on_train, val, pool; else with
+    pictures directly in it all of it is pool; else its folders are classes.
+
+    \b
+    Examples:
+      distill cache-features photos --out artifacts/photos --pretrained openai
+      distill cache-features train=list.csv pool=photos --out artifacts/mine --pretrained openai
+      distill cache-features birds --split 'id_test=0.2,ood_test=0.3 of classes' --out artifacts/birds
     """
     from cache.build.from_folder import FeatureOptions
     from cache.build.from_folder import cache_features as embed
@@ -98,7 +109,8 @@ def cache_features(ctx: click.Context, data: Path, out: Path, as_json: bool, **g
         if not given[owner]:
             refuse_given(ctx, own, without=f"--{owner.replace('_', '-')}")
     wants_weights(given)
-    options = FeatureOptions(cluster=ray_cluster(ctx, given), **given)
+    sources = source_options_of(given)
+    options = FeatureOptions(cluster=ray_cluster(ctx, given), sources=sources, **given)
     with working("embedding") as progress:
         summary = embed(data, out, options, progress=progress)
     print_build(summary, out, as_json=as_json)

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from cache.runtime import machine_limits as bounds
+from cache.runtime.errors import printable
 from distill.commands.options import (
     EXISTING_FOLDER,
     FILE,
     FILE_TO_WRITE,
-    FOLDER,
     SEED,
     WHOLE,
     batch_size,
@@ -35,34 +35,36 @@ WAYS = {
 
 @click.command()
 @click.argument("source", type=EXISTING_FOLDER)
-@option("--out", "The new data folder: train, val_on_train, val.", FOLDER, required=True)
+@option(
+    "--out", "The list to write: path, label, split and key of every image.", FILE_TO_WRITE, required=True
+)
 @option("--dataset NAME", "A data set of the paper, split by its published lists.")
 @option("--lists", "Folder of train_data.txt, val_on_train_data.txt, val_data.txt.", EXISTING_FOLDER)
 @option("--ood-classes", "The OOD classes, one folder a line; the others are ID.", FILE)
 @option("--ood", "Share of classes that are OOD, drawn with --seed  [default: 0.5]", float)
 @option("--id-test", "Share of each ID class's images held out  [default: 0.3]", float)
 @option("--seed", "Decides what is drawn  [default: 0]", SEED)
-@option("--copy", "Copy the images instead of linking to them.", bool)
 @option("--allow-missing", "Leave out images that a list names and SOURCE lacks.", bool)
 @json_option("Print the summary as JSON.")
 def split(source: Path, as_json: bool, **given: Any) -> None:
     """Split SOURCE into training, ID test and OOD test images.
 
+    What is written is a list that cache-features takes: nothing is copied.
+
     \b
     Examples:
-      distill split CUB --out data/cub --dataset CaltechBirds --lists CUB/lists
-      distill split photos --out data/photos --ood 0.5 --id-test 0.3 --seed 0
-      distill split photos --out data/photos --ood-classes unseen.txt
+      distill split CUB --out data/cub/list.csv --dataset CaltechBirds --lists CUB/lists
+      distill split photos --out photos.csv --ood 0.5 --id-test 0.3 --seed 0
+      distill split photos --out photos.csv --ood-classes unseen.txt
     """
     from cache.prepare.split import split_images
 
-    with working("splitting") as progress:
-        summary = split_images(source, progress=progress, **_of_one_way(given))
+    summary = split_images(source, **_of_one_way(given))
     if as_json:
         print_json({**asdict(summary), "out": str(summary.out)})
         return
     for line in summary.lines():
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def _of_one_way(given: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _of_one_way(given: dict[str, Any]) -> dict[str, Any]:
     if way == "lists" and not (given["dataset"] and given["lists"]):
         raise click.UsageError("--dataset and --lists belong together: give both.")
     given = {name: value for name, value in given.items() if value is not None and value is not False}
-    for name in (name for name in given if name not in (*WAYS[way], "out", "copy")):
+    for name in (name for name in given if name not in (*WAYS[way], "out")):
         raise click.UsageError(f"--{name.replace('_', '-')} does not go with a split by {way}: leave it out.")
     return given
 

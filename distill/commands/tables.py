@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,12 @@ from cache.runtime.errors import printable
 if TYPE_CHECKING:
     from cache.build.summary import BuildSummary
     from cache.build.zero_shot import ZeroShot
+    from cache.sources.accounts import Account
     from cache.store.duplicates import Duplicate
+
+
+# So many images that were skipped are told one by one, with what was wrong.
+SKIPPED = 20
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -154,6 +160,7 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
                 "seconds": seconds,
                 "zero_shot": [asdict(judged) for judged in summary.zero_shot],
                 "skipped": {key: image.reason for key, image in summary.skipped.items()},
+                "left_out": {split: account.as_table() for split, account in summary.left_out.items()},
                 "duplicates": [[pair.one, pair.other] for pair in summary.duplicates],
             }
         )
@@ -161,6 +168,7 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
     called = {"decoding": "decoding (in workers)", "waiting": f"waiting for {unit}"}
     rows = {
         "rows": f"{summary.rows:,} ({_changes(summary)})",
+        **({"of splits": _of_splits(summary)} if len(summary.rows_of_splits) > 1 else {}),
         "size": f"{summary.bytes / 1e6:,.1f} MB",
         "rate": f"{summary.images_per_s:,.1f} {unit}/s",
         **{called.get(name, name): f"{value:,.1f} s" for name, value in seconds.items()},
@@ -170,13 +178,23 @@ def print_build(summary: BuildSummary, out: Path, *, as_json: bool, unit: str = 
     rows |= summary.sources
     if summary.duplicates:
         rows["in two splits or classes"] = f"{len(summary.duplicates):,}"
-    if summary.skipped:
-        rows["skipped, unreadable"] = f"{len(summary.skipped):,}"
     table(f"cache {out}", ["", ""], list(rows.items()))
     print_zero_shot(summary.zero_shot, summary.doubts)
-    for key, image in summary.skipped.items():
+    for key, image in islice(summary.skipped.items(), SKIPPED):
         click.echo(printable(f"skipped {key}: {image.reason}"))
+    print_left_out(summary.left_out)
     print_duplicates(summary.duplicates)
+
+
+def print_left_out(left_out: Mapping[str, Account]) -> None:
+    """Print a line for each reason why something of a split has no row, with three names."""
+    for split, account in left_out.items():
+        for line in account.in_words():
+            click.echo(printable(f"left out of {split}: {line}"))
+
+
+def _of_splits(summary: BuildSummary) -> str:
+    return ", ".join(f"{split} {rows:,}" for split, rows in summary.rows_of_splits.items())
 
 
 def _changes(summary: BuildSummary) -> str:

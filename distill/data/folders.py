@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError
+from cache.sources.data import open_data
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.image_folder import ImageFolder
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
 from cache.store.tar_folder import TarFolder
@@ -25,7 +25,7 @@ def open_folder(
     if cache.holds_episodes and path is not None:  # whose OOD test shows trained objects as well
         return EpisodeFolder.scan(path, cache.episode_keys)
     required = ("train", "ood_test") if complete else ()
-    folder = ImageFolder.scan(path, require=required) if path is not None else _own_tars(cache, required)
+    folder = open_data([path]) if path is not None else _own_tars(cache, required)
     check_trained(folder.path, folder.classes)
     if not shared_classes:
         check_apart(folder, fix=fix)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.progress import Silent
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from distill.demo.scenes import draw_dataset
 from distill.judge.evaluate import evaluate_teacher, metrics_of
 from distill.record.run_files import CONFIG, SUMMARY
@@ -72,7 +72,7 @@ def run_demo(out: Path, *, epochs: int, seed: int, device: str, say: Callable[[s
             progress=Lines(say),
         )
         accuracy[who] = {split: result[f"{split}_accuracy"] for split in ("id_test", "ood_test")}
-    folder = ImageFolder.scan(data)
+    folder = open_data([data])
     accuracy["chance"] = {split: 100 / len(folder.split(split).classes) for split in ("id_test", "ood_test")}
     places = {"pictures": str(data), "cache": str(cache)}
     places |= {f"curves of the {who}": str(where / "curves.png") for who, where in runs.items()}

@@ -38,7 +38,7 @@ from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import WrongOption
 from cache.runtime.progress import Silent
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.teacher.open_clip_model import load_teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Targets
@@ -142,7 +142,7 @@ def in_loop(args: argparse.Namespace, configs: Sequence[RunConfig], scratch: Pat
     for i, config in enumerate(configs):
         where = {"pretrained": args.weights, "precision": args.precision}
         teacher = load_teacher(args.model, **where, device=choose_device(args.device))
-        folder, cache = ImageFolder.scan(args.data), scratch / f"cache{i}"
+        folder, cache = open_data([args.data]), scratch / f"cache{i}"
         bank = text_banks(folder, options_of(args))[0]
         embedded = teacher.embed_texts(bank.texts)[0].numpy()
         texts = ImportedTexts(name="labels", classes=bank.classes, texts=bank.texts, embeddings=embedded)

@@ -40,7 +40,7 @@ from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import build_cache
 from cache.runtime.devices import check_compiler, choose_device, default_workers
 from cache.sources.decoding import load_rgb
-from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import DataFolder
 from cache.store.spec import CacheSpec
 from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 
@@ -93,7 +93,7 @@ def bare(encode: Callable[[Tensor], Tensor], batches: Sequence[Tensor]) -> None:
         encode(batch).float().cpu()
 
 
-def stage_one(teacher: Teacher, folder: ImageFolder, out: Path, options: BuildOptions) -> None:
+def stage_one(teacher: Teacher, folder: DataFolder, out: Path, options: BuildOptions) -> None:
     """Do a whole stage-1 run."""
     shutil.rmtree(out, ignore_errors=True)
     build_cache(
@@ -132,17 +132,17 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
         check_compiler(device)
     with tempfile.TemporaryDirectory() as scratch:
         folder = linked(args.data, Path(scratch) / "data", args.images)
-        folder = ImageFolder(path=folder.path, splits={"train": folder.split("train")})
+        folder = DataFolder(path=folder.path, splits={"train": folder.split("train")})
         weights = args.weights or weights_of(args.model, Path(scratch))
         where = {"pretrained": weights, "precision": args.precision, "device": device}
         return in_turns(args, load_teacher(args.model, **where), folder, Path(scratch))
 
 
 def in_turns(
-    args: argparse.Namespace, teacher: Teacher, folder: ImageFolder, scratch: Path
+    args: argparse.Namespace, teacher: Teacher, folder: DataFolder, scratch: Path
 ) -> tuple[list[Row], Any]:
     """Let all take turns, and return the table's row."""
-    paths = [image.path for image in folder.split("train").all()]
+    paths = [Path(image.where) for image in folder.split("train").all()]
     pixels = torch.stack([teacher.transform(load_rgb(path)) for path in paths])
     batches = pixels.to(teacher.device, DTYPES[teacher.spec.precision]).split(args.batch_size)
     workers = default_workers(teacher.device) if args.workers < 0 else args.workers

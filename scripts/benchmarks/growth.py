@@ -27,7 +27,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.turns import Row, command_failed, timed
 from cache import EmbeddingCache
-from cache.sources.image_folder import is_image_name
+from cache.sources.folder_walk import is_picture_name
 from cache.sources.splits import FOLDERS
 
 DEMO = Path(__file__).parents[2] / "distill" / "demo"
@@ -60,7 +60,7 @@ class Photos:
 
     def images(self, split: str = "*", name: str = "*") -> list[Path]:
         """Return the images of a split's folder and a class, sorted."""
-        return sorted(path for path in self.data.glob(f"{split}/{name}/*") if is_image_name(path.name))
+        return sorted(path for path in self.data.glob(f"{split}/{name}/*") if is_picture_name(path.name))
 
     def move(self, paths: list[Path], from_: Path, to: Path) -> int:
         """Move files, which keep their time; folders that are left empty go. Return how many."""
@@ -91,7 +91,7 @@ class Photos:
 def begin(source: Path, photos: Photos) -> None:
     """Copy the photos, and put aside what is to come: a fifth of some classes, other classes, a split."""
     for path in sorted(source.glob("*/*/*")):
-        if path.parent.parent.name in FOLDERS.values() and is_image_name(path.name):
+        if path.parent.parent.name in FOLDERS.values() and is_picture_name(path.name):
             place = photos.data / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)

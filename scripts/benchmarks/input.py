@@ -37,8 +37,9 @@ from cache import EmbeddingCache
 from cache.build.columns import ColumnsJob, Tools, add_columns
 from cache.build.pixels import Pixels as PixelsColumn
 from cache.runtime.devices import choose_device
+from cache.sources.data import open_data
 from cache.sources.decoding import ENDINGS
-from cache.sources.image_folder import ImageFolder
+from cache.sources.samples import DataFolder
 from cache.store.manifest import Manifest
 from cache.store.pixels import COLUMN, PixelsSettings
 from distill.data.augment import resize_size
@@ -55,7 +56,7 @@ COLUMNS = {
 }
 
 
-def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> EmbeddingCache:
+def cache_of(folder: DataFolder, out: Path, side: int, format: str) -> EmbeddingCache:
     """Return a cache of random rows of the training split that keeps its images."""
     random_rows(out, folder, embed_dim=EMBED_DIM)
     column = PixelsColumn(of=PixelsSettings(side=side, encoding=format))
@@ -64,15 +65,15 @@ def cache_of(folder: ImageFolder, out: Path, side: int, format: str) -> Embeddin
     return EmbeddingCache.open(out)
 
 
-def tar_shards(folder: ImageFolder, out: Path, workers: int) -> list[str]:
+def tar_shards(folder: DataFolder, out: Path, workers: int) -> list[str]:
     """Write the training split as tar shards, four a worker, and return their paths."""
     samples = folder.split("train").all()
     out.mkdir()
     count = math.ceil(len(samples) / (4 * max(workers, 1)))
     with webdataset.ShardWriter(str(out / "%05d.tar"), maxcount=count, verbose=0) as shards:
         for number, sample in enumerate(samples):
-            ending = sample.path.suffix.lower().lstrip(".")
-            shards.write({"__key__": f"{number:09d}", ending: sample.path.read_bytes()})
+            ending = Path(sample.where).suffix.lower().lstrip(".")
+            shards.write({"__key__": f"{number:09d}", ending: Path(sample.where).read_bytes()})
     return sorted(map(str, out.glob("*.tar")))
 
 
@@ -109,13 +110,13 @@ def _tensor(picture: Image.Image) -> Tensor:
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], Any]:
     """Let the ways take turns in this process."""
-    folder = ImageFolder.scan(args.data, require=("train",))
-    folder = ImageFolder(path=folder.path, splits={"train": folder.split("train")})
+    folder = open_data([args.data])
+    folder = DataFolder(path=folder.path, splits={"train": folder.split("train")})
     with tempfile.TemporaryDirectory() as scratch:
         return compare_ways(args, folder, Path(scratch))
 
 
-def compare_ways(args: argparse.Namespace, folder: ImageFolder, scratch: Path) -> tuple[list[Row], Any]:
+def compare_ways(args: argparse.Namespace, folder: DataFolder, scratch: Path) -> tuple[list[Row], Any]:
     """Let the ways take turns, and return their rows."""
     side, samples = resize_size(args.image_size), folder.split("train").all()
     rng = np.random.default_rng(0)

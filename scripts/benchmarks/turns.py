@@ -21,7 +21,8 @@ from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
+from cache.sources.samples import DataFolder
 from cache.sources.splits import FOLDERS
 from cache.store.manifest import Manifest
 from cache.teacher.open_clip_model import network_of
@@ -109,13 +110,13 @@ def random_keys(out: Path, keys: Sequence[str], *, embed_dim: int, **options: An
     return import_embeddings(out, **{"keys": keys, "embeddings": rows, "texts": [texts]} | options)
 
 
-def random_rows(out: Path, folder: ImageFolder, *, embed_dim: int, **options: Any) -> Manifest:
+def random_rows(out: Path, folder: DataFolder, *, embed_dim: int, **options: Any) -> Manifest:
     """Write a cache of random rows for every image of a folder: see :func:`random_keys`."""
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     return random_keys(out, keys, embed_dim=embed_dim, folder=folder, **options)
 
 
-def tiny_photos(data: Path, *, classes: int, images: int) -> ImageFolder:
+def tiny_photos(data: Path, *, classes: int, images: int) -> DataFolder:
     """Make training images of so many classes, and two OOD classes: hard links to one picture a class."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     for split, names in (("train", range(classes)), ("val", range(2))):
@@ -125,22 +126,22 @@ def tiny_photos(data: Path, *, classes: int, images: int) -> ImageFolder:
             Image.fromarray(pixels).save(place / "000000.jpg")
             for i in range(1, images if split == "train" else 1):
                 os.link(place / "000000.jpg", place / f"{i:06d}.jpg")
-    return ImageFolder.scan(data)
+    return open_data([data])
 
 
-def linked(data: Path, out: Path, images: int) -> ImageFolder:
+def linked(data: Path, out: Path, images: int) -> DataFolder:
     """Link so many training images, spread over the classes, and as large a share of other splits."""
-    folder = ImageFolder.scan(data, require=("train",))
+    folder = open_data([data])
     share = min(images / len(folder.split("train")), 1.0)
     for name, split in folder.splits.items():
         count = max(1, round(share * len(split)))
         for image in (split.all()[i * len(split) // count] for i in range(count)):
             link = out / FOLDERS[name] / image.key
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(image.path.absolute())
+            link.symlink_to(Path(image.where).absolute())
     for texts in data.glob("*.txt"):
         (out / texts.name).symlink_to(texts.absolute())
-    return ImageFolder.scan(out, require=("train",))
+    return open_data([out])
 
 
 def weights_of(model: str, folder: Path) -> str | None:

@@ -155,7 +155,7 @@ def write_cache(out: Path, format: str, seed: int = 0) -> None:
 
     from cache.maintain.import_embeddings import import_embeddings
     from cache.maintain.imported_banks import ImportedTexts
-    from cache.sources.image_folder import ImageFolder
+    from cache.sources.data import open_data
 
     rng, keys = np.random.default_rng(seed), ["train/a/0.jpg", "train/a/1.jpg", "val/b/0.jpg"]
     with tempfile.TemporaryDirectory(prefix="fuzz-photos-") as photos:
@@ -171,7 +171,7 @@ def write_cache(out: Path, format: str, seed: int = 0) -> None:
             texts=[bank],
             format=format,
             caption_embeddings=given,
-            folder=ImageFolder.scan(Path(photos)),
+            folder=open_data([Path(photos)]),
         )
 
 

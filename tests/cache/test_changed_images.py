@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,17 +18,17 @@ from helpers.identity_runs import config_of
 from cache import EmbeddingCache
 from cache.changed_images import contents_of
 from cache.runtime.errors import CacheMismatch
+from cache.sources.data import open_data
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.image_folder import ImageFolder
 from distill.data.identity_reader import split_identity
 from distill.judge.trained_run import space_of_run
 from distill.train.session import open_session
 
 
 def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
-    rows, folder = EmbeddingCache.open(own / "cache").split("train"), ImageFolder.scan(own / "photos")
+    rows, folder = EmbeddingCache.open(own / "cache").split("train"), open_data([own / "photos"])
     images = folder.split("train").all()
-    before, path = contents_of(images, rows), images[0].path
+    before, path = contents_of(images, rows), Path(images[0].where)
     assert (before.changed, before.read) == ((), {})
     assert [rows.keys[row] for row in before.row_of] == [image.key for image in images]
     status, size = path.stat(), path.stat().st_size
@@ -47,10 +48,10 @@ def test_a_file_of_the_size_and_time_of_its_row_is_not_read(own):
 def test_a_touched_file_is_read_and_is_the_same(own):
     rows, images = (
         EmbeddingCache.open(own / "cache").split("train"),
-        ImageFolder.scan(own / "photos").split("train").all(),
+        open_data([own / "photos"]).split("train").all(),
     )
     for image in images:
-        os.utime(image.path, ns=(5, 5))
+        os.utime(Path(image.where), ns=(5, 5))
     after = contents_of(images, rows)
     assert after.changed == ()
     assert after.read == {i: rows.files.content[row].tobytes() for i, row in enumerate(after.row_of)}
@@ -59,13 +60,13 @@ def test_a_touched_file_is_read_and_is_the_same(own):
 def test_an_image_without_a_row_is_read_and_one_that_cannot_be_has_no_content(own):
     write_image(own / "photos" / "train" / "apple" / "new.jpg", (1, 2, 3), np.random.default_rng(9))
     rows = EmbeddingCache.open(own / "cache").split("train")
-    images = ImageFolder.scan(own / "photos").split("train").all()
+    images = open_data([own / "photos"]).split("train").all()
     (new,) = (i for i, image in enumerate(images) if image.key == "apple/new.jpg")
     contents = contents_of(images, rows)
-    assert contents.read == {new: sha256(images[new].path.read_bytes()).digest()}
+    assert contents.read == {new: sha256(Path(images[new].where).read_bytes()).digest()}
     assert np.flatnonzero(contents.row_of < 0).tolist() == [new]
-    images[new].path.unlink()
-    images[-1].path.unlink()
+    Path(images[new].where).unlink()
+    Path(images[-1].where).unlink()
     assert contents_of(images, rows).read == {new: bytes(32), len(images) - 1: bytes(32)}
     assert contents_of(images, rows).changed == (images[-1].key,)
 

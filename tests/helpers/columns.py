@@ -14,7 +14,7 @@ from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Silent
 from cache.sources.class_texts import BankTexts
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.store.journal import JournalWriter
 from cache.store.journal_lines import FileLine
 from cache.store.manifest import Manifest
@@ -53,7 +53,7 @@ def add_group(out, teacher, split, samples):
 
 def make_groups(out, photos, model, *, rows=5):
     """A cache of row groups of so many photos, and of a bank of their class names."""
-    folder, teacher = ImageFolder.scan(photos), load_teacher(model)
+    folder, teacher = open_data([photos]), load_teacher(model)
     manifest = Manifest(
         spec=CacheSpec(teacher=teacher.spec, dtype="float32"),
         embed_dim=teacher.embed_dim,
@@ -85,7 +85,7 @@ def bank_texts(manifest):
 
 def add(out, photos, model, make=None, progress=None, **options):
     """Add the columns that options ask for, as a run does in each of its processes."""
-    folder, teacher = ImageFolder.scan(photos), load_teacher(model)
+    folder, teacher = open_data([photos]), load_teacher(model)
     captions = photos / "captions.jsonl"
     with ranks_of_torchrun() as ranks:
         manifest = Manifest.load(out)

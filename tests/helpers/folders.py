@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
-from cache.sources.image_folder import ImageFolder
 
-
-def keys_of(data: Path) -> dict[str, set[str]]:
-    return {name: {i.key for i in split.all()} for name, split in ImageFolder.scan(data).splits.items()}
+def keys_in(table: Path) -> dict[str, set[str]]:
+    """The keys of each split of a list."""
+    keys: dict[str, set[str]] = {}
+    with open(table, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            keys.setdefault(row["split"], set()).add(row["key"])
+    return keys
 
 
 def every_file(folder: Path) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,7 @@ from helpers.runs import BASE
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.imported_banks import ImportedTexts
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 
 SWEEP = "seeds = [0]\n" + BASE.replace("epochs = 2", "epochs = 1")
 
@@ -49,7 +49,7 @@ def own(made: Path, tmp_path: Path) -> Path:
 
 def cache_of(out, photos, *, texts=None, swapped=(), order=1, banks=("labels",), with_data=True):
     """An imported cache of ``photos``: the texts of two ``swapped`` classes, rows in another ``order``."""
-    rng, folder = np.random.default_rng(0), ImageFolder.scan(photos)
+    rng, folder = np.random.default_rng(0), open_data([photos])
     centres = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     rows = np.stack([2 * centres[key.split("/")[1]] + rng.normal(size=EMBED_DIM) for key in keys])
@@ -79,4 +79,4 @@ def config_of(root, *settings):
 def reader(root, *, data="photos", cache="cache"):
     from distill.data.identity_reader import IdentityReader
 
-    return IdentityReader(cache=EmbeddingCache.open(root / cache), folder=ImageFolder.scan(root / data))
+    return IdentityReader(cache=EmbeddingCache.open(root / cache), folder=open_data([root / data]))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cache.sources.image_folder import ImageFolder, ImageSample
+from cache.sources.data import open_data
+from cache.sources.folder_listing import FolderRoot
+from cache.sources.image_folder import ImageSample
 from cache.store.hdf5_columns import texts
 from cache.store.journal import JournalWriter
 from cache.store.manifest import Manifest
@@ -36,7 +39,7 @@ def photo_keys(root, keys):
 
 def keys_of(photos, split="train"):
     """What the rows of some pictures are of."""
-    raw = [photo.path.read_bytes() for photo in photos]
+    raw = [Path(photo.where).read_bytes() for photo in photos]
     content = b"".join(hashlib.sha256(one).digest() for one in raw)
     return GroupKeys(
         split=split,
@@ -76,7 +79,10 @@ def make_tar_cache(cache, root, groups, *, captioned=False):
     manifest.save(cache)
     for split, lists in groups.items():
         for keys in lists:
-            photos = [ImageSample(key=key, root=root / split) for key in photo_keys(root / split, keys)]
+            photos = [
+                ImageSample(key=key, of=FolderRoot(root=str(root / split)))
+                for key in photo_keys(root / split, keys)
+            ]
             words = [f"a photo of {photo.key}" for photo in photos] if captioned else None
             columns = (
                 {"caption_embedding": np.stack([row_of(f"t{p.key}") for p in photos])} if captioned else {}
@@ -98,7 +104,7 @@ def as_tars(cache, data, out, *, rows=5, captions="beside"):
     manifest = replace(cache.manifest, spec=spec, complete=False)
     manifest.save(out)
     shutil.copytree(cache.path / "texts", out / "texts")
-    folder = ImageFolder.scan(data)
+    folder = open_data([data])
     for split in cache.split_names:
         of_split = cache.split(split)
         every = sorted(of_split.keys)

@@ -17,7 +17,7 @@ from helpers.processes import loses_second, torchrun
 from cache import EmbeddingCache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import DroppedFile, RemovedRows, RestoredRows
 from cache.store.row_group import read_keys
@@ -85,7 +85,7 @@ def test_growth_adds_the_columns_that_the_new_groups_lack(groups, photos, model,
     cache = add(groups.path, photos, model, **ALL)
     before = written(cache)
     write_jpeg(photos / "train" / "apple" / "new.jpg")
-    samples = [s for s in ImageFolder.scan(photos).split("train").all() if s.key == "apple/new.jpg"]
+    samples = [s for s in open_data([photos]).split("train").all() if s.key == "apple/new.jpg"]
     name = add_group(groups.path, load_teacher(model), "train", samples)
     grown = EmbeddingCache.open(groups.path)
     with pytest.raises(UserError, match=r"no views of 1 of 25 images of train.*--views 2"):

@@ -22,7 +22,7 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.build.zero_shot import ZeroShot, doubts
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.sources.open_set import check_apart, check_trained
 from cache.teacher.sanity import SameForAll, check_texts, stored
 from cli import main
@@ -154,7 +154,7 @@ def test_a_class_on_both_sides_of_the_line_is_refused_unless_it_is_meant(tmp_pat
 
 
 def test_two_folders_with_one_text_are_one_class(tmp_path, photos):
-    folder = ImageFolder.scan(photos)
+    folder = open_data([photos])
     check_apart(folder, fix="mean it.")
     with pytest.raises(UserError, match="lemon"):
         check_apart(folder, fix="mean it.", texts={"lemon": "big Apple", "apple": "big_apple"})

@@ -17,7 +17,7 @@ from cache.build.unit_samples import UnitSamples, open_indexes
 from cache.maintain.verify import verify_cache
 from cache.runtime.progress import Silent
 from cache.runtime.ray_pool import RayCluster
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.store.journal import Journal
 from cache.store.row_group import GROUP_ROWS
 
@@ -61,7 +61,7 @@ def test_fifty_thousand_images_keep_eight_writers_busy():
 def build(teacher_dir, photos, tmp_path):
     """A run that was not begun."""
     options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, batch_size=BATCH)
-    teacher, folder = options.load(), ImageFolder.scan(photos)
+    teacher, folder = options.load(), open_data([photos])
     return Build(
         folder=folder,
         out=tmp_path / "cache",

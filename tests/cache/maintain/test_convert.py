@@ -13,7 +13,7 @@ from cache.maintain.convert import convert_cache
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.store.journal import Journal
 from cache.store.manifest import Manifest
 from cache.store.tar_rows import TarRows
@@ -42,9 +42,7 @@ def assert_follows(source, out):
 
 
 def to_tars(root, photos):
-    return convert_cache(
-        root / "cache", root / "tar", format="webdataset", folder=ImageFolder.scan(photos, require=())
-    )
+    return convert_cache(root / "cache", root / "tar", format="webdataset", folder=open_data([photos]))
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ def cached_rows(tmp_path, photos):
     """A function that imports rows of all images of ``photos`` but some, into ``cache``."""
 
     def rows(without=(), changed=()):
-        folder = ImageFolder.scan(photos)
+        folder = open_data([photos])
         pairs = [
             (n, s.key) for n, source in folder.splits.items() for s in source.all() if s.key not in without
         ]

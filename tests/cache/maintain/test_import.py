@@ -15,7 +15,7 @@ from cache.maintain.import_files import ImportOptions, import_files
 from cache.maintain.imported_banks import ImportedTexts
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.store.manifest import Manifest
 from cli import main
 
@@ -23,7 +23,7 @@ from cli import main
 @pytest.fixture
 def arrays(tmp_path, photos):
     rng = np.random.default_rng(0)
-    train = [image.key for image in ImageFolder.scan(photos).split("train").all()]
+    train = [image.key for image in open_data([photos]).split("train").all()]
     rows = rng.normal(size=(len(train), EMBED_DIM)).astype("float32")
     np.save(tmp_path / "rows.npy", rows)
     torch.save(torch.from_numpy(rows), tmp_path / "clip_image_feats.pt")
@@ -173,7 +173,7 @@ def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, pho
 
 def test_an_import_says_what_it_took_and_how_good_the_teacher_is(tmp_path, photos, monkeypatch):
     rng = np.random.default_rng(0)
-    folder = ImageFolder.scan(photos)
+    folder = open_data([photos])
     texts = {name: rng.normal(size=EMBED_DIM) for name in folder.class_names}
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     rows = np.stack([texts[key.split("/")[1]] for key in keys]).astype("float32")

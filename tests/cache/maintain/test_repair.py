@@ -122,9 +122,9 @@ def test_what_nobody_lists_goes_and_a_wrong_index_is_made_by_the_reader(tmp_path
 
 def test_an_imported_and_a_converted_cache_are_mended_by_the_commands_that_made_them(tmp_path, photos):
     from cache.maintain.import_files import ImportOptions, import_files
-    from cache.sources.image_folder import ImageFolder
+    from cache.sources.data import open_data
 
-    keys = [f"train/{sample.key}" for sample in ImageFolder.scan(photos).split("train").all()]
+    keys = [f"train/{sample.key}" for sample in open_data([photos]).split("train").all()]
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(len(keys), 8)).astype("float32"))
     np.save(tmp_path / "texts.npy", np.eye(3, 8, dtype="float32"))
     (tmp_path / "keys.txt").write_text("\n".join(keys))

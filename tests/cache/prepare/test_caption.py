@@ -21,7 +21,7 @@ from cache.prepare.caption import caption
 from cache.prepare.captioner import Captioner, load_captioner
 from cache.runtime.errors import UserError
 from cache.sources.class_texts import MISSING_CAPTION, caption_of, read_captions
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 
 pytest.importorskip("transformers")
 
@@ -66,7 +66,7 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
 def test_every_image_gets_a_caption(photos: Path, models: dict[str, str], architecture: str):
     progress = Counted()
     summary = caption(photos, model=models[architecture], progress=progress)
-    folder = ImageFolder.scan(photos)
+    folder = open_data([photos])
     keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
     assert [row["key"] for row in rows_of(photos / "captions.jsonl")] == keys
     captions = read_captions(photos / "captions.jsonl")

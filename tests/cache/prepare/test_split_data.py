@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-from pathlib import Path
+import csv
+import os
 
 import pytest
-from helpers.folders import every_file, keys_of
+from helpers.folders import every_file, keys_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cache.prepare import split_files
 from cache.prepare.split import split_images
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.runtime.progress import Silent
 
 GOLDEN_OOD = {"cat", "dog", "fox"}
 GOLDEN_ID_TEST = {"ant/3.jpg", "ant/4.jpg", "bee/3.jpg", "bee/4.jpg", "eel/1.jpg", "eel/4.jpg"}
@@ -26,35 +25,34 @@ def source(tmp_path, write_jpeg):
 
 
 def test_a_ratio_keeps_classes_and_images_apart_and_loses_none(source, tmp_path):
-    summary = split_images(source, tmp_path / "data")
+    summary = split_images(source, tmp_path / "data.csv")
     assert summary.images == {"train": 9, "id_test": 6, "ood_test": 15}
     assert summary.classes == {"train": 3, "id_test": 3, "ood_test": 3}
-    keys = keys_of(tmp_path / "data")
+    keys = keys_in(tmp_path / "data.csv")
     assert set.union(*keys.values()) == {f"{p.parent.name}/{p.name}" for p in source.rglob("*.jpg")}
     assert sum(map(len, keys.values())) == 30
     classes = {name: {key.split("/")[0] for key in split_keys} for name, split_keys in keys.items()}
     assert classes["train"] == classes["id_test"]
     assert not classes["train"] & classes["ood_test"]
-    labels = (tmp_path / "data" / "label2text.txt").read_text().splitlines()
-    assert labels == [f"{n} {i} {n}" for i, n in enumerate(("ant", "bee", "cat", "dog", "eel", "fox"), 1)]
+    assert [path for path in tmp_path.iterdir() if path != source] == [tmp_path / "data.csv"]
 
 
 def test_a_seed_is_a_split(source, tmp_path):
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
-        split_images(source, tmp_path / out, seed=seed)
-    assert keys_of(tmp_path / "a") == keys_of(tmp_path / "b") != keys_of(tmp_path / "c")
+        split_images(source, tmp_path / f"{out}.csv", seed=seed)
+    assert keys_in(tmp_path / "a.csv") == keys_in(tmp_path / "b.csv") != keys_in(tmp_path / "c.csv")
     # Pinned: the same names and seed must give this split on every machine and with every numpy.
-    keys = keys_of(tmp_path / "a")
+    keys = keys_in(tmp_path / "a.csv")
     assert {key.split("/")[0] for key in keys["ood_test"]} == GOLDEN_OOD
     assert keys["id_test"] == GOLDEN_ID_TEST
 
 
 def test_more_images_of_one_class_leave_the_others_as_they_were(source, write_jpeg, tmp_path):
-    split_images(source, tmp_path / "before")
+    split_images(source, tmp_path / "before.csv")
     for i in range(10, 20):
         write_jpeg(source / "bee" / f"{i}.jpg")
-    split_images(source, tmp_path / "after")
-    before, after = keys_of(tmp_path / "before"), keys_of(tmp_path / "after")
+    split_images(source, tmp_path / "after.csv")
+    before, after = keys_in(tmp_path / "before.csv"), keys_in(tmp_path / "after.csv")
     for split in before:
         assert {k for k in before[split] if k[:3] != "bee"} == {k for k in after[split] if k[:3] != "bee"}
 
@@ -72,8 +70,8 @@ def test_whatever_the_sizes_a_ratio_is_complete_and_disjoint(tmp_path_factory, s
         (tmp / "source" / f"c{i}").mkdir(parents=True)
         for j in range(size):
             (tmp / "source" / f"c{i}" / f"{j}.jpg").write_bytes(b"no decoding here")
-    split_images(tmp / "source", tmp / "data", ood=ood, id_test=id_test, seed=seed)
-    keys = keys_of(tmp / "data")
+    split_images(tmp / "source", tmp / "data.csv", ood=ood, id_test=id_test, seed=seed)
+    keys = keys_in(tmp / "data.csv")
     assert sum(map(len, keys.values())) == len(set.union(*keys.values())) == sum(sizes)
     trained = {key.split("/")[0] for key in keys["train"]}
     held_out = {key.split("/")[0] for key in keys.get("id_test", set())}
@@ -94,32 +92,34 @@ def test_whatever_the_sizes_a_ratio_is_complete_and_disjoint(tmp_path_factory, s
 )
 def test_shares_that_leave_a_side_empty_are_refused(source, tmp_path, given, message):
     with pytest.raises(UserError, match=message):
-        split_images(source, tmp_path / "data", **given)
-    assert not (tmp_path / "data").exists()
+        split_images(source, tmp_path / "data.csv", **given)
+    assert not (tmp_path / "data.csv").exists()
 
 
 def test_a_source_that_is_no_class_folders_is_refused(source, tmp_path):
     (source / "empty").mkdir()
-    with pytest.raises(UserError, match=r"hold no image: 1 \(empty\)"):
-        split_images(source, tmp_path / "data")
-    with pytest.raises(UserError, match="has no class folders"):
-        split_images(source / "empty", tmp_path / "data")
-    with pytest.raises(UserError, match="is not a folder"):
-        split_images(source / "none", tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    with pytest.raises(UserError, match="holds no picture"):
+        split_images(source / "empty", tmp_path / "data.csv")
+    with pytest.raises(UserError, match="does not exist"):
+        split_images(source / "none", tmp_path / "data.csv")
+    assert not (tmp_path / "data.csv").exists()
 
 
-def test_images_outside_class_folders_are_surplus(source, write_jpeg, tmp_path):
+def test_images_lie_at_any_depth_and_those_outside_class_folders_are_counted(source, write_jpeg, tmp_path):
     write_jpeg(source / "loose.jpg")
     write_jpeg(source / "ant" / "deeper" / "a.jpg")
-    assert split_images(source, tmp_path / "data").surplus == ("ant/deeper/a.jpg", "loose.jpg")
+    (source / "empty").mkdir()
+    summary = split_images(source, tmp_path / "data.csv")
+    assert summary.left_out == ("1 without a label: loose.jpg", "1 class folders without a picture: empty/")
+    assert "ant/deeper/a.jpg" in set.union(*keys_in(tmp_path / "data.csv").values())
+    assert "left out: 1 without a label: loose.jpg" in summary.lines()
 
 
 def test_a_list_of_classes_makes_just_those_ood(source, tmp_path):
     (tmp_path / "ood.txt").write_text("# unseen\n\nbee\n  fox \n")
-    summary = split_images(source, tmp_path / "data", ood_classes=tmp_path / "ood.txt")
+    summary = split_images(source, tmp_path / "data.csv", ood_classes=tmp_path / "ood.txt")
     assert summary.images == {"train": 12, "id_test": 8, "ood_test": 10}
-    assert {key.split("/")[0] for key in keys_of(tmp_path / "data")["ood_test"]} == {"bee", "fox"}
+    assert {key.split("/")[0] for key in keys_in(tmp_path / "data.csv")["ood_test"]} == {"bee", "fox"}
 
 
 @pytest.mark.parametrize(
@@ -133,112 +133,49 @@ def test_a_list_of_classes_makes_just_those_ood(source, tmp_path):
 def test_a_list_of_classes_that_cannot_be_is_refused(source, tmp_path, lines, message):
     (tmp_path / "ood.txt").write_text(lines)
     with pytest.raises(UserError, match=message):
-        split_images(source, tmp_path / "data", ood_classes=tmp_path / "ood.txt")
-    assert not (tmp_path / "data").exists()
+        split_images(source, tmp_path / "data.csv", ood_classes=tmp_path / "ood.txt")
+    assert not (tmp_path / "data.csv").exists()
 
 
 def test_texts_beside_the_classes_are_taken_along(source, tmp_path):
     names = ("ant", "bee", "cat", "dog", "eel", "fox")
     (source / "label2text.txt").write_text("".join(f"{n} {i} big_{n}\n" for i, n in enumerate(names)))
     (source / "chatgpt.txt").write_text("It is an animal.\n" * 6)
-    split_images(source, tmp_path / "data")
+    split_images(source, tmp_path / "data.csv")
     for name in ("label2text.txt", "chatgpt.txt"):
-        assert (tmp_path / "data" / name).read_bytes() == (source / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == (source / name).read_bytes()
 
 
-@pytest.mark.parametrize("copy", [False, True])
-def test_run_again_a_split_stays_untouched(source, tmp_path, copy):
-    first = split_images(source, tmp_path / "data", copy=copy)
-    (tmp_path / "data" / "label2text.txt").write_text("the user's own names")
-    before = every_file(tmp_path / "data")
-    second = split_images(source, tmp_path / "data", copy=copy)
-    assert every_file(tmp_path / "data") == before
-    assert (first.placed, second.placed) == (30, 0)
-    assert second.images == first.images
-
-
-@pytest.mark.parametrize("copy", [False, True])
-def test_a_killed_split_goes_on_where_it_stopped(source, tmp_path, copy):
-    class Killed(Silent):
-        left = 10
-
-        def advance(self, images: int) -> None:
-            self.left -= images
-            if not self.left:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        split_images(source, tmp_path / "data", copy=copy, progress=Killed())
-    assert not (tmp_path / "data" / "split.json").exists()
-    leftover = tmp_path / "data" / "train" / ".0.jpg.abc.tmp"
-    leftover.write_bytes(b"half an image")
-    with pytest.raises(CacheMismatch, match=r"seed \(0 -> 1\)"):
-        split_images(source, tmp_path / "data", copy=copy, seed=1)
-    assert split_images(source, tmp_path / "data", copy=copy).placed == 20
-    assert not leftover.exists()
-    assert not (tmp_path / "data" / split_files.UNFINISHED).exists()
-    assert sum(map(len, keys_of(tmp_path / "data").values())) == 30
-
-
-def test_a_half_copy_of_old_is_copied_anew(source, tmp_path):
-    split_images(source, tmp_path / "data", copy=True)
-    image = next((tmp_path / "data" / "train").rglob("*.jpg"))
-    whole = image.read_bytes()
-    image.write_bytes(whole[:100])
-    assert split_images(source, tmp_path / "data", copy=True).placed == 1
-    assert image.read_bytes() == whole
-
-
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"ood": 0.4}, {"id_test": 0.2}, {"copy": True}])
-def test_other_settings_on_the_same_folder_are_refused(source, tmp_path, changed):
-    split_images(source, tmp_path / "data")
-    before = every_file(tmp_path / "data")
-    with pytest.raises(CacheMismatch, match=f"changed: {next(iter(changed))} "):
-        split_images(source, tmp_path / "data", **changed)
-    assert every_file(tmp_path / "data") == before
-
-
-def test_a_source_with_other_images_on_the_same_folder_is_refused(source, write_jpeg, tmp_path):
-    split_images(source, tmp_path / "more")
-    write_jpeg(source / "ant" / "new.jpg")
-    with pytest.raises(CacheMismatch, match="plan"):
-        split_images(source, tmp_path / "more")
-
-
-def test_a_folder_of_something_else_is_refused(source, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="is not empty and is not a split"):
-        split_images(source, tmp_path / "data")
-    (tmp_path / "data" / "split.json").write_text("{broken")
-    with pytest.raises(UserError, match="is not empty and is not a split"):
-        split_images(source, tmp_path / "data")
-    with pytest.raises(UserError, match="is a file"):
-        split_images(source, tmp_path / "data" / "thesis.txt")
-
-
-def test_a_stranger_among_the_images_is_named(source, write_jpeg, tmp_path):
-    split_images(source, tmp_path / "data")
-    folder = next((tmp_path / "data" / "val").iterdir())
-    write_jpeg(folder / "stranger.jpg")
-    with pytest.raises(UserError, match=r"does not hold what was planned: 1 \(.*stranger.jpg\)"):
-        split_images(source, tmp_path / "data")
-
-
-@pytest.mark.parametrize("out", ["source", "source/data", ".", "link/data"])
-def test_a_data_folder_and_its_source_may_not_lie_within_each_other(source, tmp_path, out):
-    (tmp_path / "link").symlink_to(source)
+def test_run_again_a_list_and_the_texts_beside_it_stay_untouched(source, tmp_path):
+    (source / "label2text.txt").write_text("".join(f"{n} 1 {n}\n" for n in os.listdir(source)))
+    first = split_images(source, tmp_path / "data.csv")
+    own = (tmp_path / "label2text.txt").read_text().replace("1 cat", "1 big cat")
+    (tmp_path / "label2text.txt").write_text(own)
     before = every_file(tmp_path)
-    with pytest.raises(UserError, match="lie within each other"):
-        split_images(source, tmp_path / out)
+    assert split_images(source, tmp_path / "data.csv") == first
     assert every_file(tmp_path) == before
 
 
-def test_where_links_cannot_be_made_copies_are_offered(source, tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(95, "Operation not supported")
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"ood": 0.4}, {"id_test": 0.2}])
+def test_another_split_is_not_written_over_a_list(source, tmp_path, changed):
+    split_images(source, tmp_path / "data.csv")
+    before = every_file(tmp_path)
+    with pytest.raises(CacheMismatch, match=r"data\.csv is there, and is not this split"):
+        split_images(source, tmp_path / "data.csv", **changed)
+    with pytest.raises(CacheMismatch, match="source is there"):
+        split_images(source, source)
+    assert every_file(tmp_path) == before
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-    with pytest.raises(UserError, match=r"could not be made a link .*--copy"):
-        split_images(source, tmp_path / "data")
-    assert not (tmp_path / "data" / "split.json").exists()
+
+@pytest.mark.parametrize(("where", "begins"), [(".", "source/"), ("source", ""), ("lists/deep", "/")])
+def test_paths_lead_from_the_list_to_the_images(source, tmp_path, where, begins):
+    out = tmp_path / where / "data.csv"
+    split_images(source, out)
+    with open(out, newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert len(rows) == 30
+    for row in rows:
+        assert row["path"].startswith(begins or row["label"])
+        assert (out.parent / row["path"]).samefile(source / row["key"])
+        assert row["label"] == row["key"].partition("/")[0]
+        assert row["split"] in ("train", "id_test", "ood_test")

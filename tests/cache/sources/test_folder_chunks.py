@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hash_of_key, hashes_of
 
@@ -31,7 +31,7 @@ def small(monkeypatch):
 
 
 def source_of(folder):
-    return ImageFolder.scan(folder, require=("train",)).split("train")
+    return open_data([folder]).split("train")
 
 
 def chunk_of_each(source):
@@ -138,7 +138,7 @@ def test_copies_of_a_source_list_its_folder_once_a_process(folder):
 
 def test_a_sample_is_its_key_and_a_root_that_all_share(folder):
     samples = source_of(folder).all()
-    assert len({id(sample.root) for sample in samples}) == 1
+    assert len({id(sample.of) for sample in samples}) == 1
     assert not hasattr(samples[0], "__dict__")
     assert sys.getsizeof(samples[0]) <= 48
 

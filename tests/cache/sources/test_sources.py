@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
+from cache.sources.data import open_data
 from cache.sources.episodes import EpisodeFolder
-from cache.sources.image_folder import ImageFolder
 from cache.sources.synthetic import SyntheticSource
 
 
@@ -20,8 +20,9 @@ def source(request, monkeypatch):
     monkeypatch.setattr("cache.sources.synthetic.CHUNK_ROWS", 7)
     if request.param == "synthetic":
         return SyntheticSource("train", rows=30, classes=4, side=8, seed=5)
-    folder = {"photos": ImageFolder, "episodes": EpisodeFolder}[request.param]
-    return folder.scan(request.getfixturevalue(request.param)).split("train")
+    data = request.getfixturevalue(request.param)
+    folder = open_data([data]) if request.param == "photos" else EpisodeFolder.scan(data)
+    return folder.split("train")
 
 
 def test_chunks_hold_every_sample_once(source):
@@ -73,7 +74,7 @@ def test_a_key_that_cannot_be_in_a_source_gives_no_sample(source, key):
 def test_a_chunk_of_other_bounds_is_listed_as_well(photos, monkeypatch):
     # By a process that listed the folder when there was more or less in it.
     monkeypatch.setattr("cache.sources.key_chunks.MOST", 4)
-    source = ImageFolder.scan(photos).split("train")
+    source = open_data([photos]).split("train")
     assert sorted(one.key for half in ("0*", "1*") for one in source.list(half)) == [
         s.key for s in source.all()
     ]

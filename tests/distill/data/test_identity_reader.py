@@ -14,7 +14,7 @@ from helpers.identity_runs import cache_of, config_of, reader
 
 from cache import EmbeddingCache
 from cache.changed_images import contents_of
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from distill.data.identity_reader import IdentityReader, split_identity
 from distill.train.start import train as run
 
@@ -25,11 +25,11 @@ def test_an_identity_depends_on_neither_place_nor_time_nor_order(made, tmp_path)
         os.utime(path, ns=(1, 1))
     config = config_of(made)
     cached = cache_of(tmp_path / "cache", tmp_path / "photos")
-    there = IdentityReader(cache=cached, folder=ImageFolder.scan(tmp_path / "photos")).of(config)
+    there = IdentityReader(cache=cached, folder=open_data([tmp_path / "photos"])).of(config)
     here = reader(made).of(config)
     assert there == here
     assert str(made) not in json.dumps(here.to_json())
-    split = ImageFolder.scan(made / "photos").split("train")
+    split = open_data([made / "photos"]).split("train")
     back = Given(split.classes, split.all()[::-1])
     assert split_identity(back, contents_of(back.all())) == replace(here.learnt_from["train"], rows="")
 
@@ -39,7 +39,7 @@ def test_every_image_counts_once_and_training_images_only_with_a_row(made, tmp_p
     for split in ("train", "val_on_train"):
         write_image(tmp_path / "photos" / split / "apple" / "new.jpg", (9, 9, 9), np.random.default_rng(3))
     identity = IdentityReader(
-        cache=EmbeddingCache.open(made / "cache"), folder=ImageFolder.scan(tmp_path / "photos")
+        cache=EmbeddingCache.open(made / "cache"), folder=open_data([tmp_path / "photos"])
     ).of(config_of(made))
     lines = identity.differences(reader(made).of(config_of(made)))
     assert lines == ["id_test: 13 images here, 12 when it was trained"]
@@ -49,7 +49,7 @@ def test_an_import_that_knows_no_images_is_told_by_its_rows(made, tmp_path):
     one = cache_of(tmp_path / "one", made / "photos", with_data=False)
     other = cache_of(tmp_path / "other", made / "photos", with_data=False, order=-1)
     assert one.fingerprint == other.fingerprint
-    folder = ImageFolder.scan(made / "photos")
+    folder = open_data([made / "photos"])
     mine, theirs = (IdentityReader(cache=c, folder=folder).of(config_of(made)) for c in (one, other))
     assert mine.differences(theirs) == [
         f"{split}: other rows of the same images" for split in ("train", "id_test", "ood_test")

@@ -11,7 +11,7 @@ from helpers.row_groups import TEACHER, WIDTH, row_of, save_index
 
 from cache import EmbeddingCache
 from cache.changed_images import contents_of
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import DIGEST
 from cache.store.manifest import Manifest
@@ -29,7 +29,7 @@ def folder(tmp_path):
         for name in CLASSES:
             for i in range(4):
                 write_image(tmp_path / "photos" / split / name / f"{i}.jpg", (9, 9, 9), rng, side=8)
-    return ImageFolder.scan(tmp_path / "photos")
+    return open_data([tmp_path / "photos"])
 
 
 def add_rows(cache, split, samples, labels=None):
@@ -84,10 +84,10 @@ def test_rows_of_images_that_are_gone_and_images_without_a_row_do_not_count_in_t
     cache = made_of(tmp_path / "cache", {"train": [train.all()[:7], train.all()[7:11]]})
     gone, new = train.all()[2], train.all()[11]
     (folder.path / "train" / gone.key).unlink()
-    left = IdentityReader(cache=cache, folder=ImageFolder.scan(folder.path))
+    left = IdentityReader(cache=cache, folder=open_data([folder.path]))
     assert left.split("train").images == 10
     (folder.path / "train" / new.key).unlink()
-    with_row = ImageFolder.scan(folder.path).split("train")
+    with_row = open_data([folder.path]).split("train")
     assert left.split("train") == plain(with_row)
     assert len(with_row) == 10
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,8 +17,8 @@ from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
+from cache.sources.data import open_data
 from cache.sources.decoding import load_rgb, squashed
-from cache.sources.image_folder import ImageFolder
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import resize_size
 from distill.data.pixels import Pixels, SquashedPhoto, StoredImages
@@ -51,12 +52,12 @@ def config(*settings):
 
 
 def test_raw_pixels_are_the_squashed_files(keep, photos):
-    cache, folder = EmbeddingCache.open(keep(workers=2)), ImageFolder.scan(photos)
+    cache, folder = EmbeddingCache.open(keep(workers=2)), open_data([photos])
     for name, split in folder.splits.items():
         stored = cache.pixels(name, side=SIDE)
         rows = stored.find([image.key for image in split.all()])
         for image, pixels in zip(split.all(), stored.images(rows), strict=True):
-            assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(image.path), SIDE))
+            assert torch.equal(torch.from_numpy(pixels), squashed(load_rgb(Path(image.where)), SIDE))
     assert cache.pixels("train", side=SIDE + 1) is None
     (file,) = files_of(cache.path, "train-*")
     with h5py.File(file) as column_file:
@@ -66,11 +67,11 @@ def test_raw_pixels_are_the_squashed_files(keep, photos):
 
 def test_jpeg_pixels_are_close_to_them_and_smaller_on_photos(keep, photos):
     cache = EmbeddingCache.open(keep(pixels_format="jpeg"))
-    image = ImageFolder.scan(photos).split("train").all()[3]
+    image = open_data([photos]).split("train").all()[3]
     stored = cache.pixels("train", side=SIDE)
     kept = stored.images(stored.find([image.key]))[0].astype(np.float32)
     assert kept.shape == (3, SIDE, SIDE)
-    decoded = squashed(load_rgb(image.path), SIDE).float().numpy()
+    decoded = squashed(load_rgb(Path(image.where)), SIDE).float().numpy()
     assert np.abs(kept - decoded).mean() < 12  # these pictures are noise
 
 
@@ -155,7 +156,7 @@ def test_few_shot_images_come_from_the_cache_too(keep, photos, write_jpeg, tmp_p
     chosen[1::2] = len(session.data.joined.images) - chosen[1::2]
     _, images = next(iter(session.data.pixels.batches([chosen])))
     for i, pixels in zip(chosen, images, strict=True):
-        assert torch.equal(pixels, squashed(load_rgb(session.data.joined.images[i].path), SIDE))
+        assert torch.equal(pixels, squashed(load_rgb(Path(session.data.joined.images[i].where)), SIDE))
     # Of a picture that is another now the file is judged, not what the cache keeps of the old one.
     write_jpeg(photos / "val" / "plum" / "val_0.jpg", (255, 0, 255))
     after = evaluate_run(tmp_path / "run", device="cpu")["ood_test"]
@@ -177,7 +178,7 @@ def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, ph
 
 def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):
     cache = EmbeddingCache.open(keep())
-    train = ImageFolder.scan(photos).split("train").all()
+    train = open_data([photos]).split("train").all()
     assert StoredImages.find(cache, ("train",), train, SIDE) is not None
     stranger = replace(train[0], key="apple/nobody.jpg")
     assert StoredImages.find(cache, ("train",), [*train, stranger], SIDE) is None
@@ -199,8 +200,8 @@ class CountedDecode(SquashedPhoto):
 
 @pytest.mark.parametrize("device", [None, torch.device("cpu")])
 def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
-    images = ImageFolder.scan(photos).split("train").all()
-    images[5].path.write_bytes(b"no image")
+    images = open_data([photos]).split("train").all()
+    Path(images[5].where).write_bytes(b"no image")
     CountedDecode.counts = Counter()
     memory = 10**9 if device is None else 0
     pixels = Pixels(images, CountedDecode(SIDE), memory=memory, workers=0, strict=False, device=device)
@@ -210,7 +211,7 @@ def test_kept_images_are_decoded_once_and_only_when_asked_for(photos, device):
     assert [indices.tolist() for indices, _ in decoded] == [[3, 1], [1, 3, 3], [0]]
     for indices, tensors in decoded:
         for index, tensor in zip(indices, tensors, strict=True):
-            assert torch.equal(tensor, squashed(load_rgb(images[index].path), SIDE))
+            assert torch.equal(tensor, squashed(load_rgb(Path(images[index].where)), SIDE))
     assert list(pixels.unreadable) == [images[5].key]
     list(pixels.batches([np.arange(6)]))
     assert CountedDecode.counts == Counter({image.key: 1 for image in images[:6]})

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder, ImageSample
+from cache.sources.folder_listing import FolderRoot
+from cache.sources.image_folder import ImageSample
+from cache.sources.samples import DataFolder
 from distill.data.stream import splits_to_judge
 from distill.data.support import pick_episodes, pick_support
 from distill.data.training_data import mixed_batches
@@ -71,10 +73,12 @@ def test_a_class_without_an_image_left_to_test_on_is_named():
 def test_the_query_is_all_images_less_the_support(classes, shots, seed):
     by_class = keyed(classes)
     images = tuple(
-        ImageSample(key=key, root=None) for name in sorted(by_class) for key in sorted(by_class[name])
+        ImageSample(key=key, of=FolderRoot(root=""))
+        for name in sorted(by_class)
+        for key in sorted(by_class[name])
     )
     support = pick_support(by_class, shots=shots, seed=seed)
-    folder = ImageFolder(path=Path("photos"), splits={"ood_test": Given(tuple(sorted(by_class)), images)})
+    folder = DataFolder(path=Path("photos"), splits={"ood_test": Given(tuple(sorted(by_class)), images)})
     ((name, left, _),) = splits_to_judge(folder, (), support)
     assert name == "ood_query"
     query = {image.key for image in left}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import distill.demo
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from distill.demo.scenes import draw_dataset, draw_scene
 from distill.demo.words import CLASSES, COLOURS, PATTERNS, SHAPES
 
@@ -32,7 +32,7 @@ def test_the_same_seed_draws_the_same_files_and_another_seed_others(tmp_path):
     assert len(files) == 50 * 2 + 50 + 50 + 3
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
     assert any((tmp_path / "one" / f).read_bytes() != (tmp_path / "three" / f).read_bytes() for f in files)
-    folder = ImageFolder.scan(tmp_path / "one")
+    folder = open_data([tmp_path / "one"])
     captions = [json.loads(line) for line in (tmp_path / "one" / "captions.jsonl").read_text().splitlines()]
     keys = {line["key"] for line in captions}
     disk = {"train": "train", "id_test": "val_on_train", "ood_test": "val"}

@@ -17,7 +17,7 @@ import cli
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.runtime.errors import UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from distill.config import FewShotConfig, RunConfig
 from distill.data.training_data import BatchColumns
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
@@ -233,7 +233,7 @@ def test_retrieval_equals_the_formula_written_out(viewed, tmp_path):
         n: cache.support_views("ood_test", [f"{n}/val_{i}.jpg" for i in (0, 1)]).reshape(8, -1) for n in names
     }
     trained = open_trained(viewed / "run", device="cpu")
-    split = ImageFolder.scan(viewed / "photos").split("ood_test")
+    split = open_data([viewed / "photos"]).split("ood_test")
     outputs = (
         torch.cat([rows for rows, _ in outputs_of(trained.model, trained.wanted(["ood_test"])[0])])
         .double()

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.image_folder import ImageFolder
+from cache.sources.data import open_data
 from distill.config import RunConfig
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels, SquashedPhoto
@@ -263,7 +263,7 @@ def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_pat
 
 def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cached, write_jpeg):
     write_jpeg(photos / "train" / "apple" / "aaa_first.jpg")
-    joined = join_training_rows(IdentityReader(cache=cached, folder=ImageFolder.scan(photos)))
+    joined = join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])))
     assert joined.left_out == 1
     assert [joined.rows.keys[i] for i in joined.row_of] == [image.key for image in joined.images]
 
@@ -271,12 +271,12 @@ def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cache
 def test_a_cache_of_other_images_or_classes_is_refused(photos, cached, tmp_path, write_jpeg):
     (photos / "train" / "apple").rename(photos / "train" / "apricot")
     with pytest.raises(CacheMismatch, match="apricot"):
-        join_training_rows(IdentityReader(cache=cached, folder=ImageFolder.scan(photos)))
+        join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])))
     (photos / "train" / "apricot").rename(photos / "train" / "apple")
     for file in list((photos / "train").rglob("*.jpg")):
         file.rename(file.with_name(f"other_{file.name}"))
     with pytest.raises(CacheMismatch, match="none of the 24 training images"):
-        join_training_rows(IdentityReader(cache=cached, folder=ImageFolder.scan(photos)))
+        join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])))
 
 
 def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
@@ -292,7 +292,7 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
 
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_unreadable_test_images_are_left_out_and_named(photos, memory):
-    images = ImageFolder.scan(photos).split("ood_test").all()
+    images = open_data([photos]).split("ood_test").all()
     images[1].path.write_text("hello")
     pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
     positions = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])

@@ -1,0 +1,21 @@
+"""The account of a cache: what of its data has no row, by reason."""
+
+from __future__ import annotations
+
+from cache.sources.accounts import Account, Reason
+from cache.store.journal import Journal
+from cache.store.manifest import Manifest
+
+
+def accounts_of(manifest: Manifest, journal: Journal) -> dict[str, Account]:
+    """Return what was left out of every split: what its source did, and what could not be decoded."""
+    return {
+        split: Account(manifest.left_out.get(split, {}))
+        + Account.of((_reason_of(image.reason), key) for key, image in journal.skipped.get(split, {}).items())
+        for split in manifest.splits
+    }
+
+
+def _reason_of(words: str) -> Reason:
+    """Return why an image could not be decoded: its words begin so, unless it is broken."""
+    return next((reason for reason in Reason if words.startswith(reason.value)), Reason.UNREADABLE)
