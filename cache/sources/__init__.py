@@ -11,6 +11,9 @@ Its files::
     image_folder              photos in folders
     folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
+    records, list_columns     what a list or table says of its pictures, line by line, in which columns
+    list_lines, file_list     lists of pictures: .csv, .tsv and .jsonl
+    class_numbers             classes that are given as numbers
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
     decoding                  how a picture is decoded
     synthetic                 pictures of no file, for benchmarks and tests

@@ -77,10 +77,10 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
 
 def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
-    from cache.sources.file_list import LISTS, open_list
+    from cache.sources.file_list import open_list
     from cache.sources.image_folder import open_image_folder
+    from cache.sources.list_lines import LISTS
     from cache.sources.tars import holds_tars, open_tars
-
 
     if place.lower().endswith(LISTS):
         return open_list
