@@ -26,7 +26,7 @@ def class_name(text: str, names: Sequence[str], where: str) -> str:
                 f"{where} is of class {text}, and {len(names):,} names are given, from 0",
                 fix="give a name for every class with --names.",
             )
-        return names[int(number[1])]
+        text = names[int(number[1])]
     try:
         text.encode()
         check_class_names([text])

@@ -19,7 +19,7 @@ from cache.sources.decoding import Decoding
 from cache.sources.list_lines import Block, ListFile
 from cache.sources.pictures import PictureSample
 from cache.sources.places import beside, is_remote
-from cache.sources.records import Record, RecordReader, RecordSource, Row, SplitSurvey
+from cache.sources.records import Record, RecordReader, RecordSource, Row, SplitSurvey, folder_of
 from cache.sources.samples import Chunk, Source
 from cache.sources.source_options import SourceOptions
 
@@ -126,11 +126,6 @@ def _picture(place: str, row: Row, decoding: Decoding) -> PictureSample | Reason
         mtime_ns=mtime_ns,
         decoding=decoding,
     )
-
-
-def folder_of(place: str) -> str:
-    """Return the folder of a file or address; '' for the working folder."""
-    return place.rpartition("/")[0] if is_remote(place) else os.path.dirname(place)
 
 
 def _identity(samples: Sequence[PictureSample]) -> str:

@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.system_errors import read_error
 from cache.sources.list_columns import Columns
 from cache.sources.places import open_binary
-from cache.sources.records import Record, labels_of_cell, text_of_cell
+from cache.sources.records import Record, caption_of_cell, labels_of_cell, text_of_cell
 from cache.sources.source_options import ListColumns
 
 LISTS = (".csv", ".tsv", ".jsonl")
@@ -114,7 +114,7 @@ class ListFile:
                 labels_of_cell(cells.get(columns.label), columns.several),
                 text_of_cell(cells.get(columns.split)),
                 text_of_cell(cells.get(columns.key)),
-                text_of_cell(cells.get(columns.caption)) or None,
+                caption_of_cell(cells.get(columns.caption)) or None,
             )
         except ValueError as error:
             raise UserError(f"{self.place}, line {line}: {error}", fix="mend that line.") from error

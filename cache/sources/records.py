@@ -83,6 +83,11 @@ def text_of_cell(value: Any) -> str:
     raise ValueError(f"{value!r:.60} is neither a text nor a number")
 
 
+def caption_of_cell(value: Any) -> str:
+    """Return the text of a cell, of a list its first."""
+    return text_of_cell(value[0] if isinstance(value, list) and value else value or "")
+
+
 def labels_of_cell(value: Any, several: bool) -> Labels:
     """Return the labels of a cell, each once: of a list, or with ``several`` of a text with semicolons."""
     if isinstance(value, list | tuple):
@@ -96,6 +101,11 @@ def labels_of_cell(value: Any, several: bool) -> Labels:
 def split_of_name(name: str) -> str:
     """Return our name of a split as lists call it, :data:`HELD_OUT` for a test of either; else UserError."""
     return _FIELDS_NAMES.get(name.lower()) or split_name(name.lower())
+
+
+def folder_of(place: str) -> str:
+    """Return the folder of a file or address; '' for the working folder."""
+    return posixpath.dirname(place)
 
 
 def key_of_path(path: str, folder: str) -> str:
