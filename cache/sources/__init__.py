@@ -11,6 +11,11 @@ Its files::
     image_folder              photos in folders
     folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
+    records, list_columns     what a list or table says of its pictures, line by line, in which columns
+    list_lines, file_list     lists of pictures: .csv, .tsv and .jsonl
+    table_source, parquet     tables of pictures in parquet files, through arrow_files, the door to pyarrow
+    saved_dataset             folders that Hugging Face datasets has saved
+    class_numbers             classes that are given as numbers
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
     picture_formats           which files are pictures, by how they begin
     decoding, grey_depth      how a picture is decoded; grey of more than 8 bits
