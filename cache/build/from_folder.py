@@ -70,19 +70,7 @@ def cache_features(
     if options.cluster:  # machines that have other working folders
         data, out = data.resolve(), out.resolve()
     folder = ImageFolder.scan(data)
-    check_trained(data, folder.classes)
-    if not options.shared_classes:
-        check_apart(
-            folder,
-            fix="add --shared-classes.",
-            texts=class_names_of(_given_or_default(options.label2text, data / LABELS), folder.class_names),
-        )
-    if options.support_views > 1 and "ood_test" not in folder.splits:
-        raise UserError(
-            f"--support-views are for few-shot retrieval of OOD classes, and {data} has none "
-            f"(no {folder.split_is.format(FOLDERS['ood_test'])})",
-            fix="leave it out, or add images of classes that are not in train.",
-        )
+    _check_splits(folder, options)
     banks = text_banks(folder, options)
     is_added = options.teacher != MAIN_TEACHER
     if is_added:
@@ -106,6 +94,25 @@ def cache_features(
         build = replace(build, ranks=ranks)
         embed, make = (embed_here, make_here) if options.cluster is None else _on_ray(build, options)
         return add_teacher(build, options.teacher, make) if is_added else build_cache(build, embed, make)
+
+
+def _check_splits(folder: ImageFolder, options: FeatureOptions) -> None:
+    """Make sure that each class is on its own side, and that what needs OOD classes has some; UserError."""
+    check_trained(folder.path, folder.classes)
+    if not options.shared_classes:
+        check_apart(
+            folder,
+            fix="add --shared-classes.",
+            texts=class_names_of(
+                _given_or_default(options.label2text, folder.path / LABELS), folder.class_names
+            ),
+        )
+    if options.support_views > 1 and "ood_test" not in folder.splits:
+        raise UserError(
+            f"--support-views are for few-shot retrieval of OOD classes, and {folder.path} has none "
+            f"(no {folder.split_is.format(FOLDERS['ood_test'])})",
+            fix="leave it out, or add images of classes that are not in train.",
+        )
 
 
 def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
