@@ -88,11 +88,6 @@ def cache_features(
     _check_splits(folder, options)
     for note in folder.notes:
         progress.note(note)
-    if options.support_views > 1 and "ood_test" not in folder.splits:
-        raise UserError(
-            f"--support-views are for few-shot retrieval of OOD classes, and {folder.path} has none",
-            fix="leave it out, or add images of classes that are not in train.",
-        )
     banks = text_banks(folder, options)
     is_added = options.teacher != MAIN_TEACHER
     if is_added:
@@ -131,6 +126,11 @@ def _check_splits(folder: DataFolder, options: FeatureOptions) -> None:
     if not options.shared_classes:
         labels = _given_or_default(options.label2text, folder.path / LABELS)
         check_apart(folder, fix="add --shared-classes.", texts=class_names_of(labels, folder.class_names))
+    if options.support_views > 1 and "ood_test" not in folder.splits:
+        raise UserError(
+            f"--support-views are for few-shot retrieval of OOD classes, and {folder.path} has none",
+            fix="leave it out, or add images of classes that are not in train.",
+        )
 
 
 def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:

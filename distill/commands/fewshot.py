@@ -101,11 +101,8 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     if as_json:
         print_json(results)
         return
-    columns = {
-        name: head
-        for name, head in (SHOTS if contents == PHOTOS else OF_EPISODES).items()
-        if any(row[name] is not None for row in results["table"])
-    }
+    every = SHOTS if contents == PHOTOS else OF_EPISODES
+    columns = {name: every[name] for name in every if any(row[name] is not None for row in results["table"])}
     rows = [
         [str(row["shots"]), *(mean(row, name) for name in columns), str(row["draws"])]
         for row in results["table"]
