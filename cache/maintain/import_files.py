@@ -31,7 +31,7 @@ class ImportOptions:
 
     images: str
     keys: str | None = None
-    data: Path | None = None
+    data: str | Path | None = None
     captions: str | None = None
     texts: str | None = None
     classes: str | None = None

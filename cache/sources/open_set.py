@@ -35,7 +35,7 @@ def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None
     if not shared:
         return
     others = [name for name in tested if name not in trained]
-    if len(shared) < len(tested) <= 2 * len(shared):  # more likely the ID test, with some folders misnamed
+    if len(shared) < len(tested) < 2 * len(shared):  # more likely the ID test, with some folders misnamed
         fix = (
             f"as the ID test it has {len(others)} classes too many ({some_of([*map(repr, others)])}): "
             f"{nearest_names(others[0], trained)}call them as train does; or, if both are meant, {fix}"
@@ -43,7 +43,7 @@ def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None
     else:
         fix = f"take them out of one of the two, or, if that is meant, {fix}"
     raise UserError(
-        f"{len(shared)} of {len(tested)} classes of the OOD test of {folder.path} are in train as well "
+        f"{len(shared)} classes of {folder.path} are in train and in the OOD test as well "
         f"({some_of(shared)}), which would not be out-of-distribution",
         fix=fix,
     )
@@ -61,10 +61,10 @@ def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> No
     odd = [name for name in class_names.get("id_test", ()) if name not in trained]
     if trained and odd:
         raise UserError(
-            f"{len(odd)} classes of {where} are in the ID test ({FOLDERS['id_test']}) but not in train: "
+            f"{len(odd)} classes of {where} are in the ID test ({FOLDERS['id_test']}/) but not in train: "
             f"{some_of([*map(repr, odd)])}",
-            fix=f"{nearest_names(odd[0], trained)}the ID test has other images of train's classes: call them "
-            "as train does, or take them out.",
+            fix=f"{nearest_names(odd[0], trained)}the ID test has other images of train's classes: call "
+            "them as train does, or take them out.",
         )
 
 

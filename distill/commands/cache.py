@@ -191,7 +191,7 @@ def _compacted(cache: Path) -> Compaction:
 @option("--out", "The cache folder to write.", FOLDER, required=True)
 @option("--images", "Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME.", required=True)
 @option("--keys", "SPLIT/CLASS/FILE of each row, as --classes; else the original code's order.")
-@option("--data", "The images' folder; needed without --keys.", EXISTING_FOLDER)
+@option("--data", "The images, as for cache-features; needed without --keys.")
 @option("--captions", "Caption embeddings in the same order (clip_caption_feats.pt).")
 @option("--texts", "Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
 @option("--classes", "The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME.")
@@ -231,8 +231,8 @@ def import_(out: Path, **given: Any) -> None:
 @click.argument("cache", type=EXISTING_FOLDER)
 @option("--to format", "The format to write.", ["hdf5", "webdataset"], required=True)
 @option("--out", "The new cache folder.", FOLDER, required=True)
-@option("--data", "The images' folder, for a WebDataset that holds the pictures too.", EXISTING_FOLDER)
-def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
+@option("--data", "The images, for a WebDataset that holds the pictures too.")
+def convert(cache: Path, format: str, out: Path, data: str | None) -> None:
     """Write CACHE in the other format, number for number.
 
     Run again, it follows what CACHE has become.
@@ -249,7 +249,7 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     click.echo(f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(format, data)}")
 
 
-def _without(format: str, data: Path | None) -> str:
+def _without(format: str, data: str | None) -> str:
     """Say what a conversion has not that its format could have, or its source had."""
     if format == "hdf5":
         return "; pictures of tars are left behind: 'train' needs --data"

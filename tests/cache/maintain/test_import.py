@@ -103,7 +103,7 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
         ({"texts": "twins.npy", "classes": "classes.txt"}, "of 'c3' and 'c7' are the same row"),
         (
             {"keys": "untrained.txt"},
-            "in the ID test (val_on_train) but not in train: 'aple'. Fix: did you mean 'apple'",
+            "in the ID test (val_on_train/) but not in train: 'aple'. Fix: did you mean 'apple'",
         ),
     ],
 )
