@@ -139,6 +139,9 @@ class Program(Commands):
 
 def _explained(error: BaseException, *, debug: bool) -> tuple[str, int] | None:
     """Return the line and the status of an error that has one; None for click's own, and for our bugs."""
+    # Python 3.11 raises what stops it while a class is made as the cause of an error of its own.
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, (KeyboardInterrupt, Terminated)):
+        error = error.__cause__
     if isinstance(error, (KeyboardInterrupt, Terminated)):
         # torchrun ends all its processes when one is lost. Those that have met that already say so.
         first = error.__context__

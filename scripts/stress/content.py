@@ -20,6 +20,7 @@ from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS
 from cache.store.key_index import FOLDER as INDEX
 from cache.store.manifest import NAME as MANIFEST
 from cache.store.row_group import read_keys
+from cache.store.webdataset import INDEX as TAR_INDEX
 from cache.teacher.text_tower import TextTower
 
 OFFSET = "_offset"
@@ -86,7 +87,8 @@ def _members(cache: Path, group: RowGroup) -> Content:
     if SAMPLES not in group.lines:
         return {}
     with tarfile.open(cache / group.lines[SAMPLES].file) as tar:
-        files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+        # Where its rows are it says itself: that depends on which they are.
+        files = {m.name: tar.extractfile(m) for m in tar if m.isfile() and m.name != TAR_INDEX}
         return {f"{group.split}/{name} of a tar": file.read() for name, file in files.items() if file}
 
 

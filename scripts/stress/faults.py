@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stress.commands import Command, leftovers
 from stress.content import unlisted
@@ -43,9 +44,19 @@ def expect_same(place: Place, command: Command, out: Path, outcome: Outcome) -> 
     if ended.status:
         outcome.lost.append(f"the next run left with {ended.status}: {ended.output[-600:]}")
         return
-    if command.result(out) != place.scene.expected[command.name]:
-        outcome.lost.append("the result differs from that of an uninterrupted run")
+    if odd := _differences(command.result(out), place.scene.expected[command.name]):
+        outcome.lost.append(f"the result differs from that of an uninterrupted run: {odd}")
     outcome.unkind += [f"left behind: {path}" for path in [*leftovers(out.parent), *unlisted(out)]]
+
+
+def _differences(one: Any, other: Any) -> str:
+    """Say where two results differ, '' where they do not."""
+    if one == other:
+        return ""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return "other numbers"
+    odd = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    return f"{len(odd)} of {len({*one, *other})}: {', '.join(odd[:8])}"
 
 
 def expect_one_line(ended: Ended, status: int, outcome: Outcome) -> None:
