@@ -30,7 +30,7 @@ from cache.teacher.sanity import check_texts, stored
 
 COLUMN = "caption_embedding"
 # Whether samples bring captions is seen by so many of the first chunks, and so many of each.
-LOOKED_AT_CHUNKS, LOOKED_AT = 4, 256
+LOOKED_AT_CHUNKS, LOOKED_AT = 2, 512
 # What a line remembers of captions: their file, how many images have none of their own, how many were cut.
 FILE, MISSING, TRUNCATED = "captions", "captions_missing", "captions_truncated"
 
