@@ -18,6 +18,7 @@ class Reason(StrEnum):
     FORMAT = "of no picture format"
     UNREADABLE = "unreadable"
     DANGLING = "links to nothing"
+    MISSING = "that are not there"
     HIDDEN = "hidden"
     TOO_LARGE = "of too many pixels"
     DUPLICATE = "of a key that is taken"
@@ -27,6 +28,11 @@ class Reason(StrEnum):
     SPLIT = "beside the folders of splits"
     LOOP = "links to a folder that they lie in"
     EMPTY = "class folders without a picture"
+
+    @classmethod
+    def told_by(cls, words: str) -> Reason:
+        """Return why a picture was not read, of the words that a cache keeps of it."""
+        return next((one for one in (cls.FORMAT, cls.TOO_LARGE) if words.startswith(one)), cls.UNREADABLE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -83,9 +83,20 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
 
 def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
+    from cache.sources.file_list import open_list
     from cache.sources.image_folder import open_image_folder
+    from cache.sources.list_lines import LISTS
+    from cache.sources.parquet import holds_parquet, open_parquet
+    from cache.sources.saved_dataset import is_saved_dataset, open_saved_dataset
+    from cache.sources.tars import holds_tars, open_tars
 
-    return open_image_folder
+    if place.lower().endswith(LISTS):
+        return open_list
+    if is_saved_dataset(place):
+        return open_saved_dataset
+    if not holds_tars(place) and holds_parquet(place):  # beside its tars img2dataset writes some too
+        return open_parquet
+    return open_tars if holds_tars(place) else open_image_folder
 
 
 def _with_splits(

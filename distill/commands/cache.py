@@ -55,7 +55,7 @@ def info(cache: Path, as_json: bool) -> None:
         plain["left_out"] = {split: account.as_table() for split, account in there.left_out.items()}
         print_json({**plain.pop("manifest"), "fingerprint": there.manifest.spec.fingerprint(), **plain})
         return
-    table(f"cache {cache}", ["", ""], _about(there.manifest))
+    table(f"cache {cache}", ["", ""], _about(there.manifest, there.problem))
     names = ["split", "rows", "classes", "groups", "removed", "skipped", "own captions"]
     splits = [
         [s.split, *map(number, (s.rows, s.classes, s.groups, s.removed, s.skipped, s.own_captions))]
@@ -87,11 +87,12 @@ def _words(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value!s:.24}" for name, value in settings.items())
 
 
-def _about(manifest: Manifest) -> list[list[str]]:
+def _about(manifest: Manifest, problem: str) -> list[list[str]]:
     teacher = manifest.spec.teacher
+    again = problem or f"run the same '{manifest.command}' again"
     return [
         ["fingerprint", manifest.spec.fingerprint()],
-        ["complete", "yes" if manifest.complete else f"no: run the same '{manifest.command}' again"],
+        ["complete", "yes" if manifest.complete else f"no: {again}"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
         ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
         ["preprocessing", _prepared(teacher)],
