@@ -37,7 +37,7 @@ from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 
 # Whether samples bring captions is seen by so many of the first chunks, and so many of each.
-LOOKED_AT_CHUNKS, LOOKED_AT = 4, 256
+LOOKED_AT_CHUNKS, LOOKED_AT = 2, 512
 
 
 @dataclass(frozen=True, kw_only=True)

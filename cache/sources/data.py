@@ -108,7 +108,9 @@ def _with_splits(
     if source is None:
         return splits
     if not source.classes:
-        notes.append(f"{given.place} has no classes: all of it is pool (train={given.place} if it has)")
+        is_folder = os.path.isdir(given.place)
+        hint = f" (train={given.place} if its folders are classes)" if is_folder else ""
+        notes.append(f"{given.place} has no classes: all of it is pool{hint}")
         more = {"pool": source}
     elif options.rule:
         more = selected(source, options.rule)

@@ -15,6 +15,7 @@ from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, ref
 from distill.commands.options import (
     COUNT,
     DEVICES,
+    EXISTING,
     EXISTING_FOLDER,
     FOLDER,
     SEED,
@@ -57,8 +58,8 @@ def _teachers(value: str) -> Iterator[str]:
 @click.argument("cache", type=EXISTING_FOLDER)
 @option(
     "--data data_dir",
-    "The images', or episodes', folder  [default: a cache's own tars, streamed]",
-    EXISTING_FOLDER,
+    "The images, or episodes' folder  [default: a cache's own tars, streamed]",
+    EXISTING,
 )
 @option("--out", "New folder for this run.", FOLDER, required=True)
 @option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")

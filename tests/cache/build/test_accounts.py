@@ -27,7 +27,7 @@ def run(*words):
 def odd(photos, write_jpeg):
     """Photos with one thing or two of what is left out for each reason that a folder can give."""
     apple = photos / "train" / "apple"
-    (apple / "broken.jpg").write_text("no picture")
+    (apple / "broken.jpg").write_bytes((apple / "train_0.jpg").read_bytes()[:200])
     (apple / "notes.doc").write_text("no picture")
     (apple / ".hidden.jpg").write_text("no picture")
     (apple / "gone.jpg").symlink_to("nowhere.jpg")

@@ -116,6 +116,13 @@ def test_wrong_sources_and_options_are_one_line(photos, embed, more, status, mes
     assert len([line for line in said.splitlines() if "Error" in line]) == 1
 
 
+def test_a_class_that_a_test_has_and_training_not_is_told(photos, embed):
+    for path in sorted((photos / "train" / "apple").glob("*.jpg")):
+        path.write_bytes(b"no picture")
+    said, _ = embed(photos)
+    assert "look at train: 1 classes of the ID test have no image in it (apple)" in said
+
+
 def test_tests_without_anything_to_learn_from_are_refused(photos, embed):
     said, _ = embed(f"ood_test={photos / 'val'}", status=1)
     assert "has ood_test alone, and nothing to learn from" in said

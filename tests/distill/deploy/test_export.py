@@ -184,7 +184,7 @@ def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_o
 
     folders = [image_files([trained / "photos" / name]) for name in ("val_on_train", "val")]
     kept, new = (best(folder) for folder in folders)
-    least = np.quantile(best([image.path for image in aside.pixels.samples]), 0.05)
+    least = np.quantile(best([Path(image.where) for image in aside.pixels.samples]), 0.05)
     assert (reject.set_on, reject.cosine) == ("id_val", pytest.approx(least, abs=1e-6))
     assert reject.id_kept == pytest.approx(100 * (kept >= least).mean())
     assert reject.ood_rejected == pytest.approx(100 * (new < least).mean())

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,7 +309,7 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_unreadable_test_images_are_left_out_and_named(photos, memory):
     images = open_data([photos]).split("ood_test").all()
-    images[1].path.write_text("hello")
+    Path(images[1].where).write_text("hello")
     pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
     positions = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])
     assert positions.tolist() == [0, 2, 3, 4, 5]
