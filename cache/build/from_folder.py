@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ from cache.sources.class_texts import (
     read_descriptions,
     template_bank,
 )
-from cache.sources.data import Given, open_data
+from cache.sources.data import Data, Given, open_data
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
@@ -61,7 +60,7 @@ class FeatureOptions(BuildOptions):
 
 
 def cache_features(
-    data: str | Path | Sequence[str | Path],
+    data: Data,
     out: Path,
     options: FeatureOptions,
     *,
@@ -69,7 +68,7 @@ def cache_features(
 ) -> BuildSummary:
     """Embed images and their classes' texts into the cache ``out``; run again, it embeds what is new.
 
-    ``data`` is one source or several, each ``PLACE`` or ``SPLIT=PLACE``: see :func:`open_data`.
+    ``data`` is one source or several, each ``PLACE`` or ``SPLIT=PLACE``, or datasets: see :func:`open_data`.
 
     Under torchrun every process embeds its own share, and returns the summary of the whole; with a
     ``cluster`` every unit is a Ray task, and what there is one of is done here.
@@ -81,9 +80,9 @@ def cache_features(
         which is slow to load.
     """
     progress = progress or Silent()
-    given = [data] if isinstance(data, (str, Path)) else data
+    given = Given.all_of(data)
     if options.cluster:  # machines that have other working folders
-        given, out = [Given.parse(str(one)).anywhere() for one in given], out.resolve()
+        given, out = [one.anywhere() for one in given], out.resolve()
     folder = open_data(given, options.sources)
     _check_splits(folder, options)
     for note in folder.notes:

@@ -14,6 +14,7 @@ Its files::
     records, list_columns     what a list or table says of its pictures, line by line, in which columns
     list_lines, file_list     lists of pictures: .csv, .tsv and .jsonl
     table_source, parquet     tables of pictures in parquet files, through arrow_files, the door to pyarrow
+    dataset_source            torch datasets of (picture, label)
     saved_dataset             folders that Hugging Face datasets has saved
     class_numbers             classes that are given as numbers
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server

@@ -190,7 +190,7 @@ class _Window:
 
 @lru_cache(maxsize=1)
 def _lock(process: int) -> RLock:
-    """Return what a process's threads read under: one decodes, another lists; and a parent may hold its own."""
+    """Return what a process's threads read under: one decodes and another lists. A fork makes its own."""
     del process
     return RLock()
 
