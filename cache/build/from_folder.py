@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
+from cache.sources.class_sentences import JSON, SENTENCES, described_bank, text_bank_of
 from cache.sources.class_texts import (
     CAPTIONS,
     DESCRIPTIONS,
@@ -24,7 +26,6 @@ from cache.sources.class_texts import (
     BankTexts,
     class_names_of,
     description_bank,
-    file_bank,
     label_bank,
     read_descriptions,
     template_bank,
@@ -37,6 +38,7 @@ from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.spec import LOCAL_DIR
+from cache.teacher.templates import templates_of
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -164,8 +166,10 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
     if absent := len(names.keys() - set(folder.class_names)):
         named_by += f" ({absent:,} of its folders are not in the data)"
     banks = [label_bank(names, source=named_by)] if names else []
-    descriptions = _given_or_default(options.descriptions, folder.path / DESCRIPTIONS)
-    if descriptions and names:
+    descriptions = _descriptions(folder, options)
+    if descriptions and names and descriptions.suffix.lower() == JSON:
+        banks.append(described_bank(descriptions, names, required=folder.class_names))
+    elif descriptions and names:
         order = "label2text's order" if labels else "the order of the folders, sorted"
         by_class = read_descriptions(descriptions, names, required=folder.class_names, order=order)
         banks.append(description_bank(names, by_class))
@@ -175,11 +179,28 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
             fix="give them with --label2text, or leave it out.",
         )
     if options.templates:
-        banks.append(template_bank("templates", names, options.templates, source=named_by))
-    banks += [file_bank(path, names) for path in options.text_files]
+        banks.append(template_bank("templates", names, templates_of(options.templates), source=named_by))
+    banks += [text_bank_of(path, names) for path in options.text_files]
+    _check_names(banks)
     groups = judged_together(folder, shared_classes=options.shared_classes)
     for bank in banks:
         check_told_apart(bank, groups)
+    return banks
+
+
+def _descriptions(folder: DataFolder, options: FeatureOptions) -> Path | None:
+    """Return the file of descriptions; UserError where two are found beside the images."""
+    if options.descriptions:
+        return _given_or_default(options.descriptions, options.descriptions)
+    there = [path for path in (folder.path / DESCRIPTIONS, folder.path / SENTENCES) if path.is_file()]
+    if len(there) > 1:
+        raise UserError(
+            f"{there[0]} and {there[1].name} are both descriptions", fix="say which: --descriptions FILE."
+        )
+    return there[0] if there else None
+
+
+def _check_names(banks: Sequence[BankTexts]) -> None:
     names_of_banks = [bank.name for bank in banks]
     for bank in banks:
         if not is_plain_name(bank.name):
@@ -189,7 +210,6 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
             )
         if names_of_banks.count(bank.name) > 1:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
-    return banks
 
 
 def _given_or_default(given: Path | None, default: Path) -> Path | None:

@@ -26,6 +26,7 @@ Its files::
     episode_texts             a positive and a negative text for every object
     splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
     class_texts               class folders -> names -> texts; descriptions; captions
+    class_sentences           several sentences a class, as CuPL writes them
     crop_boxes                where random crops lie
     arrays                    embeddings made elsewhere
 """

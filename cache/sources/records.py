@@ -203,8 +203,9 @@ class RecordReader:
             raise UserError(f"{self.where(record)}: {error.problem}", fix=error.fix) from error
 
     def key(self, record: Record) -> str:
-        """Return the key that a record says, else that of its path."""
-        return record.key or key_of_path(record.path, self.folder)
+        """Return the key that a record says, else that of its path; '' where no file can be called so."""
+        key = record.key or key_of_path(record.path, self.folder)
+        return key if key.isascii() or _is_encodable(key) else ""
 
     def survey(self, chunks: Iterable[tuple[str, Sequence[Record]]]) -> dict[str, SplitSurvey]:
         """Look through all records, chunk by chunk; return what each split has."""
@@ -290,11 +291,18 @@ def _storable(caption: str) -> str:
     return caption.replace("\0", " ")
 
 
+def _is_encodable(key: str) -> bool:
+    try:
+        key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as JSON can write it
+        return False
+    return True
+
+
 def is_key(key: str) -> bool:
     """Say whether a text can be a key: it leads out of no folder, and a file can be called so."""
     try:
         check_inner("a picture", [key])
-        key.encode("utf-8", "surrogateescape")
     except ValueError:
         return False
-    return True
+    return _is_encodable(key)
