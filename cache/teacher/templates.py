@@ -18,7 +18,7 @@ def templates_of(given: Iterable[str]) -> tuple[str, ...]:
 def _set(name: str) -> list[str]:
     if name not in SETS:
         raise UserError(
-            f"--template {name!r:.80} has no {{}} where the class name goes, and is no set of templates",
+            f"--template {name!r:.80} has no single {{}} where the class name goes, and is no set",
             fix=f"{nearest_names(name, SETS)}write 'a photo of {{}}', or choose from {', '.join(SETS)}.",
         )
     # Here, because it takes seconds to import; torchvision before open_clip, which imports it itself.

@@ -16,5 +16,5 @@ def test_a_set_is_its_templates_beside_texts_of_ones_own():
 
 
 def test_what_is_neither_is_one_line_that_names_the_sets():
-    with pytest.raises(UserError, match=r"no set of templates.*did you mean 'openai_imagenet'"):
+    with pytest.raises(UserError, match=r"no set.*did you mean 'openai_imagenet'"):
         templates_of(["openai_imagnet"])
