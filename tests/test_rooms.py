@@ -46,7 +46,14 @@ DOORS = {
     "open_clip": {
         *(
             f"cache/teacher/{name}.py"
-            for name in ("open_clip_model", "text_network", "tokenizers", "weight_files", "weights")
+            for name in (
+                "open_clip_model",
+                "templates",
+                "text_network",
+                "tokenizers",
+                "weight_files",
+                "weights",
+            )
         ),
         "scripts/train_demo_teacher.py",  # makes a teacher, with open_clip's own loss, and loads none
     },
@@ -59,6 +66,7 @@ DOORS = {
     "ray": {"cache/runtime/ray_pool.py"},
     "wandb": {"distill/record/wandb_board.py"},
     "mpmath": {"distill/report/statistics.py"},
+    "pyarrow": {"cache/sources/arrow_files.py"},
     "onnx": {"distill/deploy/onnx_files.py"},
     "onnxscript": {"distill/deploy/onnx_files.py"},
     "onnxruntime": {

@@ -11,12 +11,14 @@ from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts, to
 from cache.reader import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError, WrongOption
-from cache.sources.class_texts import BankTexts, class_names_of, file_bank, template_bank
+from cache.sources.class_sentences import text_bank_of
+from cache.sources.class_texts import BankTexts, class_names_of, template_bank
 from cache.sources.names import is_plain_name
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest_lines import ListedBank
 from cache.store.spec import PRECISIONS
 from cache.store.text_banks import add_bank, words_of_labels
+from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import KEEP, TextTower
 
 # The one that cache-features takes where none is named.
@@ -90,9 +92,9 @@ def _texts(cache: EmbeddingCache, options: TextOptions, classes: Sequence[str]) 
     else:
         names, named_by = _names(cache, classes), "the cache's class names"
     if options.text_file is None:
-        return template_bank(options.bank, names, options.templates, source=named_by)
-    bank = replace(file_bank(options.text_file, names, others=True), name=options.bank)
-    return bank.in_templates(options.templates) if options.templates else bank
+        return template_bank(options.bank, names, templates_of(options.templates), source=named_by)
+    bank = replace(text_bank_of(options.text_file, names, others=True), name=options.bank)
+    return bank.in_templates(templates_of(options.templates)) if options.templates else bank
 
 
 def _names(cache: EmbeddingCache, classes: Sequence[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ from cache.reader import EmbeddingCache
 from cache.runtime.distributed import ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
+from cache.sources.class_sentences import JSON, SENTENCES, described_bank, text_bank_of
 from cache.sources.class_texts import (
     CAPTIONS,
     DESCRIPTIONS,
@@ -25,12 +26,11 @@ from cache.sources.class_texts import (
     BankTexts,
     class_names_of,
     description_bank,
-    file_bank,
     label_bank,
     read_descriptions,
     template_bank,
 )
-from cache.sources.data import Given, open_data
+from cache.sources.data import Data, Given, open_data
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
@@ -38,6 +38,7 @@ from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import FEATURES
 from cache.store.spec import LOCAL_DIR
+from cache.teacher.templates import templates_of
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -61,7 +62,7 @@ class FeatureOptions(BuildOptions):
 
 
 def cache_features(
-    data: str | Path | Sequence[str | Path],
+    data: Data,
     out: Path,
     options: FeatureOptions,
     *,
@@ -69,7 +70,7 @@ def cache_features(
 ) -> BuildSummary:
     """Embed images and their classes' texts into the cache ``out``; run again, it embeds what is new.
 
-    ``data`` is one source or several, each ``PLACE`` or ``SPLIT=PLACE``: see :func:`open_data`.
+    ``data`` is one source or several, each ``PLACE`` or ``SPLIT=PLACE``, or datasets: see :func:`open_data`.
 
     Under torchrun every process embeds its own share, and returns the summary of the whole; with a
     ``cluster`` every unit is a Ray task, and what there is one of is done here.
@@ -81,9 +82,9 @@ def cache_features(
         which is slow to load.
     """
     progress = progress or Silent()
-    given = [data] if isinstance(data, (str, Path)) else data
+    given = Given.all_of(data)
     if options.cluster:  # machines that have other working folders
-        given, out = [Given.parse(str(one)).anywhere() for one in given], out.resolve()
+        given, out = [one.anywhere() for one in given], out.resolve()
     folder = open_data(given, options.sources)
     _check_splits(folder, options)
     for note in folder.notes:
@@ -166,8 +167,10 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
     if absent := len(names.keys() - set(folder.class_names)):
         named_by += f" ({absent:,} of its folders are not in the data)"
     banks = [label_bank(names, source=named_by)] if names else []
-    descriptions = _given_or_default(options.descriptions, folder.path / DESCRIPTIONS)
-    if descriptions and names:
+    descriptions = _descriptions(folder, options)
+    if descriptions and names and descriptions.suffix.lower() == JSON:
+        banks.append(described_bank(descriptions, names, required=folder.class_names))
+    elif descriptions and names:
         order = "label2text's order" if labels else "the order of the folders, sorted"
         by_class = read_descriptions(descriptions, names, required=folder.class_names, order=order)
         banks.append(description_bank(names, by_class))
@@ -177,11 +180,28 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
             fix="give them with --label2text, or leave it out.",
         )
     if options.templates:
-        banks.append(template_bank("templates", names, options.templates, source=named_by))
-    banks += [file_bank(path, names) for path in options.text_files]
+        banks.append(template_bank("templates", names, templates_of(options.templates), source=named_by))
+    banks += [text_bank_of(path, names) for path in options.text_files]
+    _check_names(banks)
     groups = judged_together(folder, shared_classes=options.shared_classes)
     for bank in banks:
         check_told_apart(bank, groups)
+    return banks
+
+
+def _descriptions(folder: DataFolder, options: FeatureOptions) -> Path | None:
+    """Return the file of descriptions; UserError where two are found beside the images."""
+    if options.descriptions:
+        return _given_or_default(options.descriptions, options.descriptions)
+    there = [path for path in (folder.path / DESCRIPTIONS, folder.path / SENTENCES) if path.is_file()]
+    if len(there) > 1:
+        raise UserError(
+            f"{there[0]} and {there[1].name} are both descriptions", fix="say which: --descriptions FILE."
+        )
+    return there[0] if there else None
+
+
+def _check_names(banks: Sequence[BankTexts]) -> None:
     names_of_banks = [bank.name for bank in banks]
     for bank in banks:
         if not is_plain_name(bank.name):
@@ -191,7 +211,6 @@ def text_banks(folder: DataFolder, options: FeatureOptions) -> list[BankTexts]:
             )
         if names_of_banks.count(bank.name) > 1:
             raise UserError(f"two text banks are called {bank.name!r}", fix="rename the --text-file.")
-    return banks
 
 
 def _given_or_default(given: Path | None, default: Path) -> Path | None:

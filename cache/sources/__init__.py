@@ -14,6 +14,7 @@ Its files::
     records, list_columns     what a list or table says of its pictures, line by line, in which columns
     list_lines, file_list     lists of pictures: .csv, .tsv and .jsonl
     table_source, parquet     tables of pictures in parquet files, through arrow_files, the door to pyarrow
+    dataset_source            torch datasets of (picture, label)
     saved_dataset             folders that Hugging Face datasets has saved
     class_numbers             classes that are given as numbers
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
@@ -28,6 +29,7 @@ Its files::
     episode_texts             a positive and a negative text for every object
     splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
     class_texts               class folders -> names -> texts; descriptions; captions
+    class_sentences           several sentences a class, as CuPL writes them
     crop_boxes                where random crops lie
     arrays                    embeddings made elsewhere
 """

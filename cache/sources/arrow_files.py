@@ -108,8 +108,10 @@ class ParquetTable(TableFile):
             leaf, about = self._leaf(group, column)
             if about.total_uncompressed_size <= GROUP_BYTES:
                 whole = _parquet_group(self.place, group, (leaf,), os.getpid())
-                return _bytes(_field(whole, leaf)[row], self.place)
-            return _bytes(_window(self.place, group, leaf, os.getpid()).value(row), self.place)
+                value = _field(whole, leaf)[row]
+            else:
+                value = _window(self.place, group, leaf, os.getpid()).value(row)
+        return _bytes(value, self.place)
 
     def _leaf(self, group: int, column: str) -> tuple[str, Any]:
         """Return the name of the column with the bytes of pictures, and what the file says of it."""
@@ -149,7 +151,8 @@ class ArrowTable(TableFile):
     def picture(self, group: int, row: int, column: str) -> bytes:
         """Return the bytes of a picture; OSError where there are none."""
         with _reading(self.place):
-            return _bytes(self._pictures(group, column)[row], self.place)
+            value = self._pictures(group, column)[row]
+        return _bytes(value, self.place)
 
     def _pictures(self, group: int, column: str) -> Any:
         import pyarrow as pa
@@ -190,7 +193,7 @@ class _Window:
 
 @lru_cache(maxsize=1)
 def _lock(process: int) -> RLock:
-    """Return what a process's threads read under: one decodes, another lists."""
+    """Return what a process's threads read under: one decodes and another lists. A fork makes its own."""
     del process
     return RLock()
 
@@ -302,7 +305,7 @@ def _reading(place: str) -> Iterator[None]:
             yield
     except FileNotFoundError as error:
         raise UserError(f"{place} does not exist", fix="check the path.") from error
-    except (pa.ArrowException, StopIteration, IndexError) as error:
+    except (pa.ArrowException, OSError, StopIteration, IndexError) as error:
         raise read_error(place, error) or UserError(
             f"{place} is cut, or damaged ({reason_of(error)})", fix="write or copy it again."
         ) from error

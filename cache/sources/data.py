@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.runtime.errors import UserError
+from cache.sources.dataset_source import PictureDataset, open_dataset
 from cache.sources.joined_sources import joined
 from cache.sources.places import is_remote
 from cache.sources.samples import DataFolder, Opened, Source
@@ -19,6 +20,14 @@ from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
 # it gets, '' where it is to say that itself; what does not say it either is under '', and what is called
 # ``val`` may be under that.
 Opener = Callable[[str, SourceOptions, str], Mapping[str, Source]]
+# What images are given as: places, datasets, or one of these for the name of each split.
+Data = (
+    str
+    | Path
+    | PictureDataset
+    | Sequence["str | Path | PictureDataset | Given"]
+    | Mapping[str, "str | Path | PictureDataset"]
+)
 # The name of a split that may be the ID or the OOD test: its classes decide, as those of ImageNet's folders.
 VAL = "val"
 
@@ -29,6 +38,30 @@ class Given:
 
     place: str
     split: str = ""
+    dataset: PictureDataset | None = None
+
+    @classmethod
+    def all_of(cls, data: Data) -> list[Given]:
+        """Return each source of what is given: one or several, or by the names of their splits."""
+        if isinstance(data, (str, Path)):
+            return [cls.parse(str(data))]
+        if isinstance(data, Mapping):
+            return [replace(cls.of(one), split=split_name(split)) for split, one in data.items()]
+        return [cls.of(data)] if not isinstance(data, list | tuple) else [cls.of(one) for one in data]
+
+    @classmethod
+    def of(cls, one: str | Path | PictureDataset | Given) -> Given:
+        """Return a source that is named, or a dataset."""
+        if isinstance(one, Given):
+            return one
+        if isinstance(one, (str, Path)):
+            return cls.parse(str(one))
+        if not isinstance(one, PictureDataset):
+            raise UserError(
+                f"a {type(one).__name__} is no source of images",
+                fix="give a place, or a dataset with __len__ and __getitem__.",
+            )
+        return cls(place=type(one).__name__, dataset=one)
 
     @classmethod
     def parse(cls, text: str) -> Given:
@@ -38,32 +71,47 @@ class Given:
             return cls(place=place, split=split_name(name))
         return cls(place=text)
 
-    def anywhere(self) -> str:
-        """Return it as it is named from any working folder."""
+    def anywhere(self) -> Given:
+        """Return it as it is found from any working folder; UserError for a dataset."""
+        if self.dataset is not None:
+            raise UserError(f"{self.place} is in this process alone", fix="leave the cluster out.")
         place = self.place if is_remote(self.place) else os.path.abspath(self.place)
-        return f"{self.split}={place}" if self.split else place
+        return replace(self, place=place)
+
+    def open(self, options: SourceOptions) -> Mapping[str, Source]:
+        """Return the sources of its splits."""
+        if self.dataset is not None:
+            return open_dataset(self.dataset, options, self.split)
+        return opener_of(self.place)(self.place, options, self.split)
+
+    @property
+    def folder(self) -> Path:
+        """The folder where files of texts are looked for: the place itself, or that of its file."""
+        path = Path(self.place)
+        return path if path.is_dir() or self.dataset is not None else path.parent
 
 
-def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE) -> DataFolder:
-    """Return the splits of some sources: each ``SOURCE``, or ``SPLIT=SOURCE``.
+def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
+    """Return the splits of a source or several: each ``SOURCE``, or ``SPLIT=SOURCE``, or a dataset.
 
     A source is a folder of pictures, a list, tars, parquet, or a folder saved by Hugging Face ``datasets``.
     Labelled images of no split are split by the rule of the options, else they are ``train``; others are
-    ``pool``. Sources of one split are read one after the other.
+    ``pool``. Sources of one split are read one after the other. From Python a source may also be a dataset of
+    (picture, label), and several be given by the names of their splits: ``{"train": dataset, ...}``.
 
     Raises
     ------
     UserError
         If a place is not there or holds nothing of use.
     """
-    if not given:
+    named = Given.all_of(data)
+    if not named:
         raise UserError("no source of images is given", fix="name a folder, a list, tars or parquet.")
     sources: dict[str, list[Source]] = {}
     notes: list[str] = []
     unsplit = False
-    named = [Given.parse(str(one)) for one in given]
     for one in named:
-        opened = opener_of(one.place)(one.place, options, one.split)
+        opened = one.open(options)
         notes += opened.notes if isinstance(opened, Opened) else ()
         unsplit = unsplit or ("" in opened and bool(opened[""].classes))
         for split, source in _with_splits(one, opened, options, notes).items():
@@ -75,7 +123,7 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
     if VAL in sources:
         _place_val(sources, notes)
     return DataFolder(
-        path=_folder_of(named[0].place),
+        path=named[0].folder,
         splits={name: joined(name, sources[name]) for name in SPLITS if name in sources},
         notes=tuple(notes),
     )
@@ -139,9 +187,3 @@ def _place_val(sources: dict[str, list[Source]], notes: list[str]) -> None:
     if split == "id_test":
         notes.append("val has no other classes than train: it is the ID test")
     sources[split] = val
-
-
-def _folder_of(place: str) -> Path:
-    """Return the folder where files of texts are looked for: the place itself, or that of its file."""
-    path = Path(place)
-    return path if path.is_dir() else path.parent

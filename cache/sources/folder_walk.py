@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from cache.runtime.errors import Refused
 from cache.runtime.system_errors import read_error
 from cache.sources.accounts import Reason, Tally
+from cache.sources.class_sentences import SENTENCES
 from cache.sources.class_texts import CAPTIONS, DESCRIPTIONS, LABELS
 from cache.sources.decoding import ENDINGS, ending_of
 
 # What lies in a data folder beside its pictures, and is read elsewhere.
-TEXT_FILES = frozenset({LABELS, DESCRIPTIONS, CAPTIONS})
+TEXT_FILES = frozenset({LABELS, DESCRIPTIONS, SENTENCES, CAPTIONS})
 # The ending of the text that lies beside a picture of its name.
 TEXT = ".txt"
 # Endings of files that are no pictures for sure: one may lie beside each picture, and need not be opened.

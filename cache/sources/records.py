@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
-from cache.sources.accounts import Account, Reason
+from cache.sources.accounts import NOTHING, Account, Reason
 from cache.sources.class_numbers import class_name
 from cache.sources.key_hashes import hash_of_key, hashes_of
 from cache.sources.listed_chunks import ChunkListing, ListedChunks
@@ -203,8 +203,9 @@ class RecordReader:
             raise UserError(f"{self.where(record)}: {error.problem}", fix=error.fix) from error
 
     def key(self, record: Record) -> str:
-        """Return the key that a record says, else that of its path."""
-        return record.key or key_of_path(record.path, self.folder)
+        """Return the key that a record says, else that of its path; '' where no file can be called so."""
+        key = record.key or key_of_path(record.path, self.folder)
+        return key if key.isascii() or _is_encodable(key) else ""
 
     def survey(self, chunks: Iterable[tuple[str, Sequence[Record]]]) -> dict[str, SplitSurvey]:
         """Look through all records, chunk by chunk; return what each split has."""
@@ -234,11 +235,18 @@ class RecordSource(ListedChunks):
         self._own = split
         self.classes = () if split == "pool" else tuple(sorted(survey.classes))
         self.multi_label = survey.multi_label and split != "pool"
+        # Of chunks that were listed in this process, for an account that lists none again.
+        self._accounts: dict[str, Account] = {}
 
     @property
     def chunk_ids(self) -> Sequence[str]:
         """The ids of the chunks that have any record of the split."""
         return [*self._survey.chunks]
+
+    def account(self) -> Account:
+        """Return what is left out of all chunks."""
+        accounts = (self._accounts.get(id) or self._listed(id).account for id in self.chunk_ids)
+        return sum(accounts, Account())
 
     @abstractmethod
     def records(self, chunk: str) -> Sequence[Record]:
@@ -260,7 +268,8 @@ class RecordSource(ListedChunks):
                 left_out.append((reason or Reason.DUPLICATE, name))
             else:
                 samples[row.key] = picture
-        return ChunkListing(samples=tuple(samples.values()), account=Account.of(left_out))
+        self._accounts[chunk] = Account.of(left_out) if left_out else NOTHING
+        return ChunkListing(samples=tuple(samples.values()), account=self._accounts[chunk])
 
     def _rows(self, chunk: str) -> list[Row]:
         """Return the rows of the split in a chunk."""
@@ -290,11 +299,18 @@ def _storable(caption: str) -> str:
     return caption.replace("\0", " ")
 
 
+def _is_encodable(key: str) -> bool:
+    try:
+        key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as JSON can write it
+        return False
+    return True
+
+
 def is_key(key: str) -> bool:
     """Say whether a text can be a key: it leads out of no folder, and a file can be called so."""
     try:
         check_inner("a picture", [key])
-        key.encode("utf-8", "surrogateescape")
     except ValueError:
         return False
-    return True
+    return _is_encodable(key)

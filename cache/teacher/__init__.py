@@ -10,5 +10,6 @@ Its files::
     tokenizers                what texts are cut into tokens by, and the digest that names it
     text_network              a teacher's text tower alone
     text_tower                the tower that a cache keeps, for prompt learning
+    templates                 sets of templates that open_clip has, by name
     sanity                    numbers that a teacher cannot have meant
 """

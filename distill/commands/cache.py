@@ -259,10 +259,14 @@ def _without(format: str, data: str | None) -> str:
 @click.command("add-texts")
 @click.argument("cache", type=EXISTING_FOLDER)
 @option("--bank", "Name of the new text bank.", required=True)
-@option("--text-file", "FOLDER<TAB>TEXT a line, or texts alone, one a class in label2text's order.", FILE)
+@option(
+    "--text-file",
+    "FOLDER<TAB>TEXT a line, texts alone in label2text's order, or .json {class: [sentence, ...]}.",
+    FILE,
+)
 @option(
     "--template TEXT templates",
-    "Put class names in it, or the file's texts: 'a sketch of {}'. Repeatable: averaged.",
+    "Put class names in it, or the file's texts: 'a sketch of {}'; or openai_imagenet. Repeatable: averaged.",
     multiple=True,
 )
 @option("--label2text", "Class names  [default: those that the cache was made with]", FILE)

@@ -33,16 +33,20 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @cache_out_option
 @source_options
 @label2text_option
-@option("--descriptions", "FOLDER<TAB>TEXT a line, or texts alone; chatgpt.txt beside them is found.", FILE)
+@option(
+    "--descriptions",
+    "FOLDER<TAB>TEXT a line, texts alone, or .json; chatgpt.txt or descriptions.json beside them is found.",
+    FILE,
+)
 @option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl beside them is found.", FILE)
 @option(
     "--template TEXT templates",
-    "A text bank 'templates', e.g. 'a sketch of {}'. Repeatable: averaged.",
+    "A text bank 'templates', e.g. 'a sketch of {}', or openai_imagenet's 80. Repeatable: averaged.",
     multiple=True,
 )
 @option(
     "--text-file text_files",
-    "A text bank called as its file, one text a line. Repeatable.",
+    "A text bank called as its file: one text a line, or .json {class: [sentence, ...]}. Repeatable.",
     FILE,
     multiple=True,
 )

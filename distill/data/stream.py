@@ -17,9 +17,11 @@ import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
+from cache.runtime.errors import UserError
 from cache.sources.decoders import chosen
 from cache.sources.samples import DataFolder, Sample, Source
 from cache.sources.splits import TESTS
+from cache.store.manifest import FEATURES
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
@@ -44,6 +46,11 @@ Augment = TrainAugment | FrameAugment
 def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
     """Return what the images of a cache go through; UserError where the config does not fit the cache."""
     size, data = config.student.image_size, config.data
+    if cache.holds_episodes and cache.manifest.command == FEATURES:
+        raise UserError(
+            f"{cache.path} has photos of several labels, and training takes photos of one each",
+            fix="give each image one label, or leave the labels out: then they are pool.",
+        )
     if cache.holds_episodes:
         check_for_episodes(config)
         return FrameAugment(
