@@ -127,8 +127,7 @@ def test_a_run_keeps_to_its_decoder(build, photos, tmp_path):
         summary = train(given, out=out, **places)
         assert summary["decoder"] == json.loads((out / "summary.json").read_text())["decoder"] == decoder
         trained = open_trained(out, device="cpu")
-        assert trained.config.data.decoder == decoder
-        assert trained.model.augment.decode.decoder == decoder
+        assert trained.decoder == trained.model.augment.decode.decoder == decoder
 
 
 def test_a_run_that_is_resumed_goes_on_with_its_decoder(build, photos, tmp_path):
