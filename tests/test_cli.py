@@ -39,7 +39,7 @@ def options_of(group):
 
 
 OPTIONS = {
-    "cache-features": "address batch-size captions compile cpus descriptions device dtype engine format gpus json keep-text-tower label2text model neighbours out pixels pixels-format precision preprocess pretrained rebuild shared-classes strict support-shots support-views teacher template text-file views views-scale workers",
+    "cache-features": "address batch-size captions compile cpus descriptions device dtype engine exif format gpus json keep-text-tower label2text max-pixels model neighbours out pixels pixels-format precision preprocess pretrained rebuild shared-classes strict support-shots support-views teacher template text-file views views-scale workers",
     "split": "allow-missing copy dataset id-test json lists ood ood-classes out seed",
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",
