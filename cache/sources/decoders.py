@@ -86,7 +86,7 @@ def _squashed_by_torch(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8
     squashed: Tensor = torch.nn.functional.interpolate(
         picture, size=(side, side), mode="bilinear", antialias=True
     )
-    return np.ascontiguousarray(squashed[0].permute(1, 2, 0).numpy())
+    return squashed[0].permute(1, 2, 0).numpy()
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ None of them runs a program, as PostScript would, or is text that names files.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -14,6 +15,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401 (which makes WEBP known; Pillow alone looks for it only where all else fails)
 )
 
+# What it tells of odd files on stderr is in the exception, or is no matter.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 # So many bytes of a file tell what it is.
 HEAD = 64
 # The brands of HEIF's containers: of pictures coded by HEVC, and of any coding.

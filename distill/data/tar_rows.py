@@ -101,8 +101,12 @@ class _Picture:
     decoding: Decoding
     views: ClassVar[tuple[str, ...]] = ("image",)
 
+    @property
+    def key(self) -> str:
+        return self.row.key
+
     def pictures(self) -> tuple[Image.Image, ...]:
-        return (self.decoding.picture(self.content(), self.row.key),)
+        return (self.decoding.picture(self.content(), self.key),)
 
     def content(self) -> bytes:
         return self.row.picture

@@ -270,7 +270,7 @@ def _preprocessing(trained: TrainedRun, where: str) -> Preprocessing:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         decoding=trained.cache.spec.decoding,
-        decoder=trained.config.data.decoder,
+        decoder=trained.decoder,
     )
 
 

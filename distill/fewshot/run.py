@@ -260,6 +260,7 @@ def _finetuned(trained: TrainedRun, config: RunConfig, folder: Path, progress: P
         out=folder,
         resume_run=(folder / CONFIG).exists(),
         progress=progress,
+        decoder=trained.decoder,
     )
 
 

@@ -22,7 +22,7 @@ from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
-from distill.data.stream import EvalSplit, splits_to_judge, to_judge
+from distill.data.stream import EvalSplit, decoder_of, splits_to_judge, to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.tar_identities import identities_of
 from distill.data.tar_stream import id_val_of, set_aside
@@ -32,9 +32,10 @@ from distill.judge.evaluate import Result, competing, labelled_split, refuse_neg
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
-from distill.settings import from_toml, with_part, with_settings
+from distill.settings import from_toml, with_settings
 from distill.student.classifier import AllClasses
 from distill.student.heads import Head
+from distill.student.photo_model import PhotoModel
 
 
 class Opening(TypedDict, total=False):
@@ -135,6 +136,11 @@ class TrainedRun:
         return self.model.student
 
     @property
+    def decoder(self) -> str:
+        """What decodes its photos; '' of episodes."""
+        return decoder_of(self.model.augment)
+
+    @property
     def competing(self) -> AllClasses | None:
         """Every class of the data; None where every split has each, or one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
@@ -217,10 +223,6 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
-    if state["decoder"]:
-        config = with_part(config, "data", decoder=state["decoder"])
-        if another := in_its_place(state["decoder"]):
-            opening.get("note", _untold)(another)
     cache = EmbeddingCache.open(
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
     )
@@ -239,6 +241,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         )
     class_names = tuple(state["class_names"])
     model = open_model(config, cache, folder, device, class_names=class_names, starting=False)
+    model = _with_decoder(model, state["decoder"], note=opening.get("note", _untold))
     if fingerprint(model) != state["fingerprint"]:
         raise CacheMismatch(
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {fingerprint(model)}",
@@ -255,6 +258,15 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)
+
+
+def _with_decoder(model: Model, decoder: str, *, note: Callable[[str], None]) -> Model:
+    """Return a model whose photos are decoded as in its run, whatever the machine would choose."""
+    if not isinstance(model, PhotoModel):
+        return model
+    if another := in_its_place(decoder):
+        note(another)
+    return replace(model, augment=replace(model.augment, decoder=decoder))
 
 
 def _untold(line: str) -> None:

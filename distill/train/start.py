@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def train(
     progress: Progress | None = None,
     command: Sequence[str] = (),
     wandb: str = "",
+    decoder: str = "",
 ) -> dict[str, Any]:
     """Train one student and return its summary, which is also ``out/summary.json``.
 
@@ -49,6 +51,8 @@ def train(
         What the summary says that made it, this process's unless given.
     wandb
         A project of Weights & Biases to write to as well.
+    decoder
+        What decodes photos where the config leaves that to the machine; '' is the machine's.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def train(
     if wandb:
         wandb_module()
     with ranks_of_torchrun() as ranks:
-        begun = as_begun(config, [out] if resume_run else [])
+        begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream)
         note_surprises(session, progress)
@@ -78,12 +82,18 @@ def train(
     return end
 
 
-def as_begun(config: RunConfig, outs: Sequence[Path]) -> RunConfig:
-    """Return the config with the decoder that runs in these folders were begun with, where there is any."""
-    for path in (out / LAST for out in outs if config.data.decoder == AUTO):
-        if path.is_file() and (decoder := read_checkpoint(path)["decoder"]):
-            return with_part(config, "data", decoder=decoder)
-    return config
+def as_begun(config: RunConfig, outs: Sequence[Path], decoder: str = "") -> RunConfig:
+    """Return the config with the decoder that runs in these folders were begun with, else with this one.
+
+    One that the config names stays.
+    """
+    if config.data.decoder != AUTO:
+        return config
+    for path in (out / LAST for out in outs):
+        with suppress(UserError):  # which that run says itself
+            if not decoder and path.is_file():
+                decoder = read_checkpoint(path)["decoder"]
+    return with_part(config, "data", decoder=decoder) if decoder else config
 
 
 def note_surprises(session: Session, progress: Progress) -> None:

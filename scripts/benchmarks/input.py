@@ -1,11 +1,11 @@
 """Where training images come from.
 
-Images/s without a student: files decoded in worker processes; plain webdataset over tar shards that hold
-the same files (read, decode, squash, batch); the cache's JPEG; the cache's raw pixels, mapped; decoded
-images in memory; with CUDA, decoded images kept there. Each gives random batches of 64 uint8 images of 256
-px (R = 256/224 of the student's side), the same for all but webdataset, which shuffles its shards and a
-buffer of 1,000 files; those that decode have the same number of workers, whose start is counted. What the
-device does after that is in none.
+Images/s without a student: files decoded in worker processes, by Pillow, and by torchvision.io where it
+loads; plain webdataset over tar shards that hold the same files (read, decode, squash, batch); the cache's
+JPEG; the cache's raw pixels, mapped; decoded images in memory; with CUDA, decoded images kept there. Each
+gives random batches of 64 uint8 images of 256 px (R = 256/224 of the student's side), the same for all but
+webdataset, which shuffles its shards and a buffer of 1,000 files; those that decode have the same number of
+workers, whose start is counted. What the device does after that is in none.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from cache.build.columns import ColumnsJob, Tools, add_columns
 from cache.build.pixels import Pixels as PixelsColumn
 from cache.runtime.devices import choose_device
 from cache.sources.data import open_data
+from cache.sources.decoders import AUTO, PILLOW, TORCHVISION, chosen
 from cache.sources.decoding import ENDINGS
 from cache.sources.samples import DataFolder
 from cache.store.manifest import Manifest
@@ -124,10 +125,13 @@ def compare_ways(args: argparse.Namespace, folder: DataFolder, scratch: Path) ->
     caches = {k: cache_of(folder, scratch / k, side, k) for k in ("raw", "jpeg")}
     stored = {k: StoredImages.find(cache, ("train",), samples, side) for k, cache in caches.items()}
 
-    def pixels(memory: int = 0, **kept: Any) -> Pixels:
-        return Pixels(samples, SquashedPhoto(side), memory=memory, workers=args.workers, strict=True, **kept)
+    def pixels(memory: int = 0, decoder: str = PILLOW, **kept: Any) -> Pixels:
+        decode = SquashedPhoto(side, decoder)
+        return Pixels(samples, decode, memory=memory, workers=args.workers, strict=True, **kept)
 
     ways = {FILES: partial(images_per_s, pixels(), batches)}
+    if chosen(AUTO) == TORCHVISION:
+        ways["files, torchvision"] = partial(images_per_s, pixels(decoder=TORCHVISION), batches)
     shards = tar_shards(folder, scratch / "webdataset", args.workers)
     ways["webdataset"] = partial(from_shards, shards, side, args)
     ways["jpeg in the cache"] = partial(images_per_s, pixels(stored=stored["jpeg"]), batches)

@@ -52,10 +52,13 @@ def readers() -> dict[str, Read]:
     from cache.build.chunk_identities import rows_when_done
     from cache.build.touched_files import TouchedFiles
     from cache.sources.arrays import load_array
-    from cache.sources.decoding import load_rgb
+    from cache.sources.decoders import DECODERS, squash
+    from cache.sources.decoding import Decoding, load_rgb
     from cache.store.checksums import append_checksum
     from distill.checkpoint import read_checkpoint
     from distill.judge.outputs import load_outputs
+
+    small = Decoding(max_pixels=1_000_000)
 
     def kept(raw: bytes, folder: Path, name: str) -> Path:
         path = folder / name
@@ -67,6 +70,11 @@ def readers() -> dict[str, Read]:
         path = kept(raw, folder, "last.pt")
         append_checksum(path)
         read_checkpoint(path)
+
+    def image(raw: bytes, folder: Path) -> None:
+        assert load_rgb(kept(raw, folder, "x.jpg"), decoding=small).mode == "RGB"
+        for decoder in DECODERS:
+            squash(raw, 8, small, decoder=decoder, name="x.jpg")
 
     def chunks(raw: bytes, folder: Path) -> None:
         kept(raw, folder, FILES["chunks"][1])
@@ -81,7 +89,7 @@ def readers() -> dict[str, Read]:
         "chunks": chunks,
         "touched": touched,
         "checkpoint": checkpoint,
-        "image": lambda raw, folder: load_rgb(kept(raw, folder, "x.jpg")).close(),
+        "image": image,
         "outputs": lambda raw, folder: load_outputs(kept(raw, folder, "outputs.npz")) and None,
         "npy": lambda raw, folder: load_array(str(kept(raw, folder, "x.npy"))) is None,
         "pt": lambda raw, folder: load_array(str(kept(raw, folder, "x.pt"))) is None,
@@ -179,7 +187,6 @@ def write_seeds(root: Path) -> None:
     """Write small sound files of every target into ``root/TARGET``."""
     import numpy as np
     import torch
-    from PIL import Image
 
     from cache.store.hdf5_columns import write_columns
 
@@ -200,10 +207,27 @@ def write_seeds(root: Path) -> None:
             np.save(file, np.ones((n, 2), dtype="float32"))
         with open(root / "outputs" / str(n), "wb") as file:
             np.savez(file, x=np.ones(n))
-    for format in ("JPEG", "PNG", "WEBP", "BMP"):
-        Image.new("RGB", (9, 7), (200, 30, 10)).save(root / "image" / format, format=format)
-    Image.new("P", (9, 7)).save(root / "image" / "palette", format="PNG")
-    Image.new("I;16", (9, 7)).save(root / "image" / "grey16", format="PNG")
+    write_pictures(root / "image")
+
+
+def write_pictures(folder: Path) -> None:
+    """Write a small picture of every format, and of the modes that are decoded in a way of their own."""
+    from PIL import Image, features
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for format in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF"):
+        if format != "AVIF" or features.check("avif"):
+            options = {"exif": exif} if format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
+            Image.new("RGB", (9, 7), (200, 30, 10)).save(folder / format, format=format, **options)
+    if find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.from_pillow(Image.new("RGB", (9, 7), (200, 30, 10))).save(folder / "HEIF")
+    Image.new("P", (9, 7)).save(folder / "palette", format="PNG")
+    Image.new("CMYK", (9, 7)).save(folder / "cmyk", format="JPEG")
+    for mode in ("I;16", "I", "F"):
+        Image.new(mode, (9, 7), 900).save(folder / f"grey-{mode.replace(';', '')}", format="TIFF")
 
 
 # --corpus is given to the process of one target, which libFuzzer ends.

@@ -48,7 +48,7 @@ def files_of(cache, groups="*"):
 
 
 def config(*settings):
-    return with_settings(RunConfig(), [*SMALL, "loss.cap=0", *settings])
+    return with_settings(RunConfig(), [*SMALL, "loss.cap=0", "data.decoder=pillow", *settings])
 
 
 def test_raw_pixels_are_the_squashed_files(keep, photos):

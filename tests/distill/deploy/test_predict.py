@@ -86,14 +86,17 @@ runpy.run_path({str(cold / "classify.py")!r}, run_name="__main__")
     )
 
 
-def test_predicting_imports_neither_torch_nor_h5py(trained, plain):
+def test_predicting_imports_neither_torch_nor_h5py(trained, plain, tmp_path):
+    own = shutil.copytree(plain, tmp_path / "model")
+    info = ModelInfo.load(own)
+    replace(info, preprocessing=replace(info.preprocessing, decoder="pillow")).save(own)
     code = (
         "import sys; from cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as end: assert not end.code\n"
         "print([m for m in ('torch', 'h5py', 'timm', 'open_clip', 'onnx') if m in sys.modules])"
     )
-    words = ["predict", str(plain), str(trained / "photos" / "val"), "--format", "jsonl"]
+    words = ["predict", str(own), str(trained / "photos" / "val"), "--format", "jsonl"]
     ended = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-1] == "[]", ended.stderr
 
