@@ -79,11 +79,13 @@ def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
     from cache.sources.file_list import LISTS, open_list
     from cache.sources.image_folder import open_image_folder
-    from cache.sources.tars import holds_tars, open_tars
-
+    from cache.sources.remote_folder import open_remote_folder
+    from cache.sources.tars import holds_tars, is_pattern_of_tars, open_tars
 
     if place.lower().endswith(LISTS):
         return open_list
+    if is_remote(place) and not is_pattern_of_tars(place):
+        return open_remote_folder
     return open_tars if holds_tars(place) else open_image_folder
 
 
