@@ -88,20 +88,38 @@ def files_below(place: str) -> Iterator[RemoteFile]:
     """Yield every file below an address by name; a web server must show an index page of each folder."""
     files, path = _file_system(place)
     below = path.rstrip("/") + "/"
-    infos = _asked(place, partial(files.find, below, detail=True))
+    if is_web(place):
+        infos = dict(_pages_below(files, below))
+    else:
+        infos = _asked(place, partial(files.find, below, detail=True))
     scheme = place.partition("://")[0]
     for address in sorted(infos):
-        # Index pages link to themselves in another order.
-        if not address.startswith(below) or (is_web(place) and "?" in address):
+        if not address.startswith(below):
             continue
-        name = address.removeprefix(below)
-        info = infos[address]
+        name, info = address.removeprefix(below), infos[address]
         yield RemoteFile(
             name=unquote(name) if is_web(place) else name,
             place=address if "://" in address else f"{scheme}://{address}",
             bytes=int(info.get("size") or 0),
             mtime_ns=_time_of(info),
         )
+
+
+def _pages_below(files: Any, folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what the index pages below a folder name; fsspec's own way leaves out a page that fails."""
+    left, seen = [folder], {folder}
+    while left:
+        page = left.pop()
+        for info in _asked(page, partial(files.ls, page, detail=True)):
+            address = info["name"]
+            # Pages link to themselves in another order.
+            if "?" in address or not address.startswith(page) or address in seen:
+                continue
+            seen.add(address)
+            if info["type"] == "directory":
+                left.append(address)
+            else:
+                yield address, info
 
 
 def matching(pattern: str) -> list[str]:
@@ -162,7 +180,10 @@ def _by_scheme(scheme: str, process: int, seconds: float) -> Any:
         import fsspec
 
         given = {"use_listings_cache": False, "skip_instance_cache": True}
-        return fsspec.filesystem(scheme, **given, **_patience(scheme, seconds))
+        files = fsspec.filesystem(scheme, **given, **_patience(scheme, seconds))
+        if hasattr(files, "retries"):  # of S3's, which has those of its library beside them
+            files.retries = 1
+        return files
     except ImportError as error:
         missing = missing_package(error, extra="remote")
         raise UserError(f"{scheme}:// needs a package: {missing.problem}", fix=missing.fix) from error
