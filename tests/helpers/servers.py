@@ -7,6 +7,7 @@ import http.server
 import re
 import socket
 import threading
+import urllib.request
 from contextlib import contextmanager
 
 
@@ -14,8 +15,12 @@ class _Files(http.server.SimpleHTTPRequestHandler):
     """Python's own, which sends whole files alone; it keeps what it was asked for."""
 
     asked: list[tuple[str, str, str]]
+    breaks_at = ""
 
     def do_GET(self):
+        if self.path == self.breaks_at:
+            self.connection.close()
+            return
         self.asked.append(("GET", self.path, self.headers.get("Range", "")))
         super().do_GET()
 
@@ -63,11 +68,11 @@ def serving(handler):
 
 
 @contextmanager
-def web(folder, *, parts=True):
+def web(folder, *, parts=True, breaks_at=""):
     """Serve a folder; yields its address, and the list of what is asked for."""
     kind = _FilesInParts if parts else _Files
     asked = []
-    handler = type("Handler", (kind,), {"asked": asked})
+    handler = type("Handler", (kind,), {"asked": asked, "breaks_at": breaks_at})
     with serving(functools.partial(handler, directory=str(folder))) as address:
         yield address, asked
 
@@ -118,6 +123,9 @@ def s3(environ):
         AWS_DEFAULT_REGION="us-east-1",
     )
     try:
+        # All servers of one process hold the same.
+        url = f"{environ['AWS_ENDPOINT_URL']}/moto-api/reset"
+        urllib.request.urlopen(urllib.request.Request(url, method="POST")).close()
         client = boto3.client(
             "s3",
             endpoint_url=environ["AWS_ENDPOINT_URL"],
