@@ -11,7 +11,11 @@ Its files::
     image_folder              photos in folders
     folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
+    tars, tar_members         tars as webdataset writes them; the headers of a tar
+    class_numbers             classes that are given as numbers
+    remote_folder             photos in folders on a server
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
+    remote_files              files on servers
     decoding                  how a picture is decoded
     synthetic                 pictures of no file, for benchmarks and tests
     episodes                  a robot's episodes in HDF5

@@ -16,7 +16,6 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources import remote_files
-from cache.sources.data import open_data
 
 
 @pytest.fixture

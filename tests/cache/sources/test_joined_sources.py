@@ -48,7 +48,7 @@ def test_samples_of_any_order_are_asked_of_each_source_once(places, monkeypatch)
 
 def test_one_key_in_two_sources_is_an_error(places):
     source = open_data([f"train={places[0]}", f"train={places[1]}", f"train={places[0]}"]).splits["train"]
-    with pytest.raises(UserError, match="000000"):
+    with pytest.raises(UserError, match=r"00000\d"):
         list_split(source, source.chunks())
 
 
