@@ -76,7 +76,10 @@ class JoinedSource:
             raise KeyError(keys[int((at < 0).argmax())])
         part = self._keys[1][at]
         # Of each source all at once, then in the order of the keys.
-        own = [one.samples([keys[i] for i in np.flatnonzero(part == n)]) for n, one in enumerate(self.parts)]
+        own = [
+            one.samples([keys[i] for i in np.flatnonzero(part == n).tolist()])
+            for n, one in enumerate(self.parts)
+        ]
         return (next(own[number]) for number in part.tolist())
 
     def all(self) -> tuple[Sample, ...]:

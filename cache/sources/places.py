@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from typing import BinaryIO
+from urllib.parse import quote
 
 from braceexpand import braceexpand
 
@@ -58,15 +59,27 @@ def list_folder(place: str) -> Iterator[str]:
     if is_remote(place):
         yield from (file.name for file in remote_files.files_below(place))
         return
-    for folder, _, names in os.walk(place):
+    seen = set()
+    for folder, folders, names in os.walk(place, followlinks=True, onerror=_raise):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that it lies in
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         below = os.path.relpath(folder, place)
         yield from (name if below == os.curdir else f"{below}/{name}" for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def beside(place: str, name: str) -> str:
     """Return a path or address that a file of that ``place`` names: relative ones lie in its folder."""
     if is_remote(name) or os.path.isabs(name):
         return name
+    if remote_files.is_web(place):  # where "#" ends a name; what is quoted already stays so
+        name = quote(name, safe="/%?&=+,;:@!$'()*~")
     folder = place.rpartition("/")[0] if is_remote(place) else os.path.dirname(place)
     return f"{folder}/{name}" if folder else name
 

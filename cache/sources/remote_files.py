@@ -27,9 +27,11 @@ SECONDS, SECONDS_VARIABLE = 30.0, "DISTILL_SERVER_SECONDS"
 PAUSES = (0.5, 2.0)
 # Parts of files are read in blocks, for pictures of a tar are wanted one after the other; each process keeps
 # the last ones. A server that knows no parts sends the whole, of which one is kept.
-BLOCK_BYTES, BLOCKS_KEPT = 4 * 2**20, 8
+BLOCK_BYTES, BLOCKS_KEPT = 4 * 2**20, 16
 WHOLE_BYTES = 2 * 2**30
 _wholes: dict[str, bytes] = {}
+# What was told of files, whose blocks are those of that time.
+_seen: dict[str, tuple[int, int]] = {}
 _WEB = ("http", "https")
 _BUSY = (408, 429)
 
@@ -72,12 +74,15 @@ def status(place: str) -> tuple[int, int]:
     """Return bytes and modification time in ns of a file, 0 for what the server does not tell."""
     files, path = _file_system(place)
     info = _asked(place, partial(files.info, path))
-    return int(info.get("size") or 0), _time_of(info)
+    now = int(info.get("size") or 0), _time_of(info)
+    if _seen.get(place) != now or not all(now):
+        forget_blocks()
+        _seen[place] = now
+    return now
 
 
 def open_file(place: str) -> BinaryIO:
     """Return a file that can be read with seeking; raises as :func:`read_whole`, then and later."""
-    forget_blocks()
     size, _ = status(place)
     if not size:  # which some servers do not tell
         return io.BytesIO(read_whole(place))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -56,7 +57,10 @@ def open_tars(place: str, options: SourceOptions, split: str) -> Opened:
     if is_pattern_of_tars(place):
         tars, others = expanded(place), []
     else:
-        names = sorted(list_folder(place))
+        try:
+            names = sorted(list_folder(place))
+        except OSError as error:
+            raise cannot_be_read(place, error) from error
         tars = [f"{place.rstrip('/')}/{name}" for name in names if name.endswith(TAR)]
         others = [name for name in names if not name.endswith(TAR)]
     return tar_sources(place, tars, options, split, beside=others)
@@ -145,7 +149,17 @@ class TarSource(ListedChunks):
 
     def chunks(self) -> Sequence[Chunk]:
         """Return the tars, with size and time in their identity; UserError where one cannot be read."""
-        return [Chunk(id=name, identity=_identity(tar, self._options)) for name, tar in self._tar_of.items()]
+        return [
+            Chunk(id=name, identity=_identity(self._status[tar], self._options))
+            for name, tar in self._tar_of.items()
+        ]
+
+    @cached_property
+    def _status(self) -> dict[str, tuple[int, int]]:
+        """Size and time of each tar, as they were when it was first looked at: before it was listed."""
+        tars = [*self._tar_of.values()]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return dict(zip(tars, pool.map(_status, tars), strict=True))
 
     def listing(self, chunk: str) -> ChunkListing:
         """List a tar by its headers and texts.
@@ -156,7 +170,7 @@ class TarSource(ListedChunks):
             If the tar cannot be read, or is cut or damaged.
         """
         tar = self._tar_of[chunk]
-        written = _status(tar)[1]
+        written = self._status[tar][1]
         samples: dict[str, PictureSample] = {}
         left_out: list[tuple[Reason, str]] = []
         for raw in _raw_samples(tar, left_out):
@@ -201,8 +215,8 @@ def _status(tar: str) -> tuple[int, int]:
         raise cannot_be_read(tar, error) from error
 
 
-def _identity(tar: str, options: SourceOptions) -> str:
-    return sha256(repr((_status(tar), options.names)).encode("utf-8", "surrogateescape")).hexdigest()
+def _identity(status: tuple[int, int], options: SourceOptions) -> str:
+    return sha256(repr((status, options.names)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ from helpers.tars import photos, picture, write_tar
 from cache.runtime.errors import UserError
 from cache.sources import remote_files
 from cache.sources.data import open_data
-from cache.sources.places import expanded, list_folder, open_binary, read_bytes, status_of
+from cache.sources.places import beside, expanded, list_folder, open_binary, read_bytes, status_of
 
 pytest.importorskip("fsspec")
 
@@ -65,13 +65,24 @@ def test_parts_that_follow_each_other_are_asked_for_once(tmp_path):
 
 
 def test_a_folder_of_the_web_is_listed_by_its_index_pages(tmp_path):
-    for name in ("b.png", "x/a b.png", "x/y/c#1.png"):
+    for name in ("b.png", "x/a b.png", "x/y/c#1.png", "x/y/100%25.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"-")
+        (tmp_path / name).write_bytes(name.encode())
     with web(tmp_path) as (address, _):
-        assert sorted(list_folder(address)) == ["b.png", "x/a b.png", "x/y/c#1.png"]
+        assert sorted(list_folder(address)) == ["b.png", "x/a b.png", "x/y/100%25.png", "x/y/c#1.png"]
+        samples = open_data([f"pool={address}"]).splits["pool"].all()
+        assert [one.content() for one in samples] == [one.key.encode() for one in samples]
         assert expanded(f"{address}/*.png") == [f"{address}/b.png"]
         assert expanded(f"{address}/{{0..1}}.png") == [f"{address}/0.png", f"{address}/1.png"]
+
+
+@pytest.mark.parametrize("name", ["a b.png", "c#1.png", "x/d.png"])
+def test_relative_paths_of_a_list_on_a_server_are_from_its_folder(tmp_path, name):
+    (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "set" / name).write_bytes(b"here")
+    with web(tmp_path) as (address, _):
+        assert read_bytes(beside(f"{address}/set/list.csv", name)) == b"here"
+        assert beside(f"{address}/set/list.csv", "https://other/a.png") == "https://other/a.png"
 
 
 def test_s3_is_read_listed_and_expanded(bucket, monkeypatch):
