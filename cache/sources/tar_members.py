@@ -17,10 +17,12 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"(\xb5": "z
 TEXT_BYTES = 2**20
 # So much behind the end is looked at: writers fill it up with zeros.
 END_BYTES = 2**20
+# Times from then on, the year 2242, are none.
+LATEST = 2**33
 
 
 class Member(NamedTuple):
-    """A file in a tar: its name, where its bytes begin, how many, and its modification time in ns."""
+    """A file in a tar: its name, where its bytes begin, how many, and its time in ns, 0 for none."""
 
     name: str
     start: int
@@ -56,18 +58,24 @@ class TarReader:
             size = self._file.seek(0, os.SEEK_END)
             self._check_head(size)
             with tarfile.open(fileobj=self._file, mode="r:", tarinfo=_Header) as tar:
+                at = -1
                 while member := tar.next():
+                    # Of a size below zero the next header would be this one again, for ever.
+                    if tar.offset <= at or member.size < 0 or member.sparse is not None:
+                        raise tarfile.ReadError(f"{member.name} has no place in it")
+                    at = tar.offset
                     # tarfile would keep every member, for as long as it is open.
                     tar.members = []  # type: ignore[attr-defined]
                     if member.offset_data + member.size > size:
                         raise tarfile.ReadError(f"{member.name} ends beyond its end")
                     if member.isreg():
-                        mtime_ns = int(member.mtime * 10**9)
+                        told = 0 < member.mtime < LATEST
+                        mtime_ns = int(member.mtime * 10**9) if told else 0
                         yield Member(member.name, member.offset_data, member.size, mtime_ns)
                 self._check_end(tar.offset)
         except OSError as error:
             raise cannot_be_read(self._place, error) from error
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
             raise self._damaged(reason_of(error)) from error
 
     def read(self, member: Member) -> bytes:

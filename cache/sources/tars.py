@@ -203,6 +203,7 @@ class TarSource(ListedChunks):
 def _is_inner(key: str) -> bool:
     try:
         check_inner("a sample", [key])
+        key.encode("utf-8", "surrogateescape")
     except ValueError:
         return False
     return True
@@ -252,20 +253,24 @@ class _RawSample:
     @property
     def caption(self) -> str | None:
         """The text beside the picture, else the caption in its JSON."""
-        if "txt" in self.texts:
-            return self.texts["txt"].decode("utf-8", "replace").strip() or None
         caption = self._json.get("caption")
-        return caption.strip() or None if isinstance(caption, str) else None
+        if "txt" in self.texts:
+            caption = self.texts["txt"].decode("utf-8", "replace")
+        if not isinstance(caption, str):
+            return None
+        caption = caption.encode("utf-8", "replace").decode()
+        return " ".join(caption.replace("\0", " ").split()) or None
 
     def labels(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the names of its classes: of a cache's own tar as it says, else what ``.cls`` holds.
 
         UserError where that is a number beyond ``names``, or no name of a class.
         """
+        where = f"{self.tar}: {self.name}"
         if self._own:
-            return self._own[1]
+            return tuple(class_name(name, (), f"{where}.json") for name in self._own[1])
         text = self.texts.get("cls", b"").decode("utf-8", "replace").strip()
-        return (class_name(text, names, f"{self.tar}: {self.name}.cls"),) if text else ()
+        return (class_name(text, names, f"{where}.cls"),) if text else ()
 
 
 def _raw_samples(tar: str, left_out: list[tuple[Reason, str]]) -> Iterator[_RawSample]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import tarfile
 
 import pytest
@@ -283,3 +284,48 @@ def test_each_tar_is_listed_once_while_there_is_room(tmp_path, monkeypatch):
     assert sorted(listed) == sorted(f"{n}.tar" for n in range(8))
     monkeypatch.setattr(listed_chunks, "BYTES_KEPT", 0)
     assert len(by_key(opened(tmp_path))) == 32
+
+
+def test_texts_of_any_bytes_are_captions_keys_and_classes_or_an_error(tmp_path):
+    own = json.dumps({"key": "\ud800", "labels": ["fig"], "sha256": ""})
+    samples = {
+        "a": {"png": picture(1), "cls": "fig", "txt": b"\xff a\0b\n\n c"},
+        "b": {"png": picture(2), "cls": "fig", "json": json.dumps({"caption": "\ud800 x"})},
+        "c": {"png": picture(3), "cls": b"\xfffig", "json": "[" * 100_000},
+        "d": {"png": picture(4), "json": own},
+    }
+    source = opened(write_tar(tmp_path / "a.tar", samples))
+    held = by_key(source)
+    assert {key: one.caption for key, one in held.items()} == {"a": "\ufffd a b c", "b": "? x", "c": None}
+    assert source.classes == ("fig", "\ufffdfig")
+    assert left_out(source) == {Reason.OUTSIDE: (1, (f"{tmp_path}/a.tar: \ud800",))}
+    for name in ("a/b", "a\0b"):
+        spoiled = {"e": {"png": picture(5), "json": json.dumps({"key": "e", "labels": [name], "sha256": ""})}}
+        with pytest.raises(UserError, match=r"e\.json"):
+            opened(write_tar(tmp_path / "b.tar", spoiled))
+
+
+def test_a_tar_with_any_bytes_changed_is_listed_or_refused_in_one_line(tmp_path):
+    rng = random.Random(0)
+    path = write_tar(tmp_path / "a.tar", photos(0, 3))
+    raw = path.read_bytes()
+    headers = [at for at in range(0, len(raw), 512) if raw[at + 257 : at + 262] == b"ustar"]
+    refused = []
+    for _ in range(300):
+        changed = bytearray(raw)
+        for _ in range(rng.randrange(1, 4)):
+            header = rng.choice(headers)
+            at, value = header + rng.randrange(0, 160), rng.choice([0, 0x30, 0x80, 0xFF, rng.randrange(256)])
+            changed[at] = value
+            checksum = sum(changed[header : header + 148]) + 256 + sum(changed[header + 156 : header + 512])
+            changed[header + 148 : header + 156] = b"%06o\0 " % checksum
+        path.write_bytes(changed)
+        try:
+            splits = open_data([path]).splits
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        for sample in (sample for source in splits.values() for sample in source.all()):
+            assert len(sample.content()) == sample.file_bytes
+    assert 0 < len(refused) < 300
+    assert not [line for line in refused if "\n" in line or "a.tar" not in line]
