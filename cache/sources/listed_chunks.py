@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,8 @@ class ListedChunks(ABC):
     multi_label: bool = False
 
     def __init__(self) -> None:
-        # Copies of one source share it.
+        # Copies of one source share them.
+        self._token = uuid4().hex
         self._listings = _Listings()
         self._doubles = _Doubles.none()
 
