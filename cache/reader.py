@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,14 +20,14 @@ from cache.store.crop_views import ADD_VIEWS, CropViewsSettings, StoredCropViews
 from cache.store.crop_views import COLUMN as CROP_VIEWS
 from cache.store.journal import Journal
 from cache.store.journal_lines import FileLine
+from cache.store.manifest import CONVERT, EPISODES, FEATURES, IMPORT, Manifest
 from cache.store.manifest import NAME as MANIFEST
-from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
 from cache.store.pixels import COLUMN as PIXELS
 from cache.store.pixels import PixelsSettings, StoredPixels
 from cache.store.read_errors import REPAIR
-from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
+from cache.store.spec import IMPORTED, WEBDATASET, CacheSpec, TeacherSpec
 from cache.store.split_rows import SplitGroups, SplitRows
 from cache.store.stored_neighbours import (
     NeighboursSettings,
@@ -77,17 +77,21 @@ class EmbeddingCache:
         manifest, journal = Manifest.load(path), Journal.load(path)
         if not manifest.complete:
             rows = sum(map(journal.rows, journal.splits))
+            # In our own words: nothing of a file is repeated as a command.
+            command = next(
+                (name for name in (CONVERT, IMPORT, EPISODES) if name == manifest.command), FEATURES
+            )
             raise UserError(
                 f"the cache {path} is not finished ({rows:,} rows so far)",
-                fix="run the same 'distill cache-features' command again: it continues.",
+                fix=f"run the same 'distill {command}' command again: it continues.",
             )
-        journal.check_lists(path, manifest.splits)
+        journal.check_lists(path, manifest.rows)
         return cls(path, manifest, journal, check=check)
 
     @property
     def teacher_spec(self) -> TeacherSpec:
         """What made the rows."""
-        return self.manifest.spec.teacher if self._own is self.manifest else self._own.spec  # type: ignore[return-value]
+        return self.manifest.teacher_specs[self.teacher_name]
 
     @property
     def spec(self) -> CacheSpec:
@@ -107,7 +111,7 @@ class EmbeddingCache:
     @property
     def teacher(self) -> dict[str, Any]:
         """The teacher in words."""
-        return dict(self.spec.to_json()["teacher"])
+        return asdict(self.teacher_spec)
 
     @property
     def is_imported(self) -> bool:
@@ -195,17 +199,17 @@ class EmbeddingCache:
 
     def _embeddings(self, groups: SplitGroups, column: str) -> MappedRows:
         """Return one of the teacher's columns of embeddings, mapped, or of a WebDataset read."""
-        name, ndim = self.column_name(column), ((3,) if "region" in column else (2,))
+        name = self.column_name(column)
         if without := self._lacking(groups, name) if self.teacher_name != MAIN_TEACHER else 0:
             raise UserError(
                 f"the teacher {self.teacher_name} of {self.path} has no {column} of {without:,} of "
                 f"{len(groups.index):,} images of {groups.split}",
                 fix=f"add them: the same cache-features command with --teacher {self.teacher_name}.",
             )
-        if self.manifest.spec.format == "webdataset" and self.teacher_name == MAIN_TEACHER:
+        if self.manifest.spec.format == WEBDATASET and self.teacher_name == MAIN_TEACHER:
             rows = read_embeddings(groups, name)
         else:
-            rows = groups.column(name, "embedding", ndim=ndim)
+            rows = groups.column(name, "embedding", ("f", (3,) if "region" in column else (2,)))
         if rows.shape[-1] != self.embed_dim or str(rows.dtype) != self.manifest.spec.dtype:
             raise UserError(
                 f"{name} of {self.path} holds {rows.dtype} rows of {rows.shape[-1]} numbers, "

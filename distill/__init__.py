@@ -5,6 +5,7 @@ From the ground up, each importing what is before it; each room names its files:
     config, settings          the whole of a run as one frozen value; TOML, and settings by name
     losses, objective         pure terms, and the one place that adds them up
     metrics, tip_adapter, spread    pure functions of logits, embeddings, a few numbers
+    headline                  which splits and which number a run is judged by first
     precision, data_identity, checkpoint    what is computed in; what a run is made of; its state in a file
     record                    what a run leaves behind
     data                      images and frames joined to rows

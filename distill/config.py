@@ -12,6 +12,7 @@ from typing import Any
 
 from cache.runtime import machine_limits
 from cache.runtime.errors import UserError, nearest_names
+from cache.sources.decoders import AUTO, DECODERS
 from cache.sources.splits import MAIN_TEACHER
 
 
@@ -126,7 +127,8 @@ class DataConfig:
     ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole
     batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
     ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
-    ``pixels`` auto reads the images that the cache keeps, files always decodes; ``device_images`` says
+    ``pixels`` auto reads the images that the cache keeps, files always decodes; ``decoder`` of photos is
+    torchvision or pillow, auto the faster that loads, which the run then keeps to; ``device_images`` says
     whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
     much memory decoded images may take otherwise before they are decoded anew every epoch (never more than
     half of the machine's); ``shuffle_buffer`` is how many images a process holds to mix them where a cache's
@@ -143,6 +145,7 @@ class DataConfig:
     id_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
     seed: int = at_least(-1, -1, fix="give at least 0, or -1 for train.seed.")
     pixels: str = one_of("auto", "files")
+    decoder: str = one_of(AUTO, *DECODERS)
     device_images: str = one_of("auto", "on", "off")
     memory_mb: int = at_least(0, 2048)
     shuffle_buffer: int = at_least(1, 4096)

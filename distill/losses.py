@@ -14,11 +14,18 @@ from torch import Tensor
 
 # What the original code subtracts to keep a pair out of the softmax.
 MASKED_OUT = -1e7
+# The label of an image without one.
+UNLABELLED = -1
 
 
 def classification_loss(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """L-cls: cross-entropy of ``unit_student @ unit_text.T / temperature``; labels are columns, int64."""
-    return F.cross_entropy(logits_BC.float(), labels_B)
+    """L-cls: cross-entropy of ``unit_student @ unit_text.T / temperature``; labels are columns, int64.
+
+    The mean over the images that have a label, which others have not (-1); zero with zero gradient of none.
+    """
+    summed = F.cross_entropy(logits_BC.float(), labels_B, ignore_index=UNLABELLED, reduction="sum")
+    # No wait for the device to count, and no mean of nothing, which is NaN.
+    return summed / (labels_B >= 0).sum().clamp(min=1)
 
 
 def mse_loss(unit_student_BD: Tensor, unit_teacher_BD: Tensor) -> Tensor:
@@ -61,7 +68,7 @@ def vlalign_loss(
     nearest_BK
         Which columns of ``student_logits_BC`` those K texts are, int64.
     keep_B
-        True for images to use; None uses all. The paper's filter keeps those the teacher gets right.
+        True for images to use; None uses all. The paper's filter drops those the teacher gets wrong.
 
     Returns
     -------
@@ -93,10 +100,11 @@ def caption_loss(similarity_BB: Tensor, labels_B: Tensor) -> Tensor:
     """L-cap: each student row finds its own image's caption in the batch, without temperature.
 
     ``similarity_BB`` is ``unit_student @ unit_caption.T``: row = student, column = caption. Pairs of one
-    class by ``labels_B`` other than an image's own caption are masked out.
+    class by ``labels_B`` other than an image's own caption are masked out; images without a label (-1) are of
+    no class, and so of none with another.
     """
     own = torch.eye(len(labels_B), dtype=torch.bool, device=labels_B.device)
-    same_class = labels_B[:, None] == labels_B[None, :]
+    same_class = (labels_B[:, None] == labels_B[None, :]) & (labels_B >= 0)
     logits = similarity_BB.float().masked_fill(same_class & ~own, MASKED_OUT)
     return F.cross_entropy(logits, torch.arange(len(labels_B), device=labels_B.device))
 

@@ -170,15 +170,18 @@ class ClassCounts:
     seen_C: Tensor
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Count one batch: scores [B, C], labels int64 [B]."""
-        self.seen_C.index_add_(0, labels, torch.ones_like(labels, dtype=torch.float64))
-        self.right_C.index_add_(0, labels, (scores.argmax(dim=1) == labels).double())
+        """Count one batch: scores [B, C], labels int64 [B], of which -1 (none) counts nothing."""
+        has, label = (labels >= 0).double(), labels.clamp(min=0)
+        self.seen_C.index_add_(0, label, has)
+        self.right_C.index_add_(0, label, (scores.argmax(dim=1) == labels).double())
 
     def state(self) -> dict[str, Tensor]:
         """Return both counts."""
         return dict(vars(self))
 
     def metrics(self) -> dict[str, float]:
-        """Return the macro accuracy over the classes seen, in percent."""
+        """Return the macro accuracy over the classes seen, in percent; nothing where no image had a label."""
         seen = self.seen_C > 0
+        if not seen.any():
+            return {}
         return {"train_accuracy": float((100 * self.right_C[seen] / self.seen_C[seen]).mean())}

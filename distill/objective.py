@@ -29,10 +29,11 @@ def distillation_objective(
 
     ``student`` and ``teacher`` are image embeddings [B, D], ``text`` class texts' [C, D], or [B, C, D] where
     every image has texts of its own, and ``captions`` [B, D], needed when ``config.cap`` is on: all raw.
-    ``labels`` int64 [B] are rows of ``text``. ``neighbours`` are ``(nearest [B, K] columns of text,
-    similarity [B, K] plain cosines)``, best first, of which the first ``min(config.vlalign_k, K)`` count;
-    None takes them from ``teacher`` and ``text``. ``cosines`` are :func:`text_cosines` of ``student`` and
-    ``text``, where they are at hand.
+    ``labels`` int64 [B] are rows of ``text``, -1 where an image has none: ``cls`` and the filter of
+    ``vlalign`` see those that have one alone, every other loss sees all. ``neighbours`` are ``(nearest [B, K]
+    columns of text, similarity [B, K] plain cosines)``, best first, of which the first
+    ``min(config.vlalign_k, K)`` count; None takes them from ``teacher`` and ``text``. ``cosines`` are
+    :func:`text_cosines` of ``student`` and ``text``, where they are at hand.
 
     The losses are unweighted scalars by the name of their weight in ``config``. ValueError if captions are
     needed and not given.
@@ -90,7 +91,8 @@ def _vlalign(
     k = min(config.vlalign_k, text.shape[-2])
     nearest, similarity = nearest_texts(unit_teacher, _unit(text), k) if neighbours is None else neighbours
     nearest, similarity = nearest[:, :k].long(), similarity[:, :k]
-    keep = nearest[:, 0] == labels if config.vlalign_filter else None
+    # Whether the teacher is right nobody knows of an image without a label: it stays.
+    keep = (nearest[:, 0] == labels) | (labels < 0) if config.vlalign_filter else None
     return losses.vlalign_loss(logits, similarity / config.temperature, nearest, keep_B=keep)
 
 

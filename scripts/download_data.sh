@@ -17,7 +17,7 @@ DATASET, in any case:
   StanfordCars              images by hand: the script says where from, then checks that they are there
   tiered-ImageNet           images by hand, likewise
 
-Then: distill split FOLDER --dataset DATASET --lists FOLDER/lists --out DATA
+Then: distill split FOLDER --dataset DATASET --lists FOLDER/lists --out LIST.csv
 
 Needs curl or wget, md5sum and tar. FOLDER needs room for the archive and for its images; the archive
 may be removed afterwards.
@@ -201,7 +201,7 @@ main() {
   mkdir -p "$2"
   if [ -n "$URL" ]; then get_images "$2"; else check_images "$2"; fi
   get_lists "$2"
-  echo "$NAME is in $2. Next: distill split $2 --dataset $NAME --lists $2/lists --out DATA"
+  echo "$NAME is in $2. Next: distill split $2 --dataset $NAME --lists $2/lists --out LIST.csv"
 }
 
 main "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from pathlib import Path
 
 # Before torch: tests run side by side, and threads that outnumber cores wait for each other.
@@ -31,7 +32,22 @@ EMBED_DIM = 16
 ROOT = Path(__file__).parent.parent
 REAL_PHOTOS = Path(__file__).parent.parent.parent / "shared" / "data"
 # Fixtures that several files of tests share.
-pytest_plugins = ["helpers.identity_runs", "helpers.report_runs", "helpers.sweeps", "helpers.whole_caches"]
+pytest_plugins = [
+    "helpers.identity_runs",
+    "helpers.processes",
+    "helpers.report_runs",
+    "helpers.split_runs",
+    "helpers.sweeps",
+    "helpers.whole_caches",
+]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give tests side by side one process to fork."""
+    from helpers.processes import SERVER, server
+
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        os.environ[SERVER] = server()
 
 
 def pytest_collection_finish() -> None:
@@ -83,10 +99,16 @@ def make_photos(root: Path, *, train: int = 8, test: int = 3) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("drawn") / "photos")
+
+
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path: Path, drawn_photos: Path) -> Path:
     """An image folder of five classes."""
-    return make_photos(tmp_path / "photos")
+    # Not with their times: they are of now, as those of files just written.
+    return shutil.copytree(drawn_photos, tmp_path / "photos", copy_function=shutil.copyfile)
 
 
 @pytest.fixture
@@ -172,7 +194,7 @@ def cached(tmp_path: Path, photos: Path) -> EmbeddingCache:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path:
-    """A folder with photos, a cache that keeps its text tower, and a run."""
+    """A folder with photos, a cache that keeps its text tower, and a run; to be read."""
     from helpers.exported import SMALL
 
     from cache.build.from_folder import FeatureOptions, cache_features
@@ -180,36 +202,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory, teacher_dir: Path) -> Path
     from distill.settings import with_settings
     from distill.train.start import train as run
 
-    root = tmp_path_factory.mktemp("trained")
-    photos = make_photos(root / "photos")
     options = FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, keep_text_tower=True)
-    cache_features(photos, root / "cache", options)
-    run(with_settings(RunConfig(), SMALL), cache_dir=root / "cache", data_dir=photos, out=root / "run")
-    return root
+
+    def make(root: Path) -> None:
+        photos = make_photos(root / "photos")
+        cache_features(photos, root / "cache", options)
+        run(with_settings(RunConfig(), SMALL), cache_dir=root / "cache", data_dir=photos, out=root / "run")
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture(scope="session")
-def exported(trained: Path) -> Path:
-    """All that can be exported, with the preprocessing in the graph."""
+def exported(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """All that can be exported, with the preprocessing in the graph; to be read."""
     from distill.deploy.export import ExportOptions, export_run
 
-    export_run(
-        trained / "run",
-        trained / "graph",
-        ExportOptions(
-            formats=("onnx", "torch", "safetensors"),
-            precisions=("float32", "float16", "int8"),
-            preprocessing="graph",
-            license="mit",
-        ),
+    options = ExportOptions(
+        formats=("onnx", "torch", "safetensors"),
+        precisions=("float32", "float16", "int8"),
+        preprocessing="graph",
+        license="mit",
     )
-    return trained / "graph"
+    folder = made_once(
+        tmp_path_factory, "exported", lambda root: export_run(trained / "run", root / "graph", options)
+    )
+    return folder / "graph"
 
 
 @pytest.fixture(scope="session")
-def plain(trained: Path) -> Path:
-    """What is exported unless more is asked for."""
+def plain(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """What is exported unless more is asked for; to be read."""
     from distill.deploy.export import export_run
 
-    export_run(trained / "run", trained / "plain")
-    return trained / "plain"
+    folder = made_once(tmp_path_factory, "plain", lambda root: export_run(trained / "run", root / "plain"))
+    return folder / "plain"

@@ -55,6 +55,7 @@ def test_real_clip_embeddings_of_flowers_are_imported_and_the_teacher_is_good(fl
     assert results["ood_test"].accuracy > 94
 
 
+@pytest.mark.long
 def test_a_student_of_real_embeddings_learns_within_a_minute(flowers, tmp_path):
     settings = [
         "student.arch=timm:test_resnet",

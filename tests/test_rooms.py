@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,13 +80,29 @@ def files() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for path, name in names.items()}
 
 
-def imports_of(path: Path):
-    """Every (module, name) that a file imports, wherever in it."""
+@cache
+def names_in(path: Path) -> tuple[list[tuple[str, str]], set[str]]:
+    """Every (module, name) that a file imports and every name that it makes, wherever in it."""
+    imported: list[tuple[str, str]] = []
+    made: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            imported += ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((node.module, alias.name) for alias in node.names)
+            imported += ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            made.add(node.id)
+    return imported, made
+
+
+def imports_of(path: Path) -> list[tuple[str, str]]:
+    return names_in(path)[0]
+
+
+def made_in(path: Path) -> set[str]:
+    return names_in(path)[1]
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +185,6 @@ def test_a_room_names_its_files(room):
     door = files()[room]
     named = set(re.findall(r"[a-z0-9_]+", ast.get_docstring(ast.parse(door.read_text()))))
     assert [path.name for path in door.parent.glob("*.py") if path.stem not in {*named, "__init__"}] == []
-
-
-def made_in(path: Path) -> dict[str, ast.AST]:
-    """What a file defines at its top, by name."""
-    made: dict[str, ast.AST] = {}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            made.setdefault(node.name, node)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            made.setdefault(node.id, node)
-    return made
 
 
 def test_names_are_imported_from_where_they_are_made():

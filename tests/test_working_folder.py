@@ -12,9 +12,14 @@ from helpers.exported import invoke
 from cache.runtime.errors import reason_of
 
 
-def test_children_import_nothing_from_the_working_folder(here, cached, photos):
-    for name in ("cli", "cache", "distill", "queue", "torch", "random"):
+def write_foreign_modules(here, *names):
+    for name in names:
         (here / f"{name}.py").write_text(f"open({str(here / 'marker')!r}, 'a').write('ran')\n")
+
+
+@pytest.mark.long
+def test_children_import_nothing_from_the_working_folder(here, cached, photos):
+    write_foreign_modules(here, "cli", "cache", "distill", "queue", "torch", "random")
     (here / "matplotlibrc").write_text("text.usetex: True\nbackend: module://queue\n")
     (here / "s.toml").write_text(
         'recipe = "smoke"\nseeds = [0]\n[base]\nstudent.arch = "timm:test_resnet"\nstudent.image_size = 32\n'
@@ -26,16 +31,20 @@ def test_children_import_nothing_from_the_working_folder(here, cached, photos):
 
 
 def test_the_program_keeps_its_working_folder_off_the_path_of_every_python_that_it_starts(here):
+    write_foreign_modules(here, "queue", "random")
     code = (
         "import cli, subprocess, sys\n"
         "@cli.main.command('probe')\n"
         "def probe():\n"
-        "    subprocess.run([sys.executable, '-c', 'import sys; print(sys.path)'])\n"
+        "    subprocess.run([sys.executable, '-c', 'import queue, random, sys; print(sys.path)'])\n"
         "cli.main(['probe'])\n"
     )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    # Its own "-P" is not handed on.
+    command = [sys.executable, "-P", "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "''" not in printed
     assert str(here) not in printed
+    assert not (here / "marker").exists()
 
 
 @pytest.mark.parametrize(

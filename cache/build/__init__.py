@@ -10,6 +10,7 @@ Its files::
     split_listing, stored_rows, split_changes, touched_files    a source beside its rows, as arrays
     changes                   what changed, in one line
     chunk_identities, lost_files    what need not be listed; what a kill left behind
+    outdated_tars             tars with the class numbers and captions of before
     plan, unit_samples        what is to be embedded, in units that any writer can take, in the same batches
     embed_units, embed_images, group_writer    units -> the teacher's rows -> row groups, in one process
     ray_executor, ray_columns    who does it instead of this process, or torchrun's: a Ray cluster
@@ -18,5 +19,5 @@ Its files::
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
     add_texts                 what cache add-texts calls
-    summary, judgements, zero_shot    what was done, and what should be looked at
+    summary, judgements, zero_shot, near_duplicates    what was done, and what should be looked at
 """

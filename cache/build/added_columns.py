@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cache.build.captions import CaptionRows
-from cache.build.columns import Column, ColumnsJob, Tools
+from cache.build.columns import Column, ColumnsJob, TeacherSettings, Tools
 from cache.build.crop_views import CropViews
 from cache.build.neighbours import Neighbours
 from cache.build.options import Build
 from cache.build.pixels import Pixels
-from cache.build.support_views import SupportViews
+from cache.build.support_views import MAGNITUDE, OPERATIONS, SupportViews
 from cache.build.versions import made_with
 from cache.sources.splits import MAIN_TEACHER
+from cache.store.crop_views import CropViewsSettings
 from cache.store.manifest import Manifest
 from cache.store.neighbours import kept_of
 from cache.store.pixels import PixelsSettings
+from cache.store.stored_neighbours import NeighboursSettings
+from cache.store.support_views import SupportViewsSettings
 
 
 def job_of(build: Build, manifest: Manifest, columns: Sequence[Column]) -> ColumnsJob:
@@ -47,22 +50,33 @@ def columns_of(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER)
     options = build.options
     # Of an added teacher too: its rows are kept in the cache's dtype.
     fingerprint = replace(manifest.spec, teacher=build.teacher.spec).fingerprint()
-    own = {"teacher": teacher, "fingerprint": fingerprint}
     columns: list[Column] = []
     if build.captions:
-        columns.append(CaptionRows(captions=build.captions, **own))
+        of_captions = TeacherSettings(teacher=fingerprint)
+        columns.append(CaptionRows(of=of_captions, captions=build.captions, teacher=teacher))
     photos = not manifest.several_labels
     if photos and options.support_views > 1:
-        columns.append(SupportViews(views=options.support_views, shots=options.support_shots, **own))
+        support = SupportViewsSettings(
+            views=options.support_views, operations=OPERATIONS, magnitude=MAGNITUDE, teacher=fingerprint
+        )
+        columns.append(SupportViews(of=support, shots=options.support_shots, teacher=teacher))
     if photos and options.views:
-        columns.append(CropViews(views=options.views, scale=options.views_scale, **own))
+        crops = CropViewsSettings(views=options.views, scale=options.views_scale, teacher=fingerprint)
+        columns.append(CropViews(of=crops, teacher=teacher))
     if photos and options.pixels and teacher == MAIN_TEACHER:
         columns.append(Pixels(of=PixelsSettings(side=options.pixels, encoding=options.pixels_format)))
     most = max(map(len, manifest.splits.values()), default=0)
     k = kept_of(most, options.neighbours)
+    listed, nearest = manifest.of_teacher(teacher).banks, NeighboursSettings(k=k)
     columns += [
-        Neighbours.of(manifest, bank.name, k=k, teacher=teacher)
+        Neighbours(
+            of=nearest,
+            bank=bank.name,
+            listed=listed[bank.name],
+            class_names=manifest.splits,
+            teacher=teacher,
+        )
         for bank in build.banks
-        if k and all(bank.classes) and bank.name in manifest.of_teacher(teacher).banks
+        if k and all(bank.classes) and bank.name in listed
     ]
     return columns

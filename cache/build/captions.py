@@ -14,25 +14,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
+from cache.build.columns import Column, GroupRows, Made, TeacherSettings, Tools, Wanted
 from cache.runtime.atomic_files import digest, sha256_of
 from cache.runtime.errors import UserError, shortened
+from cache.runtime.torchrun import speaks
 from cache.sources.arrays import keys_in_original_order, load_array
-from cache.sources.class_texts import MISSING_CAPTION, caption_key, caption_of, read_captions
+from cache.sources.class_texts import (
+    MISSING_CAPTION,
+    caption_key,
+    caption_of,
+    name_of_captions,
+    read_captions,
+)
 from cache.sources.samples import DataFolder, Source
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.column_lines import OF, column_name, count_of, left_out_of
+from cache.store.column_lines import FILE, MISSING, OF, TRUNCATED, column_name, count_of, left_out_of
 from cache.store.hdf5_columns import Column as Values
 from cache.store.hdf5_columns import texts as as_texts
 from cache.store.journal import Journal, RowGroup
+from cache.store.journal_lines import CAPTIONS
 from cache.store.row_group import read_keys, told_of
 from cache.teacher.sanity import check_texts, stored
 
-COLUMN = "caption_embedding"
 # Whether samples bring captions is seen by so many of the first chunks, and so many of each.
-LOOKED_AT_CHUNKS, LOOKED_AT = 4, 256
-# What a line remembers of captions: their file, how many images have none of their own, how many were cut.
-FILE, MISSING, TRUNCATED = "captions", "captions_missing", "captions_truncated"
+LOOKED_AT_CHUNKS, LOOKED_AT = 2, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +87,7 @@ class Captions:
         if self.samples and split not in self.samples:
             return None
         if not self.embeddings:
-            return digest(self.of_images(split, keys))
+            return name_of_captions(self.of_images(split, keys))
         return self.sha256 if all(f"{split}/{key}" in self.embeddings for key in keys) else None
 
 
@@ -93,16 +98,12 @@ def _caption_of_one(source: Source, key: str) -> str | None:
         return None
 
 
-def source_of_texts(texts: Iterable[str]) -> str:
-    """Return what names some kept captions, as :meth:`Captions.source_of` does."""
-    return digest([None if text == MISSING_CAPTION else text for text in texts])
-
-
 @dataclass(frozen=True, kw_only=True)
 class CaptionRows(Column):
-    """The captions of every image, and the rows of them by the teacher of that ``fingerprint``."""
+    """The captions of every image, and a teacher's rows of them."""
 
-    BASE = COLUMN
+    BASE = CAPTIONS
+    of: TeacherSettings
     captions: Captions
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
@@ -163,7 +164,7 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
 
     Rows of groups without captions are none of the three; what was removed since is counted as it was.
     """
-    column = column_name(COLUMN, teacher)
+    column = column_name(CAPTIONS, teacher)
     having = [(group.live, group.lines[column]) for group in groups if column in group.lines]
     own = sum(min(live, line.rows - count_of(line, MISSING)) for live, line in having)
     missing, truncated = (sum(count_of(line, name) for _, line in having) for name in (MISSING, TRUNCATED))
@@ -172,9 +173,9 @@ def caption_counts(groups: Iterable[RowGroup], *, teacher: str = MAIN_TEACHER) -
 
 def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Path) -> list[str]:
     """Return lines on the captions that were replaced by those of ``source``, and on those that are lost."""
-    then = {group.name: group for group in before.all_groups if COLUMN in group.lines}
-    now = [group for group in after.all_groups if COLUMN in group.lines and group.name in then]
-    replaced = [one for one in now if one.lines[COLUMN].sha256 != then[one.name].lines[COLUMN].sha256]
+    then = {group.name: group for group in before.all_groups if CAPTIONS in group.lines}
+    now = [group for group in after.all_groups if CAPTIONS in group.lines and group.name in then]
+    replaced = [one for one in now if one.lines[CAPTIONS].sha256 != then[one.name].lines[CAPTIONS].sha256]
     if not replaced:
         return []
     lost = caption_counts(then[group.name] for group in replaced)[0] - caption_counts(replaced)[0]
@@ -188,6 +189,8 @@ def notes_on_captions(before: Journal, after: Journal, *, source: str, cache: Pa
 def load_captions(path: Path, folder: DataFolder, *, embed_dim: int) -> Captions:
     """Read JSON lines, or a tensor in the original code's order.
 
+    The first process of several looks for keys that are no image's.
+
     Raises
     ------
     UserError
@@ -196,15 +199,25 @@ def load_captions(path: Path, folder: DataFolder, *, embed_dim: int) -> Captions
     if path.suffix.lower() in (".pt", ".pth", ".npy"):
         return _from_tensor(path, folder, embed_dim)
     texts = read_captions(path)
-    images = [(name, image.key) for name, split in folder.splits.items() for image in split.all()]
-    used = {caption_key(texts, name, key) for name, key in images}
-    if used == {None}:
+    unused = _unused(texts, folder) if speaks() else ()
+    if len(unused) == len(texts):
+        source = next(iter(folder.splits.values()))
+        example = next(one.key for chunk in source.chunks() for one in source.list(chunk.id))
         raise UserError(
             f"{path}: none of its {len(texts)} keys is an image of {folder.path}",
-            fix=f"write keys like {images[0][1]!r}.",
+            fix=f"write keys like {example!r}.",
         )
-    unused = tuple(key for key in texts if key not in used)
     return Captions(sha256=digest(texts), texts=texts, embeddings={}, source=path.name, unused=unused)
+
+
+def _unused(texts: Mapping[str, str], folder: DataFolder) -> tuple[str, ...]:
+    """Return the keys of captions that are no image's; one chunk of images is listed after the other."""
+    unused: dict[str | None, None] = dict.fromkeys(texts)
+    for name, source in folder.splits.items():
+        for chunk in source.chunks():
+            for one in source.list(chunk.id):
+                unused.pop(caption_key(texts, name, one.key), None)
+    return tuple(key for key in unused if key is not None)
 
 
 def captions_of_samples(folder: DataFolder) -> Captions | None:
@@ -216,7 +229,7 @@ def captions_of_samples(folder: DataFolder) -> Captions | None:
     if not samples:
         return None
     chunks = {split: [(one.id, one.identity) for one in source.chunks()] for split, source in samples.items()}
-    return Captions(sha256=digest(chunks), source="the samples", samples=samples)
+    return Captions(sha256=digest(chunks), source="what the samples bring", samples=samples)
 
 
 def _brings_captions(source: Source) -> bool:

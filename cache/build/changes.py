@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cache.runtime.errors import some_of
 
@@ -13,7 +13,7 @@ class Changes:
     """What a data folder has that a cache has not, and the other way round.
 
     ``gone``, ``replaced``, ``relabelled`` and ``restored`` count rows; ``added`` counts samples that had
-    none. Classes and splits are names.
+    none. Classes and splits are names. ``texts`` are the text banks that have others, in words.
     """
 
     added: int = 0
@@ -25,6 +25,7 @@ class Changes:
     classes_removed: tuple[str, ...] = ()
     splits_added: tuple[str, ...] = ()
     splits_removed: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     def in_words(self, *, began: bool = False) -> str:
         """Return what changed, '' for nothing; ``began``: what has no row was not necessarily added since."""
@@ -40,6 +41,7 @@ class Changes:
             ("classes removed", self.classes_removed),
             ("splits added", self.splits_added),
             ("splits removed", self.splits_removed),
+            ("texts changed", self.texts),
         )
         listed = _counted([(count, what) for count, what in counts if count])
         return ", ".join(listed + [f"{what}: {some_of(names, 5)}" for what, names in lists if names])
@@ -57,8 +59,8 @@ class Changes:
 
     @property
     def any(self) -> bool:
-        """Whether something changed."""
-        return self != Changes()
+        """Whether rows, classes or splits changed."""
+        return replace(self, texts=()) != Changes()
 
 
 def class_changes(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,18 +26,14 @@ from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.column_lines import LEFT_OUT, OF, column_name, is_current, made_from
 from cache.store.hdf5_columns import Column as Values
 from cache.store.journal import Journal, JournalWriter, RowGroup, writer_of_rank
-from cache.store.journal_lines import DroppedFile, FileLine
+from cache.store.journal_lines import IMAGES, DroppedFile, FileLine
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ColumnSettings
 from cache.store.row_group import GroupKeys, read_keys, write_column
-from cache.store.split_rows import SplitGroups
-from cache.store.webdataset import read_embeddings
+from cache.store.webdataset import rows_of_group
 
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
-
-
-IMAGES = "image_embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +93,8 @@ class GroupRows:
 
     def embeddings(self, teacher: str) -> NDArray[Any]:
         """Return the rows [m, D] that a teacher gave these images; UserError where they are damaged."""
-        groups = SplitGroups(self.cache, self.group.split, [self.group], lambda line: None)
-        rows = read_embeddings(groups, column_name(IMAGES, teacher))
-        # Theirs is the order of the keys' hashes.
-        place = np.full(self.group.rows, -1, dtype=np.int64)
-        place[groups.index.order] = np.arange(len(groups.index))
-        taken: NDArray[Any] = rows[place[self.at]]
+        rows = rows_of_group(self.cache, self.group, column_name(IMAGES, teacher))
+        taken: NDArray[Any] = rows[self.at]
         return taken
 
     def __len__(self) -> int:
@@ -121,18 +113,25 @@ class GroupRows:
 Made = tuple[dict[str, Values], dict[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSettings:
+    """Rows are those of the ``teacher`` of that fingerprint."""
+
+    teacher: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column(ABC):
     """Something per image: a ``BASE`` of a ``teacher``, of the images of some ``SPLITS``.
 
-    A frozen value, and picklable: another machine makes it as this one. ``fingerprint`` is that of what makes
-    the rows, where these are a teacher's.
+    A frozen value, and picklable: another machine makes it as this one. ``of`` are the settings that make it,
+    a dataclass.
     """
 
     BASE: ClassVar[str]
     SPLITS: ClassVar[tuple[str, ...]] = SPLITS
+    of: Any
     teacher: str = MAIN_TEACHER
-    fingerprint: str = ""
 
     @property
     def name(self) -> str:
@@ -147,7 +146,7 @@ class Column(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """What makes it, beside the images."""
-        return {"teacher": self.fingerprint}
+        return asdict(self.of)
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return what each of a split's groups is to have; None for one that is to have nothing."""
@@ -180,24 +179,29 @@ class ColumnsJob:
     tools: Tools
     ranks: Ranks = field(default_factory=Ranks)
 
-    def of_group(self, plan: GroupPlan) -> list[tuple[Column, Wanted]]:
+    def lacked(self, plan: GroupPlan) -> list[Column]:
         """Return the columns that a group lacks."""
-        return [(c, plan.wanted[c.name]) for c in self.columns if c.name in plan.wanted]
+        return [column for column in self.columns if column.name in plan.wanted]
+
+    def rows(self, group: RowGroup, wanted: Wanted) -> GroupRows:
+        """Return the rows of a group that a column is made of."""
+        at = group.live_rows if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
+        return GroupRows(cache=self.out, group=group, at=at, source=self.sources.get(group.split))
 
 
 # Makes the columns of planned groups, and lists each file in the journal once it is there.
 MakeColumns = Callable[[ColumnsJob, Sequence[GroupPlan]], None]
 
 
-def make_here(job: ColumnsJob, plans: Sequence[GroupPlan]) -> None:
-    """Make this rank's share of the columns, group after group."""
+def make_here(job: ColumnsJob, plans: Sequence[GroupPlan], *, writer: str = "") -> None:
+    """Make this rank's share of the columns, group after group; ``writer`` lists them, or else the rank."""
     ranks, progress = job.ranks, job.tools.progress
     mine = plans[ranks.rank :: ranks.world]
     progress.start(sum(map(rows_of, mine)), in_words(mine))
-    writer = JournalWriter(job.out, writer_of_rank(ranks.rank))
+    journal = JournalWriter(job.out, writer or writer_of_rank(ranks.rank))
     for plan in mine:
-        for line in make_group(job.out, plan.group, job.of_group(plan), job.sources, job.tools):
-            writer.add(line)
+        for line in _make_group(job, plan):
+            journal.add(line)
 
 
 def rows_of(plan: GroupPlan) -> int:
@@ -221,9 +225,7 @@ def add_columns(job: ColumnsJob, manifest: Manifest, make: MakeColumns = make_he
         If an image that has a row cannot be read any more, or a file cannot be written.
     """
     ranks = job.ranks
-    manifest, plans = ranks.from_first(  # type: ignore[misc]
-        plan_columns(job, manifest) if ranks.is_first else None  # type: ignore[arg-type]
-    )
+    manifest, plans = ranks.from_first(partial(plan_columns, job, manifest))
     if plans:
         make(job, plans)
     ranks.wait()
@@ -262,13 +264,8 @@ def plan_columns(job: ColumnsJob, manifest: Manifest) -> tuple[Manifest, list[Gr
 
 def _has(cache: Path, group: RowGroup, column: Column, wanted: Wanted) -> bool:
     """Say whether a group has what is wanted, in a file as long as it was."""
-    if not is_current(group, column.name, column.settings, of=wanted.of):
-        return False
-    line = group.lines[column.name]
-    try:
-        return (cache / line.file).stat().st_size == line.bytes
-    except OSError:
-        return False
+    is_made = is_current(group, column.name, column.settings, of=wanted.of)
+    return is_made and group.lines[column.name].is_there(cache)
 
 
 def _stale(group: RowGroup, column: Column) -> list[FileLine]:
@@ -285,34 +282,23 @@ def drop_files(cache: Path, lines: Sequence[FileLine]) -> None:
         (cache / line.file).unlink(missing_ok=True)
 
 
-def make_group(
-    cache: Path,
-    group: RowGroup,
-    columns: Sequence[tuple[Column, Wanted]],
-    sources: Mapping[str, Source],
-    tools: Tools,
-) -> Iterator[FileLine]:
+def _make_group(job: ColumnsJob, plan: GroupPlan) -> Iterator[FileLine]:
     """Make the columns that a group lacks, and yield the line of each when its file is there."""
-    for column, wanted in columns:
-        rows = group_rows(cache, group, wanted, sources.get(group.split))
-        datasets, about = column.rows(rows, tools)
+    group = plan.group
+    for column in job.lacked(plan):
+        wanted = plan.wanted[column.name]
+        datasets, about = column.rows(job.rows(group, wanted), job.tools)
         left_out = sorted(group.removed) if wanted.rows is None else []
         remembered = {OF: wanted.of, LEFT_OUT: left_out}
         line = write_column(
-            cache,
+            job.out,
             group.name,
             column.name,
             datasets,
             rows=group.rows,
             made_from=made_from(column.settings, group.keys, wanted.of),
-            about={**tools.made_with, **about, **{k: v for k, v in remembered.items() if v}},
+            about={**job.tools.made_with, **about, **{k: v for k, v in remembered.items() if v}},
         )
         # One column may be made from another.
         group = replace(group, lines={**group.lines, column.name: line})
         yield line
-
-
-def group_rows(cache: Path, group: RowGroup, wanted: Wanted, source: Source | None) -> GroupRows:
-    """Return the rows of a group that a column is made of."""
-    at = group.live_rows if wanted.rows is None else np.array(wanted.rows, dtype=np.int64)
-    return GroupRows(cache=cache, group=group, at=at, source=source)

@@ -13,8 +13,7 @@ antialiasing, the student's is sampled bilinearly from the image squashed to R x
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch import Generator, Tensor
 from cache.build.columns import Column, GroupRows, Made, Tools
 from cache.build.embed_views import embed_views, seed_of
 from cache.sources.crop_boxes import crop_boxes
+from cache.sources.resizing import resized
 from cache.store.crop_views import COLUMN, CropViewsSettings
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 
@@ -33,20 +33,14 @@ GRID = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class CropViews(Column):
-    """``views`` crops an image, of at least ``scale`` of its area, by the teacher of that ``fingerprint``.
+    """Crops of every image, as the settings say.
 
     A file holds ``box`` [n, V, 4] float32, ``flip`` [n, V] bool and ``view_embedding`` [n, V, D], raw, in the
     cache's dtype.
     """
 
     BASE, SPLITS = COLUMN, ("train",)
-    views: int
-    scale: float
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How many, how small, and whose."""
-        return asdict(CropViewsSettings(views=self.views, scale=self.scale, teacher=self.fingerprint))
+    of: CropViewsSettings
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed the crops of a group's images.
@@ -57,9 +51,10 @@ class CropViews(Column):
             If an image cannot be read any more, or an embedding does not fit the cache's dtype.
         """
         assert tools.teacher is not None
-        crops = [draw_crops(key, self.views, self.scale) for key in group.keys.keys]
-        rows = embed_views(tools, group.samples, _Crops(crops, tools.teacher.spec), self.views)
-        boxes, flips = np.empty((len(group), self.views, 4), np.float32), np.empty(rows.shape[:2], bool)
+        views = self.of.views
+        crops = [draw_crops(key, views, self.of.scale) for key in group.keys.keys]
+        rows = embed_views(tools, group.samples, _Crops(crops, tools.teacher.spec), views)
+        boxes, flips = np.empty((len(group), views, 4), np.float32), np.empty(rows.shape[:2], bool)
         for i, (box, flip) in enumerate(crops):
             boxes[i], flips[i] = box.numpy(), flip.numpy()
         values = {"box": boxes, "flip": flips, "view_embedding": rows}
@@ -90,7 +85,7 @@ class _Crops:
 
         resampling = Image.Resampling.BICUBIC
         if self.spec.preprocessing == SQUASH:
-            image = image.resize((SQUASH_SIZE, SQUASH_SIZE), Image.Resampling.BILINEAR)
+            image = resized(image, SQUASH_SIZE, SQUASH_SIZE, Image.Resampling.BILINEAR)
         elif self.spec.interpolation == "bilinear":
             resampling = Image.Resampling.BILINEAR
         f = torchvision.transforms.functional
@@ -111,5 +106,5 @@ def _view(
         (left + width) * image.width,
         (top + height) * image.height,
     )
-    view = image.resize((sides[1], sides[0]), resampling, box=edges)
+    view = resized(image, sides[1], sides[0], resampling, edges)
     return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view

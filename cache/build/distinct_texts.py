@@ -127,6 +127,11 @@ def bank_remarks(bank: TextBank, class_names: Sequence[str]) -> list[str]:
     lacking = [name for name in classes if name not in have]
     odd = [name for name in bank.class_folders if name not in classes]
     lines = []
+    if have and len(lacking) == len(classes):
+        return [
+            f"{bank.name}: it names none of the {len(classes):,} classes ({_three(lacking)}), but "
+            f"{_three(bank.class_folders)}: nothing is trained or judged with it"
+        ]
     if have and lacking:
         lines.append(
             f"{bank.name}: no text for {len(lacking):,} of {len(classes):,} classes ({_three(lacking)}): no "

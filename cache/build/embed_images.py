@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,21 @@ class Seconds:
         """Add what another part of the run took."""
         for part in fields(self):
             setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSettings:
+    """How units are embedded, wherever; ``planned`` names the row groups that the plan has seen.
+
+    ``captions`` are the texts that a WebDataset has beside its pictures.
+    """
+
+    cache: Path
+    spec: CacheSpec
+    batch_size: int
+    strict: bool
+    planned: frozenset[str]
+    captions: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +93,10 @@ class EmbeddedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
-    """How batches are embedded, for a cache of a ``spec``: with ``strict`` nothing is skipped."""
+    """How batches are embedded, and by whom; where the time went is added to ``seconds``."""
 
+    settings: UnitSettings
     writer: Writer
-    spec: CacheSpec
-    strict: bool
     seconds: Seconds
 
     def embed(self, work: Iterable[SampleBatch]) -> Iterator[EmbeddedBatch]:
@@ -134,23 +149,24 @@ class Embedder:
         images, pixels = decoded
         if pixels is not None:
             differ = same.differ(pixels)
-            wait = _columns(self.writer.teacher, pixels, batch.samples[0].views, regions=self.spec.regions)
+            regions = self.settings.spec.regions
+            wait = _columns(self.writer.teacher, pixels, batch.samples[0].views, regions=regions)
         self.seconds.teacher += time.perf_counter() - began
         return _Begun(batch=batch, decoded=images, wait=wait, differ=differ)
 
     def _finished(self, begun: _Begun, same: SameForAll) -> EmbeddedBatch:
-        batch, columns = begun.batch, {}
+        batch, columns, strict = begun.batch, {}, self.settings.strict
         pairs = list(zip(batch.samples, begun.decoded, strict=True))
-        skipped = tuple(_skipped(batch.unit.split, *pair, self.strict) for pair in pairs if pair[1].reason)
+        skipped = tuple(_skipped(batch.unit.split, *pair, strict) for pair in pairs if pair[1].reason)
         read = [pair for pair in pairs if not pair[1].reason]
         if begun.wait is not None:
             start, where = time.perf_counter(), [sample.where for sample, _ in read]
-            tensors = begun.wait()
+            tensors, dtype = begun.wait(), self.settings.spec.dtype
             self.seconds.teacher += time.perf_counter() - start
             same.look(tensors["image_embedding"], begun.differ, where)
             for name, column in tensors.items():
                 check_finite(column, where)
-                columns[name] = stored(column.numpy(), self.spec.dtype, lambda i: f"the row of {where[i]}")
+                columns[name] = stored(column.numpy(), dtype, lambda i: f"the row of {where[i]}")
         return EmbeddedBatch(
             unit=batch.unit,
             samples=tuple(sample for sample, _ in read),

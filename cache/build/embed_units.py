@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from cache.build.embed_images import Embedder, Seconds, Writer
-from cache.build.group_writer import GroupSettings, GroupWriter
+from cache.build.embed_images import Embedder, Seconds, UnitSettings, Writer
+from cache.build.group_writer import GroupWriter
 from cache.build.plan import Unit
 from cache.build.unit_samples import UnitSamples, open_indexes
-from cache.build.versions import made_with
 from cache.runtime.progress import Progress
 from cache.sources.samples import Source
 from cache.store.journal import Journal
 from cache.store.journal_lines import SkippedImage
-from cache.store.spec import CacheSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitSettings:
-    """How units are embedded, wherever; ``planned`` names the row groups that the plan has seen.
-
-    ``captions`` are the texts that a WebDataset has beside its pictures.
-    """
-
-    cache: Path
-    spec: CacheSpec
-    batch_size: int
-    strict: bool
-    planned: frozenset[str]
-    captions: Mapping[str, str] | None = None
 
 
 def embed_units(
@@ -62,15 +43,8 @@ def embed_units(
         batch_size=settings.batch_size,
         made=made,
     )
-    embedder = Embedder(writer=writer, spec=settings.spec, strict=settings.strict, seconds=seconds)
-    groups = GroupSettings(
-        cache=settings.cache,
-        format=settings.spec.format,
-        writer=writer.name,
-        about=made_with(settings.batch_size, writer.teacher.device),
-        captions=settings.captions,
-    )
-    with GroupWriter.writing(groups, seconds) as group_writer:
+    embedder = Embedder(settings=settings, writer=writer, seconds=seconds)
+    with GroupWriter.writing(settings, writer, seconds) as group_writer:
         for batch in embedder.embed(samples.batches(units)):
             note_skipped(progress, batch.skipped)
             group_writer.add(batch)

@@ -23,6 +23,7 @@ from cache.sources.episode_texts import NEGATIVE, NEGATIVE_TEMPLATE, POSITIVE_TE
 from cache.sources.episodes import EpisodeFolder
 from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.neighbours import unit_rows
+from cache.store.spec import WEBDATASET
 from cache.teacher.open_clip_model import Teacher
 
 
@@ -55,7 +56,7 @@ def cache_episode_features(
     UserError
         If anything the user gave is wrong.
     """
-    if options.format == "webdataset":
+    if options.format == WEBDATASET:
         raise UserError(
             "a WebDataset has the file of one picture beside each row, and an episode has none of its own",
             fix="leave out --format.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cache.build.captions import captions_of_samples, load_captions
 from cache.build.columns import MakeColumns, make_here
 from cache.build.distinct_texts import check_positions, check_told_apart, judged_together
-from cache.build.options import Build, BuildOptions, TeacherOptions
+from cache.build.options import Build, BuildOptions
 from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.second_teacher import add_teacher, check_teacher_name
 from cache.build.summary import BuildSummary
@@ -100,7 +100,7 @@ def cache_features(
         folder=folder,
         out=out,
         teacher=teacher,
-        spec=options.spec(teacher),
+        spec=options.spec(teacher, decoding=options.sources.decoding),
         banks=banks,
         captions=load_captions(captions, folder, embed_dim=teacher.embed_dim)
         if captions
@@ -126,6 +126,11 @@ def _check_splits(folder: DataFolder, options: FeatureOptions) -> None:
     if not options.shared_classes:
         labels = _given_or_default(options.label2text, folder.path / LABELS)
         check_apart(folder, fix="add --shared-classes.", texts=class_names_of(labels, folder.class_names))
+    if options.support_views > 1 and "ood_test" not in folder.splits:
+        raise UserError(
+            f"--support-views are for few-shot retrieval of OOD classes, and {folder.path} has none",
+            fix="leave it out, or add images of classes that are not in train.",
+        )
 
 
 def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
@@ -134,20 +139,16 @@ def _on_ray(build: Build, options: FeatureOptions) -> tuple[Embed, MakeColumns]:
 
     assert options.cluster is not None
     # A machine of the cluster must not choose another precision or batch: both change bits of the rows.
-    source = TeacherOptions(
+    teacher = replace(
+        options,
         model=anywhere(options.model),
         pretrained=anywhere(options.pretrained) if options.pretrained else None,
-        preprocessing=options.preprocessing,
         precision=build.teacher.spec.precision,
-        compile=options.compile,
-        device=options.device,
         weights_sha256=build.teacher.spec.weights_sha256,
     )
     cluster, workers = options.cluster, options.workers
-    return (
-        EmbedOnRay(cluster=cluster, teacher=source, workers=workers),
-        ColumnsOnRay(cluster=cluster, teacher=source, workers=workers),
-    )
+    embed = EmbedOnRay(cluster=cluster, teacher=teacher, workers=workers)
+    return embed, ColumnsOnRay(cluster=cluster, teacher=teacher, workers=workers)
 
 
 def anywhere(name: str) -> str:

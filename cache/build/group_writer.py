@@ -6,36 +6,22 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache.build.embed_images import EmbeddedBatch, Seconds
+from cache.build.embed_images import EmbeddedBatch, Seconds, UnitSettings, Writer
+from cache.build.versions import made_with
 from cache.runtime.signals import Terminated, held
 from cache.sources.class_texts import MISSING_CAPTION, caption_of
 from cache.store.journal import JournalWriter
 from cache.store.journal_lines import FileLine
 from cache.store.row_group import GROUP_ROWS, GROUP_SECONDS, GroupKeys, claim_group, write_group
+from cache.store.spec import WEBDATASET
 from cache.store.webdataset import write_tar_group
 
 # Regions are 49 rows a picture; two groups are in memory at once, the one that is written and the next.
 GROUP_BYTES = 2**30
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GroupSettings:
-    """How groups are written: ``about`` is what their lines say of them, beside their unit.
-
-    ``captions`` are texts by key, for the tars of a WebDataset.
-    """
-
-    cache: Path
-    format: str
-    writer: str
-    about: dict[str, Any]
-    captions: Mapping[str, str] | None = None
 
 
 class GroupWriter:
@@ -45,10 +31,11 @@ class GroupWriter:
     is killed loses the open group at most, and the one that was being written.
     """
 
-    def __init__(self, settings: GroupSettings, seconds: Seconds, thread: Executor) -> None:
+    def __init__(self, settings: UnitSettings, writer: Writer, seconds: Seconds, thread: Executor) -> None:
         """Use :meth:`writing`."""
         self._settings, self._seconds, self._thread = settings, seconds, thread
-        self._journal = JournalWriter(settings.cache, settings.writer)
+        self._journal = JournalWriter(settings.cache, writer.name)
+        self._made_with = made_with(settings.batch_size, writer.teacher.device)
         self._open: list[EmbeddedBatch] = []
         self._since = 0.0
         self._writing: Future[None] = Future()
@@ -75,7 +62,7 @@ class GroupWriter:
         with held():  # so that a signal comes before or after, and what is added is written once
             batches, self._open = self._open, []
             if batches:
-                self._writing = self._thread.submit(write_batches, self._settings, self._journal, batches)
+                self._writing = self._thread.submit(self._write, batches)
 
     def wait(self) -> None:
         """Return when all that :meth:`write` began is written and listed; see :meth:`add`."""
@@ -87,37 +74,37 @@ class GroupWriter:
 
     @classmethod
     @contextmanager
-    def writing(cls, settings: GroupSettings, seconds: Seconds) -> Iterator[GroupWriter]:
+    def writing(cls, settings: UnitSettings, writer: Writer, seconds: Seconds) -> Iterator[GroupWriter]:
         """Write what was added by the end of the block, also where a signal ends it.
 
         After an error only what was begun is written: the rows may be what is wrong.
         """
         with ThreadPoolExecutor(1) as thread:
-            writer = cls(settings, seconds, thread)
+            groups = cls(settings, writer, seconds, thread)
             try:
-                yield writer
-                writer.write()
+                yield groups
+                groups.write()
             except (KeyboardInterrupt, Terminated):
-                writer.write()
+                groups.write()
                 raise
             finally:
-                writer.wait()
+                groups.wait()
+
+    def _write(self, batches: list[EmbeddedBatch]) -> None:
+        """Write batches of one unit as a row group, and list it with the images that were skipped."""
+        skipped = [image for batch in batches for image in batch.skipped]
+        with_rows = [batch for batch in batches if batch.samples]
+        lines = _write_rows(self._settings, with_rows, self._made_with) if with_rows else []
+        self._journal.add(*lines, *skipped)
 
 
 def _bytes(batch: EmbeddedBatch) -> int:
     return sum(column.nbytes for column in batch.columns.values())
 
 
-def write_batches(settings: GroupSettings, journal: JournalWriter, batches: list[EmbeddedBatch]) -> None:
-    """Write batches of one unit as a row group, and list it with the images that were skipped."""
-    skipped = [image for batch in batches for image in batch.skipped]
-    lines: list[FileLine] = []
-    if any(batch.samples for batch in batches):
-        lines = _write_rows(settings, [batch for batch in batches if batch.samples])
-    journal.add(*lines, *skipped)
-
-
-def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[FileLine]:
+def _write_rows(
+    settings: UnitSettings, batches: list[EmbeddedBatch], about: Mapping[str, Any]
+) -> list[FileLine]:
     unit = batches[0].unit
     samples = [sample for batch in batches for sample in batch.samples]
     keys = GroupKeys.of(
@@ -130,8 +117,8 @@ def _write_rows(settings: GroupSettings, batches: list[EmbeddedBatch]) -> list[F
         name: np.concatenate([batch.columns[name] for batch in batches]) for name in batches[0].columns
     }
     group = claim_group(settings.cache, unit.split)
-    about = {**settings.about, "unit": unit.name}
-    if settings.format == "webdataset":
+    about = {**about, "unit": unit.name}
+    if settings.spec.format == WEBDATASET:
         texts, captions = settings.captions, None
         if texts:
             captions = [caption_of(texts, unit.split, key) or MISSING_CAPTION for key in keys.keys]

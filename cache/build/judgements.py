@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
+
+from cache.build.near_duplicates import near_duplicates
 from cache.build.zero_shot import ZeroShot, doubts, zero_shot
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import digest, write_json
+from cache.runtime.errors import some_of
 from cache.runtime.json_values import value_of
 from cache.store.duplicates import Duplicate, duplicates_of
 from cache.store.key_index import FOLDER
@@ -45,10 +49,22 @@ class Judgements:
         made = cls(
             duplicates=tuple(duplicates_of(cache.path, cache.journal)),
             zero_shot=judged,
-            doubts=tuple(doubts(cache, apart, judged)),
+            doubts=(*doubts(cache, apart, judged), *_never_trained(cache), *near_duplicates(cache)),
         )
         write_json(path, {"made_from": made_from, "judged": asdict(made)})
         return made
+
+
+def _never_trained(cache: EmbeddingCache) -> list[str]:
+    """Say which classes of the ID test have no row to be trained on, as --split may leave few images."""
+    if not {"train", "id_test"} <= {*cache.split_names} or np.ndim(cache.split("train").labels) != 1:
+        return []
+    names = cache.class_names("train")
+    trained = {names[label] for label in np.unique(cache.split("train").labels).tolist() if label >= 0}
+    tests = cache.split("id_test")
+    tested = {tests.class_names[label] for label in np.unique(tests.labels).tolist() if label >= 0}
+    odd = sorted(tested - trained)
+    return [f"train: {len(odd):,} classes of the ID test have no image in it ({some_of(odd)})"] if odd else []
 
 
 def _made_from(cache: EmbeddingCache, banks: Sequence[str], apart: Sequence[str]) -> str:

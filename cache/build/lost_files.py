@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from cache.store.journal import Journal
-from cache.store.journal_lines import KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, split_of
+from cache.store.journal_lines import CAPTIONS, KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, split_of
 from cache.store.manifest import Manifest
 
 
@@ -17,7 +17,7 @@ def drop_lost_files(journal: Journal, out: Path) -> Journal:
     """
     pictures = {line.column for line in journal.files.values() if _is_of_pictures(line)}
     for group in journal.all_groups:
-        lost = [line for line in group.lines.values() if _size(out / line.file) != line.bytes]
+        lost = [line for line in group.lines.values() if not line.is_there(out)]
         whole = SAMPLES in group.lines or (bool(pictures) and pictures <= group.lines.keys())
         if not whole or any(line.column == KEYS or _is_of_pictures(line) for line in lost):
             lost = [group.keys]
@@ -29,14 +29,7 @@ def drop_lost_files(journal: Journal, out: Path) -> Journal:
 def _is_of_pictures(line: FileLine) -> bool:
     """Say whether a file holds the main teacher's rows of pictures, which a row group begins with."""
     column = line.column
-    return column.endswith("_embedding") and column != "caption_embedding" and "." not in column
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return -1
+    return column.endswith("_embedding") and column != CAPTIONS and "." not in column
 
 
 def remove_unlisted(out: Path, manifest: Manifest, journal: Journal) -> None:

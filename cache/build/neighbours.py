@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
-from cache.sources.splits import MAIN_TEACHER
 from cache.store.column_lines import column_name
 from cache.store.journal import RowGroup
-from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank
 from cache.store.neighbours import nearest_texts
 from cache.store.stored_neighbours import NeighboursSettings, column_of, source_of
@@ -24,22 +21,16 @@ from cache.store.text_banks import load_bank
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbours(Column):
-    """The ``k`` texts of a bank nearest to each image, of a teacher's rows and texts.
+    """The texts of a bank nearest to each image, of a teacher's rows and texts.
 
     A file holds ``nearest`` [n, k] int32, labels among the split's classes, and ``similarity`` [n, k]
     float32.
     """
 
+    of: NeighboursSettings
     bank: str
     listed: ListedBank
-    k: int
     class_names: Mapping[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, manifest: Manifest, bank: str, *, k: int, teacher: str = MAIN_TEACHER) -> Neighbours:
-        """Return the column of one of a cache's banks."""
-        listed = manifest.of_teacher(teacher).banks[bank]
-        return cls(bank=bank, listed=listed, k=k, class_names=manifest.splits, teacher=teacher)
 
     @property
     def name(self) -> str:
@@ -48,13 +39,8 @@ class Neighbours(Column):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split."""
-        return tuple(self.class_names)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How many."""
-        return asdict(NeighboursSettings(k=self.k))
+        """Every split that has classes; whoever trains on a pool takes the texts nearest to its rows then."""
+        return tuple(name for name, own in self.class_names.items() if own)
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return for every group the texts and classes that it is made from."""
@@ -65,7 +51,7 @@ class Neighbours(Column):
         class_names = self.class_names[group.group.split]
         texts = _class_texts(group.cache / self.listed.file, self.bank, self.listed.sha256, class_names)
         rows = group.embeddings(self.teacher)
-        nearest, similarity = nearest_texts(rows, texts, self.k)
+        nearest, similarity = nearest_texts(rows, texts, self.of.k)
         tools.progress.advance(len(group))
         return {"nearest": group.spread(nearest), "similarity": group.spread(similarity)}, {}
 

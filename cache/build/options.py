@@ -12,6 +12,7 @@ from cache.runtime.devices import choose_device, default_workers, keep_freed_mem
 from cache.runtime.distributed import Ranks
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
+from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
@@ -88,13 +89,21 @@ class BuildOptions(TeacherOptions):
         # Rows that were imported may be of any.
         return replace(self, precision=before if before in PRECISIONS else self.precision).load()
 
-    def spec(self, teacher: Teacher, *, regions: bool = False, keys: EpisodeKeys | None = None) -> CacheSpec:
+    def spec(
+        self,
+        teacher: Teacher,
+        *,
+        decoding: Decoding = PLAIN,
+        regions: bool = False,
+        keys: EpisodeKeys | None = None,
+    ) -> CacheSpec:
         """Return the make of a cache by these options."""
         return CacheSpec(
             teacher=teacher.spec,
             dtype=self.dtype,
             format=self.format,
             regions=regions,
+            decoding=decoding,
             episode_keys=keys,
         )
 

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Container
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from cache.build.added_columns import columns_of, job_of
 from cache.build.captions import notes_on_captions
 from cache.build.chunk_identities import keep_chunks
 from cache.build.columns import MakeColumns, add_columns, make_here
-from cache.build.embed_images import Seconds, Writer
-from cache.build.embed_units import UnitSettings, embed_units
+from cache.build.embed_images import Seconds, UnitSettings, Writer
+from cache.build.embed_units import embed_units
 from cache.build.lost_files import remove_unlisted
 from cache.build.options import Build
+from cache.build.outdated_tars import note_on_tars
 from cache.build.plan import Plan
 from cache.build.preparation import Preparation, prepare, save_indexes
 from cache.build.rebuild import writing_cache
@@ -22,8 +24,10 @@ from cache.build.stored_rows import StoredRows
 from cache.build.summary import BuildSummary, Took, summarize
 from cache.runtime.errors import UserError
 from cache.sources.splits import MAIN_TEACHER
+from cache.store.duplicates import check_pool
 from cache.store.journal import Journal, consolidate, writer_of_rank
 from cache.store.manifest import Manifest
+from cache.store.spec import WEBDATASET
 from cache.teacher.text_network import text_network_of
 from cache.teacher.text_tower import save_text_tower
 
@@ -62,9 +66,8 @@ def build_cache(
     began, ranks = time.perf_counter(), build.ranks
     writing = writing_cache(build.out, build.spec, rebuild=build.options.rebuild)
     with writing if ranks.is_first else nullcontext(build.out) as out:
-        build = replace(build, out=ranks.from_first(out))
-        prepared = ranks.from_first(prepare(build) if ranks.is_first else None)
-        assert prepared is not None
+        build = replace(build, out=ranks.from_first(lambda: out))
+        prepared = ranks.from_first(partial(prepare, build))
         before = time.perf_counter()
         seconds = embed(build, unit_settings(build, prepared), prepared.compared.plan)
         ranks.wait()
@@ -73,7 +76,7 @@ def build_cache(
             join_rows(build, prepared.planned)
         ranks.wait()
         _add_columns(build, make_columns)
-        new_rows = ranks.from_first(_finish(build, prepared) if ranks.is_first else 0)
+        new_rows = ranks.from_first(partial(_finish, build, prepared))
         took = Took(embedding=embedding, total=time.perf_counter() - began, seconds=seconds)
         summary = summarize(build, prepared.compared.changes, new_rows=new_rows, took=took)
         ranks.wait()  # before a rebuilt cache gets another name
@@ -82,7 +85,7 @@ def build_cache(
 
 def unit_settings(build: Build, prepared: Preparation) -> UnitSettings:
     """Return how a run's units are embedded."""
-    texts = build.captions.texts if build.captions and build.spec.format == "webdataset" else None
+    texts = build.captions.texts if build.captions and build.spec.format == WEBDATASET else None
     return UnitSettings(
         captions=texts or None,
         cache=build.out,
@@ -130,6 +133,8 @@ def _finish(build: Build, prepared: Preparation) -> int:
     manifest = with_text_tower(build, Manifest.load(out))
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
+    if "pool" in journal.splits and (not manifest.complete or prepared.compared.listed):
+        check_pool(out, journal)
     for split, samples in prepared.compared.listed.items():
         if samples == journal.rows(split) + len(journal.skipped.get(split, {})):
             keep_chunks(out, split, prepared.compared.chunks[split], samples)
@@ -139,8 +144,11 @@ def _finish(build: Build, prepared: Preparation) -> int:
         else manifest.left_out[split]
         for split, source in build.folder.splits.items()
     }
-    if not manifest.complete or left_out != manifest.left_out:
-        replace(manifest, complete=True, left_out=left_out).save(out)
+    finished = replace(manifest, rows=journal.rows_of_splits, left_out=left_out, complete=True)
+    if finished != manifest:
+        finished.save(out)
+    if note := note_on_tars(out, manifest, journal):
+        build.progress.note(note)
     return sum(group.live for group in journal.all_groups if group.name not in prepared.planned)
 
 

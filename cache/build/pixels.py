@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,6 @@ class Pixels(Column):
 
     BASE = COLUMN
     of: PixelsSettings
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The side and the encoding."""
-        return asdict(self.of)
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Decode and squash a group's images; UserError if one cannot be read any more."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from cache.build.plan import Plan, PlannedChunk, planned_chunks
 from cache.build.split_changes import SplitChanges, compare_split
 from cache.build.split_listing import list_split
 from cache.build.stored_rows import StoredRows
-from cache.build.text_banks import check_banks, write_banks
+from cache.build.text_banks import changed_texts, check_banks, write_banks
 from cache.build.touched_files import TouchedFiles
 from cache.build.versions import versions
 from cache.runtime.atomic_files import check_own_folders, is_leftover, remove_temporaries
@@ -79,7 +81,8 @@ def open_manifest(
     if not (out / NAME).exists():
         if out.is_file() or (out.is_dir() and not all(map(is_leftover, out.iterdir()))):
             raise UserError(
-                f"{out} exists and is not a cache", fix="choose a new folder for --out, or empty this one."
+                f"{out} exists and is not a cache: it has no {NAME}",
+                fix="choose a new folder for --out, or empty this one.",
             )
         return Manifest(spec=spec, embed_dim=embed_dim, versions=versions())
     check_own_folders(out)
@@ -109,32 +112,50 @@ def prepare(build: Build) -> Preparation:
     before = open_manifest(out, build.spec, build.teacher.embed_dim)
     remove_temporaries(out, below=True)
     journal = Journal.load(out)
-    if before.complete:
-        journal.check_lists(out, before.splits)
+    journal.check_lists(out, before.rows)
+    files = len(journal.files)
     journal = drop_lost_files(journal, out)
+    lost = files - len(journal.files)
     rows = sum(map(journal.rows, journal.splits))
     compared = compare(build, before, journal)
+    for line in compared.lines:
+        journal.add(line)
+    _check_read(build, journal)
     manifest = replace(
         before,
         splits=build.folder.classes,
+        # Not more than before, which a run that is killed here leaves in the journal.
+        rows={split: min(count, journal.rows(split)) for split, count in before.rows.items()},
         several_labels=any(source.multi_label for source in sources.values()),
         command=build.command,
         complete=before.complete and not compared.plan.rows and not compared.changes.any,
     )
     manifest.save(out)
     forget_chunks(out, compared.listed)
-    for line in compared.lines:
-        journal.add(line)
     consolidate(out, journal)
     remove_unlisted(out, manifest, journal)
     save_indexes(out, journal)
-    manifest = write_banks(manifest, out, build.teacher, build.banks, note=build.progress.note)
-    _say(build, compared, journal, began=not before.complete, is_new=not rows)
+    manifest = write_banks(manifest, out, build.teacher, build.banks)
+    if lost:
+        build.progress.note(f"files of {out} are gone or cut short: {lost:,} are made again")
+    _say(build, compared, journal, began=bool(lost) or not before.complete, is_new=not rows)
     return Preparation(
         manifest=manifest,
         compared=compared,
         planned=frozenset(group.name for group in journal.all_groups),
     )
+
+
+def _check_read(build: Build, journal: Journal) -> None:
+    """Raise a UserError if images that an earlier run has skipped are to be no longer."""
+    skipped = [(split, image) for split, images in journal.skipped.items() for image in images.values()]
+    if build.options.strict and skipped:
+        split, image = skipped[0]
+        others = f", and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
+        raise UserError(
+            f"{split}/{image.key} could not be read as an image by an earlier run ({image.reason}){others}",
+            fix="mend or remove the file, or leave out --strict to skip it.",
+        )
 
 
 def save_indexes(out: Path, journal: Journal) -> None:
@@ -143,6 +164,22 @@ def save_indexes(out: Path, journal: Journal) -> None:
         groups = journal.live_groups(split)
         if KeyIndex.load(out, split, groups) is None:
             KeyIndex.of(groups, lambda group: KeysFile(out, group.keys)).save(out, split, groups)
+
+
+@contextmanager
+def changing_rows(out: Path, manifest: Manifest) -> Iterator[Journal]:
+    """Yield the journal of a cache whose row groups are to be changed, as its only writer.
+
+    What a kill left goes before, what is listed no more goes afterwards; the indexes are of what is there.
+    """
+    remove_temporaries(out, below=True)
+    journal = Journal.load(out)
+    consolidate(out, journal)
+    remove_unlisted(out, manifest, journal)
+    yield journal
+    journal = Journal.load(out)
+    remove_unlisted(out, manifest, journal)
+    save_indexes(out, journal)
 
 
 def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
@@ -162,6 +199,7 @@ def compare(build: Build, manifest: Manifest, journal: Journal) -> Comparison:
         classes_removed=removed,
         splits_added=tuple(name for name in sources if name not in manifest.splits),
         splits_removed=tuple(name for name in manifest.splits if name not in sources),
+        texts=changed_texts(manifest, out, build.banks, said={*added, *removed}),
     )
     lines: list[Line] = []
     for name in gone:
@@ -204,7 +242,7 @@ def _compare_split(out: Path, manifest: Manifest, journal: Journal, source: Sour
 
 
 def _say(build: Build, compared: Comparison, journal: Journal, *, began: bool, is_new: bool) -> None:
-    """Say what changed, of a cache that had rows, and which class got which text by position."""
+    """Say what changed of a cache that had rows, and which class got which text by position."""
     missing = compared.plan.rows
     rows = sum(map(journal.rows, journal.splits)) + missing
     line = compared.changes.line(build.folder.path.name, missing=missing, rows=rows, began=began)

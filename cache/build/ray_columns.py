@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from cache.build.columns import (
-    Column,
-    ColumnsJob,
-    GroupPlan,
-    Tools,
-    Wanted,
-    group_rows,
-    in_words,
-    make_group,
-    rows_of,
-)
+from cache.build.columns import ColumnsJob, GroupPlan, in_words, make_here, rows_of
 from cache.build.ray_executor import OnRay
 from cache.build.versions import made_with
+from cache.runtime.distributed import Ranks
 from cache.runtime.progress import Silent
 from cache.runtime.ray_pool import connected
-from cache.sources.samples import Source
-from cache.store.journal import JournalWriter, RowGroup
 from cache.store.spec import TeacherSpec
 
 
@@ -33,41 +21,37 @@ class ColumnsOnRay(OnRay):
         """Make the columns of planned groups; see ``cache.build.columns.MakeColumns``."""
         progress, by_group = job.tools.progress, {plan.group.name: plan for plan in plans}
         assert job.tools.teacher is not None
-        spec, tools = job.tools.teacher.spec, replace(job.tools, teacher=None, progress=Silent())
+        spec = job.tools.teacher.spec
         progress.start(sum(map(rows_of, plans)), in_words(plans))
-        calls = {name: (self, job.out, spec, tools, _sent(job, plan)) for name, plan in by_group.items()}
+        calls = {name: (self, spec, _job_of(job, plan), plan) for name, plan in by_group.items()}
         with connected(self.cluster):
-            for ended in self.results(make_here, calls, progress):
+            for ended in self.results(make_there, calls, progress):
                 if ended is not None:
                     progress.advance(rows_of(by_group[ended[0]]))
 
 
-Sent = tuple[RowGroup, list[tuple[Column, Wanted]], Source | None]
+def _job_of(job: ColumnsJob, plan: GroupPlan) -> ColumnsJob:
+    """Return what is sent to the machine that makes the columns of a group: nothing of other groups."""
+    split = plan.group.split
+    return replace(
+        job,
+        sources={split: job.sources[split]} if split in job.sources else {},
+        columns=[column.only(job.rows(plan.group, plan.wanted[column.name])) for column in job.lacked(plan)],
+        tools=replace(job.tools, teacher=None, progress=Silent()),
+        ranks=Ranks(),
+    )
 
 
-def _sent(job: ColumnsJob, plan: GroupPlan) -> Sent:
-    """Return what is sent of a group to the machine that makes its columns."""
-    source = job.sources.get(plan.group.split)
-    columns = [
-        (column.only(group_rows(job.out, plan.group, wanted, source)), wanted)
-        for column, wanted in job.of_group(plan)
-    ]
-    return plan.group, columns, source
-
-
-def make_here(where: ColumnsOnRay, out: Path, spec: TeacherSpec, tools: Tools, sent: Sent) -> None:
+def make_there(where: ColumnsOnRay, spec: TeacherSpec, job: ColumnsJob, plan: GroupPlan) -> None:
     """Make and list a group's columns in this process, by its own teacher, of that ``spec``.
 
     UserError as the columns, and CacheMismatch if this machine's teacher is another.
     """
     here = where.writer_here(spec)
     tools = replace(
-        tools,
+        job.tools,
         teacher=here.teacher,
         workers=here.workers,
-        made_with=made_with(tools.batch_size, here.teacher.device),
+        made_with=made_with(job.tools.batch_size, here.teacher.device),
     )
-    group, columns, source = sent
-    writer = JournalWriter(out, here.name)
-    for line in make_group(out, group, columns, {} if source is None else {group.split: source}, tools):
-        writer.add(line)
+    make_here(replace(job, tools=tools), [plan], writer=here.name)

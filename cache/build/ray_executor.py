@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cache.build.embed_images import Seconds, Writer
-from cache.build.embed_units import UnitSettings, embed_units, note_skipped
+from cache.build.embed_images import Seconds, UnitSettings, Writer
+from cache.build.embed_units import embed_units, note_skipped
 from cache.build.options import Build, TeacherOptions
 from cache.build.plan import Plan, Unit
 from cache.build.unit_samples import made_before

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from cache.build.added_columns import columns_of, job_of
 from cache.build.changes import Changes
-from cache.build.columns import MakeColumns, add_columns, drop_files, make_here
+from cache.build.columns import MakeColumns, TeacherSettings, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
 from cache.build.options import Build
 from cache.build.pipeline import with_text_tower
 from cache.build.summary import BuildSummary, Took, summarize
 from cache.build.teacher_rows import TeacherRows
-from cache.build.text_banks import check_banks, write_banks
+from cache.build.text_banks import changed_texts, check_banks, write_banks
 from cache.reader import EmbeddingCache
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.errors import CacheMismatch, UserError
@@ -55,10 +55,9 @@ def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> Build
     began, ranks, out = time.perf_counter(), build.ranks, build.out
     check_teacher_name(name)
     with only_writer(out) if ranks.is_first else nullcontext():
-        prepared = ranks.from_first(_prepare(build, name) if ranks.is_first else None)
-        assert prepared is not None
+        prepared = ranks.from_first(lambda: _prepare(build, name))
         fingerprint = replace(prepared.spec, teacher=prepared.teachers[name].spec).fingerprint()
-        rows = TeacherRows(teacher=name, fingerprint=fingerprint)
+        rows = TeacherRows(of=TeacherSettings(teacher=fingerprint), teacher=name)
         groups = Journal.load(out).all_groups
         before = {group.name for group in groups if is_current(group, rows.name, rows.settings)}
         ranks.wait()
@@ -84,6 +83,12 @@ def _prepare(build: Build, name: str) -> Manifest:
     manifest = Manifest.load(out)
     check_own_folders(out)
     remove_temporaries(out, below=True)
+    if build.spec.decoding != manifest.spec.decoding:
+        here, there = manifest.spec, replace(manifest.spec, decoding=build.spec.decoding)
+        raise CacheMismatch(
+            f"the pictures of {out} were decoded otherwise ({'; '.join(here.differences(there))})",
+            fix="give --no-exif and --max-pixels as the cache was made with, or leave them out as there.",
+        )
     teacher = manifest.teachers.get(name)
     fresh = AddedTeacher(spec=spec, embed_dim=build.teacher.embed_dim)
     if teacher is not None and teacher.spec.identity() != spec.identity():
@@ -97,7 +102,9 @@ def _prepare(build: Build, name: str) -> Manifest:
     manifest = replace(manifest, teachers={**manifest.teachers, name: teacher or fresh})
     manifest.save(out)
     note = build.progress.note
-    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name, note=note)
+    if changed := changed_texts(manifest, out, build.banks, teacher=name):
+        note(f"texts changed, and are embedded anew for {name}: {', '.join(changed)}")
+    manifest = write_banks(manifest, out, build.teacher, build.banks, teacher=name)
     journal = Journal.load(out)
     consolidate(out, journal)
     for line in (*_without_row(build, journal), *(positions_note(b) for b in build.banks if b.lines)):

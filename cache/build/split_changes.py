@@ -55,7 +55,7 @@ def compare_split(
     A file of the size and time that its row kept is taken to be unchanged.
     """
     live = stored.live
-    place = positions(stored.hashes[live], listing.hashes)
+    place = stored.index.find(listing.hashes)
     # Of every listed sample its row, -1 where it has none.
     row = np.where(place >= 0, live[place], -1) if len(live) else place
     relabelled = (row >= 0) & (stored.labels[row] != listing.labels) if len(live) else row >= 0

@@ -79,6 +79,12 @@ def _refuse_one_hash(source: Source, chunks: Sequence[Chunk], code: int) -> None
         return hash_of_key(one.key) == code
 
     keys = [one.key for chunk in chunks for one in source.list(chunk.id) if is_it(one)]
+    if len({*keys}) == 1:
+        places = [one.where for chunk in chunks for one in source.read(chunk.id, {*keys})]
+        raise UserError(
+            f"{source.split} has the key {keys[0]} twice: {' and '.join(places)}",
+            fix="take one of them out, or call one otherwise: each row has a key of its own.",
+        )
     raise UserError(
         f"{source.split} has {' and '.join(keys)}, whose names have one hash of 64 bits",
         fix="rename one of them.",

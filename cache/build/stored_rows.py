@@ -20,7 +20,8 @@ class StoredRows(SplitGroups):
     """N rows of some groups, removed ones too; row i is counted over the groups in their order."""
 
     def __init__(self, cache: Path, groups: Sequence[RowGroup]) -> None:
-        super().__init__(cache, groups[0].split if groups else "", groups)
+        # What is compared with the data is read off the keys, not off an index that is there.
+        super().__init__(cache, groups[0].split if groups else "", groups, check=lambda line: None)
         self._files = [self.keys_of(group) for group in groups]
 
     def __len__(self) -> int:
@@ -46,29 +47,20 @@ class StoredRows(SplitGroups):
         """The codes of every row's classes, uint64 [N]; as those of a listing."""
         return np.concatenate([np.empty(0, np.uint64), *(file.label_codes() for file in self._files)])
 
-    @cached_property
-    def removed(self) -> NDArray[np.int64]:
-        """The rows that the journal says are removed, int64."""
-        starts = self.starts.tolist()
-        rows = [
-            start + row
-            for group, start in zip(self.groups, starts, strict=False)
-            for row in sorted(group.removed)
-        ]
-        return np.array(rows, dtype=np.int64)
-
-    @cached_property
+    @property
     def live(self) -> NDArray[np.int64]:
         """The rows that are not removed, int64, in the order of the hashes of their keys."""
-        seen = np.ones(len(self), dtype=bool)
-        seen[self.removed] = False
-        rows = np.flatnonzero(seen)
-        return rows[np.argsort(self.hashes[rows], kind="stable")]
+        return self.index.order
+
+    @property
+    def removed(self) -> NDArray[np.int64]:
+        """The rows that the journal says are removed, int64."""
+        return np.setdiff1d(np.arange(len(self)), self.live)
 
     @property
     def doubles(self) -> NDArray[np.int64]:
         """The live rows whose key has an earlier live row, int64: two tasks have made it."""
-        hashes = self.hashes[self.live]
+        hashes = self.index.hashes
         return self.live[1:][hashes[1:] == hashes[:-1]]
 
     def keys(self, rows: NDArray[np.int64]) -> list[str]:

@@ -90,9 +90,7 @@ def summarize(
             for split, images in journal.skipped.items()
             for key in sorted(images)
         },
-        left_out={
-            split: account for split, account in accounts_of(manifest, journal).items() if account.count
-        },
+        left_out=accounts_of(manifest, journal),
         truncated={name: count for name, count in truncated.items() if count},
         missing_captions=missing,
         duplicates=[*judged.duplicates],

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from cache.build.columns import Column, GroupRows, Made, Tools, Wanted
 from cache.build.embed_views import embed_views, seed_of
 from cache.runtime.atomic_files import digest
+from cache.sources.resizing import less_thin
 from cache.store.journal import RowGroup
 from cache.store.row_group import read_keys
 from cache.store.support_views import COLUMN, SupportViewsSettings
@@ -35,7 +36,10 @@ MARGIN = 256 / 224
 
 @dataclass(frozen=True, kw_only=True)
 class SupportViews(Column):
-    """``views`` an image with the plain one, of the first ``shots`` images of each class, 0 for all.
+    """Views of the first ``shots`` images of each class, 0 for all, as the settings say.
+
+    Of how many images is no setting: that is seen in the rows, and another number of them remakes no group
+    whose rows stay.
 
     A file holds ``row`` int32 [m], the rows of the group that have views, and ``view_embedding``
     [m, V - 1, D], raw, in the cache's dtype.
@@ -43,21 +47,8 @@ class SupportViews(Column):
 
     # The training images too, because alpha and beta are chosen on ID classes.
     BASE, SPLITS = COLUMN, ("train", "ood_test")
-    views: int
+    of: SupportViewsSettings
     shots: int
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How many, how they are drawn, and whose.
-
-        Not of how many images: that is seen in the rows, and another number of them remakes no group whose
-        rows stay.
-        """
-        return asdict(
-            SupportViewsSettings(
-                views=self.views, operations=OPERATIONS, magnitude=MAGNITUDE, teacher=self.fingerprint
-            )
-        )
 
     def wanted(self, cache: Path, groups: Sequence[RowGroup]) -> Sequence[Wanted | None]:
         """Return of each group its rows that are among the first of their class."""
@@ -73,8 +64,8 @@ class SupportViews(Column):
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed the augmented copies of a group's images; UserError if one cannot be read any more."""
         assert tools.teacher is not None
-        copies = self.views - 1
-        rows = embed_views(tools, group.samples, _Views(group.keys.keys, tools.teacher, copies), copies)
+        copies = self.of.views - 1
+        rows = embed_views(tools, group.samples, _Views(group.keys.keys, tools.teacher, self.of), copies)
         return {"row": group.at.astype(np.int32), "view_embedding": rows}, {"shots": self.shots}
 
 
@@ -99,16 +90,16 @@ def _first_of_each_class(cache: Path, groups: Sequence[RowGroup], shots: int) ->
 class _Views:
     """Draws an image's augmented copies."""
 
-    def __init__(self, keys: Sequence[str], teacher: Teacher, copies: int) -> None:
+    def __init__(self, keys: Sequence[str], teacher: Teacher, settings: SupportViewsSettings) -> None:
         from cache.runtime.torchvision_compat import torchvision
 
-        self.keys, self.transform, self.copies = keys, teacher.transform, copies
+        self.keys, self.transform, self.copies = keys, teacher.transform, settings.views - 1
         side = round(max(teacher.spec.image_size) * MARGIN)
         self.resize = torchvision.transforms.Resize(side)
-        self.augment = torchvision.transforms.RandAugment(OPERATIONS, MAGNITUDE)
+        self.augment = torchvision.transforms.RandAugment(settings.operations, settings.magnitude)
 
     def __call__(self, index: int, image: Image.Image) -> Tensor:
-        image = self.resize(image)
+        image = self.resize(less_thin(image))
         # Torch's generator is the one that RandAugment draws from: the same copies wherever they are drawn.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.keys[index]))

@@ -8,28 +8,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from cache.build.columns import IMAGES, Column, GroupRows, Made, Tools
-from cache.build.embed_views import decoded, filled, rows_named
+from cache.build.columns import Column, GroupRows, Made, TeacherSettings, Tools
+from cache.build.embed_views import Decoded, decoded, filled, rows_named
 from cache.runtime.errors import CacheMismatch, some_of
 from cache.runtime.loader_workers import joined
 from cache.runtime.transfer import one_behind
-from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import Sample
+from cache.store.journal_lines import IMAGES
 from cache.store.row_group import UNKNOWN
 from cache.teacher.sanity import SameForAll, check_finite, stored
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRows(Column):
-    """What the ``teacher`` of that name and ``fingerprint`` says of every image that has a row.
+    """What a ``teacher`` says of every image that has a row.
 
     A file holds ``embedding`` [n, D], raw, in the cache's dtype.
     """
 
     BASE = IMAGES
+    of: TeacherSettings
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed a group's images.
@@ -61,34 +62,27 @@ class TeacherRows(Column):
         return {"embedding": group.spread(rows)}, {}
 
 
-class _Images(Dataset[Any]):
-    """Decodes and preprocesses an image, and says what it is of; runs in workers."""
+@dataclass(frozen=True)
+class _WithContent:
+    """Preprocesses an image, and says what its file holds."""
 
-    def __init__(self, samples: Sequence[Sample], transform: Callable[[Any], Tensor]) -> None:
-        self.samples, self.transform = samples, transform
+    samples: Sequence[Sample]
+    transform: Callable[[Any], Tensor]
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[str, Tensor | str]:
-        sample = self.samples[index]
-        content = sample.identity()[0]
-        try:
-            return content, self.transform(sample.pictures()[0])
-        except UnreadableImage as error:
-            return content, str(error) or "unreadable"
+    def __call__(self, index: int, image: Image.Image) -> tuple[str, Tensor]:
+        return self.samples[index].identity()[0], self.transform(image)
 
 
-def _together(items: list[tuple[str, Tensor | str]]) -> tuple[list[str], tuple[list[str], Tensor | None]]:
-    reasons, pixels = joined([pixels for _, pixels in items])
-    return reasons, ([content for content, _ in items], pixels)
+def _together(items: list[tuple[str, Tensor] | str]) -> tuple[list[str], tuple[list[str], Tensor | None]]:
+    reasons, pixels = joined([item if isinstance(item, str) else item[1] for item in items])
+    return reasons, ([item[0] for item in items if not isinstance(item, str)], pixels)
 
 
 def _unchanged(
     group: GroupRows, tools: Tools, transform: Callable[[Any], Tensor]
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield which images, and these [B, 3, H, W], each the one that its row was made from."""
-    items = _Images(group.samples, transform)
+    items = Decoded(group.samples, _WithContent(group.samples, transform))
     for here, (content, pixels) in decoded(items, group.samples, tools.workers, tools.batch_size, _together):
         _refuse_changed(group, group.keys.content[here], content, group.keys.keys[here])
         yield here, pixels

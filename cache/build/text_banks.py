@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.journal import Journal
 from cache.store.manifest import Manifest
-from cache.store.text_banks import TextBank, load_bank, make_bank, save_bank
+from cache.store.text_banks import TextBank, keep_bank, load_bank, make_bank
 from cache.teacher.sanity import check_texts
 
 
@@ -68,37 +69,63 @@ def write_banks(
     banks: Sequence[BankTexts],
     *,
     teacher: str = MAIN_TEACHER,
-    note: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
-    """Embed the banks that are missing, damaged, or of other texts now; return the manifest that lists all.
-
-    ``note`` is told in one line which banks have other texts than before.
-    """
-    changed = []
+    """Embed the banks that are missing, damaged, or of other texts; return the manifest that lists all."""
     for bank in banks:
-        made_from, listed = name_of_texts(bank), manifest.of_teacher(teacher).banks.get(bank.name)
-        if listed is not None and listed.made_from != made_from:
-            changed.append(_new_texts(bank, out / listed.file, listed.sha256))
-        if listed is None or listed.made_from != made_from or not listed.is_sound(out):
-            made, about = embedded_bank(bank, encoder)
-            listed = save_bank(out, made, teacher=teacher, made_from=made_from, **about)
-        listed = replace(listed, source=bank.source)
-        if manifest.of_teacher(teacher).banks.get(bank.name) != listed:
-            manifest = manifest.with_bank(bank.name, listed, teacher=teacher)
+        make = partial(embedded_bank, bank, encoder)
+        manifest = keep_bank(out, manifest, bank.name, make, made_from=name_of_texts(bank), teacher=teacher)
+        listed = manifest.of_teacher(teacher).banks[bank.name]
+        if listed.source != bank.source:
+            manifest = manifest.with_bank(bank.name, replace(listed, source=bank.source), teacher=teacher)
             manifest.save(out)
-    if changed:
-        note(f"texts changed since {out} was made, and are embedded anew: {', '.join(changed)}")
     return manifest
 
 
-def _new_texts(bank: BankTexts, file: Path, sha256: str) -> str:
-    """Return a bank's name and how many of its texts are new."""
-    try:
-        before = {*load_bank(file, bank.name, sha256=sha256).texts}
-    except UserError:
-        return bank.name  # damaged, and made again
-    new = [text for text in bank.texts if text not in before]
-    return f"{bank.name} ({len(new):,} of {len(bank.texts):,} are new)"
+def changed_texts(
+    manifest: Manifest,
+    out: Path,
+    banks: Sequence[BankTexts],
+    *,
+    teacher: str = MAIN_TEACHER,
+    said: Container[str] = (),
+) -> tuple[str, ...]:
+    """Return which banks have other texts than a cache has, and of how many classes.
+
+    A bank that only gained or lost classes of ``said``, which are told of already, is left out.
+    """
+    changed = []
+    for bank in banks:
+        listed = manifest.of_teacher(teacher).banks.get(bank.name)
+        if listed is None or listed.made_from == name_of_texts(bank):
+            continue
+        try:
+            before = load_bank(out / listed.file, bank.name, sha256=listed.sha256)
+        except UserError:
+            changed.append(bank.name)  # damaged, and made again
+            continue
+        folders = [before.class_folders[i] if i >= 0 else "" for i in before.class_index.tolist()]
+        if words := _difference(_by_class(folders, before.texts), _by_class(bank.classes, bank.texts), said):
+            changed.append(f"{bank.name} ({words})")
+    return tuple(changed)
+
+
+def _by_class(classes: Iterable[str], texts: Iterable[str]) -> dict[str, list[str]]:
+    by_class: dict[str, list[str]] = {}
+    for name, text in zip(classes, texts, strict=True):
+        by_class.setdefault(name, []).append(text)
+    return by_class
+
+
+def _difference(
+    before: Mapping[str, Sequence[str]], now: Mapping[str, Sequence[str]], said: Container[str]
+) -> str:
+    changed = sum(before[name] != now[name] for name in before.keys() & now.keys())
+    added, gone = now.keys() - before.keys(), before.keys() - now.keys()
+    counts = [f"{changed:,} of {len(now):,} classes"] if changed else []
+    counts += [f"{len(names):,} {what}" for names, what in ((added, "added"), (gone, "removed")) if names]
+    if not changed and all(name in said for name in added | gone):
+        return "" if added or gone else "in another order"
+    return ", ".join(counts)
 
 
 def token_ids(encoder: TextEncoder, texts: Sequence[str]) -> list[tuple[int, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cache.build.distinct_texts import alike_classes
 from cache.reader import EmbeddingCache
+from cache.sources.splits import POOL
 from cache.store.neighbours import nearest_texts
 from cache.store.spec import IMPORTED
 from cache.store.split_rows import SplitRows
@@ -21,18 +22,23 @@ ROWS_AT_ONCE = 65_536
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZeroShot:
-    """The teacher's macro accuracy, percent, on a split among its own classes, by one text bank."""
+    """The teacher's macro accuracy, percent, on a split among its own classes, by one text bank.
+
+    ``classes`` are those that have images, ``competing`` those of which one is right: the same, or of a split
+    of one class, among which any answer is right, all of the data.
+    """
 
     split: str
     bank: str
     accuracy: float
     images: int
     classes: int
+    competing: int
 
     @property
     def chance(self) -> float:
         """The accuracy of guessing, percent."""
-        return 100 / self.classes
+        return 100 / self.competing
 
     @property
     def near_chance(self) -> bool:
@@ -40,32 +46,41 @@ class ZeroShot:
 
         That is: within two standard errors, or twice chance, or, of few classes, a tenth of the way up.
         """
-        share = 1 / self.classes
+        share = 1 / self.competing
         error = 100 * math.sqrt(share * (1 - share) / self.images)
         little = min(self.chance, (100 - self.chance) / 10)
-        return self.classes > 1 and self.accuracy < self.chance + max(little, 2 * error)
+        return self.competing > 1 and self.accuracy < self.chance + max(little, 2 * error)
 
 
 def zero_shot(cache: EmbeddingCache, bank_names: Sequence[str]) -> list[ZeroShot]:
     """Judge the teacher on every split whose images have one label, by those banks that know each class.
 
-    Classes without images are left out, of the accuracy and of the number of classes.
+    Classes without images are left out, of the accuracy and of the number of classes. A pool has no labels,
+    and data of one class alone nothing to be taken for.
     """
     banks = {name: cache.text_bank(name) for name in bank_names}
-    splits = [cache.split(name) for name in cache.split_names]
+    every = tuple(sorted({name for split in cache.split_names for name in cache.class_names(split)}))
+    splits = [cache.split(name) for name in cache.split_names if name != POOL]
     return [
-        _judged(split, bank)
+        _judged(split, bank, every)
         for split in splits
         for bank in banks.values()
-        if split.class_names and np.ndim(split.labels) == 1 and {*split.class_names} <= {*bank.class_folders}
+        if np.ndim(split.labels) == 1
+        and len(every) > 1
+        and (split.labels >= 0).any()
+        and {*split.class_names} <= {*bank.class_folders}
     ]
 
 
-def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
-    nearest, _ = nearest_texts(split.embeddings, bank.class_texts(split.class_names), 1)
-    labelled = split.labels[split.labels >= 0]
-    right = split.labels[nearest[:, 0] == split.labels]
-    images, hits = (np.bincount(of, minlength=len(split.class_names)) for of in (labelled, right))
+def _judged(split: SplitRows, bank: TextBank, every: tuple[str, ...]) -> ZeroShot:
+    own, known = split.class_names, {*bank.class_folders}
+    among = own if len(own) > 1 else tuple(name for name in every if name in known)
+    number = {name: i for i, name in enumerate(among)}
+    labels = np.array([*(number[name] for name in own), -1])[split.labels]  # -1, no label, is the last
+    nearest, _ = nearest_texts(split.embeddings, bank.class_texts(among), 1)
+    labelled = labels[labels >= 0]
+    right = labels[nearest[:, 0] == labels]
+    images, hits = (np.bincount(of, minlength=len(among)) for of in (labelled, right))
     here = images > 0
     return ZeroShot(
         split=split.name,
@@ -73,6 +88,7 @@ def _judged(split: SplitRows, bank: TextBank) -> ZeroShot:
         accuracy=float(100 * (hits[here] / images[here]).mean()),
         images=len(labelled),
         classes=int(here.sum()),
+        competing=int(here.sum()) if among is own else len(among),
     )
 
 
@@ -89,7 +105,7 @@ def doubts(cache: EmbeddingCache, bank_names: Sequence[str], judged: Sequence[Ze
     every = sorted({name for split in cache.split_names for name in cache.class_names(split)})
     for name in bank_names:
         lines += _ties(cache.text_bank(name), every)
-    if cache.teacher["preprocessing"] == IMPORTED:
+    if cache.teacher_spec.preprocessing == IMPORTED:
         lines += [line for name in cache.split_names for line in _shared(cache.split(name))]
     return lines
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.runtime.hdf5_safety import open_hdf5
-from cache.store.hdf5_columns import KINDS, OFFSET, MappedBlobs, map_blobs, map_columns
+from cache.store.hdf5_columns import BLOBS, KINDS, OFFSET, Form, MappedBlobs, map_columns
 from cache.store.journal_lines import FileLine
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 
 ROW = "row"
 _ANY_NDIM = (1, 2, 3, 4)
@@ -35,14 +35,13 @@ class ColumnFile:
     def open(cls, cache: Path, line: FileLine) -> ColumnFile:
         """Map a column file; UserError where it is missing or damaged, or not of one row an image."""
         path = cache / line.file
-        with reading(path):
-            check_size(path, line.bytes)
+        with reading(path, size=line.bytes):
             with open_hdf5(path) as file:
                 names = list(file)
             blobs = {name for name in names if name + OFFSET in names}
             arrays = [name for name in names if name not in blobs and name.removesuffix(OFFSET) not in blobs]
-            datasets: dict[str, Any] = dict(map_columns(path, dict.fromkeys(arrays, (KINDS, _ANY_NDIM))))
-            datasets |= {name: map_blobs(path, name) for name in sorted(blobs)}
+            forms: dict[str, Form] = dict.fromkeys(arrays, (KINDS, _ANY_NDIM))
+            datasets = map_columns(path, {**forms, **dict.fromkeys(sorted(blobs), BLOBS)})
             rows = datasets.pop(ROW, None)
             column = cls(
                 datasets=datasets,

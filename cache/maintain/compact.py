@@ -1,4 +1,4 @@
-"""Small row groups joined, and removed rows dropped: the same numbers by key, in fewer files."""
+"""Small row groups joined, removed rows dropped, tars brought up to date: the same numbers by key."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import save_indexes
+from cache.build.outdated_tars import is_outdated
+from cache.build.preparation import changing_rows
 from cache.maintain.copied_groups import Copy, check_sound, write_copy
 from cache.maintain.group_columns import make_of
 from cache.maintain.joined_columns import Selection
-from cache.runtime.atomic_files import check_own_folders, remove_temporaries
+from cache.runtime.atomic_files import check_own_folders
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.store.journal import Journal, RowGroup, consolidate
 from cache.store.journal_lines import ROWS, DroppedFile
 from cache.store.manifest import Manifest
 from cache.store.row_group import GROUP_ROWS
+from cache.store.spec import WEBDATASET
 
 # Tars are read side by side, each by a handle of its own.
 GROUPS_AT_ONCE = 200
@@ -35,6 +36,7 @@ class Compaction:
 def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compaction:
     """Join the row groups of a cache that have the same columns, up to 65,536 rows, less what was removed.
 
+    Tars that have other class numbers or captions than the cache are written anew.
     Each joined group takes the place of those that it was made of in one step: killed anywhere the cache is
     as it was before, or after. Who has it open meanwhile may miss a file.
 
@@ -46,23 +48,20 @@ def compact_cache(folder: Path, *, progress: Progress | None = None) -> Compacti
     progress = progress or Silent()
     with only_writer(folder):
         check_own_folders(folder)
-        manifest, journal = Manifest.load(folder), Journal.load(folder)
-        # One file of lines from here on: to replace it is to replace some groups by another at once.
-        consolidate(folder, journal)
-        remove_temporaries(folder, below=True)
-        remove_unlisted(folder, manifest, journal)
-        before, size = journal.all_groups, _bytes(journal)
-        batches = [
-            batch
-            for split in journal.splits
-            for batch in _batches(folder, manifest, journal.groups(split))
-            if len(batch) > 1 or batch[0].removed
-        ]
-        progress.start(sum(group.live for batch in batches for group in batch))
-        for batch in batches:
-            _replace(folder, manifest, journal, batch)
-            progress.advance(sum(group.live for group in batch))
-        save_indexes(folder, journal)
+        manifest = Manifest.load(folder)
+        # One file of lines within: to replace it is to replace some groups by another at once.
+        with changing_rows(folder, manifest) as journal:
+            before, size = journal.all_groups, _bytes(journal)
+            batches = [
+                batch
+                for split in journal.splits
+                for batch in _batches(folder, manifest, journal.groups(split))
+                if len(batch) > 1 or batch[0].removed or is_outdated(batch[0], manifest.splits.get(split, ()))
+            ]
+            progress.start(sum(group.live for batch in batches for group in batch))
+            for batch in batches:
+                _replace(folder, manifest, journal, batch)
+                progress.advance(sum(group.live for group in batch))
     return Compaction(before=len(before), after=len(journal.all_groups), bytes=size - _bytes(journal))
 
 
@@ -89,8 +88,8 @@ def _batches(folder: Path, manifest: Manifest, groups: Sequence[RowGroup]) -> It
 def _replace(folder: Path, manifest: Manifest, journal: Journal, batch: Sequence[RowGroup]) -> None:
     """Write one group in place of some, have the journal list it, and remove their files."""
     check_sound(folder, batch)
-    format = manifest.spec.format
-    copy = Copy(source=folder, manifest=manifest, out=folder, format=format)
+    to_tar = manifest.spec.format == WEBDATASET
+    copy = Copy(source=folder, manifest=manifest, out=folder, to_tar=to_tar)
     if any(group.live for group in batch):
         chosen = [(group, group.live_rows) for group in batch if group.live]
         for line in write_copy(copy, Selection.of(folder, chosen, by_hash=copy.to_tar)):

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_indexes
+from cache.build.outdated_tars import note_on_tars
+from cache.build.preparation import changing_rows, open_manifest
 from cache.maintain.converted_rows import FROM, Converted, name_of
 from cache.maintain.copied_groups import (
     COPIED,
@@ -23,17 +23,18 @@ from cache.maintain.copied_groups import (
 )
 from cache.maintain.joined_columns import Selection
 from cache.reader import EmbeddingCache
-from cache.runtime.atomic_files import remove_temporaries, replacing
+from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.samples import DataFolder
-from cache.store.journal import Journal, JournalWriter, consolidate
+from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import KEYS, SAMPLES, DroppedFile, FileLine
 from cache.store.manifest import CONVERT, Manifest
 from cache.store.manifest_lines import ListedFile
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys
+from cache.store.spec import WEBDATASET
 from cache.store.webdataset import TarContent, content_of
 
 
@@ -63,27 +64,35 @@ def convert_cache(
         raise UserError(f"{source} has the format {format} already", fix="choose the other format.")
     with only_writer(out):
         spec = replace(old.spec, format=format)
-        open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
-        manifest = replace(old, spec=spec, command=CONVERT, complete=False)
+        there = open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
+        _check_conversion(out, there)
+        manifest = replace(old, spec=spec, rows={}, command=CONVERT, complete=False)
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
-        remove_temporaries(out, below=True)
         pictures = None if folder is None else _pictures_of(folder)
-        copy = Copy(source=source, manifest=old, out=out, format=format, pictures=pictures)
-        _follow(cache, copy, manifest, progress)
+        copy = Copy(source=source, manifest=old, out=out, to_tar=format == WEBDATASET, pictures=pictures)
+        with changing_rows(out, manifest) as journal:
+            _follow(cache, copy, journal, progress)
         _copy_files(source, out, old.files)
-        manifest = replace(manifest, complete=True)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
+        if note := note_on_tars(out, manifest, Journal.load(out)):
+            progress.note(note)
     return manifest
 
 
-def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Progress) -> None:
+def _check_conversion(out: Path, there: Manifest) -> None:
+    """Make sure that a folder's rows are a conversion's: what the source lacks is removed."""
+    if there.splits and there.command != CONVERT:
+        raise UserError(
+            f"{out} is a cache that 'distill cache convert' has not made, and would remove the rows of",
+            fix="choose another --out, or move that folder away.",
+        )
+
+
+def _follow(cache: EmbeddingCache, copy: Copy, journal: Journal, progress: Progress) -> None:
     """Bring the row groups of a conversion up to date with those of its source."""
-    out = copy.out
-    journal = Journal.load(out)
-    consolidate(out, journal)
-    remove_unlisted(out, manifest, journal)
-    writer = JournalWriter(out)
+    writer = JournalWriter(copy.out)
     splits = {name: Converted.of(cache.split(name), copy, journal.groups(name)) for name in cache.split_names}
     gone = [group for name in journal.splits if name not in splits for group in journal.groups(name)]
     progress.start(sum(len(of.missing) for of in splits.values()))
@@ -93,14 +102,11 @@ def _follow(cache: EmbeddingCache, copy: Copy, manifest: Manifest, progress: Pro
         for group, rows in split.missing_rows():
             check_sound(copy.source, [group])
             selection = Selection.of(copy.source, [(group, rows)], by_hash=copy.to_tar)
-            writer.add(*write_copy(copy, selection, about={FROM: name_of(group)}))
+            writer.add(*write_copy(copy, selection, about={FROM: name_of(copy, group)}))
             progress.advance(len(rows))
         for line in _columns(copy, split):
             writer.add(line)
     writer.add(*(DroppedFile(file=group.keys.file) for group in gone))
-    journal = Journal.load(out)
-    remove_unlisted(out, manifest, journal)
-    save_indexes(out, journal)
 
 
 def _columns(copy: Copy, split: Converted) -> Iterator[FileLine | DroppedFile]:

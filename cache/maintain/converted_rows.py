@@ -9,25 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.stored_rows import StoredRows
-from cache.maintain.copied_groups import Copy, mapped_rows, row_columns
+from cache.maintain.copied_groups import Copy, has_rows, row_columns
 from cache.maintain.joined_columns import PlacedGroup
 from cache.runtime.atomic_files import digest
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import KEYS, RemovedRows
+from cache.store.journal_lines import KEYS, SAMPLES, RemovedRows
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import KeysFile
 from cache.store.split_rows import SplitRows
+from cache.store.webdataset import rows_of_group
 
 # What the line of a converted group's keys remembers: the row group that its rows were of.
 FROM = "converted_from"
 ROWS_AT_ONCE = 4096
 
 
-def name_of(group: RowGroup) -> str:
-    """Return what names a row group's rows with all that was made with them."""
-    files = {column: line.sha256 for column, line in group.lines.items() if column.endswith("_embedding")}
-    samples = group.lines.get("samples")
-    return digest([group.lines[KEYS].sha256, files, samples.sha256 if samples else ""])
+def name_of(copy: Copy, group: RowGroup) -> str:
+    """Return what names a row group's rows of the source: its keys, and what is written with them."""
+    columns = (KEYS, SAMPLES, *row_columns(copy, [group]))
+    return digest({column: group.lines[column].sha256 for column in columns if column in group.lines})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class Converted:
     @classmethod
     def of(cls, rows: SplitRows, copy: Copy, groups: Sequence[RowGroup]) -> Converted:
         """Join the rows of some groups to those of the source by key."""
-        names = np.array([name_of(group) for group in rows.groups.groups])
+        names = np.array([name_of(copy, group) for group in rows.groups.groups])
         labels = MappedRows(
             [rows.groups.keys_of(group).label_codes() for group in rows.groups.groups],
             rows.groups.index.order,
@@ -122,9 +122,11 @@ def _same_numbers(
     same = np.ones(len(own), dtype=bool)
     for column in row_columns(copy, rows.groups.groups):
         source = MappedRows(
-            [mapped_rows(copy.source, one, column) for one in rows.groups.groups], rows.groups.index.order
+            [rows_of_group(copy.source, one, column) for one in rows.groups.groups], rows.groups.index.order
         )
-        target = mapped_rows(copy.out, group, column)
+        if not has_rows(copy.out, group, column):
+            return np.zeros(len(own), dtype=bool)
+        target = rows_of_group(copy.out, group, column)
         if target.shape[1:] != source.shape[1:] or target.dtype != source.dtype:
             return np.zeros(len(own), dtype=bool)
         for start in range(0, len(own), ROWS_AT_ONCE):

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cache.maintain.group_columns import (
     CAPTION,
-    CAPTIONS,
     EMBEDDING,
     added_columns,
     said_alike,
@@ -23,18 +22,17 @@ from cache.maintain.group_columns import (
 from cache.maintain.joined_columns import PlacedGroup, Selection, joined_column, taken
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import UserError
-from cache.store.column_lines import LEFT_OUT, made_from, map_listed
-from cache.store.hdf5_columns import Column, map_blobs, texts
+from cache.store.column_lines import LEFT_OUT, made_from
+from cache.store.hdf5_columns import BLOBS, Column, map_columns, texts
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import KEYS, SAMPLES, FileLine
+from cache.store.journal_lines import CAPTIONS, KEYS, SAMPLES, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import GroupKeys, claim_group, write_column, write_keys
 from cache.store.tar_rows import TarRow, TarRows
-from cache.store.webdataset import TarContent, write_tar_rows
+from cache.store.webdataset import TarContent, rows_of_group, write_tar_rows
 
-WEBDATASET = "webdataset"
 # The picture of every row.
 Pictures = Callable[[GroupKeys], Iterable[TarContent]]
 # What the line of a copied column remembers: the files that it was copied from.
@@ -43,22 +41,18 @@ COPIED = "copied_from"
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """Where rows come from and go to: two cache folders, which may be one, and the formats of their rows.
+    """Where rows come from and go to: two cache folders, which may be one.
 
-    ``manifest`` is the source's; its columns are those of ``out`` too. ``pictures`` gives those of a tar
+    ``manifest`` is the source's; its columns are those of ``out`` too. ``to_tar``: they are written beside
+    pictures. ``pictures`` gives those of a tar
     whose source has none.
     """
 
     source: Path
     manifest: Manifest
     out: Path
-    format: str
+    to_tar: bool
     pictures: Pictures | None = None
-
-    @property
-    def to_tar(self) -> bool:
-        """Whether rows are written beside pictures."""
-        return self.format == WEBDATASET
 
 
 def check_sound(cache: Path, groups: Iterable[RowGroup]) -> None:
@@ -127,7 +121,7 @@ def beside_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
     """Return the columns that a copy has in files of their own."""
     beside = added_columns(copy.source, copy.manifest, groups)
     of_rows = row_columns(copy, groups) if copy.to_tar else ()
-    # Captions lie in both: who streams a tar reads them there, who looks rows up reads the file.
+    # Imported captions lie in both.
     return [column for column in beside if column not in of_rows or column == CAPTIONS]
 
 
@@ -141,26 +135,21 @@ def row_columns(copy: Copy, groups: Sequence[RowGroup]) -> list[str]:
     first = groups[0]
     if SAMPLES in first.lines:
         return list(TarRows.of(copy.source, first).columns)
-    own = [column for column in first.lines if column != KEYS and column not in copy.manifest.columns]
-    has_captions = source_of(copy.source, copy.manifest, first, CAPTIONS) is not None
-    return sorted({*own, CAPTIONS} if has_captions else own)
+    return sorted(first.lines.keys() - {KEYS, *copy.manifest.columns})
 
 
 def _array(rows: Selection, column: str) -> MappedRows:
     """Return a column of the rows, in their order, wherever it lies; read when asked for."""
-    return MappedRows([mapped_rows(rows.source, one.group, column) for one in rows.placed], rows.order)
+    return MappedRows([rows_of_group(rows.source, one.group, column) for one in rows.placed], rows.order)
 
 
-def mapped_rows(source: Path, group: RowGroup, column: str) -> Any:
-    """Return a group's rows of a column, wherever they lie; UserError where they are not, or damaged."""
-    if column not in group.lines:
-        return TarRows.of(source, group).column(column)
-    forms = {EMBEDDING: ("f", (2, 3))}
-    return map_listed(source, group.lines[column], forms, rows=group.rows)[EMBEDDING]
+def has_rows(source: Path, group: RowGroup, column: str) -> bool:
+    """Say whether a group has rows of a column, in a file or in its tar."""
+    return column in group.lines or (SAMPLES in group.lines and column in TarRows.of(source, group).columns)
 
 
 def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileLine:
-    arrays = [mapped_rows(rows.source, one.group, column) for one in rows.placed]
+    arrays = [rows_of_group(rows.source, one.group, column) for one in rows.placed]
     own = taken(arrays, rows.order, np.arange(keys.rows), rows=keys.rows)
     datasets: dict[str, Column] = {EMBEDDING: own}
     if column == CAPTIONS:
@@ -170,22 +159,28 @@ def _from_tar(copy: Copy, rows: Selection, keys: FileLine, column: str) -> FileL
 
 def _contents(copy: Copy, rows: Selection) -> Iterable[TarContent]:
     """Return the picture and the caption of every row, in their order."""
+    captions = _captions(rows)
+    pictures: Iterable[TarContent]
     if all(SAMPLES in one.group.lines for one in rows.placed):
         has_pictures = all(TarRows.of(rows.source, one.group).pictures for one in rows.placed)
-        return _of_tars(rows, pictures=has_pictures)
-    captions = _captions(rows)
-    pictures = copy.pictures(rows.keys) if copy.pictures else [TarContent()] * len(rows.keys)
+        pictures = _of_tars(rows, pictures=has_pictures)
+        if captions is None:
+            return pictures
+    else:
+        pictures = copy.pictures(rows.keys) if copy.pictures else [TarContent()] * len(rows.keys)
+        captions = captions or [None] * len(rows.keys)
     return (
         TarContent(caption=caption, picture=content.picture, ending=content.ending)
         for caption, content in zip(captions, pictures, strict=True)
     )
 
 
-def _captions(rows: Selection) -> Sequence[str | None]:
-    """Return the captions that lie in files; None for imported rows, and where not all have one."""
+def _captions(rows: Selection) -> Sequence[str | None] | None:
+    """Return the captions that lie in files, None for imported rows; None where not all groups have them."""
     if not all(CAPTIONS in one.group.lines for one in rows.placed):
-        return [None] * len(rows.keys)
-    blobs = [map_blobs(rows.source / one.group.lines[CAPTIONS].file, CAPTION) for one in rows.placed]
+        return None
+    files = [rows.source / one.group.lines[CAPTIONS].file for one in rows.placed]
+    blobs = [map_columns(file, {CAPTION: BLOBS})[CAPTION] for file in files]
     joined = MappedRows(blobs, rows.order)
     raw = (bytes(joined[row]) for row in range(len(joined)))
     return [text.decode("utf-8", "surrogateescape") or None for text in raw]

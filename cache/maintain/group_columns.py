@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from cache.build.captions import FILE, MISSING, TRUNCATED, source_of_texts
 from cache.maintain.column_files import ROW, ColumnFile
 from cache.runtime.atomic_files import digest
-from cache.sources.class_texts import MISSING_CAPTION
-from cache.store.column_lines import LEFT_OUT, OF, count_of, is_current
+from cache.sources.class_texts import MISSING_CAPTION, name_of_captions
+from cache.store.column_lines import FILE, LEFT_OUT, MISSING, OF, TRUNCATED, count_of, is_current
 from cache.store.hdf5_columns import Blobs, Column
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import KEYS, SAMPLES, FileLine
@@ -22,7 +21,7 @@ from cache.store.manifest import Manifest
 _OF_ONE = {"digests", "unit", "index", "columns", "pictures", OF, LEFT_OUT, MISSING, TRUNCATED}
 # What a column is made from may be a matter of the group's own rows: which of them, or the text of each.
 _SOME, _TEXTS = "some of its rows", "its texts"
-CAPTIONS, CAPTION, EMBEDDING = "caption_embedding", "caption", "embedding"
+CAPTION, EMBEDDING = "caption", "embedding"
 
 
 def source_of(cache: Path, manifest: Manifest, group: RowGroup, column: str) -> str | None:
@@ -77,7 +76,7 @@ def said_of_joined(lines: Sequence[FileLine], datasets: Mapping[str, Column]) ->
         texts = [raw.decode("utf-8", "surrogateescape") for raw in blobs.items]
         truncated = sum(count_of(line, TRUNCATED) for line in lines)
         about |= {MISSING: texts.count(MISSING_CAPTION), TRUNCATED: truncated}
-        of = of if of == lines[0].about.get(FILE) else source_of_texts(texts)
+        of = of if of == lines[0].about.get(FILE) else name_of_captions(texts)
     elif of and ROW in datasets:
         of = digest(np.asarray(datasets[ROW]).tolist())
     return {**about, **({OF: of} if of else {})}

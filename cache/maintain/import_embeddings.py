@@ -13,21 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.distinct_texts import check_bank_rows
-from cache.build.lost_files import remove_unlisted
-from cache.build.preparation import open_manifest, save_indexes
+from cache.build.preparation import changing_rows, open_manifest
 from cache.maintain.imported_banks import ImportedTexts, add_banks, check_banks_grow
 from cache.maintain.imported_rows import ImportedSplit, apply, check_same_teacher, compare
 from cache.reader import EmbeddingCache
-from cache.runtime.atomic_files import remove_temporaries
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import CacheMismatch, UserError, nearest_names
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import is_key, split_and_key
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_trained
 from cache.sources.samples import DataFolder
-from cache.sources.splits import SPLITS
-from cache.store.journal import Journal, consolidate
+from cache.sources.splits import POOL, SPLITS
+from cache.store.journal import Journal
 from cache.store.manifest import IMPORT, NAME, Manifest
 from cache.store.spec import IMPORTED, CacheSpec, TeacherSpec
 from cache.teacher.sanity import stored
@@ -82,7 +80,8 @@ def import_embeddings(
         manifest = _open(out, spec, embeddings.shape[1])
         check_banks_grow(out, manifest, texts)
         manifest = _write_rows(out, manifest, splits, {name: class_names[name] for name in placed}, progress)
-        manifest = replace(add_banks(out, manifest, texts, progress.note), complete=True)
+        manifest = add_banks(out, manifest, texts, progress.note)
+        manifest = replace(manifest, rows=Journal.load(out).rows_of_splits, complete=True)
         manifest.save(out)
     return manifest
 
@@ -106,6 +105,11 @@ def _open(out: Path, spec: CacheSpec, embed_dim: int) -> Manifest:
     An imported teacher is named by the rows that came first; whether others are its own is seen in them.
     """
     before = Manifest.load(out) if (out / NAME).exists() else None
+    if before and before.embed_dim != embed_dim:
+        raise CacheMismatch(
+            f"the image embeddings have {embed_dim} numbers a row, and those of {out} {before.embed_dim}",
+            fix="choose another --out, or move that folder away.",
+        )
     if before and before.spec.teacher.pretrained == IMPORTED and any(Journal.load(out).splits):
         own = replace(spec.teacher, weights_sha256=before.spec.teacher.weights_sha256)
         spec = replace(spec, teacher=own)
@@ -120,20 +124,15 @@ def _write_rows(
     progress: Progress,
 ) -> Manifest:
     """Bring the row groups up to date; return the manifest, which is not complete."""
-    journal = Journal.load(out)
-    cache = EmbeddingCache(out, manifest, journal)
+    cache = EmbeddingCache(out, manifest, Journal.load(out))
     before = cache.rows
     updates = [compare(cache, given) for given in splits]
     check_same_teacher(cache, updates)
-    manifest = replace(manifest, splits=dict(class_names), complete=False, command=IMPORT)
+    manifest = replace(manifest, splits=dict(class_names), rows={}, complete=False, command=IMPORT)
     manifest.save(out)
-    remove_temporaries(out, below=True)
-    consolidate(out, journal)
-    remove_unlisted(out, manifest, journal)
-    apply(cache, updates)
+    with changing_rows(out, manifest):
+        apply(cache, updates)
     journal = Journal.load(out)
-    remove_unlisted(out, manifest, journal)
-    save_indexes(out, journal)
     added, replaced = (sum(of) for of in zip(*((len(u.added), u.replaced) for u in updates), strict=True))
     removed = before + added - sum(map(journal.rows, journal.splits))
     if before and (added or removed):
@@ -224,7 +223,10 @@ def _class_names(
 ) -> dict[str, tuple[str, ...]]:
     if folder:
         return folder.classes
-    return {name: tuple(sorted({key.partition("/")[0] for key in rows})) for name, rows in placed.items()}
+    return {
+        name: () if name == POOL else tuple(sorted({key.partition("/")[0] for key in rows}))
+        for name, rows in sorted(placed.items(), key=lambda split: SPLITS.index(split[0]))
+    }
 
 
 def _imported_teacher(name: str, embeddings: NDArray[Any]) -> TeacherSpec:

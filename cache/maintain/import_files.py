@@ -8,10 +8,11 @@ from pathlib import Path
 from cache.build.distinct_texts import check_positions
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.imported_banks import ImportedTexts
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.progress import Progress
 from cache.sources.arrays import keys_in_original_order, load_array, load_names
 from cache.sources.data import open_data
+from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
 from cache.sources.splits import split_name
@@ -30,7 +31,7 @@ class ImportOptions:
 
     images: str
     keys: str | None = None
-    data: Path | None = None
+    data: str | Path | None = None
     captions: str | None = None
     texts: str | None = None
     classes: str | None = None
@@ -41,6 +42,16 @@ class ImportOptions:
     dtype: str = "float16"
     format: str = "hdf5"
     shared_classes: bool = False
+
+    def __post_init__(self) -> None:
+        if not is_plain_name(self.bank):
+            raise WrongOption(
+                f"--bank {self.bank!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
+            )
+        try:
+            split_name(self.split)
+        except UserError as error:
+            raise WrongOption(f"--split {error.problem}", fix=error.fix) from error
 
 
 def import_files(

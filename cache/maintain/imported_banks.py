@@ -16,7 +16,7 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.store.manifest import Manifest
 from cache.store.neighbours import unit_rows
-from cache.store.text_banks import TextBank, load_bank, make_bank, save_bank
+from cache.store.text_banks import TextBank, keep_bank, load_bank, make_bank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,10 @@ class ImportedTexts:
         """Return it as a cache keeps it; a text that nobody told is its class's name."""
         words = self.texts if self.texts is not None else self.classes
         return make_bank(self.name, words, self.classes, self.embeddings)
+
+    def made(self) -> tuple[TextBank, dict[str, Any]]:
+        """Return the bank, and what its line in the manifest says about it."""
+        return self.bank(), {"source": self.source}
 
 
 def check_banks_grow(cache: Path, manifest: Manifest, given: Sequence[ImportedTexts]) -> None:
@@ -76,13 +80,10 @@ def add_banks(
     """
     classes = sorted({name for split in manifest.splits.values() for name in split})
     for texts in given:
-        bank, listed = texts.bank(), manifest.banks.get(texts.name)
+        bank = texts.bank()
         rows = [] if texts.texts else [sha256(np.ascontiguousarray(bank.embeddings).data).hexdigest()]
         made_from = digest([bank.texts, list(texts.classes), *rows])
-        if listed is None or listed.made_from != made_from or not listed.is_sound(cache):
-            listed = save_bank(cache, bank, made_from=made_from, source=texts.source)
-            manifest = manifest.with_bank(texts.name, listed)
-            manifest.save(cache)
+        manifest = keep_bank(cache, manifest, texts.name, texts.made, made_from=made_from)
         for line in bank_remarks(bank, classes):
             note(line)
     return manifest

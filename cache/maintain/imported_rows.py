@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.build.stored_rows import StoredRows
-from cache.maintain.copied_groups import WEBDATASET
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
+from cache.sources.splits import POOL
 from cache.store.hdf5_columns import texts
 from cache.store.journal import Journal, JournalWriter
-from cache.store.journal_lines import DroppedFile, FileLine
+from cache.store.journal_lines import CAPTIONS, IMAGES, DroppedFile, FileLine
 from cache.store.row_group import GROUP_ROWS, GroupKeys, claim_group, write_column, write_group
+from cache.store.spec import WEBDATASET
 from cache.store.split_rows import SplitRows
 from cache.store.webdataset import write_tar_group
 
@@ -46,12 +47,12 @@ class ImportedSplit:
     def group_keys(self) -> GroupKeys:
         """Return what the rows are of: what the images are now; what they were once nobody knows."""
         files = [sample.identity() for sample in self.samples] or [("", 0, 0)] * len(self.keys)
-        labels = [(key.partition("/")[0],) for key in self.keys]
+        labels = [() if self.split == POOL else (key.partition("/")[0],) for key in self.keys]
         return GroupKeys.of(self.split, self.keys, labels, files)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return some rows as the cache keeps them, by column."""
-        given = {"image_embedding": self.embeddings, "caption_embedding": self.captions}
+        given = {IMAGES: self.embeddings, CAPTIONS: self.captions}
         at = self.at[rows]
         return {name: array[at].astype(self.dtype) for name, array in given.items() if array is not None}
 
@@ -113,14 +114,14 @@ def _differ(
     rows: SplitRows, at: NDArray[np.int64], given: ImportedSplit, here: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Say of the rows that both have whether the image's and the caption's embedding is another now."""
-    stored = {"image_embedding": rows.embeddings, "caption_embedding": rows.caption_embeddings}
+    stored = {IMAGES: rows.embeddings, CAPTIONS: rows.caption_embeddings}
     differ = {name: np.zeros(len(here), dtype=bool) for name in stored}
     for start in range(0, len(here), ROWS_AT_ONCE):
         block = slice(start, start + ROWS_AT_ONCE)
         for name, wanted in given.columns(here[block]).items():
             kept = stored[name]
             differ[name][block] = True if kept is None else (kept[at[here[block]]] != wanted).any(axis=1)
-    return differ["image_embedding"], differ["caption_embedding"]
+    return differ[IMAGES], differ[CAPTIONS]
 
 
 def check_same_teacher(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:
@@ -161,12 +162,13 @@ def _write(out: Path, update: SplitUpdate, rows: NDArray[np.int64], format: str)
     if format == WEBDATASET:
         rows = rows[np.argsort(hashes_of([given.keys[i] for i in rows.tolist()]), kind="stable")]
     keys, columns, group = update.keys.taken(rows), given.columns(rows), claim_group(out, given.split)
-    datasets: dict[str, Mapping[str, Any]] = {name: {"embedding": array} for name, array in columns.items()}
-    if "caption_embedding" in datasets:
-        datasets["caption_embedding"] = {**datasets["caption_embedding"], "caption": texts([""] * len(keys))}
+    datasets: dict[str, dict[str, Any]] = {name: {"embedding": array} for name, array in columns.items()}
+    if CAPTIONS in datasets:
+        datasets[CAPTIONS]["caption"] = texts([""] * len(keys))
     if format != WEBDATASET:
         return write_group(out, group, keys, datasets)
     samples = [given.samples[i] for i in rows.tolist()] if given.samples else None
     lines = write_tar_group(out, group, keys, columns, samples)
-    captions = {name: datasets[name] for name in ("caption_embedding",) if name in datasets}
-    return [*(write_column(out, group, name, of, rows=len(keys)) for name, of in captions.items()), *lines]
+    if CAPTIONS in datasets:
+        lines.insert(0, write_column(out, group, CAPTIONS, datasets[CAPTIONS], rows=len(keys)))
+    return lines

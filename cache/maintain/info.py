@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cache.runtime.errors import UserError
 from cache.sources.accounts import Account
-from cache.store.column_lines import count_of
+from cache.store.column_lines import MISSING, count_of
 from cache.store.journal import Journal, RowGroup, writers
+from cache.store.journal_lines import CAPTIONS
 from cache.store.left_out import accounts_of
 from cache.store.manifest import Manifest
-
-CAPTIONS, NO_CAPTION = "caption_embedding", "captions_missing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,8 @@ class CacheInfo:
     """What is in a cache.
 
     ``made_with`` counts row groups by what made them: device, batch size, versions; ``left_out`` is what of a
-    split's data has no row.
+    split's data has no row. ``problem`` says what the journal lost, '' for nothing; such a cache is not
+    complete.
     """
 
     manifest: Manifest
@@ -63,11 +64,16 @@ class CacheInfo:
     writers: tuple[WriterInfo, ...]
     made_with: dict[str, int]
     left_out: dict[str, Account]
+    problem: str = ""
 
 
 def describe_cache(cache: Path) -> CacheInfo:
     """Return what is in a cache; UserError where its manifest or journal cannot be read."""
-    manifest, journal = Manifest.load(cache), Journal.load(cache)
+    manifest, journal, problem = Manifest.load(cache), Journal.load(cache), ""
+    try:
+        journal.check_lists(cache, manifest.rows)
+    except UserError as error:
+        manifest, problem = replace(manifest, complete=False), str(error)
     made_with: dict[str, int] = {}
     for group in journal.all_groups:
         words = _made_with(group)
@@ -79,6 +85,7 @@ def describe_cache(cache: Path) -> CacheInfo:
         writers=tuple(WriterInfo(writer=path.stem, bytes=path.stat().st_size) for path in writers(cache)),
         made_with=made_with,
         left_out=accounts_of(manifest, journal),
+        problem=problem,
     )
 
 
@@ -92,7 +99,7 @@ def _split(manifest: Manifest, journal: Journal, name: str) -> SplitInfo:
         rows=sum(group.live for group in groups),
         removed=sum(len(group.removed) for group in groups),
         skipped=len(journal.skipped.get(name, {})),
-        own_captions=sum(line.rows - count_of(line, NO_CAPTION) for line in captioned),
+        own_captions=sum(line.rows - count_of(line, MISSING) for line in captioned),
     )
 
 

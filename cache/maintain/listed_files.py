@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from cache.runtime.atomic_files import is_leftover
@@ -13,36 +14,43 @@ from cache.store.manifest import Manifest
 
 # Where files of a cache lie that somebody lists; an added teacher's text tower lies in a folder of its own.
 LISTED = (ROWS, TARS, "texts", "text_tower", "*.text_tower")
-# A problem of a file of the journal: its name below the cache, and what is wrong.
-Problem = tuple[str, str]
 
 
-def sound_journal(cache: Path) -> tuple[Journal, list[Problem]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One file of ``rows`` rows, and its ``problem``, which is empty when it is sound."""
+
+    file: str
+    rows: int = 0
+    problem: str = ""
+
+
+def sound_journal(cache: Path) -> tuple[Journal, list[Check]]:
     """Return what the sound lines of a journal say, and what is wrong with the others."""
-    journal, problems = Journal(), []
+    journal, problems = Journal(), list[Check]()
     for path in writers(cache):
         file, sound = f"{FOLDER}/{path.name}", set()
         for number, line in read_lines(path):
             sound.add(number)
             if isinstance(line, ValueError):
-                problems.append((file, f"line {number} is damaged ({reason_of(line)})"))
+                problems.append(Check(file=file, problem=f"line {number} is damaged ({reason_of(line)})"))
             else:
                 journal.add(line)
         # Readers pass over what a kill has cut short, and so a line that lost its end otherwise.
         texts = path.read_bytes().split(b"\n")
         cut = [number for number, text in enumerate(texts, start=1) if text and number not in sound]
-        problems += [(file, f"line {number} was cut short") for number in cut]
+        problems += [Check(file=file, problem=f"line {number} was cut short") for number in cut]
     return journal, [*problems, *_impossible(journal)]
 
 
-def _impossible(journal: Journal) -> Iterator[Problem]:
+def _impossible(journal: Journal) -> Iterator[Check]:
     """Take out what no cache can hold, and yield it."""
     for group, rows in list(journal.removed.items()):
         keys = journal.files.get(f"{ROWS}/{group}/keys.h5")
         if keys is not None and rows and not 0 <= min(rows) <= max(rows) < keys.rows:
             del journal.removed[group]
             journal.removed_digests.pop(group, None)
-            yield FOLDER, f"it removes rows that {group} has not"
+            yield Check(file=FOLDER, problem=f"it removes rows that {group} has not")
 
 
 def listed_files(manifest: Manifest, journal: Journal) -> set[str]:

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.build.lost_files import remove_unlisted
-from cache.maintain.listed_files import listed_files, sound_journal
+from cache.maintain.listed_files import Check, listed_files, sound_journal
 from cache.maintain.redo_commands import commands_of
-from cache.maintain.verify import Check, checks_of
+from cache.maintain.verify import checks_of
 from cache.runtime.atomic_files import check_own_folders, remove_temporaries
 from cache.runtime.locks import only_writer
 from cache.sources.splits import SPLITS
 from cache.store import key_index
 from cache.store.journal import FOLDER, Journal, consolidate
-from cache.store.journal_lines import KEYS, DroppedFile, FileLine
+from cache.store.journal_lines import KEYS, DroppedFile, FileLine, group_of
 from cache.store.manifest import NAME, Manifest
 
 
@@ -50,12 +50,13 @@ def repair_cache(folder: Path) -> Repair:
         lost = _lost_lines(manifest, journal, {check.file for check in damaged})
         derived = {check.file for check in damaged if _is_derived(manifest, journal, check.file)}
         if any(check.file not in derived for check in damaged):
-            manifest = replace(manifest, complete=False)
+            for line in lost:
+                journal.add(DroppedFile(file=line.file))
+            rows = {split: min(count, journal.rows(split)) for split, count in manifest.rows.items()}
+            manifest = replace(manifest, rows=rows, complete=False)
             manifest.save(folder)  # first: what follows leaves less than a finished cache has
             _forget_index(folder)
         if lost or any(check.file.startswith(FOLDER) for check in damaged):
-            for line in lost:
-                journal.add(DroppedFile(file=line.file))
             consolidate(folder, journal)
         gone = {line.file for line in lost} | {check.file for check in damaged}
         for file in gone:
@@ -79,8 +80,17 @@ def _lost_lines(manifest: Manifest, journal: Journal, damaged: set[str]) -> list
 
 
 def _is_derived(manifest: Manifest, journal: Journal, file: str) -> bool:
-    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it."""
-    return not file.startswith(FOLDER) and file not in listed_files(manifest, journal)
+    """Say whether a cache lacks nothing without a file: readers make it, or nobody lists it.
+
+    A column of a row group that is listed, of which nobody lists the file, has lost its line or got none.
+    """
+    if file.startswith(FOLDER) or file in listed_files(manifest, journal):
+        return False
+    try:
+        group = group_of(file)
+    except ValueError:
+        return True
+    return all(group != one.name for one in journal.all_groups)
 
 
 def _forget_index(folder: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from cache.maintain.column_files import ColumnFile
-from cache.maintain.listed_files import sound_journal, unlisted_files
+from cache.maintain.listed_files import Check, sound_journal, unlisted_files
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import Refused, UserError
 from cache.runtime.system_errors import read_error
@@ -28,15 +27,6 @@ from cache.store.text_banks import load_bank
 
 # Files that are looked at side by side: checksums leave Python's lock alone, and disks like a queue.
 THREADS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One file of ``rows`` rows, and its ``problem``, which is empty when it is sound."""
-
-    file: str
-    rows: int = 0
-    problem: str = ""
 
 
 def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: None) -> list[Check]:
@@ -57,9 +47,8 @@ def verify_cache(folder: Path, *, on_file: Callable[[str], None] = lambda file: 
 def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Check what the journal and the manifest list, the index, whether the build is done."""
     journal, problems = sound_journal(folder)
-    yield from (Check(file=file, problem=problem) for file, problem in problems)
-    if manifest.complete:
-        yield from _of_splits(folder, manifest, journal)
+    yield from problems
+    yield from _of_rows(folder, manifest, journal)
     pairs = [(group, line) for group in journal.all_groups for line in group.lines.values()]
     with ThreadPoolExecutor(max_workers=THREADS) as pool:
         of_rows = list(pool.map(lambda pair: _of_line(folder, *pair), pairs))
@@ -79,11 +68,16 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
         yield Check(file=NAME, problem="the build has not finished; run it again")
 
 
-def _of_splits(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[Check]:
+def _of_rows(folder: Path, manifest: Manifest, journal: Journal) -> Iterator[Check]:
     try:
-        journal.check_lists(folder, manifest.splits)
+        journal.check_lists(folder, manifest.rows)
     except UserError as error:
-        yield Check(file=FOLDER, problem=error.problem)
+        yield Check(
+            file=FOLDER, problem=f"{error.problem}; a copy of it has the others, repair gives them up"
+        )
+    for split, rows in journal.rows_of_splits.items() if manifest.complete and manifest.rows else ():
+        if rows > manifest.rows.get(split, 0):
+            yield Check(file=FOLDER, problem=f"it lists {rows:,} rows of {split}, of which some were removed")
 
 
 def _of_line(folder: Path, group: RowGroup, line: FileLine) -> Check:

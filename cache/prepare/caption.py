@@ -25,7 +25,7 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import CAPTIONS, MISSING_CAPTION, read_captions
 from cache.sources.data import open_data
 from cache.sources.decoding import UnreadableImage
-from cache.sources.samples import Sample
+from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import SPLITS, split_name
 
 
@@ -42,7 +42,7 @@ class CaptionSummary:
 
 
 def caption(
-    data: Path,
+    data: str | Path,
     *,
     model: str,
     out: Path | None = None,
@@ -58,7 +58,8 @@ def caption(
     there, and tries again what failed.
 
     ``model`` is a folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub; ``out`` is
-    ``captions.jsonl`` in ``data`` when left out; ``splits`` have either name, and are all when left out.
+    ``captions.jsonl`` in the folder of the source ``data`` when left out; ``splits`` have either name, and
+    are all when left out.
 
     Raises
     ------
@@ -66,9 +67,10 @@ def caption(
         If an argument is wrong, ``out`` exists, or the model cannot be loaded or does not caption.
     """
     start, progress = time.perf_counter(), progress or Silent()
-    out = out or data / CAPTIONS
+    folder = open_data([data])
+    out = out or folder.path / CAPTIONS
     refuse_existing(out)
-    samples = _samples_of(data, splits)
+    samples = _samples_of(folder, splits)
     with only_writer_of_file(out):
         remove_temporaries(out.parent, of=f"{glob.escape(out.name)}.*")
         partial = Partial.beside(out)
@@ -102,19 +104,15 @@ def caption(
     )
 
 
-def _samples_of(data: Path, splits: Sequence[str]) -> dict[str, Sample]:
-    """Return ``{SPLIT/KEY: sample}``, sorted within each split."""
-    chosen = {split_name(name) for name in splits}
-    folder = open_data([data])
-    samples = {
+def _samples_of(folder: DataFolder, splits: Sequence[str]) -> dict[str, Sample]:
+    """Return ``{SPLIT/KEY: sample}``, sorted within each split; UserError for a split that is not there."""
+    chosen = {split_name(name) for name in splits} or folder.splits.keys()
+    return {
         f"{name}/{image.key}": image
         for name in SPLITS
-        if name in folder.splits and (not chosen or name in chosen)
-        for image in folder.splits[name].all()
+        if name in chosen
+        for image in folder.split(name).all()
     }
-    if not samples:
-        raise UserError(f"{data} has no images", fix="lay them out as train/CLASS/FILE below it.")
-    return samples
 
 
 def _kept(

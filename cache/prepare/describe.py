@@ -21,6 +21,7 @@ from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
 from cache.sources.data import open_data
+from cache.sources.samples import DataFolder
 
 DEFAULT_PROMPT = (
     "Describe what {} looks like in one English sentence. Describe only its appearance and shape, "
@@ -48,7 +49,7 @@ class DescribeSummary:
 
 
 def describe(
-    data: Path,
+    data: str | Path,
     *,
     out: Path | None = None,
     base_url: str | None = None,
@@ -65,8 +66,8 @@ def describe(
     goes on from there. Refusals, answers that were cut short, and what is said of several classes are no
     descriptions.
 
-    The classes are the class folders of ``data``, named by its ``label2text.txt`` where it has one; ``out``
-    is ``chatgpt.txt`` in it when left out. The server is ``base_url``, such as
+    The classes are those of the source ``data``, named by ``label2text.txt`` in its folder where that has
+    one; ``out`` is ``chatgpt.txt`` in it when left out. The server is ``base_url``, such as
     ``http://localhost:8000/v1``, else ``OPENAI_BASE_URL`` or OpenAI; the key is taken from
     ``OPENAI_API_KEY``. ``prompt`` has one ``{}`` for the class's name. A request is repeated
     ``max_retries`` times, after growing pauses or what the server's Retry-After says, when the server is
@@ -80,9 +81,10 @@ def describe(
     """
     start, progress = time.perf_counter(), progress or Silent()
     _check(prompt, workers)
-    out = out or data / DESCRIPTIONS
+    folder = open_data([data])
+    out = out or folder.path / DESCRIPTIONS
     refuse_existing(out)
-    names = _class_names(data, label2text)
+    names = _class_names(folder, label2text)
     prompts = {folder: prompt.replace("{}", name) for folder, name in names.items()}
     with only_writer_of_file(out):
         remove_temporaries(out.parent, of=f"{glob.escape(out.name)}.*")
@@ -125,13 +127,12 @@ def _check(prompt: str, workers: int) -> None:
         )
 
 
-def _class_names(data: Path, label2text: Path | None) -> dict[str, str]:
-    folders = open_data([data]).class_names
-    if label2text is None and (data / LABELS).is_file():
-        label2text = data / LABELS
-    names = class_names_of(label2text, folders)
+def _class_names(data: DataFolder, label2text: Path | None) -> dict[str, str]:
+    if label2text is None and (data.path / LABELS).is_file():
+        label2text = data.path / LABELS
+    names = class_names_of(label2text, data.class_names)
     if not names:
-        raise UserError(f"{data} has no classes", fix="lay the images out as train/CLASS/FILE below it.")
+        raise UserError(f"{data.path} has no classes", fix="give images that have, or their --label2text.")
     for folder in names:
         in_file = folder.encode("utf-8", "replace").decode()
         if "\t" in folder or in_file.splitlines() != [folder] or folder.strip() != folder:

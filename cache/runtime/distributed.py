@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,14 +31,14 @@ class Ranks:
         """Whether this is rank 0."""
         return self.rank == 0
 
-    def from_first(self, value: T) -> T:
-        """Return rank 0's value on every rank."""
-        if self.world == 1:
-            return value
-        box = [value]
-        with lost_ranks():
-            dist.broadcast_object_list(box, src=0)
-        return box[0]
+    def from_first(self, make: Callable[[], T]) -> T:
+        """Return what rank 0 makes, on every rank; the others make nothing."""
+        box: list[Any] = [make() if self.is_first else None]
+        if self.world > 1:
+            with lost_ranks():
+                dist.broadcast_object_list(box, src=0)
+        made: T = box[0]
+        return made
 
     def wait(self) -> None:
         """Return when every rank has come here."""
@@ -69,7 +69,7 @@ def in_every_process(action: Callable[[], T]) -> T | UserError:
     ranks = current_ranks()
     if not ranks.largest(isinstance(outcome, UserError)):
         return outcome
-    first = ranks.from_first(outcome)
+    first = ranks.from_first(lambda: outcome)
     if isinstance(first, UserError):
         return first
     other = UserError("another process of this torchrun failed", fix="read what it said.")

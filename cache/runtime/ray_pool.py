@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,7 +117,8 @@ def run_tasks(
     worker or machine was lost is made again elsewhere, so it must be able to go on from what it left. When
     ``asked_to_stop``, running calls get a KeyboardInterrupt, are waited for, and nothing more is yielded.
 
-    Every machine has the module of ``function`` installed; its arguments are pickled. With ``fresh`` each
+    Every machine has the module of ``function`` installed; its arguments are pickled, those of several calls
+    once. With ``fresh`` each
     call has a process of its own; else a process may make many.
     """
     import ray
@@ -127,7 +129,7 @@ def run_tasks(
         max_retries=RETRIES,
         max_calls=1 if fresh else 0,
     )(function)
-    left = {task.remote(*arguments): name for name, arguments in calls.items()}
+    left = {task.remote(*sent): name for name, sent in _put_once(calls)}
     try:
         while left and not asked_to_stop():
             ended, _ = ray.wait(list(left), timeout=POLL_S)
@@ -140,6 +142,19 @@ def run_tasks(
             ray.cancel(one)
         for one in left:
             _outcome(one)
+
+
+def _put_once(calls: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield calls in which what several are given is in the cluster's store, and does not cross with each."""
+    import ray
+
+    given = Counter(id(argument) for arguments in calls.values() for argument in arguments)
+    stored: dict[int, Any] = {}
+    for name, arguments in calls.items():
+        for argument in arguments:
+            if given[id(argument)] > 1 and id(argument) not in stored:
+                stored[id(argument)] = ray.put(argument)
+        yield name, [stored.get(id(argument), argument) for argument in arguments]
 
 
 def _outcome(reference: Any) -> Any:

@@ -30,6 +30,11 @@ class Reason(StrEnum):
     LOOP = "links to a folder that they lie in"
     EMPTY = "class folders without a picture"
 
+    @classmethod
+    def told_by(cls, words: str) -> Reason:
+        """Return why a picture was not read, of the words that a cache keeps of it."""
+        return next((one for one in (cls.FORMAT, cls.TOO_LARGE) if words.startswith(one)), cls.UNREADABLE)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:

@@ -40,9 +40,10 @@ def load_array(source: str) -> NDArray[Any]:
     except Exception as error:
         if refused := read_error(path, error):
             raise refused from error
+        is_ours = path.suffix in (".npy", ".npz", ".pt", ".pth")
+        reason = reason_of(error) if is_ours else "it is no .npy, .npz or .pt file"
         raise UserError(
-            f"{path} holds no plain array ({reason_of(error)})",
-            fix="save one tensor or array, without pickles.",
+            f"{path} holds no plain array ({reason})", fix="save one tensor or array, without pickles."
         ) from error
 
 

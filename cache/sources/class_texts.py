@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cache.runtime.atomic_files import read_text
+from cache.runtime.atomic_files import digest, read_text
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.splits import FOLDERS, SPLIT_ALIASES, SPLITS
 
@@ -300,6 +300,11 @@ def caption_key(captions: Mapping[str, str], split: str, key: str) -> str | None
     """Return the spelling under which captions know an image, or None."""
     spellings = (f"{split}/{key}", f"{FOLDERS[split]}/{key}", key)
     return next((spelling for spelling in spellings if spelling in captions), None)
+
+
+def name_of_captions(captions: Iterable[str | None]) -> str:
+    """Return what names the captions of some images, in their order."""
+    return digest([None if caption == MISSING_CAPTION else caption for caption in captions])
 
 
 def is_key(text: str) -> bool:

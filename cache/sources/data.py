@@ -60,12 +60,18 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
         raise UserError("no source of images is given", fix="name a folder, a list, tars or parquet.")
     sources: dict[str, list[Source]] = {}
     notes: list[str] = []
+    unsplit = False
     named = [Given.parse(str(one)) for one in given]
     for one in named:
         opened = opener_of(one.place)(one.place, options, one.split)
         notes += opened.notes if isinstance(opened, Opened) else ()
+        unsplit = unsplit or ("" in opened and bool(opened[""].classes))
         for split, source in _with_splits(one, opened, options, notes).items():
             sources.setdefault(split, []).append(source)
+    if options.rule and not unsplit:
+        raise UserError(
+            "--split has nothing to split: no images have labels and no split", fix="leave it out."
+        )
     if VAL in sources:
         _place_val(sources, notes)
     return DataFolder(
@@ -77,13 +83,20 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
 
 def opener_of(place: str) -> Opener:
     """Return what opens a place, by its ending, or by what lies in it where it is a folder."""
-    from cache.sources.file_list import LISTS, open_list
+    from cache.sources.file_list import open_list
     from cache.sources.image_folder import open_image_folder
+    from cache.sources.list_lines import LISTS
+    from cache.sources.parquet import holds_parquet, open_parquet
     from cache.sources.remote_folder import open_remote_folder
+    from cache.sources.saved_dataset import is_saved_dataset, open_saved_dataset
     from cache.sources.tars import holds_tars, is_pattern_of_tars, open_tars
 
     if place.lower().endswith(LISTS):
         return open_list
+    if is_saved_dataset(place):
+        return open_saved_dataset
+    if not holds_tars(place) and holds_parquet(place):  # beside its tars img2dataset writes some too
+        return open_parquet
     if is_remote(place) and not is_pattern_of_tars(place):
         return open_remote_folder
     return open_tars if holds_tars(place) else open_image_folder

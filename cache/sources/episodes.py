@@ -212,12 +212,12 @@ class EpisodeFolder(DataFolder):
     """The episode files of one data folder; a split's objects are ID ones sorted, then OOD ones sorted."""
 
     split_is = f"file {{}}{ENDING}"
-    layout = "train.h5, val_on_train.h5 (optional) and val.h5"
+    layout = "train.h5, val_on_train.h5 and val.h5 (both optional)"
     keys: EpisodeKeys = RESEARCH_KEYS
 
     @classmethod
     def scan(
-        cls, path: Path, keys: EpisodeKeys | None = None, *, require: Iterable[str] = ("train", "ood_test")
+        cls, path: Path, keys: EpisodeKeys | None = None, *, require: Iterable[str] = ("train",)
     ) -> EpisodeFolder:
         """Look at every episode of every file below ``path``, without reading a picture.
 

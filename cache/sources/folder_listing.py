@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cache.sources.accounts import Account, Reason, Tally
 from cache.sources.decoding import PLAIN, Decoding
-from cache.sources.folder_walk import FolderWalk, PictureFolder, joined
+from cache.sources.folder_walk import TEXT, FolderWalk, PictureFolder, joined
 from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hashes_of
 
@@ -138,17 +138,23 @@ class FolderListing:
             for owner, start, end in zip(owners.tolist(), starts.tolist(), ends.tolist(), strict=True)
         ]
 
-    def status_at(self, images: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Return bytes and modification time in ns of some images, or all, [n, 2]; GONE where one is."""
-        images = np.arange(len(self)) if images is None else images
-        starts = range(0, len(images), FILES_AT_ONCE)
-        with ThreadPoolExecutor(max_workers=THREADS) as pool:
-            status = list(pool.map(lambda start: self._status(images[start : start + FILES_AT_ONCE]), starts))
-        return np.concatenate([np.empty((0, 2), dtype=np.int64), *status])
+    def status_of_all(self) -> NDArray[np.int64]:
+        """Return [N, 2] as :meth:`status_at`, or where texts lie beside some [N, 4], theirs too."""
+        images = np.arange(len(self))
+        status = self.status_at(images)
+        return np.hstack([status, self.status_at(images, texts=True)]) if self.has_texts else status
 
-    def _status(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
-        status = [_status_of(f"{self.root}/{key}") for key in self.keys_at(images)]
-        return np.array(status, dtype=np.int64)
+    def status_at(self, images: NDArray[np.int64], *, texts: bool = False) -> NDArray[np.int64]:
+        """Return bytes and modification time in ns of some images or their texts, [n, 2]; GONE of none."""
+
+        def status_of(start: int) -> NDArray[np.int64]:
+            paths = (f"{self.root}/{key}" for key in self.keys_at(images[start : start + FILES_AT_ONCE]))
+            status = [_status_of(os.path.splitext(path)[0] + TEXT if texts else path) for path in paths]
+            return np.array(status, dtype=np.int64)
+
+        with ThreadPoolExecutor(max_workers=THREADS) as pool:
+            status = list(pool.map(status_of, range(0, len(images), FILES_AT_ONCE)))
+        return np.concatenate([np.empty((0, 2), dtype=np.int64), *status])
 
 
 def is_utf8(name: str) -> bool:

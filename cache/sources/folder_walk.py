@@ -91,7 +91,8 @@ class FolderWalk:
 
     def _pictures_of(self, folder: str, names: Sequence[str]) -> list[str]:
         """Return which of the files are pictures; others are counted, unless they are texts of those."""
-        pictures, others = [], []
+        pictures: list[str] = []
+        others: list[str] = []
         for name in names:
             path = f"{self.root}/{joined(folder, name)}"
             (pictures if is_picture(path, name) else others).append(name)

@@ -24,7 +24,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, some_of
 from cache.runtime.system_errors import is_the_systems
 from cache.sources.accounts import NOTHING, Account, Reason, Tally
-from cache.sources.decoding import UnreadableImage
+from cache.sources.decoding import Decoding, UnreadableImage
 from cache.sources.folder_listing import GONE, UNLABELLED, FolderListing, FolderRoot
 from cache.sources.folder_walk import TEXT, TEXT_FILES, entries_of, is_picture, kind_of
 from cache.sources.samples import Chunk, Listed, Opened
@@ -67,6 +67,11 @@ class ImageSample:
     def where(self) -> str:
         """The file."""
         return f"{self.of.root}/{self.key}"
+
+    @property
+    def decoding(self) -> Decoding:
+        """How it is decoded."""
+        return self.of.decoding
 
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded file; UnreadableImage, or OSError where the system is the reason."""
@@ -135,8 +140,8 @@ class ImageSource:
         return len(self.listing)
 
     def chunks(self) -> Sequence[Chunk]:
-        """Return the chunks, with the size and time of every file in their identity."""
-        return self.listing.key_chunks.chunks(self.listing.status_at())
+        """Return the chunks, with the size and time of every file, and of its text, in their identity."""
+        return self.listing.key_chunks.chunks(self.listing.status_of_all())
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield the files of a chunk by key, as they are now; what is gone since the scan is left out."""

@@ -49,7 +49,7 @@ class KeyChunks:
         return self.order[self._rows(chunk.removesuffix("*"))]
 
     def chunks(self, status: NDArray[np.int64]) -> list[Chunk]:
-        """Return all chunks; ``status`` [N, 2], bytes and time of each key's file, is in their identity."""
+        """Return all chunks; ``status`` [N, k], bytes and times of each key's files, is in their identity."""
         chunks = []
         for chunk in self.ids():
             rows = self._rows(chunk.removesuffix("*"))

@@ -32,12 +32,21 @@ def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None
         elif _folded(text) in by_folder or _folded(text) in by_text:
             other = by_text.get(_folded(text), text)
             shared.append(f"{name}, which has the same name as {other}: {shortened(text)}")
-    if shared:
-        raise UserError(
-            f"{len(shared)} classes of {folder.path} are in train and in the OOD test as well "
-            f"({some_of(shared)}), which would not be out-of-distribution",
-            fix=f"take them out of one of the two, or, if that is meant, {fix}",
+    if not shared:
+        return
+    others = [name for name in tested if name not in trained]
+    if len(shared) < len(tested) < 2 * len(shared):  # more likely the ID test, with some folders misnamed
+        fix = (
+            f"as the ID test it has {len(others)} classes too many ({some_of([*map(repr, others)])}): "
+            f"{nearest_names(others[0], trained)}call them as train does; or, if both are meant, {fix}"
         )
+    else:
+        fix = f"take them out of one of the two, or, if that is meant, {fix}"
+    raise UserError(
+        f"{len(shared)} classes of {folder.path} are in train and in the OOD test as well "
+        f"({some_of(shared)}), which would not be out-of-distribution",
+        fix=fix,
+    )
 
 
 def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> None:
@@ -54,8 +63,8 @@ def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> No
         raise UserError(
             f"{len(odd)} classes of {where} are in the ID test ({FOLDERS['id_test']}/) but not in train: "
             f"{some_of([*map(repr, odd)])}",
-            fix=f"{nearest_names(odd[0], trained)}{FOLDERS['id_test']}/ holds other images of the classes in "
-            f"train/: name its folders like those, or take them out.",
+            fix=f"{nearest_names(odd[0], trained)}the ID test has other images of train's classes: call "
+            "them as train does, or take them out.",
         )
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from PIL import Image
 
 from cache.runtime.system_errors import is_the_systems
-from cache.sources.decoding import PLAIN, Decoding, UnreadableImage
+from cache.sources.decoding import PLAIN, Decoding, content_of
 from cache.sources.places import is_remote, read_bytes, status_of
 
 
@@ -64,13 +64,7 @@ class PictureSample:
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded picture, RGB; UnreadableImage, or OSError where the system is the reason."""
         content = _once.take(self)
-        try:
-            content = self.content() if content is None else content
-        except OSError as error:
-            if is_the_systems(error):
-                raise
-            raise UnreadableImage(error.strerror or str(error)) from error
-        return (self.decoding.picture(content, self.key),)
+        return (self.decoding.picture(content_of(self) if content is None else content, self.key),)
 
     def content(self) -> bytes:
         """Return the picture's bytes; OSError where they cannot be read."""

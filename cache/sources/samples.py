@@ -25,7 +25,7 @@ class Sample(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of its classes; none of a sample without a label."""
+        """The names of its classes: one of a photo, none of one in the pool, any number of an episode."""
 
     @property
     def caption(self) -> str | None:
@@ -176,21 +176,24 @@ def labels_of(
 ) -> NDArray[np.int64]:
     """Return the numbers of samples' classes among ``class_names``: int64 [N], or 0 and 1 [N, C].
 
+    -1 is a sample without a label.
+
     Raises
     ------
     ValueError
-        If a sample has a class that is not among them, or without ``multi_label`` not exactly one.
+        If a sample has a class that is not among them, or without ``multi_label`` more than one.
     """
     place = {name: number for number, name in enumerate(class_names)}
     for sample in samples:
         odd = [name for name in sample.labels if name not in place]
-        if odd or (len(sample.labels) != 1 and not multi_label):
+        if odd or (len(sample.labels) > 1 and not multi_label):
             some = "some" if multi_label else "one"
             raise ValueError(
                 f"{sample.where} is of {sample.labels}, not {some} of {len(class_names)} classes"
             )
     if not multi_label:
-        return np.array([place[sample.labels[0]] for sample in samples], dtype=np.int64)
+        own = (place[sample.labels[0]] if sample.labels else -1 for sample in samples)
+        return np.fromiter(own, dtype=np.int64, count=len(samples))
     numbers = np.zeros((len(samples), len(class_names)), dtype=np.int64)
     for row, sample in zip(numbers, samples, strict=True):
         row[[place[name] for name in sample.labels]] = 1

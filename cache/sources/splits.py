@@ -1,7 +1,8 @@
 """The names of the splits: in folders also those of the original code, everywhere else the field's.
 
 ``train`` holds the in-distribution (ID) classes, ``pool`` images without labels, ``id_test`` other images of
-the classes of train, ``ood_test`` the out-of-distribution (OOD) classes that are never trained on.
+train's classes, ``ood_test`` the out-of-distribution (OOD) classes that are never trained on. A cache needs
+train or a pool; whoever lacks another split leaves out what is told of it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from cache.runtime.errors import UserError, nearest_names
 
 SPLITS = ("train", "pool", "id_test", "ood_test")
-# Those whose images have labels.
-LABELLED = ("train", "id_test", "ood_test")
+# Its images have no label: nothing is judged on them.
+POOL = "pool"
+LABELLED = tuple(name for name in SPLITS if name != POOL)
+TESTS = ("id_test", "ood_test")
 # What folders and lists may call them beside that: the original code's names, and the field's other ones.
 SPLIT_ALIASES = {"val_on_train": "id_test", "val": "ood_test", "unlabelled": "pool", "unlabeled": "pool"}
 # The teacher that a cache was built with; others are added beside it.

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cache.sources.accounts import Account
 from cache.sources.samples import Chunk, Listed
+from cache.sources.splits import POOL
 
 CHUNK_ROWS = 65_536
 # Keys are CLASS/NUMBER of so many digits, so that sorted by key is sorted by class, then by number.
@@ -32,8 +33,8 @@ class SyntheticSample:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its class."""
-        return (self.key.partition("/")[0],)
+        """Its class; none in a pool, whose keys have no folder."""
+        return (self.key.partition("/")[0],) if "/" in self.key else ()
 
     @property
     def where(self) -> str:
@@ -60,7 +61,7 @@ class SyntheticSample:
 
 
 class SyntheticSource:
-    """``rows`` pictures, of each of ``classes`` in turn; a chunk is as many of them one after the other.
+    """``rows`` pictures, of each of ``classes`` in turn, of none in a pool; a chunk is as many in a row.
 
     More rows leave the keys, pictures and full chunks of fewer as they are. Nothing is listed before it is
     asked for: a source of any size is made at once.
@@ -69,10 +70,14 @@ class SyntheticSource:
     multi_label = False
 
     def __init__(self, split: str, *, rows: int, classes: int, side: int = 224, seed: int = 0) -> None:
-        if not (0 <= rows < 10**ROW_DIGITS and 0 < classes < 10**CLASS_DIGITS and side > 0 and seed >= 0):
+        least = 0 if split == POOL else 1
+        if not (
+            0 <= rows < 10**ROW_DIGITS and least <= classes < 10**CLASS_DIGITS and side > 0 and seed >= 0
+        ):
             raise ValueError(f"no source of {rows} rows of {classes} classes, {side} pixels and seed {seed}")
         self.split, self.rows, self.side, self.seed = split, rows, side, seed
         self.classes = tuple(f"{number:0{CLASS_DIGITS}d}" for number in range(classes))
+        self._folders = self.classes or ("",)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _source, (self.split, self.rows, len(self.classes), self.side, self.seed)
@@ -88,9 +93,9 @@ class SyntheticSource:
         """Yield the rows of a chunk by key."""
         size = 3 * self.side**2
         for name, numbers in self._numbers(self._rows_of(chunk)):
-            labels = (name,)
+            labels = (name,) if name else ()
             for number in numbers:
-                yield Listed(f"{name}/{number:0{ROW_DIGITS}d}", labels, size, self.seed)
+                yield Listed(_key(name, number), labels, size, self.seed)
 
     def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[SyntheticSample]:
         """Yield the samples of a chunk by key, of ``keys`` alone where there are any."""
@@ -129,20 +134,24 @@ class SyntheticSource:
         return range(start, min(start + CHUNK_ROWS, self.rows))
 
     def _key(self, row: int) -> str:
-        return f"{self.classes[row % len(self.classes)]}/{row:0{ROW_DIGITS}d}"
+        return _key(self._folders[row % len(self._folders)], row)
 
     def _keys(self, rows: range) -> Iterator[str]:
         for name, numbers in self._numbers(rows):
             for number in numbers:
-                yield f"{name}/{number:0{ROW_DIGITS}d}"
+                yield _key(name, number)
 
     def _numbers(self, rows: range) -> Iterator[tuple[str, range]]:
-        """Yield each class that some rows are of, and its numbers among them."""
-        count = len(self.classes)
-        for number, name in enumerate(self.classes):
+        """Yield each class that some rows are of, '' for none, and its numbers among them."""
+        count = len(self._folders)
+        for number, name in enumerate(self._folders):
             first = rows.start + (number - rows.start) % count
             if first < rows.stop:
                 yield name, range(first, rows.stop, count)
+
+
+def _key(folder: str, row: int) -> str:
+    return f"{folder}/{row:0{ROW_DIGITS}d}" if folder else f"{row:0{ROW_DIGITS}d}"
 
 
 def _source(split: str, rows: int, classes: int, side: int, seed: int) -> SyntheticSource:

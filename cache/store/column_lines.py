@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from cache.runtime.atomic_files import digest
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.hdf5_columns import Forms, map_columns
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import FileLine
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 
 # What a line remembers: what else than settings and keys a column was made from, and the rows that were
 # removed when it was made, which have nothing in it.
 OF, LEFT_OUT = "of", "left_out"
+# Of captions: their file, how many images have none of their own, how many were cut.
+FILE, MISSING, TRUNCATED = "captions", "captions_missing", "captions_truncated"
 
 
 def column_name(column: str, teacher: str = MAIN_TEACHER) -> str:
@@ -59,14 +59,13 @@ def count_of(line: FileLine, name: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def map_listed(cache: Path, line: FileLine, forms: Forms, *, rows: int) -> dict[str, NDArray[Any]]:
-    """Map datasets of a column file, [rows, ...] each; ``forms`` have the (kinds, ndim) of each.
+def map_listed(cache: Path, line: FileLine, forms: Forms, *, rows: int) -> dict[str, Any]:
+    """Map datasets of a column file, of so many rows each; see :func:`map_columns`.
 
     UserError where the file is missing, damaged, or of another number of rows.
     """
     path = cache / line.file
-    with reading(path):
-        check_size(path, line.bytes)
+    with reading(path, size=line.bytes):
         arrays = map_columns(path, forms)
         for name, values in arrays.items():
             if len(values) != rows:

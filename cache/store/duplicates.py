@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cache.runtime.errors import UserError, some_of
 from cache.sources.key_hashes import hashes_of
 from cache.sources.splits import SPLITS
 from cache.store.journal import Journal, RowGroup
 from cache.store.row_group import KeysFile
+
+TRAIN, POOL = "train", "pool"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +27,21 @@ class Duplicate:
 
     def __str__(self) -> str:
         return f"{self.one} is {self.other}"
+
+    @property
+    def of_pool_and_test(self) -> bool:
+        """Whether one of them is an image of the pool, and the other a test's."""
+        return self.one.startswith(f"{POOL}/")
+
+
+def check_pool(cache: Path, journal: Journal) -> None:
+    """Raise a UserError if an image of the pool is one of a test as well: it would be trained on."""
+    pairs = [pair for pair in duplicates_of(cache, journal) if pair.of_pool_and_test]
+    if pairs:
+        raise UserError(
+            f"{len(pairs):,} images of the pool are test images as well: {some_of([*map(str, pairs)])}",
+            fix="take them out of the pool, then run the same command again: it embeds what is new.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -42,6 +60,7 @@ class _Image:
 def duplicates_of(cache: Path, journal: Journal) -> list[Duplicate]:
     """Return the images that a cache holds in two splits, or in one split under two classes, by content.
 
+    An image of the pool may be one of train: that is no label more, and no test.
     The content is the SHA-256 of the file (of the pictures, for episodes). A test on an image that was
     trained on, or an OOD image among the training ones, measures something else than it says. UserError if
     the keys of a row group are damaged.
@@ -92,9 +111,15 @@ def _images(cache: Path, groups: Sequence[RowGroup], rows: NDArray[np.uint64]) -
 
 def _pairs(images: Iterable[_Image]) -> list[Duplicate]:
     first: dict[bytes, _Image] = {}
+    of_pool: dict[bytes, _Image] = {}
     duplicates = []
     for image in sorted(images):
+        if SPLITS[image.split] == POOL:
+            of_pool.setdefault(image.content, image)
+            continue
         before = first.setdefault(image.content, image)
         if (before.split, before.classes) != (image.split, image.classes):
             duplicates.append(Duplicate(one=str(before), other=str(image)))
+        if SPLITS[image.split] != TRAIN and image.content in of_pool:
+            duplicates.append(Duplicate(one=str(of_pool[image.content]), other=str(image)))
     return duplicates

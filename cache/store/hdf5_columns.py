@@ -46,8 +46,10 @@ class Blocks:
 
 
 Column = NDArray[Any] | Blobs | Blocks
-# Of datasets by name: the kinds of dtype and the numbers of dimensions that each may have.
-Forms = Mapping[str, tuple[str, tuple[int, ...]]]
+# The kinds of dtype and the numbers of dimensions that a dataset may have; or that it is of byte strings.
+Form = tuple[str, tuple[int, ...]]
+BLOBS: Form = ("blobs", ())
+Forms = Mapping[str, Form]
 # Byte strings are joined so many bytes at a time.
 JOINED_AT_ONCE = 2**26
 
@@ -59,7 +61,9 @@ def texts(items: Sequence[str]) -> Blobs:
 
 def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
     """Write a file of columns, whole or not at all; UserError where it cannot be written."""
-    with replacing(path) as temporary, create_hdf5(temporary) as file:
+    # Columns begin at pages of memory.
+    pages = {"alignment_threshold": 1024, "alignment_interval": ALIGNMENT}
+    with replacing(path) as temporary, h5py.File(temporary, "w", locking=False, **pages) as file:
         for name, values in columns.items():
             if isinstance(values, Blobs):
                 _write_blobs(file, name, values)
@@ -91,35 +95,6 @@ def _write_blobs(file: h5py.File, name: str, blobs: Blobs) -> None:
         start = end
 
 
-def create_hdf5(path: Path) -> h5py.File:
-    """Open a new HDF5 file whose columns begin at pages of memory."""
-    return h5py.File(path, "w", locking=False, alignment_threshold=1024, alignment_interval=ALIGNMENT)
-
-
-def read_array(
-    file: h5py.File, name: str, *, kinds: str = KINDS, ndim: tuple[int, ...] = (1,)
-) -> NDArray[Any]:
-    """Read a column whole.
-
-    ``kinds`` are the letters of numpy's kinds of dtype that it may have, ``ndim`` its numbers of dimensions.
-
-    Raises
-    ------
-    ValueError
-        If the column is of another type or shape, or lies elsewhere than in the file.
-    KeyError
-        If there is none.
-    """
-    values: NDArray[Any] = checked_dataset(file, name, kinds, ndim)[...]
-    return values
-
-
-def read_texts(file: h5py.File, name: str) -> list[str]:
-    """Return texts that :func:`texts` gave; raises as :func:`read_array`."""
-    columns = {one: read_array(file, one, kinds=kinds) for one, (kinds, _) in blob_columns(name).items()}
-    return blobs_of(columns, name).texts()
-
-
 class MappedBlobs:
     """Byte strings of a file, mapped: ``blobs[i]`` are the bytes of one, ``len`` how many there are.
 
@@ -128,9 +103,11 @@ class MappedBlobs:
 
     dtype = np.dtype(object)
 
-    def __init__(self, joined: NDArray[np.uint8], offset: NDArray[np.int64]) -> None:
-        self._joined, self._offset = joined, offset
-        self.shape = (len(offset) - 1,)
+    def __init__(self, columns: Mapping[str, NDArray[Any]], name: str) -> None:
+        """Of mapped columns, in which they lie; ValueError where their offsets are none."""
+        self._joined = columns[name]
+        self._offset = checked_offset(columns[name + OFFSET], len(self._joined), name)
+        self.shape = (len(self._offset) - 1,)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -151,11 +128,32 @@ class MappedBlobs:
         ]
 
 
-def map_columns(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
-    """Map columns of a file, read-only: ``wanted`` has of each name its (kinds, ndim).
+def map_columns(path: Path, wanted: Forms) -> dict[str, Any]:
+    """Map columns of a file, read-only: arrays, and :class:`MappedBlobs` of those that are of byte strings.
 
-    They survive a fork and hold no file handle. Raises as :func:`read_array`.
+    They survive a fork and hold no file handle.
+
+    Raises
+    ------
+    ValueError
+        If a column is of another type or shape, or lies elsewhere than in the file.
+    KeyError
+        If there is none.
     """
+    blobs = [name for name, form in wanted.items() if form == BLOBS]
+    forms = dict(wanted)
+    for name in blobs:
+        forms |= in_file(name)
+    mapped: dict[str, Any] = _map(path, forms)
+    return {name: MappedBlobs(mapped, name) if name in blobs else mapped[name] for name in wanted}
+
+
+def in_file(name: str) -> dict[str, Form]:
+    """Return the datasets that byte strings are in a file."""
+    return {name: ("u", (1,)), name + OFFSET: ("i", (1,))}
+
+
+def _map(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
     with open_hdf5(path) as file:
         columns = {name: checked_dataset(file, name, *form) for name, form in wanted.items()}
         places = {
@@ -175,22 +173,6 @@ def map_columns(path: Path, wanted: Forms) -> dict[str, NDArray[Any]]:
     return mapped
 
 
-def blob_columns(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return what :func:`map_columns` is to map of byte strings, for :func:`blobs_of`."""
-    return {name: ("u", (1,)), name + OFFSET: ("i", (1,))}
-
-
-def blobs_of(columns: Mapping[str, NDArray[Any]], name: str) -> MappedBlobs:
-    """Return byte strings of mapped columns; ValueError where their offsets are none."""
-    joined, offset = columns[name], columns[name + OFFSET]
-    return MappedBlobs(joined, checked_offset(offset, len(joined), name))
-
-
-def map_blobs(path: Path, name: str) -> MappedBlobs:
-    """Map byte strings that were written as :class:`Blobs`; raises as :func:`read_array`."""
-    return blobs_of(map_columns(path, blob_columns(name)), name)
-
-
 def checked_offset(offset: NDArray[np.int64], total: int, name: str) -> NDArray[np.int64]:
     """Return offsets that divide so many bytes; ValueError where they do not."""
     if not len(offset) or offset[0] != 0 or offset[-1] != total or (np.diff(offset) < 0).any():
@@ -199,7 +181,7 @@ def checked_offset(offset: NDArray[np.int64], total: int, name: str) -> NDArray[
 
 
 def checked_dataset(file: h5py.File, name: str, kinds: str, ndim: tuple[int, ...]) -> h5py.Dataset:
-    """Return a dataset of that form which lies whole in its own file; raises as :func:`read_array`."""
+    """Return a dataset of that form which lies whole in its own file; raises as :func:`map_columns`."""
     column = inner_dataset(file, name)
     try:
         dtype = np.dtype(column.dtype)

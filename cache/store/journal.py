@@ -7,7 +7,7 @@ are folded into a :class:`Journal`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -196,17 +196,18 @@ class Journal:
         """The splits that have row groups."""
         return tuple(self._groups)
 
-    def check_lists(self, cache: Path, splits: Iterable[str]) -> None:
-        """Raise a UserError if nothing is listed of one of a finished cache's ``splits``.
+    def check_lists(self, cache: Path, rows: Mapping[str, int]) -> None:
+        """Raise a UserError if fewer rows are listed than a cache has by its manifest, ``rows`` by split.
 
-        A journal that was removed or cut at a line's end looks like that of an empty cache: whoever went on
-        with it would remove all rows as files that nobody lists.
+        A journal that was removed, or lost lines, looks like that of a smaller cache: whoever went on with
+        it would remove the others as files that nobody lists.
         """
-        lost = [split for split in splits if not self.groups(split) and split not in self.skipped]
+        lost = [f"{self.rows(split):,} of {n:,} {split}" for split, n in rows.items() if self.rows(split) < n]
         if lost:
             raise UserError(
-                f"{cache / FOLDER} lists no rows of {', '.join(lost)}, which the finished cache had",
-                fix=f"bring it back from a copy, or run 'distill cache repair {cache}', which gives them up.",
+                f"{cache / FOLDER} lost lines: it lists {', '.join(lost)} rows",
+                fix=f"bring it back from a copy, or run 'distill cache repair {cache}', which gives the "
+                "others up.",
             )
 
     def groups(self, split: str) -> tuple[RowGroup, ...]:
@@ -224,6 +225,11 @@ class Journal:
     def all_groups(self) -> tuple[RowGroup, ...]:
         """The row groups of all splits."""
         return tuple(group for groups in self._groups.values() for group in groups)
+
+    @property
+    def rows_of_splits(self) -> dict[str, int]:
+        """How many rows of each split are seen."""
+        return {split: self.rows(split) for split in self.splits}
 
     def rows(self, split: str) -> int:
         """Return how many rows of a split are seen."""

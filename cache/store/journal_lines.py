@@ -26,6 +26,7 @@ from cache.store.manifest_lines import ListedFile
 DIGEST, VALUES = "digest", "values"
 ROWS, TARS = "rows", "tars"
 KEYS, SAMPLES = "keys", "samples"
+IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
 _GROUP = re.compile(rf"({'|'.join(SPLITS)})-(\d{{5,9}})")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,210}"
 _FILE = re.compile(
@@ -39,6 +40,16 @@ def split_of(group: str) -> str:
     if match is None:
         raise ValueError(f"{group!r:.80} is no row group")
     return match[1]
+
+
+def group_of(file: str) -> str:
+    """Return the row group that a file below a cache is one of; ValueError where it is of none."""
+    match = _FILE.fullmatch(file)
+    if match is None:
+        raise ValueError(f"{file!r:.80} is no file of a row group")
+    group = match["group"] or match["tar"]
+    split_of(group)
+    return group
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +74,7 @@ class FileLine(ListedFile):
     @property
     def group(self) -> str:
         """The row group."""
-        match = _FILE.fullmatch(self.file)
-        assert match is not None
-        return match["group"] or match["tar"]
+        return group_of(self.file)
 
     @property
     def column(self) -> str:
@@ -129,8 +138,7 @@ class DroppedFile:
     file: str
 
     def __post_init__(self) -> None:
-        if not _FILE.fullmatch(self.file):
-            raise ValueError(f"{self.file!r:.80} is no file of a row group")
+        group_of(self.file)
 
 
 Line = FileLine | SkippedImage | TriedImage | RemovedRows | RestoredRows | DroppedFile

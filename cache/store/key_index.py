@@ -16,12 +16,19 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import digest
 from cache.sources.key_hashes import positions
-from cache.store.hdf5_columns import Column, blob_columns, blobs_of, map_columns, texts, write_columns
+from cache.store.hdf5_columns import BLOBS, Column, Forms, map_columns, texts, write_columns
 from cache.store.journal import RowGroup
 from cache.store.read_errors import READ_ERRORS
 from cache.store.row_group import KeysFile
 
 FOLDER = "index"
+_FORMS: Forms = {
+    "hash": ("u", (1,)),
+    "row": ("i", (1,)),
+    "label": ("i", (1,)),
+    "made_from": ("u", (1,)),
+    "class_name": BLOBS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +99,15 @@ class KeyIndex:
     @classmethod
     def load(cls, cache: Path, split: str, groups: Sequence[RowGroup]) -> KeyIndex | None:
         """Map the index of a split; None where there is none of these groups."""
-        wanted = {"hash": ("u", (1,)), "row": ("i", (1,)), "label": ("i", (1,)), "made_from": ("u", (1,))}
         try:
-            columns = map_columns(cache / FOLDER / f"{split}.h5", {**wanted, **blob_columns("class_name")})
+            columns = map_columns(cache / FOLDER / f"{split}.h5", _FORMS)
             if columns["made_from"].tobytes() != made_from_of(groups).encode():
                 return None
             index = cls(
                 hashes=columns["hash"],
                 order=columns["row"],
                 labels=columns["label"] if len(columns["label"]) else None,
-                class_names=tuple(blobs_of(columns, "class_name").texts()),
+                class_names=tuple(columns["class_name"].texts()),
             )
         except READ_ERRORS:  # made anew, which costs little
             return None

@@ -8,12 +8,13 @@ from cache.store.manifest import Manifest
 
 
 def accounts_of(manifest: Manifest, journal: Journal) -> dict[str, Account]:
-    """Return what was left out of every split: what its source did, and what could not be decoded."""
-    return {
+    """Return what was left out of the splits: what a source did, and what could not be decoded."""
+    accounts = {
         split: Account(manifest.left_out.get(split, {}))
         + Account.of((_reason_of(image.reason), key) for key, image in journal.skipped.get(split, {}).items())
         for split in manifest.splits
     }
+    return {split: account for split, account in accounts.items() if account.count}
 
 
 def _reason_of(words: str) -> Reason:

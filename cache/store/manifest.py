@@ -34,12 +34,14 @@ class Manifest:
     ``splits`` have their class names, in label order; ``left_out`` is what their sources left out, by reason;
     ``several_labels`` says whether an image can have any
     number of them. ``columns`` are what every row group of some splits has beside its rows. ``command`` is
-    the one that makes the cache, '' where that is not known.
+    the one that makes the cache, '' where that is not known. Of each split the journal lists so many ``rows``
+    where the cache is complete, and not fewer where it is not: a journal that lost lines is known by that.
     """
 
     spec: CacheSpec
     embed_dim: int
     splits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, dict[str, LeftOut]] = field(default_factory=dict)
     several_labels: bool = False
     columns: dict[str, ColumnSettings] = field(default_factory=dict)

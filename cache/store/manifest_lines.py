@@ -32,10 +32,17 @@ class ListedFile:
         """Return the line of a file that has just been written."""
         return cls(file=file, bytes=(cache / file).stat().st_size, sha256=sha256_of(cache / file), **more)
 
+    def is_there(self, cache: Path) -> bool:
+        """Say whether the file is there, as long as it was."""
+        try:
+            return (cache / self.file).stat().st_size == self.bytes
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def is_sound(self, cache: Path) -> bool:
         """Say whether the file is there, with its checksum."""
         path = cache / self.file
-        return path.is_file() and path.stat().st_size == self.bytes and sha256_of(path) == self.sha256
+        return path.is_file() and self.is_there(cache) and sha256_of(path) == self.sha256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ cache keeps them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 Neighbours = tuple[NDArray[np.int32], NDArray[np.float32]]
 ROWS_AT_ONCE = 65_536
+# So many pairs of rows of 768 numbers are a minute of 16 cores; beyond, rows are compared with those of the
+# nearest cells alone, of some hundred.
+EXACT_PAIRS, CELLS = 10**10, 8
 # How many nearest texts of an image are kept where no number is asked for.
 NEAREST = 256
 # There the step's own top k is less than a hundredth of a step of a ResNet-18 (BENCHMARKS.md, "Nearest
@@ -73,6 +77,29 @@ def nearest_texts(images: Any, texts: NDArray[Any], k: int) -> Neighbours:
     order = np.lexsort((nearest[tied], -similarity[tied]), axis=1)
     nearest[tied] = np.take_along_axis(nearest[tied], order, axis=1)
     return nearest, similarity
+
+
+def nearest_rows(rows: Any, among: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+    """Yield of block after block of rows [N, D] the nearest of ``among`` [M, D], raw both, by cosine.
+
+    That is (first row of the block, which [n], cosine [n] float32). Up to :data:`EXACT_PAIRS` pairs it is the
+    nearest for sure; beyond, the nearest of those in the cells around.
+    """
+    units = unit_rows(among)
+    index = _index(units) if len(rows) * len(units) <= EXACT_PAIRS else _cells(units)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        cosine, nearest = index.search(unit_rows(rows[start : start + ROWS_AT_ONCE]), 1)
+        yield start, nearest[:, 0], cosine[:, 0]
+
+
+def _cells(rows: NDArray[np.float32]) -> Any:
+    count = max(1, int(2 * len(rows) ** 0.5))
+    coarse = faiss.IndexFlatIP(rows.shape[1])
+    index: Any = faiss.IndexIVFFlat(coarse, rows.shape[1], count, faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    index.add(rows)
+    index.nprobe = min(count, CELLS)
+    return index
 
 
 def flavour() -> str:

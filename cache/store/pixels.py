@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError, reason_of
+from cache.store.hdf5_columns import BLOBS
 from cache.store.mapped_arrays import MappedRows
 from cache.store.read_errors import READ_ERRORS, REPAIR
 from cache.store.split_rows import SplitRows
@@ -50,7 +51,7 @@ class StoredPixels:
             of_groups = rows.groups.arrays(column, {dataset: ("u", (4,))}, below={dataset: shape})
             self._rows = MappedRows([arrays[dataset] for arrays in of_groups], rows.groups.index.order)
         else:
-            self._rows = rows.groups.blobs(column, dataset)
+            self._rows = rows.groups.column(column, dataset, BLOBS)
 
     def images(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the images of some rows, uint8 [B, 3, R, R]; UserError where one is damaged."""

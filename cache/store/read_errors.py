@@ -30,9 +30,14 @@ READ_ERRORS = (
 
 
 @contextmanager
-def reading(path: Path, *, what: str = "the file") -> Iterator[None]:
-    """Turn what reading a damaged file of a cache raises into a UserError."""
+def reading(path: Path, *, size: int | None = None, what: str = "the file") -> Iterator[None]:
+    """Turn what reading a damaged file of a cache raises into a UserError.
+
+    One that has not the ``size`` that was written, in bytes, is damaged.
+    """
     try:
+        if size is not None and (here := path.stat().st_size) != size:
+            raise ValueError(f"it has {here:,} bytes, {size:,} were written")
         yield
     except READ_ERRORS as error:
         if refused := read_error(path, error):
@@ -41,10 +46,3 @@ def reading(path: Path, *, what: str = "the file") -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             problem = f"{what} {path} is missing"
         raise UserError(problem, fix=REPAIR) from error
-
-
-def check_size(path: Path, expected: int) -> None:
-    """Raise a ValueError if a file is not as long as it was when it was written."""
-    size = path.stat().st_size
-    if size != expected:
-        raise ValueError(f"it has {size:,} bytes, {expected:,} were written")

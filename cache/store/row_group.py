@@ -16,29 +16,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.locks import check_held
 from cache.runtime.system_errors import write_error
 from cache.sources.key_hashes import hashes_of
 from cache.sources.names import check_class_names, check_inner
 from cache.store.digests import Digests, digest_of_keys, digest_of_values
 from cache.store.hdf5_columns import (
+    BLOBS,
     OFFSET,
     Blobs,
     Column,
     Forms,
     MappedBlobs,
-    blob_columns,
-    blobs_of,
     checked_offset,
+    in_file,
     map_columns,
-    read_array,
-    read_texts,
     texts,
     write_columns,
 )
 from cache.store.journal_lines import DIGEST, KEYS, ROWS, VALUES, FileLine
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 
 HASH_BYTES = 32
 UNKNOWN = bytes(HASH_BYTES)
@@ -223,24 +220,19 @@ def read_keys(cache: Path, line: FileLine) -> GroupKeys:
     UserError
         If the file is missing or damaged, or holds what is no key, class or hash.
     """
-    path = cache / line.file
-    with reading(path):
-        check_size(path, line.bytes)
-        with open_hdf5(path) as file:
-            names, keys = read_texts(file, "class_name"), read_texts(file, "key")
-            raw = {name: read_array(file, name, kinds=of, ndim=ndim) for name, (of, ndim) in _ARRAYS.items()}
-        _check(raw, len(keys), line.rows, names)
+    file = KeysFile(cache, line)
+    keys = file.all_keys()
+    with reading(cache / line.file):
         check_inner("a row", keys)
-        if not np.array_equal(hashes_of(keys), raw["key_hash"]):
+        if not np.array_equal(hashes_of(keys), file.hashes):
             raise ValueError("its hashes are not those of its keys")
-    offset, label = _offsets(raw).tolist(), raw["label"].tolist()
     return GroupKeys(
         split=line.group.rpartition("-")[0],
         keys=keys,
-        labels=[tuple(names[i] for i in label[start:end]) for start, end in itertools.pairwise(offset)],
-        content=raw["content"],
-        bytes=raw["bytes"],
-        mtime_ns=raw["mtime_ns"],
+        labels=file.class_names_of_rows(),
+        content=file.content,
+        bytes=file.bytes,
+        mtime_ns=file.mtime_ns,
     )
 
 
@@ -274,11 +266,9 @@ class KeysFile:
     def __init__(self, cache: Path, line: FileLine) -> None:
         """Open it; UserError as :func:`read_keys`, but for the keys, which are read when asked for."""
         self._path, self.rows = cache / line.file, line.rows
-        with reading(self._path):
-            check_size(self._path, line.bytes)
-            wanted = {**_ARRAYS, **blob_columns("class_name"), **blob_columns("key")}
-            self._raw = map_columns(self._path, wanted)
-            self.class_names = blobs_of(self._raw, "class_name").texts()
+        with reading(self._path, size=line.bytes):
+            self._raw = map_columns(self._path, {**_ARRAYS, "class_name": BLOBS, **in_file("key")})
+            self.class_names = self._raw["class_name"].texts()
             _check(self._raw, len(self._raw["key" + OFFSET]) - 1, line.rows, self.class_names)
         self._has_one_label = not len(self._raw["label_offset"])
         self.hashes: NDArray[np.uint64] = self._raw["key_hash"]
@@ -290,7 +280,7 @@ class KeysFile:
     def _keys(self) -> MappedBlobs:
         # Looked at when the first is asked for: training asks for none, and offsets are 8 bytes a row.
         with reading(self._path):
-            return blobs_of(self._raw, "key")
+            return MappedBlobs(self._raw, "key")
 
     def all_keys(self) -> list[str]:
         """Return every key."""
@@ -313,6 +303,12 @@ class KeysFile:
         offset, label = self._raw["label_offset"], self._raw["label"]
         start, end = (offset[row], offset[row + 1]) if len(offset) else (row, row + 1)
         return tuple(self.class_names[number] for number in label[start:end])
+
+    def class_names_of_rows(self) -> list[tuple[str, ...]]:
+        """Return the class names of every row."""
+        names, label = self.class_names, self._raw["label"].tolist()
+        bounds = itertools.pairwise(_offsets(self._raw).tolist())
+        return [tuple(names[number] for number in label[start:end]) for start, end in bounds]
 
     @property
     def has_at_most_one_label(self) -> bool:

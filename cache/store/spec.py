@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from cache.runtime.atomic_files import digest
+from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
 
 # Kinds of model names that bring their own weights.
@@ -17,7 +18,8 @@ IMPORTED = "imported"
 SQUASH, SQUASH_SIZE = "squash", 256
 PRECISIONS = ("float32", "bfloat16", "float16")
 DTYPES = ("float16", "float32")
-FORMATS = ("hdf5", "webdataset")
+WEBDATASET = "webdataset"
+FORMATS = ("hdf5", WEBDATASET)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,14 +69,16 @@ def in_words(teacher: dict[str, Any]) -> dict[str, Any]:
 class CacheSpec:
     """A teacher and how its rows are stored: ``dtype`` float16 or float32, ``format`` hdf5 or webdataset.
 
-    ``regions``: every picture's region embeddings are kept beside its embedding. ``episode_keys``: what the
-    files of episodes call their parts, where they are not the research code's.
+    ``regions``: every picture's region embeddings are kept beside its embedding. ``decoding``: how pictures
+    are decoded, for the teacher and for all that learn from its rows. ``episode_keys``: what the files of
+    episodes call their parts, where they are not the research code's.
     """
 
     teacher: TeacherSpec
     dtype: str = "float16"
     format: str = "hdf5"
     regions: bool = False
+    decoding: Decoding = PLAIN
     episode_keys: EpisodeKeys | None = None
 
     def __post_init__(self) -> None:
@@ -84,10 +88,12 @@ class CacheSpec:
     def fingerprint(self) -> str:
         """Return 16 hexadecimal digits that name the teacher, its preprocessing, the dtype and the cameras.
 
-        The file format and further columns are left out: they change no number.
+        Whether pictures are turned by EXIF is among them. The file format, further columns and what is too
+        large are left out: they change no number.
         """
         cameras = {"episode_keys": asdict(self.episode_keys)} if self.episode_keys else {}
-        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype, **cameras})[:16]
+        turned = {} if self.decoding.exif else {"exif": False}
+        return digest({"teacher": self.teacher.identity(), "dtype": self.dtype, **cameras, **turned})[:16]
 
     def differences(self, other: CacheSpec) -> list[str]:
         """Return one ``field: here -> there`` line for everything that separates two caches."""
@@ -97,13 +103,13 @@ class CacheSpec:
             here, there = getattr(self, name), getattr(other, name)
             if here != there:
                 lines.append(f"{name}: {here} -> {there}")
+        for name in ("exif", "max_pixels"):
+            here, there = getattr(self.decoding, name), getattr(other.decoding, name)
+            if here != there:
+                lines.append(f"{name}: {here} -> {there}")
         if self.episode_keys != other.episode_keys:
             lines.append("episode keys: of another mapping file")
         return lines
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values; what only episodes have is left out where there are none."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def _short(value: object) -> str:

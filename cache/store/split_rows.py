@@ -15,12 +15,12 @@ from cache.runtime.errors import UserError
 from cache.sources.key_hashes import hashes_of
 from cache.store.column_lines import map_listed
 from cache.store.digests import NONE, Digests
-from cache.store.hdf5_columns import Forms, map_blobs
+from cache.store.hdf5_columns import BLOBS, Form, Forms
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import FileLine
+from cache.store.journal_lines import CAPTIONS, IMAGES, FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.mapped_arrays import MappedRows
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 from cache.store.row_group import KeysFile
 
 Item = TypeVar("Item")
@@ -59,23 +59,13 @@ class SplitGroups:
             self._keys[group.name] = KeysFile(self.cache, group.keys)
         return self._keys[group.name]
 
-    def of_keys(self, attribute: str) -> MappedRows:
-        """Return an array of every group's keys, such as ``content``, in the order of the split's rows."""
-        arrays = [getattr(self.keys_of(group), attribute) for group in self.groups]
-        return MappedRows(arrays, self.index.order)
-
     def has(self, column: str) -> bool:
         """Say whether every group has a column."""
         return bool(self.groups) and all(column in group.lines for group in self.groups)
 
     def line(self, group: RowGroup, column: str) -> FileLine:
         """Return the line of a column's file, which is looked at; UserError where the group has none."""
-        line = group.lines.get(column)
-        if line is None:
-            raise UserError(
-                f"{self.cache} has no column {column} of the row group {group.name}",
-                fix="run the command that made the cache again: it makes what is missing.",
-            )
+        line = line_of(self.cache, group, column)
         self._look(line)
         return line
 
@@ -83,9 +73,7 @@ class SplitGroups:
         if self._check is not None:
             self._check(line)
 
-    def column(
-        self, column: str, dataset: str, *, kinds: str = "f", ndim: tuple[int, ...] = (2,)
-    ) -> MappedRows:
+    def column(self, column: str, dataset: str, form: Form) -> MappedRows:
         """Return a dataset of a column of every group, mapped, in the order of the split's rows.
 
         Raises
@@ -93,7 +81,7 @@ class SplitGroups:
         UserError
             If a group has no such column, or its file is damaged.
         """
-        arrays = [of_group[dataset] for of_group in self.arrays(column, {dataset: (kinds, ndim)})]
+        arrays = [of_group[dataset] for of_group in self.arrays(column, {dataset: form})]
         return MappedRows(arrays, self.index.order)
 
     def arrays(
@@ -102,12 +90,12 @@ class SplitGroups:
         forms: Forms,
         *,
         below: Mapping[str, tuple[int, ...]] | None = None,
-    ) -> list[dict[str, NDArray[Any]]]:
-        """Return datasets of a column of every group, mapped, [n, ...] each; ``forms`` have (kinds, ndim).
+    ) -> list[dict[str, Any]]:
+        """Return datasets of a column of every group, mapped, [n, ...] each.
 
         ``below`` is how some of their rows' shapes have to begin. Raises as :meth:`column`.
         """
-        of_groups: list[dict[str, NDArray[Any]]] = []
+        of_groups: list[dict[str, Any]] = []
         for group in self.groups:
             line = self.line(group, column)
             arrays = map_listed(self.cache, line, forms, rows=group.rows)
@@ -121,20 +109,6 @@ class SplitGroups:
             of_groups.append(arrays)
         return of_groups
 
-    def blobs(self, column: str, dataset: str) -> MappedRows:
-        """Return byte strings of a column of every group; raises as :meth:`column`."""
-        arrays = []
-        for group in self.groups:
-            line = self.line(group, column)
-            path = self.cache / line.file
-            with reading(path):
-                check_size(path, line.bytes)
-                blobs = map_blobs(path, dataset)
-                if len(blobs) != group.rows:
-                    raise ValueError(f"it holds {len(blobs):,} rows of {group.rows:,}")
-            arrays.append(blobs)
-        return MappedRows(arrays, self.index.order)
-
     def inside(self, places: Any) -> tuple[Any, Any]:
         """Return which group each row number, counted over the groups, lies in, and its number there."""
         number = np.searchsorted(self.starts, places, side="right") - 1
@@ -144,6 +118,17 @@ class SplitGroups:
         """Return the key of one row of the split."""
         number, inner = self.inside(self.index.order[row])
         return self.keys_of(self.groups[number]).key(int(inner))
+
+
+def line_of(cache: Path, group: RowGroup, column: str) -> FileLine:
+    """Return the line of a column's file; UserError where the group has none."""
+    line = group.lines.get(column)
+    if line is None:
+        raise UserError(
+            f"{cache} has no column {column} of the row group {group.name}",
+            fix="run the command that made the cache again: it makes what is missing.",
+        )
+    return line
 
 
 class Lazy(Sequence[Item]):
@@ -251,24 +236,24 @@ class SplitRows:
     @cached_property
     def embeddings(self) -> MappedRows:
         """The teacher's rows of the images."""
-        return self._read("image_embedding")
+        return self._read(IMAGES)
 
     @cached_property
     def has_captions(self) -> bool:
         """Whether every image has a caption, or the row of one."""
-        return self.groups.has(f"{self._prefix}caption_embedding")
+        return self.groups.has(f"{self._prefix}{CAPTIONS}")
 
     @cached_property
     def caption_embeddings(self) -> MappedRows | None:
         """The teacher's rows of the captions; None where there are none."""
-        return self._read("caption_embedding") if self.has_captions else None
+        return self._read(CAPTIONS) if self.has_captions else None
 
     @cached_property
     def captions(self) -> Sequence[str] | None:
         """The caption of every image; None where there are none."""
         if not self.has_captions:
             return None
-        blobs = self.groups.blobs(f"{self._prefix}caption_embedding", "caption")
+        blobs = self.groups.column(f"{self._prefix}{CAPTIONS}", "caption", BLOBS)
         return Lazy(len(self), lambda row: bytes(blobs[row]).decode("utf-8", "surrogateescape"))
 
     @cached_property
@@ -281,13 +266,18 @@ class SplitRows:
             for column in self.groups.groups[0].columns
             if column.endswith("_embedding") and column.startswith(self._prefix)
         }
-        others = sorted(name for name in names - {"image_embedding", "caption_embedding"} if "." not in name)
+        others = sorted(name for name in names - {IMAGES, CAPTIONS} if "." not in name)
         return {name: self._read(name) for name in others}
 
     @cached_property
     def files(self) -> ImageFiles:
         """What tells a changed image from an unchanged one."""
-        return ImageFiles(**{name: self.groups.of_keys(name) for name in ("content", "bytes", "mtime_ns")})
+        keys, order = [self.groups.keys_of(group) for group in self.groups.groups], self.groups.index.order
+        return ImageFiles(
+            content=MappedRows([of_group.content for of_group in keys], order),
+            bytes=MappedRows([of_group.bytes for of_group in keys], order),
+            mtime_ns=MappedRows([of_group.mtime_ns for of_group in keys], order),
+        )
 
     def find(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """Return the row of every key, int64 [m], -1 for none.

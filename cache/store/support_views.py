@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from cache.store.column_lines import is_current
 from cache.store.hdf5_columns import map_columns
 from cache.store.journal import RowGroup
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 from cache.store.split_rows import SplitRows
 
 COLUMN = "support_views"
@@ -90,8 +90,7 @@ def _open(
     """Return which rows of a group have views, rising, int32 [m], and these, [m, V - 1, D]."""
     line = rows.groups.line(group, column)
     path = rows.groups.cache / line.file
-    with reading(path):
-        check_size(path, line.bytes)
+    with reading(path, size=line.bytes):
         arrays = map_columns(path, {"row": ("i", (1,)), "view_embedding": ("f", (3,))})
         of_rows, embedding = arrays["row"], arrays["view_embedding"]
         if len(of_rows) != len(embedding) or embedding.shape[1] != settings.views - 1:

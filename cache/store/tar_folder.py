@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from PIL import Image
 
 from cache.runtime.errors import UserError
 from cache.sources.accounts import Account
-from cache.sources.decoding import load_rgb
+from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Chunk, DataFolder, Listed
 from cache.store.journal import Journal, RowGroup
@@ -23,7 +22,7 @@ from cache.store.manifest import Manifest
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import read_keys
 from cache.store.split_rows import SplitGroups
-from cache.store.tar_rows import TarRows
+from cache.store.tar_rows import TarRow, TarRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +36,7 @@ class TarSample:
     sha256: bytes
     file_bytes: int
     mtime_ns: int
+    decoding: Decoding
     views: ClassVar[tuple[str, ...]] = ("image",)
     caption: ClassVar[None] = None
 
@@ -47,14 +47,18 @@ class TarSample:
 
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded picture; UnreadableImage where it is none, UserError of a damaged tar."""
-        return (load_rgb(io.BytesIO(self.content())),)
+        return (self.decoding.picture(self.content(), self.key),)
 
     def content(self) -> bytes:
         """Return the bytes of the picture's file; UserError of a damaged tar."""
+        return self._row.picture
+
+    @property
+    def _row(self) -> TarRow:
         (sample,) = self.tar.samples(self.row, self.row + 1)
         if sample.key != self.key:
             raise UserError(f"{self.tar.path} has another picture in the place of {self.key!r}", fix=REPAIR)
-        return sample.picture
+        return sample
 
     def identity(self) -> tuple[str, int, int]:
         """Return what the cache says of the picture's file: SHA-256, bytes, modification time in ns."""
@@ -70,8 +74,16 @@ class TarSource:
 
     multi_label = False
 
-    def __init__(self, cache: Path, split: str, classes: tuple[str, ...], groups: Sequence[RowGroup]) -> None:
-        self.split, self.classes, self._cache = split, classes, cache
+    def __init__(
+        self,
+        cache: Path,
+        split: str,
+        classes: tuple[str, ...],
+        groups: Sequence[RowGroup],
+        *,
+        decoding: Decoding = PLAIN,
+    ) -> None:
+        self.split, self.classes, self._cache, self._decoding = split, classes, cache, decoding
         self._groups = {group.name: group for group in groups}
 
     def __len__(self) -> int:
@@ -106,6 +118,7 @@ class TarSource:
                     sha256=keys.content[row].tobytes(),
                     file_bytes=sizes[row],
                     mtime_ns=times[row],
+                    decoding=self._decoding,
                 )
 
     def account(self) -> Account:
@@ -143,8 +156,14 @@ class TarFolder(DataFolder):
     layout = "tars of a cache in the format webdataset"
 
     @classmethod
-    def of(cls, cache: Path, manifest: Manifest, journal: Journal) -> TarFolder:
-        """Return the splits of a cache that have rows; UserError where a row group has no tar of pictures."""
+    def of(
+        cls, cache: Path, manifest: Manifest, journal: Journal, *, decoding: Decoding | None = None
+    ) -> TarFolder:
+        """Return the splits of a cache that have rows, decoded as these were made unless said otherwise.
+
+        UserError where a row group has no tar of pictures.
+        """
+        decoding = decoding or manifest.spec.decoding
         for group in journal.all_groups:
             if SAMPLES not in group.lines:
                 raise UserError(f"the row group {group.name} of {cache} has no tar", fix=REPAIR)
@@ -156,7 +175,9 @@ class TarFolder(DataFolder):
         return cls(
             path=cache,
             splits={
-                split: TarSource(cache, split, manifest.splits[split], journal.live_groups(split))
+                split: TarSource(
+                    cache, split, manifest.splits[split], journal.live_groups(split), decoding=decoding
+                )
                 for split in manifest.splits
                 if journal.rows(split)
             },

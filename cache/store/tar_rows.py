@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from cache.sources.decoding import ENDINGS
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import SAMPLES, FileLine
+from cache.store.journal_lines import IMAGES, SAMPLES, FileLine
 from cache.store.mapped_arrays import mapped_file
-from cache.store.read_errors import check_size, reading
+from cache.store.read_errors import reading
 
 # What columns are called in a tar, where that is not their own name.
-_MEMBERS = {"image_embedding": "embedding"}
+_MEMBERS = {IMAGES: "embedding"}
 # Of numpy's arrays as it writes them: 128 bytes for shapes of a few dimensions.
 _HEADER = 128
 # The header itself begins behind a magic string, the version and its length.
@@ -93,11 +93,10 @@ class TarRows:
 
         UserError where that is damaged.
         """
-        with reading(self.path, what="the tar"):
-            check_size(self.path, self.bytes)
+        shape = (self.rows + 1, 1 + len(self.columns))
+        with reading(self.path, size=self.bytes, what="the tar"):
             with open(self.path, "rb") as file:
                 file.seek(self.index_at)
-                shape = (self.rows + 1, 1 + len(self.columns))
                 raw = file.read(_HEADER + math.prod(shape) * 8)
             offsets: NDArray[np.int64] = _array("the index", raw, kinds="i")
             if offsets.shape != shape or offsets.dtype != np.int64:

@@ -12,13 +12,19 @@ from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, nearest_names, some_of
-from cache.runtime.hdf5_safety import open_hdf5
 from cache.runtime.locks import only_writer
 from cache.sources.splits import MAIN_TEACHER
-from cache.store.hdf5_columns import Column, read_array, read_texts, texts, write_columns
+from cache.store.hdf5_columns import BLOBS, Column, Forms, map_columns, texts, write_columns
 from cache.store.manifest import Manifest
 from cache.store.manifest_lines import ListedBank
 from cache.store.read_errors import reading
+
+_FORMS: Forms = {
+    "text": BLOBS,
+    "class_folder": BLOBS,
+    "class_index": ("i", (1,)),
+    "text_embedding": ("f", (2,)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +69,10 @@ class TextBank:
         return np.stack([_one_row(self.embeddings[by_class[place]]) for place in places])
 
 
+# Gives a bank, and what its line in the manifest says about it.
+MakeBank = Callable[[], tuple[TextBank, dict[str, Any]]]
+
+
 def _one_row(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(rows) == 1:
         return rows[0]
@@ -100,7 +110,7 @@ def save_bank(cache: Path, bank: TextBank, *, teacher: str = MAIN_TEACHER, **abo
 def add_bank(
     cache: Path,
     name: str,
-    make: Callable[[], tuple[TextBank, dict[str, Any]]],
+    make: MakeBank,
     *,
     made_from: str,
     replaces: bool = False,
@@ -108,7 +118,7 @@ def add_bank(
 ) -> ListedBank:
     """Add a bank to a cache, as its only writer, and return its line; one of the same texts stays as it is.
 
-    ``make`` gives the bank, and what its line says about it. ``made_from`` names its texts.
+    ``made_from`` names its texts.
 
     Raises
     ------
@@ -118,18 +128,32 @@ def add_bank(
     with only_writer(cache):
         manifest = Manifest.load(cache)
         there = manifest.of_teacher(teacher).banks.get(name)
-        is_other = there is not None and there.made_from != made_from
-        if there is not None and not is_other and there.is_sound(cache):
-            return there
-        if is_other and not replaces:
+        if there is not None and there.made_from != made_from and not replaces:
             raise UserError(
                 f"the cache {cache} has a text bank {name!r} of other texts already",
                 fix="choose another --bank, or add --replace.",
             )
+        manifest = keep_bank(cache, manifest, name, make, made_from=made_from, teacher=teacher)
+        return manifest.of_teacher(teacher).banks[name]
+
+
+def keep_bank(
+    cache: Path,
+    manifest: Manifest,
+    name: str,
+    make: MakeBank,
+    *,
+    made_from: str,
+    teacher: str = MAIN_TEACHER,
+) -> Manifest:
+    """Return a manifest that lists a bank of these texts: as it is there and sound, or made and saved."""
+    listed = manifest.of_teacher(teacher).banks.get(name)
+    if listed is None or listed.made_from != made_from or not listed.is_sound(cache):
         bank, about = make()
         listed = save_bank(cache, bank, teacher=teacher, made_from=made_from, **about)
-        manifest.with_bank(name, listed, teacher=teacher).save(cache)
-        return listed
+        manifest = manifest.with_bank(name, listed, teacher=teacher)
+        manifest.save(cache)
+    return manifest
 
 
 def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
@@ -137,14 +161,14 @@ def load_bank(path: Path, name: str, *, sha256: str) -> TextBank:
     with reading(path, what="the text bank"):
         if sha256_of(path) != sha256:
             raise ValueError("its checksum is not the manifest's")
-        with open_hdf5(path) as file:
-            bank = TextBank(
-                name=name,
-                texts=read_texts(file, "text"),
-                class_folders=tuple(read_texts(file, "class_folder")),
-                class_index=read_array(file, "class_index", kinds="i"),
-                embeddings=read_array(file, "text_embedding", kinds="f", ndim=(2,)),
-            )
+        columns = map_columns(path, _FORMS)
+        bank = TextBank(
+            name=name,
+            texts=columns["text"].texts(),
+            class_folders=tuple(columns["class_folder"].texts()),
+            class_index=np.array(columns["class_index"]),
+            embeddings=np.array(columns["text_embedding"]),
+        )
         if not len(bank.texts) == len(bank.class_index) == len(bank.embeddings):
             raise ValueError("its columns differ in length")
         if not (bank.class_index < len(bank.class_folders)).all():

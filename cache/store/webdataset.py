@@ -22,21 +22,27 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.atomic_files import replacing
+from cache.runtime.atomic_files import digest, replacing
 from cache.runtime.errors import CacheMismatch
+from cache.sources.class_texts import name_of_captions
 from cache.sources.decoding import ENDINGS, ending_of
 from cache.sources.key_hashes import hashes_of
+from cache.store.column_lines import map_listed
+from cache.store.hdf5_columns import Forms
+from cache.store.journal import RowGroup
 from cache.store.journal_lines import SAMPLES, TARS, FileLine
 from cache.store.manifest import Manifest
 from cache.store.mapped_arrays import MappedRows
 from cache.store.row_group import UNKNOWN, GroupKeys, write_keys
-from cache.store.split_rows import SplitGroups
+from cache.store.split_rows import SplitGroups, line_of
 from cache.store.tar_rows import TarRows, member_of
 
 if TYPE_CHECKING:
     from cache.sources.samples import Sample
 
 INDEX = "__index__/offset.npy"
+# What a tar's line remembers: the classes that ``.cls`` are numbers of, and what names its captions.
+CLASSES, TEXTS = "classes", "captions"
 # webdataset passes over what is called so, and every file in a folder of such a name.
 _META = re.compile(r"__.*__", re.DOTALL)
 
@@ -136,7 +142,7 @@ def write_tar_rows(
         bytes=written.size,
         sha256=written.sha256.hexdigest(),
         rows=len(keys),
-        about={"index": index, "columns": sorted(columns), "pictures": rows.pictures > 0},
+        about={"index": index, "columns": sorted(columns), "pictures": rows.pictures > 0, **rows.told()},
     )
     return [line, write_keys(cache, group, keys, about)]
 
@@ -150,9 +156,23 @@ def read_embeddings(groups: SplitGroups, column: str) -> MappedRows:
         If a group has no such column, or it is damaged.
     """
     if groups.has(column):
-        return groups.column(column, "embedding", ndim=(2, 3))
+        return groups.column(column, "embedding", ("f", (2, 3)))
     tars = (TarRows.of(groups.cache, group, groups.line(group, SAMPLES)) for group in groups.groups)
     return MappedRows([tar.column(column) for tar in tars], groups.index.order)
+
+
+def rows_of_group(cache: Path, group: RowGroup, column: str) -> Any:
+    """Return a group's rows of a column of embeddings, of a file or of its tar, [n, ...] in its order.
+
+    Raises
+    ------
+    UserError
+        If it has no such column, or that is damaged.
+    """
+    if column not in group.lines and SAMPLES in group.lines:
+        return TarRows.of(cache, group).column(column)
+    forms: Forms = {"embedding": ("f", (2, 3))}
+    return map_listed(cache, line_of(cache, group, column), forms, rows=group.rows)["embedding"]
 
 
 @dataclass(kw_only=True)
@@ -164,6 +184,7 @@ class _Rows:
     contents: Iterable[TarContent]
     class_names: Sequence[str]
     pictures: int = 0
+    captions: list[str | None] = field(default_factory=list)
 
     def members(self) -> Iterator[tuple[str, dict[str, bytes]]]:
         """Yield the name of every row, and its files by ending."""
@@ -173,6 +194,7 @@ class _Rows:
             files = {member_of(column): _npy(rows[i]) for column, rows in sorted(self.columns.items())}
             if len(labels) == 1 and labels[0] in number:
                 files["cls"] = number[labels[0]]
+            self.captions.append(content.caption)
             if content.caption is not None:
                 files["txt"] = content.caption.encode("utf-8", "surrogateescape")
             files["json"] = json.dumps(
@@ -182,6 +204,12 @@ class _Rows:
                 files[content.ending] = content.picture
                 self.pictures += 1
             yield name, files
+
+    def told(self) -> dict[str, Any]:
+        """Return what the line of the tar remembers of classes and captions."""
+        has_captions = any(caption is not None for caption in self.captions)
+        texts = {TEXTS: name_of_captions(self.captions)} if has_captions else {}
+        return {CLASSES: [len(self.class_names), digest([*self.class_names])], **texts}
 
 
 def content_of(sample: Sample | None, caption: str | None, content: bytes) -> TarContent:

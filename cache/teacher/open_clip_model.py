@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 # Before open_clip, which imports torchvision itself.
@@ -26,6 +27,7 @@ from cache.runtime.hub_models import check_text_model
 from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
+from cache.teacher.any_shape import AnyShape
 from cache.teacher.config_checks import checked_preprocessing, sides_of
 from cache.teacher.short_texts import context_of, lengths
 from cache.teacher.tokenizers import load_tokenizer
@@ -104,7 +106,9 @@ class Teacher:
         the same whatever order they come in, and returned in the order given.
         """
         rows = torch.empty(len(texts), self.embed_dim)
-        tokens = self.tokenizer(list(texts)) if texts else torch.empty(0, 0)
+        if not texts:  # of a row group of which no row is seen any more
+            return rows, 0
+        tokens = self.tokenizer(list(texts))
         length = lengths(self.model, tokens).tolist()
         order = sorted(range(len(texts)), key=lambda i: (length[i], texts[i]))
         for start in range(0, len(order), batch_size):
@@ -175,7 +179,7 @@ def load_teacher(
         config=source.config,
         model=network,
         tokenizer=tokenizer,
-        transform=_squash(asked) if preprocessing == SQUASH else image_transform_v2(asked, is_train=False),
+        transform=_transform(asked, preprocessing),
         device=device,
         embed_dim=embed_dim,
         context_length=int(getattr(tokenizer, "context_length", 77)),
@@ -273,6 +277,21 @@ def _precision(wanted: str, device: torch.device) -> str:
     if wanted != "auto" or device.type != "cuda":
         return "float32" if wanted == "auto" else wanted
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def _transform(asked: PreprocessCfg, preprocessing: str) -> AnyShape:
+    sides = sides_of(asked.size)
+    assert sides is not None  # the image tower was built for them
+    if preprocessing == SQUASH:
+        both = (SQUASH_SIZE, SQUASH_SIZE)
+        return AnyShape(then=_squash(asked), sides=both, mode=SQUASH, resampling=Image.Resampling.BILINEAR)
+    linear = asked.interpolation == "bilinear"
+    return AnyShape(
+        then=image_transform_v2(asked, is_train=False),
+        sides=sides,
+        mode=asked.resize_mode,
+        resampling=Image.Resampling.BILINEAR if linear else Image.Resampling.BICUBIC,
+    )
 
 
 def _squash(asked: PreprocessCfg) -> Callable[[Any], Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import lru_cache
 from typing import Any
 
 # Before open_clip, which imports torchvision itself.
@@ -48,7 +50,16 @@ def load_tokenizer(source: TeacherSource) -> tuple[Any, str]:
 
 
 def own_tokenizer(context_length: int, options: dict[str, Any]) -> tuple[SimpleTokenizer, str]:
-    """Return open_clip's own tokenizer, and the digest of its vocabulary, its context and its options."""
+    """Return open_clip's own tokenizer, and the digest of its vocabulary, its context and its options.
+
+    One serves a whole process: its vocabulary takes as long to read as a small teacher to load.
+    """
+    return _own_tokenizer(context_length, json.dumps(options))
+
+
+@lru_cache(maxsize=4)
+def _own_tokenizer(context_length: int, options_json: str) -> tuple[SimpleTokenizer, str]:
+    options = json.loads(options_json)
     tokenizer = SimpleTokenizer(context_length=context_length, **options)
     vocabulary = [*map(" ".join, tokenizer.bpe_ranks), *map(str, tokenizer.all_special_ids)]
     return tokenizer, digest([vocabulary, context_length, options])

@@ -55,7 +55,7 @@ def info(cache: Path, as_json: bool) -> None:
         plain["left_out"] = {split: account.as_table() for split, account in there.left_out.items()}
         print_json({**plain.pop("manifest"), "fingerprint": there.manifest.spec.fingerprint(), **plain})
         return
-    table(f"cache {cache}", ["", ""], _about(there.manifest))
+    table(f"cache {cache}", ["", ""], _about(there.manifest, there.problem))
     names = ["split", "rows", "classes", "groups", "removed", "skipped", "own captions"]
     splits = [
         [s.split, *map(number, (s.rows, s.classes, s.groups, s.removed, s.skipped, s.own_captions))]
@@ -87,11 +87,12 @@ def _words(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value!s:.24}" for name, value in settings.items())
 
 
-def _about(manifest: Manifest) -> list[list[str]]:
+def _about(manifest: Manifest, problem: str) -> list[list[str]]:
     teacher = manifest.spec.teacher
+    again = problem or f"run the same '{manifest.command}' again"
     return [
         ["fingerprint", manifest.spec.fingerprint()],
-        ["complete", "yes" if manifest.complete else f"no: run the same '{manifest.command}' again"],
+        ["complete", "yes" if manifest.complete else f"no: {again}"],
         ["teacher", f"{teacher.model} ({teacher.pretrained})"],
         ["weights", f"sha256 {teacher.weights_sha256[:16]}..."],
         ["preprocessing", _prepared(teacher)],
@@ -190,7 +191,7 @@ def _compacted(cache: Path) -> Compaction:
 @option("--out", "The cache folder to write.", FOLDER, required=True)
 @option("--images", "Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME.", required=True)
 @option("--keys", "SPLIT/CLASS/FILE of each row, as --classes; else the original code's order.")
-@option("--data", "The images' folder; needed without --keys.", EXISTING_FOLDER)
+@option("--data", "The images, as for cache-features; needed without --keys.")
 @option("--captions", "Caption embeddings in the same order (clip_caption_feats.pt).")
 @option("--texts", "Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
 @option("--classes", "The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME.")
@@ -230,8 +231,8 @@ def import_(out: Path, **given: Any) -> None:
 @click.argument("cache", type=EXISTING_FOLDER)
 @option("--to format", "The format to write.", ["hdf5", "webdataset"], required=True)
 @option("--out", "The new cache folder.", FOLDER, required=True)
-@option("--data", "The images' folder, for a WebDataset that holds the pictures too.", EXISTING_FOLDER)
-def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
+@option("--data", "The images, for a WebDataset that holds the pictures too.")
+def convert(cache: Path, format: str, out: Path, data: str | None) -> None:
     """Write CACHE in the other format, number for number.
 
     Run again, it follows what CACHE has become.
@@ -248,7 +249,7 @@ def convert(cache: Path, format: str, out: Path, data: Path | None) -> None:
     click.echo(f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(format, data)}")
 
 
-def _without(format: str, data: Path | None) -> str:
+def _without(format: str, data: str | None) -> str:
     """Say what a conversion has not that its format could have, or its source had."""
     if format == "hdf5":
         return "; pictures of tars are left behind: 'train' needs --data"

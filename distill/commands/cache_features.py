@@ -33,8 +33,8 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @cache_out_option
 @source_options
 @label2text_option
-@option("--descriptions", "FOLDER<TAB>TEXT a line, or texts alone; chatgpt.txt in DATA is found.", FILE)
-@option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl in DATA is found.", FILE)
+@option("--descriptions", "FOLDER<TAB>TEXT a line, or texts alone; chatgpt.txt beside them is found.", FILE)
+@option("--captions", "JSON lines {key, caption} or a .pt file; captions.jsonl beside them is found.", FILE)
 @option(
     "--template TEXT templates",
     "A text bank 'templates', e.g. 'a sketch of {}'. Repeatable: averaged.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +23,14 @@ from distill.commands.tables import (
     number,
     object_table,
     print_json,
+    print_one_class,
     print_other_data,
     table,
+    warn,
 )
+
+if TYPE_CHECKING:
+    from distill.judge.evaluate import SplitResult
 
 
 @click.command()
@@ -65,7 +70,9 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    results: dict[str, Any] = _teacher_results(folder, given) if teacher else evaluate_run(folder, **given)
+    results: dict[str, Any] = (
+        _teacher_results(folder, given) if teacher else evaluate_run(folder, note=warn, **given)
+    )
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else str(folder)
     of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
@@ -81,14 +88,17 @@ def evaluate(
         }
         object_table(title, groups)
     else:
-        splits = {
-            name: {**r.metrics(), "chance": r.chance, "images": r.images, "classes": len(r.per_class)}
-            for name, r in results.items()
-        }
+        splits = {name: {**r.metrics(), **_about(r)} for name, r in results.items()}
         accuracy_table(f"{title}: macro accuracy in percent", splits, both)
+        print_one_class({name: len(r.per_class) for name, r in results.items()}, splits)
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
+
+
+def _about(result: SplitResult) -> dict[str, float]:
+    """Return what stands beside a split's metrics: chance, how many images and classes."""
+    return {"chance": result.chance, "images": result.images, "classes": len(result.per_class)}
 
 
 def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def _teacher_results(cache: Path, given: Mapping[str, Any]) -> dict[str, Any]:
 def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
     from distill.judge.trained_run import space_of_run
 
-    space = space_of_run(run, **given)
+    space = space_of_run(run, note=warn, **given)
     if as_json:
         print_json(space)
         return

@@ -73,6 +73,7 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
       distill export runs/first --out models/first
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
     """
+    from distill.deploy.card import notes_on
     from distill.deploy.export import ExportOptions, export_run
 
     chosen = ExportOptions(**given)
@@ -85,9 +86,12 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
         print_json({"measured": info.measured, "unlike": info.unlike, "reject": rejects})
         return
     of_episodes = info.objects is not None
-    columns = OBJECTS if of_episodes else ACCURACIES
+    told = {name for measured in info.measured.values() for n in measured["splits"].values() for name in n}
+    columns = {name: head for name, head in (OBJECTS if of_episodes else ACCURACIES).items() if name in told}
     heads = ["", "MB", "split", *columns.values(), "cosine", "largest difference"]
     table(f"{out}: {info.arch}, beside the student of {run}", heads, _measured(info, tuple(columns)))
+    for note in notes_on(info):
+        click.echo(f"note: {note}")
     what = "EPISODES.h5' names objects" if of_episodes else "PHOTO' labels images"
     click.echo(f"'distill predict {out} {what}; {out / 'README.md'} is the model card")
 

@@ -20,7 +20,7 @@ from distill.commands.options import (
     run_options,
     set_option,
 )
-from distill.commands.tables import mean, print_json, table, working
+from distill.commands.tables import mean, print_json, table, warn, working
 
 RETRIEVAL = ("alpha", "beta", "search", "views", "average")
 SHOTS = {"before": "zero-shot", "ood_query": "ood_query", "id_test": "id_test"}
@@ -78,7 +78,8 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     from distill.train.stopping import Stopped
 
     places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
-    trained = open_trained(run, checkpoint=given["checkpoint"], device=given["device"], **places)
+    opening = {"checkpoint": given["checkpoint"], "device": given["device"], **places}
+    trained = open_trained(run, note=warn, **opening)
     contents = EPISODES if trained.cache.holds_episodes else PHOTOS
     refuse_other(ctx, contents, photos=["shots", *RETRIEVAL], episodes=["episodes"])
     if contents == EPISODES and given["method"] == "retrieval":
@@ -100,7 +101,8 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     if as_json:
         print_json(results)
         return
-    columns = SHOTS if contents == PHOTOS else OF_EPISODES
+    every = SHOTS if contents == PHOTOS else OF_EPISODES
+    columns = {name: every[name] for name in every if any(row[name] is not None for row in results["table"])}
     rows = [
         [str(row["shots"]), *(mean(row, name) for name in columns), str(row["draws"])]
         for row in results["table"]

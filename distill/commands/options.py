@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
 FILE_TO_WRITE = click.Path(dir_okay=False, path_type=Path)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 # What torch takes as a seed, and TOML writes.
@@ -148,7 +149,9 @@ def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) 
 DEVICES = "auto, cpu, cuda, cuda:N."
 device_option = option("--device", DEVICES, default="auto")
 cache_out_option = option("--out", "The cache folder; run again, it continues.", FOLDER, required=True)
-label2text_option = option("--label2text", "Class names; found in DATA, else the folders' names.", FILE)
+label2text_option = option(
+    "--label2text", "Class names; found beside the images, else the folders' names.", FILE
+)
 workers_option = option(
     "--workers",
     "Processes that decode  [default: by the machine]",
@@ -166,7 +169,7 @@ shared_classes_option = option(
 )
 
 run_options = options(
-    option("--data data_dir", "The data folder  [default: the run's own]", EXISTING_FOLDER),
+    option("--data data_dir", "The images  [default: the run's own]", EXISTING),
     option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
     option("--checkpoint", "last, or best where id_val chose one.", default="last"),
 )

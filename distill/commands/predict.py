@@ -87,6 +87,7 @@ def predict(
 
 def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
     """Return the images, the classes that they are of, and what labels them."""
+    from cache.sources.decoders import in_its_place
     from distill.deploy.model import Model
     from distill.deploy.predict import image_files, predict
 
@@ -95,6 +96,7 @@ def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> 
     files = image_files(images)
     opened = Model.open(model, precision=given["precision"], threads=given["threads"])
     warn(opened.info.warning(opened.precision))
+    warn(in_its_place(opened.info.preprocessing.decoder))
     classes = opened.class_set(bank=given["bank"], labels=given["labels"])
     if given["reject"]:
         click.echo(opened.rejection().in_words(), err=True)

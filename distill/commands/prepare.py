@@ -79,7 +79,7 @@ def _of_one_way(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("data")
 @option("--model", "The language model's name on that server.", required=True)
 @option("--base-url", "An OpenAI-compatible server, e.g. http://localhost:8000/v1  [default: OpenAI's]")
 @option("--out", "The file to write  [default: DATA/chatgpt.txt]", FILE_TO_WRITE)
@@ -87,7 +87,7 @@ def _of_one_way(given: dict[str, Any]) -> dict[str, Any]:
 @label2text_option
 @option("--workers", "Requests at once.", click.IntRange(1, bounds.REQUESTS), 4)
 @option("--retries max_retries", "Tries more of a request that failed, at longer waits.", WHOLE, 6)
-def describe(data: Path, **given: Any) -> None:
+def describe(data: str, **given: Any) -> None:
     """Ask a language model to describe every class of DATA.
 
     The key is read from OPENAI_API_KEY. Run again, it goes on.
@@ -105,14 +105,14 @@ def describe(data: Path, **given: Any) -> None:
 
 
 @click.command()
-@click.argument("data", type=EXISTING_FOLDER)
+@click.argument("data")
 @option("--model", "A transformers image-to-text model: a folder or a hub name.", required=True)
 @option("--out", "The file to write  [default: DATA/captions.jsonl]", FILE_TO_WRITE)
 @option("--split splits", "train, id_test, ood_test. Repeatable  [default: all]", multiple=True)
 @batch_size(default=16)
 @workers_option
 @device_option
-def caption(data: Path, workers: int | None, **given: Any) -> None:
+def caption(data: str, workers: int | None, **given: Any) -> None:
     """Write one caption of every image of DATA.
 
     They are for cache-features --captions. An image that cannot be captioned gets 'a photo'. Run again, it

@@ -70,7 +70,9 @@ def compare(one: Path, other: Path, as_json: bool) -> None:
     table(compared.how, heads, rows)
 
 
-def _spread(values: Spread) -> str:
+def _spread(values: Spread | None) -> str:
+    if values is None:
+        return ""
     return number(values.mean) + (f" ± {values.std:.3f}" if values.std is not None else "")
 
 

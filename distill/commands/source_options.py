@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cache.runtime import machine_limits as bounds
 from cache.runtime.errors import UserError
 from distill.commands.options import FILE, option, options
 
@@ -57,7 +58,7 @@ source_options = options(
     *map(_column, COLUMNS),
     option("--names names_file", "Names of classes that are given as numbers, one a line.", FILE),
     option("--no-exif", "Do not turn pictures as their EXIF says.", bool),
-    option("--max-pixels", "Pictures of more are left out.", click.IntRange(min=1), 89_478_485),
+    option("--max-pixels", "Pictures of more are left out.", click.IntRange(min=1), bounds.PICTURE_PIXELS),
 )
 
 

@@ -14,6 +14,7 @@ import click
 from cache.runtime.errors import printable
 from cache.runtime.torchrun import world_size
 from distill.commands.options import (
+    EXISTING,
     EXISTING_FOLDER,
     FOLDER,
     JOBS,
@@ -35,9 +36,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweep", metavar="SWEEP")
 @option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
-@option(
-    "--data", "The images', or episodes', folder  [default: a cache's own tars, streamed]", EXISTING_FOLDER
-)
+@option("--data", "The images, or episodes' folder  [default: a cache's own tars, streamed]", EXISTING)
 @option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
 @option("--plan", "Print the runs, and do nothing.", bool)
 @option("--jobs", "Runs at once here.", JOBS, 1)
@@ -157,12 +156,18 @@ def _plain(result: RunResult) -> dict[str, Any]:
 
 
 def _print_means(results: Sequence[RunResult], out: Path) -> None:
+    from distill.headline import NOTHING_TO_JUDGE, headline_label, headline_splits
     from distill.sweep.run import means_of
 
+    summaries = [result.summary for result in results]
+    splits = headline_splits(summaries)
     rows = [
-        [point["point"], str(point["n"]), *(mean(point, name) for name in ("id_test", "ood_test"))]
+        [point["point"], str(point["n"]), *(mean(point, split) for split in splits)]
         for point in means_of(results)
     ]
     episodes = any(name.endswith("_average_precision") for r in results for name in r.summary)
     judged_by = "mean average precision" if episodes else "macro accuracy"
-    table(f"{out}: {judged_by}, mean and deviation over seeds", ["", "n", "ID", "OOD"], rows)
+    heads = ["", "n", *(headline_label(summaries, split) for split in splits)]
+    table(f"{out}: {judged_by}, mean and deviation over seeds", heads, rows)
+    if any(summaries) and not splits:
+        click.echo(f"note: {NOTHING_TO_JUDGE}")

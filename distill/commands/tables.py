@@ -126,6 +126,15 @@ def accuracy_table(title: str, splits: Mapping[str, Mapping[str, Any]], both: Ma
         )
 
 
+def print_one_class(classes: Mapping[str, int], splits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say which of some judged splits have one class, by the number of ``classes`` of each."""
+    from distill.headline import one_class_notes
+
+    alone = {name: "all_accuracy" in splits[name] for name, count in classes.items() if count == 1}
+    for line in one_class_notes(alone):
+        click.echo(f"note: {line}")
+
+
 def object_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
     """Print how well objects of episodes are told, by split and group of objects."""
     _metrics_table(title, splits, _EPISODES)
@@ -133,6 +142,8 @@ def object_table(title: str, splits: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _metrics_table(title: str, splits: Mapping[str, Mapping[str, Any]], columns: Columns) -> None:
     used = {name: column for name, column in columns.items() if any(name in m for m in splits.values())}
+    if not used:
+        return
     rows = [
         [split, *(write(metrics[name]) if name in metrics else "" for name, (_, write) in used.items())]
         for split, metrics in splits.items()
@@ -210,7 +221,7 @@ def _changes(summary: BuildSummary) -> str:
 def print_zero_shot(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:
     """Print how well the teacher classifies by its texts, and what should be looked at."""
     rows = [
-        [z.split, z.bank, percent(z.accuracy), percent(z.chance), number(z.images), number(z.classes)]
+        [z.split, z.bank, percent(z.accuracy), percent(z.chance), number(z.images), _classes(z)]
         for z in judged
     ]
     if rows:
@@ -218,6 +229,11 @@ def print_zero_shot(judged: Sequence[ZeroShot], doubts: Sequence[str]) -> None:
         table("the teacher, zero-shot", columns, rows)
     for line in doubts:
         click.echo(printable(f"look at {line}"))
+
+
+def _classes(judged: ZeroShot) -> str:
+    among = f", among {judged.competing:,}" if judged.competing != judged.classes else ""
+    return f"{judged.classes:,}{among}"
 
 
 def print_duplicates(duplicates: Sequence[Duplicate]) -> None:

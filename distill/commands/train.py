@@ -15,6 +15,7 @@ from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, ref
 from distill.commands.options import (
     COUNT,
     DEVICES,
+    EXISTING,
     EXISTING_FOLDER,
     FOLDER,
     SEED,
@@ -23,7 +24,14 @@ from distill.commands.options import (
     set_option,
     wandb_option,
 )
-from distill.commands.tables import GROUPS, accuracy_table, object_table, print_json, working
+from distill.commands.tables import (
+    GROUPS,
+    accuracy_table,
+    object_table,
+    print_json,
+    print_one_class,
+    working,
+)
 
 FOR_PHOTOS = ("k", "teachers", "views")
 FOR_EPISODES = ("negative_text", "local")
@@ -50,8 +58,8 @@ def _teachers(value: str) -> Iterator[str]:
 @click.argument("cache", type=EXISTING_FOLDER)
 @option(
     "--data data_dir",
-    "The images', or episodes', folder  [default: a cache's own tars, streamed]",
-    EXISTING_FOLDER,
+    "The images, or episodes' folder  [default: a cache's own tars, streamed]",
+    EXISTING,
 )
 @option("--out", "New folder for this run.", FOLDER, required=True)
 @option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
@@ -110,6 +118,7 @@ def train(
       distill train artifacts/photos-tar --out runs/streamed
       distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
     """
+    from distill.headline import NOTHING_TO_JUDGE, headline_splits
     from distill.settings import load_recipe, with_settings
     from distill.train.start import train as run
 
@@ -130,8 +139,12 @@ def train(
     if contents == EPISODES:
         object_table(title, _by_group(summary))
     else:
-        splits = ("train", *summary["per_class_accuracy"])
-        accuracy_table(title, {split: _of(summary, f"{split}_") for split in splits}, summary)
+        names = ("train", *summary["per_class_accuracy"])
+        splits = {split: _of(summary, f"{split}_") for split in names}
+        accuracy_table(title, splits, summary)
+        print_one_class({name: summary["classes"].get(name, 0) for name in splits}, splits)
+    if not headline_splits([summary]):
+        click.echo(f"note: {NOTHING_TO_JUDGE}")
     click.echo(
         f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
     )

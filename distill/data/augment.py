@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 
 from cache.runtime.transfer import to_device
 from cache.sources.crop_boxes import crop_boxes
+from cache.sources.decoders import PILLOW
 from distill.data.batch import Crops, Share
 from distill.data.pixels import SquashedPhoto
 
@@ -59,18 +60,20 @@ class TrainAugment:
     ``policy``: ``crop_flip`` is RandomResizedCrop and a horizontal flip, ``randaugment`` is
     RandomResizedCrop and RandAugment(2, 9) without a flip, ``none`` is the evaluation's centre crop, ``flip``
     that with a horizontal flip.
-    ``per_image`` false draws once for the whole batch, as the original research code did.
+    ``per_image`` false draws once for the whole batch, as the original research code did. ``decoder`` reads
+    the files.
     """
 
     image_size: int
     policy: str = "crop_flip"
     per_image: bool = True
     scale: tuple[float, float] = (0.08, 1.0)
+    decoder: str = PILLOW
 
     @property
     def decode(self) -> SquashedPhoto:
         """What reads an image file."""
-        return SquashedPhoto(resize_size(self.image_size))
+        return SquashedPhoto(resize_size(self.image_size), self.decoder)
 
     def plain(self, images: Tensor) -> Tensor:
         """Return images as they are judged."""

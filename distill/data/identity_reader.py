@@ -19,7 +19,9 @@ from cache.runtime.atomic_files import digest
 from cache.runtime.errors import some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder, Source, labels_of
+from cache.sources.splits import POOL, TESTS
 from cache.store.digests import NONE, Digests, added, digest_of_values
+from cache.store.journal_lines import CAPTIONS, IMAGES
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import RunConfig
@@ -56,14 +58,15 @@ class IdentityReader:
     def refuse_changed_images(self) -> None:
         """Refuse images that are not what their rows were made from.
 
-        CacheMismatch if there is one; the message names its split and the first keys.
+        CacheMismatch if there is one; the message names its split and the first keys. A pool is not looked
+        at: nothing is learnt from it or judged on it.
         """
-        for name in self.folder.splits:
+        for name in (name for name in self.folder.splits if name != POOL):
             refuse_changed(self.changed(name), split=name, data=self.folder.path, cache=self.cache.path)
 
     def note_gone(self, progress: Progress) -> None:
         """Name the images that the cache has rows of and the folder has not any more, split by split."""
-        for name in self.cache.split_names:
+        for name in (name for name in self.cache.split_names if name != POOL):
             rows = self.cache.split(name)
             gone = np.ones(len(rows), dtype=bool)
             if name in self.folder.splits:
@@ -87,7 +90,7 @@ class IdentityReader:
         return replace(
             self.tools(config),
             learnt_from={"train": self.split("train")},
-            judged_on={name: self.split(name) for name in self.folder.splits if name != "train"},
+            judged_on={name: self.split(name) for name in TESTS if name in self.folder.splits},
             captions={name: own for name in captioned if (own := self._captions_of(first, name))},
             views=_views(first, config),
             pixels=_pixels(self.cache, config),
@@ -118,13 +121,18 @@ class IdentityReader:
         if name not in self._splits:
             rows = _rows(self.cache, name)
             own = split_identity(self.folder.split(name), self.joined(name), rows, with_row=name == "train")
-            if rows is not None and self.cache.is_imported:
+            if rows is not None:
                 row_of = self.joined(name).row_of
-                read = partial(bytes_of_rows, rows.embeddings)
-                digest = digest_of_column(rows, "image_embedding", row_of[row_of >= 0], read)
-                own = replace(own, rows=digest_of([digest.encode()]))
+                own = replace(own, rows=self.rows_digest(rows, row_of[row_of >= 0]))
             self._splits[name] = own
         return self._splits[name]
+
+    def rows_digest(self, rows: SplitRows, at: NDArray[np.int64]) -> str:
+        """Return what names the rows ``at`` of a split that were made elsewhere; '' for others."""
+        if not self.cache.is_imported:
+            return ""
+        read = partial(bytes_of_rows, rows.embeddings)
+        return digest_of([digest_of_column(rows, IMAGES, at, read).encode()])
 
     def _captions_of(self, cache: EmbeddingCache, name: str) -> str:
         place, rows = (cache.teacher_name, name), _rows(cache, name)
@@ -138,7 +146,7 @@ class IdentityReader:
                 if texts is None
                 else partial(_bytes_of_texts, texts)
             )
-            column = cache.column_name("caption_embedding")
+            column = cache.column_name(CAPTIONS)
             digest = digest_of_column(rows, column, np.arange(len(rows)), read)
             self._captions[place] = digest_of([digest.encode()])
         return self._captions[place]
@@ -175,11 +183,13 @@ def split_identity(
         [_content(i, contents, rows) for i in others],
         [samples[i].labels for i in others],
     )
-    return SplitIdentity(
-        images=int(counts.sum()),
-        class_names=source.classes,
-        **{name: digest_of([own.encode()]) for name, own in asdict(digests).items()},
-    )
+    return identity_of(digests, images=int(counts.sum()), class_names=source.classes)
+
+
+def identity_of(digests: Digests, *, images: int, class_names: tuple[str, ...]) -> SplitIdentity:
+    """Return the identity of so many images with these digests."""
+    short = {name: digest_of([own.encode()]) for name, own in asdict(digests).items()}
+    return SplitIdentity(images=images, class_names=class_names, **short)
 
 
 def _told_by_rows(source: Source, contents: Contents, rows: SplitRows) -> NDArray[np.bool_]:

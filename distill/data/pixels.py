@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import apart, begin_worker, begun, joined
 from cache.runtime.transfer import to_device
-from cache.sources.decoding import UnreadableImage, squashed
-from cache.sources.image_folder import ImageSample
+from cache.sources.decoders import PILLOW, squash, squash_picture
+from cache.sources.decoding import UnreadableImage, content_of
 from cache.sources.samples import Sample
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class Decode(Protocol):
 
 @dataclass(frozen=True)
 class SquashedPhoto:
-    """A photo squashed to ``side`` x ``side`` (bilinear), uint8 [3, side, side]."""
+    """A photo squashed to ``side`` x ``side`` (bilinear) by a ``decoder``, uint8 [3, side, side]."""
 
     side: int
+    decoder: str = PILLOW
     dtype = torch.uint8
 
     @property
@@ -58,9 +59,15 @@ class SquashedPhoto:
         """[3, side, side]."""
         return (3, self.side, self.side)
 
-    def __call__(self, sample: ImageSample) -> Tensor:
-        """Decode one image file."""
-        return squashed(sample.pictures()[0], self.side)
+    def __call__(self, sample: Sample) -> Tensor:
+        """Decode one photo."""
+        decoding = getattr(sample, "decoding", None)
+        if self.decoder == PILLOW or decoding is None:  # a picture of no file
+            pixels = squash_picture(sample.pictures()[0], self.side, decoder=self.decoder)
+        else:
+            content = content_of(sample)
+            pixels = squash(content, self.side, decoding, decoder=self.decoder, name=sample.key)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class _Decoder(Dataset[Any]):

@@ -12,20 +12,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
-from cache.sources.samples import DataFolder, Sample
+from cache.sources.decoders import chosen
+from cache.sources.samples import DataFolder, Sample, Source
+from cache.sources.splits import TESTS
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
-from distill.data.folders import open_folder
+from distill.data.folders import folder_to_train
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
-from distill.data.support import QUERY, ROWS_OF, join_support, support_of
+from distill.data.support import QUERY, ROWS_OF, SupportRows, support_of
 from distill.data.training_data import (
     TeacherRows,
     TrainingData,
@@ -51,7 +54,13 @@ def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
         )
     check_for_photos(config)
     scale = (data.scale_min, 1.0)
-    return TrainAugment(image_size=size, policy=data.policy, per_image=data.per_image, scale=scale)
+    return TrainAugment(
+        image_size=size,
+        policy=data.policy,
+        per_image=data.per_image,
+        scale=scale,
+        decoder=chosen(data.decoder),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,22 +102,16 @@ class Stream:
         rows were made from.
         """
         augment = augment_of(config, cache)
-        folder = open_folder(
-            cache,
-            data_dir,
-            shared_classes=config.data.shared_classes,
-            complete=True,
-            fix="set data.shared_classes=true.",
-        )
-        ood, identities = folder.split("ood_test"), IdentityReader(cache=cache, folder=folder)
-        support = support_of(cache, ood, config.fewshot)
+        folder = folder_to_train(config, cache, data_dir)
+        identities = IdentityReader(cache=cache, folder=folder)
+        support = support_of(cache, folder, config.fewshot)
         images = join_training_rows(identities, id_val=config.data.id_val)
         joined = {}
         for name in config.teachers:
             own = cache.teacher_cache(name)
             joined[name] = replace(images, rows=own.split("train"))
             if support:
-                joined[name] = join_support(joined[name], own, ood, support)
+                joined[name] = join_support(joined[name], own, folder.split("ood_test"), support)
         identities.refuse_changed_images()
         return cls(
             config=config,
@@ -175,6 +178,25 @@ class Stream:
         return pixels, splits
 
 
+def join_support(
+    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
+) -> TrainingRows:
+    """Return the training images with the support after them, labelled among ID then OOD classes."""
+    rows, of_ood = cache.split("train"), cache.split("ood_test")
+    return replace(
+        joined,
+        rows=SupportRows(rows, of_ood, joined.row_of, of_ood.find(support)),
+        images=(*joined.images, *ood.samples(support)),
+        row_of=np.arange(len(joined.images) + len(support)),
+        support=len(support),
+    )
+
+
+def decoder_of(augment: Augment) -> str:
+    """Return what decodes a run's photos; '' of episodes, which are of no files of pictures."""
+    return augment.decoder if isinstance(augment, TrainAugment) else ""
+
+
 def stream_settings(config: RunConfig) -> dict[str, Any]:
     """Return everything that decides a run's stream of batches; students that agree in it can share one."""
     data = {f"data.{name}": value for name, value in asdict(config.data).items() if name != "seed"}
@@ -193,16 +215,27 @@ def stream_settings(config: RunConfig) -> dict[str, Any]:
 def splits_to_judge(
     folder: DataFolder, id_val: Sequence[Sample], support: Sequence[str]
 ) -> list[tuple[str, tuple[Sample, ...], tuple[str, ...]]]:
-    """Return (name, images, class names) of every split that is not trained on; id_val first.
+    """Return (name, images, class names) of every test split, of the images to judge on; id_val first.
 
     With a support, the OOD images less the support are ``ood_query``.
     """
-    judged = [("id_val", tuple(id_val), folder.split("train").classes)] if id_val else []
+    judged = []
+    if id_val and (aside := to_judge(folder.split("train"), id_val)):
+        judged.append(("id_val", aside, folder.split("train").classes))
     taken = set(support)
-    for name, split in folder.splits.items():
+    for name in (name for name in TESTS if name in folder.splits):
+        split, samples = folder.splits[name], to_judge(folder.splits[name])
         if name == "ood_test" and taken:
-            left = tuple(image for image in split.all() if image.key not in taken)
+            left = tuple(image for image in samples if image.key not in taken)
             judged.append((QUERY, left, split.classes))
-        elif name != "train":
-            judged.append((name, split.all(), split.classes))
+        else:
+            judged.append((name, samples, split.classes))
     return judged
+
+
+def to_judge(split: Source, samples: Sequence[Sample] | None = None) -> tuple[Sample, ...]:
+    """Return those of a split's samples, or of some of them, that can be judged: photos with a label."""
+    samples = tuple(split.all() if samples is None else samples)
+    if split.multi_label or all(sample.labels for sample in samples):
+        return samples
+    return tuple(sample for sample in samples if sample.labels)

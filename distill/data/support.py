@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +10,11 @@ from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import Source
+from cache.sources.samples import DataFolder
+from cache.sources.splits import FOLDERS
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import FewShotConfig
-from distill.data.training_data import TrainingRows
 
 QUERY = "ood_query"
 # Which rows of the cache a split's images have: few-shot's query and the part set aside are parts of others.
@@ -56,16 +55,23 @@ def pick_support(
     return support
 
 
-def support_of(cache: EmbeddingCache, ood: Source, config: FewShotConfig) -> list[str]:
+def support_of(cache: EmbeddingCache, folder: DataFolder, config: FewShotConfig) -> list[str]:
     """Return the keys of the support, none without shots: of the OOD images that have a teacher row.
 
     So many of every class, class after class; of episodes, which show several objects, so many of all.
-    CacheMismatch if the OOD classes of the data and of the cache differ; UserError if the cache has no OOD
-    rows, or there are too few.
+    CacheMismatch if the OOD classes of the data and of the cache differ; UserError if either has no OOD test,
+    or it has too few.
     """
     if not config.shots:
         return []
-    rows = cache.split("ood_test")
+    if "ood_test" not in folder.splits:
+        raise UserError(
+            f"few-shot learning teaches OOD classes, and {folder.path} has none "
+            f"(no {folder.split_is.format(FOLDERS['ood_test'])})",
+            fix=f"lay images of other classes than train's out as {FOLDERS['ood_test']}, and run "
+            "cache-features again.",
+        )
+    ood, rows = folder.split("ood_test"), cache.split("ood_test")
     if rows.class_names != ood.classes:
         raise CacheMismatch(
             f"the OOD classes of the data and of {cache.path} differ",
@@ -77,7 +83,8 @@ def support_of(cache: EmbeddingCache, ood: Source, config: FewShotConfig) -> lis
         return pick_episodes([image.key for image in images], shots=config.shots, seed=config.support_seed)
     by_class: dict[str, list[str]] = {name: [] for name in ood.classes}
     for image in images:
-        by_class[image.labels[0]].append(image.key)
+        if image.labels:
+            by_class[image.labels[0]].append(image.key)
     return pick_support(by_class, shots=config.shots, seed=config.support_seed)
 
 
@@ -139,17 +146,3 @@ def _joint_labels(
         )
     labels = np.concatenate([train.labels[row_of], ood.labels[at] + len(train.class_names)])
     return train.class_names + ood.class_names, labels
-
-
-def join_support(
-    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
-) -> TrainingRows:
-    """Return the training images with the support after them, labelled among ID then OOD classes."""
-    rows, of_ood = cache.split("train"), cache.split("ood_test")
-    return replace(
-        joined,
-        rows=SupportRows(rows, of_ood, joined.row_of, of_ood.find(support)),
-        images=(*joined.images, *ood.samples(support)),
-        row_of=np.arange(len(joined.images) + len(support)),
-        support=len(support),
-    )

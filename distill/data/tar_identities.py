@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,8 +11,8 @@ from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder
 from cache.store.tar_folder import TarFolder
 from distill.config import RunConfig
-from distill.data.identity_reader import IdentityReader, bytes_of_rows, digest_of_column
-from distill.data_identity import DataIdentity, SplitIdentity, digest_of
+from distill.data.identity_reader import IdentityReader, identity_of
+from distill.data_identity import DataIdentity, SplitIdentity
 
 
 def identities_of(cache: EmbeddingCache, folder: DataFolder) -> IdentityReader:
@@ -40,13 +39,5 @@ class TarIdentities(IdentityReader):
     def split(self, name: str) -> SplitIdentity:
         """Return the identity of a split, as a folder of the same images has it."""
         rows = self.cache.split(name)
-        own = SplitIdentity(
-            images=len(rows),
-            class_names=rows.class_names,
-            **{part: digest_of([value.encode()]) for part, value in asdict(rows.digests).items()},
-        )
-        if not self.cache.is_imported:
-            return own
-        read = partial(bytes_of_rows, rows.embeddings)
-        digest = digest_of_column(rows, "image_embedding", np.arange(len(rows)), read)
-        return replace(own, rows=digest_of([digest.encode()]))
+        own = identity_of(rows.digests, images=len(rows), class_names=rows.class_names)
+        return replace(own, rows=self.rows_digest(rows, np.arange(len(rows))))

@@ -5,9 +5,8 @@ A worker holds one open tar and a window of undecoded pictures a lane, whatever 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,9 +21,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cache.runtime.errors import UserError
 from cache.runtime.loader_workers import batches
-from cache.sources.decoding import UnreadableImage, load_rgb
+from cache.sources.decoding import Decoding, UnreadableImage
 from cache.store.column_lines import map_listed
-from cache.store.journal_lines import FileLine
+from cache.store.journal import RowGroup
 from cache.store.read_errors import REPAIR
 from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRow, TarRows
@@ -38,24 +37,24 @@ NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTar:
-    """A tar that is trained on; ``count`` of its rows are: neither removed nor set aside.
-
-    ``beside`` are the files of those columns that are read there, and not in the tar.
-    """
+    """The tar of a row group whose rows are trained on, but for those ``aside``."""
 
     cache: Path
-    tar: TarRows
-    keys: FileLine
+    group: RowGroup
     aside: SetAside
-    count: int
-    beside: Mapping[str, FileLine] = field(default_factory=dict)
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows are trained on."""
+        return len(self.rows) if self.aside.share else self.group.live
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The numbers of these rows, int64 [count], rising."""
+        """The numbers of the rows that are trained on, int64 [count], rising."""
+        rows = self.group.live_rows
         if not self.aside.share:  # then nobody asks for the keys
-            return np.setdiff1d(np.arange(self.tar.rows), list(self.tar.removed))
-        return rows_of(KeysFile(self.cache, self.keys), self.tar.removed, self.aside)
+            return rows
+        return rows[~self.aside.of(KeysFile(self.cache, self.group.keys).hashes[rows])]
 
     def samples(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[TarRow]:
         """Yield the rows ``start`` to ``stop`` of those that are trained on, with what columns have of each.
@@ -64,9 +63,10 @@ class TrainingTar:
         """
         rows = self.rows[start:stop]
         wanted = set(rows.tolist())
-        beside = {name: self._beside(name) for name in columns if name in self.beside}
+        # Also captions that are in the tar: those of the file may have been given since.
+        beside = {name: self._beside(name) for name in columns if name in self.group.lines}
         own = [name for name in columns if name not in beside]
-        tar = replace(self.tar)  # so that its index, 16 bytes a row, goes when it is read
+        tar = TarRows.of(self.cache, self.group)
         for sample in tar.samples(int(rows[0]), int(rows[-1]) + 1, columns=own):
             if sample.row in wanted:
                 more = {name: np.array(column[sample.row]) for name, column in beside.items()}
@@ -74,14 +74,7 @@ class TrainingTar:
 
     def _beside(self, column: str) -> NDArray[Any]:
         forms = {"embedding": ("f", (2,))}
-        return map_listed(self.cache, self.beside[column], forms, rows=self.tar.rows)["embedding"]
-
-
-def rows_of(keys: KeysFile, removed: frozenset[int], aside: SetAside) -> NDArray[np.int64]:
-    """Return the numbers of a group's rows that were neither removed nor set aside, int64, rising."""
-    seen = ~aside.of(np.asarray(keys.hashes)) if aside.share else np.ones(keys.rows, dtype=bool)
-    seen[list(removed)] = False
-    return np.flatnonzero(seen)
+        return map_listed(self.cache, self.group.lines[column], forms, rows=self.group.rows)["embedding"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +98,14 @@ class _Picture:
     """One picture of a stream, as something that can be decoded."""
 
     row: TarRow
+    decoding: Decoding
     views: ClassVar[tuple[str, ...]] = ("image",)
 
     def pictures(self) -> tuple[Image.Image, ...]:
-        return (load_rgb(io.BytesIO(self.row.picture)),)
+        return (self.decoding.picture(self.content(), self.row.key),)
+
+    def content(self) -> bytes:
+        return self.row.picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +116,7 @@ class TarReader:
     class_names: tuple[str, ...]
     columns: tuple[str, ...]
     decode: Decode
+    decoding: Decoding
     window: int
     workers: int
 
@@ -176,7 +174,7 @@ class TarReader:
 
     def _decoded(self, sample: TarRow) -> Tensor:
         try:
-            return self.decode(_Picture(sample))
+            return self.decode(_Picture(sample, self.decoding))
         except UnreadableImage as error:
             raise UserError(f"the picture of {sample.key!r} cannot be read ({error})", fix=REPAIR) from error
 

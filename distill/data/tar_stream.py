@@ -20,23 +20,21 @@ from cache.runtime.errors import UserError
 from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, Sample
 from cache.store.journal import RowGroup
-from cache.store.journal_lines import SAMPLES
+from cache.store.journal_lines import CAPTIONS, IMAGES, SAMPLES
 from cache.store.tar_folder import TarSource
-from cache.store.tar_rows import TarRows
 from cache.store.webdataset import read_embeddings
 from distill.config import RunConfig, require
 from distill.data.batch import Batch, Crops, Targets, own_share
-from distill.data.folders import open_folder
+from distill.data.folders import folder_to_train
 from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, decoding_workers, device_for_images
 from distill.data.stream import Augment, EvalSplit, augment_of, splits_to_judge
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_identities import identities_of
-from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar, rows_of
+from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar
 from distill.data.training_data import check_captions_differ
 
-IMAGES, CAPTIONS = "image_embedding", "caption_embedding"
 WITH_FOLDER = "give the folder of its images with --data."
 # Of so many batches the keys of the first images are remembered: a GPU may be so far ahead.
 REMEMBERED = 64
@@ -124,7 +122,7 @@ class StreamedData:
 
     def place(self, steps: TarEpoch, step: int) -> dict[str, Any]:
         """Return where an epoch stands: by how many processes it is read, and which tars are done."""
-        names = [tar.tar.path.stem for tar in self.reader.tars]
+        names = [tar.group.name for tar in self.reader.tars]
         done = [names[int(steps.order[turn])] for turn in steps.done(step)] if step else []
         return {"ranks": steps.world, "tars": self.tars, "done": done}
 
@@ -159,13 +157,7 @@ class TarStream:
     @classmethod
     def of(cls, config: RunConfig, cache: EmbeddingCache) -> TarStream:
         """Open the tars of a cache; UserError where the config asks for what a stream has not."""
-        folder = open_folder(
-            cache,
-            None,
-            shared_classes=config.data.shared_classes,
-            complete=True,
-            fix="set data.shared_classes=true.",
-        )
+        folder = folder_to_train(config, cache, None)
         refuse_random_access(config, cache)
         return cls(
             config=config,
@@ -194,7 +186,7 @@ class TarStream:
             name: (own.column_name(IMAGES), own.column_name(CAPTIONS)) for name, own in of_teachers.items()
         }
         captions = [column for _, column in columns_of.values()]
-        captioned = all(_has(self.cache, group, name) for group in groups for name in captions)
+        captioned = all(name in group.columns for group in groups for name in captions)
         if config.loss.cap and not captioned:
             raise UserError(
                 f"loss.cap is on, but the cache {self.cache.path} has no captions of the training images",
@@ -210,6 +202,7 @@ class TarStream:
                 class_names=self.class_names,
                 columns=columns,
                 decode=self.augment.decode,
+                decoding=self.cache.spec.decoding,
                 window=config.data.shuffle_buffer,
                 workers=decoding_workers(config.data),
             ),
@@ -221,17 +214,9 @@ class TarStream:
 
     def _tar(self, group: RowGroup, columns: Sequence[str]) -> TrainingTar:
         groups = self.cache.split("train").groups
-        tar = TarRows.of(self.cache.path, group, groups.line(group, SAMPLES))
-        rows = rows_of(groups.keys_of(group), group.removed, self.aside) if self.aside.share else None
-        return TrainingTar(
-            cache=self.cache.path,
-            tar=tar,
-            keys=group.keys,
-            aside=self.aside,
-            count=group.live if rows is None else len(rows),
-            # Also of captions that are in the tar: those of the file may have been given since.
-            beside={name: groups.line(group, name) for name in columns if name in group.lines},
-        )
+        for name in (SAMPLES, *(column for column in columns if column in group.lines)):
+            groups.line(group, name)  # which compares the file with its checksum, where that is asked for
+        return TrainingTar(cache=self.cache.path, group=group, aside=self.aside)
 
     @cached_property
     def splits(self) -> dict[str, EvalSplit]:
@@ -245,10 +230,6 @@ class TarStream:
             name: EvalSplit(name=name, pixels=make(samples, (name,)), class_names=names)
             for name, samples, names in judged
         }
-
-
-def _has(cache: EmbeddingCache, group: RowGroup, column: str) -> bool:
-    return column in group.lines or column in TarRows.of(cache.path, group).columns
 
 
 def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
@@ -274,9 +255,8 @@ def set_aside(cache: EmbeddingCache, share: float) -> SetAside:
 
     def groups() -> Iterator[tuple[Any, Any]]:
         for keys, group in zip(opened, rows.groups.groups, strict=True):
-            seen = rows_of(keys, group.removed, SetAside(share=0))
-            labels = keys.labels(rows.class_names, several=False)
-            yield np.asarray(keys.hashes)[seen], labels[seen]
+            seen, labels = group.live_rows, keys.labels(rows.class_names, several=False)
+            yield keys.hashes[seen], labels[seen]
 
     return SetAside.drawn(share, len(rows.class_names), groups)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,39 +18,17 @@ from cache.runtime.transfer import to_device
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
 from cache.store.mapped_arrays import MappedRows
+from cache.store.split_rows import SplitRows
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
 from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels
+from distill.data.support import SupportRows
 
 # 65,536 rows x 768 x 2 bytes = 100 MB at most.
 CAPTIONS_AT_ONCE = 65_536
-
-
-class Rows(Protocol):
-    """A teacher's rows: those of a split, or of images of several."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes, in label order."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Numbers of the classes, int64 [N], or [N, C] of 0 and 1."""
-
-    @property
-    def embeddings(self) -> MappedRows:
-        """The rows of the images, [N, D]."""
-
-    @property
-    def captions(self) -> Sequence[str] | None:
-        """The caption of every image; None where there are none, or they are not of one split."""
-
-    @property
-    def caption_embeddings(self) -> MappedRows | None:
-        """The rows of the captions, [N, D]; None where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +39,7 @@ class TrainingRows:
     the last ``support`` images are few-shot images of OOD classes.
     """
 
-    rows: Rows
+    rows: SplitRows | SupportRows
     images: tuple[Sample, ...]
     row_of: NDArray[np.int64]
     id_val: tuple[Sample, ...] = ()

@@ -47,7 +47,7 @@ def create_app(model: Model, limits: Limits | None = None) -> FastAPI:
     # It warns of each form that is none, which its sender is told.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     batcher = Batcher(model.embed, most=BATCH)
-    decoders = Decoders(model.prepare, limits)
+    decoders = Decoders(model.prepare_file, limits)
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
@@ -13,6 +14,7 @@ from cache.runtime.errors import printable
 from distill.deploy.check import ACCEPTED
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
+from distill.headline import one_class_notes
 
 EXAMPLE = "classify.py"
 MOST_NAMES = 60
@@ -56,6 +58,8 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         about_files=ABOUT_FILES,
         most_names=MOST_NAMES,
         accepted=ACCEPTED,
+        notes=notes_on(info),
+        told=lambda name: any(name in n for m in info.measured.values() for n in m["splits"].values()),
         other_data={
             split: numbers["other_data"]
             for measured in info.measured.values()
@@ -65,6 +69,26 @@ def write_card(folder: Path, info: ModelInfo) -> None:
     )
     with replacing(folder / "README.md") as temporary:
         temporary.write_text(card.strip() + "\n", encoding="utf-8")
+
+
+def notes_on(info: ModelInfo) -> list[str]:
+    """Return a line for what the measured numbers cannot say: of one class, or of no test images."""
+    measured = next(iter(info.measured.values()), None)
+    if measured is None:
+        return []
+    splits: dict[str, dict[str, Any]] = measured["splits"]
+    alone = {
+        split: measured["classes"] > 1 for split, numbers in splits.items() if numbers.get("classes") == 1
+    }
+    notes = one_class_notes(alone)
+    if "id_val" in splits:
+        notes.append("id_val are images of the training set aside: the run had no test images")
+    if "train" in splits:
+        notes.append(
+            "these are the training images: the run had no test images and set none aside, so that nothing "
+            "says how good it is on others"
+        )
+    return notes
 
 
 def _count_of(count: int, of: int) -> str:

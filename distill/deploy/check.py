@@ -62,13 +62,19 @@ class Judged:
 def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str, Judged]:
     """Return the run's test splits and its id_val with the student's embeddings, ``most`` images of each.
 
-    The same images every time, as many of every class as of any other.
+    Where it has neither they are of train. The same images every time, as many of every class as of any
+    other.
     """
     aside: list[EvalSplit] = []
     with suppress(UserError):  # it set none aside
         aside = trained.wanted(["id_val"])
-    splits = [*aside, *trained.wanted(())]
-    return {split.name: judged_of(trained, split, student, most=most) for split in splits}
+    splits = {split.name: split for split in (*aside, *tests_or_train(trained))}
+    return {name: judged_of(trained, split, student, most=most) for name, split in splits.items()}
+
+
+def tests_or_train(trained: TrainedRun) -> list[EvalSplit]:
+    """Return the run's test splits, else its id_val, else train: files are to be compared on something."""
+    return trained.wanted(()) or trained.wanted(["train"])
 
 
 def judged_of(trained: TrainedRun, split: EvalSplit, student: Embed, *, most: int) -> Judged:
@@ -173,7 +179,8 @@ def compared(
 ) -> dict[str, Any]:
     """Return how well embeddings [N, D] do, and how far they and what they do are from the student's.
 
-    Names are those of a run's metrics (:meth:`SplitResult.metrics`); ``of`` is how many images the split has;
+    Names are those of a run's metrics (:meth:`SplitResult.metrics`); the difference is of the accuracy among
+    the split's own classes, of one class among all; ``of`` is how many images the split has;
     ``other_data`` is there where it is not what the run was judged on.
     """
     theirs = student.metrics()
@@ -184,7 +191,7 @@ def compared(
         **result.metrics(),
         "student_accuracy": theirs["accuracy"],
         "student_all_accuracy": theirs["all_accuracy"],
-        "accuracy_difference": result.accuracy - student.accuracy,
+        "accuracy_difference": result.headline - student.headline,
         **distances(judged, embeddings),
     }
 

@@ -20,6 +20,7 @@ from distill.deploy.check import (
     judged_of,
     places_of,
     readable,
+    tests_or_train,
     with_compared,
 )
 from distill.deploy.class_sets import ClassSet
@@ -68,10 +69,11 @@ def judged_episodes(
 ) -> dict[str, JudgedEpisodes]:
     """Return the run's test splits with the student's embeddings, ``most`` episodes of each.
 
-    ``banks`` have the positive and the negative text of every object.
+    Without any they are of id_val, else of train. ``banks`` have the positive and the negative text of every
+    object.
     """
     judged = {}
-    for split in trained.wanted(()):
+    for split in tests_or_train(trained):
         some = judged_of(trained, split, student, most=most)
         pair = np.stack([bank.embeddings[places_of(bank, split.class_names)] for bank in banks])
         logits = local_pair_logits(

@@ -49,13 +49,14 @@ class PhotoCheck:
     photos: list[Image.Image]
 
     def measured(self, info: ModelInfo, file: Written) -> ModelInfo:
-        """Return ``info`` with what a file does. What was set aside to choose on is no result."""
+        """Return ``info`` with what a file does. Beside test images what was set aside is no result."""
         judged, choices, steps = self.judged, self.choices, info.preprocessing
         rows = {
             split: embedded(part.split, steps.crop, file.embed, where=file.where)
             for split, part in judged.items()
         }
-        tests = {split: one for split, one in choices.judge(judged, rows).items() if split != "id_val"}
+        results = choices.judge(judged, rows)
+        tests = {split: one for split, one in results.items() if split != "id_val"} or results
         splits = {
             split: compared(judged[split], rows[split], tests[split], self.student[split]) for split in tests
         }

@@ -15,9 +15,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image
 
-from cache.sources.decoding import FORMATS, UnreadableImage, load_rgb
+from cache.sources.accounts import Reason
+from cache.sources.decoding import UnreadableImage, reading_picture
+from cache.sources.picture_formats import opened
 from distill.deploy.limits import Limits, Refused
 
 # Decoded within some 20 ms. Larger ones have a lane of their own.
@@ -27,13 +28,13 @@ SMALL_DECODERS, LARGE_DECODERS = 8, 4
 
 
 class Decoders:
-    """Threads that decode and prepare images.
+    """Threads that decode and prepare images, each the bytes of a file.
 
     Small ones are decoded by one thread a core. Of large ones as many are decoded at once as have
     ``limits.pixels`` together, the smallest first, by threads that give way to all others.
     """
 
-    def __init__(self, prepare: Callable[[Image.Image], NDArray[Any]], limits: Limits) -> None:
+    def __init__(self, prepare: Callable[[bytes], NDArray[Any]], limits: Limits) -> None:
         self._prepare, self._most = prepare, limits.pixels
         cores = os.cpu_count() or 1
         self._small = ThreadPoolExecutor(min(cores, SMALL_DECODERS), thread_name_prefix="decode")
@@ -68,20 +69,20 @@ class Decoders:
     def _pixels_of(self, raw: bytes) -> int:
         """Return how many pixels the header of an image says that it has."""
         try:
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+            with reading_picture("given"), opened(io.BytesIO(raw)) as image:
                 width, height = image.size
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise Refused(413, f"the image has more than {self._most:,} pixels") from None
-        except Exception:  # Pillow's decoders raise nearly anything
-            raise Refused(415, "the body is no image (JPEG, PNG, WebP or BMP)") from None
+        except UnreadableImage as error:
+            raise Refused(415, f"the body is no image that can be read ({error})") from None
         if width * height > self._most:
             raise Refused(413, f"the image has {width:,} x {height:,} pixels, more than {self._most:,}")
         return width * height
 
     def _decoded(self, raw: bytes) -> NDArray[Any]:
         try:
-            return self._prepare(load_rgb(io.BytesIO(raw)))
+            return self._prepare(raw)
         except UnreadableImage as error:
+            if Reason.told_by(str(error)) is Reason.TOO_LARGE:
+                raise Refused(413, f"the image is {error}") from error
             raise Refused(415, f"the image is damaged ({error})") from error
 
 

@@ -86,6 +86,7 @@ def export_run(
         cache_dir=options.cache_dir,
         checkpoint=options.checkpoint,
         device="cpu",
+        note=progress.note,
     )
     head = _head(run, trained, options.teacher)
     with only_writer_of_file(out.resolve()), _new_folder(out) as folder:
@@ -263,7 +264,13 @@ def _preprocessing(trained: TrainedRun, where: str) -> Preprocessing:
         mean, std = mean_and_deviation(folder.keys.with_depth)
         return Preprocessing(where=OUTSIDE, resize=size, crop=size, mean=tuple(mean), std=tuple(std))
     return Preprocessing(
-        where=where, resize=resize_size(size), crop=size, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        where=where,
+        resize=resize_size(size),
+        crop=size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        decoding=trained.cache.spec.decoding,
+        decoder=trained.config.data.decoder,
     )
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from cache.runtime.atomic_files import replacing, sha256_of
 from cache.runtime.errors import UserError, nearest_names, other_schema, reason_of
 from cache.runtime.json_values import value_of
+from cache.sources.decoders import DECODERS, PILLOW
+from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
@@ -46,7 +48,8 @@ class Preprocessing:
     and scaled to 0..1; an episode's pictures are resized to ``crop`` x ``crop`` (bicubic) and stacked, RGB in
     0..1 and depth. Then ``mean`` is taken off, and what is left divided by ``std``. ``where`` says who does
     it: ``outside`` leaves it to the caller, and the graph takes ``image`` float32 [B, 3, crop, crop];
-    ``graph`` takes ``image`` uint8 [B, H, W, 3].
+    ``graph`` takes ``image`` uint8 [B, H, W, 3]. ``decoding`` says how the file of a photo becomes one, and
+    ``decoder`` by what (:mod:`cache.sources.decoders`).
     """
 
     where: str
@@ -54,10 +57,14 @@ class Preprocessing:
     crop: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    decoding: Decoding = PLAIN
+    decoder: str = PILLOW
 
     def __post_init__(self) -> None:
         if self.where not in (OUTSIDE, GRAPH):
             raise ValueError(f"preprocessing is {self.where!r}")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"photos are decoded by {self.decoder!r:.40}")
         if not 0 < self.crop <= self.resize <= MOST_PIXELS:
             raise ValueError(f"images are squashed to {self.resize!r} and cut to {self.crop!r}")
         if len(self.mean) != len(self.std):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
+from cache.sources.decoders import squash, squash_picture
 from distill.deploy.class_sets import ClassSet, labels_in, pick
 from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
@@ -143,8 +144,18 @@ class Model(Shipped):
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Return what the graph takes of one RGB image: see :class:`distill.deploy.info.Preprocessing`."""
         steps = self.info.preprocessing
-        squashed = image.resize((steps.resize, steps.resize), Image.Resampling.BILINEAR)
-        pixels = np.asarray(squashed, dtype=np.uint8)
+        return self._cut(squash_picture(image, steps.resize, decoder=steps.decoder))
+
+    def prepare_file(self, content: bytes, name: str = "given") -> NDArray[Any]:
+        """Return what the graph takes of the bytes of a photo's file, decoded as the run has decoded.
+
+        UnreadableImage if it is none.
+        """
+        steps = self.info.preprocessing
+        return self._cut(squash(content, steps.resize, steps.decoding, decoder=steps.decoder, name=name))
+
+    def _cut(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        steps = self.info.preprocessing
         if steps.where == GRAPH:
             return pixels
         start = round((steps.resize - steps.crop) / 2)

@@ -84,7 +84,9 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     # The picture of an image that has changed would stand beside another's embedding.
     changed = set(joined.changed)
     with_row = (images[i] for i in np.flatnonzero(joined.row_of >= 0).tolist())
-    some: list[ImageSample] = sampled([image for image in with_row if image.key not in changed], most)
+    some: list[ImageSample] = sampled(
+        [image for image in with_row if image.labels and image.key not in changed], most
+    )
     label_of = dict(zip(classes.classes, classes.labels, strict=True))
     pixels = trained.pixels(some, "train")
     pictures: dict[int, bytes] = {}

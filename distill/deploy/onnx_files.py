@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +177,18 @@ def finish(path: Path, steps: Preprocessing, described: dict[str, Any]) -> None:
 def _with_preprocessing(onnx: Any, graph: Any, steps: Preprocessing) -> Any:
     inner = graph.graph.input[0].name
     graph = onnx.compose.add_prefix(graph, prefix="student/", rename_outputs=False)
+    before = _preprocessing_graph(steps)
+    before.ir_version = graph.ir_version
+    return onnx.compose.merge_models(before, graph, io_map=[("prepared", f"student/{inner}")])
+
+
+@lru_cache(maxsize=1)  # it is that of every precision of a model, and takes seconds
+def _preprocessing_graph(steps: Preprocessing) -> Any:
     sizes = ("batch", "height", "width")
     dynamic = {"image": {axis: torch.export.Dim(name) for axis, name in enumerate(sizes)}}
     photos = torch.zeros(EXAMPLE_IMAGES, steps.resize + 2, steps.resize + 1, 3, dtype=torch.uint8)
     program = torch.export.export(PreparedPhoto(steps), (photos,), dynamic_shapes=dynamic)
-    before = _as_graph(program, takes="image", gives="prepared", sizes=sizes)
-    before.ir_version = graph.ir_version
-    return onnx.compose.merge_models(before, graph, io_map=[("prepared", f"student/{inner}")])
+    return _as_graph(program, takes="image", gives="prepared", sizes=sizes)
 
 
 def import_parts() -> Any:

@@ -123,10 +123,13 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
             fix="train with --set data.id_val=0.1, or use --search id_test.",
         )
     (images,) = trained.wanted([split])
+    if len(images.class_names) == 1:
+        raise UserError(f"--search chooses by ID classes, and {split} has one alone", fix="leave it out.")
     joined = join_training_rows(trained.identities, id_val=trained.config.data.id_val)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image, row in zip(joined.images, joined.row_of, strict=True):
-        by_class[joined.rows.class_names[joined.rows.labels[row]]].append(image.key)
+        if (label := int(joined.rows.labels[row])) >= 0:
+            by_class[joined.rows.class_names[label]].append(image.key)
     keys = pick_support(by_class, shots=support.shots, seed=support.support_seed, leave=0)
     accuracy = {
         (alpha, beta): judge.retrieved(

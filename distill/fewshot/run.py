@@ -21,6 +21,7 @@ from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
 from distill.data_identity import DataIdentity, refuse_other_data
 from distill.fewshot.retrieval import Judge, Retrieval, search_weights
+from distill.headline import headline
 from distill.judge.evaluate import Result, SplitResult
 from distill.judge.model import weights_of
 from distill.judge.trained_run import TrainedRun, open_trained
@@ -142,13 +143,13 @@ def teach(trained: TrainedRun, out: Path, options: FewShotOptions, progress: Pro
     with only_writer(out):
         remove_temporaries(out)
         draws = [_draw(judge, few, options, to, progress) for few, to in folders.items()]
-        measure, table = trained.model.measure, _table(draws)
+        measure, table, among = trained.model.measure, _table(draws), _among(trained)
         results: dict[str, Any] = {
             "run": str(source),
             "method": options.method,
             "data": identity.to_json(),
             "start": start,
-            "headline": f"{measure} in percent on the OOD {trained.model.unit} that are not support",
+            "headline": f"{measure} in percent on the OOD {trained.model.unit} that are not support{among}",
             "table": table,
             "draws": [{**draw.to_json(), "data": identity.digest(), "start": start} for draw in draws],
         }
@@ -165,12 +166,23 @@ def _check_method(trained: TrainedRun, source: Path, method: str) -> None:
         raise UserError(f"{source} was trained on episodes", fix="use --method finetune.")
     if method == "retrieval" and not trained.heads:
         raise UserError(f"{source} is a closed-set baseline", fix="use --method finetune.")
+    if method == "retrieval" and len(trained.folder.classes.get("ood_test", ())) == 1:
+        raise UserError(
+            f"retrieval chooses among the OOD classes, and {trained.folder.path} has one alone",
+            fix="use --method finetune, which is judged among all classes, or add OOD classes.",
+        )
     if method == "finetune" and isinstance(trained.folder, TarFolder):
         raise UserError(
             f"finetuning needs images in any order, and {trained.cache.path} is a WebDataset, "
             "which is streamed",
             fix=WITH_FOLDER,
         )
+
+
+def _among(trained: TrainedRun) -> str:
+    """Return what is said of the accuracy of one OOD class, which among itself would be 100%."""
+    alone = not trained.cache.holds_episodes and len(trained.folder.classes["ood_test"]) == 1
+    return ", of one class, judged among all classes" if alone else ""
 
 
 def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShotOptions) -> None:
@@ -181,7 +193,7 @@ def _check_support(trained: TrainedRun, support: FewShotConfig, options: FewShot
 
 
 def _support(trained: TrainedRun, support: FewShotConfig) -> list[str]:
-    return support_of(trained.cache, trained.folder.split("ood_test"), support)
+    return support_of(trained.cache, trained.folder, support)
 
 
 def _called(shots: int, seed: int) -> str:
@@ -211,7 +223,7 @@ def _draw(
             retrieval = search_weights(judge, support, retrieval, split=options.search)
         after = judge.query(keys, retrieval).accuracy
         progress.note(f"{folder.name}: {before.accuracy:.1f}% -> {after:.1f}%")
-        scores = {"before": before.accuracy, "ood_query": after, "id_test": None}
+        scores = {"before": before.accuracy, QUERY: after, "id_test": None}
         details: dict[str, Any] = {
             "alpha": retrieval.alpha,
             "beta": retrieval.beta,
@@ -256,8 +268,8 @@ def _scores(
 ) -> tuple[dict[str, float | None], dict[str, dict[str, dict[str, float]]]]:
     """Return the table's columns of one draw, and of episodes every metric of every group of objects."""
     if isinstance(before, SplitResult):
-        after, id_test = summary[f"{QUERY}_accuracy"], summary.get("id_test_accuracy")
-        return {"before": before.accuracy, "ood_query": after, "id_test": id_test}, {}
+        told = {split: headline(summary, split) for split in (QUERY, "id_test")}
+        return {"before": before.headline, **told}, {}
     metrics = ("accuracy", "precision", "recall", PRECISION)
     starts = {group: f"{QUERY}_{'' if group == 'all' else group + '_'}" for group in GROUPS}
     after = {

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from cache import EmbeddingCache
 from cache.runtime.errors import UserError, WrongOption
-from cache.sources.splits import SPLITS, split_name
+from cache.sources.splits import LABELLED, POOL, split_name
 from cache.store.split_rows import SplitRows
 from cache.store.text_banks import TextBank
 from distill.config import RoboticsConfig
+from distill.headline import headline
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.scores import margins, pair_logits
@@ -52,6 +53,7 @@ class SplitResult:
     class's accuracy in percent; classes without images are left out of all three. ``top5_accuracy`` is macro
     as well, ``ece`` the calibration error at the classifier's own temperature; both are None where they could
     not be anything else. ``among_all`` is None where nothing but a split's own classes was asked for.
+    Among one class any answer is right: ``per_class`` is among all there, as is :attr:`headline`.
     ``other_data`` says in what the images are not those that the run was trained or judged with, '' where
     they are.
     """
@@ -71,6 +73,12 @@ class SplitResult:
     def chance(self) -> float:
         """The accuracy of guessing, in percent."""
         return 100 / len(self.per_class)
+
+    @property
+    def headline(self) -> float:
+        """Its accuracy among its own classes, of one class among all where others compete."""
+        numbers = {f"{self.split}_{name}": value for name, value in self.metrics().items()}
+        return headline(numbers, self.split) or 0.0
 
     def metrics(self) -> dict[str, float]:
         """Return every number under the ending that it has among a run's metrics."""
@@ -157,7 +165,7 @@ def evaluate(
         raise UserError(f"no image of {split} could be read", fix="check that the files are images.")
     scores = ImageScores.join(own)
     metrics = scores.metrics()
-    among_all = None
+    among_all, per_class_C = None, metrics.per_class_C
     if among is not None:
         all_scores = ImageScores.join(every)
         of_all = all_scores.metrics()
@@ -168,6 +176,8 @@ def evaluate(
             ece=of_all.ece,
             id_score_N=torch.cat(id_score) if id_score else None,
         )
+        if len(class_names) == 1:
+            per_class_C = of_all.per_class_C[among.columns(class_names)]
     return SplitResult(
         split=split,
         accuracy=metrics.accuracy,
@@ -175,7 +185,7 @@ def evaluate(
         images=len(scores.labels_N),
         per_class={
             name: float(value)
-            for name, value in zip(class_names, metrics.per_class_C, strict=True)
+            for name, value in zip(class_names, per_class_C, strict=True)
             if not value.isnan()
         },
         unreadable=dict(unreadable or {}),
@@ -220,14 +230,20 @@ def evaluate_teacher(
 ) -> dict[str, Result]:
     """Judge the teacher from the cache alone: no model is loaded and no image is read.
 
-    ``splits`` names some (either name); none means all that the cache has. ``negative_text`` is the bank of
-    episodes' negative texts; they are judged on the main camera. With ``check`` the cache's files are
-    compared with their checksums. UserError if the cache has no such split or text bank.
+    ``splits`` names some (either name); none means all that the cache has with labels. ``negative_text`` is
+    the bank of episodes' negative texts; they are judged on the main camera. With ``check`` the cache's files
+    are compared with their checksums. UserError if the cache has no such split or text bank.
     """
     cache = EmbeddingCache.open(cache_dir, check=check)
-    names = [split_name(name) for name in splits] or [name for name in SPLITS if name in cache.split_names]
+    names = [labelled_split(name) for name in splits]
+    names = names or [name for name in LABELLED if name in cache.split_names]
+    if not names:
+        raise UserError(
+            f"the cache {cache.path} has a pool alone, whose images have no label to be judged by",
+            fix="add labelled images to the data (train/CLASS/FILE), and run cache-features again.",
+        )
     refuse_negative_text(cache, negative_text)
-    classes = AllClasses.of(cache.manifest.splits)
+    classes = AllClasses.competing(cache.manifest.splits)
     judge = TeacherJudge(
         cache=cache,
         classes=classes,
@@ -242,6 +258,16 @@ def evaluate_teacher(
     }
 
 
+def labelled_split(name: str) -> str:
+    """Return our name of a split whose images have labels; UserError for another, and for the pool."""
+    split = split_name(name)
+    if split == POOL:
+        raise UserError(
+            "the images of the pool have no label to be judged by", fix=f"choose from {', '.join(LABELLED)}."
+        )
+    return split
+
+
 def refuse_negative_text(cache: EmbeddingCache, negative_text: str | None) -> None:
     """Refuse a bank of negative texts where a cache's images have no use for one; WrongOption."""
     if negative_text and not cache.holds_episodes:
@@ -250,10 +276,13 @@ def refuse_negative_text(cache: EmbeddingCache, negative_text: str | None) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherJudge:
-    """Judges a teacher by its rows and its text banks; ``classes`` are all of the data."""
+    """Judges a teacher by its rows and its text banks.
+
+    ``classes`` are all of the data, None where every split has each: then its own compete, and are all.
+    """
 
     cache: EmbeddingCache
-    classes: AllClasses
+    classes: AllClasses | None
     text: str
     negative_text: str = NEGATIVE
     batch_size: int = 4096
@@ -268,8 +297,11 @@ class TeacherJudge:
     ) -> Result:
         """Judge the rows ``at`` of a split against their labels, which index ``class_names``.
 
-        UserError if there is no row or no such bank, or a class has no text.
+        Rows without a label (-1) are none to judge. UserError if there is no row or no such bank, or a class
+        has no text.
         """
+        if labels.ndim == 1:
+            at, labels = at[labels >= 0], labels[labels >= 0]
         outputs = (
             (
                 torch.from_numpy(rows.embeddings[at[start : start + self.batch_size]]).float(),
@@ -301,11 +333,10 @@ class TeacherJudge:
             torch.cat([labels for _, labels in batches]),
             split=split,
             class_names=class_names,
-            id_objects=self.cache.class_names("train"),
+            id_objects=self.cache.manifest.splits.get("train", ()),
         )
 
 
-def competing(classes: AllClasses, bank: TextBank) -> AllClasses | None:
-    """Return classes that can compete by a text bank: None with no OOD class, or where one has no text."""
-    with_text = set(bank.class_folders)
-    return classes if classes.ood_classes and with_text.issuperset(classes.names) else None
+def competing(classes: AllClasses | None, bank: TextBank) -> AllClasses | None:
+    """Return classes that can compete by a text bank: None where one has no text."""
+    return classes if classes is not None and {*bank.class_folders}.issuperset(classes.names) else None

@@ -99,6 +99,11 @@ class Confusion:
     keys: tuple[str, ...]
 
 
+def shown_split(judged: Sequence[str]) -> str | None:
+    """Return of which of some splits the pictures are shown: an OOD one, else another, where there is one."""
+    return next((name for name in judged if name.startswith("ood")), next(iter(judged), None))
+
+
 def confusions(answers: Sequence[Answers], *, most: int) -> list[Confusion]:
     """Return the pairs of classes that are confused most, most images first; several runs are added up."""
     wrong: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -12,8 +12,9 @@ from torch import nn
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.decoders import in_its_place
 from cache.sources.samples import DataFolder, Sample
-from cache.sources.splits import split_name
+from cache.sources.splits import FOLDERS, TESTS
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
@@ -21,17 +22,17 @@ from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
-from distill.data.stream import EvalSplit, splits_to_judge
+from distill.data.stream import EvalSplit, splits_to_judge, to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.tar_identities import identities_of
 from distill.data.tar_stream import id_val_of, set_aside
 from distill.data.training_data import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
-from distill.judge.evaluate import Result, competing, refuse_negative_text
+from distill.judge.evaluate import Result, competing, labelled_split, refuse_negative_text
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
-from distill.settings import from_toml, with_settings
+from distill.settings import from_toml, with_part, with_settings
 from distill.student.classifier import AllClasses
 from distill.student.heads import Head
 
@@ -42,7 +43,7 @@ class Opening(TypedDict, total=False):
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums.
+    compared with their checksums; ``note`` is told that another decoder than the run's reads its photos.
     """
 
     data_dir: Path | None
@@ -52,6 +53,7 @@ class Opening(TypedDict, total=False):
     negative_text: str | None
     device: str
     check: bool
+    note: Callable[[str], None]
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -62,7 +64,7 @@ def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Ope
     """
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
-    for split in trained.wanted(splits):
+    for split in trained.judged(splits):
         other_data = trained.other_data(split.name)
         of_heads = judged(trained.model, outputs_of(trained.model, split), split, among=trained.competing)
         results |= {name: replace(result, other_data=other_data) for name, result in of_heads.items()}
@@ -82,7 +84,7 @@ def space_of_run(
         raise UserError(f"{run} is a closed-set baseline", fix="judge a run that learnt from a teacher.")
     space: dict[str, dict[str, float]] = {}
     trained.identities.refuse_changed_images()
-    for split in trained.wanted(splits):
+    for split in trained.judged(splits):
         if teacher_has_rows(trained.heads, split):
             outputs = outputs_of(trained.model, split)
             space |= space_of_split(trained.heads, outputs, split, trained.config.loss)
@@ -134,12 +136,12 @@ class TrainedRun:
 
     @property
     def competing(self) -> AllClasses | None:
-        """Every class of the data; None with no OOD class, or where one has no text."""
+        """Every class of the data; None where every split has each, or one has no text."""
         # Where the folder has no train, its classes are those of the cache, which the run was trained on.
-        among: AllClasses | None = AllClasses.of({**self.cache.manifest.splits, **self.folder.classes})
+        among = AllClasses.competing({**self.cache.manifest.splits, **self.folder.classes})
         for head in self.heads:
-            among = competing(among, head.cache.text_bank(self.config.text)) if among is not None else None
-        return among if among is not None and among.ood_classes else None
+            among = competing(among, head.cache.text_bank(self.config.text))
+        return among
 
     def other_data(self, split: str) -> str:
         """Return in what a split is not the one that the run was trained with, '' where it is."""
@@ -149,19 +151,32 @@ class TrainedRun:
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
         """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
 
-        UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
+        Of no names and no test split that is ``id_val``, where the run set one aside, else none. UserError if
+        there is no such split, or a few-shot run is asked for images that it was trained on.
         """
         id_val: tuple[Sample, ...] = ()
         if self.config.data.id_val and isinstance(self.folder, TarFolder):
             id_val = id_val_of(self.cache, self.folder, set_aside(self.cache, self.config.data.id_val))
         elif self.config.data.id_val and "train" in self.folder.splits:
             id_val = join_training_rows(self.identities, id_val=self.config.data.id_val).id_val
-        fewshot = self.config.fewshot
-        support = support_of(self.cache, self.folder.split("ood_test"), fewshot) if fewshot.shots else []
+        support = support_of(self.cache, self.folder, self.config.fewshot)
         by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [name if name in ("id_val", QUERY) else split_name(name) for name in splits]
-        names = names or [name for name in by_name if name != "id_val"]
+        names = [name if name in ("id_val", QUERY) else labelled_split(name) for name in splits]
+        names = names or [name for name in by_name if name != "id_val"] or [*by_name]
         return [self._split(name, by_name) for name in names]
+
+    def judged(self, splits: Sequence[str]) -> list[EvalSplit]:
+        """Return :meth:`wanted` splits; UserError where there is none at all."""
+        wanted = self.wanted(splits)
+        if not wanted:
+            tests = " and no ".join(self.folder.split_is.format(FOLDERS[name]) for name in TESTS)
+            raise UserError(
+                f"{self.checkpoint.parent} cannot be judged: {self.folder.path} has no {tests}, and the run "
+                "set no id_val aside",
+                fix="add test images to the data, train with --set data.id_val=0.1, or judge --split train, "
+                "which it was trained on.",
+            )
+        return wanted
 
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
         if name in by_name:
@@ -176,7 +191,7 @@ class TrainedRun:
             )
         else:
             split = self.folder.split(name)
-            images, class_names = split.all(), split.classes
+            images, class_names = to_judge(split), split.classes
         return EvalSplit(name=name, pixels=self.pixels(images, name), class_names=class_names)
 
     def pixels(self, images: Sequence[Sample], split: str) -> Pixels:
@@ -202,6 +217,10 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
+    if state["decoder"]:
+        config = with_part(config, "data", decoder=state["decoder"])
+        if another := in_its_place(state["decoder"]):
+            opening.get("note", _untold)(another)
     cache = EmbeddingCache.open(
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
     )
@@ -236,6 +255,10 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)
+
+
+def _untold(line: str) -> None:
+    del line
 
 
 def _data_of(state: Mapping[str, Any]) -> Path | None:

@@ -9,6 +9,9 @@ from typing import Any
 
 from cache.runtime.atomic_files import replacing
 
+# Inches that labels and titles take: matplotlib would find them out by drawing everything twice.
+LEFT, RIGHT, BOTTOM, TOP = 0.85, 0.15, 0.55, 0.45
+
 
 @contextmanager
 def drawing(path: Path, size: tuple[float, float], *, columns: int = 1) -> Iterator[tuple[Any, Any]]:
@@ -23,10 +26,23 @@ def drawing(path: Path, size: tuple[float, float], *, columns: int = 1) -> Itera
     from matplotlib import pyplot
 
     with pyplot.style.context("default"):
-        figure, axes = pyplot.subplots(1, columns, figsize=size, layout="constrained")
+        figure, axes = pyplot.subplots(1, columns, figsize=size)
+        _place(figure, size, columns)
         try:
             yield figure, axes
             with replacing(path) as temporary:
                 figure.savefig(temporary, format="png", dpi=120)
         finally:
             pyplot.close(figure)
+
+
+def _place(figure: Any, size: tuple[float, float], columns: int) -> None:
+    width, height = size
+    each = (width - columns * (LEFT + RIGHT)) / columns
+    figure.subplots_adjust(
+        left=LEFT / width,
+        right=1 - RIGHT / width,
+        bottom=BOTTOM / height,
+        top=1 - TOP / height,
+        wspace=(LEFT + RIGHT) / each,
+    )

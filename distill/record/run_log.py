@@ -91,13 +91,17 @@ def draw_curves(
     path: Path, history: Sequence[dict[str, Any]], *, curves: Sequence[tuple[str, str]], of: str, title: str
 ) -> None:
     """Draw loss parts, and ``curves`` (label, metric in percent) ``of`` what they are, over the epochs."""
-    from matplotlib.ticker import MaxNLocator  # here, because it takes a second
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # here, because it takes a second
 
     with drawing(path, (11, 4.2), columns=2) as (figure, (left, right)):
         epochs = [line["epoch"] for line in history]
         for name in (name for name in history[-1] if name.startswith("loss_")):
             left.plot(epochs, [line[name] for line in history], label=name.removeprefix("loss_"), marker=".")
         left.set(xlabel="epoch", ylabel="training loss (unweighted parts)", yscale="log")
+        # No powers: setting a formula takes longer than all curves.
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
         for label, name in curves:
             points = [(line["epoch"], line[name]) for line in history if name in line]
             if points:
@@ -105,7 +109,8 @@ def draw_curves(
         right.set(xlabel="epoch", ylabel=f"{of} (%)", ylim=(0, 100))
         for axes in (left, right):
             axes.grid(alpha=0.3)
-            axes.legend()
+            if axes.lines:
+                axes.legend()
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.suptitle(title)
 

@@ -21,6 +21,7 @@ from distill.settings import flat
 from distill.sweep.plan import SWEEP
 
 DEPTH = 2
+TEACHER = "teacher_metrics"
 OBJECTS = "per_object_average_precision"
 RESULTS = (
     *("_accuracy", "_loss", "_precision", "_recall", "_metrics", "_ece", "_auroc", "_mean"),
@@ -228,6 +229,24 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
             yield from _below(child, depth - 1)
 
 
+def _that_tell(metrics: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics without what a split of one class has among itself: any answer is right."""
+    classes = summary.get("classes")
+    counts = classes.items() if isinstance(classes, dict) else ()
+    alone = [split for split, count in counts if count == 1]
+
+    def tells(name: str) -> bool:
+        split = name.removesuffix("_accuracy").removesuffix("_loss").partition("@")[0]
+        return split not in alone
+
+    return {name: value for name, value in metrics.items() if tells(name)}
+
+
+def _of_teacher(summary: dict[str, Any]) -> dict[str, Any]:
+    told = summary.get(TEACHER)
+    return {TEACHER: _that_tell(told, summary)} if isinstance(told, dict) else {}
+
+
 def read_run(path: Path, name: str) -> Run:
     """Read one run's folder.
 
@@ -259,8 +278,8 @@ def read_run(path: Path, name: str) -> Run:
         path=path,
         settings=settings,
         config=config,
-        history=tuple(history),
-        summary=summary,
+        history=tuple(_that_tell(line, summary) for line in history),
+        summary=_that_tell(summary, summary) | _of_teacher(summary),
         outputs=outputs,
         note=note,
         point=_sweep(path.parent)[1].get(path.name, ""),

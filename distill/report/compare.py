@@ -19,17 +19,22 @@ from distill.spread import Spread, spread
 from distill.sweep.plan import SEED
 
 LAST_EPOCHS = 5
+# How the names of test results begin.
+JUDGED = ("id_", "ood_", "all")
 MEMORY = "peak_memory_GB"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One metric of both sides; ``difference`` is other less one. ``test`` is None without several seeds."""
+    """One metric of both sides; ``difference`` is other less one. ``test`` is None without several seeds.
+
+    A side that was not judged so, such as one without that test split, is None, and so is the difference.
+    """
 
     metric: str
-    one: Spread
-    other: Spread
-    difference: float
+    one: Spread | None
+    other: Spread | None
+    difference: float | None
     test: TTest | None
 
 
@@ -69,12 +74,13 @@ def compare_runs(one: Path, other: Path) -> Comparison:
     if ours[0].episodes != theirs[0].episodes:
         raise UserError(f"one of {one} and {other} is of episodes", fix="compare photos with photos.")
     results = []
-    for metric in _metrics(ours[0]):
+    for metric in _metrics(ours[0], theirs[0]):
         mine, yours = (
             [number for run in runs if (number := _number(run, metric)) is not None]
             for runs in (ours, theirs)
         )
-        if len(mine) == len(ours) and len(yours) == len(theirs):
+        whole = len(mine) == len(ours) and len(yours) == len(theirs)
+        if whole or (metric.startswith(JUDGED) and not (mine and yours)):
             results.append(_result(metric, mine, yours, paired))
     return Comparison(
         how=_how([list(side) for side in sides], paired),
@@ -86,8 +92,8 @@ def compare_runs(one: Path, other: Path) -> Comparison:
 
 def _result(metric: str, ours: Sequence[float], theirs: Sequence[float], paired: bool) -> Result:
     one, other, test = spread(ours), spread(theirs), None
-    assert one is not None
-    assert other is not None
+    if one is None or other is None:
+        return Result(metric=metric, one=one, other=other, difference=None, test=None)
     if paired:
         test = paired_t(ours, theirs)
     elif min(one.n, other.n) > 1:
@@ -137,12 +143,14 @@ def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
     return f"seeds {one} and {other}: no test without several seeds on either side"
 
 
-def _metrics(run: Run) -> list[str]:
-    """Return the names of what is compared: test results, training losses, space, cost."""
-    judged = [name for name, value in run.summary.items() if isinstance(value, int | float)]
-    results = [n for n in judged if n.startswith(("id_", "ood_", "all")) and not n.endswith(CHOSEN_ON_TEST)]
-    losses = dict.fromkeys(name for line in run.history for name in line if name.startswith("loss_"))
-    space = [f"space/{s}/{n}" for s in run.table("space") for n in run.table("space", s) if n != "images"]
+def _metrics(one: Run, other: Run) -> list[str]:
+    """Return the names of what is compared: test results of either, training losses, space, cost."""
+    numbers = [
+        name for run in (one, other) for name, value in run.summary.items() if isinstance(value, int | float)
+    ]
+    results = dict.fromkeys(n for n in numbers if n.startswith(JUDGED) and not n.endswith(CHOSEN_ON_TEST))
+    losses = dict.fromkeys(name for line in one.history for name in line if name.startswith("loss_"))
+    space = [f"space/{s}/{n}" for s in one.table("space") for n in one.table("space", s) if n != "images"]
     return [*results, *losses, *space, "seconds", "images_per_s", MEMORY]
 
 

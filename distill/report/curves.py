@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill.report.charts import Chart, Point, Series, draw
-from distill.report.groups import TEACHER
+from distill.report.collect import TEACHER
 from distill.report.tasks import Part, headings
 from distill.spread import spread
 

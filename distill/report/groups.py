@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.config import LOSS_TERMS
-from distill.report.collect import Run, judged_differences
+from distill.report.collect import TEACHER, Run, judged_differences
 from distill.spread import Spread, spread
 from distill.sweep.plan import SEED
 
@@ -16,7 +16,6 @@ WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 CACHE, DATA = "cache", "data"
 # What decides how well a teacher classifies, and where a summary has that.
 OF_TEACHER = (CACHE, DATA, "text", "robotics.negative_text")
-TEACHER = "teacher_metrics"
 
 
 @dataclass(frozen=True, kw_only=True)

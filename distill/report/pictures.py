@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.judge.outputs import Confusion, EmbeddingSample, confusions
-from distill.report.collect import Run
+from distill.judge.outputs import Confusion, EmbeddingSample, confusions, shown_split
 from distill.report.groups import Group
 from distill.report.tasks import split_label
 
@@ -32,7 +31,7 @@ class ConfusedPair:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusedGroup:
-    """The most confused OOD pairs of one group, added up over its seeds."""
+    """The most confused pairs of one group, added up over its seeds: OOD ones, where it has an OOD test."""
 
     group: Group
     split: str
@@ -48,13 +47,13 @@ class Confused:
 
 
 def confused_groups(groups: Sequence[Group]) -> Confused:
-    """Return the most confused OOD pairs of every group whose runs left their outputs."""
+    """Return the most confused pairs of every group whose runs left answers: of OOD images, else of ID."""
     # Of runs of one data set the same key is the same picture.
     jpeg = {k: p for g in groups for r in g.runs if r.outputs for k, p in r.outputs.pictures.items()}
     number: dict[str, int] = {}
     confused = []
     for group in groups:
-        split = next((s for run in group.runs for s in _ood_splits(run)), None)
+        split = shown_split([name for run in group.runs if run.outputs for name in run.outputs.answers])
         if split is None:
             continue
         answers = [r.outputs.answers[split] for r in group.runs if r.outputs and split in r.outputs.answers]
@@ -73,10 +72,6 @@ def confused_groups(groups: Sequence[Group]) -> Confused:
         confused.append(ConfusedGroup(group=group, split=split_label(split), pairs=tuple(pairs)))
     uris = [f"data:image/jpeg;base64,{base64.b64encode(jpeg[key]).decode()}" for key in number]
     return Confused(groups=tuple(confused), pictures=tuple(uris))
-
-
-def _ood_splits(run: Run) -> list[str]:
-    return [name for name in run.outputs.answers if name.startswith("ood")] if run.outputs else []
 
 
 def space_map(groups: Sequence[Group], confused: Confused) -> dict[str, Any] | None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.report.collect import Run
-from distill.report.groups import TEACHER, Group, TeacherRuns, differing, judged_alike, value_of, written
+from distill.headline import one_class_notes
+from distill.report.collect import TEACHER, Run
+from distill.report.groups import Group, TeacherRuns, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
 from distill.report.tasks import Part, headings, parts_of, split_label
 from distill.spread import Spread
@@ -122,18 +123,34 @@ def _setting_cell(value: Any) -> Cell:
     return Cell(text=written(value), value=float(value) if isinstance(value, int | float) else None)
 
 
+def note_on_results(part: Part) -> str:
+    """Return what explains the columns of both tables, and what a split of one class has no number in."""
+    columns = headings((*part.task.results, *part.task.further), part.splits)
+    told = part.task.note(name for name in columns if any(g.numbers(name) for g in part.groups))
+    alone = {split_label(split): True for split in part.splits if _has_one_class(part, split)}
+    notes = one_class_notes(alone) if part.task.confuses else []
+    return " ".join([told, *(f"{note}." for note in notes)]).strip()
+
+
+def _has_one_class(part: Part, split: str) -> bool:
+    return any(run.number("classes", split.partition("@")[0]) == 1 for run in part.runs)
+
+
 def further_table(part: Part) -> Table | None:
     """Return what is judged beside the headline, a row a group and one a teacher; None of nothing."""
     further = headings(part.task.further, part.splits)
     columns = [_metric(part, metric, heading) for metric, heading in further.items()]
-    table = _by_group(part.task.further_title, part, columns)
+    both = any(group.numbers(name) for group in part.groups for name in further if name.endswith("_auroc"))
+    title = f"{part.task.further_title}{', ID against OOD' if both else ''}"
+    table = _by_group(title, part, columns)
     return table if table.rows else None
 
 
 def per_class_tables(part: Part) -> list[Table]:
     """Return every class's number by split, OOD first: images, the teacher's, then every group's mean."""
     key, runs, tables = part.task.per_class, part.counted, []
-    splits = dict.fromkeys(s for run in runs for s in run.table(key) if not s.startswith("id_val"))
+    aside = "id_val" in part.splits
+    splits = dict.fromkeys(s for run in runs for s in run.table(key) if aside or not s.startswith("id_val"))
     for split in sorted(splits, key=lambda split: not split.startswith("ood")):
         names = list(dict.fromkeys(name for run in runs for name in run.table(key, split)))
         images = _images_of_classes(runs, split)
@@ -144,7 +161,8 @@ def per_class_tables(part: Part) -> list[Table]:
             cells = [_cell(one.spread(where, split, name)) for name in names]
             columns.append((f"{one.label} (%)", cells))
         heads = [(name, -1) for name in names]
-        tables.append(_table(split_label(split), part.task.members, heads, columns))
+        among = " among all" if part.task.confuses and _has_one_class(part, split) else ""
+        tables.append(_table(f"{split_label(split)}{among}", part.task.members, heads, columns))
     return tables
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from distill.headline import headline
 from distill.report.collect import OBJECTS, Run
 from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of
 
@@ -22,7 +23,8 @@ class Task:
     """What runs are judged by. Metrics and headings are patterns over the splits; see :func:`headings`.
 
     ``unit`` is what is counted, ``measure`` how the headline metrics end, ``called`` its name; ``results``
-    are the main table's columns and ``further`` the second table's (metric, heading), explained in ``note``.
+    are the main table's columns and ``further`` the second table's (metric, heading); ``notes`` explain those
+    that have a metric of some ending.
     ``gaps`` are the metrics with a gap to the teacher, ``scatter`` (metric, name) across and up.
     ``per_class`` names every class's numbers in a summary, and ``members`` what a class is; ``confuses`` says
     whether one image has one class, which can be taken for another.
@@ -37,18 +39,29 @@ class Task:
     scatter: tuple[tuple[str, str], tuple[str, str]]
     further_title: str
     further: tuple[tuple[str, str], ...]
-    note: str
+    notes: tuple[tuple[str, str], ...]
     per_class: str
     per_class_title: str
     members: str
     confuses: bool
 
     def splits(self, runs: Sequence[Run]) -> list[str]:
-        """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last."""
+        """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last.
+
+        Where no run has one it is what they set aside, ``id_val``.
+        """
         judged = {name for run in runs for name in run.table(self.per_class)}
         heads = sorted(name for name in judged if "@" in name and not name.startswith("id_val"))
-        names = ("id_test", "ood_test", "ood_query", *heads)
-        return [name for name in names if any(f"{name}_{self.measure}" in run.summary for run in runs)]
+        for names in (("id_test", "ood_test", "ood_query", *heads), ("id_val",)):
+            told = [name for name in names if any(headline(run.summary, name) is not None for run in runs)]
+            if told:
+                return told
+        return []
+
+    def note(self, headings: Iterable[str]) -> str:
+        """Return what explains the metrics of some columns, by their names."""
+        names = list(headings)
+        return " ".join(text for end, text in self.notes if any(name.endswith(end) for name in names))
 
 
 PHOTOS = Task(
@@ -66,7 +79,7 @@ PHOTOS = Task(
         ("id_test_accuracy", "ID, macro accuracy (%)"),
         ("ood_test_accuracy", "OOD, macro accuracy (%)"),
     ),
-    further_title="Top 5, calibration, ID against OOD",
+    further_title="Top 5, calibration",
     further=(
         ("{split}_top5_accuracy", "{label}, top 5 (%)"),
         ("{split}_all_top5_accuracy", "{label} among all, top 5 (%)"),
@@ -74,11 +87,18 @@ PHOTOS = Task(
         ("{split}_all_ece", "{label} among all, ECE"),
         ("id_ood{head}_auroc", "AUROC, ID against OOD{of_head}"),
     ),
-    note=(
-        "Among all: the ID and the OOD classes compete, as when an exported model is used; elsewhere a "
-        "split's images are judged among that split's own classes. ECE (15 bins, 0 to 1) is of the softmax "
-        "at the run's own temperature; AUROC (0 to 1, 0.5 is chance) says how often an ID test image has a "
-        "higher best cosine with an ID class text than an OOD test image has."
+    notes=(
+        (
+            "_all_accuracy",
+            "Among all: every class of the data competes, as when an exported model is used; elsewhere a "
+            "split's images are judged among that split's own classes.",
+        ),
+        ("_ece", "ECE (15 bins, 0 to 1) is of the softmax at the run's own temperature."),
+        (
+            "_auroc",
+            "AUROC (0 to 1, 0.5 is chance) says how often an ID test image has a higher best cosine with an "
+            "ID class text than an OOD test image has.",
+        ),
     ),
     per_class="per_class_accuracy",
     per_class_title="Accuracy of every class",
@@ -109,9 +129,13 @@ EPISODES = Task(
         for group, of_group in (("", ""), ("ood_objects_", ", OOD objects"))
         for name in ("accuracy", "precision", "recall")
     ),
-    note=(
-        "Mean average precision is over the objects that occur. An object is there where its score reaches "
-        "robotics.threshold; accuracy, precision and recall are of counts over all objects and episodes."
+    notes=(
+        (
+            "",
+            "Mean average precision is over the objects that occur. An object is there where its score "
+            "reaches robotics.threshold; accuracy, precision and recall are of counts over all objects and "
+            "episodes.",
+        ),
     ),
     per_class=OBJECTS,
     per_class_title="Average precision of every object",

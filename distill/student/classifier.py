@@ -26,6 +26,13 @@ class AllClasses:
         others = {name for names in classes.values() for name in names} - set(seen)
         return cls(id_classes=tuple(seen), ood_classes=tuple(sorted(others)))
 
+    @classmethod
+    def competing(cls, classes: Mapping[str, Sequence[str]]) -> AllClasses | None:
+        """Return them where some split lacks one; None where a split's own classes are always all."""
+        every = cls.of(classes)
+        some_lack = any(0 < len(set(names)) < len(every.names) for names in classes.values())
+        return every if some_lack else None
+
     @property
     def names(self) -> tuple[str, ...]:
         """ID classes, then OOD classes."""

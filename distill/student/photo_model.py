@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cache import EmbeddingCache
@@ -16,6 +15,8 @@ from cache.sources.samples import DataFolder
 from distill.config import RunConfig
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
+from distill.data.support import ROWS_OF
+from distill.losses import classification_loss
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
@@ -45,11 +46,19 @@ class PhotoModel:
     headline: ClassVar[str] = "macro accuracy"
     measure: ClassVar[str] = "macro accuracy"
     chosen_by: ClassVar[str] = "id_val_accuracy"
-    curves: ClassVar[tuple[tuple[str, str], ...]] = tuple(
-        (name, f"{name}_accuracy") for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
-    )
 
     open_heads: ClassVar[Callable[..., tuple[Head, ...]]] = staticmethod(open_heads)
+
+    @property
+    def curves(self) -> tuple[tuple[str, str], ...]:
+        """What is told of every split over the epochs, and its metric: of one class that among all."""
+        of_one = {name for name, own in self.folder.classes.items() if len(own) == 1}
+        return tuple(
+            (f"{name} among all", f"{name}_all_accuracy")
+            if ROWS_OF.get(name, name) in of_one
+            else (name, f"{name}_accuracy")
+            for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
+        )
 
     @staticmethod
     def build(
@@ -91,8 +100,10 @@ class PhotoModel:
         the cosines are the first head's.
         """
         if not self.heads:
-            loss = F.cross_entropy(outputs.float(), self._columns[batch.label_B])
-            return {"cls": loss, "total": loss}, outputs.detach()[:, self._columns]
+            label, columns = batch.label_B, self._columns
+            outputs_B = torch.where(label >= 0, columns[label.clamp(min=0)], label)
+            loss = classification_loss(outputs, outputs_B)
+            return {"cls": loss, "total": loss}, outputs.detach()[:, columns]
         terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
         for head, targets in zip(self.heads, batch.targets, strict=True):

@@ -22,6 +22,7 @@ from distill.data.folders import open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.tar_identities import identities_of
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
+from distill.headline import headline, headline_splits
 from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
 from distill.settings import differences, from_toml, to_toml
@@ -208,11 +209,6 @@ def last_line(folder: Path) -> dict[str, Any]:
     return line if isinstance(line, dict) and {"epoch", "images_per_s"} <= line.keys() else {}
 
 
-def headline(metrics: dict[str, Any], split: str) -> float | None:
-    """Return what judges a split, in percent: mean average precision of episodes, accuracy of photos."""
-    return metrics.get(f"{split}_average_precision", metrics.get(f"{split}_accuracy"))
-
-
 def train_command(run: PlannedRun, place: Place) -> list[str]:
     """Return the command that begins a run, or goes on with it, as a person writes it."""
     out = place.folder(run)
@@ -304,14 +300,15 @@ def ended(run: PlannedRun, end: dict[str, Any] | object, log: Path | None = None
 def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
     """Return for every point ``n`` finished seeds, and the mean and deviation (``_std``) of ID and OOD.
 
-    The numbers are those of :func:`headline`. Deviations are of n - 1, None where n is 1; a mean is None
-    where no run has the metric.
+    The splits are those of :func:`distill.headline.headline_splits`, the numbers of
+    :func:`distill.headline.headline`. Deviations are of n - 1, None where n is 1; a mean is None where no run
+    of the point has the metric.
     """
-    means = []
+    means, splits = [], headline_splits([result.summary for result in results])
     for point in dict.fromkeys(result.run.point for result in results):
         ended = [r.summary for r in results if r.run.point == point and r.status == FINISHED]
         line: dict[str, Any] = {"point": point, "n": len(ended)}
-        for split in ("id_test", "ood_test"):
+        for split in splits:
             values = [value for summary in ended if (value := headline(summary, split)) is not None]
             line |= as_columns(split, values)
         means.append(line)

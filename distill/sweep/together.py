@@ -18,6 +18,7 @@ from distill.sweep.run import Place, RunResult, Watch, ended, train_command
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun
 from distill.train.session import session_of
+from distill.train.start import as_begun
 from distill.train.stopping import Stopped
 
 
@@ -54,7 +55,8 @@ class Together:
 
     def _group(self, group: Sequence[PlannedRun], place: Place) -> list[RunResult]:
         try:
-            stream = open_stream(group[0].config, cache_dir=place.cache, data_dir=place.data)
+            config = as_begun(group[0].config, [place.folder(run) for run in group])
+            stream = open_stream(config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
             return [ended(run, error) for run in group]
         stream.identities.note_gone(self.progress)

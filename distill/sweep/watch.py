@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 
+from distill.headline import headline, headline_label, headline_splits
 from distill.sweep.plan import PlannedRun
-from distill.sweep.run import FAILED, FINISHED, Place, RunResult, headline, last_line
+from distill.sweep.run import FAILED, FINISHED, Place, RunResult, last_line
 
 WAITING, RUNNING = "waiting", "running"
-SPLITS = ("id_test", "ood_test")
 # Lines of the table that are no run's, and columns that are not the name's.
 FRAME, BESIDE_NAME = 6, 56
 
 
-def cells(run: PlannedRun, status: str, place: Place) -> list[str]:
-    """Return a run's line: name, status, epoch, rate, ID and OOD of its newest epoch."""
-    line = last_line(place.folder(run)) if status != WAITING else {}
+def cells(run: PlannedRun, status: str, line: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
+    """Return a run's line: name, status, epoch, rate, and what its newest epoch's metrics say of splits."""
     epoch = f"{line['epoch'] + 1}/{run.config.train.epochs}" if line else ""
     rate = f"{line['images_per_s']:,.0f}/s" if line else ""
-    return [run.name, status, epoch, rate, *(percent(headline(line, split)) for split in SPLITS)]
+    return [run.name, status, epoch, rate, *(percent(headline(line, split)) for split in splits)]
 
 
 def percent(value: float | None) -> str:
@@ -64,12 +64,18 @@ class LiveTable:
         counts = Counter(self._status[run.name] for run in hidden)
         more = ", ".join(f"{count} {status}" for status, count in counts.items())
         table = Table(caption=f"and {more}" if more else None)
-        for name in ("run", "", "epoch", "rate", "ID", "OOD"):
+        lines = {
+            run.name: last_line(self._place.folder(run)) if self._status[run.name] != WAITING else {}
+            for run in shown
+        }
+        splits = headline_splits(lines.values())
+        labels = [headline_label(lines.values(), split) for split in splits]
+        for name in ("run", "", "epoch", "rate", *labels):
             # Names differ at their end as often as at their beginning: they are folded, not cut.
             justify: JustifyMethod = "left" if name in ("run", "") else "right"
             table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "run")
         for run in shown:
-            line = cells(run, self._status[run.name], self._place)
+            line = cells(run, self._status[run.name], lines[run.name], splits)
             table.add_row(*(cell.replace("[", "\\[") for cell in line))
         return table
 
@@ -106,9 +112,14 @@ class Lines:
         if result.status == FAILED:
             self._say(f"{result.run.name}: failed {of}: {result.error}")
             return
-        id_test, ood_test = (percent(headline(result.summary, split)) or "none" for split in SPLITS)
-        before = " before" if result.skipped else ""
-        self._say(f"{result.run.name}: {FINISHED}{before} {of}: ID {id_test}, OOD {ood_test}")
+        metrics, before = result.summary, " before" if result.skipped else ""
+        told = [
+            f"{headline_label([metrics], split)} {percent(headline(metrics, split))}"
+            for split in headline_splits([metrics])
+        ]
+        self._say(
+            f"{result.run.name}: {FINISHED}{before} {of}: {', '.join(told) or 'nothing to judge it on'}"
+        )
 
     def warn(self, message: str) -> None:
         """Say it."""

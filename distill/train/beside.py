@@ -84,7 +84,7 @@ class Students:
                 ends.append(self._unless_asked(partial(finish, run, stop, **beside), stop))
         for run in self.runs:
             _note_unreadable(run, self.progress)
-        return current_ranks().from_first(ends)
+        return current_ranks().from_first(lambda: ends)
 
     def _drop(self, run: StudentRun, error: UserError) -> None:
         self.progress.note(f"{run.out.name} failed: {error}")

@@ -59,13 +59,15 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
     """Judge OOD and id_val every epoch, ID in the ``late``, last ones, as the original code reports them.
 
     There all classes of the data compete as well: for CoCoOp, whose texts are of each image, that is twice
-    the work.
+    the work. Where there is nothing else ID is judged every epoch, and a split of one class always among all.
     """
-    model, classes = session.model, AllClasses.of(session.model.folder.classes)
-    among = classes if late and classes.ood_classes else None
+    model, splits = session.model, session.splits
+    at_once = [name for name in splits if name != "id_test"] or [*splits]
+    alone = any(len(split.class_names) == 1 for split in splits.values())
+    among = AllClasses.competing(model.folder.classes) if late or alone else None
     results: dict[str, Result] = {}
-    for split in session.splits.values():
-        if late or split.name != "id_test":
+    for split in splits.values():
+        if late or split.name in at_once:
             results |= judged(model, outputs_of(model, split), split, among=among)
     return results
 
@@ -73,10 +75,14 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
 def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
     """Return one line for people about an epoch."""
     curves = session.model.curves
-    metrics = "  ".join(f"{label} {line[name]:.1f}%" for label, name in curves if name in line)
-    return (
-        f"epoch {line['epoch'] + 1}/{session.config.train.epochs}  loss {line['loss_total']:.3f}  {metrics}"
-        f"  {line['images_per_s']:,.0f} {session.model.unit}/s"
+    told = [f"{label} {line[name]:.1f}%" for label, name in curves if name in line]
+    return "  ".join(
+        [
+            f"epoch {line['epoch'] + 1}/{session.config.train.epochs}",
+            f"loss {line['loss_total']:.3f}",
+            *told,
+            f"{line['images_per_s']:,.0f} {session.model.unit}/s",
+        ]
     )
 
 
@@ -109,6 +115,7 @@ def summarize(
         "cache_fingerprint": fingerprint(model),
         "data": session.identity.to_json(),
         "teacher": model.cache.teacher,
+        "decoder": session.decoder,
         "precision": str(model.amp_dtype or torch.float32).removeprefix("torch."),
         "seconds": position.seconds,
         "images_per_s": last_mean(history, "images_per_s"),
@@ -160,12 +167,13 @@ def _by_class(
             **common,
         }
     ood = [line["ood_test_accuracy"] for line in history if "ood_test_accuracy" in line]
+    best = {"ood_test_accuracy_best_epoch": max(ood)} if ood else {}
     photos = {name: result for name, result in results.items() if isinstance(result, SplitResult)}
     by_teacher = {name: result for name, result in teacher.items() if isinstance(result, SplitResult)}
     return {
-        "ood_test_accuracy_best_epoch": max(ood, default=None),
+        **best,
         "per_class_accuracy": {name: result.per_class for name, result in photos.items()},
-        "teacher_accuracy": {name: result.accuracy for name, result in by_teacher.items()},
+        "teacher_accuracy": {name: result.headline for name, result in by_teacher.items()},
         "teacher_per_class_accuracy": {name: result.per_class for name, result in by_teacher.items()},
         **common,
     }

@@ -27,6 +27,7 @@ from distill.judge.outputs import (
     SplitLogits,
     confusions,
     key_hash,
+    shown_split,
     spread_sample,
 )
 from distill.robotics.model import EpisodeModel
@@ -54,10 +55,8 @@ def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs | None:
         return None
     model, splits = session.model, [session.splits[name] for name in outputs if name != "id_val"]
     answers = {split.name: _answers(model, split, *outputs[split.name]) for split in splits}
-    pictures: dict[str, bytes] = {}
-    for split in splits:
-        if split.name.startswith("ood"):
-            pictures |= _pictures(split, pictures_to_keep(answers[split.name]))
+    shown = shown_split([*answers])
+    pictures = _pictures(session.splits[shown], pictures_to_keep(answers[shown])) if shown else {}
     return RunOutputs(
         answers=answers,
         sample=_sample(model, splits, outputs, answers),
@@ -78,7 +77,7 @@ def teacher_results(session: Session) -> dict[str, Result]:
         return {}
     judge = TeacherJudge(
         cache=cache,
-        classes=AllClasses.of(model.folder.classes),
+        classes=AllClasses.competing(model.folder.classes),
         text=config.text,
         negative_text=config.robotics.negative_text,
     )

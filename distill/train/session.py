@@ -18,7 +18,7 @@ from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest, write_checkpoint
 from distill.config import RunConfig, require
-from distill.data.stream import EvalSplit, Stream
+from distill.data.stream import EvalSplit, Stream, decoder_of
 from distill.data.streams import open_stream
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_stream import StreamedData, TarStream
@@ -34,7 +34,8 @@ from distill.train.optim import build_optimizer
 class Session:
     """The parts of one run: what is learnt from, who learns, what is judged, and what a step moves with.
 
-    ``identity`` names the data, ``start`` the weights that a few-shot run begins with ('' else).
+    ``identity`` names the data, ``start`` the weights that a few-shot run begins with ('' else), ``decoder``
+    what reads photos.
     """
 
     data: TrainingData | StreamedData
@@ -44,6 +45,7 @@ class Session:
     scaler: torch.amp.GradScaler
     identity: DataIdentity
     start: str
+    decoder: str
 
     @property
     def config(self) -> RunConfig:
@@ -96,6 +98,7 @@ def session_of(config: RunConfig, stream: Stream | TarStream) -> Session:
         scaler=torch.amp.GradScaler(device.type, enabled=model.amp_dtype is torch.float16),
         identity=stream.identities.of(config),
         start=start,
+        decoder=decoder_of(stream.augment),
     )
 
 
@@ -151,6 +154,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "data": session.identity.to_json(),
         "stream": _place_in_stream(session, position),
         "start": session.start,
+        "decoder": session.decoder,
         "embed_dim": model.cache.embed_dim,
         "cache_dir": str(model.cache.path.resolve()),
         "data_dir": str(model.folder.path.resolve()),
@@ -170,6 +174,8 @@ def resume(path: Path, session: Session) -> Position:
     changed = differences(from_toml(state["config"], where=str(path)), session.config)
     if state["fingerprint"] != fingerprint(session.model):
         changed.append(f"cache: {state['fingerprint']} -> {fingerprint(session.model)}")
+    if state["decoder"] != session.decoder:
+        changed.append(f"data.decoder: {state['decoder']} -> {session.decoder}")
     if changed:
         raise CacheMismatch(
             f"{path} was trained with other settings ({'; '.join(changed)})",

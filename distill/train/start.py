@@ -10,10 +10,14 @@ from typing import Any
 from cache.runtime.distributed import in_every_process, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
+from cache.sources.decoders import AUTO, in_its_place
+from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
+from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
+from distill.settings import with_part
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun
 from distill.train.run_folder import check_out
@@ -59,7 +63,8 @@ def train(
     if wandb:
         wandb_module()
     with ranks_of_torchrun() as ranks:
-        stream = open_stream(config, cache_dir=cache_dir, data_dir=data_dir, check=check)
+        begun = as_begun(config, [out] if resume_run else [])
+        stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream)
         note_surprises(session, progress)
         stream.identities.note_gone(progress)
@@ -73,12 +78,22 @@ def train(
     return end
 
 
+def as_begun(config: RunConfig, outs: Sequence[Path]) -> RunConfig:
+    """Return the config with the decoder that runs in these folders were begun with, where there is any."""
+    for path in (out / LAST for out in outs if config.data.decoder == AUTO):
+        if path.is_file() and (decoder := read_checkpoint(path)["decoder"]):
+            return with_part(config, "data", decoder=decoder)
+    return config
+
+
 def note_surprises(session: Session, progress: Progress) -> None:
     """Note what a user may not expect of a cache: images without rows, pixels of another size."""
     model, data = session.model, session.data
     left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
+    if another := in_its_place(session.decoder):
+        progress.note(another)
     kept = model.cache.column_settings("pixels")
     decoded = isinstance(data, TrainingData) and data.pixels.stored is None
     if kept is not None and session.config.data.pixels == "auto" and decoded:

@@ -124,7 +124,7 @@ def as_read(cache: Path, datasets: Datasets) -> dict[str, Any]:
         if rows.captions is not None:
             read[f"{name} captions"] = np.array(rows.captions)
     for split, column, dataset, ndim in datasets:
-        values = opened.split(split).groups.column(column, dataset, kinds="biuf", ndim=(ndim,))
+        values = opened.split(split).groups.column(column, dataset, ("biuf", (ndim,)))
         read[f"{split} {column} {dataset}"] = np.asarray(values)
     read |= {f"texts {name}": opened.text_bank(name).embeddings for name in opened.bank_names}
     if opened.text_tower:

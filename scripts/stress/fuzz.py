@@ -194,7 +194,7 @@ def write_seeds(root: Path) -> None:
         (root / "chunks" / str(n)).write_text(json.dumps({f"{i:04x}": "0" * 64 for i in range(n)}))
         seen = {"hash": np.arange(n, dtype=np.uint64), "seen": np.ones((n, 3), dtype=np.int64)}
         write_columns(root / "touched" / str(n), seen)
-        torch.save({"schema_version": 2, "student": {"w": torch.ones(n)}}, root / "checkpoint" / str(n))
+        torch.save({"schema_version": 3, "student": {"w": torch.ones(n)}}, root / "checkpoint" / str(n))
         torch.save(torch.ones(n, 2), root / "pt" / str(n))
         with open(root / "npy" / str(n), "wb") as file:
             np.save(file, np.ones((n, 2), dtype="float32"))

@@ -95,3 +95,60 @@ def test_the_filter_keeps_the_images_whose_nearest_text_is_their_label(batch):
     assert distillation_objective(**batch, config=config)["total"].item() == pytest.approx(
         distillation_objective(**kept, config=LossConfig(cls=0.0, vlalign=1.0))["total"].item(), rel=1e-5
     )
+
+
+@pytest.fixture
+def half_labelled(batch):
+    """The batch with two rows of no class, and of the others one that the teacher gets right."""
+    teacher = batch["teacher"].clone()
+    teacher[2] = batch["text"][2]
+    return {**batch, "teacher": teacher, "labels": torch.tensor([0, -1, 2, 3, -1, 0])}
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_rows_without_a_label_are_seen_by_all_but_cls_and_the_filter(half_labelled, filtered):
+    config = LossConfig(**dict.fromkeys(LOSS_TERMS, 1.0), vlalign_k=3, vlalign_filter=filtered)
+    losses = distillation_objective(**half_labelled, config=config)
+    student, teacher, text, captions = (
+        half_labelled[name].detach().double() for name in ("student", "teacher", "text", "captions")
+    )
+    s, t, w, c = (rows / rows.norm(dim=1, keepdim=True) for rows in (student, teacher, text, captions))
+    labels, rows = half_labelled["labels"].tolist(), range(B)
+    scores = (s @ w.T / config.temperature).log_softmax(dim=1)
+    has = [i for i in rows if labels[i] >= 0]
+    nearest = (t @ w.T).topk(3, dim=1).indices.tolist()
+    kept = [i for i in rows if labels[i] < 0 or nearest[i][0] == labels[i]] if filtered else list(rows)
+    assert kept == ([1, 2, 4] if filtered else [*rows])
+    divergence = []
+    for i in kept:
+        ours = (s[i] @ w[nearest[i]].T / config.temperature).log_softmax(dim=0)
+        theirs = (t[i] @ w[nearest[i]].T / config.temperature).log_softmax(dim=0)
+        divergence.append((theirs.exp() * (theirs - ours)).sum())
+    pairs = s @ t.T / config.temperature
+    rivals = [[j for j in rows if j != i and (labels[j] != labels[i] or labels[i] < 0)] for i in rows]
+    own = [-(s[i] @ c[[i, *rivals[i]]].T).log_softmax(0)[0] for i in rows]
+    expected = {
+        "cls": torch.stack([-scores[i, labels[i]] for i in has]).mean(),
+        "vlalign": torch.stack(divergence).mean(),
+        "mse": (s - t).square().sum(dim=1).mean(),
+        "mse_raw": torch.log1p((student - teacher).square().sum(dim=1).mean() / 10),
+        "im_cst": -(pairs.log_softmax(1).diag().mean() + pairs.log_softmax(0).diag().mean()) / 2,
+        "cap": torch.stack(own).mean(),
+    }
+    expected["total"] = sum(expected.values())
+    torch.testing.assert_close(
+        {name: loss.double() for name, loss in losses.items()}, expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_batch_without_a_label_leaves_cls_zero_and_trains_on_the_rest(batch):
+    batch["labels"] = torch.full((B,), -1)
+    losses = distillation_objective(
+        **batch, config=LossConfig(cls=1.0, mse=1.0, vlalign=1.0, vlalign_filter=True)
+    )
+    assert losses["cls"].item() == 0
+    assert losses["vlalign"].item() > 0
+    (of_cls,) = torch.autograd.grad(losses["cls"], batch["student"], retain_graph=True)
+    losses["total"].backward()
+    assert of_cls.abs().sum() == 0
+    assert 0 < batch["student"].grad.abs().sum() < float("inf")

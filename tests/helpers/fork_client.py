@@ -8,6 +8,7 @@ group if ``FORK_CLIENT_GROUP`` is set, as a terminal does) and ends as it ends; 
 
 from __future__ import annotations
 
+import ctypes
 import marshal
 import os
 import resource
@@ -17,6 +18,7 @@ import struct
 import sys
 
 LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -26,6 +28,8 @@ def main() -> None:
     for number in handed_on:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, lambda number, _: early.append(number))
+    if "DISTILL_PARENT" in os.environ:  # whose end ends this one, as it would the process itself
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     server = socket.socket(socket.AF_UNIX)
     server.connect(sys.argv[1])
     request = {

@@ -2,7 +2,7 @@
 
     python fork_server.py LISTENER
 
-LISTENER is the number of an open socket. It ends when its standard input does. It has one thread and has computed nothing: a fork of it is a fresh process.
+LISTENER is the number of an open socket. It imports when first asked, and ends when its standard input does. It has one thread and has computed nothing: a fork of it is a fresh process.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import threading
 from typing import Any, NoReturn
 
+PARENT = "DISTILL_PARENT"
 LIBRARIES = (
     "cache.runtime.torchvision_compat",
     "h5py",
@@ -107,6 +108,9 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.executable = os.environ.get("FORK_EXECUTABLE", sys.executable)
+    if PARENT in os.environ:
+        os.environ[PARENT] = str(os.getppid())  # the client ends with the one that was meant
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     for limit, values in request["limits"].items():
@@ -120,9 +124,13 @@ def become(request: dict[str, Any]) -> None:
 
 def run(first: str, *words: str, folder: str) -> None:
     """Do what Python does with these words."""
+    safe = first == "-P"
+    if safe:
+        first, *words = words
     if first in ("-m", "-c"):
         what, *words = words
-        sys.path.insert(0, folder)
+        if not safe:
+            sys.path.insert(0, folder)
     sys.argv = [first, *words]
     if first == "-m":
         runpy.run_module(what, run_name="__main__", alter_sys=True)
@@ -156,6 +164,8 @@ def end(error: BaseException | None) -> NoReturn:
 
 def main() -> None:
     """See the module."""
+    if 0 in select.select([0, int(sys.argv[1])], [], [])[0]:
+        return
     for library in LIBRARIES:
         importlib.import_module(library)
     gc.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -11,24 +12,34 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 HELPERS = Path(__file__).parent
+PYTHON = sys.executable
+CLIENT = [PYTHON, "-IS", str(HELPERS / "fork_client.py")]
+SERVER = "FORK_SERVER"
 
 
 @cache
-def python() -> list[str]:
-    """What stands for ``sys.executable`` where a real process is the point, and its start is not.
+def server() -> str:
+    """The socket of the process that is forked for those below: this run's, or one of our own.
 
-    The process is a fork of one that has imported torch and its like already; see ``fork_server.py``.
+    Of tests side by side the process that starts them all starts it, for they inherit its environment; it imports
+    nothing before it is asked for a process.
     """
+    if SERVER in os.environ:
+        return os.environ[SERVER]
     folder = tempfile.TemporaryDirectory(prefix="fork-")  # a socket's path has to be short
     path = Path(folder.name) / "socket"
+    program = Path(folder.name) / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join([*CLIENT, str(path)])} "$@"\n')
+    program.chmod(0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(64)
-        server = subprocess.Popen(
-            [sys.executable, str(HELPERS / "fork_server.py"), str(listener.fileno())],
+        forked = subprocess.Popen(
+            [PYTHON, str(HELPERS / "fork_server.py"), str(listener.fileno())],
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             pass_fds=[listener.fileno()],
@@ -36,11 +47,27 @@ def python() -> list[str]:
         )
 
     def end() -> None:
-        server.communicate()
+        forked.communicate()
         folder.cleanup()
 
     atexit.register(end)
-    return [sys.executable, "-IS", str(HELPERS / "fork_client.py"), str(path)]
+    return str(path)
+
+
+def python() -> list[str]:
+    """What stands for ``sys.executable`` where a real process is the point, and its start is not.
+
+    The process is a fork of one that has imported torch and its like already; see ``fork_server.py``.
+    """
+    return [*CLIENT, server()]
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let processes that commands start with ``sys.executable`` be forks too."""
+    program = str(Path(server()).with_name("python"))
+    monkeypatch.setattr(sys, "executable", program)
+    monkeypatch.setenv("FORK_EXECUTABLE", program)
 
 
 def distill(*words: object) -> list[str]:

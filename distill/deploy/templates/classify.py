@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import: it would tell its maker
 import onnxruntime
@@ -24,8 +24,12 @@ if PRECISION in MODEL["unlike"]:
 def prepared(photo):
     """Return what the model takes of one photo."""
     image = Image.open(photo)
-    if image.mode.startswith("I"):  # 16 bits of grey, which would be clipped
-        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if STEPS["decoding"]["exif"]:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # more than 8 bits of grey, which would be clipped
+        grey = np.asarray(image)
+        bits = next(bits for bits in (8, 10, 12, 14, 16, 24, 32) if grey.max() < 2**bits)
+        image = Image.fromarray((grey.clip(0) * (255 / (2**bits - 1)) + 0.5).astype(np.uint8))
     image = image.convert("RGB").resize([STEPS["resize"]] * 2, Image.Resampling.BILINEAR)
     if STEPS["where"] == "graph":
         return np.asarray(image)[None]

@@ -107,6 +107,10 @@ def test_unreadable_images_are_skipped_counted_and_named(build, photos, tmp_path
     assert build().new_rows == 0
     with pytest.raises(UserError, match=r"train_3\.jpg cannot be read"):
         build("strict", strict=True)
+    # What an earlier run skipped is not read again, and none of those that strict is to stop at.
+    with pytest.raises(UserError, match=r"train_3\.jpg could not be read .* by an earlier run .*and 1 more"):
+        build(strict=True)
+    assert build().rows == 38
 
 
 def test_a_mended_image_is_embedded_by_the_next_run(build, photos, write_jpeg):

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from cache.build import group_writer
-from cache.build.embed_images import Decoded, EmbeddedBatch, Seconds
-from cache.build.group_writer import GroupSettings, GroupWriter
+from cache.build.embed_images import Decoded, EmbeddedBatch, Seconds, UnitSettings, Writer
+from cache.build.group_writer import GroupWriter
 from cache.build.plan import Unit
 from cache.runtime.errors import UserError
 from cache.runtime.signals import Terminated
 from cache.store.journal import Journal
 from cache.store.journal_lines import SkippedImage
 from cache.store.row_group import read_keys
+from cache.store.spec import CacheSpec
+from cache.teacher.open_clip_model import load_teacher
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,17 @@ ONE, OTHER = (Unit(split="train", chunks=(name,), rows=9) for name in ("0*", "1*
 
 
 @pytest.fixture
-def writing(tmp_path):
+def writing(tmp_path, teacher_dir):
     """A writer of groups into ``tmp_path``."""
-    settings = GroupSettings(cache=tmp_path, format="hdf5", writer="main", about={"batch_size": 3})
-    return GroupWriter.writing(settings, Seconds())
+    teacher = load_teacher(f"local-dir:{teacher_dir}")
+    settings = UnitSettings(
+        cache=tmp_path,
+        spec=CacheSpec(teacher=teacher.spec),
+        batch_size=3,
+        strict=False,
+        planned=frozenset(),
+    )
+    return GroupWriter.writing(settings, Writer(teacher=teacher, workers=0, name="main"), Seconds())
 
 
 def sizes(cache):

@@ -25,7 +25,7 @@ def build(teacher_dir, photos, tmp_path):
         progress = Counted()
         options = FeatureOptions(**{**given, **options})
         summary = cache_features(photos, tmp_path / out, options, progress=progress)
-        return summary, [note for note in progress.notes if not note.startswith("texts changed")]
+        return summary, progress.notes
 
     return run
 
@@ -193,6 +193,25 @@ def test_classes_renamed_in_label2text_embed_texts_and_no_image(build, photos, t
     cache = EmbeddingCache.open(tmp_path / "cache")
     assert "a photo of red apple" in cache.text_bank("labels").texts
     assert rows_of(tmp_path / "cache") == rows
+
+
+def test_images_and_texts_that_change_together_are_one_line(build, photos, write_jpeg):
+    (photos / "chatgpt.txt").unlink()
+    build()
+    add_images(photos, write_jpeg)
+    names = photos / "label2text.txt"
+    names.write_text(names.read_text().replace("apple 1 apple", "apple 1 red_apple"))
+    assert build()[1] == [
+        "photos changed: 2 images added, texts changed: labels (1 of 5 classes); 2 of 41 rows are to be embedded"
+    ]
+    # A class folder with another name, in label2text too, is another class, and no text of a class changed.
+    rename_class(photos, write_jpeg)
+    names.write_text(names.read_text().replace("plum ", "prune "))
+    assert build()[1] == [
+        "photos changed: 3 images added, 3 removed, classes added: prune, classes removed: plum; "
+        "3 of 41 rows are to be embedded"
+    ]
+    assert build()[1] == []
 
 
 def test_a_split_that_comes_later_is_added(build, unlabelled, tmp_path):

@@ -262,7 +262,9 @@ def test_rows_of_a_length_that_float32_loses_as_well_are_to_be_scaled():
     ],
 )
 def test_near_chance_is_hardly_better_than_guessing(accuracy, images, classes, near):
-    one = ZeroShot(split="train", bank="labels", accuracy=accuracy, images=images, classes=classes)
+    one = ZeroShot(
+        split="train", bank="labels", accuracy=accuracy, images=images, classes=classes, competing=classes
+    )
     assert one.near_chance is near
 
 

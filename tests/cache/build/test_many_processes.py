@@ -67,14 +67,18 @@ def test_what_is_finished_when_a_process_is_lost_is_kept_and_the_rest_is_redone(
     assert all(not check.problem for check in verify_cache(lost))
 
 
+# As a person types it; the tests' processes else are forked, see helpers/processes.py.
+TYPED = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
 # Shares of unlike size: 3 and 2. Without batch norms, which magnify rounding on these flat pictures.
-def test_two_processes_train_the_student_that_one_trains(photos, cached, tmp_path):
+@pytest.mark.parametrize("typed", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_two_processes_train_the_student_that_one_trains(photos, cached, tmp_path, typed):
     one, two = tmp_path / "one", tmp_path / "two"
     chosen = ("student.arch=timm:test_vit", "train.batch_size=5", "train.epochs=2")
     assert CliRunner().invoke(cli.main, stage_2(photos, cached.path, one, *chosen)).exit_code == 0
-    # Here alone as a person types it: the other tests' processes are forked, see helpers/processes.py.
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "cli", *stage_2(photos, cached.path, two, *chosen)]
+    words = stage_2(photos, cached.path, two, *chosen)
+    command = [*TYPED, "-m", "cli", *words] if typed else torchrun(*words)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == json.loads((one / "summary.json").read_text())["images"]

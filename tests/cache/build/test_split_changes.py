@@ -181,6 +181,11 @@ def test_a_list_of_touched_files_that_is_none_is_forgotten(tmp_path):
         (Changes(added=5), True, "photos is continued: 5 of 1,240 rows are to be embedded"),
         (Changes(added=12, gone=3), False, "photos changed: 12 images added, 3 removed; 5 of 1,240 rows are"),
         (Changes(gone=1, restored=2), False, "photos changed: 1 image removed, 2 back again; 5 of 1,240"),
+        (
+            Changes(texts=("labels (1 of 5 classes)",)),
+            False,
+            "photos changed: texts changed: labels (1 of 5 classes); 5 of",
+        ),
         (Changes(classes_added=("kiwi",)), False, "photos changed: classes added: kiwi; 5 of 1,240 rows"),
     ],
 )

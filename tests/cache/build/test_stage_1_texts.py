@@ -177,8 +177,8 @@ def test_texts_that_changed_are_embedded_anew_and_said_in_one_line(build, photos
     summary = build(progress=(told := Told()))
     assert summary.new_rows == 0
     assert [line for line in told.lines if "texts changed" in line] == [
-        f"texts changed since {tmp_path / 'cache'} was made, and are embedded anew: labels (1 of 5 are new), "
-        "descriptions (1 of 5 are new)"
+        "photos changed: texts changed: labels (1 of 5 classes), descriptions (1 of 5 classes); "
+        "0 of 39 rows are to be embedded"
     ]
     assert EmbeddingCache.open(tmp_path / "cache").text_bank("labels").texts[-1] == "a photo of blue plum"
     for one, other in zip(before, rows_of_banks(), strict=True):

@@ -20,7 +20,7 @@ from cache.maintain.group_columns import make_of
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.store.column_lines import made_from
-from cache.store.hdf5_columns import Blobs
+from cache.store.hdf5_columns import BLOBS, Blobs
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import RemovedRows
 from cache.store.manifest import Manifest
@@ -77,8 +77,8 @@ def content(cache):
     held = {}
     for name in opened.split_names:
         rows = opened.split(name)
-        pixels = rows.groups.blobs("pixels", "jpeg") if name == "train" else None
-        twice = rows.groups.column("pixels", "twice", ndim=(3,)) if name == "train" else None
+        pixels = rows.groups.column("pixels", "jpeg", BLOBS) if name == "train" else None
+        twice = rows.groups.column("pixels", "twice", ("f", (3,))) if name == "train" else None
         for i, key in enumerate(rows.keys):
             more = (bytes(pixels[i]), twice[i].tobytes()) if name == "train" else ()
             label = rows.class_names[rows.labels[i]]

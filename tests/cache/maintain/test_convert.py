@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from conftest import make_cache, write_image
+from helpers.caches import builder
 from helpers.whole_caches import files_of
 
 from cache import EmbeddingCache
@@ -148,6 +151,38 @@ def test_run_again_a_conversion_follows_its_source(tmp_path, photos, write_jpeg,
     follow()
     cached_rows()
     follow()
+
+
+def test_a_cache_of_its_own_is_not_made_a_conversion(tmp_path, photos, teacher_dir):
+    build = builder(photos, teacher_dir, tmp_path)
+    build()
+    own = build("own", format="webdataset")
+    before = content(own.path)
+    with pytest.raises(UserError, match="own is a cache that 'distill cache convert' has not made"):
+        convert_cache(tmp_path / "cache", own.path, format="webdataset")
+    assert content(own.path) == before
+
+
+def test_captions_that_the_source_was_given_since_reach_a_conversion(tmp_path, photos, teacher_dir):
+    build = builder(photos, teacher_dir, tmp_path)
+    build()
+    to_tars(tmp_path, photos)
+    tars = {path: path.stat().st_mtime_ns for path in (tmp_path / "tar/tars").iterdir()}
+    keys = [f"{path.parent.name}/{path.name}" for path in (photos / "train").rglob("*.jpg")]
+    lines = [json.dumps({"key": key, "caption": f"a picture called {key}"}) for key in keys]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    build(captions=tmp_path / "captions.jsonl")
+    to_tars(tmp_path, photos)
+    assert_follows(tmp_path / "cache", tmp_path / "tar")
+    assert {path: path.stat().st_mtime_ns for path in tars} == tars  # no picture is written again
+    compact_cache(tmp_path / "tar")
+    assert_follows(tmp_path / "cache", tmp_path / "tar")
+    cache = EmbeddingCache.open(tmp_path / "tar")
+    for split in cache.split_names:
+        captions = dict(zip(cache.split(split).keys, cache.split(split).captions, strict=True))
+        for group in cache.journal.groups(split):
+            rows = TarRows.of(cache.path, group).samples(pictures=False)
+            assert all(row.caption == captions[row.key] for row in rows)
 
 
 def test_columns_beside_the_rows_are_copied_and_brought_up_to_date(tmp_path, whole):

@@ -14,7 +14,7 @@ from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.import_files import ImportOptions, import_files
 from cache.maintain.imported_banks import ImportedTexts
 from cache.maintain.verify import verify_cache
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption
 from cache.sources.data import open_data
 from cache.store.manifest import Manifest
 from cli import main
@@ -71,7 +71,7 @@ def test_the_original_codes_tensors_are_imported_in_its_order(tmp_path, photos, 
     [
         ({"keys": None}, "nothing says which images"),
         ({"images": "missing.npy"}, "does not exist"),
-        ({"images": "keys.txt"}, "holds no plain array"),
+        ({"images": "keys.txt"}, "holds no plain array (it is no .npy, .npz or .pt file)"),
         ({"images": "all.npz:x"}, "has no array 'x'"),
         ({"texts": "rows.npy"}, "belong together"),
         ({"captions": "short.npy"}, "caption embeddings have shape (3, 16)"),
@@ -276,6 +276,22 @@ def test_rows_of_another_teacher_are_refused_and_nothing_is_changed(imports, key
     with pytest.raises(UserError, match=rf"of another make \({message}\).*another --out, or move that"):
         imports(keys, other=other)
     assert files_of(imports.out) == before
+
+
+def test_rows_of_another_length_are_refused_and_nothing_is_changed(imports):
+    imports(KEYS)
+    before = files_of(imports.out)
+    texts = ImportedTexts(name="labels", classes=["a"], embeddings=np.ones((1, 3)))
+    rows = np.random.default_rng(0).normal(size=(len(KEYS), 3))
+    with pytest.raises(UserError, match=r"have 3 numbers a row, and those of .* \d+\. Fix"):
+        import_embeddings(imports.out, keys=KEYS, embeddings=rows, texts=[texts])
+    assert files_of(imports.out) == before
+
+
+@pytest.mark.parametrize("option", [{"bank": "../x"}, {"split": "test"}])
+def test_an_option_that_is_none_is_named(option):
+    with pytest.raises(WrongOption, match=f"--{next(iter(option))} '"):
+        ImportOptions(images="rows.npy", **option)
 
 
 def test_a_bank_joins_those_that_are_there_and_grows_with_its_classes(imports):

@@ -46,3 +46,10 @@ def test_classes_that_a_bank_lacks_and_names_that_are_no_class_are_said(bring):
         "judged with it",
         "odd: 2 of its 3 classes are none of the cache's ('pear', 'fig')",
     ]
+
+
+def test_a_bank_that_names_no_class_of_the_cache_is_said_to_be_of_no_use_there(bring):
+    assert [line for line in bring("odd", ("pear", "fig")) if line.startswith("odd")] == [
+        "odd: it names none of the 3 classes ('apple', 'banana', 'cherry'), but 'pear', 'fig': nothing is "
+        "trained or judged with it"
+    ]

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import make_cache
-from helpers.row_groups import add_group, make_rows
+from helpers.row_groups import make_rows
 from helpers.whole_caches import files_of, flip, options_of
 
 import cli
 from cache import EmbeddingCache
 from cache.build.from_folder import cache_features
 from cache.maintain.convert import convert_cache
+from cache.maintain.info import describe_cache
 from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
@@ -192,7 +193,7 @@ def test_the_commands_verify_and_repair_say_it_and_leave_with_a_status(whole, tm
 def test_the_command_says_how_many_row_groups_were_joined(tmp_path):
     make_rows(tmp_path, {"train": [["a/0.jpg"], ["a/1.jpg"], ["b/0.jpg"]]})
     assert "3 row groups are 1 now, 0.0 MB are free." in distill("repair", str(tmp_path), "--compact").stdout
-    add_group(tmp_path, ["c/0.jpg"])
+    make_rows(tmp_path, {"train": [["c/0.jpg"]]}, {"train": ("a", "b", "c")})
     told = json.loads(distill("repair", str(tmp_path), "--compact", "--json").stdout)
     assert (told["compacted"]["before"], told["compacted"]["after"]) == (2, 1)
 
@@ -225,24 +226,48 @@ def test_after_compaction_the_same_command_has_nothing_to_do(whole, tmp_path, te
     assert numbers(cache) == before
 
 
-@pytest.mark.parametrize("split", ["train", "every"])
-def test_a_journal_that_lost_a_split_loses_no_row_until_repair_is_asked_to(
-    whole, tmp_path, teacher_dir, split
-):
+@pytest.mark.parametrize("lost", ["train-00001", "train", "every"])
+def test_a_journal_that_lost_lines_loses_no_row_until_repair_is_asked_to(whole, tmp_path, teacher_dir, lost):
     cache = tmp_path / "cache"
     shutil.copytree(whole / "hdf5", cache)
     before = {path for path in files_of(cache) if path.startswith("rows/")}
     for journal in (cache / "journal").iterdir():
         lines = journal.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if split != "every" and split.encode() not in line]
+        kept = [line for line in lines if lost != "every" and lost.encode() not in line]
         journal.write_bytes(b"".join(kept))
     photos, options = whole / "photos", options_of("hdf5", teacher_dir)
     for command in (lambda: EmbeddingCache.open(cache), lambda: cache_features(photos, cache, options)):
-        with pytest.raises(UserError, match=r"journal lists no rows of .*train.*cache repair"):
+        with pytest.raises(UserError, match=r"journal lost lines: it lists .*train.*cache repair"):
             command()
     assert {path for path in files_of(cache) if path.startswith("rows/")} == before
+    info = describe_cache(cache)
+    assert "lost lines" in info.problem
+    assert not info.manifest.complete
     assert any(check.file == "journal" for check in verify_cache(cache) if check.problem)
     assert any(check.file == "journal" for check in repair_cache(cache).removed)
     assert not Manifest.load(cache).complete
     with pytest.raises(UserError, match="not finished"):
         EmbeddingCache.open(cache)
+    cache_features(photos, cache, options)
+    assert not any(check.problem for check in verify_cache(cache))
+    assert EmbeddingCache.open(cache).rows == EmbeddingCache.open(whole / "hdf5").rows
+
+
+def test_a_column_whose_line_is_lost_is_not_removed_as_if_nothing_was_lost(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    file = tmp_path / "rows/train-00000/caption_embedding.h5"
+    file.write_bytes(b"anything")
+    done = repair_cache(tmp_path)
+    assert [check.problem for check in done.removed] == ["nobody lists it"]
+    assert done.commands
+    assert not Manifest.load(tmp_path).complete
+
+
+def test_a_file_that_is_no_column_and_one_of_no_row_group_are_removed_and_nothing_is_to_be_made(tmp_path):
+    make_rows(tmp_path, {"train": [["a/0.jpg"]]})
+    for name in ("rows/train-00000/notes.txt", "rows/train-00007/keys.h5", "texts/odd.h5", "rows/x/y.h5"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"anything")
+    done = repair_cache(tmp_path)
+    assert (len(done.removed), done.commands) == (4, ())
+    assert EmbeddingCache.open(tmp_path).rows == 1

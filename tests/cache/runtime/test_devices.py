@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
+from helpers.processes import python
 
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
@@ -17,8 +18,8 @@ from cache.runtime.devices import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory(torch.device("cpu"))
 def use():
-    for _ in range(20):
-        torch.ones(16 * 2**20)
+    for _ in range(4):
+        torch.ones(9 * 2**20)  # more than the 32 MiB from which glibc always asks the system
 use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 use()
@@ -29,9 +30,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is asked")
 def test_freed_tensors_are_not_faulted_in_anew():
     def faults(mode):
-        command = [sys.executable, "-c", FAULTS, mode]
-        root = Path(__file__).parents[3]
-        return int(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
+        command = [*python(), "-c", FAULTS, mode]
+        return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
 
     assert faults("kept") < faults("plain") / 10
 

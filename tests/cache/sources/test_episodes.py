@@ -132,7 +132,12 @@ def test_a_missing_or_wrong_part_names_the_file_and_the_episode(folder, part, va
 def test_a_file_that_is_missing_empty_or_no_hdf5_is_said(folder, tmp_path):
     (folder / "val.h5").rename(folder / "test.h5")
     with pytest.raises(UserError, match=r"no file val\.h5.*it has test\.h5, train\.h5"):
+        EpisodeFolder.scan(folder, require=("train", "ood_test"))
+    assert "ood_test" not in EpisodeFolder.scan(folder).splits
+    (folder / "train.h5").rename(folder / "other.h5")
+    with pytest.raises(UserError, match=r"no file train\.h5.*it has other\.h5, test\.h5"):
         EpisodeFolder.scan(folder)
+    (folder / "other.h5").rename(folder / "train.h5")
     (folder / "val.h5").write_bytes(b"not HDF5 at all")
     with pytest.raises(UserError, match=r"val\.h5 is no readable HDF5 file"):
         EpisodeFolder.scan(folder)

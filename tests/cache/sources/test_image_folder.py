@@ -11,6 +11,7 @@ from PIL import Image
 from cache.runtime.errors import UserError
 from cache.sources.accounts import NAMED, Reason
 from cache.sources.data import open_data
+from cache.sources.open_set import check_apart, check_trained
 from cache.sources.source_options import SourceOptions
 
 NO_BYTES = pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have UTF-8 names alone")
@@ -253,3 +254,21 @@ def test_a_million_names_take_some_40_bytes_each(tmp_path):
     tracemalloc.stop()
     assert len(listing) == 100_000
     assert kept / len(listing) < 45
+
+
+def test_a_val_of_some_trained_classes_is_an_error_that_says_what_it_could_be(picture):
+    data = picture(*(f"train/{name}/1.jpg" for name in ("apple", "pear", "plum", "kiwi")))
+    picture("val/apple/2.jpg", "val/pear/2.jpg", "val/plumm/2.jpg")
+    with pytest.raises(
+        UserError, match=r"2 classes of.*\('plumm'\): did you mean 'plum'\? call them as train"
+    ):
+        check_apart(open_data([data]), fix="add --shared-classes.")
+    picture("val/cherry/2.jpg", "val/fig/2.jpg", "val/date/1.jpg")
+    with pytest.raises(UserError, match=r"2 classes of.*Fix: take them out of one of the two, or"):
+        check_apart(open_data([data]), fix="add --shared-classes.")
+
+
+def test_a_class_of_the_id_test_that_is_not_trained_is_an_error_that_names_both(picture):
+    folder = open_data([picture("train/red_square/1.jpg", "id_test/red_sqare/2.jpg")])
+    with pytest.raises(UserError, match=r"not in train: 'red_sqare'.*did you mean 'red_square'"):
+        check_trained(folder.path, folder.classes)

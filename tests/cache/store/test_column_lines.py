@@ -10,7 +10,7 @@ import pytest
 from helpers.row_groups import add_group
 
 from cache.store.column_lines import is_current, lacking, left_out_of, made_from
-from cache.store.hdf5_columns import Blobs, Blocks, map_blobs, write_columns
+from cache.store.hdf5_columns import BLOBS, Blobs, Blocks, map_columns, write_columns
 from cache.store.journal import Journal
 from cache.store.row_group import write_column
 
@@ -78,7 +78,7 @@ def test_byte_strings_joined_a_few_at_a_time_are_those_that_were_given(tmp_path,
     monkeypatch.setattr("cache.store.hdf5_columns.JOINED_AT_ONCE", 4)
     write_columns(joined, {"jpeg": Blobs(items)})
     for path in (whole, joined):
-        blobs = map_blobs(path, "jpeg")
+        blobs = map_columns(path, {"jpeg": BLOBS})["jpeg"]
         assert [blobs[i] for i in range(len(blobs))] == items
     write_columns(tmp_path / "none.h5", {"jpeg": Blobs([])})
-    assert len(map_blobs(tmp_path / "none.h5", "jpeg")) == 0
+    assert len(map_columns(tmp_path / "none.h5", {"jpeg": BLOBS})["jpeg"]) == 0

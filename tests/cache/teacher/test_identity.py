@@ -90,6 +90,8 @@ def test_another_vocabulary_is_another_tokenizer(teacher_dir, monkeypatch):
             self.bpe_ranks = dict(list(self.bpe_ranks.items())[:-1])
 
     monkeypatch.setattr(tokenizers, "SimpleTokenizer", Changed)
+    # As in another process: one tokenizer serves a whole process.
+    monkeypatch.setattr(tokenizers, "_own_tokenizer", tokenizers._own_tokenizer.__wrapped__)
     after = load_teacher(f"local-dir:{teacher_dir}").spec
     assert before.tokenizer != after.tokenizer
     assert before.architecture == after.architecture

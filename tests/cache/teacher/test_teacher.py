@@ -55,6 +55,21 @@ def test_squash_ignores_the_aspect_ratio(teacher_dir):
     assert own.max() < 0 < squashed[:, :, 0].min()
 
 
+@pytest.fixture(params=["small", pytest.param("large", marks=pytest.mark.long)])
+def side(request, monkeypatch):
+    """The side of the images of open_clip's own models, which are small ones here, or as they are."""
+    if request.param == "large":
+        return 224
+    vit = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    resnet = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    configs = open_clip.factory._MODEL_CONFIGS
+    for name, vision in (("ViT-B-32", vit), ("ViT-B-32-quickgelu", vit), ("RN50", resnet)):
+        changed = {**configs[name], "embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+        monkeypatch.setitem(configs, name, changed)
+    return 32
+
+
 def saved(tmp_path, name, ending=".pt"):
     torch.manual_seed(0)
     path = tmp_path / f"weights{ending}"
@@ -69,6 +84,7 @@ def saved(tmp_path, name, ending=".pt"):
 
 
 @pytest.mark.parametrize("ending", [".pt", ".safetensors"])
+@pytest.mark.usefixtures("side")
 def test_a_local_checkpoint_of_a_named_model_is_loaded(tmp_path, ending):
     path = saved(tmp_path, "ViT-B-32", ending)
     teacher = load_teacher("ViT-B-32", pretrained=str(path))
@@ -79,13 +95,15 @@ def test_a_local_checkpoint_of_a_named_model_is_loaded(tmp_path, ending):
         load_teacher("RN50", pretrained=str(path))
 
 
-def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_model(tmp_path, monkeypatch):
+def test_an_archive_of_openai_is_known_by_its_checksum_and_needs_the_quickgelu_model(
+    side, tmp_path, monkeypatch
+):
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-32-quickgelu").eval()
     del model.attn_mask  # a buffer that is in no checkpoint, and would be in a traced one
     path = tmp_path / "ViT-B-32.pt"
     with warnings.catch_warnings(action="ignore"):  # that a trace holds for one size alone
-        images = {"encode_image": torch.zeros(1, 3, 224, 224)}
+        images = {"encode_image": torch.zeros(1, 3, side, side)}
         torch.jit.trace_module(model, images, check_trace=False).save(str(path))
     with pytest.raises(UserError, match="looks like a TorchScript archive"):
         load_teacher("ViT-B-32-quickgelu", pretrained=str(path))

@@ -25,7 +25,7 @@ CLASSES = ("apple", "pear", "plum")
 @pytest.fixture
 def folder(tmp_path):
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
+    for split in ("train", "ood_test"):
         for name in CLASSES:
             for i in range(4):
                 write_image(tmp_path / "photos" / split / name / f"{i}.jpg", (9, 9, 9), rng, side=8)

@@ -22,7 +22,7 @@ from cache.runtime.errors import UserError
 from cache.sources.decoding import load_rgb
 from cli import main
 from distill.config import RunConfig
-from distill.deploy.check import reject_of
+from distill.deploy.check import Written, reject_of, with_compared
 from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo, Reject
 from distill.deploy.model import Model
@@ -41,7 +41,7 @@ def test_an_exported_graph_says_what_the_student_says(trained, exported, plain, 
     for precision, most in (("float32", 1e-4), ("float16", 5e-3), ("int8", 0.2)):
         if folder == "plain" and precision != "float32":
             continue
-        model = Model.open(trained / folder, precision=precision)
+        model = Model.open({"graph": exported, "plain": plain}[folder], precision=precision)
         embeddings = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
         np.testing.assert_allclose(embeddings, expected, atol=most)
         np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-3)
@@ -49,15 +49,13 @@ def test_an_exported_graph_says_what_the_student_says(trained, exported, plain, 
         np.testing.assert_allclose(together, embeddings, atol=1e-5)
 
 
-def test_the_other_formats_say_what_the_student_says(trained, exported):
+def test_the_other_formats_say_what_the_student_says(trained, exported, plain):
     from safetensors import safe_open
     from safetensors.torch import load_file
 
     photos = val_photos(trained)
     expected = student_says(trained, photos)
-    inputs = torch.from_numpy(
-        np.stack([Model.open(trained / "plain").prepare(load_rgb(photo)) for photo in photos])
-    )
+    inputs = torch.from_numpy(np.stack([Model.open(plain).prepare(load_rgb(photo)) for photo in photos]))
     program = torch.export.load(exported / "model.pt2").module()
     np.testing.assert_allclose(program(inputs).detach().numpy(), expected, atol=1e-4)
     student = open_trained(trained / "run", device="cpu").student
@@ -123,8 +121,9 @@ def test_predict_is_right_as_often_as_the_card_says(trained, exported, tmp_path,
 
 
 def test_a_sample_of_a_split_is_called_one(trained, tmp_path):
-    info = export_run(trained / "run", tmp_path / "model", ExportOptions(check_images=4, neighbours=0))
-    assert info.measured["float32"]["splits"]["ood_test"]["images"] == 4
+    options = ExportOptions(formats=("safetensors",), check_images=4, neighbours=0)
+    info = export_run(trained / "run", tmp_path / "model", options)
+    assert info.measured["safetensors"]["splits"]["ood_test"]["images"] == 4
     assert "| ood_test | 4 of 6 |" in (tmp_path / "model" / "README.md").read_text()
 
 
@@ -160,12 +159,21 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
     assert "**the very test images**" in (exported / "README.md").read_text()
 
 
-def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_on_the_test(trained, tmp_path):
-    config = with_settings(RunConfig(), [*SMALL, "train.epochs=1", "data.id_val=0.3"])
-    run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "run")
-    info = export_run(tmp_path / "run", tmp_path / "model", ExportOptions(neighbours=0))
-    model, reject = Model.open(tmp_path / "model"), info.reject["float32"]
-    opened = open_trained(tmp_path / "run", device="cpu")
+@pytest.fixture(scope="module")
+def learnt(trained, tmp_path_factory) -> Path:
+    """A folder with a run that learnt prompts and set images aside, and what was exported of it."""
+    root = tmp_path_factory.mktemp("learnt")
+    settings = ["prompts.learner=coop", "prompts.n_ctx=2", "train.epochs=1", "data.id_val=0.3"]
+    config = with_settings(RunConfig(), [*SMALL, *settings])
+    run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=root / "run")
+    export_run(root / "run", root / "model", ExportOptions(neighbours=0))
+    return root
+
+
+def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_on_the_test(trained, learnt):
+    info = ModelInfo.load(learnt / "model")
+    model, reject = Model.open(learnt / "model"), info.reject["float32"]
+    opened = open_trained(learnt / "run", device="cpu")
     (aside,) = opened.wanted(["id_val"])
     id_texts = model.class_set(labels=info.id_classes).embeddings
 
@@ -176,13 +184,13 @@ def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_o
 
     folders = [image_files([trained / "photos" / name]) for name in ("val_on_train", "val")]
     kept, new = (best(folder) for folder in folders)
-    least = np.quantile(best([image.path for image in aside.pixels.samples]), 0.05)
+    least = np.quantile(best([Path(image.where) for image in aside.pixels.samples]), 0.05)
     assert (reject.set_on, reject.cosine) == ("id_val", pytest.approx(least, abs=1e-6))
     assert reject.id_kept == pytest.approx(100 * (kept >= least).mean())
     assert reject.ood_rejected == pytest.approx(100 * (new < least).mean())
     assert reject.auroc == pytest.approx(np.mean([[a > b for b in new] for a in kept]))
     assert set(info.measured["float32"]["splits"]) == {"id_test", "ood_test"}
-    asked = invoke("predict", tmp_path / "model", folders[1][0], "--reject", "--format", "jsonl")
+    asked = invoke("predict", learnt / "model", folders[1][0], "--reject", "--format", "jsonl")
     assert f"below a cosine of {least:.3f}, set on id_val; among the ID classes it keeps" in asked.stderr
     assert json.loads(asked.stdout)["labels"]
 
@@ -234,21 +242,30 @@ def test_an_export_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
     import distill.deploy.check
 
     monkeypatch.setattr(distill.deploy.check, "FLOAT32_DIFFERENCE", -1.0)
-    with pytest.raises(UserError, match=r"model\.onnx differs from the student"):
-        export_run(trained / "run", tmp_path / "model")
+    with pytest.raises(UserError, match=r"model\.safetensors differs from the student"):
+        export_run(trained / "run", tmp_path / "model", ExportOptions(formats=("safetensors",)))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_student_of_learnt_prompts_is_exported_with_its_texts(trained, tmp_path):
-    config = with_settings(RunConfig(), [*SMALL, "prompts.learner=coop", "prompts.n_ctx=2", "train.epochs=1"])
-    summary = run(config, cache_dir=trained / "cache", data_dir=trained / "photos", out=tmp_path / "coop")
-    info = export_run(tmp_path / "coop", tmp_path / "model", ExportOptions(neighbours=0))
+@pytest.mark.parametrize("name", ["float32", "torch", "safetensors", "float16", "int8"])
+def test_a_file_of_float32_that_differs_from_the_student_is_refused(plain, name):
+    info, far = ModelInfo.load(plain), {"ood_test": {"largest_difference": 2e-4}}
+    file = Written(name=name, path=plain / "model.onnx", embed=np.asarray)
+    if name in ("float16", "int8"):
+        assert with_compared(info, file, far, 5).measured[name]["splits"] == far
+        return
+    with pytest.raises(UserError, match=r"model\.onnx differs from the student by 0\.0002 on ood_test"):
+        with_compared(info, file, far, 5)
+
+
+def test_a_student_of_learnt_prompts_is_exported_with_its_texts(learnt):
+    info = ModelInfo.load(learnt / "model")
     assert info.bank == "learnt"
     measured = info.measured["float32"]["splits"]["ood_test"]["accuracy"]
-    judged = json.loads(invoke("evaluate", tmp_path / "coop", "--device", "cpu", "--json").stdout)
+    judged = json.loads(invoke("evaluate", learnt / "run", "--device", "cpu", "--json").stdout)
     assert measured == pytest.approx(judged["ood_test"]["accuracy"])
-    assert not (tmp_path / "model" / "neighbours.npz").exists()
-    assert summary["status"] == "finished"
+    assert not (learnt / "model" / "neighbours.npz").exists()
+    assert json.loads((learnt / "run" / "summary.json").read_text())["status"] == "finished"
 
 
 def test_a_baseline_and_cocoop_are_refused_in_one_line(trained, tmp_path):

@@ -84,9 +84,7 @@ def test_a_shipped_model_scores_objects_as_the_student_does(run, model, episodes
     np.testing.assert_allclose(measured, in_order, atol=most)
 
 
-@pytest.mark.parametrize(
-    "settings", [(), ("prompts.learner=coop", "prompts.n_ctx=2"), ('text="descriptions"',)]
-)
+@pytest.mark.parametrize("settings", [("prompts.learner=coop", "prompts.n_ctx=2"), ('text="descriptions"',)])
 def test_global_scores_learnt_prompts_and_other_texts_are_shipped_too(
     tmp_path, episodes, episode_cache, settings
 ):
@@ -96,7 +94,7 @@ def test_global_scores_learnt_prompts_and_other_texts_are_shipped_too(
     names = open_trained(run, device="cpu").folder.split("ood_test").classes
     measured = scores_of(tmp_path / "model", episodes / "val.h5")
     np.testing.assert_allclose(measured, expected[:, np.argsort(names)], atol=1e-3)
-    own = "learnt" if settings[:1] == ("prompts.learner=coop",) else "descriptions" if settings else "labels"
+    own = "learnt" if settings[:1] == ("prompts.learner=coop",) else "descriptions"
     assert info.bank == own
     assert info.objects.negatives[own] == ("negative_learnt" if own == "learnt" else "negative_labels")
     assert not (tmp_path / "model" / "classify.py").exists()
@@ -209,12 +207,12 @@ def test_a_baseline_of_episodes_is_refused(tmp_path, episodes, episode_cache):
         export_run(run, tmp_path / "model")
 
 
-def test_bench_model_measures_a_model_of_episodes(model):
-    asked = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--json")
+def test_bench_model_measures_a_model_of_episodes(model, tmp_path, forked):
+    out = tmp_path / "bench.json"
+    asked = invoke("bench-model", model, "--rounds", 1, "--repeats", 2, "--out", out)
     assert asked.exit_code == 0, asked.output
-    assert {"float32", "float16", "int8", "torch student"} <= set(json.loads(asked.stdout)["found"])
-    told = invoke("bench-model", model, "--rounds", 1, "--repeats", 2).stdout
-    assert ("episodes/s (32)" in told, "images/s" in told) == (True, False)
+    assert {"float32", "float16", "int8", "torch student"} <= set(json.loads(out.read_text())["found"])
+    assert ("episodes/s (32)" in asked.stdout, "images/s" in asked.stdout) == (True, False)
 
 
 def test_predicting_episodes_imports_no_torch(model, episodes):
@@ -288,6 +286,15 @@ def test_one_camera_without_depth_goes_the_whole_way(tmp_path, teacher_dir):
     assert stem.in_channels == 3
     assert json.loads(call("evaluate", run, "--device", "cpu", "--json"))["ood_test"]["episodes"] == 12
     call("export", run, "--out", tmp_path / "model")
+    info = ModelInfo.load(tmp_path / "model")
+    assert (info.bank, info.objects.local, info.objects.negatives["labels"]) == (
+        "labels",
+        False,
+        "negative_labels",
+    )
+    expected = student_scores(run, "ood_test")[:, np.argsort(opened.folder.split("ood_test").classes)]
+    measured = scores_of(tmp_path / "model", data / "val.h5")
+    np.testing.assert_allclose(measured, expected, atol=1e-3)
     lines = call("predict", tmp_path / "model", data / "val.h5", "--format", "jsonl").splitlines()
     assert len(lines) == 12
     assert {label["label"] for label in json.loads(lines[0])["labels"]} == {

@@ -195,7 +195,8 @@ class Gate:
         self.open, self._side, self._lock = threading.Event(), side, threading.Lock()
         self.pixels = self.most = 0
 
-    def prepare(self, image: Image.Image) -> np.ndarray:
+    def prepare(self, raw: bytes) -> np.ndarray:
+        image = Image.open(io.BytesIO(raw))
         pixels = image.width * image.height
         if image.width >= self._side:
             with self._lock:
@@ -277,7 +278,7 @@ def test_of_images_that_wait_the_smallest_goes_first_and_none_waits_for_ever():
 
 def test_a_large_image_is_what_predict_makes_of_it(opened):
     raw = png(1500)
-    prepared = asyncio.run(Decoders(opened.prepare, Limits()).prepared(raw))
+    prepared = asyncio.run(Decoders(opened.prepare_file, Limits()).prepared(raw))
     np.testing.assert_array_equal(prepared, opened.prepare(load_rgb(io.BytesIO(raw))))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
-from conftest import Counted, make_cache
+from conftest import Counted, make_cache, make_photos
 
 import cli
 from cache import EmbeddingCache
@@ -53,6 +53,23 @@ def trained(cached, photos, tmp_path):
     return train
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run of such a student, to be read."""
+    root = tmp_path_factory.mktemp("source")
+    photos = make_photos(root / "photos")
+    cached = make_cache(root / "cache", photos, captions=True)
+    run(with_settings(RunConfig(), SMALL), cache_dir=cached.path, data_dir=photos, out=root / "run")
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def finetuned(source, tmp_path_factory):
+    """A folder with a one-shot finetuning of ``source``, and its results; to be read."""
+    out = tmp_path_factory.mktemp("finetuned") / "out"
+    return out, few_shot(source, out, FewShotOptions(shots=(1,), settings=QUICK))
+
+
 def session_of(source, cached, photos, *settings):
     """The session of a one-shot finetuning of a run."""
     config = finetune_config(
@@ -63,8 +80,7 @@ def session_of(source, cached, photos, *settings):
     return open_session(config, cache_dir=cached.path, data_dir=photos)
 
 
-def test_finetuning_starts_from_the_run_with_its_support_after_the_training_images(trained, cached, photos):
-    source = trained()
+def test_finetuning_starts_from_the_run_with_its_support_after_the_training_images(source, cached, photos):
     session = session_of(source, cached, photos)
     assert session.model.class_names == ("apple", "banana", "cherry", "lemon", "plum")
     assert [image.key for image in session.data.joined.images[-2:]] == ["lemon/val_0.jpg", "plum/val_0.jpg"]
@@ -84,8 +100,8 @@ def test_finetuning_starts_from_the_run_with_its_support_after_the_training_imag
     assert adamw.optim.lr == 2e-4
 
 
-def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
-    session = session_of(trained(), cached, photos)
+def test_neighbours_are_those_of_the_joined_class_list(source, cached, photos):
+    session = session_of(source, cached, photos)
     keys = [image.key for image in session.data.joined.images]
     everything = np.arange(len(keys))
     targets = session.data.teachers[0].targets(BatchColumns(everything, torch.device("cpu")))
@@ -104,8 +120,7 @@ def test_neighbours_are_those_of_the_joined_class_list(trained, cached, photos):
         np.testing.assert_allclose(similarity[i], np.sort(cosines)[::-1][:3], rtol=1e-5)
 
 
-def test_draws_are_reported_as_mean_and_deviation_with_a_plot(trained, tmp_path):
-    source = trained()
+def test_draws_are_reported_as_mean_and_deviation_with_a_plot(source, tmp_path):
     options = FewShotOptions(shots=(2, 1), support_seeds=(0, 1), settings=QUICK)
     progress = Counted()
     results = few_shot(source, tmp_path / "out", options, progress=progress)
@@ -128,10 +143,9 @@ def test_draws_are_reported_as_mean_and_deviation_with_a_plot(trained, tmp_path)
     assert (tmp_path / "out" / "shots-1-seed-0" / "last.pt").stat().st_mtime_ns == before
 
 
-def test_a_few_shot_run_is_judged_on_the_query_alone(trained, tmp_path):
-    source = trained()
-    results = few_shot(source, tmp_path / "out", FewShotOptions(shots=(1,), settings=QUICK))
-    folder = tmp_path / "out" / "shots-1"
+def test_a_few_shot_run_is_judged_on_the_query_alone(source, finetuned, tmp_path):
+    out, results = finetuned
+    folder = out / "shots-1"
     judged = evaluate_run(folder, device="cpu")
     assert set(judged) == {"id_test", "ood_query"}
     assert judged["ood_query"].images == 4
@@ -153,9 +167,8 @@ def test_a_few_shot_run_is_judged_on_the_query_alone(trained, tmp_path):
         evaluate_run(source, splits=["ood_query"], device="cpu")
 
 
-def test_an_interrupted_finetuning_goes_on_to_the_same_numbers(trained, tmp_path, cached, photos):
-    source = trained()
-    whole = few_shot(source, tmp_path / "whole", FewShotOptions(shots=(1,), settings=QUICK))
+def test_an_interrupted_finetuning_goes_on_to_the_same_numbers(source, finetuned, tmp_path, cached, photos):
+    uninterrupted, whole = finetuned
     support = FewShotConfig(shots=1)
     config = finetune_config(
         with_settings(RunConfig(), SMALL),
@@ -169,7 +182,8 @@ def test_an_interrupted_finetuning_goes_on_to_the_same_numbers(trained, tmp_path
     parts = few_shot(source, tmp_path / "parts", FewShotOptions(shots=(1,), settings=QUICK))
     assert parts["draws"][0]["ood_query"] == whole["draws"][0]["ood_query"]
     one, other = (
-        torch.load(tmp_path / n / "shots-1" / "last.pt", weights_only=True) for n in ("whole", "parts")
+        torch.load(out / "shots-1" / "last.pt", weights_only=True)
+        for out in (uninterrupted, tmp_path / "parts")
     )
     for name, value in one["student"].items():
         torch.testing.assert_close(value, other["student"][name], rtol=0, atol=0)
@@ -210,8 +224,6 @@ def test_captions_of_the_support_are_needed_where_captions_are_on(trained, tmp_p
 @pytest.fixture(scope="module")
 def viewed(tmp_path_factory, teacher_dir):
     """A data folder and a cache of it that keeps four views an image."""
-    from conftest import make_photos
-
     root = tmp_path_factory.mktemp("viewed")
     photos = make_photos(root / "photos", train=6, test=4)
     options = FeatureOptions(
@@ -264,8 +276,7 @@ def test_without_weight_retrieval_is_zero_shot(viewed, tmp_path):
         assert draw["ood_query"] == draw["before"]
 
 
-def test_a_cache_without_views_names_the_command_and_one_view_needs_none(trained, tmp_path):
-    source = trained()
+def test_a_cache_without_views_names_the_command_and_one_view_needs_none(source, tmp_path):
     with pytest.raises(UserError, match=r"--support-views 10.*--views 1"):
         few_shot(source, tmp_path / "a", FewShotOptions(shots=(1,), method="retrieval"))
     plain = FewShotOptions(shots=(1,), method="retrieval", retrieval=Retrieval(views=1))
@@ -282,9 +293,9 @@ def test_the_search_looks_at_id_images_alone(viewed, split):
         search_weights(judge, FewShotConfig(shots=1), Retrieval(), split="ood_test")
 
 
-def test_too_many_shots_are_refused_before_anything_is_trained(trained, tmp_path):
+def test_too_many_shots_are_refused_before_anything_is_trained(source, tmp_path):
     with pytest.raises(UserError, match="'lemon' has 3 images, so 3 shots"):
-        few_shot(trained(), tmp_path / "out", FewShotOptions(shots=(1, 3)))
+        few_shot(source, tmp_path / "out", FewShotOptions(shots=(1, 3)))
     assert not (tmp_path / "out").exists()
 
 

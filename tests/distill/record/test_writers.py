@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from conftest import ROOT, make_cache, make_photos
 from helpers.processes import torchrun
 from helpers.runs import BASE, SMALL, StopAt, numbers, stage_2
 
@@ -110,11 +110,20 @@ def config(*settings):
     return with_settings(RunConfig(), [*SMALL, *settings])
 
 
-def test_metrics_csv_has_the_numbers_of_every_epoch(cached, photos, tmp_path):
-    run(config("train.epochs=7"), cache_dir=cached.path, data_dir=photos, out=tmp_path / "run")
-    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of seven epochs that was never stopped, to be read."""
+    root = tmp_path_factory.mktemp("whole")
+    photos = make_photos(root / "photos")
+    cached = make_cache(root / "cache", photos, captions=True)
+    run(config("train.epochs=7"), cache_dir=cached.path, data_dir=photos, out=root / "run")
+    return root / "run"
+
+
+def test_metrics_csv_has_the_numbers_of_every_epoch(whole):
+    with open(whole / "metrics.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert len(table) == 7
     for row, line in zip(table, lines, strict=True):
         assert {name: float(value) for name, value in row.items() if value} == line
@@ -127,16 +136,14 @@ def without_speed(path):
         return [{k: v for k, v in row.items() if k != "images_per_s"} for row in csv.DictReader(file)]
 
 
-def test_metrics_csv_of_a_resumed_run_is_that_of_an_uninterrupted_one(cached, photos, tmp_path):
+def test_metrics_csv_of_a_resumed_run_is_that_of_an_uninterrupted_one(whole, cached, photos, tmp_path):
     where = {"cache_dir": cached.path, "data_dir": photos}
-    run(config("train.epochs=7"), **where, out=tmp_path / "whole")
     with pytest.raises(Stopped):
         run(config("train.epochs=7"), **where, out=tmp_path / "cut", progress=StopAt(30))
     before = without_speed(tmp_path / "cut" / "metrics.csv")
     run(config("train.epochs=7"), **where, out=tmp_path / "cut", resume_run=True)
-    whole = without_speed(tmp_path / "whole" / "metrics.csv")
     assert 0 < len(before) < 7
-    assert without_speed(tmp_path / "cut" / "metrics.csv") == whole
+    assert without_speed(tmp_path / "cut" / "metrics.csv") == without_speed(whole / "metrics.csv")
 
 
 def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, photos, tmp_path, offline):

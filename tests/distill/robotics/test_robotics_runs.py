@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from functools import cache
 
 import h5py
 import numpy as np
@@ -65,6 +66,19 @@ def train(episodes, episode_cache, tmp_path):
     return run_it
 
 
+@pytest.fixture(scope="module")
+def whole(episodes, episode_cache, tmp_path_factory):
+    """A function that gives the run with some settings that was never stopped, and its summary; to be read."""
+    root = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def whole_of(*settings):
+        out = root / f"run-{len(list(root.iterdir()))}"
+        return out, run(config(*settings), cache_dir=episode_cache, data_dir=episodes, out=out)
+
+    return whole_of
+
+
 def test_the_papers_recipe_is_the_default_one():
     recipe = load_recipe("robotics_efficientnet_b0")
     optim, losses = recipe.optim, recipe.loss
@@ -114,21 +128,21 @@ def test_training_lowers_the_loss(train, tmp_path):
 @pytest.mark.parametrize(
     "settings", [(), ("robotics.local=true",), ("prompts.learner=coop", "prompts.n_ctx=2"), ("train.baseline=true",)]
 )  # fmt: skip
-def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(train, tmp_path, settings):
-    train("whole", *settings)
+def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(whole, train, tmp_path, settings):
+    uninterrupted, _ = whole(*settings)
     with pytest.raises(Stopped) as stopped:
         train("cut", *settings, progress=StopAt(12))
     assert stopped.value.signal_number == signal.SIGTERM
     train("cut", *settings, resume_run=True)
-    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
-    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert numbers(tmp_path / "cut") == numbers(uninterrupted)
+    one, other = weights(tmp_path / "cut"), weights(uninterrupted)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_no_teacher_is_in_memory_and_episodes_are_read_in_workers_alike(train, tmp_path):
-    train("kept")
+def test_no_teacher_is_in_memory_and_episodes_are_read_in_workers_alike(whole, train, tmp_path):
+    kept, _ = whole()
     train("read", "data.memory_mb=0", "data.workers=2")
-    assert numbers(tmp_path / "kept") == numbers(tmp_path / "read")
+    assert numbers(kept) == numbers(tmp_path / "read")
 
 
 def batch_of(session, count=6):
@@ -205,8 +219,8 @@ def test_the_teacher_is_judged_from_the_cache_alone(episode_cache, tmp_path):
     assert results["train"].episodes == 16
 
 
-def test_a_summary_has_the_teacher_every_object_and_the_space(train, episode_cache):
-    summary = train()
+def test_a_summary_has_the_teacher_every_object_and_the_space(whole, episode_cache):
+    _, summary = whole()
     teacher = evaluate_teacher(episode_cache)["ood_test"]
     assert summary["teacher_per_object_average_precision"]["ood_test"] == pytest.approx(teacher.per_object)
     for name, value in teacher.flat().items():
@@ -216,29 +230,29 @@ def test_a_summary_has_the_teacher_every_object_and_the_space(train, episode_cac
     assert -1 <= summary["space"]["ood_test"]["cosine"] <= 1
 
 
-def test_a_students_space_is_compared_with_the_hand_cameras(train, tmp_path):
-    summary = train()
-    space = space_of_run(tmp_path / "run", device="cpu")
+def test_a_students_space_is_compared_with_the_hand_cameras(whole):
+    out, summary = whole()
+    space = space_of_run(out, device="cpu")
     assert space["ood_test"] == pytest.approx(summary["space"]["ood_test"], rel=1e-4)
 
 
-def test_retrieval_and_photos_settings_are_refused_of_episodes(train, cached, tmp_path):
-    train()
+def test_retrieval_and_photos_settings_are_refused_of_episodes(whole, cached, tmp_path):
+    out, _ = whole()
     with pytest.raises(UserError, match=r"was trained on episodes\. Fix: use --method finetune"):
-        few_shot(tmp_path / "run", tmp_path / "few", FewShotOptions(method="retrieval"))
+        few_shot(out, tmp_path / "few", FewShotOptions(method="retrieval"))
     with pytest.raises(UserError, match="--negative-text is for episodes, and these are photos"):
         evaluate_teacher(cached.path, negative_text="labels")
 
 
-def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, episode_cache, tmp_path):
-    train()
+def test_few_shot_episodes_join_training_and_leave_the_test(whole, episodes, episode_cache, tmp_path):
+    out, _ = whole()
     progress = Counted()
     options = FewShotOptions(shots=(3, 1), settings=("train.epochs=2", "train.batch_size=6"), device="cpu")
-    results = few_shot(tmp_path / "run", tmp_path / "few", options, progress=progress)
+    results = few_shot(out, tmp_path / "few", options, progress=progress)
     assert [row["shots"] for row in results["table"]] == [1, 3]
     assert [draw["query_images"] for draw in results["draws"]] == [13, 11]
     assert progress.done == progress.totals
-    start = tmp_path / "run" / "last.pt"
+    start = out / "last.pt"
     session = open_session(
         finetune_config(config(), start=start, support=FewShotConfig(shots=3), episodes=True),
         cache_dir=episode_cache,
@@ -258,7 +272,7 @@ def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, epi
         torch.load(start, weights_only=True)["student"]["score_bias"],
     )
     before = (tmp_path / "few" / "shots-3" / "last.pt").stat().st_mtime_ns
-    again = few_shot(tmp_path / "run", tmp_path / "few", options)
+    again = few_shot(out, tmp_path / "few", options)
     assert again["table"] == results["table"]
     assert (tmp_path / "few" / "shots-3" / "last.pt").stat().st_mtime_ns == before
     assert (tmp_path / "few" / "fewshot.png").read_bytes().startswith(b"\x89PNG")
@@ -269,12 +283,12 @@ def test_few_shot_episodes_join_training_and_leave_the_test(train, episodes, epi
     )
 
 
-def test_the_baseline_can_learn_new_objects_too(train, tmp_path):
-    train("run", "train.baseline=true")
+def test_the_baseline_can_learn_new_objects_too(whole, tmp_path):
+    out, _ = whole("train.baseline=true")
     options = FewShotOptions(
         shots=(4,), support_seeds=(0, 1), settings=("train.epochs=1", "train.batch_size=6"), device="cpu"
     )
-    results = few_shot(tmp_path / "run", tmp_path / "few", options)
+    results = few_shot(out, tmp_path / "few", options)
     assert results["table"][0]["draws"] == 2
     assert results["table"][0]["after_all_std"] is not None
 
@@ -297,7 +311,7 @@ def test_a_wrong_setting_is_refused(settings, message):
         check_for_episodes(config(*settings))
 
 
-def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_path):
+def test_what_does_not_fit_is_said(whole, train, episodes, episode_cache, photos, tmp_path):
     with pytest.raises(UserError, match="no text bank 'labls'"):
         train("a", 'text="labls"')
     with pytest.raises(UserError, match="no text bank 'negative'"):
@@ -318,9 +332,8 @@ def test_what_does_not_fit_is_said(train, episodes, episode_cache, photos, tmp_p
     with pytest.raises(CacheMismatch, match="999_teapot"):
         run(config(), cache_dir=episode_cache, data_dir=changed, out=tmp_path / "a")
     assert not (tmp_path / "a").exists()
-    train("run")
     with pytest.raises(UserError, match="14 OOD episodes, so 14 for few-shot would leave none"):
-        few_shot(tmp_path / "run", tmp_path / "few", FewShotOptions(shots=(14,), device="cpu"))
+        few_shot(whole()[0], tmp_path / "few", FewShotOptions(shots=(14,), device="cpu"))
     assert not (tmp_path / "few").exists()
 
 

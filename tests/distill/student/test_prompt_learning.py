@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.processes import python
 from helpers.teachers import save_clip
 
 from cache import EmbeddingCache
@@ -244,6 +244,8 @@ def test_what_cannot_be_learnt_is_said(cached, photos, tmp_path, towered):
 def test_no_image_tower_is_built_and_plain_training_never_imports_open_clip(towered, photos, tmp_path):
     code = """
 import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "open_clip"]:
+    del sys.modules[name]  # of the process that this one is a fork of
 from pathlib import Path
 import cache.runtime.torchvision_compat
 from distill.config import RunConfig
@@ -260,5 +262,5 @@ open_clip.model._build_vision_tower = refuse
 run("coop")
 """
     arguments = [str(towered.path), str(photos), str(tmp_path), *SMALL]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*python(), "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

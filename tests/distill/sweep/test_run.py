@@ -56,7 +56,9 @@ def test_a_damaged_run_fails_and_stops_no_other(written, place_of, text):
     assert "is damaged" in results[0].error
 
 
-def test_finished_runs_are_skipped_interrupted_ones_go_on_and_failed_ones_stop_no_other(written, place_of):
+def test_finished_runs_are_skipped_interrupted_ones_go_on_and_failed_ones_stop_no_other(
+    written, place_of, forked
+):
     path = written(
         "question = 'Which?'\n" + BASE + "[one_at_a_time]\nloss.mse = [0]\ntext = ['no-such-bank']\n"
     )
@@ -145,7 +147,9 @@ def test_a_point_has_mean_and_deviation_over_its_finished_seeds(written):
     ("more", "number", "status"),
     [(["--jobs", "2"], signal.SIGTERM, 143), (["--together"], signal.SIGINT, 130)],
 )
-def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, number, status, written, place_of):
+def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(
+    more, number, status, written, place_of, forked
+):
     path, place = (
         written(BASE.replace("epochs = 2", "epochs = 5000") + "data.seed = 1\n[grid]\nloss.mse = [0, 1]\n"),
         place_of(),
@@ -170,7 +174,7 @@ def test_a_stopped_sweep_saves_its_runs_and_the_same_command_goes_on(more, numbe
 
 
 def test_a_sweep_of_episodes_is_judged_by_average_precision_and_goes_on_as_one_of_photos(
-    written, tmp_path, episodes, episode_cache
+    written, tmp_path, episodes, episode_cache, forked
 ):
     path = written(
         'recipe = "robotics_demo"\nseeds = [0, 1]\n' + BASE + "data.seed = 3\n[grid]\nloss.mse = [0, 1]\n"

@@ -32,7 +32,9 @@ def failed_together(path, place):
 def test_students_trained_together_equal_their_separate_runs_bit_for_bit(written, place_of):
     path = written(
         "seeds = [0, 1]\n" + BASE + "data.seed = 5\n"
-        "[one_at_a_time]\nloss.mse = [0]\nloss.im_cst = [0.5]\noptim.lr = [0.002]\noptim.name = ['adamw']\n"
+        "[[runs]]\nname = 'base'\n"
+        "[[runs]]\nname = 'losses'\nloss.mse = 0\nloss.im_cst = 0.5\n"
+        "[[runs]]\nname = 'steps'\noptim.lr = 0.002\noptim.name = 'adamw'\n"
     )
     together, separate = place_of(), place_of()
     sweep = load_sweep(path)

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT, make_cache
+from conftest import ROOT, make_cache, make_photos
 from helpers.processes import distill, loses_second, torchrun
 from helpers.runs import BASE, SMALL, StopAt, numbers, same_run, weights
 from helpers.tar_caches import as_tars, damage_tar
@@ -52,6 +52,17 @@ def train(tars, photos, tmp_path):
         return run(config(*settings), cache_dir=tars, data_dir=None, out=tmp_path / out, **options)
 
     return run_it
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run from tars alone that was never stopped, to be read."""
+    root = tmp_path_factory.mktemp("whole")
+    photos = make_photos(root / "photos")
+    tars = as_tars(make_cache(root / "cache", photos, captions=True), photos, root / "tars")
+    shutil.rmtree(photos)
+    run(config(), cache_dir=tars, data_dir=None, out=root / "run")
+    return root / "run"
 
 
 def epoch_of(cache, *settings, epoch=0):
@@ -125,24 +136,22 @@ def test_what_a_run_is_made_from_is_the_same_from_a_folder_and_from_tars(tars, c
     )
 
 
-def test_the_same_seed_gives_the_same_numbers_whatever_reads(train, tmp_path):
-    train("one")
+def test_the_same_seed_gives_the_same_numbers_whatever_reads(whole, train, tmp_path):
     train("two")
     train("workers", "data.workers=2")
     train("other", "train.seed=1")
-    assert numbers(tmp_path / "one") == numbers(tmp_path / "two") == numbers(tmp_path / "workers")
-    assert numbers(tmp_path / "one") != numbers(tmp_path / "other")
-    one, workers = weights(tmp_path / "one"), weights(tmp_path / "workers")
+    assert numbers(whole) == numbers(tmp_path / "two") == numbers(tmp_path / "workers")
+    assert numbers(whole) != numbers(tmp_path / "other")
+    one, workers = weights(whole), weights(tmp_path / "workers")
     assert all(torch.equal(one[name], workers[name]) for name in one)
 
 
 @pytest.mark.parametrize("images", [18, 40])
-def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(train, tmp_path, images):
-    train("whole")
+def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(whole, train, tmp_path, images):
     with pytest.raises(Stopped):
         train("cut", progress=StopAt(images))
     train("cut", resume_run=True)
-    same_run(tmp_path / "cut", tmp_path / "whole")
+    same_run(tmp_path / "cut", whole)
 
 
 def test_a_checkpoint_says_which_tars_of_the_epoch_are_done(train, tmp_path):
@@ -208,20 +217,13 @@ def test_what_needs_images_in_any_order_asks_for_their_folder(tars, setting):
     assert "\n" not in str(error.value)
 
 
-def test_finetuning_a_streamed_run_asks_for_the_folder_and_retrieval_needs_none(
-    tars, photos, train, tmp_path
-):
-    train(out="run")
+def test_finetuning_a_streamed_run_asks_for_the_folder_and_retrieval_needs_none(whole, photos, tmp_path):
     with pytest.raises(UserError, match=r"finetuning needs images in any order.*--data"):
-        few_shot(tmp_path / "run", tmp_path / "out", FewShotOptions(shots=(1,)))
+        few_shot(whole, tmp_path / "out", FewShotOptions(shots=(1,)))
     with pytest.raises(UserError, match=r"support.views"):  # the next thing that it wants
-        few_shot(tmp_path / "run", tmp_path / "out", FewShotOptions(shots=(1,), method="retrieval"))
-    results = few_shot(
-        tmp_path / "run",
-        tmp_path / "with-data",
-        FewShotOptions(shots=(1,), settings=("train.epochs=1",)),
-        data_dir=tmp_path / "elsewhere",
-    )
+        few_shot(whole, tmp_path / "out", FewShotOptions(shots=(1,), method="retrieval"))
+    options = FewShotOptions(shots=(1,), settings=("train.epochs=1",))
+    results = few_shot(whole, tmp_path / "with-data", options, data_dir=photos)
     assert results["table"][0]["shots"] == 1
 
 

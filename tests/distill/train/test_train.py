@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import mmap
+import shutil
 import signal
 import subprocess
-import sys
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Counted, make_cache
+from conftest import ROOT, Counted, make_cache, make_photos
+from helpers.processes import python
 from helpers.runs import RUN_FILES, SMALL, StopAt, files_of_run, lines, numbers, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -44,6 +47,20 @@ def train(cached, photos, tmp_path):
     return run_it
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A function that gives the run with some settings that was never stopped, and its summary; to be read."""
+    root = tmp_path_factory.mktemp("whole")
+    cached = make_cache(root / "cache", make_photos(root / "photos"), captions=True)
+
+    @cache
+    def whole_of(*settings):
+        out = root / f"run-{len(list(root.iterdir()))}"
+        return out, run(config(*settings), cache_dir=cached.path, data_dir=root / "photos", out=out)
+
+    return whole_of
+
+
 def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
     rows = {name: cached.split(name) for name in cached.split_names}
     keys = [f"{name}/{key}" for name, split in rows.items() for key in split.keys]
@@ -68,12 +85,12 @@ def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
     run(quick, cache_dir=tmp_path / "one_differs", data_dir=photos, out=tmp_path / "run")
 
 
-def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
-    summary = train()
-    assert files_of_run(tmp_path / "run") == {*RUN_FILES, "outputs.npz", "logits.npz"}
-    history = lines(tmp_path / "run")
+def test_a_run_folder_has_everything_it_promises(whole, cached):
+    out, summary = whole()
+    assert files_of_run(out) == {*RUN_FILES, "outputs.npz", "logits.npz"}
+    history = lines(out)
     assert [line["epoch"] for line in history] == [0, 1, 2]
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    events = EventAccumulator(str(out)).Reload()
     for line, event in zip(history, events.Scalars("loss/total"), strict=True):
         assert (event.step, event.value) == (line["epoch"], pytest.approx(line["loss_total"]))
     spaces = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"] if tag.startswith("space/")}
@@ -88,7 +105,7 @@ def test_a_run_folder_has_everything_it_promises(train, cached, tmp_path):
     assert summary["cache_fingerprint"] == cached.fingerprint
     assert summary["peak_memory_bytes"]["host"] > 1e7
     assert set(summary["per_class_accuracy"]["ood_test"]) == {"lemon", "plum"}
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+    assert json.loads((out / "summary.json").read_text())["status"] == "finished"
 
 
 def test_a_summarys_mean_is_of_the_last_five_epochs_that_have_the_metric():
@@ -109,16 +126,14 @@ def test_training_lowers_the_loss(train, tmp_path):
     assert totals[-1] < 0.8 * totals[0]
 
 
-def test_the_same_seed_gives_the_same_numbers_whatever_decodes(train, tmp_path):
-    (
-        train("one"),
-        train("two", "data.memory_mb=0"),
-        train("three", "data.memory_mb=0", "data.workers=2"),
-        train("other", "train.seed=1"),
-    )
-    assert numbers(tmp_path / "one") == numbers(tmp_path / "two") == numbers(tmp_path / "three")
-    assert numbers(tmp_path / "one") != numbers(tmp_path / "other")
-    one, three = weights(tmp_path / "one"), weights(tmp_path / "three")
+def test_the_same_seed_gives_the_same_numbers_whatever_decodes(whole, train, tmp_path):
+    first, _ = whole()
+    train("two", "data.memory_mb=0")
+    train("three", "data.memory_mb=0", "data.workers=2")
+    train("other", "train.seed=1")
+    assert numbers(first) == numbers(tmp_path / "two") == numbers(tmp_path / "three")
+    assert numbers(first) != numbers(tmp_path / "other")
+    one, three = weights(first), weights(tmp_path / "three")
     assert all(torch.equal(one[name], three[name]) for name in one)
 
 
@@ -136,22 +151,22 @@ def test_the_same_seed_gives_the_same_numbers_whatever_decodes(train, tmp_path):
     ],
 )
 def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(
-    train, tmp_path, images, settings
+    whole, train, tmp_path, images, settings
 ):
-    train("whole", *settings)
+    uninterrupted, _ = whole(*settings)
     before, after = StopAt(images), Counted()
     with pytest.raises(Stopped) as stopped:
         train("cut", *settings, progress=before)
     assert stopped.value.signal_number == signal.SIGTERM
     train("cut", *settings, resume_run=True, progress=after)
     assert after.done == after.totals == [before.totals[0] - before.done[0]]
-    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
-    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert numbers(tmp_path / "cut") == numbers(uninterrupted)
+    one, other = weights(tmp_path / "cut"), weights(uninterrupted)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_resuming_with_other_settings_or_another_cache_is_refused(train, photos, cached, tmp_path):
-    train()
+def test_resuming_with_other_settings_or_another_cache_is_refused(whole, train, photos, cached, tmp_path):
+    shutil.copytree(whole()[0], tmp_path / "run")
     with pytest.raises(CacheMismatch, match=r"optim\.lr: 0\.01 -> 0\.5"):
         train("run", "optim.lr=0.5", resume_run=True)
     other = make_cache(tmp_path / "other", photos, captions=True, seed=5)
@@ -163,8 +178,9 @@ def test_resuming_with_other_settings_or_another_cache_is_refused(train, photos,
         train("nowhere", resume_run=True)
 
 
-def test_resuming_a_finished_run_gives_its_summary_again(train, tmp_path):
-    first = train()
+def test_resuming_a_finished_run_gives_its_summary_again(whole, train, tmp_path):
+    finished, first = whole()
+    shutil.copytree(finished, tmp_path / "run")
     again = train(resume_run=True)
     assert again["ood_test_accuracy"] == first["ood_test_accuracy"]
     assert len(lines(tmp_path / "run")) == 3
@@ -195,18 +211,16 @@ def test_the_closed_set_baseline_needs_no_teacher_and_is_judged_within_the_split
     assert both_kinds(judged)["id_ood_auroc"] == pytest.approx(lines(tmp_path / "run")[-1]["id_ood_auroc"])
 
 
-def test_evaluating_a_run_gives_what_training_wrote(train, tmp_path):
-    train()
-    results = evaluate_run(tmp_path / "run", device="cpu")
-    last = lines(tmp_path / "run")[-1]
+def test_evaluating_a_run_gives_what_training_wrote(whole):
+    out, _ = whole()
+    results = evaluate_run(out, device="cpu")
+    last = lines(out)[-1]
     for split in ("id_test", "ood_test"):
         assert results[split].accuracy == pytest.approx(last[f"{split}_accuracy"])
         assert results[split].loss == pytest.approx(last[f"{split}_loss"], rel=1e-5)
 
 
 def test_the_teacher_is_judged_from_the_cache_alone(cached, photos):
-    import shutil
-
     shutil.rmtree(photos)
     results = evaluate_teacher(cached.path)
     rows = cached.split("ood_test")
@@ -238,7 +252,9 @@ def test_a_class_without_images_counts_neither_as_right_nor_as_wrong():
 
 def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_path):
     code = (
-        "import sys; sys.argv = sys.argv[:1] + sys.argv[1:]\n"
+        "import sys\n"
+        "for name in [name for name in sys.modules if name.partition('.')[0] == 'open_clip']:\n"
+        "    del sys.modules[name]\n"  # of the process that this one is a fork of
         "import cli\n"
         "try: cli.main()\n"
         "except SystemExit as stop: assert not stop.code, stop.code\n"
@@ -257,7 +273,7 @@ def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_pat
         "smoke",
         *settings,
     ]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*python(), "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -293,7 +309,7 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_unreadable_test_images_are_left_out_and_named(photos, memory):
     images = open_data([photos]).split("ood_test").all()
-    images[1].path.write_text("hello")
+    Path(images[1].where).write_text("hello")
     pixels = Pixels(images, SquashedPhoto(16), memory=memory, workers=0, strict=False)
     positions = np.concatenate([indices for indices, _ in pixels.batches([np.arange(3), np.arange(3, 6)])])
     assert positions.tolist() == [0, 2, 3, 4, 5]

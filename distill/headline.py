@@ -1,0 +1,60 @@
+"""What a run is judged by first: its test splits, else the images that were set aside, else nothing.
+
+Among one class any answer is right: an accuracy of 100% that says nothing. What is told of a split of one
+class is its accuracy among all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cache.sources.splits import FOLDERS, TESTS
+
+LABELS = {"id_val": "ID set aside", "id_test": "ID", "ood_test": "OOD"}
+NOTHING_TO_JUDGE = (
+    "nothing can be judged: there is no test split, and nothing was set aside; give the data "
+    f"{' or '.join(FOLDERS[name] for name in TESTS)}, or train with --set data.id_val=0.1"
+)
+
+
+def headline(metrics: Mapping[str, Any], split: str) -> float | None:
+    """Return what judges a split, in percent; None where nothing does.
+
+    Mean average precision of episodes, macro accuracy of photos: among the split's own classes, of one class
+    among all.
+    """
+    own, among_all = ("average_precision", "accuracy"), ("all_accuracy",)
+    endings = among_all + own if is_of_one_class(metrics, split) else own + among_all
+    return next((metrics[f"{split}_{name}"] for name in endings if f"{split}_{name}" in metrics), None)
+
+
+def is_of_one_class(metrics: Mapping[str, Any], split: str) -> bool:
+    """Say whether the photos of a split that was judged are of one class: that has no calibration error."""
+    return f"{split}_accuracy" in metrics and f"{split}_loss" in metrics and f"{split}_ece" not in metrics
+
+
+def headline_splits(runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return which splits are told of some runs' metrics: the tests that one was judged on, else id_val."""
+    metrics = list(runs)
+    for splits in (TESTS, ("id_val",)):
+        judged = tuple(split for split in splits if any(headline(one, split) is not None for one in metrics))
+        if judged:
+            return judged
+    return ()
+
+
+def headline_label(runs: Iterable[Mapping[str, Any]], split: str) -> str:
+    """Return how a split's :func:`headline` is called over some runs' metrics."""
+    judged = [metrics for metrics in runs if headline(metrics, split) is not None]
+    among = judged and all(is_of_one_class(m, split) and f"{split}_all_accuracy" in m for m in judged)
+    return LABELS[split] + (" among all" if among else "")
+
+
+def one_class_notes(alone: Mapping[str, bool]) -> list[str]:
+    """Return a line for every split of one class; whether it was judged among all classes as well."""
+    return [
+        f"{split} has one class, among which any answer is right, and 100% says nothing"
+        + (": read what it does among all classes" if among_all else "")
+        for split, among_all in alone.items()
+    ]
