@@ -58,6 +58,8 @@ DOORS = {
         "scripts/train_demo_teacher.py",  # makes a teacher, with open_clip's own loss, and loads none
     },
     "faiss": {"cache/store/neighbours.py"},
+    "fsspec": {"cache/sources/remote_files.py"},
+    "aiohttp": {"cache/sources/remote_files.py"},
     "click": {"cli.py", "distill/commands/"},
     "torchvision": {"cache/runtime/torchvision_compat.py"},
     "openai": {"cache/prepare/describe.py"},

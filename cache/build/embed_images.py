@@ -134,8 +134,10 @@ class Embedder:
         iterator = batches(images, self.writer.workers, batch_sampler=handed_over(), collate_fn=_joined)
         while True:
             start = time.perf_counter()
-            decoded: _Decoded | None = next(iterator, None)
+            decoded: _Decoded | Exception | None = next(iterator, None)
             self.seconds.waiting += time.perf_counter() - start
+            if isinstance(decoded, Exception):
+                raise decoded
             if decoded is None:
                 return
             self.seconds.decoding += sum(image.seconds for image in decoded[0])
@@ -195,7 +197,14 @@ class _Images(Dataset[Any]):
     def __init__(self, transform: Callable[[Any], Tensor]) -> None:
         self.transform = transform
 
-    def __getitem__(self, sample: Sample) -> tuple[Decoded, Tensor | None]:
+    def __getitem__(self, sample: Sample) -> tuple[Decoded, Tensor | None] | Exception:
+        try:
+            return self._decoded(sample)
+        except (OSError, UserError) as error:
+            # As a value: what a worker raises comes back as a text.
+            return error
+
+    def _decoded(self, sample: Sample) -> tuple[Decoded, Tensor | None]:
         start = time.perf_counter()
         pixels, reason = None, ""
         sha256, size, mtime_ns = sample.identity()
@@ -213,9 +222,14 @@ class _Images(Dataset[Any]):
         return decoded, pixels
 
 
-def _joined(decoded: list[tuple[Decoded, Tensor | None]]) -> _Decoded:
-    pixels = [picture for _, picture in decoded if picture is not None]
-    return [image for image, _ in decoded], torch.stack(pixels) if pixels else None
+def _joined(decoded: list[tuple[Decoded, Tensor | None] | Exception]) -> _Decoded | Exception:
+    read = []
+    for one in decoded:
+        if isinstance(one, Exception):
+            return one
+        read.append(one)
+    pixels = [picture for _, picture in read if picture is not None]
+    return [image for image, _ in read], torch.stack(pixels) if pixels else None
 
 
 def _skipped(split: str, sample: Sample, image: Decoded, strict: bool) -> SkippedImage:

@@ -11,13 +11,16 @@ Its files::
     image_folder              photos in folders
     folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
+    tars, tar_members         tars as webdataset writes them; the headers of a tar
     records, list_columns     what a list or table says of its pictures, line by line, in which columns
     list_lines, file_list     lists of pictures: .csv, .tsv and .jsonl
     table_source, parquet     tables of pictures in parquet files, through arrow_files, the door to pyarrow
     dataset_source            torch datasets of (picture, label)
     saved_dataset             folders that Hugging Face datasets has saved
     class_numbers             classes that are given as numbers
+    remote_folder             photos in folders on a server
     pictures, places          pictures that lie somewhere: a file, a part of one, here or on a server
+    remote_files              files on servers
     picture_formats           which files are pictures, by how they begin
     decoding, grey_depth      how a picture is decoded; grey of more than 8 bits
     decoders                  what decodes a student's photos: one a run

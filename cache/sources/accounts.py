@@ -25,6 +25,7 @@ class Reason(StrEnum):
     NO_LABEL = "without a label"
     NO_PICTURE = "without a picture"
     NAME = "of a class whose name is not UTF-8"
+    OUTSIDE = "of a name that leads out of its folder"
     SPLIT = "beside the folders of splits"
     LOOP = "links to a folder that they lie in"
     EMPTY = "class folders without a picture"

@@ -135,8 +135,9 @@ def opener_of(place: str) -> Opener:
     from cache.sources.image_folder import open_image_folder
     from cache.sources.list_lines import LISTS
     from cache.sources.parquet import holds_parquet, open_parquet
+    from cache.sources.remote_folder import open_remote_folder
     from cache.sources.saved_dataset import is_saved_dataset, open_saved_dataset
-    from cache.sources.tars import holds_tars, open_tars
+    from cache.sources.tars import holds_tars, is_pattern_of_tars, open_tars
 
     if place.lower().endswith(LISTS):
         return open_list
@@ -144,6 +145,8 @@ def opener_of(place: str) -> Opener:
         return open_saved_dataset
     if not holds_tars(place) and holds_parquet(place):  # beside its tars img2dataset writes some too
         return open_parquet
+    if is_remote(place) and not is_pattern_of_tars(place):
+        return open_remote_folder
     return open_tars if holds_tars(place) else open_image_folder
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cache.sources.accounts import Account
+from cache.sources.key_hashes import hashes_of, positions
 from cache.sources.samples import Chunk, Listed, Sample, Source
 
 
@@ -66,19 +71,35 @@ class JoinedSource:
 
     def samples(self, keys: Sequence[str]) -> Iterator[Sample]:
         """Yield samples in the order of keys; KeyError for one that is in no source."""
-        return (self._sample(key) for key in keys)
+        at = positions(self._keys[0], hashes_of(keys))
+        if (at < 0).any():
+            raise KeyError(keys[int((at < 0).argmax())])
+        part = self._keys[1][at]
+        # Of each source all at once, then in the order of the keys.
+        own = [
+            one.samples([keys[i] for i in np.flatnonzero(part == n).tolist()])
+            for n, one in enumerate(self.parts)
+        ]
+        return (next(own[number]) for number in part.tolist())
 
     def all(self) -> tuple[Sample, ...]:
         """Return every sample, sorted by key."""
         return tuple(sorted((s for one in self.parts for s in one.all()), key=lambda sample: sample.key))
 
-    def _sample(self, key: str) -> Sample:
-        for one in self.parts:
-            try:
-                return next(iter(one.samples([key])))
-            except KeyError:
-                continue
-        raise KeyError(key)
+    @cached_property
+    def _keys(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+        """The hash of every key, sorted, uint64 [N], and the number of its source, int32 [N]."""
+        hashes = [
+            hashes_of(one.key for chunk in source.chunks() for one in source.list(chunk.id))
+            for source in self.parts
+        ]
+        part = np.repeat(np.arange(len(hashes), dtype=np.int32), [len(own) for own in hashes])
+        every = np.concatenate(hashes)
+        order = np.argsort(every, kind="stable")
+        return every[order], part[order]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"split": self.split, "parts": self.parts}
 
     def _of(self, chunk: str) -> tuple[Source, str]:
         number, _, own = chunk.partition(":")

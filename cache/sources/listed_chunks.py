@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import pickle
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.sources.accounts import NOTHING, Account
+from cache.sources.accounts import NOTHING, Account, Reason
 from cache.sources.key_hashes import hashes_of, positions
 from cache.sources.pictures import PictureSample
 from cache.sources.samples import Chunk, Listed
 
-# So many chunks' samples are kept in a process: who lists one reads it next.
-CHUNKS_KEPT = 4
+# Who lists a chunk reads it next: so many are kept as they are. All are kept as bytes, some 30 a sample,
+# while they are not more than these.
+CHUNKS_KEPT, BYTES_KEPT = 4, 2**28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +36,7 @@ class ListedChunks(ABC):
     """A source that says of each chunk what is in it: all else follows from that.
 
     Picklable and small: what is listed stays in the process that has listed it. Who derives from it sets
-    ``split``, ``classes`` and ``multi_label``.
+    ``split``, ``classes`` and ``multi_label``, and may call :meth:`settle`.
     """
 
     split: str
@@ -40,8 +44,10 @@ class ListedChunks(ABC):
     multi_label: bool = False
 
     def __init__(self) -> None:
-        # Copies of one source share what a process has listed.
+        # Copies of one source share them.
         self._token = uuid4().hex
+        self._listings = _Listings()
+        self._doubles = _Doubles.none()
 
     @abstractmethod
     def chunks(self) -> Sequence[Chunk]:
@@ -50,6 +56,25 @@ class ListedChunks(ABC):
     @abstractmethod
     def listing(self, chunk: str) -> ChunkListing:
         """List a chunk, by reading what it has beside its pictures; UserError where that cannot be read."""
+
+    def settle(self, *, threads: int = 1) -> None:
+        """List all chunks once: samples of a key that an earlier chunk has are left out from now on.
+
+        The classes of all samples become those of the source; where it has some, it is not the pool, and no
+        sample has several, those without a label are left out.
+        """
+        ids = [chunk.id for chunk in self.chunks()]
+        labels: set[tuple[str, ...]] = set()
+        hashes = []
+        with ThreadPoolExecutor(threads) as pool:
+            # Not all at once: what is listed is more than what is kept of it.
+            for first in range(0, len(ids), threads):
+                for listing in pool.map(partial(self._listings.of, self), ids[first : first + threads]):
+                    labels.update(sample.labels for sample in listing.samples)
+                    hashes.append(hashes_of(sample.key for sample in listing.samples))
+        self.classes = tuple(sorted({name for own in labels for name in own}))
+        self.multi_label = any(len(own) > 1 for own in labels)
+        self._doubles = _Doubles.of(ids, hashes)
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield what is in a chunk, in its own order."""
@@ -82,13 +107,11 @@ class ListedChunks(ABC):
         return tuple(sorted(samples, key=lambda sample: sample.key))
 
     def _listed(self, chunk: str) -> ChunkListing:
-        return _listing_of(self._token, self, chunk)
-
-    def __hash__(self) -> int:
-        return hash(self._token)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ListedChunks) and other._token == self._token
+        listing = self._listings.of(self, chunk)
+        listing = self._doubles.without(listing, chunk)
+        if self.classes and not self.multi_label:
+            listing = _labelled(listing)
+        return listing
 
     @cached_property
     def _index(self) -> _Index:
@@ -99,10 +122,84 @@ class ListedChunks(ABC):
         return {name: value for name, value in vars(self).items() if name != "_index"}
 
 
-@lru_cache(maxsize=CHUNKS_KEPT)
-def _listing_of(token: str, source: ListedChunks, chunk: str) -> ChunkListing:
-    del token
-    return source.listing(chunk)
+def _labelled(listing: ChunkListing) -> ChunkListing:
+    """Return a listing without its samples that have no label."""
+    bare = [sample for sample in listing.samples if not sample.labels]
+    return _without(listing, bare, Reason.NO_LABEL) if bare else listing
+
+
+def _without(listing: ChunkListing, samples: Sequence[PictureSample], reason: Reason) -> ChunkListing:
+    gone = {sample.key for sample in samples}
+    return ChunkListing(
+        samples=tuple(sample for sample in listing.samples if sample.key not in gone),
+        account=listing.account + Account.of((reason, sample.where) for sample in samples),
+    )
+
+
+class _Listings:
+    """What a process has listed of a source; another process, to which it is sent, begins anew."""
+
+    def __init__(self) -> None:
+        self._packed: dict[str, bytes] = {}
+        self._bytes = 0
+        self._last: dict[str, ChunkListing] = {}
+
+    def __reduce__(self) -> tuple[type[_Listings], tuple[()]]:
+        return _Listings, ()
+
+    def of(self, source: ListedChunks, chunk: str) -> ChunkListing:
+        """Return the listing of a chunk."""
+        listing = self._last.get(chunk)
+        if listing is not None:
+            return listing
+        packed = self._packed.get(chunk)
+        if packed is not None:
+            listing = pickle.loads(zlib.decompress(packed))
+        else:
+            listing = source.listing(chunk)
+            packed = zlib.compress(pickle.dumps(listing, pickle.HIGHEST_PROTOCOL), 1)
+            if self._bytes + len(packed) <= BYTES_KEPT:
+                self._packed[chunk] = packed
+                self._bytes += len(packed)
+        # Threads may do this at once: then more are forgotten than need be.
+        while len(self._last) >= CHUNKS_KEPT:
+            self._last.pop(next(iter(self._last), ""), None)
+        self._last[chunk] = listing
+        return listing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Doubles:
+    """Keys that several chunks have: ``hashes`` sorted, uint64 [n], and the first ``chunk``, int32 [n]."""
+
+    ids: Sequence[str]
+    hashes: NDArray[np.uint64]
+    chunk: NDArray[np.int32]
+
+    @classmethod
+    def none(cls) -> _Doubles:
+        return cls(ids=(), hashes=np.empty(0, np.uint64), chunk=np.empty(0, np.int32))
+
+    @classmethod
+    def of(cls, ids: Sequence[str], hashes: Sequence[NDArray[np.uint64]]) -> _Doubles:
+        """Return those of chunks with these hashes; within a chunk each is there once."""
+        joined = np.concatenate([np.empty(0, np.uint64), *hashes])
+        chunk = np.repeat(np.arange(len(ids), dtype=np.int32), [len(own) for own in hashes])
+        order = np.argsort(joined, kind="stable")
+        joined, chunk = joined[order], chunk[order]
+        again = joined[1:] == joined[:-1]
+        # Of each run of one hash the first.
+        first = np.flatnonzero(again & ~np.concatenate([[False], again[:-1]])[: len(again)])
+        return cls(ids=ids if len(first) else (), hashes=joined[first], chunk=chunk[first])
+
+    def without(self, listing: ChunkListing, chunk: str) -> ChunkListing:
+        """Return the listing of a chunk without the keys that an earlier one has."""
+        if not len(self.hashes):
+            return listing
+        at = positions(self.hashes, hashes_of(sample.key for sample in listing.samples))
+        other = [at >= 0 and self.ids[self.chunk[at]] != chunk for at in at.tolist()]
+        gone = [sample for sample, is_gone in zip(listing.samples, other, strict=True) if is_gone]
+        return _without(listing, gone, Reason.DUPLICATE) if gone else listing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,116 +9,157 @@ from __future__ import annotations
 import json
 import os
 import re
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from glob import escape, glob
 from hashlib import sha256
 from typing import Any
 
 from cache.runtime.errors import UserError
-from cache.sources.accounts import Account, Reason
+from cache.sources.accounts import NOTHING, Account, Reason
 from cache.sources.class_numbers import class_name
 from cache.sources.decoding import ENDINGS
 from cache.sources.listed_chunks import ChunkListing, ListedChunks
 from cache.sources.names import check_inner
 from cache.sources.pictures import PictureSample
-from cache.sources.places import expanded, is_remote, list_folder, open_binary, status_of
-from cache.sources.samples import Chunk, Source
+from cache.sources.places import cannot_be_read, expanded, is_remote, list_folder, status_of
+from cache.sources.samples import Chunk, Opened, Source
 from cache.sources.source_options import SourceOptions
 from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
+from cache.sources.tar_members import TEXT_BYTES, Member, TarReader
 
 TAR = ".tar"
 _PICTURES = frozenset(ending.removeprefix(".") for ending in ENDINGS)
 _TEXTS = frozenset({"cls", "txt", "json"})
 # As webdataset has it: a name is all up to the first dot of its last part, what is behind it the ending.
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*|(?:.*/)?)\.([^/]*)", re.DOTALL)
-# webdataset passes over what is called so.
-_META = re.compile(r"(?:.*/)?__[^/]*__(?:/.*)?", re.DOTALL)
-# No text of a sample is longer: what claims to be is another kind of file.
-TEXT_BYTES = 2**20
-_OWN_NAME = re.compile(rf"({'|'.join([*SPLITS, *SPLIT_ALIASES])})-\d+\.tar")
+_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+# webdataset passes over what is called so, or lies in a folder that is.
+_META = re.compile(r"__[^/]*__(?:/.*)?", re.DOTALL)
+_CALLED = (*SPLITS, *SPLIT_ALIASES)
+_OWN_NAME = re.compile(rf"(?:.*[-_.])?({'|'.join(_CALLED)})[-_.]?\d*\.tar", re.IGNORECASE)
+# What img2dataset writes beside each tar.
+_BESIDE = (".parquet", "_stats.json")
+# Headers on a server are waited for.
+THREADS = 8
 
 
-def open_tars(place: str, options: SourceOptions, split: str) -> dict[str, Source]:
+def open_tars(place: str, options: SourceOptions, split: str) -> Opened:
     """Return the splits of a pattern such as ``shards/{000..099}.tar``, or of a folder of tars.
 
-    A folder may hold folders that are called as splits; else tars may be called ``SPLIT-00000.tar``.
+    Tars lie in folders that are called as splits, or are called so themselves: ``SPLIT-00000.tar``.
 
     Raises
     ------
     UserError
         If there is no tar, or one is damaged.
     """
+    if is_pattern_of_tars(place):
+        tars, others = expanded(place), []
+    else:
+        try:
+            names = sorted(list_folder(place))
+        except OSError as error:
+            raise cannot_be_read(place, error) from error
+        tars = [f"{place.rstrip('/')}/{name}" for name in names if name.endswith(TAR)]
+        others = [name for name in names if not name.endswith(TAR)]
+    return tar_sources(place, tars, options, split, beside=others)
+
+
+def tar_sources(
+    place: str, tars: Sequence[str], options: SourceOptions, split: str, *, beside: Sequence[str] = ()
+) -> Opened:
+    """Return the splits of some tars of a place; ``beside`` are the names of other files there."""
+    if not tars:
+        raise UserError(f"{place} names no {TAR} file", fix="check the pattern.")
+    left_out = Account.of(
+        (Reason.HIDDEN if name.rpartition("/")[2].startswith(".") else Reason.FORMAT, name)
+        for name in beside
+        if not name.endswith(_BESIDE)
+    )
     of_split: dict[str, list[str]] = {}
-    for tar in tars_at(place):
+    for tar in tars:
         of_split.setdefault(split or _split_of(tar), []).append(tar)
-    return {name: TarSource.of(name, tuple(tars), options) for name, tars in of_split.items()}
+    sources: dict[str, Source] = {}
+    for name, own in of_split.items():
+        sources[name] = TarSource.of(name, tuple(own), options, beside=left_out if not sources else NOTHING)
+        if name and name != "pool" and not sources[name].classes:
+            raise UserError(
+                f"{place} has no label in the {len(own):,} tars of {name}",
+                fix=f"write KEY.cls beside each picture, or give pool={place}.",
+            )
+        if not len(sources[name]):
+            raise UserError(
+                f"{place} has no picture{f' of {name}' if name else ''} in its {len(own):,} tars",
+                fix="check that samples have one: KEY.jpg, KEY.png or another.",
+            )
+    return Opened(sources)
+
+
+def is_pattern_of_tars(place: str) -> bool:
+    """Say whether a place is a tar or a pattern of tars, by its name."""
+    return place.endswith(TAR) and not os.path.isdir(place)
 
 
 def holds_tars(place: str) -> bool:
-    """Say whether a place is a tar, a pattern of tars, or a folder of tars."""
-    if place.endswith(TAR):
+    """Say whether a place here is a tar, a pattern of tars, or a folder with tars and no picture outside."""
+    if is_pattern_of_tars(place):
         return True
-    if is_remote(place) or not os.path.isdir(place):
-        return False
-    folders = [place, *(f"{place}/{name}" for name in (*SPLITS, *SPLIT_ALIASES))]
-    return any(glob(f"{escape(folder)}/*{TAR}") for folder in folders)
-
-
-def tars_at(place: str) -> list[str]:
-    """Return the tars of a pattern or below a folder, sorted; UserError where there is none."""
-    if place.endswith(TAR):
-        tars = [*expanded(place)]
-    else:
-        tars = [f"{place.rstrip('/')}/{name}" for name in list_folder(place) if name.endswith(TAR)]
-    if not tars:
-        raise UserError(f"{place} has no {TAR} files", fix="check the pattern.")
-    for tar in tars:
-        if not is_remote(tar) and not os.path.isfile(tar):
-            raise UserError(f"{tar} does not exist", fix="check the numbers in the pattern.")
-    return sorted(tars)
+    # A folder of pictures ends this at its first one.
+    tars = False
+    for name in list_folder(place) if os.path.isdir(place) else ():
+        if os.path.splitext(name)[1].lower() in ENDINGS:
+            return False
+        tars = tars or name.endswith(TAR)
+    return tars
 
 
 def _split_of(tar: str) -> str:
+    """Return the split that a tar's folder or name says, ``val`` as it is, or ''."""
     *_, folder, name = f"/{tar}".rsplit("/", 2)
-    if folder in SPLITS or folder in SPLIT_ALIASES:
-        return split_name(folder)
     own = _OWN_NAME.fullmatch(name)
-    return split_name(own[1]) if own else ""
+    called = next((one.lower() for one in (folder, own[1] if own else "") if one.lower() in _CALLED), "")
+    return called if called in ("", "val") else split_name(called)
 
 
 class TarSource(ListedChunks):
-    """The samples of some tars, as one split."""
+    """The samples of some tars, as one split; ``beside`` is what was left out beside the tars."""
 
     def __init__(
-        self, split: str, tars: tuple[str, ...], options: SourceOptions, *, classes: Sequence[str] = ()
+        self, split: str, tars: tuple[str, ...], options: SourceOptions, *, beside: Account = NOTHING
     ) -> None:
         super().__init__()
-        self.split, self.tars, self.classes, self._options = split, tars, tuple(classes), options
+        self.split, self.classes, self._options, self._beside = split, (), options, beside
         names = [os.path.basename(tar) for tar in tars]
         # An id stays as it is when tars are added, or all are moved.
         self._tar_of = dict(zip(names if len({*names}) == len(names) else tars, tars, strict=True))
 
     @classmethod
-    def of(cls, split: str, tars: tuple[str, ...], options: SourceOptions) -> TarSource:
-        """Return the source of some tars, with the classes that are in them; UserError as :meth:`listing`."""
-        source = cls(split, tars, options)
-        if split == "pool":
-            return source
-        labels = {sample.labels for tar in source._tar_of for sample in source.read(tar)}
-        classes = sorted({name for own in labels for name in own})
-        labelled = cls(split, tars, options, classes=classes)
-        labelled.multi_label = any(len(own) > 1 for own in labels)
-        return labelled
+    def of(
+        cls, split: str, tars: tuple[str, ...], options: SourceOptions, *, beside: Account = NOTHING
+    ) -> TarSource:
+        """Return the source of some tars, each listed once; UserError as :meth:`listing`."""
+        source = cls(split, tars, options, beside=beside)
+        source.settle(threads=THREADS if is_remote(tars[0]) else 1)
+        return source
+
+    def account(self) -> Account:
+        """Return what is left out of the tars, and beside them."""
+        return self._beside + super().account()
 
     def chunks(self) -> Sequence[Chunk]:
-        """Return the tars, with size and time in their identity."""
+        """Return the tars, with size and time in their identity; UserError where one cannot be read."""
         return [
-            Chunk(id=name, identity=sha256(repr(status_of(tar)).encode()).hexdigest())
+            Chunk(id=name, identity=_identity(self._status[tar], self._options))
             for name, tar in self._tar_of.items()
         ]
+
+    @cached_property
+    def _status(self) -> dict[str, tuple[int, int]]:
+        """Size and time of each tar, as they were when it was first looked at: before it was listed."""
+        tars = [*self._tar_of.values()]
+        with ThreadPoolExecutor(THREADS) as pool:
+            return dict(zip(tars, pool.map(_status, tars), strict=True))
 
     def listing(self, chunk: str) -> ChunkListing:
         """List a tar by its headers and texts.
@@ -126,44 +167,57 @@ class TarSource(ListedChunks):
         Raises
         ------
         UserError
-            If the tar is cut or damaged.
+            If the tar cannot be read, or is cut or damaged.
         """
         tar = self._tar_of[chunk]
+        written = self._status[tar][1]
         samples: dict[str, PictureSample] = {}
         left_out: list[tuple[Reason, str]] = []
-        for raw in _raw_samples(tar):
-            key = raw.key
-            try:
-                check_inner("a sample", [key])
-            except ValueError:
-                left_out.append((Reason.NAME, f"{tar}: {key}"))
-                continue
+        for raw in _raw_samples(tar, left_out):
+            where = f"{tar}: {raw.key}"
             if raw.picture is None:
-                left_out.append((Reason.NO_PICTURE, f"{tar}: {key}"))
-            elif key in samples:
-                left_out.append((Reason.DUPLICATE, f"{tar}: {key}"))
+                left_out.append((Reason.NO_PICTURE, where))
+            elif not _is_inner(raw.key):
+                left_out.append((Reason.OUTSIDE, where))
+            elif raw.key in samples:
+                left_out.append((Reason.DUPLICATE, where))
             else:
-                sample = self._sample(tar, raw, raw.picture)
-                if self.classes and not sample.labels and not self.multi_label:
-                    left_out.append((Reason.NO_LABEL, sample.where))
-                else:
-                    samples[key] = sample
+                samples[raw.key] = self._sample(tar, raw, raw.picture, written)
         return ChunkListing(samples=tuple(samples.values()), account=Account.of(left_out))
 
-    def _sample(self, tar: str, raw: _RawSample, picture: tarfile.TarInfo) -> PictureSample:
-        labels = () if self.split == "pool" else raw.labels(self._options.names)
+    def _sample(self, tar: str, raw: _RawSample, picture: Member, written: int) -> PictureSample:
         return PictureSample(
             key=raw.key,
             place=tar,
-            labels=labels,
+            labels=() if self.split == "pool" else raw.labels(self._options.names),
             caption=raw.caption,
-            start=picture.offset_data,
-            size=picture.size,
-            file_bytes=picture.size,
-            # Of a tar that is written anew members may keep theirs; some writers give all of them none.
-            mtime_ns=int(picture.mtime * 10**9) or status_of(tar)[1],
+            start=picture.start,
+            size=picture.bytes,
+            file_bytes=picture.bytes,
+            # Some writers give none to any file: then it is that of the tar.
+            mtime_ns=picture.mtime_ns or written,
             decoding=self._options.decoding,
         )
+
+
+def _is_inner(key: str) -> bool:
+    try:
+        check_inner("a sample", [key])
+        key.encode("utf-8", "surrogateescape")
+    except ValueError:
+        return False
+    return True
+
+
+def _status(tar: str) -> tuple[int, int]:
+    try:
+        return status_of(tar)
+    except OSError as error:
+        raise cannot_be_read(tar, error) from error
+
+
+def _identity(status: tuple[int, int], options: SourceOptions) -> str:
+    return sha256(repr((status, options.names)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(kw_only=True)
@@ -172,7 +226,7 @@ class _RawSample:
 
     tar: str
     name: str
-    picture: tarfile.TarInfo | None = None
+    picture: Member | None = None
     texts: dict[str, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -183,67 +237,66 @@ class _RawSample:
             return {}
         return value if isinstance(value, dict) else {}
 
+    @cached_property
+    def _own(self) -> tuple[str, tuple[str, ...]] | None:
+        """The key and the labels that a cache's own tar says of it: its names cannot hold every key."""
+        key, labels = self._json.get("key"), self._json.get("labels")
+        if not (isinstance(key, str) and key and "sha256" in self._json and isinstance(labels, list)):
+            return None
+        return (key, tuple(labels)) if all(isinstance(name, str) for name in labels) else None
+
     @property
     def key(self) -> str:
-        """The name, or what a cache's own tar says of it: names in tars cannot hold every key."""
-        own = self._json.get("key")
-        return (
-            own if isinstance(own, str) and own and isinstance(self._json.get("sha256"), str) else self.name
-        )
+        """The name, or in a cache's own tar the key."""
+        return self._own[0] if self._own else self.name
 
     @property
     def caption(self) -> str | None:
         """The text beside the picture, else the caption in its JSON."""
-        if "txt" in self.texts:
-            return self.texts["txt"].decode("utf-8", "replace").strip() or None
         caption = self._json.get("caption")
-        return caption.strip() or None if isinstance(caption, str) else None
+        if "txt" in self.texts:
+            caption = self.texts["txt"].decode("utf-8", "replace")
+        if not isinstance(caption, str):
+            return None
+        caption = caption.encode("utf-8", "replace").decode()
+        return " ".join(caption.replace("\0", " ").split()) or None
 
     def labels(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the names of its classes: of a cache's own tar as it says, else what ``.cls`` holds.
 
         UserError where that is a number beyond ``names``, or no name of a class.
         """
-        own = self._json.get("labels")
-        if isinstance(own, list) and all(isinstance(name, str) for name in own):
-            return tuple(own)
+        where = f"{self.tar}: {self.name}"
+        if self._own:
+            return tuple(class_name(name, (), f"{where}.json") for name in self._own[1])
         text = self.texts.get("cls", b"").decode("utf-8", "replace").strip()
-        if not text:
-            return ()
-        return (class_name(text, names, f"{self.tar}: {self.name}.cls"),)
+        return (class_name(text, names, f"{where}.cls"),) if text else ()
 
 
-def _raw_samples(tar: str) -> Iterator[_RawSample]:
-    """Yield the samples of a tar: members of one name that follow each other."""
-    try:
-        with open_binary(tar) as raw, tarfile.open(fileobj=raw, mode="r:") as file:
-            size = raw.seek(0, os.SEEK_END)
-            sample: _RawSample | None = None
-            while member := file.next():
-                # tarfile would keep every member, for as long as it is open.
-                file.members = []  # type: ignore[attr-defined]
-                if member.offset_data + member.size > size:
-                    raise tarfile.ReadError(f"{member.name} ends beyond the end of the file")
-                parts = _NAME.fullmatch(member.name.removeprefix("./"))
-                if not member.isfile() or parts is None or _META.fullmatch(member.name):
-                    continue
-                if sample is None or sample.name != parts[1]:
-                    if sample is not None:
-                        yield sample
-                    sample = _RawSample(tar=tar, name=parts[1])
-                _take(sample, parts[2].lower(), member, file)
-            if sample is not None:
-                yield sample
-    except tarfile.TarError as error:
-        raise UserError(
-            f"{tar} is cut, or no tar ({error})",
-            fix="write or copy it again, or take it out; tars that are compressed are not read.",
-        ) from error
+def _raw_samples(tar: str, left_out: list[tuple[Reason, str]]) -> Iterator[_RawSample]:
+    """Yield the samples of a tar: files of one name that follow each other; what is none is ``left_out``."""
+    sample: _RawSample | None = None
+    with TarReader(tar) as reader:
+        for member in reader.members():
+            name = member.name.removeprefix("./")
+            if _META.match(name):
+                continue
+            parts = _NAME.fullmatch(name)
+            if parts is None:
+                hidden = name.rpartition("/")[2].startswith(".")
+                left_out.append((Reason.HIDDEN if hidden else Reason.FORMAT, f"{tar}: {name}"))
+                continue
+            if sample is None or sample.name != parts[1]:
+                if sample is not None:
+                    yield sample
+                sample = _RawSample(tar=tar, name=parts[1])
+            _take(sample, parts[2].lower(), member, reader)
+    if sample is not None:
+        yield sample
 
 
-def _take(sample: _RawSample, ending: str, member: tarfile.TarInfo, file: tarfile.TarFile) -> None:
-    if ending in _TEXTS and member.size <= TEXT_BYTES:
-        stream = file.extractfile(member)
-        sample.texts[ending] = stream.read() if stream else b""
+def _take(sample: _RawSample, ending: str, member: Member, reader: TarReader) -> None:
+    if ending in _TEXTS and member.bytes <= TEXT_BYTES:
+        sample.texts[ending] = reader.read(member)
     elif sample.picture is None and ending.rpartition(".")[2] in _PICTURES:
         sample.picture = member
