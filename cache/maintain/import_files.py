@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cache.build.distinct_texts import check_positions
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import UserError, WrongOption
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.arrays import keys_in_original_order, load_array, load_names
 from cache.sources.data import open_data
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
+from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import split_name
 from cache.store.manifest import Manifest
 
@@ -26,12 +29,13 @@ class ImportOptions:
     ``images`` and ``captions`` are files of rows in one order, that of ``keys``, or left out the original
     code's of the images below ``data``. ``texts`` has the class embeddings and ``classes`` the class folder
     of each; without them a teacher at hand (``pretrained``, or a ``model`` with weights) embeds the class
-    texts.
+    texts. ``data`` is one source or several, as for :func:`open_data`, and ``sources`` say how they are read.
     """
 
     images: str
     keys: str | None = None
-    data: str | Path | None = None
+    data: str | Path | Sequence[str | Path] | None = None
+    sources: SourceOptions = AS_THEY_ARE
     captions: str | None = None
     texts: str | None = None
     classes: str | None = None
@@ -51,7 +55,7 @@ class ImportOptions:
         try:
             split_name(self.split)
         except UserError as error:
-            raise WrongOption(f"--split {error.problem}", fix=error.fix) from error
+            raise WrongOption(f"--as {error.problem}", fix=error.fix) from error
 
 
 def import_files(
@@ -67,14 +71,16 @@ def import_files(
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    folder = open_data([options.data]) if options.data else None
+    progress = progress or Silent()
+    folder = _folder(options)
     if folder is not None:
+        for note in folder.notes:
+            progress.note(note)
         check_trained(folder.path, folder.classes)
         if not options.shared_classes:
             check_apart(folder, fix="add --shared-classes.")
     embeddings = load_array(options.images)
-    return import_embeddings(
-        out,
+    given = Imported(
         keys=_keys(folder, options, rows=len(embeddings)),
         embeddings=embeddings,
         texts=_banks(folder, options, out),
@@ -84,8 +90,13 @@ def import_files(
         teacher=options.model,
         dtype=options.dtype,
         format=options.format,
-        progress=progress,
     )
+    return import_embeddings(out, given, progress=progress)
+
+
+def _folder(options: ImportOptions) -> DataFolder | None:
+    data = [options.data] if isinstance(options.data, str | Path) else options.data
+    return open_data(data, options.sources) if data else None
 
 
 def _keys(folder: DataFolder | None, options: ImportOptions, *, rows: int) -> list[str]:

@@ -27,6 +27,8 @@ class Reason(StrEnum):
     NAME = "of a class whose name is not UTF-8"
     SPLIT = "beside the folders of splits"
     LOOP = "links to a folder that they lie in"
+    NO_ROW = "images without a row"
+    NO_IMAGE = "rows without an image"
     EMPTY = "class folders without a picture"
 
     @classmethod

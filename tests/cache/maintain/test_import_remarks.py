@@ -8,6 +8,7 @@ from conftest import Counted
 
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 
 CLASSES = ("apple", "banana", "cherry")
@@ -23,7 +24,9 @@ def bring(tmp_path):
         embeddings = np.random.default_rng(len(bank)).normal(size=(len(classes), 8))
         texts = ImportedTexts(name=bank, classes=classes, embeddings=embeddings)
         told = Counted()
-        import_embeddings(tmp_path / "cache", keys=KEYS, embeddings=rows, texts=[texts], progress=told)
+        import_embeddings(
+            tmp_path / "cache", Imported(keys=KEYS, embeddings=rows, texts=[texts]), progress=told
+        )
         return told.notes
 
     return run
