@@ -29,5 +29,5 @@ Its files::
     splits, names, open_set   names of splits; names that lead nowhere; which side of the line a class is on
     class_texts               class folders -> names -> texts; descriptions; captions
     crop_boxes                where random crops lie
-    arrays                    embeddings made elsewhere
+    arrays, clip_retrieval    embeddings made elsewhere
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,11 @@ def _compacted(cache: Path) -> Compaction:
 
 @click.command("import")
 @option("--out", "The cache folder to write.", FOLDER, required=True)
-@option("--images", "Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME.", required=True)
+@option(
+    "--images",
+    "Image embeddings: .npy, .pt (clip_image_feats.pt), FILE.npz:NAME, or a folder of clip-retrieval's.",
+    required=True,
+)
 @option("--keys", "SPLIT/CLASS/FILE or pool/KEY of each row, as --classes; else the original code's order.")
 @option("--data", "The images, a SOURCE or SPLIT=SOURCE as for cache-features. Repeatable.", multiple=True)
 @source_options
@@ -198,7 +203,12 @@ def _compacted(cache: Path) -> Compaction:
 @option("--texts", "Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
 @option("--classes", "The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME.")
 @option("--bank", "Name of that text bank.", default="labels")
-@option("--as split", "The split of rows whose key names none: 'pool' for no labels.", default="train")
+@option(
+    "--as split",
+    "The split of rows that name none  [default: train; pool for clip-retrieval's without labels]",
+    default="",
+    show_default=False,
+)
 @option("--model", "The teacher's name.", default="imported")
 @option("--pretrained", "Its weights, as for cache-features, to embed DATA's class texts.")
 @rows_options
@@ -211,11 +221,13 @@ def import_(out: Path, **given: Any) -> None:
       distill cache import --out artifacts/cub --data CUB --images clip_image_feats.pt \\
           --captions clip_caption_feats.pt --texts class_embeddings.npy --classes classes.txt
       distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
+      distill cache import --out artifacts/web --images clip-retrieval-folder --data pool='shards/*.tar'
     """
     from cache.build.judgements import Judgements
     from cache.build.text_banks import sources_of
     from cache.maintain.import_files import ImportOptions, import_files
     from cache.reader import EmbeddingCache
+    from cache.sources.clip_retrieval import TEXTS, is_clip_retrieval
     from cache.store.left_out import accounts_of
 
     with working("cache import", "rows") as progress:
@@ -224,7 +236,9 @@ def import_(out: Path, **given: Any) -> None:
     cache = EmbeddingCache.open(out)
     banks = ", ".join(manifest.banks) or "none"
     click.echo(f"{out}: {cache.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
-    captions = f"rows of {given['captions']}" if given["captions"] else "kept from before"
+    images, captions = given["images"], given["captions"]
+    of = captions or (os.path.join(images, TEXTS) if is_clip_retrieval(images) else "")
+    captions = f"rows of {of}" if of else "kept from before"
     for name, source in sources_of(manifest, cache.journal, captions_from=captions).items():
         click.echo(printable(f"{name}: {source}"))
     judged = Judgements.of(cache, cache.bank_names, cache.bank_names)
