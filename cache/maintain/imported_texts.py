@@ -89,7 +89,7 @@ def _doubts(bank: ImportedTexts, classes: Sequence[str], sample: _Rows) -> list[
     texts = unit_rows(np.asarray(bank.bank().class_texts(classes), dtype=np.float32))
     own = np.arange(len(classes))
     as_given, chance = sample.accuracy(texts, own), 100 / len(classes)
-    if as_given >= min(2 * chance, (100 + chance) / 2):
+    if as_given > max(100 / TIMES, min(2 * chance, (100 + chance) / 2)):
         return []
     means = sample.means(len(classes))
     nearest, _ = nearest_texts(means, texts, 1)

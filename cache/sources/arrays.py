@@ -80,6 +80,11 @@ def load_array(source: str) -> NDArray[Any]:
         If the file is missing, damaged, or holds no single array.
     """
     path, name = _file_and_name(source)
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and no output of clip-retrieval: it has no img_emb",
+            fix="give a file of rows: .npy, .npz or .pt.",
+        )
     if not path.is_file():
         raise UserError(f"{path} does not exist", fix="check the path.")
     try:

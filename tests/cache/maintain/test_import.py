@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -365,3 +366,51 @@ def test_an_import_as_a_webdataset_holds_its_pictures(tmp_path, photos, arrays):
     np.testing.assert_array_equal(split.embeddings[split.find(train)], rows)
     np.testing.assert_array_equal(split.caption_embeddings[split.find(train)], rows)
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))
+
+
+def test_rows_of_a_pool_have_no_label_and_their_keys_any_depth(imports):
+    imports([*KEYS, "pool/x.jpg", "unlabelled/a/b/y.jpg", "train/a/deep/er/1.jpg"])
+    cache = EmbeddingCache.open(imports.out)
+    assert set(cache.split("pool").keys) == {"x.jpg", "a/b/y.jpg"}
+    assert (cache.split("pool").labels == -1).all()
+    train = cache.split("train")
+    assert train.labels[train.position["a/deep/er/1.jpg"]] == train.class_names.index("a")
+
+
+def test_a_pool_alone_is_imported(imports):
+    imports(["x.jpg", "a/y.jpg"], split="pool")
+    assert EmbeddingCache.open(imports.out).rows == 2
+    assert imports.keys == ["pool/a/y.jpg", "pool/x.jpg"]
+
+
+def test_labels_that_are_given_are_those_of_the_rows_and_follow_when_they_change(imports):
+    keys, labels = [f"{i}.jpg" for i in range(4)], [("a",), ("b",), ("a",), ("b",)]
+    imports(keys, labels=labels)
+    imports(keys, labels=[("c",), *labels[1:]])
+    train = EmbeddingCache.open(imports.out).split("train")
+    assert [train.class_names[train.labels[train.position[key]]] for key in keys] == ["c", "b", "a", "b"]
+    with pytest.raises(UserError, match="labels are wrong"):
+        imports(keys, labels=[("a/b",), *labels[1:]])
+
+
+def test_sources_of_any_kind_are_the_images_of_an_import(tmp_path, photos, arrays):
+    train, rows = arrays
+    (tmp_path / "list.csv").write_text("path\n" + "\n".join(f"photos/train/{key}" for key in train))
+    (tmp_path / "keys.txt").write_text("\n".join(f"photos/train/{key}" for key in train))
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "dtype": "float32"}
+    data = [f"pool={tmp_path / 'list.csv'}", f"id_test={photos / 'val_on_train'}"]
+    manifest = import_files(tmp_path / "cache", ImportOptions(**given, data=data, split="pool"))
+    assert manifest.rows == {"pool": len(train)}
+    pool = EmbeddingCache.open(tmp_path / "cache").split("pool")
+    np.testing.assert_array_equal(pool.embeddings[pool.find([f"photos/train/{train[3]}"])[0]], rows[3])
+    assert pool.files.content[:].any(axis=1).all()
+
+
+def test_an_image_of_the_pool_that_is_a_tests_is_an_error(tmp_path, photos):
+    (photos / "pool").mkdir()
+    test = next((photos / "val").glob("*/*.jpg"))
+    shutil.copy(test, photos / "pool" / "x.jpg")
+    keys = [str(test.relative_to(photos)), "pool/x.jpg"]
+    rows = np.random.default_rng(0).normal(size=(2, EMBED_DIM))
+    with pytest.raises(UserError, match=r"1 images of the pool are test images as well: pool/x\.jpg is ood"):
+        import_embeddings(tmp_path / "c", Imported(keys=keys, embeddings=rows, folder=open_data([photos])))
