@@ -17,6 +17,7 @@ from PIL import Image
 
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.sources.data import open_data
 
@@ -176,12 +177,14 @@ def make_cache(
     bank = ImportedTexts(name="labels", classes=list(texts), embeddings=np.stack(list(texts.values())))
     import_embeddings(
         out,
-        keys=keys,
-        embeddings=rows,
-        texts=[bank],
-        folder=folder,
-        dtype=dtype,
-        caption_embeddings=rows + rng.normal(size=rows.shape).astype("float32") if captions else None,
+        Imported(
+            keys=keys,
+            embeddings=rows,
+            texts=[bank],
+            folder=folder,
+            dtype=dtype,
+            caption_embeddings=rows + rng.normal(size=rows.shape).astype("float32") if captions else None,
+        ),
     )
     return EmbeddingCache.open(out)
 

@@ -49,7 +49,7 @@ OPTIONS = {
     "cache verify": "json",
     "doctor": "folder json",
     "cache repair": "compact json",
-    "cache import": "bank captions classes data dtype format images keys model out pretrained shared-classes split texts",
+    "cache import": "as bank caption-column captions class-depth classes data dtype format image-column images key-column keys label-column max-pixels model names no-exif out path-column pretrained shared-classes split split-column texts",
     "cache convert": "data out to",
     "train": "arch baseline batch-size check data device device-images epochs image-size json k local losses lr negative-text out prompts recipe resume seed set teachers text views wandb",
     "evaluate": "cache check checkpoint data device json negative-text space split teacher text",

@@ -11,6 +11,7 @@ from conftest import REAL_PHOTOS
 from cache import EmbeddingCache
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.maintain.import_files import ImportOptions, import_files
+from cache.runtime.errors import UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
 from distill.judge.evaluate import evaluate_teacher
@@ -53,6 +54,45 @@ def test_real_clip_embeddings_of_flowers_are_imported_and_the_teacher_is_good(fl
     results = evaluate_teacher(flowers.path)
     assert results["id_test"].accuracy > 92
     assert results["ood_test"].accuracy > 94
+
+
+def test_half_of_the_ood_images_become_the_pool_and_none_of_them_is_a_test_image(tmp_path):
+    source = FLOWERS / "clip_vit_b_32.npz"
+    keys = np.load(source)["keys"].tolist()
+    pool = {*sorted(key for key in keys if key.startswith("val/"))[::2]}
+    taken = {(FLOWERS / key).read_bytes() for key in pool}
+    lines = ["path,label,split,key"]
+    for image in sorted(FLOWERS.glob("*/*/*.jpg")):
+        split, label, name = image.relative_to(FLOWERS).parts
+        held = f"{split}/{label}/{name}" in pool
+        if held or image.read_bytes() not in taken:
+            lines.append(f"{image},{label},{'pool' if held else split},{label}/{name}")
+    (tmp_path / "flowers.csv").write_text("\n".join(lines))
+    own = [key.replace("val/", "pool/", 1) if key in pool else key for key in keys]
+    (tmp_path / "keys.txt").write_text("\n".join(own))
+    arrays = {"images": f"{source}:image_embeddings", "keys": str(tmp_path / "keys.txt")}
+    manifest = import_files(
+        tmp_path / "cache", ImportOptions(**arrays, data=tmp_path / "flowers.csv", model="ViT-B-32")
+    )
+    assert manifest.rows == {"train": 1572, "pool": 944, "id_test": 636, "ood_test": 943}
+    assert manifest.splits["pool"] == ()
+    assert manifest.left_out["ood_test"]["rows without an image"].names == ("val/foxglove/image_07323.jpg",)
+    cache = EmbeddingCache.open(tmp_path / "cache")
+    content = {name: {row.tobytes() for row in cache.split(name).files.content} for name in manifest.rows}
+    assert not content["pool"] & (content["ood_test"] | content["id_test"])
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled"])
+def test_texts_of_flowers_in_another_order_are_refused(tmp_path, order):
+    source = FLOWERS / "clip_vit_b_32.npz"
+    names = np.load(source)["class_folders"]
+    other = names[::-1] if order == "reversed" else np.random.default_rng(0).permutation(names)
+    (tmp_path / "classes.txt").write_text("\n".join(other))
+    arrays = {"images": "image_embeddings", "keys": "keys", "texts": "class_embeddings"}
+    given = {name: f"{source}:{array}" for name, array in arrays.items()}
+    with pytest.raises(UserError, match=r"'labels' is in another order .* and for 92\.\d% if each class"):
+        import_files(tmp_path / "cache", ImportOptions(**given, classes=str(tmp_path / "classes.txt")))
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.long

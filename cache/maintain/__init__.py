@@ -8,5 +8,6 @@ Its files::
     compact                   small row groups joined, removed rows dropped
     convert, converted_rows   the other format, number for number; run again it follows its source
     copied_groups, joined_columns, group_columns    rows of row groups as another: for these two
-    import_files, import_embeddings, imported_rows, imported_banks    rows and texts embedded elsewhere
+    import_files, import_embeddings, imported       rows and texts embedded elsewhere, as one value
+    imported_keys, imported_rows, imported_banks, imported_texts    their images, row groups and texts
 """

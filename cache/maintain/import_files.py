@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.build.distinct_texts import check_positions
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import UserError, WrongOption
-from cache.runtime.progress import Progress
+from cache.runtime.progress import Progress, Silent
 from cache.sources.arrays import keys_in_original_order, load_array, load_names
+from cache.sources.clip_retrieval import is_clip_retrieval, load_clip_retrieval
 from cache.sources.data import open_data
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
+from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.splits import split_name
 from cache.store.manifest import Manifest
 
@@ -24,19 +28,22 @@ class ImportOptions:
     """Everything that ``distill cache import`` can be told.
 
     ``images`` and ``captions`` are files of rows in one order, that of ``keys``, or left out the original
-    code's of the images below ``data``. ``texts`` has the class embeddings and ``classes`` the class folder
-    of each; without them a teacher at hand (``pretrained``, or a ``model`` with weights) embeds the class
-    texts.
+    code's of the images below ``data``; or ``images`` is a folder that clip-retrieval wrote. Rows whose key
+    names no split are of ``split``, '' for train, or the pool where they have no label either. ``texts`` has
+    the class embeddings and ``classes`` the class folder of each; without them a teacher at hand
+    (``pretrained``, or a ``model`` with weights) embeds the class texts. ``data`` is one source or several,
+    as for :func:`open_data`, and ``sources`` say how they are read.
     """
 
     images: str
     keys: str | None = None
-    data: str | Path | None = None
+    data: str | Path | Sequence[str | Path] | None = None
+    sources: SourceOptions = AS_THEY_ARE
     captions: str | None = None
     texts: str | None = None
     classes: str | None = None
     bank: str = "labels"
-    split: str = "train"
+    split: str = ""
     model: str = "imported"
     pretrained: str | None = None
     dtype: str = "float16"
@@ -49,9 +56,9 @@ class ImportOptions:
                 f"--bank {self.bank!r:.60} cannot name a file", fix="use letters, digits, '.', '_' and '-'."
             )
         try:
-            split_name(self.split)
+            split_name(self.split or "train")
         except UserError as error:
-            raise WrongOption(f"--split {error.problem}", fix=error.fix) from error
+            raise WrongOption(f"--as {error.problem}", fix=error.fix) from error
 
 
 def import_files(
@@ -67,25 +74,59 @@ def import_files(
     UserError
         If an option is missing, a file holds no array, or the shapes do not fit.
     """
-    folder = open_data([options.data]) if options.data else None
+    progress = progress or Silent()
+    folder = _folder(options)
     if folder is not None:
+        for note in folder.notes:
+            progress.note(note)
         check_trained(folder.path, folder.classes)
         if not options.shared_classes:
             check_apart(folder, fix="add --shared-classes.")
-    embeddings = load_array(options.images)
-    return import_embeddings(
-        out,
-        keys=_keys(folder, options, rows=len(embeddings)),
-        embeddings=embeddings,
-        texts=_banks(folder, options, out),
+    texts = _banks(folder, options, out)
+    make = _of_clip_retrieval if is_clip_retrieval(options.images) else _of_arrays
+    given = replace(
+        make(folder, options),
+        texts=texts,
         folder=folder,
-        caption_embeddings=load_array(options.captions) if options.captions else None,
-        split=split_name(options.split),
         teacher=options.model,
         dtype=options.dtype,
         format=options.format,
-        progress=progress,
     )
+    return import_embeddings(out, given, progress=progress)
+
+
+def _of_arrays(folder: DataFolder | None, options: ImportOptions) -> Imported:
+    embeddings = load_array(options.images)
+    return Imported(
+        keys=_keys(folder, options, rows=len(embeddings)),
+        embeddings=embeddings,
+        caption_embeddings=load_array(options.captions) if options.captions else None,
+        split=split_name(options.split or "train"),
+    )
+
+
+def _of_clip_retrieval(folder: DataFolder | None, options: ImportOptions) -> Imported:
+    """Return what clip-retrieval wrote: labels and splits are those of the data, else the metadata's."""
+    if options.keys or options.captions:
+        raise UserError(
+            f"{options.images} says itself what its rows are of", fix="leave --keys and --captions out."
+        )
+    # Columns that are named are those of the data where there are any.
+    read = load_clip_retrieval(options.images, AS_THEY_ARE if folder else options.sources)
+    split = split_name(options.split) if options.split else ""
+    return Imported(
+        keys=read.paths if folder else read.keys(split),
+        embeddings=read.images,
+        caption_embeddings=read.captions,
+        labels=None if folder else read.labels or [()] * len(read.paths),
+        paths=True,
+        split=split or ("train" if folder else "pool"),
+    )
+
+
+def _folder(options: ImportOptions) -> DataFolder | None:
+    data = [options.data] if isinstance(options.data, str | Path) else options.data
+    return open_data(data, options.sources) if data else None
 
 
 def _keys(folder: DataFolder | None, options: ImportOptions, *, rows: int) -> list[str]:

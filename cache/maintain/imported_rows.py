@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from cache.build.stored_rows import StoredRows
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.arrays import Rows
 from cache.sources.key_hashes import hashes_of
 from cache.sources.samples import Sample
-from cache.sources.splits import POOL
 from cache.store.hdf5_columns import texts
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import CAPTIONS, IMAGES, DroppedFile, FileLine
@@ -32,23 +32,23 @@ _NO_ROWS = np.empty(0, dtype=np.int64)
 class ImportedSplit:
     """The N rows of a split that are imported, in the order of their ``keys``, which are sorted.
 
-    Row ``at[i]`` of ``embeddings`` [M, D] and ``captions`` is of key i, and ``samples[i]`` its image, where
-    images are at hand. ``dtype`` is the cache's.
+    Row ``at[i]`` of ``embeddings`` [M, D] and ``captions`` is of key i, ``labels[i]`` are the names of its
+    classes, and ``samples[i]`` its image, where images are at hand. ``dtype`` is the cache's.
     """
 
     split: str
     keys: Sequence[str]
+    labels: Sequence[tuple[str, ...]]
     at: NDArray[np.int64]
-    embeddings: NDArray[Any]
+    embeddings: Rows
     dtype: str
-    captions: NDArray[Any] | None = None
+    captions: Rows | None = None
     samples: Sequence[Sample] = ()
 
     def group_keys(self) -> GroupKeys:
         """Return what the rows are of: what the images are now; what they were once nobody knows."""
         files = [sample.identity() for sample in self.samples] or [("", 0, 0)] * len(self.keys)
-        labels = [() if self.split == POOL else (key.partition("/")[0],) for key in self.keys]
-        return GroupKeys.of(self.split, self.keys, labels, files)
+        return GroupKeys.of(self.split, self.keys, self.labels, files)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return some rows as the cache keeps them, by column."""
@@ -92,7 +92,8 @@ def compare(cache: EmbeddingCache, given: ImportedSplit) -> SplitUpdate:
     # What was imported without its images and comes with them now is kept with what they are.
     other_image = now.any(axis=1) & (before != now).any(axis=1)
     other_row, other_caption = _differ(rows, at, given, here)
-    stays = ~(other_image | other_row | other_caption)
+    other_label = _labels_differ(rows, at[here], [given.labels[i] for i in here.tolist()])
+    stays = ~(other_image | other_row | other_caption | other_label)
     added = np.setdiff1d(np.arange(len(keys)), here[stays])
     if rows.has_captions and given.captions is None and len(added):
         raise UserError(
@@ -122,6 +123,24 @@ def _differ(
             kept = stored[name]
             differ[name][block] = True if kept is None else (kept[at[here[block]]] != wanted).any(axis=1)
     return differ[IMAGES], differ[CAPTIONS]
+
+
+def _labels_differ(
+    rows: SplitRows, at: NDArray[np.int64], labels: Sequence[tuple[str, ...]]
+) -> NDArray[np.bool_]:
+    """Say of some rows of a cache whether their classes are others now."""
+    number = {name: i for i, name in enumerate(rows.class_names)}
+    stored = np.asarray(rows.labels)[at]
+    if stored.ndim == 1:
+        # One of several classes, or of one that is new, is none of the cache's.
+        own = (-1 if not names else number.get(names[0], -2) if len(names) == 1 else -2 for names in labels)
+        return np.asarray(stored != np.fromiter(own, dtype=np.int64, count=len(labels)))
+    now = np.zeros_like(stored)
+    new = np.zeros(len(labels), dtype=bool)
+    for i, names in enumerate(labels):
+        now[i, [number[name] for name in names if name in number]] = 1
+        new[i] = not {*names} <= number.keys()
+    return np.asarray(new | (stored != now).any(axis=1))
 
 
 def check_same_teacher(cache: EmbeddingCache, updates: Sequence[SplitUpdate]) -> None:

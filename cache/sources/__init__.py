@@ -34,5 +34,5 @@ Its files::
     class_texts               class folders -> names -> texts; descriptions; captions
     class_sentences           several sentences a class, as CuPL writes them
     crop_boxes                where random crops lie
-    arrays                    embeddings made elsewhere
+    arrays, clip_retrieval    embeddings made elsewhere
 """

@@ -28,6 +28,8 @@ class Reason(StrEnum):
     OUTSIDE = "of a name that leads out of its folder"
     SPLIT = "beside the folders of splits"
     LOOP = "links to a folder that they lie in"
+    NO_ROW = "images without a row"
+    NO_IMAGE = "rows without an image"
     EMPTY = "class folders without a picture"
 
     @classmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from zipfile import ZipFile
 
 import numpy as np
@@ -15,6 +16,57 @@ from cache.runtime.system_errors import read_error
 from cache.sources.class_texts import read_lines
 from cache.sources.samples import DataFolder
 from cache.sources.splits import FOLDERS
+
+
+class Rows(Protocol):
+    """An array [N, D], or what is read as one: arrays in several files are never all in memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (N, D)."""
+
+    @property
+    def ndim(self) -> int:
+        """Return 2."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the type of a number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]: ...
+
+
+class JoinedRows:
+    """Arrays [n, D] of one type, read as one after the other: by number, slice, or an array of numbers."""
+
+    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
+        self._arrays = arrays
+        self._ends = np.cumsum([len(array) for array in arrays])
+        self.shape = (int(self._ends[-1]), *arrays[0].shape[1:])
+        self.ndim = arrays[0].ndim
+        self.dtype = arrays[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
+        """Return some rows, in memory."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        at = np.asarray(rows, dtype=np.int64)
+        number = np.searchsorted(self._ends, at, side="right")
+        if not at.ndim:
+            return np.array(self._arrays[int(number)][int(at - self._start(number))])
+        read = np.empty((len(at), *self.shape[1:]), dtype=self.dtype)
+        for one in np.unique(number).tolist():
+            own = number == one
+            read[own] = self._arrays[one][at[own] - self._start(one)]
+        return read
+
+    def _start(self, number: Any) -> int:
+        return int(self._ends[number]) - len(self._arrays[int(number)])
 
 
 def load_array(source: str) -> NDArray[Any]:
@@ -28,6 +80,11 @@ def load_array(source: str) -> NDArray[Any]:
         If the file is missing, damaged, or holds no single array.
     """
     path, name = _file_and_name(source)
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder, and no output of clip-retrieval: it has no img_emb",
+            fix="give a file of rows: .npy, .npz or .pt.",
+        )
     if not path.is_file():
         raise UserError(f"{path} does not exist", fix="check the path.")
     try:
@@ -53,8 +110,9 @@ def _file_and_name(source: str) -> tuple[Path, str]:
 
 
 def _from_npy(path: Path) -> NDArray[Any]:
-    with open(path, "rb") as stream:
-        return _read(stream, path.stat().st_size)
+    """Return an array that is mapped, not read: nothing of it is in memory before it is asked for."""
+    mapped: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    return mapped
 
 
 def _from_npz(path: Path, name: str) -> NDArray[Any]:

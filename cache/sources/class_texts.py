@@ -308,10 +308,10 @@ def name_of_captions(captions: Iterable[str | None]) -> str:
 
 
 def is_key(text: str) -> bool:
-    """Say whether a text is ``CLASS/FILE``, and stays in its folder wherever it is made a path."""
+    """Say whether a text is ``CLASS/FILE``, of any depth, and stays in its folder as a path."""
     parts = text.split("/")
     odd = any(part in ("", ".", "..") or len(part.encode("utf-8", "replace")) > 255 for part in parts)
-    return len(parts) == 2 and not odd and "\0" not in text
+    return len(parts) > 1 and not odd and "\0" not in text
 
 
 def split_and_key(name: str) -> tuple[str | None, str]:

@@ -12,7 +12,7 @@ def accounts_of(manifest: Manifest, journal: Journal) -> dict[str, Account]:
     accounts = {
         split: Account(manifest.left_out.get(split, {}))
         + Account.of((_reason_of(image.reason), key) for key, image in journal.skipped.get(split, {}).items())
-        for split in manifest.splits
+        for split in dict.fromkeys((*manifest.splits, *manifest.left_out))
     }
     return {split: account for split, account in accounts.items() if account.count}
 

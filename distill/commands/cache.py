@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from distill.commands.options import (
     rows_options,
     shared_classes_option,
 )
+from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import (
     number,
     print_duplicates,
@@ -189,14 +191,24 @@ def _compacted(cache: Path) -> Compaction:
 
 @click.command("import")
 @option("--out", "The cache folder to write.", FOLDER, required=True)
-@option("--images", "Image embeddings: .npy, .pt (clip_image_feats.pt) or FILE.npz:NAME.", required=True)
-@option("--keys", "SPLIT/CLASS/FILE of each row, as --classes; else the original code's order.")
-@option("--data", "The images, as for cache-features; needed without --keys.")
+@option(
+    "--images",
+    "Image embeddings: .npy, .pt (clip_image_feats.pt), FILE.npz:NAME, or a folder of clip-retrieval's.",
+    required=True,
+)
+@option("--keys", "SPLIT/CLASS/FILE or pool/KEY of each row, as --classes; else the original code's order.")
+@option("--data", "The images, a SOURCE or SPLIT=SOURCE as for cache-features. Repeatable.", multiple=True)
+@source_options
 @option("--captions", "Caption embeddings in the same order (clip_caption_feats.pt).")
 @option("--texts", "Class embeddings, one row a class: .npy, .pt or FILE.npz:NAME.")
 @option("--classes", "The class folder of each row of --texts: a text file, .npy or FILE.npz:NAME.")
 @option("--bank", "Name of that text bank.", default="labels")
-@option("--split", "The split of keys that name none.", default="train")
+@option(
+    "--as split",
+    "The split of rows that name none  [default: train; pool for clip-retrieval's without labels]",
+    default="",
+    show_default=False,
+)
 @option("--model", "The teacher's name.", default="imported")
 @option("--pretrained", "Its weights, as for cache-features, to embed DATA's class texts.")
 @rows_options
@@ -209,22 +221,30 @@ def import_(out: Path, **given: Any) -> None:
       distill cache import --out artifacts/cub --data CUB --images clip_image_feats.pt \\
           --captions clip_caption_feats.pt --texts class_embeddings.npy --classes classes.txt
       distill cache import --out artifacts/mine --images emb.npy --keys keys.txt --texts t.npy --classes c.txt
+      distill cache import --out artifacts/web --images clip-retrieval-folder --data pool='shards/*.tar'
     """
+    from cache.build.judgements import Judgements
     from cache.build.text_banks import sources_of
-    from cache.build.zero_shot import doubts, zero_shot
     from cache.maintain.import_files import ImportOptions, import_files
     from cache.reader import EmbeddingCache
+    from cache.sources.clip_retrieval import TEXTS, is_clip_retrieval
+    from cache.store.left_out import accounts_of
 
     with working("cache import", "rows") as progress:
-        manifest = import_files(out, ImportOptions(**given), progress=progress)
+        options = ImportOptions(sources=source_options_of(given), **given)
+        manifest = import_files(out, options, progress=progress)
     cache = EmbeddingCache.open(out)
     banks = ", ".join(manifest.banks) or "none"
     click.echo(f"{out}: {cache.rows:,} rows, embed_dim {manifest.embed_dim}, text banks: {banks}")
-    captions = f"rows of {given['captions']}" if given["captions"] else "kept from before"
+    images, captions = given["images"], given["captions"]
+    of = captions or (os.path.join(images, TEXTS) if is_clip_retrieval(images) else "")
+    captions = f"rows of {of}" if of else "kept from before"
     for name, source in sources_of(manifest, cache.journal, captions_from=captions).items():
         click.echo(printable(f"{name}: {source}"))
-    judged = zero_shot(cache, cache.bank_names)
-    print_zero_shot(judged, doubts(cache, cache.bank_names, judged))
+    judged = Judgements.of(cache, cache.bank_names, cache.bank_names)
+    print_zero_shot(judged.zero_shot, judged.doubts)
+    print_left_out(accounts_of(manifest, cache.journal))
+    print_duplicates(judged.duplicates)
 
 
 @click.command()

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
@@ -107,7 +108,7 @@ def random_keys(out: Path, keys: Sequence[str], *, embed_dim: int, **options: An
     rng, names = np.random.default_rng(0), sorted({key.split("/")[1] for key in keys})
     texts = ImportedTexts(name="labels", classes=names, embeddings=rng.normal(size=(len(names), embed_dim)))
     rows = rng.standard_normal((len(keys), embed_dim), dtype=np.float32)
-    return import_embeddings(out, **{"keys": keys, "embeddings": rows, "texts": [texts]} | options)
+    return import_embeddings(out, Imported(**{"keys": keys, "embeddings": rows, "texts": [texts]} | options))
 
 
 def random_rows(out: Path, folder: DataFolder, *, embed_dim: int, **options: Any) -> Manifest:

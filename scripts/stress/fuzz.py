@@ -162,6 +162,7 @@ def write_cache(out: Path, format: str, seed: int = 0) -> None:
     from PIL import Image
 
     from cache.maintain.import_embeddings import import_embeddings
+    from cache.maintain.imported import Imported
     from cache.maintain.imported_banks import ImportedTexts
     from cache.sources.data import open_data
 
@@ -174,12 +175,14 @@ def write_cache(out: Path, format: str, seed: int = 0) -> None:
         bank = ImportedTexts(name="labels", classes=["a", "b"], embeddings=np.eye(2, 3, dtype="float32"))
         import_embeddings(
             out,
-            keys=keys,
-            embeddings=given,
-            texts=[bank],
-            format=format,
-            caption_embeddings=given,
-            folder=open_data([Path(photos)]),
+            Imported(
+                keys=keys,
+                embeddings=given,
+                texts=[bank],
+                format=format,
+                caption_embeddings=given,
+                folder=open_data([Path(photos)]),
+            ),
         )
 
 

@@ -13,6 +13,7 @@ from helpers.runs import BASE
 
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.sources.data import open_data
 
@@ -57,13 +58,16 @@ def cache_of(out, photos, *, texts=None, swapped=(), order=1, banks=("labels",),
     class_rows = np.stack([centres[owner[name]] for name in centres])
     import_embeddings(
         out,
-        keys=keys[::order],
-        embeddings=rows.astype("float32"),
-        texts=[
-            ImportedTexts(name=b, classes=list(centres), embeddings=class_rows, texts=texts) for b in banks
-        ],
-        folder=folder if with_data else None,
-        dtype="float32",
+        Imported(
+            keys=keys[::order],
+            embeddings=rows.astype("float32"),
+            texts=[
+                ImportedTexts(name=b, classes=list(centres), embeddings=class_rows, texts=texts)
+                for b in banks
+            ],
+            folder=folder if with_data else None,
+            dtype="float32",
+        ),
     )
     return EmbeddingCache.open(out)
 

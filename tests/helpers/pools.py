@@ -9,6 +9,7 @@ from conftest import EMBED_DIM, ID_CLASSES
 
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.sources.image_folder import ImageSample
 from cache.store.journal import JournalWriter
@@ -27,7 +28,7 @@ def import_pool_cache(out, *, labelled=("train", "id_test"), pool=5, per_class=2
     texts = rng.normal(size=(len(ID_CLASSES), EMBED_DIM))
     bank = ImportedTexts(name="labels", classes=list(ID_CLASSES), embeddings=texts)
     rows = rng.normal(size=(len(keys), EMBED_DIM)).astype("float32")
-    import_embeddings(out, keys=keys, embeddings=rows, texts=[bank], dtype="float32")
+    import_embeddings(out, Imported(keys=keys, embeddings=rows, texts=[bank], dtype="float32"))
     return EmbeddingCache.open(out)
 
 

@@ -14,6 +14,7 @@ from cache import EmbeddingCache
 from cache.maintain.compact import compact_cache
 from cache.maintain.convert import convert_cache
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.data import open_data
@@ -61,12 +62,14 @@ def cached_rows(tmp_path, photos):
         given = np.stack([np.random.default_rng(seed).normal(size=16) for seed in seeds]).astype("float32")
         import_embeddings(
             tmp_path / "cache",
-            keys=[f"{split}/{key}" for split, key in pairs],
-            embeddings=given,
-            texts=[],
-            folder=folder,
-            caption_embeddings=given + 1,
-            dtype="float32",
+            Imported(
+                keys=[f"{split}/{key}" for split, key in pairs],
+                embeddings=given,
+                texts=[],
+                folder=folder,
+                caption_embeddings=given + 1,
+                dtype="float32",
+            ),
         )
 
     rows()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from helpers.whole_caches import files_of
 from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.import_files import ImportOptions, import_files
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError, WrongOption
+from cache.sources.accounts import LeftOut
 from cache.sources.data import open_data
 from cache.store.manifest import Manifest
 from cli import main
@@ -149,13 +152,31 @@ def test_other_rows_do_not_replace_an_import_and_the_error_names_no_option_that_
     assert Manifest.load(tmp_path / "cache") == before
 
 
-def test_keys_of_no_image_are_refused_when_the_data_is_given(tmp_path, photos, arrays):
+def test_rows_without_an_image_and_images_without_a_row_are_counted_and_named(tmp_path, photos, arrays):
+    train, _ = arrays
     (photos / "train" / "apple" / "train_0.jpg").unlink()
-    with pytest.raises(UserError, match=r"apple/train_0\.jpg' is no image"):
-        import_files(
-            tmp_path / "cache",
-            ImportOptions(images=str(tmp_path / "rows.npy"), keys=str(tmp_path / "keys.txt"), data=photos),
-        )
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "data": photos}
+    manifest = import_files(tmp_path / "cache", ImportOptions(**given))
+    assert manifest.rows == {"train": len(train) - 1}
+    assert manifest.left_out["train"] == {
+        "rows without an image": LeftOut(count=1, names=("train/apple/train_0.jpg",))
+    }
+    without = manifest.left_out["id_test"]["images without a row"]
+    assert without.count == 9
+    assert len(without.names) == 3
+    told = CliRunner().invoke(main, ["cache", "info", str(tmp_path / "cache")]).output
+    assert "left out of train: 1 rows without an image: train/apple/train_0.jpg" in told
+
+
+def test_keys_of_which_none_is_of_an_image_are_refused_when_the_data_is_given(tmp_path, photos, arrays):
+    train, _ = arrays
+    (tmp_path / "keys.txt").write_text("\n".join(key.replace("train_", "trian_") for key in train))
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "data": photos}
+    with pytest.raises(
+        UserError, match=r"apple/trian_0\.jpg' is no image .* did you mean 'apple/train_0\.jpg'"
+    ):
+        import_files(tmp_path / "cache", ImportOptions(**given))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_teacher_at_hand_gives_imported_images_their_class_texts(tmp_path, photos, arrays, teacher_dir):
@@ -215,7 +236,7 @@ class Imports:
         seeds = [sum(key.encode()) + 1000 * (key in other) for key in keys]
         rows = np.stack([np.random.default_rng(seed).normal(size=8) for seed in seeds]).astype("float32")
         given = {"keys": list(keys), "embeddings": rows, "texts": list(texts), "dtype": "float32", **more}
-        return import_embeddings(self.out, **given, progress=self)
+        return import_embeddings(self.out, Imported(**given), progress=self)
 
     def note(self, message):
         self.notes.append(message)
@@ -284,13 +305,13 @@ def test_rows_of_another_length_are_refused_and_nothing_is_changed(imports):
     texts = ImportedTexts(name="labels", classes=["a"], embeddings=np.ones((1, 3)))
     rows = np.random.default_rng(0).normal(size=(len(KEYS), 3))
     with pytest.raises(UserError, match=r"have 3 numbers a row, and those of .* \d+\. Fix"):
-        import_embeddings(imports.out, keys=KEYS, embeddings=rows, texts=[texts])
+        import_embeddings(imports.out, Imported(keys=KEYS, embeddings=rows, texts=[texts]))
     assert files_of(imports.out) == before
 
 
-@pytest.mark.parametrize("option", [{"bank": "../x"}, {"split": "test"}])
-def test_an_option_that_is_none_is_named(option):
-    with pytest.raises(WrongOption, match=f"--{next(iter(option))} '"):
+@pytest.mark.parametrize(("option", "named"), [({"bank": "../x"}, "--bank"), ({"split": "test"}, "--as")])
+def test_an_option_that_is_none_is_named(option, named):
+    with pytest.raises(WrongOption, match=f"{named} '"):
         ImportOptions(images="rows.npy", **option)
 
 
@@ -345,3 +366,51 @@ def test_an_import_as_a_webdataset_holds_its_pictures(tmp_path, photos, arrays):
     np.testing.assert_array_equal(split.embeddings[split.find(train)], rows)
     np.testing.assert_array_equal(split.caption_embeddings[split.find(train)], rows)
     assert not any(check.problem for check in verify_cache(tmp_path / "cache"))
+
+
+def test_rows_of_a_pool_have_no_label_and_their_keys_any_depth(imports):
+    imports([*KEYS, "pool/x.jpg", "unlabelled/a/b/y.jpg", "train/a/deep/er/1.jpg"])
+    cache = EmbeddingCache.open(imports.out)
+    assert set(cache.split("pool").keys) == {"x.jpg", "a/b/y.jpg"}
+    assert (cache.split("pool").labels == -1).all()
+    train = cache.split("train")
+    assert train.labels[train.position["a/deep/er/1.jpg"]] == train.class_names.index("a")
+
+
+def test_a_pool_alone_is_imported(imports):
+    imports(["x.jpg", "a/y.jpg"], split="pool")
+    assert EmbeddingCache.open(imports.out).rows == 2
+    assert imports.keys == ["pool/a/y.jpg", "pool/x.jpg"]
+
+
+def test_labels_that_are_given_are_those_of_the_rows_and_follow_when_they_change(imports):
+    keys, labels = [f"{i}.jpg" for i in range(4)], [("a",), ("b",), ("a",), ("b",)]
+    imports(keys, labels=labels)
+    imports(keys, labels=[("c",), *labels[1:]])
+    train = EmbeddingCache.open(imports.out).split("train")
+    assert [train.class_names[train.labels[train.position[key]]] for key in keys] == ["c", "b", "a", "b"]
+    with pytest.raises(UserError, match="labels are wrong"):
+        imports(keys, labels=[("a/b",), *labels[1:]])
+
+
+def test_sources_of_any_kind_are_the_images_of_an_import(tmp_path, photos, arrays):
+    train, rows = arrays
+    (tmp_path / "list.csv").write_text("path\n" + "\n".join(f"photos/train/{key}" for key in train))
+    (tmp_path / "keys.txt").write_text("\n".join(f"photos/train/{key}" for key in train))
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt"), "dtype": "float32"}
+    data = [f"pool={tmp_path / 'list.csv'}", f"id_test={photos / 'val_on_train'}"]
+    manifest = import_files(tmp_path / "cache", ImportOptions(**given, data=data, split="pool"))
+    assert manifest.rows == {"pool": len(train)}
+    pool = EmbeddingCache.open(tmp_path / "cache").split("pool")
+    np.testing.assert_array_equal(pool.embeddings[pool.find([f"photos/train/{train[3]}"])[0]], rows[3])
+    assert pool.files.content[:].any(axis=1).all()
+
+
+def test_an_image_of_the_pool_that_is_a_tests_is_an_error(tmp_path, photos):
+    (photos / "pool").mkdir()
+    test = next((photos / "val").glob("*/*.jpg"))
+    shutil.copy(test, photos / "pool" / "x.jpg")
+    keys = [str(test.relative_to(photos)), "pool/x.jpg"]
+    rows = np.random.default_rng(0).normal(size=(2, EMBED_DIM))
+    with pytest.raises(UserError, match=r"1 images of the pool are test images as well: pool/x\.jpg is ood"):
+        import_embeddings(tmp_path / "c", Imported(keys=keys, embeddings=rows, folder=open_data([photos])))

@@ -9,6 +9,7 @@ import pytest
 
 from cache.build.distinct_texts import check_positions, check_told_apart
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources import class_texts as texts
@@ -149,7 +150,7 @@ def test_a_class_that_would_get_the_line_of_another_is_named(tmp_path, now, move
     rows = np.eye(3, 4, dtype="float32")
     bank = ImportedTexts(name="mine", classes=list(before), texts=list(before.values()), embeddings=rows)
     keys = [f"train/{name}/0.jpg" for name in before]
-    import_embeddings(tmp_path / "cache", keys=keys, embeddings=rows, texts=[bank])
+    import_embeddings(tmp_path / "cache", Imported(keys=keys, embeddings=rows, texts=[bank]))
     check_positions(tmp_path / "new", [by_position(**now)])
     if not moved:
         check_positions(tmp_path / "cache", [by_position(**now)])

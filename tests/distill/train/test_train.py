@@ -17,6 +17,7 @@ from helpers.runs import RUN_FILES, SMALL, StopAt, files_of_run, lines, numbers,
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.data import open_data
@@ -72,7 +73,7 @@ def test_one_caption_for_all_images_stops_loss_cap(cached, photos, tmp_path):
     given = {"keys": keys, "embeddings": captions + np.float32(0.1), "texts": [bank]}
     for out, last in (("same", 0), ("one_differs", 1)):
         captions[np.flatnonzero(trained)[-1]] += last
-        import_embeddings(tmp_path / out, caption_embeddings=captions, dtype="float32", **given)
+        import_embeddings(tmp_path / out, Imported(caption_embeddings=captions, dtype="float32", **given))
     quick = config("train.epochs=1")
     with pytest.raises(UserError, match=r"all 24 training images of .* the same caption.*loss\.cap=0"):
         run(quick, cache_dir=tmp_path / "same", data_dir=photos, out=tmp_path / "run")
