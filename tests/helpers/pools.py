@@ -11,6 +11,7 @@ from cache import EmbeddingCache
 from cache.maintain.import_embeddings import import_embeddings
 from cache.maintain.imported import Imported
 from cache.maintain.imported_banks import ImportedTexts
+from cache.sources.folder_listing import FolderRoot
 from cache.sources.image_folder import ImageSample
 from cache.store.journal import JournalWriter
 from cache.store.manifest import Manifest
@@ -35,9 +36,8 @@ def import_pool_cache(out, *, labelled=("train", "id_test"), pool=5, per_class=2
 def add_unlabelled(cache, photos, split="pool"):
     """Add the pictures of a folder to a split of a cache of tars, without labels."""
     manifest = Manifest.load(cache)
-    samples = [
-        ImageSample(key=f"{path.parent.name}/{path.name}", root=photos) for path in photos.glob("*/*.jpg")
-    ]
+    root = FolderRoot(root=str(photos), depth=1)
+    samples = [ImageSample(key=f"{path.parent.name}/{path.name}", of=root) for path in photos.glob("*/*.jpg")]
     rows = np.random.default_rng(0).normal(size=(len(samples), manifest.embed_dim))
     keys = replace(keys_of(samples, split), labels=[()] * len(samples))
     columns = {"image_embedding": rows.astype(manifest.spec.dtype)}

@@ -96,7 +96,8 @@ def test_a_share_of_a_dataset_is_one(tmp_path):
     ],
 )
 def test_a_picture_is_an_image_tensor_or_array(picture):
-    (sample,) = one_split(Pairs([(picture, "a")])).all()
+    source = one_split(Pairs([(picture, "a")]))
+    (sample,) = source.all()
     taken = sample.pictures()[0]
     assert (taken.mode, taken.size, taken.getpixel((0, 0))) == ("RGB", (7, 6), (9, 9, 9))
 

@@ -317,7 +317,7 @@ def test_what_does_not_fit_is_said(whole, train, episodes, episode_cache, photos
     with pytest.raises(UserError, match="no text bank 'negative'"):
         train("a", "robotics.negative_text=negative")
     of_photos = make_cache(tmp_path / "photo_cache", photos)
-    with pytest.raises(UserError, match=r"has no folder 'train'"):
+    with pytest.raises(UserError, match=r"holds no picture \(4 of no picture format"):
         run(config("train.baseline=true"), cache_dir=of_photos.path, data_dir=episodes, out=tmp_path / "a")
     with pytest.raises(UserError, match=r"robotics\.local is True, but the cache is of photos"):
         run(config("robotics.local=true"), cache_dir=of_photos.path, data_dir=photos, out=tmp_path / "a")

@@ -84,7 +84,7 @@ def test_a_folder_without_images_is_found_before_any_run_begins(written, place_o
     path, place = written("seeds = [0, 1]\n"), place_of()
     ended = invoke(path, replace(place, data=tmp_path))
     assert ended.exit_code == 1
-    assert ended.stderr.count("has no folder 'train'") == 1
+    assert ended.stderr.count("holds no picture") == 1
 
 
 def test_settings_of_the_command_are_put_over_the_base_of_every_run(written):
