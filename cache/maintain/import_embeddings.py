@@ -66,7 +66,7 @@ def import_embeddings(out: Path, given: Imported, *, progress: Progress | None =
 
 
 def _check_apart(placed: Placed) -> None:
-    """Raise a UserError if an image of the pool is one of a test, byte for byte: before anything is written."""
+    """Raise a UserError if an image of the pool is a test's, byte for byte: before anything is written."""
     # As texts of 32 bytes, which numpy compares; what nobody knows is '' of them.
     content = {
         one.split: np.ascontiguousarray(one.group_keys.content).view("S32")[:, 0] for one in placed.splits
