@@ -15,12 +15,13 @@ from cache.maintain.imported_keys import Placed, place
 from cache.maintain.imported_rows import apply, check_same_teacher, compare
 from cache.maintain.imported_texts import check_texts
 from cache.reader import EmbeddingCache
-from cache.runtime.errors import CacheMismatch
+from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
+from cache.sources.accounts import NAMED
 from cache.sources.arrays import Rows
 from cache.sources.open_set import check_trained
-from cache.sources.splits import POOL
+from cache.sources.splits import POOL, TESTS
 from cache.store.duplicates import check_pool
 from cache.store.journal import Journal
 from cache.store.manifest import IMPORT, NAME, Manifest
@@ -47,6 +48,7 @@ def import_embeddings(out: Path, given: Imported, *, progress: Progress | None =
     check_trained(given.folder.path if given.folder else "these keys", placed.classes)
     for line in check_texts(given, placed.splits):
         progress.note(line)
+    _check_apart(placed)
     with only_writer(out):
         spec = CacheSpec(
             teacher=_imported_teacher(given.teacher, given.embeddings), dtype=given.dtype, format=given.format
@@ -61,6 +63,28 @@ def import_embeddings(out: Path, given: Imported, *, progress: Progress | None =
         manifest = replace(manifest, rows=journal.rows_of_splits, complete=True)
         manifest.save(out)
     return manifest
+
+
+def _check_apart(placed: Placed) -> None:
+    """Raise a UserError if an image of the pool is a test's, byte for byte: before anything is written."""
+    # As texts of 32 bytes, which numpy compares; what nobody knows is '' of them.
+    content = {
+        one.split: np.ascontiguousarray(one.group_keys.content).view("S32")[:, 0] for one in placed.splits
+    }
+    keys = {one.split: one.keys for one in placed.splits}
+    pool = content.get(POOL, np.empty(0, dtype="S32"))
+    pairs, count = list[str](), 0
+    for split in content.keys() & {*TESTS}:
+        shared = np.flatnonzero(np.isin(pool, content[split]) & (pool != b""))
+        count += len(shared)
+        for row in shared[:NAMED].tolist():
+            test = int(np.flatnonzero(content[split] == pool[row])[0])
+            pairs.append(f"{POOL}/{keys[POOL][row]} is {split}/{keys[split][test]}")
+    if count:
+        raise UserError(
+            f"{count:,} images of the pool are test images as well: {some_of(pairs, NAMED, of=count)}",
+            fix="take them out of the pool, or out of the test.",
+        )
 
 
 def _open(out: Path, spec: CacheSpec, embed_dim: int) -> Manifest:

@@ -108,11 +108,13 @@ def _image_of(name: str, given: Imported, images: Images) -> tuple[str, str]:
     """Return split and key of the image that a key is of; of a path the longest end that is one's decides."""
     for end in _ends(name) if given.paths else (name,):
         split, key = _named(end)
-        if split in images:
+        if key in images.get(split, ()):
             return split, key
         for other in (given.split, *images):
             if end in images.get(other, ()):
                 return other, end
+        if split in images:  # whose image is not there: a shorter end would be another's
+            return split, key
     split, key = _named(name)
     return split or given.split, key
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class ImportedSplit:
     captions: Rows | None = None
     samples: Sequence[Sample] = ()
 
+    @cached_property
     def group_keys(self) -> GroupKeys:
-        """Return what the rows are of: what the images are now; what they were once nobody knows."""
+        """What the rows are of: what the images are now; what they were once nobody knows."""
         files = [sample.identity() for sample in self.samples] or [("", 0, 0)] * len(self.keys)
         return GroupKeys.of(self.split, self.keys, self.labels, files)
 
@@ -82,7 +84,7 @@ def compare(cache: EmbeddingCache, given: ImportedSplit) -> SplitUpdate:
     UserError
         If rows are added without captions to a split that has them.
     """
-    keys = given.group_keys()
+    keys = given.group_keys
     if given.split not in cache.split_names:
         return SplitUpdate(given=given, keys=keys, added=np.arange(len(keys)))
     rows = cache.split(given.split)

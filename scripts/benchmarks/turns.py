@@ -103,7 +103,7 @@ def command_failed(name: str, status: int, output: str) -> UserError:
 def random_keys(out: Path, keys: Sequence[str], *, embed_dim: int, **options: Any) -> Manifest:
     """Write a cache of random rows for keys ``SPLIT/CLASS/FILE``, with one text a class.
 
-    ``options`` go to :func:`cache.maintain.import_embeddings.import_embeddings`.
+    ``options`` are of :class:`cache.maintain.imported.Imported`.
     """
     rng, names = np.random.default_rng(0), sorted({key.split("/")[1] for key in keys})
     texts = ImportedTexts(name="labels", classes=names, embeddings=rng.normal(size=(len(names), embed_dim)))

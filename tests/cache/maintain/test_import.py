@@ -414,3 +414,13 @@ def test_an_image_of_the_pool_that_is_a_tests_is_an_error(tmp_path, photos):
     rows = np.random.default_rng(0).normal(size=(2, EMBED_DIM))
     with pytest.raises(UserError, match=r"1 images of the pool are test images as well: pool/x\.jpg is ood"):
         import_embeddings(tmp_path / "c", Imported(keys=keys, embeddings=rows, folder=open_data([photos])))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_key_that_begins_as_a_split_is_found_in_another_where_that_has_it(tmp_path, photos, arrays):
+    train, _ = arrays
+    (tmp_path / "photos" / "list.csv").write_text("path\n" + "\n".join(f"train/{key}" for key in train))
+    given = {"images": str(tmp_path / "rows.npy"), "keys": str(tmp_path / "keys.txt")}
+    data = [f"pool={photos / 'list.csv'}", f"train={photos / 'val'}"]
+    manifest = import_files(tmp_path / "cache", ImportOptions(**given, data=data))
+    assert manifest.rows == {"pool": len(train)}
