@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cache.runtime.errors import UserError, some_of
+from cache.runtime.errors import UserError, WrongOption, some_of
 from cache.sources.accounts import Account
 from cache.sources.key_hashes import hash_of_key
 from cache.sources.samples import Chunk, Listed, Sample, Source
@@ -37,7 +37,7 @@ class SplitRule:
         for one in text.split(","):
             match = _SHARE.fullmatch(one.strip())
             if not match or match[1] in shares or (bool(match[3]) != (match[1] == "ood_test")):
-                raise UserError(
+                raise WrongOption(
                     f"--split {text!r:.80} is not of the form '{EXAMPLE}'",
                     fix="give a share of each class's images for id_test, and of the classes for ood_test.",
                 )
