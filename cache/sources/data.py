@@ -78,6 +78,7 @@ def open_data(given: Sequence[str | Path], options: SourceOptions = AS_THEY_ARE)
         path=_folder_of(named[0].place),
         splits={name: joined(name, sources[name]) for name in SPLITS if name in sources},
         notes=tuple(notes),
+        given=tuple(one.anywhere() for one in named),
     )
 
 
