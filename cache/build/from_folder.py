@@ -31,6 +31,7 @@ from cache.sources.class_texts import (
     template_bank,
 )
 from cache.sources.data import Data, Given, open_data
+from cache.sources.kept_sources import KeptSources
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
@@ -109,6 +110,7 @@ def cache_features(
         options=options.on(teacher, batch_size=32, on_gpu=256),
         progress=progress,
         command=FEATURES,
+        sources=KeptSources.of(given, options.sources),
     )
     with ranks_of_torchrun() as ranks:
         build = replace(build, ranks=ranks)

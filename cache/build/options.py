@@ -14,6 +14,7 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.class_texts import BankTexts
 from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.episode_keys import EpisodeKeys
+from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.manifest import NAME, Manifest
@@ -122,7 +123,7 @@ class Build:
     """One stage-1 run: what is embedded, by whom, into which cache.
 
     ``command`` is what the manifest says of the command; with several ranks each embeds its share, and
-    the first does what there is one of.
+    the first does what there is one of. ``sources`` are kept, to be opened again.
     """
 
     folder: DataFolder
@@ -135,3 +136,4 @@ class Build:
     progress: Progress = field(default_factory=Silent)
     ranks: Ranks = field(default_factory=Ranks)
     command: str = ""
+    sources: KeptSources | None = None

@@ -145,6 +145,8 @@ def _finish(build: Build, prepared: Preparation) -> int:
         for split, source in build.folder.splits.items()
     }
     finished = replace(manifest, rows=journal.rows_of_splits, left_out=left_out, complete=True)
+    if build.sources is not None:
+        finished = replace(finished, sources=build.sources)
     if finished != manifest:
         finished.save(out)
     if note := note_on_tars(out, manifest, journal):

@@ -78,6 +78,11 @@ class Given:
         place = self.place if is_remote(self.place) else os.path.abspath(self.place)
         return replace(self, place=place)
 
+    @property
+    def text(self) -> str:
+        """What a user writes for it, as :meth:`parse` reads it."""
+        return f"{self.split}={self.place}" if self.split else self.place
+
     def open(self, options: SourceOptions) -> Mapping[str, Source]:
         """Return the sources of its splits."""
         if self.dataset is not None:
@@ -126,6 +131,7 @@ def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
         path=named[0].folder,
         splits={name: joined(name, sources[name]) for name in SPLITS if name in sources},
         notes=tuple(notes),
+        given=tuple(one.anywhere().text for one in named if one.dataset is None),
     )
 
 

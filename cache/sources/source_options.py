@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+from cache.runtime.json_values import dataclass_of
 from cache.sources.decoding import PLAIN, Decoding
 from cache.sources.split_rules import SplitRule
 
@@ -21,6 +23,8 @@ class ListColumns:
 
 
 USUAL = ListColumns()
+# As ``class_depth``: the folder that a picture lies in. No number of folders is this large.
+LAST, DEEPEST = -1, 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,16 @@ class SourceOptions:
     columns: ListColumns = USUAL
     names: tuple[str, ...] = ()
     decoding: Decoding = PLAIN
+
+    @classmethod
+    def from_json(cls, value: Any) -> SourceOptions:
+        """Read what ``asdict`` makes of options; ValueError where they are not such."""
+        depth = value.get("class_depth", 1) if isinstance(value, dict) else 1
+        if type(depth) is not int or not (depth == LAST or 0 < depth < DEEPEST):
+            raise ValueError(f"class_depth is {depth!r:.40}")
+        rest = {**value, "class_depth": 1} if isinstance(value, dict) else value
+        options: SourceOptions = dataclass_of(cls, rest, name="options")
+        return replace(options, class_depth=depth)
 
 
 AS_THEY_ARE = SourceOptions()

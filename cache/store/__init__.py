@@ -17,5 +17,6 @@ Its files::
     text_banks                texts, classes and their embeddings
     duplicates                one image under two keys
     left_out                  what of the data has no row, by reason
+    kept_rows                 rows as data, of who has kept pixels and no files
     checksums, read_errors    flipped bits, and what is said of them
 """

@@ -15,6 +15,7 @@ from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.json_values import value_of
 from cache.runtime.system_errors import read_error
 from cache.sources.accounts import LeftOut
+from cache.sources.kept_sources import KeptSources
 from cache.sources.names import check_class_names, is_plain_name
 from cache.sources.splits import MAIN_TEACHER, SPLITS
 from cache.store.checksums import has_its_checksum, with_checksum
@@ -32,6 +33,7 @@ class Manifest:
     """The make of a cache folder. Every change is a new value, saved whole.
 
     ``splits`` have their class names, in label order; ``left_out`` is what their sources left out, by reason;
+    ``sources`` are where its images come from, None where that is not known;
     ``several_labels`` says whether an image can have any
     number of them. ``columns`` are what every row group of some splits has beside its rows. ``command`` is
     the one that makes the cache, '' where that is not known. Of each split the journal lists so many ``rows``
@@ -50,6 +52,7 @@ class Manifest:
     teachers: dict[str, AddedTeacher] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
+    sources: KeptSources | None = None
     complete: bool = False
 
     def save(self, folder: Path) -> None:

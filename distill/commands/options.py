@@ -168,8 +168,18 @@ shared_classes_option = option(
     "--shared-classes", "Let classes be in train and in the OOD test as well.", bool
 )
 
+
+def data_option(name: str = "data_dir") -> Decorator:
+    """Return --data: sources, each ``SOURCE`` or ``SPLIT=SOURCE``; the command gets a tuple."""
+    return option(
+        f"--data SOURCE {name}",
+        "Where the images are now, once; [SPLIT=]SOURCE, repeatable  [default: where they were]",
+        multiple=True,
+    )
+
+
 run_options = options(
-    option("--data data_dir", "The images  [default: the run's own]", EXISTING),
+    data_option(),
     option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
     option("--checkpoint", "last, or best where id_val chose one.", default="last"),
 )

@@ -14,10 +14,10 @@ import click
 from cache.runtime.errors import printable
 from cache.runtime.torchrun import world_size
 from distill.commands.options import (
-    EXISTING,
     EXISTING_FOLDER,
     FOLDER,
     JOBS,
+    data_option,
     json_option,
     option,
     ray_cluster,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sweep", metavar="SWEEP")
 @option("--cache", "The cache that all runs learn from.", EXISTING_FOLDER, required=True)
-@option("--data", "The images, or episodes' folder  [default: a cache's own tars, streamed]", EXISTING)
+@data_option("data")
 @option("--out", "Where the runs go; run again, it continues.", FOLDER, required=True)
 @option("--plan", "Print the runs, and do nothing.", bool)
 @option("--jobs", "Runs at once here.", JOBS, 1)

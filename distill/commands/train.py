@@ -15,10 +15,10 @@ from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, ref
 from distill.commands.options import (
     COUNT,
     DEVICES,
-    EXISTING,
     EXISTING_FOLDER,
     FOLDER,
     SEED,
+    data_option,
     json_option,
     option,
     set_option,
@@ -56,11 +56,7 @@ def _teachers(value: str) -> Iterator[str]:
 
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER)
-@option(
-    "--data data_dir",
-    "The images, or episodes' folder  [default: a cache's own tars, streamed]",
-    EXISTING,
-)
+@data_option()
 @option("--out", "New folder for this run.", FOLDER, required=True)
 @option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
 @option(

@@ -1,37 +1,56 @@
-"""The data that a cache has rows of: photos, one label each, episodes, which have several, or own tars."""
+"""The one door to the data that a cache has rows of: where they were, where they are now, or its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cache import EmbeddingCache
-from cache.runtime.errors import UserError
-from cache.sources.data import open_data
+from cache.changed_images import contents_of
+from cache.runtime.errors import UserError, some_of
+from cache.runtime.locks import only_writer
 from cache.sources.episodes import EpisodeFolder
+from cache.sources.kept_sources import KeptSources
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
 from cache.sources.source_options import SourceOptions
+from cache.store.kept_rows import KeptFolder
+from cache.store.manifest import Manifest
+from cache.store.pixels import COLUMN
 from cache.store.spec import WEBDATASET
 from cache.store.tar_folder import TarFolder
 from distill.config import RunConfig
 
+Data = str | Path | Sequence[str | Path] | None
+"""Sources as a user names them, each ``SOURCE`` or ``SPLIT=SOURCE``; None or none: the cache's own."""
+
+
+def given_of(data: Data) -> tuple[str, ...]:
+    """Return sources as texts, one or several."""
+    return (str(data),) if isinstance(data, (str, Path)) else tuple(map(str, data or ()))
+
 
 def open_folder(
-    cache: EmbeddingCache, path: Path | None, *, shared_classes: bool, complete: bool, fix: str
+    cache: EmbeddingCache, data: Data, *, shared_classes: bool, complete: bool, fix: str
 ) -> DataFolder:
-    """List a data folder of what a cache has rows of; ``complete`` has at least train.
+    """Open the data that a cache has rows of; ``complete`` has at least train.
 
-    With no ``path`` the data are the cache's own pictures, which the format webdataset has. UserError if a
-    split is missing or wrong, or unless ``shared_classes`` a class is in train and in the OOD test.
+    With no ``data`` these are the cache's own pictures, which the format webdataset has, else its sources
+    where they were, else the pixels that it keeps. Data in another place are remembered by the cache where
+    they are what its rows were made from.
+
+    Raises
+    ------
+    UserError
+        If the data are gone, a split is missing or wrong, or unless ``shared_classes`` a class is in train
+        and in the OOD test.
     """
-    if cache.holds_episodes and path is not None:  # whose OOD test shows trained objects as well
-        return EpisodeFolder.scan(path, cache.episode_keys)
-    required = ("train",) if complete else ()
-    if path is None:
-        folder: DataFolder = _own_tars(cache)
-    else:
-        folder = open_data([path], SourceOptions(decoding=cache.spec.decoding))
-    for name in required:
+    given = given_of(data)
+    folder = _named(cache, given) if given else _own(cache)
+    if cache.holds_episodes:  # whose OOD test shows trained objects as well
+        return folder
+    for name in ("train",) if complete else ():
         folder.split(name)
     check_trained(folder.path, folder.classes)
     if not shared_classes:
@@ -39,16 +58,78 @@ def open_folder(
     return folder
 
 
-def folder_to_train(config: RunConfig, cache: EmbeddingCache, path: Path | None) -> DataFolder:
+def folder_to_train(config: RunConfig, cache: EmbeddingCache, data: Data) -> DataFolder:
     """Return the data that a run of this config trains on; raises as :func:`open_folder`."""
     shared, fix = config.data.shared_classes, "set data.shared_classes=true."
-    return open_folder(cache, path, shared_classes=shared, complete=True, fix=fix)
+    return open_folder(cache, data, shared_classes=shared, complete=True, fix=fix)
 
 
-def _own_tars(cache: EmbeddingCache) -> TarFolder:
-    if cache.spec.format != WEBDATASET:
+def sources_of(cache: EmbeddingCache) -> KeptSources:
+    """Return the sources that a cache keeps; of one that keeps none, how its pictures are decoded."""
+    options = SourceOptions(decoding=cache.spec.decoding)
+    return cache.manifest.sources or KeptSources(given=(), options=options)
+
+
+def _named(cache: EmbeddingCache, given: tuple[str, ...]) -> DataFolder:
+    there = sources_of(cache).at(given)
+    folder = _opened(cache, there)
+    if there != cache.manifest.sources and _is_what_rows_say(cache, folder):
+        _keep(cache, there)
+    return folder
+
+
+def _opened(cache: EmbeddingCache, sources: KeptSources) -> DataFolder:
+    if not cache.holds_episodes:
+        return sources.open()
+    if len(sources.given) > 1:
+        raise UserError("episodes lie in one folder, and several are given", fix="give one with --data.")
+    folder = EpisodeFolder.scan(Path(sources.given[0]), cache.episode_keys)
+    return replace(folder, given=sources.given)
+
+
+def _own(cache: EmbeddingCache) -> DataFolder:
+    if cache.spec.format == WEBDATASET:
+        return TarFolder.of(cache.path, cache.manifest, cache.journal)
+    sources = sources_of(cache)
+    if sources.given and not sources.gone:
+        return _opened(cache, sources)
+    if not cache.holds_episodes and _keeps_pixels(cache):
+        return KeptFolder.of(cache.path, cache.manifest, cache.journal)
+    if not sources.given:
         raise UserError(
-            f"the cache {cache.path} has no pictures, and no data folder was given",
-            fix="give the folder of its images with --data, or make it with --format webdataset.",
+            f"the cache {cache.path} does not say where its images are, and none were given",
+            fix="say where they are with --data; the cache keeps it.",
         )
-    return TarFolder.of(cache.path, cache.manifest, cache.journal)
+    raise UserError(
+        f"the images of the cache {cache.path} are not in {some_of(sources.gone)} any more",
+        fix="say once where they are now with --data; the cache keeps it.",
+    )
+
+
+def _keeps_pixels(cache: EmbeddingCache) -> bool:
+    column = cache.manifest.columns.get(COLUMN)
+    judged = [name for name in cache.split_names if name != "pool"]
+    return column is not None and all(
+        COLUMN in group.lines for name in judged for group in cache.journal.live_groups(name)
+    )
+
+
+def _is_what_rows_say(cache: EmbeddingCache, folder: DataFolder) -> bool:
+    """Say whether every row of a cache has its image in a folder, and none of them changed."""
+    for name in cache.split_names:
+        if name not in folder.splits:
+            return False
+        rows = cache.split(name)
+        contents = contents_of(folder.split(name).all(), rows)
+        if contents.changed or int((contents.row_of >= 0).sum()) < len(rows):
+            return False
+    return True
+
+
+def _keep(cache: EmbeddingCache, sources: KeptSources) -> None:
+    """Write where the images are now into the cache's manifest, where that can be written."""
+    try:
+        with only_writer(cache.path):
+            replace(Manifest.load(cache.path), sources=sources).save(cache.path)
+    except (OSError, UserError):  # a cache that others own, or that another process writes
+        return

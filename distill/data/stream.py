@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from cache.store.manifest import FEATURES
 from distill.config import RunConfig, check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
-from distill.data.folders import folder_to_train
+from distill.data.folders import Data, folder_to_train
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
@@ -102,7 +101,7 @@ class Stream:
     identities: IdentityReader
 
     @classmethod
-    def of(cls, config: RunConfig, cache: EmbeddingCache, data_dir: Path) -> Stream:
+    def of(cls, config: RunConfig, cache: EmbeddingCache, data_dir: Data) -> Stream:
         """Join the images of a data folder to the rows of a cache.
 
         UserError if the cache, the data and the config do not fit each other, or an image is not what its

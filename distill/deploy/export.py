@@ -22,6 +22,7 @@ from cache.runtime.system_errors import write_error
 from cache.sources.episodes import EpisodeFolder
 from cache.store.spec import in_words
 from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
+from distill.data.folders import Data
 from distill.data.frames import mean_and_deviation
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import Choices, judged_splits, unlike
@@ -55,7 +56,7 @@ class ExportOptions:
     license: str = "unknown"
     check_images: int = 2000
     neighbours: int = 200
-    data_dir: Path | None = None
+    data_dir: Data = None
     cache_dir: Path | None = None
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from cache.runtime.progress import Progress, Silent
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
 from distill.config import FewShotConfig, RunConfig
+from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
 from distill.data_identity import DataIdentity, refuse_other_data
@@ -104,7 +105,7 @@ def few_shot(
     out: Path,
     options: FewShotOptions,
     *,
-    data_dir: Path | None = None,
+    data_dir: Data = None,
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def _finetuned(trained: TrainedRun, config: RunConfig, folder: Path, progress: P
     return train(
         config,
         cache_dir=trained.cache.path,
-        data_dir=trained.folder.path,
+        data_dir=trained.folder.given,
         out=folder,
         resume_run=(folder / CONFIG).exists(),
         progress=progress,

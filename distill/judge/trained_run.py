@@ -13,12 +13,14 @@ from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.decoders import in_its_place
+from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import FOLDERS, TESTS
+from cache.store.spec import WEBDATASET
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
-from distill.data.folders import open_folder
+from distill.data.folders import Data, given_of, open_folder, sources_of
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker
 from distill.data.pixels import Pixels
@@ -47,7 +49,7 @@ class Opening(TypedDict, total=False):
     compared with their checksums; ``note`` is told that another decoder than the run's reads its photos.
     """
 
-    data_dir: Path | None
+    data_dir: Data
     cache_dir: Path | None
     checkpoint: str
     text: str | None
@@ -229,7 +231,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     refuse_negative_text(cache, opening.get("negative_text"))
     folder = open_folder(
         cache,
-        opening.get("data_dir") or _data_of(state),
+        given_of(opening.get("data_dir")) or _data_of(state, cache),
         shared_classes=config.data.shared_classes,
         complete=False,
         fix="train with data.shared_classes=true.",
@@ -273,6 +275,9 @@ def _untold(line: str) -> None:
     del line
 
 
-def _data_of(state: Mapping[str, Any]) -> Path | None:
-    """Return the data folder of a run; None where its images were the cache's own."""
-    return Path(state["data_dir"]) if state["data_dir"] != state["cache_dir"] else None
+def _data_of(state: Mapping[str, Any], cache: EmbeddingCache) -> tuple[str, ...]:
+    """Return the sources of a run that are not the cache's; none where these are there or these were its."""
+    own, then = sources_of(cache), KeptSources(given=tuple(state["sources"]))
+    if cache.spec.format == WEBDATASET:  # an id_val is cut in another way out of tars than out of files
+        return then.given
+    return () if then.gone or (own.given and not own.gone) else then.given

@@ -10,6 +10,8 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.runtime.ray_pool import RayCluster, cannot_hold, connected, run_tasks
+from cache.sources.data import Given
+from distill.data.folders import given_of
 from distill.record.run_files import CONFIG
 from distill.sweep.plan import PlannedRun
 from distill.sweep.run import LOGS, Place, RunResult, Watch, ended, log_file, train_command
@@ -31,7 +33,7 @@ class RayRuns:
         shared = replace(
             place,
             cache=place.cache.resolve(),
-            data=place.data.resolve() if place.data else None,
+            data=[Given.parse(one).anywhere().text for one in given_of(place.data)],
             out=place.out.resolve(),
         )
         (place.out / LOGS).mkdir(parents=True, exist_ok=True)

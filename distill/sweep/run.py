@@ -18,7 +18,7 @@ from cache.runtime.errors import CacheMismatch, UserError, reason_of
 from cache.runtime.locks import only_writer
 from cache.runtime.machine_limits import cores
 from cache.runtime.signals import PARENT
-from distill.data.folders import open_folder
+from distill.data.folders import Data, given_of, open_folder
 from distill.data.identity_reader import IdentityReader
 from distill.data.tar_identities import identities_of
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
@@ -43,7 +43,7 @@ class Place:
     """Where a sweep reads and writes; ``wandb`` is a project of Weights & Biases, empty for none."""
 
     cache: Path
-    data: Path | None
+    data: Data
     out: Path
     wandb: str = ""
 
@@ -114,7 +114,7 @@ def _described(sweep: Sweep, place: Place, command: Sequence[str]) -> dict[str, 
         "question": sweep.question,
         "command": list(command),
         "cache": str(place.cache),
-        "data": str(place.data) if place.data else None,
+        "data": list(given_of(place.data)) or None,
         "runs": [{name: getattr(run, name) for name in names} for run in sweep.runs],
     }
 
@@ -212,7 +212,7 @@ def last_line(folder: Path) -> dict[str, Any]:
 def train_command(run: PlannedRun, place: Place) -> list[str]:
     """Return the command that begins a run, or goes on with it, as a person writes it."""
     out = place.folder(run)
-    data = ["--data", place.data] if place.data else []
+    data = [word for one in given_of(place.data) for word in ("--data", one)]
     words = ["distill", "train", place.cache, *data, "--out", out]
     words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
     return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]

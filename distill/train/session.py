@@ -18,6 +18,7 @@ from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest, write_checkpoint
 from distill.config import RunConfig, require
+from distill.data.folders import Data
 from distill.data.stream import EvalSplit, Stream, decoder_of
 from distill.data.streams import open_stream
 from distill.data.tar_epoch import TarEpoch
@@ -75,7 +76,7 @@ class Position:
     best_id_val: float = -1.0
 
 
-def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Path | None) -> Session:
+def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Data) -> Session:
     """Make the parts of a run; UserError if the cache, the data and the config do not fit each other."""
     return session_of(config, open_stream(config, cache_dir=cache_dir, data_dir=data_dir))
 
@@ -157,7 +158,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "decoder": session.decoder,
         "embed_dim": model.cache.embed_dim,
         "cache_dir": str(model.cache.path.resolve()),
-        "data_dir": str(model.folder.path.resolve()),
+        "sources": list(model.folder.given),
         "class_names": list(model.class_names),
         "all_classes": list(model.folder.class_names),
         "position": dict(vars(position)),

@@ -14,6 +14,7 @@ from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import AUTO, in_its_place
 from distill.checkpoint import read_checkpoint
 from distill.config import RunConfig
+from distill.data.folders import Data
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
 from distill.record.run_files import LAST
@@ -29,7 +30,7 @@ def train(
     config: RunConfig,
     *,
     cache_dir: Path,
-    data_dir: Path | None,
+    data_dir: Data,
     out: Path,
     resume_run: bool = False,
     check: bool = False,

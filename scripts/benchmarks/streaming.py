@@ -71,6 +71,10 @@ class Tiny:
     caption: ClassVar[None] = None
     where: ClassVar[str] = "a picture of the benchmark"
 
+    def content(self) -> bytes:
+        """Return the file's bytes."""
+        return self.path.read_bytes()
+
 
 def make(cache: Path, pictures: Path, args: argparse.Namespace, rows: int) -> float:
     """Write a cache of random rows; return the bytes a sample of its tars."""
