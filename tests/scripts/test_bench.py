@@ -29,7 +29,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "input": (["--data", "PHOTOS", *SMALL[:2], "--batch-size", 2, "--batches", 2], ["beside the first"]),
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
     "cache": (["--rows", 20, "--embed-dim", 8, "--before-rows", 0], ["by numpy.memmap's", "bytes a row"]),
-    "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "time", "OOD"]),
+    "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "new rows"]),
     "streaming": (
         ["--rows", 300, "--embed-dim", 8, "--batch-size", 32, "--rows-per-tar", 100],
         ["samples/s", "beside plain webdataset", "bytes a sample"],
