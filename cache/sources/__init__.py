@@ -4,6 +4,7 @@ Its files::
 
     samples                   samples, which have pictures, a key and classes' names; sources and their chunks
     data, source_options      the one door: what the user names -> the source of each split; how it is read
+    kept_sources              sources as a manifest keeps them, to be opened again
     split_rules               splits that a rule makes of labelled images
     joined_sources            several sources as one split
     accounts                  what a source leaves out, by reason
