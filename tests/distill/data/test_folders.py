@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -18,18 +17,21 @@ from cache.store.manifest import NAME, Manifest
 from cli import main
 from distill.data.folders import open_folder
 
-TEACHER = f"local-dir:{Path(__file__).parents[3] / 'distill' / 'demo' / 'teacher'}"
 SMALL = ["--recipe", "smoke", "--arch", "timm:test_resnet", "--device", "cpu", "--epochs", "1"]
 
 
 @pytest.fixture
-def moved(photos, tmp_path):
+def moved(photos, tmp_path, teacher_dir):
     """A cache of photos, and where these are now."""
 
     def make(**options):
         there, here = tmp_path / "there", tmp_path / "here"
         shutil.copytree(photos, there)
-        cache_features(there, tmp_path / "cache", FeatureOptions(model=TEACHER, workers=0, **options))
+        cache_features(
+            there,
+            tmp_path / "cache",
+            FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0, **options),
+        )
         there.rename(here)
         return tmp_path / "cache", here
 
@@ -46,9 +48,13 @@ def given_to(cache):
     return json.loads((cache / NAME).read_text())["sources"]["given"]
 
 
-def test_sources_are_kept_and_found_from_any_working_folder(photos, tmp_path, monkeypatch):
+def test_sources_are_kept_and_found_from_any_working_folder(photos, tmp_path, monkeypatch, teacher_dir):
     monkeypatch.chdir(photos.parent)
-    cache_features(photos.name, tmp_path / "cache", FeatureOptions(model=TEACHER, workers=0))
+    cache_features(
+        photos.name,
+        tmp_path / "cache",
+        FeatureOptions(model=f"local-dir:{teacher_dir}", device="cpu", workers=0),
+    )
     monkeypatch.chdir(tmp_path)
     assert given_to(tmp_path / "cache") == [str(photos)]
     assert {name: len(source) for name, source in opened(tmp_path / "cache").splits.items()} == {
@@ -91,9 +97,16 @@ def test_kept_pixels_need_no_pictures(moved, tmp_path):
     words = ["train", str(cache), "--out", str(tmp_path / "run"), *SMALL, "--batch-size", "4"]
     trained = CliRunner().invoke(main, [*words, "--image-size", "56", "--set", "data.workers=0"])
     assert trained.exit_code == 0, trained.output
-    judged = CliRunner().invoke(main, ["evaluate", str(tmp_path / "run"), "--device", "cpu"])
-    assert judged.exit_code == 0, judged.output
+    trained = CliRunner().invoke(main, ["evaluate", str(tmp_path / "run"), "--device", "cpu"])
+    assert trained.exit_code == 0, trained.output
     other = ["train", str(cache), "--out", str(tmp_path / "other"), *SMALL, "--image-size", "32"]
     refused = CliRunner().invoke(main, [*other, "--batch-size", "4", "--set", "data.workers=0"])
     assert refused.exit_code == 1
     assert "at this size, and its source is gone" in str(refused.exception or refused.output)
+
+
+def test_episodes_are_opened_where_they_were(episode_cache, episodes):
+    folder = open_folder(
+        EmbeddingCache.open(episode_cache), None, shared_classes=True, complete=True, fix="no fix."
+    )
+    assert folder.given == (str(episodes),)
