@@ -21,6 +21,8 @@ from cache.sources.class_texts import BankTexts
 from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
 from cache.sources.episode_texts import NEGATIVE, NEGATIVE_TEMPLATE, POSITIVE_TEMPLATE, episode_banks
 from cache.sources.episodes import EpisodeFolder
+from cache.sources.kept_sources import KeptSources
+from cache.sources.source_options import AS_THEY_ARE
 from cache.store.manifest import EPISODES, NAME, Manifest
 from cache.store.neighbours import unit_rows
 from cache.store.spec import WEBDATASET
@@ -84,6 +86,7 @@ def cache_episode_features(
         options=options.on(teacher, batch_size=16, on_gpu=128),
         progress=progress or Silent(),
         command=EPISODES,
+        sources=KeptSources.of([data], AS_THEY_ARE),
     )
     with ranks_of_torchrun() as ranks:
         return build_cache(replace(build, ranks=ranks))

@@ -11,12 +11,12 @@ Its files::
     key_index, split_rows     the rows of a split, found by key
     webdataset, tar_rows      the other format: tars of pictures and rows, written and streamed
     tar_folder                what is in them as the data that they were made of
+    kept_rows                 rows as data, where pixels are kept and their files are gone
     column_lines              what a column was made from: one that is stale is never read
     pixels, crop_views, support_views, stored_neighbours    columns of images, views and nearest texts
     neighbours                which texts are nearest; the only importer of faiss
     text_banks                texts, classes and their embeddings
     duplicates                one image under two keys
     left_out                  what of the data has no row, by reason
-    kept_rows                 rows as data, of who has kept pixels and no files
     checksums, read_errors    flipped bits, and what is said of them
 """

@@ -57,10 +57,10 @@ def sweep(
 
     \b
     Examples:
-      distill sweep losses --cache artifacts/photos --data photos --out runs/losses --plan
-      distill sweep my-sweep.toml --cache artifacts/photos --data photos --out runs/mine --jobs 2
-      distill sweep losses --cache artifacts/photos --data photos --out runs/losses --engine ray --gpus 0.5
-      distill sweep vlalign --cache artifacts/photos --data photos --out runs/k --together --set data.seed=0
+      distill sweep losses --cache artifacts/photos --out runs/losses --plan
+      distill sweep my-sweep.toml --cache artifacts/photos --out runs/mine --jobs 2
+      distill sweep losses --cache artifacts/photos --out runs/losses --engine ray --gpus 0.5
+      distill sweep vlalign --cache artifacts/photos --out runs/k --together --set data.seed=0
     """
     from distill.sweep.plan import load_sweep
     from distill.sweep.run import FAILED, Place, run_sweep

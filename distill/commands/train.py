@@ -109,10 +109,10 @@ def train(
 
     \b
     Examples:
-      distill train artifacts/photos --data photos --out runs/first --recipe resnet18 --epochs 20
-      distill train artifacts/photos --data photos --out runs/cls --losses cls --set optim.schedule=cosine
+      distill train artifacts/photos --out runs/first --recipe resnet18 --epochs 20
+      distill train artifacts/photos --out runs/cls --losses cls --set optim.schedule=cosine
       distill train artifacts/photos-tar --out runs/streamed
-      distill train artifacts/episodes --data episodes --out runs/dual --prompts coop --local
+      distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
     from distill.headline import NOTHING_TO_JUDGE, headline_splits
     from distill.settings import load_recipe, with_settings

@@ -97,7 +97,7 @@ def _own(cache: EmbeddingCache) -> DataFolder:
         return KeptFolder.of(cache.path, cache.manifest, cache.journal)
     if not sources.given:
         raise UserError(
-            f"the cache {cache.path} does not say where its images are, and none were given",
+            f"the cache {cache.path} has no pictures, and does not say where they are",
             fix="say where they are with --data; the cache keeps it.",
         )
     raise UserError(

@@ -235,7 +235,7 @@ def test_with_a_data_folder_a_cache_of_tars_is_one_of_random_access(tars, cached
 
 
 def test_a_cache_without_pictures_asks_for_their_folder(cached, tmp_path):
-    with pytest.raises(UserError, match=r"does not say where its images are.*--data"):
+    with pytest.raises(UserError, match=r"no pictures.*--data"):
         open_session(config(), cache_dir=cached.path, data_dir=None)
 
 
