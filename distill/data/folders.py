@@ -115,9 +115,9 @@ def _keeps_pixels(cache: EmbeddingCache) -> bool:
 
 
 def _is_what_rows_say(cache: EmbeddingCache, folder: DataFolder) -> bool:
-    """Say whether every row of a cache has its image in a folder, and none of them changed."""
+    """Say whether every row of a cache has its image in a folder, of the same classes, and none changed."""
     for name in cache.split_names:
-        if name not in folder.splits:
+        if name not in folder.splits or folder.splits[name].classes != cache.class_names(name):
             return False
         rows = cache.split(name)
         contents = contents_of(folder.split(name).all(), rows)

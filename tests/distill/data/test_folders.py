@@ -102,7 +102,7 @@ def test_kept_pixels_need_no_pictures(moved, tmp_path):
     other = ["train", str(cache), "--out", str(tmp_path / "other"), *SMALL, "--image-size", "32"]
     refused = CliRunner().invoke(main, [*other, "--batch-size", "4", "--set", "data.workers=0"])
     assert refused.exit_code == 1
-    assert "at this size, and its source is gone" in str(refused.exception or refused.output)
+    assert "at this size, and its source is gone" in refused.output
 
 
 def test_episodes_are_opened_where_they_were(episode_cache, episodes):
