@@ -102,7 +102,7 @@ def test_texts_beside_pictures_are_the_captions_column_and_follow_the_files(phot
 @pytest.mark.parametrize(
     ("more", "status", "message"),
     [
-        (["--split", "half"], 1, "is not of the form 'id_test=0.2,ood_test=0.3 of classes'"),
+        (["--split", "half"], 2, "is not of the form 'id_test=0.2,ood_test=0.3 of classes'"),
         (["--class-depth", "0"], 2, "is not a number from 1 or 'last'"),
         (["--class-depth", "first"], 2, "is not a number from 1 or 'last'"),
         (["--max-pixels", "0"], 2, "--max-pixels"),
