@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,6 @@ from cache.sources.resizing import resized
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cache.sources.samples import Sample
 
 # Endings of files that are taken to be pictures before they are opened.
 ENDINGS = frozenset(f".{ending}" for endings in FORMATS.values() for ending in endings)
@@ -152,10 +151,10 @@ def _orientation(header: Image.Image) -> int:
         return 1
 
 
-def content_of(sample: Sample) -> bytes:
-    """Return the bytes of a sample's picture; UnreadableImage, or OSError where the system is the reason."""
+def content_of(read: Callable[[], bytes]) -> bytes:
+    """Return the bytes that ``read`` gives; UnreadableImage, or OSError where the system is the reason."""
     try:
-        return sample.content()
+        return read()
     except OSError as error:
         if is_the_systems(error):
             raise

@@ -24,7 +24,7 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, some_of
 from cache.runtime.system_errors import is_the_systems
 from cache.sources.accounts import NOTHING, Account, Reason, Tally
-from cache.sources.decoding import Decoding, UnreadableImage
+from cache.sources.decoding import Decoding, content_of
 from cache.sources.folder_listing import GONE, UNLABELLED, FolderListing, FolderRoot
 from cache.sources.folder_walk import TEXT, TEXT_FILES, entries_of, is_picture, kind_of
 from cache.sources.samples import Chunk, Listed, Opened
@@ -75,13 +75,7 @@ class ImageSample:
 
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded file; UnreadableImage, or OSError where the system is the reason."""
-        try:
-            content = self.content()
-        except OSError as error:
-            if is_the_systems(error):
-                raise
-            raise UnreadableImage(error.strerror or str(error)) from error
-        return (self.of.decoding.picture(content, self.key),)
+        return (self.of.decoding.picture(content_of(self.content), self.key),)
 
     def content(self) -> bytes:
         """Return the file's bytes."""

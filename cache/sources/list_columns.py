@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cache.runtime.errors import UserError, nearest_names, some_of
-from cache.sources.source_options import ListColumns
 
 # What a column is usually called, in the order that they are looked for; case makes no difference.
 USUAL = {
@@ -23,7 +22,7 @@ _NAMED = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Columns:
-    """What the columns of a list are called; '' where there is none.
+    """What the columns of a list are called; '' where there is none, and of those that are looked for.
 
     ``image`` holds pictures themselves, and ``path`` where they lie.
     """
@@ -48,7 +47,7 @@ class Columns:
 
     @classmethod
     def among(
-        cls, names: Sequence[str], given: ListColumns, place: str, *, images: Sequence[str] = ()
+        cls, names: Sequence[str], given: Columns, place: str, *, images: Sequence[str] = ()
     ) -> Columns:
         """Return the columns of a list that has these ``names``, of which ``images`` hold pictures.
 
@@ -76,6 +75,9 @@ class Columns:
                 fix=f"call one {USUAL['path'][0]!r}, or name it with --path-column.",
             )
         return cls(**chosen)
+
+
+AS_USUAL = Columns()
 
 
 def _some(names: Sequence[str]) -> str:

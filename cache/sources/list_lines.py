@@ -14,7 +14,6 @@ from cache.runtime.system_errors import read_error
 from cache.sources.list_columns import Columns
 from cache.sources.places import open_binary
 from cache.sources.records import Record, caption_of_cell, labels_of_cell, text_of_cell
-from cache.sources.source_options import ListColumns
 
 LISTS = (".csv", ".tsv", ".jsonl")
 # Records of a block.
@@ -49,7 +48,7 @@ class ListFile:
     line: int
 
     @classmethod
-    def open(cls, place: str, given: ListColumns) -> ListFile:
+    def open(cls, place: str, given: Columns) -> ListFile:
         """Look at the head of a list; UserError where it is not there, or has not the columns."""
         with _opened(place) as file:
             lines = _Lines(file, place)

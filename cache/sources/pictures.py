@@ -64,7 +64,7 @@ class PictureSample:
     def pictures(self) -> tuple[Image.Image, ...]:
         """Return the decoded picture, RGB; UnreadableImage, or OSError where the system is the reason."""
         content = _once.take(self)
-        return (self.decoding.picture(content_of(self) if content is None else content, self.key),)
+        return (self.decoding.picture(content_of(self.content) if content is None else content, self.key),)
 
     def content(self) -> bytes:
         """Return the picture's bytes; OSError where they cannot be read."""

@@ -7,22 +7,9 @@ from typing import Any
 
 from cache.runtime.json_values import dataclass_of
 from cache.sources.decoding import PLAIN, Decoding
+from cache.sources.list_columns import AS_USUAL, Columns
 from cache.sources.split_rules import SplitRule
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ListColumns:
-    """What the columns of a list are called; '' for the usual names, that are looked for."""
-
-    path: str = ""
-    image: str = ""
-    label: str = ""
-    split: str = ""
-    key: str = ""
-    caption: str = ""
-
-
-USUAL = ListColumns()
 # As ``class_depth``: the folder that a picture lies in. No number of folders is this large.
 LAST, DEEPEST = -1, 100
 
@@ -37,7 +24,7 @@ class SourceOptions:
 
     rule: SplitRule | None = None
     class_depth: int = 1
-    columns: ListColumns = USUAL
+    columns: Columns = AS_USUAL
     names: tuple[str, ...] = ()
     decoding: Decoding = PLAIN
 

@@ -10,6 +10,7 @@ Its files::
     hdf5_columns, mapped_arrays, npz_files  columns, mapped; arrays from elsewhere
     key_index, split_rows     the rows of a split, found by key
     webdataset, tar_rows      the other format: tars of pictures and rows, written and streamed
+    cached_source             rows as a source, of whoever has them
     tar_folder                what is in them as the data that they were made of
     kept_rows                 rows as data, where pixels are kept and their files are gone
     column_lines              what a column was made from: one that is stale is never read

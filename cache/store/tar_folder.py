@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from PIL import Image
 
 from cache.runtime.errors import UserError
-from cache.sources.accounts import Account
 from cache.sources.decoding import PLAIN, Decoding
-from cache.sources.key_hashes import hashes_of
-from cache.sources.samples import Chunk, DataFolder, Listed
+from cache.sources.samples import DataFolder
+from cache.store.cached_source import CachedSource, Known
 from cache.store.journal import Journal, RowGroup
 from cache.store.journal_lines import SAMPLES
 from cache.store.manifest import Manifest
 from cache.store.read_errors import REPAIR
-from cache.store.row_group import read_keys
-from cache.store.split_rows import SplitGroups
 from cache.store.tar_rows import TarRow, TarRows
 
 
@@ -69,10 +64,8 @@ class TarSample:
         return self.file_bytes, self.mtime_ns
 
 
-class TarSource:
+class CachedTars(CachedSource[TarSample]):
     """The pictures of one split of a cache in the format webdataset; a chunk is a tar."""
-
-    multi_label = False
 
     def __init__(
         self,
@@ -83,69 +76,13 @@ class TarSource:
         *,
         decoding: Decoding = PLAIN,
     ) -> None:
-        self.split, self.classes, self._cache, self._decoding = split, classes, cache, decoding
-        self._groups = {group.name: group for group in groups}
+        super().__init__(cache, split, classes, groups)
+        self._decoding = decoding
 
-    def __len__(self) -> int:
-        return sum(group.live for group in self._groups.values())
-
-    def chunks(self) -> Sequence[Chunk]:
-        """Return the tars."""
-        return [Chunk(id=name, identity=group.keys.sha256) for name, group in self._groups.items()]
-
-    def list(self, chunk: str) -> Iterator[Listed]:
-        """Yield what is in a tar, by key."""
-        for sample in self.read(chunk):
-            yield Listed(sample.key, sample.labels, sample.file_bytes, sample.mtime_ns)
-
-    def read(self, chunk: str, keys: Container[str] | None = None) -> Iterator[TarSample]:
-        """Yield the samples of a tar by key, of ``keys`` alone where there are any."""
-        samples = self.rows_of(chunk)
-        yield from sorted((s for s in samples if keys is None or s.key in keys), key=lambda s: s.key)
-
-    def rows_of(self, chunk: str, rows: Sequence[int] | None = None) -> Iterator[TarSample]:
-        """Yield the samples of a tar that were not removed, in its order, of some ``rows`` alone."""
-        group = self._groups[chunk]
-        tar, keys = TarRows.of(self._cache, group), read_keys(self._cache, group.keys)
-        sizes, times = keys.bytes.tolist(), keys.mtime_ns.tolist()
-        for row in range(len(keys)) if rows is None else rows:
-            if row not in group.removed:
-                yield TarSample(
-                    tar=tar,
-                    row=row,
-                    key=keys.keys[row],
-                    labels=keys.labels[row],
-                    sha256=keys.content[row].tobytes(),
-                    file_bytes=sizes[row],
-                    mtime_ns=times[row],
-                    decoding=self._decoding,
-                )
-
-    def account(self) -> Account:
-        """Return that nothing is left out: what is in a cache was taken."""
-        return Account()
-
-    def samples(self, keys: Sequence[str]) -> Iterator[TarSample]:
-        """Yield samples in the order of keys; KeyError for one that is not here."""
-        groups = SplitGroups(self._cache, self.split, tuple(self._groups.values()))
-        at = groups.index.find(hashes_of(keys))
-        if (at < 0).any():
-            raise KeyError(keys[int((at < 0).argmax())])
-        number, rows = groups.inside(groups.index.order[at])
-        sample_of: dict[str, TarSample] = {}
-        for one in np.unique(number).tolist():
-            own = self.rows_of(groups.groups[one].name, rows[number == one].tolist())
-            sample_of |= {sample.key: sample for sample in own}
-        yield from (sample_of[key] for key in keys)
-
-    def all(self) -> tuple[TarSample, ...]:
-        """Return every sample, sorted by key."""
-        return self._all
-
-    @cached_property
-    def _all(self) -> tuple[TarSample, ...]:
-        samples = (sample for name in self._groups for sample in self.rows_of(name))
-        return tuple(sorted(samples, key=lambda sample: sample.key))
+    def samples_of(self, group: RowGroup) -> Callable[[int, Known], TarSample]:
+        """Return what makes a sample, with its picture, of a tar's row."""
+        tar, decoding = TarRows.of(self.cache, group), self._decoding
+        return lambda row, known: TarSample(tar=tar, row=row, decoding=decoding, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +112,7 @@ class TarFolder(DataFolder):
         return cls(
             path=cache,
             splits={
-                split: TarSource(
+                split: CachedTars(
                     cache, split, manifest.splits[split], journal.live_groups(split), decoding=decoding
                 )
                 for split in manifest.splits

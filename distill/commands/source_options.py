@@ -66,7 +66,8 @@ def source_options_of(given: dict[str, Any]) -> SourceOptions:
     """Take :data:`source_options` out of ``given``; UserError where one is wrong in itself."""
     from cache.sources.class_texts import read_lines
     from cache.sources.decoding import Decoding
-    from cache.sources.source_options import ListColumns, SourceOptions
+    from cache.sources.list_columns import Columns
+    from cache.sources.source_options import SourceOptions
     from cache.sources.split_rules import SplitRule
 
     rule, file = given.pop("rule"), given.pop("names_file")
@@ -78,7 +79,7 @@ def source_options_of(given: dict[str, Any]) -> SourceOptions:
     return SourceOptions(
         rule=SplitRule.parse(rule) if rule else None,
         class_depth=given.pop("class_depth"),
-        columns=ListColumns(**{name: given.pop(f"{name}_column") for name in COLUMNS}),
+        columns=Columns(**{name: given.pop(f"{name}_column") for name in COLUMNS}),
         names=tuple(names),
         decoding=Decoding(exif=not given.pop("no_exif"), max_pixels=given.pop("max_pixels")),
     )

@@ -65,7 +65,7 @@ class SquashedPhoto:
         if self.decoder == PILLOW or decoding is None:  # a picture of no file
             pixels = squash_picture(sample.pictures()[0], self.side, decoder=self.decoder)
         else:
-            content = content_of(sample)
+            content = content_of(sample.content)
             pixels = squash(content, self.side, decoding, decoder=self.decoder, name=sample.key)
         return torch.from_numpy(pixels).permute(2, 0, 1)
 

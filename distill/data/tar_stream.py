@@ -21,7 +21,7 @@ from cache.runtime.transfer import to_device
 from cache.sources.samples import DataFolder, Sample
 from cache.store.journal import RowGroup
 from cache.store.journal_lines import CAPTIONS, IMAGES, SAMPLES
-from cache.store.tar_folder import TarSource
+from cache.store.tar_folder import CachedTars
 from cache.store.webdataset import read_embeddings
 from distill.config import RunConfig, require
 from distill.data.batch import Batch, Crops, Targets, own_share
@@ -264,7 +264,7 @@ def set_aside(cache: EmbeddingCache, share: float) -> SetAside:
 def id_val_of(cache: EmbeddingCache, folder: DataFolder, aside: SetAside) -> tuple[Sample, ...]:
     """Return the training images that are set aside, sorted by key."""
     source = folder.split("train")
-    if not aside.share or not isinstance(source, TarSource):
+    if not aside.share or not isinstance(source, CachedTars):
         return ()
     groups = cache.split("train").groups
     samples: list[Sample] = []

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError, printable
 from cache.runtime.progress import Progress, Silent
-from cache.runtime.system_errors import is_the_systems
-from cache.sources.decoding import ENDINGS, UnreadableImage
+from cache.sources.decoding import ENDINGS, UnreadableImage, content_of
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.model import Model, Prediction
 
@@ -65,21 +64,12 @@ def predict(
     """Yield the prediction of every file, in their order; an unreadable one says why and stops no other."""
     return predicted(
         [(str(file), file) for file in files],
-        lambda file: model.prepare_file(_content(file), file.name),
+        lambda file: model.prepare_file(content_of(file.read_bytes), file.name),
         lambda images: model.answer(model.embed(images), classes, top=top, reject=reject),
         of=Prediction,
         batch_size=batch_size,
         progress=progress,
     )
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        if is_the_systems(error):
-            raise
-        raise UnreadableImage(error.strerror or str(error)) from error
 
 
 def predicted(

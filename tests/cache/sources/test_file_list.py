@@ -13,7 +13,8 @@ from cache.prepare.split import split_images
 from cache.runtime.errors import UserError
 from cache.sources import list_lines
 from cache.sources.data import open_data
-from cache.sources.source_options import ListColumns, SourceOptions
+from cache.sources.list_columns import Columns
+from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
 
 
@@ -292,14 +293,14 @@ def test_a_list_in_another_encoding_names_the_line(photos):
 
 
 def test_a_column_that_is_not_there_names_those_that_are(photos):
-    options = SourceOptions(columns=ListColumns(label="lable"))
+    options = SourceOptions(columns=Columns(label="lable"))
     said = refusal(photos, "path,label\n0.jpg,a\n", options=options)
     assert "has no column 'lable' (it has 'path', 'label')" in said
     assert "did you mean 'label'? give --label-column" in said
 
 
 def test_columns_of_other_names_are_taken_as_told(photos):
-    options = SourceOptions(columns=ListColumns(path="where", label="what"))
+    options = SourceOptions(columns=Columns(path="where", label="what"))
     assert labels_by_key(listed(photos, "where,what\n0.jpg,a\n", options=options)["train"]) == {
         "0.jpg": ("a",)
     }

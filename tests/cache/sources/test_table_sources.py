@@ -13,7 +13,8 @@ from helpers.picture_lists import jpeg, keys_of, labels_by_key, splits_of, write
 
 from cache.runtime.errors import UserError
 from cache.sources import arrow_files, table_source
-from cache.sources.source_options import ListColumns, SourceOptions
+from cache.sources.list_columns import Columns
+from cache.sources.source_options import SourceOptions
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -146,7 +147,7 @@ def test_columns_of_keys_captions_and_several_labels(tmp_path):
 def test_a_field_of_a_picture_can_be_its_key(tmp_path):
     table = pa.table({"image": [{"bytes": jpeg(i), "path": f"{i}.jpg"} for i in range(2)]})
     pq.write_table(table, tmp_path / "a.parquet")
-    options = SourceOptions(columns=ListColumns(key="image.path"))
+    options = SourceOptions(columns=Columns(key="image.path"))
     assert keys_of(splits_of(tmp_path / "a.parquet", options)["pool"]) == ["0.jpg", "1.jpg"]
 
 
@@ -173,7 +174,7 @@ def test_a_table_without_pictures_is_one_line_with_its_columns(tmp_path):
 def test_a_column_of_numbers_is_none_of_pictures(tmp_path):
     pq.write_table(table_of(2), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"no column 'label' of pictures .*--image-column"):
-        splits_of(tmp_path / "a.parquet", SourceOptions(columns=ListColumns(image="label")))
+        splits_of(tmp_path / "a.parquet", SourceOptions(columns=Columns(image="label")))
 
 
 @pytest.mark.parametrize("cut", [0, 3, 200, -10])

@@ -11,7 +11,8 @@ from cache.build.from_folder import FeatureOptions, cache_features
 from cache.reader import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.sources.kept_sources import KeptSources
-from cache.sources.source_options import ListColumns, SourceOptions
+from cache.sources.list_columns import Columns
+from cache.sources.source_options import SourceOptions
 from cache.sources.split_rules import SplitRule
 from cache.store.manifest import NAME, Manifest
 from cli import main
@@ -66,7 +67,7 @@ def test_sources_are_kept_and_found_from_any_working_folder(photos, tmp_path, mo
 def test_every_option_of_sources_comes_back_out_of_a_manifest(tmp_path, moved):
     cache, _ = moved()
     rule = SplitRule(id_test=0.25, ood_test=0.5)
-    columns = ListColumns(label="class")
+    columns = Columns(label="class")
     options = SourceOptions(rule=rule, class_depth=-1, columns=columns, names=("a", "b"))
     sources = KeptSources.of(["pool=s3://bucket/x", "y"], options)
     manifest = Manifest.load(cache)
