@@ -1,6 +1,7 @@
 """Stage 1 beside the bare teacher.
 
-Bare is encode_image in a loop over tensors that are preprocessed and on the device already. Stage 1 is the
+Bare is encode_image in a loop over tensors that are preprocessed and on the device already (of the first
+2,048 images, again and again where there are more). Stage 1 is the
 whole run on the same images: decode, check sums, preprocess, embed, write, list. The DataLoader is the loop
 of open_clip and clip-retrieval: the files with the model's own transform, encode_image, normalised rows in
 float16, one .npy at the end. Both count their workers' start, neither loading the model or embedding texts.
@@ -16,6 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,7 @@ from cache.teacher.open_clip_model import DTYPES, Teacher, load_teacher
 
 BARE, STAGE_1, LOADER, COMPILED = "bare", "stage 1", "DataLoader to .npy", "bare, compiled"
 ROUNDS = 2
+RESIDENT = 2048  # images that bare holds on the device
 OPTIONS = {
     "data": Path,
     "model": "ViT-L-14-quickgelu",
@@ -143,8 +146,9 @@ def in_turns(
 ) -> tuple[list[Row], Any]:
     """Let all take turns, and return the table's row."""
     paths = [Path(image.where) for image in folder.split("train").all()]
-    pixels = torch.stack([teacher.transform(load_rgb(path)) for path in paths])
-    batches = pixels.to(teacher.device, DTYPES[teacher.spec.precision]).split(args.batch_size)
+    pixels = torch.stack([teacher.transform(load_rgb(path)) for path in paths[:RESIDENT]])
+    resident = pixels.to(teacher.device, DTYPES[teacher.spec.precision]).split(args.batch_size)
+    batches = list(islice(cycle(resident), -(-len(paths) // args.batch_size)))
     workers = default_workers(teacher.device) if args.workers < 0 else args.workers
     options = BuildOptions(model="", batch_size=args.batch_size, workers=workers)
     ways = {
