@@ -5,8 +5,7 @@ B), numbers are medians of turns and ratios medians of the turns' ratios, and `-
 result in here. The photos are 96 to 191 pictures of supermarket goods of 348 px and more; the teachers'
 weights are random, which costs the same.
 
-All of it was measured on the CPU. Not yet run on a GPU: stage 1 in bf16 and fp16 beside the bare forward
-and beside the chip's peak (`cache_features --peak-tflops P --compile`), pinned transfers, images kept on
-the device (`input`), a training step beside plain (`train_step`), `train.compile`, FAISS on CUDA, several
-GPUs. A GPU that is there is used.
+What is of machine H200 ran on a GPU (stage 1 in bf16, a training step); all else was measured on the CPU.
+Not yet run on a GPU: stage 1 with several processes, images kept on the device (`input`), `train.compile`,
+FAISS on CUDA, several GPUs. A GPU that is there is used.
 """

@@ -1,13 +1,13 @@
 """Stage 1 beside the bare teacher.
 
 Bare is encode_image in a loop over tensors that are preprocessed and on the device already (of the first
-2,048 images, again and again where there are more). Stage 1 is the
-whole run on the same images: decode, check sums, preprocess, embed, write, list. The DataLoader is the loop
-of open_clip and clip-retrieval: the files with the model's own transform, encode_image, normalised rows in
-float16, one .npy at the end. Both count their workers' start, neither loading the model or embedding texts.
-Images/s, and time beside bare. With --peak-tflops, what the chip can do in this precision, "of the peak" is
-the share of it that bare reaches: the image tower's operations are counted by torch, two for a
-multiplication with its addition. --compile adds bare through torch.compile (CUDA).
+2,048 images, again and again where there are more). Stage 1 is the whole run on the same images: decode,
+check sums, preprocess, embed, write, list. The DataLoader is the loop of open_clip and clip-retrieval: the
+files with the model's own transform, encode_image, normalised rows in float16, one .npy at the end. Both
+count their workers' start, neither loading the model or embedding texts. Images/s, and time beside bare.
+With --peak-tflops, what the chip can do in this precision, "of the peak" is the share of it that bare
+reaches: the image tower's operations are counted by torch, two for a multiplication with its addition.
+--compile adds bare through torch.compile (CUDA).
 """
 
 from __future__ import annotations
