@@ -189,6 +189,22 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """When a student is judged while it trains, and on how much.
+
+    ``every`` so many epochs, and after the last; 0 is after the last alone, where there is then one epoch for
+    the headline to be a mean of. ``space_images`` is how many images of a split, drawn from more, the space
+    metrics compare: their time grows with the square.
+    """
+
+    every: int = at_least(0, 1, fix="give at least 1 epoch, or 0 for the last alone.")
+    space_images: int = at_least(3, 4096)
+
+    def __post_init__(self) -> None:
+        check_fields("eval", self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptConfig:
     """Prompt learning in place of a fixed prompt: ``none``, ``coop``, or ``cocoop``."""
 
@@ -251,6 +267,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
     prompts: PromptConfig = field(default_factory=PromptConfig)
     fewshot: FewShotConfig = field(default_factory=FewShotConfig)
     robotics: RoboticsConfig = field(default_factory=RoboticsConfig)

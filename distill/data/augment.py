@@ -57,9 +57,9 @@ def eval_transform(images: Tensor, image_size: int) -> Tensor:
 class TrainAugment:
     """What training images go through.
 
-    ``policy``: ``crop_flip`` is RandomResizedCrop and a horizontal flip, ``randaugment`` is
-    RandomResizedCrop and RandAugment(2, 9) without a flip, ``none`` is the evaluation's centre crop, ``flip``
-    that with a horizontal flip.
+    ``policy``: ``crop_flip`` is RandomResizedCrop and a horizontal flip, ``randaugment`` is RandAugment(2, 9)
+    of the whole square and then RandomResizedCrop without a flip, as the original research code; ``none`` is
+    the evaluation's centre crop, ``flip`` that with a horizontal flip.
     ``per_image`` false draws once for the whole batch, as the original research code did. ``decoder`` reads
     the files.
     """
@@ -104,15 +104,14 @@ class TrainAugment:
         draws = share.total if self.per_image else 1
         if self.policy == "flip":
             return self.plain(flipped(images, draws, generator, share))
+        if self.policy == "randaugment":
+            images = rand_augment(images, draws, generator, share)
         boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
         flips = torch.zeros(draws, dtype=torch.bool)
         if self.policy == "crop_flip":
             flips = torch.rand(draws, generator=generator) < 0.5
         boxes, flips = boxes.expand(share.total, 4)[share.rows], flips.expand(share.total)[share.rows]
-        cropped = crop(images, boxes, flips, self.image_size)
-        if self.policy == "randaugment":
-            cropped = rand_augment(cropped.round().clamp(0, 255).to(torch.uint8), draws, generator, share)
-        return normalise(cropped)
+        return normalise(crop(images, boxes, flips, self.image_size))
 
 
 def flipped(images: Tensor, draws: int, generator: Generator, share: Share) -> Tensor:
@@ -142,7 +141,7 @@ def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
 
 
 def rand_augment(images: Tensor, draws: int, generator: Generator, share: Share | None = None) -> Tensor:
-    """Apply RandAugment(2, 9) to uint8 images [B, 3, S, S]; ``draws`` is one an image, or 1 for all.
+    """Apply RandAugment(2, 9) to uint8 images [B, 3, R, R]; ``draws`` is one an image, or 1 for all.
 
     Images that drew the same operation and sign go through it together.
     """

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.config import LossConfig
+from distill.config import RunConfig
 from distill.data.stream import EvalSplit
 from distill.data.support import rows_of
 from distill.judge.space import space_metrics
@@ -24,11 +25,12 @@ def teacher_has_rows(heads: Sequence[Head], split: EvalSplit) -> bool:
 
 @torch.no_grad()
 def space_of_split(
-    heads: Sequence[Head], outputs: Iterable[tuple[Tensor, Tensor]], split: EvalSplit, loss: LossConfig
+    heads: Sequence[Head], outputs: Iterable[tuple[Tensor, Tensor]], split: EvalSplit, config: RunConfig
 ) -> dict[str, dict[str, float]]:
     """Return the space metrics of a split for every head, called SPLIT, or SPLIT@TEACHER after the first.
 
-    Only images that have a teacher row count; ``images`` says how many.
+    Only images that have a teacher row count, of many a sample (``eval.space_images``); ``images`` says how
+    many.
     """
     student = torch.cat([output for output, _ in outputs]).cpu()
     keys = split.keys
@@ -37,7 +39,7 @@ def space_of_split(
         rows = rows_of(head.cache, split.name)
         assert rows is not None
         row_of = rows.find(keys)
-        at = np.flatnonzero(row_of >= 0)
+        at = _sample(np.flatnonzero(row_of >= 0), config.eval.space_images)
         teacher = rows.embeddings[row_of[at]]
         text = _class_texts(head, split)
         name = split.name if i == 0 else f"{split.name}@{head.name}"
@@ -45,11 +47,16 @@ def space_of_split(
             head.embed(student)[at],
             torch.from_numpy(teacher).float(),
             text,
-            temperature=loss.temperature,
-            k=loss.vlalign_k,
+            temperature=config.loss.temperature,
+            k=config.loss.vlalign_k,
         )
         space[name] = {"images": len(at), **metrics}
     return space
+
+
+def _sample(at: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return so many of some images, the same at every call, in their order."""
+    return at if len(at) <= most else np.sort(np.random.default_rng(0).choice(at, most, replace=False))
 
 
 def _class_texts(head: Head, split: EvalSplit) -> Tensor:

@@ -90,7 +90,7 @@ def space_of_run(
     for split in trained.judged(splits):
         if teacher_has_rows(trained.heads, split):
             outputs = outputs_of(trained.model, split)
-            space |= space_of_split(trained.heads, outputs, split, trained.config.loss)
+            space |= space_of_split(trained.heads, outputs, split, trained.config)
     if not space:
         raise UserError(
             f"the cache {trained.cache.path} has no teacher rows of those splits",

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from distill.config import RunConfig
 from distill.judge.evaluate import Result, SplitResult, metrics_of
 from distill.judge.model import fingerprint, judged, outputs_of, result_names, whole_outputs
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
@@ -22,19 +23,26 @@ from distill.train.stopping import Stop
 
 
 def end_epoch(run: StudentRun, stop: Stop) -> str:
-    """Judge what was saved after an epoch's last step; return a line that says how it was.
+    """Judge what was saved after an epoch's last step, if it is one to be judged; return a line about it.
 
     LeftAtOnce after a signal, with the epoch not judged: a resumed run begins with that.
     """
     session, position, speed = run.session, run.position, run.sums.images_per_s
     late = position.epoch >= session.config.train.epochs - LAST_EPOCHS
+    judges = run.folder.writes and is_judged(session.config, position.epoch)
     with clock(position, run.sums), stop.at_once():
-        run.results = judge_splits(session, late=late) if run.folder.writes else {}
+        run.results = judge_splits(session, late=late) if judges else {}
     line = {"epoch": position.epoch, "lr": run.rate, **run.sums.metrics(), **metrics_of(run.results)}
     position.history.append({**line, "images_per_s": speed})
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
     run.folder.end_epoch(session, position)
     return epoch_line(session, position.history[-1])
+
+
+def is_judged(config: RunConfig, epoch: int) -> bool:
+    """Say whether a student is judged after an epoch, counted from 0."""
+    done, every = epoch + 1, config.eval.every
+    return done == config.train.epochs or (every > 0 and done % every == 0)
 
 
 def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
@@ -98,11 +106,11 @@ def summarize(
     """Return a run's summary: the headline, and everything needed to trust and repeat it."""
     model, data, history = session.model, session.data, position.history
     means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
-    epochs, splits = min(LAST_EPOCHS, len(history)), session.splits.items()
+    splits = session.splits.items()
     return {
         "status": "finished",
         "epochs": len(history),
-        "headline": f"mean of the last {epochs} epochs, {model.headline} in percent",
+        "headline": f"{_mean_of(session.config, len(history))}, {model.headline} in percent",
         **{name: value for name, value in means.items() if value is not None},
         "classes": {"train": len(model.class_names)} | {name: len(s.class_names) for name, s in splits},
         "images": {"train": data.count}
@@ -130,6 +138,17 @@ def summarize(
     }
 
 
+def _mean_of(config: RunConfig, epochs: int) -> str:
+    """Return what :func:`last_mean` is of after so many epochs, in words."""
+    last = range(epochs)[-LAST_EPOCHS:]
+    judged_epochs = sum(is_judged(config, epoch) for epoch in last)
+    if judged_epochs == len(last):
+        return f"mean of the last {len(last)} epochs"
+    return (
+        "the last epoch" if judged_epochs == 1 else f"mean of {judged_epochs} of the last {len(last)} epochs"
+    )
+
+
 def _judged_metrics(session: Session, history: Sequence[dict[str, Any]]) -> list[str]:
     """Return the metrics of a split in the order of the splits, then those of ID and OOD together."""
     names = list(dict.fromkeys(name for line in history for name in line))
@@ -144,7 +163,7 @@ def _space(session: Session, outputs: Outputs) -> dict[str, dict[str, float]]:
     space: dict[str, dict[str, float]] = {}
     for split in session.splits.values() if heads else ():
         if teacher_has_rows(heads, split):
-            space |= space_of_split(heads, [outputs[split.name]], split, session.config.loss)
+            space |= space_of_split(heads, [outputs[split.name]], split, session.config)
     return space
 
 

@@ -17,6 +17,7 @@ from distill.config import RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
+from distill.precision import slow_bfloat16
 from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
@@ -103,8 +104,9 @@ def note_surprises(session: Session, progress: Progress) -> None:
     left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
-    if another := in_its_place(session.decoder):
-        progress.note(another)
+    slow = slow_bfloat16(session.config.train.precision, model.device)
+    for line in filter(None, (in_its_place(session.decoder), slow)):
+        progress.note(line)
     kept = model.cache.column_settings("pixels")
     decoded = isinstance(data, TrainingData) and data.pixels.stored is None
     if kept is not None and session.config.data.pixels == "auto" and decoded:

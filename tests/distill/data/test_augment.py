@@ -121,6 +121,15 @@ def test_randaugment_treats_an_image_alike_alone_and_in_a_batch(images):
     assert torch.equal(rand_augment(images, 1, generator(2))[:1], alone[2])
 
 
+def test_randaugment_is_of_the_whole_square_and_comes_before_the_crop(images):
+    augment = TrainAugment(image_size=32, policy="randaugment", scale=(1.0, 1.0))
+    draws = generator(5)
+    augmented = rand_augment(images, len(images), draws)
+    boxes = crop_boxes(len(images), images.shape[-1], scale=(1.0, 1.0), generator=draws)
+    cropped = crop(augmented, boxes, torch.zeros(len(images), dtype=torch.bool), 32)
+    assert torch.equal(augment(images, generator(5)), normalise(cropped))
+
+
 def test_evaluation_is_a_centre_crop_with_imagenets_mean_and_std(images):
     expected = T.Compose(
         [T.CenterCrop(32), T.ConvertImageDtype(torch.float32), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]

@@ -166,6 +166,27 @@ def test_a_run_stopped_in_mid_epoch_and_resumed_equals_an_uninterrupted_one(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(
+    ("every", "judged_epochs", "headline"),
+    [(2, [1, 2], "mean of 2 of the last 3 epochs"), (0, [2], "the last epoch")],
+)
+def test_a_student_is_judged_every_so_many_epochs_and_after_the_last(
+    train, tmp_path, every, judged_epochs, headline
+):
+    summary = train("seldom", "train.epochs=3", f"eval.every={every}")
+    lines = [json.loads(line) for line in (tmp_path / "seldom/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "ood_test_accuracy" in line] == judged_epochs
+    assert summary["headline"].startswith(headline)
+    assert summary["ood_test_accuracy"] == pytest.approx(
+        sum(lines[epoch]["ood_test_accuracy"] for epoch in judged_epochs) / len(judged_epochs)
+    )
+
+
+def test_space_metrics_are_of_a_sample_of_many_images(train):
+    summary = train("sampled", "eval.space_images=4")
+    assert {metrics["images"] for metrics in summary["space"].values()} == {4}
+
+
 def test_resuming_with_other_settings_or_another_cache_is_refused(whole, train, photos, cached, tmp_path):
     shutil.copytree(whole()[0], tmp_path / "run")
     with pytest.raises(CacheMismatch, match=r"optim\.lr: 0\.01 -> 0\.5"):
