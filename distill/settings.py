@@ -193,10 +193,10 @@ def toml_value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """Return one ``section.key: here -> there`` line for every setting that differs."""
+def differences(one: RunConfig, other: RunConfig) -> dict[str, str]:
+    """Return a line ``section.key: here -> there`` for every setting that differs, by its name."""
     mine, theirs = flat(asdict(one)), flat(asdict(other))
-    return [f"{name}: {mine[name]} -> {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+    return {name: f"{name}: {mine[name]} -> {theirs[name]}" for name in mine if mine[name] != theirs[name]}
 
 
 def with_part(config: RunConfig, section: str, **values: Any) -> RunConfig:

@@ -55,7 +55,7 @@ def _teachers(value: str) -> Iterator[str]:
 
 
 @click.command()
-@click.argument("cache", type=EXISTING_FOLDER)
+@click.argument("cache", type=EXISTING_FOLDER, required=False)
 @data_option()
 @option("--out", "New folder for this run.", FOLDER, required=True)
 @option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
@@ -89,18 +89,19 @@ def _teachers(value: str) -> Iterator[str]:
 @set_option()
 @option("--seed", "Decides first weights, order and augmentation.", SEED, setting="train.seed")
 @option("--device", DEVICES, setting="train.device")
-@option("--resume resume_run", "Go on with the run in --out.", bool)
+@option("--resume resume_run", "Go on with the run in --out, with its own settings and cache.", bool)
 @option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @json_option("Print the summary as JSON.")
 @wandb_option
 @click.pass_context
 def train(
     ctx: click.Context,
-    cache: Path,
+    cache: Path | None,
     out: Path,
     recipe: str | None,
     settings: tuple[str, ...],
     as_json: bool,
+    resume_run: bool,
     **given: Any,
 ) -> None:
     """Train one student from CACHE, without teacher (stage 2).
@@ -112,12 +113,20 @@ def train(
       distill train artifacts/photos --out runs/first --recipe resnet18 --epochs 20
       distill train artifacts/photos --out runs/cls --losses cls --set optim.schedule=cosine
       distill train artifacts/photos-tar --out runs/streamed
+      distill train --resume --out runs/first
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
     from distill.headline import NOTHING_TO_JUDGE, headline_splits
     from distill.settings import load_recipe, with_settings
+    from distill.train.resumed_settings import begun_with, cache_of
+    from distill.train.run_folder import check_out
     from distill.train.start import train as run
 
+    check_out(out, resume_run=resume_run)
+    begun = begun_with(out) if resume_run and recipe is None else None
+    cache = cache or (cache_of(out) if resume_run else None)
+    if cache is None:
+        raise click.UsageError("Missing argument 'CACHE'.")
     try:
         contents = contents_of(cache)
     except UserError:
@@ -125,9 +134,10 @@ def train(
             with_settings(load_recipe(recipe), settings)
         raise
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    config = with_settings(load_recipe(recipe or RECIPES[contents]), settings)
+    config = with_settings(begun or load_recipe(recipe or RECIPES[contents]), settings)
+    given |= {"resume_run": resume_run, "command": sys.argv}
     with working("training", UNITS[contents]) as progress:
-        summary = run(config, cache_dir=cache, out=out, progress=progress, command=sys.argv, **given)
+        summary = run(config, cache_dir=cache, out=out, progress=progress, **given)
     if as_json:
         print_json(summary)
         return

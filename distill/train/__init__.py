@@ -6,6 +6,7 @@ Its files::
     loop, run                 batches to one student or several; a step of one
     beside, shared_batches    students beside each other, who fails, who goes on; one batch for all, its seeds
     session                   the parts of a run: data, model, optimiser; resuming
+    resumed_settings          which settings a resumed run may have other than it began with
     ends                      what is done after the last step of an epoch, and of a run: its summary
     epoch_sums, finite_guard  sums of an epoch; no NaN is saved
     optim, distributed        optimisers and schedules; processes that share a batch

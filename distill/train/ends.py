@@ -17,6 +17,7 @@ from distill.robotics.model import EpisodeModel
 from distill.student.classifier import AllClasses
 from distill.train.epoch_sums import clock
 from distill.train.outputs_of_run import Outputs, outputs_of_run, teacher_results
+from distill.train.resumed_settings import precision_name
 from distill.train.run import StudentRun
 from distill.train.session import Position, Session
 from distill.train.stopping import Stop
@@ -124,7 +125,7 @@ def summarize(
         "data": session.identity.to_json(),
         "teacher": model.cache.teacher,
         "decoder": session.decoder,
-        "precision": str(model.amp_dtype or torch.float32).removeprefix("torch."),
+        "precision": precision_name(model.amp_dtype),
         "seconds": position.seconds,
         "images_per_s": last_mean(history, "images_per_s"),
         "peak_memory_bytes": peak_memory(model.device),

@@ -26,9 +26,10 @@ from distill.data.tar_stream import StreamedData, TarStream
 from distill.data.training_data import TrainingData
 from distill.data_identity import DataIdentity
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
-from distill.settings import differences, from_toml, to_toml
+from distill.settings import to_toml
 from distill.train.distributed import share_batch_norms
 from distill.train.optim import build_optimizer
+from distill.train.resumed_settings import check_settings, precision_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "stream": _place_in_stream(session, position),
         "start": session.start,
         "decoder": session.decoder,
+        "precision": precision_name(model.amp_dtype),
         "embed_dim": model.cache.embed_dim,
         "cache_dir": str(model.cache.path.resolve()),
         "sources": list(model.folder.given),
@@ -172,15 +174,16 @@ def resume(path: Path, session: Session) -> Position:
     CacheMismatch if the checkpoint is of another config, cache, or data.
     """
     state = read_checkpoint(path, device=session.model.device)
-    changed = differences(from_toml(state["config"], where=str(path)), session.config)
+    check_settings(state, session.config, session.model.amp_dtype, where=path)
+    changed = []
     if state["fingerprint"] != fingerprint(session.model):
         changed.append(f"cache: {state['fingerprint']} -> {fingerprint(session.model)}")
     if state["decoder"] != session.decoder:
         changed.append(f"data.decoder: {state['decoder']} -> {session.decoder}")
     if changed:
         raise CacheMismatch(
-            f"{path} was trained with other settings ({'; '.join(changed)})",
-            fix="resume with the same settings, or choose another --out.",
+            f"{path} was trained with other rows or another decoder ({'; '.join(changed)})",
+            fix="resume with the same, or choose another --out.",
         )
     check_made_from(state, session.identity, session.start, where=path)
     position = Position(**state["position"])
