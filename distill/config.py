@@ -77,7 +77,13 @@ class StudentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """How much each loss counts (0 leaves it out), and what they share."""
+    """How much each loss counts (0 leaves it out), and what they share.
+
+    ``temperature`` is cls's, and im_cst's and vlalign's where theirs is 0. ``vlalign_standardize`` compares
+    logits of mean 0 and deviation 1 over an image's texts (logit standardisation, arXiv 2403.01427), at
+    vlalign_temperature, or 1. ``im_cst_bank`` is how many cached rows im_cst has as further negatives, -1 is
+    all. ``center`` takes from the teacher's rows and texts their means over what is trained on.
+    """
 
     cls: float = 1.0
     mse: float = 0.0
@@ -88,7 +94,12 @@ class LossConfig:
     vlalign_k: int = at_least(1, 256)
     vlalign_filter: bool = False
     im_cst_bidirectional: bool = True
+    im_cst_bank: int = at_least(-1, 0, fix="give at least 0, or -1 for all.")
+    center: bool = False
+    vlalign_standardize: bool = False
     temperature: float = accepted(0.07, lambda value: value > 0, "give a number above 0.")
+    im_cst_temperature: float = at_least(0, 0.0, fix="give a number above 0, or 0 for loss.temperature.")
+    vlalign_temperature: float = at_least(0, 0.0, fix="give a number above 0, or 0 for loss.temperature.")
 
     def __post_init__(self) -> None:
         for name in LOSS_TERMS:
@@ -319,11 +330,11 @@ def check_for_photos(config: RunConfig) -> None:
 
 def check_for_episodes(config: RunConfig) -> None:
     """Refuse settings that mean nothing where an episode has several labels; UserError names the first."""
-    for name in ("vlalign", "cap", "mse_raw"):
+    for name in ("vlalign", "cap", "mse_raw", "center", "im_cst_bank"):
         require(
             not getattr(config.loss, name),
-            f"loss.{name} is on, but episodes are trained with cls, mse and im_cst",
-            f"set loss.{name}=0.",
+            f"loss.{name} is on, but episodes are trained with cls, mse and im_cst as they are",
+            f"set loss.{name}={'false' if name == 'center' else 0}.",
         )
     require_choice("data.policy", config.data.policy, ("flip", "none"))
     require_choice("prompts.learner", config.prompts.learner, ("none", "coop"))

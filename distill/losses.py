@@ -38,15 +38,18 @@ def mse_raw_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     return torch.log1p((student_BD.float() - teacher_BD.float()).square().sum(dim=1).mean() / 10)
 
 
-def image_contrastive_loss(logits_BB: Tensor, *, bidirectional: bool = True) -> Tensor:
+def image_contrastive_loss(
+    logits_BB: Tensor, *, bidirectional: bool = True, more_BQ: Tensor | None = None
+) -> Tensor:
     """L-im-cst: each student row finds its own image's teacher row among the batch's.
 
     ``logits_BB`` are ``unit_student @ unit_teacher.T / temperature``: row = student, column = teacher.
-    ``bidirectional`` averages with the other direction, each teacher row finding its student row.
+    ``bidirectional`` averages with the other direction, each teacher row finding its student row. ``more_BQ``
+    are logits with further teacher rows, of no image of the batch: a student row finds its own among all.
     """
     logits = logits_BB.float()
     target_B = torch.arange(len(logits), device=logits.device)
-    forward = F.cross_entropy(logits, target_B)
+    forward = F.cross_entropy(logits if more_BQ is None else torch.cat([logits, more_BQ], dim=1), target_B)
     return (forward + F.cross_entropy(logits.T, target_B)) / 2 if bidirectional else forward
 
 
@@ -94,6 +97,12 @@ def vlalign_loss(
     # no rows, which is NaN in the original code, is zero.
     weight_B = keep_B.to(kl_B.dtype)
     return (kl_B * weight_B).sum() / weight_B.sum().clamp(min=1)
+
+
+def standardized(logits_BK: Tensor) -> Tensor:
+    """Return logits less their mean, by their deviation, over K (arXiv 2403.01427, equation 12)."""
+    deviation, mean = torch.std_mean(logits_BK.float(), dim=1, correction=0, keepdim=True)
+    return (logits_BK - mean) / deviation.clamp(min=1e-6)
 
 
 def caption_loss(similarity_BB: Tensor, labels_B: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from distill.config import LossConfig
 
 Neighbours = tuple[Tensor, Tensor]
 
+# Cosines of a float16 row with itself, cast and normalised, are 1 but for less than this.
+SAME_ROW = 1e-5
+
 
 def distillation_objective(
     student: Tensor,
@@ -24,6 +27,7 @@ def distillation_objective(
     captions: Tensor | None = None,
     neighbours: Neighbours | None = None,
     cosines: Tensor | None = None,
+    bank: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return every loss that is switched on, and their weighted sum, in float32 also under autocast.
 
@@ -33,7 +37,8 @@ def distillation_objective(
     ``vlalign`` see those that have one alone, every other loss sees all. ``neighbours`` are ``(nearest [B, K]
     columns of text, similarity [B, K] plain cosines)``, best first, of which the first
     ``min(config.vlalign_k, K)`` count; None takes them from ``teacher`` and ``text``. ``cosines`` are
-    :func:`text_cosines` of ``student`` and ``text``, where they are at hand.
+    :func:`text_cosines` of ``student`` and ``text``, where they are at hand. ``bank`` are raw rows [Q, D] of
+    other images' teacher, further negatives of ``im_cst``; those equal to an image's own are none of its.
 
     The losses are unweighted scalars by the name of their weight in ``config``. ValueError if captions are
     needed and not given.
@@ -55,8 +60,12 @@ def distillation_objective(
         if config.mse_raw:
             terms["mse_raw"] = losses.mse_raw_loss(student, teacher)
         if config.im_cst:
-            pairs = unit_student @ unit_teacher.T / config.temperature
-            terms["im_cst"] = losses.image_contrastive_loss(pairs, bidirectional=config.im_cst_bidirectional)
+            temperature = config.im_cst_temperature or config.temperature
+            terms["im_cst"] = losses.image_contrastive_loss(
+                unit_student @ unit_teacher.T / temperature,
+                bidirectional=config.im_cst_bidirectional,
+                more_BQ=None if bank is None else _negatives(unit_student, unit_teacher, bank) / temperature,
+            )
         if captions is not None and config.cap:
             terms["cap"] = losses.caption_loss(unit_student @ _unit(captions).T, labels)
     weighted = [getattr(config, name) * term for name, term in terms.items()]
@@ -80,6 +89,13 @@ def _cosines(unit_rows: Tensor, unit_text: Tensor) -> Tensor:
     return unit_rows @ unit_text.T
 
 
+def _negatives(unit_student: Tensor, unit_teacher: Tensor, bank: Tensor) -> Tensor:
+    """Return cosines [B, Q] with the rows of a bank, less than any cosine where a row is the image's own."""
+    unit_bank = _unit(bank)
+    own = unit_teacher @ unit_bank.T > 1 - SAME_ROW
+    return (unit_student @ unit_bank.T).masked_fill(own, losses.MASKED_OUT)
+
+
 def _vlalign(
     logits: Tensor,
     unit_teacher: Tensor,
@@ -93,7 +109,15 @@ def _vlalign(
     nearest, similarity = nearest[:, :k].long(), similarity[:, :k]
     # Whether the teacher is right nobody knows of an image without a label: it stays.
     keep = (nearest[:, 0] == labels) | (labels < 0) if config.vlalign_filter else None
-    return losses.vlalign_loss(logits, similarity / config.temperature, nearest, keep_B=keep)
+    if config.vlalign_standardize:
+        own, theirs = losses.standardized(logits.gather(1, nearest)), losses.standardized(similarity)
+        temperature = config.vlalign_temperature or 1.0
+        places = torch.arange(nearest.shape[1], device=nearest.device).expand_as(nearest)
+        return losses.vlalign_loss(own / temperature, theirs / temperature, places, keep_B=keep)
+    temperature = config.vlalign_temperature or config.temperature
+    if temperature != config.temperature:
+        logits = logits * (config.temperature / temperature)
+    return losses.vlalign_loss(logits, similarity / temperature, nearest, keep_B=keep)
 
 
 def nearest_texts(unit_teacher: Tensor, unit_text: Tensor, k: int) -> Neighbours:

@@ -309,7 +309,7 @@ def teacher_rows(
     if captions is not None:
         caption = joined.rows.captions[joined.row_of[0]] if joined.rows.captions else ""
         check_captions_differ(cache, captions, joined.row_of, caption)
-    fixed = loss.vlalign and not learnt_text and views is None and not joined.support
+    fixed = loss.vlalign and not (learnt_text or loss.center) and views is None and not joined.support
     stored = cache.neighbours("train", text, loss.vlalign_k) if fixed else None
     nearest, similarity = stored or (None, None)
     return TeacherRows(

@@ -90,6 +90,8 @@ def _embedded(
             f"the text tower gives {rows.shape[1]} numbers a text, {model} has {info.embed_dim}",
             fix="give the teacher that the student learnt from.",
         )
+    if info.text_mean:
+        rows = unit(rows - np.array(info.text_mean, dtype=np.float32))
     return ClassSet(labels=tuple(names), classes=("",) * len(names), texts=tuple(texts), embeddings=rows)
 
 

@@ -224,6 +224,7 @@ class _Export:
             bank=own,
             banks=banks,
             templates=head.cache.listed_bank("labels").templates if has_labels else (),
+            text_mean=tuple(head.centre.text.tolist()) if head.centre is not None else (),
             id_classes=seen.classes if seen is not None else (),
             ood_classes=_new_classes(trained),
             objects=_objects(trained, banks),

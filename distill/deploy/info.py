@@ -157,8 +157,10 @@ class ModelInfo:
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision does on the
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
-    ``reject`` when an image is none of the classes, by precision; ``objects`` how the objects of episodes are
-    scored, None for photos; ``source`` where it comes from, in words: nothing is opened or loaded by them.
+    ``text_mean`` what is taken off the unit row of a text before it is compared, where the student is of the
+    teacher's centred space (the banks are so already), else empty; ``reject`` when an image is none of the
+    classes, by precision; ``objects`` how the objects of episodes are scored, None for photos; ``source``
+    where it comes from, in words: nothing is opened or loaded by them.
     """
 
     name: str
@@ -173,6 +175,7 @@ class ModelInfo:
     id_classes: tuple[str, ...]
     ood_classes: tuple[str, ...]
     templates: tuple[str, ...] = ()
+    text_mean: tuple[float, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     unlike: dict[str, float] = field(default_factory=dict)
@@ -218,6 +221,8 @@ class ModelInfo:
             raise ValueError(f"embed_dim is {self.embed_dim!r} of {self.outputs!r} outputs")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature!r}")
+        if len(self.text_mean) not in (0, self.embed_dim):
+            raise ValueError(f"text_mean has {len(self.text_mean)} numbers, embed_dim is {self.embed_dim}")
         for name in self.banks:
             if not is_plain_name(name):
                 raise ValueError(f"{name!r} cannot name a text bank")

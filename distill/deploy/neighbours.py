@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cache.runtime.atomic_files import replacing
@@ -100,6 +101,6 @@ def neighbours_of(trained: TrainedRun, head: Head, classes: ClassSet, *, most: i
     return Neighbours(
         keys=tuple(image.key for image in kept),
         labels=tuple(label_of.get(name, name) for name in names),
-        embeddings=unit(teacher).astype(np.float16),
+        embeddings=unit(head.in_its_space(torch.from_numpy(teacher)).numpy()).astype(np.float16),
         pictures=tuple(pictures[i] for i in sorted(pictures)),
     )

@@ -23,7 +23,7 @@ def class_sets_of(trained: TrainedRun, head: Head) -> tuple[dict[str, ClassSet],
     """Return a model's text banks by name, and the name of the one that the run classifies by."""
     cache = head.cache
     labels = labels_of(cache)
-    banks = {name: _class_set(cache.text_bank(name), labels) for name in cache.bank_names}
+    banks = {name: _class_set(cache.text_bank(name), labels, head) for name in cache.bank_names}
     if trained.config.prompts.learner == "none":
         return banks, trained.config.text
     names = tuple(banks[trained.config.text].classes)
@@ -61,7 +61,7 @@ def words_of(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split())
 
 
-def _class_set(bank: TextBank, labels: dict[str, str]) -> ClassSet:
+def _class_set(bank: TextBank, labels: dict[str, str], head: Head) -> ClassSet:
     free = np.flatnonzero(bank.class_index < 0)
     names = bank.class_folders
     rows = [bank.class_texts(names), bank.embeddings[free]] if names else [bank.embeddings[free]]
@@ -73,5 +73,5 @@ def _class_set(bank: TextBank, labels: dict[str, str]) -> ClassSet:
         labels=(*(labels.get(name, words_of(name)) for name in names), *texts),
         classes=(*names, *("" for _ in texts)),
         texts=(*(first[i] for i in range(len(names))), *texts),
-        embeddings=unit(np.concatenate(rows)),
+        embeddings=unit(head.texts_in_its_space(torch.from_numpy(np.concatenate(rows))).cpu().numpy()),
     )

@@ -90,7 +90,11 @@ class Judge:
         name = f"{split.name} less the support" if support_split == "ood_test" else split.name
         head = self.trained.heads[0]
         views = head.cache.support_views(support_split, support, views=retrieval.views)
-        bank = support_bank(torch.from_numpy(views), len(split.class_names), average=retrieval.average)
+        bank = support_bank(
+            head.in_its_space(torch.from_numpy(views)).cpu(),
+            len(split.class_names),
+            average=retrieval.average,
+        )
         nothing = torch.empty(0, head.stop - head.start, device=self.trained.model.device)
         if head.texts.per_image:
             raise UserError(

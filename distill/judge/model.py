@@ -21,7 +21,7 @@ from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
 from distill.student.classifier import AllClasses
-from distill.student.heads import classifiers_for
+from distill.student.heads import classifiers_for, set_from_cache
 from distill.student.photo_model import PhotoModel
 
 Model = PhotoModel | EpisodeModel
@@ -48,6 +48,7 @@ def open_model(
     if starting:
         for head in heads:  # a bank without a text for one of the classes
             head.classifier(class_names, temperature=config.loss.temperature)
+        set_from_cache(heads, config, class_names, device)
         torch.manual_seed(config.train.seed)
     student = model.build(config, cache, folder, heads, starting=starting)
     precision = amp_dtype_of if starting else amp_dtype_of_trained
@@ -75,17 +76,21 @@ def learner_of(model: Model) -> nn.Module | None:
 
 
 def weights_of(model: Model) -> dict[str, Any]:
-    """Return the weights of a student and its prompt learner, as a checkpoint holds them."""
+    """Return the weights of a student and its prompt learner, and the means of its space, as saved."""
     learner = learner_of(model)
     return {
         "student": model.student.state_dict(),
         "prompts": learner.state_dict() if learner is not None else {},
+        "centres": {head.name: head.centre.state_dict() for head in model.heads if head.centre is not None},
     }
 
 
 def load_weights(model: Model, state: dict[str, Any]) -> None:
-    """Load a checkpoint into a student and its prompt learner; RuntimeError where it does not fit."""
+    """Load what :func:`weights_of` gives; RuntimeError where it does not fit."""
     model.student.load_state_dict(state["student"])
+    for head in model.heads:
+        if head.centre is not None:
+            head.centre.load_state_dict(state["centres"].get(head.name, {}))
     learner = learner_of(model)
     if learner is not None:
         learner.load_state_dict(state["prompts"])

@@ -45,7 +45,7 @@ def space_of_split(
         name = split.name if i == 0 else f"{split.name}@{head.name}"
         metrics = space_metrics(
             head.embed(student)[at],
-            torch.from_numpy(teacher).float(),
+            head.in_its_space(torch.from_numpy(teacher)).float().cpu(),
             text,
             temperature=config.loss.temperature,
             k=config.loss.vlalign_k,
@@ -64,4 +64,5 @@ def _class_texts(head: Head, split: EvalSplit) -> Tensor:
         text = head.texts(split.class_names, torch.empty(0, head.stop - head.start)).detach().cpu()
         return text[0] if text.dim() == 3 else text  # of a pair the one that says that the object is there
     # Texts that depend on the image belong to no space of their own: the teacher's fixed ones stand in.
-    return torch.from_numpy(head.cache.text_bank("labels").class_texts(split.class_names))
+    fixed = torch.from_numpy(head.cache.text_bank("labels").class_texts(split.class_names))
+    return head.texts_in_its_space(fixed).cpu()

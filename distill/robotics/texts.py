@@ -15,8 +15,8 @@ from cache.sources.episode_texts import prompt_of
 from cache.sources.episodes import object_name
 from cache.teacher.text_tower import TextTower
 from distill.config import RunConfig
-from distill.student.heads import FixedTexts, Texts
 from distill.student.prompts import LearntTexts, PromptLearner
+from distill.student.texts import FixedTexts, Texts
 
 # The ending of the names of banks with descriptions.
 DESCRIBED = "descriptions"

@@ -2,67 +2,49 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.store.text_banks import TextBank
 from distill.config import RunConfig
+from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts, sampled_rows
 from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
+from distill.student.texts import FixedTexts, Texts
 
-
-class Texts(Protocol):
-    """Gives class texts: [C, D], or [B, C, D] where every image has its own (``per_image``)."""
-
-    @property
-    def per_image(self) -> bool:
-        """Whether every image has texts of its own."""
-        ...
-
-    @property
-    def learner(self) -> nn.Module | None:
-        """Where prompts are learnt, None where they are fixed."""
-        ...
-
-    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
-        """Return raw embeddings of the classes' texts."""
-        ...
-
-
-class FixedTexts:
-    """The class texts of a bank, on a device."""
-
-    per_image = False
-    learner = None
-
-    def __init__(self, bank: TextBank, device: torch.device) -> None:
-        self._bank, self._device = bank, device
-        self._made: dict[tuple[str, ...], Tensor] = {}
-
-    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
-        """Return raw embeddings [C, D] float32; UserError when a class has no text."""
-        del images_BD
-        names = tuple(class_names)
-        if names not in self._made:
-            self._made[names] = torch.from_numpy(self._bank.class_texts(names)).to(self._device)
-        return self._made[names]
+# The splits whose rows a student learns from.
+TRAINED_ON = ("train",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """One teacher's head: columns ``start`` to ``stop`` of the student's output are its embedding."""
+    """One teacher's head: columns ``start`` to ``stop`` of the student's output are its embedding.
+
+    With a ``centre`` that is one of the teacher's centred space, and so are the ``texts``. ``bank`` is filled
+    where a student is trained.
+    """
 
     name: str
     cache: EmbeddingCache
     start: int
     stop: int
     texts: Texts
+    centre: Centre | None = None
+    bank: Bank | None = None
+
+    def in_its_space(self, rows: Tensor) -> Tensor:
+        """Return raw rows of the teacher's images [B, D] as the student is to give them."""
+        return rows if self.centre is None else self.centre.images(rows)
+
+    def texts_in_its_space(self, rows: Tensor) -> Tensor:
+        """Return raw rows of texts [T, D] as what the student's rows are compared with."""
+        return rows if self.centre is None else self.centre.texts(rows)
 
     def embed(self, outputs: Tensor) -> Tensor:
         """Return this head's embeddings [B, D]."""
@@ -99,8 +81,30 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
             if config.prompts.learner == "none"
             else open_texts(own, config.prompts, text=config.text, seed=config.train.seed, device=device)
         )
-        heads.append(Head(name=name, cache=own, start=start, stop=start + own.embed_dim, texts=texts))
+        centre = Centre(own.embed_dim).to(device) if config.loss.center else None
+        if centre is not None:
+            texts = CentredTexts(texts, centre)
+        stop = start + own.embed_dim
+        bank = Bank() if config.loss.im_cst and config.loss.im_cst_bank else None
+        heads.append(
+            Head(name=name, cache=own, start=start, stop=stop, texts=texts, centre=centre, bank=bank)
+        )
     return tuple(heads)
+
+
+def set_from_cache(
+    heads: Sequence[Head], config: RunConfig, class_names: Sequence[str], device: torch.device
+) -> None:
+    """Set what heads take from the cache when a student starts: the means of its space, further negatives."""
+    for head in heads:
+        if head.centre is not None:
+            texts = head.cache.text_bank(config.text).class_texts(tuple(class_names))
+            rows = sampled_rows(head.cache, TRAINED_ON, MEAN_ROWS)
+            head.centre.set_means(rows.to(device), torch.from_numpy(texts).to(device))
+        if head.bank is not None:
+            most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else sys.maxsize
+            rows = sampled_rows(head.cache, TRAINED_ON, most, seed=config.train.seed).to(device)
+            head.bank.rows = head.in_its_space(rows)
 
 
 def classifiers_for(

@@ -108,17 +108,18 @@ class PhotoModel:
         total, first = outputs.new_zeros((), dtype=torch.float32), None
         for head, targets in zip(self.heads, batch.targets, strict=True):
             rows = head.embed(outputs)
-            text = head.texts(self.class_names, rows)
+            text, captions = head.texts(self.class_names, rows), targets.caption_BD
             cosines = text_cosines(rows, text)
             own = distillation_objective(
                 rows,
-                targets.teacher_BD,
+                head.in_its_space(targets.teacher_BD),
                 text,
                 batch.label_B,
                 self.config.loss,
-                captions=targets.caption_BD,
+                captions=None if captions is None else head.texts_in_its_space(captions),
                 neighbours=targets.neighbours,
                 cosines=cosines,
+                bank=head.bank.rows if head.bank is not None else None,
             )
             total = total + own.pop("total")
             before = f"{head.name}/" if len(self.heads) > 1 else ""

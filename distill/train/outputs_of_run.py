@@ -161,7 +161,7 @@ def _sample(
         if at:
             images += [(of_split.keys[with_row[i]], split.name, class_of[i]) for i in drawn]
             ours.append(head.embed(outputs[split.name][0])[at])
-            theirs.append(torch.from_numpy(rows.embeddings[row_of[at]]))
+            theirs.append(head.in_its_space(torch.from_numpy(rows.embeddings[row_of[at]])).cpu())
     if not images:
         return None
     keys, names, classes = zip(*images, strict=True)

@@ -152,3 +152,47 @@ def test_a_batch_without_a_label_leaves_cls_zero_and_trains_on_the_rest(batch):
     losses["total"].backward()
     assert of_cls.abs().sum() == 0
     assert 0 < batch["student"].grad.abs().sum() < float("inf")
+
+
+def test_further_negatives_of_im_cst_are_those_of_a_bank_that_are_not_the_images_own(batch):
+    bank = torch.cat([torch.randn(4, D, generator=torch.Generator().manual_seed(1)), batch["teacher"][2:3]])
+    config = LossConfig(cls=0, im_cst=1, im_cst_temperature=0.2, im_cst_bidirectional=False)
+    unit = {
+        name: torch.nn.functional.normalize(rows.detach().double(), dim=1)
+        for name, rows in (("student", batch["student"]), ("teacher", batch["teacher"]), ("bank", bank))
+    }
+    losses = []
+    for i in range(B):
+        among = [unit["student"][i] @ row / 0.2 for row in unit["teacher"]]
+        among += [unit["student"][i] @ row / 0.2 for j, row in enumerate(unit["bank"]) if (i, j) != (2, 4)]
+        losses.append(torch.stack(among).logsumexp(dim=0) - among[i])
+    got = distillation_objective(**batch, config=config, bank=bank)["im_cst"].item()
+    assert got == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("temperature", "effective"), [(0.0, 1.0), (2.0, 2.0)])
+def test_standardized_vlalign_compares_logits_of_mean_0_and_deviation_1(batch, temperature, effective):
+    config = LossConfig(
+        cls=0, vlalign=1, vlalign_k=3, vlalign_standardize=True, vlalign_temperature=temperature
+    )
+    student, teacher, text = (
+        torch.nn.functional.normalize(batch[name].detach().double(), dim=1)
+        for name in ("student", "teacher", "text")
+    )
+    theirs, nearest = (teacher @ text.T).topk(3, dim=1)
+    ours = (student @ text.T).gather(1, nearest)
+    p, q = (
+        ((rows - rows.mean(1, keepdim=True)) / rows.std(1, correction=0, keepdim=True) / effective).softmax(1)
+        for rows in (theirs, ours)
+    )
+    expected = (p * (p.log() - q.log())).sum(dim=1).mean()
+    assert distillation_objective(**batch, config=config)["vlalign"].item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+
+
+def test_vlalign_has_a_temperature_of_its_own(batch):
+    both = LossConfig(cls=0, vlalign=1, vlalign_k=3, temperature=0.2)
+    own = LossConfig(cls=0, vlalign=1, vlalign_k=3, vlalign_temperature=0.2)
+    one, other = (distillation_objective(**batch, config=config)["vlalign"] for config in (both, own))
+    torch.testing.assert_close(one, other)

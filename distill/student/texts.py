@@ -1,0 +1,48 @@
+"""Class texts as a head takes them: of a bank, in whatever space its student is of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cache.store.text_banks import TextBank
+
+
+class Texts(Protocol):
+    """Gives class texts: [C, D], or [B, C, D] where every image has its own (``per_image``)."""
+
+    @property
+    def per_image(self) -> bool:
+        """Whether every image has texts of its own."""
+        ...
+
+    @property
+    def learner(self) -> nn.Module | None:
+        """Where prompts are learnt, None where they are fixed."""
+        ...
+
+    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
+        """Return raw embeddings of the classes' texts."""
+        ...
+
+
+class FixedTexts:
+    """The class texts of a bank, on a device."""
+
+    per_image = False
+    learner = None
+
+    def __init__(self, bank: TextBank, device: torch.device) -> None:
+        self._bank, self._device = bank, device
+        self._made: dict[tuple[str, ...], Tensor] = {}
+
+    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
+        """Return raw embeddings [C, D] float32; UserError when a class has no text."""
+        del images_BD
+        names = tuple(class_names)
+        if names not in self._made:
+            self._made[names] = torch.from_numpy(self._bank.class_texts(names)).to(self._device)
+        return self._made[names]
