@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.build.distinct_texts import bank_remarks, check_positions, check_told_apart, positions_note
 from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts, token_ids
@@ -20,6 +21,9 @@ from cache.store.spec import PRECISIONS
 from cache.store.text_banks import add_bank, words_of_labels
 from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import KEEP, TextTower
+
+if TYPE_CHECKING:
+    import torch
 
 # The one that cache-features takes where none is named.
 MODEL = "ViT-L-14-quickgelu"
@@ -72,7 +76,7 @@ def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]
         check_positions(cache, [bank])
     groups = _judged_together(opened, classes)
     check_told_apart(bank, groups)
-    encoder = _encoder(opened, options)
+    encoder = text_encoder(opened, model=options.model, pretrained=options.pretrained, device=options.device)
     check_told_apart(bank, groups, tokens=lambda texts: token_ids(encoder, texts))
     listed = add_bank(
         cache,
@@ -112,27 +116,37 @@ def _judged_together(cache: EmbeddingCache, classes: Sequence[str]) -> list[Sequ
     return list(splits.values()) if shared else [classes]
 
 
-def _encoder(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
-    device = choose_device(options.device)
-    if options.model is not None or options.pretrained is not None:
-        return _given_teacher(cache, options)
+def text_encoder(
+    cache: EmbeddingCache, *, model: str | None, pretrained: str | None, device: str
+) -> TextEncoder:
+    """Return what embeds texts as a cache's teacher did: that teacher, where it is named, or its kept tower.
+
+    Raises
+    ------
+    UserError
+        If the teacher is another, or none is named and the cache keeps no text tower.
+    """
+    if model is not None or pretrained is not None:
+        return _given_teacher(cache, model or MODEL, pretrained, choose_device(device))
     if not cache.text_tower:
         raise UserError(
             f"the cache {cache.path} keeps no text tower of its teacher", fix=f"give --pretrained, or {KEEP}"
         )
-    return TextTower.load(cache.path, files=cache.text_tower, device=device)
+    return TextTower.load(cache.path, files=cache.text_tower, device=choose_device(device))
 
 
-def _given_teacher(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
+def _given_teacher(
+    cache: EmbeddingCache, model: str, pretrained: str | None, device: torch.device
+) -> TextEncoder:
     """Load the teacher that is named, and make sure that it is the cache's, as far as that is known."""
     from cache.teacher.open_clip_model import load_teacher  # here, because it takes seconds to import
 
     spec = cache.teacher_spec
     teacher = load_teacher(
-        options.model or MODEL,
-        pretrained=options.pretrained,
+        model,
+        pretrained=pretrained,
         precision=spec.precision if spec.precision in PRECISIONS else "auto",
-        device=choose_device(options.device),
+        device=device,
         weights_sha256=None if cache.is_imported else spec.weights_sha256,
     )
     odd = [
