@@ -76,7 +76,7 @@ def add_texts(cache: Path, options: TextOptions) -> tuple[ListedBank, list[str]]
         check_positions(cache, [bank])
     groups = _judged_together(opened, classes)
     check_told_apart(bank, groups)
-    encoder = text_encoder(opened, model=options.model, pretrained=options.pretrained, device=options.device)
+    encoder = _encoder(opened, options)
     check_told_apart(bank, groups, tokens=lambda texts: token_ids(encoder, texts))
     listed = add_bank(
         cache,
@@ -116,29 +116,27 @@ def _judged_together(cache: EmbeddingCache, classes: Sequence[str]) -> list[Sequ
     return list(splits.values()) if shared else [classes]
 
 
-def text_encoder(
-    cache: EmbeddingCache, *, model: str | None, pretrained: str | None, device: str
-) -> TextEncoder:
-    """Return what embeds texts as a cache's teacher did: that teacher, where it is named, or its kept tower.
-
-    Raises
-    ------
-    UserError
-        If the teacher is another, or none is named and the cache keeps no text tower.
-    """
-    if model is not None or pretrained is not None:
-        return _given_teacher(cache, model or MODEL, pretrained, choose_device(device))
+def _encoder(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
+    device = choose_device(options.device)
+    if options.model is not None or options.pretrained is not None:
+        return given_teacher(cache, options.model or MODEL, options.pretrained, device)
     if not cache.text_tower:
         raise UserError(
             f"the cache {cache.path} keeps no text tower of its teacher", fix=f"give --pretrained, or {KEEP}"
         )
-    return TextTower.load(cache.path, files=cache.text_tower, device=choose_device(device))
+    return TextTower.load(cache.path, files=cache.text_tower, device=device)
 
 
-def _given_teacher(
+def given_teacher(
     cache: EmbeddingCache, model: str, pretrained: str | None, device: torch.device
 ) -> TextEncoder:
-    """Load the teacher that is named, and make sure that it is the cache's, as far as that is known."""
+    """Load the teacher that is named.
+
+    Raises
+    ------
+    UserError
+        If it cannot be had, or is not the cache's, as far as that is known.
+    """
     from cache.teacher.open_clip_model import load_teacher  # here, because it takes seconds to import
 
     spec = cache.teacher_spec

@@ -51,7 +51,6 @@ label_options = options(
         callback=_class_depth,
     ),
     *map(_column, COLUMNS),
-    option("--names names_file", "Names of classes that are given as numbers, one a line.", FILE),
 )
 """How the labels of a source are found, and its columns."""
 
@@ -63,6 +62,7 @@ source_options = options(
         show_default=False,
     ),
     label_options,
+    option("--names names_file", "Names of classes that are given as numbers, one a line.", FILE),
     option("--no-exif", "Do not turn pictures as their EXIF says.", bool),
     option("--max-pixels", "Pictures of more are left out.", click.IntRange(min=1), bounds.PICTURE_PIXELS),
 )
@@ -94,6 +94,8 @@ def label_options_of(given: dict[str, Any]) -> SourceOptions:
     names = [line.strip() for line in read_lines(file)] if file else []
     while names and not names[-1]:
         names.pop()
+    if file and not names:
+        raise UserError(f"{file} has no name", fix="write one name a line.")
     if "" in names:
         raise UserError(f"{file}, line {names.index('') + 1} has no name", fix="write one name a line.")
     return SourceOptions(

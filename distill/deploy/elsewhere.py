@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor
 
-from cache.build.add_texts import text_encoder
-from cache.build.distinct_texts import check_told_apart
-from cache.build.text_banks import embedded_bank
-from cache.reader import EmbeddingCache
-from cache.runtime.errors import UserError
-from cache.sources.class_texts import LABEL_TEMPLATE, LABELS, check_templates, class_names_of, template_bank
+from cache.runtime.errors import UserError, nearest_names, some_of
+from cache.sources.accounts import NAMED, Account, LeftOut, Reason
+from cache.sources.class_texts import LABELS, class_names_of
 from cache.sources.data import open_data
+from cache.sources.open_set import folded
 from cache.sources.samples import DataFolder, Source
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
-from cache.sources.splits import LABELLED
+from cache.sources.splits import LABELLED, POOL
 from distill.data.pixel_sources import PixelMaker
 from distill.data.stream import EvalSplit, to_judge
-from distill.judge.evaluate import SplitResult, evaluate, labelled_split
-from distill.judge.model import whole_outputs
+from distill.deploy.class_heads import AS_THE_RUN, Wording, told_by
+from distill.deploy.run_texts import labels_of
+from distill.judge.evaluate import SplitResult, labelled_split
+from distill.judge.model import judged, outputs_of
 from distill.judge.trained_run import Opening, TrainedRun, open_trained
-from distill.student.classifier import TextClassifier
 from distill.student.heads import Head
 
 ON = "on"
@@ -35,52 +34,77 @@ ON = "on"
 class Elsewhere:
     """Images that a student is judged on, and what says their classes in words.
 
-    ``sources`` are read as ``options`` say, but decoded as the run's own images. Classes have the texts of
-    the run's bank where that has them all and no ``templates`` are given; else their names in the templates,
-    by the text tower that the cache keeps, or that of the named teacher. Names are those of ``label2text``,
-    which is looked for beside the images.
+    ``sources`` are read as ``options`` say, but decoded as the run's own images. The names of the options are
+    the classes that compete, where there are any; else each split's own do.
     """
 
     sources: tuple[str, ...]
     options: SourceOptions = AS_THEY_ARE
-    templates: tuple[str, ...] = ()
-    label2text: Path | None = None
-    teacher_model: str | None = None
-    pretrained: str | None = None
-
-    def __post_init__(self) -> None:
-        check_templates(self.templates)
+    wording: Wording = AS_THE_RUN
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElsewhereResult:
-    """How well one split of images is classified; ``top1_accuracy`` is of all images alike, in percent.
+    """How well one split of images is classified by one head.
 
-    ``text`` says what the classes were told by.
+    ``text`` says what told the classes, ``counts`` how many images of each were judged: none of a class that
+    competes alone. ``trained`` are those of the classes that the run was trained on.
     """
 
     result: SplitResult
-    top1_accuracy: float
     text: str
+    counts: Mapping[str, int]
+    trained: tuple[str, ...]
+
+    @property
+    def top1_accuracy(self) -> float:
+        """The accuracy of all images alike, in percent."""
+        right = sum(self.counts[name] * value for name, value in self.result.per_class.items())
+        return right / self.result.images
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing among the classes that compete, in percent."""
+        return 100 / len(self.counts)
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The classes that the run was not trained on."""
+        return tuple(name for name in self.counts if name not in self.trained)
+
+    def mean_of(self, classes: Iterable[str]) -> float | None:
+        """Return the mean accuracy of those of some classes that have images, in percent; None of none."""
+        values = [self.result.per_class[name] for name in classes if name in self.result.per_class]
+        return sum(values) / len(values) if values else None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {**self.result.to_json(), "top1_accuracy": self.top1_accuracy, "text": self.text}
+        return {
+            **self.result.to_json(),
+            "top1_accuracy": self.top1_accuracy,
+            "chance": self.chance,
+            "text": self.text,
+            "images_per_class": dict(self.counts),
+            "trained_classes": [*self.trained],
+            "trained_accuracy": self.mean_of(self.trained),
+            "new_classes": [*self.new],
+            "new_accuracy": self.mean_of(self.new),
+        }
 
 
 def evaluate_elsewhere(
     run: Path, where: Elsewhere, *, splits: Sequence[str] = (), **opening: Unpack[Opening]
-) -> dict[str, ElsewhereResult]:
+) -> tuple[dict[str, ElsewhereResult], Account]:
     """Judge a run's student zero-shot on labelled images of any classes, by split and head.
 
-    The one labelled split of the images is called ``on``, of several each ``on/SPLIT``. The run's own images
-    are not needed.
+    Returned with what was left out of the images, by reason. The one labelled split of them is called ``on``,
+    of several each ``on/SPLIT``. The run's own images are not needed.
 
     Raises
     ------
     UserError
-        If the run is of episodes or a closed-set baseline, the images have no labels or several each, or
-        nothing is there that embeds their classes' names.
+        If the run is of episodes or a closed-set baseline, the images have no labels or several each, one is
+        of a class that is not among the names, or nothing is there that embeds the classes' names.
     """
     opening["rows_alone"] = True
     trained = open_trained(run, **opening)
@@ -92,14 +116,15 @@ def evaluate_elsewhere(
     options = replace(where.options, decoding=trained.cache.spec.decoding)
     folder = open_data(where.sources, options)
     chosen = _labelled(folder, where, splits)
+    left_out = sum((source.account() for source in chosen.values()), _unlabelled(folder))
     results: dict[str, ElsewhereResult] = {}
-    texts = {
-        name: [_class_texts(trained, head, folder, source, where) for head in trained.heads]
-        for name, source in chosen.items()
-    }  # all of them before the first picture is decoded
-    for name, source in chosen.items():
-        results |= _judged(trained, name, source, texts[name])
-    return results
+    note = opening.get("note", str)
+    tasks = [
+        _Task.of(trained, name, source, folder, where, note=note) for name, source in chosen.items()
+    ]  # all of them before the first picture is decoded
+    for task in tasks:
+        results |= task.results(trained, left_out)
+    return results, left_out
 
 
 def _labelled(folder: DataFolder, where: Elsewhere, splits: Sequence[str]) -> Mapping[str, Source]:
@@ -110,7 +135,8 @@ def _labelled(folder: DataFolder, where: Elsewhere, splits: Sequence[str]) -> Ma
     if not sources:
         raise UserError(
             f"{', '.join(where.sources)} has no labels, and there is nothing to judge by",
-            fix="give class folders, or a list, tars or parquet with labels.",
+            fix="give class folders (ood_test=PLACE, if its folders are classes), or a list, tars or parquet "
+            "with labels.",
         )
     for name, source in sources.items():
         if source.multi_label:
@@ -122,61 +148,81 @@ def _labelled(folder: DataFolder, where: Elsewhere, splits: Sequence[str]) -> Ma
     return {ON if alone else f"{ON}/{name}": source for name, source in sources.items()}
 
 
-def _class_texts(
-    trained: TrainedRun, head: Head, folder: DataFolder, source: Source, where: Elsewhere
-) -> tuple[Tensor, str]:
-    """Return the texts of a source's classes for a head, raw [C, D], and what they are, in words."""
-    cache, bank_name = head.cache, trained.config.text
-    if not where.templates and bank_name in cache.bank_names:
-        bank = cache.text_bank(bank_name)
-        if {*source.classes} <= {*bank.class_folders}:
-            return torch.from_numpy(bank.class_texts(source.classes)), f"the text bank {bank_name!r}"
-    found = folder.path / LABELS
-    labels = where.label2text or (found if found.is_file() else None)
-    names = class_names_of(labels, source.classes)
-    templates = where.templates or _templates(cache, bank_name)
-    texts = template_bank(ON, {name: names[name] for name in source.classes}, templates)
-    check_told_apart(texts, [source.classes])
-    device = str(trained.model.device)
-    encoder = text_encoder(cache, model=where.teacher_model, pretrained=where.pretrained, device=device)
-    own, _ = embedded_bank(texts, encoder)
-    shown = repr(templates[0]) if len(templates) == 1 else f"{len(templates)} templates"
-    return torch.from_numpy(own.class_texts(source.classes)), f"their names in {shown}"
+def _unlabelled(folder: DataFolder) -> Account:
+    """Return the account of images that have no label at all: they are a pool."""
+    pool = folder.splits.get(POOL)
+    if pool is None or not len(pool):
+        return Account()
+    keys = islice((one.key for chunk in pool.chunks() for one in pool.list(chunk.id)), NAMED)
+    return Account({Reason.NO_LABEL.value: LeftOut(count=len(pool), names=tuple(keys))}) + pool.account()
 
 
-def _templates(cache: EmbeddingCache, bank: str) -> tuple[str, ...]:
-    """Return the templates that a bank was made with, where they take a name alone; else the usual one."""
-    made_with = tuple(cache.listed_bank(bank).templates) if bank in cache.bank_names else ()
-    takes_names = made_with and all(template.count("{}") == 1 for template in made_with)
-    return made_with if takes_names else (LABEL_TEMPLATE,)
-
-
-def _judged(
-    trained: TrainedRun, name: str, source: Source, texts: Sequence[tuple[Tensor, str]]
-) -> dict[str, ElsewhereResult]:
-    data = replace(trained.config.data, memory_mb=0, pixels="files")
-    make = PixelMaker(config=data, cache=trained.cache, decode=trained.model.augment.decode)
-    split = EvalSplit(name=name, pixels=make(to_judge(source), ()), class_names=source.classes)
-    try:
-        outputs, labels = whole_outputs(trained.model, split)
-    except ValueError as error:  # of no batch at all
+def _competing(name: str, source: Source, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes that a split is judged among: the ``names`` where there are any, else its own."""
+    if not names:
+        return source.classes
+    odd = [one for one in source.classes if one not in {*names}]
+    if odd:
         raise UserError(
-            f"no image of {name} could be read", fix="check that the files are images."
-        ) from error
-    results = {}
-    for head, (text, words) in zip(trained.heads, texts, strict=True):
-        ending = "" if head is trained.heads[0] else f"@{head.name}"
-        classifier = TextClassifier(text=text, temperature=trained.config.loss.temperature)
-        rows = head.embed(outputs)
-        result = evaluate(
-            [(rows, labels)],
-            classifier,
-            split=f"{name}{ending}",
-            class_names=source.classes,
-            unreadable=split.pixels.unreadable,
+            f"{len(odd):,} of {len(source.classes):,} classes of {name} are not in --names: "
+            f"{some_of([*map(repr, odd)])}",
+            fix=f"{nearest_names(odd[0], names)}write them as the labels do, one a line.",
         )
-        right = (classifier(rows).argmax(dim=1) == labels).double().mean()
-        results[f"{name}{ending}"] = ElsewhereResult(
-            result=result, top1_accuracy=100 * float(right), text=words
+    return tuple(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """A split to judge, and by which heads: each with texts of its classes, and what these are in words."""
+
+    split: EvalSplit
+    heads: Sequence[tuple[Head, str]]
+    trained: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        trained: TrainedRun,
+        name: str,
+        source: Source,
+        folder: DataFolder,
+        where: Elsewhere,
+        *,
+        note: Callable[[str], object],
+    ) -> _Task:
+        classes = _competing(name, source, where.options.names)
+        found = folder.path / LABELS
+        labels = where.wording.label2text or (found if found.is_file() else None)
+        words = class_names_of(labels, classes)
+        known = {folded(one) for one in trained.model.class_names}
+        known |= {folded(text) for one, text in labels_of(trained.cache).items() if folded(one) in known}
+        data = replace(trained.config.data, memory_mb=0, pixels="files")
+        make = PixelMaker(config=data, cache=trained.cache, decode=trained.model.augment.decode)
+        heads = told_by(trained, {one: words[one] for one in classes}, where.wording, note=note)
+        return cls(
+            split=EvalSplit(name=name, pixels=make(to_judge(source), ()), class_names=classes),
+            heads=heads,
+            trained=tuple(n for n in classes if folded(n) in known or folded(words[n]) in known),
         )
-    return results
+
+    def results(self, trained: TrainedRun, left_out: Account) -> dict[str, ElsewhereResult]:
+        """Judge it; UserError where there is no image to."""
+        name, classes = self.split.name, self.split.class_names
+        outputs = list(outputs_of(trained.model, self.split))
+        if not outputs:
+            why = [*left_out.in_words(), *islice(self.split.pixels.unreadable.values(), 1)]
+            raise UserError(
+                f"there is no image of {name} to judge{': ' if why else ''}{'; '.join(why)}",
+                fix="check the source, and that its files are images.",
+            )
+        numbers = torch.cat([labels for _, labels in outputs]).bincount(minlength=len(classes))
+        counts = dict(zip(classes, numbers.tolist(), strict=True))
+        results = {}
+        for head, text in self.heads:
+            result = judged(replace(trained.model, heads=(head,)), outputs, self.split)[name]
+            assert isinstance(result, SplitResult)
+            own = name if head.name == trained.heads[0].name else f"{name}@{head.name}"
+            results[own] = ElsewhereResult(
+                result=replace(result, split=own), text=text, counts=counts, trained=self.trained
+            )
+        return results
