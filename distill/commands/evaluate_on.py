@@ -80,12 +80,12 @@ def print_on(run: Path, given: dict[str, Any], as_json: bool) -> None:
 
 def _print_result(title: str, one: ElsewhereResult) -> None:
     result, name = one.result, one.result.split
-    kinds = {"classes that it was trained on": one.trained, "classes new to it": one.new}
+    kinds = {"it was trained on": one.trained, "new to it": one.new}
     rows = [
         ["top-1", percent(one.top1_accuracy)],
         ["mean of classes", percent(result.accuracy)],
         *(
-            [f"mean of {len(classes):,} {words}", percent(mean)]
+            [f"mean of those {words} ({len(classes):,})", percent(mean)]
             for words, classes in kinds.items()
             if (mean := one.mean_of(classes)) is not None
         ),

@@ -25,7 +25,7 @@ class Wording:
 
     Where none of this is given they have the texts of the run's bank if that has them all, else their names
     in its templates. Names are those of ``label2text``, else of the file of that name beside the images, else
-    the classes' own. They go through the text tower that the cache keeps, or through that of
+    those that the cache was told, else the classes' own. They go through the text tower that the cache keeps, or through that of
     ``teacher_model``. ``bank_alone``: the bank, or nothing.
     """
 

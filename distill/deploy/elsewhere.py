@@ -79,8 +79,9 @@ class ElsewhereResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
+        own = self.result.to_json()
         return {
-            **self.result.to_json(),
+            **{name: own[name] for name in own if name not in ("among_all", "other_data")},
             "top1_accuracy": self.top1_accuracy,
             "chance": self.chance,
             "text": self.text,
@@ -157,14 +158,15 @@ def _unlabelled(folder: DataFolder) -> Account:
     return Account({Reason.NO_LABEL.value: LeftOut(count=len(pool), names=tuple(keys))}) + pool.account()
 
 
-def _competing(name: str, source: Source, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes that a split is judged among: the ``names`` where there are any, else its own."""
+def _competing(source: Source, where: Elsewhere) -> tuple[str, ...]:
+    """Return the classes that a split is judged among: the names that are given, else its own."""
+    names = where.options.names
     if not names:
         return source.classes
     odd = [one for one in source.classes if one not in {*names}]
     if odd:
         raise UserError(
-            f"{len(odd):,} of {len(source.classes):,} classes of {name} are not in --names: "
+            f"{len(odd):,} of {len(source.classes):,} classes of {', '.join(where.sources)} are not in --names: "
             f"{some_of([*map(repr, odd)])}",
             fix=f"{nearest_names(odd[0], names)}write them as the labels do, one a line.",
         )
@@ -176,6 +178,7 @@ class _Task:
     """A split to judge, and by which heads: each with texts of its classes, and what these are in words."""
 
     split: EvalSplit
+    places: str
     heads: Sequence[tuple[Head, str]]
     trained: tuple[str, ...]
 
@@ -190,17 +193,18 @@ class _Task:
         *,
         note: Callable[[str], object],
     ) -> _Task:
-        classes = _competing(name, source, where.options.names)
+        classes = _competing(source, where)
         found = folder.path / LABELS
         labels = where.wording.label2text or (found if found.is_file() else None)
-        words = class_names_of(labels, classes)
-        known = {folded(one) for one in trained.model.class_names}
-        known |= {folded(text) for one, text in labels_of(trained.cache).items() if folded(one) in known}
+        called = labels_of(trained.cache)
+        words = class_names_of(labels, classes) | ({} if labels else called)
+        known = {folded(name) for one in trained.model.class_names for name in (one, called.get(one, one))}
         data = replace(trained.config.data, memory_mb=0, pixels="files")
         make = PixelMaker(config=data, cache=trained.cache, decode=trained.model.augment.decode)
         heads = told_by(trained, {one: words[one] for one in classes}, where.wording, note=note)
         return cls(
             split=EvalSplit(name=name, pixels=make(to_judge(source), ()), class_names=classes),
+            places=", ".join(where.sources),
             heads=heads,
             trained=tuple(n for n in classes if folded(n) in known or folded(words[n]) in known),
         )
@@ -212,7 +216,7 @@ class _Task:
         if not outputs:
             why = [*left_out.in_words(), *islice(self.split.pixels.unreadable.values(), 1)]
             raise UserError(
-                f"there is no image of {name} to judge{': ' if why else ''}{'; '.join(why)}",
+                f"there is no image of {self.places} to judge{': ' if why else ''}{'; '.join(why)}",
                 fix="check the source, and that its files are images.",
             )
         numbers = torch.cat([labels for _, labels in outputs]).bincount(minlength=len(classes))
