@@ -106,7 +106,9 @@ def _print_result(title: str, one: ElsewhereResult) -> None:
         table(f"the best {CLASSES // 2} classes (--json has all)", columns, classes[-CLASSES // 2 :])
     empty = [name for name, count in one.counts.items() if not count]
     if empty:
-        click.echo(printable(f"note: {len(empty):,} classes compete without an image: {some_of(empty)}"))
+        click.echo(
+            printable(f"note: classes without an image compete too ({len(empty):,}): {some_of(empty)}")
+        )
     if len(one.counts) == 1:
         click.echo(f"note: {name} has one class: any answer is right, and the number tells nothing")
     for key, reason in islice(result.unreadable.items(), SKIPPED):

@@ -25,8 +25,8 @@ class Wording:
 
     Where none of this is given they have the texts of the run's bank if that has them all, else their names
     in its templates. Names are those of ``label2text``, else of the file of that name beside the images, else
-    those that the cache was told, else the classes' own. They go through the text tower that the cache keeps, or through that of
-    ``teacher_model``. ``bank_alone``: the bank, or nothing.
+    those that the cache was told, else the classes' own. They go through the text tower that the cache keeps,
+    or through that of ``teacher_model``. ``bank_alone``: the bank, or nothing.
     """
 
     label2text: Path | None = None
@@ -81,7 +81,8 @@ def told_by(
 
 def _told(trained: TrainedRun, head: Head, names: Mapping[str, str], wording: Wording) -> tuple[Head, str]:
     cache, bank, texts = head.cache, trained.config.text, head.texts
-    lacking = [name for name in names if name not in {*cache.text_bank(bank).class_folders}]
+    there = {*cache.text_bank(bank).class_folders}
+    lacking = [name for name in names if name not in there]
     if wording.bank_alone and lacking:
         cache.text_bank(bank).class_texts([*names])  # says which
     if wording.from_bank and not lacking:

@@ -42,6 +42,11 @@ class Elsewhere:
     options: SourceOptions = AS_THEY_ARE
     wording: Wording = AS_THE_RUN
 
+    @property
+    def places(self) -> str:
+        """The sources, for messages."""
+        return ", ".join(self.sources)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ElsewhereResult:
@@ -70,7 +75,8 @@ class ElsewhereResult:
     @property
     def new(self) -> tuple[str, ...]:
         """The classes that the run was not trained on."""
-        return tuple(name for name in self.counts if name not in self.trained)
+        trained = {*self.trained}
+        return tuple(name for name in self.counts if name not in trained)
 
     def mean_of(self, classes: Iterable[str]) -> float | None:
         """Return the mean accuracy of those of some classes that have images, in percent; None of none."""
@@ -135,16 +141,14 @@ def _labelled(folder: DataFolder, where: Elsewhere, splits: Sequence[str]) -> Ma
     sources = {name: folder.split(name) for name in names}
     if not sources:
         raise UserError(
-            f"{', '.join(where.sources)} has no labels, and there is nothing to judge by",
+            f"{where.places} has no labels, and there is nothing to judge by",
             fix="give class folders (ood_test=PLACE, if its folders are classes), or a list, tars or parquet "
             "with labels.",
         )
-    for name, source in sources.items():
-        if source.multi_label:
-            raise UserError(
-                f"images of {name} in {folder.path} have several labels each",
-                fix="give images of one label each.",
-            )
+    if any(source.multi_label for source in sources.values()):
+        raise UserError(
+            f"images of {where.places} have several labels each", fix="give images of one label each."
+        )
     alone = len(sources) == 1
     return {ON if alone else f"{ON}/{name}": source for name, source in sources.items()}
 
@@ -163,11 +167,12 @@ def _competing(source: Source, where: Elsewhere) -> tuple[str, ...]:
     names = where.options.names
     if not names:
         return source.classes
-    odd = [one for one in source.classes if one not in {*names}]
+    there = {*names}
+    odd = [one for one in source.classes if one not in there]
     if odd:
+        count = f"{len(odd):,} of {len(source.classes):,}"
         raise UserError(
-            f"{len(odd):,} of {len(source.classes):,} classes of {', '.join(where.sources)} are not in --names: "
-            f"{some_of([*map(repr, odd)])}",
+            f"{count} classes of {where.places} are not in --names: {some_of([*map(repr, odd)])}",
             fix=f"{nearest_names(odd[0], names)}write them as the labels do, one a line.",
         )
     return tuple(dict.fromkeys(names))
@@ -201,10 +206,12 @@ class _Task:
         known = {folded(name) for one in trained.model.class_names for name in (one, called.get(one, one))}
         data = replace(trained.config.data, memory_mb=0, pixels="files")
         make = PixelMaker(config=data, cache=trained.cache, decode=trained.model.augment.decode)
+        if not where.wording.templates and all(words[one].isdecimal() for one in classes):
+            note(f"the classes of {where.places} are called {some_of(classes)}: --names says what that is")
         heads = told_by(trained, {one: words[one] for one in classes}, where.wording, note=note)
         return cls(
             split=EvalSplit(name=name, pixels=make(to_judge(source), ()), class_names=classes),
-            places=", ".join(where.sources),
+            places=where.places,
             heads=heads,
             trained=tuple(n for n in classes if folded(n) in known or folded(words[n]) in known),
         )
