@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cache.build.distinct_texts import bank_remarks, check_positions, check_told_apart, positions_note
 from cache.build.text_banks import TextEncoder, embedded_bank, name_of_texts, token_ids
@@ -20,6 +21,9 @@ from cache.store.spec import PRECISIONS
 from cache.store.text_banks import add_bank, words_of_labels
 from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import KEEP, TextTower
+
+if TYPE_CHECKING:
+    import torch
 
 # The one that cache-features takes where none is named.
 MODEL = "ViT-L-14-quickgelu"
@@ -115,7 +119,7 @@ def _judged_together(cache: EmbeddingCache, classes: Sequence[str]) -> list[Sequ
 def _encoder(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
     device = choose_device(options.device)
     if options.model is not None or options.pretrained is not None:
-        return _given_teacher(cache, options)
+        return given_teacher(cache, options.model or MODEL, options.pretrained, device)
     if not cache.text_tower:
         raise UserError(
             f"the cache {cache.path} keeps no text tower of its teacher", fix=f"give --pretrained, or {KEEP}"
@@ -123,16 +127,24 @@ def _encoder(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
     return TextTower.load(cache.path, files=cache.text_tower, device=device)
 
 
-def _given_teacher(cache: EmbeddingCache, options: TextOptions) -> TextEncoder:
-    """Load the teacher that is named, and make sure that it is the cache's, as far as that is known."""
+def given_teacher(
+    cache: EmbeddingCache, model: str, pretrained: str | None, device: torch.device
+) -> TextEncoder:
+    """Load the teacher that is named.
+
+    Raises
+    ------
+    UserError
+        If it cannot be had, or is not the cache's, as far as that is known.
+    """
     from cache.teacher.open_clip_model import load_teacher  # here, because it takes seconds to import
 
     spec = cache.teacher_spec
     teacher = load_teacher(
-        options.model or MODEL,
-        pretrained=options.pretrained,
+        model,
+        pretrained=pretrained,
         precision=spec.precision if spec.precision in PRECISIONS else "auto",
-        device=choose_device(options.device),
+        device=device,
         weights_sha256=None if cache.is_imported else spec.weights_sha256,
     )
     odd = [

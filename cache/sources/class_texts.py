@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.runtime.atomic_files import digest, read_text
-from cache.runtime.errors import UserError, nearest_names
+from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.sources.splits import FOLDERS, SPLIT_ALIASES, SPLITS
 
 # What a data folder calls its files of texts.
@@ -192,7 +192,7 @@ def check_templates(templates: Sequence[str]) -> None:
     """Raise a UserError unless every template has one place for a name."""
     for template in templates:
         if template.count("{}") != 1 or template.replace("{}", "").count("{"):
-            raise UserError(
+            raise WrongOption(
                 f"--template {template!r} has no single {{}} where the class name goes",
                 fix=f"write it like {LABEL_TEMPLATE!r}.",
             )

@@ -22,15 +22,15 @@ def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None
     """
     texts = texts or {}
     trained, tested = (folder.classes.get(name, ()) for name in ("train", "ood_test"))
-    by_folder = {_folded(name) for name in trained}
-    by_text = {_folded(texts.get(name, name)): name for name in trained}
+    by_folder = {folded(name) for name in trained}
+    by_text = {folded(texts.get(name, name)): name for name in trained}
     shared = []
     for name in tested:
         text = texts.get(name, name)
-        if _folded(name) in by_folder or _folded(name) in by_text:
+        if folded(name) in by_folder or folded(name) in by_text:
             shared.append(name)
-        elif _folded(text) in by_folder or _folded(text) in by_text:
-            other = by_text.get(_folded(text), text)
+        elif folded(text) in by_folder or folded(text) in by_text:
+            other = by_text.get(folded(text), text)
             shared.append(f"{name}, which has the same name as {other}: {shortened(text)}")
     if not shared:
         return
@@ -68,5 +68,6 @@ def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> No
         )
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Return a class's name without what makes no other class: case, underscores and spaces."""
     return " ".join(name.casefold().replace("_", " ").split())

@@ -8,6 +8,7 @@ Its files::
     prepare                   data before stage 1: split, describe, caption
     cache_features, cache     stage 1; what is done with caches
     train, evaluate, fewshot  stage 2
+    evaluate_on               evaluate on images of any source
     sweep, report             many runs; report compares two as well
     export, predict           a student that leaves: export, texts, bench-model; predict, serve
     robotics, episodes        stage 1 for episodes; options that only they have

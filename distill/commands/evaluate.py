@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cache.runtime.errors import printable
+from distill.commands.evaluate_on import on_options, print_on, refuse_beside_on, without_on
 from distill.commands.options import (
     EXISTING_FOLDER,
     device_option,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @option("--negative-text", "Episodes: text bank of the negative prompts  [default: the run's own]")
 @option("--space", "Compare the student's embeddings with the teacher's instead.", bool)
 @option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
+@on_options
 @device_option
 @json_option("Print accuracies, losses and every class, or object, as JSON.")
 @click.pass_context
@@ -58,11 +60,17 @@ def evaluate(
       distill evaluate runs/first --split ood_test
       distill evaluate runs/first --space
       distill evaluate artifacts/photos --teacher
+      distill evaluate runs/first --on other-photos --template 'a photo of a {}'
     """
     from distill.judge.evaluate import both_kinds
     from distill.judge.trained_run import evaluate_run
     from distill.robotics.metrics import EpisodeResult
 
+    refuse_beside_on(ctx, given["on"], teacher=teacher, space=space)
+    if given["on"]:
+        print_on(folder, given, as_json)
+        return
+    given = without_on(given)
     if teacher and space:
         raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
     if teacher and given_options(ctx, "data_dir", "cache_dir"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,13 +43,7 @@ _OF = {
     "caption": "captions",
 }
 
-source_options = options(
-    option(
-        "--split RULE rule",
-        "Splits of labelled images that have none: 'id_test=0.2,ood_test=0.3 of classes'.",
-        default="",
-        show_default=False,
-    ),
+label_options = options(
     option(
         "--class-depth N",
         "Which folder below the split is the class: 1 the first, or 'last'.",
@@ -56,30 +51,55 @@ source_options = options(
         callback=_class_depth,
     ),
     *map(_column, COLUMNS),
+)
+"""How the labels of a source are found, and its columns."""
+
+source_options = options(
+    option(
+        "--split RULE rule",
+        "Splits of labelled images that have none: 'id_test=0.2,ood_test=0.3 of classes'.",
+        default="",
+        show_default=False,
+    ),
+    label_options,
     option("--names names_file", "Names of classes that are given as numbers, one a line.", FILE),
     option("--no-exif", "Do not turn pictures as their EXIF says.", bool),
     option("--max-pixels", "Pictures of more are left out.", click.IntRange(min=1), bounds.PICTURE_PIXELS),
 )
 
 
+LABEL_OPTIONS = ("class_depth", *(f"{name}_column" for name in COLUMNS), "names_file")
+
+
 def source_options_of(given: dict[str, Any]) -> SourceOptions:
     """Take :data:`source_options` out of ``given``; UserError where one is wrong in itself."""
-    from cache.sources.class_texts import read_lines
     from cache.sources.decoding import Decoding
-    from cache.sources.list_columns import Columns
-    from cache.sources.source_options import SourceOptions
     from cache.sources.split_rules import SplitRule
 
-    rule, file = given.pop("rule"), given.pop("names_file")
+    rule = given.pop("rule")
+    return replace(
+        label_options_of(given),
+        rule=SplitRule.parse(rule) if rule else None,
+        decoding=Decoding(exif=not given.pop("no_exif"), max_pixels=given.pop("max_pixels")),
+    )
+
+
+def label_options_of(given: dict[str, Any]) -> SourceOptions:
+    """Take :data:`label_options` out of ``given``; UserError where one is wrong in itself."""
+    from cache.sources.class_texts import read_lines
+    from cache.sources.list_columns import Columns
+    from cache.sources.source_options import SourceOptions
+
+    file = given.pop("names_file")
     names = [line.strip() for line in read_lines(file)] if file else []
     while names and not names[-1]:
         names.pop()
+    if file and not names:
+        raise UserError(f"{file} has no name", fix="write one name a line.")
     if "" in names:
         raise UserError(f"{file}, line {names.index('') + 1} has no name", fix="write one name a line.")
     return SourceOptions(
-        rule=SplitRule.parse(rule) if rule else None,
         class_depth=given.pop("class_depth"),
         columns=Columns(**{name: given.pop(f"{name}_column") for name in COLUMNS}),
         names=tuple(names),
-        decoding=Decoding(exif=not given.pop("no_exif"), max_pixels=given.pop("max_pixels")),
     )

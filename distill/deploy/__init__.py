@@ -14,4 +14,5 @@ Its files::
     serve, connections, app   the service: it listens; who is connected; what is asked
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
     bench                     latency, size and memory of each graph
+    elsewhere, class_heads    a run judged zero-shot on images of any source; texts of their classes
 """

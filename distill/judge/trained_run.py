@@ -16,6 +16,7 @@ from cache.sources.decoders import in_its_place
 from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder, Sample
 from cache.sources.splits import FOLDERS, TESTS
+from cache.store.kept_rows import KeptFolder
 from cache.store.spec import WEBDATASET
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import read_checkpoint
@@ -46,7 +47,8 @@ class Opening(TypedDict, total=False):
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums; ``note`` is told that another decoder than the run's reads its photos.
+    compared with their checksums; with ``rows_alone`` its images are not opened; ``note`` is told
+    that another decoder than the run's reads its photos.
     """
 
     data_dir: Data
@@ -57,6 +59,7 @@ class Opening(TypedDict, total=False):
     device: str
     check: bool
     note: Callable[[str], None]
+    rows_alone: bool
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -229,13 +232,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
     )
     refuse_negative_text(cache, opening.get("negative_text"))
-    folder = open_folder(
-        cache,
-        given_of(opening.get("data_dir")) or _data_of(state, cache),
-        shared_classes=config.data.shared_classes,
-        complete=False,
-        fix="train with data.shared_classes=true.",
-    )
+    folder = _folder(opening, state, cache, config)
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",
@@ -269,6 +266,20 @@ def _with_decoder(model: Model, decoder: str, *, note: Callable[[str], None]) ->
     if another := in_its_place(decoder):
         note(another)
     return replace(model, augment=replace(model.augment, decoder=decoder))
+
+
+def _folder(
+    opening: Opening, state: Mapping[str, Any], cache: EmbeddingCache, config: RunConfig
+) -> DataFolder:
+    if opening.get("rows_alone") and not cache.holds_episodes:
+        return KeptFolder.of(cache.path, cache.manifest, cache.journal)
+    return open_folder(
+        cache,
+        given_of(opening.get("data_dir")) or _data_of(state, cache),
+        shared_classes=config.data.shared_classes,
+        complete=False,
+        fix="train with data.shared_classes=true.",
+    )
 
 
 def _untold(line: str) -> None:
