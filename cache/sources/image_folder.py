@@ -1,7 +1,8 @@
 """A folder of pictures as a source of each split, however it is laid out.
 
 1. Folders that are called as splits hold them: ``train``, ``val_on_train`` or ``id_test``, ``val`` or
-   ``ood_test``, each ``SPLIT/CLASS/**/FILE``, and ``pool`` or ``unlabelled``, which has no classes.
+   ``ood_test``, each ``SPLIT/CLASS/**/FILE``, and ``pool`` or ``unlabelled``, which has no classes. Beside
+   ``train`` one called ``test`` or ``validation`` is as ``val``, where there is none.
 2. Else, with pictures directly in it, the folder and all below it is ``pool``.
 3. Else its folders are classes, but for ``pool`` or ``unlabelled`` beside them: ``CLASS/**/FILE``.
 
@@ -29,7 +30,8 @@ from cache.sources.folder_listing import GONE, UNLABELLED, FolderListing, Folder
 from cache.sources.folder_walk import TEXT, TEXT_FILES, entries_of, is_picture, kind_of
 from cache.sources.samples import Chunk, Listed, Opened
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import LABELLED, SPLIT_ALIASES, SPLITS, split_name
+from cache.sources.split_folders import SplitFolders
+from cache.sources.splits import LABELLED, split_name
 
 # A text beside a picture is read so far, in bytes.
 TEXT_BYTES = 2**16
@@ -199,29 +201,29 @@ def open_image_folder(place: str, options: SourceOptions, split: str) -> Opened:
     root = os.path.abspath(place)
     top = _Top.of(root)
     if split:
-        if split in LABELLED and (named := top.split_folders()):
+        if split in LABELLED and (named := top.splits.taken()):
             some = some_of([f"{name}/" for name in named.values()])
             raise UserError(
                 f"{split}={place} holds folders that are called as splits ({some})",
                 fix=f"give {place} alone, or {split}={place}/{next(iter(named.values()))}.",
             )
         return _opened({split: _source(split, root, options)})
-    folders = top.split_folders()
+    folders = top.splits.taken()
     if folders:
-        beside = top.beside(folders.values())
+        beside, notes = top.beside(folders.values()), top.splits.notes(folders)
         sources = {
             name: _source(split_name(name), f"{root}/{folder}", options, beside=beside if not i else NOTHING)
             for i, (name, folder) in enumerate(folders.items())
         }
-        return _opened(sources)
-    pools = top.called("pool")
+        return _opened(sources, notes)
+    pools = top.splits.pool()
     if top.pictures or not set(top.folders) - {*pools}:
         if top.pictures or not pools:
             return _opened({"": _source("pool", root, options)})
-        return _opened({"pool": _source("pool", f"{root}/{_one_of(root, 'pool', pools)}", options)})
+        return _opened({"pool": _source("pool", f"{root}/{pools[0]}", options)})
     sources = {"": _source("train", root, options, skip=pools)}
     if pools:
-        sources["pool"] = _source("pool", f"{root}/{_one_of(root, 'pool', pools)}", options)
+        sources["pool"] = _source("pool", f"{root}/{pools[0]}", options)
     return _opened(sources)
 
 
@@ -233,9 +235,9 @@ def _source(
     return ImageSource(split, of, beside=beside)
 
 
-def _opened(sources: Mapping[str, ImageSource]) -> Opened:
+def _opened(sources: Mapping[str, ImageSource], notes: Sequence[str] = ()) -> Opened:
     """Return sources that have pictures, each listed; UserError for one that has none."""
-    notes = []
+    notes = [*notes]
     for source in sources.values():
         listing = source.listing
         if not len(listing):
@@ -285,25 +287,14 @@ class _Top:
                 files.add(Reason.DANGLING if kind == "dangling" else Reason.FORMAT, name)
         return cls(root=root, folders=tuple(folders), pictures=pictures, files=files)
 
-    def called(self, split: str) -> list[str]:
-        """Return the folders that are called as a split."""
-        return [name for name in self.folders if _called(name) == split]
-
-    def split_folders(self) -> dict[str, str]:
-        """Return ``{split or "val": its folder}`` where folders are splits, and nothing where they are not.
-
-        A class may be called ``train``: beside other folders one is a split only if there are folders in it.
-        """
-        named = [name for name in self.folders if _called(name)]
-        labelled = [name for name in named if _called(name) != "pool"]
-        others = len(named) < len(self.folders)
-        if not labelled or (others and not any(_has_folders(f"{self.root}/{name}") for name in labelled)):
-            return {}
-        splits = dict.fromkeys(map(_called, named))
-        return {
-            split: _one_of(self.root, split, self.called(split))
-            for split in sorted(splits, key=lambda split: SPLITS.index(split_name(split)))
-        }
+    @property
+    def splits(self) -> SplitFolders:
+        """Which of the folders are splits."""
+        return SplitFolders(
+            place=self.root,
+            folders=self.folders,
+            has_folders=lambda name: _has_folders(f"{self.root}/{name}"),
+        )
 
     def beside(self, folders: Collection[str]) -> Account:
         """Return the account of what lies beside the folders of splits."""
@@ -312,21 +303,6 @@ class _Top:
             if name not in folders:
                 tally.add(Reason.SPLIT, f"{name}/")
         return tally.account() + self.files.account()
-
-
-def _called(name: str) -> str:
-    """Return the split that a folder is called as, in any case; ``val`` for that, and '' for none."""
-    name = name.lower()
-    return name if name in SPLITS or name == "val" else SPLIT_ALIASES.get(name, "")
-
-
-def _one_of(root: str, split: str, folders: Sequence[str]) -> str:
-    if len(folders) > 1:
-        raise UserError(
-            f"{root} has two folders of the split {split_name(split)}: {' and '.join(folders)}",
-            fix="make them one, or take one of them out.",
-        )
-    return folders[0]
 
 
 def _has_folders(path: str) -> bool:

@@ -90,6 +90,40 @@ def test_val_beside_an_id_test_stays_the_ood_test(picture):
     assert folder.splits.keys() == {"train", "id_test", "ood_test"}
 
 
+@pytest.mark.parametrize("name", ["test", "Valid", "validation", "dev", "testing", "eval"])
+def test_what_the_field_calls_held_out_is_as_val_beside_train(picture, name):
+    folder = open_data([picture("train/a/1.jpg", f"{name}/a/2.jpg")])
+    assert keys_of(folder) == {"train": ["a/1.jpg"], "id_test": ["a/2.jpg"]}
+
+
+def test_without_a_folder_of_train_such_names_are_classes(picture):
+    assert open_data([picture("test/x/1.jpg", "dev/2.jpg")]).classes == {"train": ("dev", "test")}
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("val/a/2.jpg", "test/a/3.jpg"), "test is not taken: val is"),
+        (("test/3.jpg",), "test is not taken: it has no class folders"),
+    ],
+)
+def test_of_several_that_are_held_out_val_is_taken_and_that_is_said(picture, names, note):
+    folder = open_data([picture("train/a/1.jpg", *names)])
+    assert note in folder.notes[0]
+    assert left_out(folder) == {Reason.SPLIT: (1, ("test/",))}
+
+
+def test_val_as_the_name_of_a_source_is_decided_by_its_classes(picture):
+    data = picture("a/fig/1.jpg", "b/fig/2.jpg", "c/plum/3.jpg")
+    assert open_data([f"train={data}/a", f"val={data}/b"]).classes["id_test"] == ("fig",)
+    assert open_data([f"Train={data}/a", f"test={data}/c"]).classes["ood_test"] == ("plum",)
+
+
+def test_a_source_with_a_name_that_is_no_split_is_an_error_that_says_the_nearest(picture):
+    with pytest.raises(UserError, match=r"'trian' is not a split\. Fix: did you mean 'train'"):
+        open_data([f"trian={picture('a/1.jpg')}"])
+
+
 def test_a_split_named_twice_is_an_error_that_names_both(picture):
     with pytest.raises(UserError, match="two folders of the split id_test: id_test and val_on_train"):
         open_data([picture("train/a/1.jpg", "val_on_train/a/2.jpg", "id_test/a/3.jpg")])
