@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -253,7 +254,11 @@ def test_names_that_are_not_utf8_are_taken_and_said_and_such_classes_are_counted
     os.rename(os.fsencode(data / "b/2.jpg"), os.fsencode(data) + b"/na\xefve/2.jpg")
     folder = open_data([data])
     assert keys_of(folder) == {"train": [os.fsdecode(b"a/caf\xe9.jpg")]}
-    assert left_out(folder)[Reason.NAME] == (1, (os.fsdecode(b"na\xefve/2.jpg"),))
+    assert left_out(folder) == {
+        Reason.NAME: (1, (os.fsdecode(b"na\xefve/2.jpg"),)),
+        Reason.EMPTY: (1, ("b/",)),
+    }
+    assert "1 pictures of a class whose name is not UTF-8 are left out" in folder.notes[1]
     assert "1 names are not UTF-8" in folder.notes[0]
     assert keys_of(open_data([f"pool={data}"])) == {
         "pool": [os.fsdecode(b"a/caf\xe9.jpg"), os.fsdecode(b"na\xefve/2.jpg")]
@@ -300,6 +305,19 @@ def test_a_val_of_some_trained_classes_is_an_error_that_says_what_it_could_be(pi
     picture("val/cherry/2.jpg", "val/fig/2.jpg", "val/date/1.jpg")
     with pytest.raises(UserError, match=r"2 classes of.*Fix: take them out of one of the two, or"):
         check_apart(open_data([data]), fix="add --shared-classes.")
+
+
+def test_classes_that_differ_by_how_an_accent_is_written_are_told_apart(picture):
+    folder = open_data([picture("train/caf\u00e9/1.jpg", "train/b/2.jpg", "id_test/cafe\u0301/3.jpg")])
+    with pytest.raises(UserError) as error:
+        check_trained(folder.path, folder.classes)
+    assert "'cafe\\u0301'" in str(error.value)
+    assert "did you mean 'caf\u00e9'" in str(error.value)
+    folder = open_data([picture("train/caf\u00e9/1.jpg"), f"ood_test={folder.path}/id_test"])
+    with pytest.raises(UserError, match="in train and in the OOD test as well"):
+        check_apart(
+            replace(folder, splits={k: v for k, v in folder.splits.items() if k != "id_test"}), fix="x"
+        )
 
 
 def test_a_class_of_the_id_test_that_is_not_trained_is_an_error_that_names_both(picture):
