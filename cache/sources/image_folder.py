@@ -221,10 +221,24 @@ def open_image_folder(place: str, options: SourceOptions, split: str) -> Opened:
         if top.pictures or not pools:
             return _opened({"": _source("pool", root, options)})
         return _opened({"pool": _source("pool", f"{root}/{pools[0]}", options)})
+    _refuse_wrapped(top, options)
     sources = {"": _source("train", root, options, skip=pools)}
     if pools:
         sources["pool"] = _source("pool", f"{root}/{pools[0]}", options)
     return _opened(sources)
+
+
+def _refuse_wrapped(top: _Top, options: SourceOptions) -> None:
+    """Raise a UserError for a folder with one folder, as archives are unpacked, that holds those of splits."""
+    if len(top.folders) != 1 or options.class_depth != 1:
+        return
+    (name,) = top.folders
+    if inner := _Top.of(f"{top.root}/{name}").splits.taken():
+        some = some_of([f"{name}/{folder}/" for folder in inner.values()])
+        raise UserError(
+            f"{top.root} holds the folder {name} alone, and that folders that are called as splits ({some})",
+            fix=f"give {top.root}/{name}; or, if {name} is a class, add --class-depth last.",
+        )
 
 
 def _source(

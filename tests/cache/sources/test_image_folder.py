@@ -97,6 +97,14 @@ def test_what_the_field_calls_held_out_is_as_val_beside_train(picture, name):
     assert keys_of(folder) == {"train": ["a/1.jpg"], "id_test": ["a/2.jpg"]}
 
 
+def test_splits_in_a_lone_folder_are_an_error_that_names_it(picture):
+    data = picture("set/train/a/1.jpg", "set/val/a/2.jpg")
+    with pytest.raises(UserError, match=rf"set/train/.*Fix: give {data}/set;"):
+        open_data([data])
+    picture("other/1.jpg")
+    assert open_data([data]).classes == {"train": ("other", "set")}
+
+
 def test_without_a_folder_of_train_such_names_are_classes(picture):
     assert open_data([picture("test/x/1.jpg", "dev/2.jpg")]).classes == {"train": ("dev", "test")}
 
