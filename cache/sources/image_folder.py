@@ -229,7 +229,7 @@ def open_image_folder(place: str, options: SourceOptions, split: str) -> Opened:
 
 
 def _refuse_wrapped(top: _Top, options: SourceOptions) -> None:
-    """Raise a UserError for a folder with one folder, as archives are unpacked, that holds those of splits."""
+    """Raise a UserError for splits in a lone folder, as archives are unpacked: it would be one class."""
     if len(top.folders) != 1 or options.class_depth != 1:
         return
     (name,) = top.folders
