@@ -139,7 +139,8 @@ def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
             sources.setdefault(split, []).append(source)
     if options.rule and not unsplit:
         raise UserError(
-            "--split has nothing to split: no images have labels and no split", fix="leave it out."
+            "--split has nothing to split: no images have labels and no split",
+            fix="leave it out, or give the folder of classes itself, such as DATA/train, and no SPLIT=.",
         )
     if HELD_OUT in sources:
         _place_val(sources, notes)

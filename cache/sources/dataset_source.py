@@ -1,9 +1,10 @@
 """Any ``torch.utils.data.Dataset`` of (picture, label) as a source, from Python.
 
 A picture is a PIL image, or a uint8 tensor or array, [H, W, 3] or [3, H, W]. A label is a number (of
-``dataset.classes``, or of given names), a name, several of these, or of none None or -1. Numbers are taken from
-``dataset.targets`` where there are any; else every item is read once, picture and all. A key is the path of
-the item where the dataset has ``samples`` of paths, as torchvision's ImageFolder, else its index.
+``dataset.classes``, or of given names), a name, or several of these; of no label it is None or -1. Numbers
+are taken from ``dataset.targets`` where there are any; else every item is read once, picture and all. A key
+is the path of the item where the dataset has ``samples`` of paths, as torchvision's ImageFolder, else its
+index.
 
 The dataset stays in the process that has it; workers that are forked have it too. What its pictures hold is
 not known until they are read: one that has no file and changes is not noticed.
