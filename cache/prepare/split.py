@@ -20,6 +20,7 @@ from cache.prepare.split_list import SplitPlan, SplitSummary, first_few, write_s
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.class_texts import read_lines
 from cache.sources.data import open_data
+from cache.sources.folder_listing import is_utf8
 from cache.sources.image_folder import open_image_folder
 from cache.sources.samples import Source
 from cache.sources.source_options import AS_THEY_ARE
@@ -136,15 +137,22 @@ def _images_of(source: Path) -> _Images:
     if "" not in opened or not opened[""].classes:  # then this says why not
         opened = {"": open_data([f"train={source}"]).split("train")}
     by_class: dict[str, list[str]] = {}
-    for sample in opened[""].all():
-        name, _, file = sample.key.partition("/")
-        by_class.setdefault(name, []).append(file)
-    pool = opened[POOL].all() if POOL in opened else ()
-    return _Images(
-        by_class=by_class,
-        pool={sample.key: os.path.relpath(sample.where, os.path.abspath(source)) for sample in pool},
-        left_out=tuple(line for one in opened.values() for line in one.account().in_words()),
-    )
+    pool: dict[str, str] = {}
+    odd: list[str] = []
+    for split, images in opened.items():
+        for sample in images.all():
+            path = os.path.relpath(sample.where, os.path.abspath(source))
+            name, _, file = sample.key.partition("/")
+            if not is_utf8(path):
+                odd.append(path)
+            elif split == POOL:
+                pool[sample.key] = path
+            else:
+                by_class.setdefault(name, []).append(file)
+    left_out = [line for one in opened.values() for line in one.account().in_words()]
+    if odd:
+        left_out.append(f"of a name that is not UTF-8, as a list is: {first_few(odd)}")
+    return _Images(by_class=by_class, pool=pool, left_out=tuple(left_out))
 
 
 def _plan(source: Path, given: _Images, ood_classes: Collection[str], held: tuple[float, int]) -> SplitPlan:
