@@ -196,6 +196,11 @@ def open_image_folder(place: str, options: SourceOptions, split: str) -> Opened:
     UserError
         If it is no folder, a split has no picture, or two folders are one split.
     """
+    if os.path.isfile(place):
+        raise UserError(
+            f"{place} is a file, and no list, table or tar by its ending",
+            fix="give the folder that it lies in, a .csv, .tsv, .jsonl, .parquet or .tar; unpack an archive.",
+        )
     if not os.path.isdir(place):
         raise UserError(f"the data folder {place} does not exist", fix="give a folder of pictures.")
     root = os.path.abspath(place)

@@ -276,6 +276,8 @@ def test_names_that_are_not_utf8_are_taken_and_said_and_such_classes_are_counted
 def test_a_folder_that_is_not_there_or_holds_no_picture_is_one_line(picture, tmp_path):
     with pytest.raises(UserError, match="nothing does not exist"):
         open_data([tmp_path / "nothing"])
+    with pytest.raises(UserError, match=r"1\.jpg is a file, and no list"):
+        open_data([picture("1.jpg") / "1.jpg"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.doc").write_text("no picture")
     with pytest.raises(UserError, match=r"empty holds no picture \(1 of no picture format: x.doc\)"):
