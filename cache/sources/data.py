@@ -96,6 +96,7 @@ class Given:
     def open(self, options: SourceOptions) -> Mapping[str, Source]:
         """Return the sources of its splits."""
         split = split_name(self.split) if self.split else ""
+        opened: Mapping[str, Source]
         if self.dataset is not None:
             opened = open_dataset(self.dataset, options, split)
         else:

@@ -282,9 +282,10 @@ def as_rgb(picture: Any) -> Image.Image:
 
 def _parts(dataset: Any) -> Sequence[PictureDataset]:
     """Return the parts of torch's ConcatDataset; of any other none."""
-    parts = getattr(dataset, "datasets", None)
-    joined = isinstance(parts, list) and sum(map(len, parts)) == len(dataset)
-    return parts if joined and all(isinstance(one, PictureDataset) for one in parts) else ()
+    parts: Any = getattr(dataset, "datasets", None)
+    if not isinstance(parts, list) or not all(isinstance(one, PictureDataset) for one in parts):
+        return ()
+    return parts if sum(map(len, parts)) == len(dataset) else ()
 
 
 def _label(dataset: PictureDataset, index: int) -> Any:

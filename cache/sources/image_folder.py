@@ -264,11 +264,9 @@ def _opened(sources: Mapping[str, ImageSource], notes: Sequence[str] = ()) -> Op
         for line in listing.odd.left_out.values():
             names = some_of(list(line.names), of=line.count)
             notes.append(f"{line.count:,} names are not UTF-8, and are kept as they are: {names}")
-        if line := listing.account.left_out.get(Reason.NAME):
-            names = some_of(list(line.names), of=line.count)
-            notes.append(
-                f"{line.count:,} pictures {Reason.NAME} are left out: {names} (rename their folders)"
-            )
+        if odd := listing.account.left_out.get(Reason.NAME):
+            names = some_of(list(odd.names), of=odd.count)
+            notes.append(f"{odd.count:,} pictures {Reason.NAME} are left out: {names} (rename their folders)")
     return Opened(sources, notes)
 
 
