@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.errors import CacheMismatch, UserError, shortened, some_of
+from cache.runtime.errors import CacheMismatch, UserError, quoted, shortened, some_of
 from cache.sources.class_texts import BankTexts
 from cache.sources.samples import DataFolder
 from cache.store.manifest import NAME, Manifest
@@ -58,7 +58,7 @@ def check_told_apart(
 
 def _same_text(bank: BankTexts, one: tuple[str, str], other: tuple[str, str]) -> UserError:
     where = f" ({bank.source})" if bank.source else ""
-    both = f"the classes {one[0]!r} and {other[0]!r}"
+    both = f"the classes {quoted(one[0])} and {quoted(other[0])}"
     if one[1] == other[1]:
         return UserError(
             f"{both} have the same text in the bank {bank.name!r}{where}: {shortened(one[1], 80)}",

@@ -7,7 +7,9 @@ on; of each other class some images are held out. Each way draws up a plan; ``sp
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,11 @@ from cache.prepare.split_list import SplitPlan, SplitSummary, first_few, write_s
 from cache.runtime.errors import UserError, nearest_names
 from cache.sources.class_texts import read_lines
 from cache.sources.data import open_data
-from cache.sources.splits import LABELLED
+from cache.sources.folder_listing import is_utf8
+from cache.sources.image_folder import open_image_folder
+from cache.sources.samples import Source
+from cache.sources.source_options import AS_THEY_ARE
+from cache.sources.splits import LABELLED, POOL
 
 
 def split_images(source: Path, out: Path, **given: Any) -> SplitSummary:
@@ -74,7 +80,8 @@ def by_ratio(source: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int 
     """
     if not 0 < ood < 1:
         raise UserError(f"the OOD share is {ood}", fix="give a share between 0 and 1, such as 0.5.")
-    by_class, left_out = _classes_of(source)
+    images = _images_of(source)
+    by_class = images.by_class
     count = _share(ood, len(by_class))
     if not 0 < count < len(by_class):
         raise UserError(
@@ -83,7 +90,7 @@ def by_ratio(source: Path, *, ood: float = 0.5, id_test: float = 0.3, seed: int 
         )
     names = sorted(by_class)
     drawn = _generator(seed).permutation(len(names))[:count]
-    return _plan(source, by_class, {names[i] for i in drawn}, (id_test, seed), left_out)
+    return _plan(source, images, {names[i] for i in drawn}, (id_test, seed))
 
 
 def by_classes(source: Path, *, ood_classes: Path, id_test: float = 0.3, seed: int = 0) -> SplitPlan:
@@ -99,7 +106,8 @@ def by_classes(source: Path, *, ood_classes: Path, id_test: float = 0.3, seed: i
     """
     lines = [line.strip() for line in read_lines(ood_classes)]
     wanted = {line for line in lines if line and not line.startswith("#")}
-    by_class, left_out = _classes_of(source)
+    images = _images_of(source)
+    by_class = images.by_class
     for name in sorted(wanted - by_class.keys()):
         raise UserError(
             f"{ood_classes} names {name!r}, which is no class folder of {source}",
@@ -110,26 +118,44 @@ def by_classes(source: Path, *, ood_classes: Path, id_test: float = 0.3, seed: i
             f"{ood_classes} names {len(wanted)} of {len(by_class)} classes",
             fix="name at least one class, and leave at least one to train on.",
         )
-    return _plan(source, by_class, wanted, (id_test, seed), left_out)
+    return _plan(source, images, wanted, (id_test, seed))
 
 
-def _classes_of(source: Path) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Return ``{class: the keys of its images below it, sorted}``, and lines on what is in no class."""
-    images = open_data([f"train={source}"]).split("train")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Images:
+    """``{class: the keys of its images below it, sorted}``, ``{key: path below the source}`` of the pool, and
+    lines on what is in neither."""
+
+    by_class: Mapping[str, Sequence[str]]
+    pool: Mapping[str, str]
+    left_out: tuple[str, ...]
+
+
+def _images_of(source: Path) -> _Images:
+    """Return the images of class folders, and those of a pool beside them."""
+    opened: Mapping[str, Source] = open_image_folder(str(source), AS_THEY_ARE, "")
+    if "" not in opened or not opened[""].classes:  # then this says why not
+        opened = {"": open_data([f"train={source}"]).split("train")}
     by_class: dict[str, list[str]] = {}
-    for sample in images.all():
-        name, _, file = sample.key.partition("/")
-        by_class.setdefault(name, []).append(file)
-    return by_class, tuple(images.account().in_words())
+    pool: dict[str, str] = {}
+    odd: list[str] = []
+    for split, images in opened.items():
+        for sample in images.all():
+            path = os.path.relpath(sample.where, os.path.abspath(source))
+            name, _, file = sample.key.partition("/")
+            if not is_utf8(path):
+                odd.append(path)
+            elif split == POOL:
+                pool[sample.key] = path
+            else:
+                by_class.setdefault(name, []).append(file)
+    left_out = [line for one in opened.values() for line in one.account().in_words()]
+    if odd:
+        left_out.append(f"of a name that is not UTF-8, as a list is: {first_few(odd)}")
+    return _Images(by_class=by_class, pool=pool, left_out=tuple(left_out))
 
 
-def _plan(
-    source: Path,
-    by_class: Mapping[str, Sequence[str]],
-    ood_classes: Collection[str],
-    held: tuple[float, int],
-    left_out: tuple[str, ...],
-) -> SplitPlan:
+def _plan(source: Path, given: _Images, ood_classes: Collection[str], held: tuple[float, int]) -> SplitPlan:
     """Return the plan; ``held`` are the share of a trained class's images that are held out, and a seed."""
     id_test, seed = held
     if not 0 <= id_test < 1:
@@ -137,13 +163,15 @@ def _plan(
             f"the held-out share is {id_test}", fix="give a share from 0 to below 1, such as 0.3."
         )
     images: dict[str, dict[str, str]] = {split: {} for split in LABELLED}
-    for name in sorted(by_class):
-        files = by_class[name]
+    for name in sorted(given.by_class):
+        files = given.by_class[name]
         held_out = set() if name in ood_classes else _held_out(name, files, share=id_test, seed=seed)
         for file in files:
             split = "ood_test" if name in ood_classes else "id_test" if file in held_out else "train"
             images[split][f"{name}/{file}"] = f"{name}/{file}"
-    return SplitPlan(root=source, images=images, texts=source, left_out=left_out)
+    if given.pool:
+        images[POOL] = {**given.pool}
+    return SplitPlan(root=source, images=images, texts=source, left_out=given.left_out)
 
 
 def _held_out(name: str, files: Sequence[str], *, share: float, seed: int) -> set[str]:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.runtime.atomic_files import replacing
-from cache.runtime.errors import CacheMismatch, UserError, unwritable
+from cache.runtime.errors import CacheMismatch, UserError, WrongOption, unwritable
 from cache.sources.class_texts import DESCRIPTIONS, LABELS, class_names_of, read_descriptions
+from cache.sources.splits import POOL
 
 HEADER = ("path", "label", "split", "key")
+ENDING = ".csv"
 SHOWN = 5
 
 
@@ -25,9 +27,9 @@ SHOWN = 5
 class SplitPlan:
     """Which image goes where, before anything is written.
 
-    ``images`` is ``{split: {key: the image's path below root}}``, a key's first part its class; ``texts`` is
-    the folder whose label2text.txt and chatgpt.txt are taken along. ``left_out`` are lines on what is in no
-    split.
+    ``images`` is ``{split: {key: the image's path below root}}``, a key's first part its class but in
+    the pool; ``texts`` is the folder whose label2text.txt and chatgpt.txt are taken along. ``left_out`` are
+    lines on what is in no split.
     """
 
     root: Path
@@ -36,8 +38,8 @@ class SplitPlan:
     left_out: tuple[str, ...] = ()
 
     def classes(self, split: str) -> set[str]:
-        """Return the classes of one split."""
-        return {key.partition("/")[0] for key in self.images[split]}
+        """Return the classes of one split; of the pool none."""
+        return set() if split == POOL else {key.partition("/")[0] for key in self.images[split]}
 
     @property
     def all_classes(self) -> list[str]:
@@ -57,7 +59,7 @@ class SplitSummary:
     def lines(self) -> list[str]:
         """Return the summary as lines of text."""
         counts = [
-            f"{split}: {count:,} images of {self.classes[split]:,} classes"
+            f"{split}: {count:,} images" + ("" if split == POOL else f" of {self.classes[split]:,} classes")
             for split, count in self.images.items()
         ]
         return [
@@ -82,6 +84,11 @@ def write_split(plan: SplitPlan, out: Path) -> SplitSummary:
         Before anything is written, if the plan leaves a side empty or mixes them, or ``out`` is something
         else.
     """
+    if out.suffix.lower() != ENDING and not out.exists():
+        raise WrongOption(
+            f"--out {out} is not called as a list",
+            fix=f"give it the ending {ENDING}: {out.with_suffix(ENDING)}.",
+        )
     _check_plan(plan, out.parent)
     text = "".join(_lines(plan, out.parent))
     raw = text.encode("utf-8", "surrogateescape")
@@ -141,7 +148,10 @@ def _lines(plan: SplitPlan, folder: Path) -> Iterator[str]:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(HEADER)
     for split, images in plan.images.items():
-        writer.writerows((prefix + path, key.partition("/")[0], split, key) for key, path in images.items())
+        writer.writerows(
+            (prefix + path, "" if split == POOL else key.partition("/")[0], split, key)
+            for key, path in images.items()
+        )
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -68,7 +69,12 @@ def nearest_names(name: str, choices: Iterable[str]) -> str:
     """Return ``did you mean 'x' or 'y'? `` for the choices nearest to ``name``, or nothing."""
     folded = {choice.casefold(): choice for choice in choices}
     close = difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(repr(folded[c]) for c in close)}? " if close else ""
+    return f"did you mean {' or '.join(quoted(folded[c]) for c in close)}? " if close else ""
+
+
+def quoted(name: str) -> str:
+    """Return a name in quotes; what may look the same as another, an accent written apart, in its codes."""
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
 
 
 # What libraries say of a guard against code in files: they advise to switch it off.

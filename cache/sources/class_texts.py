@@ -191,7 +191,7 @@ def template_bank(
 def check_templates(templates: Sequence[str]) -> None:
     """Raise a UserError unless every template has one place for a name."""
     for template in templates:
-        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+        if template.count("{}") != 1 or {*"{}"} & {*template.replace("{}", "")}:
             raise WrongOption(
                 f"--template {template!r} has no single {{}} where the class name goes",
                 fix=f"write it like {LABEL_TEMPLATE!r}.",

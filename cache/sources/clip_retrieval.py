@@ -17,7 +17,6 @@ from cache.sources.arrow_files import ParquetTable
 from cache.sources.class_numbers import class_name
 from cache.sources.list_columns import Columns
 from cache.sources.records import (
-    HELD_OUT,
     NO_NUMBER,
     Labels,
     key_of_path,
@@ -26,6 +25,7 @@ from cache.sources.records import (
     text_of_cell,
 )
 from cache.sources.source_options import SourceOptions
+from cache.sources.splits import HELD_OUT
 
 IMAGES, TEXTS, METADATA = "img_emb", "text_emb", "metadata"
 # What clip-retrieval calls the path of an image, or its key in a tar.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 from cache.runtime.errors import UserError
 from cache.sources.dataset_source import PictureDataset, open_dataset
 from cache.sources.joined_sources import joined
-from cache.sources.places import is_remote
+from cache.sources.places import expanded, is_remote
 from cache.sources.samples import DataFolder, Opened, Source
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.split_rules import EXAMPLE, selected
-from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
+from cache.sources.splits import HELD_OUT, SPLITS, split_called, split_name
 
 # What opens a place: (place, options, split) -> the sources of its splits. ``split`` is the name that all of
 # it gets, '' where it is to say that itself; what does not say it either is under '', and what is called
@@ -28,13 +29,16 @@ Data = (
     | Sequence["str | Path | PictureDataset | Given"]
     | Mapping[str, "str | Path | PictureDataset"]
 )
-# The name of a split that may be the ID or the OOD test: its classes decide, as those of ImageNet's folders.
-VAL = "val"
+# What may be the name of a split.
+_WORD = re.compile(r"[A-Za-z_-]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Given:
-    """A source as the user names it: a ``place``, and the split that it is, '' where it says that itself."""
+    """A source as the user names it: a ``place``, and the split that it is, '' where it says that itself.
+
+    A split of :data:`~cache.sources.splits.HELD_OUT` is the ID or the OOD test, by its classes.
+    """
 
     place: str
     split: str = ""
@@ -46,7 +50,7 @@ class Given:
         if isinstance(data, (str, Path)):
             return [cls.parse(str(data))]
         if isinstance(data, Mapping):
-            return [replace(cls.of(one), split=split_name(split)) for split, one in data.items()]
+            return [replace(cls.of(one), split=_split(split)) for split, one in data.items()]
         return [cls.of(data)] if not isinstance(data, list | tuple) else [cls.of(one) for one in data]
 
     @classmethod
@@ -65,11 +69,17 @@ class Given:
 
     @classmethod
     def parse(cls, text: str) -> Given:
-        """Read ``SOURCE`` or ``SPLIT=SOURCE``; a path that has an equals sign and is there is a path."""
+        """Read ``SOURCE`` or ``SPLIT=SOURCE``; a path that has an equals sign and is there is a path.
+
+        Raises
+        ------
+        UserError
+            If there is no such path, and no split is called so.
+        """
         name, equals, place = text.partition("=")
-        if equals and (name in SPLITS or name in SPLIT_ALIASES) and not os.path.exists(text):
-            return cls(place=place, split=split_name(name))
-        return cls(place=text)
+        if not (equals and place and _WORD.fullmatch(name)) or _is_path(text):
+            return cls(place=text)
+        return cls(place=place, split=_split(name))
 
     def anywhere(self) -> Given:
         """Return it as it is found from any working folder; UserError for a dataset."""
@@ -85,9 +95,16 @@ class Given:
 
     def open(self, options: SourceOptions) -> Mapping[str, Source]:
         """Return the sources of its splits."""
+        split = split_name(self.split) if self.split else ""
+        opened: Mapping[str, Source]
         if self.dataset is not None:
-            return open_dataset(self.dataset, options, self.split)
-        return opener_of(self.place)(self.place, options, self.split)
+            opened = open_dataset(self.dataset, options, split)
+        else:
+            opened = opener_of(self.place)(self.place, options, split)
+        if self.split != HELD_OUT:
+            return opened
+        notes = opened.notes if isinstance(opened, Opened) else ()
+        return Opened(dict(zip([HELD_OUT], opened.values(), strict=True)), notes)
 
     @property
     def folder(self) -> Path:
@@ -123,9 +140,10 @@ def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
             sources.setdefault(split, []).append(source)
     if options.rule and not unsplit:
         raise UserError(
-            "--split has nothing to split: no images have labels and no split", fix="leave it out."
+            "--split has nothing to split: no images have labels and no split",
+            fix="leave it out, or give the folder of classes itself, such as DATA/train, and no SPLIT=.",
         )
-    if VAL in sources:
+    if HELD_OUT in sources:
         _place_val(sources, notes)
     return DataFolder(
         path=named[0].folder,
@@ -133,6 +151,16 @@ def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
         notes=tuple(notes),
         given=tuple(one.anywhere().text for one in named if one.dataset is None),
     )
+
+
+def _split(name: str) -> str:
+    """Return the split that a name is of, as data call it; UserError for none."""
+    return split_called(name) or split_name(name)
+
+
+def _is_path(text: str) -> bool:
+    """Say whether a text with an equals sign is a path, or a pattern of some."""
+    return os.path.exists(text) or any(map(os.path.exists, expanded(text)))
 
 
 def opener_of(place: str) -> Opener:
@@ -185,7 +213,7 @@ def _with_splits(
 
 def _place_val(sources: dict[str, list[Source]], notes: list[str]) -> None:
     """Decide what ``val`` is: with classes of train alone the ID test, else the OOD test."""
-    val = sources.pop(VAL)
+    val = sources.pop(HELD_OUT)
     classes = {name for source in val for name in source.classes}
     trained = {name for source in sources.get("train", ()) for name in source.classes}
     split = "id_test" if classes <= trained and "id_test" not in sources else "ood_test"

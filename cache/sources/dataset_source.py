@@ -1,9 +1,10 @@
 """Any ``torch.utils.data.Dataset`` of (picture, label) as a source, from Python.
 
 A picture is a PIL image, or a uint8 tensor or array, [H, W, 3] or [3, H, W]. A label is a number (of
-``dataset.classes``, or of given names), a name, several of these, or None. Numbers are taken from
-``dataset.targets`` where there are any; else every item is read once, picture and all. A key is the path of
-the item where the dataset has ``samples`` of paths, as torchvision's ImageFolder, else its index.
+``dataset.classes``, or of given names), a name, or several of these; of no label it is None or -1. Numbers
+are taken from ``dataset.targets`` where there are any; else every item is read once, picture and all. A key
+is the path of the item where the dataset has ``samples`` of paths, as torchvision's ImageFolder, else its
+index.
 
 The dataset stays in the process that has it; workers that are forked have it too. What its pictures hold is
 not known until they are read: one that has no file and changes is not noticed.
@@ -26,7 +27,8 @@ from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
 from cache.sources.accounts import Account, Reason
 from cache.sources.class_numbers import class_name
-from cache.sources.decoding import UnreadableImage
+from cache.sources.decoding import UnreadableImage, reading_picture
+from cache.sources.grey_depth import grey_of
 from cache.sources.listed_chunks import ChunkListing, ListedChunks
 from cache.sources.pictures import PictureSample
 from cache.sources.places import read_bytes, status_of
@@ -67,12 +69,8 @@ class DatasetSample(PictureSample):
                 f"the dataset of {self.place} is not in this process",
                 fix="give workers=0: processes that are started anew have not what Python holds.",
             )
-        try:
+        with reading_picture(self.key):  # which is decoded here, by whatever the dataset does it with
             return (as_rgb(items.dataset[self.index][0]),)
-        except OSError as error:
-            if is_the_systems(error):
-                raise
-            raise UnreadableImage(error.strerror or str(error)) from error
 
     def content(self) -> bytes:
         """Return the bytes of the item's file, b'' where it has none."""
@@ -180,6 +178,8 @@ class _Items:
         while hasattr(inner, "indices") and isinstance(getattr(inner, "dataset", None), PictureDataset):
             indices = [int(inner.indices[i]) for i in indices]
             inner = inner.dataset
+        if parts := _parts(inner):
+            return cls._joined(dataset, [cls.of(part, names) for part in parts], indices)
         listed = _sized(inner, "samples") or _sized(inner, "imgs")
         paths = [
             one[0] for one in listed if isinstance(one, tuple) and one and isinstance(one[0], str | Path)
@@ -192,9 +192,23 @@ class _Items:
         return cls(
             dataset=dataset,
             names=names or tuple(map(str, classes)),
-            targets=[dataset[i][1] for i in range(len(dataset))] if own is None else own,
+            targets=[_label(dataset, i) for i in range(len(dataset))] if own is None else own,
             paths=files,
             root=_root(inner, files),
+        )
+
+    @classmethod
+    def _joined(cls, dataset: PictureDataset, parts: Sequence[_Items], indices: Sequence[int]) -> _Items:
+        """Return the items of parts one after the other, each label by the names of its own part."""
+        labels = [part.labels(i) for part in parts for i in range(len(part.dataset))]
+        paths = [path for part in parts for path in part.paths]
+        files = [paths[i] for i in indices] if len(paths) == len(labels) else []
+        return cls(
+            dataset=dataset,
+            names=(),
+            targets=[labels[i] for i in indices],
+            paths=files,
+            root=_root(None, files),
         )
 
     def path(self, index: int) -> str:
@@ -216,7 +230,7 @@ class _Items:
             dict.fromkeys(
                 class_name(str(one), self.names, where)
                 for one in labels
-                if one is not None and not (self.names and str(one) == NO_NUMBER)
+                if one is not None and str(one) != NO_NUMBER
             )
         )
 
@@ -253,7 +267,8 @@ def open_dataset(dataset: PictureDataset, options: SourceOptions, split: str) ->
 def as_rgb(picture: Any) -> Image.Image:
     """Return a PIL image, or a uint8 tensor or array, as RGB; UnreadableImage where it is none of them."""
     if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
+        grey = picture.mode == "F" or picture.mode.startswith("I")
+        return (grey_of(picture) if grey else picture).convert("RGB")
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
         raise UnreadableImage(f"{type(picture).__name__} of {pixels.dtype} {[*pixels.shape]}")
@@ -263,6 +278,24 @@ def as_rgb(picture: Any) -> Image.Image:
         raise UnreadableImage(f"{type(picture).__name__} of {pixels.dtype} {[*np.shape(picture)]}")
     pixels = pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+
+
+def _parts(dataset: Any) -> Sequence[PictureDataset]:
+    """Return the parts of torch's ConcatDataset; of any other none."""
+    parts: Any = getattr(dataset, "datasets", None)
+    if not isinstance(parts, list) or not all(isinstance(one, PictureDataset) for one in parts):
+        return ()
+    return parts if sum(map(len, parts)) == len(dataset) else ()
+
+
+def _label(dataset: PictureDataset, index: int) -> Any:
+    item = dataset[index]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise UserError(
+            f"{type(dataset).__name__}[{index}] is no (picture, label)",
+            fix="give None as the label of what has none.",
+        )
+    return item[1]
 
 
 def _sized(dataset: Any, name: str) -> Sequence[Any]:

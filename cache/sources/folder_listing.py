@@ -69,9 +69,11 @@ class FolderListing:
         self._folders: list[str] = []
         self._counts: list[int] = []
         odd = Tally()
-        blobs, classes = [], set()
+        blobs, classes, met = [], set(), set()
         for folder in walk.pictures():
             name = of.class_of_folder(folder.path)
+            if folder.names:
+                met.add(name)
             if not folder.names or (of.depth and not self._has_class(folder, name, walk.tally)):
                 continue
             classes.add(name)
@@ -82,7 +84,7 @@ class FolderListing:
             _count_odd(odd, folder)
         self._names = b"".join(blobs)
         self.classes = tuple(sorted(classes)) if of.depth else ()
-        for empty in sorted({*self._class_folders(walk)} - classes):
+        for empty in sorted({*self._class_folders(walk)} - met):
             walk.tally.add(Reason.EMPTY, f"{empty}/")
         self.account: Account = walk.tally.account()
         self.odd: Account = odd.account()

@@ -1,7 +1,8 @@
 """A folder of pictures as a source of each split, however it is laid out.
 
 1. Folders that are called as splits hold them: ``train``, ``val_on_train`` or ``id_test``, ``val`` or
-   ``ood_test``, each ``SPLIT/CLASS/**/FILE``, and ``pool`` or ``unlabelled``, which has no classes.
+   ``ood_test``, each ``SPLIT/CLASS/**/FILE``, and ``pool`` or ``unlabelled``, which has no classes. Beside
+   ``train`` one called ``test`` or ``validation`` is as ``val``, where there is none.
 2. Else, with pictures directly in it, the folder and all below it is ``pool``.
 3. Else its folders are classes, but for ``pool`` or ``unlabelled`` beside them: ``CLASS/**/FILE``.
 
@@ -29,7 +30,8 @@ from cache.sources.folder_listing import GONE, UNLABELLED, FolderListing, Folder
 from cache.sources.folder_walk import TEXT, TEXT_FILES, entries_of, is_picture, kind_of
 from cache.sources.samples import Chunk, Listed, Opened
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import LABELLED, SPLIT_ALIASES, SPLITS, split_name
+from cache.sources.split_folders import SplitFolders
+from cache.sources.splits import LABELLED, split_name
 
 # A text beside a picture is read so far, in bytes.
 TEXT_BYTES = 2**16
@@ -194,35 +196,54 @@ def open_image_folder(place: str, options: SourceOptions, split: str) -> Opened:
     UserError
         If it is no folder, a split has no picture, or two folders are one split.
     """
+    if os.path.isfile(place):
+        raise UserError(
+            f"{place} is a file, and no list, table or tar by its ending",
+            fix="give the folder that it lies in, a .csv, .tsv, .jsonl, .parquet or .tar; unpack an archive.",
+        )
     if not os.path.isdir(place):
         raise UserError(f"the data folder {place} does not exist", fix="give a folder of pictures.")
     root = os.path.abspath(place)
     top = _Top.of(root)
     if split:
-        if split in LABELLED and (named := top.split_folders()):
+        if split in LABELLED and (named := top.splits.taken()):
             some = some_of([f"{name}/" for name in named.values()])
             raise UserError(
                 f"{split}={place} holds folders that are called as splits ({some})",
                 fix=f"give {place} alone, or {split}={place}/{next(iter(named.values()))}.",
             )
         return _opened({split: _source(split, root, options)})
-    folders = top.split_folders()
+    folders = top.splits.taken()
     if folders:
-        beside = top.beside(folders.values())
+        beside, notes = top.beside(folders.values()), top.splits.notes(folders)
         sources = {
             name: _source(split_name(name), f"{root}/{folder}", options, beside=beside if not i else NOTHING)
             for i, (name, folder) in enumerate(folders.items())
         }
-        return _opened(sources)
-    pools = top.called("pool")
+        return _opened(sources, notes)
+    pools = top.splits.pool()
     if top.pictures or not set(top.folders) - {*pools}:
         if top.pictures or not pools:
             return _opened({"": _source("pool", root, options)})
-        return _opened({"pool": _source("pool", f"{root}/{_one_of(root, 'pool', pools)}", options)})
+        return _opened({"pool": _source("pool", f"{root}/{pools[0]}", options)})
+    _refuse_wrapped(top, options)
     sources = {"": _source("train", root, options, skip=pools)}
     if pools:
-        sources["pool"] = _source("pool", f"{root}/{_one_of(root, 'pool', pools)}", options)
+        sources["pool"] = _source("pool", f"{root}/{pools[0]}", options)
     return _opened(sources)
+
+
+def _refuse_wrapped(top: _Top, options: SourceOptions) -> None:
+    """Raise a UserError for splits in a lone folder, as archives are unpacked: it would be one class."""
+    if len(top.folders) != 1 or options.class_depth != 1:
+        return
+    (name,) = top.folders
+    if inner := _Top.of(f"{top.root}/{name}").splits.taken():
+        some = some_of([f"{name}/{folder}/" for folder in inner.values()])
+        raise UserError(
+            f"{top.root} holds the folder {name} alone, and that folders that are called as splits ({some})",
+            fix=f"give {top.root}/{name}; or, if {name} is a class, add --class-depth last.",
+        )
 
 
 def _source(
@@ -233,9 +254,9 @@ def _source(
     return ImageSource(split, of, beside=beside)
 
 
-def _opened(sources: Mapping[str, ImageSource]) -> Opened:
+def _opened(sources: Mapping[str, ImageSource], notes: Sequence[str] = ()) -> Opened:
     """Return sources that have pictures, each listed; UserError for one that has none."""
-    notes = []
+    notes = [*notes]
     for source in sources.values():
         listing = source.listing
         if not len(listing):
@@ -243,6 +264,9 @@ def _opened(sources: Mapping[str, ImageSource]) -> Opened:
         for line in listing.odd.left_out.values():
             names = some_of(list(line.names), of=line.count)
             notes.append(f"{line.count:,} names are not UTF-8, and are kept as they are: {names}")
+        if odd := listing.account.left_out.get(Reason.NAME):
+            names = some_of(list(odd.names), of=odd.count)
+            notes.append(f"{odd.count:,} pictures {Reason.NAME} are left out: {names} (rename their folders)")
     return Opened(sources, notes)
 
 
@@ -285,25 +309,14 @@ class _Top:
                 files.add(Reason.DANGLING if kind == "dangling" else Reason.FORMAT, name)
         return cls(root=root, folders=tuple(folders), pictures=pictures, files=files)
 
-    def called(self, split: str) -> list[str]:
-        """Return the folders that are called as a split."""
-        return [name for name in self.folders if _called(name) == split]
-
-    def split_folders(self) -> dict[str, str]:
-        """Return ``{split or "val": its folder}`` where folders are splits, and nothing where they are not.
-
-        A class may be called ``train``: beside other folders one is a split only if there are folders in it.
-        """
-        named = [name for name in self.folders if _called(name)]
-        labelled = [name for name in named if _called(name) != "pool"]
-        others = len(named) < len(self.folders)
-        if not labelled or (others and not any(_has_folders(f"{self.root}/{name}") for name in labelled)):
-            return {}
-        splits = dict.fromkeys(map(_called, named))
-        return {
-            split: _one_of(self.root, split, self.called(split))
-            for split in sorted(splits, key=lambda split: SPLITS.index(split_name(split)))
-        }
+    @property
+    def splits(self) -> SplitFolders:
+        """Which of the folders are splits."""
+        return SplitFolders(
+            place=self.root,
+            folders=self.folders,
+            has_folders=lambda name: _has_folders(f"{self.root}/{name}"),
+        )
 
     def beside(self, folders: Collection[str]) -> Account:
         """Return the account of what lies beside the folders of splits."""
@@ -312,21 +325,6 @@ class _Top:
             if name not in folders:
                 tally.add(Reason.SPLIT, f"{name}/")
         return tally.account() + self.files.account()
-
-
-def _called(name: str) -> str:
-    """Return the split that a folder is called as, in any case; ``val`` for that, and '' for none."""
-    name = name.lower()
-    return name if name in SPLITS or name == "val" else SPLIT_ALIASES.get(name, "")
-
-
-def _one_of(root: str, split: str, folders: Sequence[str]) -> str:
-    if len(folders) > 1:
-        raise UserError(
-            f"{root} has two folders of the split {split_name(split)}: {' and '.join(folders)}",
-            fix="make them one, or take one of them out.",
-        )
-    return folders[0]
 
 
 def _has_folders(path: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
-from cache.runtime.errors import UserError, nearest_names, shortened, some_of
+from cache.runtime.errors import UserError, nearest_names, quoted, shortened, some_of
 from cache.sources.samples import DataFolder
 from cache.sources.splits import FOLDERS
 
@@ -12,8 +13,8 @@ from cache.sources.splits import FOLDERS
 def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None = None) -> None:
     """Make sure that no class of a folder's OOD test is one of its training.
 
-    ``texts`` are the names of class folders, where they have others. Case, underscores and spaces make no
-    other class.
+    ``texts`` are the names of class folders, where they have others. Case, underscores, spaces and
+    how accents are written make no other class.
 
     Raises
     ------
@@ -37,7 +38,7 @@ def check_apart(folder: DataFolder, *, fix: str, texts: Mapping[str, str] | None
     others = [name for name in tested if name not in trained]
     if len(shared) < len(tested) < 2 * len(shared):  # more likely the ID test, with some folders misnamed
         fix = (
-            f"as the ID test it has {len(others)} classes too many ({some_of([*map(repr, others)])}): "
+            f"as the ID test it has {len(others)} classes too many ({some_of([*map(quoted, others)])}): "
             f"{nearest_names(others[0], trained)}call them as train does; or, if both are meant, {fix}"
         )
     else:
@@ -62,12 +63,12 @@ def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> No
     if trained and odd:
         raise UserError(
             f"{len(odd)} classes of {where} are in the ID test ({FOLDERS['id_test']}/) but not in train: "
-            f"{some_of([*map(repr, odd)])}",
+            f"{some_of([*map(quoted, odd)])}",
             fix=f"{nearest_names(odd[0], trained)}the ID test has other images of train's classes: call "
             "them as train does, or take them out.",
         )
 
 
 def folded(name: str) -> str:
-    """Return a class's name without what makes no other class: case, underscores and spaces."""
-    return " ".join(name.casefold().replace("_", " ").split())
+    """Return a class's name without what makes no other class: case, underscores, spaces, forms of accents."""
+    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())

@@ -34,6 +34,7 @@ FORMATS = {
     "GIF": ("gif",),
     "TIFF": ("tif", "tiff"),
     "PPM": ("ppm", "pgm", "pbm", "pnm"),
+    "JPEG2000": ("jp2", "j2k", "j2c", "jpf", "jpx"),
     "AVIF": ("avif",),
     "HEIF": ("heic", "heif", "hif"),
 }
@@ -98,6 +99,10 @@ def _is_ppm(head: bytes) -> bool:
     return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\t", b"\n", b"\r", b"#")
 
 
+def _is_jpeg2000(head: bytes) -> bool:
+    return head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"))
+
+
 def _brands(head: bytes) -> tuple[bytes, frozenset[bytes]]:
     """Return the main brand of an ISO container, and the others of those that are in the head."""
     if head[4:8] != b"ftyp":
@@ -124,6 +129,7 @@ _BEGINNINGS: dict[str, Callable[[bytes], bool]] = {
     "GIF": lambda head: head[:6] in (b"GIF87a", b"GIF89a"),
     "TIFF": _is_tiff,
     "PPM": _is_ppm,
+    "JPEG2000": _is_jpeg2000,
     "AVIF": _is_avif,
     "HEIF": _is_heif,
 }

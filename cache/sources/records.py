@@ -25,20 +25,12 @@ from cache.sources.names import check_inner
 from cache.sources.pictures import PictureSample
 from cache.sources.places import is_remote
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import split_name
+from cache.sources.splits import split_called, split_name
 
 # Between several classes in one cell of a column that is called labels.
 SEVERAL = ";"
 # Of a class that is given as a number: there is none, as Hugging Face writes it.
 NO_NUMBER = "-1"
-# Names of splits that lists and tables use beside ours. What is held out may be the ID or the OOD test: its
-# classes decide, as those of a folder called ``val``.
-HELD_OUT = "val"
-_FIELDS_NAMES = {
-    "training": "train",
-    "unsupervised": "pool",
-    **dict.fromkeys(("val", "valid", "validation", "dev", "test", "testing", "eval"), HELD_OUT),
-}
 # What a part of a path that leads up is called in a key.
 UP = "_up_"
 
@@ -99,8 +91,8 @@ def labels_of_cell(value: Any, several: bool) -> Labels:
 
 
 def split_of_name(name: str) -> str:
-    """Return our name of a split as lists call it, :data:`HELD_OUT` for a test of either; else UserError."""
-    return _FIELDS_NAMES.get(name.lower()) or split_name(name.lower())
+    """Return our name of a split as lists call it, ``val`` for a test of either kind; else UserError."""
+    return split_called(name) or split_name(name)
 
 
 def folder_of(place: str) -> str:

@@ -24,10 +24,8 @@ from cache.sources.places import cannot_be_read
 from cache.sources.remote_files import RemoteFile, files_below, is_web
 from cache.sources.samples import Chunk, Opened
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
+from cache.sources.split_folders import SplitFolders
 from cache.sources.tars import TAR, tar_sources
-
-_CALLED = (*SPLITS, *SPLIT_ALIASES)
 
 
 def open_remote_folder(place: str, options: SourceOptions, split: str) -> Opened:
@@ -61,22 +59,29 @@ def open_remote_folder(place: str, options: SourceOptions, split: str) -> Opened
             f"{place} shows no picture{f' ({some})' if some else ''}",
             fix="check the address; a web server must show an index page of each folder.",
         )
-    return Opened(_sources(place, pictures, tally, options, split))
+    return _opened(place, pictures, tally, options, split)
 
 
-def _sources(
+def _opened(
     place: str, pictures: Sequence[RemoteFile], tally: Tally, options: SourceOptions, split: str
-) -> dict[str, RemoteFolder]:
+) -> Opened:
     """Return the sources of some pictures by split; the account of the rest is with the first of them."""
     by_top: dict[str, list[RemoteFile]] = {}
     for file in pictures:
         by_top.setdefault(file.name.partition("/")[0] if "/" in file.name else "", []).append(file)
-    called = {} if split else {_split(top): top for top in by_top if top.lower() in _CALLED}
-    if called.keys() <= {"pool"}:  # what lies beside it is by class
-        rest = [file for file in pictures if file.name.partition("/")[0] not in called.values() or split]
+    splits = SplitFolders(
+        place=place.rstrip("/"),
+        folders=[] if split else [top for top in by_top if top],
+        has_folders=lambda top: any(file.name.count("/") > 1 for file in by_top[top]),
+    )
+    called = splits.taken()
+    notes = splits.notes(called)
+    own = {}
+    if not called:  # what lies beside a pool is by class
+        called = dict(zip(["pool"], splits.pool(), strict=False))
+        rest = [file for file in pictures if file.name.partition("/")[0] not in called.values()]
         own = {"": ("", rest)} if rest else {}
     else:
-        own = {}
         for top, files in by_top.items():
             if top not in called.values():
                 for file in files:
@@ -91,11 +96,7 @@ def _sources(
         below = f"{place.rstrip('/')}/{top}".rstrip("/")
         kept = tally.account() if not sources else NOTHING
         sources[name or split] = RemoteFolder(name or split, below, options, kept).of(files, top, depth)
-    return sources
-
-
-def _split(top: str) -> str:
-    return "val" if top.lower() == "val" else split_name(top.lower())
+    return Opened(sources, notes)
 
 
 class RemoteFolder(ListedChunks):

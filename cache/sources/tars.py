@@ -26,7 +26,7 @@ from cache.sources.pictures import PictureSample
 from cache.sources.places import cannot_be_read, expanded, is_remote, list_folder, status_of
 from cache.sources.samples import Chunk, Opened, Source
 from cache.sources.source_options import SourceOptions
-from cache.sources.splits import SPLIT_ALIASES, SPLITS, split_name
+from cache.sources.splits import NAMES, split_called, splits_called
 from cache.sources.tar_members import TEXT_BYTES, Member, TarReader
 
 TAR = ".tar"
@@ -36,8 +36,8 @@ _TEXTS = frozenset({"cls", "txt", "json"})
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 # webdataset passes over what is called so, or lies in a folder that is.
 _META = re.compile(r"__[^/]*__(?:/.*)?", re.DOTALL)
-_CALLED = (*SPLITS, *SPLIT_ALIASES)
-_OWN_NAME = re.compile(rf"(?:.*[-_.])?({'|'.join(_CALLED)})[-_.]?\d*\.tar", re.IGNORECASE)
+# The last words of a tar's name before its number: of val_on_train not the very last alone.
+_OWN_NAME = re.compile(rf"(?:.*?[-_.])??({'|'.join(NAMES)})(?:[-_.]?\d+(?:-of-\d+)?)?\.tar", re.IGNORECASE)
 # What img2dataset writes beside each tar.
 _BESIDE = (".parquet", "_stats.json")
 # Headers on a server are waited for.
@@ -78,8 +78,8 @@ def tar_sources(
         if not name.endswith(_BESIDE)
     )
     of_split: dict[str, list[str]] = {}
-    for tar in tars:
-        of_split.setdefault(split or _split_of(tar), []).append(tar)
+    for tar, called in zip(tars, splits_called([*map(_called, tars)]), strict=True):
+        of_split.setdefault(split or called, []).append(tar)
     sources: dict[str, Source] = {}
     for name, own in of_split.items():
         sources[name] = TarSource.of(name, tuple(own), options, beside=left_out if not sources else NOTHING)
@@ -114,12 +114,11 @@ def holds_tars(place: str) -> bool:
     return tars
 
 
-def _split_of(tar: str) -> str:
-    """Return the split that a tar's folder or name says, ``val`` as it is, or ''."""
+def _called(tar: str) -> str:
+    """Return what a tar's folder or name calls its split, or ''."""
     *_, folder, name = f"/{tar}".rsplit("/", 2)
     own = _OWN_NAME.fullmatch(name)
-    called = next((one.lower() for one in (folder, own[1] if own else "") if one.lower() in _CALLED), "")
-    return called if called in ("", "val") else split_name(called)
+    return folder if split_called(folder) else own[1] if own else ""
 
 
 class TarSource(ListedChunks):

@@ -42,14 +42,19 @@ Augment = TrainAugment | FrameAugment
 """What a student sees: ``decode`` reads it, ``plain`` is how it is judged, a call what it is trained on."""
 
 
+def refuse_several_labels(cache: EmbeddingCache, what: str) -> None:
+    """Raise a UserError where a cache has photos of several labels, which ``what`` does not take."""
+    if cache.holds_episodes and cache.manifest.command == FEATURES:
+        raise UserError(
+            f"{cache.path} has photos of several labels, and {what} takes photos of one each",
+            fix="give each image one label, or leave the labels out: then they are pool.",
+        )
+
+
 def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
     """Return what the images of a cache go through; UserError where the config does not fit the cache."""
     size, data = config.student.image_size, config.data
-    if cache.holds_episodes and cache.manifest.command == FEATURES:
-        raise UserError(
-            f"{cache.path} has photos of several labels, and training takes photos of one each",
-            fix="give each image one label, or leave the labels out: then they are pool.",
-        )
+    refuse_several_labels(cache, "training")
     if cache.holds_episodes:
         check_for_episodes(config)
         return FrameAugment(

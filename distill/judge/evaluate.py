@@ -18,6 +18,7 @@ from cache.sources.splits import LABELLED, POOL, split_name
 from cache.store.split_rows import SplitRows
 from cache.store.text_banks import TextBank
 from distill.config import RoboticsConfig
+from distill.data.stream import refuse_several_labels
 from distill.headline import headline
 from distill.metrics import ImageScores, harmonic_mean, id_against_ood
 from distill.robotics.metrics import EpisodeResult, judge_objects
@@ -242,6 +243,7 @@ def evaluate_teacher(
             f"the cache {cache.path} has a pool alone, whose images have no label to be judged by",
             fix="add labelled images to the data (train/CLASS/FILE), and run cache-features again.",
         )
+    refuse_several_labels(cache, "judging")
     refuse_negative_text(cache, negative_text)
     classes = AllClasses.competing(cache.manifest.splits)
     judge = TeacherJudge(

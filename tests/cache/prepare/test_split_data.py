@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 
 import pytest
 from helpers.folders import every_file, keys_in
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from cache.prepare.split import split_images
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.data import open_data
 
+NO_BYTES = pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have UTF-8 names alone")
 GOLDEN_OOD = {"cat", "dog", "fox"}
 GOLDEN_ID_TEST = {"ant/3.jpg", "ant/4.jpg", "bee/3.jpg", "bee/4.jpg", "eel/1.jpg", "eel/4.jpg"}
 
@@ -35,6 +38,32 @@ def test_a_ratio_keeps_classes_and_images_apart_and_loses_none(source, tmp_path)
     assert classes["train"] == classes["id_test"]
     assert not classes["train"] & classes["ood_test"]
     assert [path for path in tmp_path.iterdir() if path != source] == [tmp_path / "data.csv"]
+
+
+def test_a_pool_beside_the_class_folders_stays_one(source, write_jpeg, tmp_path):
+    split_images(source, tmp_path / "before.csv")
+    write_jpeg(source / "Unlabelled" / "deep" / "1.jpg")
+    summary = split_images(source, tmp_path / "after.csv")
+    assert summary.lines()[3] == "pool: 1 images"
+    assert keys_in(tmp_path / "after.csv") == {**keys_in(tmp_path / "before.csv"), "pool": {"deep/1.jpg"}}
+    folder = open_data([tmp_path / "after.csv"])
+    assert (len(folder.split("pool")), folder.classes["pool"]) == (1, ())
+    assert [sample.identity()[1] > 0 for sample in folder.split("pool").all()] == [True]
+
+
+@NO_BYTES
+def test_names_that_a_list_cannot_hold_are_left_out_and_counted(source, tmp_path):
+    os.rename(source / "ant" / "0.jpg", os.fsencode(source / "ant") + b"/caf\xe9.jpg")
+    summary = split_images(source, tmp_path / "data.csv")
+    assert summary.left_out == ("of a name that is not UTF-8, as a list is: 1 (ant/caf\udce9.jpg)",)
+    assert sum(map(len, open_data([tmp_path / "data.csv"]).splits.values())) == 29
+
+
+@pytest.mark.parametrize("name", ["data", "data.tsv", "data.parquet"])
+def test_a_list_is_called_as_one(source, tmp_path, name):
+    with pytest.raises(UserError, match=r"--out .* is not called as a list\. Fix: .*data\.csv"):
+        split_images(source, tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 def test_a_seed_is_a_split(source, tmp_path):

@@ -10,11 +10,12 @@ import pytest
 import torch
 from helpers.picture_lists import keys_of, labels_by_key, write_pictures
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
 from cache.runtime.errors import UserError
 from cache.runtime.torchvision_compat import torchvision
 from cache.sources.data import open_data
+from cache.sources.decoding import UnreadableImage
 
 
 class Pixels(Dataset):
@@ -84,6 +85,39 @@ def test_a_share_of_a_dataset_is_one(tmp_path):
     assert [*labels_by_key(some).values()] == [("dog",), ("dog",)]
 
 
+def test_datasets_one_after_the_other_keep_their_classes(tmp_path):
+    write_pictures(tmp_path, ["1/ant/a.jpg", "1/bee/b.jpg", "2/bee/c.jpg", "2/cow/d.jpg"])
+    first, second = (torchvision.datasets.ImageFolder(tmp_path / name) for name in "12")
+    source = one_split(Subset(ConcatDataset([first, second]), [0, 2, 3]))
+    labels = {"1/ant/a.jpg": ("ant",), "2/bee/c.jpg": ("bee",), "2/cow/d.jpg": ("cow",)}
+    assert labels_by_key(source) == labels
+    assert [one.where for one in source.all()] == [str(tmp_path / key) for key in labels]
+    both = one_split(ConcatDataset([Pixels(2), Pixels(3)]))
+    assert [*labels_by_key(both).values()] == [("cat",), ("dog",), ("cat",), ("dog",), ("cat",)]
+
+
+@pytest.mark.parametrize("error", [OSError("cut"), SyntaxError("broken PNG file"), ValueError("odd")])
+def test_an_item_that_cannot_be_decoded_is_unreadable(error):
+    class Broken(Pixels):
+        def __getitem__(self, index):
+            if index:
+                raise error
+            return super().__getitem__(index)
+
+    source = one_split(Broken(2))
+    good, bad = source.all()
+    assert good.pictures()
+    with pytest.raises(UnreadableImage, match=str(error)):
+        bad.pictures()
+
+
+def test_grey_of_16_bits_is_as_bright_as_a_file_of_it():
+    grey = Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16))
+    source = one_split(Pairs([(grey, "a")]))
+    (sample,) = source.all()
+    assert [sample.pictures()[0].getpixel((x, 0))[0] for x in range(3)] == [0, 128, 255]
+
+
 @pytest.mark.parametrize(
     "picture",
     [
@@ -117,7 +151,7 @@ def test_a_label_is_a_number_a_name_or_several(label, labels):
 
 
 def test_items_without_a_label_are_pool():
-    pairs = Pairs([(Image.new("RGB", (4, 4)), label) for label in ("a", None, "b", None)])
+    pairs = Pairs([(Image.new("RGB", (4, 4)), label) for label in ("a", None, "b", -1)])
     splits = open_data([pairs]).splits
     assert {name: keys_of(one) for name, one in splits.items()} == {
         "train": ["00000000", "00000002"],
@@ -132,6 +166,7 @@ def test_items_without_a_label_are_pool():
     [
         ([], "is empty"),
         ([Image.new("RGB", (4, 4))], r"no \(picture, label\)"),
+        ([(Image.new("RGB", (4, 4)), 1), None], r"Pairs\[1\] is no \(picture, label\)"),
         ([(torch.zeros(3, 4, 4), 1)], "cannot be taken: Tensor of float32.*transforms"),
         ([(np.zeros((5, 4, 4), np.uint8), 1)], "cannot be taken"),
         ([(Image.new("RGB", (4, 4)), 0.5)], "has the label 0.5"),

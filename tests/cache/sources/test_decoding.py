@@ -42,10 +42,12 @@ def file_in(format):
         return file.getvalue()
     if format == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
+    if format == "JPEG2000" and not features.check("jpg_2000"):
+        pytest.skip("this Pillow has no JPEG 2000")
     return file_of(drawn(), format)
 
 
-ENDING_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tif", "PPM": "ppm", "AVIF": "avif", "HEIF": "heic"}  # fmt: skip
+ENDING_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "TIFF": "tif", "PPM": "ppm", "JPEG2000": "jp2", "AVIF": "avif", "HEIF": "heic"}  # fmt: skip
 
 
 @pytest.mark.parametrize("format", ENDING_OF)

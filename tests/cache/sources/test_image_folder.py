@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -88,6 +89,48 @@ def test_val_of_trained_classes_alone_is_the_id_test_and_that_is_said(picture):
 def test_val_beside_an_id_test_stays_the_ood_test(picture):
     folder = open_data([picture("train/a/1.jpg", "val_on_train/a/2.jpg", "val/a/3.jpg")])
     assert folder.splits.keys() == {"train", "id_test", "ood_test"}
+
+
+@pytest.mark.parametrize("name", ["test", "Valid", "validation", "dev", "testing", "eval"])
+def test_what_the_field_calls_held_out_is_as_val_beside_train(picture, name):
+    folder = open_data([picture("train/a/1.jpg", f"{name}/a/2.jpg")])
+    assert keys_of(folder) == {"train": ["a/1.jpg"], "id_test": ["a/2.jpg"]}
+
+
+def test_splits_in_a_lone_folder_are_an_error_that_names_it(picture):
+    data = picture("set/train/a/1.jpg", "set/val/a/2.jpg")
+    with pytest.raises(UserError, match=rf"set/train/.*Fix: give {data}/set;"):
+        open_data([data])
+    picture("other/1.jpg")
+    assert open_data([data]).classes == {"train": ("other", "set")}
+
+
+def test_without_a_folder_of_train_such_names_are_classes(picture):
+    assert open_data([picture("test/x/1.jpg", "dev/2.jpg")]).classes == {"train": ("dev", "test")}
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (("val/a/2.jpg", "test/a/3.jpg"), "test is not taken: val is"),
+        (("test/3.jpg",), "test is not taken: it has no class folders"),
+    ],
+)
+def test_of_several_that_are_held_out_val_is_taken_and_that_is_said(picture, names, note):
+    folder = open_data([picture("train/a/1.jpg", *names)])
+    assert note in folder.notes[0]
+    assert left_out(folder) == {Reason.SPLIT: (1, ("test/",))}
+
+
+def test_val_as_the_name_of_a_source_is_decided_by_its_classes(picture):
+    data = picture("a/fig/1.jpg", "b/fig/2.jpg", "c/plum/3.jpg")
+    assert open_data([f"train={data}/a", f"val={data}/b"]).classes["id_test"] == ("fig",)
+    assert open_data([f"Train={data}/a", f"test={data}/c"]).classes["ood_test"] == ("plum",)
+
+
+def test_a_source_with_a_name_that_is_no_split_is_an_error_that_says_the_nearest(picture):
+    with pytest.raises(UserError, match=r"'trian' is not a split\. Fix: did you mean 'train'"):
+        open_data([f"trian={picture('a/1.jpg')}"])
 
 
 def test_a_split_named_twice_is_an_error_that_names_both(picture):
@@ -219,7 +262,11 @@ def test_names_that_are_not_utf8_are_taken_and_said_and_such_classes_are_counted
     os.rename(os.fsencode(data / "b/2.jpg"), os.fsencode(data) + b"/na\xefve/2.jpg")
     folder = open_data([data])
     assert keys_of(folder) == {"train": [os.fsdecode(b"a/caf\xe9.jpg")]}
-    assert left_out(folder)[Reason.NAME] == (1, (os.fsdecode(b"na\xefve/2.jpg"),))
+    assert left_out(folder) == {
+        Reason.NAME: (1, (os.fsdecode(b"na\xefve/2.jpg"),)),
+        Reason.EMPTY: (1, ("b/",)),
+    }
+    assert "1 pictures of a class whose name is not UTF-8 are left out" in folder.notes[1]
     assert "1 names are not UTF-8" in folder.notes[0]
     assert keys_of(open_data([f"pool={data}"])) == {
         "pool": [os.fsdecode(b"a/caf\xe9.jpg"), os.fsdecode(b"na\xefve/2.jpg")]
@@ -229,6 +276,8 @@ def test_names_that_are_not_utf8_are_taken_and_said_and_such_classes_are_counted
 def test_a_folder_that_is_not_there_or_holds_no_picture_is_one_line(picture, tmp_path):
     with pytest.raises(UserError, match="nothing does not exist"):
         open_data([tmp_path / "nothing"])
+    with pytest.raises(UserError, match=r"1\.jpg is a file, and no list"):
+        open_data([picture("1.jpg") / "1.jpg"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.doc").write_text("no picture")
     with pytest.raises(UserError, match=r"empty holds no picture \(1 of no picture format: x.doc\)"):
@@ -266,6 +315,19 @@ def test_a_val_of_some_trained_classes_is_an_error_that_says_what_it_could_be(pi
     picture("val/cherry/2.jpg", "val/fig/2.jpg", "val/date/1.jpg")
     with pytest.raises(UserError, match=r"2 classes of.*Fix: take them out of one of the two, or"):
         check_apart(open_data([data]), fix="add --shared-classes.")
+
+
+def test_classes_that_differ_by_how_an_accent_is_written_are_told_apart(picture):
+    folder = open_data([picture("train/caf\u00e9/1.jpg", "train/b/2.jpg", "id_test/cafe\u0301/3.jpg")])
+    with pytest.raises(UserError) as error:
+        check_trained(folder.path, folder.classes)
+    assert "'cafe\\u0301'" in str(error.value)
+    assert "did you mean 'caf\u00e9'" in str(error.value)
+    folder = open_data([picture("train/caf\u00e9/1.jpg"), f"ood_test={folder.path}/id_test"])
+    with pytest.raises(UserError, match="in train and in the OOD test as well"):
+        check_apart(
+            replace(folder, splits={k: v for k, v in folder.splits.items() if k != "id_test"}), fix="x"
+        )
 
 
 def test_a_class_of_the_id_test_that_is_not_trained_is_an_error_that_names_both(picture):

@@ -196,6 +196,21 @@ def test_tars_in_folders_of_splits_or_called_so_are_those_splits(tmp_path):
     }
 
 
+def test_a_tar_is_called_by_the_last_words_of_its_name_before_its_number(tmp_path):
+    names = {
+        "x-train-0000": "fig",
+        "x-val_on_train-0": "fig",
+        "x_validation-00-of-64": "plum",
+        "x-pool": "fig",
+    }
+    for name, own in names.items():
+        write_tar(tmp_path / f"{name}.tar", photos(0, 2, own))
+    assert open_data([tmp_path]).splits.keys() == {"train", "id_test", "ood_test", "pool"}
+    # A folder may be called test, and what lies in it be all that there is.
+    write_tar(tmp_path / "test" / "0.tar", photos(0, 2, "fig"))
+    assert open_data([tmp_path / "test"]).splits.keys() == {"train"}
+
+
 def test_a_split_that_is_named_gets_all_of_a_place(tmp_path):
     write_tar(tmp_path / "train-0.tar", photos(0, 3, "fig"))
     data = open_data([f"pool={tmp_path}"])

@@ -174,8 +174,9 @@ def test_templates_make_one_text_a_class_and_template():
     bank = texts.template_bank("templates", {"a": "ant"}, ["a {}", "the {}"])
     assert bank.texts == ("a ant", "the ant")
     assert bank.classes == ("a", "a")
-    with pytest.raises(UserError, match=r"no single \{\}"):
-        texts.template_bank("templates", {"a": "ant"}, ["no place"])
+    for odd in ("no place", "{} and {}", "{} {0}", "{} }"):
+        with pytest.raises(UserError, match=r"no single \{\}"):
+            texts.template_bank("templates", {"a": "ant"}, [odd])
 
 
 def test_text_files_are_by_class_by_order_or_free(tmp_path):
