@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption, nearest_names, some_of
 from cache.sources.dataset_source import PictureDataset, open_dataset
 from cache.sources.joined_sources import joined
-from cache.sources.places import is_remote
+from cache.sources.places import is_remote, of_no_kind
 from cache.sources.samples import DataFolder, Opened, Source
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.split_rules import EXAMPLE, selected
@@ -65,11 +65,24 @@ class Given:
 
     @classmethod
     def parse(cls, text: str) -> Given:
-        """Read ``SOURCE`` or ``SPLIT=SOURCE``; a path that has an equals sign and is there is a path."""
+        """Read ``SOURCE`` or ``SPLIT=SOURCE``; a path that has an equals sign and is there is a path.
+
+        WrongOption where it names no place, or no split before one.
+        """
         name, equals, place = text.partition("=")
-        if equals and (name in SPLITS or name in SPLIT_ALIASES) and not os.path.exists(text):
-            return cls(place=place, split=split_name(name))
-        return cls(place=text)
+        names = (*SPLITS, *SPLIT_ALIASES)
+        if not equals or os.path.exists(text):
+            name, place = "", text
+        elif name not in names:
+            if name.isidentifier() and (is_remote(place) or os.path.exists(place)):
+                near = nearest_names(name, names)
+                raise WrongOption(
+                    f"{text}: {name!r} is not a split", fix=f"{near}choose from {', '.join(SPLITS)}."
+                )
+            name, place = "", text
+        if not place.strip():
+            raise WrongOption(f"{text!r} names no source", fix="give a folder, a list, tars or parquet.")
+        return cls(place=place, split=split_name(name) if name else "")
 
     def anywhere(self) -> Given:
         """Return it as it is found from any working folder; UserError for a dataset."""
@@ -153,7 +166,35 @@ def opener_of(place: str) -> Opener:
         return open_parquet
     if is_remote(place) and not is_pattern_of_tars(place):
         return open_remote_folder
+    if os.path.isfile(place) and not holds_tars(place):
+        raise of_no_kind(place)
     return open_tars if holds_tars(place) else open_image_folder
+
+
+def check_used(data: Data, options: SourceOptions) -> None:
+    """Refuse options that say how sources of another kind are read; WrongOption names option and sources."""
+    from cache.sources.file_list import open_list
+    from cache.sources.image_folder import open_image_folder
+    from cache.sources.parquet import open_parquet
+    from cache.sources.remote_folder import open_remote_folder
+    from cache.sources.saved_dataset import open_saved_dataset
+
+    names = [one.name for one in fields(options.columns) if getattr(options.columns, one.name)]
+    columns = [f"--{name}-column" for name in names]
+    asked = [*columns, *(["--class-depth"] if options.class_depth != 1 else [])]
+    if not asked:
+        return
+    named = Given.all_of(data)
+    kinds = [None if one.dataset is not None else opener_of(one.place) for one in named]
+    of_tables = "lists, parquet and saved datasets", {open_list, open_parquet, open_saved_dataset}
+    of_folders = "folders of pictures", {open_image_folder, open_remote_folder}
+    for option in asked:
+        whose, openers = of_tables if option in columns else of_folders
+        if not openers.intersection(kinds):
+            raise WrongOption(
+                f"{option} is for {whose}: it does nothing for {some_of([one.place for one in named])}",
+                fix="leave it out.",
+            )
 
 
 def _with_splits(
