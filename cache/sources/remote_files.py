@@ -277,7 +277,7 @@ def _failure(place: str, error: BaseException) -> tuple[Exception, bool]:
     if 400 <= code < 500 and code not in _BUSY:
         return PermissionError(errno.EACCES, f"the server answers {code}", place), False
     if isinstance(error, ValueError) and not code:  # it is asked of no server at all
-        return UserError(f"{place} is no address ({reason_of(error)})", fix="check it."), False
+        return OSError(errno.EINVAL, f"no address: {reason_of(error)}", place), False
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         problem = f"{place}: the server says nothing for {_seconds():g} seconds"
         return ServerGone(problem, fix=f"look at it, or set {SECONDS_VARIABLE}, {AGAIN}"), False
