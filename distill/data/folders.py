@@ -14,7 +14,6 @@ from cache.sources.episodes import EpisodeFolder
 from cache.sources.kept_sources import KeptSources
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
-from cache.sources.source_options import SourceOptions
 from cache.store.kept_rows import KeptFolder
 from cache.store.manifest import Manifest
 from cache.store.pixels import COLUMN
@@ -66,8 +65,7 @@ def folder_to_train(config: RunConfig, cache: EmbeddingCache, data: Data) -> Dat
 
 def sources_of(cache: EmbeddingCache) -> KeptSources:
     """Return the sources that a cache keeps; of one that keeps none, how its pictures are decoded."""
-    options = SourceOptions(decoding=cache.spec.decoding)
-    return cache.manifest.sources or KeptSources(given=(), options=options)
+    return cache.manifest.sources or KeptSources.unknown(cache.spec.decoding)
 
 
 def _named(cache: EmbeddingCache, given: tuple[str, ...]) -> DataFolder:

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers.picture_lists import splits_of
 
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.reader import EmbeddingCache
@@ -104,6 +106,27 @@ def test_kept_pixels_need_no_pictures(moved, tmp_path):
     refused = CliRunner().invoke(main, [*other, "--batch-size", "4", "--set", "data.workers=0"])
     assert refused.exit_code == 1
     assert "at this size, and its source is gone" in refused.output
+
+
+def test_imports_and_conversions_know_where_their_images_are(photos, tmp_path):
+    def run(*words):
+        done = CliRunner().invoke(main, ["cache", *map(str, words)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    keys = [f"train/{sample.key}" for sample in splits_of(photos)["train"].all()]
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(len(keys), 8)).astype("float32"))
+    given = ["--images", tmp_path / "rows.npy", "--keys", tmp_path / "keys.txt", "--data", photos]
+    run("import", "--out", tmp_path / "cache", *given, "--no-exif")
+    assert "no pictures" not in run(
+        "convert", tmp_path / "cache", "--to", "webdataset", "--out", tmp_path / "tar"
+    )
+    assert "--data" not in run("convert", tmp_path / "tar", "--to", "hdf5", "--out", tmp_path / "back")
+    for name in ("cache", "back"):
+        assert given_to(tmp_path / name) == [str(photos)]
+        assert {*keys} <= {f"train/{sample.key}" for sample in opened(tmp_path / name).split("train").all()}
+    assert len(opened(tmp_path / "tar").split("train").all()[0].content()) > 0
 
 
 def test_episodes_are_opened_where_they_were(episode_cache, episodes):
