@@ -46,7 +46,8 @@ class Opening(TypedDict, total=False):
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums; ``note`` is told that another decoder than the run's reads its photos.
+    compared with their checksums; ``note`` is told that another decoder than the run's reads its photos, or
+    that a cache cannot keep where its images are now.
     """
 
     data_dir: Data
@@ -236,6 +237,9 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         complete=False,
         fix="train with data.shared_classes=true.",
     )
+    note = opening.get("note", _untold)
+    for line in folder.notes:
+        note(line)
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",
@@ -243,7 +247,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         )
     class_names = tuple(state["class_names"])
     model = open_model(config, cache, folder, device, class_names=class_names, starting=False)
-    model = _with_decoder(model, state["decoder"], note=opening.get("note", _untold))
+    model = _with_decoder(model, state["decoder"], note=note)
     if fingerprint(model) != state["fingerprint"]:
         raise CacheMismatch(
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {fingerprint(model)}",

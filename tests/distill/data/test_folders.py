@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 from helpers.picture_lists import splits_of
 
 from cache.build.from_folder import FeatureOptions, cache_features
@@ -91,6 +94,28 @@ def test_data_that_are_not_those_of_the_rows_are_not_remembered(moved):
     picture = next((here / "train").rglob("*.png"), None) or next((here / "train").rglob("*.jpg"))
     picture.unlink()
     opened(cache, here)
+    assert given_to(cache) == before
+
+
+def test_a_cache_that_cannot_be_written_says_that_it_does_not_keep_a_new_place(moved, tmp_path):
+    cache, here = moved()
+    before = given_to(cache)
+    hold = "import sys, pathlib, cache.runtime.locks as l\nwith l.only_writer(pathlib.Path(sys.argv[1])): print(flush=True), input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, cache],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        holder.stdout.readline()
+        words = ["train", str(cache), "--out", str(tmp_path / "run"), "--data", str(here), *SMALL]
+        done = CliRunner().invoke(main, [*words, "--batch-size", "4", "--set", "data.workers=0"])
+        holder.communicate("\n")
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.output.splitlines() if "does not keep where its images are now" in line]
+    assert len(told) == 1
+    assert "give --data again" in told[0]
     assert given_to(cache) == before
 
 
