@@ -238,7 +238,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         fix="train with data.shared_classes=true.",
     )
     note = opening.get("note", _untold)
-    for line in folder.notes:
+    for line in folder.notes if opening.get("data_dir") else ():  # a run keeps its own sources
         note(line)
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
