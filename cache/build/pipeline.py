@@ -117,7 +117,7 @@ def join_rows(build: Build, planned: Container[str]) -> None:
 
 def _without_images(build: Build, journal: Journal) -> UserError:
     """Return the error of a cache without a row, which says why there is none."""
-    left_out = {split: source.account().left_out for split, source in build.folder.splits.items()}
+    left_out = {split: dict(source.account().left_out) for split, source in build.folder.splits.items()}
     accounts = accounts_of(replace(Manifest.load(build.out), left_out=left_out), journal).values()
     why = "; ".join(sum(accounts, Account()).in_words()) or "there is none"
     where = some_of(build.folder.given) or build.folder.path
