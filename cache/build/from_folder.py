@@ -30,7 +30,7 @@ from cache.sources.class_texts import (
     read_descriptions,
     template_bank,
 )
-from cache.sources.data import Data, Given, open_data
+from cache.sources.data import Data, Given, check_used, open_data
 from cache.sources.kept_sources import KeptSources
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
@@ -86,6 +86,7 @@ def cache_features(
     given = Given.all_of(data)
     if options.cluster:  # machines that have other working folders
         given, out = [one.anywhere() for one in given], out.resolve()
+    check_used(given, options.sources)
     folder = open_data(given, options.sources)
     _check_splits(folder, options)
     for note in folder.notes:

@@ -22,10 +22,12 @@ from cache.build.preparation import Preparation, prepare, save_indexes
 from cache.build.rebuild import writing_cache
 from cache.build.stored_rows import StoredRows
 from cache.build.summary import BuildSummary, Took, summarize
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, some_of
+from cache.sources.accounts import Account
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.duplicates import check_pool
 from cache.store.journal import Journal, consolidate, writer_of_rank
+from cache.store.left_out import accounts_of
 from cache.store.manifest import Manifest
 from cache.store.spec import WEBDATASET
 from cache.teacher.text_network import text_network_of
@@ -109,10 +111,17 @@ def join_rows(build: Build, planned: Container[str]) -> None:
             journal.add(line)
     consolidate(out, journal)
     if not any(map(journal.rows, journal.splits)):
-        raise UserError(
-            f"no image of {build.folder.path} could be read", fix="check that the files are images."
-        )
+        raise _without_images(build, journal)
     save_indexes(out, journal)
+
+
+def _without_images(build: Build, journal: Journal) -> UserError:
+    """Return the error of a cache without a row, which says why there is none."""
+    left_out = {split: dict(source.account().left_out) for split, source in build.folder.splits.items()}
+    accounts = accounts_of(replace(Manifest.load(build.out), left_out=left_out), journal).values()
+    why = "; ".join(sum(accounts, Account()).in_words()) or "there is none"
+    where = some_of(build.folder.given) or build.folder.path
+    return UserError(f"no image of {where} could be read ({why})", fix="check that the files are images.")
 
 
 def _add_columns(build: Build, make: MakeColumns) -> None:

@@ -27,6 +27,7 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
+from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder
 from cache.store.journal import Journal, JournalWriter
 from cache.store.journal_lines import KEYS, SAMPLES, DroppedFile, FileLine
@@ -66,7 +67,8 @@ def convert_cache(
         spec = replace(old.spec, format=format)
         there = open_manifest(out, spec, old.embed_dim, replaced_by="move that folder away")
         _check_conversion(out, there)
-        manifest = replace(old, spec=spec, rows={}, command=CONVERT, complete=False)
+        sources = _sources(old, there, folder)
+        manifest = replace(old, spec=spec, sources=sources, rows={}, command=CONVERT, complete=False)
         # Before the first group: a folder that holds one and no manifest is nobody's cache.
         manifest.save(out)
         pictures = None if folder is None else _pictures_of(folder)
@@ -79,6 +81,14 @@ def convert_cache(
         if note := note_on_tars(out, manifest, Journal.load(out)):
             progress.note(note)
     return manifest
+
+
+def _sources(old: Manifest, there: Manifest, folder: DataFolder | None) -> KeptSources | None:
+    """Return where the images are: in the folder that is given, else where the source says, or ``there``."""
+    own = old.sources or there.sources
+    if folder is None or not folder.given:
+        return own
+    return (own or KeptSources.unknown(old.spec.decoding)).at(folder.given)
 
 
 def _check_conversion(out: Path, there: Manifest) -> None:

@@ -60,7 +60,8 @@ def import_embeddings(out: Path, given: Imported, *, progress: Progress | None =
         journal = Journal.load(out)
         if POOL in journal.splits:
             check_pool(out, journal)
-        manifest = replace(manifest, rows=journal.rows_of_splits, complete=True)
+        sources = given.sources or manifest.sources
+        manifest = replace(manifest, rows=journal.rows_of_splits, sources=sources, complete=True)
         manifest.save(out)
     return manifest
 

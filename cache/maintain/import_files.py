@@ -14,7 +14,8 @@ from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.progress import Progress, Silent
 from cache.sources.arrays import keys_in_original_order, load_array, load_names
 from cache.sources.clip_retrieval import is_clip_retrieval, load_clip_retrieval
-from cache.sources.data import open_data
+from cache.sources.data import check_used, open_data
+from cache.sources.kept_sources import KeptSources
 from cache.sources.names import is_plain_name
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
@@ -91,6 +92,7 @@ def import_files(
         teacher=options.model,
         dtype=options.dtype,
         format=options.format,
+        sources=KeptSources.of(options.data, options.sources) if options.data else None,
     )
     return import_embeddings(out, given, progress=progress)
 
@@ -126,7 +128,10 @@ def _of_clip_retrieval(folder: DataFolder | None, options: ImportOptions) -> Imp
 
 def _folder(options: ImportOptions) -> DataFolder | None:
     data = [options.data] if isinstance(options.data, str | Path) else options.data
-    return open_data(data, options.sources) if data else None
+    if not data:
+        return None
+    check_used(data, options.sources)
+    return open_data(data, options.sources)
 
 
 def _keys(folder: DataFolder | None, options: ImportOptions, *, rows: int) -> list[str]:

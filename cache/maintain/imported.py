@@ -9,6 +9,7 @@ from cache.build.distinct_texts import check_bank_rows
 from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import UserError
 from cache.sources.arrays import Rows
+from cache.sources.kept_sources import KeptSources
 from cache.sources.names import is_plain_name
 from cache.sources.samples import DataFolder
 from cache.teacher.sanity import stored
@@ -26,7 +27,7 @@ class Imported:
     ``folder`` has the images, and so the classes; without it they are those of ``labels``, the class names of
     each row, or where these are not given the first folders of the keys. With ``paths`` the keys are paths:
     the image of one in ``folder`` is told by its end, and of a path that is there twice the first row counts.
-    ``teacher`` is a name for whoever reads the manifest.
+    ``teacher`` is a name for whoever reads the manifest, which keeps ``sources`` to open the images again.
     """
 
     keys: Sequence[str]
@@ -40,6 +41,7 @@ class Imported:
     teacher: str = "imported"
     dtype: str = "float16"
     format: str = "hdf5"
+    sources: KeptSources | None = None
 
     def check(self) -> None:
         """Make sure that shapes fit each other, and that every row can be meant and kept.

@@ -24,7 +24,7 @@ class Reason(StrEnum):
     DUPLICATE = "of a key that is taken"
     NO_LABEL = "without a label"
     NO_PICTURE = "without a picture"
-    NAME = "of a class whose name is not UTF-8"
+    NAME = "of a name or a class that cannot be kept"
     OUTSIDE = "of a name that leads out of its folder"
     SPLIT = "beside the folders of splits"
     LOOP = "links to a folder that they lie in"

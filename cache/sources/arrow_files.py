@@ -18,7 +18,7 @@ from typing import Any
 
 from cache.runtime.errors import UserError, missing_package, reason_of
 from cache.runtime.system_errors import read_error
-from cache.sources.places import is_remote, open_binary
+from cache.sources.places import cannot_be_read, is_remote, open_binary
 
 # Files and groups that a process keeps: who reads a row reads its neighbours next.
 FILES_KEPT, GROUPS_KEPT = 8, 2
@@ -241,9 +241,11 @@ def _schema(schema: Any) -> TableSchema:
         if pa.types.is_struct(field.type):
             inner = [one.name for one in field.type]
             names += [f"{field.name}.{one}" for one in inner]
-            if BYTES in inner:
+            # Where all lie elsewhere none has any.
+            own = field.type.field(BYTES).type if BYTES in inner else None
+            if own is not None and (pa.types.is_null(own) or _is_bytes(own)):
                 images.append(field.name)
-        elif pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
+        elif _is_bytes(field.type):
             images.append(field.name)
     likely = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "image_bytes", "bytes")
     images.sort(key=lambda name: likely.index(name.lower()) if name.lower() in likely else len(likely))
@@ -253,6 +255,12 @@ def _schema(schema: Any) -> TableSchema:
         images=tuple(images),
         class_names={name: own for name, own in classes.items() if own},
     )
+
+
+def _is_bytes(type: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type))
 
 
 def _features(metadata: Mapping[bytes, bytes]) -> Mapping[str, Any]:
@@ -303,8 +311,8 @@ def _reading(place: str) -> Iterator[None]:
     try:
         with _lock(os.getpid()):
             yield
-    except FileNotFoundError as error:
-        raise UserError(f"{place} does not exist", fix="check the path.") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise cannot_be_read(place, error) from error
     except (pa.ArrowException, OSError, StopIteration, IndexError) as error:
         raise read_error(place, error) or UserError(
             f"{place} is cut, or damaged ({reason_of(error)})", fix="write or copy it again."

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption, some_of
 from cache.sources.dataset_source import PictureDataset, open_dataset
 from cache.sources.joined_sources import joined
-from cache.sources.places import expanded, is_remote
+from cache.sources.places import expanded, is_remote, of_no_kind
 from cache.sources.samples import DataFolder, Opened, Source
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
 from cache.sources.split_rules import EXAMPLE, selected
@@ -73,13 +73,15 @@ class Given:
 
         Raises
         ------
-        UserError
-            If there is no such path, and no split is called so.
+        WrongOption
+            If it names no place, or no split before one.
         """
         name, equals, place = text.partition("=")
-        if not (equals and place and _WORD.fullmatch(name)) or _is_path(text):
-            return cls(place=text)
-        return cls(place=place, split=_split(name))
+        if not (equals and _WORD.fullmatch(name)) or _is_path(text):
+            name, place = "", text
+        if not place.strip():
+            raise WrongOption(f"{text!r} names no source", fix="give a folder, a list, tars or parquet.")
+        return cls(place=place, split=_split(name) if name else "")
 
     def anywhere(self) -> Given:
         """Return it as it is found from any working folder; UserError for a dataset."""
@@ -154,8 +156,11 @@ def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
 
 
 def _split(name: str) -> str:
-    """Return the split that a name is of, as data call it; UserError for none."""
-    return split_called(name) or split_name(name)
+    """Return the split that a name is of, as data call it; WrongOption for none."""
+    try:
+        return split_called(name) or split_name(name)
+    except UserError as error:
+        raise WrongOption(error.problem, fix=error.fix) from error
 
 
 def _is_path(text: str) -> bool:
@@ -181,7 +186,35 @@ def opener_of(place: str) -> Opener:
         return open_parquet
     if is_remote(place) and not is_pattern_of_tars(place):
         return open_remote_folder
+    if os.path.isfile(place) and not holds_tars(place):
+        raise of_no_kind(place)
     return open_tars if holds_tars(place) else open_image_folder
+
+
+def check_used(data: Data, options: SourceOptions) -> None:
+    """Refuse options that say how sources of another kind are read; WrongOption names option and sources."""
+    from cache.sources.file_list import open_list
+    from cache.sources.image_folder import open_image_folder
+    from cache.sources.parquet import open_parquet
+    from cache.sources.remote_folder import open_remote_folder
+    from cache.sources.saved_dataset import open_saved_dataset
+
+    names = [one.name for one in fields(options.columns) if getattr(options.columns, one.name)]
+    columns = [f"--{name}-column" for name in names]
+    asked = [*columns, *(["--class-depth"] if options.class_depth != 1 else [])]
+    if not asked:
+        return
+    named = Given.all_of(data)
+    kinds = [None if one.dataset is not None else opener_of(one.place) for one in named]
+    of_tables = "lists, parquet and saved datasets", {open_list, open_parquet, open_saved_dataset}
+    of_folders = "folders of pictures", {open_image_folder, open_remote_folder}
+    for option in asked:
+        whose, openers = of_tables if option in columns else of_folders
+        if not openers.intersection(kinds):
+            raise WrongOption(
+                f"{option} is for {whose}: it does nothing for {some_of([one.place for one in named])}",
+                fix="leave it out.",
+            )
 
 
 def _with_splits(

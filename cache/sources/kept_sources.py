@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cache.sources.data import Data, Given, open_data
+from cache.sources.decoding import Decoding
 from cache.sources.places import expanded, is_remote
 from cache.sources.samples import DataFolder
 from cache.sources.source_options import AS_THEY_ARE, SourceOptions
@@ -27,6 +28,11 @@ class KeptSources:
         if any(one.dataset is not None for one in given):
             return None
         return cls(given=tuple(one.anywhere().text for one in given), options=options)
+
+    @classmethod
+    def unknown(cls, decoding: Decoding) -> KeptSources:
+        """Return what is kept where no place is: how pictures are decoded."""
+        return cls(given=(), options=SourceOptions(decoding=decoding))
 
     @property
     def gone(self) -> tuple[str, ...]:

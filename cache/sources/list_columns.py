@@ -61,18 +61,20 @@ class Columns:
         for what, usual in USUAL.items():
             name = getattr(given, what)
             if name and name not in (images if what == "image" else names):
+                absent = f"no pictures in its column {name!r}" if name in names else f"no column {name!r}"
                 raise UserError(
-                    f"{place} has no column {name!r}{' of pictures' if what == 'image' else ''} "
-                    f"(it has {_some(names)})",
-                    fix=f"{nearest_names(name, names)}give --{what}-column one of these.",
+                    f"{place} has {absent} (it has {_some(names)})",
+                    fix=f"{nearest_names(name, {*names} - {name})}give --{what}-column one of these.",
                 )
             chosen[what] = name or next((by_name[one] for one in usual if one in by_name), "")
+            if names.count(chosen[what]) > 1:
+                raise UserError(f"{place} has two columns {chosen[what]!r}", fix="rename one of them.")
         if not given.image and not given.path and images:
             chosen["image"] = "image" if "image" in images else images[0]
         if not chosen["path"] and not chosen["image"]:
             raise UserError(
                 f"{place} has no column of pictures or paths (it has {_some(names)})",
-                fix=f"call one {USUAL['path'][0]!r}, or name it with --path-column.",
+                fix=f"call one {USUAL['path'][0]!r}, or name it with --path-column; pictures are bytes.",
             )
         return cls(**chosen)
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import read_error
 from cache.sources.list_columns import Columns
-from cache.sources.places import open_binary
+from cache.sources.places import cannot_be_read, open_binary
 from cache.sources.records import Record, caption_of_cell, labels_of_cell, text_of_cell
 
 LISTS = (".csv", ".tsv", ".jsonl")
@@ -55,6 +55,8 @@ class ListFile:
             if place.lower().endswith(".jsonl"):
                 # The first line need not have all: what has no label may not name it.
                 names = dict.fromkeys(chain.from_iterable(islice(_objects(lines, place), BLOCK)))
+                if not names:
+                    raise UserError(f"{place} is empty", fix='write a line of each picture: {"path": ...}.')
                 columns = Columns.among([*names], given, place)
                 return cls(place=place, names=(), columns=columns, delimiter="", start=0, line=1)
             first = next((text for text in lines if text.strip()), "")
@@ -194,9 +196,5 @@ def _objects(lines: _Lines, place: str) -> Iterator[Mapping[str, Any]]:
 def _opened(place: str) -> BinaryIO:
     try:
         return open_binary(place)
-    except FileNotFoundError as error:
-        raise UserError(f"{place} does not exist", fix="check the path.") from error
     except OSError as error:
-        raise read_error(place, error) or UserError(
-            f"{place} cannot be read ({error.strerror or error})", fix="check it."
-        ) from error
+        raise read_error(place, error) or cannot_be_read(place, error) from error

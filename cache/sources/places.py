@@ -103,8 +103,25 @@ def expanded(pattern: str) -> Sequence[str]:
         if not has_magic(one) or (not is_remote(one) and os.path.exists(one)):
             places.append(one)
         else:
-            places += remote_files.matching(one) if is_remote(one) else sorted(glob(one, recursive=True))
+            places += _matching(one) if is_remote(one) else sorted(glob(one, recursive=True))
     return sorted(dict.fromkeys(places))
+
+
+def _matching(pattern: str) -> Sequence[str]:
+    try:
+        return remote_files.matching(pattern)
+    except OSError as error:
+        raise cannot_be_read(pattern, error) from error
+
+
+def of_no_kind(place: str) -> UserError:
+    """Return the error of a file that is there and is no source."""
+    name = place.rpartition("/")[2].lower()
+    if name.endswith((".zip", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")):
+        fix = "unpack it to a folder or to a plain .tar."
+    else:
+        fix = "give a folder, a list (.csv, .tsv, .jsonl), .parquet or .tar; of one picture its folder."
+    return UserError(f"{place} is a file of a kind that is no source of images", fix=fix)
 
 
 def cannot_be_read(place: str, error: OSError) -> UserError:

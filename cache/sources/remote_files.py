@@ -192,7 +192,7 @@ def _by_scheme(scheme: str, process: int, seconds: float) -> Any:
     except ImportError as error:
         missing = missing_package(error, extra="remote")
         raise UserError(f"{scheme}:// needs a package: {missing.problem}", fix=missing.fix) from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # of one that wants more than an address
         raise UserError(
             f"{scheme}:// is no address that can be read ({reason_of(error)})",
             fix="use s3://, gs:// or https://.",
@@ -275,7 +275,9 @@ def _failure(place: str, error: BaseException) -> tuple[Exception, bool]:
     if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
         return PermissionError(errno.EACCES, f"is refused ({reason_of(error)})", place), False
     if 400 <= code < 500 and code not in _BUSY:
-        return PermissionError(errno.EACCES, f"is refused (the server answers {code})", place), False
+        return PermissionError(errno.EACCES, f"the server answers {code}", place), False
+    if isinstance(error, ValueError) and not code:  # it is asked of no server at all
+        return OSError(errno.EINVAL, f"no address: {reason_of(error)}", place), False
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         problem = f"{place}: the server says nothing for {_seconds():g} seconds"
         return ServerGone(problem, fix=f"look at it, or set {SECONDS_VARIABLE}, {AGAIN}"), False

@@ -20,8 +20,8 @@ from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hashes_of
 from cache.sources.listed_chunks import ChunkListing, ListedChunks
 from cache.sources.pictures import PictureSample
-from cache.sources.places import cannot_be_read
-from cache.sources.remote_files import RemoteFile, files_below, is_web
+from cache.sources.places import cannot_be_read, of_no_kind
+from cache.sources.remote_files import RemoteFile, files_below, is_web, status
 from cache.sources.samples import Chunk, Opened
 from cache.sources.source_options import SourceOptions
 from cache.sources.split_folders import SplitFolders
@@ -39,7 +39,7 @@ def open_remote_folder(place: str, options: SourceOptions, split: str) -> Opened
     try:
         files = [*files_below(place)]
     except OSError as error:
-        raise cannot_be_read(place, error) from error
+        raise _of_no_kind(place, error) or cannot_be_read(place, error) from error
     pictures, tally = [], Tally()
     for file in files:
         name = file.name.rpartition("/")[2]
@@ -60,6 +60,14 @@ def open_remote_folder(place: str, options: SourceOptions, split: str) -> Opened
             fix="check the address; a web server must show an index page of each folder.",
         )
     return _opened(place, pictures, tally, options, split)
+
+
+def _of_no_kind(place: str, error: OSError) -> UserError | None:
+    """Return the error of an address that is no folder, and is there; else None."""
+    try:
+        return of_no_kind(place) if isinstance(error, FileNotFoundError) and status(place) else None
+    except OSError:
+        return None
 
 
 def _opened(

@@ -35,6 +35,8 @@ from distill.commands.tables import (
 
 if TYPE_CHECKING:
     from cache.maintain.compact import Compaction
+    from cache.reader import EmbeddingCache
+    from cache.sources.samples import DataFolder
     from cache.store.manifest import Manifest
     from cache.store.spec import TeacherSpec
 
@@ -251,7 +253,7 @@ def import_(out: Path, **given: Any) -> None:
 @click.argument("cache", type=EXISTING_FOLDER)
 @option("--to format", "The format to write.", ["hdf5", "webdataset"], required=True)
 @option("--out", "The new cache folder.", FOLDER, required=True)
-@option("--data", "The images, for a WebDataset that holds the pictures too.")
+@option("--data", "The images, for a WebDataset of the pictures too  [default: where CACHE has them from]")
 def convert(cache: Path, format: str, out: Path, data: str | None) -> None:
     """Write CACHE in the other format, number for number.
 
@@ -261,19 +263,32 @@ def convert(cache: Path, format: str, out: Path, data: str | None) -> None:
     """
     from cache.maintain.convert import convert_cache
     from cache.reader import EmbeddingCache
-    from cache.sources.data import open_data
 
-    folder = open_data([data]) if data else None
+    folder = _pictures_of(EmbeddingCache.open(cache), data) if data or format == "webdataset" else None
     with working("cache convert", "rows") as progress:
-        convert_cache(cache, out, format=format, folder=folder, progress=progress)
-    click.echo(f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(format, data)}")
+        manifest = convert_cache(cache, out, format=format, folder=folder, progress=progress)
+    click.echo(
+        f"{out}: {EmbeddingCache.open(out).rows:,} rows as {format}{_without(manifest, folder is not None)}"
+    )
 
 
-def _without(format: str, data: str | None) -> str:
+def _pictures_of(cache: EmbeddingCache, data: str | None) -> DataFolder | None:
+    """Return the images of a cache: in ``data``, else where they were; None where they are not any more."""
+    from distill.data.folders import sources_of
+
+    own = sources_of(cache)
+    if data:
+        return own.at([data]).open()
+    return own.open() if own.given and not own.gone and not cache.holds_episodes else None
+
+
+def _without(manifest: Manifest, pictures: bool) -> str:
     """Say what a conversion has not that its format could have, or its source had."""
-    if format == "hdf5":
-        return "; pictures of tars are left behind: 'train' needs --data"
-    return "" if data else "; without --data its tars hold no pictures, and 'train' cannot stream them"
+    if pictures or (manifest.sources and not manifest.sources.gone and manifest.spec.format == "hdf5"):
+        return ""
+    if manifest.spec.format == "hdf5":
+        return "; pictures of tars are left behind: 'train' needs --data once"
+    return "; without --data its tars hold no pictures, and 'train' cannot stream them"
 
 
 @click.command("add-texts")

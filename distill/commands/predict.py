@@ -24,7 +24,7 @@ from distill.commands.options import (
 from distill.commands.tables import table, warn, working
 
 if TYPE_CHECKING:
-    from distill.deploy.model import Prediction
+    from distill.deploy.model import Model, Prediction
 
 Labelling = Callable[..., "Iterator[Prediction]"]
 FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
@@ -85,18 +85,25 @@ def predict(
         sys.exit(1)
 
 
-def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
-    """Return the images, the classes that they are of, and what labels them."""
+def _opened(model: Path, precision: str | None, threads: int) -> Model:
+    """Open a model of photos, and say what is not as it was when it was checked."""
     from cache.sources.decoders import in_its_place
     from distill.deploy.model import Model
+
+    opened = Model.open(model, precision=precision, threads=threads)
+    warn(opened.info.warning(opened.precision))
+    warn(in_its_place(opened.info.preprocessing.decoder))
+    return opened
+
+
+def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> tuple[Any, Any, Labelling]:
+    """Return the images, the classes that they are of, and what labels them."""
     from distill.deploy.predict import image_files, predict
 
     if given["threshold"] is not None:
         raise click.UsageError("--threshold is of models of episodes: photos have --reject.")
     files = image_files(images)
-    opened = Model.open(model, precision=given["precision"], threads=given["threads"])
-    warn(opened.info.warning(opened.precision))
-    warn(in_its_place(opened.info.preprocessing.decoder))
+    opened = _opened(model, given["precision"], given["threads"])
     classes = opened.class_set(bank=given["bank"], labels=given["labels"])
     if given["reject"]:
         click.echo(opened.rejection().in_words(), err=True)
@@ -182,15 +189,12 @@ def serve(model: Path, host: str, port: int, precision: str | None, threads: int
       distill serve models/first
       curl --data-binary @photo.jpg "http://127.0.0.1:8000/predict?labels=rose,tulip&top=2"
     """
-    from distill.deploy.model import Model
-
     try:
         from distill.deploy.limits import Limits
         from distill.deploy.serve import serve as run
     except ImportError as error:
         raise missing_package(error, extra="serve") from error
-    opened = Model.open(model, precision=precision, threads=threads)
-    warn(opened.info.warning(opened.precision))
+    opened = _opened(model, precision, threads)
     run(
         opened,
         host=host,

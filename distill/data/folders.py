@@ -10,11 +10,11 @@ from cache import EmbeddingCache
 from cache.changed_images import contents_of
 from cache.runtime.errors import UserError, some_of
 from cache.runtime.locks import only_writer
+from cache.runtime.torchrun import speaks
 from cache.sources.episodes import EpisodeFolder
 from cache.sources.kept_sources import KeptSources
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
-from cache.sources.source_options import SourceOptions
 from cache.store.kept_rows import KeptFolder
 from cache.store.manifest import Manifest
 from cache.store.pixels import COLUMN
@@ -38,7 +38,7 @@ def open_folder(
 
     With no ``data`` these are the cache's own pictures, which the format webdataset has, else its sources
     where they were, else the pixels that it keeps. Data in another place are remembered by the cache where
-    they are what its rows were made from.
+    they are what its rows were made from; where that cannot be written the folder's ``notes`` say so.
 
     Raises
     ------
@@ -66,21 +66,21 @@ def folder_to_train(config: RunConfig, cache: EmbeddingCache, data: Data) -> Dat
 
 def sources_of(cache: EmbeddingCache) -> KeptSources:
     """Return the sources that a cache keeps; of one that keeps none, how its pictures are decoded."""
-    options = SourceOptions(decoding=cache.spec.decoding)
-    return cache.manifest.sources or KeptSources(given=(), options=options)
+    return cache.manifest.sources or KeptSources.unknown(cache.spec.decoding)
 
 
 def _named(cache: EmbeddingCache, given: tuple[str, ...]) -> DataFolder:
     there = sources_of(cache).at(given)
     folder = _opened(cache, there)
-    if there != cache.manifest.sources and _is_what_rows_say(cache, folder):
-        _keep(cache, there)
+    # Of several processes one writes.
+    if speaks() and there != cache.manifest.sources and _is_what_rows_say(cache, folder):
+        return replace(folder, notes=_keep(cache, there))
     return folder
 
 
 def _opened(cache: EmbeddingCache, sources: KeptSources) -> DataFolder:
     if not cache.holds_episodes:
-        return sources.open()
+        return replace(sources.open(), notes=())  # stage 1 has said them
     if len(sources.given) > 1:
         raise UserError("episodes lie in one folder, and several are given", fix="give one with --data.")
     folder = EpisodeFolder.scan(Path(sources.given[0]), cache.episode_keys)
@@ -126,10 +126,12 @@ def _is_what_rows_say(cache: EmbeddingCache, folder: DataFolder) -> bool:
     return True
 
 
-def _keep(cache: EmbeddingCache, sources: KeptSources) -> None:
-    """Write where the images are now into the cache's manifest, where that can be written."""
+def _keep(cache: EmbeddingCache, sources: KeptSources) -> tuple[str, ...]:
+    """Write where the images are now into a cache's manifest; return why that cannot be, where it cannot."""
     try:
         with only_writer(cache.path):
             replace(Manifest.load(cache.path), sources=sources).save(cache.path)
-    except (OSError, UserError):  # a cache that others own, or that another process writes
-        return
+    except (OSError, UserError) as error:  # a cache that others own, or that another process writes
+        reason = error.problem if isinstance(error, UserError) else error.strerror or error
+        return (f"the cache does not keep where its images are now ({reason}): give --data again next time",)
+    return ()

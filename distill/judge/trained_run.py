@@ -48,7 +48,7 @@ class Opening(TypedDict, total=False):
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
     compared with their checksums; with ``rows_alone`` its images are not opened; ``note`` is told
-    that another decoder than the run's reads its photos.
+    that another decoder than the run's reads its photos, or that a cache cannot keep where its images are now.
     """
 
     data_dir: Data
@@ -232,7 +232,9 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
     )
     refuse_negative_text(cache, opening.get("negative_text"))
-    folder = _folder(opening, state, cache, config)
+    folder, note = _folder(opening, state, cache, config), opening.get("note", _untold)
+    for line in folder.notes if opening.get("data_dir") else ():  # a run keeps its own sources
+        note(line)
     if config.train.baseline and list(folder.class_names) != state["all_classes"]:
         raise CacheMismatch(
             f"the classes of {folder.path} are not those that {run} was trained to tell apart",
@@ -240,7 +242,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         )
     class_names = tuple(state["class_names"])
     model = open_model(config, cache, folder, device, class_names=class_names, starting=False)
-    model = _with_decoder(model, state["decoder"], note=opening.get("note", _untold))
+    model = _with_decoder(model, state["decoder"], note=note)
     if fingerprint(model) != state["fingerprint"]:
         raise CacheMismatch(
             f"{run} was trained with the cache {state['fingerprint']}, {cache.path} is {fingerprint(model)}",

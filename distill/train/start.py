@@ -101,6 +101,8 @@ def as_begun(config: RunConfig, outs: Sequence[Path], decoder: str = "") -> RunC
 def note_surprises(session: Session, progress: Progress) -> None:
     """Note what a user may not expect of a cache: images without rows, pixels of another size."""
     model, data = session.model, session.data
+    for note in model.folder.notes:
+        progress.note(note)
     left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")

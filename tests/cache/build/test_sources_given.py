@@ -108,6 +108,10 @@ def test_texts_beside_pictures_are_the_captions_column_and_follow_the_files(phot
         (["--max-pixels", "0"], 2, "--max-pixels"),
         (["--split", "id_test=0.1"], 1, "--split has nothing to split"),
         (["nowhere"], 1, "the data folder nowhere does not exist"),
+        (["train="], 2, "'train=' names no source"),
+        (["poool=."], 2, "poool=.: 'poool' is not a split. Fix: did you mean 'pool'?"),
+        (["--label-column", "what"], 2, "--label-column is for lists, parquet and saved datasets: it does"),
+        (["pyproject.toml"], 1, "pyproject.toml is a file of a kind that is no source of images"),
     ],
 )
 def test_wrong_sources_and_options_are_one_line(photos, embed, more, status, message):

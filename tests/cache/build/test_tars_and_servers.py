@@ -60,18 +60,38 @@ def as_tars(photos, root):
     return root
 
 
+def as_lists(photos, root):
+    """The photos of all splits as a list of them, and as parquet with their bytes."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = []
+    for folder, split in (("train", "train"), ("val_on_train", "id_test"), ("val", "ood_test")):
+        for path in sorted((photos / folder).rglob("*.jpg")):
+            key = str(path.relative_to(photos / folder))
+            image = {
+                "path": str(path.relative_to(root)),
+                "label": path.parent.name,
+                "split": split,
+                "key": key,
+            }
+            rows.append({**image, "image": path.read_bytes()})
+    lines = [",".join([*row.values()][:-1]) for row in rows]
+    (root / "list.csv").write_text("\n".join(["path,label,split,key", *lines]))
+    columns = {name: [row[name] for row in rows] for name in ("image", "label", "split", "key")}
+    parquet.write_table(pa.table(columns), root / "all.parquet", row_group_size=10)
+
+
 def test_the_same_photos_give_the_same_rows_wherever_they_lie(build, photos, tmp_path, monkeypatch):
     pytest.importorskip("fsspec")
     tars, expected = as_tars(photos, tmp_path / "tars"), None
     texts = {"label2text": photos / "label2text.txt", "descriptions": photos / "chatgpt.txt"}
+    as_lists(photos, tmp_path)
     environ = {}
     with web(tmp_path) as (address, _), s3(environ) as bucket:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         remote_files._by_scheme.cache_clear()
-        for root in (photos, tars):
-            for path in root.rglob("*.*"):
-                bucket.upload_file(str(path), "photos", str(path.relative_to(tmp_path)))
+        for path in (*photos.rglob("*.*"), *tars.rglob("*.*")):
+            bucket.upload_file(str(path), "photos", str(path.relative_to(tmp_path)))
         places = [
             photos,
             tars,
@@ -79,6 +99,8 @@ def test_the_same_photos_give_the_same_rows_wherever_they_lie(build, photos, tmp
             f"{address}/tars",
             "s3://photos/photos",
             "s3://photos/tars",
+            f"{address}/list.csv",
+            f"{address}/all.parquet",
         ]
         for number, place in enumerate(places):
             build([place], f"cache{number}", **texts)

@@ -299,6 +299,10 @@ def test_a_column_that_is_not_there_names_those_that_are(photos):
     assert "did you mean 'label'? give --label-column" in said
 
 
+def test_two_columns_of_one_name_are_refused(photos):
+    assert "has two columns 'label'" in refusal(photos, "path,label,label\n0.jpg,a,b\n")
+
+
 def test_columns_of_other_names_are_taken_as_told(photos):
     options = SourceOptions(columns=Columns(path="where", label="what"))
     assert labels_by_key(listed(photos, "where,what\n0.jpg,a\n", options=options)["train"]) == {

@@ -76,6 +76,33 @@ def test_a_folder_of_the_web_is_listed_by_its_index_pages(tmp_path):
         assert expanded(f"{address}/{{0..1}}.png") == [f"{address}/0.png", f"{address}/1.png"]
 
 
+@pytest.mark.parametrize("place", ["photo.jpg", "photos.zip", "photos/a.jpg"])
+def test_a_file_that_is_no_source_is_called_so_wherever_it_lies(tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(picture(0))
+    with web(tmp_path) as (address, _):
+        for where in (tmp_path, address):
+            with pytest.raises(UserError, match=f"{place} is a file of a kind that is no source"):
+                open_data([f"{where}/{place}"])
+
+
+@pytest.mark.parametrize("place", ["a.tar", "*.tar", "a.parquet", "a.csv", "photos/"])
+def test_what_a_server_refuses_is_said_of_every_kind_of_source(place):
+    with (
+        answering(403) as address,
+        pytest.raises(UserError, match=r"cannot be read \(the server answers 403"),
+    ):
+        open_data([f"{address}/{place}"])
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:99999/a.tar", "http://[::1/a.tar"])
+def test_what_is_no_address_is_one_line(place):
+    with pytest.raises(UserError, match=r"cannot be read \(no address: "):
+        open_data([place])
+    with pytest.raises(OSError, match="no address"):  # of one of many it is that one's own
+        read_bytes(place)
+
+
 @pytest.mark.parametrize("name", ["a b.png", "c#1.png", "x/d.png"])
 def test_relative_paths_of_a_list_on_a_server_are_from_its_folder(tmp_path, name):
     (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -173,8 +173,15 @@ def test_a_table_without_pictures_is_one_line_with_its_columns(tmp_path):
 
 def test_a_column_of_numbers_is_none_of_pictures(tmp_path):
     pq.write_table(table_of(2), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"no column 'label' of pictures .*--image-column"):
+    with pytest.raises(UserError, match=r"no pictures in its column 'label' .*--image-column"):
         splits_of(tmp_path / "a.parquet", SourceOptions(columns=Columns(image="label")))
+
+
+@pytest.mark.parametrize("column", ["photo", "bytes"])
+def test_texts_are_no_pictures_whatever_their_column_is_called(tmp_path, column):
+    pq.write_table(pa.table({column: ["a", "b"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"no column of pictures or paths .* pictures are bytes"):
+        splits_of(tmp_path / "a.parquet")
 
 
 @pytest.mark.parametrize("cut", [0, 3, 200, -10])

@@ -3,9 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
+from helpers.picture_lists import splits_of
 
 from cache.build.from_folder import FeatureOptions, cache_features
 from cache.reader import EmbeddingCache
@@ -92,6 +97,28 @@ def test_data_that_are_not_those_of_the_rows_are_not_remembered(moved):
     assert given_to(cache) == before
 
 
+def test_a_cache_that_cannot_be_written_says_that_it_does_not_keep_a_new_place(moved, tmp_path):
+    cache, here = moved()
+    before = given_to(cache)
+    hold = "import sys, pathlib, cache.runtime.locks as l\nwith l.only_writer(pathlib.Path(sys.argv[1])): print(flush=True), input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, cache],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        holder.stdout.readline()
+        words = ["train", str(cache), "--out", str(tmp_path / "run"), "--data", str(here), *SMALL]
+        done = CliRunner().invoke(main, [*words, "--batch-size", "4", "--set", "data.workers=0"])
+        holder.communicate("\n")
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.output.splitlines() if "does not keep where its images are now" in line]
+    assert len(told) == 1
+    assert "give --data again" in told[0]
+    assert given_to(cache) == before
+
+
 def test_kept_pixels_need_no_pictures(moved, tmp_path):
     cache, here = moved(pixels=64)
     shutil.rmtree(here)
@@ -104,6 +131,27 @@ def test_kept_pixels_need_no_pictures(moved, tmp_path):
     refused = CliRunner().invoke(main, [*other, "--batch-size", "4", "--set", "data.workers=0"])
     assert refused.exit_code == 1
     assert "at this size, and its source is gone" in refused.output
+
+
+def test_imports_and_conversions_know_where_their_images_are(photos, tmp_path):
+    def run(*words):
+        done = CliRunner().invoke(main, ["cache", *map(str, words)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    keys = [f"train/{sample.key}" for sample in splits_of(photos)["train"].all()]
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(len(keys), 8)).astype("float32"))
+    given = ["--images", tmp_path / "rows.npy", "--keys", tmp_path / "keys.txt", "--data", photos]
+    run("import", "--out", tmp_path / "cache", *given, "--no-exif")
+    assert "no pictures" not in run(
+        "convert", tmp_path / "cache", "--to", "webdataset", "--out", tmp_path / "tar"
+    )
+    assert "--data" not in run("convert", tmp_path / "tar", "--to", "hdf5", "--out", tmp_path / "back")
+    for name in ("cache", "back"):
+        assert given_to(tmp_path / name) == [str(photos)]
+        assert {*keys} <= {f"train/{sample.key}" for sample in opened(tmp_path / name).split("train").all()}
+    assert len(opened(tmp_path / "tar").split("train").all()[0].content()) > 0
 
 
 def test_episodes_are_opened_where_they_were(episode_cache, episodes):
