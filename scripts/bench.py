@@ -37,6 +37,7 @@ NAMES = {
     **{name: f"benchmarks.{name}" for name in ("streaming",)},
     **{name: f"benchmarks.{name}" for name in ("neighbours", "views", "allocator", "episodes")},
     "load": "stress.load",
+    "million": "stress.million",
     **{name: f"benchmarks.{name}" for name in ("exported", "serve")},
 }
 # An innermost object of JSON: a row, versions.
