@@ -18,9 +18,10 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.sources.accounts import NOTHING, Account, Reason
+from cache.sources.chunk_looks import ChunkListing
 from cache.sources.class_numbers import class_name
 from cache.sources.decoding import ENDINGS
-from cache.sources.listed_chunks import ChunkListing, ListedChunks
+from cache.sources.listed_chunks import ListedChunks
 from cache.sources.names import check_inner
 from cache.sources.pictures import PictureSample
 from cache.sources.places import cannot_be_read, expanded, is_remote, list_folder, status_of
@@ -42,6 +43,8 @@ _OWN_NAME = re.compile(rf"(?:.*[-_.])?({'|'.join(_CALLED)})[-_.]?\d*\.tar", re.I
 _BESIDE = (".parquet", "_stats.json")
 # Headers on a server are waited for.
 THREADS = 8
+# Headers on a disk are a processor's work: from so many bytes of tars on it is shared among processes.
+PROCESSES_FROM = 2**27
 
 
 def open_tars(place: str, options: SourceOptions, split: str) -> Opened:
@@ -140,7 +143,10 @@ class TarSource(ListedChunks):
     ) -> TarSource:
         """Return the source of some tars, each listed once; UserError as :meth:`listing`."""
         source = cls(split, tars, options, beside=beside)
-        source.settle(threads=THREADS if is_remote(tars[0]) else 1)
+        if is_remote(tars[0]):
+            source.settle(threads=THREADS)
+        else:
+            source.settle(processes=sum(size for size, _ in source._status.values()) >= PROCESSES_FROM)
         return source
 
     def account(self) -> Account:
@@ -173,23 +179,29 @@ class TarSource(ListedChunks):
         written = self._status[tar][1]
         samples: dict[str, PictureSample] = {}
         left_out: list[tuple[Reason, str]] = []
+        # One value for all samples of a class: fewer are made, and kept.
+        labels: dict[tuple[str, ...], tuple[str, ...]] = {}
         for raw in _raw_samples(tar, left_out):
-            where = f"{tar}: {raw.key}"
-            if raw.picture is None:
-                left_out.append((Reason.NO_PICTURE, where))
-            elif not _is_inner(raw.key):
-                left_out.append((Reason.OUTSIDE, where))
-            elif raw.key in samples:
-                left_out.append((Reason.DUPLICATE, where))
+            key, picture = raw.key, raw.picture
+            if picture is None:
+                left_out.append((Reason.NO_PICTURE, f"{tar}: {key}"))
+            elif not _is_inner(key):
+                left_out.append((Reason.OUTSIDE, f"{tar}: {key}"))
+            elif key in samples:
+                left_out.append((Reason.DUPLICATE, f"{tar}: {key}"))
             else:
-                samples[raw.key] = self._sample(tar, raw, raw.picture, written)
+                own = () if self.split == "pool" else raw.labels(self._options.names)
+                own = labels.setdefault(own, own)
+                samples[key] = self._sample(tar, raw, picture, key=key, labels=own, written=written)
         return ChunkListing(samples=tuple(samples.values()), account=Account.of(left_out))
 
-    def _sample(self, tar: str, raw: _RawSample, picture: Member, written: int) -> PictureSample:
+    def _sample(
+        self, tar: str, raw: _RawSample, picture: Member, *, key: str, labels: tuple[str, ...], written: int
+    ) -> PictureSample:
         return PictureSample(
-            key=raw.key,
+            key=key,
             place=tar,
-            labels=() if self.split == "pool" else raw.labels(self._options.names),
+            labels=labels,
             caption=raw.caption,
             start=picture.start,
             size=picture.bytes,
@@ -231,8 +243,10 @@ class _RawSample:
 
     @cached_property
     def _json(self) -> Mapping[str, Any]:
+        if "json" not in self.texts:
+            return {}
         try:
-            value = json.loads(self.texts.get("json", b"{}"))
+            value = json.loads(self.texts["json"])
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}

@@ -172,7 +172,7 @@ def web(folder: Path) -> Iterator[str]:
 @contextmanager
 def s3() -> Iterator[Callable[[Path], str]]:
     """Serve an S3, which the environment names; yields what puts a folder there and returns its address."""
-    import fsspec
+    import boto3
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
@@ -188,11 +188,12 @@ def s3() -> Iterator[Callable[[Path], str]]:
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
     try:
-        files = fsspec.filesystem("s3", skip_instance_cache=True)
-        files.mkdir(BUCKET)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET)
 
         def put(folder: Path) -> str:
-            files.put(f"{folder}/", f"{BUCKET}/{folder.name}/", recursive=True)
+            for file in (file for file in folder.rglob("*") if file.is_file()):
+                client.upload_file(str(file), BUCKET, f"{folder.name}/{file.relative_to(folder)}")
             return f"s3://{BUCKET}/{folder.name}"
 
         yield put

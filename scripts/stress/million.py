@@ -69,7 +69,7 @@ class Told(Silent):
     """Writes what a run says of itself to a file, a line at a time, so that a kill leaves all of it."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
+        self._file = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND, 0o644)
 
     def start(self, total: int, what: str | None = None) -> None:
         """``total`` are to be done from now on."""
