@@ -26,7 +26,8 @@ class ListedChunks(ABC):
     """A source that says of each chunk what is in it: all else follows from that.
 
     Picklable and small: what is listed stays in the process that has listed it. Who derives from it sets
-    ``split``, ``classes`` and ``multi_label``, and may call :meth:`settle`.
+    ``split``, ``classes`` and ``multi_label``, and may call :meth:`settle`, which also says whether it
+    ``is_empty``, at no cost.
     """
 
     split: str
@@ -37,6 +38,7 @@ class ListedChunks(ABC):
         # Copies of one source share them.
         self._token = uuid4().hex
         self._listings = _Listings()
+        self.is_empty = False
         self._doubles = _Doubles.none()
 
     @abstractmethod
@@ -64,6 +66,8 @@ class ListedChunks(ABC):
         self.classes = tuple(sorted({name for own in labels for name in own}))
         self.multi_label = any(len(own) > 1 for own in labels)
         self._doubles = _Doubles.of(ids, hashes)
+        # Of each key that is there twice the first stays, and where one has a label there are classes.
+        self.is_empty = not any(map(len, hashes))
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield what is in a chunk, in its own order."""

@@ -85,13 +85,14 @@ def tar_sources(
         of_split.setdefault(split or _split_of(tar), []).append(tar)
     sources: dict[str, Source] = {}
     for name, own in of_split.items():
-        sources[name] = TarSource.of(name, tuple(own), options, beside=left_out if not sources else NOTHING)
-        if name and name != "pool" and not sources[name].classes:
+        source = TarSource.of(name, tuple(own), options, beside=left_out if not sources else NOTHING)
+        sources[name] = source
+        if name and name != "pool" and not source.classes:
             raise UserError(
                 f"{place} has no label in the {len(own):,} tars of {name}",
                 fix=f"write KEY.cls beside each picture, or give pool={place}.",
             )
-        if not len(sources[name]):
+        if source.is_empty:
             raise UserError(
                 f"{place} has no picture{f' of {name}' if name else ''} in its {len(own):,} tars",
                 fix="check that samples have one: KEY.jpg, KEY.png or another.",
