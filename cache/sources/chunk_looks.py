@@ -1,24 +1,21 @@
-"""Chunks that are listed once by whoever opens a source: here, in threads, or in several processes.
+"""Chunks that are listed once by whoever opens a source, in one thread or several.
 
 What a look brings back is small and packed, so that who asked for it has little to do.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.runtime.machine_limits import cores
-from cache.runtime.torchrun import processes_here
 from cache.sources.accounts import NOTHING, Account
 from cache.sources.key_hashes import hashes_of
 from cache.sources.pictures import PictureSample
@@ -75,45 +72,3 @@ def looks_in_threads(source: Lists, chunks: Sequence[str], threads: int) -> Iter
         # Not all at once: what is listed is more than what is kept of it.
         for first in range(0, len(chunks), threads):
             yield from pool.map(partial(look, source), chunks[first : first + threads])
-
-
-def looks_in_processes(source: Lists, chunks: Sequence[str]) -> Iterator[Look]:
-    """Yield a look at each of some chunks, in their order, on all cores; UserError as :func:`look`."""
-    workers = min(len(chunks), cores() // processes_here())
-    # One that was begun so itself may not begin others.
-    if workers < 2 or multiprocessing.current_process().daemon:
-        yield from (look(source, chunk) for chunk in chunks)
-        return
-    # For its loader, whose workers leave when this process is no more.
-    import torch
-
-    from cache.runtime.loader_workers import batches
-
-    items: Any = _Looks(source, chunks)
-    # With a generator of its own it draws no number that a run's results depend on.
-    own = {"batch_size": None, "collate_fn": _as_it_is, "generator": torch.Generator()}
-    for one in batches(items, workers, **own):
-        if isinstance(one, Exception):
-            raise one
-        yield one
-
-
-class _Looks:
-    """Looks by number, as workers make them."""
-
-    def __init__(self, source: Lists, chunks: Sequence[str]) -> None:
-        self._source, self._chunks = source, chunks
-
-    def __len__(self) -> int:
-        return len(self._chunks)
-
-    def __getitem__(self, number: int) -> Look | Exception:
-        try:
-            return look(self._source, self._chunks[number])
-        except Exception as error:
-            # As a value: what a worker raises comes back as a text.
-            return error
-
-
-def _as_it_is(one: Look | Exception) -> Look | Exception:
-    return one

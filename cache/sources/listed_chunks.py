@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cache.sources.accounts import Account, Reason
-from cache.sources.chunk_looks import ChunkListing, looks_in_processes, looks_in_threads, pack, unpack
+from cache.sources.chunk_looks import ChunkListing, looks_in_threads, pack, unpack
 from cache.sources.key_hashes import hashes_of, positions
 from cache.sources.pictures import PictureSample
 from cache.sources.samples import Chunk, Listed
@@ -49,14 +49,14 @@ class ListedChunks(ABC):
     def listing(self, chunk: str) -> ChunkListing:
         """List a chunk, by reading what it has beside its pictures; UserError where that cannot be read."""
 
-    def settle(self, *, threads: int = 1, processes: bool = False) -> None:
+    def settle(self, *, threads: int = 1) -> None:
         """List all chunks once: samples of a key that an earlier chunk has are left out from now on.
 
         The classes of all samples become those of the source; where it has some, it is not the pool, and no
-        sample has several, those without a label are left out. In several ``threads``, or in ``processes``.
+        sample has several, those without a label are left out.
         """
         ids = [chunk.id for chunk in self.chunks()]
-        looks = looks_in_processes(self, ids) if processes else looks_in_threads(self, ids, threads)
+        looks = looks_in_threads(self, ids, threads)
         labels: set[tuple[str, ...]] = set()
         hashes = []
         for id, look in zip(ids, looks, strict=True):

@@ -43,8 +43,6 @@ _OWN_NAME = re.compile(rf"(?:.*[-_.])?({'|'.join(_CALLED)})[-_.]?\d*\.tar", re.I
 _BESIDE = (".parquet", "_stats.json")
 # Headers on a server are waited for.
 THREADS = 8
-# Headers on a disk are a processor's work: from so many bytes of tars on it is shared among processes.
-PROCESSES_FROM = 2**27
 
 
 def open_tars(place: str, options: SourceOptions, split: str) -> Opened:
@@ -144,10 +142,7 @@ class TarSource(ListedChunks):
     ) -> TarSource:
         """Return the source of some tars, each listed once; UserError as :meth:`listing`."""
         source = cls(split, tars, options, beside=beside)
-        if is_remote(tars[0]):
-            source.settle(threads=THREADS)
-        else:
-            source.settle(processes=sum(size for size, _ in source._status.values()) >= PROCESSES_FROM)
+        source.settle(threads=THREADS if is_remote(tars[0]) else 1)
         return source
 
     def account(self) -> Account:

@@ -286,20 +286,6 @@ def test_each_tar_is_listed_once_while_there_is_room(tmp_path, monkeypatch):
     assert len(by_key(opened(tmp_path))) == 32
 
 
-def test_large_tars_are_listed_in_several_processes_as_in_one(tmp_path, monkeypatch):
-    for n in range(4):
-        write_tar(tmp_path / f"{n}.tar", photos(3 * n, 4, f"fruit{n}"))  # each has a key of the one before
-    here = opened(tmp_path)
-    monkeypatch.setattr(tars, "PROCESSES_FROM", 0)
-    there = opened(tmp_path)
-    assert (there.classes, len(there), left_out(there)) == (here.classes, 13, left_out(here))
-    assert there.all() == here.all()
-    raw = (tmp_path / "2.tar").read_bytes()
-    (tmp_path / "2.tar").write_bytes(raw[:700])
-    with pytest.raises(UserError, match=r"2\.tar is no whole tar"):
-        opened(tmp_path)
-
-
 def test_texts_of_any_bytes_are_captions_keys_and_classes_or_an_error(tmp_path):
     own = json.dumps({"key": "\ud800", "labels": ["fig"], "sha256": ""})
     samples = {
