@@ -33,10 +33,12 @@ RESULTS, PAGE, PICTURES = SCRIPTS / "benchmarks", SCRIPTS / "BENCHMARKS.md", SCR
 # In the order of the page.
 NAMES = {
     **{name: f"benchmarks.{name}" for name in ("ablations", "teacher_in_loop", "train_step", "input")},
-    **{name: f"benchmarks.{name}" for name in ("cache_features", "startup", "cache", "growth")},
+    **{name: f"benchmarks.{name}" for name in ("cache_features", "sources", "startup")},
+    **{name: f"benchmarks.{name}" for name in ("cache", "growth")},
     **{name: f"benchmarks.{name}" for name in ("streaming",)},
     **{name: f"benchmarks.{name}" for name in ("neighbours", "views", "allocator", "episodes")},
     "load": "stress.load",
+    "million": "stress.million",
     **{name: f"benchmarks.{name}" for name in ("exported", "serve")},
 }
 # An innermost object of JSON: a row, versions.

@@ -15,7 +15,7 @@ from cache.build.pipeline import Embed, build_cache, embed_here
 from cache.build.second_teacher import add_teacher, check_teacher_name
 from cache.build.summary import BuildSummary
 from cache.reader import EmbeddingCache
-from cache.runtime.distributed import ranks_of_torchrun
+from cache.runtime.distributed import Ranks, ranks_of_torchrun
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.class_sentences import JSON, SENTENCES, described_bank, text_bank_of
@@ -87,19 +87,46 @@ def cache_features(
     if options.cluster:  # machines that have other working folders
         given, out = [one.anywhere() for one in given], out.resolve()
     check_used(given, options.sources)
-    folder = open_data(given, options.sources)
-    _check_splits(folder, options)
-    for note in folder.notes:
-        progress.note(note)
+    with ranks_of_torchrun() as ranks:
+        folder = _opened(given, options.sources, ranks)
+        _check_splits(folder, options)
+        for note in folder.notes:
+            progress.note(note)
+        build = replace(_build(folder, out, options, progress), ranks=ranks)
+        build = replace(build, sources=KeptSources.of(given, options.sources))
+        embed, make = (embed_here, make_here) if options.cluster is None else _on_ray(build, options)
+        if options.teacher != MAIN_TEACHER:
+            return add_teacher(build, options.teacher, make)
+        return build_cache(build, embed, make)
+
+
+def _opened(given: list[Given], options: SourceOptions, ranks: Ranks) -> DataFolder:
+    """Return the splits; of several processes one opens them, and lists what has to be listed for that."""
+    if any(one.dataset is not None for one in given):  # which each process has its own of
+        return open_data(given, options)
+
+    def opened() -> DataFolder | UserError:
+        try:
+            return open_data(given, options)
+        except UserError as error:  # which is to be said by all, not that the first was lost
+            return error
+
+    folder = ranks.from_first(opened)
+    if isinstance(folder, UserError):
+        raise folder
+    return folder
+
+
+def _build(folder: DataFolder, out: Path, options: FeatureOptions, progress: Progress) -> Build:
+    """Return the run of some splits, whose texts are looked at before the teacher is loaded."""
     banks = text_banks(folder, options)
-    is_added = options.teacher != MAIN_TEACHER
-    if is_added:
+    if options.teacher != MAIN_TEACHER:
         check_teacher_name(options.teacher)
         EmbeddingCache.open(out)  # which must be finished
     check_positions(out, banks)
     teacher = options.load_for(out, options.teacher)
     captions = _given_or_default(options.captions, folder.path / CAPTIONS)
-    build = Build(
+    return Build(
         folder=folder,
         out=out,
         teacher=teacher,
@@ -111,12 +138,7 @@ def cache_features(
         options=options.on(teacher, batch_size=32, on_gpu=256),
         progress=progress,
         command=FEATURES,
-        sources=KeptSources.of(given, options.sources),
     )
-    with ranks_of_torchrun() as ranks:
-        build = replace(build, ranks=ranks)
-        embed, make = (embed_here, make_here) if options.cluster is None else _on_ray(build, options)
-        return add_teacher(build, options.teacher, make) if is_added else build_cache(build, embed, make)
 
 
 def _check_splits(folder: DataFolder, options: FeatureOptions) -> None:

@@ -19,6 +19,9 @@ from cache.store.row_group import GROUP_ROWS
 
 # So that a lost writer costs little, and all of them end at about the same time.
 UNITS_A_WRITER = 4
+# A group ends with its unit, and a kill costs the open one. So chunks are put together only up to so many
+# rows, or a share of all: of very many rows there are no more than some hundred groups a writer.
+ROWS_TOGETHER, PARTS_TOGETHER = 8192, 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +64,7 @@ class Plan:
         return sum(chunk.rows for chunks in self.splits.values() for chunk in chunks)
 
     def units(self, writers: int, *, batch_size: int) -> list[Unit]:
-        """Return the plan in units of about the rows of a group, for so many writers to share."""
+        """Return the plan in units of a group's rows at most, for so many writers to share."""
         return [
             unit
             for split, chunks in self.splits.items()
@@ -85,6 +88,7 @@ def planned_chunks(listing: SplitListing, changes: SplitChanges) -> tuple[Planne
 def _units(split: str, chunks: Sequence[PlannedChunk], writers: int, batch_size: int) -> list[Unit]:
     whole = sum(chunk.rows for chunk in chunks)
     most = min(GROUP_ROWS, ceil(whole / (UNITS_A_WRITER * writers)))
+    most_together = min(most, max(ROWS_TOGETHER, ceil(whole / (PARTS_TOGETHER * writers))))
     units: list[Unit] = []
     together: list[PlannedChunk] = []
     for chunk in chunks:
@@ -92,7 +96,7 @@ def _units(split: str, chunks: Sequence[PlannedChunk], writers: int, batch_size:
         if shares > 1:
             units += [_share(split, chunk, k, shares, batch_size) for k in range(shares)]
             continue
-        if together and sum(one.rows for one in together) + chunk.rows > most:
+        if together and sum(one.rows for one in together) + chunk.rows > most_together:
             units.append(_unit(split, together))
             together = []
         together.append(chunk)

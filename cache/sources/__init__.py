@@ -12,6 +12,7 @@ Its files::
     image_folder              photos in folders
     folder_walk, folder_listing  what lies below a folder; the names of its photos, as arrays
     listed_chunks             sources whose chunks are listed whole
+    chunk_looks               each of them once, in one thread or several
     tars, tar_members         tars as webdataset writes them; the headers of a tar
     records, list_columns     what a list or table says of its pictures, line by line, in which columns
     list_lines, file_list     lists of pictures: .csv, .tsv and .jsonl

@@ -26,10 +26,11 @@ from PIL import Image
 from cache.runtime.errors import UserError
 from cache.runtime.system_errors import is_the_systems
 from cache.sources.accounts import Account, Reason
+from cache.sources.chunk_looks import ChunkListing
 from cache.sources.class_numbers import class_name
 from cache.sources.decoding import UnreadableImage, reading_picture
 from cache.sources.grey_depth import grey_of
-from cache.sources.listed_chunks import ChunkListing, ListedChunks
+from cache.sources.listed_chunks import ListedChunks
 from cache.sources.pictures import PictureSample
 from cache.sources.places import read_bytes, status_of
 from cache.sources.records import NO_NUMBER, Labels, is_key, key_of_path

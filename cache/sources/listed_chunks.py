@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cache.sources.accounts import NOTHING, Account, Reason
+from cache.sources.accounts import Account, Reason
+from cache.sources.chunk_looks import ChunkListing, looks_in_threads, pack, unpack
 from cache.sources.key_hashes import hashes_of, positions
 from cache.sources.pictures import PictureSample
 from cache.sources.samples import Chunk, Listed
@@ -24,19 +22,12 @@ from cache.sources.samples import Chunk, Listed
 CHUNKS_KEPT, BYTES_KEPT = 4, 2**28
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkListing:
-    """The samples of a chunk in its own order, and what was left out of it."""
-
-    samples: tuple[PictureSample, ...]
-    account: Account = NOTHING
-
-
 class ListedChunks(ABC):
     """A source that says of each chunk what is in it: all else follows from that.
 
     Picklable and small: what is listed stays in the process that has listed it. Who derives from it sets
-    ``split``, ``classes`` and ``multi_label``, and may call :meth:`settle`.
+    ``split``, ``classes`` and ``multi_label``, and may call :meth:`settle`, which also says whether it
+    ``is_empty``, at no cost.
     """
 
     split: str
@@ -47,6 +38,7 @@ class ListedChunks(ABC):
         # Copies of one source share them.
         self._token = uuid4().hex
         self._listings = _Listings()
+        self.is_empty = False
         self._doubles = _Doubles.none()
 
     @abstractmethod
@@ -64,17 +56,18 @@ class ListedChunks(ABC):
         sample has several, those without a label are left out.
         """
         ids = [chunk.id for chunk in self.chunks()]
+        looks = looks_in_threads(self, ids, threads)
         labels: set[tuple[str, ...]] = set()
         hashes = []
-        with ThreadPoolExecutor(threads) as pool:
-            # Not all at once: what is listed is more than what is kept of it.
-            for first in range(0, len(ids), threads):
-                for listing in pool.map(partial(self._listings.of, self), ids[first : first + threads]):
-                    labels.update(sample.labels for sample in listing.samples)
-                    hashes.append(hashes_of(sample.key for sample in listing.samples))
+        for id, look in zip(ids, looks, strict=True):
+            self._listings.keep(id, look.packed)
+            labels |= look.labels
+            hashes.append(look.hashes)
         self.classes = tuple(sorted({name for own in labels for name in own}))
         self.multi_label = any(len(own) > 1 for own in labels)
         self._doubles = _Doubles.of(ids, hashes)
+        # Of each key that is there twice the first stays, and where one has a label there are classes.
+        self.is_empty = not any(map(len, hashes))
 
     def list(self, chunk: str) -> Iterator[Listed]:
         """Yield what is in a chunk, in its own order."""
@@ -154,18 +147,21 @@ class _Listings:
             return listing
         packed = self._packed.get(chunk)
         if packed is not None:
-            listing = pickle.loads(zlib.decompress(packed))
+            listing = unpack(packed)
         else:
             listing = source.listing(chunk)
-            packed = zlib.compress(pickle.dumps(listing, pickle.HIGHEST_PROTOCOL), 1)
-            if self._bytes + len(packed) <= BYTES_KEPT:
-                self._packed[chunk] = packed
-                self._bytes += len(packed)
+            self.keep(chunk, pack(listing))
         # Threads may do this at once: then more are forgotten than need be.
         while len(self._last) >= CHUNKS_KEPT:
             self._last.pop(next(iter(self._last), ""), None)
         self._last[chunk] = listing
         return listing
+
+    def keep(self, chunk: str, packed: bytes) -> None:
+        """Keep a listing that is packed, while there is room."""
+        if self._bytes + len(packed) <= BYTES_KEPT:
+            self._packed[chunk] = packed
+            self._bytes += len(packed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

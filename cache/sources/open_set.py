@@ -70,5 +70,5 @@ def check_trained(where: object, class_names: Mapping[str, Sequence[str]]) -> No
 
 
 def folded(name: str) -> str:
-    """Return a class's name without what makes no other class: case, underscores, spaces, forms of accents."""
+    """Return a class's name without case, underscores and spaces, an accent in one form."""
     return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from cache.runtime.errors import UserError
 from cache.sources.accounts import NOTHING, Account, Reason
+from cache.sources.chunk_looks import ChunkListing
 from cache.sources.class_numbers import class_name
 from cache.sources.key_hashes import hash_of_key, hashes_of
-from cache.sources.listed_chunks import ChunkListing, ListedChunks
+from cache.sources.listed_chunks import ListedChunks
 from cache.sources.names import check_inner
 from cache.sources.pictures import PictureSample
 from cache.sources.places import is_remote

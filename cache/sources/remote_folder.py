@@ -15,10 +15,11 @@ import numpy as np
 
 from cache.runtime.errors import UserError
 from cache.sources.accounts import NOTHING, Account, Reason, Tally
+from cache.sources.chunk_looks import ChunkListing
 from cache.sources.decoding import ENDINGS
 from cache.sources.key_chunks import KeyChunks
 from cache.sources.key_hashes import hashes_of
-from cache.sources.listed_chunks import ChunkListing, ListedChunks
+from cache.sources.listed_chunks import ListedChunks
 from cache.sources.pictures import PictureSample
 from cache.sources.places import cannot_be_read, of_no_kind
 from cache.sources.remote_files import RemoteFile, files_below, is_web, status

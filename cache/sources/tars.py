@@ -18,9 +18,10 @@ from typing import Any
 
 from cache.runtime.errors import UserError
 from cache.sources.accounts import NOTHING, Account, Reason
+from cache.sources.chunk_looks import ChunkListing
 from cache.sources.class_numbers import class_name
 from cache.sources.decoding import ENDINGS
-from cache.sources.listed_chunks import ChunkListing, ListedChunks
+from cache.sources.listed_chunks import ListedChunks
 from cache.sources.names import check_inner
 from cache.sources.pictures import PictureSample
 from cache.sources.places import cannot_be_read, expanded, is_remote, list_folder, status_of
@@ -82,13 +83,14 @@ def tar_sources(
         of_split.setdefault(split or called, []).append(tar)
     sources: dict[str, Source] = {}
     for name, own in of_split.items():
-        sources[name] = TarSource.of(name, tuple(own), options, beside=left_out if not sources else NOTHING)
-        if name and name != "pool" and not sources[name].classes:
+        source = TarSource.of(name, tuple(own), options, beside=left_out if not sources else NOTHING)
+        sources[name] = source
+        if name and name != "pool" and not source.classes:
             raise UserError(
                 f"{place} has no label in the {len(own):,} tars of {name}",
                 fix=f"write KEY.cls beside each picture, or give pool={place}.",
             )
-        if not len(sources[name]):
+        if source.is_empty:
             raise UserError(
                 f"{place} has no picture{f' of {name}' if name else ''} in its {len(own):,} tars",
                 fix="check that samples have one: KEY.jpg, KEY.png or another.",
@@ -172,23 +174,29 @@ class TarSource(ListedChunks):
         written = self._status[tar][1]
         samples: dict[str, PictureSample] = {}
         left_out: list[tuple[Reason, str]] = []
+        # One value for all samples of a class: fewer are made, and kept.
+        labels: dict[tuple[str, ...], tuple[str, ...]] = {}
         for raw in _raw_samples(tar, left_out):
-            where = f"{tar}: {raw.key}"
-            if raw.picture is None:
-                left_out.append((Reason.NO_PICTURE, where))
-            elif not _is_inner(raw.key):
-                left_out.append((Reason.OUTSIDE, where))
-            elif raw.key in samples:
-                left_out.append((Reason.DUPLICATE, where))
+            key, picture = raw.key, raw.picture
+            if picture is None:
+                left_out.append((Reason.NO_PICTURE, f"{tar}: {key}"))
+            elif not _is_inner(key):
+                left_out.append((Reason.OUTSIDE, f"{tar}: {key}"))
+            elif key in samples:
+                left_out.append((Reason.DUPLICATE, f"{tar}: {key}"))
             else:
-                samples[raw.key] = self._sample(tar, raw, raw.picture, written)
+                own = () if self.split == "pool" else raw.labels(self._options.names)
+                own = labels.setdefault(own, own)
+                samples[key] = self._sample(tar, raw, picture, key=key, labels=own, written=written)
         return ChunkListing(samples=tuple(samples.values()), account=Account.of(left_out))
 
-    def _sample(self, tar: str, raw: _RawSample, picture: Member, written: int) -> PictureSample:
+    def _sample(
+        self, tar: str, raw: _RawSample, picture: Member, *, key: str, labels: tuple[str, ...], written: int
+    ) -> PictureSample:
         return PictureSample(
-            key=raw.key,
+            key=key,
             place=tar,
-            labels=() if self.split == "pool" else raw.labels(self._options.names),
+            labels=labels,
             caption=raw.caption,
             start=picture.start,
             size=picture.bytes,
@@ -230,8 +238,10 @@ class _RawSample:
 
     @cached_property
     def _json(self) -> Mapping[str, Any]:
+        if "json" not in self.texts:
+            return {}
         try:
-            value = json.loads(self.texts.get("json", b"{}"))
+            value = json.loads(self.texts["json"])
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}

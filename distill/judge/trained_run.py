@@ -47,8 +47,8 @@ class Opening(TypedDict, total=False):
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums; with ``rows_alone`` its images are not opened; ``note`` is told
-    that another decoder than the run's reads its photos, or that a cache cannot keep where its images are now.
+    compared with their checksums; with ``rows_alone`` its images are not opened; ``note`` is told that
+    another decoder than the run's reads its photos, or that a cache cannot keep where its images are now.
     """
 
     data_dir: Data

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,16 +87,22 @@ def family(pid: int) -> list[int]:
     return processes
 
 
+def pss(pid: int) -> int:
+    """Return the proportional resident bytes of a process, 0 for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
 def sample(pid: int) -> tuple[int, int]:
     """Return the memory and the open files of a process and all below it."""
     memory = files = 0
     for process in family(pid):
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-            memory += 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        memory += pss(process)
+        with suppress(OSError):  # it has just ended
             files += sum(1 for _ in Path(f"/proc/{process}/fd").iterdir())
-        except (OSError, StopIteration):  # it has just ended
-            continue
     return memory, files
 
 

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import bench
 from benchmarks.turns import in_turn, median_ratios, medians
+from cache.sources import remote_files
 
 STEP = ["--batch-size", 2, "--image-size", 32, "--steps", 1, "--classes", 2, "--warm-up", 1]
 # What is in capitals becomes a path; then the columns of ratios.
@@ -27,6 +28,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "teacher_in_loop": ([*STEP, "--model", "TEACHER"], ["loop / cache"]),
     "train_step": ([*STEP, "--embed-dim", 8], ["time ratio", "ratio without augmentation"]),
     "input": (["--data", "PHOTOS", *SMALL[:2], "--batch-size", 2, "--batches", 2], ["beside the first"]),
+    "sources": ([*PHOTOS, "--workers", 0], ["images/s", "beside the folder", "equal rows"]),
     "startup": (["--rows", 8, "--classes", 2, "--embed-dim", 8, *SMALL[:2]], ["first step after"]),
     "cache": (["--rows", 20, "--embed-dim", 8, "--before-rows", 0], ["by numpy.memmap's", "bytes a row"]),
     "growth": (["--photos", "PHOTOS", "--epochs", 1, "--changes", 1], ["rows", "new rows"]),
@@ -36,6 +38,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     ),
     "allocator": ([*STEP, "--embed-dim", 8], ["speedup"]),
     "load": (["--images", 300, "--epochs", 1], ["images/s", "peak memory"]),
+    "million": (["--folder", "NEW", "--samples", 900, "--per-tar", 100, "--kill-at", 0.1], ["seconds"]),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
 }
 # Those that take no time are run with every change.
@@ -63,6 +66,7 @@ WRONG: list[tuple[list[object], int, str]] = [
     (["input", "--data", "nowhere"], 1, "the data folder nowhere does not exist"),
     (["serve", "--model", "nowhere", "--images", "PHOTOS"], 1, "nowhere is not an exported model"),
     (["neighbours", "--keep", "nowhere"], 2, "invalid choice: 'nowhere'"),
+    (["million", "--parts", "nope"], 2, "--parts: 'nope' is not one"),
     (["exported"], 1, "exported has numbers alone"),
 ]
 
@@ -100,7 +104,7 @@ def test_bench_lists_every_benchmark_and_each_is_tried_here(capsys):
     assert set(listed) == {*LEAST, *QUICK} | WITHOUT_OPTIONS
     files = {path.stem for path in bench.RESULTS.glob("*.py")}
     ours = {"turns", "steps", "pictures", "cache_now", "cache_before", "cache_memmap", "cache_probe"}
-    assert files - {"__init__", *ours} == set(bench.NAMES) - {"load"}
+    assert files - {"__init__", *ours} == set(bench.NAMES) - {"load", "million"}
 
 
 def test_ways_take_turns_and_ratios_are_medians_of_each_rounds_ratio():
@@ -152,11 +156,14 @@ def test_benchmark_writes_its_table_with_hardware_and_versions(
 ):
     words, ratios = {**QUICK, **LEAST}[name]
     put: dict[object, object] = {"PHOTOS": photos, "TEACHER": f"local-dir:{teacher_dir}"}
+    put["NEW"] = tmp_path / "new"
     if name == "growth":  # whose teacher is the demo's, and knows these words
         words_of = ("red square", "blue star", "green circle", "white cross", "yellow ring", "black heart")
         called = dict(zip(sorted({path.name for path in photos.glob("*/*")}), words_of, strict=False))
         for folder in [*photos.glob("*/*")]:
             folder.rename(folder.with_name(called[folder.name]))
+    if name == "sources":  # in this process another test may have had another server
+        remote_files._by_scheme.cache_clear()
     if "MODEL" in words:
         put["MODEL"] = request.getfixturevalue("plain")
     monkeypatch.chdir(ROOT)  # its commands are this folder's

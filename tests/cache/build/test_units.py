@@ -57,6 +57,12 @@ def test_fifty_thousand_images_keep_eight_writers_busy():
     assert max(loads) < 1.2 * 50_000 / 8
 
 
+@pytest.mark.parametrize(("tars", "units"), [(20, 20), (100, 100), (1000, 167)])
+def test_a_kill_costs_one_tar_unless_there_are_very_many(tars, units):
+    plan = Plan(splits={"train": tuple(PlannedChunk(id=str(i), rows=10_000) for i in range(tars))})
+    assert len(plan.units(1, batch_size=256)) == units
+
+
 @pytest.fixture
 def build(teacher_dir, photos, tmp_path):
     """A run that was not begun."""
