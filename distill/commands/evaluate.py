@@ -87,7 +87,8 @@ def evaluate(
     of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
     both = {} if of_episodes else both_kinds(results)
     if as_json:
-        print_json({**{name: result.to_json() for name, result in results.items()}, **both})
+        others = {name: given[name] for name in ("eval_size", "eval_crop") if given[name] is not None}
+        print_json({**{name: {**result.to_json(), **others} for name, result in results.items()}, **both})
         return
     if of_episodes:
         groups = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
 from cache.sources.decoders import chosen
+from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import DataFolder, Sample, Source
 from cache.sources.splits import TESTS
 from cache.store.manifest import FEATURES
@@ -190,7 +192,17 @@ class Stream:
             name: EvalSplit(name=name, pixels=make(samples, (ROWS_OF.get(name, name),)), class_names=names)
             for name, samples, names in judged
         }
+        if eval_decode != decode:
+            for split in splits.values():
+                try_first(split.pixels)
         return pixels, splits
+
+
+def try_first(pixels: Pixels) -> None:
+    """Read an image: UserError now, not after an epoch, where a cache keeps another size and no files."""
+    if pixels.stored is None and len(pixels.samples):
+        with suppress(UnreadableImage):  # which is counted where all are judged
+            pixels.decode(pixels.samples[0])
 
 
 def join_support(

@@ -43,7 +43,11 @@ def what_parts(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def _shared(config: RunConfig) -> dict[str, Any]:
-    return {**stream_settings(config), "student.arch": input_of(config.student)}
+    try:
+        normalised = input_of(config.student)
+    except UserError:  # of an unknown name, which its run says itself
+        normalised = config.student.arch
+    return {**stream_settings(config), "student.arch": normalised}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,9 +114,12 @@ def note_surprises(session: Session, progress: Progress) -> None:
     if made.start != SCRATCH:
         progress.note(f"the student starts from {made.start}")
     kept = model.cache.column_settings("pixels")
-    decoded = isinstance(data, TrainingData) and data.pixels.stored is None
-    if kept is not None and session.config.data.pixels == "auto" and decoded:
-        side = model.augment.decode.side
+    if kept is None or session.config.data.pixels != "auto":
+        return
+    sides = {model.augment.eval_decode.side} if session.splits else set()
+    if isinstance(data, TrainingData):
+        sides.add(model.augment.decode.side)
+    for side in sorted(sides - {kept["side"]}):
         progress.note(
             f"the cache keeps pixels of {kept['side']} px, this student takes {side}: files are decoded"
         )

@@ -21,6 +21,7 @@ from distill.deploy.model import Model
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
+from distill.student.build import build_student
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
 from distill.sweep.together import groups_of
@@ -151,6 +152,8 @@ def test_the_run_is_judged_fewshot_and_exported_with_its_code(made, tmp_path):
 def test_another_size_and_crop_are_judged_on_request_and_named(made):
     ended = called("evaluate", made / "run", "--code", made / "net.py", "--eval-size", 32, "--eval-crop", 0.5)
     assert "(at 32 px, the middle 0.5 of the side)" in ended.output
+    words = ["--code", made / "net.py", "--eval-size", 32, "--split", "ood_test", "--json"]
+    assert json.loads(called("evaluate", made / "run", *words).output)["ood_test"]["eval_size"] == 32
     one, other = (
         open_trained(made / "run", code=made / "net.py", device="cpu", eval_size=size).judged(["ood_test"])[0]
         for size in (None, 32)
@@ -169,6 +172,17 @@ def test_a_run_and_exported_weights_are_a_start_for_another(made, tmp_path):
         weights = session.model.student.state_dict()
         assert all(torch.equal(weights[name], value) for name, value in state["student"].items())
         assert session.model.augment.normalisation.mean == (0.5, 0.5, 0.5)
+
+
+def test_a_run_that_goes_on_needs_its_first_weights_no_more(made, tmp_path):
+    first = tmp_path / "first.pt"
+    torch.save(build_student("timm:test_resnet", embed_dim=5).state_dict(), first)
+    own = config("student.arch=timm:test_resnet", f"student.start={first}")
+    where = {"cache_dir": made / "cache", "data_dir": made / "photos", "out": tmp_path / "run"}
+    begun = train(own, **where)
+    assert begun["first_weights"]["start"] == str(first)
+    first.unlink()
+    assert train(own, **where, resume_run=True)["first_weights"] == begun["first_weights"]
 
 
 def test_a_sweep_gives_its_code_to_the_runs_that_need_it(made, tmp_path):
