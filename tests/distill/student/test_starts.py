@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from cache.runtime.errors import UserError
 from distill.config import StudentConfig
 from distill.data.normalisation import IMAGENET, Normalisation
-from distill.student.build import Origin, build_student, input_of, made_of
+from distill.student.build import Origin, build_student, check_eval_size, input_of, made_of
 
 ARCH = "timm:test_resnet"
 HALF = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -145,3 +145,10 @@ def test_arguments_of_the_network_are_read_as_toml():
 def test_an_argument_that_the_network_does_not_take_is_one_line(argument, message):
     with pytest.raises(UserError, match=message):
         student(kwargs=[argument])
+
+
+def test_a_network_of_one_size_is_not_judged_at_another():
+    fixed = StudentConfig(arch="timm:vit_tiny_patch16_224", image_size=32, eval_size=48)
+    with pytest.raises(UserError, match=r"of 32 px cannot be judged at student\.eval_size=48"):
+        check_eval_size(student(arch=fixed.arch), fixed)
+    check_eval_size(student(), StudentConfig(arch=ARCH, image_size=32, eval_size=48))
