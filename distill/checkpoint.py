@@ -14,7 +14,7 @@ from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:

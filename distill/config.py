@@ -57,22 +57,43 @@ def check_fields(section: str, config: Any) -> None:
             require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
 
 
+SCRATCH, PRETRAINED = "scratch", "pretrained"
+# The side of the paper's centre crop by that of the whole picture.
+PAPER_CROP = 224 / 256
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
-    """The student: a torchvision or timm name, its weights, its input size in pixels."""
+    """The student: its network, its first weights, its input size in pixels.
+
+    ``arch`` is a torchvision or timm name, ``hf-hub:ORG/NAME``, or ``FILE.py:NAME`` for a function of one's
+    own; ``start`` is scratch, pretrained (the library's own weights) or a file of weights; ``kwargs`` are
+    ``key=value`` arguments of the network, values as in TOML. It is judged at ``eval_size`` pixels (0:
+    ``image_size``), the middle ``eval_crop`` of the side of the whole picture.
+    """
 
     arch: str = "resnet18"
-    pretrained: bool = False
-    weights: str = ""
+    start: str = SCRATCH
+    kwargs: tuple[str, ...] = ()
     image_size: int = at_least(8, 224, fix="give at least 8 pixels.", most=machine_limits.IMAGE_SIDE)
+    eval_size: int = accepted(
+        0,
+        lambda value: value == 0 or value >= 8,
+        "give at least 8 pixels, or 0 for student.image_size.",
+        most=machine_limits.IMAGE_SIDE,
+    )
+    eval_crop: float = accepted(PAPER_CROP, lambda value: 0.25 <= value <= 1, "give a share from 0.25 to 1.")
 
     def __post_init__(self) -> None:
         check_fields("student", self)
-        require(
-            not (self.pretrained and self.weights),
-            "student.pretrained and student.weights are both given",
-            "keep one: named weights, or a file.",
-        )
+        require(bool(self.start), "student.start is ''", "give scratch, pretrained or a file of weights.")
+        for argument in self.kwargs:
+            name, separator, _ = argument.partition("=")
+            require(
+                bool(separator) and name.isidentifier(),
+                f"student.kwargs has {argument!r:.80}",
+                'write key=value: student.kwargs=["drop_path_rate=0.1"].',
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -330,6 +351,12 @@ def check_for_photos(config: RunConfig) -> None:
 
 def check_for_episodes(config: RunConfig) -> None:
     """Refuse settings that mean nothing where an episode has several labels; UserError names the first."""
+    for name in ("eval_size", "eval_crop"):
+        require(
+            getattr(config.student, name) == getattr(StudentConfig(), name),
+            f"student.{name} is {getattr(config.student, name)}, but an episode's pictures are not cropped",
+            "leave it out: episodes are judged as they are trained.",
+        )
     for name in ("vlalign", "cap", "mse_raw", "center", "im_cst_bank"):
         require(
             not getattr(config.loss, name),

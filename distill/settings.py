@@ -133,7 +133,7 @@ def parsed_settings(settings: Sequence[str]) -> dict[str, Any]:
         name, separator, value = setting.partition("=")
         if not separator:
             raise WrongOption(f"--set {setting!r} has no '='", fix="write --set section.key=value.")
-        values[name.strip()] = _parsed(value.strip())
+        values[name.strip()] = parsed_value(value.strip())
     return values
 
 
@@ -169,7 +169,8 @@ def flat(table: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _parsed(text: str) -> Any:
+def parsed_value(text: str) -> Any:
+    """Return a TOML value; what is none is a text."""
     try:
         return toml_table(f"value = {text}", where=text)["value"]
     except UserError:

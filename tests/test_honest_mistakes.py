@@ -21,7 +21,7 @@ from cache.teacher.open_clip_model import load_teacher
 from distill.config import RunConfig
 from distill.metrics import ImageScores
 from distill.settings import load_recipe, with_settings
-from distill.student.build import read_state_dict
+from distill.student.weights_files import read_state_dict
 from distill.sweep.plan import load_sweep
 from distill.train.start import train as run
 

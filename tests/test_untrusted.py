@@ -37,7 +37,7 @@ from cli import main
 from distill.checkpoint import read_checkpoint
 from distill.judge.outputs import load_outputs
 from distill.settings import from_toml
-from distill.student.build import read_state_dict
+from distill.student.weights_files import read_state_dict
 from distill.sweep.plan import load_sweep
 
 

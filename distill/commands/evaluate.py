@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 @option("--split splits", "train, id_val, id_test, ood_test. Repeatable  [default: tests]", multiple=True)
 @option("--text", "Text bank that classifies  [default: the run's own; labels for a teacher]")
 @option("--negative-text", "Episodes: text bank of the negative prompts  [default: the run's own]")
+@option("--eval-size", "Another side of the images, pixels  [default: the run's own]", click.IntRange(min=8))
+@option(
+    "--eval-crop",
+    "Another share of the side that is kept  [default: the run's own]",
+    click.FloatRange(0.25, 1),
+)
 @option("--space", "Compare the student's embeddings with the teacher's instead.", bool)
 @option("--check", "Compare each file of the cache with its checksum when it is first read.", bool)
 @on_options
@@ -75,6 +81,9 @@ def evaluate(
         raise click.UsageError("--space compares a student with its teacher: leave out --teacher.")
     if teacher and given_options(ctx, "data_dir", "cache_dir"):
         raise click.UsageError("--teacher judges from the cache alone: leave out --data and --cache.")
+    of_runs = given_options(ctx, "code", "eval_size", "eval_crop")
+    if teacher and of_runs:
+        raise click.UsageError(f"{of_runs[0]} is of a run's student: leave it out with --teacher.")
     if space:
         _print_space(folder, given, as_json)
         return
@@ -82,11 +91,12 @@ def evaluate(
         _teacher_results(folder, given) if teacher else evaluate_run(folder, note=warn, **given)
     )
     print_other_data(results)
-    title = f"teacher of {folder}" if teacher else str(folder)
+    title = f"teacher of {folder}" if teacher else f"{folder}{_how(given)}"
     of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
     both = {} if of_episodes else both_kinds(results)
     if as_json:
-        print_json({**{name: result.to_json() for name, result in results.items()}, **both})
+        others = {name: given[name] for name in ("eval_size", "eval_crop") if given[name] is not None}
+        print_json({**{name: {**result.to_json(), **others} for name, result in results.items()}, **both})
         return
     if of_episodes:
         groups = {
@@ -102,6 +112,13 @@ def evaluate(
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
+
+
+def _how(given: Mapping[str, Any]) -> str:
+    """Return in what the images are another size or crop than the run's own, as words."""
+    words = {"eval_size": "at {} px", "eval_crop": "the middle {:g} of the side"}
+    said = [form.format(given[name]) for name, form in words.items() if given[name] is not None]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _about(result: SplitResult) -> dict[str, float]:
@@ -125,4 +142,4 @@ def _print_space(run: Path, given: Mapping[str, Any], as_json: bool) -> None:
         return
     metrics = dict.fromkeys(name for of_split in space.values() for name in of_split)
     rows = [[name, *(number(of_split.get(name)) for of_split in space.values())] for name in metrics]
-    table(f"{run}: student beside teacher", ["", *space], rows)
+    table(f"{run}{_how(given)}: student beside teacher", ["", *space], rows)

@@ -18,6 +18,7 @@ from distill.commands.options import (
     FOLDER,
     THREADS,
     WHOLE,
+    code_option,
     device_option,
     json_option,
     model_teacher_options,
@@ -163,6 +164,7 @@ def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, 
 @option("--repeats", "Of one image, or episode, each turn.", click.IntRange(min=2), 50)
 @option("--threads", "Of each candidate.", THREADS, 0, show_default="all cores")
 @option("--run", "The run that was exported, for its torch student.", EXISTING_FOLDER)
+@code_option
 @model_teacher_options
 @option("--out", "Write the numbers to this JSON file as well.", FILE_TO_WRITE)
 @json_option("Print them as JSON.")

@@ -77,7 +77,7 @@ def fewshot(ctx: click.Context, run: Path, out: Path | None, as_json: bool, **gi
     from distill.judge.trained_run import open_trained
     from distill.train.stopping import Stopped
 
-    places = {name: given.pop(name) for name in ("data_dir", "cache_dir")}
+    places = {name: given.pop(name) for name in ("data_dir", "cache_dir", "code")}
     opening = {"checkpoint": given["checkpoint"], "device": given["device"], **places}
     trained = open_trained(run, note=warn, **opening)
     contents = EPISODES if trained.cache.holds_episodes else PHOTOS

@@ -178,12 +178,16 @@ def data_option(name: str = "data_dir") -> Decorator:
     )
 
 
+code_option = option("--code", "FILE.py of a student of your own; it is run.", FILE)
+"""One's own code: a command names the file, nothing that is in a file does."""
+
 run_options = options(
     data_option(),
     option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
     option("--checkpoint", "last, or best where id_val chose one.", default="last"),
+    code_option,
 )
-"""Which data, cache and weights a finished run is looked at with."""
+"""Which data, cache, weights and code a finished run is looked at with."""
 
 rows_options = options(
     option("--dtype", "What rows are stored in.", ["float16", "float32"], "float16"),

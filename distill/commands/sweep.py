@@ -17,6 +17,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     JOBS,
+    code_option,
     data_option,
     json_option,
     option,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @option("--jobs", "Runs at once here.", JOBS, 1)
 @option("--together", "Train all that see the same batches from one stream; data.seed shares it.", bool)
 @set_option("Any setting of all runs. Repeatable.")
+@code_option
 @ray_options
 @wandb_option
 @json_option("Print how every run ended as JSON; with --plan, the plan.")

@@ -18,6 +18,7 @@ from distill.commands.options import (
     EXISTING_FOLDER,
     FOLDER,
     SEED,
+    code_option,
     data_option,
     json_option,
     option,
@@ -80,7 +81,13 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--negative-text", "Episodes: text bank of the negative prompts.", setting="robotics.negative_text")
 @option("--local", "Episodes: classify every location, and aggregate.", bool, setting="robotics.local")
 @option("--baseline", "The closed-set baseline: no teacher.", bool, setting="train.baseline")
-@option("--arch", "Student: a torchvision or timm name.", setting="student.arch")
+@option(
+    "--arch",
+    "Student: a torchvision or timm name, hf-hub:ORG/NAME, or FILE.py:NAME of your own.",
+    setting="student.arch",
+)
+@option("--start", "First weights: scratch, pretrained, or a file of them.", setting="student.start")
+@code_option
 @option("--epochs", "Epochs.", COUNT, setting="train.epochs")
 @option("--batch-size", "Images in a step.", click.IntRange(min=2), setting="train.batch_size")
 @option("--lr", "Learning rate at its highest.", float, setting="optim.lr")
@@ -100,6 +107,7 @@ def train(
     out: Path,
     recipe: str | None,
     settings: tuple[str, ...],
+    code: Path | None,
     as_json: bool,
     resume_run: bool,
     **given: Any,
@@ -114,10 +122,12 @@ def train(
       distill train artifacts/photos --out runs/cls --losses cls --set optim.schedule=cosine
       distill train artifacts/photos-tar --out runs/streamed
       distill train --resume --out runs/first
+      distill train artifacts/photos --out runs/lite --arch tf_efficientnet_lite0 --start lite0.safetensors
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
     from distill.headline import NOTHING_TO_JUDGE, headline_splits
     from distill.settings import load_recipe, with_settings
+    from distill.student.own_code import with_code
     from distill.train.resumed_settings import begun_with, cache_of
     from distill.train.run_folder import check_out
     from distill.train.start import train as run
@@ -135,7 +145,8 @@ def train(
         raise
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
     config = with_settings(begun or load_recipe(recipe or RECIPES[contents]), settings)
-    given |= {"resume_run": resume_run, "command": sys.argv}
+    config, code = with_code(config, code, settings)
+    given |= {"resume_run": resume_run, "command": sys.argv, "code": code}
     with working("training", UNITS[contents]) as progress:
         summary = run(config, cache_dir=cache, out=out, progress=progress, **given)
     if as_json:

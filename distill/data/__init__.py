@@ -9,6 +9,7 @@ Its files::
     training_data, batch      images joined to rows by key; what crosses to a step
     pixels, pixel_sources     decoded images, kept where they fit
     augment, frames           per-image augmentation of whole batches; the cameras of an episode as channels
+    normalisation             the mean and deviation that a student's pixels are normalised with
     crop_views                crops that the cache keeps, replayed
     support                   few labelled images, and what is left to test on
     identity_reader           what a run is made from

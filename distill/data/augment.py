@@ -2,7 +2,7 @@
 
 (torchvision's transforms draw one crop for a whole batch tensor.) Images come in as uint8
 [B, 3, R, R], squashed to R = 256/224 of the student's input size S, and go out as float32 [B, 3, S, S],
-normalised with ImageNet's mean and standard deviation.
+normalised with the student's own mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from torch import Generator, Tensor
 from cache.runtime.transfer import to_device
 from cache.sources.crop_boxes import crop_boxes
 from cache.sources.decoders import PILLOW
+from distill.config import PAPER_CROP
 from distill.data.batch import Crops, Share
+from distill.data.normalisation import IMAGENET, Normalisation
 from distill.data.pixels import SquashedPhoto
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 POLICIES = ("crop_flip", "flip", "randaugment", "none")
 RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE, RANDAUGMENT_BINS = 2, 9, 31
 
 
-def resize_size(image_size: int) -> int:
-    """Return the side R that images are squashed to before a crop of ``image_size``: 256 for 224."""
-    return round(image_size * 256 / 224)
+def resize_size(image_size: int, share: float = PAPER_CROP) -> int:
+    """Return the side R of which a crop of ``image_size`` is a ``share``: 256 for 224."""
+    return round(image_size / share)
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Return pixels 0..255 [B, 3, H, W] as float32 with ImageNet's mean and standard deviation."""
-    mean, std = _imagenet(images.device)
+def normalise(images: Tensor, by: Normalisation = IMAGENET) -> Tensor:
+    """Return pixels 0..255 [B, 3, H, W] as float32, less a mean and divided by a standard deviation."""
+    mean, std = _on_device(by, images.device)
     return (images.float() - mean) / std
 
 
 @lru_cache
-def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ImageNet's mean and deviation of pixels 0..255; made once, because a GPU waits for the copy."""
-    mean, std = torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
+def _on_device(by: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of pixels 0..255; made once, because a GPU waits for the copy."""
+    mean, std = torch.tensor(by.mean, device=device), torch.tensor(by.std, device=device)
     return mean.view(1, 3, 1, 1) * 255, std.view(1, 3, 1, 1) * 255
 
 
-def eval_transform(images: Tensor, image_size: int) -> Tensor:
-    """Return the centre crop of uint8 images [B, 3, R, R], normalised, float32 [B, 3, S, S]."""
-    top, left = (round((side - image_size) / 2) for side in images.shape[-2:])
-    return normalise(images[..., top : top + image_size, left : left + image_size])
+def eval_transform(images: Tensor, size: int, by: Normalisation = IMAGENET) -> Tensor:
+    """Return the centre crop of uint8 images [B, 3, R, R], normalised, float32 [B, 3, size, size]."""
+    top, left = (round((side - size) / 2) for side in images.shape[-2:])
+    return normalise(images[..., top : top + size, left : left + size], by)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +59,16 @@ class TrainAugment:
 
     ``policy``: ``crop_flip`` is RandomResizedCrop and a horizontal flip, ``randaugment`` is RandAugment(2, 9)
     of the whole square and then RandomResizedCrop without a flip, as the original research code; ``none`` is
-    the evaluation's centre crop, ``flip`` that with a horizontal flip.
+    the centre crop of 224/256, ``flip`` that with a horizontal flip.
     ``per_image`` false draws once for the whole batch, as the original research code did. ``decoder`` reads
-    the files.
+    the files. Images are judged at ``eval_size`` (0: ``image_size``), which is ``eval_crop`` of the side that
+    they are squashed to.
     """
 
     image_size: int
+    eval_size: int = 0
+    eval_crop: float = PAPER_CROP
+    normalisation: Normalisation = IMAGENET
     policy: str = "crop_flip"
     per_image: bool = True
     scale: tuple[float, float] = (0.08, 1.0)
@@ -72,12 +76,22 @@ class TrainAugment:
 
     @property
     def decode(self) -> SquashedPhoto:
-        """What reads an image file."""
+        """What reads an image file to be trained on."""
         return SquashedPhoto(resize_size(self.image_size), self.decoder)
 
+    @property
+    def eval_decode(self) -> SquashedPhoto:
+        """What reads an image file to be judged on."""
+        return SquashedPhoto(resize_size(self.judged_size, self.eval_crop), self.decoder)
+
+    @property
+    def judged_size(self) -> int:
+        """The side of the images that the student is judged with, pixels."""
+        return self.eval_size or self.image_size
+
     def plain(self, images: Tensor) -> Tensor:
-        """Return images as they are judged."""
-        return eval_transform(images, self.image_size)
+        """Return images that ``eval_decode`` has read as they are judged."""
+        return eval_transform(images, self.judged_size, self.normalisation)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -98,12 +112,12 @@ class TrainAugment:
         share = share or Share.whole(len(images))
         if crops is not None:
             boxes, flips = crops.box_B4[share.rows] * images.shape[-1], crops.flip_B[share.rows]
-            return normalise(crop(images, boxes, flips, self.image_size))
+            return self._normalised(crop(images, boxes, flips, self.image_size))
         if self.policy == "none":
-            return self.plain(images)
+            return self._middle(images)
         draws = share.total if self.per_image else 1
         if self.policy == "flip":
-            return self.plain(flipped(images, draws, generator, share))
+            return self._middle(flipped(images, draws, generator, share))
         if self.policy == "randaugment":
             images = rand_augment(images, draws, generator, share)
         boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
@@ -111,7 +125,13 @@ class TrainAugment:
         if self.policy == "crop_flip":
             flips = torch.rand(draws, generator=generator) < 0.5
         boxes, flips = boxes.expand(share.total, 4)[share.rows], flips.expand(share.total)[share.rows]
-        return normalise(crop(images, boxes, flips, self.image_size))
+        return self._normalised(crop(images, boxes, flips, self.image_size))
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return normalise(images, self.normalisation)
+
+    def _middle(self, images: Tensor) -> Tensor:
+        return eval_transform(images, self.image_size, self.normalisation)
 
 
 def flipped(images: Tensor, draws: int, generator: Generator, share: Share) -> Tensor:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cache.sources.episodes import EpisodeSample
-from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, flipped
+from distill.data.augment import flipped
 from distill.data.batch import Crops, Share
+from distill.data.normalisation import IMAGENET, Normalisation
 
 BASE_AND_HAND = (True, True)
 
@@ -60,22 +61,28 @@ class EpisodeFrames:
         return F.interpolate(channels_first, size=size, mode="bicubic", align_corners=False)[0]
 
 
-def mean_and_deviation(with_depth: Sequence[bool]) -> tuple[list[float], list[float]]:
-    """Return what is taken off every channel, and what it is divided by: ImageNet's on RGB, depth stays."""
-    mean = [value for depth in with_depth for value in (*IMAGENET_MEAN, *([0.0] * depth))]
-    return mean, [value for depth in with_depth for value in (*IMAGENET_STD, *([1.0] * depth))]
+def mean_and_deviation(
+    with_depth: Sequence[bool], by: Normalisation = IMAGENET
+) -> tuple[list[float], list[float]]:
+    """Return what is taken off every channel, and what it is divided by: the student's on RGB."""
+    mean = [value for depth in with_depth for value in (*by.mean, *([0.0] * depth))]
+    return mean, [value for depth in with_depth for value in (*by.std, *([1.0] * depth))]
 
 
-def normalise_frames(frames_BCSS: Tensor, with_depth: tuple[bool, ...] = BASE_AND_HAND) -> Tensor:
-    """Return frames with ImageNet's mean and standard deviation on every RGB picture; depth as it is."""
-    mean, std = _mean_and_deviation_on(frames_BCSS.device, with_depth)
+def normalise_frames(
+    frames_BCSS: Tensor, with_depth: tuple[bool, ...] = BASE_AND_HAND, by: Normalisation = IMAGENET
+) -> Tensor:
+    """Return frames with a mean and standard deviation on every RGB picture; depth as it is."""
+    mean, std = _mean_and_deviation_on(frames_BCSS.device, with_depth, by)
     return (frames_BCSS - mean) / std
 
 
 @lru_cache
-def _mean_and_deviation_on(device: torch.device, with_depth: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+def _mean_and_deviation_on(
+    device: torch.device, with_depth: tuple[bool, ...], by: Normalisation
+) -> tuple[Tensor, Tensor]:
     """Return both as tensors [C, 1, 1]; made once, because a GPU waits for the copy."""
-    mean, std = (torch.tensor(one, device=device) for one in mean_and_deviation(with_depth))
+    mean, std = (torch.tensor(one, device=device) for one in mean_and_deviation(with_depth, by))
     return mean[:, None, None], std[:, None, None]
 
 
@@ -87,15 +94,21 @@ class FrameAugment:
     policy: str = "flip"
     per_image: bool = True
     with_depth: tuple[bool, ...] = BASE_AND_HAND
+    normalisation: Normalisation = IMAGENET
 
     @property
     def decode(self) -> EpisodeFrames:
         """What reads an episode."""
         return EpisodeFrames(self.image_size, self.with_depth)
 
+    @property
+    def eval_decode(self) -> EpisodeFrames:
+        """What reads an episode to be judged on: the same."""
+        return self.decode
+
     def plain(self, frames: Tensor) -> Tensor:
         """Return frames as they are judged."""
-        return normalise_frames(frames, self.with_depth)
+        return normalise_frames(frames, self.with_depth, self.normalisation)
 
     def __call__(
         self,
@@ -109,4 +122,4 @@ class FrameAugment:
         share = share or Share.whole(len(frames))
         if self.policy == "flip":
             frames = flipped(frames, share.total if self.per_image else 1, generator, share)
-        return normalise_frames(frames, self.with_depth)
+        return normalise_frames(frames, self.with_depth, self.normalisation)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -24,7 +25,8 @@ DEVICE_SHARE = 0.5
 class PixelMaker:
     """Makes the :class:`Pixels` of one split after the other, from one budget of memory.
 
-    ``decode`` reads an image; ``device`` is where all images are kept, None where they are not.
+    ``decode`` reads an image, where no other is given for a split; ``device`` is where all images are kept,
+    None where they are not.
     """
 
     config: DataConfig
@@ -36,14 +38,21 @@ class PixelMaker:
     def __post_init__(self) -> None:
         self.budget = memory_here(self.config.memory_mb * MB)
 
-    def __call__(self, samples: Sequence[Sample], splits: Sequence[str], *, strict: bool = False) -> Pixels:
+    def __call__(
+        self,
+        samples: Sequence[Sample],
+        splits: Sequence[str],
+        *,
+        strict: bool = False,
+        decode: Decode | None = None,
+    ) -> Pixels:
         """Return the images of some samples, which are rows of ``splits`` of the cache if they have rows."""
-        stored = None
+        stored, decode = None, decode or self.decode
         if self.config.pixels == "auto":
-            stored = StoredImages.find(self.cache, splits, samples, self.decode.shape[-1])
+            stored = StoredImages.find(self.cache, splits, samples, decode.shape[-1])
         pixels = Pixels(
             samples,
-            self.decode,
+            decode,
             memory=self.budget,
             workers=decoding_workers(self.config),
             strict=strict,
@@ -59,23 +68,24 @@ def decoding_workers(config: DataConfig) -> int:
     return default_workers(choose_device("auto")) if config.workers < 0 else workers_here(config.workers)
 
 
-def device_for_images(wanted: str, device: torch.device, decode: Decode, count: int) -> torch.device | None:
-    """Return the device if ``count`` decoded images are kept there, as ``data.device_images`` wants; or None.
+def device_for_images(wanted: str, device: torch.device, counts: Mapping[Any, int]) -> torch.device | None:
+    """Return the device if decoded images are kept there, as ``data.device_images`` wants; or None.
 
-    UserError if they are to be kept on a GPU that has not the memory.
+    ``counts`` says how many images of each :class:`Decode` there are. UserError if they are to be kept on a
+    GPU that has not the memory.
     """
     if wanted == "off" or (wanted == "auto" and device.type != "cuda"):
         return None
     if device.type != "cuda":
         return device
-    needed = image_bytes(decode, count)
+    needed = sum(image_bytes(decode, count) for decode, count in counts.items())
     free, _ = torch.cuda.mem_get_info(device)
     if needed <= DEVICE_SHARE * free:
         return device
     if wanted == "auto":
         return None
     raise UserError(
-        f"data.device_images is on, but {count:,} images take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
-        "are free",
+        f"data.device_images is on, but {sum(counts.values()):,} images take {needed / 1e9:.1f} GB, and "
+        f"{free / 1e9:.1f} GB are free",
         fix="use data.device_images=auto, or a smaller student.image_size.",
     )

@@ -6,7 +6,9 @@ of either is opened here; what is made of it afterwards is the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +20,7 @@ from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError
 from cache.sources.decoders import chosen
+from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import DataFolder, Sample, Source
 from cache.sources.splits import TESTS
 from cache.store.manifest import FEATURES
@@ -39,7 +42,10 @@ from distill.data.training_data import (
 )
 
 Augment = TrainAugment | FrameAugment
-"""What a student sees: ``decode`` reads it, ``plain`` is how it is judged, a call what it is trained on."""
+"""What a student sees: ``decode`` reads what a call makes it train on, ``eval_decode`` what it is judged on.
+
+``plain`` is how it is judged.
+"""
 
 
 def refuse_several_labels(cache: EmbeddingCache, what: str) -> None:
@@ -71,6 +77,8 @@ def augment_of(config: RunConfig, cache: EmbeddingCache) -> Augment:
         per_image=data.per_image,
         scale=scale,
         decoder=chosen(data.decoder),
+        eval_size=config.student.eval_size,
+        eval_crop=config.student.eval_crop,
     )
 
 
@@ -177,16 +185,29 @@ class Stream:
     @cached_property
     def _decoded(self) -> tuple[Pixels, dict[str, EvalSplit]]:
         images, judged = self.images.images, splits_to_judge(self.folder, self.images.id_val, self.support)
-        count = len(images) + sum(len(samples) for _, samples, _ in judged)
-        data, decode = self.config.data, self.augment.decode
-        where = device_for_images(data.device_images, self.device, decode, count)
-        make = PixelMaker(config=data, cache=self.cache, decode=decode, device=where)
-        pixels = make(images, ("train", "ood_test") if self.support else ("train",), strict=True)
+        data, decode, eval_decode = self.config.data, self.augment.decode, self.augment.eval_decode
+        count = sum(len(samples) for _, samples, _ in judged)
+        needed = Counter({decode: len(images)})
+        needed[eval_decode] += count
+        where = device_for_images(data.device_images, self.device, needed)
+        make = PixelMaker(config=data, cache=self.cache, decode=eval_decode, device=where)
+        rows = ("train", "ood_test") if self.support else ("train",)
+        pixels = make(images, rows, strict=True, decode=decode)
         splits = {
             name: EvalSplit(name=name, pixels=make(samples, (ROWS_OF.get(name, name),)), class_names=names)
             for name, samples, names in judged
         }
+        if eval_decode != decode:
+            for split in splits.values():
+                try_first(split.pixels)
         return pixels, splits
+
+
+def try_first(pixels: Pixels) -> None:
+    """Read an image: UserError now, not after an epoch, where a cache keeps another size and no files."""
+    if pixels.stored is None and len(pixels.samples):
+        with suppress(UnreadableImage):  # which is counted where all are judged
+            pixels.decode(pixels.samples[0])
 
 
 def join_support(
@@ -216,7 +237,10 @@ def stream_settings(config: RunConfig) -> dict[str, Any]:
         **data,
         **fewshot,
         "teachers": config.teachers,
-        "student.image_size": config.student.image_size,
+        **{
+            f"student.{name}": getattr(config.student, name)
+            for name in ("image_size", "eval_size", "eval_crop")
+        },
         "train.batch_size": config.train.batch_size,
         "train.device": config.train.device,
         "data.seed": config.stream_seed,

@@ -221,10 +221,10 @@ class TarStream:
     @cached_property
     def splits(self) -> dict[str, EvalSplit]:
         """The splits that are not trained on, by name; their pictures are found in the tars."""
-        data, decode = self.config.data, self.augment.decode
+        data, decode = self.config.data, self.augment.eval_decode
         judged = splits_to_judge(self.folder, id_val_of(self.cache, self.folder, self.aside), [])
         count = sum(len(samples) for _, samples, _ in judged)
-        where = device_for_images(data.device_images, self.device, decode, count)
+        where = device_for_images(data.device_images, self.device, {decode: count})
         make = PixelMaker(config=data, cache=self.cache, decode=decode, device=where)
         return {
             name: EvalSplit(name=name, pixels=make(samples, (name,)), class_names=names)

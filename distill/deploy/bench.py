@@ -43,6 +43,7 @@ class BenchOptions:
     run: Path | None = None
     teacher_model: str | None = None
     pretrained: str | None = None
+    code: Path | None = None
 
     def __post_init__(self) -> None:
         if self.pretrained is not None and self.teacher_model is None:
@@ -88,7 +89,7 @@ def machine() -> dict[str, Any]:
 def candidates_of(model: Path, info: ModelInfo, options: BenchOptions) -> list[str]:
     """Return what can be measured: the exported graphs, the student and teacher where they are at hand."""
     names = list(info.precisions)
-    if _student_weights(model, info, options.run) is not None:
+    if _student_weights(model, info, options) is not None:
         names.append(TORCH)
     if options.teacher_model:
         names.append(TEACHER)
@@ -100,10 +101,14 @@ def candidates_of(model: Path, info: ModelInfo, options: BenchOptions) -> list[s
     return names
 
 
-def _student_weights(model: Path, info: ModelInfo, run: Path | None) -> Path | None:
-    """Return the file of the student's weights; UserError where ``run`` was given and has none."""
+def _student_weights(model: Path, info: ModelInfo, options: BenchOptions) -> Path | None:
+    """Return the file of the student's weights; UserError where ``run`` was given and has none.
+
+    None where there is none, or its code is not at hand.
+    """
+    run = options.run
     if run is None:
-        return model / WEIGHTS if WEIGHTS in info.files else None
+        return model / WEIGHTS if WEIGHTS in info.files and (not info.code or options.code) else None
     checkpoint = run / f"{info.checkpoint}.pt"
     if not checkpoint.is_file():
         raise UserError(f"{run} has no {checkpoint.name}", fix="give the run that was exported.")
@@ -173,7 +178,7 @@ def opened(model: Path, name: str, options: BenchOptions) -> Candidate:
     """Open a candidate by its name."""
     info = ModelInfo.load(model)
     if name == TORCH:
-        return _torch_student(model, info, options.run)
+        return _torch_student(model, info, options)
     if name == TEACHER:
         return _teacher(info, options)
     from distill.deploy.model import open_graph
@@ -183,12 +188,19 @@ def opened(model: Path, name: str, options: BenchOptions) -> Candidate:
     return Candidate(embed=graph, blank=info.preprocessing.blank(), size=path.stat().st_size)
 
 
-def _torch_student(model: Path, info: ModelInfo, run: Path | None) -> Candidate:
+def _torch_student(model: Path, info: ModelInfo, options: BenchOptions) -> Candidate:
     from distill.deploy.models import embed_with, embedding_of
-    from distill.student.build import read_state_dict
+    from distill.student.build import Origin
+    from distill.student.weights_files import read_state_dict
 
-    path = _student_weights(model, info, run)
+    path, run = _student_weights(model, info, options), options.run
     assert path is not None
+    origin = Origin.of(info.arch, options.code)
+    if origin.code is not None and origin.code.sha256 != info.code:
+        raise CacheMismatch(
+            f"{options.code} is not the code that {model} was exported with",
+            fix="give the file as it was then.",
+        )
     if run is None:
         state = read_state_dict(info.checked(model, WEIGHTS))
     else:
@@ -205,7 +217,7 @@ def _torch_student(model: Path, info: ModelInfo, run: Path | None) -> Candidate:
         state = checkpoint["student"]
     weights = sum(value.nbytes for value in state.values())
     blank = replace(info.preprocessing, where=OUTSIDE).blank()
-    return Candidate(embed=embed_with(embedding_of(info, state)), blank=blank, size=weights)
+    return Candidate(embed=embed_with(embedding_of(info, state, origin=origin)), blank=blank, size=weights)
 
 
 def _teacher(info: ModelInfo, options: BenchOptions) -> Candidate:
@@ -232,7 +244,8 @@ def main() -> None:
     """Measure one candidate in this process and print its times as JSON."""
     model, name, words = sys.argv[1:]
     given = json.loads(words)
-    options = BenchOptions(**{**given, "run": Path(given["run"]) if given["run"] else None})
+    paths = {name: Path(given[name]) for name in ("run", "code") if given[name]}
+    options = BenchOptions(**{**given, **paths})
     candidate = opened(Path(model), name, options)
     times = measured(candidate.embed, candidate.blank, options.repeats)
     more = {"bytes": candidate.size, "peak_memory_bytes": peak_resident()}

@@ -16,9 +16,10 @@ from torch import Tensor
 from cache.runtime.errors import UserError
 from cache.sources.samples import labels_of
 from distill.data.augment import eval_transform
+from distill.data.normalisation import Normalisation
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Reject
+from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Preprocessing, Reject
 from distill.deploy.model import Embed
 from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
 from distill.judge.outputs import spread_sample
@@ -107,19 +108,20 @@ def sampled(samples: Sequence[Any], most: int) -> list[Any]:
     return [samples[i] for i in sorted(spread_sample(keys, labels, most=most))]
 
 
-def embedded(split: EvalSplit, image_size: int, embed: Embed, *, where: str = OUTSIDE) -> NDArray[np.float32]:
+def embedded(split: EvalSplit, steps: Preprocessing, embed: Embed, *, where: str) -> NDArray[np.float32]:
     """Return what a graph says of a split's images, [N, D]."""
-    return np.concatenate([embed(images) for images in prepared(split, image_size, where=where)])
+    return np.concatenate([embed(images) for images in prepared(split, steps, where=where)])
 
 
-def prepared(split: EvalSplit, image_size: int, *, where: str = OUTSIDE) -> Iterator[NDArray[Any]]:
+def prepared(split: EvalSplit, steps: Preprocessing, *, where: str = OUTSIDE) -> Iterator[NDArray[Any]]:
     """Yield a split's images as a graph takes them.
 
     Float32 [B, 3, S, S], or where the graph prepares them uint8 [B, R, R, 3], squashed.
     """
+    by = Normalisation.of(steps.mean, steps.std, where="the model")
     for images in decoded(split):
         inside = where == GRAPH
-        yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, image_size)).numpy()
+        yield (images.permute(0, 2, 3, 1) if inside else eval_transform(images, steps.crop, by)).numpy()
 
 
 def decoded(split: EvalSplit) -> Iterator[Tensor]:

@@ -52,8 +52,7 @@ class PhotoCheck:
         """Return ``info`` with what a file does. Beside test images what was set aside is no result."""
         judged, choices, steps = self.judged, self.choices, info.preprocessing
         rows = {
-            split: embedded(part.split, steps.crop, file.embed, where=file.where)
-            for split, part in judged.items()
+            split: embedded(part.split, steps, file.embed, where=file.where) for split, part in judged.items()
         }
         results = choices.judge(judged, rows)
         tests = {split: one for split, one in results.items() if split != "id_val"} or results

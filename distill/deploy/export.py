@@ -21,9 +21,9 @@ from cache.runtime.progress import Progress, Silent
 from cache.runtime.system_errors import write_error
 from cache.sources.episodes import EpisodeFolder
 from cache.store.spec import in_words
-from distill.data.augment import IMAGENET_MEAN, IMAGENET_STD, resize_size
+from distill.config import PRETRAINED, SCRATCH
 from distill.data.folders import Data
-from distill.data.frames import mean_and_deviation
+from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import Choices, judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
@@ -36,8 +36,10 @@ from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
-from distill.settings import to_toml, with_part
+from distill.settings import to_toml, toml_value, with_part
+from distill.student.build import made_of
 from distill.student.heads import Head
+from distill.student.names import TIMM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class ExportOptions:
     neighbours: int = 200
     data_dir: Data = None
     cache_dir: Path | None = None
+    code: Path | None = None
 
     def __post_init__(self) -> None:
         for option, given, choices in (
@@ -86,6 +89,7 @@ def export_run(
         data_dir=options.data_dir,
         cache_dir=options.cache_dir,
         checkpoint=options.checkpoint,
+        code=options.code,
         device="cpu",
         note=progress.note,
     )
@@ -212,10 +216,11 @@ class _Export:
         trained, head = self.trained, self.head
         config, splits = trained.config, trained.folder.splits
         has_labels = "labels" in head.cache.bank_names
+        arch, kwargs = _as_built(trained)
         seen = next((splits[name] for name in ("train", "id_test") if name in splits), None)
         return ModelInfo(
             name=name,
-            arch=config.student.arch,
+            arch=arch,
             embed_dim=head.stop - head.start,
             outputs=trained.heads[-1].stop,
             parameters=sum(part.numel() for part in trained.student.parameters()),
@@ -230,13 +235,17 @@ class _Export:
             objects=_objects(trained, banks),
             source=self._source(),
             license=self.options.license,
+            image_size=config.student.image_size,
+            kwargs=kwargs,
+            code=made_of(trained.student).code,
         )
 
     def _source(self) -> dict[str, Any]:
         """Return where a model comes from, in words: no path of this machine is among them."""
         trained, cache = self.trained, self.head.cache
         config = trained.config
-        config = with_part(config, "student", weights=Path(config.student.weights).name)
+        if config.student.start not in (SCRATCH, PRETRAINED):
+            config = with_part(config, "student", start=Path(config.student.start).name)
         config = with_part(config, "fewshot", start=Path(config.fewshot.start).name)
         return {
             "distill": version("distill"),
@@ -260,17 +269,28 @@ def _new_classes(trained: TrainedRun) -> tuple[str, ...]:
     return names
 
 
+def _as_built(trained: TrainedRun) -> tuple[str, tuple[str, ...]]:
+    """Return the name and the arguments by which a student is built: of the hub's what the hub said of it."""
+    config, hub = trained.config.student, made_of(trained.student).hub
+    if hub is None:
+        return config.arch, config.kwargs
+    own = {argument.partition("=")[0] for argument in config.kwargs}
+    told = (f"{name}={toml_value(value)}" for name, value in hub.arguments.items() if name not in own)
+    return f"{TIMM}:{hub.name}", (*told, *config.kwargs)
+
+
 def _preprocessing(trained: TrainedRun, where: str) -> Preprocessing:
-    size, folder = trained.config.student.image_size, trained.folder
-    if isinstance(folder, EpisodeFolder):
-        mean, std = mean_and_deviation(folder.keys.with_depth)
+    augment = trained.model.augment
+    if isinstance(augment, FrameAugment):
+        size = augment.image_size
+        mean, std = mean_and_deviation(augment.with_depth, augment.normalisation)
         return Preprocessing(where=OUTSIDE, resize=size, crop=size, mean=tuple(mean), std=tuple(std))
     return Preprocessing(
         where=where,
-        resize=resize_size(size),
-        crop=size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        resize=augment.eval_decode.side,
+        crop=augment.judged_size,
+        mean=augment.normalisation.mean,
+        std=augment.normalisation.std,
         decoding=trained.cache.spec.decoding,
         decoder=trained.decoder,
     )

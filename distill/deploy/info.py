@@ -154,6 +154,8 @@ class ModelInfo:
     A student of several teachers has more ``outputs`` than ``embed_dim``: their embeddings side by side, of
     which one is shipped.
 
+    It was built for ``image_size`` pixels with ``kwargs``; ``code`` is the SHA-256 of one's own code.
+
     ``files`` are what was exported, by name, with the SHA-256 of each; ``banks`` the names of the text banks,
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision does on the
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
@@ -183,6 +185,9 @@ class ModelInfo:
     objects: ObjectScores | None = None
     source: dict[str, Any] = field(default_factory=dict)
     license: str = "unknown"
+    image_size: int = 0
+    kwargs: tuple[str, ...] = ()
+    code: str = ""
 
     def save(self, folder: Path) -> None:
         """Write ``model.json``, whole or not at all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,9 @@ from distill.deploy.model import Embed, open_graph
 from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
-from distill.student.build import build_student, read_state_dict
+from distill.student.build import NEW, Origin, build_student, made_of
+from distill.student.names import HUB
+from distill.student.weights_files import read_state_dict
 
 FORMATS = ("onnx", "torch", "safetensors")
 CALIBRATION_IMAGES = 128
@@ -40,7 +43,7 @@ def write_models(
 ) -> Iterator[Written]:
     """Write what was asked for into ``folder``, one file at a time; 8 bits are set on training images."""
     if "safetensors" in formats:
-        yield _weights(folder / WEIGHTS, embedding, info)
+        yield _weights(folder / WEIGHTS, embedding, info, Origin(code=trained.origin.code))
     if not {"torch", "onnx"} & {*formats}:
         return
     program = traced(embedding, info.preprocessing)
@@ -66,37 +69,49 @@ def write_models(
     base.unlink()
 
 
-def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo) -> Written:
+def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo, origin: Origin) -> Written:
     from safetensors.torch import save
 
     start, stop = embedding.start, embedding.stop or info.outputs
     about = {
         "arch": info.arch,
         "outputs": str(info.outputs),
-        "image_size": str(info.preprocessing.crop),
+        "image_size": str(info.image_size),
+        "kwargs": json.dumps(info.kwargs),
+        "input": json.dumps(made_of(embedding.student).normalisation.to_json()),
         "embedding": f"{start}:{stop}",
     }
     # Bytes written by us: safetensors' own files can be read by their owner alone. Clones, because tied
     # weights would be refused.
     state = {name: value.clone() for name, value in embedding.student.state_dict().items()}
     path.write_bytes(save(state, metadata=about))
-    again = embedding_of(info, read_state_dict(path), start, stop)
+    again = embedding_of(info, read_state_dict(path), start, stop, origin=origin)
     return Written(name="safetensors", path=path, embed=embed_with(again))
 
 
 def embedding_of(
-    info: ModelInfo, state: dict[str, torch.Tensor], start: int = 0, stop: int | None = None
+    info: ModelInfo,
+    state: dict[str, torch.Tensor],
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    origin: Origin = NEW,
 ) -> nn.Module:
-    """Return a model's student with some weights, as unit embeddings."""
-    outputs, size = info.outputs, info.preprocessing.crop
+    """Return a model's student with some weights, as unit embeddings; ``origin`` has one's own code."""
+    built: dict[str, Any] = {
+        "embed_dim": info.outputs,
+        "image_size": info.image_size or info.preprocessing.crop,
+        "kwargs": info.kwargs,
+        "origin": origin,
+    }
+    if info.arch.startswith(f"{HUB}:"):  # a name that no export writes, and that would be fetched
+        raise UserError(f"the model names its student {info.arch}", fix="export the run again.")
     student: nn.Module
     if info.objects is None:
-        student = build_student(info.arch, embed_dim=outputs, image_size=size)
+        student = build_student(info.arch, **built)
     else:
         local, with_depth = info.objects.local, info.objects.keys.with_depth
-        student = build_episode_student(
-            info.arch, embed_dim=outputs, image_size=size, local=local, with_depth=with_depth
-        )
+        student = build_episode_student(info.arch, **built, local=local, with_depth=with_depth)
     student.load_state_dict(state)
     return UnitEmbedding(student, start, stop).eval()
 
@@ -109,7 +124,7 @@ def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArra
         yield from prepared_batches(some, info)
         return
     part = EvalSplit(name="train", pixels=trained.pixels(some, "train"), class_names=split.classes)
-    yield from prepared(part, trained.config.student.image_size)
+    yield from prepared(part, info.preprocessing)
 
 
 def embed_with(module: Callable[[torch.Tensor], torch.Tensor]) -> Embed:

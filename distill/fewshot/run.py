@@ -16,7 +16,7 @@ from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from cache.store.tar_folder import TarFolder
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest
-from distill.config import FewShotConfig, RunConfig
+from distill.config import SCRATCH, FewShotConfig, RunConfig
 from distill.data.folders import Data
 from distill.data.support import QUERY, support_of
 from distill.data.tar_stream import WITH_FOLDER
@@ -107,6 +107,7 @@ def few_shot(
     *,
     data_dir: Data = None,
     cache_dir: Path | None = None,
+    code: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Open a trained run as the options say, and :func:`teach` its student.
@@ -114,7 +115,12 @@ def few_shot(
     UserError if the run, its data or its cache is missing, or the cache is of another teacher.
     """
     trained = open_trained(
-        source, data_dir=data_dir, cache_dir=cache_dir, checkpoint=options.checkpoint, device=options.device
+        source,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        code=code,
+        checkpoint=options.checkpoint,
+        device=options.device,
     )
     return teach(trained, out, options, progress or Silent())
 
@@ -262,6 +268,7 @@ def _finetuned(trained: TrainedRun, config: RunConfig, folder: Path, progress: P
         resume_run=(folder / CONFIG).exists(),
         progress=progress,
         decoder=trained.decoder,
+        code=trained.origin.code.path if trained.origin.code else None,
     )
 
 
@@ -305,7 +312,7 @@ def finetune_config(
     batches = {"batch_size": EPISODE_BATCH_SIZE} if episodes else {}
     config = with_part(config, "train", epochs=EPOCHS, **batches)
     config = with_part(config, "optim", schedule=SCHEDULE, lr=rates[config.optim.name])
-    config = with_part(config, "student", pretrained=False, weights="")
+    config = with_part(config, "student", start=SCRATCH)
     config = with_part(config, "data", views=False)
     config = with_settings(config, settings)
     return replace(config, fewshot=replace(support, start=str(start)))

@@ -20,6 +20,7 @@ from distill.judge.evaluate import Result, evaluate
 from distill.precision import amp_dtype_of, amp_dtype_of_trained
 from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
+from distill.student.build import NEW, Origin, made_of
 from distill.student.classifier import AllClasses
 from distill.student.heads import classifiers_for, set_from_cache
 from distill.student.photo_model import PhotoModel
@@ -36,10 +37,12 @@ def open_model(
     *,
     class_names: tuple[str, ...],
     starting: bool,
+    origin: Origin = NEW,
 ) -> Model:
     """Return a student that learns ``class_names`` from a cache.
 
-    One that is ``starting`` has its first weights, which the seed decides; else they are yet to be loaded.
+    One that is ``starting`` has its first weights, which the seed decides; else, or where ``origin`` says how
+    it was made before, they are yet to be loaded.
     UserError if the config asks for what the cache or the student cannot do, or a class has no text.
     """
     model: type[PhotoModel] | type[EpisodeModel] = EpisodeModel if cache.holds_episodes else PhotoModel
@@ -50,14 +53,14 @@ def open_model(
             head.classifier(class_names, temperature=config.loss.temperature)
         set_from_cache(heads, config, class_names, device)
         torch.manual_seed(config.train.seed)
-    student = model.build(config, cache, folder, heads, starting=starting)
+    student = model.build(config, cache, folder, heads, starting=starting, origin=origin)
     precision = amp_dtype_of if starting else amp_dtype_of_trained
     return model(
         config=config,
         cache=cache,
         folder=folder,
         device=device,
-        augment=augment,  # type: ignore[arg-type]
+        augment=replace(augment, normalisation=made_of(student).normalisation),  # type: ignore[arg-type]
         class_names=class_names,
         heads=heads,
         student=student.to(device),  # type: ignore[arg-type]

@@ -35,7 +35,8 @@ from distill.judge.evaluate import Result, competing, labelled_split, refuse_neg
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_files import checkpoint_file
-from distill.settings import from_toml, with_settings
+from distill.settings import from_toml, with_part, with_settings
+from distill.student.build import Origin
 from distill.student.classifier import AllClasses
 from distill.student.heads import Head
 from distill.student.photo_model import PhotoModel
@@ -48,7 +49,8 @@ class Opening(TypedDict, total=False):
     ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
     the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
     compared with their checksums; with ``rows_alone`` its images are not opened; ``note`` is told that
-    another decoder than the run's reads its photos, or that a cache cannot keep where its images are now.
+    another decoder than the run's reads its photos, or that a cache cannot keep where its images are now;
+    ``code`` is the file of a student of one's own; ``eval_size`` and ``eval_crop`` are others than the run's.
     """
 
     data_dir: Data
@@ -60,6 +62,9 @@ class Opening(TypedDict, total=False):
     check: bool
     note: Callable[[str], None]
     rows_alone: bool
+    code: Path | None
+    eval_size: int | None
+    eval_crop: float | None
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
@@ -107,13 +112,14 @@ class TrainedRun:
     """A run's student with everything it takes to judge it.
 
     ``checkpoint`` is the file with its weights, ``identity`` the data that it was trained with,
-    ``identities`` say what there is now.
+    ``identities`` say what there is now, ``origin`` what the student was built from.
     """
 
     checkpoint: Path
     model: Model
     identity: DataIdentity
     identities: IdentityReader
+    origin: Origin
 
     @property
     def config(self) -> RunConfig:
@@ -213,7 +219,7 @@ class TrainedRun:
         changed = self.identities.changed(ROWS_OF.get(split, split))
         source = "files" if changed else self.config.data.pixels
         data = replace(self.config.data, memory_mb=0, pixels=source)
-        make = PixelMaker(config=data, cache=self.cache, decode=self.model.augment.decode)
+        make = PixelMaker(config=data, cache=self.cache, decode=self.model.augment.eval_decode)
         return make(images, (ROWS_OF.get(split, split),))
 
 
@@ -228,6 +234,10 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
+    others = {"eval_size": opening.get("eval_size"), "eval_crop": opening.get("eval_crop")}
+    given = {name: value for name, value in others.items() if value is not None}
+    config = with_part(config, "student", **given)
+    origin = Origin.of(config.student.arch, opening.get("code"), state, where=str(run))
     cache = EmbeddingCache.open(
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
     )
@@ -241,7 +251,7 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
             fix="give the run's own data folder with --data.",
         )
     class_names = tuple(state["class_names"])
-    model = open_model(config, cache, folder, device, class_names=class_names, starting=False)
+    model = open_model(config, cache, folder, device, class_names=class_names, starting=False, origin=origin)
     model = _with_decoder(model, state["decoder"], note=note)
     if fingerprint(model) != state["fingerprint"]:
         raise CacheMismatch(
@@ -258,7 +268,9 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     )
     load_weights(model, state)
     model.student.eval()
-    return TrainedRun(checkpoint=checkpoint, model=model, identity=identity, identities=identities)
+    return TrainedRun(
+        checkpoint=checkpoint, model=model, identity=identity, identities=identities, origin=origin
+    )
 
 
 def _with_decoder(model: Model, decoder: str, *, note: Callable[[str], None]) -> Model:

@@ -28,7 +28,7 @@ from distill.robotics.scores import (
 )
 from distill.robotics.student import EpisodeStudent, build_episode_student
 from distill.robotics.texts import open_pair_texts
-from distill.student.build import start_of
+from distill.student.build import NEW, Origin, start_of
 from distill.student.classifier import closed_set_columns
 from distill.student.heads import Head
 
@@ -81,6 +81,7 @@ class EpisodeModel:
         heads: Sequence[Head],
         *,
         starting: bool,
+        origin: Origin = NEW,
     ) -> EpisodeStudent:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
         return build_episode_student(
@@ -88,6 +89,7 @@ class EpisodeModel:
             embed_dim=heads[-1].stop if heads else 2 * len(folder.class_names),
             local=config.robotics.local,
             with_depth=cache.episode_keys.with_depth,
+            origin=origin,
         )
 
     def forward(self, class_names: Sequence[str]) -> Callable[[Tensor], Tensor]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError, reason_of
+from distill.config import SCRATCH
 from distill.data.frames import BASE_AND_HAND, channels_of
-from distill.student.build import build_student, family, probed
+from distill.student.build import NEW, Made, Origin, build_student, made_of, probed
+from distill.student.names import family
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -34,6 +35,8 @@ class EpisodeStudent(nn.Module):
     Locations are those of the backbone's last feature map, each projected by a 1x1 convolution.
     ``score_bias`` is the learnt b; scores have tanh(b) added.
     """
+
+    made: Made
 
     def __init__(self, backbone: nn.Module, *, embed_dim: int, tap: _Tap | None = None) -> None:
         super().__init__()
@@ -67,9 +70,10 @@ def build_episode_student(
     arch: str,
     *,
     embed_dim: int,
-    pretrained: bool = False,
-    weights: Path | None = None,
+    start: str = SCRATCH,
+    kwargs: Sequence[str] = (),
     image_size: int = 224,
+    origin: Origin = NEW,
     local: bool = False,
     with_depth: Sequence[bool] = BASE_AND_HAND,
 ) -> EpisodeStudent:
@@ -79,13 +83,15 @@ def build_episode_student(
     convolution cannot be widened, or ``local`` is asked of a model without a feature map.
     """
     backbone = build_student(
-        arch, embed_dim=embed_dim, pretrained=pretrained, weights=weights, image_size=image_size
+        arch, embed_dim=embed_dim, start=start, kwargs=kwargs, image_size=image_size, origin=origin
     )
-    widen_stem(backbone, arch, with_depth, keep=pretrained or weights is not None)
+    widen_stem(backbone, arch, with_depth, keep=start != SCRATCH)
     channels = channels_of(with_depth)
     _check(backbone, arch, channels, image_size)
     tap = _last_map(backbone, arch, channels, image_size) if local else None
-    return EpisodeStudent(backbone, embed_dim=embed_dim, tap=tap)
+    student = EpisodeStudent(backbone, embed_dim=embed_dim, tap=tap)
+    student.made = made_of(backbone)
+    return student
 
 
 def widen_stem(backbone: nn.Module, arch: str, with_depth: Sequence[bool], *, keep: bool) -> None:

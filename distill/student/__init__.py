@@ -2,7 +2,9 @@
 
 Its files::
 
-    build                     torchvision and timm by name
+    build                     a student by its name, with its first weights
+    names, architecture       torchvision's, timm's, the hub's, one's own; what builds them
+    own_code, weights_files   a Python file that the command names; weights, found in a file by what fits
     photo_model               a student of photos: its losses, its answers
     heads, classifier         one head a teacher; what classifies, among which classes
     texts, centring           class texts; the teacher's centred space, and the rows that means are of

@@ -20,9 +20,10 @@ from distill.losses import classification_loss
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
 from distill.precision import autocast
-from distill.student.build import build_student, family, start_of
+from distill.student.build import NEW, Origin, build_student, check_eval_size, start_of
 from distill.student.classifier import closed_set_columns
 from distill.student.heads import Head, open_heads
+from distill.student.names import family
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,15 @@ class PhotoModel:
         heads: Sequence[Head],
         *,
         starting: bool,
+        origin: Origin = NEW,
     ) -> nn.Module:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
         student = build_student(
             **start_of(config.student, starting=starting),
             embed_dim=heads[-1].stop if heads else len(folder.class_names),
+            origin=origin,
         )
+        check_eval_size(student, config.student)
         if starting and family(config.student.arch) == "cnn":
             student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return student

@@ -35,6 +35,7 @@ class RayRuns:
             cache=place.cache.resolve(),
             data=[Given.parse(one).anywhere().text for one in given_of(place.data)],
             out=place.out.resolve(),
+            code=place.code.resolve() if place.code else None,
         )
         (place.out / LOGS).mkdir(parents=True, exist_ok=True)
         calls = {run.name: (run, shared) for run in runs}
@@ -92,6 +93,7 @@ def train_run(planned: PlannedRun, place: Place) -> dict[str, Any]:
                 progress=progress,
                 command=train_command(planned, place),
                 wandb=place.wandb,
+                code=place.code_of(planned),
             )
         except (UserError, Stopped) as error:
             progress.note(f"Error: {error}")

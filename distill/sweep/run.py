@@ -27,6 +27,7 @@ from distill.record.run_files import CONFIG, LAST, METRICS, SUMMARY
 from distill.record.wandb_board import wandb_module
 from distill.settings import differences, from_toml, to_toml
 from distill.spread import as_columns
+from distill.student.own_code import own_code_in
 from distill.sweep.plan import SWEEP, PlannedRun, Sweep
 from distill.train.stopping import Stopped, listening
 
@@ -40,16 +41,24 @@ POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a sweep reads and writes; ``wandb`` is a project of Weights & Biases, empty for none."""
+    """Where a sweep reads and writes.
+
+    ``wandb`` is a project of Weights & Biases, empty for none; ``code`` the file of students of one's own.
+    """
 
     cache: Path
     data: Data
     out: Path
     wandb: str = ""
+    code: Path | None = None
 
     def folder(self, run: PlannedRun) -> Path:
         """Return a run's folder."""
         return self.out / run.name
+
+    def code_of(self, run: PlannedRun) -> Path | None:
+        """Return the file that a run's student is in, where it is one of one's own."""
+        return self.code if own_code_in(run.config.student.arch) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +224,8 @@ def train_command(run: PlannedRun, place: Place) -> list[str]:
     data = [word for one in given_of(place.data) for word in ("--data", one)]
     words = ["distill", "train", place.cache, *data, "--out", out]
     words += ["--recipe", config_file(run, place), *(["--wandb", place.wandb] if place.wandb else [])]
+    if code := place.code_of(run):
+        words += ["--code", code]
     return [*map(str, words), *(["--resume"] if (out / CONFIG).is_file() else [])]
 
 

@@ -5,35 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from cache.runtime.distributed import in_every_process
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
+from distill.config import RunConfig
 from distill.data.stream import Stream, stream_settings
 from distill.data.streams import open_stream
 from distill.data.tar_stream import TarStream
-from distill.record.run_files import CONFIG
+from distill.record.run_files import CONFIG, LAST
+from distill.student.build import input_of
 from distill.sweep.plan import PlannedRun
 from distill.sweep.run import Place, RunResult, Watch, ended, train_command
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun
-from distill.train.session import session_of
+from distill.train.session import origin_of, session_of
 from distill.train.start import as_begun
 from distill.train.stopping import Stopped
 
 
 def groups_of(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
-    """Return the runs in groups that can share a stream, in their order; see :func:`stream_settings`."""
+    """Return the runs in groups that can share a stream, in their order.
+
+    They agree in :func:`distill.data.stream.stream_settings`, and their students in what is taken off pixels.
+    """
     groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        groups.setdefault(repr(stream_settings(run.config)), []).append(run)
+        groups.setdefault(repr(_shared(run.config)), []).append(run)
     return list(groups.values())
 
 
 def what_parts(runs: Sequence[PlannedRun]) -> list[str]:
     """Return the settings that keep runs from sharing one stream."""
-    first, *others = (stream_settings(run.config) for run in runs)
+    first, *others = (_shared(run.config) for run in runs)
     return [name for name, value in first.items() if any(other[name] != value for other in others)]
+
+
+def _shared(config: RunConfig) -> dict[str, Any]:
+    try:
+        normalised = input_of(config.student)
+    except UserError:  # of an unknown name, which its run says itself
+        normalised = config.student.arch
+    return {**stream_settings(config), "student.arch": normalised}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +85,9 @@ class Together:
 def _begun(run: PlannedRun, stream: Stream | TarStream, place: Place) -> StudentRun:
     """Begin a run as one of those that take a stream; UserError where it cannot be one."""
     out = place.folder(run)
+    origin = origin_of(run.config, code=place.code_of(run), begun=out / LAST)
     return StudentRun(
-        session_of(run.config, stream),
+        session_of(run.config, stream, origin),
         out,
         resume_run=(out / CONFIG).is_file(),
         wandb=place.wandb,

@@ -14,6 +14,7 @@ from distill.judge.space_of_split import space_of_split, teacher_has_rows
 from distill.record.run_log import BOTH_KINDS, LAST_EPOCHS, hardware, last_mean, peak_memory, versions
 from distill.robotics.metrics import EpisodeResult
 from distill.robotics.model import EpisodeModel
+from distill.student.build import made_of
 from distill.student.classifier import AllClasses
 from distill.train.epoch_sums import clock
 from distill.train.outputs_of_run import Outputs, outputs_of_run, teacher_results
@@ -119,6 +120,8 @@ def summarize(
         "training_images_without_teacher_row": data.left_out,
         "unreadable_images": {name: s.pixels.unreadable for name, s in splits},
         "student": session.config.student.arch,
+        "student_input": made_of(model.student).normalisation.to_json(),
+        "first_weights": made_of(model.student).to_json()["first_weights"],
         "student_parameters": sum(p.numel() for p in model.student.parameters()),
         "cache": str(model.cache.path),
         "cache_fingerprint": fingerprint(model),

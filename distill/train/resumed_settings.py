@@ -53,7 +53,7 @@ def check_settings(
         raise CacheMismatch(
             f"{where} is of a run of {begun.train.epochs} epochs, over which optim.schedule="
             f"{begun.optim.schedule} spreads its rates: {config.train.epochs} have others from the start",
-            fix=f"begin another run, from these weights with --set student.weights={where}.",
+            fix=f"begin another run, from these weights with --start {where}.",
         )
     if changed:
         raise CacheMismatch(

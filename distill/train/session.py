@@ -27,6 +27,7 @@ from distill.data.training_data import TrainingData
 from distill.data_identity import DataIdentity
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
 from distill.settings import to_toml
+from distill.student.build import Origin, made_of
 from distill.train.distributed import share_batch_norms
 from distill.train.optim import build_optimizer
 from distill.train.resumed_settings import check_settings, precision_name
@@ -82,11 +83,30 @@ def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Data) -> Sessi
     return session_of(config, open_stream(config, cache_dir=cache_dir, data_dir=data_dir))
 
 
-def session_of(config: RunConfig, stream: Stream | TarStream) -> Session:
-    """Make the parts of a run that takes a stream of images."""
+def origin_of(config: RunConfig, *, code: Path | None, begun: Path | None = None) -> Origin:
+    """Return what a run's student is built from: as in the checkpoint that it goes on with, if it does.
+
+    ``code`` is the file of a student of one's own, ``begun`` a checkpoint that may be there. UserError if
+    the code is missing, or not what it was.
+    """
+    path = begun if begun is not None and begun.is_file() else None
+    if path is None and config.fewshot.start:
+        path = Path(config.fewshot.start)
+    state = read_checkpoint(path) if path is not None else None
+    return Origin.of(config.student.arch, code, state, where=str(path))
+
+
+def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | None = None) -> Session:
+    """Make the parts of a run that takes a stream of images; ``origin`` is :func:`origin_of` it."""
     device = stream.device
     model = open_model(
-        config, stream.cache, stream.folder, device, class_names=stream.class_names, starting=True
+        config,
+        stream.cache,
+        stream.folder,
+        device,
+        class_names=stream.class_names,
+        starting=True,
+        origin=origin or origin_of(config, code=None),
     )
     data = stream.data_of(config, [head.name for head in model.heads])
     start = start_from(Path(config.fewshot.start), model) if config.fewshot.start else ""
@@ -158,6 +178,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "start": session.start,
         "decoder": session.decoder,
         "precision": precision_name(model.amp_dtype),
+        **made_of(model.student).to_json(),
         "embed_dim": model.cache.embed_dim,
         "cache_dir": str(model.cache.path.resolve()),
         "sources": list(model.folder.given),

@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import AUTO, in_its_place
 from distill.checkpoint import read_checkpoint
-from distill.config import RunConfig
+from distill.config import SCRATCH, RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
@@ -21,10 +21,11 @@ from distill.precision import slow_bfloat16
 from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
+from distill.student.build import made_of
 from distill.train.loop import fit_together
 from distill.train.run import StudentRun
 from distill.train.run_folder import check_out
-from distill.train.session import Session, session_of
+from distill.train.session import Session, origin_of, session_of
 
 
 def train(
@@ -39,6 +40,7 @@ def train(
     command: Sequence[str] = (),
     wandb: str = "",
     decoder: str = "",
+    code: Path | None = None,
 ) -> dict[str, Any]:
     """Train one student and return its summary, which is also ``out/summary.json``.
 
@@ -55,6 +57,8 @@ def train(
         A project of Weights & Biases to write to as well.
     decoder
         What decodes photos where the config leaves that to the machine; '' is the machine's.
+    code
+        The Python file of a student of one's own, ``student.arch=FILE.py:NAME``: nothing else names code.
 
     Raises
     ------
@@ -68,10 +72,11 @@ def train(
     check_out(out, resume_run=resume_run)
     if wandb:
         wandb_module()
+    origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
     with ranks_of_torchrun() as ranks:
         begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
-        session = session_of(config, stream)
+        session = session_of(config, stream, origin)
         note_surprises(session, progress)
         stream.identities.note_gone(progress)
         ranks.wait()  # until every process has looked at ``out``
@@ -106,13 +111,17 @@ def note_surprises(session: Session, progress: Progress) -> None:
     left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
-    slow = slow_bfloat16(session.config.train.precision, model.device)
-    for line in filter(None, (in_its_place(session.decoder), slow)):
+    made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
+    start = f"the student starts from {made.start}" if made.start != SCRATCH else ""
+    for line in filter(None, (in_its_place(session.decoder), slow, start)):
         progress.note(line)
     kept = model.cache.column_settings("pixels")
-    decoded = isinstance(data, TrainingData) and data.pixels.stored is None
-    if kept is not None and session.config.data.pixels == "auto" and decoded:
-        side = model.augment.decode.side
+    if kept is None or session.config.data.pixels != "auto":
+        return
+    sides = {model.augment.eval_decode.side} if session.splits else set()
+    if isinstance(data, TrainingData):
+        sides.add(model.augment.decode.side)
+    for side in sorted(sides - {kept["side"]}):
         progress.note(
             f"the cache keeps pixels of {kept['side']} px, this student takes {side}: files are decoded"
         )

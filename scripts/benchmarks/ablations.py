@@ -43,7 +43,7 @@ from cache.teacher.open_clip_model import load_teacher
 from distill.config import RunConfig
 from distill.data.batch import Batch, Targets
 from distill.settings import with_settings
-from distill.student.build import resolve
+from distill.student.names import resolve
 from distill.student.photo_model import PhotoModel
 from distill.sweep.plan import PlannedRun, Sweep
 from distill.sweep.run import FAILED, Place, run_sweep

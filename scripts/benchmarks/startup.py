@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.turns import Row, command_failed, medians, random_rows, tiny_photos
 from distill.record.peak_memory import peak_resident
-from distill.student.build import resolve
+from distill.student.names import resolve
 
 OPTIONS = {
     "rows": [10_000, 100_000],

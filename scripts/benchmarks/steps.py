@@ -22,7 +22,8 @@ from distill.data.batch import Batch, Share, Targets
 from distill.precision import autocast
 from distill.record.peak_memory import peak_resident
 from distill.settings import with_settings
-from distill.student.build import build_student, family, resolve
+from distill.student.build import build_student
+from distill.student.names import family, resolve
 from distill.train.optim import build_optimizer
 from distill.train.run import StudentRun
 from distill.train.session import Session, open_session

@@ -31,7 +31,9 @@ def student_says(trained: Path, photos: list[Path]) -> np.ndarray:
         for p in photos
     ]
     with torch.no_grad():
-        rows = opened.student(eval_transform(torch.stack(images).permute(0, 3, 1, 2), 32))
+        rows = opened.student(
+            eval_transform(torch.stack(images).permute(0, 3, 1, 2), 32, opened.model.augment.normalisation)
+        )
     embeddings: np.ndarray = torch.nn.functional.normalize(rows, dim=1).numpy()
     return embeddings
 

@@ -196,7 +196,8 @@ def test_a_batch_has_the_rows_and_the_pixels_of_the_views_that_were_drawn(sessio
     ):
         np.testing.assert_array_equal(targets.teacher_BD[i], rows[row, view])
         box, flip = torch.from_numpy(boxes[row, view : view + 1]), torch.tensor([flips[row, view]])
-        expected = normalise(crop(images[i : i + 1], box * resize_size(32), flip, 32))[0]
+        cut = crop(images[i : i + 1], box * resize_size(32), flip, 32)
+        expected = normalise(cut, session.model.augment.normalisation)[0]
         torch.testing.assert_close(batch.image_BXRR[i], expected)
 
 

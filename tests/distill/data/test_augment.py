@@ -6,8 +6,6 @@ import torch
 from cache.runtime.torchvision_compat import torchvision
 from cache.sources.crop_boxes import crop_boxes
 from distill.data.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     OPERATIONS,
     TrainAugment,
     crop,
@@ -16,6 +14,7 @@ from distill.data.augment import (
     rand_augment,
     resize_size,
 )
+from distill.data.normalisation import IMAGENET
 
 T = torchvision.transforms
 
@@ -132,7 +131,7 @@ def test_randaugment_is_of_the_whole_square_and_comes_before_the_crop(images):
 
 def test_evaluation_is_a_centre_crop_with_imagenets_mean_and_std(images):
     expected = T.Compose(
-        [T.CenterCrop(32), T.ConvertImageDtype(torch.float32), T.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        [T.CenterCrop(32), T.ConvertImageDtype(torch.float32), T.Normalize(IMAGENET.mean, IMAGENET.std)]
     )
     torch.testing.assert_close(eval_transform(images, 32), expected(images), rtol=1e-4, atol=1e-5)
     assert normalise(images).dtype == torch.float32

@@ -56,7 +56,7 @@ def test_given_weights_see_a_picture_in_both_cameras_as_they_did(tmp_path):
     photo_student = build_student("resnet18", embed_dim=12, image_size=64).eval()
     torch.save(photo_student.state_dict(), tmp_path / "weights.pt")
     student = build_episode_student(
-        "resnet18", embed_dim=12, image_size=64, weights=tmp_path / "weights.pt"
+        "resnet18", embed_dim=12, image_size=64, start=str(tmp_path / "weights.pt")
     ).eval()
     picture = torch.randn(2, 3, 64, 64)
     no_depth = torch.zeros(2, 1, 64, 64)

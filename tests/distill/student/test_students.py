@@ -7,7 +7,8 @@ import torch
 
 from cache.runtime.errors import UserError
 from cache.runtime.torchvision_compat import torchvision
-from distill.student.build import build_student, family, torchvision_names
+from distill.student.build import build_student
+from distill.student.names import family, torchvision_names
 
 SMALLEST = {"inception_v3": 75, "maxvit_t": 224}
 # Each is a family of its own in how its last layer is kept; the rest of torchvision's are their kin.
@@ -96,7 +97,7 @@ def test_local_weights_fill_the_backbone_and_leave_the_new_last_layer(tmp_path, 
         from safetensors.torch import save_file
 
         save_file(source.state_dict(), path)
-    student = build_student("resnet18", embed_dim=24, weights=path, image_size=32)
+    student = build_student("resnet18", embed_dim=24, start=str(path), image_size=32)
     torch.testing.assert_close(student.conv1.weight, source.conv1.weight)
     assert student.fc.weight.shape == (24, 512)
 
@@ -104,17 +105,17 @@ def test_local_weights_fill_the_backbone_and_leave_the_new_last_layer(tmp_path, 
 def test_weights_of_another_student_are_refused_by_name(tmp_path):
     torch.save(torchvision.models.resnet34(num_classes=7).state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"not of this student.*unknown: layer1\.2"):
-        build_student("resnet18", embed_dim=24, weights=tmp_path / "w.pt", image_size=32)
+        build_student("resnet18", embed_dim=24, start=str(tmp_path / "w.pt"), image_size=32)
     state = torchvision.models.resnet18().state_dict()
     del state["layer1.0.conv1.weight"]
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"missing: layer1\.0\.conv1\.weight"):
-        build_student("resnet18", embed_dim=24, weights=tmp_path / "w.pt", image_size=32)
+        build_student("resnet18", embed_dim=24, start=str(tmp_path / "w.pt"), image_size=32)
     (tmp_path / "w.pt").write_text("nothing")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        build_student("resnet18", embed_dim=24, weights=tmp_path / "w.pt")
+        build_student("resnet18", embed_dim=24, start=str(tmp_path / "w.pt"))
     with pytest.raises(UserError, match="does not exist"):
-        build_student("resnet18", embed_dim=24, weights=tmp_path / "none.pt")
+        build_student("resnet18", embed_dim=24, start=str(tmp_path / "none.pt"))
 
 
 @pytest.mark.long
@@ -154,8 +155,8 @@ def test_published_files_load_whether_fetched_by_torchvision_or_by_hand(tmp_path
     options = {"init_weights": False} if arch == "googlenet" else {}
     source = torchvision.models.get_model(arch, weights=None, **options)
     path = published(arch, tmp_path, as_first_published(source.state_dict()))
-    start = {"pretrained": True} if way == "pretrained" else {"weights": path}
-    student = build_student(arch, embed_dim=24, image_size=64, **start)
+    start = "pretrained" if way == "pretrained" else str(path)
+    student = build_student(arch, embed_dim=24, image_size=64, start=start)
     theirs = source.state_dict()
     for key, value in student.state_dict().items():
         if value.shape == theirs[key].shape:
@@ -167,7 +168,7 @@ def test_a_pretrained_vit_takes_another_image_size(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     source = torchvision.models.vit_b_32()
     published("vit_b_32", tmp_path, source.state_dict())
-    student = build_student("vit_b_32", embed_dim=24, pretrained=True, image_size=64)
+    student = build_student("vit_b_32", embed_dim=24, start="pretrained", image_size=64)
     assert student.encoder.pos_embedding.shape == (1, 5, 768)
     assert torch.equal(student.encoder.pos_embedding[:, :1], source.encoder.pos_embedding[:, :1])
     assert torch.equal(student.conv_proj.weight, source.conv_proj.weight)
@@ -177,7 +178,7 @@ def test_a_pretrained_students_last_layer_is_new_also_where_the_old_one_fits(tmp
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     source = torchvision.models.resnet18()
     published("resnet18", tmp_path, source.state_dict())
-    student = build_student("resnet18", embed_dim=1000, pretrained=True, image_size=32)
+    student = build_student("resnet18", embed_dim=1000, start="pretrained", image_size=32)
     assert torch.equal(student.conv1.weight, source.conv1.weight)
     assert not torch.equal(student.fc.weight, source.fc.weight)
 
@@ -185,7 +186,7 @@ def test_a_pretrained_students_last_layer_is_new_also_where_the_old_one_fits(tmp
 def test_local_weights_of_the_same_outputs_keep_their_last_layer(tmp_path):
     source = torchvision.models.resnet18(num_classes=24)
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    student = build_student("resnet18", embed_dim=24, weights=tmp_path / "w.pt", image_size=32)
+    student = build_student("resnet18", embed_dim=24, start=str(tmp_path / "w.pt"), image_size=32)
     assert torch.equal(student.fc.weight, source.fc.weight)
 
 
@@ -198,5 +199,5 @@ def test_weights_that_cannot_be_downloaded_are_a_clear_error(tmp_path, monkeypat
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
-    with pytest.raises(UserError, match=r"could not be downloaded.*student\.weights"):
-        build_student("resnet18", embed_dim=4, pretrained=True, image_size=32)
+    with pytest.raises(UserError, match=r"cannot be had.*--start FILE, or --start scratch"):
+        build_student("resnet18", embed_dim=4, start="pretrained", image_size=32)
