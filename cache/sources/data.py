@@ -81,7 +81,7 @@ class Given:
             name, place = "", text
         if not place.strip():
             raise WrongOption(f"{text!r} names no source", fix="give a folder, a list, tars or parquet.")
-        return cls(place=place, split=_split(name) if name else "")
+        return cls(place=place, split=_split(name, f"{text}: ") if name else "")
 
     def anywhere(self) -> Given:
         """Return it as it is found from any working folder; UserError for a dataset."""
@@ -155,12 +155,12 @@ def open_data(data: Data, options: SourceOptions = AS_THEY_ARE) -> DataFolder:
     )
 
 
-def _split(name: str) -> str:
+def _split(name: str, before: str = "") -> str:
     """Return the split that a name is of, as data call it; WrongOption for none."""
     try:
         return split_called(name) or split_name(name)
     except UserError as error:
-        raise WrongOption(error.problem, fix=error.fix) from error
+        raise WrongOption(f"{before}{error.problem}", fix=error.fix) from error
 
 
 def _is_path(text: str) -> bool:

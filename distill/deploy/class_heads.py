@@ -15,8 +15,9 @@ from cache.sources.class_texts import LABEL_TEMPLATE, template_bank
 from cache.teacher.templates import templates_of
 from cache.teacher.text_tower import TextTower
 from distill.judge.trained_run import TrainedRun
-from distill.student.heads import FixedTexts, Head
+from distill.student.heads import Head
 from distill.student.prompts import LearntTexts
+from distill.student.texts import FixedTexts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,7 +84,7 @@ def compare_runs(one: Path, other: Path) -> Comparison:
             results.append(_result(metric, mine, yours, paired))
     return Comparison(
         how=_how([list(side) for side in sides], paired),
-        settings=tuple(differences(_config(ours[0]), _config(theirs[0]))),
+        settings=tuple(differences(_config(ours[0]), _config(theirs[0])).values()),
         surroundings=tuple(_surroundings(ours[0], theirs[0])),
         results=tuple(results),
     )

@@ -266,7 +266,7 @@ def test_names_that_are_not_utf8_are_taken_and_said_and_such_classes_are_counted
         Reason.NAME: (1, (os.fsdecode(b"na\xefve/2.jpg"),)),
         Reason.EMPTY: (1, ("b/",)),
     }
-    assert "1 pictures of a class whose name is not UTF-8 are left out" in folder.notes[1]
+    assert "1 pictures of a name or a class that cannot be kept are left out" in folder.notes[1]
     assert "1 names are not UTF-8" in folder.notes[0]
     assert keys_of(open_data([f"pool={data}"])) == {
         "pool": [os.fsdecode(b"a/caf\xe9.jpg"), os.fsdecode(b"na\xefve/2.jpg")]
@@ -276,7 +276,7 @@ def test_names_that_are_not_utf8_are_taken_and_said_and_such_classes_are_counted
 def test_a_folder_that_is_not_there_or_holds_no_picture_is_one_line(picture, tmp_path):
     with pytest.raises(UserError, match="nothing does not exist"):
         open_data([tmp_path / "nothing"])
-    with pytest.raises(UserError, match=r"1\.jpg is a file, and no list"):
+    with pytest.raises(UserError, match=r"1\.jpg is a file of a kind that is no source"):
         open_data([picture("1.jpg") / "1.jpg"])
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "x.doc").write_text("no picture")
