@@ -54,7 +54,8 @@ def check_fields(section: str, config: Any) -> None:
             require_choice(name, value, bounds["choices"])
         if "accepts" in bounds:
             require(bounds["accepts"](value), f"{name} is {value}", bounds["fix"])
-            require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
+            if bounds["most"] < math.inf:
+                require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,18 +107,34 @@ LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
-    """The optimiser and its learning rate over the epochs (one step of the schedule an epoch)."""
+    """The optimiser and its learning rate over the run.
+
+    ``schedule`` is a function of the share of the run that is done, by step, or ``schedule_by`` epoch as in
+    the paper, where an epoch has one rate; ``milestones`` are shares of the run at which ``step`` multiplies
+    the rate by ``gamma``; ``warmup`` is the share of the run in which the rate goes from 0 to ``lr``.
+    """
 
     name: str = one_of("sgd", "adamw")
     lr: float = accepted(0.05, lambda value: value > 0, "give a number above 0.")
     momentum: float = accepted(0.9, lambda value: 0 <= value < 1, "give a number from 0 to 1.")
     weight_decay: float = at_least(0, 1e-4)
     schedule: str = one_of("step", "onecycle", "cosine", "constant")
-    milestones: tuple[int, ...] = (30, 60)
+    schedule_by: str = one_of("step", "epoch")
+    milestones: tuple[float, ...] = accepted(
+        (1 / 3, 2 / 3),
+        lambda shares: all(0 < share < 1 for share in shares),
+        "give shares of the run, between 0 and 1: optim.milestones=[0.33,0.67].",
+    )
     gamma: float = 0.1
+    warmup: float = accepted(0.0, lambda share: 0 <= share < 1, "give a share of the run, below 1.")
 
     def __post_init__(self) -> None:
         check_fields("optim", self)
+        require(
+            not (self.warmup and self.schedule == "onecycle"),
+            f"optim.warmup is {self.warmup} with optim.schedule=onecycle, which has a warm-up of its own",
+            "set optim.warmup=0, or optim.schedule=cosine.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

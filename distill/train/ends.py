@@ -17,6 +17,7 @@ from distill.student.classifier import AllClasses
 from distill.train.epoch_sums import clock
 from distill.train.outputs_of_run import Outputs, outputs_of_run, teacher_results
 from distill.train.run import StudentRun
+from distill.train.schedule import learning_rate
 from distill.train.session import Position, Session
 from distill.train.stopping import Stop
 
@@ -30,7 +31,8 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
     late = position.epoch >= session.config.train.epochs - LAST_EPOCHS
     with clock(position, run.sums), stop.at_once():
         run.results = judge_splits(session, late=late) if run.folder.writes else {}
-    line = {"epoch": position.epoch, "lr": run.rate, **run.sums.metrics(), **metrics_of(run.results)}
+    rate = learning_rate(session.config.optim, run.moment)
+    line = {"epoch": position.epoch, "lr": rate, **run.sums.metrics(), **metrics_of(run.results)}
     position.history.append({**line, "images_per_s": speed})
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
     run.folder.end_epoch(session, position)

@@ -15,8 +15,8 @@ from distill.record.run_files import LAST
 from distill.train.distributed import average_gradients, gather_outputs
 from distill.train.epoch_sums import EpochSums, clock
 from distill.train.finite_guard import FiniteGuard
-from distill.train.optim import set_epoch
 from distill.train.run_folder import RunFolder
+from distill.train.schedule import Moment, set_rate
 from distill.train.session import Position, Session, resume
 from distill.train.shared_batches import model_seed
 
@@ -57,12 +57,21 @@ class StudentRun:
         return self.position.epoch >= self.config.train.epochs
 
     def begin_epoch(self) -> None:
-        """Set the epoch's learning rate and go on with its sums, if a checkpoint kept them."""
-        epoch, epochs = self.position.epoch, self.config.train.epochs
-        self.batches = self.session.batches_of(epoch)
-        self.rate = set_epoch(self.session.optimizer, self.config.optim, epoch=epoch, epochs=epochs)
+        """Draw the epoch's batches and go on with its sums, if a checkpoint kept them."""
+        self.batches = self.session.batches_of(self.position.epoch)
         self.sums = EpochSums.at(self.position, self.session.model)
         self.session.model.student.train()
+
+    @property
+    def moment(self) -> Moment:
+        """Which of the run's steps is next; after an epoch's last, that one."""
+        steps = len(self.batches)
+        return Moment(
+            epoch=self.position.epoch,
+            epochs=self.config.train.epochs,
+            step=min(self.position.step, steps - 1),
+            steps=steps,
+        )
 
     def step(self, batch: Batch, *, spent: float = 0.0) -> None:
         """Take one step of the optimiser; ``spent`` is how many seconds the batch took."""
@@ -77,6 +86,7 @@ class StudentRun:
             scaler.scale(losses["total"]).backward()
             average_gradients(p for group in optimizer.param_groups for p in group["params"])
             self.guard.skip_bad_steps()
+            set_rate(optimizer, self.config.optim, self.moment)
             scaler.step(optimizer)
             scaler.update()
             self.sums.add(losses, scores, batch.label_B)
