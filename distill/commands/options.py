@@ -181,7 +181,11 @@ def data_option(name: str = "data_dir") -> Decorator:
 run_options = options(
     data_option(),
     option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
-    option("--checkpoint", "last, or best where id_val chose one.", default="last"),
+    option(
+        "--checkpoint",
+        "last; best, where id_val chose one; ema, averaged: means of the weights, where the run has them.",
+        default="last",
+    ),
 )
 """Which data, cache and weights a finished run is looked at with."""
 

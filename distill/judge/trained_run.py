@@ -44,9 +44,10 @@ class Opening(TypedDict, total=False):
     """How a run is opened.
 
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
-    ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
-    the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums; ``note`` is told that another decoder than the run's reads its photos.
+    ``checkpoint`` is ``last``, ``best`` where ``data.id_val`` was on, ``ema`` or ``averaged`` where the
+    run has such a mean of its weights; ``text`` is another text bank than the run's own,
+    ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are compared
+    with their checksums; ``note`` is told that another decoder than the run's reads its photos.
     """
 
     data_dir: Data

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cache.runtime.errors import UserError, reason_of
 from distill.data.frames import BASE_AND_HAND, channels_of
 from distill.student.build import build_student, family, probed
+from distill.student.parts import head_of
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -44,6 +45,11 @@ class EpisodeStudent(nn.Module):
         if tap is not None:
             tap.module.register_forward_hook(self._keep_input if tap.pooled else self._keep_output)
             self.projection = nn.Conv2d(tap.channels, embed_dim, kernel_size=1)
+
+    def get_classifier(self) -> nn.Module:
+        """Return what is no trunk: the layers that give embeddings, and the bias. The name is timm's."""
+        layers = [head_of(self.backbone), *([self.projection] if self.projection is not None else [])]
+        return nn.ModuleList([*layers, nn.ParameterList([self.score_bias])])
 
     def _keep_input(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         del module, output

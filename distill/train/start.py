@@ -21,6 +21,7 @@ from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
 from distill.train.loop import fit_together
+from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
 from distill.train.run_folder import check_out
 from distill.train.session import Session, session_of
@@ -65,6 +66,7 @@ def train(
     """
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
+    check_optimizer(config.optim)
     if wandb:
         wandb_module()
     with ranks_of_torchrun() as ranks:
