@@ -24,7 +24,7 @@ def optimizer_names() -> tuple[str, ...]:
     import cache.runtime.torchvision_compat  # noqa: F401  # before timm, which imports it  # isort: skip
     from timm.optim import list_optimizers  # here, because it takes a second
 
-    theirs = [name for name in list_optimizers() if not name.startswith(_NOT_HERE)]
+    theirs = [name for name in map(str, list_optimizers()) if not name.startswith(_NOT_HERE)]
     return (*OF_TORCH, *(name for name in theirs if name not in OF_TORCH))
 
 
