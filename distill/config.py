@@ -54,7 +54,8 @@ def check_fields(section: str, config: Any) -> None:
             require_choice(name, value, bounds["choices"])
         if "accepts" in bounds:
             require(bounds["accepts"](value), f"{name} is {value}", bounds["fix"])
-            require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
+            if bounds["most"] < math.inf:
+                require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
 
 
 SCRATCH, PRETRAINED = "scratch", "pretrained"
@@ -69,7 +70,9 @@ class StudentConfig:
     ``arch`` is a torchvision or timm name, ``hf-hub:ORG/NAME``, or ``FILE.py:NAME`` for a function of one's
     own; ``start`` is scratch, pretrained (the library's own weights) or a file of weights; ``kwargs`` are
     ``key=value`` arguments of the network, values as in TOML. It is judged at ``eval_size`` pixels (0:
-    ``image_size``), the middle ``eval_crop`` of the side of the whole picture.
+    ``image_size``), the middle ``eval_crop`` of the side of the whole picture. Its trunk, all but the last
+    layer, is not trained in the first ``freeze_epochs``; with ``freeze_batch_norm`` the trunk's batch norms
+    keep the statistics that they began with.
     """
 
     arch: str = "resnet18"
@@ -83,6 +86,8 @@ class StudentConfig:
         most=machine_limits.IMAGE_SIDE,
     )
     eval_crop: float = accepted(PAPER_CROP, lambda value: 0.25 <= value <= 1, "give a share from 0.25 to 1.")
+    freeze_epochs: int = at_least(0, 0)
+    freeze_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         check_fields("student", self)
@@ -138,18 +143,58 @@ LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig:
-    """The optimiser and its learning rate over the epochs (one step of the schedule an epoch)."""
+    """The optimiser and its learning rate over the run.
 
-    name: str = one_of("sgd", "adamw")
+    ``schedule`` is a function of the share of the run that is done, by step, or ``schedule_by`` epoch as in
+    the paper, where an epoch has one rate; ``milestones`` are shares of the run at which ``step`` multiplies
+    the rate by ``gamma``; ``warmup`` is the share of the run in which the rate goes from 0 to ``lr``.
+
+    ``name`` is sgd, adamw or one of timm's optimisers. A layer has ``layer_decay`` times the rate of the one
+    above it, the trunk ``trunk_scale`` times the head's; with ``decay_all`` weight decay is on norms and
+    biases too. A gradient longer than ``clip_norm`` is cut to it (0: none is); the optimiser takes a step
+    every ``accumulate`` batches, and after an epoch's last.
+
+    ``ema`` is the decay of a moving average of the weights, judged beside them (0: none; 0.999), and
+    ``average_with_start`` the share that the first weights have in a mean with the last ones, which is judged
+    at the end (0: none; 0.5 is the middle).
+    """
+
+    name: str = "sgd"
     lr: float = accepted(0.05, lambda value: value > 0, "give a number above 0.")
     momentum: float = accepted(0.9, lambda value: 0 <= value < 1, "give a number from 0 to 1.")
     weight_decay: float = at_least(0, 1e-4)
     schedule: str = one_of("step", "onecycle", "cosine", "constant")
-    milestones: tuple[int, ...] = (30, 60)
+    schedule_by: str = one_of("step", "epoch")
+    milestones: tuple[float, ...] = accepted(
+        (1 / 3, 2 / 3),
+        lambda shares: all(0 < share < 1 for share in shares),
+        "give shares of the run, between 0 and 1: optim.milestones=[0.33,0.67].",
+    )
     gamma: float = 0.1
+    warmup: float = accepted(0.0, lambda share: 0 <= share < 1, "give a share of the run, below 1.")
+    decay_all: bool = False
+    layer_decay: float = accepted(
+        1.0, lambda value: 0 < value <= 1, "give a share up to 1: 0.75, or 1 for none."
+    )
+    trunk_scale: float = accepted(1.0, lambda value: value > 0, "give a number above 0, 1 for one rate.")
+    clip_norm: float = at_least(0, 0.0, fix="give a length above 0, or 0 for none.")
+    accumulate: int = at_least(1, 1, most=machine_limits.BATCH)
+    ema: float = accepted(
+        0.0, lambda decay: 0 <= decay < 1, "give a decay below 1, such as 0.999, or 0 for none."
+    )
+    average_with_start: float = accepted(
+        0.0,
+        lambda share: 0 <= share < 1,
+        "give the share of the first weights, 0.5 for the middle, or 0 for none.",
+    )
 
     def __post_init__(self) -> None:
         check_fields("optim", self)
+        require(
+            not (self.warmup and self.schedule == "onecycle"),
+            f"optim.warmup is {self.warmup} with optim.schedule=onecycle, which has a warm-up of its own",
+            "set optim.warmup=0, or optim.schedule=cosine.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -332,6 +377,14 @@ class RunConfig:
             (self.fewshot.shots, "few-shot images, which have no views"),
         ):
             require(not (self.data.views and has), f"data.views is on with {what}", "set data.views=false.")
+        rates = {"layer_decay": self.optim.layer_decay, "trunk_scale": self.optim.trunk_scale}
+        for name, scale in rates.items():
+            require(
+                scale == 1 or self.student.freeze_epochs < self.train.epochs,
+                f"optim.{name} is {scale}, but the trunk is never trained: student.freeze_epochs is "
+                f"{self.student.freeze_epochs} of {self.train.epochs} epochs",
+                f"set optim.{name}=1, or fewer student.freeze_epochs.",
+            )
         off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."

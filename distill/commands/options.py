@@ -184,7 +184,11 @@ code_option = option("--code", "FILE.py of a student of your own; it is run.", F
 run_options = options(
     data_option(),
     option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
-    option("--checkpoint", "last, or best where id_val chose one.", default="last"),
+    option(
+        "--checkpoint",
+        "last; best, where id_val chose one; ema, averaged: means of the weights, where the run has them.",
+        default="last",
+    ),
     code_option,
 )
 """Which data, cache, weights and code a finished run is looked at with."""

@@ -126,6 +126,7 @@ def train(
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
     from distill.headline import NOTHING_TO_JUDGE, headline_splits
+    from distill.record.run_files import AVERAGED, EMA
     from distill.settings import load_recipe, with_settings
     from distill.student.own_code import with_code
     from distill.train.resumed_settings import begun_with, cache_of
@@ -158,6 +159,8 @@ def train(
     else:
         names = ("train", *summary["per_class_accuracy"])
         splits = {split: _of(summary, f"{split}_") for split in names}
+        means = [f"{mean}_{split}" for mean in (EMA, AVERAGED) for split in names]
+        splits |= {name: own for name in means if (own := _of(summary, f"{name}_"))}
         accuracy_table(title, splits, summary)
         print_one_class({name: summary["classes"].get(name, 0) for name in splits}, splits)
     if not headline_splits([summary]):

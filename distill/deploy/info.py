@@ -22,6 +22,7 @@ from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
+from distill.record.run_files import CHECKPOINTS
 
 NAME = "model.json"
 SCHEMA_VERSION = 1
@@ -33,7 +34,6 @@ OUTSIDE, GRAPH = "outside", "graph"
 MOST_PIXELS = 4096
 MOST_OUTPUTS = 2**16 - 1
 EXPORT_AGAIN = "copy the folder again, or export the run again."
-CHECKPOINTS = ("last", "best")
 SOURCE_WORDS = ("distill", "run", "checkpoint", "data", "fingerprint", "teacher_name", "config")
 TEACHER_WORDS = ("model", "pretrained", "weights_sha256")
 # An AUROC below WEAK puts an image of either kind on the wrong side of the other in two of five pairs.

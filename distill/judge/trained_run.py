@@ -46,11 +46,12 @@ class Opening(TypedDict, total=False):
     """How a run is opened.
 
     ``data_dir`` and ``cache_dir`` are where its images and class texts are, left out: where they were;
-    ``checkpoint`` is ``last``, or ``best`` where ``data.id_val`` was on; ``text`` is another text bank than
-    the run's own, ``negative_text`` another of episodes' negative texts; with ``check`` the cache's files are
-    compared with their checksums; with ``rows_alone`` its images are not opened; ``note`` is told that
-    another decoder than the run's reads its photos, or that a cache cannot keep where its images are now;
-    ``code`` is the file of a student of one's own; ``eval_size`` and ``eval_crop`` are others than the run's.
+    ``checkpoint`` is ``last``, ``best`` where ``data.id_val`` was on, ``ema`` or ``averaged`` where the
+    run has such a mean of its weights; ``text`` is another text bank than the run's own, ``negative_text``
+    another of episodes' negative texts; with ``check`` the cache's files are compared with their checksums;
+    with ``rows_alone`` its images are not opened; ``note`` is told that another decoder than the run's reads
+    its photos, or that a cache cannot keep where its images are now; ``code`` is the file of a student of
+    one's own; ``eval_size`` and ``eval_crop`` are others than the run's.
     """
 
     data_dir: Data

@@ -7,7 +7,9 @@ from pathlib import Path
 from cache.runtime.errors import UserError, nearest_names
 
 LAST, BEST = "last.pt", "best.pt"
-CHECKPOINTS = ("last", "best")
+# Means of the weights, as their results begin and their files are called.
+EMA, AVERAGED = "ema", "averaged"
+CHECKPOINTS = ("last", "best", EMA, AVERAGED)
 CONFIG, SUMMARY = "config.toml", "summary.json"
 METRICS, CSV, CURVES = "metrics.jsonl", "metrics.csv", "curves.png"
 OUTPUTS, LOGITS = "outputs.npz", "logits.npz"
@@ -15,7 +17,7 @@ FEWSHOT, FEWSHOT_PLOT = "fewshot.json", "fewshot.png"
 
 
 def checkpoint_file(run: Path, checkpoint: str) -> Path:
-    """Return a run's checkpoint ``last`` or ``best``; UserError for another name."""
+    """Return a run's checkpoint ``last``, ``best``, or that of a mean; UserError for another name."""
     if checkpoint not in CHECKPOINTS:
         raise UserError(
             f"no checkpoint is called {checkpoint!r}",

@@ -14,6 +14,7 @@ from distill.config import SCRATCH
 from distill.data.frames import BASE_AND_HAND, channels_of
 from distill.student.build import NEW, Made, Origin, build_student, made_of, probed
 from distill.student.names import family
+from distill.student.parts import head_of
 
 RGB = 3
 # Pixels a side at which every CNN has a last feature map of several locations.
@@ -47,6 +48,11 @@ class EpisodeStudent(nn.Module):
         if tap is not None:
             tap.module.register_forward_hook(self._keep_input if tap.pooled else self._keep_output)
             self.projection = nn.Conv2d(tap.channels, embed_dim, kernel_size=1)
+
+    def get_classifier(self) -> nn.Module:
+        """Return what is no trunk: the layers that give embeddings, and the bias. The name is timm's."""
+        layers = [head_of(self.backbone), *([self.projection] if self.projection is not None else [])]
+        return nn.ModuleList([*layers, nn.ParameterList([self.score_bias])])
 
     def _keep_input(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         del module, output

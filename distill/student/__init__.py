@@ -8,5 +8,6 @@ Its files::
     photo_model               a student of photos: its losses, its answers
     heads, classifier         one head a teacher; what classifies, among which classes
     texts, centring           class texts; the teacher's centred space, and the rows that means are of
+    parts                     which layers are the head, and which the trunk
     prompts                   CoOp and CoCoOp
 """

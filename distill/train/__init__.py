@@ -9,7 +9,10 @@ Its files::
     resumed_settings          which settings a resumed run may have other than it began with
     ends                      what is done after the last step of an epoch, and of a run: its summary
     epoch_sums, finite_guard  sums of an epoch; no NaN is saved
-    optim, distributed        optimisers and schedules; processes that share a batch
+    optim, schedule           optimisers; the learning rate over a run
+    averages                  means of the weights: over the steps, with the first ones
+    freezing                  what of a student stands still
+    distributed               processes that share a batch
     run_folder, outputs_of_run    the files of a run
     stopping                  Ctrl-C and SIGTERM as a request
 """

@@ -14,8 +14,8 @@ from cache.runtime.errors import UserError, some_of
 from cache.runtime.progress import Progress
 from distill.record.run_files import LAST
 from distill.train.ends import end_epoch, finish
-from distill.train.optim import lost_schedule
 from distill.train.run import StudentRun
+from distill.train.schedule import lost_schedule
 from distill.train.shared_batches import SharedBatch
 from distill.train.stopping import LeftAtOnce, Stop, Stopped
 

@@ -11,6 +11,7 @@ from distill.config import RunConfig
 from distill.judge.evaluate import Result, SplitResult, metrics_of
 from distill.judge.model import fingerprint, judged, outputs_of, result_names, whole_outputs
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
+from distill.record.run_files import AVERAGED, EMA
 from distill.record.run_log import BOTH_KINDS, LAST_EPOCHS, hardware, last_mean, peak_memory, versions
 from distill.robotics.metrics import EpisodeResult
 from distill.robotics.model import EpisodeModel
@@ -20,6 +21,7 @@ from distill.train.epoch_sums import clock
 from distill.train.outputs_of_run import Outputs, outputs_of_run, teacher_results
 from distill.train.resumed_settings import precision_name
 from distill.train.run import StudentRun
+from distill.train.schedule import learning_rate
 from distill.train.session import Position, Session
 from distill.train.stopping import Stop
 
@@ -34,7 +36,9 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
     judges = run.folder.writes and is_judged(session.config, position.epoch)
     with clock(position, run.sums), stop.at_once():
         run.results = judge_splits(session, late=late) if judges else {}
-    line = {"epoch": position.epoch, "lr": run.rate, **run.sums.metrics(), **metrics_of(run.results)}
+        average = judge_average(session, EMA, late=late) if judges else {}
+    rate = learning_rate(session.config.optim, run.moment)
+    line = {"epoch": position.epoch, "lr": rate, **run.sums.metrics(), **metrics_of(run.results), **average}
     position.history.append({**line, "images_per_s": speed})
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
     run.folder.end_epoch(session, position)
@@ -58,6 +62,7 @@ def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
     with stop.at_once():
         # A run that had ended before its summary was written has no results yet.
         results = run.results or judge_splits(session, late=True)
+        more |= judge_average(session, AVERAGED, late=True)
         trained = {name: whole_outputs(session.model, split) for name, split in session.splits.items()}
         summary = summarize(session, position, results, trained, command=run.command, more=more)
         outputs = outputs_of_run(session, trained)
@@ -82,10 +87,21 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
     return results
 
 
+def judge_average(session: Session, name: str, *, late: bool) -> dict[str, float]:
+    """Return the numbers of a mean of the weights, whose names begin with its own; none without it."""
+    if name not in session.averages.names:
+        return {}
+    with session.averages.in_place(name):
+        results = judge_splits(session, late=late)
+    return {f"{name}_{metric}": value for metric, value in metrics_of(results).items()}
+
+
 def epoch_line(session: Session, line: Mapping[str, Any]) -> str:
     """Return one line for people about an epoch."""
     curves = session.model.curves
     told = [f"{label} {line[name]:.1f}%" for label, name in curves if name in line]
+    average = [(f"{EMA} {label}", line.get(f"{EMA}_{name}")) for label, name in curves]
+    told += [f"{label} {value:.1f}%" for label, value in average if value is not None]
     return "  ".join(
         [
             f"epoch {line['epoch'] + 1}/{session.config.train.epochs}",
@@ -154,11 +170,11 @@ def _mean_of(config: RunConfig, epochs: int) -> str:
 
 
 def _judged_metrics(session: Session, history: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the metrics of a split in the order of the splits, then those of ID and OOD together."""
+    """Return the metrics of splits in their order, those of ID and OOD together, then the average's."""
     names = list(dict.fromkeys(name for line in history for name in line))
     judged = ["train", *result_names(session.model, session.splits)]
     of_splits = [name for split in judged for name in names if name.startswith(f"{split}_")]
-    return of_splits + [name for name in names if name.startswith(BOTH_KINDS)]
+    return of_splits + [name for name in names if name.startswith((*BOTH_KINDS, f"{EMA}_"))]
 
 
 def _space(session: Session, outputs: Outputs) -> dict[str, dict[str, float]]:

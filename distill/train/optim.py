@@ -1,91 +1,122 @@
-"""Optimisers, and the learning rate as a pure function of the epoch, so that resuming changes nothing."""
+"""Optimisers: torch's own SGD and AdamW, any other through timm; what decays, and at which rate, by group."""
 
 from __future__ import annotations
 
-import math
+from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from distill.config import OptimConfig
+from cache.runtime.errors import UserError, nearest_names, reason_of
+from distill.config import OptimConfig, require
+from distill.student.parts import trunk_parameters
 
-# torch.optim.lr_scheduler.OneCycleLR's defaults, which the original code uses.
-WARM_SHARE, START_DIVISOR, END_DIVISOR = 0.3, 25.0, 1e4
-MOMENTUM_LOW, MOMENTUM_HIGH = 0.85, 0.95
-
-# Epochs at less than a thousandth of optim.lr move nothing: onecycle's last is one. A quarter is many.
-USELESS, MANY = 1e-3, 0.25
-
-
-def build_optimizer(model: nn.Module, config: OptimConfig, *more: nn.Module) -> Optimizer:
-    """Return SGD with momentum or AdamW over all parameters; weight decay on all, as the original code."""
-    parameters = [p for module in (model, *more) for p in module.parameters() if p.requires_grad]
-    fused = all(p.is_cuda for p in parameters)
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
-        )
-    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+OF_TORCH = ("sgd", "adamw")
+# They need second derivatives, a compiler and a random state of their own, or CUDA packages of others.
+_NOT_HERE = ("adahessian", "kron", "bnb", "fused")
 
 
-def learning_rate(config: OptimConfig, *, epoch: int, epochs: int) -> float:
-    """Return the learning rate of an epoch counted from 0.
+@cache
+def optimizer_names() -> tuple[str, ...]:
+    """Return the names of the optimisers that a run can have."""
+    import cache.runtime.torchvision_compat  # noqa: F401  # before timm, which imports it  # isort: skip
+    from timm.optim import list_optimizers  # here, because it takes a second
 
-    ``onecycle`` is torch's OneCycleLR with ``total_steps=epochs``, stepped once an epoch.
-    """
-    base_lr, schedule = config.lr, config.schedule
-    if schedule == "step":
-        return base_lr * config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
-    if schedule == "onecycle":
-        low, end = base_lr / START_DIVISOR, base_lr / START_DIVISOR / END_DIVISOR
-        return _one_cycle(epoch, epochs, low, base_lr, end)
-    if schedule == "cosine":
-        return base_lr * (1 + math.cos(math.pi * epoch / epochs)) / 2
-    return base_lr
+    theirs = [name for name in map(str, list_optimizers()) if not name.startswith(_NOT_HERE)]
+    return (*OF_TORCH, *(name for name in theirs if name not in OF_TORCH))
 
 
-def _one_cycle(epoch: int, epochs: int, start: float, peak: float, end: float) -> float:
-    top, last = WARM_SHARE * epochs - 1, epochs - 1
-    if epoch <= top:
-        return _cosine_between(start, peak, epoch / top if top else 1.0)
-    return _cosine_between(peak, end, (epoch - top) / (last - top))
-
-
-def _cosine_between(start: float, end: float, share: float) -> float:
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
-
-
-def lost_schedule(config: OptimConfig, epochs: int) -> str:
-    """Return one line about a schedule that cannot do its work in so few epochs; "" where it can."""
-    rates = [learning_rate(config, epoch=epoch, epochs=epochs) for epoch in range(epochs)]
-    if config.schedule == "step" and 1 < epochs <= min(config.milestones, default=0):
-        # At the same shares of the run as 30 and 60 are of the paper's 90 epochs.
-        instead = ",".join(str(place) for place in sorted({max(1, epochs // 3), max(1, 2 * epochs // 3)}))
-        return (
-            f"the step schedule has its milestones at {' and '.join(map(str, config.milestones))}, after the "
-            f"run's {epochs} epochs: the rate never falls; set optim.milestones=[{instead}]"
-        )
-    lost = sum(rate < USELESS * config.lr for rate in rates)
-    if lost < MANY * epochs:
-        return ""
-    whole = "the run's only epoch" if epochs == 1 else f"{lost} of the run's {epochs} epochs"
-    return (
-        f"the {config.schedule} schedule gives {whole} a rate of {rates[-1]:.0e} or so, which trains "
-        "nothing: give more --epochs, or set optim.schedule=constant"
+def check_optimizer(config: OptimConfig) -> None:
+    """Make sure that there is such an optimiser; UserError with near names else."""
+    if config.name in OF_TORCH:
+        return
+    names = optimizer_names()
+    require(
+        config.name in names,
+        f"optim.name is {config.name!r}",
+        f"{nearest_names(config.name, names)}give sgd, adamw or one of timm's, such as lamb or lion.",
     )
 
 
-def set_epoch(optimizer: Optimizer, config: OptimConfig, *, epoch: int, epochs: int) -> float:
-    """Set an optimiser's learning rate and momentum for an epoch; return the learning rate."""
-    lr = learning_rate(config, epoch=epoch, epochs=epochs)
-    momentum = 0.9 if config.name == "adamw" else config.momentum  # AdamW: the first beta
-    if config.schedule == "onecycle":  # OneCycleLR cycles it too
-        momentum = _one_cycle(epoch, epochs, MOMENTUM_HIGH, MOMENTUM_LOW, MOMENTUM_HIGH)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        if "betas" in group:
-            group["betas"] = (momentum, group["betas"][1])
-        else:
-            group["momentum"] = momentum
-    return lr
+def build_optimizer(student: nn.Module, config: OptimConfig, *more: nn.Module) -> Optimizer:
+    """Return the optimiser of a student's parameters and those of ``more`` modules.
+
+    UserError if there is none of its name, or timm knows no layers of a student whose layers have rates of
+    their own.
+    """
+    check_optimizer(config)
+    groups = parameter_groups(student, config, *more)
+    shared: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    fused = all(p.is_cuda for group in groups for p in group["params"])
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, fused=fused, **shared)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, fused=fused, **shared)
+    from timm.optim import create_optimizer_v2
+
+    try:
+        return create_optimizer_v2(groups, opt=config.name, momentum=config.momentum, **shared)
+    except (ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
+        raise UserError(
+            f"the optimiser {config.name} cannot be made ({reason_of(error)})",
+            fix="choose another optim.name.",
+        ) from error
+
+
+def parameter_groups(student: nn.Module, config: OptimConfig, *more: nn.Module) -> list[dict[str, Any]]:
+    """Return the trained parameters by what they have in common.
+
+    ``lr_scale`` is how many times ``lr`` their rate is. Norms, biases and what timm's models name otherwise
+    have no weight decay, unless ``decay_all``.
+    """
+    scales = _scales(student, config)
+    skipped = _never_decayed(student)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for module in (student, *more):
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                plain = parameter.ndim <= 1 or name.endswith(".bias") or id(parameter) in skipped
+                decays = config.decay_all or not plain
+                groups.setdefault((scales.get(id(parameter), 1.0), decays), []).append(parameter)
+    return [
+        {"params": own, "lr_scale": scale, "weight_decay": config.weight_decay if decays else 0.0}
+        for (scale, decays), own in groups.items()
+    ]
+
+
+def _never_decayed(student: nn.Module) -> set[int]:
+    """Return the ids of the parameters that timm's models say must not decay, such as position embeddings."""
+    skipped: set[int] = set()
+    for part in student.modules():
+        if hasattr(part, "no_weight_decay"):
+            names = part.no_weight_decay()  # type: ignore[operator]
+            skipped |= {id(own) for name, own in part.named_parameters() if name in names}
+    return skipped
+
+
+def _scales(student: nn.Module, config: OptimConfig) -> dict[int, float]:
+    """Return how many times ``lr`` a parameter's rate is, by its id; those that are left out have 1."""
+    scales = _scales_of_layers(student, config.layer_decay) if config.layer_decay < 1 else {}
+    if config.trunk_scale != 1:
+        for parameter in trunk_parameters(student):
+            scales[id(parameter)] = scales.get(id(parameter), 1.0) * config.trunk_scale
+    return scales
+
+
+def _scales_of_layers(student: nn.Module, decay: float) -> dict[int, float]:
+    """Return 1 for the last layer, ``decay`` for the one below, and so on, as timm counts them (BEiT)."""
+    trunk = next((part for part in student.modules() if hasattr(part, "group_matcher")), None)
+    scales: dict[int, float] = {}
+    if trunk is not None:
+        from timm.optim import param_groups_layer_decay
+
+        groups = param_groups_layer_decay(trunk, layer_decay=decay)
+        scales = {id(own): group["lr_scale"] for group in groups for own in group["params"]}
+    require(
+        len(set(scales.values())) > 1,
+        f"optim.layer_decay is {decay}, but timm knows no layers of this student",
+        "choose one of timm's (student.arch=timm:NAME), or set optim.layer_decay=1, and optim.trunk_scale.",
+    )
+    return scales

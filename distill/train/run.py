@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils import clip_grad_norm_
 
 from distill.data.batch import Batch
 from distill.judge.evaluate import Result
@@ -15,8 +16,9 @@ from distill.record.run_files import LAST
 from distill.train.distributed import average_gradients, gather_outputs
 from distill.train.epoch_sums import EpochSums, clock
 from distill.train.finite_guard import FiniteGuard
-from distill.train.optim import set_epoch
+from distill.train.freezing import Freezing
 from distill.train.run_folder import RunFolder
+from distill.train.schedule import Moment, set_rate
 from distill.train.session import Position, Session, resume
 from distill.train.shared_batches import model_seed
 
@@ -48,6 +50,10 @@ class StudentRun:
             self.folder.close()
             raise
         self.guard = FiniteGuard(session, out)
+        self.freezing = Freezing.of(session.model.student, self.config.student)
+        self.parameters = [own for group in session.optimizer.param_groups for own in group["params"]]
+        for parameter, gradient in zip(self.parameters, self.position.gradients, strict=False):
+            parameter.grad = gradient
         self.batches: Sequence[Any] = ()
         self.results: dict[str, Result] = {}
 
@@ -57,30 +63,63 @@ class StudentRun:
         return self.position.epoch >= self.config.train.epochs
 
     def begin_epoch(self) -> None:
-        """Set the epoch's learning rate and go on with its sums, if a checkpoint kept them."""
-        epoch, epochs = self.position.epoch, self.config.train.epochs
-        self.batches = self.session.batches_of(epoch)
-        self.rate = set_epoch(self.session.optimizer, self.config.optim, epoch=epoch, epochs=epochs)
+        """Draw the epoch's batches and go on with its sums, if a checkpoint kept them."""
+        self.batches = self.session.batches_of(self.position.epoch)
         self.sums = EpochSums.at(self.position, self.session.model)
         self.session.model.student.train()
+        self.freezing.begin_epoch(self.position.epoch)
+
+    @property
+    def moment(self) -> Moment:
+        """Which of the run's steps is next; after an epoch's last, that one."""
+        steps = len(self.batches)
+        return Moment(
+            epoch=self.position.epoch,
+            epochs=self.config.train.epochs,
+            step=min(self.position.step, steps - 1),
+            steps=steps,
+        )
+
+    @property
+    def window(self) -> range:
+        """The steps around the next one whose gradients one step of the optimiser takes."""
+        step, many = self.position.step, self.config.optim.accumulate
+        first = step - step % many
+        return range(first, max(step + 1, min(first + many, len(self.batches))))
 
     def step(self, batch: Batch, *, spent: float = 0.0) -> None:
-        """Take one step of the optimiser; ``spent`` is how many seconds the batch took."""
-        model, optimizer, scaler = self.session.model, self.session.optimizer, self.session.scaler
+        """Take one step; ``spent`` is how many seconds the batch took."""
+        model, optimizer, window = self.session.model, self.session.optimizer, self.window
         with clock(self.position, self.sums, spent=spent):
             torch.manual_seed(model_seed(self.config.train.seed, self.position.epoch, self.position.step))
-            optimizer.zero_grad(set_to_none=True)
+            if self.position.step == window.start:
+                optimizer.zero_grad(set_to_none=True)
             with autocast(model.amp_dtype, model.device):
                 outputs = model.student(batch.image_BXRR)
             losses, scores = model.losses(gather_outputs(outputs, len(batch.label_B)), batch)
             self.guard.add(losses, self.position, self.batches)
-            scaler.scale(losses["total"]).backward()
-            average_gradients(p for group in optimizer.param_groups for p in group["params"])
-            self.guard.skip_bad_steps()
-            scaler.step(optimizer)
-            scaler.update()
+            loss = losses["total"]
+            if len(window) > 1:  # by images, as the mean of one large batch would count them
+                loss = loss * (len(batch.label_B) / sum(len(self.batches[step]) for step in window))
+            self.session.scaler.scale(loss).backward()
+            # At every batch of a window: what a stop within it saves is of all processes.
+            average_gradients(self.parameters)
+            if self.position.step + 1 == window.stop:
+                self._move()
             self.sums.add(losses, scores, batch.label_B)
             self.position.step += 1
+
+    def _move(self) -> None:
+        """Take a step of the optimiser, at the rate of this moment."""
+        optimizer, scaler, optim = self.session.optimizer, self.session.scaler, self.config.optim
+        self.guard.skip_bad_steps()
+        set_rate(optimizer, optim, self.moment)
+        if optim.clip_norm:
+            scaler.unscale_(optimizer)
+            clip_grad_norm_(self.parameters, optim.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        self.session.averages.update()
 
     @property
     def is_save_due(self) -> bool:
@@ -94,4 +133,6 @@ class StudentRun:
             self.guard.check(self.position, self.batches)
             self.guard.check_weights(self.position)
         self.position.sums = self.sums.state()
+        halfway = self.position.step < len(self.batches) and self.position.step > self.window.start
+        self.position.gradients = [own.grad for own in self.parameters] if halfway else []
         self.folder.save(self.session, self.position)

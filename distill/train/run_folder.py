@@ -12,7 +12,19 @@ from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from distill.config import RunConfig
 from distill.judge.outputs import RunOutputs, save_logits, save_outputs
-from distill.record.run_files import BEST, CONFIG, CSV, CURVES, LAST, LOGITS, METRICS, OUTPUTS, SUMMARY
+from distill.record.run_files import (
+    BEST,
+    CONFIG,
+    CSV,
+    CURVES,
+    EMA,
+    LAST,
+    LOGITS,
+    METRICS,
+    OUTPUTS,
+    SUMMARY,
+    checkpoint_file,
+)
 from distill.record.run_log import Board, TensorBoard, draw_curves, write_csv, write_metrics
 from distill.record.wandb_board import WandbRun
 from distill.settings import to_toml
@@ -63,14 +75,19 @@ class RunFolder:
         if not self.writes:
             return
         line = position.history[-1]
-        chosen = line.get(session.model.chosen_by)
-        if chosen is not None and chosen > position.best_id_val:
-            position.best_id_val = chosen
-            save_checkpoint(self.path / BEST, session, position)
+        self._save_if_best(line.get(session.model.chosen_by), session, position)
+        if (chosen := line.get(f"{EMA}_{session.model.chosen_by}")) is not None:
+            with session.averages.in_place(EMA):
+                self._save_if_best(chosen, session, position)
         self.save(session, position)
         self._write_history(position)
         for board in self._boards:
             board.write(line)
+
+    def _save_if_best(self, chosen: float | None, session: Session, position: Position) -> None:
+        if chosen is not None and chosen > position.best_id_val:
+            position.best_id_val = chosen
+            save_checkpoint(self.path / BEST, session, position)
 
     def _write_history(self, position: Position) -> None:
         write_metrics(self.path / METRICS, position.history)
@@ -79,7 +96,10 @@ class RunFolder:
     def end(
         self, session: Session, position: Position, summary: dict[str, Any], outputs: RunOutputs | None
     ) -> None:
-        """Write outputs, curves and the summary of a trained student."""
+        """Write outputs, means of the weights, curves and the summary of a trained student."""
+        for name in session.averages.names:
+            with session.averages.in_place(name):
+                save_checkpoint(checkpoint_file(self.path, name), session, position)
         if outputs is not None:
             save_outputs(self.path / OUTPUTS, outputs)
             save_logits(self.path / LOGITS, outputs.logits)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cache.runtime.devices import check_compiler
@@ -28,6 +28,7 @@ from distill.data_identity import DataIdentity
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
 from distill.settings import to_toml
 from distill.student.build import Origin, made_of
+from distill.train.averages import Averages
 from distill.train.distributed import share_batch_norms
 from distill.train.optim import build_optimizer
 from distill.train.resumed_settings import check_settings, precision_name
@@ -45,6 +46,7 @@ class Session:
     model: Model
     splits: dict[str, EvalSplit]
     optimizer: Optimizer
+    averages: Averages
     scaler: torch.amp.GradScaler
     identity: DataIdentity
     start: str
@@ -68,11 +70,16 @@ class Session:
 
 @dataclass(kw_only=True)
 class Position:
-    """Where a run stands: the next epoch and step, the epoch's sums so far, and every epoch's metrics."""
+    """Where a run stands: the next epoch and step, the epoch's sums so far, and every epoch's metrics.
+
+    ``gradients`` are what was added up since the optimiser's last step, a parameter each (None: it has none),
+    where it takes one every few batches.
+    """
 
     epoch: int = 0
     step: int = 0
     sums: dict[str, Any] = field(default_factory=dict)
+    gradients: list[Tensor | None] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     best_id_val: float = -1.0
@@ -117,6 +124,7 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
         model=model,
         splits=stream.splits,
         optimizer=build_optimizer(model.student, config.optim, *([learner] if learner else [])),
+        averages=Averages(model, config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=model.amp_dtype is torch.float16),
         identity=stream.identities.of(config),
         start=start,
@@ -169,6 +177,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
     state = {
         **weights_of(model),
         "optimizer": session.optimizer.state_dict(),
+        "averages": session.averages.state(),
         "scaler": session.scaler.state_dict(),
         "random": {"cpu": torch.get_rng_state()},
         "config": to_toml(session.config),
@@ -211,6 +220,7 @@ def resume(path: Path, session: Session) -> Position:
     _check_stream(state["stream"], _place_in_stream(session, position), position, where=path)
     load_weights(session.model, state)
     session.optimizer.load_state_dict(state["optimizer"])
+    session.averages.load(state["averages"])
     session.scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["random"]["cpu"].cpu())
     return position

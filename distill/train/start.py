@@ -23,6 +23,7 @@ from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
 from distill.student.build import made_of
 from distill.train.loop import fit_together
+from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
 from distill.train.run_folder import check_out
 from distill.train.session import Session, origin_of, session_of
@@ -70,6 +71,7 @@ def train(
     """
     progress = progress or Silent()
     check_out(out, resume_run=resume_run)
+    check_optimizer(config.optim)
     if wandb:
         wandb_module()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)

@@ -100,6 +100,7 @@ def own_step(
     share = Share.whole(len(batch.label_B))
 
     def take() -> None:
+        student.position.step %= len(student.batches)  # an epoch that never ends
         generator = stream_generator(0, 0, student.position.step)
         images = session.model.augment(batch.image_BXRR, generator, share)
         targets = batch.targets if teach is None else (teach(images),)

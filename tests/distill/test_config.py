@@ -19,8 +19,8 @@ def test_recipes_are_valid_and_survive_a_round_trip(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("resnet18", ("sgd", 0.05, 0.9, 1e-4, "step", (30, 60), 0.1, "crop_flip")),
-        ("vit_b_32", ("adamw", 1e-4, 0.9, 0.01, "onecycle", (30, 60), 0.1, "randaugment")),
+        ("resnet18", ("sgd", 0.05, 0.9, 1e-4, "step", "epoch", (1 / 3, 2 / 3), 0.1, "crop_flip")),
+        ("vit_b_32", ("adamw", 1e-4, 0.9, 0.01, "onecycle", "epoch", (1 / 3, 2 / 3), 0.1, "randaugment")),
     ],
 )
 def test_recipes_have_the_papers_values(name, expected):
@@ -32,6 +32,7 @@ def test_recipes_have_the_papers_values(name, expected):
         o.momentum,
         o.weight_decay,
         o.schedule,
+        o.schedule_by,
         o.milestones,
         o.gamma,
         config.data.policy,
@@ -70,10 +71,10 @@ def test_a_wrong_setting_is_one_line_that_names_it(setting, message):
 def test_settings_are_read_as_toml_and_bare_words_are_texts():
     config = with_settings(
         RunConfig(),
-        ["optim.milestones=[3, 6]", "student.arch=timm:resnet10t", "loss.mse=2", "text=descriptions"],
+        ["optim.milestones=[0.3, 0.6]", "student.arch=timm:resnet10t", "loss.mse=2", "text=descriptions"],
     )
     assert (config.optim.milestones, config.student.arch, config.loss.mse, config.text) == (
-        (3, 6),
+        (0.3, 0.6),
         "timm:resnet10t",
         2.0,
         "descriptions",

@@ -151,7 +151,9 @@ def test_robotics_training_steps_equal_the_original(case):
             "score_bias": torch.zeros(()),
         }
     )
-    optim = OptimConfig(lr=meta["lr"], momentum=meta["momentum"], weight_decay=meta["weight_decay"])
+    optim = OptimConfig(
+        lr=meta["lr"], momentum=meta["momentum"], weight_decay=meta["weight_decay"], decay_all=True
+    )
     optimizer = build_optimizer(student, optim)
     text, losses = torch.stack([values["text_pos"], values["text_neg"]]), LossConfig(mse=1.0, im_cst=1.0)
     for step in range(meta["steps"]):

@@ -84,7 +84,8 @@ def test_the_papers_recipe_is_the_default_one():
     optim, losses = recipe.optim, recipe.loss
     assert (recipe.student.arch, recipe.student.image_size) == ("efficientnet_b0", 224)
     assert (recipe.train.epochs, recipe.train.batch_size) == (90, 60)
-    assert (optim.name, optim.lr, optim.milestones, optim.gamma) == ("sgd", 1e-3, (30, 60), 0.3)
+    assert (optim.name, optim.lr, optim.schedule_by, optim.gamma) == ("sgd", 1e-3, "epoch", 0.3)
+    assert [90 * share for share in optim.milestones] == [30, 60]
     assert (losses.cls, losses.mse, losses.im_cst, losses.vlalign, losses.temperature) == (1, 1, 1, 0, 0.07)
     assert (recipe.robotics.gamma_neg, recipe.robotics.gamma_pos, recipe.robotics.clip) == (2, 1, 0.05)
     few = finetune_config(recipe, start="x.pt", support=FewShotConfig(shots=50), episodes=True)

@@ -67,7 +67,7 @@ def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_nu
     cached, photos, tmp_path
 ):
     one, two = tmp_path / "whole", tmp_path / "cut"
-    settings = ("student.arch=timm:test_vit",)
+    settings = ("student.arch=timm:test_vit", "optim.accumulate=2", "optim.clip_norm=1", "optim.ema=0.9")
     subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
     words = words_of("train", cached, photos, two, *settings)
     status, printed = stopped(launch(2), two, 1, words)
