@@ -22,6 +22,7 @@ from cache.store.split_rows import SplitRows
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
+from distill.data.epoch_order import epoch_batches, mixed_batches
 from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels
@@ -89,49 +90,6 @@ def join_training_rows(identities: IdentityReader, *, id_val: float = 0.0) -> Tr
 
 def _taken(images: tuple[Sample, ...], chosen: NDArray[np.bool_]) -> tuple[Sample, ...]:
     return images if chosen.all() else tuple(images[i] for i in np.flatnonzero(chosen).tolist())
-
-
-def epoch_batches(
-    count: int, *, batch_size: int, repeats: int, seed: int, epoch: int, least: int = 2
-) -> list[NDArray[np.int64]]:
-    """Return an epoch's batches of image indices: ``repeats`` permutations one after the other.
-
-    A function of seed and epoch alone. A last batch of fewer than ``least`` images is left out: batch
-    norm cannot train on one, and each of several processes needs one.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batch for batch in batches if len(batch) >= least]
-
-
-def mixed_batches(
-    count: int, support: int, *, batch_size: int, repeats: int, seed: int, epoch: int
-) -> list[NDArray[np.int64]]:
-    """Return an epoch's batches for few-shot finetuning.
-
-    Images ``0 .. count - 1`` are in-distribution: each comes ``repeats`` times, in the order that
-    :func:`epoch_batches` draws. The ``support`` few-shot images after them take half the places of every
-    batch, or as many as there are: no image twice in a batch, and over an epoch each as often as any
-    other (up to one). A function of seed and epoch alone.
-    """
-    places = min(support, batch_size // 2)
-    drawn = epoch_batches(
-        count, batch_size=batch_size - places, repeats=repeats, seed=seed, epoch=epoch, least=1
-    )
-    rng = np.random.default_rng([seed, epoch, support])
-    queue: list[int] = []
-    batches = []
-    for batch in drawn:
-        chosen = queue[:places]
-        queue = queue[places:]
-        if len(chosen) < places:
-            fresh = rng.permutation(support).tolist()
-            more = [image for image in fresh if image not in chosen][: places - len(chosen)]
-            queue = [image for image in fresh if image not in more]
-            chosen += more
-        batches.append(rng.permutation(np.concatenate([batch, count + np.array(chosen, dtype=np.int64)])))
-    return batches
 
 
 class BatchColumns:
@@ -221,15 +179,23 @@ class TrainingData:
 
     def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> list[NDArray[np.int64]]:
         """Return the image indices of an epoch's batches; UserError where there is none."""
-        support = self.joined.support
-        drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
+        count, support = len(self.joined.images), self.joined.support
+        least, places = max(2, current_ranks().world), min(support, batch_size // 2)
+        batches = epoch_batches(
+            count - support,
+            batch_size=batch_size - places,
+            repeats=repeats,
+            seed=seed,
+            epoch=epoch,
+            least=1 if support else least,
+        )
         if support:
-            return mixed_batches(len(self.joined.images) - support, support, **drawn)
-        least = max(2, current_ranks().world)
-        batches = epoch_batches(len(self.joined.images), least=least, **drawn)
+            batches = mixed_batches(
+                batches, count - support, support, places=places, seed=seed, epoch=epoch, least=least
+            )
         if not batches:
             raise UserError(
-                f"of {len(self.joined.images)} training images there is no batch of at least {least}",
+                f"of {count} training images there is no batch of at least {least}",
                 fix="add training images.",
             )
         return batches

@@ -22,9 +22,10 @@ from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
+from distill.data.epoch_order import epoch_batches
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels, SquashedPhoto
-from distill.data.training_data import epoch_batches, join_training_rows
+from distill.data.training_data import join_training_rows
 from distill.judge.evaluate import both_kinds, evaluate, evaluate_teacher
 from distill.judge.trained_run import evaluate_run
 from distill.record.peak_memory import peak_resident
@@ -304,6 +305,9 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
     assert not np.array_equal(draw()[0], draw(epoch=3)[0])
     order = np.concatenate(draw())
     assert all(sorted(order[start : start + 10]) == list(range(10)) for start in (0, 10, 20))
+    # No image meets its own copy: each pass is cut by itself.
+    assert [len(batch) for batch in draw()] == 3 * [4, 4, 2]
+    assert all(len(set(batch.tolist())) == len(batch) for batch in draw())
     assert [len(batch) for batch in draw(count=9, repeats=1)] == [4, 4]
 
 
