@@ -1,10 +1,10 @@
 """Which rows of which tars each process reads in an epoch, and in which order: numbers alone.
 
-An epoch is ``repeats`` passes, each cut into steps by itself, so that no image meets its own copy. The tars of
-a pass, in an order that is drawn, lie end to end. Each of several processes has one stretch of that, cut again
-into *lanes*: the share that a process has of step s comes from its lane ``s % lanes``. So every process takes
-the same number of steps, every row is seen once a pass, and how many workers read, of which each has some
-lanes, changes nothing. A stretch begins and ends where it falls, within a tar.
+An epoch is ``repeats`` passes, each cut into steps by itself, so that no image meets its own copy. The tars
+of a pass, in an order that is drawn, lie end to end. Each of several processes has one stretch of that, cut
+again into *lanes*: the share that a process has of step s comes from its lane ``s % lanes``. So every process
+takes the same number of steps, every row is seen once a pass, and how many workers read, of which each has
+some lanes, changes nothing. A stretch begins and ends where it falls, within a tar.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Piece:
 class TarEpoch(Sequence[range]):
     """The steps of an epoch; each is a range of as many numbers as its batch has images.
 
-    ``counts`` are how many rows of each tar are trained on, ``world`` how many processes share a step. A last
-    batch of a pass of fewer images than ``least`` is left out. All is a function of these numbers; ``first`` is the
-    step that a slice begins with.
+    ``counts`` are how many rows of each tar are trained on, ``world`` how many processes share a step. Of
+    each pass a last batch of fewer images than ``least`` is left out. All is a function of these numbers;
+    ``first`` is the step that a slice begins with.
     """
 
     counts: tuple[int, ...]
