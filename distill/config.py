@@ -135,7 +135,10 @@ class DataConfig:
     tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
     GPU, else one (never more than four a core, or 16); ``views`` replays the
     crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
-    classes be in train and in the OOD test as well.
+    classes be in train and in the OOD test as well; ``pool_share`` is the share of a batch that are images
+    without a label, -1 by their number; ``class_val`` is the share of train's classes set aside to choose on;
+    ``choose_by`` says which of both chooses the best checkpoint: auto is id_val where there is one;
+    ``balanced`` draws every class alike often.
     """
 
     repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)
@@ -154,9 +157,20 @@ class DataConfig:
     )
     views: bool = False
     shared_classes: bool = False
+    pool_share: float = accepted(
+        -1.0, lambda value: value == -1 or 0 <= value < 1, "give a share below 1, or -1: by their number."
+    )
+    class_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
+    choose_by: str = one_of("auto", "id_val", "class_val")
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         check_fields("data", self)
+        require(
+            self.choose_by == "auto" or getattr(self, self.choose_by) > 0,
+            f"data.choose_by is {self.choose_by} with data.{self.choose_by}=0",
+            f"set data.{self.choose_by}=0.1, or data.choose_by=auto.",
+        )
         require(
             not self.views or (self.policy == "crop_flip" and self.per_image),
             f"data.views is on with data.policy={self.policy}, data.per_image={str(self.per_image).lower()}",
@@ -283,6 +297,11 @@ class RunConfig:
             (self.fewshot.shots, "few-shot images, which have no views"),
         ):
             require(not (self.data.views and has), f"data.views is on with {what}", "set data.views=false.")
+        require(
+            not (self.train.baseline and self.data.class_val),
+            f"data.class_val is {self.data.class_val:g} with train.baseline, which can tell no other classes",
+            "set data.class_val=0.",
+        )
         off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
@@ -307,6 +326,13 @@ def check_for_episodes(config: RunConfig) -> None:
             not getattr(config.loss, name),
             f"loss.{name} is on, but episodes are trained with cls, mse and im_cst",
             f"set loss.{name}=0.",
+        )
+    for name, off in (("class_val", 0), ("balanced", False), ("pool_share", -1)):
+        value = getattr(config.data, name)
+        require(
+            value == off,
+            f"data.{name} is {value}, but an episode has several labels",
+            f"leave it out: data.{name}={str(off).lower()}.",
         )
     require_choice("data.policy", config.data.policy, ("flip", "none"))
     require_choice("prompts.learner", config.prompts.learner, ("none", "coop"))

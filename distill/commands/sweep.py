@@ -101,9 +101,12 @@ def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]
         for run in sweep.runs
     ]
     if together:
+        from cache import EmbeddingCache
+        from distill.data.pool import has_pool
         from distill.sweep.together import groups_of
 
-        stream = {run.name: i for i, group in enumerate(groups_of(sweep.runs)) for run in group}
+        groups = groups_of(sweep.runs, pool=has_pool(EmbeddingCache.open(place.cache)))
+        stream = {run.name: i for i, group in enumerate(groups) for run in group}
         for line in lines:
             line["stream"] = stream[line["name"]]
     return lines
@@ -115,9 +118,12 @@ def _print_plan(sweep: Sweep, place: Place, lines: Sequence[dict[str, Any]], *, 
         click.echo(f"  {line['name']}: {line['state']}", err=to_stderr)
     sizes = Counter(line["stream"] for line in lines if "stream" in line)
     if sizes:
+        from cache import EmbeddingCache
+        from distill.data.pool import has_pool
         from distill.sweep.together import what_parts
 
-        apart = f", because of {', '.join(what_parts(sweep.runs))}" if len(sizes) > 1 else ""
+        parts = what_parts(sweep.runs, pool=has_pool(EmbeddingCache.open(place.cache)))
+        apart = f", because of {', '.join(parts)}" if len(sizes) > 1 else ""
         students = ", ".join(map(str, sizes.values()))
         click.echo(f"streams of batches: {len(sizes)} (students in each: {students}){apart}", err=to_stderr)
 

@@ -36,11 +36,12 @@ class PixelMaker:
     def __post_init__(self) -> None:
         self.budget = memory_here(self.config.memory_mb * MB)
 
-    def __call__(self, samples: Sequence[Sample], splits: Sequence[str], *, strict: bool = False) -> Pixels:
-        """Return the images of some samples, which are rows of ``splits`` of the cache if they have rows."""
+    def __call__(self, parts: Sequence[tuple[str, Sequence[Sample]]], *, strict: bool = False) -> Pixels:
+        """Return the images of some samples of each split, which are rows of it if they have rows."""
         stored = None
         if self.config.pixels == "auto":
-            stored = StoredImages.find(self.cache, splits, samples, self.decode.shape[-1])
+            stored = StoredImages.find(self.cache, parts, self.decode.shape[-1])
+        samples = parts[0][1] if len(parts) == 1 else tuple(one for _, part in parts for one in part)
         pixels = Pixels(
             samples,
             self.decode,

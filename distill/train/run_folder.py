@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,16 @@ def check_out(out: Path, *, resume_run: bool) -> None:
         raise UserError(f"{out} is not empty", fix="choose a new folder, or continue that run with --resume.")
     if resume_run and not (out / CONFIG).is_file():
         raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")
+
+
+def chosen_number(choose_by: str, line: Mapping[str, Any], metric: str) -> float | None:
+    """Return what an epoch's line says that the best checkpoint is chosen by: a number of what is set aside.
+
+    ``metric`` is that of ``id_val``; None where nothing is set aside. The OOD test never chooses.
+    """
+    splits = ("id_val", "class_val") if choose_by == "auto" else (choose_by,)
+    names = (metric.replace("id_val", split, 1) for split in splits)
+    return next((float(line[name]) for name in names if name in line), None)
 
 
 class RunFolder:
@@ -63,7 +74,7 @@ class RunFolder:
         if not self.writes:
             return
         line = position.history[-1]
-        chosen = line.get(session.model.chosen_by)
+        chosen = chosen_number(session.config.data.choose_by, line, session.model.chosen_by)
         if chosen is not None and chosen > position.best_id_val:
             position.best_id_val = chosen
             save_checkpoint(self.path / BEST, session, position)

@@ -72,7 +72,7 @@ def train(
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream)
         note_surprises(session, progress)
-        stream.identities.note_gone(progress)
+        stream.identities.note_gone(progress, config)
         ranks.wait()  # until every process has looked at ``out``
         run = in_every_process(
             lambda: StudentRun(session, out, resume_run=resume_run, wandb=wandb, command=command or sys.argv)
@@ -103,6 +103,11 @@ def note_surprises(session: Session, progress: Progress) -> None:
     left_out = data.left_out
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
+    if data.unused:
+        why = (
+            "data.pool_share is 0" if not session.config.data.pool_share else "no loss that is on takes them"
+        )
+        progress.note(f"{data.unused:,} images have no label and are left out: {why}")
     if another := in_its_place(session.decoder):
         progress.note(another)
     kept = model.cache.column_settings("pixels")

@@ -79,7 +79,7 @@ def test_the_query_is_all_images_less_the_support(classes, shots, seed):
     )
     support = pick_support(by_class, shots=shots, seed=seed)
     folder = DataFolder(path=Path("photos"), splits={"ood_test": Given(tuple(sorted(by_class)), images)})
-    ((name, left, _),) = splits_to_judge(folder, (), support)
+    ((name, left, _),) = splits_to_judge(folder, support)
     assert name == "ood_query"
     query = {image.key for image in left}
     assert query.isdisjoint(support)
