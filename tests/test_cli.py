@@ -54,7 +54,7 @@ OPTIONS = {
     "train": "arch baseline batch-size check data device device-images epochs image-size json k local losses lr negative-text out prompts recipe resume seed set teachers text views wandb",
     "evaluate": "cache check checkpoint data device json negative-text space split teacher text",
     "report": "out",
-    "sweep": "address cache cpus data engine gpus jobs json out plan set together wandb",
+    "sweep": "address cache choose cpus data engine gpus jobs json out plan set together wandb",
     "compare": "json",
     "export": "cache check-images checkpoint data formats json license neighbours out precisions preprocessing teacher",
     "predict": "bank batch-size format labels out precision reject threads threshold top",

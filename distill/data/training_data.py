@@ -234,8 +234,8 @@ def teacher_rows(
     """
     captions = joined.rows.caption_embeddings if loss.cap else None
     if loss.cap and captions is None:
-        of_support, of_pool = ("the OOD images",) * bool(joined.support), ("the pool",) * bool(joined.pool)
-        images = " and ".join(("the training images", *of_pool, *of_support))
+        of_pool, of_support = ("the pool's",) * bool(joined.pool), ("the OOD",) * bool(joined.support)
+        images = " and ".join(("the training", *of_pool, *of_support)) + " images"
         raise UserError(
             f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
             fix="run cache-features again with --captions, or set loss.cap=0.",

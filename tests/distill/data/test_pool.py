@@ -185,6 +185,21 @@ def test_images_set_aside_are_labelled_ones(place):
     assert session.data.joined.pool == {"pool": 9}
 
 
+def test_every_teacher_and_every_caption_has_its_own_rows_of_the_pool(place, tmp_path):
+    cache = make_cache(tmp_path / "cache", place / "photos", captions=True)
+    learnt = with_settings(RunConfig(), [*ONE, "loss.cap=1"])
+    session = open_session(learnt, cache_dir=cache.path, data_dir=place / "photos")
+    keys = [image.key for image in session.data.joined.images]
+    targets = session.data.batch(np.arange(21), torch.zeros(21, 3, 1, 1)).targets[0]
+    rows = cache.split("pool")
+    captions = torch.from_numpy(rows.caption_embeddings[rows.find(keys[12:])]).float()
+    assert torch.equal(targets.caption_BD[12:], captions)
+    # As a second teacher's rows are: the same rows of another cache of the same images.
+    other = session.data.joined.of(make_cache(tmp_path / "other", place / "photos", seed=1))
+    assert not np.array_equal(other.rows.embeddings[:], session.data.joined.rows.embeddings[:])
+    assert np.array_equal(other.labels, session.data.joined.labels)
+
+
 def test_views_are_of_train_alone(place):
     with pytest.raises(UserError, match=r"data\.views replays crops .* 9 images are of the pool"):
         session_of(place, "data.views=true", "data.policy=crop_flip")
