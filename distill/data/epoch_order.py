@@ -32,8 +32,9 @@ def epoch_batches(
     batches: list[Indices] = []
     for _ in range(repeats):
         order = rng.permutation(count) if labels is None else balanced_order(labels, rng)
-        own = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-        own = own if labels is None else map(_each_once, own)
+        own = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        if labels is not None:
+            own = [_each_once(batch) for batch in own]
         batches += [batch for batch in own if len(batch) >= least]
     return batches
 

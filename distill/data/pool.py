@@ -89,7 +89,7 @@ def has_pool(cache: EmbeddingCache) -> bool:
 
 def unlabelled_rows(cache: EmbeddingCache) -> dict[str, int]:
     """Return how many images without a label each split that is learnt from has, where it has some."""
-    counts = {}
+    counts: dict[str, int] = {}
     if "train" in cache.split_names:
         groups = cache.split("train").groups
         for group in groups.groups:
