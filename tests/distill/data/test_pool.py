@@ -9,6 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import make_cache, make_photos
 from helpers.pools import add_unlabelled
 from helpers.runs import SMALL, lines
@@ -16,9 +17,11 @@ from helpers.tar_caches import as_tars
 
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
+from cli import main
 from distill.config import RunConfig
 from distill.data.pool import Pool, check_pool_apart, pool_places
 from distill.judge.trained_run import evaluate_run
+from distill.report.page import report
 from distill.settings import with_settings
 from distill.train.session import open_session
 from distill.train.start import train
@@ -95,6 +98,12 @@ def test_a_run_says_how_many_images_of_which_source_its_pool_has(place, tmp_path
     assert [line["pool_images"] for line in lines(tmp_path / "run")] == [9]
     assert summary["data"]["learnt_from"]["pool"]["images"] == 9
     assert evaluate_run(tmp_path / "run").keys() == {"id_test", "ood_test"}
+    told = "9 images without a label (9 of pool), 50% of a batch; none of them is a test image"
+    report(tmp_path / "run", tmp_path / "report.html")
+    assert told in (tmp_path / "report.html").read_text()
+    words = ["export", str(tmp_path / "run"), "--out", str(tmp_path / "model"), "--formats", "safetensors"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert f"It learnt from {told}." in (tmp_path / "model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
