@@ -49,13 +49,7 @@ if TYPE_CHECKING:
 @json_option("Print how every run ended as JSON; with --plan, the plan.")
 @click.pass_context
 def sweep(
-    ctx: click.Context,
-    sweep: str,
-    settings: tuple[str, ...],
-    plan: bool,
-    choose: str | None,
-    as_json: bool,
-    **given: Any,
+    ctx: click.Context, sweep: str, settings: tuple[str, ...], plan: bool, as_json: bool, **given: Any
 ) -> None:
     """Train the runs of SWEEP from one cache.
 
@@ -75,6 +69,7 @@ def sweep(
 
     if world_size() > 1:
         raise click.UsageError("a sweep starts its own processes: leave out torchrun.")
+    choose = given.pop("choose")
     cluster, jobs, together = ray_cluster(ctx, given), given.pop("jobs"), given.pop("together")
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")

@@ -19,10 +19,12 @@ from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cli import main
 from distill.config import RunConfig
-from distill.data.pool import Pool, check_pool_apart, pool_places
+from distill.data.pool import Pool, check_pool_apart, has_pool, pool_places
 from distill.judge.trained_run import evaluate_run
 from distill.report.page import report
 from distill.settings import with_settings
+from distill.sweep.plan import PlannedRun
+from distill.sweep.together import groups_of, what_parts
 from distill.train.session import open_session
 from distill.train.start import train
 
@@ -237,3 +239,30 @@ def test_places_of_a_pool_leave_one_of_each_kind():
     assert pool_places(0.5, labelled=0, pool=30, batch_size=8) == 8
     assert pool_places(0, labelled=10, pool=30, batch_size=8) == 0
     assert Pool(share=0.5, sources=(), test_images=None).to_json()["test_images"] is None
+
+
+def test_runs_that_take_no_pool_have_a_stream_of_their_own_where_there_is_one(place):
+    runs = [
+        PlannedRun(name="", point="", settings={}, seed=0, config=config(*more))
+        for more in ([], ["loss.mse=0", "loss.im_cst=0", "loss.vlalign=0"])
+    ]
+    pool = has_pool(EmbeddingCache.open(place / "cache"))
+    assert [len(group) for group in groups_of(runs, pool=pool)] == [1, 1]
+    assert what_parts(runs, pool=pool) == ["images without a label"]
+    assert [len(group) for group in groups_of(runs)] == [2]
+
+
+def test_images_of_train_without_a_label_are_pool_too(place, tmp_path):
+    tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
+    add_unlabelled(
+        tars, place / "photos" / "pool", "train"
+    )  # of keys that train has, and so other rows of them
+    session = open_session(config("data.pool_share=0"), cache_dir=tars, data_dir=None)
+    labels = [rows.label_b for rows, _ in session.data.images(session.batches_of(0))]
+    assert (torch.cat(labels) >= 0).all()
+    assert session.data.unused == 18
+    summary = train(config(), cache_dir=tars, data_dir=None, out=tmp_path / "run")
+    assert [(one["split"], one["images"]) for one in summary["pool"]["sources"]] == [
+        ("train", 9),
+        ("pool", 9),
+    ]
