@@ -12,7 +12,7 @@ from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
-from distill.data_identity import DataIdentity, digest_of, identity_in, refuse_other_data
+from distill.data_identity import SIDES, DataIdentity, digest_of, identity_in, refuse_other_data
 
 SCHEMA_VERSION = 4
 
@@ -77,7 +77,13 @@ def check_made_from(state: dict[str, Any], identity: DataIdentity, start: str, *
 
     CacheMismatch if it was not; the message says what differs.
     """
-    lines = identity.differences(identity_in(state, where))
+    then = identity_in(state, where)
+    lines = identity.differences(then)
+    lines += [
+        f"{name}: {images.images:,} images {SIDES[name not in identity.learnt_from]} alone"
+        for name, images in {**identity.learnt_from, **then.learnt_from}.items()
+        if (name in identity.learnt_from) != (name in then.learnt_from)
+    ]
     if state["start"] != start:
         lines.append("the run that it was finetuned from has other weights now")
     refuse_other_data(lines, where=where, fix="bring the data back, or choose another --out and begin anew.")

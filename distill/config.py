@@ -5,58 +5,12 @@ How it is read from TOML and changed by name: :mod:`distill.settings`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 from cache.runtime import machine_limits
-from cache.runtime.errors import UserError, nearest_names
 from cache.sources.decoders import AUTO, DECODERS
 from cache.sources.splits import MAIN_TEACHER
-
-
-def require(condition: bool, problem: str, fix: str) -> None:
-    """Raise a UserError unless ``condition``."""
-    if not condition:
-        raise UserError(problem, fix=fix)
-
-
-def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise a UserError with the nearest choice unless ``value`` is one of them."""
-    require(
-        value in choices,
-        f"{name} is {value!r}",
-        f"{nearest_names(value, choices)}choose from {', '.join(choices)}.",
-    )
-
-
-def accepted(default: Any, accepts: Callable[[Any], bool], fix: str, *, most: float = math.inf) -> Any:
-    """Return a field for a number that ``accepts`` holds of; ``most`` is what a machine may be asked for."""
-    return field(default=default, metadata={"accepts": accepts, "fix": fix, "most": most})
-
-
-def at_least(least: int, default: float, *, fix: str = "", most: float = math.inf) -> Any:
-    """Return a field for a number of at least ``least``; see :func:`accepted`."""
-    return accepted(default, lambda value: value >= least, fix or f"give at least {least}.", most=most)
-
-
-def one_of(default: str, *others: str) -> Any:
-    """Return a field for one of some words."""
-    return field(default=default, metadata={"choices": (default, *others)})
-
-
-def check_fields(section: str, config: Any) -> None:
-    """Raise a UserError for the first field of a config whose value is not one that the field is for."""
-    for one in fields(config):
-        name, value, bounds = f"{section}.{one.name}", getattr(config, one.name), one.metadata
-        if "choices" in bounds:
-            require_choice(name, value, bounds["choices"])
-        if "accepts" in bounds:
-            require(bounds["accepts"](value), f"{name} is {value}", bounds["fix"])
-            if bounds["most"] < math.inf:
-                require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
-
+from distill.config_fields import accepted, at_least, check_fields, one_of, require
 
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 # The side of the paper's centre crop by that of the whole picture.
@@ -212,7 +166,10 @@ class DataConfig:
     tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
     GPU, else one (never more than four a core, or 16); ``views`` replays the
     crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
-    classes be in train and in the OOD test as well.
+    classes be in train and in the OOD test as well; ``pool_share`` is the share of a batch that are images
+    without a label, -1 by their number; ``class_val`` is the share of train's classes set aside to choose on;
+    ``choose_by`` says which of both chooses the best checkpoint: auto is id_val where there is one;
+    ``balanced`` draws every class alike often.
     """
 
     repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)
@@ -231,9 +188,20 @@ class DataConfig:
     )
     views: bool = False
     shared_classes: bool = False
+    pool_share: float = accepted(
+        -1.0, lambda value: value == -1 or 0 <= value < 1, "give a share below 1, or -1: by their number."
+    )
+    class_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
+    choose_by: str = one_of("auto", "id_val", "class_val")
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         check_fields("data", self)
+        require(
+            self.choose_by == "auto" or getattr(self, self.choose_by) > 0,
+            f"data.choose_by is {self.choose_by} with data.{self.choose_by}=0",
+            f"set data.{self.choose_by}=0.1, or data.choose_by=auto.",
+        )
         require(
             not self.views or (self.policy == "crop_flip" and self.per_image),
             f"data.views is on with data.policy={self.policy}, data.per_image={str(self.per_image).lower()}",
@@ -334,7 +302,7 @@ class RunConfig:
 
     ``text`` names the text bank that classifies; ``teachers`` the teachers of the cache to learn from, one
     head of the student each (``main`` is the cache's own). Whether photos or episodes are learnt from is
-    for the cache to say: :func:`check_for_photos` and :func:`check_for_episodes` refuse what is not for them.
+    for the cache to say: :mod:`distill.config_checks` refuses what is not for them.
     """
 
     text: str = "labels"
@@ -385,41 +353,12 @@ class RunConfig:
                 f"{self.student.freeze_epochs} of {self.train.epochs} epochs",
                 f"set optim.{name}=1, or fewer student.freeze_epochs.",
             )
+        require(
+            not (self.train.baseline and self.data.class_val),
+            f"data.class_val is {self.data.class_val:g} with train.baseline, which can tell no other classes",
+            "set data.class_val=0.",
+        )
         off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
         )
-
-
-def check_for_photos(config: RunConfig) -> None:
-    """Refuse settings that mean nothing where an image has one label; UserError names the first."""
-    for name in RoboticsConfig.__dataclass_fields__:
-        value = getattr(config.robotics, name)
-        require(
-            value == getattr(RoboticsConfig(), name),
-            f"robotics.{name} is {value}, but the cache is of photos, one label each",
-            "leave it out, or make a cache of episodes: distill robotics cache-features.",
-        )
-
-
-def check_for_episodes(config: RunConfig) -> None:
-    """Refuse settings that mean nothing where an episode has several labels; UserError names the first."""
-    for name in ("eval_size", "eval_crop"):
-        require(
-            getattr(config.student, name) == getattr(StudentConfig(), name),
-            f"student.{name} is {getattr(config.student, name)}, but an episode's pictures are not cropped",
-            "leave it out: episodes are judged as they are trained.",
-        )
-    for name in ("vlalign", "cap", "mse_raw", "center", "im_cst_bank"):
-        require(
-            not getattr(config.loss, name),
-            f"loss.{name} is on, but episodes are trained with cls, mse and im_cst as they are",
-            f"set loss.{name}={'false' if name == 'center' else 0}.",
-        )
-    require_choice("data.policy", config.data.policy, ("flip", "none"))
-    require_choice("prompts.learner", config.prompts.learner, ("none", "coop"))
-    require(
-        config.teachers == (MAIN_TEACHER,),
-        f"teachers is {list(config.teachers)}, but a cache of episodes has one",
-        f'leave it at ["{MAIN_TEACHER}"].',
-    )

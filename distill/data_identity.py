@@ -13,6 +13,7 @@ from typing import Any
 from cache.runtime.atomic_files import digest
 from cache.runtime.errors import CacheMismatch, UserError, some_of
 from cache.runtime.json_values import dataclass_of
+from cache.sources.splits import POOL
 
 DIGITS = 16
 Sides = tuple[str, str]
@@ -58,7 +59,7 @@ class DataIdentity:
     Parameters
     ----------
     learnt_from, judged_on
-        Splits by name: all images of ``train`` that have a row; all of every test split.
+        Splits by name: all images of ``train`` and of the ``pool`` that have a row; all of every test split.
     teachers
         The fingerprint of every teacher, by its name.
     texts
@@ -107,10 +108,15 @@ class DataIdentity:
     def differences(self, other: DataIdentity, sides: Sides = SIDES) -> list[str]:
         """Return one readable line for everything that separates two identities.
 
-        What a setting chooses (teachers, banks, captions, views) is compared where both have it.
+        What a setting chooses (a pool, teachers, banks, captions, views) is compared where both have it.
         """
+        chosen = {POOL} - (self.learnt_from.keys() & other.learnt_from.keys())
+        mine, theirs = (
+            {name: one for name, one in learnt.items() if name not in chosen}
+            for learnt in (self.learnt_from, other.learnt_from)
+        )
         lines = [
-            *_split_lines(self.learnt_from, other.learnt_from, sides),
+            *_split_lines(mine, theirs, sides),
             *self.judged_differences(other, sides),
             *self.tool_differences(other, sides),
         ]
@@ -119,8 +125,8 @@ class DataIdentity:
         if _unlike(self.views, other.views):
             lines.append(_line("views", self.views, other.views, sides))
         if self.pixels != other.pixels:
-            mine, theirs = (one.pixels or "as they are in the files" for one in (self, other))
-            lines.append(_line("training images", mine, theirs, sides))
+            here, there = (one.pixels or "as they are in the files" for one in (self, other))
+            lines.append(_line("training images", here, there, sides))
         return lines
 
     def judged_differences(self, other: DataIdentity, sides: Sides = SIDES) -> list[str]:
@@ -150,6 +156,7 @@ class DataIdentity:
         banks = {**other.texts, **self.texts}
         return replace(
             self,
+            learnt_from={**other.learnt_from, **self.learnt_from},
             teachers={**other.teachers, **self.teachers},
             texts={name: {**other.texts.get(name, {}), **banks[name]} for name in banks},
             captions={**other.captions, **self.captions},

@@ -11,7 +11,9 @@ from typing import Any
 
 from cache.sources.splits import FOLDERS, TESTS
 
-LABELS = {"id_val": "ID set aside", "id_test": "ID", "ood_test": "OOD"}
+# Parts of train that are not trained on, to choose on.
+SET_ASIDE = ("id_val", "class_val")
+LABELS = {"id_val": "ID set aside", "class_val": "classes set aside", "id_test": "ID", "ood_test": "OOD"}
 NOTHING_TO_JUDGE = (
     "nothing can be judged: there is no test split, and nothing was set aside; give the data "
     f"{' or '.join(FOLDERS[name] for name in TESTS)}, or train with --set data.id_val=0.1"
@@ -35,9 +37,9 @@ def is_of_one_class(metrics: Mapping[str, Any], split: str) -> bool:
 
 
 def headline_splits(runs: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return which splits are told of some runs' metrics: the tests that one was judged on, else id_val."""
+    """Return which splits are told of some runs' metrics: tests that one has, else what was set aside."""
     metrics = list(runs)
-    for splits in (TESTS, ("id_val",)):
+    for splits in (TESTS, SET_ASIDE):
         judged = tuple(split for split in splits if any(headline(one, split) is not None for one in metrics))
         if judged:
             return judged

@@ -14,7 +14,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names, reason_of
-from distill.config import RoboticsConfig, RunConfig, require
+from distill.config import RoboticsConfig, RunConfig
+from distill.config_fields import require
 
 T = TypeVar("T")
 RECIPES = Path(__file__).parent / "recipes"

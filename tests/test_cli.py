@@ -54,7 +54,7 @@ OPTIONS = {
     "train": "arch baseline batch-size check code data device device-images epochs image-size json k local losses lr negative-text out prompts recipe resume seed set start teachers text views wandb",
     "evaluate": "cache caption-column check checkpoint class-depth code data device eval-crop eval-size image-column json key-column label-column label2text names negative-text on path-column pretrained space split split-column teacher teacher-model template text",
     "report": "out",
-    "sweep": "address cache code cpus data engine gpus jobs json out plan set together wandb",
+    "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",
     "compare": "json",
     "export": "cache check-images checkpoint code data formats json license neighbours out precisions preprocessing teacher",
     "predict": "bank batch-size format labels out precision reject threads threshold top",

@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 @click.argument("folder", metavar="RUN_OR_CACHE", type=EXISTING_FOLDER)
 @option("--teacher", "The folder is a cache: judge its teacher, from the cache alone.", bool)
 @run_options
-@option("--split splits", "train, id_val, id_test, ood_test. Repeatable  [default: tests]", multiple=True)
+@option(
+    "--split splits",
+    "train, id_val, class_val, id_test, ood_test. Repeatable  [default: tests]",
+    multiple=True,
+)
 @option("--text", "Text bank that classifies  [default: the run's own; labels for a teacher]")
 @option("--negative-text", "Episodes: text bank of the negative prompts  [default: the run's own]")
 @option("--eval-size", "Another side of the images, pixels  [default: the run's own]", click.IntRange(min=8))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cache.runtime.errors import printable
+from cache.runtime.errors import WrongOption, printable, some_of
 from cache.runtime.torchrun import world_size
 from distill.commands.options import (
     EXISTING_FOLDER,
@@ -27,6 +27,7 @@ from distill.commands.options import (
     wandb_option,
 )
 from distill.commands.tables import mean, print_json, table
+from distill.headline import SET_ASIDE
 
 if TYPE_CHECKING:
     from cache.runtime.ray_pool import RayCluster
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @option("--plan", "Print the runs, and do nothing.", bool)
 @option("--jobs", "Runs at once here.", JOBS, 1)
 @option("--together", "Train all that see the same batches from one stream; data.seed shares it.", bool)
+@option("--choose", "Name the best point on what every run set aside; no test chooses.", [*SET_ASIDE])
 @set_option("Any setting of all runs. Repeatable.")
 @code_option
 @ray_options
@@ -65,14 +67,16 @@ def sweep(
       distill sweep vlalign --cache artifacts/photos --out runs/k --together --set data.seed=0
     """
     from distill.sweep.plan import load_sweep
-    from distill.sweep.run import FAILED, Place, run_sweep
+    from distill.sweep.run import FAILED, Place, chosen_point, run_sweep
 
     if world_size() > 1:
         raise click.UsageError("a sweep starts its own processes: leave out torchrun.")
+    choose = given.pop("choose")
     cluster, jobs, together = ray_cluster(ctx, given), given.pop("jobs"), given.pop("together")
     if (together and jobs > 1) or (cluster and (together or jobs > 1)):
         raise click.UsageError("choose one: --jobs N, --together, or --engine ray.")
     planned, place = load_sweep(sweep, settings=settings), Place(**given)
+    _check_choice(planned, choose)
     lines = _plan(planned, place, together=together)
     if plan and as_json:
         print_json(lines)
@@ -83,14 +87,27 @@ def sweep(
     watch, runs = _watched(planned, place, jobs=jobs, together=together, cluster=cluster)
     with closing(watch):
         results = run_sweep(planned, place, runs, watch, command=sys.argv)
+    chosen = chosen_point(results, choose) if choose else None
     if as_json:
-        print_json([_plain(result) for result in results])
+        print_json([_plain(result, chosen) for result in results])
     else:
         _print_means(results, place.out)
+        if chosen:
+            click.echo(f"chosen by {choose}: {printable(chosen[0])} ({chosen[1]:.1f}%)")
     failed = [result for result in results if result.status == FAILED]
     for result in failed:
         click.echo(printable(f"failed: {result.run.name}: {result.error}"), err=True)
     sys.exit(1 if failed else 0)
+
+
+def _check_choice(sweep: Sweep, choose: str | None) -> None:
+    """Refuse to choose on what a run does not set aside, before any begins; WrongOption."""
+    without = [run.name for run in sweep.runs if choose and not getattr(run.config.data, choose)]
+    if without:
+        raise WrongOption(
+            f"--choose {choose}: {some_of(without)} set no {choose} aside",
+            fix=f"add --set data.{choose}=0.2.",
+        )
 
 
 def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]:
@@ -103,9 +120,12 @@ def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]
         for run in sweep.runs
     ]
     if together:
+        from cache import EmbeddingCache
+        from distill.data.pool import has_pool
         from distill.sweep.together import groups_of
 
-        stream = {run.name: i for i, group in enumerate(groups_of(sweep.runs)) for run in group}
+        groups = groups_of(sweep.runs, pool=has_pool(EmbeddingCache.open(place.cache)))
+        stream = {run.name: i for i, group in enumerate(groups) for run in group}
         for line in lines:
             line["stream"] = stream[line["name"]]
     return lines
@@ -117,9 +137,12 @@ def _print_plan(sweep: Sweep, place: Place, lines: Sequence[dict[str, Any]], *, 
         click.echo(f"  {line['name']}: {line['state']}", err=to_stderr)
     sizes = Counter(line["stream"] for line in lines if "stream" in line)
     if sizes:
+        from cache import EmbeddingCache
+        from distill.data.pool import has_pool
         from distill.sweep.together import what_parts
 
-        apart = f", because of {', '.join(what_parts(sweep.runs))}" if len(sizes) > 1 else ""
+        parts = what_parts(sweep.runs, pool=has_pool(EmbeddingCache.open(place.cache)))
+        apart = f", because of {', '.join(parts)}" if len(sizes) > 1 else ""
         students = ", ".join(map(str, sizes.values()))
         click.echo(f"streams of batches: {len(sizes)} (students in each: {students}){apart}", err=to_stderr)
 
@@ -143,7 +166,7 @@ def _watched(
     return watch, Processes(jobs=jobs)
 
 
-def _plain(result: RunResult) -> dict[str, Any]:
+def _plain(result: RunResult, chosen: tuple[str, float] | None) -> dict[str, Any]:
     run, summary = result.run, result.summary
     measures = ("_accuracy", "_precision", "_recall")
     names = [name for name in summary if name.endswith(measures) and isinstance(summary[name], float)]
@@ -153,6 +176,7 @@ def _plain(result: RunResult) -> dict[str, Any]:
         "seed": run.seed,
         "status": result.status,
         **{name: summary[name] for name in (*names, "seconds") if name in summary},
+        **({"chosen": run.point == chosen[0]} if chosen else {}),
         **({"error": result.error} if result.error else {}),
     }
 

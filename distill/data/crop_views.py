@@ -39,14 +39,21 @@ class TrainingViews:
         return self.stored.embeddings(self.row_of[chosen], crops.view_B.numpy())
 
 
-def open_views(cache: EmbeddingCache, images: Sequence[Sample], config: DataConfig) -> TrainingViews | None:
+def open_views(
+    cache: EmbeddingCache, images: Sequence[Sample], config: DataConfig, *, pool: int = 0
+) -> TrainingViews | None:
     """Return the views of the training images, None where the config wants none.
 
-    UserError if the cache does not keep them of every image; CacheMismatch if they are crops of another size
-    than the config says.
+    UserError if some are of the ``pool``, of which a cache keeps no views, or if it does not keep them of
+    every image; CacheMismatch if they are crops of another size than the config says.
     """
     if not config.views:
         return None
+    if pool:
+        raise UserError(
+            f"data.views replays crops that a cache keeps of train, and {pool:,} images are of the pool",
+            fix="set data.pool_share=0, or data.views=false.",
+        )
     from cache.store.crop_views import ADD_VIEWS
 
     stored = cache.crop_views("train")

@@ -15,6 +15,7 @@ from cache.sources.episodes import EpisodeFolder
 from cache.sources.kept_sources import KeptSources
 from cache.sources.open_set import check_apart, check_trained
 from cache.sources.samples import DataFolder
+from cache.sources.splits import POOL
 from cache.store.kept_rows import KeptFolder
 from cache.store.manifest import Manifest
 from cache.store.pixels import COLUMN
@@ -34,7 +35,7 @@ def given_of(data: Data) -> tuple[str, ...]:
 def open_folder(
     cache: EmbeddingCache, data: Data, *, shared_classes: bool, complete: bool, fix: str
 ) -> DataFolder:
-    """Open the data that a cache has rows of; ``complete`` has at least train.
+    """Open the data that a cache has rows of; ``complete`` has train, or a pool alone.
 
     With no ``data`` these are the cache's own pictures, which the format webdataset has, else its sources
     where they were, else the pixels that it keeps. Data in another place are remembered by the cache where
@@ -50,8 +51,9 @@ def open_folder(
     folder = _named(cache, given) if given else _own(cache)
     if cache.holds_episodes:  # whose OOD test shows trained objects as well
         return folder
-    for name in ("train",) if complete else ():
-        folder.split(name)
+    if complete:
+        alone = POOL in cache.split_names and "train" not in (*cache.split_names, *folder.splits)
+        folder.split(POOL if alone else "train")
     check_trained(folder.path, folder.classes)
     if not shared_classes:
         check_apart(folder, fix=fix)
@@ -108,7 +110,7 @@ def _own(cache: EmbeddingCache) -> DataFolder:
 
 def _keeps_pixels(cache: EmbeddingCache) -> bool:
     column = cache.manifest.columns.get(COLUMN)
-    judged = [name for name in cache.split_names if name != "pool"]
+    judged = [name for name in cache.split_names if name != POOL]
     return column is not None and all(
         COLUMN in group.lines for name in judged for group in cache.journal.live_groups(name)
     )

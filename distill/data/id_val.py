@@ -45,14 +45,20 @@ class SetAside:
             has = labels >= 0
             there += np.bincount(labels[has], minlength=classes)
             left += np.bincount(labels[has & ~plain.of(hashes)], minlength=classes)
-        emptied = np.flatnonzero((there > 0) & (left == 0))
-        best: dict[int, tuple[float, int]] = {}
-        for hashes, labels in groups() if len(emptied) else ():
-            drawn = shares_of(hashes)
-            for row in np.flatnonzero(np.isin(labels, emptied)).tolist():
-                mine = (float(drawn[row]), int(hashes[row]))
-                best[int(labels[row])] = max(best.get(int(labels[row]), mine), mine)
-        return cls(share=share, kept=tuple(sorted(number for _, number in best.values())))
+        emptied = (there > 0) & (left == 0)
+        if not emptied.any():
+            return plain
+        # Of each emptied class the image whose hash falls furthest from the share, and of equals the largest.
+        best, kept = np.full(classes, -1.0), np.zeros(classes, dtype=np.uint64)
+        for hashes, labels in groups():
+            rows = np.flatnonzero((labels >= 0) & emptied[np.maximum(labels, 0)])
+            drawn, label, number = shares_of(hashes[rows]), labels[rows], hashes[rows]
+            rows = np.lexsort((number, drawn, label))
+            last = rows[np.append(np.flatnonzero(np.diff(label[rows])), len(rows) - 1)] if len(rows) else rows
+            label, drawn, number = label[last], drawn[last], number[last]
+            better = (drawn > best[label]) | ((drawn == best[label]) & (number > kept[label]))
+            best[label[better]], kept[label[better]] = drawn[better], number[better]
+        return cls(share=share, kept=tuple(sorted(kept[emptied].tolist())))
 
 
 def shares_of(hashes: Hashes) -> NDArray[np.float64]:

@@ -25,9 +25,12 @@ from cache.store.journal_lines import CAPTIONS, IMAGES
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import RunConfig
+from distill.data.pool import learnt_splits
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
 
 ROWS_AT_ONCE = 4096
+# Splits that are learnt from.
+LEARNT = ("train", POOL)
 # Of the images that are gone so many keys are read, for those that a message names.
 NAMED = 1000
 
@@ -55,18 +58,24 @@ class IdentityReader:
         """Return the keys of the images of a split that are not what their rows were made from."""
         return self.joined(name).changed
 
-    def refuse_changed_images(self) -> None:
+    def refuse_changed_images(self, config: RunConfig | None = None) -> None:
         """Refuse images that are not what their rows were made from.
 
-        CacheMismatch if there is one; the message names its split and the first keys. A pool is not looked
-        at: nothing is learnt from it or judged on it.
+        CacheMismatch if there is one; the message names its split and the first keys. A pool is looked at
+        where a run of this config learns from it.
         """
-        for name in (name for name in self.folder.splits if name != POOL):
+        for name in (name for name in self.folder.splits if name != POOL or self._learns(config, name)):
             refuse_changed(self.changed(name), split=name, data=self.folder.path, cache=self.cache.path)
 
-    def note_gone(self, progress: Progress) -> None:
-        """Name the images that the cache has rows of and the folder has not any more, split by split."""
-        for name in (name for name in self.cache.split_names if name != POOL):
+    def _learns(self, config: RunConfig | None, name: str) -> bool:
+        return config is not None and name in learnt_splits(config, self.cache, [name])
+
+    def note_gone(self, progress: Progress, config: RunConfig | None = None) -> None:
+        """Name the images that the cache has rows of and the folder has not any more, split by split.
+
+        Those of a pool where a run of this config would learn from them.
+        """
+        for name in (name for name in self.cache.split_names if name != POOL or self._learns(config, name)):
             rows = self.cache.split(name)
             gone = np.ones(len(rows), dtype=bool)
             if name in self.folder.splits:
@@ -84,12 +93,13 @@ class IdentityReader:
 
         UserError if the cache has no such teacher, or an image that changed is joined to a row of it.
         """
-        self.refuse_changed_images()
+        self.refuse_changed_images(config)
         first = self.cache.teacher_cache(config.teachers[0])
-        captioned = (("train", "ood_test") if config.fewshot.shots else ("train",)) if config.loss.cap else ()
+        learnt = learnt_splits(config, self.cache, [*self.folder.splits])
+        captioned = (*learnt, *(("ood_test",) if config.fewshot.shots else ())) if config.loss.cap else ()
         return replace(
             self.tools(config),
-            learnt_from={"train": self.split("train")},
+            learnt_from={name: self.split(name) for name in learnt},
             judged_on={name: self.split(name) for name in TESTS if name in self.folder.splits},
             captions={name: own for name in captioned if (own := self._captions_of(first, name))},
             views=_views(first, config),
@@ -117,10 +127,10 @@ class IdentityReader:
         return (config.text, config.robotics.negative_text) if self.cache.holds_episodes else (config.text,)
 
     def split(self, name: str) -> SplitIdentity:
-        """Return the identity of a split: of ``train`` the images that have a row, else all of them."""
+        """Return the identity of a split: of train and the pool the images with a row, else all of them."""
         if name not in self._splits:
             rows = _rows(self.cache, name)
-            own = split_identity(self.folder.split(name), self.joined(name), rows, with_row=name == "train")
+            own = split_identity(self.folder.split(name), self.joined(name), rows, with_row=name in LEARNT)
             if rows is not None:
                 row_of = self.joined(name).row_of
                 own = replace(own, rows=self.rows_digest(rows, row_of[row_of >= 0]))

@@ -40,16 +40,16 @@ class PixelMaker:
 
     def __call__(
         self,
-        samples: Sequence[Sample],
-        splits: Sequence[str],
+        parts: Sequence[tuple[str, Sequence[Sample]]],
         *,
         strict: bool = False,
         decode: Decode | None = None,
     ) -> Pixels:
-        """Return the images of some samples, which are rows of ``splits`` of the cache if they have rows."""
+        """Return the images of some samples of each split, which are rows of it if they have rows."""
         stored, decode = None, decode or self.decode
         if self.config.pixels == "auto":
-            stored = StoredImages.find(self.cache, splits, samples, decode.shape[-1])
+            stored = StoredImages.find(self.cache, parts, decode.shape[-1])
+        samples = parts[0][1] if len(parts) == 1 else tuple(one for _, part in parts for one in part)
         pixels = Pixels(
             samples,
             decode,

@@ -106,17 +106,18 @@ class StoredImages:
 
     @classmethod
     def find(
-        cls, cache: EmbeddingCache, splits: Sequence[str], samples: Sequence[Sample], side: int
+        cls, cache: EmbeddingCache, parts: Sequence[tuple[str, Sequence[Sample]]], side: int
     ) -> StoredImages | None:
-        """Return the images of ``samples`` among some splits of a cache; None unless it has all of them."""
-        of_splits = [cache.pixels(split, side=side) for split in splits]
-        sources = [source for source in of_splits if source is not None]
-        if not sources or not samples:
+        """Return the images of some samples of each split of a cache; None unless it has all of them."""
+        parts = [part for part in parts if part[1]]
+        of_splits = {split: cache.pixels(split, side=side) for split, _ in parts}
+        sources = [source for source in of_splits.values() if source is not None]
+        if not parts or len(sources) < len(of_splits):
             return None
-        keys = [sample.key for sample in samples]
-        rows_of = np.stack([source.find(keys) for source in sources])
-        source_of = (rows_of >= 0).argmax(axis=0)
-        row_of = rows_of[source_of, np.arange(len(keys))]
+        number = {split: i for i, split in enumerate(of_splits)}
+        source_of = np.concatenate([np.full(len(part), number[split]) for split, part in parts])
+        found = [sources[number[split]].find([one.key for one in part]) for split, part in parts]
+        row_of = np.concatenate(found)
         return cls(sources, source_of, row_of) if (row_of >= 0).all() else None
 
     @property

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from cache import EmbeddingCache
@@ -22,9 +21,10 @@ from cache.runtime.errors import UserError
 from cache.sources.decoders import chosen
 from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import DataFolder, Sample, Source
-from cache.sources.splits import TESTS
+from cache.sources.splits import POOL, TESTS
 from cache.store.manifest import FEATURES
-from distill.config import RunConfig, check_for_episodes, check_for_photos
+from distill.config import RunConfig
+from distill.config_checks import check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
 from distill.data.crop_views import open_views
 from distill.data.folders import Data, folder_to_train
@@ -32,14 +32,10 @@ from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
-from distill.data.support import QUERY, ROWS_OF, SupportRows, support_of
-from distill.data.training_data import (
-    TeacherRows,
-    TrainingData,
-    TrainingRows,
-    join_training_rows,
-    teacher_rows,
-)
+from distill.data.pool import takes_pool
+from distill.data.support import QUERY, ROWS_OF, join_support, support_of
+from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
+from distill.data.training_rows import TrainingRows, join_images
 
 Augment = TrainAugment | FrameAugment
 """What a student sees: ``decode`` reads what a call makes it train on, ``eval_decode`` what it is judged on.
@@ -124,14 +120,14 @@ class Stream:
         folder = folder_to_train(config, cache, data_dir)
         identities = IdentityReader(cache=cache, folder=folder)
         support = support_of(cache, folder, config.fewshot)
-        images = join_training_rows(identities, id_val=config.data.id_val)
+        images = join_images(identities, config)
         joined = {}
         for name in config.teachers:
             own = cache.teacher_cache(name)
-            joined[name] = replace(images, rows=own.split("train"))
+            joined[name] = images.of(own)
             if support:
                 joined[name] = join_support(joined[name], own, folder.split("ood_test"), support)
-        identities.refuse_changed_images()
+        identities.refuse_changed_images(config)
         return cls(
             config=config,
             cache=cache,
@@ -154,6 +150,8 @@ class Stream:
             joined=self.images,
             pixels=self.pixels,
             teachers=tuple(self._rows_of(config, name) for name in teachers),
+            pool_share=config.data.pool_share,
+            balanced=config.data.balanced,
         )
 
     def _rows_of(self, config: RunConfig, teacher: str) -> TeacherRows:
@@ -164,7 +162,7 @@ class Stream:
             config.loss,
             text=config.text,
             learnt_text=config.prompts.learner != "none",
-            views=open_views(cache, joined.images, config.data),
+            views=open_views(cache, joined.images, config.data, pool=joined.pool.get(POOL, 0)),
         )
 
     @property
@@ -184,17 +182,22 @@ class Stream:
 
     @cached_property
     def _decoded(self) -> tuple[Pixels, dict[str, EvalSplit]]:
-        images, judged = self.images.images, splits_to_judge(self.folder, self.images.id_val, self.support)
-        data, decode, eval_decode = self.config.data, self.augment.decode, self.augment.eval_decode
-        count = sum(len(samples) for _, samples, _ in judged)
-        needed = Counter({decode: len(images)})
-        needed[eval_decode] += count
+        images, data = self.images, self.config.data
+        judged = splits_to_judge(
+            self.folder,
+            self.support,
+            id_val=images.id_val,
+            class_val=images.class_val,
+            aside=images.classes_aside,
+        )
+        decode, eval_decode = self.augment.decode, self.augment.eval_decode
+        needed = Counter({decode: len(images.images)})
+        needed[eval_decode] += sum(len(samples) for _, samples, _ in judged)
         where = device_for_images(data.device_images, self.device, needed)
         make = PixelMaker(config=data, cache=self.cache, decode=eval_decode, device=where)
-        rows = ("train", "ood_test") if self.support else ("train",)
-        pixels = make(images, rows, strict=True, decode=decode)
+        pixels = make(images.taken, strict=True, decode=decode)
         splits = {
-            name: EvalSplit(name=name, pixels=make(samples, (ROWS_OF.get(name, name),)), class_names=names)
+            name: EvalSplit(name=name, pixels=make([(ROWS_OF.get(name, name), samples)]), class_names=names)
             for name, samples, names in judged
         }
         if eval_decode != decode:
@@ -210,28 +213,23 @@ def try_first(pixels: Pixels) -> None:
             pixels.decode(pixels.samples[0])
 
 
-def join_support(
-    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
-) -> TrainingRows:
-    """Return the training images with the support after them, labelled among ID then OOD classes."""
-    rows, of_ood = cache.split("train"), cache.split("ood_test")
-    return replace(
-        joined,
-        rows=SupportRows(rows, of_ood, joined.row_of, of_ood.find(support)),
-        images=(*joined.images, *ood.samples(support)),
-        row_of=np.arange(len(joined.images) + len(support)),
-        support=len(support),
-    )
-
-
 def decoder_of(augment: Augment) -> str:
     """Return what decodes a run's photos; '' of episodes, which are of no files of pictures."""
     return augment.decoder if isinstance(augment, TrainAugment) else ""
 
 
-def stream_settings(config: RunConfig) -> dict[str, Any]:
-    """Return everything that decides a run's stream of batches; students that agree in it can share one."""
-    data = {f"data.{name}": value for name, value in asdict(config.data).items() if name != "seed"}
+def stream_settings(config: RunConfig, *, pool: bool = False) -> dict[str, Any]:
+    """Return everything that decides a run's stream of batches; students that agree in it can share one.
+
+    ``pool`` says whether there are images without a label, which a run takes or does not by its losses.
+    """
+    data = {
+        f"data.{name}": value
+        for name, value in asdict(config.data).items()
+        if name not in ("seed", "choose_by")
+    }
+    if pool:
+        data["images without a label"] = takes_pool(config)
     fewshot = {f"fewshot.{name}": value for name, value in asdict(config.fewshot).items() if name != "start"}
     return {
         **data,
@@ -248,24 +246,38 @@ def stream_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def splits_to_judge(
-    folder: DataFolder, id_val: Sequence[Sample], support: Sequence[str]
+    folder: DataFolder,
+    support: Sequence[str] = (),
+    *,
+    id_val: Sequence[Sample] = (),
+    class_val: Sequence[Sample] = (),
+    aside: Sequence[str] = (),
 ) -> list[tuple[str, tuple[Sample, ...], tuple[str, ...]]]:
-    """Return (name, images, class names) of every test split, of the images to judge on; id_val first.
+    """Return (name, images, class names) of every split, of the images to judge on; what is set aside first.
 
-    With a support, the OOD images less the support are ``ood_query``.
+    With a support, the OOD images less the support are ``ood_query``. The classes set ``aside`` are judged as
+    ``class_val``, and are no ID classes.
     """
-    judged = []
-    if id_val and (aside := to_judge(folder.split("train"), id_val)):
-        judged.append(("id_val", aside, folder.split("train").classes))
-    taken = set(support)
+    judged, taken = [], set(support)
+    if id_val and (samples := to_judge(folder.split("train"), id_val)):
+        judged.append(("id_val", samples, _but(folder.split("train").classes, aside)))
+    if class_val:
+        judged.append(("class_val", tuple(class_val), tuple(aside)))
     for name in (name for name in TESTS if name in folder.splits):
         split, samples = folder.splits[name], to_judge(folder.splits[name])
         if name == "ood_test" and taken:
             left = tuple(image for image in samples if image.key not in taken)
             judged.append((QUERY, left, split.classes))
+        elif name == "id_test" and aside:
+            learnt = _but(split.classes, aside)
+            judged.append((name, tuple(one for one in samples if one.labels[0] in learnt), learnt))
         else:
             judged.append((name, samples, split.classes))
-    return judged
+    return [one for one in judged if one[1] or not aside]
+
+
+def _but(names: tuple[str, ...], aside: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in set(aside)) if aside else names
 
 
 def to_judge(split: Source, samples: Sequence[Sample] | None = None) -> tuple[Sample, ...]:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
-from cache.sources.samples import DataFolder
+from cache.sources.samples import DataFolder, Source
 from cache.sources.splits import FOLDERS
-from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import FewShotConfig
+from distill.data.joined_rows import JoinedRows
+from distill.data.training_rows import TrainingRows
 
 QUERY = "ood_query"
-# Which rows of the cache a split's images have: few-shot's query and the part set aside are parts of others.
-ROWS_OF = {"id_val": "train", "ood_query": "ood_test"}
+# Which rows of the cache a split's images have: few-shot's query and what is set aside are parts of others.
+ROWS_OF = {"id_val": "train", "class_val": "train", "ood_query": "ood_test"}
 
 
 def rows_of(cache: EmbeddingCache, split: str) -> SplitRows | None:
@@ -101,48 +102,40 @@ def pick_episodes(keys: Sequence[str], *, shots: int, seed: int = -1) -> list[st
     return [keys[i] for i in sorted(rng.choice(len(keys), size=shots, replace=False))]
 
 
-class SupportRows:
-    """The rows of training images, with those of few-shot images after them."""
-
-    captions = None
-
-    def __init__(
-        self, train: SplitRows, ood: SplitRows, row_of: NDArray[np.int64], at: NDArray[np.int64]
-    ) -> None:
-        """Of the rows ``row_of`` of train, and ``at`` of the OOD test."""
-        self._splits = train, ood
-        self._order = np.concatenate([row_of, len(train) + at])
-        self.class_names, self.labels = _joint_labels(train, ood, row_of, at)
-
-    @cached_property
-    def embeddings(self) -> MappedRows:
-        """The rows of the images, [N, D]."""
-        return MappedRows([split.embeddings for split in self._splits], self._order)
-
-    @cached_property
-    def caption_embeddings(self) -> MappedRows | None:
-        """The rows of the captions, [N, D]; None where one of both splits has none."""
-        columns = [split.caption_embeddings for split in self._splits]
-        return None if None in columns else MappedRows(columns, self._order)
-
-
-def _joint_labels(
-    train: SplitRows, ood: SplitRows, row_of: NDArray[np.int64], at: NDArray[np.int64]
-) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Return the ID classes then the OOD classes, and the labels among them of some rows of both splits.
+def join_support(
+    joined: TrainingRows, cache: EmbeddingCache, ood: Source, support: Sequence[str]
+) -> TrainingRows:
+    """Return the training images with the support after them, labelled among ID then OOD classes.
 
     UserError if a photo's class is on both sides.
     """
-    if train.labels.ndim == 2:  # the objects of OOD episodes begin with the trained ones
-        new = len(ood.class_names) - len(train.class_names)
-        return ood.class_names, np.concatenate(
-            [np.pad(train.labels[row_of], ((0, 0), (0, new))), ood.labels[at]]
-        )
-    both = sorted(set(train.class_names) & set(ood.class_names))
+    of_ood = cache.split("ood_test")
+    at = of_ood.find(support)
+    names, labels = _joint_labels(joined, of_ood, at)
+    return replace(
+        joined,
+        rows=JoinedRows((*joined.parts, (of_ood, at)), names, labels),
+        taken=(*joined.taken, ("ood_test", tuple(ood.samples(support)))),
+        row_of=np.arange(len(joined.row_of) + len(support)),
+        support=len(support),
+    )
+
+
+def _joint_labels(
+    joined: TrainingRows, ood: SplitRows, at: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the ID classes then the OOD classes, and the labels among them of the images and some OOD rows.
+
+    UserError if a photo's class is on both sides.
+    """
+    learnt, labels = joined.rows.class_names, joined.labels
+    if labels.ndim == 2:  # the objects of OOD episodes begin with the trained ones
+        new = len(ood.class_names) - len(learnt)
+        return ood.class_names, np.concatenate([np.pad(labels, ((0, 0), (0, new))), ood.labels[at]])
+    both = sorted(set(learnt) & set(ood.class_names))
     if both:
         raise UserError(
             f"the classes {', '.join(both[:3])} are in train/ and in val/",
             fix="an OOD class is never trained on: move its images to one side.",
         )
-    labels = np.concatenate([train.labels[row_of], ood.labels[at] + len(train.class_names)])
-    return train.class_names + ood.class_names, labels
+    return learnt + ood.class_names, np.concatenate([labels, ood.labels[at] + len(learnt)])

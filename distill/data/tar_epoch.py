@@ -1,9 +1,10 @@
 """Which rows of which tars each process reads in an epoch, and in which order: numbers alone.
 
-The tars of an epoch, in an order that is drawn, lie end to end. Each of several processes has one stretch of
-that, cut again into *lanes*: the share that a process has of step s comes from its lane ``s % lanes``. So
-every process takes the same number of steps, every row is seen once (``repeats`` times), and how many workers
-read, of which each has some lanes, changes nothing. A stretch begins and ends where it falls, within a tar.
+An epoch is ``repeats`` passes, each cut into steps by itself, so that no image meets its own copy. The tars
+of a pass, in an order that is drawn, lie end to end. Each of several processes has one stretch of that, cut
+again into *lanes*: the share that a process has of step s comes from its lane ``s % lanes``. So every process
+takes the same number of steps, every row is seen once a pass, and how many workers read, of which each has
+some lanes, changes nothing. A stretch begins and ends where it falls, within a tar.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class Piece:
 class TarEpoch(Sequence[range]):
     """The steps of an epoch; each is a range of as many numbers as its batch has images.
 
-    ``counts`` are how many rows of each tar are trained on, ``world`` how many processes share a step. A last
-    batch of fewer images than ``least`` is left out. All is a function of these numbers; ``first`` is the
-    step that a slice begins with.
+    ``counts`` are how many rows of each tar are trained on, ``world`` how many processes share a step. Of
+    each pass a last batch of fewer images than ``least`` is left out. All is a function of these numbers;
+    ``first`` is the step that a slice begins with.
     """
 
     counts: tuple[int, ...]
@@ -56,14 +57,20 @@ class TarEpoch(Sequence[range]):
         return max(2, self.world)
 
     @property
+    def steps_a_pass(self) -> int:
+        """How many steps a pass over the data has."""
+        full, rest = divmod(sum(self.counts), self.batch_size)
+        return full + (rest >= self.least)
+
+    @property
     def steps(self) -> int:
         """How many steps the whole epoch has."""
-        full, rest = divmod(sum(self.counts) * self.repeats, self.batch_size)
-        return full + (rest >= self.least)
+        return self.steps_a_pass * self.repeats
 
     def size(self, step: int) -> int:
         """Return how many images a step of the whole epoch has."""
-        return min(self.batch_size, sum(self.counts) * self.repeats - step * self.batch_size)
+        before = step % self.steps_a_pass * self.batch_size
+        return min(self.batch_size, sum(self.counts) - before)
 
     def share(self, step: int, rank: int) -> int:
         """Return how many of them one process reads."""
@@ -98,31 +105,43 @@ class TarEpoch(Sequence[range]):
     @property
     def lanes(self) -> int:
         """How many lanes each process has: a power of two, and no more than there are tars for."""
-        most = max(1, min(MOST_LANES, len(self.counts) * self.repeats // self.world))
+        most = max(1, min(MOST_LANES, len(self.counts) // self.world))
         return int(2 ** (most.bit_length() - 1))
 
     def rows(self, rank: int, lane: int, *, before: int | None = None) -> int:
         """Return how many rows a lane gives to the steps ``before`` one, or to all."""
-        steps = self.steps if before is None else before
-        own = len(range(lane, steps, self.lanes))
-        last = self.steps - 1
-        is_last = steps > last and last % self.lanes == lane
-        # All steps but the last are of one size.
-        return (own - is_last) * self.share(0, rank) + (self.share(last, rank) if is_last else 0)
+        before = self.steps if before is None else before
+        return sum(self._rows_of(number, rank, lane, before) for number in range(self.repeats))
+
+    def _rows_of(self, number: int, rank: int, lane: int, before: int) -> int:
+        """Return how many rows of a pass a lane gives to the steps ``before`` one."""
+        begin, end = number * self.steps_a_pass, min(before, (number + 1) * self.steps_a_pass)
+        own = range(begin + (lane - begin) % self.lanes, end, self.lanes)
+        last = (number + 1) * self.steps_a_pass - 1
+        # All steps but the last of a pass are of one size.
+        has_last = last in own
+        return (len(own) - has_last) * self.share(begin, rank) + (self.share(last, rank) if has_last else 0)
 
     def pieces(self, rank: int, lane: int) -> Iterator[Piece]:
         """Yield what a lane reads, in its order."""
+        for number in range(self.repeats):
+            yield from self._pieces_of(number, rank, lane)
+
+    def _pieces_of(self, number: int, rank: int, lane: int) -> Iterator[Piece]:
+        own = rank * self.lanes + lane
         lanes = [(r, n) for r in range(self.world) for n in range(self.lanes)]
-        start = sum(self.rows(*other) for other in lanes[: rank * self.lanes + lane])
-        stop = start + self.rows(rank, lane)
-        ends = np.cumsum(np.array(self.counts, dtype=np.int64)[self.order])
+        rows = [self._rows_of(number, *other, self.steps) for other in lanes[: own + 1]]
+        start, stop = sum(rows[:own]), sum(rows)
+        first = number * len(self.counts)
+        order = self.order[first : first + len(self.counts)]
+        ends = np.cumsum(np.array(self.counts, dtype=np.int64)[order])
         turn = int(np.searchsorted(ends, start, side="right"))
         while start < stop:
-            tar, end = int(self.order[turn]), int(ends[turn])
+            tar, end = int(order[turn]), int(ends[turn])
             begins = end - self.counts[tar]
             if end > start:
                 until = min(end, stop)
-                yield Piece(tar=tar, turn=turn, start=start - begins, stop=until - begins)
+                yield Piece(tar=tar, turn=first + turn, start=start - begins, stop=until - begins)
                 start = until
             turn += 1
 

@@ -29,7 +29,7 @@ class TarIdentities(IdentityReader):
         del name
         return ()
 
-    def note_gone(self, progress: Progress) -> None:
+    def note_gone(self, progress: Progress, config: RunConfig | None = None) -> None:
         """Note none."""
 
     def of(self, config: RunConfig) -> DataIdentity:

@@ -37,24 +37,31 @@ NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTar:
-    """The tar of a row group whose rows are trained on, but for those ``aside``."""
+    """The tar of a row group whose rows are trained on, but for those ``aside``.
+
+    Rows without a label as well unless ``labelled``.
+    """
 
     cache: Path
     group: RowGroup
     aside: SetAside
+    labelled: bool = False
 
     @cached_property
     def count(self) -> int:
         """How many rows are trained on."""
-        return len(self.rows) if self.aside.share else self.group.live
+        return len(self.rows) if self.aside.share or self.labelled else self.group.live
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """The numbers of the rows that are trained on, int64 [count], rising."""
         rows = self.group.live_rows
-        if not self.aside.share:  # then nobody asks for the keys
+        if not self.aside.share and not self.labelled:  # then nobody asks for the keys
             return rows
-        return rows[~self.aside.of(KeysFile(self.cache, self.group.keys).hashes[rows])]
+        keys = KeysFile(self.cache, self.group.keys)
+        has_label = keys.labels(keys.class_names, several=False)[rows] >= 0
+        out = self.aside.of(keys.hashes[rows]) & has_label
+        return rows[has_label & ~out if self.labelled else ~out]
 
     def samples(self, start: int, stop: int, columns: Sequence[str]) -> Iterator[TarRow]:
         """Yield the rows ``start`` to ``stop`` of those that are trained on, with what columns have of each.

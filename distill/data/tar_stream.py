@@ -23,15 +23,18 @@ from cache.store.journal import RowGroup
 from cache.store.journal_lines import CAPTIONS, IMAGES, SAMPLES
 from cache.store.tar_folder import CachedTars
 from cache.store.webdataset import read_embeddings
-from distill.config import RunConfig, require
+from distill.config import RunConfig
+from distill.config_fields import require
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.folders import folder_to_train
 from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, decoding_workers, device_for_images
+from distill.data.pool import Pool, classes_of_texts, learnt_splits, takes_pool, unlabelled_rows
 from distill.data.stream import Augment, EvalSplit, augment_of, splits_to_judge
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_identities import identities_of
+from distill.data.tar_pool import pool_of_tars
 from distill.data.tar_rows import StreamedRows, TarReader, TrainingTar
 from distill.data.training_data import check_captions_differ
 
@@ -54,12 +57,20 @@ class StreamedData:
     captions: bool
     tars: str
     keys: dict[int, tuple[str, ...]]
+    pool: Pool | None = None
+    unused: int = 0
     left_out: int = 0
 
     @property
     def count(self) -> int:
-        """How many images are trained on."""
-        return sum(tar.count for tar in self.reader.tars)
+        """How many images are trained on, but for those of the pool."""
+        pool = self.pool.images if self.pool is not None else 0
+        return sum(tar.count for tar in self.reader.tars) - pool
+
+    def pool_of(self, batch_size: int) -> Pool | None:
+        """Return the pool as a summary tells it; None where there is none."""
+        del batch_size
+        return self.pool
 
     def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> TarEpoch:
         """Return the steps of an epoch; UserError where there is none."""
@@ -73,7 +84,7 @@ class StreamedData:
         )
         require(
             len(steps) > 0,
-            f"of {self.count} training images there is no batch of at least {steps.least}",
+            f"of {sum(steps.counts)} training images there is no batch of at least {steps.least}",
             "add training images.",
         )
         return steps
@@ -143,6 +154,8 @@ class TarStream:
     """The images of a run as the tars of a cache have them; see :mod:`distill.data.stream`.
 
     ``aside`` are the images of train to choose on, ``identities`` say what a run of the stream is made from.
+    The tars of the ``pool`` are mixed with train's, so that a batch has of both by their numbers;
+    ``unlabelled`` are how many images each split has without a label.
     """
 
     config: RunConfig
@@ -152,6 +165,8 @@ class TarStream:
     augment: Augment
     identities: IdentityReader
     aside: SetAside
+    unlabelled: dict[str, int]
+    pool: Pool | None
     keys: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
@@ -159,6 +174,7 @@ class TarStream:
         """Open the tars of a cache; UserError where the config asks for what a stream has not."""
         folder = folder_to_train(config, cache, None)
         refuse_random_access(config, cache)
+        unlabelled = unlabelled_rows(cache)
         return cls(
             config=config,
             cache=cache,
@@ -167,12 +183,15 @@ class TarStream:
             augment=augment_of(config, cache),
             identities=identities_of(cache, folder),
             aside=set_aside(cache, config.data.id_val),
+            unlabelled=unlabelled,
+            pool=pool_of_tars(cache, config, unlabelled),
         )
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes that are learnt."""
-        return self.cache.class_names("train")
+        names = self.cache.class_names("train") if "train" in self.cache.split_names else ()
+        return names or classes_of_texts(self.cache.teacher_cache(self.config.teachers[0]), self.config.text)
 
     def data_of(self, config: RunConfig, teachers: Sequence[str]) -> StreamedData:
         """Return the training data of a student that learns from some teachers.
@@ -180,7 +199,8 @@ class TarStream:
         Captions are read where all rows have them, whether this student learns from them or not: another
         that takes the same stream may.
         """
-        groups = self.cache.journal.groups("train")
+        learnt = learnt_splits(config, self.cache, [*self.folder.splits])
+        groups = [group for name in learnt for group in self.cache.journal.groups(name)]
         of_teachers = {name: self.cache.teacher_cache(name) for name in config.teachers}
         columns_of = {
             name: (own.column_name(IMAGES), own.column_name(CAPTIONS)) for name, own in of_teachers.items()
@@ -192,7 +212,7 @@ class TarStream:
                 f"loss.cap is on, but the cache {self.cache.path} has no captions of the training images",
                 fix="run cache-features again with --captions, or set loss.cap=0.",
             )
-        for name in captions if config.loss.cap else ():
+        for name in captions if config.loss.cap and "train" in learnt else ():
             check_captions_differ(self.cache, read_embeddings(self.cache.split("train").groups, name))
         images = [column for column, _ in columns_of.values()]
         columns = (*images, *(captions if captioned else ()))
@@ -209,25 +229,32 @@ class TarStream:
             teachers=tuple(columns_of[name] for name in teachers),
             captions=bool(config.loss.cap),
             keys=self.keys,
+            pool=self.pool,
+            unused=0 if takes_pool(self.config) else sum(self.unlabelled.values()),
             tars=digest([[group.name, group.keys.sha256, sorted(group.removed)] for group in groups]),
         )
 
     def _tar(self, group: RowGroup, columns: Sequence[str]) -> TrainingTar:
-        groups = self.cache.split("train").groups
+        groups = self.cache.split(group.split).groups
         for name in (SAMPLES, *(column for column in columns if column in group.lines)):
             groups.line(group, name)  # which compares the file with its checksum, where that is asked for
-        return TrainingTar(cache=self.cache.path, group=group, aside=self.aside)
+        return TrainingTar(
+            cache=self.cache.path,
+            group=group,
+            aside=self.aside if group.split == "train" else SetAside(share=0),
+            labelled="train" in self.unlabelled and not takes_pool(self.config),
+        )
 
     @cached_property
     def splits(self) -> dict[str, EvalSplit]:
         """The splits that are not trained on, by name; their pictures are found in the tars."""
         data, decode = self.config.data, self.augment.eval_decode
-        judged = splits_to_judge(self.folder, id_val_of(self.cache, self.folder, self.aside), [])
+        judged = splits_to_judge(self.folder, id_val=id_val_of(self.cache, self.folder, self.aside))
         count = sum(len(samples) for _, samples, _ in judged)
         where = device_for_images(data.device_images, self.device, {decode: count})
         make = PixelMaker(config=data, cache=self.cache, decode=decode, device=where)
         return {
-            name: EvalSplit(name=name, pixels=make(samples, (name,)), class_names=names)
+            name: EvalSplit(name=name, pixels=make([(name, samples)]), class_names=names)
             for name, samples, names in judged
         }
 
@@ -239,6 +266,9 @@ def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
         "data.views": config.data.views,
         "few-shot finetuning": bool(config.fewshot.shots),
         "data.device_images=on": config.data.device_images == "on",
+        "data.class_val": config.data.class_val,
+        "data.balanced": config.data.balanced,
+        f"data.pool_share={config.data.pool_share:g}": config.data.pool_share > 0,
     }
     for what, wanted in asked.items():
         require(
@@ -250,6 +280,8 @@ def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
 
 def set_aside(cache: EmbeddingCache, share: float) -> SetAside:
     """Return which training images of a cache are set aside to choose on."""
+    if "train" not in cache.split_names:
+        return SetAside(share=0)
     rows = cache.split("train")
     opened = [rows.groups.keys_of(group) for group in rows.groups.groups] if share else []
 
@@ -263,8 +295,10 @@ def set_aside(cache: EmbeddingCache, share: float) -> SetAside:
 
 def id_val_of(cache: EmbeddingCache, folder: DataFolder, aside: SetAside) -> tuple[Sample, ...]:
     """Return the training images that are set aside, sorted by key."""
+    if not aside.share:
+        return ()
     source = folder.split("train")
-    if not aside.share or not isinstance(source, CachedTars):
+    if not isinstance(source, CachedTars):
         return ()
     groups = cache.split("train").groups
     samples: list[Sample] = []

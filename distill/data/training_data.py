@@ -1,4 +1,4 @@
-"""Images joined to cache rows by key, and the batches that training sees."""
+"""The batches that training sees: of images, with the teachers' rows of them."""
 
 from __future__ import annotations
 
@@ -13,125 +13,20 @@ from torch import Generator, Tensor
 
 from cache import EmbeddingCache
 from cache.runtime.distributed import current_ranks
-from cache.runtime.errors import CacheMismatch, UserError, shortened
+from cache.runtime.errors import UserError, shortened
 from cache.runtime.transfer import to_device
-from cache.sources.key_hashes import hashes_of
-from cache.sources.samples import Sample
 from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import LossConfig
 from distill.data.batch import Batch, Crops, Targets, own_share
 from distill.data.crop_views import TrainingViews
-from distill.data.id_val import SetAside
-from distill.data.identity_reader import IdentityReader
+from distill.data.epoch_order import epoch_batches, mixed_batches
 from distill.data.pixels import Pixels
-from distill.data.support import SupportRows
+from distill.data.pool import Pool, pool_places
+from distill.data.training_rows import TrainingRows
 
 # 65,536 rows x 768 x 2 bytes = 100 MB at most.
 CAPTIONS_AT_ONCE = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingRows:
-    """The training images that have a teacher row, by key, and that row's number in the cache.
-
-    ``id_val`` are images of the same classes set aside to choose on; ``left_out`` counts those without a row;
-    the last ``support`` images are few-shot images of OOD classes.
-    """
-
-    rows: SplitRows | SupportRows
-    images: tuple[Sample, ...]
-    row_of: NDArray[np.int64]
-    id_val: tuple[Sample, ...] = ()
-    left_out: int = 0
-    support: int = 0
-
-
-def join_training_rows(identities: IdentityReader, *, id_val: float = 0.0) -> TrainingRows:
-    """Join a folder's training images to a cache's rows by key.
-
-    ``id_val`` is the share of images set aside, chosen by the hash of their key, so that the same images are
-    set aside on every machine and whatever is added later; each class keeps at least one training image.
-    CacheMismatch if the class folders differ, or no image has a row.
-    """
-    cache, folder = identities.cache, identities.folder
-    split, rows = folder.split("train"), cache.split("train")
-    if split.classes != rows.class_names:
-        only_here = sorted(set(split.classes) - set(rows.class_names))
-        only_there = sorted(set(rows.class_names) - set(split.classes))
-        raise CacheMismatch(
-            f"the training classes of {folder.path} and of {cache.path} differ "
-            f"(only in the data: {only_here[:3] or 'none'}; only in the cache: {only_there[:3] or 'none'})",
-            fix="give the data folder that the cache was made from.",
-        )
-    images, row_of = split.all(), identities.joined("train").row_of
-    has_row = row_of >= 0
-    if not has_row.any():
-        raise CacheMismatch(
-            f"none of the {len(images)} training images of {folder.path} has a row in {cache.path} "
-            f"(images like {images[0].key!r}, rows like {rows.keys[0]!r})",
-            fix="give the data folder that the cache was made from.",
-        )
-    aside = np.zeros_like(has_row)
-    if id_val:
-        hashes, labels = hashes_of(image.key for image in images), np.asarray(rows.labels)[row_of]
-        with_row = [(hashes[has_row], labels[has_row])]
-        aside = has_row & SetAside.drawn(id_val, len(rows.class_names), lambda: with_row).of(hashes)
-    chosen = has_row & ~aside
-    return TrainingRows(
-        rows=rows,
-        images=_taken(images, chosen),
-        row_of=row_of[chosen],
-        id_val=_taken(images, aside),
-        left_out=int((~has_row).sum()),
-    )
-
-
-def _taken(images: tuple[Sample, ...], chosen: NDArray[np.bool_]) -> tuple[Sample, ...]:
-    return images if chosen.all() else tuple(images[i] for i in np.flatnonzero(chosen).tolist())
-
-
-def epoch_batches(
-    count: int, *, batch_size: int, repeats: int, seed: int, epoch: int, least: int = 2
-) -> list[NDArray[np.int64]]:
-    """Return an epoch's batches of image indices: ``repeats`` permutations one after the other.
-
-    A function of seed and epoch alone. A last batch of fewer than ``least`` images is left out: batch
-    norm cannot train on one, and each of several processes needs one.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = np.concatenate([rng.permutation(count) for _ in range(repeats)])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return [batch for batch in batches if len(batch) >= least]
-
-
-def mixed_batches(
-    count: int, support: int, *, batch_size: int, repeats: int, seed: int, epoch: int
-) -> list[NDArray[np.int64]]:
-    """Return an epoch's batches for few-shot finetuning.
-
-    Images ``0 .. count - 1`` are in-distribution: each comes ``repeats`` times, in the order that
-    :func:`epoch_batches` draws. The ``support`` few-shot images after them take half the places of every
-    batch, or as many as there are: no image twice in a batch, and over an epoch each as often as any
-    other (up to one). A function of seed and epoch alone.
-    """
-    places = min(support, batch_size // 2)
-    drawn = epoch_batches(
-        count, batch_size=batch_size - places, repeats=repeats, seed=seed, epoch=epoch, least=1
-    )
-    rng = np.random.default_rng([seed, epoch, support])
-    queue: list[int] = []
-    batches = []
-    for batch in drawn:
-        chosen = queue[:places]
-        queue = queue[places:]
-        if len(chosen) < places:
-            fresh = rng.permutation(support).tolist()
-            more = [image for image in fresh if image not in chosen][: places - len(chosen)]
-            queue = [image for image in fresh if image not in more]
-            chosen += more
-        batches.append(rng.permutation(np.concatenate([batch, count + np.array(chosen, dtype=np.int64)])))
-    return batches
 
 
 class BatchColumns:
@@ -192,19 +87,26 @@ class TrainingData:
     joined: TrainingRows
     pixels: Pixels
     teachers: tuple[TeacherRows, ...]
+    pool_share: float = -1.0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
-        self._labels = self.joined.rows.labels[self.joined.row_of]
+        self._labels = self.joined.labels
 
     @property
     def count(self) -> int:
-        """How many images are trained on."""
-        return len(self.joined.images)
+        """How many images are trained on, but for those of the pool."""
+        return len(self.joined.images) - sum(self.joined.pool.values())
 
     @property
     def left_out(self) -> int:
         """How many are not, because they have no row."""
         return self.joined.left_out
+
+    @property
+    def unused(self) -> int:
+        """How many are not, because they have no label."""
+        return self.joined.unused
 
     def keys_of(self, batches: Sequence[NDArray[np.int64]], step: int) -> list[str]:
         """Return the keys of some images of a step."""
@@ -221,18 +123,48 @@ class TrainingData:
 
     def epoch(self, epoch: int, *, batch_size: int, repeats: int, seed: int) -> list[NDArray[np.int64]]:
         """Return the image indices of an epoch's batches; UserError where there is none."""
-        support = self.joined.support
-        drawn: dict[str, Any] = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
-        if support:
-            return mixed_batches(len(self.joined.images) - support, support, **drawn)
-        least = max(2, current_ranks().world)
-        batches = epoch_batches(len(self.joined.images), least=least, **drawn)
-        if not batches:
+        joined, least = self.joined, max(2, current_ranks().world)
+        labelled, pool, support = joined.labelled, sum(joined.pool.values()), joined.support
+        few = min(support, batch_size // 2)
+        places = self.places_of_pool(batch_size)
+        drawn = epoch_batches(
+            labelled or pool,
+            batch_size=batch_size - few - (places if labelled else 0),
+            repeats=repeats,
+            seed=seed,
+            epoch=epoch,
+            least=1 if labelled and (places or few) else least,
+            labels=self._labels[:labelled] if self.balanced else None,
+        )
+        at = {"seed": seed, "epoch": epoch, "least": least}
+        if labelled and places:
+            drawn = mixed_batches(drawn, labelled, pool, places=places, **at | ({"least": 1} if few else {}))
+        if few:
+            drawn = mixed_batches(drawn, labelled + pool, support, places=few, **at)
+        if not drawn:
             raise UserError(
-                f"of {len(self.joined.images)} training images there is no batch of at least {least}",
+                f"of {len(joined.images)} training images there is no batch of at least {least}",
                 fix="add training images.",
             )
-        return batches
+        return drawn
+
+    def places_of_pool(self, batch_size: int) -> int:
+        """Return how many images of a batch are of the pool."""
+        joined, few = self.joined, min(self.joined.support, batch_size // 2)
+        return pool_places(
+            self.pool_share,
+            labelled=joined.labelled,
+            pool=sum(joined.pool.values()),
+            batch_size=batch_size - few,
+        )
+
+    def pool_of(self, batch_size: int) -> Pool | None:
+        """Return the pool as a summary tells it; None where there is none."""
+        joined = self.joined
+        if not joined.pool:
+            return None
+        share = self.places_of_pool(batch_size) / batch_size
+        return Pool(share=share, sources=joined.pool_sources, test_images=joined.test_images)
 
     def images(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield every batch's image indices, and this process's share of the images, decoded."""
@@ -296,20 +228,24 @@ def teacher_rows(
     """Return one teacher's rows with the targets that ``loss`` needs.
 
     The nearest texts are the cache's own where it keeps them; else, with ``learnt_text`` or ``views``, which
-    change them, and where few-shot classes are among the texts, each step takes them from its rows and texts.
+    change them, and where images of another split or fewer classes are learnt from, each step takes them from
+    its rows and texts.
     UserError if captions are asked for and the cache has none, or one for all images.
     """
     captions = joined.rows.caption_embeddings if loss.cap else None
     if loss.cap and captions is None:
-        images = "the training and the OOD images" if joined.support else "the training images"
+        of_pool, of_support = ("the pool's",) * bool(joined.pool), ("the OOD",) * bool(joined.support)
+        images = " and ".join(("the training", *of_pool, *of_support)) + " images"
         raise UserError(
             f"loss.cap is on, but the cache {cache.path} has no captions of {images}",
             fix="run cache-features again with --captions, or set loss.cap=0.",
         )
     if captions is not None:
-        caption = joined.rows.captions[joined.row_of[0]] if joined.rows.captions else ""
+        texts = joined.rows.captions
+        caption = texts[joined.row_of[0]] if texts else ""
         check_captions_differ(cache, captions, joined.row_of, caption)
-    fixed = loss.vlalign and not (learnt_text or loss.center) and views is None and not joined.support
+    plain = isinstance(joined.rows, SplitRows)
+    fixed = loss.vlalign and not (learnt_text or loss.center) and views is None and plain
     stored = cache.neighbours("train", text, loss.vlalign_k) if fixed else None
     nearest, similarity = stored or (None, None)
     return TeacherRows(

@@ -205,12 +205,12 @@ class _Task:
         words = class_names_of(labels, classes) | ({} if labels else called)
         known = {folded(name) for one in trained.model.class_names for name in (one, called.get(one, one))}
         data = replace(trained.config.data, memory_mb=0, pixels="files")
-        make = PixelMaker(config=data, cache=trained.cache, decode=trained.model.augment.decode)
+        make = PixelMaker(config=data, cache=trained.cache, decode=trained.model.augment.eval_decode)
         if not where.wording.templates and all(words[one].isdecimal() for one in classes):
             note(f"the classes of {where.places} are called {some_of(classes)}: --names says what that is")
         heads = told_by(trained, {one: words[one] for one in classes}, where.wording, note=note)
         return cls(
-            split=EvalSplit(name=name, pixels=make(to_judge(source), ()), class_names=classes),
+            split=EvalSplit(name=name, pixels=make([(name, to_judge(source))]), class_names=classes),
             places=where.places,
             heads=heads,
             trained=tuple(n for n in classes if folded(n) in known or folded(words[n]) in known),

@@ -24,6 +24,7 @@ from cache.store.spec import in_words
 from distill.config import PRETRAINED, SCRATCH
 from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
+from distill.data.pool import pool_words
 from distill.deploy.card import write_card, write_example
 from distill.deploy.check import Choices, judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
@@ -254,6 +255,7 @@ class _Export:
             "data": trained.folder.path.resolve().name,
             "fingerprint": cache.fingerprint,
             "identity": trained.identity.to_json(),
+            "pool": pool_words(trained.pool),
             "teacher": in_words(cache.teacher),
             "teacher_name": self.head.name,
             "config": to_toml(config),

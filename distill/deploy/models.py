@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cache.runtime.errors import UserError
+from cache.sources.splits import POOL
 from distill.data.stream import EvalSplit
 from distill.deploy.check import Written, prepared, sampled
 from distill.deploy.check_episodes import prepared_batches
@@ -117,13 +118,17 @@ def embedding_of(
 
 
 def calibration_batches(trained: TrainedRun, info: ModelInfo) -> Iterator[NDArray[np.float32]]:
-    """Yield training images as the student takes them, as many of every class as of any other."""
-    split = trained.folder.split("train")
+    """Yield training images as the student takes them, as many of every class as of any other.
+
+    Of a pool where there are no others.
+    """
+    name = "train" if "train" in trained.folder.splits else POOL
+    split = trained.folder.split(name)
     some = sampled(split.all(), CALIBRATION_IMAGES)
     if info.objects is not None:
         yield from prepared_batches(some, info)
         return
-    part = EvalSplit(name="train", pixels=trained.pixels(some, "train"), class_names=split.classes)
+    part = EvalSplit(name=name, pixels=trained.pixels(some, name), class_names=split.classes)
     yield from prepared(part, info.preprocessing)
 
 

@@ -14,7 +14,7 @@ from cache.runtime.errors import UserError
 from distill.config import FewShotConfig
 from distill.data.stream import EvalSplit
 from distill.data.support import pick_support
-from distill.data.training_data import join_training_rows
+from distill.data.training_rows import join_training_rows
 from distill.judge.evaluate import Result, SplitResult, evaluate
 from distill.judge.model import judged, whole_outputs
 from distill.judge.trained_run import TrainedRun
@@ -129,7 +129,7 @@ def search_weights(judge: Judge, support: FewShotConfig, retrieval: Retrieval, *
     (images,) = trained.wanted([split])
     if len(images.class_names) == 1:
         raise UserError(f"--search chooses by ID classes, and {split} has one alone", fix="leave it out.")
-    joined = join_training_rows(trained.identities, id_val=trained.config.data.id_val)
+    joined = join_training_rows(trained.identities, trained.config.data)
     by_class: dict[str, list[str]] = {name: [] for name in joined.rows.class_names}
     for image, row in zip(joined.images, joined.row_of, strict=True):
         if (label := int(joined.rows.labels[row])) >= 0:

@@ -29,8 +29,9 @@ from distill.data.stream import EvalSplit, decoder_of, splits_to_judge, to_judge
 from distill.data.support import QUERY, ROWS_OF, support_of
 from distill.data.tar_identities import identities_of
 from distill.data.tar_stream import id_val_of, set_aside
-from distill.data.training_data import join_training_rows
+from distill.data.training_rows import join_training_rows
 from distill.data_identity import DataIdentity, identity_in, refuse_other_data
+from distill.headline import SET_ASIDE
 from distill.judge.evaluate import Result, competing, labelled_split, refuse_negative_text
 from distill.judge.model import Model, fingerprint, judged, load_weights, open_model, outputs_of
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
@@ -69,8 +70,9 @@ class Opening(TypedDict, total=False):
 
 
 def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]) -> dict[str, Result]:
-    """Judge a run's student on splits of these names (either name, or ``id_val``); of none on every test.
+    """Judge a run's student on splits of these names, of no names on every test.
 
+    Each has either name, or is ``id_val`` or ``class_val``.
     UserError if the run, its data or its cache is missing, or the cache is of another teacher or holds other
     texts than the run learnt with.
     """
@@ -113,7 +115,8 @@ class TrainedRun:
     """A run's student with everything it takes to judge it.
 
     ``checkpoint`` is the file with its weights, ``identity`` the data that it was trained with,
-    ``identities`` say what there is now, ``origin`` what the student was built from.
+    ``identities`` say what there is now, ``pool`` what :meth:`distill.data.pool.Pool.to_json` said of it,
+    ``origin`` what the student was built from.
     """
 
     checkpoint: Path
@@ -121,6 +124,7 @@ class TrainedRun:
     identity: DataIdentity
     identities: IdentityReader
     origin: Origin
+    pool: Mapping[str, Any]
 
     @property
     def config(self) -> RunConfig:
@@ -167,20 +171,21 @@ class TrainedRun:
         return "; ".join(self.identity.split_differences(name, self.identities.split(name)))
 
     def wanted(self, splits: Sequence[str]) -> list[EvalSplit]:
-        """Return the splits of these names, ``train`` and ``id_val`` too; of no names every test split.
+        """Return the splits of these names, ``train`` and what is set aside too; of none every test split.
 
-        Of no names and no test split that is ``id_val``, where the run set one aside, else none. UserError if
-        there is no such split, or a few-shot run is asked for images that it was trained on.
+        Of no names and no test split that is what the run set aside, ``id_val`` and ``class_val``, if any.
+        UserError if there is no such split, or a few-shot run is asked for images that it was trained on.
         """
-        id_val: tuple[Sample, ...] = ()
-        if self.config.data.id_val and isinstance(self.folder, TarFolder):
-            id_val = id_val_of(self.cache, self.folder, set_aside(self.cache, self.config.data.id_val))
-        elif self.config.data.id_val and "train" in self.folder.splits:
-            id_val = join_training_rows(self.identities, id_val=self.config.data.id_val).id_val
-        support = support_of(self.cache, self.folder, self.config.fewshot)
-        by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, id_val, support)}
-        names = [name if name in ("id_val", QUERY) else labelled_split(name) for name in splits]
-        names = names or [name for name in by_name if name != "id_val"] or [*by_name]
+        support, data = support_of(self.cache, self.folder, self.config.fewshot), self.config.data
+        kept: dict[str, Any] = {}
+        if data.id_val and isinstance(self.folder, TarFolder):
+            kept["id_val"] = id_val_of(self.cache, self.folder, set_aside(self.cache, data.id_val))
+        elif (data.id_val or data.class_val) and "train" in self.folder.splits:
+            joined = join_training_rows(self.identities, data)
+            kept |= {"id_val": joined.id_val, "class_val": joined.class_val, "aside": joined.classes_aside}
+        by_name = {n: (images, names) for n, images, names in splits_to_judge(self.folder, support, **kept)}
+        names = [name if name in (*SET_ASIDE, QUERY) else labelled_split(name) for name in splits]
+        names = names or [name for name in by_name if name not in SET_ASIDE] or [*by_name]
         return [self._split(name, by_name) for name in names]
 
     def judged(self, splits: Sequence[str]) -> list[EvalSplit]:
@@ -199,8 +204,8 @@ class TrainedRun:
     def _split(self, name: str, by_name: dict[str, Any]) -> EvalSplit:
         if name in by_name:
             images, class_names = by_name[name]
-        elif name == "id_val":
-            raise UserError("the run set no id_val aside", fix="train with --set data.id_val=0.1.")
+        elif name in SET_ASIDE:
+            raise UserError(f"the run set no {name} aside", fix=f"train with --set data.{name}=0.1.")
         elif name == QUERY:
             raise UserError(f"{QUERY} is a few-shot run's", fix="judge a run of 'distill fewshot'.")
         elif name == "ood_test" and self.config.fewshot.shots:
@@ -221,7 +226,7 @@ class TrainedRun:
         source = "files" if changed else self.config.data.pixels
         data = replace(self.config.data, memory_mb=0, pixels=source)
         make = PixelMaker(config=data, cache=self.cache, decode=self.model.augment.eval_decode)
-        return make(images, (ROWS_OF.get(split, split),))
+        return make([(ROWS_OF.get(split, split), images)])
 
 
 def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
@@ -270,7 +275,12 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     load_weights(model, state)
     model.student.eval()
     return TrainedRun(
-        checkpoint=checkpoint, model=model, identity=identity, identities=identities, origin=origin
+        checkpoint=checkpoint,
+        model=model,
+        identity=identity,
+        identities=identities,
+        pool=state["pool"],
+        origin=origin,
     )
 
 

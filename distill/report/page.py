@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from cache.runtime.atomic_files import remove_temporaries, replacing
 from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer_of_file
+from distill.data.pool import pool_words
 from distill.headline import NOTHING_TO_JUDGE
 from distill.report import charts, curves, pictures, tables
 from distill.report.collect import Run, collect
@@ -82,6 +83,7 @@ def facts(part: Part) -> list[tuple[str, str]]:
         "student": lambda run: run.summary.get("student"),
         "classes": lambda run: _counts(run.table("classes")),
         part.task.unit: lambda run: _counts(run.table("images")),
+        "pool": lambda run: pool_words(run.table("pool")),
         "epochs": lambda run: run.summary.get("epochs"),
         "numbers": lambda run: run.summary.get("headline"),
         "hardware": lambda run: _hardware(run.table("hardware")),

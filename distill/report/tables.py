@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.headline import one_class_notes
+from distill.headline import SET_ASIDE, one_class_notes
 from distill.report.collect import TEACHER, Run
 from distill.report.groups import Group, TeacherRuns, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
@@ -149,8 +149,9 @@ def further_table(part: Part) -> Table | None:
 def per_class_tables(part: Part) -> list[Table]:
     """Return every class's number by split, OOD first: images, the teacher's, then every group's mean."""
     key, runs, tables = part.task.per_class, part.counted, []
-    aside = "id_val" in part.splits
-    splits = dict.fromkeys(s for run in runs for s in run.table(key) if aside or not s.startswith("id_val"))
+    told = {split.partition("@")[0] for split in part.splits}
+    aside = {name for name in SET_ASIDE if name not in told}
+    splits = dict.fromkeys(s for run in runs for s in run.table(key) if s.partition("@")[0] not in aside)
     for split in sorted(splits, key=lambda split: not split.startswith("ood")):
         names = list(dict.fromkeys(name for run in runs for name in run.table(key, split)))
         images = _images_of_classes(runs, split)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from distill.headline import headline
+from distill.headline import SET_ASIDE, headline
 from distill.report.collect import OBJECTS, Run
 from distill.report.groups import Group, TeacherRuns, groups_of, teachers_of
 
 SPLITS = {
     "train": "training images",
     "id_val": "ID set aside",
+    "class_val": "classes set aside",
     "id_test": "ID",
     "ood_test": "OOD",
     "ood_query": "OOD less support",
@@ -48,14 +49,15 @@ class Task:
     def splits(self, runs: Sequence[Run]) -> list[str]:
         """Return the test splits that some run has a headline of; further heads' SPLIT@TEACHER last.
 
-        Where no run has one it is what they set aside, ``id_val``.
+        Where no run has one it is what they set aside, ``id_val``; ``class_val`` is told beside either.
         """
         judged = {name for run in runs for name in run.table(self.per_class)}
-        heads = sorted(name for name in judged if "@" in name and not name.startswith("id_val"))
-        for names in (("id_test", "ood_test", "ood_query", *heads), ("id_val",)):
+        heads = sorted(name for name in judged if "@" in name and not name.startswith(SET_ASIDE))
+        for names in (("id_test", "ood_test", "ood_query", *heads), ("id_val",), ()):
             told = [name for name in names if any(headline(run.summary, name) is not None for run in runs)]
-            if told:
-                return told
+            if told or not names:
+                of_classes = any(headline(run.summary, "class_val") is not None for run in runs)
+                return [*told, *(("class_val",) * of_classes)]
         return []
 
     def note(self, headings: Iterable[str]) -> str:

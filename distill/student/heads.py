@@ -12,14 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cache import EmbeddingCache
+from cache.sources.splits import POOL
 from distill.config import RunConfig
+from distill.data.pool import takes_pool
 from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts, sampled_rows
 from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
 from distill.student.texts import FixedTexts, Texts
-
-# The splits whose rows a student learns from.
-TRAINED_ON = ("train",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +95,15 @@ def set_from_cache(
     heads: Sequence[Head], config: RunConfig, class_names: Sequence[str], device: torch.device
 ) -> None:
     """Set what heads take from the cache when a student starts: the means of its space, further negatives."""
+    splits = ("train", POOL) if takes_pool(config) else ("train",)
     for head in heads:
         if head.centre is not None:
             texts = head.cache.text_bank(config.text).class_texts(tuple(class_names))
-            rows = sampled_rows(head.cache, TRAINED_ON, MEAN_ROWS)
+            rows = sampled_rows(head.cache, splits, MEAN_ROWS)
             head.centre.set_means(rows.to(device), torch.from_numpy(texts).to(device))
         if head.bank is not None:
             most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else sys.maxsize
-            rows = sampled_rows(head.cache, TRAINED_ON, most, seed=config.train.seed).to(device)
+            rows = sampled_rows(head.cache, splits, most, seed=config.train.seed).to(device)
             head.bank.rows = head.in_its_space(rows)
 
 

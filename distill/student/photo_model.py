@@ -16,6 +16,7 @@ from distill.config import RunConfig
 from distill.data.augment import TrainAugment
 from distill.data.batch import Batch
 from distill.data.support import ROWS_OF
+from distill.headline import SET_ASIDE
 from distill.losses import classification_loss
 from distill.metrics import ClassCounts
 from distill.objective import distillation_objective, text_cosines
@@ -58,7 +59,7 @@ class PhotoModel:
             (f"{name} among all", f"{name}_all_accuracy")
             if ROWS_OF.get(name, name) in of_one
             else (name, f"{name}_accuracy")
-            for name in ("train", "id_val", "id_test", "ood_test", "ood_query")
+            for name in ("train", *SET_ASIDE, "id_test", "ood_test", "ood_query")
         )
 
     @staticmethod

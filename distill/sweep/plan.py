@@ -30,7 +30,8 @@ from typing import Any
 from cache.runtime.atomic_files import read_text
 from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.runtime.machine_limits import RUNS
-from distill.config import RunConfig, require
+from distill.config import RunConfig
+from distill.config_fields import require
 from distill.settings import flat, load_recipe, parsed_settings, toml_file, toml_table, with_values
 
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"

@@ -324,3 +324,17 @@ def means_of(results: Sequence[RunResult]) -> list[dict[str, Any]]:
             line |= as_columns(split, values)
         means.append(line)
     return means
+
+
+def chosen_point(results: Sequence[RunResult], split: str) -> tuple[str, float] | None:
+    """Return the point of the highest mean on what is set aside, and that mean; None where none is judged.
+
+    Of equals it is the first. ``split`` is one of :data:`distill.headline.SET_ASIDE`: no test chooses.
+    """
+    means: dict[str, float] = {}
+    for point in dict.fromkeys(result.run.point for result in results):
+        ended = [r.summary for r in results if r.run.point == point and r.status == FINISHED]
+        values = [value for summary in ended if (value := headline(summary, split)) is not None]
+        if values:
+            means[point] = sum(values) / len(values)
+    return max(means.items(), key=lambda one: one[1], default=None)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cache import EmbeddingCache
 from cache.runtime.distributed import in_every_process
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.config import RunConfig
+from distill.data.pool import has_pool
 from distill.data.stream import Stream, stream_settings
 from distill.data.streams import open_stream
 from distill.data.tar_stream import TarStream
@@ -25,29 +27,29 @@ from distill.train.start import as_begun
 from distill.train.stopping import Stopped
 
 
-def groups_of(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:
+def groups_of(runs: Sequence[PlannedRun], *, pool: bool = False) -> list[list[PlannedRun]]:
     """Return the runs in groups that can share a stream, in their order.
 
     They agree in :func:`distill.data.stream.stream_settings`, and their students in what is taken off pixels.
     """
     groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        groups.setdefault(repr(_shared(run.config)), []).append(run)
+        groups.setdefault(repr(_shared(run.config, pool=pool)), []).append(run)
     return list(groups.values())
 
 
-def what_parts(runs: Sequence[PlannedRun]) -> list[str]:
+def what_parts(runs: Sequence[PlannedRun], *, pool: bool = False) -> list[str]:
     """Return the settings that keep runs from sharing one stream."""
-    first, *others = (_shared(run.config) for run in runs)
+    first, *others = (_shared(run.config, pool=pool) for run in runs)
     return [name for name, value in first.items() if any(other[name] != value for other in others)]
 
 
-def _shared(config: RunConfig) -> dict[str, Any]:
+def _shared(config: RunConfig, *, pool: bool) -> dict[str, Any]:
     try:
         normalised = input_of(config.student)
     except UserError:  # of an unknown name, which its run says itself
         normalised = config.student.arch
-    return {**stream_settings(config), "student.arch": normalised}
+    return {**stream_settings(config, pool=pool), "student.arch": normalised}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ class Together:
     def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
         """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
         results = []
-        for group in groups_of(runs):
+        for group in groups_of(runs, pool=has_pool(EmbeddingCache.open(place.cache))):
             for run in group:
                 watch.started(run)
             for result in self._group(group, place):
@@ -73,7 +75,7 @@ class Together:
             stream = open_stream(config, cache_dir=place.cache, data_dir=place.data)
         except UserError as error:
             return [ended(run, error) for run in group]
-        stream.identities.note_gone(self.progress)
+        stream.identities.note_gone(self.progress, config)
         begun = [in_every_process(partial(_begun, run, stream, place)) for run in group]
         try:
             ends = fit_together(begun, progress=self.progress)

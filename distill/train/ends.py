@@ -37,8 +37,10 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
     with clock(position, run.sums), stop.at_once():
         run.results = judge_splits(session, late=late) if judges else {}
         average = judge_average(session, EMA, late=late) if judges else {}
-    rate = learning_rate(session.config.optim, run.moment)
-    line = {"epoch": position.epoch, "lr": rate, **run.sums.metrics(), **metrics_of(run.results), **average}
+    rate, pool = learning_rate(session.config.optim, run.moment), session.pool
+    of_pool = {"pool_images": pool.images} if pool is not None else {}
+    line = {"epoch": position.epoch, "lr": rate, **run.sums.metrics(), **of_pool}
+    line |= {**metrics_of(run.results), **average}
     position.history.append({**line, "images_per_s": speed})
     position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
     run.folder.end_epoch(session, position)
@@ -71,7 +73,7 @@ def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
 
 
 def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
-    """Judge OOD and id_val every epoch, ID in the ``late``, last ones, as the original code reports them.
+    """Judge OOD and what is set aside every epoch, ID in the ``late``, last ones, as the original code does.
 
     There all classes of the data compete as well: for CoCoOp, whose texts are of each image, that is twice
     the work. Where there is nothing else ID is judged every epoch, and a split of one class always among all.
@@ -124,15 +126,16 @@ def summarize(
     """Return a run's summary: the headline, and everything needed to trust and repeat it."""
     model, data, history = session.model, session.data, position.history
     means = {name: last_mean(history, name) for name in _judged_metrics(session, history)}
-    splits = session.splits.items()
+    splits, pool = session.splits.items(), session.pool
     return {
         "status": "finished",
         "epochs": len(history),
         "headline": f"{_mean_of(session.config, len(history))}, {model.headline} in percent",
         **{name: value for name, value in means.items() if value is not None},
         "classes": {"train": len(model.class_names)} | {name: len(s.class_names) for name, s in splits},
-        "images": {"train": data.count}
+        "images": {"train": data.count, **({"pool": pool.images} if pool is not None else {})}
         | {name: len(s.pixels.samples) - len(s.pixels.unreadable) for name, s in splits},
+        **({"pool": pool.to_json()} if pool is not None else {}),
         "training_images_without_teacher_row": data.left_out,
         "unreadable_images": {name: s.pixels.unreadable for name, s in splits},
         "student": session.config.student.arch,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from distill.config import StudentConfig, require
+from distill.config import StudentConfig
+from distill.config_fields import require
 from distill.student.parts import trunk_batch_norms, trunk_parameters
 
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
-from distill.config import OptimConfig, require
+from distill.config import OptimConfig
+from distill.config_fields import require
 from distill.student.parts import trunk_parameters
 
 OF_TORCH = ("sgd", "adamw")

@@ -17,6 +17,7 @@ from cache.runtime.errors import UserError
 from cache.sources.samples import labels_of
 from distill.data.stream import EvalSplit
 from distill.data.support import rows_of
+from distill.headline import SET_ASIDE
 from distill.judge.evaluate import Result, TeacherJudge
 from distill.judge.model import Model
 from distill.judge.outputs import (
@@ -48,12 +49,12 @@ Outputs = Mapping[str, tuple[Tensor, Tensor]]
 def outputs_of_run(session: Session, outputs: Outputs) -> RunOutputs | None:
     """Return the first head's answers on every test split, embeddings of some images, pictures of a few.
 
-    The logits are every head's. ``id_val`` is part of the training images and is left out. Of episodes
+    The logits are every head's. What is set aside is of train and is left out. Of episodes
     nothing is kept: what a student says of their objects is in the summary.
     """
     if isinstance(session.model, EpisodeModel):
         return None
-    model, splits = session.model, [session.splits[name] for name in outputs if name != "id_val"]
+    model, splits = session.model, [session.splits[name] for name in outputs if name not in SET_ASIDE]
     answers = {split.name: _answers(model, split, *outputs[split.name]) for split in splits}
     shown = shown_split([*answers])
     pictures = _pictures(session.splits[shown], pictures_to_keep(answers[shown])) if shown else {}
@@ -83,7 +84,7 @@ def teacher_results(session: Session) -> dict[str, Result]:
     )
     for split in session.splits.values():
         rows = rows_of(cache, split.name)
-        if split.name == "id_val" or rows is None:
+        if split.name in SET_ASIDE or rows is None:
             continue
         samples = split.pixels.samples
         row_of = rows.find([image.key for image in samples])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,18 @@ def check_out(out: Path, *, resume_run: bool) -> None:
         raise UserError(f"{out} holds no run to resume", fix="leave --resume out, or give the run's folder.")
 
 
+def chosen_number(choose_by: str, line: Mapping[str, Any], metric: str, *, of: str = "") -> float | None:
+    """Return what an epoch's line says that the best checkpoint is chosen by: a number of what is set aside.
+
+    ``metric`` is that of ``id_val``, ``of`` the average of weights that it is of; None where nothing is set
+    aside. The OOD test never chooses.
+    """
+    splits = ("id_val", "class_val") if choose_by == "auto" else (choose_by,)
+    before = f"{of}_" if of else ""
+    names = (before + metric.replace("id_val", split, 1) for split in splits)
+    return next((float(line[name]) for name in names if name in line), None)
+
+
 class RunFolder:
     """A run's folder, locked against other writers until it is closed."""
 
@@ -75,8 +88,9 @@ class RunFolder:
         if not self.writes:
             return
         line = position.history[-1]
-        self._save_if_best(line.get(session.model.chosen_by), session, position)
-        if (chosen := line.get(f"{EMA}_{session.model.chosen_by}")) is not None:
+        data, by = session.config.data, session.model.chosen_by
+        self._save_if_best(chosen_number(data.choose_by, line, by), session, position)
+        if (chosen := chosen_number(data.choose_by, line, by, of=EMA)) is not None:
             with session.averages.in_place(EMA):
                 self._save_if_best(chosen, session, position)
         self.save(session, position)

@@ -17,8 +17,10 @@ from cache.runtime.devices import check_compiler
 from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import CacheMismatch, UserError
 from distill.checkpoint import check_made_from, read_checkpoint, weights_digest, write_checkpoint
-from distill.config import RunConfig, require
+from distill.config import RunConfig
+from distill.config_fields import require
 from distill.data.folders import Data
+from distill.data.pool import Pool
 from distill.data.stream import EvalSplit, Stream, decoder_of
 from distill.data.streams import open_stream
 from distill.data.tar_epoch import TarEpoch
@@ -56,6 +58,11 @@ class Session:
     def config(self) -> RunConfig:
         """Everything that can change the run's result."""
         return self.model.config
+
+    @property
+    def pool(self) -> Pool | None:
+        """The images without a label that the run learns from; None where there are none."""
+        return self.data.pool_of(self.config.train.batch_size)
 
     def batches_of(self, epoch: int) -> Sequence[NDArray[np.int64]] | TarEpoch:
         """Return the image indices of an epoch's batches, or the steps of a stream."""
@@ -183,6 +190,7 @@ def save_checkpoint(path: Path, session: Session, position: Position) -> None:
         "config": to_toml(session.config),
         "fingerprint": fingerprint(model),
         "data": session.identity.to_json(),
+        "pool": session.pool.to_json() if session.pool is not None else {},
         "stream": _place_in_stream(session, position),
         "start": session.start,
         "decoder": session.decoder,

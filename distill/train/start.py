@@ -80,7 +80,7 @@ def train(
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream, origin)
         note_surprises(session, progress)
-        stream.identities.note_gone(progress)
+        stream.identities.note_gone(progress, config)
         ranks.wait()  # until every process has looked at ``out``
         run = in_every_process(
             lambda: StudentRun(session, out, resume_run=resume_run, wandb=wandb, command=command or sys.argv)
@@ -105,6 +105,14 @@ def as_begun(config: RunConfig, outs: Sequence[Path], decoder: str = "") -> RunC
     return with_part(config, "data", decoder=decoder) if decoder else config
 
 
+def _unused(session: Session) -> str:
+    """Return one line about images without a label that are not learnt from; '' where there are none."""
+    if not session.data.unused:
+        return ""
+    why = "data.pool_share is 0" if not session.config.data.pool_share else "no loss that is on takes them"
+    return f"{session.data.unused:,} images have no label and are left out: {why}"
+
+
 def note_surprises(session: Session, progress: Progress) -> None:
     """Note what a user may not expect of a cache: images without rows, pixels of another size."""
     model, data = session.model, session.data
@@ -115,7 +123,7 @@ def note_surprises(session: Session, progress: Progress) -> None:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
     made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
     start = f"the student starts from {made.start}" if made.start != SCRATCH else ""
-    for line in filter(None, (in_its_place(session.decoder), slow, start)):
+    for line in filter(None, (_unused(session), in_its_place(session.decoder), slow, start)):
         progress.note(line)
     kept = model.cache.column_settings("pixels")
     if kept is None or session.config.data.pixels != "auto":

@@ -123,7 +123,7 @@ def compare_ways(args: argparse.Namespace, folder: DataFolder, scratch: Path) ->
     rng = np.random.default_rng(0)
     batches = [rng.integers(len(samples), size=args.batch_size) for _ in range(args.batches)]
     caches = {k: cache_of(folder, scratch / k, side, k) for k in ("raw", "jpeg")}
-    stored = {k: StoredImages.find(cache, ("train",), samples, side) for k, cache in caches.items()}
+    stored = {k: StoredImages.find(cache, [("train", samples)], side) for k, cache in caches.items()}
 
     def pixels(memory: int = 0, decoder: str = PILLOW, **kept: Any) -> Pixels:
         decode = SquashedPhoto(side, decoder)

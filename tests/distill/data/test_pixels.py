@@ -179,9 +179,9 @@ def test_pixels_of_a_picture_that_was_changed_are_dropped_with_its_rows(keep, ph
 def test_images_that_the_cache_does_not_keep_are_not_found(keep, photos):
     cache = EmbeddingCache.open(keep())
     train = open_data([photos]).split("train").all()
-    assert StoredImages.find(cache, ("train",), train, SIDE) is not None
+    assert StoredImages.find(cache, [("train", train)], SIDE) is not None
     stranger = replace(train[0], key="apple/nobody.jpg")
-    assert StoredImages.find(cache, ("train",), [*train, stranger], SIDE) is None
+    assert StoredImages.find(cache, [("train", [*train, stranger])], SIDE) is None
 
 
 def test_a_wrong_setting_is_refused():

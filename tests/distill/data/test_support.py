@@ -15,9 +15,9 @@ from cache.runtime.errors import UserError
 from cache.sources.folder_listing import FolderRoot
 from cache.sources.image_folder import ImageSample
 from cache.sources.samples import DataFolder
+from distill.data.epoch_order import epoch_batches, mixed_batches
 from distill.data.stream import splits_to_judge
 from distill.data.support import pick_episodes, pick_support
-from distill.data.training_data import mixed_batches
 from distill.fewshot.retrieval import support_bank
 
 NAMES = st.text("abcxyz_ é1", min_size=1, max_size=6)
@@ -79,7 +79,7 @@ def test_the_query_is_all_images_less_the_support(classes, shots, seed):
     )
     support = pick_support(by_class, shots=shots, seed=seed)
     folder = DataFolder(path=Path("photos"), splits={"ood_test": Given(tuple(sorted(by_class)), images)})
-    ((name, left, _),) = splits_to_judge(folder, (), support)
+    ((name, left, _),) = splits_to_judge(folder, support)
     assert name == "ood_query"
     query = {image.key for image in left}
     assert query.isdisjoint(support)
@@ -97,22 +97,35 @@ def test_the_query_is_all_images_less_the_support(classes, shots, seed):
 def test_few_shot_images_fill_half_of_every_batch_and_each_comes_as_often_as_the_others(
     count, support, batch_size, repeats, seed, epoch
 ):
-    drawn = {"batch_size": batch_size, "repeats": repeats, "seed": seed, "epoch": epoch}
-    batches = mixed_batches(count, support, **drawn)
-    places = min(support, batch_size // 2)
+    def draw():
+        places, at = min(support, batch_size // 2), {"seed": seed, "epoch": epoch}
+        drawn = epoch_batches(count, batch_size=batch_size - places, repeats=repeats, least=1, **at)
+        return places, mixed_batches(drawn, count, support, places=places, **at)
+
+    places, batches = draw()
     for batch in batches:
+        assert len(batch) == len(set(batch.tolist()))
         few = batch[batch >= count]
         assert len(few) == len(set(few.tolist())) == places
         assert len(batch) <= batch_size
     every = np.bincount(np.concatenate(batches), minlength=count + support)
     assert (every[:count] == repeats).all()
     assert every[count:].max() - every[count:].min() <= 1
-    again = mixed_batches(count, support, **drawn)
+    _, again = draw()
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
+def test_a_mixed_batch_of_fewer_images_than_processes_is_left_out():
+    drawn = [np.arange(6), np.arange(6, 7)]
+    batches = mixed_batches(drawn, 7, 2, places=2, seed=0, epoch=0, least=4)
+    assert [len(batch) for batch in batches] == [8]
+
+
 def test_the_order_of_batches_is_another_in_every_epoch():
-    one, other = (mixed_batches(20, 6, batch_size=8, repeats=1, seed=0, epoch=epoch) for epoch in (0, 1))
+    one, other = (
+        mixed_batches([np.arange(5), np.arange(5, 10)], 10, 6, places=4, seed=0, epoch=epoch)
+        for epoch in (0, 1)
+    )
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -20,7 +20,8 @@ from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episodes import EpisodeFolder
 from distill.commands.episodes import RECIPES, contents_of
-from distill.config import FewShotConfig, RunConfig, check_for_episodes
+from distill.config import FewShotConfig, RunConfig
+from distill.config_checks import check_for_episodes
 from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.trained_run import evaluate_run, space_of_run

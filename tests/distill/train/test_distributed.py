@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 
+import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_cache
+from conftest import ROOT, make_cache, write_image
 from helpers.processes import HELPERS, launch, loses_second, stopped, torchrun
 from helpers.runs import SMALL, numbers, same_run, words_of
 
@@ -63,10 +64,11 @@ def test_a_sweep_is_not_for_torchrun(cached, photos, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_numbers(
-    cached, photos, tmp_path
-):
+def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_numbers(photos, tmp_path):
     one, two = tmp_path / "whole", tmp_path / "cut"
+    for i in range(5):  # a pool, which takes its places in the batches of both processes
+        write_image(photos / "pool" / "plum" / f"{i}.jpg", (9, 9, 9), np.random.default_rng(i))
+    cached = make_cache(tmp_path / "cache", photos, captions=True)
     settings = ("student.arch=timm:test_vit", "optim.accumulate=2", "optim.clip_norm=1", "optim.ema=0.9")
     subprocess.run(torchrun(*words_of("train", cached, photos, one, *settings)), cwd=ROOT, check=True)
     words = words_of("train", cached, photos, two, *settings)
@@ -75,6 +77,7 @@ def test_stopped_processes_leave_an_evaluation_together_and_go_on_to_the_same_nu
     assert f"stopped, and saved in {two / 'last.pt'}" in printed
     assert "was lost" not in printed
     assert len(numbers(two)) == 1
+    assert numbers(one)[0]["pool_images"] == 5
     assert torch.load(two / "last.pt", weights_only=True)["position"]["epoch"] == 1
     subprocess.run([*torchrun(*words), "--resume"], cwd=ROOT, check=True)
     same_run(two, one)

@@ -22,9 +22,10 @@ from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.data import open_data
 from distill.config import RunConfig
+from distill.data.epoch_order import epoch_batches
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixels import Pixels, SquashedPhoto
-from distill.data.training_data import epoch_batches, join_training_rows
+from distill.data.training_rows import join_training_rows
 from distill.judge.evaluate import both_kinds, evaluate, evaluate_teacher
 from distill.judge.trained_run import evaluate_run
 from distill.record.peak_memory import peak_resident
@@ -317,7 +318,7 @@ def test_a_real_training_process_never_imports_open_clip(cached, photos, tmp_pat
 
 def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cached, write_jpeg):
     write_jpeg(photos / "train" / "apple" / "aaa_first.jpg")
-    joined = join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])))
+    joined = join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])), RunConfig().data)
     assert joined.left_out == 1
     assert [joined.rows.keys[i] for i in joined.row_of] == [image.key for image in joined.images]
 
@@ -325,12 +326,12 @@ def test_images_are_joined_to_rows_by_key_and_the_rest_is_left_out(photos, cache
 def test_a_cache_of_other_images_or_classes_is_refused(photos, cached, tmp_path, write_jpeg):
     (photos / "train" / "apple").rename(photos / "train" / "apricot")
     with pytest.raises(CacheMismatch, match="apricot"):
-        join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])))
+        join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])), RunConfig().data)
     (photos / "train" / "apricot").rename(photos / "train" / "apple")
     for file in list((photos / "train").rglob("*.jpg")):
         file.rename(file.with_name(f"other_{file.name}"))
     with pytest.raises(CacheMismatch, match="none of the 24 training images"):
-        join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])))
+        join_training_rows(IdentityReader(cache=cached, folder=open_data([photos])), RunConfig().data)
 
 
 def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
@@ -341,6 +342,9 @@ def test_an_epochs_batches_are_a_function_of_seed_and_epoch():
     assert not np.array_equal(draw()[0], draw(epoch=3)[0])
     order = np.concatenate(draw())
     assert all(sorted(order[start : start + 10]) == list(range(10)) for start in (0, 10, 20))
+    # No image meets its own copy: each pass is cut by itself.
+    assert [len(batch) for batch in draw()] == 3 * [4, 4, 2]
+    assert all(len(set(batch.tolist())) == len(batch) for batch in draw())
     assert [len(batch) for batch in draw(count=9, repeats=1)] == [4, 4]
 
 
