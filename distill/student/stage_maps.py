@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 
 from distill.student.parts import head_of
 
 # Fewer blocks than these, and those of the largest are looked at instead.
 FEW = 4
 _NO_STAGES = (nn.Dropout, nn.Identity, nn.Flatten)
+
+# What torch.fx says of a network that branches on its values, and timm's of one that gives no maps.
+_UNTRACEABLE = (TraceError, TypeError, ValueError, RuntimeError, AssertionError)
 
 Taken = Callable[[nn.Module, Tensor], Sequence[Tensor]]
 """Gives the maps of every stage of a trunk for images."""
@@ -77,7 +81,7 @@ def _of_timm(student: Any, images: Tensor) -> StageMaps | None:
     options = {"extra_blocks": True} if "extra_blocks" in known else {}
     try:
         final, maps = student.forward_intermediates(images, **options)
-    except (NotImplementedError, RuntimeError, AssertionError, ValueError):
+    except _UNTRACEABLE:
         return None
     last = final.shape != maps[-1].shape or not torch.equal(final, maps[-1])
     taken = _Timm(options, first=len(options), last=last)
@@ -95,7 +99,7 @@ def _of_any(student: nn.Module, images: Tensor) -> StageMaps | None:
             student, {name: f"stage{i}" for i, name in enumerate(names)}
         )
         maps = _extracted(trunk, images)
-    except Exception:  # torch.fx has a family of errors of its own
+    except _UNTRACEABLE:
         return None
     return _described(trunk, _extracted, maps)
 
