@@ -59,15 +59,32 @@ def check_fields(section: str, config: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
-    """The student: a torchvision or timm name, its weights, its input size in pixels."""
+    """The student: a torchvision or timm name, its weights, its input size in pixels, its head.
+
+    ``head`` linear is the model's own last layer; stages reads mean and deviation of every stage of the
+    trunk, mlp puts a hidden layer of ``hidden`` on those. ``head_start`` closed-form begins with the ridge
+    from the trunk's features to the teacher's rows, of lambda ``ridge`` (0: chosen on class_val, else id_val,
+    else by the cosine on a tenth of the images held out). ``feature_noise`` is gaussian, on standardised
+    features, in units of their deviation.
+    """
 
     arch: str = "resnet18"
     pretrained: bool = False
     weights: str = ""
     image_size: int = at_least(8, 224, fix="give at least 8 pixels.", most=machine_limits.IMAGE_SIDE)
+    head: str = one_of("linear", "stages", "mlp")
+    hidden: int = at_least(1, 1024, most=machine_limits.BATCH)
+    head_start: str = one_of("random", "closed-form")
+    ridge: float = at_least(0, 0.0, fix="give a number above 0, or 0: chosen.")
+    feature_noise: float = at_least(0, 0.0)
 
     def __post_init__(self) -> None:
         check_fields("student", self)
+        require(
+            self.head != "mlp" or self.head_start == "random",
+            "student.head_start is closed-form with student.head=mlp",
+            "a hidden layer has no closed form: set student.head=stages, or student.head_start=random.",
+        )
         require(
             not (self.pretrained and self.weights),
             "student.pretrained and student.weights are both given",
@@ -171,7 +188,8 @@ class TrainConfig:
     ``precision`` auto is bfloat16 on GPUs that have it, else float16 there; on the CPU bfloat16 where the
     processor gains from it, else float32;
     ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
-    through torch.compile in one of its modes: reduce-overhead is CUDA graphs.
+    through torch.compile in one of its modes: reduce-overhead is CUDA graphs; ``head_only`` leaves the trunk
+    as it is: closed-form takes the head by ridge, trained trains it on the trunk's features with AdamW.
     """
 
     epochs: int = at_least(1, 90)
@@ -183,6 +201,7 @@ class TrainConfig:
     baseline: bool = False
     compile: str = one_of("off", "default", "reduce-overhead", "max-autotune")
     checkpoint_steps: int = at_least(1, 500)
+    head_only: str = one_of("off", "closed-form", "trained")
 
     def __post_init__(self) -> None:
         check_fields("train", self)
@@ -277,6 +296,7 @@ class RunConfig:
             f"prompts.learner is {self.prompts.learner} with train.baseline",
             "the closed-set baseline has no prompts: switch one of them off.",
         )
+        self._check_head()
         for has, what in (
             (self.train.baseline, "train.baseline, which has no teacher"),
             (len(self.teachers) > 1, f"{len(self.teachers)} teachers"),
@@ -287,6 +307,34 @@ class RunConfig:
         require(
             self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
         )
+
+    def _check_head(self) -> None:
+        student, only = self.student, self.train.head_only
+        by_ridge = "closed-form" in (only, student.head_start)
+        asked = f"train.head_only is {only}, student.head_start {student.head_start}"
+        for wrong, problem, fix in (
+            (
+                student.head == "mlp" and only == "closed-form",
+                "train.head_only is closed-form with student.head=mlp",
+                "a hidden layer has no closed form: set student.head=stages, or train.head_only=trained.",
+            ),
+            (
+                self.train.baseline and (by_ridge or only != "off"),
+                f"{asked}, with train.baseline",
+                "the closed-set baseline has no teacher: switch one of them off.",
+            ),
+            (
+                self.prompts.learner != "none" and (by_ridge or only != "off"),
+                f"{asked}, with prompts.learner={self.prompts.learner}",
+                "prompts are learnt with the whole student: switch one of them off.",
+            ),
+            (
+                student.feature_noise > 0 and student.head == "linear" and only != "trained",
+                f"student.feature_noise is {student.feature_noise} with student.head=linear",
+                "set student.head=stages, or train the head alone: train.head_only=trained.",
+            ),
+        ):
+            require(not wrong, problem, fix)
 
 
 def check_for_photos(config: RunConfig) -> None:
@@ -308,6 +356,9 @@ def check_for_episodes(config: RunConfig) -> None:
             f"loss.{name} is on, but episodes are trained with cls, mse and im_cst",
             f"set loss.{name}=0.",
         )
+    require_choice("student.head", config.student.head, ("linear",))
+    require_choice("student.head_start", config.student.head_start, ("random",))
+    require_choice("train.head_only", config.train.head_only, ("off",))
     require_choice("data.policy", config.data.policy, ("flip", "none"))
     require_choice("prompts.learner", config.prompts.learner, ("none", "coop"))
     require(

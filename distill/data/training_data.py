@@ -194,7 +194,7 @@ class TrainingData:
     teachers: tuple[TeacherRows, ...]
 
     def __post_init__(self) -> None:
-        self._labels = self.joined.rows.labels[self.joined.row_of]
+        self.labels = self.joined.rows.labels[self.joined.row_of]
 
     @property
     def count(self) -> int:
@@ -254,7 +254,7 @@ class TrainingData:
         columns = columns or BatchColumns(chosen, images.device)
         return Batch(
             image_BXRR=images,
-            label_B=columns.of(self.joined.rows.labels, lambda chosen: self._labels[chosen]),
+            label_B=columns.of(self.joined.rows.labels, lambda chosen: self.labels[chosen]),
             targets=tuple(teacher.targets(columns, crops) for teacher in self.teachers),
         )
 

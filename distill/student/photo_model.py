@@ -23,6 +23,7 @@ from distill.precision import autocast
 from distill.student.build import build_student, family, start_of
 from distill.student.classifier import closed_set_columns
 from distill.student.heads import Head, open_heads
+from distill.student.stages import with_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +71,15 @@ class PhotoModel:
         starting: bool,
     ) -> nn.Module:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
-        student = build_student(
-            **start_of(config.student, starting=starting),
-            embed_dim=heads[-1].stop if heads else len(folder.class_names),
+        own, outputs = config.student, heads[-1].stop if heads else len(folder.class_names)
+        student = with_head(
+            build_student(**start_of(own, starting=starting), embed_dim=outputs),
+            kind=own.head,
+            embed_dim=outputs,
+            image_size=own.image_size,
+            hidden=own.hidden,
+            noise=own.feature_noise,
+            arch=own.arch,
         )
         if starting and family(config.student.arch) == "cnn":
             student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

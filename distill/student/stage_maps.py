@@ -1,4 +1,4 @@
-"""The maps that the stages of a trunk give: of timm's models its own, of others by torchvision's extractor."""
+"""The maps of a trunk's stages: of timm's models as they give them, of others by torchvision's extractor."""
 
 from __future__ import annotations
 
@@ -113,9 +113,7 @@ def _described(trunk: nn.Module, taken: Taken, maps: Sequence[Tensor]) -> StageM
             tuple(range(1, stage.dim() - 1)) if at_end else tuple(range(2, stage.dim()))
             for stage, at_end in zip(maps, last, strict=True)
         ),
-        widths=tuple(
-            stage.shape[-1 if at_end else 1] for stage, at_end in zip(maps, last, strict=True)
-        ),
+        widths=tuple(stage.shape[-1 if at_end else 1] for stage, at_end in zip(maps, last, strict=True)),
     )
 
 
@@ -153,7 +151,8 @@ def _side_by_side(student: nn.Module) -> list[str]:
         blocks = [
             name
             for name in names
-            if _is_block(part := student.get_submodule(name)) and all(one is not head for one in part.modules())
+            if _is_block(part := student.get_submodule(name))
+            and all(one is not head for one in part.modules())
         ]
         names = [name for name in names if name in blocks or not _is_block(student.get_submodule(name))]
         if len(blocks) >= FEW or not blocks:

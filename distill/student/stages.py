@@ -1,15 +1,14 @@
 """A head that reads every stage of a trunk: mean and deviation of each map's channels over all positions.
 
 Early stages carry fine-grained differences that the last map has thrown away; Head2Toe (Evci et al., arXiv
-2201.03529) does the like for transfer. Each number is standardised over the training images, each stage divided
-by the root of its width, so that all count alike; a linear layer or one of a hidden layer follows. For use the
-standardisation is folded into the first layer: :meth:`StagesStudent.folded`.
+2201.03529) does the like for transfer. Each number is standardised over the training images, each stage
+divided by the root of its width, so that all count alike; a linear layer or one of a hidden layer follows. For
+use the standardisation is folded into the first layer: :meth:`StagesStudent.folded`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,20 +34,24 @@ class Standardise(nn.Module):
     scale: Tensor
     unit: Tensor
 
-    def __init__(self, widths: Sequence[int], *, noise: float = 0.0) -> None:
-        """``widths`` are the channels of every stage, of which each gives twice as many features."""
+    def __init__(self, unit: Tensor, *, noise: float = 0.0) -> None:
+        """``unit`` [F] is what a deviation of each feature counts."""
         super().__init__()
-        roots = torch.cat([torch.full((2 * width,), float(width) ** 0.5) for width in widths])
         self.noise = noise
-        self.register_buffer("mean", torch.zeros(len(roots)))
-        self.register_buffer("scale", roots.clone())
-        self.register_buffer("unit", 1 / roots, persistent=False)
+        self.register_buffer("mean", torch.zeros_like(unit))
+        self.register_buffer("scale", 1 / unit)
+        self.register_buffer("unit", unit.clone(), persistent=False)
 
     @torch.no_grad()
     def fit(self, mean: Tensor, deviation: Tensor) -> None:
         """Take the features' mean and deviation [F] over the training images."""
         self.mean.copy_(mean)
         self.scale.copy_(deviation.clamp(min=LEAST_DEVIATION).to(self.unit) / self.unit)
+
+    def folded_into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a linear layer's weight [D, F] and bias [D], float64, for features as they are."""
+        plain = weight.double() / self.scale.double()
+        return plain, bias.double() - plain @ self.mean.double()
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features [B, F] as the head takes them."""
@@ -66,7 +69,8 @@ class StagesStudent(nn.Module):
         super().__init__()
         self.trunk, self._taken = maps.trunk, maps.taken
         self.positions, self.widths = maps.positions, maps.widths
-        self.standard: nn.Module = Standardise(self.widths, noise=noise)
+        unit = torch.cat([torch.full((2 * width,), width**-0.5) for width in self.widths])
+        self.standard: nn.Module = Standardise(unit, noise=noise)
         numbers = 2 * sum(self.widths)
         self.head: nn.Module = (
             nn.Sequential(nn.Linear(numbers, hidden), nn.GELU(), nn.Linear(hidden, embed_dim))
@@ -99,9 +103,9 @@ class StagesStudent(nn.Module):
         student.head, student.standard = copy.deepcopy(self.head), nn.Identity()
         first: Any = student.head[0] if isinstance(student.head, nn.Sequential) else student.head
         if isinstance(standard, Standardise):
-            weight = first.weight.double() / standard.scale.double()
-            first.bias.copy_(first.bias.double() - weight @ standard.mean.double())
+            weight, bias = standard.folded_into(first.weight, first.bias)
             first.weight.copy_(weight)
+            first.bias.copy_(bias)
         return student
 
 

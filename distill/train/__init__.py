@@ -8,6 +8,8 @@ Its files::
     session                   the parts of a run: data, model, optimiser; resuming
     ends                      what is done after the last step of an epoch, and of a run: its summary
     epoch_sums, finite_guard  sums of an epoch; no NaN is saved
+    head_only, head           a head by ridge, or trained on the features of its trunk
+    feature_files             those features, kept
     optim, distributed        optimisers and schedules; processes that share a batch
     run_folder, outputs_of_run    the files of a run
     stopping                  Ctrl-C and SIGTERM as a request

@@ -66,7 +66,10 @@ class Session:
 
 @dataclass(kw_only=True)
 class Position:
-    """Where a run stands: the next epoch and step, the epoch's sums so far, and every epoch's metrics."""
+    """Where a run stands: the next epoch and step, the epoch's sums so far, and every epoch's metrics.
+
+    ``closed_form`` is what there is to say of the head by ridge, where the run began with it.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -74,6 +77,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     best_id_val: float = -1.0
+    closed_form: dict[str, Any] = field(default_factory=dict)
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Data) -> Session:
