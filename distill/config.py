@@ -57,6 +57,9 @@ def check_fields(section: str, config: Any) -> None:
             require(value <= bounds["most"], f"{name} is {value:,}", f"give at most {bounds['most']:,}.")
 
 
+HEADS = ("linear", "stages", "mlp")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
     """The student: a torchvision or timm name, its weights, its input size in pixels, its head.
@@ -72,7 +75,7 @@ class StudentConfig:
     pretrained: bool = False
     weights: str = ""
     image_size: int = at_least(8, 224, fix="give at least 8 pixels.", most=machine_limits.IMAGE_SIDE)
-    head: str = one_of("linear", "stages", "mlp")
+    head: str = one_of(*HEADS)
     hidden: int = at_least(1, 1024, most=machine_limits.BATCH)
     head_start: str = one_of("random", "closed-form")
     ridge: float = at_least(0, 0.0, fix="give a number above 0, or 0: chosen.")

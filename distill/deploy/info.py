@@ -22,6 +22,7 @@ from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
+from distill.config import HEADS
 
 NAME = "model.json"
 SCHEMA_VERSION = 1
@@ -158,7 +159,8 @@ class ModelInfo:
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision does on the
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
     ``reject`` when an image is none of the classes, by precision; ``objects`` how the objects of episodes are
-    scored, None for photos; ``source`` where it comes from, in words: nothing is opened or loaded by them.
+    scored, None for photos; ``head`` and ``hidden`` are the student's (``student.head``); ``source`` where it
+    comes from, in words: nothing is opened or loaded by them.
     """
 
     name: str
@@ -178,6 +180,8 @@ class ModelInfo:
     unlike: dict[str, float] = field(default_factory=dict)
     reject: dict[str, Reject] = field(default_factory=dict)
     objects: ObjectScores | None = None
+    head: str = "linear"
+    hidden: int = 0
     source: dict[str, Any] = field(default_factory=dict)
     license: str = "unknown"
 
@@ -216,6 +220,8 @@ class ModelInfo:
         """Raise a ValueError for what a folder from elsewhere may say, and no export writes."""
         if not (0 < self.embed_dim <= MOST_OUTPUTS and 0 < self.outputs <= MOST_OUTPUTS):
             raise ValueError(f"embed_dim is {self.embed_dim!r} of {self.outputs!r} outputs")
+        if self.head not in HEADS or not 0 <= self.hidden <= MOST_OUTPUTS:
+            raise ValueError(f"head is {self.head!r:.40} of {self.hidden!r}")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature!r}")
         for name in self.banks:

@@ -25,6 +25,7 @@ from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
 from distill.student.build import build_student, read_state_dict
+from distill.student.stages import StagesStudent, with_head
 
 FORMATS = ("onnx", "torch", "safetensors")
 CALIBRATION_IMAGES = 128
@@ -91,7 +92,16 @@ def embedding_of(
     outputs, size = info.outputs, info.preprocessing.crop
     student: nn.Module
     if info.objects is None:
-        student = build_student(info.arch, embed_dim=outputs, image_size=size)
+        student = with_head(
+            build_student(info.arch, embed_dim=outputs, image_size=size),
+            kind=info.head,
+            embed_dim=outputs,
+            image_size=size,
+            hidden=info.hidden,
+            arch=info.arch,
+        )
+        if isinstance(student, StagesStudent):
+            student = student.folded()
     else:
         local, with_depth = info.objects.local, info.objects.keys.with_depth
         student = build_episode_student(

@@ -2,8 +2,8 @@
 
 With features X [N, F] and targets V [N, D], both less their mean, W = (X'X + l n m I)^-1 X'V, where m is the
 mean square of X's entries: so l means the same whatever the features' scale and number. All l come from one
-eigendecomposition, of X'X [F, F], or where there are fewer rows than features of XX' [N, N]. Sums are float64,
-and rows are read a block at a time: nothing of size N x F is in memory where N is larger than F.
+eigendecomposition, of X'X [F, F], or where there are fewer rows than features of XX' [N, N]. Sums are
+float64, and rows are read a block at a time: nothing of size N x F is in memory where N is larger than F.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ def moments_of(rows: Rows) -> Moments:
         apart = features - guess
         first, squares = first + apart.sum(dim=0), squares + apart.square().sum(dim=0)
         target = target + targets.sum(dim=0)
-    assert first is not None and squares is not None and target is not None
+    assert first is not None
+    assert squares is not None
+    assert target is not None
     shift = first / len(rows)
     variance = (squares / len(rows) - shift.square()).clamp(min=0)
     return Moments(mean=guess + shift, deviation=variance.sqrt(), target=target / len(rows))

@@ -2,26 +2,29 @@
 
 Early stages carry fine-grained differences that the last map has thrown away; Head2Toe (Evci et al., arXiv
 2201.03529) does the like for transfer. Each number is standardised over the training images, each stage
-divided by the root of its width, so that all count alike; a linear layer or one of a hidden layer follows. For
-use the standardisation is folded into the first layer: :meth:`StagesStudent.folded`.
+divided by the root of its width, so that all count alike; a linear layer or one of a hidden layer follows.
+For use the standardisation is folded into the first layer: :meth:`StagesStudent.folded`.
 """
 
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cache.runtime.errors import UserError
+from distill.config import HEADS
 from distill.student.stage_maps import StageMaps, maps_of
 
 # Of a variance: the root of nothing has no gradient.
 LEAST_VARIANCE = 1e-8
-# Of a deviation over the training images: a number that is the same for all of them says nothing.
-LEAST_DEVIATION = 1e-6
-LINEAR, STAGES, MLP = "linear", "stages", "mlp"
+# Of a deviation over the training images, as a share of the mean: less is what rounding makes of a number
+# that is the same for all of them, and once folded it would be all there is.
+LEAST_DEVIATION = 1e-2
+LINEAR, _, MLP = HEADS
 
 
 class Standardise(nn.Module):
@@ -46,7 +49,8 @@ class Standardise(nn.Module):
     def fit(self, mean: Tensor, deviation: Tensor) -> None:
         """Take the features' mean and deviation [F] over the training images."""
         self.mean.copy_(mean)
-        self.scale.copy_(deviation.clamp(min=LEAST_DEVIATION).to(self.unit) / self.unit)
+        least = LEAST_DEVIATION * mean.abs() + LEAST_VARIANCE
+        self.scale.copy_(torch.maximum(deviation, least).to(self.unit) / self.unit)
 
     def folded_into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Return a linear layer's weight [D, F] and bias [D], float64, for features as they are."""
@@ -91,7 +95,14 @@ class StagesStudent(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings."""
-        embeddings: Tensor = self.head(self.standard(self.features(images)))
+        return self.embed(self.features(images))
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Return the embeddings of features, in float32: their differences are small beside their values."""
+        kind = features.device.type
+        off = torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+        with off:
+            embeddings: Tensor = self.head(self.standard(features))
         return embeddings
 
     @torch.no_grad()

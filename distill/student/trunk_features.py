@@ -40,7 +40,7 @@ def head_outputs(student: nn.Module, features: Tensor) -> Tensor:
     """Return a student's outputs float32 [B, D] of its trunk's features [B, F]."""
     head: Any = head_of(student)
     if isinstance(student, StagesStudent):
-        rows = head(student.standard(features))
+        rows = student.embed(features)
     elif isinstance(head, nn.Conv2d):
         rows = nn.functional.linear(features, head.weight.flatten(1), head.bias)
     else:

@@ -1,8 +1,9 @@
 """The features of a frozen trunk, kept: a second head on it decodes no image.
 
 ``features--DIGEST/SPLIT-DIGEST.h5``, of a trunk's weights and how it sees, and of a split's images:
-``features`` float32 [N, F] in the order of the hashes of the images' keys, ``readable`` uint8 [N]. They lie in
-``features`` of the cache, or where that cannot be written in that of the run.
+``features`` float32 [N, F], in the order of the hashes of the images' keys, and ``readable`` uint8 [N]. They
+lie in ``features`` of the cache, or where that cannot be written in that of the run. They are computed in
+float32, whatever a student is trained in: heads live on their small differences.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from cache.store.hdf5_columns import Blocks, Forms, map_columns, write_columns
 from cache.store.read_errors import reading
 from distill.data.pixels import Pixels
 from distill.judge.model import Model
-from distill.precision import autocast
 from distill.student.trunk_features import (
     DIGITS,
     check_head,
@@ -76,7 +76,7 @@ class FeatureFiles:
         # What the trunk sees of a picture, by an example: size, crop, mean and deviation.
         picture = torch.arange(math.prod(decode.shape)).to(decode.dtype).view(1, *decode.shape)
         shown = sha256(model.augment.plain(picture).numpy().tobytes()).hexdigest()
-        seen = [trunk_digest(model.student), str(decode), shown, str(model.amp_dtype), model.device.type]
+        seen = [trunk_digest(model.student), str(decode), shown, model.device.type]
         self.name = f"{FOLDER}--{digest(seen)[:DIGITS]}"
         self._places = [model.cache.path / FOLDER / self.name, out / FOLDER / self.name]
 
@@ -148,7 +148,7 @@ class FeatureFiles:
         """Return how many features an image has; UserError where the head takes none."""
         model, side = self.model, self.model.config.student.image_size
         images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(model.device)
-        with _evaluated(model), autocast(model.amp_dtype, model.device):
+        with _evaluated(model):
             features, outputs = trunk_features_and_outputs(model.student, images)
             check_head(model.student, features, outputs, arch=model.config.student.arch)
         return features.shape[1]
@@ -166,9 +166,8 @@ class FeatureFiles:
                 for indices, images in part.batches(batches):
                     if not len(indices):
                         continue
-                    with autocast(model.amp_dtype, model.device):
-                        seen: Any = model.augment.plain(to_device(images, model.device))
-                        features = trunk_features(model.student, seen).cpu().numpy()
+                    seen: Any = model.augment.plain(to_device(images, model.device))
+                    features = trunk_features(model.student, seen).cpu().numpy()
                     rows = row_of[first + indices]
                     readable[rows], rising = 1, np.argsort(rows)
                     yield rows[rising], features[rising]

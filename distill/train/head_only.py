@@ -20,12 +20,13 @@ from distill.judge.evaluate import Result, metrics_of
 from distill.judge.model import judged
 from distill.record.run_log import LAST_EPOCHS
 from distill.student.classifier import AllClasses
+from distill.student.closed_form import moments_of
 from distill.student.parts import head_of
 from distill.student.stages import Standardise
 from distill.student.trunk_features import head_outputs, set_linear, standard_of
 from distill.train.epoch_sums import EpochSums
 from distill.train.feature_files import FeatureFiles
-from distill.train.head import HeadData, by_ridge, moments_of, outputs_of_split, photos_of, standardise
+from distill.train.head import HeadData, by_ridge, outputs_of_split, photos_of, standardise
 from distill.train.run import StudentRun
 from distill.train.shared_batches import model_seed
 from distill.train.stopping import Stop
