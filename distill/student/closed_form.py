@@ -59,19 +59,14 @@ def moments_of(rows: Rows) -> Moments:
     """Return the mean and deviation of some rows; ValueError if there are none."""
     if not len(rows):
         raise ValueError("there is no row")
-    first = squares = target = None
+    # About a first guess: the square of a large mean would hide a small deviation.
+    _, features, targets = next(rows.blocks())
+    guess, target = features.mean(dim=0), torch.zeros_like(targets[0])
+    first, squares = torch.zeros_like(guess), torch.zeros_like(guess)
     for _, features, targets in rows.blocks():
-        if first is None:
-            # About a first guess: the square of a large mean would hide a small deviation.
-            guess = features.mean(dim=0)
-            first, squares = torch.zeros_like(guess), torch.zeros_like(guess)
-            target = torch.zeros_like(targets[0])
         apart = features - guess
         first, squares = first + apart.sum(dim=0), squares + apart.square().sum(dim=0)
         target = target + targets.sum(dim=0)
-    assert first is not None
-    assert squares is not None
-    assert target is not None
     shift = first / len(rows)
     variance = (squares / len(rows) - shift.square()).clamp(min=0)
     return Moments(mean=guess + shift, deviation=variance.sqrt(), target=target / len(rows))

@@ -156,7 +156,7 @@ class FeatureFiles:
     @torch.no_grad()
     def _blocks(
         self, parts: Sequence[Pixels], row_of: Indices, readable: NDArray[np.uint8]
-    ) -> Iterator[tuple[Indices, NDArray[np.float32]]]:
+    ) -> Iterator[tuple[Indices, Sequence[NDArray[np.float32]]]]:
         """Yield (rows, features) of all images that can be read, and note which these are."""
         model, size, first = self.model, self.model.config.train.eval_batch_size, 0
         with _evaluated(model):
@@ -170,7 +170,7 @@ class FeatureFiles:
                     features = trunk_features(model.student, seen).cpu().numpy()
                     rows = row_of[first + indices]
                     readable[rows], rising = 1, np.argsort(rows)
-                    yield rows[rising], features[rising]
+                    yield rows[rising], [*features[rising]]
                     self.progress.advance(len(indices))
                 first += len(order)
 

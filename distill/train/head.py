@@ -20,6 +20,7 @@ from cache.sources.splits import POOL
 from distill.data.id_val import shares_of
 from distill.data.pixel_sources import PixelMaker
 from distill.data.training_data import TrainingData
+from distill.judge.evaluate import metrics_of
 from distill.judge.model import judged
 from distill.student.closed_form import LAMBDAS, LinearHead, Rows, best_of, fit, mean_cosine, moments_of
 from distill.student.photo_model import PhotoModel
@@ -184,7 +185,8 @@ def _accuracy(head: LinearHead, data: HeadData, session: Session, split: str) ->
     _put(head, data)
     outputs = outputs_of_split(data, session, split)
     results = judged(data.model, [outputs], session.splits[split])
-    return results[split].headline
+    metrics = metrics_of(results)
+    return metrics[f"{split}_accuracy"]
 
 
 @torch.no_grad()

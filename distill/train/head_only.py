@@ -116,7 +116,7 @@ def _make(run: StudentRun, progress: Progress) -> dict[str, Any]:
 
 def _judged(run: StudentRun, data: HeadData) -> dict[str, Result]:
     """Judge a student on every split, from features; its outputs stay with the run."""
-    session, results = run.session, {}
+    session, results = run.session, dict[str, Result]()
     among = AllClasses.competing(session.model.folder.classes)
     run.outputs = {name: outputs_of_split(data, session, name) for name in session.splits}
     for name, split in session.splits.items():

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
-from conftest import Counted
+from conftest import EMBED_DIM, Counted, write_image
 from helpers.runs import RUN_FILES, SMALL, files_of_run, lines, numbers, weights
 
+from cache import EmbeddingCache
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import UserError
+from cache.sources.data import open_data
 from distill.config import RunConfig
 from distill.deploy.export import export_run
 from distill.judge.trained_run import evaluate_run
@@ -159,3 +165,44 @@ def test_a_head_on_stages_is_exported_with_its_standardisation_inside(train, pho
 def test_what_a_head_cannot_be_is_refused(settings, says):
     with pytest.raises(UserError, match=says):
         config(*settings)
+
+
+def test_images_of_the_pool_are_learnt_from_without_labels(photos, tmp_path):
+    rng = np.random.default_rng(3)
+    for i in range(5):
+        write_image(photos / "pool" / f"{i}.jpg", (30 * i, 90, 200 - 20 * i), rng)
+    cached = make_pooled_cache(tmp_path / "cache", photos)
+    common = {"cache_dir": cached.path, "data_dir": photos}
+    told = run(config(CLOSED, "student.ridge=1", "loss.cap=0"), out=tmp_path / "closed", **common)[
+        "closed_form"
+    ]
+    assert told["images"] == {"train": len(cached.split("train")), "pool": 5}
+    summary = run(config("train.head_only=trained", "loss.cap=0"), out=tmp_path / "trained", **common)
+    assert summary["status"] == "finished"
+    with pytest.raises(UserError, match="pool have no captions"):
+        run(config("train.head_only=trained"), out=tmp_path / "captions", **common)
+
+
+def make_pooled_cache(out, photos):
+    """A cache of photos with a pool, which has rows like the others'."""
+    rng, folder = np.random.default_rng(0), open_data([photos])
+    keys = [f"{name}/{image.key}" for name, split in folder.splits.items() for image in split.all()]
+    rows = rng.normal(size=(len(keys), EMBED_DIM)).astype("float32")
+    texts = ImportedTexts(
+        name="labels",
+        classes=list(folder.class_names),
+        embeddings=rng.normal(size=(len(folder.class_names), EMBED_DIM)),
+    )
+    captions = rng.normal(size=rows.shape).astype("float32")
+    import_embeddings(
+        out,
+        Imported(
+            keys=keys,
+            embeddings=rows,
+            texts=[texts],
+            folder=folder,
+            dtype="float32",
+            caption_embeddings=captions,
+        ),
+    )
+    return EmbeddingCache.open(out)
