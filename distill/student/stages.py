@@ -9,6 +9,7 @@ For use the standardisation is folded into the first layer: :meth:`StagesStudent
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -21,8 +22,8 @@ from distill.student.stage_maps import StageMaps, maps_of
 
 # Of a variance: the root of nothing has no gradient.
 LEAST_VARIANCE = 1e-8
-# Of a deviation over the training images, as a share of the mean: less is what rounding makes of a number
-# that is the same for all of them, and once folded it would be all there is.
+# Of a deviation over the training images, as a share of the number's mean and of its stage's deviations: less
+# is what rounding makes of a number that is the same for all of them, and another image may have another.
 LEAST_DEVIATION = 1e-2
 LINEAR, _, MLP = HEADS
 
@@ -37,19 +38,21 @@ class Standardise(nn.Module):
     scale: Tensor
     unit: Tensor
 
-    def __init__(self, unit: Tensor, *, noise: float = 0.0) -> None:
-        """``unit`` [F] is what a deviation of each feature counts."""
+    def __init__(self, widths: Sequence[int], *, noise: float = 0.0) -> None:
+        """``widths`` are how many features belong together, which are divided by the root of that."""
         super().__init__()
-        self.noise = noise
+        self.noise, self.widths = noise, tuple(widths)
+        unit = torch.cat([torch.full((width,), width**-0.5) for width in widths])
         self.register_buffer("mean", torch.zeros_like(unit))
         self.register_buffer("scale", 1 / unit)
-        self.register_buffer("unit", unit.clone(), persistent=False)
+        self.register_buffer("unit", unit, persistent=False)
 
     @torch.no_grad()
     def fit(self, mean: Tensor, deviation: Tensor) -> None:
         """Take the features' mean and deviation [F] over the training images."""
         self.mean.copy_(mean)
-        least = LEAST_DEVIATION * mean.abs() + LEAST_VARIANCE
+        of_stage = [part.mean().expand(len(part)) for part in deviation.split(self.widths)]
+        least = LEAST_DEVIATION * torch.maximum(mean.abs(), torch.cat(of_stage)) + LEAST_VARIANCE
         self.scale.copy_(torch.maximum(deviation, least).to(self.unit) / self.unit)
 
     def folded_into(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +76,7 @@ class StagesStudent(nn.Module):
         super().__init__()
         self.trunk, self._taken = maps.trunk, maps.taken
         self.positions, self.widths = maps.positions, maps.widths
-        unit = torch.cat([torch.full((2 * width,), width**-0.5) for width in self.widths])
-        self.standard: nn.Module = Standardise(unit, noise=noise)
+        self.standard: nn.Module = Standardise([w for w in self.widths for _ in range(2)], noise=noise)
         numbers = 2 * sum(self.widths)
         self.head: nn.Module = (
             nn.Sequential(nn.Linear(numbers, hidden), nn.GELU(), nn.Linear(hidden, embed_dim))
@@ -90,7 +92,8 @@ class StagesStudent(nn.Module):
             values = stage.float()
             mean = values.mean(dim=positions, keepdim=True)
             variance = (values - mean).square().mean(dim=positions)
-            numbers += [mean.flatten(1), (variance + LEAST_VARIANCE).sqrt()]
+            # Not added: what simplifies graphs takes so little for nothing.
+            numbers += [mean.flatten(1), variance.clamp(min=LEAST_VARIANCE).sqrt()]
         return torch.cat(numbers, dim=1)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ from distill.student.trunk_features import (
 )
 
 FOLDER = "features"
+# Which way of making features; those that were made in another are not looked at.
+FORM = 1
 _FORMS: Forms = {"features": ("f", (2,)), "readable": ("u", (1,))}
 Indices = NDArray[np.int64]
 
@@ -76,7 +78,7 @@ class FeatureFiles:
         # What the trunk sees of a picture, by an example: size, crop, mean and deviation.
         picture = torch.arange(math.prod(decode.shape)).to(decode.dtype).view(1, *decode.shape)
         shown = sha256(model.augment.plain(picture).numpy().tobytes()).hexdigest()
-        seen = [trunk_digest(model.student), str(decode), shown, model.device.type]
+        seen = [FORM, trunk_digest(model.student), str(decode), shown, model.device.type]
         self.name = f"{FOLDER}--{digest(seen)[:DIGITS]}"
         self._places = [model.cache.path / FOLDER / self.name, out / FOLDER / self.name]
 

@@ -165,7 +165,7 @@ class _OnFeatures(nn.Module):
         student, rows = data.model.student, data.rows
         moments = moments_of(rows)
         own = standard_of(student)
-        self.standard = own or Standardise(torch.full((rows.features,), rows.features**-0.5), noise=noise)
+        self.standard = own or Standardise([rows.features], noise=noise)
         if own is None:
             self.standard.fit(moments.mean, moments.deviation)
         outputs = len(moments.target)

@@ -76,16 +76,15 @@ def test_features_are_the_mean_and_deviation_over_positions():
 
 
 def test_every_stage_counts_alike_and_noise_is_in_units_of_a_deviation():
-    unit = torch.cat([torch.full((20,), 10**-0.5), torch.full((2000,), 1000**-0.5)])
     torch.manual_seed(0)
     features = torch.randn(500, 2020) * 5 + 3
-    standard = Standardise(unit, noise=0.5)
+    standard = Standardise([10, 10, 1000, 1000], noise=0.5)
     standard.fit(features.mean(dim=0), features.std(dim=0, correction=0))
     rows = standard.eval()(features)
     assert rows[:, :20].square().sum(dim=1).mean() == pytest.approx(2, rel=1e-3)
     assert rows[:, 20:].square().sum(dim=1).mean() == pytest.approx(2, rel=1e-3)
     noise = standard.train()(features) - rows
-    assert (noise / unit).std() == pytest.approx(0.5, rel=0.01)
+    assert (noise / standard.unit).std() == pytest.approx(0.5, rel=0.01)
 
 
 def test_a_deviation_of_nothing_has_a_gradient():
@@ -93,6 +92,16 @@ def test_a_deviation_of_nothing_has_a_gradient():
     student(torch.zeros(2, 3, SIDE, SIDE)).sum().backward()
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in student.parameters())
     assert {name for name, p in student.named_parameters() if p.grad is None} == set()
+
+
+def test_a_number_that_all_training_images_share_is_not_blown_up_by_another():
+    features = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    features[:, 3] = 0.25
+    standard = Standardise([8]).eval()
+    standard.fit(features.mean(dim=0), features.std(dim=0, correction=0))
+    other = features[:1].clone()
+    other[0, 3] = 1.0
+    assert standard(other).abs().max() < 100
 
 
 @pytest.mark.long
