@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from cache.runtime import machine_limits
 from cache.sources.decoders import AUTO, DECODERS
 from cache.sources.splits import MAIN_TEACHER
+from distill.config_checks import check_head
 from distill.config_fields import accepted, at_least, check_fields, one_of, require
 
 SCRATCH, PRETRAINED = "scratch", "pretrained"
@@ -17,16 +18,23 @@ SCRATCH, PRETRAINED = "scratch", "pretrained"
 PAPER_CROP = 224 / 256
 
 
+HEADS = ("linear", "stages", "mlp")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudentConfig:
-    """The student: its network, its first weights, its input size in pixels.
+    """The student: its network, its first weights, its input size in pixels, its head.
 
     ``arch`` is a torchvision or timm name, ``hf-hub:ORG/NAME``, or ``FILE.py:NAME`` for a function of one's
     own; ``start`` is scratch, pretrained (the library's own weights) or a file of weights; ``kwargs`` are
     ``key=value`` arguments of the network, values as in TOML. It is judged at ``eval_size`` pixels (0:
     ``image_size``), the middle ``eval_crop`` of the side of the whole picture. Its trunk, all but the last
     layer, is not trained in the first ``freeze_epochs``; with ``freeze_batch_norm`` the trunk's batch norms
-    keep the statistics that they began with.
+    keep the statistics that they began with. ``head`` linear is the model's own last layer; stages reads mean
+    and deviation of every stage of the trunk, mlp puts a hidden layer of ``hidden`` on those. ``head_start``
+    closed-form begins with the ridge from the trunk's features to the teacher's rows, of lambda ``ridge`` (0:
+    chosen on class_val, else id_val, else by the cosine on a tenth of the images held out).
+    ``feature_noise`` is gaussian, on standardised features, in units of their deviation.
     """
 
     arch: str = "resnet18"
@@ -42,10 +50,20 @@ class StudentConfig:
     eval_crop: float = accepted(PAPER_CROP, lambda value: 0.25 <= value <= 1, "give a share from 0.25 to 1.")
     freeze_epochs: int = at_least(0, 0)
     freeze_batch_norm: bool = False
+    head: str = one_of(*HEADS)
+    hidden: int = at_least(1, 1024, most=machine_limits.BATCH)
+    head_start: str = one_of("random", "closed-form")
+    ridge: float = at_least(0, 0.0, fix="give a number above 0, or 0: chosen.")
+    feature_noise: float = at_least(0, 0.0)
 
     def __post_init__(self) -> None:
         check_fields("student", self)
         require(bool(self.start), "student.start is ''", "give scratch, pretrained or a file of weights.")
+        require(
+            self.head != "mlp" or self.head_start == "random",
+            "student.head_start is closed-form with student.head=mlp",
+            "a hidden layer has no closed form: set student.head=stages, or student.head_start=random.",
+        )
         for argument in self.kwargs:
             name, separator, _ = argument.partition("=")
             require(
@@ -216,7 +234,8 @@ class TrainConfig:
     ``precision`` auto is bfloat16 on GPUs that have it, else float16 there; on the CPU bfloat16 where the
     processor gains from it, else float32;
     ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
-    through torch.compile in one of its modes: reduce-overhead is CUDA graphs.
+    through torch.compile in one of its modes: reduce-overhead is CUDA graphs; ``head_only`` leaves the trunk
+    as it is: closed-form takes the head by ridge, trained trains it on the trunk's features with AdamW.
     """
 
     epochs: int = at_least(1, 90)
@@ -228,6 +247,7 @@ class TrainConfig:
     baseline: bool = False
     compile: str = one_of("off", "default", "reduce-overhead", "max-autotune")
     checkpoint_steps: int = at_least(1, 500)
+    head_only: str = one_of("off", "closed-form", "trained")
 
     def __post_init__(self) -> None:
         check_fields("train", self)
@@ -339,6 +359,7 @@ class RunConfig:
             f"prompts.learner is {self.prompts.learner} with train.baseline",
             "the closed-set baseline has no prompts: switch one of them off.",
         )
+        check_head(self)
         for has, what in (
             (self.train.baseline, "train.baseline, which has no teacher"),
             (len(self.teachers) > 1, f"{len(self.teachers)} teachers"),

@@ -1,28 +1,63 @@
-"""What a config of photos, or of episodes, may not ask for."""
+"""What settings of several sections may not ask for together, and what is not for photos or for episodes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from cache.sources.splits import MAIN_TEACHER
-from distill.config import RoboticsConfig, RunConfig, StudentConfig
 from distill.config_fields import require, require_choice
 
+# A distill.config.RunConfig, which is made with these checks.
+Config = Any
 
-def check_for_photos(config: RunConfig) -> None:
+
+def check_head(config: Config) -> None:
+    """Refuse settings of a head that do not go together; UserError names them."""
+    student, only = config.student, config.train.head_only
+    by_ridge = "closed-form" in (only, student.head_start)
+    asked = f"train.head_only is {only}, student.head_start {student.head_start}"
+    for wrong, problem, fix in (
+        (
+            student.head == "mlp" and only == "closed-form",
+            "train.head_only is closed-form with student.head=mlp",
+            "a hidden layer has no closed form: set student.head=stages, or train.head_only=trained.",
+        ),
+        (
+            config.train.baseline and (by_ridge or only != "off"),
+            f"{asked}, with train.baseline",
+            "the closed-set baseline has no teacher: switch one of them off.",
+        ),
+        (
+            config.prompts.learner != "none" and (by_ridge or only != "off"),
+            f"{asked}, with prompts.learner={config.prompts.learner}",
+            "prompts are learnt with the whole student: switch one of them off.",
+        ),
+        (
+            student.feature_noise > 0 and student.head == "linear" and only != "trained",
+            f"student.feature_noise is {student.feature_noise} with student.head=linear",
+            "set student.head=stages, or train the head alone: train.head_only=trained.",
+        ),
+    ):
+        require(not wrong, problem, fix)
+
+
+def check_for_photos(config: Config) -> None:
     """Refuse settings that mean nothing where an image has one label; UserError names the first."""
-    for name in RoboticsConfig.__dataclass_fields__:
+    unset = type(config.robotics)()
+    for name in unset.__dataclass_fields__:
         value = getattr(config.robotics, name)
         require(
-            value == getattr(RoboticsConfig(), name),
+            value == getattr(unset, name),
             f"robotics.{name} is {value}, but the cache is of photos, one label each",
             "leave it out, or make a cache of episodes: distill robotics cache-features.",
         )
 
 
-def check_for_episodes(config: RunConfig) -> None:
+def check_for_episodes(config: Config) -> None:
     """Refuse settings that mean nothing where an episode has several labels; UserError names the first."""
     for name in ("eval_size", "eval_crop"):
         require(
-            getattr(config.student, name) == getattr(StudentConfig(), name),
+            getattr(config.student, name) == getattr(type(config.student)(), name),
             f"student.{name} is {getattr(config.student, name)}, but an episode's pictures are not cropped",
             "leave it out: episodes are judged as they are trained.",
         )
@@ -39,6 +74,9 @@ def check_for_episodes(config: RunConfig) -> None:
             f"data.{name} is {value}, but an episode has several labels",
             f"leave it out: data.{name}={str(off).lower()}.",
         )
+    require_choice("student.head", config.student.head, ("linear",))
+    require_choice("student.head_start", config.student.head_start, ("random",))
+    require_choice("train.head_only", config.train.head_only, ("off",))
     require_choice("data.policy", config.data.policy, ("flip", "none"))
     require_choice("prompts.learner", config.prompts.learner, ("none", "coop"))
     require(

@@ -51,7 +51,7 @@ OPTIONS = {
     "cache repair": "compact json",
     "cache import": "as bank caption-column captions class-depth classes data dtype format image-column images key-column keys label-column max-pixels model names no-exif out path-column pretrained shared-classes split split-column texts",
     "cache convert": "data out to",
-    "train": "arch baseline batch-size check code data device device-images epochs image-size json k local losses lr negative-text out prompts recipe resume seed set start teachers text views wandb",
+    "train": "arch baseline batch-size check code data device device-images epochs head-only image-size json k local losses lr negative-text out prompts recipe resume seed set start teachers text views wandb",
     "evaluate": "cache caption-column check checkpoint class-depth code data device eval-crop eval-size image-column json key-column label-column label2text names negative-text on path-column pretrained space split split-column teacher teacher-model template text",
     "report": "out",
     "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",

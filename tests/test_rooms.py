@@ -25,8 +25,14 @@ ROOMS = [
     "cache.build",
     "cache.maintain",
     "distill",
-    *(f"distill.{name}" for name in ("config_fields", "config", "config_checks", "settings", "spread", "data_identity")),
-    *(f"distill.{name}" for name in ("losses", "objective", "metrics", "tip_adapter", "precision", "checkpoint")),
+    *(
+        f"distill.{name}"
+        for name in ("config_fields", "config_checks", "config", "settings", "spread", "data_identity")
+    ),
+    *(
+        f"distill.{name}"
+        for name in ("losses", "objective", "metrics", "tip_adapter", "precision", "checkpoint")
+    ),
     *(f"distill.{name}" for name in ("record", "data", "student", "robotics", "judge", "train", "fewshot")),
     *(f"distill.{name}" for name in ("sweep", "report", "deploy", "demo", "recipes", "doctor")),
     "distill.commands",

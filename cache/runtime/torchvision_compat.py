@@ -36,9 +36,11 @@ def _import_torchvision() -> ModuleType:
 
 if TYPE_CHECKING:
     import torchvision
+    import torchvision.models.feature_extraction
     import torchvision.transforms.v2
 else:
     torchvision = _import_torchvision()
     importlib.import_module("torchvision.transforms.v2")
+    importlib.import_module("torchvision.models.feature_extraction")
 
 __all__ = ["torchvision"]

@@ -88,6 +88,14 @@ def _teachers(value: str) -> Iterator[str]:
 )
 @option("--start", "First weights: scratch, pretrained, or a file of them.", setting="student.start")
 @code_option
+@option(
+    "--head-only",
+    "Leave the trunk as it is: its head by ridge, in seconds, or trained on its features.",
+    ["closed-form", "trained"],
+    setting="train.head_only",
+    is_flag=False,
+    flag_value="closed-form",
+)
 @option("--epochs", "Epochs.", COUNT, setting="train.epochs")
 @option("--batch-size", "Images in a step.", click.IntRange(min=2), setting="train.batch_size")
 @option("--lr", "Learning rate at its highest.", float, setting="optim.lr")

@@ -73,7 +73,8 @@ def takes_pool(config: RunConfig) -> bool:
 
     Not where ``data.pool_share`` is 0, or no loss is on that such an image has a part in.
     """
-    sees = any(getattr(config.loss, name) for name in WITHOUT_LABELS)
+    by_ridge = config.train.head_only == "closed-form"  # which asks for no loss
+    sees = by_ridge or any(getattr(config.loss, name) for name in WITHOUT_LABELS)
     return bool(config.data.pool_share) and sees and not config.train.baseline
 
 

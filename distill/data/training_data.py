@@ -63,6 +63,10 @@ class TeacherRows:
     similarity: MappedRows | None = None
     views: TrainingViews | None = None
 
+    def rows_of(self, images: NDArray[np.int64]) -> Tensor:
+        """Return the raw rows of some images [B, D] float32."""
+        return torch.from_numpy(self.embeddings[self.row_of[images]]).float()
+
     def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
         """Return the targets of a batch's images, or of these crops of them."""
         captions = self.captions
@@ -91,7 +95,7 @@ class TrainingData:
     balanced: bool = False
 
     def __post_init__(self) -> None:
-        self._labels = self.joined.labels
+        self.labels = self.joined.labels
 
     @property
     def count(self) -> int:
@@ -134,7 +138,7 @@ class TrainingData:
             seed=seed,
             epoch=epoch,
             least=1 if labelled and (places or few) else least,
-            labels=self._labels[:labelled] if self.balanced else None,
+            labels=self.labels[:labelled] if self.balanced else None,
         )
         at = {"seed": seed, "epoch": epoch, "least": least}
         if labelled and places:
@@ -186,7 +190,7 @@ class TrainingData:
         columns = columns or BatchColumns(chosen, images.device)
         return Batch(
             image_BXRR=images,
-            label_B=columns.of(self.joined.rows.labels, lambda chosen: self._labels[chosen]),
+            label_B=columns.of(self.joined.rows.labels, lambda chosen: self.labels[chosen]),
             targets=tuple(teacher.targets(columns, crops) for teacher in self.teachers),
         )
 

@@ -41,6 +41,7 @@ from distill.settings import to_toml, toml_value, with_part
 from distill.student.build import made_of
 from distill.student.heads import Head
 from distill.student.names import TIMM
+from distill.student.stages import StagesStudent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,9 @@ class _Export:
     @cached_property
     def embedding(self) -> UnitEmbedding:
         """The student, as what is shipped."""
-        return UnitEmbedding(self.trained.student, self.head.start, self.head.stop).eval()
+        student = self.trained.student
+        student = student.folded() if isinstance(student, StagesStudent) else student
+        return UnitEmbedding(student, self.head.start, self.head.stop).eval()
 
     def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> PhotoCheck:
         trained, options = self.trained, self.options
@@ -234,6 +237,8 @@ class _Export:
             id_classes=seen.classes if seen is not None else (),
             ood_classes=_new_classes(trained),
             objects=_objects(trained, banks),
+            head=config.student.head,
+            hidden=config.student.hidden if config.student.head == "mlp" else 0,
             source=self._source(),
             license=self.options.license,
             image_size=config.student.image_size,

@@ -22,6 +22,7 @@ from cache.sources.names import is_plain_name
 from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
+from distill.config import HEADS
 from distill.record.run_files import CHECKPOINTS
 
 NAME = "model.json"
@@ -161,8 +162,9 @@ class ModelInfo:
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
     ``text_mean`` what is taken off the unit row of a text before it is compared, where the student is of the
     teacher's centred space (the banks are so already), else empty; ``reject`` when an image is none of the
-    classes, by precision; ``objects`` how the objects of episodes are scored, None for photos; ``source``
-    where it comes from, in words: nothing is opened or loaded by them.
+    classes, by precision; ``objects`` how the objects of episodes are scored, None for photos; ``head`` and
+    ``hidden`` are the student's (``student.head``); ``source`` where it comes from, in words: nothing is
+    opened or loaded by them.
     """
 
     name: str
@@ -183,6 +185,8 @@ class ModelInfo:
     unlike: dict[str, float] = field(default_factory=dict)
     reject: dict[str, Reject] = field(default_factory=dict)
     objects: ObjectScores | None = None
+    head: str = "linear"
+    hidden: int = 0
     source: dict[str, Any] = field(default_factory=dict)
     license: str = "unknown"
     image_size: int = 0
@@ -224,6 +228,8 @@ class ModelInfo:
         """Raise a ValueError for what a folder from elsewhere may say, and no export writes."""
         if not (0 < self.embed_dim <= MOST_OUTPUTS and 0 < self.outputs <= MOST_OUTPUTS):
             raise ValueError(f"embed_dim is {self.embed_dim!r} of {self.outputs!r} outputs")
+        if self.head not in HEADS or not 0 <= self.hidden <= MOST_OUTPUTS:
+            raise ValueError(f"head is {self.head!r:.40} of {self.hidden!r}")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature!r}")
         if len(self.text_mean) not in (0, self.embed_dim):

@@ -28,6 +28,7 @@ from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
 from distill.student.build import NEW, Origin, build_student, made_of
 from distill.student.names import HUB
+from distill.student.stages import StagesStudent, with_head
 from distill.student.weights_files import read_state_dict
 
 FORMATS = ("onnx", "torch", "safetensors")
@@ -109,7 +110,16 @@ def embedding_of(
         raise UserError(f"the model names its student {info.arch}", fix="export the run again.")
     student: nn.Module
     if info.objects is None:
-        student = build_student(info.arch, **built)
+        student = with_head(
+            build_student(info.arch, **built),
+            kind=info.head,
+            embed_dim=info.outputs,
+            image_size=built["image_size"],
+            hidden=info.hidden,
+            arch=info.arch,
+        )
+        if isinstance(student, StagesStudent):
+            student = student.folded()
     else:
         local, with_depth = info.objects.local, info.objects.keys.with_depth
         student = build_episode_student(info.arch, **built, local=local, with_depth=with_depth)

@@ -55,6 +55,8 @@ def open_model(
         torch.manual_seed(config.train.seed)
     student = model.build(config, cache, folder, heads, starting=starting, origin=origin)
     precision = amp_dtype_of if starting else amp_dtype_of_trained
+    # Of a frozen trunk features are made once; a head by ridge lives on their small differences.
+    in_float32 = config.train.head_only != "off"
     return model(
         config=config,
         cache=cache,
@@ -64,7 +66,7 @@ def open_model(
         class_names=class_names,
         heads=heads,
         student=student.to(device),  # type: ignore[arg-type]
-        amp_dtype=precision(config.train.precision, device),
+        amp_dtype=None if in_float32 else precision(config.train.precision, device),
     )
 
 

@@ -104,7 +104,8 @@ def _metric(part: Part, metric: str, heading: str, best: int | None = None) -> t
 def main_table(part: Part) -> Table:
     """Return the results, a row a group and one a teacher.
 
-    n, the task's results on every split, the gaps to the teacher, the settings that differ.
+    n, the task's results on every split, those of the head by ridge that runs begin with, the gaps to the
+    teacher, the settings that differ.
     """
     results = headings(part.task.results, part.splits)
     best: dict[str, int | None] = {}
@@ -112,6 +113,10 @@ def main_table(part: Part) -> Table:
         best = {metric: best_of([group.numbers(metric) for group in part.groups]) for metric in results}
     columns = [("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in part.groups])]
     columns += [_metric(part, metric, heading, best.get(metric)) for metric, heading in results.items()]
+    for split in part.splits:
+        alone = [group.spread("closed_form", f"{split}_accuracy") for group in part.groups]
+        if any(alone):
+            columns.append((f"{split_label(split)}, closed form", [_cell(value) for value in alone]))
     for metric, heading in headings(part.task.gaps, part.splits).items():
         columns.append((heading, [_cell(group.gap(metric)) for group in part.groups]))
     for name in part.settings:

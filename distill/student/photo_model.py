@@ -25,6 +25,7 @@ from distill.student.build import NEW, Origin, build_student, check_eval_size, s
 from distill.student.classifier import closed_set_columns
 from distill.student.heads import Head, open_heads
 from distill.student.names import family
+from distill.student.stages import with_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +74,15 @@ class PhotoModel:
         origin: Origin = NEW,
     ) -> nn.Module:
         """Return a student of the config's outputs; ``starting`` from the weights that it names."""
-        student = build_student(
-            **start_of(config.student, starting=starting),
-            embed_dim=heads[-1].stop if heads else len(folder.class_names),
-            origin=origin,
+        own, outputs = config.student, heads[-1].stop if heads else len(folder.class_names)
+        student = with_head(
+            build_student(**start_of(own, starting=starting), embed_dim=outputs, origin=origin),
+            kind=own.head,
+            embed_dim=outputs,
+            image_size=own.image_size,
+            hidden=own.hidden,
+            noise=own.feature_noise,
+            arch=own.arch,
         )
         check_eval_size(student, config.student)
         if starting and family(config.student.arch) == "cnn":

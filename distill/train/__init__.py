@@ -12,6 +12,8 @@ Its files::
     optim, schedule           optimisers; the learning rate over a run
     averages                  means of the weights: over the steps, with the first ones
     freezing                  what of a student stands still
+    head_only, head           a head by ridge, or trained on the features of its trunk
+    feature_files             those features, kept
     distributed               processes that share a batch
     run_folder, outputs_of_run    the files of a run
     stopping                  Ctrl-C and SIGTERM as a request

@@ -14,6 +14,7 @@ from cache.runtime.errors import UserError, some_of
 from cache.runtime.progress import Progress
 from distill.record.run_files import LAST
 from distill.train.ends import end_epoch, finish
+from distill.train.head_only import begin_head, wants_head
 from distill.train.run import StudentRun
 from distill.train.schedule import lost_schedule
 from distill.train.shared_batches import SharedBatch
@@ -41,6 +42,17 @@ class Students:
     def going(self, runs: Sequence[StudentRun]) -> list[StudentRun]:
         """Return those of some students that have not failed."""
         return [run for run in runs if run not in self.failed]
+
+    def begin(self, stop: Stop) -> None:
+        """Make the heads of those that begin with one of their own, or have nothing else trained."""
+        for run in self.runs:
+            if wants_head(run):
+                line = self._unless_asked(partial(begin_head, run, self.progress, stop), stop)
+                if isinstance(line, UserError):
+                    self._drop(run, line)
+                elif line:
+                    self.progress.note(line if len(self.begun) == 1 else f"{run.out.name}: {line}")
+        self.progress.start(sum(_images_left(run) for run in self.runs), "training")
 
     def furthest_behind(self) -> list[StudentRun]:
         """Return the students whose epoch is next; none when all are trained."""
@@ -116,11 +128,11 @@ def beside(begun: Sequence[StudentRun | UserError], progress: Progress) -> Itera
     try:
         for device in {run.session.model.device for run in students.runs}:
             keep_freed_memory(device)
-        optims = [(run.config.optim, run.config.train.epochs) for run in students.runs]
+        whole = [run.config for run in students.runs if run.config.train.head_only == "off"]
+        optims = [(config.optim, config.train.epochs) for config in whole]
         for line in dict.fromkeys(lost_schedule(optim, epochs) for optim, epochs in optims):
             if line:
                 progress.note(line)
-        progress.start(sum(_images_left(run) for run in students.runs))
         yield students
     finally:
         for run in students.runs:
@@ -129,7 +141,7 @@ def beside(begun: Sequence[StudentRun | UserError], progress: Progress) -> Itera
 
 def _images_left(run: StudentRun) -> int:
     """Return how many images a student's remaining steps will take."""
-    if run.is_trained:
+    if run.is_trained or run.config.train.head_only != "off":
         return 0
     images = [len(batch) for batch in run.session.batches_of(run.position.epoch)]
     whole = (run.config.train.epochs - run.position.epoch) * sum(images)

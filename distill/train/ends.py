@@ -65,7 +65,9 @@ def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
         # A run that had ended before its summary was written has no results yet.
         results = run.results or judge_splits(session, late=True)
         more |= judge_average(session, AVERAGED, late=True)
-        trained = {name: whole_outputs(session.model, split) for name, split in session.splits.items()}
+        trained = run.outputs or {
+            n: whole_outputs(session.model, split) for n, split in session.splits.items()
+        }
         summary = summarize(session, position, results, trained, command=run.command, more=more)
         outputs = outputs_of_run(session, trained)
     run.folder.end(session, position, summary, outputs)
@@ -156,6 +158,7 @@ def summarize(
         # Not the path of a script: as it is written.
         "command": ["distill", *command[1:]],
         **more,
+        **({"closed_form": position.closed_form} if position.closed_form else {}),
         "space": _space(session, outputs),
         **_by_class(session, history, results),
     }

@@ -29,6 +29,7 @@ def fit_together(
     student saved.
     """
     with beside(begun, progress or Silent()) as students, listening() as stop:
+        students.begin(stop)
         while runs := students.furthest_behind():
             train_epoch(runs, students, stop)
         return students.summaries(stop)

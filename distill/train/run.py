@@ -56,6 +56,8 @@ class StudentRun:
             parameter.grad = gradient
         self.batches: Sequence[Any] = ()
         self.results: dict[str, Result] = {}
+        # Of a head on the features of its trunk, which then decodes nothing anew.
+        self.outputs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def is_trained(self) -> bool:

@@ -81,6 +81,7 @@ class Position:
 
     ``gradients`` are what was added up since the optimiser's last step, a parameter each (None: it has none),
     where it takes one every few batches.
+    ``closed_form`` is what there is to say of the head by ridge, where the run began with it.
     """
 
     epoch: int = 0
@@ -90,6 +91,7 @@ class Position:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     best_id_val: float = -1.0
+    closed_form: dict[str, Any] = field(default_factory=dict)
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Data) -> Session:

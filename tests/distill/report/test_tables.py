@@ -112,6 +112,17 @@ def test_the_main_table_has_means_of_the_seeds_and_gaps_to_the_teacher(photo_run
         assert float(lines[0][metric]) == summary[metric]
 
 
+def test_the_closed_form_that_runs_begin_with_has_columns_beside_their_results(photo_runs, tmp_path):
+    place = copied(photo_runs, tmp_path)
+    path = place / "cls-0" / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps({**summary, "closed_form": {"ood_test_accuracy": 41.25, "lambda": 1.0}}))
+    (part,) = parts_of(collect(place).finished)
+    table = main_table(part)
+    (at,) = [i for i, name in enumerate(table.columns) if name.endswith(", closed form")]
+    assert [row.cells[at - 1].value for row in table.rows].count(41.25) == 1
+
+
 def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episode_runs, tmp_path):
     report(episode_runs, tmp_path / "report.html")
     first, second = (json.loads((episode_runs / f"mse-{i}" / "summary.json").read_text()) for i in (0, 1))
