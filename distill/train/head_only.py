@@ -32,6 +32,8 @@ from distill.train.stopping import Stop
 # AdamW's, where the config's optimiser is another.
 RATE, DECAY = 1e-3, 0.01
 BLOCK = 4096
+# Of unit rows: what is left of it once it has been taken off is rounding.
+LEAST_MEAN = 0.05
 
 
 def wants_head(run: StudentRun) -> bool:
@@ -62,6 +64,7 @@ def begin_head(run: StudentRun, progress: Progress, stop: Stop) -> str:
         raise told
     if ranks.world > 1:
         run.session.model.student.load_state_dict(told["student"])
+    run.session.averages.begin()  # the head that was there before is no start
     run.position.closed_form, run.position.history = told["closed_form"], told["history"]
     run.position.seconds += time.perf_counter() - began
     if run.config.train.head_only != "off":
@@ -142,7 +145,7 @@ def _batch(data: HeadData, at: NDArray[np.int64]) -> Batch:
 
 
 class _OnFeatures(nn.Module):
-    """What is trained: a standardisation with noise, and a head from zero."""
+    """What is trained: a standardisation with noise, and a head, from zero where that has a direction."""
 
     def __init__(self, data: HeadData, *, noise: float) -> None:
         super().__init__()
@@ -156,9 +159,10 @@ class _OnFeatures(nn.Module):
         self.head: nn.Module = head_of(student) if own else nn.Linear(rows.features, outputs)
         last: Any = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
         with torch.no_grad():
-            last.weight.zero_()
-            # Not zero: a row of no length has no direction.
             last.bias.copy_(moments.target)
+            # A row of no length has no direction: without a mean to begin with the weights are as they are.
+            if moments.target.norm() > LEAST_MEAN:
+                last.weight.zero_()
         self.to(data.model.device)
 
     def forward(self, features: Tensor) -> Tensor:
