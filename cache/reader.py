@@ -235,10 +235,10 @@ class EmbeddingCache:
     def listed_bank(self, name: str) -> ListedBank:
         """Return what the manifest lists of one text bank; UserError with the nearest name for none."""
         if name not in self._own.banks:
-            choices = ", ".join(self.bank_names) or "none"
+            choices = f"{nearest_names(name, self.bank_names)}choose from {', '.join(self.bank_names)}."
             raise UserError(
                 f"the cache {self.path} has no text bank {name!r}",
-                fix=f"{nearest_names(name, self.bank_names)}choose from {choices}.",
+                fix=choices if self.bank_names else f"add one: distill cache add-texts --bank {name}.",
             )
         return self._own.banks[name]
 

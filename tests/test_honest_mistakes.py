@@ -119,7 +119,14 @@ def test_a_whole_number_out_of_bounds_is_a_usage_error(command, option, number, 
             RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. "),
             r"decodes images.*\(Killed\)",
         ),
-        (RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"), "decodes images"),
+        (
+            RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"),
+            "decodes images.*/dev/shm.*--shm-size",
+        ),
+        (
+            RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_0>: Success (0)"),
+            "too little shared memory.*--shm-size",
+        ),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "

@@ -121,8 +121,10 @@ def check_bank_rows(name: str, classes: Sequence[str], embeddings: NDArray[Any],
 def bank_remarks(bank: TextBank, class_names: Sequence[str]) -> list[str]:
     """Return a line where a bank lacks some of a cache's classes, and one where it names others.
 
-    A bank of free texts has no class, and lacks none.
+    A bank of free texts has no class, and lacks none; a pool alone has the bank's classes.
     """
+    if not class_names:
+        return []
     have, classes = {*bank.class_folders}, dict.fromkeys(class_names)
     lacking = [name for name in classes if name not in have]
     odd = [name for name in bank.class_folders if name not in classes]

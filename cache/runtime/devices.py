@@ -47,7 +47,18 @@ def choose_device(name: str) -> torch.device:
             f"the device {name} was asked for, but there are {torch.cuda.device_count()} GPUs here",
             fix="start at most one process a GPU.",
         )
+    if device.type not in ("cpu", "cuda") and not _computes(device):
+        raise UserError(f"the device {name} was asked for, but this torch has none", fix="use cpu or auto.")
     return device
+
+
+def _computes(device: torch.device) -> bool:
+    """Say whether numbers can be put on a device, and come back: each library refuses in a way of its own."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError, AttributeError):
+        return False
+    return True
 
 
 def check_compiler(device: torch.device) -> None:

@@ -24,6 +24,14 @@ def check_name(name: Any, *, where: str) -> None:
         raise UserError(f"{where} is {name!r:.80}", fix="name a repository of the Hugging Face hub.")
 
 
+def fix_of(error: BaseException, otherwise: str) -> str:
+    """Return what to install where that is what a part of transformers lacks, else another fix."""
+    # What it says without sentencepiece is of many types and lines.
+    if isinstance(error, ImportError) or "sentencepiece" in str(error).lower():
+        return f"pip install transformers sentencepiece; or {otherwise}"
+    return otherwise
+
+
 def import_transformers() -> Any:
     """Return transformers, which does not ask on the terminal either whether code from elsewhere shall run.
 

@@ -23,14 +23,18 @@ FIXES = {
     errno.ENOMEM: f"give a smaller --batch-size or fewer --workers, {AGAIN}",
 }
 SYSTEMS = FIXES.keys() - {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-WORKERS = f"give fewer --workers, or raise the limits of open files (ulimit -n) and of memory, {AGAIN}"
+WORKERS = (
+    "give fewer --workers, or raise the limits of open files (ulimit -n), of memory, and of shared memory "
+    f"(/dev/shm; of a container --shm-size), {AGAIN}"
+)
 ENDED = r"DataLoader worker .*(?:exited unexpectedly|is killed by signal: ([^.]*))"
 FULL = r"DefaultCPUAllocator: (?:can't allocate|not enough) memory|(?:CUDA|MPS|HIP|backend) out of memory"
+SHARED = r"unable to allocate shared memory|shared memory \(shm\)|Bus error"
 # How libraries below say it whose exceptions carry no number.
 TEXTS = {
     r"Too many open files|received 0 items of ancdata": errno.EMFILE,
     r"PytorchStreamWriter failed|unexpected pos \d+ vs": errno.ENOSPC,
-    r"unable to allocate shared memory|shared memory \(shm\)|Bus error": errno.ENOMEM,
+    SHARED: errno.ENOMEM,
 }
 
 
@@ -51,6 +55,8 @@ def as_user_error(error: BaseException) -> UserError | None:
     if isinstance(error, RuntimeError) and (ended := re.match(ENDED, str(error))):
         by = f" ({ended[1].strip()})" if ended[1] else ""
         return UserError(f"a process that decodes images ended before its time{by}", fix=WORKERS)
+    if isinstance(error, RuntimeError) and re.search(SHARED, str(error)):
+        return UserError("there is too little shared memory", fix=WORKERS)
     if full := _full_memory(error):
         return full
     for refusal in system_errors(error):

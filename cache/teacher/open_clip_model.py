@@ -23,7 +23,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from cache.runtime.devices import check_compiler
 from cache.runtime.errors import UserError, reason_of
-from cache.runtime.hub_models import check_text_model
+from cache.runtime.hub_models import check_text_model, fix_of
 from cache.runtime.system_errors import read_error
 from cache.runtime.transfer import fetched_later, moved_beside
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
@@ -269,7 +269,7 @@ def _check_text_tower(source: TeacherSource) -> None:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"the text tower {name} of {source.name} cannot be built ({reason_of(error)})",
-            fix="give a teacher whose text tower open_clip or transformers has.",
+            fix=fix_of(error, "give a teacher whose text tower open_clip or transformers has."),
         ) from error
 
 

@@ -74,8 +74,17 @@ def judged_splits(trained: TrainedRun, student: Embed, *, most: int) -> dict[str
 
 
 def tests_or_train(trained: TrainedRun) -> list[EvalSplit]:
-    """Return the run's test splits, else its id_val, else train: files are to be compared on something."""
-    return trained.wanted(()) or trained.wanted(["train"])
+    """Return the run's test splits, else its id_val, else train: files are to be compared on something.
+
+    UserError if the run is of a pool alone.
+    """
+    tests = trained.wanted(())
+    if not tests and "train" not in trained.folder.splits:
+        raise UserError(
+            "the run has no labelled image, and an export is compared with its student on some",
+            fix="add test images to the data, run cache-features again, and train again.",
+        )
+    return tests or trained.wanted(["train"])
 
 
 def judged_of(trained: TrainedRun, split: EvalSplit, student: Embed, *, most: int) -> Judged:

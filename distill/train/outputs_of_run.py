@@ -113,6 +113,8 @@ def _answers(model: PhotoModel, split: EvalSplit, outputs: Tensor, labels: Tenso
 
 def _logits(model: PhotoModel, splits: Sequence[EvalSplit], outputs: Outputs) -> dict[str, SplitLogits]:
     """Return every head's logits over all classes of the data, of as many images as may be kept."""
+    if not splits:  # of a pool alone without tests there is not even a class
+        return {}
     among = AllClasses.of(model.folder.classes)
     heads = classifiers_for(model.config, model.heads, model.folder.class_names, among.names)
     most = LOGITS_BYTES // (4 * len(among.names) * len(heads) * max(1, len(splits)))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 from helpers.processes import python
 
@@ -39,3 +40,11 @@ def test_freed_tensors_are_not_faulted_in_anew():
 def test_an_unknown_device_is_refused():
     with pytest.raises(UserError, match="'gpu0' is not a device"):
         choose_device("gpu0")
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu", "meta"])
+def test_a_device_that_is_not_in_this_machine_is_refused(name):
+    if torch.accelerator.is_available() and torch.accelerator.current_accelerator().type == name:
+        pytest.skip(f"this machine has {name}")
+    with pytest.raises(UserError, match=f"the device {name} was asked for, but this torch has none"):
+        choose_device(name)

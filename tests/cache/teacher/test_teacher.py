@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import warnings
 
 import pytest
@@ -143,3 +145,16 @@ def test_a_broken_weights_file_is_one_clear_error(tmp_path, teacher_dir):
     (broken / "open_clip_model.safetensors").unlink()
     with pytest.raises(UserError, match="no weights file"):
         load_teacher(f"local-dir:{broken}")
+
+
+@pytest.mark.parametrize("part", ["hf_tokenizer_name", "hf_model_name"])
+def test_a_teacher_of_transformers_says_in_a_plain_install_what_to_install(
+    tmp_path, teacher_dir, monkeypatch, part
+):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    config = shutil.copytree(teacher_dir, tmp_path / "teacher") / "open_clip_config.json"
+    values = json.loads(config.read_text())
+    values["model_cfg"]["text_cfg"][part] = "some/text"
+    config.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"(tokenizer|text tower) .*pip install transformers sentencepiece"):
+        load_teacher(f"local-dir:{config.parent}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,10 +17,16 @@ from helpers.runs import SMALL, lines
 from helpers.tar_caches import as_tars
 
 from cache import EmbeddingCache
+from cache.build.distinct_texts import bank_remarks
+from cache.maintain.import_embeddings import import_embeddings
+from cache.maintain.imported import Imported
+from cache.maintain.imported_banks import ImportedTexts
 from cache.runtime.errors import CacheMismatch, UserError
+from cache.sources.data import open_data
 from cli import main
 from distill.config import RunConfig
 from distill.data.pool import Pool, check_pool_apart, has_pool, pool_places
+from distill.deploy.export import export_run
 from distill.judge.trained_run import evaluate_run
 from distill.report.page import report
 from distill.settings import with_settings
@@ -159,6 +166,25 @@ def test_a_student_learns_from_a_pool_alone(alone, tmp_path):
     assert "train_accuracy" not in summary
     assert summary["classes"]["train"] == 5
     assert evaluate_run(tmp_path / "run").keys() >= {"ood_test"}
+
+
+def test_photos_alone_teach_once_they_have_texts(alone, tmp_path):
+    photos = tmp_path / "photos"
+    shutil.copytree(alone / "photos" / "pool", photos / "pool")
+    folder, rng = open_data([photos]), np.random.default_rng(0)
+    keys = [f"pool/{image.key}" for image in folder.split("pool").all()]
+    given = Imported(keys=keys, embeddings=rng.normal(size=(len(keys), 8)), texts=[], folder=folder)
+    settings = config("loss.cls=0", "loss.vlalign=0")
+    import_embeddings(tmp_path / "cache", given)
+    with pytest.raises(UserError, match=r"no text bank 'labels'\. Fix: add one: distill cache add-texts"):
+        train(settings, cache_dir=tmp_path / "cache", data_dir=photos, out=tmp_path / "none")
+    bank = ImportedTexts(name="labels", classes=["kiwi", "plum"], embeddings=rng.normal(size=(2, 8)))
+    assert bank_remarks(bank.bank(), folder.class_names) == []
+    import_embeddings(tmp_path / "cache", replace(given, texts=[bank]))
+    summary = train(settings, cache_dir=tmp_path / "cache", data_dir=photos, out=tmp_path / "run")
+    assert (summary["pool"]["images"], summary["classes"]["train"]) == (9, 2)
+    with pytest.raises(UserError, match=r"run has no labelled image.* Fix: add test images"):
+        export_run(tmp_path / "run", tmp_path / "model")
 
 
 @pytest.mark.parametrize(
