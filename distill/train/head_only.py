@@ -62,6 +62,7 @@ def begin_head(run: StudentRun, progress: Progress, stop: Stop) -> str:
         raise told
     if ranks.world > 1:
         run.session.model.student.load_state_dict(told["student"])
+    run.session.averages.begin()
     run.position.closed_form, run.position.history = told["closed_form"], told["history"]
     run.position.seconds += time.perf_counter() - began
     if run.config.train.head_only != "off":
