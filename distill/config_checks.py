@@ -61,11 +61,20 @@ def check_for_episodes(config: Config) -> None:
             f"student.{name} is {getattr(config.student, name)}, but an episode's pictures are not cropped",
             "leave it out: episodes are judged as they are trained.",
         )
-    for name in ("vlalign", "cap", "mse_raw", "center", "im_cst_bank"):
+    for name in (
+        "vlalign",
+        "vlalign_standardize",
+        "vlalign_temperature",
+        "cap",
+        "mse_raw",
+        "center",
+        "im_cst_bank",
+    ):
+        value = getattr(config.loss, name)
         require(
-            not getattr(config.loss, name),
+            not value,
             f"loss.{name} is on, but episodes are trained with cls, mse and im_cst as they are",
-            f"set loss.{name}={'false' if name == 'center' else 0}.",
+            f"set loss.{name}={'false' if isinstance(value, bool) else 0}.",
         )
     for name, off in (("class_val", 0), ("balanced", False), ("pool_share", -1)):
         value = getattr(config.data, name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.headline import SET_ASIDE, one_class_notes
+from distill.record.run_files import AVERAGED, EMA
 from distill.report.collect import TEACHER, Run
 from distill.report.groups import Group, TeacherRuns, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
@@ -104,8 +105,8 @@ def _metric(part: Part, metric: str, heading: str, best: int | None = None) -> t
 def main_table(part: Part) -> Table:
     """Return the results, a row a group and one a teacher.
 
-    n, the task's results on every split, those of the head by ridge that runs begin with, the gaps to the
-    teacher, the settings that differ.
+    n, the task's results on every split, those of the head by ridge that runs begin with and of the means of
+    their weights, the gaps to the teacher, the settings that differ.
     """
     results = headings(part.task.results, part.splits)
     best: dict[str, int | None] = {}
@@ -114,9 +115,14 @@ def main_table(part: Part) -> Table:
     columns = [("n", [Cell(text=str(len(group.runs)), value=len(group.runs)) for group in part.groups])]
     columns += [_metric(part, metric, heading, best.get(metric)) for metric, heading in results.items()]
     for split in part.splits:
-        alone = [group.spread("closed_form", f"{split}_accuracy") for group in part.groups]
-        if any(alone):
-            columns.append((f"{split_label(split)}, closed form", [_cell(value) for value in alone]))
+        metric = f"{split}_accuracy"
+        for words, path in (
+            ("closed form", ("closed_form", metric)),
+            *((f"{mean} weights", (f"{mean}_{metric}",)) for mean in (EMA, AVERAGED)),
+        ):
+            beside = [group.spread(*path) for group in part.groups]
+            if any(beside):
+                columns.append((f"{split_label(split)}, {words}", [_cell(value) for value in beside]))
     for metric, heading in headings(part.task.gaps, part.splits).items():
         columns.append((heading, [_cell(group.gap(metric)) for group in part.groups]))
     for name in part.settings:

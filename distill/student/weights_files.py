@@ -94,7 +94,8 @@ def read_state_dict(path: Path) -> State:
 def _reading(path: Path) -> Iterator[None]:
     """Turn what reading a damaged or a missing file raises into a UserError."""
     if not path.is_file():
-        raise UserError(f"the weights file {path} does not exist", fix=OTHER_START)
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"the weights file {path} {what}", fix=OTHER_START)
     try:
         yield
     except Exception as error:  # zip, pickle and safetensors errors, one meaning

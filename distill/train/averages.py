@@ -23,14 +23,14 @@ class Averages:
     """
 
     def __init__(self, model: Model, config: OptimConfig) -> None:
-        """Begin with the weights that a student has before its first step."""
+        """Begin with the weights that a student has now."""
         learner = learner_of(model)
         self._learnt = nn.ModuleList([model.student, *([learner] if learner is not None else [])])
         self._decay, self._share = config.ema, config.average_with_start
         self.begin()
 
     def begin(self) -> None:
-        """Begin anew with the weights as they are now."""
+        """Begin anew: what a student has now are its first weights, as after a head by ridge."""
         self._steps, self._ema = 0, _moving_average(self._learnt, self._decay) if self._decay else None
         self._start = (
             {name: value.clone() for name, value in self._learnt.state_dict().items()} if self._share else {}

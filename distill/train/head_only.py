@@ -51,6 +51,8 @@ def begin_head(run: StudentRun, progress: Progress, stop: Stop) -> str:
     LeftAtOnce after a signal: nothing is made but the features that are kept.
     """
     ranks, began = current_ranks(), time.perf_counter()
+    # A stop within the features is gone on from this: it names the cache, too.
+    run.folder.save(run.session, run.position)
 
     def made() -> UserError | dict[str, Any]:
         try:

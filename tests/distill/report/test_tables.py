@@ -123,6 +123,18 @@ def test_the_closed_form_that_runs_begin_with_has_columns_beside_their_results(p
     assert [row.cells[at - 1].value for row in table.rows].count(41.25) == 1
 
 
+def test_means_of_the_weights_have_columns_beside_the_results(photo_runs, tmp_path):
+    place = copied(photo_runs, tmp_path)
+    path = place / "cls-0" / "summary.json"
+    means = {"ema_ood_test_accuracy": 41.25, "averaged_ood_test_accuracy": 42.5}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **means}))
+    (part,) = parts_of(collect(place).finished)
+    table = main_table(part)
+    for mean, accuracy in (("ema", 41.25), ("averaged", 42.5)):
+        (at,) = [i for i, name in enumerate(table.columns) if name.endswith(f", {mean} weights")]
+        assert [row.cells[at - 1].value for row in table.rows].count(accuracy) == 1
+
+
 def test_runs_of_episodes_have_their_metrics_the_teacher_and_every_object(episode_runs, tmp_path):
     report(episode_runs, tmp_path / "report.html")
     first, second = (json.loads((episode_runs / f"mse-{i}" / "summary.json").read_text()) for i in (0, 1))

@@ -300,6 +300,7 @@ def test_the_baseline_can_learn_new_objects_too(whole, tmp_path):
     [
         (["loss.vlalign=1"], "loss.vlalign is on"),
         (["loss.cap=1"], "loss.cap is on"),
+        (["loss.vlalign_standardize=true"], "set loss.vlalign_standardize=false"),
         (["data.policy=crop_flip"], "data.policy is 'crop_flip'"),
         (["prompts.learner=cocoop"], "prompts.learner is 'cocoop'"),
         (['teachers=["main", "other"]'], "a cache of episodes has one"),

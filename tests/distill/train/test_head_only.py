@@ -116,6 +116,12 @@ def test_a_training_begins_with_the_closed_form(train, tmp_path):
     )
 
 
+def test_a_mean_with_the_first_weights_is_one_with_the_head_by_ridge(train):
+    begun = ("student.head_start=closed-form", STAGES, "train.epochs=1", "optim.lr=0.5")
+    summary = train("run", *begun, "optim.average_with_start=0.999999")
+    assert summary["averaged_id_test_loss"] == pytest.approx(summary["closed_form"]["id_test_loss"], rel=0.1)
+
+
 def test_lambda_is_chosen_on_id_val_or_given(train):
     assert train("chosen", CLOSED, "data.id_val=0.3")["closed_form"]["chosen_by"] == "accuracy on id_val"
     told = train("given", CLOSED, "student.ridge=0.5")["closed_form"]
