@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import AUTO, in_its_place
 from distill.checkpoint import read_checkpoint
-from distill.config import SCRATCH, RunConfig
+from distill.config import RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
@@ -22,6 +22,7 @@ from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
 from distill.student.build import made_of
+from distill.student.first_weights import find_first_weights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
@@ -75,6 +76,7 @@ def train(
     if wandb:
         wandb_module()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
+    find_first_weights(config.student, origin)  # before any work is done
     with ranks_of_torchrun() as ranks:
         begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
@@ -122,7 +124,7 @@ def note_surprises(session: Session, progress: Progress) -> None:
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
     made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
-    start = f"the student starts from {made.start}" if made.start != SCRATCH else ""
+    start = f"the student starts from {made.start}" if made.sha256 else ""
     for line in filter(None, (_unused(session), in_its_place(session.decoder), slow, start)):
         progress.note(line)
     kept = model.cache.column_settings("pixels")
