@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import cli
 from cache.runtime.errors import UserError
 from distill.commands.train import train
-from distill.settings import load_recipe, with_settings
+from distill.settings import RECIPES, load_recipe, names_in, with_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -299,3 +299,13 @@ def test_debug_shows_the_traceback(tmp_path):
         text=True,
     )
     assert "Traceback" in done.stderr
+
+
+def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_file():
+    listed = CliRunner().invoke(cli.main, ["recipes"]).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == names_in(RECIPES)
+    assert all(len(line.split(maxsplit=1)[1]) > 20 and "distill train" not in line for line in listed)
+    printed = CliRunner().invoke(cli.main, ["recipes", "small"]).stdout
+    assert printed == (RECIPES / "small.toml").read_text()
+    wrong = CliRunner().invoke(cli.main, ["recipes", "smal"])
+    assert (wrong.exit_code, "did you mean 'small'" in wrong.output) == (1, True)

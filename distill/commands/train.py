@@ -94,8 +94,8 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--start", "First weights: scratch, pretrained, or a file of them.", setting="student.start")
 @code_option
 @option(
-    "--head-only",
-    "The head alone: by ridge in seconds (closed-form, if no value is given), or trained on features.",
+    "--head-only HOW",
+    "Leave the trunk as it is: its head by ridge, in seconds (closed-form, which needs no =HOW), or trained.",
     ["closed-form", "trained"],
     setting="train.head_only",
     is_flag=False,
@@ -143,7 +143,7 @@ def train(
       distill train artifacts/photos --out runs/lite --arch tf_efficientnet_lite0 --start lite0.safetensors
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
-    from distill.settings import load_recipe, with_settings
+    from distill.settings import with_settings
     from distill.student.own_code import with_code
     from distill.train.default_recipe import config_of, default_recipe
     from distill.train.resumed_settings import begun_with, cache_of
@@ -157,6 +157,30 @@ def train(
     cache = cache or (cache_of(out) if resume_run else None)
     if cache is None:
         raise click.UsageError("Missing argument 'CACHE'.")
+    contents = _contents(ctx, cache, recipe, settings)
+    if begun is not None:
+        config = with_settings(begun, settings)
+    else:
+        taken = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
+        config = config_of(taken, settings, named=recipe is not None)
+    config, code = with_code(config, code, settings)
+    given |= {"cache_dir": cache, "code": code}
+    if plan:
+        _plan(config, given, recipe=taken, unit=UNITS[contents], as_json=as_json)
+        return
+    given |= {"resume_run": resume_run, "command": sys.argv}
+    with working("training", UNITS[contents]) as progress:
+        if begun is None:
+            why = "" if recipe else ", as none is named"
+            progress.note(f"recipe {taken}{why}; start {config.student.start}")
+        summary = run(config, out=out, progress=progress, **given)
+    _print(summary, out, contents=contents, as_json=as_json)
+
+
+def _contents(ctx: click.Context, cache: Path, recipe: str | None, settings: tuple[str, ...]) -> str:
+    """Return what a cache holds; UsageError where an option is given that is for another."""
+    from distill.settings import load_recipe, with_settings
+
     try:
         contents = contents_of(cache)
     except UserError:
@@ -164,21 +188,7 @@ def train(
             with_settings(load_recipe(recipe), settings)
         raise
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    named = recipe is not None
-    if begun is None:
-        recipe = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
-    config = with_settings(begun, settings) if begun else config_of(recipe, settings, named=named)
-    config, code = with_code(config, code, settings)
-    given |= {"cache_dir": cache, "code": code}
-    if plan:
-        _plan(config, given, recipe=recipe, unit=UNITS[contents], as_json=as_json)
-        return
-    given |= {"resume_run": resume_run, "command": sys.argv}
-    with working("training", UNITS[contents]) as progress:
-        if not named and begun is None:
-            progress.note(f"recipe {recipe}: none is named")
-        summary = run(config, out=out, progress=progress, **given)
-    _print(summary, out, contents=contents, as_json=as_json)
+    return contents
 
 
 def _checked(out: Path | None, *, plan: bool, resume_run: bool) -> Path:

@@ -18,7 +18,7 @@ def print_plan(plan: Mapping[str, Any], *, recipe: str, unit: str, as_json: bool
         print_json({"recipe": recipe, **plan})
         return
     changed = _other_than_default(plan["config"])
-    click.echo(f"recipe {recipe}; settings other than the defaults:")
+    click.echo(printable(f"recipe {recipe}; settings other than the defaults:"))
     for name, value in changed.items():
         click.echo(printable(f"  {name} = {value}"))
     images, steps, rates, seconds = (plan[name] for name in ("images", "steps", "rates", "seconds"))

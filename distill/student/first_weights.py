@@ -31,7 +31,7 @@ def find_first_weights(config: StudentConfig, origin: Origin) -> str:
         if not Path(config.start).is_file():
             raise UserError(f"the weights file {config.start} does not exist", fix=OTHER_START)
         return f"the file {config.start}"
-    architecture = Architecture.of(config.arch, config.kwargs, config.image_size, code=origin.code)
+    architecture = Architecture.of(config.arch, config.kwargs, config.image_size, code=origin.code, hub=None)
     if architecture.library == OWN:
         raise no_weights(config.arch, ValueError("your own code publishes none"))
     if architecture.library == TORCHVISION:

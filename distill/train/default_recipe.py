@@ -30,8 +30,7 @@ def default_recipe(cache_dir: Path, settings: Sequence[str], *, from_tars: bool 
         return FROM_SCRATCH
     if from_tars and cache.spec.format == WEBDATASET:
         raise UserError(
-            f"{cache.path} is streamed, and the recipe of photos, {HEAD_FIRST}, begins with features of all of "
-            "its images",
+            f"{cache.path} is streamed, and {HEAD_FIRST}, the recipe unless told, begins with all features",
             fix="give the images with --data, or train from scratch as they come: --start scratch.",
         )
     takes_pool = given.get("data.pool_share", -1) != 0

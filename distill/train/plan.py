@@ -126,7 +126,8 @@ def _seconds_of_step(run: StudentRun) -> float:
     """Return what a step takes, of reading to moving, by a few of them; the run is at its start."""
     run.begin_epoch()
     began, ends = time.perf_counter(), list[float]()
-    with closing(shared_batches(run.session, 0, first=0)) as batches:
+    drawn: Any = shared_batches(run.session, 0, first=0)
+    with closing(drawn) as batches:
         for batch in batches:
             run.step(batch.of(run.session.data), spent=batch.seconds)
             _wait(run.session)
@@ -140,7 +141,8 @@ def _seconds_of_image(session: Session) -> float:
     """Return what judging an image takes, reading it too, by the first batches of the largest split."""
     split = max(session.splits.values(), key=lambda split: len(split.pixels.samples))
     began, images = time.perf_counter(), 0
-    with closing(outputs_of(session.model, split)) as outputs:
+    judging: Any = outputs_of(session.model, split)
+    with closing(judging) as outputs:
         for done, (rows, _) in enumerate(outputs, start=1):
             images += len(rows)
             if done == JUDGED:

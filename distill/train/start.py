@@ -13,7 +13,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress, Silent
 from cache.sources.decoders import AUTO, in_its_place
 from distill.checkpoint import read_checkpoint
-from distill.config import RunConfig
+from distill.config import SCRATCH, RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
@@ -76,7 +76,9 @@ def train(
     if wandb:
         wandb_module()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
-    find_first_weights(config.student, origin)  # before any work is done
+    weights = find_first_weights(config.student, origin)  # before any work is done
+    if weights and config.student.start != SCRATCH:
+        progress.note(f"the student starts from {weights}")
     with ranks_of_torchrun() as ranks:
         begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
@@ -124,7 +126,8 @@ def note_surprises(session: Session, progress: Progress) -> None:
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
     made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
-    start = f"the student starts from {made.start}" if made.sha256 else ""
+    # Of a file what is not in its name, which train says: that it held more.
+    start = made.start if made.sha256 and made.start != session.config.student.start else ""
     for line in filter(None, (_unused(session), in_its_place(session.decoder), slow, start)):
         progress.note(line)
     kept = model.cache.column_settings("pixels")
