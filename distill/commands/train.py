@@ -169,10 +169,10 @@ def train(
         _plan(config, given, recipe=taken, unit=UNITS[contents], as_json=as_json)
         return
     given |= {"resume_run": resume_run, "command": sys.argv}
+    if begun is None:
+        why = "" if recipe else ", as none is named"
+        given["notes"] = [f"recipe {taken}{why}; start {config.student.start}"]
     with working("training", UNITS[contents]) as progress:
-        if begun is None:
-            why = "" if recipe else ", as none is named"
-            progress.note(f"recipe {taken}{why}; start {config.student.start}")
         summary = run(config, out=out, progress=progress, **given)
     _print(summary, out, contents=contents, as_json=as_json)
 

@@ -43,6 +43,7 @@ def train(
     wandb: str = "",
     decoder: str = "",
     code: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train one student and return its summary, which is also ``out/summary.json``.
 
@@ -61,6 +62,8 @@ def train(
         What decodes photos where the config leaves that to the machine; '' is the machine's.
     code
         The Python file of a student of one's own, ``student.arch=FILE.py:NAME``: nothing else names code.
+    notes
+        What is said once nothing is wrong with what was given.
 
     Raises
     ------
@@ -78,11 +81,13 @@ def train(
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
     weights = find_first_weights(config.student, origin)  # before any work is done
     if weights and config.student.start != SCRATCH:
-        progress.note(f"the student starts from {weights}")
+        notes = [*notes, f"the student starts from {weights}"]
     with ranks_of_torchrun() as ranks:
         begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream, origin)
+        for line in notes:
+            progress.note(line)
         note_surprises(session, progress)
         stream.identities.note_gone(progress, config)
         ranks.wait()  # until every process has looked at ``out``
