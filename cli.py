@@ -48,6 +48,7 @@ COMMANDS: Table = {
     "cache": (CACHE, "Look into a cache, check, mend, import, convert one."),
     "describe": ("prepare:describe", "Ask a language model to describe every class of DATA."),
     "caption": ("prepare:caption", "Write one caption of every image of DATA."),
+    "recipes": ("recipes:recipes", "List the recipes that ship, or print one of them."),
     "train": ("train:train", "Train one student from CACHE, without teacher (stage 2)."),
     "evaluate": ("evaluate:evaluate", "Judge a run's student, or a cache's teacher."),
     "fewshot": ("fewshot:fewshot", "Teach RUN's student OOD classes from a few images."),

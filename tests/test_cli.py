@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import cli
 from cache.runtime.errors import UserError
 from distill.commands.train import train
-from distill.settings import load_recipe, with_settings
+from distill.settings import RECIPES, load_recipe, names_in, with_settings
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,8 +51,9 @@ OPTIONS = {
     "cache repair": "compact json",
     "cache import": "as bank caption-column captions class-depth classes data dtype format image-column images key-column keys label-column max-pixels model names no-exif out path-column pretrained shared-classes split split-column texts",
     "cache convert": "data out to",
-    "train": "arch baseline batch-size check code data device device-images epochs head-only image-size json k local losses lr negative-text out prompts recipe resume seed set start teachers text views wandb",
+    "train": "arch baseline batch-size check code data device device-images epochs head-only image-size json k local losses lr negative-text out plan prompts recipe resume seed set start teachers text views wandb",
     "evaluate": "cache caption-column check checkpoint class-depth code data device eval-crop eval-size image-column json key-column label-column label2text names negative-text on path-column pretrained space split split-column teacher teacher-model template text",
+    "recipes": "",
     "report": "out",
     "sweep": "address cache choose code cpus data engine gpus jobs json out plan set together wandb",
     "compare": "json",
@@ -135,12 +136,12 @@ def test_an_option_is_its_setting_and_what_set_says_comes_last():
     given = settings_of(
         "--set", "loss.cap=0.5", "--losses", "cls,cap", "--k", 7, "--lr", 0.1, "--seed", 3, "--local"
     )
-    config = with_settings(load_recipe("resnet18"), given)
+    config = with_settings(load_recipe("paper-resnet18"), given)
     assert (config.loss.cls, config.loss.mse, config.loss.cap, config.loss.vlalign_k) == (1.0, 0.0, 0.5, 7)
     assert (config.optim.lr, config.train.seed, config.robotics.local) == (0.1, 3, True)
     assert settings_of() == ()
     words = ["--arch", 'own "net"', "--teachers", "main, second", "--device-images", "on"]
-    config = with_settings(load_recipe("resnet18"), settings_of(*words))
+    config = with_settings(load_recipe("paper-resnet18"), settings_of(*words))
     assert (config.student.arch, config.data.device_images) == ('own "net"', "on")
     assert config.teachers == ("main", "second")
     with pytest.raises(UserError, match="did you mean 'mse'"):
@@ -298,3 +299,13 @@ def test_debug_shows_the_traceback(tmp_path):
         text=True,
     )
     assert "Traceback" in done.stderr
+
+
+def test_recipes_are_listed_with_what_they_are_for_and_one_is_printed_as_its_file():
+    listed = CliRunner().invoke(cli.main, ["recipes"]).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == names_in(RECIPES)
+    assert all(len(line.split(maxsplit=1)[1]) > 20 and "distill train" not in line for line in listed)
+    printed = CliRunner().invoke(cli.main, ["recipes", "small"]).stdout
+    assert printed == (RECIPES / "small.toml").read_text()
+    wrong = CliRunner().invoke(cli.main, ["recipes", "smal"])
+    assert (wrong.exit_code, "did you mean 'small'" in wrong.output) == (1, True)

@@ -33,7 +33,7 @@ from cache.sources.class_texts import (
     split_and_key,
 )
 from distill.config import RunConfig
-from distill.settings import from_toml, load_recipe, to_toml, with_settings
+from distill.settings import RECIPES, from_toml, load_recipe, names_in, to_toml, with_settings
 from distill.sweep.plan import load_sweep
 
 FOLDERS = ("apple", "banana")
@@ -150,7 +150,7 @@ SWEEPS = st.dictionaries(
             st.integers(),
             st.floats(),
             ANY_TEXT,
-            st.sampled_from(["resnet18", "smoke"]),
+            st.sampled_from(["paper-resnet18", "smoke"]),
         ),
         lambda inner: st.one_of(
             st.lists(inner, max_size=3),
@@ -214,6 +214,6 @@ def test_a_torn_end_of_a_partial_file_costs_no_row_before_it(rows, torn):
 
 
 def test_every_recipe_is_read_back_as_it_was_written():
-    for name in ("resnet18", "vit_b_32", "efficientnet_b0", "smoke"):
+    for name in names_in(RECIPES):
         assert from_toml(to_toml(load_recipe(name)), where=name) == load_recipe(name)
     assert torch.is_tensor(torch.empty(0))

@@ -7,7 +7,8 @@ Its files::
     demo, doctor              both stages on a small example; what this machine has
     prepare                   data before stage 1: split, describe, caption
     cache_features, cache     stage 1; what is done with caches
-    train, evaluate, fewshot  stage 2
+    recipes, train, evaluate, fewshot    settings that ship; stage 2
+    train_plan                what train --plan prints
     evaluate_on               evaluate on images of any source
     sweep, report             many runs; report compares two as well
     export, predict           a student that leaves: export, texts, bench-model; predict, serve

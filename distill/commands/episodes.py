@@ -12,8 +12,6 @@ from distill.commands.options import given_options
 PHOTOS, EPISODES = "photos", "episodes"
 UNITS = {PHOTOS: "images", EPISODES: "episodes"}
 """What a progress counts."""
-RECIPES = {PHOTOS: "resnet18", EPISODES: "robotics_efficientnet_b0"}
-"""What is trained unless told."""
 
 
 def contents_of(cache: Path) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from cache.runtime.errors import UserError, WrongOption, nearest_names
-from distill.commands.episodes import EPISODES, RECIPES, UNITS, contents_of, refuse_other
+from cache.runtime.torchrun import world_size
+from distill.commands.episodes import EPISODES, UNITS, contents_of, refuse_other
 from distill.commands.options import (
     COUNT,
     DEVICES,
@@ -58,8 +59,12 @@ def _teachers(value: str) -> Iterator[str]:
 @click.command()
 @click.argument("cache", type=EXISTING_FOLDER, required=False)
 @data_option()
-@option("--out", "New folder for this run.", FOLDER, required=True)
-@option("--recipe", "A recipe's name, or a TOML file  [default: resnet18; robotics_efficientnet_b0]")
+@option("--out", "New folder for this run.", FOLDER)
+@option(
+    "--recipe",
+    "Name (see 'distill recipes') or TOML file  [default: head-first, pool; --start scratch: small]",
+)
+@option("--plan", "Say what the run would be, its images, steps, rates and time, and do nothing.", bool)
 @option(
     "--losses A,B,...", "Losses of weight 1, others off: cls,mse,mse_raw,im_cst,vlalign,cap.", setting=_losses
 )
@@ -89,8 +94,8 @@ def _teachers(value: str) -> Iterator[str]:
 @option("--start", "First weights: scratch, pretrained, or a file of them.", setting="student.start")
 @code_option
 @option(
-    "--head-only",
-    "Leave the trunk as it is: its head by ridge, in seconds, or trained on its features.",
+    "--head-only HOW",
+    "Leave the trunk as it is: its head by ridge, in seconds (closed-form, which needs no =HOW), or trained.",
     ["closed-form", "trained"],
     setting="train.head_only",
     is_flag=False,
@@ -112,40 +117,70 @@ def _teachers(value: str) -> Iterator[str]:
 def train(
     ctx: click.Context,
     cache: Path | None,
-    out: Path,
+    out: Path | None,
     recipe: str | None,
     settings: tuple[str, ...],
     code: Path | None,
     as_json: bool,
     resume_run: bool,
+    plan: bool,
     **given: Any,
 ) -> None:
     """Train one student from CACHE, without teacher (stage 2).
 
-    The cache is one of photos, or of episodes with several objects each ('distill robotics').
+    The cache is one of photos, or of episodes with several objects each ('distill robotics'). Unless told
+    photos are learnt by a pretrained student: recipe head-first, or pool where the cache has images without
+    labels. With --start scratch the recipe is small.
 
     \b
     Examples:
-      distill train artifacts/photos --out runs/first --recipe resnet18 --epochs 20
-      distill train artifacts/photos --out runs/cls --losses cls --set optim.schedule=cosine
-      distill train artifacts/photos-tar --out runs/streamed
+      distill train artifacts/photos --out runs/first
+      distill train artifacts/photos --plan
+      distill train artifacts/photos --out runs/small --start scratch --epochs 20
+      distill train artifacts/photos --out runs/cls --recipe paper-resnet18 --losses cls
+      distill train artifacts/photos-tar --out runs/streamed --start scratch
       distill train --resume --out runs/first
       distill train artifacts/photos --out runs/lite --arch tf_efficientnet_lite0 --start lite0.safetensors
       distill train artifacts/episodes --out runs/dual --prompts coop --local
     """
-    from distill.headline import NOTHING_TO_JUDGE, headline_splits
-    from distill.record.run_files import AVERAGED, EMA
-    from distill.settings import load_recipe, with_settings
+    from distill.settings import with_settings
     from distill.student.own_code import with_code
+    from distill.train.default_recipe import config_of, default_recipe
     from distill.train.resumed_settings import begun_with, cache_of
     from distill.train.run_folder import check_out
     from distill.train.start import train as run
 
-    check_out(out, resume_run=resume_run)
+    out = _checked(out, plan=plan, resume_run=resume_run)
+    if not plan:
+        check_out(out, resume_run=resume_run)
     begun = begun_with(out) if resume_run and recipe is None else None
     cache = cache or (cache_of(out) if resume_run else None)
     if cache is None:
         raise click.UsageError("Missing argument 'CACHE'.")
+    contents = _contents(ctx, cache, recipe, settings)
+    if begun is not None:
+        config = with_settings(begun, settings)
+    else:
+        taken = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
+        config = config_of(taken, settings, named=recipe is not None)
+    config, code = with_code(config, code, settings)
+    given |= {"cache_dir": cache, "code": code}
+    if plan:
+        _plan(config, given, recipe=taken, unit=UNITS[contents], as_json=as_json)
+        return
+    given |= {"resume_run": resume_run, "command": sys.argv}
+    if begun is None:
+        why = "" if recipe else ", as none is named"
+        given["notes"] = [f"recipe {taken}{why}; start {config.student.start}"]
+    with working("training", UNITS[contents]) as progress:
+        summary = run(config, out=out, progress=progress, **given)
+    _print(summary, out, contents=contents, as_json=as_json)
+
+
+def _contents(ctx: click.Context, cache: Path, recipe: str | None, settings: tuple[str, ...]) -> str:
+    """Return what a cache holds; UsageError where an option is given that is for another."""
+    from distill.settings import load_recipe, with_settings
+
     try:
         contents = contents_of(cache)
     except UserError:
@@ -153,11 +188,35 @@ def train(
             with_settings(load_recipe(recipe), settings)
         raise
     refuse_other(ctx, contents, photos=FOR_PHOTOS, episodes=FOR_EPISODES)
-    config = with_settings(begun or load_recipe(recipe or RECIPES[contents]), settings)
-    config, code = with_code(config, code, settings)
-    given |= {"resume_run": resume_run, "command": sys.argv, "code": code}
-    with working("training", UNITS[contents]) as progress:
-        summary = run(config, cache_dir=cache, out=out, progress=progress, **given)
+    return contents
+
+
+def _checked(out: Path | None, *, plan: bool, resume_run: bool) -> Path:
+    """Return the folder of the run, which a plan has no need of; UsageError for what does not go together."""
+    if plan and (resume_run or world_size() > 1):
+        raise click.UsageError(
+            f"--plan is of a new run: leave out {'--resume' if resume_run else 'torchrun'}."
+        )
+    if out is None and not plan:
+        raise click.UsageError("Missing option '--out'.")
+    return out or Path()
+
+
+def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json: bool) -> None:
+    from distill.commands.train_plan import print_plan
+    from distill.train.plan import plan
+
+    given.pop("wandb")
+    with working("trying a few steps", unit) as progress:
+        planned = plan(config, progress=progress, **given)
+    print_plan(planned, recipe=recipe, unit=unit, as_json=as_json)
+
+
+def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) -> None:
+    """Print what a run came to."""
+    from distill.headline import NOTHING_TO_JUDGE, headline_splits
+    from distill.record.run_files import AVERAGED, EMA
+
     if as_json:
         print_json(summary)
         return

@@ -1,7 +1,7 @@
 """A sweep: one base recipe, what is changed in it, and the seeds -> runs with names and configs.
 
     question = "Does k of vlalign matter?"
-    recipe = "resnet18"
+    recipe = "paper-resnet18"
     seeds = [0, 1, 2]
 
     [base]                      # for every run
@@ -103,7 +103,7 @@ def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
             f"{key} is not a key of a sweep",
             f"{nearest_names(key, KEYS)}a sweep has {', '.join(KEYS)}; settings stand below [base].",
         )
-    question, recipe = table.get("question", f"sweep {name}"), table.get(RECIPE, "resnet18")
+    question, recipe = table.get("question", f"sweep {name}"), table.get(RECIPE, "paper-resnet18")
     require(
         isinstance(question, str), f"question is {question!r}, expected a text", 'write question = "...".'
     )

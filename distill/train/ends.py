@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,14 +81,18 @@ def judge_splits(session: Session, *, late: bool) -> dict[str, Result]:
     the work. Where there is nothing else ID is judged every epoch, and a split of one class always among all.
     """
     model, splits = session.model, session.splits
-    at_once = [name for name in splits if name != "id_test"] or [*splits]
     alone = any(len(split.class_names) == 1 for split in splits.values())
     among = AllClasses.competing(model.folder.classes) if late or alone else None
     results: dict[str, Result] = {}
-    for split in splits.values():
-        if late or split.name in at_once:
-            results |= judged(model, outputs_of(model, split), split, among=among)
+    for name in judged_after(splits, late=late):
+        results |= judged(model, outputs_of(model, splits[name]), splits[name], among=among)
     return results
+
+
+def judged_after(splits: Iterable[str], *, late: bool) -> list[str]:
+    """Return which of a run's splits are judged after an epoch: all where it is a ``late`` one."""
+    names = [*splits]
+    return names if late else [name for name in names if name != "id_test"] or names
 
 
 def judge_average(session: Session, name: str, *, late: bool) -> dict[str, float]:

@@ -22,6 +22,7 @@ from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
 from distill.student.build import made_of
+from distill.student.first_weights import find_first_weights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
@@ -42,6 +43,7 @@ def train(
     wandb: str = "",
     decoder: str = "",
     code: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train one student and return its summary, which is also ``out/summary.json``.
 
@@ -60,6 +62,8 @@ def train(
         What decodes photos where the config leaves that to the machine; '' is the machine's.
     code
         The Python file of a student of one's own, ``student.arch=FILE.py:NAME``: nothing else names code.
+    notes
+        What is said once nothing is wrong with what was given.
 
     Raises
     ------
@@ -75,10 +79,15 @@ def train(
     if wandb:
         wandb_module()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
+    weights = find_first_weights(config.student, origin)  # before any work is done
+    if weights and config.student.start != SCRATCH:
+        notes = [*notes, f"the student starts from {weights}"]
     with ranks_of_torchrun() as ranks:
         begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream, origin)
+        for line in notes:
+            progress.note(line)
         note_surprises(session, progress)
         stream.identities.note_gone(progress, config)
         ranks.wait()  # until every process has looked at ``out``
@@ -122,7 +131,8 @@ def note_surprises(session: Session, progress: Progress) -> None:
     if left_out:
         progress.note(f"{left_out:,} training {model.unit} have no teacher row and are left out")
     made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
-    start = f"the student starts from {made.start}" if made.start != SCRATCH else ""
+    # Of a file what is not in its name, which train says: that it held more.
+    start = made.start if made.sha256 and made.start != session.config.student.start else ""
     for line in filter(None, (_unused(session), in_its_place(session.decoder), slow, start)):
         progress.note(line)
     kept = model.cache.column_settings("pixels")

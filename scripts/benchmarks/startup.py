@@ -34,6 +34,7 @@ def first_step(folder: Path, out: Path, args: argparse.Namespace) -> dict[str, f
     """Return the seconds to the first checkpoint, and the most gigabytes that were resident until then."""
     words = ["train", folder / "cache", "--data", folder / "data", "--out", out, "--arch", args.arch]
     words += ["--image-size", args.image_size, "--batch-size", 32, "--set", "train.checkpoint_steps=1"]
+    words += ["--recipe", "paper-resnet18"]
     words += ["--set", "loss.vlalign=1", "--set", "loss.mse=1"]
     command = [sys.executable, "-P", "-m", "cli", *map(str, words)]
     with tempfile.TemporaryFile("w+") as output:

@@ -6,10 +6,13 @@ from cache.runtime.errors import UserError
 from distill.config import RunConfig
 from distill.settings import RECIPES, from_toml, load_recipe, names_in, to_toml, with_settings
 
+SHIPPED = [
+    *("paper-resnet18", "paper-vit_b_32", "paper-efficientnet_b0", "small", "head-first", "pool", "smoke"),
+    *("robotics_demo", "robotics_efficientnet_b0"),
+]
 
-@pytest.mark.parametrize(
-    "name", ["efficientnet_b0", "resnet18", "smoke", "vit_b_32", "robotics_demo", "robotics_efficientnet_b0"]
-)
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_recipes_are_valid_and_survive_a_round_trip(name):
     assert name in names_in(RECIPES)
     config = load_recipe(name)
@@ -19,8 +22,11 @@ def test_recipes_are_valid_and_survive_a_round_trip(name):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("resnet18", ("sgd", 0.05, 0.9, 1e-4, "step", "epoch", (1 / 3, 2 / 3), 0.1, "crop_flip")),
-        ("vit_b_32", ("adamw", 1e-4, 0.9, 0.01, "onecycle", "epoch", (1 / 3, 2 / 3), 0.1, "randaugment")),
+        ("paper-resnet18", ("sgd", 0.05, 0.9, 1e-4, "step", "epoch", (1 / 3, 2 / 3), 0.1, "crop_flip")),
+        (
+            "paper-vit_b_32",
+            ("adamw", 1e-4, 0.9, 0.01, "onecycle", "epoch", (1 / 3, 2 / 3), 0.1, "randaugment"),
+        ),
     ],
 )
 def test_recipes_have_the_papers_values(name, expected):
@@ -94,5 +100,5 @@ def test_a_wrong_recipe_file_is_named_with_its_line_or_key(tmp_path):
     path.write_text("[loss\n")
     with pytest.raises(UserError, match=r"mine\.toml is not TOML.*line 1"):
         load_recipe(str(path))
-    with pytest.raises(UserError, match="did you mean 'resnet18'"):
-        load_recipe("resnet81")
+    with pytest.raises(UserError, match="did you mean 'paper-resnet18'"):
+        load_recipe("paper-resnet81")

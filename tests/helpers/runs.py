@@ -65,6 +65,7 @@ def words_of(command, cached, photos, out, *settings):
     """The words of a small run whose images are decoded anew, one evaluation batch an image."""
     chosen = (*SMALL, f"train.epochs={EPOCHS}", "train.eval_batch_size=1", "data.memory_mb=0", *settings)
     words = [command, cached.path, "--data", photos, "--out", out]
+    words += ["--recipe", "paper-resnet18"] if command == "train" else []
     return [str(w) for w in words] + [word for setting in chosen for word in ("--set", setting)]
 
 
@@ -77,7 +78,7 @@ def stage_2(photos, cache, out, *settings):
         "loss.mse=1",
     ]
     words += ["loss.im_cst=1", "loss.vlalign=1", "loss.cap=1", "optim.lr=0.0003", *settings]
-    command = ["train", cache, "--data", photos, "--out", out, "--json"]
+    command = ["train", cache, "--data", photos, "--out", out, "--recipe", "paper-resnet18", "--json"]
     return [str(word) for word in command] + [word for setting in words for word in ("--set", setting)]
 
 

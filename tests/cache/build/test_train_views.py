@@ -274,7 +274,7 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
     more.append("train.precision=float32")
     words = [word for setting in (*SMALL, *VIEWS, *more) for word in ("--set", setting)]
     cache, one, two = build().path, tmp_path / "one", tmp_path / "two"
-    recipe = with_settings(load_recipe("resnet18"), [*SMALL, *VIEWS, *more])
+    recipe = with_settings(load_recipe("paper-resnet18"), [*SMALL, *VIEWS, *more])
     run(recipe, cache_dir=cache, data_dir=photos, out=one)
     command = [
         *launch(2),
@@ -350,7 +350,19 @@ def test_the_command_line_caches_and_replays_views(photos, teacher_dir, tmp_path
     assert ended.exit_code == 0, ended.output
     words = [word for setting in (*SMALL, "loss.cap=0", "train.epochs=1") for word in ("--set", setting)]
     ended = CliRunner().invoke(
-        cli.main, ["train", cache, "--data", str(photos), "--out", str(out), "--views", *words]
+        cli.main,
+        [
+            "train",
+            cache,
+            "--data",
+            str(photos),
+            "--out",
+            str(out),
+            "--recipe",
+            "paper-resnet18",
+            "--views",
+            *words,
+        ],
     )
     assert ended.exit_code == 0, ended.output
     assert "views = true" in (out / "config.toml").read_text()

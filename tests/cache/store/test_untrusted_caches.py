@@ -104,7 +104,7 @@ def test_no_word_of_a_manifest_gets_into_the_command_that_repair_prints(tmp_path
 @pytest.mark.parametrize(
     "words",
     [
-        ["train", "CACHE", "--data", "DATA", "--out", "run", "--text", "../../x"],
+        ["train", "CACHE", "--data", "DATA", "--out", "run", "--recipe", "smoke", "--text", "../../x"],
         ["cache", "add-texts", "CACHE", "--bank", "../x", "--run", "RUN"],
         ["cache-features", "DATA", "--out", "CACHE", "--model", "local-dir:x", "--teacher", "../x"],
         ["cache-features", "DATA", "--out", "new", "--model", "local-dir:x", "--text-file", "a b.txt"],

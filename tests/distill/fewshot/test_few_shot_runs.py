@@ -95,9 +95,11 @@ def test_finetuning_starts_from_the_run_with_its_support_after_the_training_imag
     config = session.config
     assert (config.train.epochs, config.optim.schedule, config.optim.lr) == (20, "onecycle", 1e-3)
     adamw = finetune_config(
-        with_settings(RunConfig(), ["optim.name=adamw"]), start=source, support=config.fewshot
+        with_settings(RunConfig(), ["optim.name=adamw", "student.head_start=closed-form"]),
+        start=source,
+        support=config.fewshot,
     )
-    assert adamw.optim.lr == 2e-4
+    assert (adamw.optim.lr, adamw.student.head_start) == (2e-4, "random")
 
 
 def test_neighbours_are_those_of_the_joined_class_list(source, cached, photos):

@@ -150,6 +150,7 @@ def test_every_epoch_and_the_summary_are_in_the_file_that_wandb_syncs(cached, ph
     out = tmp_path / "runs" / "first"
     settings = [part for setting in SMALL for part in ("--set", setting)]
     words = ["train", cached.path, "--data", photos, "--out", out, *settings, "--wandb", "students"]
+    words += ["--recipe", "paper-resnet18"]
     ended = CliRunner().invoke(cli.main, [str(word) for word in words])
     assert ended.exit_code == 0, ended.output
     logged = history(out)

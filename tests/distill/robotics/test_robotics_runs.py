@@ -19,13 +19,13 @@ import cli
 from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episodes import EpisodeFolder
-from distill.commands.episodes import RECIPES, contents_of
 from distill.config import FewShotConfig, RunConfig
 from distill.config_checks import check_for_episodes
 from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.trained_run import evaluate_run, space_of_run
 from distill.settings import load_recipe, with_settings
+from distill.train.default_recipe import default_recipe
 from distill.train.session import open_session
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
@@ -95,8 +95,8 @@ def test_the_papers_recipe_is_the_default_one():
 
 
 def test_a_cache_says_which_recipe_it_is_trained_with(episode_cache, cached):
-    assert RECIPES[contents_of(episode_cache)] == "robotics_efficientnet_b0"
-    assert RECIPES[contents_of(cached.path)] == "resnet18"
+    assert default_recipe(episode_cache, ()) == "robotics_efficientnet_b0"
+    assert default_recipe(cached.path, ()) == "head-first"
 
 
 def test_a_run_folder_has_everything_it_promises(train, tmp_path, episode_cache):

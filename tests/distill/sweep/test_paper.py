@@ -49,7 +49,7 @@ def test_the_papers_sweep_adds_one_part_after_the_other_with_three_seeds_each():
     [
         ((), "sgd", 5),
         (("data.repeat_epochs=1",), "sgd", 1),
-        (('recipe="vit_b_32"', "data.repeat_epochs=3"), "adamw", 3),
+        (('recipe="paper-vit_b_32"', "data.repeat_epochs=3"), "adamw", 3),
     ],
 )
 def test_the_papers_sweep_takes_the_recipe_and_the_repeats_of_a_data_set(settings, name, repeats):

@@ -188,9 +188,11 @@ def test_the_losses_of_the_main_table_are_added_one_by_one():
 
 def test_a_run_may_have_another_recipe(written):
     sweep = load_sweep(
-        written("[base]\ntrain.epochs = 3\n[grid]\nrecipe = ['resnet18', 'vit_b_32']\nloss.mse = [0, 2]\n")
+        written(
+            "[base]\ntrain.epochs = 3\n[grid]\nrecipe = ['paper-resnet18', 'paper-vit_b_32']\nloss.mse = [0, 2]\n"
+        )
     )
-    assert names(sweep)[3] == "recipe=vit_b_32,mse=2,seed=0"
+    assert names(sweep)[3] == "recipe=paper-vit_b_32,mse=2,seed=0"
     config = sweep.runs[3].config
     assert (config.student.arch, config.optim.name, config.train.epochs, config.loss.mse) == (
         "vit_b_32",

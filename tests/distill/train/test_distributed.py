@@ -34,7 +34,8 @@ def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
 
 def train(cached, photos, out, *settings):
     chosen = [word for setting in (*SMALL, *settings) for word in ("--set", setting)]
-    return ["train", str(cached.path), "--data", str(photos), "--out", str(out), *chosen]
+    words = ["train", str(cached.path), "--data", str(photos), "--out", str(out)]
+    return [*words, "--recipe", "paper-resnet18", *chosen]
 
 
 def test_an_error_that_one_process_meets_ends_all_in_one_line(photos, tmp_path):

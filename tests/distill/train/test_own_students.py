@@ -121,7 +121,8 @@ def test_code_is_run_only_where_the_command_names_it_and_only_as_it_was(made, tm
         train(own, **again, code=tmp_path / "net.py")
     assert not (made / "ran").exists()
     assert train(own, **again, code=made / "net.py")["first_weights"] == {"start": "scratch", "sha256": ""}
-    ended = called(*train_words, "--code", made / "net.py", "--set", "student.arch=resnet18")
+    words = [*train_words, "--recipe", "small", "--code", made / "net.py"]
+    ended = called(*words, "--set", "student.arch=resnet18")
     assert "is of students of one's own, and this one is resnet18" in ended.output
 
 

@@ -281,7 +281,7 @@ def test_two_processes_of_which_one_is_lost_go_on_to_the_same_numbers(tars, phot
     chosen = [word for setting in (*SMALL, "train.checkpoint_steps=1") for word in ("--set", setting)]
 
     def words(out):
-        return ["train", str(tars), "--out", str(out), *chosen]
+        return ["train", str(tars), "--out", str(out), "--recipe", "paper-resnet18", *chosen]
 
     one, two = tmp_path / "whole", tmp_path / "cut"
     subprocess.run(torchrun(*words(one)), cwd=ROOT, check=True)

@@ -1,0 +1,48 @@
+"""What is trained unless told, and with which first weights."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+from helpers.pools import import_pool_cache
+from helpers.tar_caches import as_tars
+
+import cli
+from cache.runtime.errors import UserError, WrongOption
+from distill.train.default_recipe import config_of, default_recipe
+
+
+def test_the_recipe_goes_by_what_the_cache_has_and_by_a_start_from_scratch(cached, photos, tmp_path):
+    pool = import_pool_cache(tmp_path / "pool").path
+    assert default_recipe(cached.path, ()) == "head-first"
+    assert default_recipe(pool, ()) == "pool"
+    assert default_recipe(pool, ("data.pool_share=0",)) == "head-first"
+    assert default_recipe(pool, ('student.start="scratch"',)) == "small"
+    tars = as_tars(cached, photos, tmp_path / "tars")
+    assert default_recipe(tars, (), from_tars=False) == "head-first"
+    with pytest.raises(UserError, match=r"is streamed, and head-first.*--data.*--start scratch"):
+        default_recipe(tars, (), from_tars=True)
+
+
+def test_what_does_not_fit_a_recipe_that_nobody_named_says_so():
+    with pytest.raises(
+        WrongOption, match=r"with train\.baseline.*another recipe than head-first.*--recipe small"
+    ):
+        config_of("head-first", ("train.baseline=true",), named=False)
+    with pytest.raises(WrongOption, match=r"data\.see is not a setting. Fix: did you mean (?!.*--recipe)"):
+        config_of("head-first", ("data.see=1",), named=False)
+
+
+def test_first_weights_that_cannot_be_had_are_one_line_before_any_work(cached, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "none"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    words = ["train", str(cached.path), "--out", str(tmp_path / "run")]
+    for more in (["--arch", "timm:test_resnet"], ["--arch", "resnet18"], ["--start", "nowhere.pt"]):
+        ended = CliRunner().invoke(cli.main, [*words, *more])
+        assert ended.exit_code == 1
+        said = [line for line in ended.stderr.splitlines() if not line.startswith("Downloading: ")]  # torch's
+        assert len(said) == 1
+        assert said[0].startswith("Error: ")
+        assert said[0].endswith("--start FILE, or --start scratch.")
+        assert not (tmp_path / "run").exists()
