@@ -74,7 +74,7 @@ class FeatureFiles:
     def __init__(self, model: Model, out: Path, *, progress: Progress | None = None) -> None:
         """``out`` is the folder of the run."""
         self.model, self.progress = model, progress or Silent()
-        decode: Any = model.augment.decode
+        decode: Any = model.augment.eval_decode
         # What the trunk sees of a picture, by an example: size, crop, mean and deviation.
         picture = torch.arange(math.prod(decode.shape)).to(decode.dtype).view(1, *decode.shape)
         shown = sha256(model.augment.plain(picture).numpy().tobytes()).hexdigest()
