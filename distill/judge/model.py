@@ -22,7 +22,7 @@ from distill.robotics.metrics import EpisodeResult, judge_objects
 from distill.robotics.model import EpisodeModel
 from distill.student.build import NEW, Origin, made_of
 from distill.student.classifier import AllClasses
-from distill.student.heads import classifiers_for, set_from_cache
+from distill.student.heads import classifiers_for
 from distill.student.photo_model import PhotoModel
 
 Model = PhotoModel | EpisodeModel
@@ -51,7 +51,6 @@ def open_model(
     if starting:
         for head in heads:  # a bank without a text for one of the classes
             head.classifier(class_names, temperature=config.loss.temperature)
-        set_from_cache(heads, config, class_names, device)
         torch.manual_seed(config.train.seed)
     student = model.build(config, cache, folder, heads, starting=starting, origin=origin)
     precision = amp_dtype_of if starting else amp_dtype_of_trained

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cache import EmbeddingCache
 from distill.student.texts import Texts
 
 # Rows that a mean is taken of at most: its error is then 1/256 of a row's deviation.
@@ -66,17 +67,19 @@ class Bank:
     rows: Tensor | None = None
 
 
-def sampled_rows(cache: EmbeddingCache, splits: Sequence[str], most: int, *, seed: int = 0) -> Tensor:
-    """Return at most so many of a teacher's rows of some splits [N, D] float32, as the seed draws them."""
-    rows = [cache.split(name).embeddings for name in splits if name in cache.split_names]
-    ends = np.cumsum([len(own) for own in rows])
-    total = int(ends[-1]) if len(ends) else 0
-    drawn = np.arange(total)
-    if total > most:
-        drawn = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
-    starts = ends - [len(own) for own in rows]
-    parts = [
-        own[drawn[(drawn >= start) & (drawn < end)] - start]
-        for own, start, end in zip(rows, starts, ends, strict=True)
-    ]
-    return torch.from_numpy(np.concatenate(parts)).float() if parts else torch.empty(0, cache.embed_dim)
+@dataclass(frozen=True, kw_only=True)
+class TeachersRows:
+    """A teacher's raw rows of the images that a student learns from: ``row_of`` of ``embeddings``."""
+
+    embeddings: Any
+    row_of: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.row_of)
+
+    def sampled(self, most: int, *, seed: int) -> Tensor:
+        """Return at most so many of them [N, D] float32, as the seed draws them."""
+        drawn = self.row_of
+        if len(drawn) > most:
+            drawn = drawn[np.sort(np.random.default_rng(seed).choice(len(drawn), most, replace=False))]
+        return torch.from_numpy(self.embeddings[drawn]).float()

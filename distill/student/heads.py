@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cache import EmbeddingCache
-from cache.sources.splits import POOL
 from distill.config import RunConfig
-from distill.data.pool import takes_pool
-from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts, sampled_rows
+from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts, TeachersRows
 from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
 from distill.student.texts import FixedTexts, Texts
@@ -91,20 +88,22 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
     return tuple(heads)
 
 
-def set_from_cache(
-    heads: Sequence[Head], config: RunConfig, class_names: Sequence[str], device: torch.device
+def set_from_rows(
+    heads: Sequence[Head],
+    config: RunConfig,
+    class_names: Sequence[str],
+    rows: Sequence[TeachersRows],
+    device: torch.device,
 ) -> None:
-    """Set what heads take from the cache when a student starts: the means of its space, further negatives."""
-    splits = ("train", POOL) if takes_pool(config) else ("train",)
-    for head in heads:
+    """Set what heads take from the ``rows`` that a student learns from: its space's means, its negatives."""
+    for head, own in zip(heads, rows, strict=True):
         if head.centre is not None:
             texts = head.cache.text_bank(config.text).class_texts(tuple(class_names))
-            rows = sampled_rows(head.cache, splits, MEAN_ROWS)
-            head.centre.set_means(rows.to(device), torch.from_numpy(texts).to(device))
+            sample = own.sampled(MEAN_ROWS, seed=0)
+            head.centre.set_means(sample.to(device), torch.from_numpy(texts).to(device))
         if head.bank is not None:
-            most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else sys.maxsize
-            rows = sampled_rows(head.cache, splits, most, seed=config.train.seed).to(device)
-            head.bank.rows = head.in_its_space(rows)
+            most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else len(own)
+            head.bank.rows = head.in_its_space(own.sampled(most, seed=config.train.seed).to(device))
 
 
 def classifiers_for(

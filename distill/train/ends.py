@@ -170,6 +170,8 @@ def summarize(
 
 def _mean_of(config: RunConfig, epochs: int) -> str:
     """Return what :func:`last_mean` is of after so many epochs, in words."""
+    if config.train.head_only == "closed-form":
+        return "closed form"
     last = range(epochs)[-LAST_EPOCHS:]
     judged_epochs = sum(is_judged(config, epoch) for epoch in last)
     if judged_epochs == len(last):

@@ -14,7 +14,7 @@ from helpers.runs import SMALL
 from distill.config import RunConfig
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
-from distill.student.centring import Centre, sampled_rows
+from distill.student.centring import Centre, TeachersRows
 from distill.train.start import train as run
 
 
@@ -33,14 +33,13 @@ def test_rows_and_texts_lose_the_mean_of_their_unit_rows():
         np.testing.assert_allclose(take(torch.from_numpy(rows)).numpy(), expected, atol=1e-6)
 
 
-def test_a_sample_of_a_caches_rows_is_spread_over_its_splits(cached):
-    every = np.concatenate([cached.split(name).embeddings[:] for name in ("train", "id_test")])
-    assert torch.equal(
-        sampled_rows(cached, ("train", "id_test", "pool"), 1000), torch.from_numpy(every).float()
-    )
-    some = sampled_rows(cached, ("train", "id_test"), 7)
-    assert len({row.tobytes() for row in some.numpy()}) == 7
-    assert {row.tobytes() for row in some.numpy()} <= {row.tobytes() for row in every.astype(np.float32)}
+def test_a_sample_of_rows_is_of_those_that_are_learnt_from(cached):
+    every = cached.split("train").embeddings
+    learnt = TeachersRows(embeddings=every, row_of=np.arange(3, 12))
+    assert torch.equal(learnt.sampled(100, seed=0), torch.from_numpy(every[3:12]).float())
+    some = {row.tobytes() for row in learnt.sampled(5, seed=0).numpy()}
+    assert len(some) == 5
+    assert some <= {row.tobytes() for row in every[3:12].astype(np.float32)}
 
 
 @pytest.fixture(scope="module")

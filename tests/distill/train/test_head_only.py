@@ -49,6 +49,7 @@ def test_a_closed_form_is_a_run_like_any_other(train, cached, photos, tmp_path, 
     assert files_of_run(tmp_path / "run") == {*RUN_FILES, "outputs.npz", "logits.npz"}
     told = summary["closed_form"]
     assert told["ood_test_accuracy"] == summary["ood_test_accuracy"]
+    assert summary["headline"].startswith("closed form, macro accuracy")
     assert told["images"] == {"train": len(cached.split("train")), "pool": 0}
     assert set(told["scores"]) == {"0.03", "0.1", "0.3", "1", "3"}
     again = evaluate_run(tmp_path / "run", data_dir=photos)
