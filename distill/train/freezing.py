@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from distill.config import StudentConfig
-from distill.config_fields import require
 from distill.student.parts import trunk_batch_norms, trunk_parameters
 
 
@@ -17,7 +16,8 @@ class Freezing:
 
     ``parameters`` are those of the trunk that are trained after ``epochs`` epochs, ``norms`` its batch norms,
     which with ``always`` keep their statistics throughout: their scale and shift are trained all the same
-    (METHOD.md: batch statistics of small data cost a pretrained trunk dearly).
+    (batch statistics of small data cost a pretrained trunk dearly). Of a network without batch norms there is
+    nothing to keep.
     """
 
     epochs: int
@@ -27,20 +27,14 @@ class Freezing:
 
     @classmethod
     def of(cls, student: nn.Module, config: StudentConfig) -> Freezing:
-        """Return what a config freezes; UserError where it has batch norms frozen and there is none."""
+        """Return what a config freezes."""
         if not config.freeze_epochs and not config.freeze_batch_norm:
             return cls(epochs=0, always=False, parameters=(), norms=())
-        norms = tuple(trunk_batch_norms(student))
-        require(
-            bool(norms) or not config.freeze_batch_norm,
-            f"student.freeze_batch_norm is on, but {config.arch} has no batch norm",
-            "set student.freeze_batch_norm=false.",
-        )
         return cls(
             epochs=config.freeze_epochs,
             always=config.freeze_batch_norm,
             parameters=tuple(own for own in trunk_parameters(student) if own.requires_grad),
-            norms=norms,
+            norms=tuple(trunk_batch_norms(student)),
         )
 
     def begin_epoch(self, epoch: int) -> None:
