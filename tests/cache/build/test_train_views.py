@@ -286,6 +286,8 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
         str(photos),
         "--out",
         str(two),
+        "--recipe",
+        "paper-resnet18",
         *words,
     ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
