@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cache.runtime import machine_limits
 from cache.sources.decoders import AUTO, DECODERS
 from cache.sources.splits import MAIN_TEACHER
-from distill.config_checks import check_head
+from distill.config_checks import check_together
 from distill.config_fields import accepted, at_least, check_fields, one_of, require
 
 SCRATCH, PRETRAINED = "scratch", "pretrained"
@@ -108,6 +108,11 @@ class LossConfig:
                 f"use 0 to leave {name} out.",
             )
         check_fields("loss", self)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether no loss counts."""
+        return not any(getattr(self, name) for name in LOSS_TERMS)
 
 
 LOSS_TERMS = ("cls", "mse", "mse_raw", "im_cst", "vlalign", "cap")
@@ -257,9 +262,8 @@ class TrainConfig:
 class EvalConfig:
     """When a student is judged while it trains, and on how much.
 
-    ``every`` so many epochs, and after the last; 0 is after the last alone, where there is then one epoch for
-    the headline to be a mean of. ``space_images`` is how many images of a split, drawn from more, the space
-    metrics compare: their time grows with the square.
+    ``every`` so many epochs, and after the last; 0 is after the last alone. ``space_images`` is how many
+    images of a split, drawn from more, the space metrics compare: their time grows with the square.
     """
 
     every: int = at_least(0, 1, fix="give at least 1 epoch, or 0 for the last alone.")
@@ -343,43 +347,4 @@ class RunConfig:
         return self.train.seed if self.data.seed < 0 else self.data.seed
 
     def __post_init__(self) -> None:
-        learns = self.prompts.learner != "none"
-        require(
-            len(self.teachers) == len(set(self.teachers)) > 0,
-            f"teachers is {list(self.teachers)}",
-            f'name at least one, each once: teachers=["{MAIN_TEACHER}"].',
-        )
-        require(
-            not (learns and len(self.teachers) > 1),
-            f"prompts.learner is {self.prompts.learner} with {len(self.teachers)} teachers",
-            "learn prompts against one teacher.",
-        )
-        require(
-            not (learns and self.train.baseline),
-            f"prompts.learner is {self.prompts.learner} with train.baseline",
-            "the closed-set baseline has no prompts: switch one of them off.",
-        )
-        check_head(self)
-        for has, what in (
-            (self.train.baseline, "train.baseline, which has no teacher"),
-            (len(self.teachers) > 1, f"{len(self.teachers)} teachers"),
-            (self.fewshot.shots, "few-shot images, which have no views"),
-        ):
-            require(not (self.data.views and has), f"data.views is on with {what}", "set data.views=false.")
-        rates = {"layer_decay": self.optim.layer_decay, "trunk_scale": self.optim.trunk_scale}
-        for name, scale in rates.items():
-            require(
-                scale == 1 or self.student.freeze_epochs < self.train.epochs,
-                f"optim.{name} is {scale}, but the trunk is never trained: student.freeze_epochs is "
-                f"{self.student.freeze_epochs} of {self.train.epochs} epochs",
-                f"set optim.{name}=1, or fewer student.freeze_epochs.",
-            )
-        require(
-            not (self.train.baseline and self.data.class_val),
-            f"data.class_val is {self.data.class_val:g} with train.baseline, which can tell no other classes",
-            "set data.class_val=0.",
-        )
-        off = all(getattr(self.loss, name) == 0 for name in LOSS_TERMS)
-        require(
-            self.train.baseline or not off, "every loss has weight 0", "switch at least one on: loss.cls=1."
-        )
+        check_together(self)

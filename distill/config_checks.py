@@ -11,7 +11,52 @@ from distill.config_fields import require, require_choice
 Config = Any
 
 
-def check_head(config: Config) -> None:
+def check_together(config: Config) -> None:
+    """Refuse settings of several sections that do not go together; UserError names the first."""
+    learns = config.prompts.learner != "none"
+    require(
+        len(config.teachers) == len(set(config.teachers)) > 0,
+        f"teachers is {list(config.teachers)}",
+        f'name at least one, each once: teachers=["{MAIN_TEACHER}"].',
+    )
+    require(
+        not (learns and len(config.teachers) > 1),
+        f"prompts.learner is {config.prompts.learner} with {len(config.teachers)} teachers",
+        "learn prompts against one teacher.",
+    )
+    require(
+        not (learns and config.train.baseline),
+        f"prompts.learner is {config.prompts.learner} with train.baseline",
+        "the closed-set baseline has no prompts: switch one of them off.",
+    )
+    _check_head(config)
+    for has, what in (
+        (config.train.baseline, "train.baseline, which has no teacher"),
+        (len(config.teachers) > 1, f"{len(config.teachers)} teachers"),
+        (config.fewshot.shots, "few-shot images, which have no views"),
+    ):
+        require(not (config.data.views and has), f"data.views is on with {what}", "set data.views=false.")
+    rates = {"layer_decay": config.optim.layer_decay, "trunk_scale": config.optim.trunk_scale}
+    for name, scale in rates.items():
+        require(
+            scale == 1 or config.student.freeze_epochs < config.train.epochs,
+            f"optim.{name} is {scale}, but the trunk is never trained: student.freeze_epochs is "
+            f"{config.student.freeze_epochs} of {config.train.epochs} epochs",
+            f"set optim.{name}=1, or fewer student.freeze_epochs.",
+        )
+    require(
+        not (config.train.baseline and config.data.class_val),
+        f"data.class_val is {config.data.class_val:g} with train.baseline, which can tell no other classes",
+        "set data.class_val=0.",
+    )
+    require(
+        config.train.baseline or not config.loss.is_off,
+        "every loss has weight 0",
+        "switch at least one on: loss.cls=1.",
+    )
+
+
+def _check_head(config: Config) -> None:
     """Refuse settings of a head that do not go together; UserError names them."""
     student, only = config.student, config.train.head_only
     by_ridge = "closed-form" in (only, student.head_start)

@@ -37,8 +37,8 @@ def distillation_objective(
     ``vlalign`` see those that have one alone, every other loss sees all. ``neighbours`` are ``(nearest [B, K]
     columns of text, similarity [B, K] plain cosines)``, best first, of which the first
     ``min(config.vlalign_k, K)`` count; None takes them from ``teacher`` and ``text``. ``cosines`` are
-    :func:`text_cosines` of ``student`` and ``text``, where they are at hand. ``bank`` are raw rows [Q, D] of
-    other images' teacher, further negatives of ``im_cst``; those equal to an image's own are none of its.
+    :func:`text_cosines` of ``student`` and ``text``, where they are at hand. ``bank`` are unit rows [Q, D] of
+    the teacher's, further negatives of ``im_cst``; those equal to an image's own are none of its.
 
     The losses are unweighted scalars by the name of their weight in ``config``. ValueError if captions are
     needed and not given.
@@ -89,9 +89,8 @@ def _cosines(unit_rows: Tensor, unit_text: Tensor) -> Tensor:
     return unit_rows @ unit_text.T
 
 
-def _negatives(unit_student: Tensor, unit_teacher: Tensor, bank: Tensor) -> Tensor:
+def _negatives(unit_student: Tensor, unit_teacher: Tensor, unit_bank: Tensor) -> Tensor:
     """Return cosines [B, Q] with the rows of a bank, less than any cosine where a row is the image's own."""
-    unit_bank = _unit(bank)
     own = unit_teacher @ unit_bank.T > 1 - SAME_ROW
     return (unit_student @ unit_bank.T).masked_fill(own, losses.MASKED_OUT)
 

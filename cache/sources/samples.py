@@ -133,9 +133,8 @@ class DataFolder:
     """The splits of the data that were named, by name.
 
     ``path`` is the folder where files of texts are looked for; ``notes`` say how the data were understood,
-    where that is not plain;
-    ``given`` are the sources as they are named from any working folder, none of a cache's own images.
-    ``split_is`` and ``layout`` say what holds a split, for messages.
+    where that is not plain; ``given`` are the sources as they are named from any working folder, none of a
+    cache's own images. ``split_is`` and ``layout`` say what holds a split, for messages.
     """
 
     split_is: ClassVar[str] = "folder {!r}"

@@ -130,13 +130,18 @@ def pool_sources(counts: dict[str, int], given: Sequence[str]) -> tuple[PoolSour
     )
 
 
-def check_pool_apart(cache: EmbeddingCache) -> int | None:
-    """Make sure that no image of the pool is a test image, by what the files held when they were embedded.
+def check_pool_apart(cache: EmbeddingCache, splits: Sequence[str] = (POOL,)) -> int | None:
+    """Make sure that no image without a label is a test image, by what files held when they were embedded.
+
+    Parameters
+    ----------
+    splits
+        Where those images are: all of ``pool``, and those of another split that have no label.
 
     Returns
     -------
     int or None
-        0; None where the content of no image of the pool is known (rows that were made elsewhere).
+        0; None where the content of none of them is known (rows that were made elsewhere).
 
     Raises
     ------
@@ -144,20 +149,22 @@ def check_pool_apart(cache: EmbeddingCache) -> int | None:
         If one is; the message names both.
     """
     tests = {name: _contents(cache.split(name)) for name in TESTS if name in cache.split_names}
-    if POOL not in cache.split_names:
-        return 0
-    pool, pairs, count, known = cache.split(POOL), list[str](), 0, not tests
-    for start, content in _blocks(pool):
-        known |= bool((content != b"").any())
-        for name, of_test in tests.items():
-            hits = np.flatnonzero(np.isin(content, of_test) & (content != b""))
-            count += len(hits)
-            for hit in hits[: NAMED - len(pairs)].tolist() if len(pairs) < NAMED else ():
-                test = int(np.flatnonzero(of_test == content[hit])[0])
-                pairs.append(f"{POOL}/{pool.keys[start + hit]} is {name}/{cache.split(name).keys[test]}")
+    pairs, count, known = list[str](), 0, not tests
+    for split in (name for name in splits if name in cache.split_names):
+        rows = cache.split(split)
+        for start, content in _blocks(rows):
+            if split != POOL:  # what has a label is none of the pool
+                content = np.where(rows.labels[start : start + len(content)] < 0, content, b"")
+            known |= bool((content != b"").any())
+            for name, of_test in tests.items():
+                hits = np.flatnonzero(np.isin(content, of_test) & (content != b""))
+                count += len(hits)
+                for hit in hits[: max(0, NAMED - len(pairs))].tolist():
+                    test = int(np.flatnonzero(of_test == content[hit])[0])
+                    pairs.append(f"{split}/{rows.keys[start + hit]} is {name}/{cache.split(name).keys[test]}")
     if count:
         raise UserError(
-            f"{count:,} images of the pool of {cache.path} are test images as well: "
+            f"{count:,} images without a label of {cache.path} are test images as well: "
             f"{some_of(pairs, NAMED, of=count)}",
             fix="take them out of the pool, or out of the test, and run cache-features again.",
         )

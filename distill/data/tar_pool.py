@@ -21,5 +21,5 @@ def pool_of_tars(cache: EmbeddingCache, config: RunConfig, counts: dict[str, int
     return Pool(
         share=sum(counts.values()) / sum(cache.journal.rows(name) for name in ("train", POOL)),
         sources=pool_sources(counts, given),
-        test_images=check_pool_apart(cache) if POOL in counts else 0,
+        test_images=check_pool_apart(cache, [*counts]),
     )

@@ -67,6 +67,13 @@ class TeacherRows:
         """Return the raw rows of some images [B, D] float32."""
         return torch.from_numpy(self.embeddings[self.row_of[images]]).float()
 
+    def sampled(self, most: int, *, seed: int) -> Tensor:
+        """Return the raw rows of at most so many images [N, D] float32, as the seed draws them."""
+        images = np.arange(len(self.row_of))
+        if len(images) > most:
+            images = np.sort(np.random.default_rng(seed).choice(len(images), most, replace=False))
+        return self.rows_of(images)
+
     def targets(self, columns: BatchColumns, crops: Crops | None = None) -> Targets:
         """Return the targets of a batch's images, or of these crops of them."""
         captions = self.captions

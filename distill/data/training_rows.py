@@ -113,7 +113,7 @@ def join_images(identities: IdentityReader, config: RunConfig) -> TrainingRows:
     if not joined.pool:
         return joined
     sources = pool_sources(joined.pool, folder.given)
-    apart = check_pool_apart(cache) if POOL in joined.pool else 0
+    apart = check_pool_apart(cache, [*joined.pool])
     return replace(joined, pool_sources=sources, test_images=apart)
 
 

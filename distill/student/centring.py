@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill.student.texts import Texts
@@ -62,24 +59,6 @@ class CentredTexts:
 
 @dataclass(kw_only=True)
 class Bank:
-    """Rows of the teacher [Q, D] in the student's space, which im_cst takes as further negatives."""
+    """Unit rows of the teacher [Q, D] in the student's space, which im_cst takes as further negatives."""
 
     rows: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeachersRows:
-    """A teacher's raw rows of the images that a student learns from: ``row_of`` of ``embeddings``."""
-
-    embeddings: Any
-    row_of: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.row_of)
-
-    def sampled(self, most: int, *, seed: int) -> Tensor:
-        """Return at most so many of them [N, D] float32, as the seed draws them."""
-        drawn = self.row_of
-        if len(drawn) > most:
-            drawn = drawn[np.sort(np.random.default_rng(seed).choice(len(drawn), most, replace=False))]
-        return torch.from_numpy(self.embeddings[drawn]).float()

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cache import EmbeddingCache
 from distill.config import RunConfig
-from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts, TeachersRows
+from distill.data.training_data import TeacherRows
+from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts
 from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
 from distill.student.texts import FixedTexts, Texts
@@ -92,7 +93,7 @@ def set_from_rows(
     heads: Sequence[Head],
     config: RunConfig,
     class_names: Sequence[str],
-    rows: Sequence[TeachersRows],
+    rows: Sequence[TeacherRows],
     device: torch.device,
 ) -> None:
     """Set what heads take from the ``rows`` that a student learns from: its space's means, its negatives."""
@@ -102,8 +103,9 @@ def set_from_rows(
             sample = own.sampled(MEAN_ROWS, seed=0)
             head.centre.set_means(sample.to(device), torch.from_numpy(texts).to(device))
         if head.bank is not None:
-            most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else len(own)
-            head.bank.rows = head.in_its_space(own.sampled(most, seed=config.train.seed).to(device))
+            most = config.loss.im_cst_bank if config.loss.im_cst_bank > 0 else len(own.row_of)
+            sample = own.sampled(most, seed=config.train.seed).to(device)
+            head.bank.rows = F.normalize(head.in_its_space(sample), dim=1)
 
 
 def classifiers_for(

@@ -24,14 +24,13 @@ from distill.student.stages import Standardise
 from distill.student.trunk_features import head_outputs, set_linear, standard_of
 from distill.train.epoch_sums import EpochSums
 from distill.train.feature_files import FeatureFiles
-from distill.train.head import HeadData, by_ridge, outputs_of_split, photos_of, standardise
+from distill.train.head import HeadData, by_ridge, outputs_of_split, standardise
 from distill.train.run import StudentRun
 from distill.train.shared_batches import model_seed
 from distill.train.stopping import Stop
 
 # AdamW's, where the config's optimiser is another.
 RATE, DECAY = 1e-3, 0.01
-BLOCK = 4096
 # Of unit rows: what is left of it once it has been taken off is rounding.
 LEAST_MEAN = 0.05
 
@@ -94,7 +93,6 @@ def _accuracies(numbers: dict[str, Any]) -> str:
 def _make(run: StudentRun, progress: Progress) -> dict[str, Any]:
     """Make the head in the first process; return what the others need, and what is told."""
     config, session = run.config, run.session
-    photos_of(session)
     data = HeadData.of(session, FeatureFiles(session.model, run.out, progress=progress))
     rows = standardise(data)
     closed_form: dict[str, Any] = {}

@@ -25,12 +25,11 @@ from distill.data.stream import EvalSplit, Stream, decoder_of
 from distill.data.streams import open_stream
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_stream import StreamedData, TarStream
-from distill.data.training_data import TrainingData
+from distill.data.training_data import TeacherRows, TrainingData
 from distill.data_identity import DataIdentity
 from distill.judge.model import Model, fingerprint, learner_of, load_weights, open_model, weights_of
 from distill.settings import to_toml
 from distill.student.build import Origin, made_of
-from distill.student.centring import TeachersRows
 from distill.student.heads import set_from_rows
 from distill.train.averages import Averages
 from distill.train.distributed import share_batch_norms
@@ -127,7 +126,8 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
         origin=origin or origin_of(config, code=None),
     )
     data = stream.data_of(config, [head.name for head in model.heads])
-    set_from_rows(model.heads, config, model.class_names, _rows_of(data, model), device)
+    if any(head.centre is not None or head.bank is not None for head in model.heads):
+        set_from_rows(model.heads, config, model.class_names, _rows_of(data, model), device)
     start = start_from(Path(config.fewshot.start), model) if config.fewshot.start else ""
     prepare(model.student, config, device)
     learner = learner_of(model)
@@ -144,14 +144,12 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
     )
 
 
-def _rows_of(data: TrainingData | StreamedData, model: Model) -> list[TeachersRows]:
+def _rows_of(data: TrainingData | StreamedData, model: Model) -> Sequence[TeacherRows]:
     """Return every teacher's rows of the images that are learnt from; of a stream all of train."""
     if isinstance(data, TrainingData):
-        return [TeachersRows(embeddings=own.embeddings, row_of=own.row_of) for own in data.teachers]
-    if not any(head.centre is not None or head.bank is not None for head in model.heads):
-        return [TeachersRows(embeddings=(), row_of=np.arange(0)) for _ in model.heads]
-    of_train = [head.cache.split("train").embeddings for head in model.heads]
-    return [TeachersRows(embeddings=rows, row_of=np.arange(len(rows))) for rows in of_train]
+        return data.teachers
+    splits = [head.cache.split("train") for head in model.heads]
+    return [TeacherRows(embeddings=own.embeddings, row_of=np.arange(len(own))) for own in splits]
 
 
 def prepare(student: nn.Module, config: RunConfig, device: torch.device) -> None:

@@ -156,6 +156,7 @@ def test_a_batch_without_a_label_leaves_cls_zero_and_trains_on_the_rest(batch):
 
 def test_further_negatives_of_im_cst_are_those_of_a_bank_that_are_not_the_images_own(batch):
     bank = torch.cat([torch.randn(4, D, generator=torch.Generator().manual_seed(1)), batch["teacher"][2:3]])
+    bank = torch.nn.functional.normalize(bank, dim=1)
     config = LossConfig(cls=0, im_cst=1, im_cst_temperature=0.2, im_cst_bidirectional=False)
     unit = {
         name: torch.nn.functional.normalize(rows.detach().double(), dim=1)

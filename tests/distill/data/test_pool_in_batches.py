@@ -128,7 +128,7 @@ def test_without_a_share_or_a_loss_that_takes_it_a_pool_changes_no_batch(place, 
 def test_a_test_image_in_the_pool_is_an_error_that_names_both(place, tmp_path):
     tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
     cache = add_unlabelled(tars, place / "photos" / "val")
-    named = r"4 images of the pool .*: pool/\w+/val_\d\.jpg is ood_test/\w+/val_\d\.jpg"
+    named = r"4 images without a label .*: pool/\w+/val_\d\.jpg is ood_test/\w+/val_\d\.jpg"
     with pytest.raises(UserError, match=named):
         check_pool_apart(cache)
     with pytest.raises(UserError, match=named):
@@ -136,6 +136,16 @@ def test_a_test_image_in_the_pool_is_an_error_that_names_both(place, tmp_path):
     assert open_session(config("data.pool_share=0"), cache_dir=tars, data_dir=None).pool is None
     with pytest.raises(UserError, match=named):
         open_session(config(), cache_dir=tars, data_dir=place / "photos")
+
+
+def test_a_test_image_among_those_of_train_without_a_label_is_an_error_too(place, tmp_path):
+    tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
+    cache = add_unlabelled(tars, place / "photos" / "val", "train")
+    assert check_pool_apart(cache) == 0
+    with pytest.raises(UserError, match=r"4 images without a label .*: train/\w+/val_\d\.jpg is ood_test/"):
+        check_pool_apart(cache, ["train", "pool"])
+    with pytest.raises(UserError, match="4 images without a label"):
+        open_session(config(), cache_dir=tars, data_dir=None)
 
 
 def test_a_pool_that_changed_is_refused_where_it_is_learnt_from(place, tmp_path):

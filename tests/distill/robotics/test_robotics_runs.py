@@ -20,7 +20,6 @@ from cache import EmbeddingCache
 from cache.runtime.errors import CacheMismatch, UserError
 from cache.sources.episodes import EpisodeFolder
 from distill.config import FewShotConfig, RunConfig
-from distill.config_checks import check_for_episodes
 from distill.fewshot.run import FewShotOptions, few_shot, finetune_config
 from distill.judge.evaluate import evaluate_teacher
 from distill.judge.trained_run import evaluate_run, space_of_run
@@ -293,25 +292,6 @@ def test_the_baseline_can_learn_new_objects_too(whole, tmp_path):
     results = few_shot(out, tmp_path / "few", options)
     assert results["table"][0]["draws"] == 2
     assert results["table"][0]["after_all_std"] is not None
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["loss.vlalign=1"], "loss.vlalign is on"),
-        (["loss.cap=1"], "loss.cap is on"),
-        (["loss.vlalign_standardize=true"], "set loss.vlalign_standardize=false"),
-        (["data.policy=crop_flip"], "data.policy is 'crop_flip'"),
-        (["prompts.learner=cocoop"], "prompts.learner is 'cocoop'"),
-        (['teachers=["main", "other"]'], "a cache of episodes has one"),
-        (["robotics.threshold=1.5"], "robotics.threshold is 1.5"),
-        (["robotics.gamma_neg=-1"], "robotics.gamma_neg is -1"),
-        (["robotics.locale=true"], "robotics.locale is not a setting"),
-    ],
-)
-def test_a_wrong_setting_is_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        check_for_episodes(config(*settings))
 
 
 def test_what_does_not_fit_is_said(whole, train, episodes, episode_cache, photos, tmp_path):

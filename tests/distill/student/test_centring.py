@@ -12,9 +12,10 @@ from helpers.exported import invoke
 from helpers.runs import SMALL
 
 from distill.config import RunConfig
+from distill.data.training_data import TeacherRows
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
-from distill.student.centring import Centre, TeachersRows
+from distill.student.centring import Centre
 from distill.train.start import train as run
 
 
@@ -35,7 +36,7 @@ def test_rows_and_texts_lose_the_mean_of_their_unit_rows():
 
 def test_a_sample_of_rows_is_of_those_that_are_learnt_from(cached):
     every = cached.split("train").embeddings
-    learnt = TeachersRows(embeddings=every, row_of=np.arange(3, 12))
+    learnt = TeacherRows(embeddings=every, row_of=np.arange(3, 12))
     assert torch.equal(learnt.sampled(100, seed=0), torch.from_numpy(every[3:12]).float())
     some = {row.tobytes() for row in learnt.sampled(5, seed=0).numpy()}
     assert len(some) == 5
