@@ -28,7 +28,7 @@ def class_sets_of(trained: TrainedRun, head: Head) -> tuple[dict[str, ClassSet],
         return banks, trained.config.text
     names = tuple(banks[trained.config.text].classes)
     with torch.no_grad():
-        rows = head.texts(names, torch.empty(0)).cpu().numpy()
+        rows = head.class_texts(names, torch.empty(0)).cpu().numpy()
     # Of objects in episodes there are two texts, [2, C, D].
     learnt = {LEARNT: rows} if rows.ndim == 2 else {LEARNT: rows[0], NEGATIVE + LEARNT: rows[1]}
     for bank, of_bank in learnt.items():

@@ -101,7 +101,7 @@ class Judge:
                 "CoCoOp has no class texts of its own to retrieve with", fix="use --method finetune."
             )
         with torch.no_grad():
-            text = head.texts(split.class_names, nothing).cpu()
+            text = head.class_texts(split.class_names, nothing).cpu()
         classifier = partial(
             retrieval_logits, text=text, support=bank, alpha=retrieval.alpha, beta=retrieval.beta
         )

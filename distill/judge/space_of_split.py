@@ -61,7 +61,7 @@ def _sample(at: NDArray[np.int64], most: int) -> NDArray[np.int64]:
 
 def _class_texts(head: Head, split: EvalSplit) -> Tensor:
     if not head.texts.per_image:
-        text = head.texts(split.class_names, torch.empty(0, head.stop - head.start)).detach().cpu()
+        text = head.class_texts(split.class_names, torch.empty(0, head.stop - head.start)).detach().cpu()
         return text[0] if text.dim() == 3 else text  # of a pair the one that says that the object is there
     # Texts that depend on the image belong to no space of their own: the teacher's fixed ones stand in.
     fixed = torch.from_numpy(head.cache.text_bank("labels").class_texts(split.class_names))

@@ -6,14 +6,11 @@ are kept with the student, because whoever asks it needs those of its texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from distill.student.texts import Texts
 
 # Rows that a mean is taken of at most: its error is then 1/256 of a row's deviation.
 MEAN_ROWS = 65_536
@@ -43,18 +40,6 @@ class Centre(nn.Module):
     def texts(self, rows: Tensor) -> Tensor:
         """Return raw rows of texts [..., D] in the centred space, float32."""
         return F.normalize(rows.float(), dim=-1) - self.text.to(rows.device)
-
-
-class CentredTexts:
-    """Class texts in a student's centred space."""
-
-    def __init__(self, texts: Texts, centre: Centre) -> None:
-        self._texts, self._centre = texts, centre
-        self.per_image, self.learner = texts.per_image, texts.learner
-
-    def __call__(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
-        """Return what the teacher's texts are there."""
-        return self._centre.texts(self._texts(class_names, images_BD))
 
 
 @dataclass(kw_only=True)

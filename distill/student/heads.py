@@ -13,7 +13,7 @@ from torch import Tensor
 from cache import EmbeddingCache
 from distill.config import RunConfig
 from distill.data.training_data import TeacherRows
-from distill.student.centring import MEAN_ROWS, Bank, Centre, CentredTexts
+from distill.student.centring import MEAN_ROWS, Bank, Centre
 from distill.student.classifier import Classifier, TextClassifier, closed_set_columns
 from distill.student.prompts import open_texts
 from distill.student.texts import FixedTexts, Texts
@@ -23,8 +23,8 @@ from distill.student.texts import FixedTexts, Texts
 class Head:
     """One teacher's head: columns ``start`` to ``stop`` of the student's output are its embedding.
 
-    With a ``centre`` that is one of the teacher's centred space, and so are the ``texts``. ``bank`` is filled
-    where a student is trained.
+    With a ``centre`` that is one of the teacher's centred space; ``texts`` are as the teacher's are.
+    ``bank`` is filled where a student is trained.
     """
 
     name: str
@@ -43,6 +43,10 @@ class Head:
         """Return raw rows of texts [T, D] as what the student's rows are compared with."""
         return rows if self.centre is None else self.centre.texts(rows)
 
+    def class_texts(self, class_names: Sequence[str], images_BD: Tensor) -> Tensor:
+        """Return what :class:`Texts` gives of some classes, in the student's space."""
+        return self.texts_in_its_space(self.texts(class_names, images_BD))
+
     def embed(self, outputs: Tensor) -> Tensor:
         """Return this head's embeddings [B, D]."""
         return outputs[:, self.start : self.stop]
@@ -52,14 +56,14 @@ class Head:
         """Return what classifies this head's embeddings among some classes, by the texts as they are now."""
 
         def by_texts_of_the_image(outputs: Tensor) -> Tensor:
-            text = F.normalize(self.texts(class_names, outputs).float(), dim=-1)
+            text = F.normalize(self.class_texts(class_names, outputs).float(), dim=-1)
             rows = F.normalize(outputs.float(), dim=1).to(text.device)
             return torch.einsum("bd,bcd->bc", rows, text) / temperature
 
         if self.texts.per_image:
             return by_texts_of_the_image
         nothing = torch.empty(0, self.stop - self.start)
-        return TextClassifier(text=self.texts(class_names, nothing), temperature=temperature)
+        return TextClassifier(text=self.class_texts(class_names, nothing), temperature=temperature)
 
 
 def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -> tuple[Head, ...]:
@@ -79,8 +83,6 @@ def open_heads(config: RunConfig, cache: EmbeddingCache, device: torch.device) -
             else open_texts(own, config.prompts, text=config.text, seed=config.train.seed, device=device)
         )
         centre = Centre(own.embed_dim).to(device) if config.loss.center else None
-        if centre is not None:
-            texts = CentredTexts(texts, centre)
         stop = start + own.embed_dim
         bank = Bank() if config.loss.im_cst and config.loss.im_cst_bank else None
         heads.append(

@@ -119,7 +119,7 @@ class PhotoModel:
         total, first = outputs.new_zeros((), dtype=torch.float32), None
         for head, targets in zip(self.heads, batch.targets, strict=True):
             rows = head.embed(outputs)
-            text, captions = head.texts(self.class_names, rows), targets.caption_BD
+            text, captions = head.class_texts(self.class_names, rows), targets.caption_BD
             cosines = text_cosines(rows, text)
             own = distillation_objective(
                 rows,

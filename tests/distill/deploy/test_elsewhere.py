@@ -99,6 +99,46 @@ def test_other_classes_are_told_by_the_kept_text_tower_and_known_ones_are_named(
     assert "the head of the teacher 'eva' is not judged" in done.stderr
 
 
+@pytest.mark.parametrize("space", ["as it is", "centred"])
+def test_names_through_the_tower_tell_classes_as_the_runs_own_bank_does(made, tmp_path, space):
+    out = tmp_path / "run"
+    words = [
+        "train",
+        str(made / "cache"),
+        "--data",
+        str(made / "own"),
+        "--out",
+        str(out),
+        *SMALL,
+        "--batch-size",
+        "4",
+    ]
+    words += ["--set", "data.workers=0", "--set", f"loss.center={str(space == 'centred').lower()}"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    by_bank, by_names = (
+        json.loads(
+            CliRunner()
+            .invoke(
+                main,
+                [
+                    "evaluate",
+                    str(out),
+                    "--device",
+                    "cpu",
+                    "--on",
+                    f"ood_test={made / 'own' / 'val'}",
+                    "--json",
+                    *more,
+                ],
+            )
+            .stdout
+        )["on"]
+        for more in ([], ["--template", "a photo of {}"])
+    )
+    assert (by_bank["text"], by_names["text"]) == ("the text bank 'labels'", "their names in 'a photo of {}'")
+    assert by_names["loss"] == pytest.approx(by_bank["loss"], rel=1e-4)
+
+
 def test_a_named_teacher_tells_classes_to_its_own_head_alone(made, other):
     found = judged(made, "--on", other, "--teacher-model", f"local-dir:{made / 'clip'}")
     assert {*found} == {"on@eva", "left_out"}

@@ -64,7 +64,7 @@ def test_a_centred_student_is_judged_by_centred_texts_wherever_it_is_opened(cent
     np.testing.assert_allclose(head.centre.text.numpy(), mean, atol=1e-6)
     ood = cache.split("ood_test").class_names
     expected = unit(bank.class_texts(ood)) - mean
-    np.testing.assert_allclose(head.texts(ood, torch.empty(0)).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(head.class_texts(ood, torch.empty(0)).numpy(), expected, atol=1e-6)
     judged = evaluate_run(out, splits=["ood_test"], device="cpu")["ood_test"]
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert judged.accuracy == pytest.approx(last["ood_test_accuracy"])
@@ -80,5 +80,5 @@ def test_a_centred_model_keeps_its_banks_centred_and_the_mean_for_new_texts(cent
     np.testing.assert_allclose(info["text_mean"], head.centre.text.numpy(), atol=1e-7)
     with np.load(tmp_path / "model/texts/labels.npz") as bank:
         names = tuple(name for name in bank["classes"] if name)
-        expected = unit(head.texts(names, torch.empty(0)).numpy())
+        expected = unit(head.class_texts(names, torch.empty(0)).numpy())
         np.testing.assert_allclose(bank["embeddings"][: len(names)], expected, atol=1e-6)
