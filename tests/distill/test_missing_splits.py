@@ -213,8 +213,8 @@ def test_a_pool_beside_it_changes_no_number_of_a_run(split_runs, tmp_path):
 def test_rows_without_labels_are_learnt_from_and_not_judged(split_runs, tmp_path):
     place, config = split_runs / "id", with_settings(RunConfig(), [*SMALL, "loss.mse=1", "data.id_val=0.3"])
     tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
-    for split in ("train", "id_test"):
-        add_unlabelled(tars, split_runs / "all" / "photos" / "val", split)
+    for split, other in (("train", "val"), ("id_test", "train")):  # of train's none is a test image
+        add_unlabelled(tars, split_runs / "all" / "photos" / other, split)
     summary = train(config, cache_dir=tars, data_dir=None, out=tmp_path / "run")
     judged = evaluate_run(tmp_path / "run", splits=["id_test", "train", "id_val"])
     assert (judged["id_test"].images, judged["train"].images) == (6, 6)
