@@ -16,8 +16,6 @@ from distill.config_fields import accepted, at_least, check_fields, one_of, requ
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 # The side of the paper's centre crop by that of the whole picture.
 PAPER_CROP = 224 / 256
-
-
 HEADS = ("linear", "stages", "mlp")
 
 
@@ -192,7 +190,7 @@ class DataConfig:
     classes be in train and in the OOD test as well; ``pool_share`` is the share of a batch that are images
     without a label, -1 by their number; ``class_val`` is the share of train's classes set aside to choose on;
     ``choose_by`` says which of both chooses the best checkpoint: auto is id_val where there is one;
-    ``balanced`` draws every class alike often.
+    ``balanced`` draws every class alike often; ``mixup`` is alpha of that (arXiv 1710.09412), 0 is off.
     """
 
     repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)
@@ -217,6 +215,7 @@ class DataConfig:
     class_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
     choose_by: str = one_of("auto", "id_val", "class_val")
     balanced: bool = False
+    mixup: float = at_least(0, 0.0, fix="give a number above 0, such as 0.2, or 0 for none.")
 
     def __post_init__(self) -> None:
         check_fields("data", self)
@@ -240,7 +239,7 @@ class TrainConfig:
     processor gains from it, else float32;
     ``baseline`` trains a closed-set classifier without a teacher instead; ``compile`` puts the student
     through torch.compile in one of its modes: reduce-overhead is CUDA graphs; ``head_only`` leaves the trunk
-    as it is: closed-form takes the head by ridge, trained trains it on the trunk's features with AdamW.
+    as it is: closed-form takes the head by ridge, trained trains ``heads`` on its features with AdamW.
     """
 
     epochs: int = at_least(1, 90)
@@ -253,6 +252,7 @@ class TrainConfig:
     compile: str = one_of("off", "default", "reduce-overhead", "max-autotune")
     checkpoint_steps: int = at_least(1, 500)
     head_only: str = one_of("off", "closed-form", "trained")
+    heads: int = at_least(1, 1, most=machine_limits.BATCH)
 
     def __post_init__(self) -> None:
         check_fields("train", self)

@@ -59,7 +59,7 @@ def check_together(config: Config) -> None:
 def _check_head(config: Config) -> None:
     """Refuse settings of a head that do not go together; UserError names them."""
     student, only = config.student, config.train.head_only
-    by_ridge = "closed-form" in (only, student.head_start)
+    by_ridge, heads = "closed-form" in (only, student.head_start), config.train.heads
     asked = f"train.head_only is {only}, student.head_start {student.head_start}"
     for wrong, problem, fix in (
         (
@@ -81,6 +81,21 @@ def _check_head(config: Config) -> None:
             student.feature_noise > 0 and student.head == "linear" and only != "trained",
             f"student.feature_noise is {student.feature_noise} with student.head=linear",
             "set student.head=stages, or train the head alone: train.head_only=trained.",
+        ),
+        (
+            heads > 1 and only != "trained",
+            f"train.heads is {heads} with train.head_only={only}",
+            "train them alone: train.head_only=trained (flag --head-only=trained), or set train.heads=1.",
+        ),
+        (
+            heads > 1 and student.head == "mlp",
+            f"train.heads is {heads} with student.head=mlp, whose hidden layers have no mean",
+            "set student.head=stages, or train.heads=1.",
+        ),
+        (
+            config.data.mixup > 0 and only == "closed-form",
+            f"data.mixup is {config.data.mixup:g} with train.head_only=closed-form, which takes no steps",
+            "set data.mixup=0, or train.head_only=trained.",
         ),
     ):
         require(not wrong, problem, fix)
@@ -121,7 +136,7 @@ def check_for_episodes(config: Config) -> None:
             f"loss.{name} is on, but episodes are trained with cls, mse and im_cst as they are",
             f"set loss.{name}={'false' if isinstance(value, bool) else 0}.",
         )
-    for name, off in (("class_val", 0), ("balanced", False), ("pool_share", -1)):
+    for name, off in (("class_val", 0), ("balanced", False), ("mixup", 0), ("pool_share", -1)):
         value = getattr(config.data, name)
         require(
             value == off,

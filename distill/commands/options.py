@@ -186,7 +186,7 @@ run_options = options(
     option("--cache cache_dir", "The cache  [default: the run's own]", EXISTING_FOLDER),
     option(
         "--checkpoint",
-        "last; best, where id_val chose one; ema, averaged: means of the weights, where the run has them.",
+        "last; best, where id_val chose one; ema, averaged, mean_head: means of weights, where kept.",
         default="last",
     ),
     code_option,

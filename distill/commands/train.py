@@ -215,7 +215,7 @@ def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json
 def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) -> None:
     """Print what a run came to."""
     from distill.headline import NOTHING_TO_JUDGE, headline_splits
-    from distill.record.run_files import AVERAGED, EMA
+    from distill.record.run_files import MEANS
 
     if as_json:
         print_json(summary)
@@ -226,7 +226,7 @@ def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) 
     else:
         names = ("train", *summary["per_class_accuracy"])
         splits = {split: _of(summary, f"{split}_") for split in names}
-        means = [f"{mean}_{split}" for mean in (EMA, AVERAGED) for split in names]
+        means = [f"{mean}_{split}" for mean in MEANS for split in names]
         splits |= {name: own for name in means if (own := _of(summary, f"{name}_"))}
         accuracy_table(title, splits, summary)
         print_one_class({name: summary["classes"].get(name, 0) for name in splits}, splits)

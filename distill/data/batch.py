@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
@@ -78,20 +78,36 @@ class Targets:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """What every image of a batch is mixed with: image ``other_B`` int64, of which it keeps a ``share``."""
+
+    share: float
+    other_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """B images, and one :class:`Targets` for every teacher. Row i of every tensor is one image.
 
     ``image_BXRR`` is what :mod:`distill.data.pixels` decoded, X channels, uint8 for photos, or what the
     student takes once they are augmented; with several processes it has this one's share of the rows alone.
-    ``label_B`` int64, multi-hot [B, C] where an image has several.
+    ``label_B`` int64, multi-hot [B, C] where an image has several. With a ``mix`` images are mixed,
+    labels and targets still their own.
     """
 
     image_BXRR: Tensor
     label_B: Tensor
     targets: tuple[Targets, ...]
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         rows = [self.label_B, *(t for each in self.targets for t in each.tensors().values())]
         sizes = {len(tensor) for tensor in rows}
         assert len(sizes) == 1, f"rows do not line up: {sizes}"
         assert len(self.image_BXRR) <= len(self.label_B)
+
+    def of_others(self, mix: Mix) -> Batch:
+        """Return the same images with labels and targets of those that they are mixed with."""
+        rows = [{name: value[mix.other_B] for name, value in own.tensors().items()} for own in self.targets]
+        targets = tuple(Targets(**own) for own in rows)
+        return replace(self, label_B=self.label_B[mix.other_B], targets=targets, mix=None)

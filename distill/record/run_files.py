@@ -8,8 +8,9 @@ from cache.runtime.errors import UserError, nearest_names
 
 LAST, BEST = "last.pt", "best.pt"
 # Means of the weights, as their results begin and their files are called.
-EMA, AVERAGED = "ema", "averaged"
-CHECKPOINTS = ("last", "best", EMA, AVERAGED)
+EMA, AVERAGED, MEAN_HEAD = "ema", "averaged", "mean_head"
+MEANS = (EMA, AVERAGED, MEAN_HEAD)
+CHECKPOINTS = ("last", "best", *MEANS)
 CONFIG, SUMMARY = "config.toml", "summary.json"
 METRICS, CSV, CURVES = "metrics.jsonl", "metrics.csv", "curves.png"
 OUTPUTS, LOGITS = "outputs.npz", "logits.npz"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.headline import SET_ASIDE, one_class_notes
-from distill.record.run_files import AVERAGED, EMA
+from distill.record.run_files import MEANS
 from distill.report.collect import TEACHER, Run
 from distill.report.groups import Group, TeacherRuns, differing, judged_alike, value_of, written
 from distill.report.statistics import best_of
@@ -118,7 +118,7 @@ def main_table(part: Part) -> Table:
         metric = f"{split}_accuracy"
         for words, path in (
             ("closed form", ("closed_form", metric)),
-            *((f"{mean} weights", (f"{mean}_{metric}",)) for mean in (EMA, AVERAGED)),
+            *((f"{mean} weights", (f"{mean}_{metric}",)) for mean in MEANS),
         ):
             beside = [group.spread(*path) for group in part.groups]
             if any(beside):

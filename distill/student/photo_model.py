@@ -108,8 +108,20 @@ class PhotoModel:
         """Return a batch's losses with their ``total``, and its cosines or logits [B, C] without gradient.
 
         With several teachers each has its own losses, called ``TEACHER/LOSS``, and the total is their sum;
-        the cosines are the first head's.
+        the cosines are the first head's. Of mixed images every loss is that of both images' targets, by their
+        shares.
         """
+        texts = [head.class_texts(self.class_names, head.embed(outputs)) for head in self.heads]
+        own, scores = self._losses(outputs, batch, texts)
+        if (mix := batch.mix) is None:
+            return own, scores
+        others, _ = self._losses(outputs, batch.of_others(mix), texts)
+        return {name: mix.share * own[name] + (1 - mix.share) * others[name] for name in own}, scores
+
+    def _losses(
+        self, outputs: Tensor, batch: Batch, texts: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses against a batch's own targets; ``texts`` are every head's class texts."""
         if not self.heads:
             label, columns = batch.label_B, self._columns
             outputs_B = torch.where(label >= 0, columns[label.clamp(min=0)], label)
@@ -117,9 +129,8 @@ class PhotoModel:
             return {"cls": loss, "total": loss}, outputs.detach()[:, columns]
         terms: dict[str, Tensor] = {}
         total, first = outputs.new_zeros((), dtype=torch.float32), None
-        for head, targets in zip(self.heads, batch.targets, strict=True):
-            rows = head.embed(outputs)
-            text, captions = head.class_texts(self.class_names, rows), targets.caption_BD
+        for head, targets, text in zip(self.heads, batch.targets, texts, strict=True):
+            rows, captions = head.embed(outputs), targets.caption_BD
             cosines = text_cosines(rows, text)
             own = distillation_objective(
                 rows,

@@ -11,6 +11,8 @@ Its files::
     ends                      what is done after the last step of an epoch, and of a run: its summary
     epoch_sums, finite_guard  sums of an epoch; no NaN is saved
     optim, schedule           optimisers; the learning rate over a run
+    mixup                     what a batch's images are mixed with
+    trained_heads             heads on kept features, and the mean of several
     averages                  means of the weights: over the steps, with the first ones
     freezing                  what of a student stands still
     head_only, head           a head by ridge, or trained on the features of its trunk

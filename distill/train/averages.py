@@ -31,15 +31,21 @@ class Averages:
 
     def begin(self) -> None:
         """Begin anew: what a student has now are its first weights, as after a head by ridge."""
+        self._kept: dict[str, dict[str, Tensor]] = {}
         self._steps, self._ema = 0, _moving_average(self._learnt, self._decay) if self._decay else None
-        self._start = (
-            {name: value.clone() for name, value in self._learnt.state_dict().items()} if self._share else {}
-        )
+        self._start = self._copied() if self._share else {}
+
+    def keep(self, name: str) -> None:
+        """Take what a student has now for a mean that was made elsewhere, such as one of several heads."""
+        self._kept[name] = self._copied()
+
+    def _copied(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self._learnt.state_dict().items()}
 
     @property
     def names(self) -> list[str]:
         """The means that there are, as results and files are called."""
-        return [*([EMA] if self._ema is not None else []), *([AVERAGED] if self._share else [])]
+        return [*([EMA] if self._ema is not None else []), *([AVERAGED] if self._share else []), *self._kept]
 
     def update(self) -> None:
         """Take in the weights after a step of the optimiser."""
@@ -62,6 +68,8 @@ class Averages:
         if name == EMA:
             assert self._ema is not None
             return self._ema.module.state_dict()
+        if name in self._kept:
+            return self._kept[name]
         return {
             key: torch.lerp(value, self._start[key], self._share) if value.is_floating_point() else value
             for key, value in own.items()
@@ -70,11 +78,11 @@ class Averages:
     def state(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
         ema = self._ema.module.state_dict() if self._ema is not None else {}
-        return {"steps": self._steps, EMA: dict(ema), "start": self._start}
+        return {"steps": self._steps, EMA: dict(ema), "start": self._start, "kept": self._kept}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint of the same config."""
-        self._steps, self._start = state["steps"], state["start"]
+        self._steps, self._start, self._kept = state["steps"], state["start"], state["kept"]
         if self._ema is not None:
             self._ema.module.load_state_dict(state[EMA])
 

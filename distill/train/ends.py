@@ -11,7 +11,7 @@ from distill.config import RunConfig
 from distill.judge.evaluate import Result, SplitResult, metrics_of
 from distill.judge.model import fingerprint, judged, outputs_of, result_names, whole_outputs
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
-from distill.record.run_files import AVERAGED, EMA
+from distill.record.run_files import AVERAGED, EMA, MEANS
 from distill.record.run_log import BOTH_KINDS, LAST_EPOCHS, hardware, last_mean, peak_memory, versions
 from distill.robotics.metrics import EpisodeResult
 from distill.robotics.model import EpisodeModel
@@ -64,7 +64,8 @@ def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
     with stop.at_once():
         # A run that had ended before its summary was written has no results yet.
         results = run.results or judge_splits(session, late=True)
-        more |= judge_average(session, AVERAGED, late=True)
+        if session.config.train.head_only == "off":  # of a head alone it is judged from features
+            more |= judge_average(session, AVERAGED, late=True)
         trained = run.outputs or {
             n: whole_outputs(session.model, split) for n, split in session.splits.items()
         }
@@ -186,7 +187,8 @@ def _judged_metrics(session: Session, history: Sequence[dict[str, Any]]) -> list
     names = list(dict.fromkeys(name for line in history for name in line))
     judged = ["train", *result_names(session.model, session.splits)]
     of_splits = [name for split in judged for name in names if name.startswith(f"{split}_")]
-    return of_splits + [name for name in names if name.startswith((*BOTH_KINDS, f"{EMA}_"))]
+    of_means = tuple(f"{mean}_" for mean in MEANS)
+    return of_splits + [name for name in names if name.startswith((*BOTH_KINDS, *of_means))]
 
 
 def _space(session: Session, outputs: Outputs) -> dict[str, dict[str, float]]:

@@ -5,34 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from cache.runtime.distributed import current_ranks
 from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
-from distill.data.batch import Batch
 from distill.judge.evaluate import Result, metrics_of
-from distill.judge.model import judged
-from distill.record.run_log import LAST_EPOCHS
-from distill.student.classifier import AllClasses
-from distill.student.closed_form import moments_of
-from distill.student.parts import head_of
-from distill.student.stages import Standardise
-from distill.student.trunk_features import head_outputs, set_linear, standard_of
+from distill.record.run_files import MEAN_HEAD
+from distill.student.trunk_features import head_outputs
 from distill.train.epoch_sums import EpochSums
 from distill.train.feature_files import FeatureFiles
-from distill.train.head import HeadData, by_ridge, outputs_of_split, standardise
+from distill.train.head import HeadData, by_ridge, standardise
 from distill.train.run import StudentRun
-from distill.train.shared_batches import model_seed
 from distill.train.stopping import Stop
-
-# AdamW's, where the config's optimiser is another.
-RATE, DECAY = 1e-3, 0.01
-# Of unit rows: what is left of it once it has been taken off is rounding.
-LEAST_MEAN = 0.05
+from distill.train.trained_heads import batch_of_features, judge_features, train_heads
 
 
 def wants_head(run: StudentRun) -> bool:
@@ -65,7 +51,8 @@ def begin_head(run: StudentRun, progress: Progress, stop: Stop) -> str:
         raise told
     if ranks.world > 1:
         run.session.model.student.load_state_dict(told["student"])
-    run.session.averages.begin()  # the head that was there before is no start
+    if run.config.train.head_only != "trained":
+        run.session.averages.begin()  # the head that was there before is no start
     run.position.closed_form, run.position.history = told["closed_form"], told["history"]
     run.position.seconds += time.perf_counter() - began
     if run.config.train.head_only != "off":
@@ -82,12 +69,14 @@ def line_of(closed_form: dict[str, Any], history: list[dict[str, Any]]) -> str:
         parts[-1] += _accuracies(closed_form)
     if len(history) > 1:
         parts.append(f"trained head: {_accuracies(history[-1])}")
+        if mean := _accuracies(history[-1], of=f"{MEAN_HEAD}_"):
+            parts.append(f"mean of heads: {mean}")
     return "; ".join(parts)
 
 
-def _accuracies(numbers: dict[str, Any]) -> str:
+def _accuracies(numbers: dict[str, Any], *, of: str = "") -> str:
     names = ("id_val", "class_val", "id_test", "ood_test", "ood_query")
-    return "  ".join(f"{n} {numbers[key]:.1f}%" for n in names if (key := f"{n}_accuracy") in numbers)
+    return "  ".join(f"{n} {numbers[key]:.1f}%" for n in names if (key := f"{of}{n}_accuracy") in numbers)
 
 
 def _make(run: StudentRun, progress: Progress) -> dict[str, Any]:
@@ -101,28 +90,18 @@ def _make(run: StudentRun, progress: Progress) -> dict[str, Any]:
         config.train.head_only != "off" or config.student.head_start == "closed-form"
     ):
         closed_form = by_ridge(data, rows, session)
-        results = _judged(run, data)
+        results = judge_features(run, data)
         closed_form |= metrics_of(results)
         run.results = results if config.train.head_only == "closed-form" else {}
     if config.train.head_only == "closed-form":
         history = [_line(run, data, epoch=0, results=run.results)]
     if config.train.head_only == "trained":
-        history = _train(run, data)
+        history = train_heads(run, data)
     if config.train.head_only == "off":
         run.outputs = {}
     several = current_ranks().world > 1
     student = {name: value.cpu() for name, value in session.model.student.state_dict().items()}
     return {"closed_form": closed_form, "history": history, "student": student if several else {}}
-
-
-def _judged(run: StudentRun, data: HeadData) -> dict[str, Result]:
-    """Judge a student on every split, from features; its outputs stay with the run."""
-    session, results = run.session, dict[str, Result]()
-    among = AllClasses.competing(session.model.folder.classes)
-    run.outputs = {name: outputs_of_split(data, session, name) for name in session.splits}
-    for name, split in session.splits.items():
-        results |= judged(session.model, [run.outputs[name]], split, among=among)
-    return results
 
 
 @torch.no_grad()
@@ -132,82 +111,8 @@ def _line(run: StudentRun, data: HeadData, *, epoch: int, results: dict[str, Res
     data.model.student.eval()
     at = data.rows.at[data.data.labels[data.rows.at] >= 0]
     for start in range(0, len(at), run.config.train.batch_size):
-        batch = _batch(data, at[start : start + run.config.train.batch_size])
+        batch = batch_of_features(data, at[start : start + run.config.train.batch_size])
         losses, scores = data.model.losses(head_outputs(data.model.student, batch.image_BXRR), batch)
         sums.add(losses, scores, batch.label_B)
     speed = len(at) / max(time.perf_counter() - began, 1e-9)
     return {"epoch": epoch, "lr": 0.0, **sums.metrics(), **metrics_of(results), "images_per_s": speed}
-
-
-def _batch(data: HeadData, at: NDArray[np.int64]) -> Batch:
-    """Return the batch of some images, features in place of pixels."""
-    return data.data.batch(at, data.train.of(at).to(data.model.device))
-
-
-class _OnFeatures(nn.Module):
-    """What is trained: a standardisation with noise, and a head, from zero where that has a direction."""
-
-    def __init__(self, data: HeadData, *, noise: float) -> None:
-        super().__init__()
-        student, rows = data.model.student, data.rows
-        moments = moments_of(rows)
-        own = standard_of(student)
-        self.standard = own or Standardise([rows.features], noise=noise)
-        if own is None:
-            self.standard.fit(moments.mean, moments.deviation)
-        outputs = len(moments.target)
-        self.head: nn.Module = head_of(student) if own else nn.Linear(rows.features, outputs)
-        last: Any = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
-        with torch.no_grad():
-            last.bias.copy_(moments.target)
-            # A row of no length has no direction: without a mean to begin with the weights are as they are.
-            if moments.target.norm() > LEAST_MEAN:
-                last.weight.zero_()
-        self.to(data.model.device)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return outputs [B, D]."""
-        rows: Tensor = self.head(self.standard(features))
-        return rows
-
-    def put(self, student: nn.Module) -> None:
-        """Put the head into a student whose own takes features as they are."""
-        if standard_of(student) is None:
-            assert isinstance(self.head, nn.Linear)
-            set_linear(student, *self.standard.folded_into(self.head.weight, self.head.bias))
-
-
-def _train(run: StudentRun, data: HeadData) -> list[dict[str, Any]]:
-    """Train the head on features, from zero, by AdamW over one cycle; return a line an epoch."""
-    config = run.config
-    model, adamw = _OnFeatures(data, noise=config.student.feature_noise), config.optim.name == "adamw"
-    epochs, readable = config.train.epochs, data.train.readable
-    steps = len(run.session.batches_of(0))
-    rate = config.optim.lr if adamw else RATE
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, weight_decay=config.optim.weight_decay if adamw else DECAY
-    )
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=epochs * steps)
-    history = []
-    for epoch in range(epochs):
-        began, sums = time.perf_counter(), EpochSums.at(run.position, data.model)
-        batches: Any = run.session.batches_of(epoch)
-        for step, chosen in enumerate(batches):
-            torch.manual_seed(model_seed(config.train.seed, epoch, step))
-            batch = _batch(data, chosen[readable[chosen]])
-            losses, scores = data.model.losses(model.train()(batch.image_BXRR), batch)
-            optimizer.zero_grad(set_to_none=True)
-            losses["total"].backward()
-            optimizer.step()
-            cycle.step()
-            sums.add(losses, scores, batch.label_B)
-        line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **sums.metrics()}
-        if not np.isfinite(line["loss_total"]):
-            raise UserError(f"the loss of the head is not finite in epoch {epoch}", fix="lower optim.lr.")
-        if epoch >= epochs - LAST_EPOCHS:
-            model.put(data.model.student)
-            run.results = _judged(run, data)
-            line |= metrics_of(run.results)
-        seconds = max(time.perf_counter() - began, 1e-9)
-        history.append({**line, "images_per_s": sums.images / seconds})
-    return history

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch import Generator, Tensor
 
 from cache.runtime.distributed import current_ranks
 from cache.runtime.transfer import to_device
-from distill.data.batch import Batch, Crops, own_share
+from distill.data.batch import Batch, Crops, Mix, own_share
 from distill.data.tar_stream import StreamedData
 from distill.data.training_data import TrainingData
+from distill.train.mixup import drawn_mix, mixed_images
 from distill.train.session import Session
 
 
@@ -34,11 +35,13 @@ class SharedBatch:
     images: Tensor
     crops: Crops | None
     columns: Any
+    mix: Mix | None
     seconds: float
 
     def of(self, data: TrainingData | StreamedData) -> Batch:
         """Return the batch with the targets of one student's teachers."""
-        return data.batch(self.chosen, self.images, self.crops, self.columns)
+        batch = data.batch(self.chosen, self.images, self.crops, self.columns)
+        return batch if self.mix is None else replace(batch, mix=self.mix)
 
 
 def shared_batches(session: Session, epoch: int, *, first: int) -> Iterator[SharedBatch]:
@@ -50,12 +53,14 @@ def shared_batches(session: Session, epoch: int, *, first: int) -> Iterator[Shar
         generator = stream_generator(session.config.stream_seed, epoch, step)
         crops = data.crops(chosen, generator)
         images = model.augment(to_device(decoded, model.device), generator, own_share(len(chosen)), crops)
+        mix = drawn_mix(session.config, epoch, step, len(chosen), model.device)
         yield SharedBatch(
             step=step,
             chosen=chosen,
-            images=images,
+            images=mixed_images(images, mix),
             crops=crops,
             columns=data.columns(chosen, model.device),
+            mix=mix,
             seconds=time.perf_counter() - began,
         )
         began = time.perf_counter()

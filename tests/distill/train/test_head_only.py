@@ -22,6 +22,7 @@ from distill.judge.trained_run import evaluate_run
 from distill.settings import with_settings
 from distill.student.build import build_student
 from distill.train.start import train as run
+from distill.train.trained_heads import BETWEEN_SEEDS
 
 CLOSED = "train.head_only=closed-form"
 STAGES = "student.head=stages"
@@ -103,6 +104,27 @@ def test_a_head_is_trained_on_features_with_noise(train, photos, tmp_path, setti
     assert again["ood_test"].loss == pytest.approx(history[-1]["ood_test_loss"], rel=1e-3)
 
 
+def test_the_mean_of_several_heads_is_judged_beside_the_first(train, cached, photos, tmp_path):
+    train("trunk", "train.epochs=1")  # one start, whatever the seed
+    common = (f"student.start={tmp_path / 'trunk' / 'last.pt'}", STAGES, "student.feature_noise=0.5")
+    trained = (*common, "train.head_only=trained", "train.epochs=2")
+    seeds = (0, BETWEEN_SEEDS)
+    for seed in seeds:
+        train(f"seed {seed}", *trained, f"train.seed={seed}")
+    train("ridge", *common, CLOSED)
+    summary = train("several", *trained, "train.heads=2", "optim.average_with_start=0.25")
+    assert numbers(tmp_path / "several")[0] == numbers(tmp_path / "seed 0")[0]
+    heads = [weights(tmp_path / f"seed {seed}")["head.weight"] for seed in seeds]
+    assert torch.equal(weights(tmp_path / "several")["head.weight"], heads[0])
+    ridge = weights(tmp_path / "ridge")["head.weight"]
+    expected = {"mean_head": sum(heads) / 2, "averaged": 0.25 * ridge + 0.75 * heads[0]}
+    for name, weight in expected.items():
+        kept = torch.load(tmp_path / "several" / f"{name}.pt", weights_only=True)["student"]
+        torch.testing.assert_close(kept["head.weight"], weight)
+        judged = evaluate_run(tmp_path / "several", data_dir=photos, checkpoint=name)["ood_test"]
+        assert summary[f"{name}_ood_test_loss"] == pytest.approx(judged.loss, rel=1e-3)
+
+
 def test_a_training_begins_with_the_closed_form(train, tmp_path):
     alone = train("alone", CLOSED, STAGES)
     started = train("started", "student.head_start=closed-form", STAGES, "train.epochs=1")
@@ -162,6 +184,8 @@ def test_a_head_on_stages_is_exported_with_its_standardisation_inside(train, pho
         (["train.baseline=true", CLOSED], "has no teacher"),
         (["prompts.learner=coop", CLOSED], "prompts"),
         (["student.feature_noise=0.5"], "student.head=stages"),
+        (["train.heads=2"], "train.heads is 2 with train.head_only=off"),
+        (["train.heads=2", "train.head_only=trained", "student.head=mlp"], "have no mean"),
     ],
 )
 def test_what_a_head_cannot_be_is_refused(settings, says):

@@ -156,6 +156,7 @@ def test_the_same_seed_gives_the_same_numbers_whatever_decodes(whole, train, tmp
             "optim.schedule=cosine",
             "optim.warmup=0.2",
             "optim.accumulate=3",
+            "data.mixup=0.4",
             "optim.clip_norm=1",
             "optim.ema=0.9",
             "optim.average_with_start=0.5",
