@@ -1,4 +1,4 @@
-"""Run under torchrun: a student's losses and gradients from a whole batch, and from shares of it."""
+"""Run under torchrun: mixed images, losses and gradients from a whole batch, and from shares of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 
 from cache.runtime.distributed import ranks_of_torchrun
 from distill.config import LossConfig
-from distill.data.batch import own_share
+from distill.data.batch import Mix, own_share
 from distill.objective import distillation_objective
 from distill.student.build import build_student
 from distill.train.distributed import average_gradients, gather_rows, share_batch_norms
+from distill.train.mixup import mixed_images
 
 BATCH, SIDE = 7, 32
 
@@ -33,10 +34,15 @@ def main(arch: str) -> None:
         total.backward()
         return total.item()
 
+    mix = Mix(share=0.7, other_B=torch.randperm(BATCH, generator=generator))
     with ranks_of_torchrun() as ranks:
+        mine = own_share(BATCH).rows
+        images_apart = mixed_images(images[mine], mix)
+        images = torch.lerp(images[mix.other_B], images, mix.share)
+        mixed = float((images_apart - images[mine]).abs().max())
         expected = backward(whole(images))
         share_batch_norms(shared, torch.device("cpu"))
-        loss = backward(gather_rows(shared(images[own_share(BATCH).rows]), BATCH))
+        loss = backward(gather_rows(shared(images_apart), BATCH))
         average_gradients(shared.parameters())
         wrong = max(
             ((one.grad - other.grad).norm() / (1e-3 + one.grad.norm())).item()
@@ -50,9 +56,8 @@ def main(arch: str) -> None:
             default=0.0,  # a ViT has none
         )
         if ranks.is_first:
-            sys.stdout.write(
-                json.dumps({"losses": [expected, loss], "gradients": wrong, "statistics": statistics})
-            )
+            found = {"gradients": wrong, "statistics": statistics, "mixed": mixed}
+            sys.stdout.write(json.dumps({"losses": [expected, loss], **found}))
 
 
 if __name__ == "__main__":

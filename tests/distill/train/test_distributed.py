@@ -30,6 +30,7 @@ def test_losses_gradients_and_batch_norms_are_those_of_the_whole_batch(arch):
     assert of_shares["losses"][0] == pytest.approx(of_shares["losses"][1], rel=1e-12)
     assert of_shares["gradients"] < 1e-9
     assert of_shares["statistics"] < 1e-12
+    assert of_shares["mixed"] == 0
 
 
 def train(cached, photos, out, *settings):
