@@ -16,6 +16,7 @@ from distill.settings import with_settings
         (["loss.vlalign=1"], "loss.vlalign is on"),
         (["loss.cap=1"], "loss.cap is on"),
         (["loss.vlalign_standardize=true"], "set loss.vlalign_standardize=false"),
+        (["data.mixup=0.2"], "data.mixup is 0.2, but an episode has several labels"),
         (["data.policy=crop_flip"], "data.policy is 'crop_flip'"),
         (["prompts.learner=cocoop"], "prompts.learner is 'cocoop'"),
         (['teachers=["main", "other"]'], "a cache of episodes has one"),

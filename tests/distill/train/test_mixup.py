@@ -11,7 +11,6 @@ from helpers.runs import SMALL, numbers
 
 from cache.runtime.errors import UserError
 from distill.config import RunConfig
-from distill.config_checks import check_for_episodes
 from distill.objective import nearest_texts
 from distill.settings import with_settings
 from distill.train.session import open_session
@@ -121,8 +120,3 @@ def test_a_head_on_features_is_trained_on_mixed_ones(cached, photos, tmp_path):
 def test_mixup_where_it_means_nothing_is_refused(settings, said):
     with pytest.raises(UserError, match=said):
         config(*settings)
-
-
-def test_episodes_are_not_mixed():
-    with pytest.raises(UserError, match=r"data.mixup is 0.2.*several labels"):
-        check_for_episodes(with_settings(RunConfig(), ["data.mixup=0.2"]))
