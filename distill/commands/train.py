@@ -236,7 +236,8 @@ def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) 
     if not headline_splits([summary]):
         click.echo(f"note: {NOTHING_TO_JUDGE}")
     if chosen := summary.get("chosen_eval"):
-        click.echo(f"chosen eval: {in_words(chosen['eval_size'], chosen['eval_crop'])}, {chosen['chosen_by']}")
+        taken = in_words(chosen["eval_size"], chosen["eval_crop"])
+        click.echo(f"chosen eval: {taken}, by {chosen['chosen_by']}")
     if below := below_closed_form(summary):
         warn(below)
     click.echo(

@@ -9,8 +9,6 @@ from helpers.runs import SMALL, numbers
 from cache.runtime.errors import UserError
 from cli import main
 from distill.config import RunConfig
-from distill.deploy.export import export_run
-from distill.deploy.info import ModelInfo
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
 from distill.train.chosen_eval import sizes_and_crops
@@ -45,8 +43,6 @@ def test_the_best_of_a_few_is_kept_and_taken_by_what_comes_after(train, photos, 
     words = ["evaluate", tmp_path / "run", "--data", photos, "--split", "id_test"]
     told = CliRunner().invoke(main, [str(word) for word in words]).output
     assert f"at {chosen['eval_size']} px, the middle {chosen['eval_crop']:g} of the side" in told
-    export_run(tmp_path / "run", tmp_path / "model", data_dir=photos)
-    assert opened(tmp_path / "model") == chosen["eval_size"]
 
 
 def test_a_finished_run_can_still_choose_and_one_cut_at_its_end_chooses_the_same(train, tmp_path):
