@@ -103,6 +103,18 @@ def test_a_head_is_trained_on_features_with_noise(train, photos, tmp_path, setti
     assert again["ood_test"].loss == pytest.approx(history[-1]["ood_test_loss"], rel=1e-3)
 
 
+def test_a_head_is_trained_on_mirror_images_too_whose_features_are_kept(train, cached, tmp_path):
+    words = ("train.head_only=trained", STAGES, "train.epochs=2")
+    train("plain", *words)
+    assert not [name for name in features_in(cached) if "mirrored" in name]
+    train("mirrored", *words, "student.feature_views=2")
+    assert len([name for name in features_in(cached) if "/train-mirrored-" in name]) == 1
+    plain, mirrored = (weights(tmp_path / name)["head.weight"] for name in ("plain", "mirrored"))
+    assert not torch.equal(plain, mirrored)
+    with pytest.raises(UserError, match="no head is trained on features"):
+        config("student.feature_views=2")
+
+
 def test_a_training_begins_with_the_closed_form(train, tmp_path):
     alone = train("alone", CLOSED, STAGES)
     started = train("started", "student.head_start=closed-form", STAGES, "train.epochs=1")
