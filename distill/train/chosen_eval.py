@@ -15,7 +15,7 @@ from distill.data.pixel_sources import PixelMaker
 from distill.data.stream import EvalSplit, try_first
 from distill.data.support import ROWS_OF
 from distill.headline import SET_ASIDE
-from distill.judge.evaluate import metrics_of
+from distill.judge.evaluate import Result, metrics_of
 from distill.judge.model import judged, outputs_of
 from distill.settings import with_part
 from distill.student.build import check_eval_size
@@ -108,7 +108,7 @@ def _at(session: Session, size: int, crop: float) -> Session:
 
 def _judged(session: Session, names: Mapping[str, EvalSplit] | list[str]) -> dict[str, float]:
     model, among = session.model, AllClasses.competing(session.model.folder.classes)
-    results = {}
+    results: dict[str, Result] = {}
     for name in names:
         split = session.splits[name]
         results |= judged(model, outputs_of(model, split), split, among=among)

@@ -159,10 +159,13 @@ class _OnFeatures(nn.Module):
         self.head: nn.Module = head_of(student) if own else nn.Linear(rows.features, outputs)
         last: Any = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
         with torch.no_grad():
-            last.bias.copy_(moments.target)
-            # A row of no length has no direction: without a mean to begin with the weights are as they are.
+            # A row of no length has no direction: without a mean the weights begin at random. Not with those
+            # of the closed form, which are in the student by now: it is a worse start than none.
             if moments.target.norm() > LEAST_MEAN:
                 last.weight.zero_()
+            else:
+                last.reset_parameters()
+            last.bias.copy_(moments.target)
         self.to(data.model.device)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -180,6 +183,7 @@ class _OnFeatures(nn.Module):
 def _train(run: StudentRun, data: HeadData) -> list[dict[str, Any]]:
     """Train the head on features, from zero, by AdamW over one cycle; return a line an epoch."""
     config = run.config
+    torch.manual_seed(config.train.seed)
     model, adamw = _OnFeatures(data, noise=config.student.feature_noise), config.optim.name == "adamw"
     epochs, readable = config.train.epochs, data.train.readable
     steps = len(run.session.batches_of(0))

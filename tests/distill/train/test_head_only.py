@@ -103,6 +103,14 @@ def test_a_head_is_trained_on_features_with_noise(train, photos, tmp_path, setti
     assert again["ood_test"].loss == pytest.approx(history[-1]["ood_test_loss"], rel=1e-3)
 
 
+def test_a_head_that_is_trained_in_the_centred_space_does_not_begin_with_the_closed_form(train, tmp_path):
+    train("closed", CLOSED, STAGES, "loss.center=true")
+    still = ("optim.name=adamw", "optim.lr=1e-12", "train.epochs=1")
+    train("trained", "train.head_only=trained", STAGES, "loss.center=true", *still)
+    closed, trained = (weights(tmp_path / name)["head.weight"] for name in ("closed", "trained"))
+    assert torch.nn.functional.cosine_similarity(closed.flatten(), trained.flatten(), dim=0) < 0.5
+
+
 def test_a_head_is_trained_on_mirror_images_too_whose_features_are_kept(train, cached, tmp_path):
     words = ("train.head_only=trained", STAGES, "train.epochs=2")
     train("plain", *words)
