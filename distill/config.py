@@ -32,8 +32,7 @@ class StudentConfig:
     and deviation of every stage of the trunk, mlp puts a hidden layer of ``hidden`` on those. ``head_start``
     closed-form begins with the ridge from the trunk's features to the teacher's rows, of lambda ``ridge`` (0:
     chosen on class_val, else id_val, else by the cosine on a tenth of the images held out).
-    ``feature_noise`` is gaussian, on standardised features, in units of their deviation; ``feature_views`` 2
-    trains a head on features of the mirrored picture as often as on those of the picture.
+    ``feature_noise`` is gaussian, on standardised features, in units of their deviation.
     """
 
     arch: str = "resnet18"
@@ -41,7 +40,10 @@ class StudentConfig:
     kwargs: tuple[str, ...] = ()
     image_size: int = at_least(8, 224, fix="give at least 8 pixels.", most=machine_limits.IMAGE_SIDE)
     eval_size: int = accepted(
-        0, lambda side: side == 0 or side >= 8, "give at least 8, or 0.", most=machine_limits.IMAGE_SIDE
+        0,
+        lambda value: value == 0 or value >= 8,
+        "give at least 8 pixels, or 0 for student.image_size.",
+        most=machine_limits.IMAGE_SIDE,
     )
     eval_crop: float = accepted(PAPER_CROP, lambda value: 0.25 <= value <= 1, "give a share from 0.25 to 1.")
     freeze_epochs: int = at_least(0, 0)
@@ -51,7 +53,6 @@ class StudentConfig:
     head_start: str = one_of("random", "closed-form")
     ridge: float = at_least(0, 0.0, fix="give a number above 0, or 0: chosen.")
     feature_noise: float = at_least(0, 0.0)
-    feature_views: int = accepted(1, lambda value: value in (1, 2), "give 1, or 2: mirrored too.")
 
     def __post_init__(self) -> None:
         check_fields("student", self)

@@ -87,11 +87,6 @@ def _check_head(config: Config) -> None:
             f"student.feature_noise is {student.feature_noise} with student.head=linear",
             "set student.head=stages, or train the head alone: train.head_only=trained.",
         ),
-        (
-            student.feature_views > 1 and only != "trained",
-            f"student.feature_views is {student.feature_views}, but no head is trained on features",
-            "set train.head_only=trained, or student.feature_views=1.",
-        ),
     ):
         require(not wrong, problem, fix)
 

@@ -1,10 +1,9 @@
 """The features of a frozen trunk, kept: a second head on it decodes no image.
 
 ``features--DIGEST/SPLIT-DIGEST.h5``, of a trunk's weights and how it sees, and of a split's images:
-``features`` float32 [N, F], in the order of the hashes of the images' keys, and ``readable`` uint8 [N]; those
-of their mirror images are ``SPLIT-mirrored-DIGEST.h5``. They lie in ``features`` of the cache, or where that
-cannot be written in that of the run. They are computed in float32, whatever a student is trained in: heads
-live on their small differences.
+``features`` float32 [N, F], in the order of the hashes of the images' keys, and ``readable`` uint8 [N]. They
+lie in ``features`` of the cache, or where that cannot be written in that of the run. They are computed in
+float32, whatever a student is trained in: heads live on their small differences.
 """
 
 from __future__ import annotations
@@ -83,10 +82,9 @@ class FeatureFiles:
         self.name = f"{FOLDER}--{digest(seen)[:DIGITS]}"
         self._places = [model.cache.path / FOLDER / self.name, out / FOLDER / self.name]
 
-    def of(self, split: str, parts: Sequence[Pixels], *, mirrored: bool = False) -> list[Features]:
+    def of(self, split: str, parts: Sequence[Pixels]) -> list[Features]:
         """Return the features of images of a split, one for each of its parts; made where there are none.
 
-        With ``mirrored`` they are those of the pictures' mirror images.
         UserError if the student's head takes no features, or they cannot be written.
         """
         samples = [sample for part in parts for sample in part.samples]
@@ -97,8 +95,8 @@ class FeatureFiles:
         images = sha256(hashes[order].tobytes() + about[order].tobytes() + bytes([compressed])).hexdigest()
         row_of = np.empty(len(order), dtype=np.int64)
         row_of[order] = np.arange(len(order))
-        file = f"{split}-{'mirrored-' if mirrored else ''}{images[:DIGITS]}.h5"
-        arrays = self._found(file, len(samples)) or self._made(file, parts, row_of, mirrored)
+        file = f"{split}-{images[:DIGITS]}.h5"
+        arrays = self._found(file, len(samples)) or self._made(file, parts, row_of)
         ends = np.cumsum([len(part.samples) for part in parts])[:-1]
         features = [
             Features(rows=arrays["features"], row_of=own, readable=arrays["readable"][own] > 0)
@@ -121,14 +119,14 @@ class FeatureFiles:
                     return arrays
         return None
 
-    def _made(self, file: str, parts: Sequence[Pixels], row_of: Indices, mirrored: bool) -> dict[str, Any]:
+    def _made(self, file: str, parts: Sequence[Pixels], row_of: Indices) -> dict[str, Any]:
         place = self._writable()
         readable = np.zeros(len(row_of), dtype=np.uint8)
         self.progress.start(len(row_of), f"features of {file.partition('-')[0]}")
         blocks = Blocks(
             shape=(len(row_of), self._width()),
             dtype=np.dtype(np.float32),
-            blocks=self._blocks(parts, row_of, readable, mirrored),
+            blocks=self._blocks(parts, row_of, readable),
         )
         write_columns(place / file, {"features": blocks, "readable": readable})
         arrays = self._found(file, len(row_of))
@@ -159,7 +157,7 @@ class FeatureFiles:
 
     @torch.no_grad()
     def _blocks(
-        self, parts: Sequence[Pixels], row_of: Indices, readable: NDArray[np.uint8], mirrored: bool
+        self, parts: Sequence[Pixels], row_of: Indices, readable: NDArray[np.uint8]
     ) -> Iterator[tuple[Indices, Sequence[NDArray[np.float32]]]]:
         """Yield (rows, features) of all images that can be read, and note which these are."""
         model, size, first = self.model, self.model.config.train.eval_batch_size, 0
@@ -170,8 +168,7 @@ class FeatureFiles:
                 for indices, images in part.batches(batches):
                     if not len(indices):
                         continue
-                    images = to_device(images, model.device)
-                    seen: Any = model.augment.plain(images.flip(-1) if mirrored else images)
+                    seen: Any = model.augment.plain(to_device(images, model.device))
                     features = trunk_features(model.student, seen).cpu().numpy()
                     rows = row_of[first + indices]
                     readable[rows], rising = 1, np.argsort(rows)

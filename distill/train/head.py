@@ -65,16 +65,12 @@ class LearntFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadData:
-    """What a head is made from: the features of all images that are learnt from, and of each judged split.
-
-    ``mirrored`` are those of the mirror images of what is learnt from, where the config wants them.
-    """
+    """What a head is made from: the features of all images that are learnt from, and of each judged split."""
 
     model: PhotoModel
     data: TrainingData
     train: LearntFeatures
     splits: dict[str, Features]
-    mirrored: LearntFeatures | None = None
 
     @classmethod
     def of(cls, session: Session, files: FeatureFiles) -> HeadData:
@@ -85,34 +81,17 @@ class HeadData:
         # With those set aside of them: how many these are changes no image's features.
         aside = [name for name in CHOSEN_ON if name in session.splits]
         learnt: list[Features] = []
-        mirrored: list[Features] = []
         splits: dict[str, Features] = {}
         for split, samples in data.joined.taken:
             beside = aside if split == TRAIN and not learnt else []
             pixels = [make([(split, samples)]), *(session.splits[name].pixels for name in beside)]
             own, *others = files.of(split, pixels)
             learnt.append(own)
-            if model.config.student.feature_views > 1:
-                mirrored.append(files.of(split, pixels, mirrored=True)[0])
             splits |= dict(zip(beside, others, strict=True))
         for name, one in session.splits.items():
             if name not in splits:
                 (splits[name],) = files.of(name, [one.pixels])
-        return cls(
-            model=model,
-            data=data,
-            train=LearntFeatures(parts=tuple(learnt)),
-            splits=splits,
-            mirrored=LearntFeatures(parts=tuple(mirrored)) if mirrored else None,
-        )
-
-    def drawn(self, images: NDArray[np.int64]) -> Tensor:
-        """Return the features [B, F] of some images to train on, each one's or its mirror image's."""
-        features = self.train.of(images)
-        if self.mirrored is None:
-            return features
-        mirror = torch.rand(len(images)) < 0.5
-        return torch.where(mirror[:, None], self.mirrored.of(images), features)
+        return cls(model=model, data=data, train=LearntFeatures(parts=tuple(learnt)), splits=splits)
 
     @property
     def rows(self) -> Rows:

@@ -198,8 +198,7 @@ def _train(run: StudentRun, data: HeadData) -> list[dict[str, Any]]:
         batches: Any = run.session.batches_of(epoch)
         for step, chosen in enumerate(batches):
             torch.manual_seed(model_seed(config.train.seed, epoch, step))
-            at = chosen[readable[chosen]]
-            batch = data.data.batch(at, data.drawn(at).to(data.model.device))
+            batch = _batch(data, chosen[readable[chosen]])
             losses, scores = data.model.losses(model.train()(batch.image_BXRR), batch)
             optimizer.zero_grad(set_to_none=True)
             losses["total"].backward()

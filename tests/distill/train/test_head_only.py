@@ -111,18 +111,6 @@ def test_a_head_that_is_trained_in_the_centred_space_does_not_begin_with_the_clo
     assert torch.nn.functional.cosine_similarity(closed.flatten(), trained.flatten(), dim=0) < 0.5
 
 
-def test_a_head_is_trained_on_mirror_images_too_whose_features_are_kept(train, cached, tmp_path):
-    words = ("train.head_only=trained", STAGES, "train.epochs=2")
-    train("plain", *words)
-    assert not [name for name in features_in(cached) if "mirrored" in name]
-    train("mirrored", *words, "student.feature_views=2")
-    assert len([name for name in features_in(cached) if "/train-mirrored-" in name]) == 1
-    plain, mirrored = (weights(tmp_path / name)["head.weight"] for name in ("plain", "mirrored"))
-    assert not torch.equal(plain, mirrored)
-    with pytest.raises(UserError, match="no head is trained on features"):
-        config("student.feature_views=2")
-
-
 def test_a_training_begins_with_the_closed_form(train, tmp_path):
     alone = train("alone", CLOSED, STAGES)
     started = train("started", "student.head_start=closed-form", STAGES, "train.epochs=1")
