@@ -263,11 +263,13 @@ class EvalConfig:
     """When a student is judged while it trains, and on how much.
 
     ``every`` so many epochs, and after the last; 0 is after the last alone. ``space_images`` is how many
-    images of a split, drawn from more, the space metrics compare: their time grows with the square.
+    images of a split, drawn from more, the space metrics compare: their time grows with the square. With
+    ``choose`` the trained student's size and crop are chosen on what is set aside, id_val or class_val.
     """
 
     every: int = at_least(0, 1, fix="give at least 1 epoch, or 0 for the last alone.")
     space_images: int = at_least(3, 4096)
+    choose: bool = False
 
     def __post_init__(self) -> None:
         check_fields("eval", self)

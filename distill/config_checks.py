@@ -50,6 +50,11 @@ def check_together(config: Config) -> None:
         "set data.class_val=0.",
     )
     require(
+        not config.eval.choose or config.data.id_val > 0 or config.data.class_val > 0,
+        "eval.choose is on, but nothing is set aside to choose on: data.id_val is 0",
+        "set data.id_val=0.1, or eval.choose=false.",
+    )
+    require(
         config.train.baseline or not config.loss.is_off,
         "every loss has weight 0",
         "switch at least one on: loss.cls=1.",
@@ -121,6 +126,11 @@ def check_for_episodes(config: Config) -> None:
             f"student.{name} is {getattr(config.student, name)}, but an episode's pictures are not cropped",
             "leave it out: episodes are judged as they are trained.",
         )
+    require(
+        not config.eval.choose,
+        "eval.choose is on, but an episode's pictures are not cropped",
+        "set eval.choose=false: episodes are judged as they are trained.",
+    )
     for name in (
         "vlalign",
         "vlalign_standardize",

@@ -14,6 +14,8 @@ from cache.sources.splits import FOLDERS, TESTS
 # Parts of train that are not trained on, to choose on.
 SET_ASIDE = ("id_val", "class_val")
 LABELS = {"id_val": "ID set aside", "class_val": "classes set aside", "id_test": "ID", "ood_test": "OOD"}
+# Points of accuracy: less is what another seed does.
+CLEARLY = 1.0
 NOTHING_TO_JUDGE = (
     "nothing can be judged: there is no test split, and nothing was set aside; give the data "
     f"{' or '.join(FOLDERS[name] for name in TESTS)}, or train with --set data.id_val=0.1"
@@ -51,6 +53,24 @@ def headline_label(runs: Iterable[Mapping[str, Any]], split: str) -> str:
     judged = [metrics for metrics in runs if headline(metrics, split) is not None]
     among = judged and all(is_of_one_class(m, split) and f"{split}_all_accuracy" in m for m in judged)
     return LABELS[split] + (" among all" if among else "")
+
+
+def below_closed_form(summary: Mapping[str, Any]) -> str:
+    """Return one line where a trained student is worse than the head by ridge that it has; else ''.
+
+    It goes by ID images alone, by those set aside where there are any: the OOD test decides nothing.
+    """
+    of_ridge = summary.get("closed_form", {})
+    for split in ("id_val", "id_test"):
+        before, after = headline(of_ridge, split), headline(summary, split)
+        if before is not None and after is not None:
+            return (
+                f"the trained student is below its closed form ({LABELS[split]} {after:.1f}% for "
+                f"{before:.1f}%): lower optim.lr, or keep that head with --head-only"
+                if after < before - CLEARLY
+                else ""
+            )
+    return ""
 
 
 def one_class_notes(alone: Mapping[str, bool]) -> list[str]:

@@ -88,6 +88,7 @@ def evaluate(
     of_runs = given_options(ctx, "code", "eval_size", "eval_crop")
     if teacher and of_runs:
         raise click.UsageError(f"{of_runs[0]} is of a run's student: leave it out with --teacher.")
+    given |= {} if teacher else _size_and_crop(folder, given)
     if space:
         _print_space(folder, given, as_json)
         return
@@ -116,6 +117,16 @@ def evaluate(
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
+
+
+def _size_and_crop(run: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size and crop that were asked for, else those that the run chose; None where it did not."""
+    from distill.checkpoint import read_checkpoint
+    from distill.judge.trained_run import chosen_eval_in
+    from distill.record.run_files import checkpoint_file
+
+    chosen = chosen_eval_in(read_checkpoint(checkpoint_file(run, given["checkpoint"])))
+    return {name: value if given[name] is None else given[name] for name, value in chosen.items()}
 
 
 def _how(given: Mapping[str, Any]) -> str:

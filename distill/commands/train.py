@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from distill.commands.tables import (
     object_table,
     print_json,
     print_one_class,
+    warn,
     working,
 )
 
@@ -214,8 +215,9 @@ def _plan(config: Any, given: dict[str, Any], *, recipe: str, unit: str, as_json
 
 def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) -> None:
     """Print what a run came to."""
-    from distill.headline import NOTHING_TO_JUDGE, headline_splits
+    from distill.headline import NOTHING_TO_JUDGE, below_closed_form, headline_splits
     from distill.record.run_files import MEANS
+    from distill.train.chosen_eval import in_words
 
     if as_json:
         print_json(summary)
@@ -228,13 +230,25 @@ def _print(summary: dict[str, Any], out: Path, *, contents: str, as_json: bool) 
         splits = {split: _of(summary, f"{split}_") for split in names}
         means = [f"{mean}_{split}" for mean in MEANS for split in names]
         splits |= {name: own for name in means if (own := _of(summary, f"{name}_"))}
+        splits = _beside(summary, "closed form", names) | splits | _beside(summary, "chosen eval", names)
         accuracy_table(title, splits, summary)
         print_one_class({name: summary["classes"].get(name, 0) for name in splits}, splits)
     if not headline_splits([summary]):
         click.echo(f"note: {NOTHING_TO_JUDGE}")
+    if chosen := summary.get("chosen_eval"):
+        taken = in_words(chosen["eval_size"], chosen["eval_crop"])
+        click.echo(f"chosen eval: {taken}, by {chosen['chosen_by']}")
+    if below := below_closed_form(summary):
+        warn(below)
     click.echo(
         f"{summary['seconds']:,.0f} s; curves in {out / 'curves.png'}, all numbers in {out / 'summary.json'}"
     )
+
+
+def _beside(summary: Mapping[str, Any], what: str, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of each split of a closed form, or at the chosen size, where that is no headline."""
+    table = summary.get(what.replace(" ", "_"), {}) if not summary["headline"].startswith(what) else {}
+    return {f"{what}, {split}": own for split in splits if (own := _of(table, f"{split}_"))}
 
 
 def _of(summary: Mapping[str, Any], start: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Opening(TypedDict, total=False):
     another of episodes' negative texts; with ``check`` the cache's files are compared with their checksums;
     with ``rows_alone`` its images are not opened; ``note`` is told that another decoder than the run's reads
     its photos, or that a cache cannot keep where its images are now; ``code`` is the file of a student of
-    one's own; ``eval_size`` and ``eval_crop`` are others than the run's.
+    one's own; ``eval_size`` and ``eval_crop`` are others than the run's, or than those that it chose.
     """
 
     data_dir: Data
@@ -240,9 +240,9 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
     config = from_toml(state["config"], where=str(run))
     banks = {"text": opening.get("text"), "robotics.negative_text": opening.get("negative_text")}
     config = with_settings(config, [f'{name}="{bank}"' for name, bank in banks.items() if bank])
-    others = {"eval_size": opening.get("eval_size"), "eval_crop": opening.get("eval_crop")}
-    given = {name: value for name, value in others.items() if value is not None}
-    config = with_part(config, "student", **given)
+    chosen = chosen_eval_in(state)
+    given = {name: value for name in chosen if (value := opening.get(name)) is not None}
+    config = with_part(config, "student", **{n: v for n, v in (chosen | given).items() if v is not None})
     origin = Origin.of(config.student.arch, opening.get("code"), state, where=str(run))
     cache = EmbeddingCache.open(
         opening.get("cache_dir") or Path(state["cache_dir"]), check=opening.get("check", False)
@@ -282,6 +282,12 @@ def open_trained(run: Path, **opening: Unpack[Opening]) -> TrainedRun:
         pool=state["pool"],
         origin=origin,
     )
+
+
+def chosen_eval_in(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size and crop that a run chose, as its checkpoint keeps them; of none each is None."""
+    chosen = state["position"].get("chosen_eval", {})
+    return {name: chosen.get(name) for name in ("eval_size", "eval_crop")}
 
 
 def _with_decoder(model: Model, decoder: str, *, note: Callable[[str], None]) -> Model:

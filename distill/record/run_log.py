@@ -91,7 +91,7 @@ def draw_curves(
     path: Path, history: Sequence[dict[str, Any]], *, curves: Sequence[tuple[str, str]], of: str, title: str
 ) -> None:
     """Draw loss parts, and ``curves`` (label, metric in percent) ``of`` what they are, over the epochs."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # here, because it takes a second
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator  # here, because it takes a second
 
     with drawing(path, (11, 4.2), columns=2) as (figure, (left, right)):
         epochs = [line["epoch"] for line in history]
@@ -101,7 +101,7 @@ def draw_curves(
         # No powers: setting a formula takes longer than all curves.
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
-        left.yaxis.set_minor_formatter(NullFormatter())
+        left.yaxis.set_minor_locator(NullLocator())
         for label, name in curves:
             points = [(line["epoch"], line[name]) for line in history if name in line]
             if points:

@@ -21,6 +21,7 @@ from distill.sweep.plan import SEED
 LAST_EPOCHS = 5
 # How the names of test results begin.
 JUDGED = ("id_", "ood_", "all")
+CLOSED_FORM = "closed_form"
 MEMORY = "peak_memory_GB"
 
 
@@ -80,7 +81,7 @@ def compare_runs(one: Path, other: Path) -> Comparison:
             for runs in (ours, theirs)
         )
         whole = len(mine) == len(ours) and len(yours) == len(theirs)
-        if whole or (metric.startswith(JUDGED) and not (mine and yours)):
+        if whole or (metric.startswith((*JUDGED, CLOSED_FORM)) and not (mine and yours)):
             results.append(_result(metric, mine, yours, paired))
     return Comparison(
         how=_how([list(side) for side in sides], paired),
@@ -144,14 +145,20 @@ def _how(seeds: Sequence[Sequence[Any]], paired: bool) -> str:
 
 
 def _metrics(one: Run, other: Run) -> list[str]:
-    """Return the names of what is compared: test results of either, training losses, space, cost."""
+    """Return the names of what is compared: closed forms and test results of either, losses, space, cost."""
+    of_ridge = dict.fromkeys(
+        f"{CLOSED_FORM}/{name}"
+        for run in (one, other)
+        for name in run.table(CLOSED_FORM)
+        if name in ("id_test_accuracy", "ood_test_accuracy")
+    )
     numbers = [
         name for run in (one, other) for name, value in run.summary.items() if isinstance(value, int | float)
     ]
     results = dict.fromkeys(n for n in numbers if n.startswith(JUDGED) and not n.endswith(CHOSEN_ON_TEST))
     losses = dict.fromkeys(name for line in one.history for name in line if name.startswith("loss_"))
     space = [f"space/{s}/{n}" for s in one.table("space") for n in one.table("space", s) if n != "images"]
-    return [*results, *losses, *space, "seconds", "images_per_s", MEMORY]
+    return [*of_ridge, *results, *losses, *space, "seconds", "images_per_s", MEMORY]
 
 
 def _number(run: Run, metric: str) -> float | None:

@@ -14,6 +14,7 @@ from distill.sweep.plan import SEED
 WEIGHTS = tuple(f"loss.{name}" for name in LOSS_TERMS)
 # No settings, but as able to change a result as any: the teacher's rows, and the data as a whole.
 CACHE, DATA = "cache", "data"
+CLOSED_FORM, HEAD_ONLY = "closed_form", "train.head_only"
 # What decides how well a teacher classifies, and where a summary has that.
 OF_TEACHER = (CACHE, DATA, "text", "robotics.negative_text")
 
@@ -104,6 +105,24 @@ def teachers_of(groups: Sequence[Group]) -> list[TeacherRuns]:
         apart = (f"{name}={written(value_of(runs[0], name)):.24}" for name in differ)
         teachers.append(TeacherRuns(label=", ".join(["teacher", *apart]), runs=tuple(runs)))
     return teachers
+
+
+def closed_forms_of(groups: Sequence[Group]) -> list[tuple[str, Group]]:
+    """Return the heads by ridge that runs have beside their own, each once: a label, and a group that has it.
+
+    A run that is a closed form and nothing else is its own row.
+    """
+    members: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        told = [run.table(CLOSED_FORM) for run in group.runs if run.settings.get(HEAD_ONLY) != "closed-form"]
+        numbers = {tuple((n, v) for n, v in one.items() if n.endswith("_accuracy")) for one in told if one}
+        if numbers:
+            members.setdefault(tuple(sorted(numbers)), []).append(group)
+    labels = [
+        first.label + (f" and {len(others)} more" if others else "") for first, *others in members.values()
+    ]
+    own = [f" of {label}" if len(members) > 1 else "" for label in labels]
+    return [(f"closed form{name}", first) for name, (first, *_) in zip(own, members.values(), strict=True)]
 
 
 def differing(runs: Sequence[Run], names: Sequence[str] = ()) -> tuple[str, ...]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distill.headline import SET_ASIDE, one_class_notes
 from distill.record.run_files import MEANS
 from distill.report.collect import TEACHER, Run
-from distill.report.groups import Group, TeacherRuns, differing, judged_alike, value_of, written
+from distill.report.groups import (
+    CLOSED_FORM,
+    Group,
+    TeacherRuns,
+    closed_forms_of,
+    differing,
+    judged_alike,
+    value_of,
+    written,
+)
 from distill.report.statistics import best_of
 from distill.report.tasks import Part, headings, parts_of, split_label
 from distill.spread import Spread
@@ -97,16 +106,20 @@ def _cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool 
 
 def _metric(part: Part, metric: str, heading: str, best: int | None = None) -> tuple[str, list[Cell]]:
     """Return a metric's column, of the students and the teachers."""
-    digits = 1 if heading.endswith("(%)") else 3  # of shares, which are 0 to 1
+    digits = _digits(heading)
     own = [_cell(group.spread(metric), digits, best=i == best) for i, group in enumerate(part.groups)]
     return heading, [*own, *(_cell(teacher.spread(TEACHER, metric), digits) for teacher in part.teachers)]
 
 
-def main_table(part: Part) -> Table:
-    """Return the results, a row a group and one a teacher.
+def _digits(heading: str) -> int:
+    return 1 if heading.endswith("(%)") else 3  # of shares, which are 0 to 1
 
-    n, the task's results on every split, those of the head by ridge that runs begin with and of the means of
-    their weights, the gaps to the teacher, the settings that differ.
+
+def main_table(part: Part) -> Table:
+    """Return the results, a row a group and one a teacher, before them one a head by ridge that runs have.
+
+    n, the task's results on every split, those of the means of their weights and at the size that they chose,
+    the gaps to the teacher, the settings that differ.
     """
     results = headings(part.task.results, part.splits)
     best: dict[str, int | None] = {}
@@ -117,8 +130,8 @@ def main_table(part: Part) -> Table:
     for split in part.splits:
         metric = f"{split}_accuracy"
         for words, path in (
-            ("closed form", ("closed_form", metric)),
             *((f"{mean} weights", (f"{mean}_{metric}",)) for mean in MEANS),
+            ("chosen size and crop", ("chosen_eval", metric)),
         ):
             beside = [group.spread(*path) for group in part.groups]
             if any(beside):
@@ -127,7 +140,25 @@ def main_table(part: Part) -> Table:
         columns.append((heading, [_cell(group.gap(metric)) for group in part.groups]))
     for name in part.settings:
         columns.append((name, [_setting_cell(group.values[name]) for group in part.groups]))
-    return _by_group("Results", part, columns)
+    return _below_closed_forms(_by_group("Results", part, columns), part, results)
+
+
+def _below_closed_forms(table: Table, part: Part, results: dict[str, str]) -> Table:
+    """Return a table of results with a row of each head by ridge before its own."""
+    metrics = {heading: metric for metric, heading in results.items()}
+    rows = [
+        Row(
+            head=label,
+            cells=tuple(
+                _cell(group.spread(CLOSED_FORM, metrics[heading]), _digits(heading))
+                if heading in metrics
+                else Cell()
+                for heading in table.columns[1:]
+            ),
+        )
+        for label, group in closed_forms_of(part.groups)
+    ]
+    return replace(table, rows=(*rows, *table.rows))
 
 
 def _setting_cell(value: Any) -> Cell:

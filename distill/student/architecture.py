@@ -186,20 +186,18 @@ class Architecture:
                 raise
         return create(name, num_classes=outputs, **given)
 
-    def build_pretrained(self, outputs: int) -> nn.Module:
-        """Return a network of timm's with its published weights but the last layer's; UserError without."""
-        assert self.library == TIMM
-        self.build(outputs)  # what it does not take is no fault of the weights
+    def published(self) -> dict[str, Tensor]:
+        """Return the weights that are published of it, fetched if they are not here; UserError without."""
+        if self.library == OWN:
+            raise no_weights(self.arch, ValueError("your own code publishes none"))
+        if self.library == TORCHVISION:
+            return self._download()
+        self.build(1)  # what it does not take is no fault of the weights
         try:
-            student: Any = self._of_timm(
-                self.arch if self.hub else self.name, outputs, pretrained=True, **self.arguments
-            )
+            name = self.arch if self.hub else self.name
+            return self._of_timm(name, 1, pretrained=True, **self.arguments).state_dict()
         except Exception as error:  # the hub's client has a family of errors of its own
             raise no_weights(self.arch, error) from error
-        if student.pretrained_cfg.get("num_classes") == outputs:
-            student.reset_classifier(outputs)  # timm keeps ImageNet's last layer where it fits
-        result: nn.Module = student
-        return result
 
     def normalisation(self, student: nn.Module) -> Normalisation:
         """Return the mean and deviation that its weights were trained with, ImageNet's if unsaid."""
@@ -232,8 +230,7 @@ class Architecture:
             state = resized(self.image_size, size, OrderedDict(state))
         return state
 
-    def download(self) -> dict[str, Tensor]:
-        """Return the weights that torchvision publishes; UserError where they cannot be had."""
+    def _download(self) -> dict[str, Tensor]:
         try:
             return dict(torchvision_models().get_model_weights(self.name).DEFAULT.get_state_dict(**HOW))
         except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash is not the published one

@@ -15,8 +15,8 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import CacheMismatch, UserError, reason_of
 from distill.config import PRETRAINED, SCRATCH, StudentConfig
 from distill.data.normalisation import IMAGENET, Normalisation
-from distill.student.architecture import START, Architecture, Hub, no_weights, published_normalisation
-from distill.student.names import HUB, OWN, TIMM, TORCHVISION, resolve
+from distill.student.architecture import START, Architecture, Hub, published_normalisation
+from distill.student.names import HUB, TIMM, TORCHVISION, resolve
 from distill.student.own_code import OwnCode, own_code_in
 from distill.student.weights_files import OTHER_START, WeightsFile, load_backbone
 
@@ -64,10 +64,14 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a student is built from beside its config: one's own ``code``, and how it was ``made`` before."""
+    """What a student is built from beside its config: one's own ``code``, and how it was ``made`` before.
+
+    ``published`` are the weights of ``student.start=pretrained`` where they have been loaded already.
+    """
 
     code: OwnCode | None = None
     made: Made | None = None
+    published: Mapping[str, Tensor] | None = None
 
     @classmethod
     def of(
@@ -150,20 +154,16 @@ def build_student(
         arch, kwargs, image_size, code=origin.code, hub=before.hub if before else None
     )
     start = SCRATCH if before else start
-    library = architecture.library
-    if start == PRETRAINED and library == OWN:
-        raise no_weights(arch, ValueError("your own code publishes none"))
-    published = start == PRETRAINED and library == TIMM
-    student = architecture.build_pretrained(embed_dim) if published else architecture.build(embed_dim)
+    student = architecture.build(embed_dim)
     made = before or Made(
         normalisation=architecture.normalisation(student),
         start=start,
         code=architecture.code.sha256 if architecture.code else "",
         hub=architecture.hub,
     )
-    if start == PRETRAINED and library == TORCHVISION:
-        _load_published(student, architecture, embed_dim)
-    elif start not in (SCRATCH, PRETRAINED):
+    if start == PRETRAINED:
+        _load_published(student, architecture, embed_dim, origin.published or architecture.published())
+    elif start != SCRATCH:
         made = _load_file(student, architecture, embed_dim, Path(start), made)
     student.made = made  # type: ignore[assignment]
     _check_output(student, arch, embed_dim, image_size)
@@ -176,9 +176,11 @@ def made_of(student: nn.Module) -> Made:
     return made if isinstance(made, Made) else Made()
 
 
-def _load_published(student: nn.Module, architecture: Architecture, embed_dim: int) -> None:
+def _load_published(
+    student: nn.Module, architecture: Architecture, embed_dim: int, published: Mapping[str, Tensor]
+) -> None:
     head = architecture.head_of(student, embed_dim)
-    state = architecture.in_todays_names(architecture.download(), student)
+    state = architecture.in_todays_names(dict(published), student)
     # ImageNet's classes are no embedding, also where their number is embed_dim.
     state = {key: value for key, value in state.items() if key not in head}
     if differing := load_backbone(student, state, head):

@@ -1,14 +1,19 @@
-"""First weights, found before any work is done: that they can be had, and where they come from."""
+"""First weights, found before any work is done: that they can be had, and where they come from.
+
+Those that are published are loaded for that, once for all the students of a process that begin with them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cache.runtime.errors import UserError
 from distill.config import PRETRAINED, SCRATCH, StudentConfig
 from distill.student.architecture import Architecture, no_weights
 from distill.student.build import Origin
-from distill.student.names import OWN, TORCHVISION, timm_module, torchvision_models
+from distill.student.names import TIMM, TORCHVISION, timm_module, torchvision_models
 from distill.student.weights_files import OTHER_START
 
 # Of a hub that does not answer: its client's own tries take a minute.
@@ -17,32 +22,45 @@ SECONDS = 10.0
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def find_first_weights(config: StudentConfig, origin: Origin) -> str:
-    """Return where a student's first weights come from, in words; of one that was made before ''.
+@dataclass(kw_only=True)
+class FirstWeights:
+    """Finds first weights, and keeps those that are published for the next student of the same network."""
 
-    Those that are published are fetched, unless they lie here already. UserError where they cannot be had:
-    another start is never taken in their place.
-    """
-    if origin.made is not None:
-        return ""
+    _kept: dict[Any, Any] = field(default_factory=dict)
+
+    def find(self, config: StudentConfig, origin: Origin) -> tuple[str, Origin]:
+        """Return where a student's first weights come from, in words, and what it is built from.
+
+        Of one that was made before the words are ''. Published weights are fetched, unless they lie here
+        already. UserError where they cannot be had: another start is never taken in their place.
+        """
+        if origin.made is not None or config.start != PRETRAINED:
+            return ("" if origin.made is not None else _of_config(config)), origin
+        network = (config.arch, config.kwargs, config.image_size)
+        if network not in self._kept:
+            self._kept[network] = _published(config, origin)
+        words, weights = self._kept[network]
+        return words, replace(origin, published=weights)
+
+
+def _of_config(config: StudentConfig) -> str:
     if config.start == SCRATCH:
         return "random weights (scratch)"
-    if config.start != PRETRAINED:
-        if not Path(config.start).is_file():
-            raise UserError(f"the weights file {config.start} does not exist", fix=OTHER_START)
-        return f"the file {config.start}"
+    if not Path(config.start).is_file():
+        raise UserError(f"the weights file {config.start} does not exist", fix=OTHER_START)
+    return f"the file {config.start}"
+
+
+def _published(config: StudentConfig, origin: Origin) -> tuple[str, Any]:
+    """Return where a network's published weights come from, in words, and the weights."""
     architecture = Architecture.of(config.arch, config.kwargs, config.image_size, code=origin.code, hub=None)
-    if architecture.library == OWN:
-        raise no_weights(config.arch, ValueError("your own code publishes none"))
+    where = ""
     if architecture.library == TORCHVISION:
-        architecture.download()
-        url = torchvision_models().get_model_weights(architecture.name).DEFAULT.url
-        return f"the pretrained weights of {config.arch}, {url}"
-    repository = _repository(architecture)
-    if repository:
+        where = f", {torchvision_models().get_model_weights(architecture.name).DEFAULT.url}"
+    elif architecture.library == TIMM and (repository := _repository(architecture)):
         _check_hub(config.arch, repository)
-    architecture.build_pretrained(1)
-    return f"the pretrained weights of {config.arch}" + (f", {repository} on the hub" if repository else "")
+        where = f", {repository} on the hub"
+    return f"the pretrained weights of {config.arch}{where}", architecture.published()
 
 
 def _repository(architecture: Architecture) -> str:

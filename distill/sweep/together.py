@@ -18,6 +18,7 @@ from distill.data.streams import open_stream
 from distill.data.tar_stream import TarStream
 from distill.record.run_files import CONFIG, LAST
 from distill.student.build import input_of
+from distill.student.first_weights import FirstWeights
 from distill.sweep.plan import PlannedRun
 from distill.sweep.run import Place, RunResult, Watch, ended, train_command
 from distill.train.loop import fit_together
@@ -76,7 +77,9 @@ class Together:
         except UserError as error:
             return [ended(run, error) for run in group]
         stream.identities.note_gone(self.progress, config)
-        begun = [in_every_process(partial(_begun, run, stream, place)) for run in group]
+        weights = FirstWeights()
+        begun = [in_every_process(partial(_begun, run, stream, place, weights)) for run in group]
+        del weights
         try:
             ends = fit_together(begun, progress=self.progress)
         except Stopped as stopped:
@@ -84,10 +87,11 @@ class Together:
         return [ended(run, end) for run, end in zip(group, ends, strict=True)]
 
 
-def _begun(run: PlannedRun, stream: Stream | TarStream, place: Place) -> StudentRun:
+def _begun(run: PlannedRun, stream: Stream | TarStream, place: Place, weights: FirstWeights) -> StudentRun:
     """Begin a run as one of those that take a stream; UserError where it cannot be one."""
     out = place.folder(run)
     origin = origin_of(run.config, code=place.code_of(run), begun=out / LAST)
+    _, origin = weights.find(run.config.student, origin)
     return StudentRun(
         session_of(run.config, stream, origin),
         out,

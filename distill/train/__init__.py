@@ -9,6 +9,7 @@ Its files::
     session                   the parts of a run: data, model, optimiser; resuming
     resumed_settings          which settings a resumed run may have other than it began with
     ends                      what is done after the last step of an epoch, and of a run: its summary
+    chosen_eval               the size and crop of a trained student, chosen on what was set aside
     epoch_sums, finite_guard  sums of an epoch; no NaN is saved
     optim, schedule           optimisers; the learning rate over a run
     mixup                     what a batch's images are mixed with

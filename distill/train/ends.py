@@ -17,6 +17,7 @@ from distill.robotics.metrics import EpisodeResult
 from distill.robotics.model import EpisodeModel
 from distill.student.build import made_of
 from distill.student.classifier import AllClasses
+from distill.train.chosen_eval import choose_eval
 from distill.train.epoch_sums import clock
 from distill.train.outputs_of_run import Outputs, outputs_of_run, teacher_results
 from distill.train.resumed_settings import precision_name
@@ -42,7 +43,7 @@ def end_epoch(run: StudentRun, stop: Stop) -> str:
     line = {"epoch": position.epoch, "lr": rate, **run.sums.metrics(), **of_pool}
     line |= {**metrics_of(run.results), **average}
     position.history.append({**line, "images_per_s": speed})
-    position.epoch, position.step, position.sums = position.epoch + 1, 0, {}
+    position.epoch, position.step, position.sums, position.chosen_eval = position.epoch + 1, 0, {}, {}
     run.folder.end_epoch(session, position)
     return epoch_line(session, position.history[-1])
 
@@ -66,6 +67,9 @@ def finish(run: StudentRun, stop: Stop, **more: Any) -> dict[str, Any]:
         results = run.results or judge_splits(session, late=True)
         if session.config.train.head_only == "off":  # of a head alone it is judged from features
             more |= judge_average(session, AVERAGED, late=True)
+        if session.config.eval.choose:
+            position.chosen_eval = choose_eval(session)
+            run.folder.save(session, position)
         trained = run.outputs or {
             n: whole_outputs(session.model, split) for n, split in session.splits.items()
         }
@@ -164,6 +168,7 @@ def summarize(
         "command": ["distill", *command[1:]],
         **more,
         **({"closed_form": position.closed_form} if position.closed_form else {}),
+        **({"chosen_eval": position.chosen_eval} if position.chosen_eval else {}),
         "space": _space(session, outputs),
         **_by_class(session, history, results),
     }

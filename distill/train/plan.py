@@ -18,7 +18,7 @@ from distill.data.streams import open_stream
 from distill.judge.model import outputs_of
 from distill.record.run_log import LAST_EPOCHS
 from distill.settings import flat
-from distill.student.first_weights import find_first_weights
+from distill.student.first_weights import FirstWeights
 from distill.train.ends import is_judged, judged_after
 from distill.train.head import photos_of
 from distill.train.head_only import wants_head
@@ -57,7 +57,7 @@ def plan(
     """
     check_optimizer(config.optim)
     origin = origin_of(config, code=code)
-    start = find_first_weights(config.student, origin)
+    start, origin = FirstWeights().find(config.student, origin)
     stream = open_stream(as_begun(config, [], decoder), cache_dir=cache_dir, data_dir=data_dir, check=check)
     session = session_of(config, stream, origin)
     note_surprises(session, progress or Silent())

@@ -20,7 +20,7 @@ from distill.settings import differences, from_toml
 FREE = {
     *(f"data.{name}" for name in ("workers", "memory_mb", "device_images")),
     *(f"train.{name}" for name in ("device", "precision", "checkpoint_steps", "eval_batch_size")),
-    *(f"eval.{name}" for name in ("every", "space_images")),
+    *(f"eval.{name}" for name in ("every", "space_images", "choose")),
 }
 
 

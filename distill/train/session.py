@@ -82,7 +82,8 @@ class Position:
 
     ``gradients`` are what was added up since the optimiser's last step, a parameter each (None: it has none),
     where it takes one every few batches.
-    ``closed_form`` is what there is to say of the head by ridge, where the run began with it.
+    ``closed_form`` is what there is to say of the head by ridge, where the run began with it, ``chosen_eval``
+    of the size and crop that were chosen for the trained student.
     """
 
     epoch: int = 0
@@ -93,6 +94,7 @@ class Position:
     seconds: float = 0.0
     best_id_val: float = -1.0
     closed_form: dict[str, Any] = field(default_factory=dict)
+    chosen_eval: dict[str, Any] = field(default_factory=dict)
 
 
 def open_session(config: RunConfig, *, cache_dir: Path, data_dir: Data) -> Session:

@@ -22,7 +22,7 @@ from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
 from distill.settings import with_part
 from distill.student.build import made_of
-from distill.student.first_weights import find_first_weights
+from distill.student.first_weights import FirstWeights
 from distill.train.loop import fit_together
 from distill.train.optim import check_optimizer
 from distill.train.run import StudentRun
@@ -79,13 +79,14 @@ def train(
     if wandb:
         wandb_module()
     origin = origin_of(config, code=code, begun=out / LAST if resume_run else None)
-    weights = find_first_weights(config.student, origin)  # before any work is done
+    weights, origin = FirstWeights().find(config.student, origin)  # before any work is done
     if weights and config.student.start != SCRATCH:
         notes = [*notes, f"the student starts from {weights}"]
     with ranks_of_torchrun() as ranks:
         begun = as_begun(config, [out] if resume_run else [], decoder)
         stream = open_stream(begun, cache_dir=cache_dir, data_dir=data_dir, check=check)
         session = session_of(config, stream, origin)
+        del origin  # published weights are not kept beside the student's
         for line in notes:
             progress.note(line)
         note_surprises(session, progress)

@@ -50,13 +50,10 @@ def train_heads(run: StudentRun, data: HeadData) -> list[dict[str, Any]]:
     """
     student, averages = data.model.student, run.session.averages
     averages.begin()  # the head by ridge, where there is one, is what a mean with the start is of
-    start = _copied(head_of(student))
     history = [*_trained(run, data, run.config)]
     heads = [_copied(head_of(student))]
     for nth in range(1, run.config.train.heads):
-        head_of(student).load_state_dict(start)
         seed = run.config.train.seed + nth * BETWEEN_SEEDS
-        torch.manual_seed(seed)
         for _ in _trained(run, data, replace(run.config, train=replace(run.config.train, seed=seed))):
             pass
         heads.append(_copied(head_of(student)))
@@ -108,10 +105,13 @@ class _OnFeatures(nn.Module):
         self.head: nn.Module = head_of(student) if own else nn.Linear(rows.features, outputs)
         last: Any = self.head[-1] if isinstance(self.head, nn.Sequential) else self.head
         with torch.no_grad():
-            last.bias.copy_(moments.target)
-            # A row of no length has no direction: without a mean to begin with the weights are as they are.
+            # A row of no length has no direction: without a mean the weights begin at random. Not with those
+            # of the closed form, which are in the student by now: it is a worse start than none.
             if moments.target.norm() > LEAST_MEAN:
                 last.weight.zero_()
+            else:
+                last.reset_parameters()
+            last.bias.copy_(moments.target)
         self.to(data.model.device)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -131,6 +131,7 @@ def _trained(run: StudentRun, data: HeadData, config: RunConfig) -> Iterator[dic
 
     The student has it in the end. That of the run's own config is judged in the last epochs.
     """
+    torch.manual_seed(config.train.seed)
     model, adamw = _OnFeatures(data, noise=config.student.feature_noise), config.optim.name == "adamw"
     epochs, rate = config.train.epochs, config.optim.lr if adamw else RATE
     optimizer = torch.optim.AdamW(

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from distill.headline import headline, headline_label, headline_splits, one_class_notes
+import pytest
+
+from distill.headline import (
+    below_closed_form,
+    headline,
+    headline_label,
+    headline_splits,
+    one_class_notes,
+)
 
 ID = {"id_test_accuracy": 60.0, "id_test_loss": 1.0, "id_test_ece": 0.1, "id_test_all_accuracy": 50.0}
 # Of one class there is no calibration error among its own.
@@ -39,3 +47,11 @@ def test_a_note_points_to_all_classes_where_they_compete():
     assert note.startswith("ood_test has one class")
     assert note.endswith("read what it does among all classes")
     assert "among all" not in one_class_notes({"train": False})[0]
+
+
+@pytest.mark.parametrize(("after", "said"), [(71.0, True), (82.9, False)])
+def test_a_student_clearly_below_its_closed_form_is_told_with_what_to_do(after, said):
+    ridge = {"id_test_accuracy": 83.4, "ood_test_accuracy": 69.0}
+    line = below_closed_form({"id_test_accuracy": after, "ood_test_accuracy": 1.0, "closed_form": ridge})
+    assert line.startswith("the trained student is below its closed form (ID 71.0% for 83.4%)") == said
+    assert below_closed_form({"id_test_accuracy": after}) == ""

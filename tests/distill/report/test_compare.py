@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
-from helpers.report_runs import swept
+from helpers.report_runs import copied, swept
 
 import cli
 from cache.runtime.errors import UserError
@@ -40,6 +40,14 @@ def test_compare_pairs_common_seeds_and_says_what_differs(photo_runs, tmp_path):
         cli.main, ["compare", str(tmp_path / "cls"), str(tmp_path / "mse"), "--json"]
     )
     assert json.loads(printed.stdout)["settings"] == ["loss.mse: 0.0 -> 1.0"]
+
+
+def test_the_closed_form_is_the_first_line_of_a_comparison(photo_runs, tmp_path):
+    place = copied(photo_runs, tmp_path)
+    path = place / "cls-0" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "closed_form": {"ood_test_accuracy": 41.25}}))
+    first, *_ = compare_runs(place / "cls-1", place / "cls-0").results
+    assert (first.metric, first.one, first.other.mean) == ("closed_form/ood_test_accuracy", None, 41.25)
 
 
 def test_compare_takes_a_setting_of_a_sweep_with_all_its_seeds(photo_runs, tmp_path):

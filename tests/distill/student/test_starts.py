@@ -13,6 +13,7 @@ from cache.runtime.errors import UserError
 from distill.config import StudentConfig
 from distill.data.normalisation import IMAGENET, Normalisation
 from distill.student.build import Origin, build_student, check_eval_size, input_of, made_of
+from distill.student.first_weights import FirstWeights
 
 ARCH = "timm:test_resnet"
 HALF = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -114,6 +115,13 @@ def test_a_model_of_the_hub_is_opened_again_without_it(tmp_path, monkeypatch, we
     made = made_of(one)
     assert made.normalisation == Normalisation(mean=(0.1, 0.2, 0.3), std=(1, 1, 1))
     assert made_of(student("scratch", "hf-hub:org/mine")).normalisation == made.normalisation
+    # Found to be there they are loaded, once for all students of that network.
+    found, config = FirstWeights(), StudentConfig(arch="hf-hub:org/mine", start="pretrained", image_size=96)
+    words, origin = found.find(config, Origin())
+    (snapshot / "model.safetensors").unlink()
+    assert words == "the pretrained weights of hf-hub:org/mine, org/mine on the hub"
+    assert found.find(config, Origin())[1].published is origin.published
+    assert has(student("pretrained", "hf-hub:org/mine", origin=origin), weights)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "gone"))
     again = student("scratch", "hf-hub:org/mine", origin=Origin.of("hf-hub:org/mine", None, made.to_json()))
     assert made_of(again).normalisation == made.normalisation

@@ -123,6 +123,12 @@ def test_the_mean_of_several_heads_is_judged_beside_the_first(train, cached, pho
         torch.testing.assert_close(kept["head.weight"], weight)
         judged = evaluate_run(tmp_path / "several", data_dir=photos, checkpoint=name)["ood_test"]
         assert summary[f"{name}_ood_test_loss"] == pytest.approx(judged.loss, rel=1e-3)
+def test_a_head_that_is_trained_in_the_centred_space_does_not_begin_with_the_closed_form(train, tmp_path):
+    train("closed", CLOSED, STAGES, "loss.center=true")
+    still = ("optim.name=adamw", "optim.lr=1e-12", "train.epochs=1")
+    train("trained", "train.head_only=trained", STAGES, "loss.center=true", *still)
+    closed, trained = (weights(tmp_path / name)["head.weight"] for name in ("closed", "trained"))
+    assert torch.nn.functional.cosine_similarity(closed.flatten(), trained.flatten(), dim=0) < 0.5
 
 
 def test_a_training_begins_with_the_closed_form(train, tmp_path):
