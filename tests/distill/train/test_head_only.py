@@ -123,6 +123,8 @@ def test_the_mean_of_several_heads_is_judged_beside_the_first(train, cached, pho
         torch.testing.assert_close(kept["head.weight"], weight)
         judged = evaluate_run(tmp_path / "several", data_dir=photos, checkpoint=name)["ood_test"]
         assert summary[f"{name}_ood_test_loss"] == pytest.approx(judged.loss, rel=1e-3)
+
+
 def test_a_head_that_is_trained_in_the_centred_space_does_not_begin_with_the_closed_form(train, tmp_path):
     train("closed", CLOSED, STAGES, "loss.center=true")
     still = ("optim.name=adamw", "optim.lr=1e-12", "train.epochs=1")
