@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from cache.build.added_columns import columns_of, job_of
+from cache.build.added_columns import columns_of, job_of, views_of
 from cache.build.changes import Changes
 from cache.build.columns import MakeColumns, TeacherSettings, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
@@ -81,6 +81,7 @@ def _prepare(build: Build, name: str) -> Manifest:
     EmbeddingCache.open(out)  # which says what is wrong with one that is not finished
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     manifest = Manifest.load(out)
+    views_of(build, manifest, teacher=name)  # which refuses others than the cache has
     check_own_folders(out)
     remove_temporaries(out, below=True)
     if build.spec.decoding != manifest.spec.decoding:

@@ -77,7 +77,7 @@ def _column_options(manifest: Manifest, before: Journal, teacher: str) -> Iterat
     if kept := _settings(manifest, pixels.COLUMN, PixelsSettings):
         yield f"--pixels {kept.side:d} --pixels-format {kept.encoding}"
     if crops := _settings(manifest, column_name(crop_views.COLUMN, teacher), CropViewsSettings):
-        yield f"--views {crops.views:d} --views-scale {crops.scale:g}"
+        yield crops.command
     support = column_name(support_views.COLUMN, teacher)
     if views := _settings(manifest, support, SupportViewsSettings):
         yield f"--support-views {views.views:d}"
