@@ -26,6 +26,7 @@ from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
 from cache.store.pixels import COLUMN as PIXELS
 from cache.store.pixels import PixelsSettings, StoredPixels
+from cache.store.projections import listed_projection
 from cache.store.read_errors import REPAIR
 from cache.store.spec import IMPORTED, WEBDATASET, CacheSpec, TeacherSpec
 from cache.store.split_rows import SplitGroups, SplitRows
@@ -295,7 +296,10 @@ class EmbeddingCache:
         UserError as :meth:`crop_views_settings`, or where a file is damaged.
         """
         settings = self.crop_views_settings(split)
-        return StoredCropViews(self.split(split), self.column_name(CROP_VIEWS), settings)
+        by = settings.projection and listed_projection(
+            self.path, self._own.projection, sha256=settings.projection, embed_dim=self.embed_dim
+        )
+        return StoredCropViews(self.split(split), self.column_name(CROP_VIEWS), settings, by or None)
 
     def crop_views_settings(self, split: str) -> CropViewsSettings:
         """Return how the views of a split's images are made.

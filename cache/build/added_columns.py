@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from cache.build.captions import CaptionRows
-from cache.build.columns import Column, ColumnsJob, TeacherSettings, Tools
+from cache.build.columns import Column, ColumnsJob, MakeColumns, TeacherSettings, Tools, add_columns
 from cache.build.crop_views import CropViews
 from cache.build.neighbours import Neighbours
 from cache.build.options import Build
 from cache.build.pixels import Pixels
+from cache.build.projection import with_projection
 from cache.build.support_views import SupportViews
 from cache.build.versions import made_with
 from cache.runtime.errors import UserError
@@ -21,6 +23,7 @@ from cache.store.crop_views import COLUMN, RANDAUGMENT, CropViewsSettings
 from cache.store.manifest import Manifest
 from cache.store.neighbours import kept_of
 from cache.store.pixels import PixelsSettings
+from cache.store.projections import PCA128_INT8
 from cache.store.stored_neighbours import NeighboursSettings
 from cache.store.support_views import SupportViewsSettings
 
@@ -45,6 +48,19 @@ def job_of(build: Build, manifest: Manifest, columns: Sequence[Column]) -> Colum
     )
 
 
+def add_asked_columns(
+    build: Build, manifest: Manifest, make: MakeColumns, *, teacher: str = MAIN_TEACHER
+) -> Manifest:
+    """Add to a teacher's rows, which are there, what the options ask for beside them; every rank calls it.
+
+    Returns the manifest that names it. UserError as :func:`cache.build.columns.add_columns`.
+    """
+    if _projects(build, manifest, teacher):
+        manifest = build.ranks.from_first(partial(with_projection, build.out, manifest, teacher=teacher))
+    columns = columns_of(build, manifest, teacher=teacher)
+    return add_columns(job_of(build, manifest, columns), manifest, make) if columns else manifest
+
+
 def columns_of(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER) -> list[Column]:
     """Return the columns that a run is asked for, in the order in which they are made.
 
@@ -63,7 +79,10 @@ def columns_of(build: Build, manifest: Manifest, *, teacher: str = MAIN_TEACHER)
         )
         columns.append(SupportViews(of=support, shots=options.support_shots, teacher=teacher))
     if photos and (views := views_of(build, manifest, teacher=teacher)):
-        columns.append(CropViews(of=views, teacher=teacher))
+        files = manifest.of_teacher(teacher).projection
+        by = files[0] if files and _projects(build, manifest, teacher) else None
+        views = replace(views, projection=by.sha256 if by else "")
+        columns.append(CropViews(of=views, teacher=teacher, projection=by))
     if photos and options.pixels and teacher == MAIN_TEACHER:
         columns.append(Pixels(of=PixelsSettings(side=options.pixels, encoding=options.pixels_format)))
     most = max(map(len, manifest.splits.values()), default=0)
@@ -103,14 +122,22 @@ def views_of(build: Build, manifest: Manifest, *, teacher: str) -> CropViewsSett
     if listed is None:
         return asked
     own = value_of(CropViewsSettings, {**listed.settings, "teacher": fingerprint}, name=COLUMN)
-    if asked is not None and asked != own:
+    if asked is not None and asked.drawn != own.drawn:
         raise UserError(
             f"the views of {build.out} are {own.words}, "
             f"and by the teacher {teacher} they are to be {asked.words}",
             fix=f"leave --views out, which makes the same, or make the cache's anew first: {asked.command} "
             "without --teacher.",
         )
-    return own
+    return asked or replace(own, projection="")
+
+
+def _projects(build: Build, manifest: Manifest, teacher: str) -> bool:
+    """Say whether the rows of views are projected: of an added teacher without a word as the cache's are."""
+    if manifest.several_labels or teacher == MAIN_TEACHER or build.options.views:
+        return bool(build.options.views) and build.options.store == PCA128_INT8
+    listed = manifest.columns.get(COLUMN)
+    return listed is not None and bool(listed.settings.get("projection"))
 
 
 def _fingerprint(build: Build, manifest: Manifest) -> str:

@@ -30,6 +30,8 @@ from cache.sources.rand_augment import operations_of_seeds, rand_augment
 from cache.sources.resizing import resized
 from cache.sources.splits import POOL
 from cache.store.crop_views import COLUMN, CropViewsSettings
+from cache.store.manifest_lines import ListedFile
+from cache.store.projections import load_projection
 from cache.store.spec import SQUASH, SQUASH_SIZE, TeacherSpec
 
 # Of an int32, from 0 on.
@@ -41,11 +43,13 @@ class CropViews(Column):
     """Views of every image that is learnt from, as the settings say.
 
     A file holds ``box`` [n, V, 4] float32, ``flip`` [n, V] bool, ``seed`` [n, V] int32 and ``view_embedding``
-    [n, V, D], raw, in the cache's dtype.
+    [n, V, D], raw, in the cache's dtype; or by a ``projection`` ``view_code`` [n, V, K] int8 and
+    ``view_scale`` [n, V] float32.
     """
 
     BASE, SPLITS = COLUMN, ("train", POOL)
     of: CropViewsSettings
+    projection: ListedFile | None = None
 
     def rows(self, group: GroupRows, tools: Tools) -> Made:
         """Embed the views of a group's images.
@@ -63,8 +67,14 @@ class CropViews(Column):
             "box": np.stack([views.box for views in drawn]),
             "flip": np.stack([views.flip for views in drawn]),
             "seed": np.stack([views.seed for views in drawn]),
-            "view_embedding": rows,
         }
+        if self.projection is None:
+            values["view_embedding"] = rows
+        else:
+            by = load_projection(
+                group.cache / self.projection.file, sha256=self.projection.sha256, embed_dim=rows.shape[-1]
+            )
+            values["view_code"], values["view_scale"] = by.encoded(rows)
         return {name: group.spread(value) for name, value in values.items()}, {}
 
 

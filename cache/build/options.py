@@ -19,6 +19,7 @@ from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
 from cache.store.crop_views import CROP_FLIP
 from cache.store.manifest import NAME, Manifest
+from cache.store.projections import RAW
 from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
 
@@ -59,7 +60,8 @@ class BuildOptions(TeacherOptions):
     are kept for few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each
     class, 0 for all;
     ``views`` for training to replay, crops of at least ``views_scale`` of the area, drawn by ``view_policy``
-    (:data:`cache.store.crop_views.POLICIES`); ``pixels`` a side as ``pixels_format`` raw or jpeg.
+    (:data:`cache.store.crop_views.POLICIES`) and kept as ``store`` says
+    (:data:`cache.store.projections.STORES`); ``pixels`` a side as ``pixels_format`` raw or jpeg.
     """
 
     format: str = "hdf5"
@@ -74,6 +76,7 @@ class BuildOptions(TeacherOptions):
     views: int | None = None
     views_scale: float = 0.3
     view_policy: str = CROP_FLIP
+    store: str = RAW
     pixels: int | None = None
     pixels_format: str = "raw"
     keep_text_tower: bool = False

@@ -46,7 +46,7 @@ def commands_of(cache: Path, manifest: Manifest, journal: Journal, *, before: Jo
 def _lacks(cache: Path, manifest: Manifest, journal: Journal, teacher: str) -> bool:
     """Say whether a cache lacks something of an added teacher's."""
     own = manifest.teachers[teacher]
-    files = (*own.banks.values(), *own.text_tower)
+    files = (*own.banks.values(), *own.text_tower, *own.projection)
     columns = {name: of for name, of in manifest.columns.items() if name.startswith(column_name("", teacher))}
     return not all((cache / one.file).exists() for one in files) or any(
         lacking(journal.groups(split), name, column.settings)

@@ -29,6 +29,7 @@ DETAILS = {
     "support_shots": "support_views",
     "views_scale": "views",
     "view_policy": "views",
+    "store": "views",
     "pixels_format": "pixels",
 }
 
@@ -83,6 +84,12 @@ DETAILS = {
     "A view is a crop and a flip, or these after RandAugment of the whole picture.",
     ["crop_flip", "randaugment"],
     "crop_flip",
+)
+@option(
+    "--store",
+    "The rows of views as they are, or by PCA as 128 numbers of 8 bits: an eighth of 512 x 16 bits.",
+    ["raw", "pca128-int8"],
+    "raw",
 )
 @option(
     "--pixels SIZE",

@@ -20,6 +20,7 @@ import cli
 from cache import EmbeddingCache
 from cache.build.crop_views import draw_views
 from cache.maintain.convert import convert_cache
+from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
 from cache.runtime.errors import UserError
 from cache.sources.rand_augment import draw_operations, rand_augment
@@ -143,6 +144,31 @@ def test_a_view_with_randaugment_is_cut_from_the_augmented_picture_for_teacher_a
     augment = session.model.augment
     replayed = augment(images, stream_generator(0, 0, 0), None, crops)
     torch.testing.assert_close(replayed[0], normalise(shown[int(crops.view_B)], augment.normalisation)[0])
+
+
+def test_rows_by_a_projection_are_near_the_raw_ones_and_its_file_is_one_of_the_caches(build, tmp_path):
+    raw, cache = build("raw"), build(store="pca128-int8", dtype="float32")
+    boxes, flips, rows = all_of(cache)
+    for mine, others in zip(all_of(raw)[:2], (boxes, flips), strict=True):
+        np.testing.assert_array_equal(mine, others)
+    expected = all_of(raw)[2]
+    error = np.linalg.norm(rows - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    assert 0 < error.max() < 0.01  # of 16 numbers 16 are kept, of 8 bits
+    with h5py.File(cache.path / "rows" / "train-00000" / "crop_views.h5") as file:
+        assert (file["view_code"].dtype, file["view_code"].shape) == (np.int8, (24, 3, 16))
+        assert "view_embedding" not in file
+    convert_cache(cache.path, tmp_path / "tar", format="webdataset")
+    np.testing.assert_array_equal(all_of(EmbeddingCache.open(tmp_path / "tar"))[2], rows)
+    projection, whole = cache.path / "projections" / "main.h5", files(cache)
+    held = projection.read_bytes()
+    projection.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"main\.h5 is damaged.*cache repair"):
+        cache.crop_views("train")
+    assert [check.file for check in repair_cache(cache.path).removed] == ["projections/main.h5"]
+    assert "--store pca128-int8" in repair_cache(cache.path).commands[0]
+    assert files(build(store="pca128-int8")) == whole
+    assert projection.read_bytes() == held
+    assert not any(check.problem for check in verify_cache(cache.path))
 
 
 def test_crops_are_a_function_of_key_and_number_within_the_image_and_not_too_small():
@@ -389,6 +415,7 @@ def test_the_command_line_caches_and_replays_views(photos, teacher_dir, tmp_path
             "--recipe",
             "paper-resnet18",
             "--views",
+            "on",
             *words,
         ],
     )
