@@ -47,8 +47,8 @@ class Projection:
     def decoded(self, code: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the rows float32 [..., D] of codes and scales."""
         projected = code.astype(np.float32) * scale[..., None]
-        rows: NDArray[np.float32] = projected @ self.components + self.mean
-        return rows
+        rows = projected @ self.components + self.mean
+        return rows.astype(np.float32, copy=False)
 
     def save(self, cache: Path, *, teacher: str = MAIN_TEACHER) -> ListedFile:
         """Write it, whole or not at all, and return the manifest's line for it."""
