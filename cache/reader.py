@@ -16,8 +16,8 @@ from cache.runtime.json_values import value_of
 from cache.sources.episode_keys import RESEARCH_KEYS, EpisodeKeys
 from cache.sources.splits import MAIN_TEACHER, split_name
 from cache.store.column_lines import column_name, lacking
-from cache.store.crop_views import ADD_VIEWS, CropViewsSettings, StoredCropViews
 from cache.store.crop_views import COLUMN as CROP_VIEWS
+from cache.store.crop_views import CropViewsSettings, StoredCropViews
 from cache.store.journal import Journal
 from cache.store.journal_lines import FileLine
 from cache.store.manifest import CONVERT, EPISODES, FEATURES, IMPORT, Manifest
@@ -26,6 +26,7 @@ from cache.store.manifest_lines import ListedBank, ListedFile
 from cache.store.mapped_arrays import MappedRows
 from cache.store.pixels import COLUMN as PIXELS
 from cache.store.pixels import PixelsSettings, StoredPixels
+from cache.store.projections import listed_projection
 from cache.store.read_errors import REPAIR
 from cache.store.spec import IMPORTED, WEBDATASET, CacheSpec, TeacherSpec
 from cache.store.split_rows import SplitGroups, SplitRows
@@ -290,24 +291,36 @@ class EmbeddingCache:
         return np.concatenate([plain, read_support_views(rows, column, settings, keys, views)], axis=1)
 
     def crop_views(self, split: str) -> StoredCropViews:
-        """Return the crops of a split's images that training replays; see :mod:`cache.store.crop_views`.
+        """Return the views of a split's images that training replays; see :mod:`cache.store.crop_views`.
+
+        UserError as :meth:`crop_views_settings`, or where a file is damaged.
+        """
+        settings = self.crop_views_settings(split)
+        by = settings.projection and listed_projection(
+            self.path, self._own.projection, sha256=settings.projection, embed_dim=self.embed_dim
+        )
+        return StoredCropViews(self.split(split), self.column_name(CROP_VIEWS), settings, by or None)
+
+    def crop_views_settings(self, split: str) -> CropViewsSettings:
+        """Return how the views of a split's images are made.
 
         Raises
         ------
         UserError
-            If the cache does not keep them of every image, or a file is damaged; the message names the
-            command that adds them.
+            If the cache does not keep them of every image; the message names the command that adds them.
         """
         rows, column = self.split(split), self.column_name(CROP_VIEWS)
         settings, without = self._settings(column, CropViewsSettings), self._lacking(rows.groups, column)
-        if settings is None or without == len(rows):
-            raise UserError(f"the cache {self.path} keeps no views of {rows.name}", fix=ADD_VIEWS)
-        if without:
-            raise UserError(
-                f"the cache {self.path} keeps no views of {without:,} of {len(rows):,} images of {rows.name}",
-                fix=ADD_VIEWS.replace("V, 4 for example", str(settings.views)),
-            )
-        return StoredCropViews(rows, column, settings)
+        if settings is not None and not without:
+            return settings
+        how_many = f" {without:,} of {len(rows):,} images of" if 0 < without < len(rows) else ""
+        wanted = settings.command if settings else "--views V, 8 for example"
+        of_teacher = f" --teacher {self.teacher_name}" if self.teacher_name != MAIN_TEACHER else ""
+        raise UserError(
+            f"the cache {self.path} keeps no views of{how_many} {rows.name}"
+            + (f" by the teacher {self.teacher_name}" if of_teacher else ""),
+            fix=f"add them: the same cache-features command with {wanted}{of_teacher}.",
+        )
 
     def pixels(self, split: str, *, side: int) -> StoredPixels | None:
         """Return a split's images of that side, whichever teacher's; see :mod:`cache.store.pixels`.

@@ -185,8 +185,9 @@ class DataConfig:
     much memory decoded images may take otherwise before they are decoded anew every epoch (never more than
     half of the machine's); ``shuffle_buffer`` is how many images a process holds to mix them where a cache's
     tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
-    GPU, else one (never more than four a core, or 16); ``views`` replays the
-    crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
+    GPU, else one (never more than four a core, or 16); ``views`` replays what the cache keeps of views, each
+    with the teacher's embedding of it, in place of ``policy`` and ``scale_min``: auto wherever it has them of
+    every image; ``shared_classes`` lets
     classes be in train and in the OOD test as well; ``pool_share`` is the share of a batch that are images
     without a label, -1 by their number; ``class_val`` is the share of train's classes set aside to choose on;
     ``choose_by`` says which of both chooses the best checkpoint: auto is id_val where there is one;
@@ -207,7 +208,7 @@ class DataConfig:
     workers: int = at_least(
         -1, -1, fix="give at least 0, or -1: by the machine.", most=machine_limits.WORKERS
     )
-    views: bool = False
+    views: str = one_of("auto", "on", "off")
     shared_classes: bool = False
     pool_share: float = accepted(
         -1.0, lambda value: value == -1 or 0 <= value < 1, "give a share below 1, or -1: by their number."
@@ -225,10 +226,15 @@ class DataConfig:
             f"set data.{self.choose_by}=0.1, or data.choose_by=auto.",
         )
         require(
-            not self.views or (self.policy == "crop_flip" and self.per_image),
+            self.views != "on" or self.crops_each,
             f"data.views is on with data.policy={self.policy}, data.per_image={str(self.per_image).lower()}",
-            "views are crops and flips, one an image: set data.policy=crop_flip and data.per_image=true.",
+            "views are crops, one an image: set data.policy=crop_flip and data.per_image=true.",
         )
+
+    @property
+    def crops_each(self) -> bool:
+        """Whether images are cropped, each on its own."""
+        return self.per_image and self.policy in ("crop_flip", "randaugment")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

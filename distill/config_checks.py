@@ -32,10 +32,10 @@ def check_together(config: Config) -> None:
     _check_head(config)
     for has, what in (
         (config.train.baseline, "train.baseline, which has no teacher"),
-        (len(config.teachers) > 1, f"{len(config.teachers)} teachers"),
-        (config.fewshot.shots, "few-shot images, which have no views"),
+        (config.train.head_only != "off", "train.head_only, which takes pictures as they are"),
     ):
-        require(not (config.data.views and has), f"data.views is on with {what}", "set data.views=false.")
+        on = config.data.views == "on"
+        require(not (on and has), f"data.views is on with {what}", "set data.views=auto.")
     rates = {"layer_decay": config.optim.layer_decay, "trunk_scale": config.optim.trunk_scale}
     for name, scale in rates.items():
         require(

@@ -67,8 +67,7 @@ class DataIdentity:
     captions
         A digest of the captions by split, where the student learns from them.
     views, pixels
-        How many crops of what size it learns from, and whether its images were compressed once more; else
-        empty.
+        Which views of its images it learns from, and whether these were compressed once more; else empty.
     """
 
     learnt_from: dict[str, SplitIdentity] = field(default_factory=dict)

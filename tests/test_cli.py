@@ -39,7 +39,7 @@ def options_of(group):
 
 
 OPTIONS = {
-    "cache-features": "address batch-size caption-column captions class-depth compile cpus descriptions device dtype engine format gpus image-column json keep-text-tower key-column label-column label2text max-pixels model names neighbours no-exif out path-column pixels pixels-format precision preprocess pretrained rebuild shared-classes split split-column strict support-shots support-views teacher template text-file views views-scale workers",
+    "cache-features": "address batch-size caption-column captions class-depth compile cpus descriptions device dtype engine format gpus image-column json keep-text-tower key-column label-column label2text max-pixels model names neighbours no-exif out path-column pixels pixels-format precision preprocess pretrained rebuild shared-classes split split-column store strict support-shots support-views teacher template text-file view-policy views views-scale workers",
     "split": "allow-missing dataset id-test json lists ood ood-classes out seed",
     "describe": "base-url label2text model out prompt retries workers",
     "caption": "batch-size device model out split workers",

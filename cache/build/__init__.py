@@ -16,6 +16,7 @@ Its files::
     ray_executor, ray_columns    who does it instead of this process, or torchrun's: a Ray cluster
     columns, added_columns    something per image, added to the row groups that lack it by one loop
     captions, crop_views, support_views, embed_views, pixels, neighbours    columns
+    projection                what rows of views are projected by, fitted
     second_teacher, teacher_rows    another teacher's rows and texts of the same images
     text_banks, distinct_texts    texts embedded; texts that tell classes apart
     add_texts                 what cache add-texts calls

@@ -8,6 +8,7 @@ from pathlib import Path
 from cache.store.journal import Journal
 from cache.store.journal_lines import CAPTIONS, KEYS, ROWS, SAMPLES, TARS, DroppedFile, FileLine, split_of
 from cache.store.manifest import Manifest
+from cache.store.projections import FOLDER
 
 
 def drop_lost_files(journal: Journal, out: Path) -> Journal:
@@ -48,7 +49,8 @@ def remove_unlisted(out: Path, manifest: Manifest, journal: Journal) -> None:
             if not path.is_dir():
                 path.unlink()
     listed |= {file.file for file in manifest.files}
-    for path in (*(out / TARS).glob("*"), *out.glob("text_tower/*"), *out.glob("*.text_tower/*")):
+    folders = (TARS, FOLDER, "text_tower", "*.text_tower")
+    for path in [path for folder in folders for path in out.glob(f"{folder}/*")]:
         if f"{path.parent.name}/{path.name}" not in listed and not path.is_dir():
             path.unlink()
 

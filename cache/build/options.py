@@ -17,7 +17,9 @@ from cache.sources.episode_keys import EpisodeKeys
 from cache.sources.kept_sources import KeptSources
 from cache.sources.samples import DataFolder
 from cache.sources.splits import MAIN_TEACHER
+from cache.store.crop_views import CROP_FLIP
 from cache.store.manifest import NAME, Manifest
+from cache.store.projections import RAW
 from cache.store.spec import PRECISIONS, CacheSpec
 from cache.teacher.open_clip_model import Teacher, load_teacher
 
@@ -57,8 +59,9 @@ class BuildOptions(TeacherOptions):
     kept, None: where that pays (:func:`cache.store.neighbours.kept_of`). ``support_views`` copies an image
     are kept for few-shot retrieval, the plain one counted, of the first ``support_shots`` images of each
     class, 0 for all;
-    ``views`` crops of at least ``views_scale`` of the area for training to replay; ``pixels`` a side as
-    ``pixels_format`` raw or jpeg.
+    ``views`` for training to replay, crops of at least ``views_scale`` of the area, drawn by ``view_policy``
+    (:data:`cache.store.crop_views.POLICIES`) and kept as ``store`` says
+    (:data:`cache.store.projections.STORES`); ``pixels`` a side as ``pixels_format`` raw or jpeg.
     """
 
     format: str = "hdf5"
@@ -71,7 +74,9 @@ class BuildOptions(TeacherOptions):
     support_views: int = 0
     support_shots: int = 0
     views: int | None = None
-    views_scale: float = 0.08
+    views_scale: float = 0.3
+    view_policy: str = CROP_FLIP
+    store: str = RAW
     pixels: int | None = None
     pixels_format: str = "raw"
     keep_text_tower: bool = False

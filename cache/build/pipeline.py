@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from cache.build.added_columns import columns_of, job_of
+from cache.build.added_columns import add_asked_columns
 from cache.build.captions import notes_on_captions
 from cache.build.chunk_identities import keep_chunks
-from cache.build.columns import MakeColumns, add_columns, make_here
+from cache.build.columns import MakeColumns, make_here
 from cache.build.embed_images import Seconds, UnitSettings, Writer
 from cache.build.embed_units import embed_units
 from cache.build.lost_files import remove_unlisted
@@ -127,9 +127,7 @@ def _without_images(build: Build, journal: Journal) -> UserError:
 def _add_columns(build: Build, make: MakeColumns) -> None:
     """Add to the rows what the options ask for beside them."""
     manifest, before = Manifest.load(build.out), Journal.load(build.out)
-    columns = columns_of(build, manifest)
-    if columns:
-        add_columns(job_of(build, manifest, columns), manifest, make)
+    add_asked_columns(build, manifest, make)
     if build.captions and build.ranks.is_first:
         after, source = Journal.load(build.out), build.captions.source
         for note in notes_on_captions(before, after, source=source, cache=build.out):

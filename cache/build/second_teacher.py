@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from cache.build.added_columns import columns_of, job_of
+from cache.build.added_columns import add_asked_columns, job_of, views_of
 from cache.build.changes import Changes
 from cache.build.columns import MakeColumns, TeacherSettings, add_columns, drop_files, make_here
 from cache.build.distinct_texts import positions_note
@@ -61,9 +61,9 @@ def add_teacher(build: Build, name: str, make: MakeColumns = make_here) -> Build
         groups = Journal.load(out).all_groups
         before = {group.name for group in groups if is_current(group, rows.name, rows.settings)}
         ranks.wait()
-        columns = [rows, *columns_of(build, prepared, teacher=name)]
         embedding = time.perf_counter()
-        manifest = add_columns(job_of(build, prepared, columns), prepared, make)
+        manifest = add_columns(job_of(build, prepared, [rows]), prepared, make)
+        manifest = add_asked_columns(build, manifest, make, teacher=name)
         embedding = time.perf_counter() - embedding
         if ranks.is_first:
             with_text_tower(build, manifest, teacher=name)
@@ -81,6 +81,7 @@ def _prepare(build: Build, name: str) -> Manifest:
     EmbeddingCache.open(out)  # which says what is wrong with one that is not finished
     check_banks(build.banks, build.folder, build.teacher, shared_classes=build.options.shared_classes)
     manifest = Manifest.load(out)
+    views_of(build, manifest, teacher=name)  # which refuses others than the cache has
     check_own_folders(out)
     remove_temporaries(out, below=True)
     if build.spec.decoding != manifest.spec.decoding:
@@ -121,7 +122,7 @@ def _without(manifest: Manifest, out: Path, name: str) -> Manifest:
     without.save(out)
     drop_files(out, [line for line in Journal.load(out).files.values() if line.column.startswith(prefix)])
     gone = manifest.teachers[name]
-    for file in (*gone.banks.values(), *gone.text_tower):
+    for file in (*gone.banks.values(), *gone.text_tower, *gone.projection):
         (out / file.file).unlink(missing_ok=True)
     return without
 

@@ -28,8 +28,6 @@ from cache.store.support_views import COLUMN, SupportViewsSettings
 if TYPE_CHECKING:
     from cache.teacher.open_clip_model import Teacher
 
-# RandAugment's, as in the original research code.
-OPERATIONS, MAGNITUDE = 2, 9
 # Augmented before the teacher's own resize and crop, at the size the original research code did it at.
 MARGIN = 256 / 224
 

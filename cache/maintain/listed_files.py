@@ -13,7 +13,7 @@ from cache.store.journal_lines import ROWS, TARS, read_lines
 from cache.store.manifest import Manifest
 
 # Where files of a cache lie that somebody lists; an added teacher's text tower lies in a folder of its own.
-LISTED = (ROWS, TARS, "texts", "text_tower", "*.text_tower")
+LISTED = (ROWS, TARS, "texts", "projections", "text_tower", "*.text_tower")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

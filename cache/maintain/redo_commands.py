@@ -46,7 +46,7 @@ def commands_of(cache: Path, manifest: Manifest, journal: Journal, *, before: Jo
 def _lacks(cache: Path, manifest: Manifest, journal: Journal, teacher: str) -> bool:
     """Say whether a cache lacks something of an added teacher's."""
     own = manifest.teachers[teacher]
-    files = (*own.banks.values(), *own.text_tower)
+    files = (*own.banks.values(), *own.text_tower, *own.projection)
     columns = {name: of for name, of in manifest.columns.items() if name.startswith(column_name("", teacher))}
     return not all((cache / one.file).exists() for one in files) or any(
         lacking(journal.groups(split), name, column.settings)
@@ -77,7 +77,7 @@ def _column_options(manifest: Manifest, before: Journal, teacher: str) -> Iterat
     if kept := _settings(manifest, pixels.COLUMN, PixelsSettings):
         yield f"--pixels {kept.side:d} --pixels-format {kept.encoding}"
     if crops := _settings(manifest, column_name(crop_views.COLUMN, teacher), CropViewsSettings):
-        yield f"--views {crops.views:d} --views-scale {crops.scale:g}"
+        yield crops.command
     support = column_name(support_views.COLUMN, teacher)
     if views := _settings(manifest, support, SupportViewsSettings):
         yield f"--support-views {views.views:d}"

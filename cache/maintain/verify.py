@@ -20,6 +20,7 @@ from cache.store.journal_lines import KEYS, SAMPLES, FileLine
 from cache.store.key_index import KeyIndex
 from cache.store.manifest import NAME, Manifest
 from cache.store.manifest_lines import ListedBank, ListedFile
+from cache.store.projections import load_projection
 from cache.store.read_errors import reading
 from cache.store.row_group import KeysFile
 from cache.store.tar_rows import TarRows
@@ -58,6 +59,8 @@ def checks_of(folder: Path, manifest: Manifest) -> Iterator[Check]:
             yield _check(folder, bank, bank.texts, partial(_read_bank, folder, name, bank, teacher.embed_dim))
         for file in teacher.text_tower:
             yield _check(folder, file, 0)
+        for file in teacher.projection:
+            yield _check(folder, file, 0, partial(_read_projection, folder, file, teacher.embed_dim))
     damaged = {check.file for check in of_rows if check.problem}
     for split in journal.splits:
         if damaged.isdisjoint(group.keys.file for group in journal.groups(split)):
@@ -130,6 +133,10 @@ def _read_bank(folder: Path, name: str, bank: ListedBank, embed_dim: int) -> Non
         raise UserError(
             f"it holds {shape}, the manifest says {(bank.texts, embed_dim)}", fix="run cache-features again."
         )
+
+
+def _read_projection(folder: Path, file: ListedFile, embed_dim: int) -> None:
+    load_projection(folder / file.file, sha256=file.sha256, embed_dim=embed_dim)
 
 
 def _of_index(folder: Path, journal: Journal, split: str) -> Iterator[Check]:

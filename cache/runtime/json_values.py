@@ -7,8 +7,9 @@ from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-# What memory is taken by: the rows' length, pixels a side, views of an image.
+# What memory and time are taken by: the rows' length, pixels a side, views of an image, what is done to it.
 LARGEST = {"embed_dim": 2**16, "image_size": 4096, "side": 4096, "views": 1000, "scale": 1}
+LARGEST |= {"operations": 16, "magnitude": 30}
 MOST = 2**62
 Value = TypeVar("Value")
 

@@ -36,6 +36,6 @@ Its files::
     split_folders             which folders are splits, by what they are called
     class_texts               class folders -> names -> texts; descriptions; captions
     class_sentences           several sentences a class, as CuPL writes them
-    crop_boxes                where random crops lie
+    crop_boxes, rand_augment  where random crops lie; what is done to the whole picture before
     arrays, clip_retrieval    embeddings made elsewhere
 """

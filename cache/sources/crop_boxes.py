@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 RATIO = (3 / 4, 4 / 3)
 CROP_TRIES = 10
+# Boxes that are kept lie on a grid so fine that it is below a pixel, whose fractions float32 holds exactly.
+GRID = 4096
 
 
 def crop_boxes(count: int, side: int, *, scale: tuple[float, float], generator: Generator) -> Tensor:

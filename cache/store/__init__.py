@@ -14,6 +14,7 @@ Its files::
     tar_folder                what is in them as the data that they were made of
     kept_rows                 rows as data, where pixels are kept and their files are gone
     column_lines              what a column was made from: one that is stale is never read
+    projections               rows as a few bytes each
     pixels, crop_views, support_views, stored_neighbours    columns of images, views and nearest texts
     neighbours                which texts are nearest; the only importer of faiss
     text_banks                texts, classes and their embeddings

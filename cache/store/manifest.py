@@ -49,6 +49,7 @@ class Manifest:
     columns: dict[str, ColumnSettings] = field(default_factory=dict)
     banks: dict[str, ListedBank] = field(default_factory=dict)
     text_tower: tuple[ListedFile, ...] = ()
+    projection: tuple[ListedFile, ...] = ()
     teachers: dict[str, AddedTeacher] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     command: str = ""
@@ -126,17 +127,17 @@ class Manifest:
 
     @property
     def every_teacher(self) -> dict[str, Manifest | AddedTeacher]:
-        """What has the ``embed_dim``, ``banks`` and ``text_tower`` of each teacher, by name."""
+        """What has the ``embed_dim``, ``banks`` and files of each teacher, by name."""
         return {MAIN_TEACHER: self, **self.teachers}
 
     @property
     def files(self) -> list[ListedFile]:
-        """The files of all teachers' text banks and text towers."""
+        """The files of all teachers' text banks, text towers and projections."""
         own = self.every_teacher.values()
-        return [file for one in own for file in (*one.banks.values(), *one.text_tower)]
+        return [file for one in own for file in (*one.banks.values(), *one.text_tower, *one.projection)]
 
     def of_teacher(self, name: str) -> Manifest | AddedTeacher:
-        """Return what has the ``embed_dim``, ``banks`` and ``text_tower`` of a teacher; KeyError for none."""
+        """Return what has the ``embed_dim``, ``banks`` and files of a teacher; KeyError for none."""
         return self if name == MAIN_TEACHER else self.teachers[name]
 
     def with_bank(self, name: str, bank: ListedBank, *, teacher: str = MAIN_TEACHER) -> Manifest:
@@ -146,6 +147,10 @@ class Manifest:
     def with_text_tower(self, files: tuple[ListedFile, ...], *, teacher: str = MAIN_TEACHER) -> Manifest:
         """Return a manifest that lists a teacher's text tower."""
         return self._with(teacher, text_tower=files)
+
+    def with_projection(self, file: ListedFile, *, teacher: str = MAIN_TEACHER) -> Manifest:
+        """Return a manifest that lists what a teacher's rows are projected by."""
+        return self._with(teacher, projection=(file,))
 
     def _with(self, teacher: str, **changed: Any) -> Manifest:
         if teacher == MAIN_TEACHER:

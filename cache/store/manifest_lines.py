@@ -17,7 +17,7 @@ class ListedFile:
 
     # A file of a cache lies in one of its folders, whatever a manifest from elsewhere says.
     FORM: ClassVar[re.Pattern[str]] = re.compile(
-        r"(texts|text_tower|[A-Za-z0-9._-]+\.text_tower)/(?!\.)[^/\\\0]+"
+        r"(texts|projections|text_tower|[A-Za-z0-9._-]+\.text_tower)/(?!\.)[^/\\\0]+"
     )
     file: str
     bytes: int
@@ -75,3 +75,4 @@ class AddedTeacher:
     embed_dim: int
     banks: dict[str, ListedBank] = field(default_factory=dict)
     text_tower: tuple[ListedFile, ...] = ()
+    projection: tuple[ListedFile, ...] = ()

@@ -25,7 +25,13 @@ from distill.commands.source_options import source_options, source_options_of
 from distill.commands.tables import print_build, working
 
 # Options that say how what another asks for is kept.
-DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_format": "pixels"}
+DETAILS = {
+    "support_shots": "support_views",
+    "views_scale": "views",
+    "view_policy": "views",
+    "store": "views",
+    "pixels_format": "pixels",
+}
 
 
 @click.command()
@@ -64,14 +70,26 @@ DETAILS = {"support_shots": "support_views", "views_scale": "views", "pixels_for
 @option("--support-shots", "Of the first images of each class alone, by key; 0: of all.", WHOLE, 0)
 @option(
     "--views V",
-    "Keep the rows of V random crops of every training image, for 'train --views'.",
+    "Keep the rows of V random views, 8 for example, of each image of train and pool: 'train' replays them.",
     click.IntRange(1, bounds.VIEWS),
 )
 @option(
     "--views-scale",
     "The smallest such crop, as a share of the image's area.",
     click.FloatRange(min=0, min_open=True, max=1),
-    0.08,
+    0.3,
+)
+@option(
+    "--view-policy",
+    "A view is a crop and a flip, or these after RandAugment of the whole picture.",
+    ["crop_flip", "randaugment"],
+    "crop_flip",
+)
+@option(
+    "--store",
+    "The rows of views as they are, or by PCA as 128 numbers of 8 bits: an eighth of 512 x 16 bits.",
+    ["raw", "pca128-int8"],
+    "raw",
 )
 @option(
     "--pixels SIZE",

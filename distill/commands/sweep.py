@@ -122,9 +122,11 @@ def _plan(sweep: Sweep, place: Place, *, together: bool) -> list[dict[str, Any]]
     if together:
         from cache import EmbeddingCache
         from distill.data.pool import has_pool
+        from distill.data.replayed_views import has_views
         from distill.sweep.together import groups_of
 
-        groups = groups_of(sweep.runs, pool=has_pool(EmbeddingCache.open(place.cache)))
+        cache = EmbeddingCache.open(place.cache)
+        groups = groups_of(sweep.runs, pool=has_pool(cache), views=has_views(cache))
         stream = {run.name: i for i, group in enumerate(groups) for run in group}
         for line in lines:
             line["stream"] = stream[line["name"]]
@@ -139,9 +141,11 @@ def _print_plan(sweep: Sweep, place: Place, lines: Sequence[dict[str, Any]], *, 
     if sizes:
         from cache import EmbeddingCache
         from distill.data.pool import has_pool
+        from distill.data.replayed_views import has_views
         from distill.sweep.together import what_parts
 
-        parts = what_parts(sweep.runs, pool=has_pool(EmbeddingCache.open(place.cache)))
+        cache = EmbeddingCache.open(place.cache)
+        parts = what_parts(sweep.runs, pool=has_pool(cache), views=has_views(cache))
         apart = f", because of {', '.join(parts)}" if len(sizes) > 1 else ""
         students = ", ".join(map(str, sizes.values()))
         click.echo(f"streams of batches: {len(sizes)} (students in each: {students}){apart}", err=to_stderr)

@@ -82,7 +82,12 @@ def _teachers(value: str) -> Iterator[str]:
     ["auto", "on", "off"],
     setting="data.device_images",
 )
-@option("--views", "Train on the crops of 'cache-features --views V'.", bool, setting="data.views")
+@option(
+    "--views",
+    "Replay 'cache-features --views V'  [default: auto, where the cache has views of every image]",
+    ["auto", "on", "off"],
+    setting="data.views",
+)
 @option("--teachers A,B", "Teachers of the cache, one head each; the first is 'main'.", setting=_teachers)
 @option("--negative-text", "Episodes: text bank of the negative prompts.", setting="robotics.negative_text")
 @option("--local", "Episodes: classify every location, and aggregate.", bool, setting="robotics.local")

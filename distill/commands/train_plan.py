@@ -34,6 +34,8 @@ def print_plan(plan: Mapping[str, Any], *, recipe: str, unit: str, as_json: bool
         "judged on": judged or "nothing",
         "starts from": plan["start"],
     }
+    if plan["views"]:
+        rows["views"] = f"{plan['views']} an image"
     if steps["all"]:
         rows["steps"] = f"{steps['epoch']:,} an epoch, {steps['all']:,} in all"
         rows["learning rate"] = ", ".join(f"{rate:.2g} at its {when}" for when, rate in rates.items())

@@ -13,7 +13,7 @@ Its files::
     pixels, pixel_sources     decoded images, kept where they fit
     augment, frames           per-image augmentation of whole batches; the cameras of an episode as channels
     normalisation             the mean and deviation that a student's pixels are normalised with
-    crop_views                crops that the cache keeps, replayed
+    crop_views, replayed_views    the views that the cache keeps, replayed; which ones a run replays
     support                   few labelled images, and what is left to test on
     identity_reader           what a run is made from
 """

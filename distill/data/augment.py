@@ -7,11 +7,8 @@ normalised with the student's own mean and standard deviation.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +17,13 @@ from torch import Generator, Tensor
 from cache.runtime.transfer import to_device
 from cache.sources.crop_boxes import crop_boxes
 from cache.sources.decoders import PILLOW
+from cache.sources.rand_augment import draw_operations, rand_augment
 from distill.config import PAPER_CROP
 from distill.data.batch import Crops, Share
 from distill.data.normalisation import IMAGENET, Normalisation
 from distill.data.pixels import SquashedPhoto
 
 POLICIES = ("crop_flip", "flip", "randaugment", "none")
-RANDAUGMENT_OPS, RANDAUGMENT_MAGNITUDE, RANDAUGMENT_BINS = 2, 9, 31
 
 
 def resize_size(image_size: int, share: float = PAPER_CROP) -> int:
@@ -107,10 +104,11 @@ class TrainAugment:
         """Return augmented images; one state of a CPU generator gives the same on every device.
 
         Where ``images`` are a ``share`` of a batch, they come out as they would in the whole batch.
-        With the ``crops`` of the whole batch nothing is drawn: these are cut out, whatever the policy.
+        With the ``crops`` of the whole batch nothing is drawn: these are replayed, whatever the policy.
         """
         share = share or Share.whole(len(images))
         if crops is not None:
+            images = rand_augment(images, crops.operation_OB[:, share.rows], magnitude=crops.magnitude)
             boxes, flips = crops.box_B4[share.rows] * images.shape[-1], crops.flip_B[share.rows]
             return self._normalised(crop(images, boxes, flips, self.image_size))
         if self.policy == "none":
@@ -119,7 +117,8 @@ class TrainAugment:
         if self.policy == "flip":
             return self._middle(flipped(images, draws, generator, share))
         if self.policy == "randaugment":
-            images = rand_augment(images, draws, generator, share)
+            drawn = draw_operations(draws, generator)
+            images = rand_augment(images, drawn.expand(-1, share.total)[:, share.rows])
         boxes = crop_boxes(draws, images.shape[-1], scale=self.scale, generator=generator)
         flips = torch.zeros(draws, dtype=torch.bool)
         if self.policy == "crop_flip":
@@ -158,77 +157,3 @@ def crop(images: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
     )
     grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
     return F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def rand_augment(images: Tensor, draws: int, generator: Generator, share: Share | None = None) -> Tensor:
-    """Apply RandAugment(2, 9) to uint8 images [B, 3, R, R]; ``draws`` is one an image, or 1 for all.
-
-    Images that drew the same operation and sign go through it together.
-    """
-    names, share = list(OPERATIONS), share or Share.whole(len(images))
-    for _ in range(RANDAUGMENT_OPS):
-        operation = torch.randint(len(names), (draws,), generator=generator).expand(share.total)
-        negative = (torch.rand(draws, generator=generator) < 0.5).expand(share.total)
-        code = (operation * 2 + negative.long())[share.rows]
-        out = images.clone()
-        for value in code.unique().tolist():
-            chosen = to_device((code == value).nonzero()[:, 0], images.device)
-            sign = -1.0 if value % 2 else 1.0
-            out[chosen] = OPERATIONS[names[value // 2]](images[chosen], sign)
-        images = out
-    return images
-
-
-def _share(top: float) -> float:
-    # As torchvision has it, rounded to float32: otherwise pixels differ from its own by one level.
-    return float(torch.linspace(0.0, top, RANDAUGMENT_BINS)[RANDAUGMENT_MAGNITUDE])
-
-
-def _functional() -> ModuleType:
-    from cache.runtime.torchvision_compat import torchvision  # here, because it takes a second
-
-    functional: ModuleType = torchvision.transforms.v2.functional
-    return functional
-
-
-def _affine(
-    images: Tensor, *, translate: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0, 0)
-) -> Tensor:
-    return _functional().affine(
-        images,
-        angle=0.0,
-        translate=list(translate),
-        scale=1.0,
-        shear=[math.degrees(math.atan(slope)) for slope in shear],
-        # torchvision shears about the corner and translates about nothing.
-        center=[0.0, 0.0] if any(shear) else None,
-    )
-
-
-def _operations() -> dict[str, Callable[[Tensor, float], Tensor]]:
-    shear, enhance, turn = _share(0.3), _share(0.9), _share(30.0)
-    bits = 8 - round(RANDAUGMENT_MAGNITUDE / ((RANDAUGMENT_BINS - 1) / 4))
-
-    def shift(images: Tensor, sign: float) -> int:
-        return int(sign * _share(150.0 / 331.0 * images.shape[-1]))
-
-    return {
-        "Identity": lambda images, sign: images,
-        "ShearX": lambda images, sign: _affine(images, shear=(sign * shear, 0)),
-        "ShearY": lambda images, sign: _affine(images, shear=(0, sign * shear)),
-        "TranslateX": lambda images, sign: _affine(images, translate=(shift(images, sign), 0)),
-        "TranslateY": lambda images, sign: _affine(images, translate=(0, shift(images, sign))),
-        "Rotate": lambda images, sign: _functional().rotate(images, sign * turn),
-        "Brightness": lambda images, sign: _functional().adjust_brightness(images, 1 + sign * enhance),
-        "Color": lambda images, sign: _functional().adjust_saturation(images, 1 + sign * enhance),
-        "Contrast": lambda images, sign: _functional().adjust_contrast(images, 1 + sign * enhance),
-        "Sharpness": lambda images, sign: _functional().adjust_sharpness(images, 1 + sign * enhance),
-        "Posterize": lambda images, sign: _functional().posterize(images, bits),
-        "Solarize": lambda images, sign: _functional().solarize(images, 255.0 - _share(255.0)),
-        "AutoContrast": lambda images, sign: _functional().autocontrast(images),
-        "Equalize": lambda images, sign: _functional().equalize(images),
-    }
-
-
-# torchvision's RandAugment, name for name; the magnitude is a share of each operation's own range.
-OPERATIONS = _operations()

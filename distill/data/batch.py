@@ -41,14 +41,18 @@ def own_share(total: int) -> Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Crops:
-    """The crop of every image of a batch, one of the views that the cache keeps: its number there, int64.
+    """What is shown of every image of a batch, a view that the cache keeps: ``view_B`` int64 is its number.
 
-    ``box_B4`` is (left, top, width, height) float32, as fractions of the image; ``flip_B`` bool mirrors it.
+    The whole picture goes through RandAugment, ``operation_OB`` of a ``magnitude`` as
+    :func:`cache.sources.rand_augment.draw_operations` gives them, none where O is 0. Then ``box_B4`` is cut
+    out, (left, top, width, height) float32 as fractions of the image; ``flip_B`` bool mirrors it.
     """
 
     view_B: Tensor
     box_B4: Tensor
     flip_B: Tensor
+    operation_OB: Tensor
+    magnitude: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cache import EmbeddingCache
 from cache.changed_images import Contents, contents_of, refuse_changed
 from cache.runtime.atomic_files import digest
-from cache.runtime.errors import some_of
+from cache.runtime.errors import UserError, some_of
 from cache.runtime.progress import Progress
 from cache.sources.samples import DataFolder, Source, labels_of
 from cache.sources.splits import POOL, TESTS
@@ -26,6 +26,7 @@ from cache.store.mapped_arrays import MappedRows
 from cache.store.split_rows import SplitRows
 from distill.config import RunConfig
 from distill.data.pool import learnt_splits
+from distill.data.replayed_views import replayed_views
 from distill.data_identity import DataIdentity, SplitIdentity, digest_of
 
 ROWS_AT_ONCE = 4096
@@ -102,7 +103,7 @@ class IdentityReader:
             learnt_from={name: self.split(name) for name in learnt},
             judged_on={name: self.split(name) for name in TESTS if name in self.folder.splits},
             captions={name: own for name in captioned if (own := self._captions_of(first, name))},
-            views=_views(first, config),
+            views=_views(self.cache, config, learnt),
             pixels=_pixels(self.cache, config),
         )
 
@@ -260,9 +261,11 @@ def _rows(cache: EmbeddingCache, name: str) -> SplitRows | None:
     return cache.split(name) if name in cache.split_names else None
 
 
-def _views(cache: EmbeddingCache, config: RunConfig) -> str:
-    crops = cache.column_settings("crop_views")
-    return f"{crops['views']} crops of at least {crops['scale']:g}" if config.data.views and crops else ""
+def _views(cache: EmbeddingCache, config: RunConfig, splits: Sequence[str]) -> str:
+    try:
+        return replayed_views(cache, config, splits).words
+    except UserError:  # which a run says itself that learns from them; others are judged without
+        return ""
 
 
 def _pixels(cache: EmbeddingCache, config: RunConfig) -> str:

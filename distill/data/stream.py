@@ -21,18 +21,19 @@ from cache.runtime.errors import UserError
 from cache.sources.decoders import chosen
 from cache.sources.decoding import UnreadableImage
 from cache.sources.samples import DataFolder, Sample, Source
-from cache.sources.splits import POOL, TESTS
+from cache.sources.splits import TESTS
 from cache.store.manifest import FEATURES
 from distill.config import RunConfig
 from distill.config_checks import check_for_episodes, check_for_photos
 from distill.data.augment import TrainAugment
-from distill.data.crop_views import open_views
+from distill.data.crop_views import TrainingViews, open_views
 from distill.data.folders import Data, folder_to_train
 from distill.data.frames import FrameAugment
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, device_for_images
 from distill.data.pixels import Pixels
 from distill.data.pool import takes_pool
+from distill.data.replayed_views import Replayed, replayed_views, takes_views
 from distill.data.support import QUERY, ROWS_OF, join_support, support_of
 from distill.data.training_data import TeacherRows, TrainingData, teacher_rows
 from distill.data.training_rows import TrainingRows, join_images
@@ -162,8 +163,18 @@ class Stream:
             config.loss,
             text=config.text,
             learnt_text=config.prompts.learner != "none",
-            views=open_views(cache, joined.images, config.data, pool=joined.pool.get(POOL, 0)),
+            views=self._views.get(teacher),
         )
+
+    @cached_property
+    def replayed(self) -> Replayed:
+        """The views of the cache that are replayed."""
+        splits = dict.fromkeys(rows.name for rows, _ in self.images.parts if rows.name != "ood_test")
+        return replayed_views(self.cache, self.config, [*splits])
+
+    @cached_property
+    def _views(self) -> dict[str, TrainingViews]:
+        return open_views(self.cache, self.joined, self.replayed.settings)
 
     @property
     def images(self) -> TrainingRows:
@@ -218,10 +229,11 @@ def decoder_of(augment: Augment) -> str:
     return augment.decoder if isinstance(augment, TrainAugment) else ""
 
 
-def stream_settings(config: RunConfig, *, pool: bool = False) -> dict[str, Any]:
+def stream_settings(config: RunConfig, *, pool: bool = False, views: bool = False) -> dict[str, Any]:
     """Return everything that decides a run's stream of batches; students that agree in it can share one.
 
-    ``pool`` says whether there are images without a label, which a run takes or does not by its losses.
+    ``pool`` says whether there are images without a label, which a run takes or does not by its losses,
+    ``views`` whether there are views, which not every run takes.
     """
     data = {
         f"data.{name}": value
@@ -230,6 +242,8 @@ def stream_settings(config: RunConfig, *, pool: bool = False) -> dict[str, Any]:
     }
     if pool:
         data["images without a label"] = takes_pool(config)
+    if views:
+        data["views of the cache"] = takes_views(config)
     fewshot = {f"fewshot.{name}": value for name, value in asdict(config.fewshot).items() if name != "start"}
     return {
         **data,

@@ -34,7 +34,7 @@ class TarIdentities(IdentityReader):
 
     def of(self, config: RunConfig) -> DataIdentity:
         """Return the identity of a run of this config; its images are those in the tars."""
-        return replace(super().of(config), pixels="")
+        return replace(super().of(config), pixels="", views="")
 
     def split(self, name: str) -> SplitIdentity:
         """Return the identity of a split, as a folder of the same images has it."""

@@ -31,6 +31,7 @@ from distill.data.id_val import SetAside
 from distill.data.identity_reader import IdentityReader
 from distill.data.pixel_sources import PixelMaker, decoding_workers, device_for_images
 from distill.data.pool import Pool, classes_of_texts, learnt_splits, takes_pool, unlabelled_rows
+from distill.data.replayed_views import Replayed, has_views, takes_views
 from distill.data.stream import Augment, EvalSplit, augment_of, splits_to_judge
 from distill.data.tar_epoch import TarEpoch
 from distill.data.tar_identities import identities_of
@@ -193,6 +194,12 @@ class TarStream:
         names = self.cache.class_names("train") if "train" in self.cache.split_names else ()
         return names or classes_of_texts(self.cache.teacher_cache(self.config.teachers[0]), self.config.text)
 
+    @property
+    def replayed(self) -> Replayed:
+        """The views of the cache that are replayed: none."""
+        missed = takes_views(self.config) and has_views(self.cache)
+        return Replayed(why_not=f"its tars are streamed; {WITH_FOLDER}" if missed else "")
+
     def data_of(self, config: RunConfig, teachers: Sequence[str]) -> StreamedData:
         """Return the training data of a student that learns from some teachers.
 
@@ -263,7 +270,7 @@ def refuse_random_access(config: RunConfig, cache: EmbeddingCache) -> None:
     """Refuse what takes images by their number, which a stream has not; UserError names it."""
     asked = {
         "a cache of episodes": cache.holds_episodes,
-        "data.views": config.data.views,
+        "data.views": config.data.views == "on",
         "few-shot finetuning": bool(config.fewshot.shots),
         "data.device_images=on": config.data.device_images == "on",
         "data.class_val": config.data.class_val,

@@ -79,7 +79,7 @@ class TeacherRows:
         captions = self.captions
         views = self.views if crops is not None else None
         embeddings = (
-            columns.of(views.stored, lambda chosen: views.embeddings(chosen, crops))
+            columns.of(views, lambda chosen: views.embeddings(chosen, crops))
             if views is not None and crops is not None
             else columns.rows(self.embeddings, self.row_of)
         )
@@ -128,7 +128,10 @@ class TrainingData:
         return BatchColumns(chosen, device)
 
     def crops(self, chosen: NDArray[np.int64], generator: Generator) -> Crops | None:
-        """Return one of the cache's views of each of these images; None where the run replays none."""
+        """Return one of the cache's views of each of these images; None where the run replays none.
+
+        It is the same view whichever teacher is asked about it.
+        """
         views = self.teachers[0].views if self.teachers else None
         return views.draw(chosen, generator) if views is not None else None
 

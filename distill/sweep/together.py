@@ -13,6 +13,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.progress import Progress
 from distill.config import RunConfig
 from distill.data.pool import has_pool
+from distill.data.replayed_views import has_views
 from distill.data.stream import Stream, stream_settings
 from distill.data.streams import open_stream
 from distill.data.tar_stream import TarStream
@@ -28,29 +29,31 @@ from distill.train.start import as_begun
 from distill.train.stopping import Stopped
 
 
-def groups_of(runs: Sequence[PlannedRun], *, pool: bool = False) -> list[list[PlannedRun]]:
+def groups_of(
+    runs: Sequence[PlannedRun], *, pool: bool = False, views: bool = False
+) -> list[list[PlannedRun]]:
     """Return the runs in groups that can share a stream, in their order.
 
     They agree in :func:`distill.data.stream.stream_settings`, and their students in what is taken off pixels.
     """
     groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        groups.setdefault(repr(_shared(run.config, pool=pool)), []).append(run)
+        groups.setdefault(repr(_shared(run.config, pool=pool, views=views)), []).append(run)
     return list(groups.values())
 
 
-def what_parts(runs: Sequence[PlannedRun], *, pool: bool = False) -> list[str]:
+def what_parts(runs: Sequence[PlannedRun], *, pool: bool = False, views: bool = False) -> list[str]:
     """Return the settings that keep runs from sharing one stream."""
-    first, *others = (_shared(run.config, pool=pool) for run in runs)
+    first, *others = (_shared(run.config, pool=pool, views=views) for run in runs)
     return [name for name, value in first.items() if any(other[name] != value for other in others)]
 
 
-def _shared(config: RunConfig, *, pool: bool) -> dict[str, Any]:
+def _shared(config: RunConfig, *, pool: bool, views: bool) -> dict[str, Any]:
     try:
         normalised = input_of(config.student)
     except UserError:  # of an unknown name, which its run says itself
         normalised = config.student.arch
-    return {**stream_settings(config, pool=pool), "student.arch": normalised}
+    return {**stream_settings(config, pool=pool, views=views), "student.arch": normalised}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,8 @@ class Together:
     def __call__(self, runs: Sequence[PlannedRun], place: Place, watch: Watch) -> list[RunResult]:
         """Do the runs; see :func:`distill.sweep.run.run_sweep`."""
         results = []
-        for group in groups_of(runs, pool=has_pool(EmbeddingCache.open(place.cache))):
+        cache = EmbeddingCache.open(place.cache)
+        for group in groups_of(runs, pool=has_pool(cache), views=has_views(cache)):
             for run in group:
                 watch.started(run)
             for result in self._group(group, place):

@@ -147,6 +147,7 @@ def summarize(
         "images": {"train": data.count, **({"pool": pool.images} if pool is not None else {})}
         | {name: len(s.pixels.samples) - len(s.pixels.unreadable) for name, s in splits},
         **({"pool": pool.to_json()} if pool is not None else {}),
+        "views": session.replayed.words,
         "training_images_without_teacher_row": data.left_out,
         "unreadable_images": {name: s.pixels.unreadable for name, s in splits},
         "student": session.config.student.arch,

@@ -70,6 +70,7 @@ def plan(
         "start": start,
         "images": {"train": session.data.count, "pool": pool.images if pool is not None else 0},
         "pool_share": round(pool.share, 4) if pool is not None else 0.0,
+        "views": session.replayed.words,
         "judged": {name: len(split.pixels.samples) for name, split in session.splits.items()},
         "steps": {"epoch": steps, "all": steps * epochs},
         "rates": rates_of(config.optim, epochs=epochs, steps=steps) if steps else {},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from distill.config import RunConfig
 from distill.config_fields import require
 from distill.data.folders import Data
 from distill.data.pool import Pool
+from distill.data.replayed_views import Replayed
 from distill.data.stream import EvalSplit, Stream, decoder_of
 from distill.data.streams import open_stream
 from distill.data.tar_epoch import TarEpoch
@@ -54,6 +55,7 @@ class Session:
     identity: DataIdentity
     start: str
     decoder: str
+    replayed: Replayed
 
     @property
     def config(self) -> RunConfig:
@@ -140,9 +142,10 @@ def session_of(config: RunConfig, stream: Stream | TarStream, origin: Origin | N
         optimizer=build_optimizer(model.student, config.optim, *([learner] if learner else [])),
         averages=Averages(model, config.optim),
         scaler=torch.amp.GradScaler(device.type, enabled=model.amp_dtype is torch.float16),
-        identity=stream.identities.of(config),
+        identity=replace(stream.identities.of(config), views=stream.replayed.words),
         start=start,
         decoder=decoder_of(stream.augment),
+        replayed=stream.replayed,
     )
 
 
@@ -233,9 +236,12 @@ def resume(path: Path, session: Session) -> Position:
         changed.append(f"cache: {state['fingerprint']} -> {fingerprint(session.model)}")
     if state["decoder"] != session.decoder:
         changed.append(f"data.decoder: {state['decoder']} -> {session.decoder}")
+    before, now = state["data"]["views"], session.replayed.words
+    if before != now:
+        changed.append(f"views: {before or 'none'} -> {now or 'none'}")
     if changed:
         raise CacheMismatch(
-            f"{path} was trained with other rows or another decoder ({'; '.join(changed)})",
+            f"{path} was trained with other rows, views or another decoder ({'; '.join(changed)})",
             fix="resume with the same, or choose another --out.",
         )
     check_made_from(state, session.identity, session.start, where=path)

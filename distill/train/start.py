@@ -17,6 +17,7 @@ from distill.config import SCRATCH, RunConfig
 from distill.data.folders import Data
 from distill.data.streams import open_stream
 from distill.data.training_data import TrainingData
+from distill.data_identity import identity_in
 from distill.precision import slow_bfloat16
 from distill.record.run_files import LAST
 from distill.record.wandb_board import wandb_module
@@ -102,17 +103,20 @@ def train(
 
 
 def as_begun(config: RunConfig, outs: Sequence[Path], decoder: str = "") -> RunConfig:
-    """Return the config with the decoder that runs in these folders were begun with, else with this one.
+    """Return the config with the decoder and views that runs in these folders were begun with.
 
-    One that the config names stays.
+    ``decoder`` is of a run that is new. What the config names stays.
     """
-    if config.data.decoder != AUTO:
-        return config
+    views = ""
     for path in (out / LAST for out in outs):
         with suppress(UserError):  # which that run says itself
-            if not decoder and path.is_file():
-                decoder = read_checkpoint(path)["decoder"]
-    return with_part(config, "data", decoder=decoder) if decoder else config
+            if path.is_file():
+                state = read_checkpoint(path)
+                decoder = decoder or state["decoder"]
+                views = views or ("on" if identity_in(state, path).views else "off")
+    begun = {"decoder": (AUTO, decoder), "views": ("auto", views)}
+    own = {name: was for name, (auto, was) in begun.items() if was and getattr(config.data, name) == auto}
+    return with_part(config, "data", **own) if own else config
 
 
 def _unused(session: Session) -> str:
@@ -134,7 +138,9 @@ def note_surprises(session: Session, progress: Progress) -> None:
     made, slow = made_of(model.student), slow_bfloat16(session.config.train.precision, model.device)
     # Of a file what is not in its name, which train says: that it held more.
     start = made.start if made.sha256 and made.start != session.config.student.start else ""
-    for line in filter(None, (_unused(session), in_its_place(session.decoder), slow, start)):
+    for line in filter(
+        None, (session.replayed.note, _unused(session), in_its_place(session.decoder), slow, start)
+    ):
         progress.note(line)
     kept = model.cache.column_settings("pixels")
     if kept is None or session.config.data.pixels != "auto":

@@ -18,10 +18,12 @@ from PIL import Image, ImageOps
 
 import cli
 from cache import EmbeddingCache
-from cache.build.crop_views import draw_crops
+from cache.build.crop_views import draw_views
 from cache.maintain.convert import convert_cache
+from cache.maintain.repair import repair_cache
 from cache.maintain.verify import verify_cache
-from cache.runtime.errors import CacheMismatch, UserError
+from cache.runtime.errors import UserError
+from cache.sources.rand_augment import draw_operations, rand_augment
 from cache.teacher.open_clip_model import load_teacher
 from distill.config import FewShotConfig, RunConfig
 from distill.data.augment import TrainAugment, crop, normalise, resize_size
@@ -35,7 +37,7 @@ from distill.train.shared_batches import stream_generator
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
 
-VIEWS = ["loss.cap=0", "data.views=true"]
+VIEWS = ["loss.cap=0", "data.views=on"]
 
 
 def config(*settings):
@@ -57,10 +59,10 @@ def session(build, photos):
 def all_of(cache):
     """Every view of the training images in the order of their rows: boxes, flips, embeddings."""
     stored = cache.crop_views("train")
-    rows = np.repeat(np.arange(len(stored.position)), stored.views)
-    views = np.tile(np.arange(stored.views), len(stored.position))
+    rows = np.repeat(np.arange(stored.count), stored.views)
+    views = np.tile(np.arange(stored.views), stored.count)
     boxes, flips = stored.crops(rows, views)
-    shape = (len(stored.position), stored.views)
+    shape = (stored.count, stored.views)
     return (
         boxes.reshape(*shape, 4),
         flips.reshape(shape),
@@ -105,7 +107,8 @@ def test_student_and_teacher_see_the_same_region_the_same_way_round():
     y, x = np.mgrid[:60, :100] / np.array([60, 100])[:, None, None]
     image = Image.fromarray((np.stack([x, y, 1 - x], axis=-1) * 255).astype(np.uint8))
     squash = torch.from_numpy(np.array(image.resize((64, 64), Image.Resampling.BILINEAR))).permute(2, 0, 1)
-    boxes, flips = draw_crops("some/key.png", 24, 0.08)
+    views = draw_views("some/key.png", 24, 0.08)
+    boxes, flips = torch.from_numpy(views.box), torch.from_numpy(views.flip)
     seen = crop(squash.expand(24, 3, 64, 64), boxes * 64, flips, 48).permute(0, 2, 3, 1).numpy()
     for student, box, flip in zip(seen, boxes, flips, strict=True):
         teacher = view_of(image, box, flip, 48).astype(float)
@@ -114,20 +117,74 @@ def test_student_and_teacher_see_the_same_region_the_same_way_round():
     assert 0 < flips.sum() < 24
 
 
+def test_a_view_with_randaugment_is_cut_from_the_augmented_picture_for_teacher_and_student(
+    build, photos, teacher_dir
+):
+    cache, teacher = build(view_policy="randaugment"), load_teacher(f"local-dir:{teacher_dir}")
+    key, stored = cache.split("train").keys[3], cache.crop_views("train")
+    rows, views = np.full(3, 3), np.arange(3)
+    (boxes, flips), seeds = stored.crops(rows, views), stored.seeds(rows, views)
+    side = resize_size(32)
+    whole = np.array(Image.open(photos / "train" / key).resize((side, side), Image.Resampling.BILINEAR))
+    whole = torch.from_numpy(whole).permute(2, 0, 1)
+    seen, shown = [], []
+    for box, flip, seed in zip(boxes, flips, seeds.tolist(), strict=True):
+        drawn = draw_operations(1, torch.Generator().manual_seed(seed))
+        augmented = rand_augment(whole[None], drawn)
+        picture = Image.fromarray(augmented[0].permute(1, 2, 0).numpy())
+        seen.append(view_of(picture, box, flip, 32))
+        shown.append(crop(augmented, torch.from_numpy(box)[None] * side, torch.tensor([bool(flip)]), 32)[0])
+    pixels = torch.from_numpy((np.stack(seen) / 255 - 0.5) / 0.5).float().permute(0, 3, 1, 2)
+    expected = teacher.embed_images(pixels).numpy()
+    np.testing.assert_allclose(stored.embeddings(rows, views), expected, rtol=1e-4, atol=1e-5)
+    session = open_session(config(), cache_dir=cache.path, data_dir=photos)
+    chosen = np.flatnonzero(session.data.joined.row_of == 3)
+    crops = session.data.crops(chosen, stream_generator(0, 0, 0))
+    _, images = next(iter(session.data.pixels.batches([chosen])))
+    augment = session.model.augment
+    replayed = augment(images, stream_generator(0, 0, 0), None, crops)
+    torch.testing.assert_close(replayed[0], normalise(shown[int(crops.view_B)], augment.normalisation)[0])
+
+
+def test_rows_by_a_projection_are_near_the_raw_ones_and_its_file_is_one_of_the_caches(build, tmp_path):
+    raw, cache = build("raw"), build(store="pca128-int8", dtype="float32")
+    boxes, flips, rows = all_of(cache)
+    for mine, others in zip(all_of(raw)[:2], (boxes, flips), strict=True):
+        np.testing.assert_array_equal(mine, others)
+    expected = all_of(raw)[2]
+    error = np.linalg.norm(rows - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    assert 0 < error.max() < 0.01  # of 16 numbers 16 are kept, of 8 bits
+    with h5py.File(cache.path / "rows" / "train-00000" / "crop_views.h5") as file:
+        assert (file["view_code"].dtype, file["view_code"].shape) == (np.int8, (24, 3, 16))
+        assert "view_embedding" not in file
+    convert_cache(cache.path, tmp_path / "tar", format="webdataset")
+    np.testing.assert_array_equal(all_of(EmbeddingCache.open(tmp_path / "tar"))[2], rows)
+    projection, whole = cache.path / "projections" / "main.h5", files(cache)
+    held = projection.read_bytes()
+    projection.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"main\.h5 is damaged.*cache repair"):
+        cache.crop_views("train")
+    assert [check.file for check in repair_cache(cache.path).removed] == ["projections/main.h5"]
+    assert "--store pca128-int8" in repair_cache(cache.path).commands[0]
+    assert files(build(store="pca128-int8")) == whole
+    assert projection.read_bytes() == held
+    assert not any(check.problem for check in verify_cache(cache.path))
+
+
 def test_crops_are_a_function_of_key_and_number_within_the_image_and_not_too_small():
-    boxes, flips = draw_crops("apple/train_0.jpg", 400, 0.3)
-    few, few_flips = draw_crops("apple/train_0.jpg", 3, 0.3)
-    assert torch.equal(boxes[:3], few)
-    assert torch.equal(flips[:3], few_flips)
-    assert not torch.equal(draw_crops("apple/train_1.jpg", 3, 0.3)[0], few)
-    left, top, width, height = boxes.unbind(1)
+    many, few = (draw_views("apple/train_0.jpg", count, 0.3) for count in (400, 3))
+    for name in ("box", "flip", "seed"):
+        np.testing.assert_array_equal(getattr(many, name)[:3], getattr(few, name))
+    assert not np.array_equal(draw_views("apple/train_1.jpg", 3, 0.3).box, few.box)
+    assert len(set(many.seed.tolist())) == 400
+    left, top, width, height = many.box.T
     assert left.min() >= 0
     assert top.min() >= 0
     assert (left + width).max() <= 1
     assert (top + height).max() <= 1
     assert 0.299 < (width * height).min() < 0.35
     assert 0.74 < (width / height).min() < (width / height).max() < 1.34
-    assert 150 < flips.sum() < 250
+    assert 150 < many.flip.sum() < 250
 
 
 def test_views_do_not_depend_on_workers_batches_or_row_groups(build):
@@ -170,7 +227,7 @@ def test_info_and_convert_know_views(build, tmp_path):
     cache = build()
     info = CliRunner().invoke(cli.main, ["cache", "info", str(cache.path)]).output
     assert "crop_views" in info
-    assert "views 3, scale 0.08" in " ".join(info.split())
+    assert "views 3, scale 0.3, operations 0, magnitude 0" in " ".join(info.split())
     convert_cache(cache.path, tmp_path / "tar", format="webdataset")
     for mine, theirs in zip(all_of(cache), all_of(EmbeddingCache.open(tmp_path / "tar")), strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -246,7 +303,7 @@ def test_shares_of_a_batch_come_out_as_in_the_whole(session):
 def test_training_learns_from_views_and_a_stopped_run_resumes_to_the_same_numbers(build, photos, tmp_path):
     given = {"cache_dir": build().path, "data_dir": photos}
     run(config(), out=tmp_path / "whole", **given)
-    run(config("data.views=false"), out=tmp_path / "plain", **given)
+    run(config("data.views=off"), out=tmp_path / "plain", **given)
     with pytest.raises(Stopped):
         run(config(), out=tmp_path / "cut", progress=StopAt(30), **given)
     run(config(), out=tmp_path / "cut", resume_run=True, **given)
@@ -298,11 +355,10 @@ def test_two_processes_train_on_the_views_that_one_sees(build, photos, tmp_path)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["data.policy=randaugment"], r"data\.views is on with data\.policy=randaugment.*crop_flip"),
+        (["data.policy=flip"], r"data\.views is on with data\.policy=flip.*crop_flip"),
         (["data.per_image=false"], r"data\.per_image=false.*data\.per_image=true"),
         (["train.baseline=true"], r"data\.views is on with train\.baseline"),
-        (['teachers=["main", "second"]'], r"data\.views is on with 2 teachers"),
-        (["fewshot.shots=1"], r"data\.views is on with few-shot images"),
+        (["train.head_only=closed-form"], r"data\.views is on with train\.head_only"),
     ],
 )
 def test_what_cannot_go_with_views_is_refused(settings, message):
@@ -310,9 +366,9 @@ def test_what_cannot_go_with_views_is_refused(settings, message):
         config(*settings)
 
 
-def test_finetuning_with_few_shots_draws_crops_anew():
+def test_finetuning_goes_on_with_the_views_of_its_run():
     few = finetune_config(config(), start=ROOT / "last.pt", support=FewShotConfig(shots=1))
-    assert not few.data.views
+    assert few.data.views == "on"
 
 
 def test_views_of_a_picture_that_was_changed_are_made_anew_and_no_other(build, photos, write_jpeg):
@@ -330,13 +386,9 @@ def test_views_of_a_picture_that_was_changed_are_made_anew_and_no_other(build, p
 
 def test_a_cache_that_does_not_fit_is_refused_in_one_line(build, photos, write_jpeg):
     cache = build(views=None)
-    with pytest.raises(UserError, match=r"(?s)keeps no views of train.*--views V, 4 for example"):
+    with pytest.raises(UserError, match=r"(?s)keeps no views of train.*--views V, 8 for example"):
         open_session(config(), cache_dir=cache.path, data_dir=photos)
     build()
-    with pytest.raises(
-        CacheMismatch, match=r"(?s)data\.scale_min is 0\.5, .* at least 0\.08.*--views-scale 0\.5"
-    ):
-        open_session(config("data.scale_min=0.5"), cache_dir=cache.path, data_dir=photos)
     write_jpeg(photos / "train" / "cherry" / "zzz.jpg")
     build(views=None)
     with pytest.raises(UserError, match=r"(?s)no views of 1 of 25 images of train.*--views 3"):
@@ -363,10 +415,11 @@ def test_the_command_line_caches_and_replays_views(photos, teacher_dir, tmp_path
             "--recipe",
             "paper-resnet18",
             "--views",
+            "on",
             *words,
         ],
     )
     assert ended.exit_code == 0, ended.output
-    assert "views = true" in (out / "config.toml").read_text()
+    assert 'views = "on"' in (out / "config.toml").read_text()
     no = CliRunner().invoke(cli.main, ["cache-features", str(photos), "--out", cache, *model, "--views", "0"])
     assert no.exit_code == 2

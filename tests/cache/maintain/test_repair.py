@@ -69,7 +69,7 @@ def test_what_repair_takes_out_the_same_command_redoes_and_nothing_else(whole, t
     assert repair.commands == (
         f"distill cache-features DATA --out {cache} --model MODEL --pretrained WEIGHTS --precision float32 "
         f"--dtype float16 --format {stored_as} --pixels 36 --pixels-format {pixels} --views 2 "
-        "--views-scale 0.08 --support-views 2 --neighbours 3 --keep-text-tower",
+        "--views-scale 0.3 --view-policy crop_flip --support-views 2 --neighbours 3 --keep-text-tower",
     )
     with pytest.raises(UserError, match="is not finished"):
         EmbeddingCache.open(cache)

@@ -5,18 +5,18 @@ import torch
 
 from cache.runtime.torchvision_compat import torchvision
 from cache.sources.crop_boxes import crop_boxes
+from cache.sources.rand_augment import draw_operations, operations, rand_augment
 from distill.data.augment import (
-    OPERATIONS,
     TrainAugment,
     crop,
     eval_transform,
     normalise,
-    rand_augment,
     resize_size,
 )
 from distill.data.normalisation import IMAGENET
 
 T = torchvision.transforms
+OPERATIONS = operations()
 
 
 def generator(seed=0):
@@ -115,15 +115,17 @@ def test_randaugment_knows_torchvisions_operations():
 
 
 def test_randaugment_treats_an_image_alike_alone_and_in_a_batch(images):
-    alone = [rand_augment(images[:1], 1, generator(seed)) for seed in range(6)]
+    alone = [rand_augment(images[:1], draw_operations(1, generator(seed))) for seed in range(6)]
     assert len({a.numpy().tobytes() for a in alone}) > 3
-    assert torch.equal(rand_augment(images, 1, generator(2))[:1], alone[2])
+    assert torch.equal(
+        rand_augment(images, draw_operations(1, generator(2)).expand(-1, len(images)))[:1], alone[2]
+    )
 
 
 def test_randaugment_is_of_the_whole_square_and_comes_before_the_crop(images):
     augment = TrainAugment(image_size=32, policy="randaugment", scale=(1.0, 1.0))
     draws = generator(5)
-    augmented = rand_augment(images, len(images), draws)
+    augmented = rand_augment(images, draw_operations(len(images), draws))
     boxes = crop_boxes(len(images), images.shape[-1], scale=(1.0, 1.0), generator=draws)
     cropped = crop(augmented, boxes, torch.zeros(len(images), dtype=torch.bool), 32)
     assert torch.equal(augment(images, generator(5)), normalise(cropped))
@@ -157,13 +159,13 @@ def test_half_of_the_images_are_flipped():
 
 def test_randaugment_draws_every_operation_about_equally_often(images):
     same = images[:1].expand(1400, -1, -1, -1)
-    operations = {
+    once_each = {
         OPERATIONS[name](images[:1], sign).numpy().tobytes() for name in OPERATIONS for sign in (1.0, -1.0)
     }
     # Two operations in a row: 1/196 of the images draw Identity twice, and are left alone.
-    out = rand_augment(same, 1400, generator())
+    out = rand_augment(same, draw_operations(1400, generator()))
     untouched = sum(row.numpy().tobytes() == images[0].numpy().tobytes() for row in out)
-    once = sum(row.numpy().tobytes() in operations for row in out)
+    once = sum(row.numpy().tobytes() in once_each for row in out)
     assert untouched < 60
     assert 100 < once < 400  # one of the two was Identity: 27/196 of 1,400 is 193
 

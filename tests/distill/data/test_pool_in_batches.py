@@ -247,11 +247,6 @@ def test_every_teacher_and_every_caption_has_its_own_rows_of_the_pool(place, tmp
     assert np.array_equal(other.labels, session.data.joined.labels)
 
 
-def test_views_are_of_train_alone(place):
-    with pytest.raises(UserError, match=r"data\.views replays crops .* 9 images are of the pool"):
-        session_of(place, "data.views=true", "data.policy=crop_flip")
-
-
 def test_tars_of_a_pool_are_mixed_with_trains(place, tmp_path):
     tars = as_tars(EmbeddingCache.open(place / "cache"), place / "photos", tmp_path / "tars")
     summary = train(config(), cache_dir=tars, data_dir=None, out=tmp_path / "run")

@@ -366,7 +366,7 @@ def test_the_whole_way_through_the_command_line(teacher_dir, tmp_path):
     for option in ("--k=2", "--teachers=main,two"):
         name = option.partition("=")[0]
         assert f"{name} is for photos, and these are episodes" in call(*wrong, option, status=2)
-    views = call(*wrong, "--views", status=2)  # before what its settings want
+    views = call(*wrong, "--views=on", status=2)  # before what its settings want
     assert "--views is for photos, and these are episodes" in views
     assert "id_test" in call("evaluate", out, "--space", "--device", "cpu")
     assert "--method retrieval is for photos" in call("fewshot", out, "--method", "retrieval", status=2)
