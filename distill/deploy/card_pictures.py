@@ -20,7 +20,7 @@ def draw_reliability(folder: Path, calibration: Calibration) -> None:
         axes.plot([0, 100], [0, 100], linestyle="--", linewidth=1, color="grey")
         for name, one in splits.items():
             sure, right = ([100 * getattr(b, of) for b in one.bins] for of in ("confidence", "accuracy"))
-            (line,) = axes.plot(sure, right, linewidth=1, label=f"{name}, ECE {one.ece:.1f}%")
+            (line,) = axes.plot(sure, right, linewidth=1, alpha=0.5, label=f"{name}, ECE {one.ece:.1f}%")
             sizes = [400 * b.images / one.images for b in one.bins]
             axes.scatter(sure, right, s=sizes, alpha=0.5, color=line.get_color())
         axes.set(xlim=(0, 100), ylim=(0, 100))

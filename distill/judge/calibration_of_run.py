@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
-from distill.judge.calibration import Calibration, Compared, calibrated
+from distill.judge.calibration import FITTED_ON, Calibration, Compared, calibrated
+from distill.judge.evaluate import Result
+from distill.judge.model import outputs_of, whole_outputs
+from distill.judge.trained_run import Opening, open_trained
 from distill.student.classifier import AllClasses
 from distill.student.heads import classifiers_for
 from distill.student.photo_model import PhotoModel
+
+
+def judge_run(
+    run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]
+) -> tuple[dict[str, Result], Calibration | None]:
+    """Judge a run as :func:`distill.judge.trained_run.evaluate_run` does, and its student's calibration.
+
+    That is fitted on id_val, or where the run set none aside on id_test, whichever splits are asked for; it
+    is None of episodes, and of a run that has neither.
+    """
+    trained = open_trained(run, **opening)
+    model, asked = trained.model, trained.judged(splits)
+    results: dict[str, Result] = {}
+    outputs = {}
+    for split in asked:
+        batches = list(outputs_of(model, split))
+        results |= trained.results(split, batches)
+        if isinstance(model, PhotoModel):
+            rows, labels = zip(*batches, strict=True)
+            outputs[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(labels)
+    if not isinstance(model, PhotoModel):
+        return results, None
+    for name in FITTED_ON[:2]:
+        with suppress(UserError):  # the run set none aside, or its data has none
+            more = [] if name in outputs else trained.wanted([name])
+            outputs |= {split.name: whole_outputs(model, split) for split in more}
+            return results, calibration_of_run(model, [*asked, *more], outputs)
+    return results, None
 
 
 @torch.no_grad()
