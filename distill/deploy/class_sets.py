@@ -45,14 +45,14 @@ class ClassSet:
 
     def find(self, label: str) -> int | None:
         """Return the place of a label, class folder or text, whatever its case; None where it is not here."""
-        return self._places.get(_folded(label))
+        return self._places.get(folded(label))
 
     @cached_property
     def _places(self) -> dict[str, int]:
         places: dict[str, int] = {}
         for column in COLUMNS:
             for i, name in enumerate(getattr(self, column)):
-                places.setdefault(_folded(name), i)
+                places.setdefault(folded(name), i)
         places.pop("", None)  # the class of a text that has none
         return places
 
@@ -148,5 +148,6 @@ def unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return rows / np.maximum(lengths, 1e-12)
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """Return a name as names are compared: without case, an underscore being a space."""
     return " ".join(name.replace("_", " ").split()).casefold()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +17,7 @@ from cache.sources.decoders import squash, squash_picture
 from distill.deploy.class_sets import ClassSet, labels_in, pick
 from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
+from distill.deploy.vocabulary import ROWS, WORDS, Vocabulary
 
 NONE = "none of these"
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
@@ -110,6 +112,18 @@ class Shipped:
             raise UserError(
                 f"{path} does not do what the model.json beside it says ({reason})", fix=EXPORT_AGAIN
             )
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that it can name without candidates; None where it was exported without.
+
+        UserError if they are not what was exported.
+        """
+        if not {WORDS, ROWS} & self.info.files.keys():
+            return None
+        for name in (WORDS, ROWS):
+            self.info.checked(self.folder, name)
+        return Vocabulary.load(self.folder, embed_dim=self.info.embed_dim)
 
     def class_set(
         self,
