@@ -171,7 +171,7 @@ def times_used() -> Counter[str]:
     used: Counter[str] = Counter()
     for part in ("noun", "verb", "adj", "adv"):
         for _, synset in synsets(part):
-            for phrase in re.split(r"[^a-z'\- ]+", synset.gloss.lower()):
+            for phrase in re.split(r"[^A-Za-z'\- ]+", synset.gloss):
                 words = phrase.split()
                 for length in (1, 2, 3):
                     used.update("_".join(words[i : i + length]) for i in range(len(words) - length + 1))
@@ -233,7 +233,7 @@ class Chooser:
                     continue
                 yield Name(
                     word=word.replace("_", " "),
-                    met=self.met[word.lower(), self._rank(offset, word)] + self.used[word.lower()],
+                    met=self.met[word.lower(), self._rank(offset, word)] + self.used[word],
                     rank=self._less_known(offset, synset, place),
                     place=place,
                     depth=depth(offset),
