@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from distill.headline import SET_ASIDE
 
 BINS = 15
-# By split, what a temperature was fitted on: images set aside; the ID test, where a run set none aside; images of
-# a pool, whose labels are the teacher's answers; training images, which a student knows better than any other.
+# By split, what a temperature is fitted on: images set aside; the ID test, where a run set none aside; images
+# of a pool, whose labels are the teacher's answers; training images, which a student knows best of all.
 FITTED_ON = {"id_val": "id_val", "id_test": "id_test", "pool_val": "teacher", "train": "training"}
 SET_ON = {
     "id_val": "images set aside, id_val",
