@@ -14,6 +14,7 @@ from cache.runtime.errors import printable
 from distill.deploy.check import ACCEPTED
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
+from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
 from distill.headline import one_class_notes
 
 EXAMPLE = "classify.py"
@@ -24,6 +25,9 @@ ABOUT_FILES = {
     ONNX["int8"]: "ONNX, 8-bit weights and activations, calibrated on training images",
     PROGRAM: "torch.export program, float32",
     WEIGHTS: "the student's weights, float32",
+    WORDS: "the words that `predict --open` chooses from",
+    ROWS: "their rows by the teacher, 8 bits on principal axes",
+    LICENSE: "of the words, which are WordNet's",
     NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 
