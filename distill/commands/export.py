@@ -66,6 +66,11 @@ OBJECTS = {
     "Words that the model can name without candidates, one a line; default: 20,000 that come along.",
 )
 @model_teacher_options
+@option(
+    "--unknowns SOURCE",
+    "Pictures of something else, on which 'none of these' is measured. Repeatable.",
+    multiple=True,
+)
 @option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @run_options
 @json_option("Print model.json's numbers as JSON.")
