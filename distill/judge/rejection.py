@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 NEGLABEL, MCM = "neglabel", "mcm"
 # CLIP's own, at which a hundredth of a cosine counts, and others for students whose cosines differ more.
 NEGLABEL_TEMPERATURE, TEMPERATURES = 0.01, (0.01, 0.02, 0.05)
+# At 1 what counts is how far the nearest name lies above the mean of all, as in MCM's own paper.
+MCM_TEMPERATURES = (0.2, 1.0)
 # How often half of the classes are the unknown ones, and on how many images, to choose a temperature by.
 TURNS, CHOOSE_BY = 3, 500
 # How often classes are drawn into groups, to set a threshold by.
@@ -211,26 +213,31 @@ def fitted_scorer(
 ) -> Scorer:
     """Return the score for ID images [N, D] of the ID classes ``own`` [N] among their names [C, D].
 
-    MCM's has the ``temperature`` of the probabilities. NegLabel's has that of :data:`TEMPERATURES` by which
-    images of half of the ID classes are told best, as an AUROC, from images of the others, that half alone
-    being asked for: no image of anything unknown chooses it. Of fewer than four classes it is CLIP's own.
+    Its temperature, of :data:`TEMPERATURES`, or for MCM of that of the probabilities, ``temperature``, and
+    :data:`MCM_TEMPERATURES`, is that by which images of half of the ID classes are told best, as an AUROC,
+    from images of the others, that half alone being asked for: no image of anything unknown chooses it. Of
+    fewer than four classes it is the first.
     """
-    if words is None or len(words) <= len(names):
-        return Scorer(temperature=temperature)
+    words = words if words is not None and len(words) > len(names) else None
+    tried = TEMPERATURES if words is not None else (temperature, *MCM_TEMPERATURES)
     if len(names) < 4:
-        return Scorer(temperature=NEGLABEL_TEMPERATURE, words=words)
+        return Scorer(temperature=tried[0], words=words)
     rows, own = rows[:CHOOSE_BY], own[:CHOOSE_BY]
-    rng, of_names, of_words = np.random.default_rng(0), rows @ names.T, rows @ words.T
-    told: dict[float, list[float]] = {one: [0.0] for one in TEMPERATURES}
+    rng, of_names = np.random.default_rng(0), rows @ names.T
+    of_words = rows @ words.T if words is not None else None
+    told: dict[float, list[float]] = {one: [0.0] for one in tried}
     for _ in range(TURNS):
         half = rng.permutation(len(names))[: len(names) // 2]
-        known, count = np.isin(own, half), negatives_of(len(words), len(half))
-        negatives = of_words[:, far_from(names[half], words, count=count)]
-        for one in TEMPERATURES if 0 < known.sum() < len(own) else ():
-            odds = neglabel_odds(of_names[:, half], negatives, one)
+        known, negatives = np.isin(own, half), None
+        if words is not None and of_words is not None:
+            count = negatives_of(len(words), len(half))
+            negatives = of_words[:, far_from(names[half], words, count=count)]
+        for one in tried if 0 < known.sum() < len(own) else ():
+            some = of_names[:, half]
+            odds = mcm_odds(some, one) if negatives is None else neglabel_odds(some, negatives, one)
             told[one].append(auroc(odds[known], odds[~known]))
     # Of equals the first.
-    return Scorer(temperature=max(TEMPERATURES, key=lambda one: np.mean(told[one])), words=words)
+    return Scorer(temperature=max(tried, key=lambda one: np.mean(told[one])), words=words)
 
 
 def auroc(known: NDArray[np.float64], unknown: NDArray[np.float64]) -> float:
