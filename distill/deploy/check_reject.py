@@ -61,7 +61,10 @@ class RejectCheck:
         words: Rows | None,
         unknowns: Mapping[str, EvalSplit],
     ) -> RejectCheck | None:
-        """Choose the score by a student's rows [N, D] of every split; None without ID images to set it on."""
+        """Choose the score by a student's rows [N, D] of every split.
+
+        None without ID images to set it on, and of one class alone without words: nothing else can be meant.
+        """
         split = next((name for name, on in FITTED_ON.items() if on in REJECT_ON and name in rows), None)
         if split is None:
             return None
@@ -74,6 +77,8 @@ class RejectCheck:
             words=words,
             temperature=choices.temperature,
         )
+        if scorer.words is None and len(choices.texts) == 1:
+            return None
         return cls(split=split, names=choices.texts, asked=asked, scorer=scorer, unknowns=unknowns)
 
     def reject(

@@ -30,6 +30,7 @@ GROUPINGS = 3
 FAR = 0.9
 # An AUROC below WEAK puts an image of either kind on the wrong side of the other in two of five pairs.
 CHANCE, WEAK = 0.5, 0.6
+SURE = 1e6
 REJECT_ON = ("id_val", "id_test", "teacher")
 # Of ID images that the threshold takes for one of the names.
 ACCEPTED = 0.95
@@ -59,9 +60,9 @@ def neglabel_odds(names: Rows, negatives: Rows, temperature: float) -> NDArray[n
 
 
 def mcm_odds(names: Rows, temperature: float) -> NDArray[np.float64]:
-    """Return the log odds of :func:`mcm_score` by cosines [B, C]: infinite with one name."""
+    """Return the log odds of :func:`mcm_score` by cosines [B, C]: of one name, which is sure, a million."""
     if names.shape[1] == 1:
-        return np.full(len(names), np.inf)
+        return np.full(len(names), SURE)
     ordered = np.sort(names, axis=1)
     return ordered[:, -1] / temperature - _log_sum(ordered[:, :-1], temperature)
 

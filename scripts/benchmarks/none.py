@@ -33,7 +33,7 @@ from distill.judge.model import whole_outputs
 from distill.judge.rejection import ACCEPTED, Scorer, auroc, fitted_scorer
 from distill.judge.trained_run import TrainedRun, open_trained
 
-OPTIONS = {"demo": Path("artifacts/demo"), "halves": 10, "samples": 1000}
+OPTIONS = {"demo": Path("artifacts/demo"), "teacher": "", "halves": 10, "samples": 1000}
 ROUNDS = 1
 SCORES = ("by the largest cosine", "by MCM", "by NegLabel")
 COLUMNS = {
@@ -58,9 +58,8 @@ def vocabulary() -> list[str]:
 def measure(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     """Measure every student of the demo, and the teacher."""
     with as_file(files("distill.demo") / "teacher") as folder:
-        teacher = load_teacher(
-            f"local-dir:{folder}", pretrained=None, precision="float32", device=torch.device("cpu")
-        )
+        name = args.teacher or f"local-dir:{folder}"
+        teacher = load_teacher(name, pretrained=None, precision="float32", device=torch.device("cpu"))
         words = teacher.embed_texts([f"a photo of {word}" for word in vocabulary()])[0].float()
     rows: list[Row] = []
     for run in sorted((args.demo / "runs").iterdir()):
@@ -138,7 +137,7 @@ def _told(tries: list[tuple[Numbers, Numbers]], args: argparse.Namespace) -> Row
         "known": tries[0][0].shape[1],
         "images": tries[0][1].shape[1],
         **dict(zip(SCORES, map(float, shares), strict=True)),
-        "times": f"{shares[2] / shares[0]:.2f} ({low:.2f} to {high:.2f})",
+        "times": f"{shares[2] / max(shares[0], 1e-9):.2f} ({low:.2f} to {high:.2f})",
         **told,
     }
 
