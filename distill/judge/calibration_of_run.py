@@ -61,8 +61,10 @@ def calibration_of_run(
     splits = list(splits)
     # Those of a pool alone are no folder's.
     among = AllClasses.of({**model.folder.classes, **{split.name: split.class_names for split in splits}})
-    if not model.heads or not {*model.heads[0].cache.text_bank(model.config.text).class_folders}.issuperset(
-        among.names
+    if (
+        not splits
+        or not model.heads
+        or not {*model.heads[0].cache.text_bank(model.config.text).class_folders}.issuperset(among.names)
     ):
         return None
     temperature = model.config.loss.temperature

@@ -41,7 +41,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "million": (["--folder", "NEW", "--samples", 900, "--per-tar", 100, "--kill-at", 0.1], ["seconds"]),
     "none": (
         ["--demo", "DEMO", "--teacher", "TEACHER", "--halves", 2, "--samples", 5],
-        ["AUROC, cosine", "temperature"],
+        ["known", "images", "temperature"],
     ),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
 }
