@@ -24,6 +24,8 @@ LICENSE = "vocabulary.LICENSE"
 COMPONENTS = 128
 EVENLY = 0.3
 LARGEST_CODE = 127
+# 1 GB of rows: what a damaged file says of their size is not believed.
+MOST_NUMBERS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,5 +143,7 @@ def check_arrays(arrays: dict[str, NDArray[Any]], *, words: int, embed_dim: int 
     shapes: Sequence[tuple[int, ...]] = [array.shape for array in (codes, scale, basis, mean)]
     if codes.ndim != 2 or shapes != [(words, codes.shape[1]), (1,), (codes.shape[1], size), (size,)]:
         raise ValueError(f"its arrays are {shapes} for {words:,} words of {size} numbers")
+    if words * size > MOST_NUMBERS:
+        raise ValueError(f"it has {words:,} words of {size:,} numbers")
     if not all(np.isfinite(array).all() for array in (scale, basis, mean)):
         raise ValueError("a number in it is not finite")

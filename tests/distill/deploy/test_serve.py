@@ -215,7 +215,7 @@ def test_an_image_dropped_on_the_page_is_answered_beside_training_images(service
         assert len(driver.find_elements(By.CSS_SELECTOR, "#scores tr")) == 5
         assert len(driver.find_elements(By.CSS_SELECTOR, "#neighbours img")) == 6
         driver.execute_script(
-            "const l = document.getElementById('labels'); l.value = 'lemonn'; l.dispatchEvent(new Event('change'))"
+            "const l = document.getElementById('names'); l.value = 'lemonn'; l.dispatchEvent(new Event('change'))"
         )
         WebDriverWait(driver, 20).until(lambda d: "did you mean" in d.find_element(By.ID, "said").text)
     finally:
