@@ -31,6 +31,7 @@ from distill.commands.tables import percent, print_json, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.info import ModelInfo
+    from distill.deploy.vocabulary_rows import VocabularySource
 
 ACCURACIES = {
     "all_accuracy": "all classes",
@@ -60,10 +61,21 @@ OBJECTS = {
 @option("--teacher NAME", "Of several teachers: whose embedding  [default: the first]")
 @option("--license", "For the model card, e.g. mit.", default="unknown")
 @option("--check-images", "Images of each test split that files are compared on.", COUNT, 2000)
+@option(
+    "--vocabulary FILE|default",
+    "Words that the model can name without candidates, one a line; default: 20,000 that come along.",
+)
+@model_teacher_options
+@option(
+    "--unknowns SOURCE",
+    "Pictures of something else, on which 'none of these' is measured. Repeatable.",
+    multiple=True,
+)
 @option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @run_options
 @json_option("Print model.json's numbers as JSON.")
-def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
+@click.pass_context
+def export(ctx: click.Context, run: Path, out: Path, as_json: bool, **given: Any) -> None:
     """Write a folder that stands alone with RUN's student.
 
     A student of photos or of episodes; it holds class texts, measured accuracy and a model card too. Every
@@ -73,12 +85,14 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
     Examples:
       distill export runs/first --out models/first
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
+      distill export runs/first --out models/open --vocabulary default
     """
     from distill.deploy.card import notes_on
     from distill.deploy.export import ExportOptions, export_run
 
-    chosen = ExportOptions(**given)
-    with working("exporting") as progress:
+    vocabulary = _vocabulary(ctx, given)
+    chosen = ExportOptions(vocabulary=vocabulary, **given)
+    with working("exporting", "words" if vocabulary else "images") as progress:
         info = export_run(run, out, chosen, progress=progress)
     for name in info.unlike:
         warn(info.warning(name))
@@ -95,6 +109,18 @@ def export(run: Path, out: Path, as_json: bool, **given: Any) -> None:
         click.echo(f"note: {note}")
     what = "EPISODES.h5' names objects" if of_episodes else "PHOTO' labels images"
     click.echo(f"'distill predict {out} {what}; {out / 'README.md'} is the model card")
+
+
+def _vocabulary(ctx: click.Context, given: dict[str, Any]) -> VocabularySource | None:
+    """Take what says the vocabulary out of ``given``."""
+    from distill.deploy.vocabulary_rows import VocabularySource
+
+    words = given.pop("vocabulary")
+    teacher = {name: given.pop(name) for name in ("teacher_model", "pretrained")}
+    if words is None:
+        refuse_given(ctx, *teacher, without="--vocabulary")
+        return None
+    return VocabularySource(words=Path(words), **teacher)
 
 
 def _measured(info: ModelInfo, percentages: tuple[str, ...]) -> list[list[str]]:
@@ -125,8 +151,8 @@ def _measured(info: ModelInfo, percentages: tuple[str, ...]) -> list[list[str]]:
 def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """List MODEL's text banks, or add texts to them.
 
-    --add has them embedded by the teacher's text tower: what --cache keeps (cache-features
-    --keep-text-tower), or that of --teacher-model.
+    The size of its vocabulary is told too. --add has texts embedded by the teacher's text tower: what --cache
+    keeps (cache-features --keep-text-tower), or that of --teacher-model.
 
     \b
     Examples:
@@ -146,14 +172,18 @@ def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, 
         refuse_given(ctx, "bank", "template", "cache", "teacher_model", "pretrained", without="--add")
     from distill.deploy.info import ModelInfo
     from distill.deploy.model import load_banks
+    from distill.deploy.vocabulary import WORDS
 
     info = ModelInfo.load(model)
     banks = {name: list(classes.labels) for name, classes in load_banks(model, info).items()}
     if as_json:
-        click.echo(json.dumps(banks, ensure_ascii=False, indent=2))
+        listed = {"banks": banks, "vocabulary": info.vocabulary}
+        click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
         return
     for name, labels in banks.items():
         click.echo(printable(f"{name} ({len(labels)}): {', '.join(labels)}"))
+    if info.vocabulary:
+        click.echo(f"vocabulary: {info.vocabulary:,} words in {model / WORDS}")
     teacher = info.source["teacher"]
     click.echo(printable(f"embedded by the teacher {teacher['model']} ({teacher['pretrained']})"))
 

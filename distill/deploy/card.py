@@ -11,10 +11,12 @@ from jinja2 import Environment, PackageLoader
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import printable
-from distill.deploy.check import ACCEPTED
+from distill.deploy.card_pictures import RELIABILITY
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
+from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
 from distill.headline import one_class_notes
+from distill.judge.rejection import ACCEPTED, FAR
 
 EXAMPLE = "classify.py"
 MOST_NAMES = 60
@@ -24,6 +26,10 @@ ABOUT_FILES = {
     ONNX["int8"]: "ONNX, 8-bit weights and activations, calibrated on training images",
     PROGRAM: "torch.export program, float32",
     WEIGHTS: "the student's weights, float32",
+    RELIABILITY: "how often answers of some probability are right, drawn",
+    WORDS: "the words that `predict --open` chooses from",
+    ROWS: "their rows by the teacher, 8 bits on principal axes",
+    LICENSE: "of the words, which are WordNet's",
     NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 
@@ -58,6 +64,8 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         about_files=ABOUT_FILES,
         most_names=MOST_NAMES,
         accepted=ACCEPTED,
+        far=FAR,
+        picture=RELIABILITY if RELIABILITY in info.files else "",
         notes=notes_on(info),
         told=lambda name: any(name in n for m in info.measured.values() for n in m["splits"].values()),
         other_data={

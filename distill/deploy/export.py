@@ -26,15 +26,19 @@ from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
 from distill.deploy.card import write_card, write_example
-from distill.deploy.check import Choices, judged_splits, unlike
+from distill.deploy.card_pictures import draw_reliability
+from distill.deploy.check import judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
-from distill.deploy.check_photos import PhotoCheck, raw_photos
+from distill.deploy.check_photos import PhotoCheck, photo_check
+from distill.deploy.check_reject import unknown_pictures
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
 from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
+from distill.deploy.vocabulary import Vocabulary
+from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, toml_value, with_part
@@ -49,7 +53,8 @@ class ExportOptions:
     """What ``distill export`` can be told.
 
     ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
-    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers.
+    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
+    ``unknowns`` are sources of pictures of none of the classes.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -63,6 +68,8 @@ class ExportOptions:
     data_dir: Data = None
     cache_dir: Path | None = None
     code: Path | None = None
+    vocabulary: VocabularySource | None = None
+    unknowns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for option, given, choices in (
@@ -168,10 +175,16 @@ class _Export:
     def filled(self, name: str) -> ModelInfo:
         """Write everything but the card and ``model.json``, and return what belongs into the latter."""
         banks, own = class_sets_of(self.trained, self.head)
+        source = self.options.vocabulary
+        banks, words = with_vocabulary(
+            self.folder, source, self.trained, self.head, banks, own, self.progress
+        )
         for bank, classes in banks.items():
             classes.save(self.folder / bank_file(bank))
-        info = self._described(name, banks=tuple(banks), own=own)
-        check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(info, banks)
+        info = replace(self._described(name, banks=tuple(banks), own=own), vocabulary=words)
+        info, check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(
+            info, banks
+        )
         for one in check.judged.values():
             if one.other_data:
                 self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
@@ -192,19 +205,31 @@ class _Export:
         student = student.folded() if isinstance(student, StagesStudent) else student
         return UnitEmbedding(student, self.head.start, self.head.stop).eval()
 
-    def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> PhotoCheck:
+    def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> tuple[ModelInfo, PhotoCheck]:
         trained, options = self.trained, self.options
+        most, sources = options.check_images, options.unknowns
+        unknowns = unknown_pictures(trained, sources, most=most, progress=self.progress)
         if options.neighbours:
             shown = neighbours_of(trained, self.head, banks[info.bank], most=options.neighbours)
             if shown is not None:
                 shown.save(self.folder / NEIGHBOURS)
-        judged = judged_splits(trained, embed_with(self.embedding), most=options.check_images)
-        choices = Choices.of(banks[info.bank], info.id_classes, info.temperature)
-        student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
-        photos = raw_photos(judged) if options.preprocessing == GRAPH else []
-        return PhotoCheck(judged=judged, choices=choices, student=student, photos=photos)
+        words = Vocabulary.load(self.folder)
+        info, check = photo_check(
+            judged_splits(trained, embed_with(self.embedding), most=most),
+            banks[info.bank],
+            info,
+            words=words.rows if words is not None else None,
+            unknowns=unknowns,
+        )
+        if info.calibration is not None:
+            draw_reliability(self.folder, info.calibration)
+        return info, check
 
-    def _check_of_episodes(self, info: ModelInfo, banks: dict[str, ClassSet]) -> EpisodeCheck:
+    def _check_of_episodes(
+        self, info: ModelInfo, banks: dict[str, ClassSet]
+    ) -> tuple[ModelInfo, EpisodeCheck]:
+        if self.options.unknowns:
+            raise WrongOption("--unknowns is of photos", fix="leave it out.")
         if self.options.preprocessing == GRAPH:
             raise WrongOption(
                 "--preprocessing graph is of photos: the cameras of an episode have sizes of their own",
@@ -214,7 +239,7 @@ class _Export:
         pair = banks[info.bank], banks[info.objects.negatives[info.bank]]
         embed, most = embed_with(self.embedding), self.options.check_images
         judged = judged_episodes(self.trained, embed, pair, most=most)
-        return EpisodeCheck(trained=self.trained, judged=judged, classes=len(pair[0]))
+        return info, EpisodeCheck(trained=self.trained, judged=judged, classes=len(pair[0]))
 
     def _described(self, name: str, *, banks: tuple[str, ...], own: str) -> ModelInfo:
         trained, head = self.trained, self.head

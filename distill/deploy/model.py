@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,11 +14,15 @@ from PIL import Image
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.sources.decoders import squash, squash_picture
-from distill.deploy.class_sets import ClassSet, labels_in, pick
-from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
+from distill.deploy.class_sets import VOCABULARY, ClassSet, names_in, pick
+from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
+from distill.deploy.vocabulary import ROWS, WORDS, Vocabulary
+from distill.judge.rejection import MCM, Reject, Scorer, least_odds
 
 NONE = "none of these"
+# Of how many class sets it is remembered which words are far from them.
+REMEMBERED = 64
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Prepared images -> unit embeddings."""
 
@@ -111,19 +116,31 @@ class Shipped:
                 f"{path} does not do what the model.json beside it says ({reason})", fix=EXPORT_AGAIN
             )
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that it can name without candidates; None where it was exported without.
+
+        UserError if they are not what was exported.
+        """
+        if not {WORDS, ROWS} & self.info.files.keys():
+            return None
+        for name in (WORDS, ROWS):
+            self.info.checked(self.folder, name)
+        return Vocabulary.load(self.folder, embed_dim=self.info.embed_dim)
+
     def class_set(
         self,
         *,
         bank: str | None = None,
-        labels: Sequence[str] = (),
+        names: Sequence[str] = (),
         banks: Mapping[str, ClassSet] | None = None,
     ) -> ClassSet:
-        """Return the classes of a bank, the model's own unless another is named, or some labels of any.
+        """Return the classes of a bank, the model's own unless another is named, or those of some names.
 
-        ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says; ``banks`` are those to choose
-        from, all unless given.
+        ``names`` are read as :func:`distill.deploy.class_sets.names_in` says: labels of any bank, and what
+        none has is a word of the vocabulary. ``banks`` are those to choose from, all unless given.
 
-        UserError if there is no such bank or label; the message names near ones.
+        UserError if there is no such bank or name; the message tells near ones.
         """
         banks = self.banks if banks is None else banks
         if bank is not None and bank not in banks:
@@ -132,10 +149,32 @@ class Shipped:
                 fix=f"{nearest_names(bank, banks)}choose from {', '.join(banks)}.",
             )
         name = bank or self.info.bank
-        if not labels:
+        if not names:
             return banks[name]
         chosen = {name: banks[name], **({} if bank else banks)}
-        return pick(chosen, labels_in(labels, chosen))
+        if self.vocabulary is not None and bank is None:
+            chosen[VOCABULARY] = self.vocabulary.classes
+        return pick(chosen, names_in(names, chosen))
+
+    @cached_property
+    def open_set(self) -> ClassSet:
+        """The words of the vocabulary as classes; one that is a label of a text bank is of its class.
+
+        UserError where there is no vocabulary.
+        """
+        if self.vocabulary is None:
+            raise UserError(
+                f"{self.folder} has no vocabulary to name images from",
+                fix="export the run again with --vocabulary default, or choose names.",
+            )
+        words = self.vocabulary.classes
+        classes = [""] * len(words)
+        for bank in reversed(self.banks.values()):
+            for label, of_class in zip(bank.labels, bank.classes, strict=True):
+                place = words.find(label)
+                if place is not None:
+                    classes[place] = of_class
+        return replace(words, classes=tuple(classes))
 
 
 class Model(Shipped):
@@ -168,29 +207,73 @@ class Model(Shipped):
     ) -> list[Prediction]:
         """Return the best ``top`` classes of each image.
 
-        UserError if ``reject`` is asked of a model without a threshold for this precision.
+        UserError if ``reject`` is asked of a model without a threshold for this precision, or of such classes
+        that nothing can be said: see :meth:`rejection`.
         """
         similarities = embeddings @ classes.embeddings.T
         logits = similarities / self.info.temperature
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
         places = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
-        best = similarities.max(axis=1)
-        none = best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool)
+        none = self.none_of(embeddings, classes) if reject else np.zeros(len(embeddings), dtype=bool)
         columns = zip(places, scores, similarities, none.tolist(), strict=True)
         return [
             Prediction(labels=labels_of(classes, at, of[at], cosines[at]), none_of_these=nothing)
             for at, of, cosines, nothing in columns
         ]
 
-    def rejection(self) -> Reject:
-        """Return when an image is none of the classes; UserError where that was not set."""
+    def none_of(self, embeddings: NDArray[np.float32], classes: ClassSet) -> NDArray[np.bool_]:
+        """Say of each image [B, D] whether it is none of some classes, whatever these are."""
+        least = least_odds(self.rejection(classes).thresholds, len(classes))
+        return self._scorer.odds(embeddings, classes.embeddings, self._far_from(classes)) < least
+
+    def rejection(self, classes: ClassSet | None = None) -> Reject:
+        """Return when an image is none of the classes.
+
+        UserError where that was not set, or cannot be said of ``classes``: of one without a vocabulary, or of
+        as many as it has words.
+        """
         if self.precision not in self.info.reject:
             raise UserError(
                 f"{self.folder} has no threshold to reject by: the run had no ID images to set it on",
                 fix="export a run with images set aside (data.id_val=0.1), or with ID test images in --data.",
             )
-        return self.info.reject[self.precision]
+        reject, names = self.info.reject[self.precision], 0 if classes is None else len(classes)
+        if reject.score == MCM and names == 1:
+            raise UserError(
+                f"{self.folder} has no vocabulary, and of one name alone nothing says what is none of it",
+                fix="ask for more names, or export the run again with --vocabulary default.",
+            )
+        words = len(self.vocabulary) if self.vocabulary is not None else 0
+        if reject.score != MCM and names >= words:
+            raise UserError(
+                f"{names:,} names are asked for, and the vocabulary of {self.folder} has {words:,} words, of "
+                "which some are to be none of them",
+                fix="ask for fewer names, or export the run again with a larger --vocabulary.",
+            )
+        return reject
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        reject = self.info.reject[self.precision]
+        words = self.vocabulary.rows if reject.score != MCM and self.vocabulary is not None else None
+        return Scorer(temperature=reject.temperature, words=words)
+
+    @cached_property
+    def _far(self) -> dict[tuple[tuple[str, ...], ...], NDArray[np.int64] | None]:
+        return {}
+
+    def _far_from(self, classes: ClassSet) -> NDArray[np.int64] | None:
+        """Return the words that are far from some classes, remembered of the last ones: each is 0.2 MB."""
+        key = (classes.labels, classes.texts)
+        kept = self._far
+        if key in kept:
+            return kept[key]
+        far = self._scorer.negatives(classes.embeddings)
+        if len(kept) >= REMEMBERED:
+            self.__dict__["_far"] = {}  # another thread may read the one before
+        self._far[key] = far
+        return far
 
 
 def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:

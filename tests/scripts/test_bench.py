@@ -39,6 +39,10 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "allocator": ([*STEP, "--embed-dim", 8], ["speedup"]),
     "load": (["--images", 300, "--epochs", 1], ["images/s", "peak memory"]),
     "million": (["--folder", "NEW", "--samples", 900, "--per-tar", 100, "--kill-at", 0.1], ["seconds"]),
+    "none": (
+        ["--demo", "DEMO", "--teacher", "TEACHER", "--halves", 2, "--samples", 5],
+        ["known", "images", "temperature"],
+    ),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
 }
 # Those that take no time are run with every change.
@@ -164,6 +168,10 @@ def test_benchmark_writes_its_table_with_hardware_and_versions(
             folder.rename(folder.with_name(called[folder.name]))
     if name == "sources":  # in this process another test may have had another server
         remote_files._by_scheme.cache_clear()
+    if "DEMO" in words:
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "full-1").symlink_to(request.getfixturevalue("trained") / "run")
+        put["DEMO"] = tmp_path
     if "MODEL" in words:
         put["MODEL"] = request.getfixturevalue("plain")
     monkeypatch.chdir(ROOT)  # its commands are this folder's

@@ -30,6 +30,14 @@ from distill.deploy.predict import predict
 from distill.settings import with_settings
 from distill.train.start import train as run
 
+REJECT = {
+    "score": "mcm",
+    "temperature": 0.1,
+    "thresholds": [{"names": 2, "least": 0.0}],
+    "set_on": "id_val",
+    "images": 9,
+}
+
 
 def test_onnxruntime_is_told_to_tell_nobody_before_it_is_imported(plain):
     code = (
@@ -106,7 +114,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
     assert "lemon" in invoke("predict", plain, photos).stdout
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    ended = invoke("predict", plain, photos, broken, "--labels", "lemon,plum", "--format", "jsonl")
+    ended = invoke("predict", plain, photos, broken, "--names", "lemon,plum", "--format", "jsonl")
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert ended.exit_code == 0
     assert len(lines) == 7
@@ -125,9 +133,9 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["predict", "MODEL", "PHOTO", "--labels", "lemonn"], 1, "did you mean 'lemon'"),
-        (["predict", "MODEL", "PHOTO", "--labels", ""], 2, "--labels names nothing"),
-        (["predict", "MODEL", "PHOTO", "--labels", "lemon,lemon"], 2, "is there twice"),
+        (["predict", "MODEL", "PHOTO", "--names", "lemonn"], 1, "did you mean 'lemon'"),
+        (["predict", "MODEL", "PHOTO", "--names", ""], 2, "--names is empty"),
+        (["predict", "MODEL", "PHOTO", "--names", "lemon,lemon"], 2, "is there twice"),
         (["predict", "MODEL", "PHOTO", "--bank", "lables"], 1, "did you mean 'labels'"),
         (["predict", "MODEL", "PHOTO", "--precision", "int8"], 1, "holds no ONNX model of precision int8"),
         (["predict", "MODEL", "nowhere.jpg"], 2, "nowhere.jpg"),
@@ -205,10 +213,10 @@ def test_new_texts_are_those_of_the_teacher_and_can_be_chosen(trained, plain, te
     np.testing.assert_allclose(banks["added"].embeddings[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(banks["others"].embeddings[0], expected[1], atol=1e-5)
     added = invoke(
-        "predict", model, val_photos(trained)[0], "--labels", "Kiwi Fruit,lemon", "--format", "jsonl"
+        "predict", model, val_photos(trained)[0], "--names", "Kiwi Fruit,lemon", "--format", "jsonl"
     )
     assert {label["label"] for label in json.loads(added.stdout)["labels"]} == {"kiwi fruit", "lemon"}
-    assert json.loads(invoke("texts", model, "--json").stdout)["added"] == ["kiwi fruit"]
+    assert json.loads(invoke("texts", model, "--json").stdout)["banks"]["added"] == ["kiwi fruit"]
     other = tmp_path / "other"
     shutil.copytree(teacher_dir, other)
     weights = next(other.glob("*.safetensors"), None) or next(other.glob("*.bin"))
@@ -328,10 +336,12 @@ def test_any_file_name_can_be_predicted_and_hidden_files_are_left_alone(trained,
         ("id_classes", ["ant", 3]),
         ("source", {"run": "/home/me/run"}),
         ("reject", {"float32": 0.3}),
-        ("reject", {"float32": {"cosine": "high", "set_on": "id_test"}}),
-        ("reject", {"float32": {"cosine": 0.3, "set_on": "id_test", "auroc": [1]}}),
-        ("reject", {"float32": {"cosine": 0.3, "set_on": "somewhere"}}),
-        ("reject", {"float32": {"cosine": 0.3, "set_on": "id_test", "auroc": 0.7}}),
+        ("reject", {"float32": {**REJECT, "thresholds": []}}),
+        ("reject", {"float32": {**REJECT, "thresholds": [{"names": 2, "least": "low"}]}}),
+        ("reject", {"float32": {**REJECT, "set_on": "somewhere"}}),
+        ("reject", {"float32": {**REJECT, "score": "cosine"}}),
+        ("reject", {"float32": {**REJECT, "unknown": {"ood_test": {"auroc": 0.7}}}}),
+        ("calibration", {"temperature": -1}),
     ],
 )
 def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, tmp_path, name, value):
