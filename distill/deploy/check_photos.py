@@ -27,6 +27,7 @@ from distill.deploy.check import (
     rejected,
     with_compared,
 )
+from distill.deploy.check_loaded import as_loaded
 from distill.deploy.info import GRAPH, ModelInfo, Preprocessing
 from distill.deploy.model import Embed
 from distill.judge.evaluate import SplitResult, both_kinds
@@ -66,6 +67,8 @@ class PhotoCheck:
                 splits[split]["rejected"] = rejected(rows[split], choices.id_texts, reject.cosine)
                 splits[split]["all_rejected"] = rejected(rows[split], choices.texts, reject.cosine)
         more: dict[str, Any] = dict(both_kinds(tests))
+        if file.prepare is not None:
+            more["as_loaded"] = as_loaded(file, {split: judged[split] for split in tests}, choices)
         if file.where == GRAPH:
             more["photos"] = photos_compared(file.path, file.embed, self.photos, steps)
             if file.name == "float32":

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
 from distill.deploy.card import write_card, write_example
+from distill.deploy.card_data import base_models
 from distill.deploy.check import Choices, judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
 from distill.deploy.check_photos import PhotoCheck, raw_photos
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
+from distill.deploy.libraries import Libraries
 from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
@@ -171,14 +174,18 @@ class _Export:
         for bank, classes in banks.items():
             classes.save(self.folder / bank_file(bank))
         info = self._described(name, banks=tuple(banks), own=own)
+        libraries = Libraries.of(self.embedding, info, self.options.formats, self.head.cache)
         check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(info, banks)
         for one in check.judged.values():
             if one.other_data:
                 self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
         options = self.options
-        for file in write_models(
+        written = write_models(
             self.folder, self.embedding, info, self.trained, options.formats, options.precisions
-        ):
+        )
+        if isinstance(check, PhotoCheck):
+            written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
+        for file in written:
             self.progress.note(f"checking {file.path.name}")
             info = check.measured(info, file)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -262,6 +269,7 @@ class _Export:
             "identity": trained.identity.to_json(),
             "pool": pool_words(trained.pool),
             "teacher": in_words(cache.teacher),
+            "base_model": base_models(cache.teacher, trained.config.student),
             "teacher_name": self.head.name,
             "config": to_toml(config),
         }

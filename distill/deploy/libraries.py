@@ -1,0 +1,84 @@
+"""The files of a model that other libraries load by its folder: what is refused before, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cache import EmbeddingCache
+from cache.runtime.errors import UserError
+from distill.deploy.check import Prepare, Written
+from distill.deploy.check_loaded import nearness
+from distill.deploy.check_photos import PhotoCheck
+from distill.deploy.info import ModelInfo
+from distill.deploy.models import embed_with
+from distill.deploy.onnx_files import UnitEmbedding
+from distill.deploy.timm_student import LIBRARIES, OPEN_CLIP, TimmStudent, timm_student
+from distill.student.names import TIMM
+
+# Class texts that the kept text tower is asked for.
+TEXTS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Libraries:
+    """The libraries that a student is written for, and the student as timm's network."""
+
+    formats: tuple[str, ...]
+    student: TimmStudent | None
+
+    @classmethod
+    def of(
+        cls, embedding: UnitEmbedding, info: ModelInfo, formats: Sequence[str], cache: EmbeddingCache
+    ) -> Libraries:
+        """Take those of some formats; UserError where one of them cannot hold the student."""
+        them = tuple(name for name in LIBRARIES if name in formats)
+        if not them:
+            return cls(formats=(), student=None)
+        student = timm_student(embedding, info, them)
+        if TIMM in them and "safetensors" in formats and info.outputs != info.embed_dim:
+            raise UserError(
+                "safetensors and timm both are model.safetensors, and of a student of several teachers they are "
+                "not the same",
+                fix="leave one of them out of --formats.",
+            )
+        if OPEN_CLIP in them:
+            from distill.deploy.open_clip_folder import check_open_clip
+
+            check_open_clip(student, info, cache)
+        return cls(formats=them, student=student)
+
+    def written(
+        self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck
+    ) -> Iterator[Written]:
+        """Write them into a model's folder, one after the other, each loaded by its library."""
+        if TIMM in self.formats:
+            yield self._timm(folder, info)
+        if OPEN_CLIP in self.formats:
+            yield self._open_clip(folder, info, cache, check)
+
+    def _timm(self, folder: Path, info: ModelInfo) -> Written:
+        from distill.deploy.timm_folder import write_timm
+
+        assert self.student is not None
+        network, prepare = write_timm(folder, self.student, info)
+        embed = embed_with(UnitEmbedding(network))
+        return Written(name=TIMM, path=folder / "model.safetensors", embed=embed, prepare=prepare)
+
+    def _open_clip(self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck) -> Written:
+        # Here, because open_clip takes seconds to import.
+        from distill.deploy.open_clip_folder import CLIP_WEIGHTS, StudentClip, check_texts, write_open_clip
+
+        assert self.student is not None
+
+        def loaded(clip: StudentClip) -> Written:
+            prepare: Prepare = clip.prepare
+            return Written(name=OPEN_CLIP, path=folder / CLIP_WEIGHTS, embed=clip.embed, prepare=prepare)
+
+        clip = write_open_clip(
+            folder, self.student, info, cache, nearest=lambda one: nearness(loaded(one), check.judged)
+        )
+        bank = cache.text_bank("labels" if "labels" in cache.bank_names else info.bank)
+        cosine = check_texts(clip, bank.texts[:TEXTS], bank.embeddings[:TEXTS])
+        return replace(loaded(clip), more={"texts_cosine": cosine})
