@@ -9,6 +9,7 @@ Its files::
     check, check_photos, check_loaded, check_episodes    each file compared with the student
     info, card, card_data, snippets    model.json, and the README beside it
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
+    push                      the folder to the Hugging Face hub
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime
     predict, predict_episodes    labels for files

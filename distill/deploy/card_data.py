@@ -1,4 +1,4 @@
-"""The head of a model card, as huggingface_hub writes it: what the hub lists, filters and plots a model by."""
+"""The head of a model card, as huggingface_hub writes it: what the hub lists and filters models by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file does as the library that loads it prepares photos: on the test images as their files hold them."""
+"""What a file does as the library that loads it prepares photos: on the test images' files."""
 
 from __future__ import annotations
 

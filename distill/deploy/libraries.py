@@ -1,4 +1,4 @@
-"""The files of a model that other libraries load by its folder: what is refused before, and what is written."""
+"""What other libraries load by a model's folder: refused before any work, or written and loaded."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Libraries:
         student = timm_student(embedding, info, them)
         if TIMM in them and "safetensors" in formats and info.outputs != info.embed_dim:
             raise UserError(
-                "safetensors and timm both are model.safetensors, and of a student of several teachers they are "
-                "not the same",
+                "safetensors and timm are both model.safetensors, and of a student of several teachers they "
+                "differ",
                 fix="leave one of them out of --formats.",
             )
         if OPEN_CLIP in them:

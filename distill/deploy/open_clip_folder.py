@@ -37,7 +37,7 @@ LEAVE_IT_OUT = LEAVE_OUT.format(OPEN_CLIP)
 
 @dataclass(frozen=True, kw_only=True)
 class Squeeze:
-    """How open_clip makes a photo the input: ``mode`` is its ``resize_mode``, ``side`` of the input in pixels."""
+    """How open_clip makes a photo the input: by its ``resize_mode``, ``side`` pixels wide and high."""
 
     mode: str
     side: int
@@ -79,8 +79,8 @@ def check_open_clip(student: TimmStudent, info: ModelInfo, cache: EmbeddingCache
     """Make sure that open_clip can hold a student; UserError else."""
     if info.text_mean:
         raise UserError(
-            "this student is of the teacher's centred space (loss.center), and open_clip compares texts as they "
-            "are",
+            "this student is of the teacher's centred space (loss.center), and open_clip takes texts as "
+            "they are",
             fix=f"train with --set loss.center=false, or {LEAVE_IT_OUT}.",
         )
     side = info.preprocessing.crop
@@ -140,7 +140,7 @@ def check_texts(clip: StudentClip, texts: Sequence[str], rows: NDArray[np.float3
     # Not "less than": what is not a number is not alike.
     if not least >= ALIKE:
         raise UserError(
-            f"the kept text tower gives other rows of the class texts than the cache has (cosine {least:.3f})",
+            f"the kept text tower gives class texts other rows than the cache has (cosine {least:.3f})",
             fix=f"make the cache again with --keep-text-tower, or {LEAVE_IT_OUT}.",
         )
     return least

@@ -1,4 +1,4 @@
-"""What ``timm.create_model("local-dir:MODEL", pretrained=True)`` reads: ``config.json`` beside the weights."""
+"""What ``timm.create_model("local-dir:MODEL", pretrained=True)`` reads: a config beside the weights."""
 
 from __future__ import annotations
 

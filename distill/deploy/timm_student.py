@@ -1,4 +1,4 @@
-"""A student as a network of timm's, which is what open_clip and timm load from a folder; or why it is none."""
+"""A student as a network of timm's, which is what open_clip and timm load; or why it is none."""
 
 from __future__ import annotations
 
