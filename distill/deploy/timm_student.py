@@ -43,7 +43,8 @@ class TimmStudent:
     @property
     def own(self) -> dict[str, Any]:
         """What timm says of the network (its ``pretrained_cfg``)."""
-        return dict(self.network.pretrained_cfg)  # type: ignore[call-overload, operator]
+        network: Any = self.network
+        return dict(network.pretrained_cfg)
 
     @property
     def own_side(self) -> int:
@@ -90,7 +91,8 @@ def timm_student(embedding: UnitEmbedding, info: ModelInfo, formats: Sequence[st
     if (far := _distance(embedding, network, info.preprocessing.crop)) > SAME:
         raise _another(info, them, f"its embeddings differ by {far:.2g}", leave_out)
     arguments = {key: parsed_value(value) for key, _, value in (one.partition("=") for one in info.kwargs)}
-    architecture = str(network.pretrained_cfg.get("architecture") or name)  # type: ignore[union-attr, operator]
+    known: Any = network
+    architecture = str(known.pretrained_cfg.get("architecture") or name)
     return TimmStudent(name=architecture, arguments=arguments, network=network, pool=_pool_of(network))
 
 
