@@ -88,6 +88,8 @@ DOORS = {
         "distill/deploy/onnx_files.py",
         "distill/deploy/templates/classify.py",
     },
+    "ai_edge_litert": {"distill/deploy/tflite_file.py"},
+    "litert_torch": {"distill/deploy/tflite_file.py"},
     "fastapi": {"distill/deploy/app.py"},
     "uvicorn": {"distill/deploy/serve.py", "distill/deploy/connections.py"},
 }

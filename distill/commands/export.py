@@ -49,7 +49,7 @@ OBJECTS = {
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
 @option("--out", "New folder for the model.", FOLDER, required=True)
-@option("--formats A,B", "onnx,torch,safetensors,open_clip,timm.", default="onnx", callback=words)
+@option("--formats A,B", "onnx,torch,safetensors,open_clip,timm,tflite.", default="onnx", callback=words)
 @option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
 @option(
     "--preprocessing",

@@ -5,6 +5,7 @@ Its files::
     export                    makes the folder; it and what checks it alone need torch and the run
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     libraries, timm_student, timm_folder, open_clip_folder, weights_file    what open_clip and timm load
+    tflite_file               what LiteRT loads
     run_texts, add_texts      the class sets of a run; more of them
     check, check_photos, check_loaded, check_episodes    each file compared with the student
     info, card, card_data, snippets    model.json, and the README beside it

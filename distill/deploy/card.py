@@ -14,7 +14,7 @@ from distill.deploy.card_data import front_matter
 from distill.deploy.check import ACCEPTED
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
-from distill.deploy.snippets import TFLITE, Snippets
+from distill.deploy.snippets import TFLITE_FILE, Snippets
 from distill.headline import one_class_notes
 
 EXAMPLE = "classify.py"
@@ -28,7 +28,7 @@ ABOUT_FILES = {
     "config.json": "what timm knows of `model.safetensors`",
     "open_clip_config.json": "what open_clip knows of the file below",
     "open_clip_model.safetensors": "the student and the teacher's text tower, as open_clip's CLIP",
-    TFLITE: "LiteRT (TensorFlow Lite), float32",
+    TFLITE_FILE: "LiteRT (TensorFlow Lite), float32",
     NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 

@@ -14,7 +14,8 @@ from distill.deploy.check_photos import PhotoCheck
 from distill.deploy.info import ModelInfo
 from distill.deploy.models import embed_with
 from distill.deploy.onnx_files import UnitEmbedding
-from distill.deploy.timm_student import LIBRARIES, OPEN_CLIP, TimmStudent, timm_student
+from distill.deploy.snippets import TFLITE_FILE
+from distill.deploy.timm_student import LIBRARIES, OPEN_CLIP, TFLITE, TimmStudent, timm_student
 from distill.student.names import TIMM
 
 # Class texts that the kept text tower is asked for.
@@ -23,9 +24,10 @@ TEXTS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Libraries:
-    """The libraries that a student is written for, and the student as timm's network."""
+    """The libraries that a student is written for; ``student`` is timm's network, where one takes that."""
 
     formats: tuple[str, ...]
+    embedding: UnitEmbedding
     student: TimmStudent | None
 
     @classmethod
@@ -34,8 +36,10 @@ class Libraries:
     ) -> Libraries:
         """Take those of some formats; UserError where one of them cannot hold the student."""
         them = tuple(name for name in LIBRARIES if name in formats)
+        if TFLITE in formats:
+            _check_tflite(info)
         if not them:
-            return cls(formats=(), student=None)
+            return cls(formats=tuple(formats), embedding=embedding, student=None)
         student = timm_student(embedding, info, them)
         if TIMM in them and "safetensors" in formats and info.outputs != info.embed_dim:
             raise UserError(
@@ -47,7 +51,7 @@ class Libraries:
             from distill.deploy.open_clip_folder import check_open_clip
 
             check_open_clip(student, info, cache)
-        return cls(formats=them, student=student)
+        return cls(formats=tuple(formats), embedding=embedding, student=student)
 
     def written(
         self, folder: Path, info: ModelInfo, cache: EmbeddingCache, check: PhotoCheck
@@ -57,6 +61,13 @@ class Libraries:
             yield self._timm(folder, info)
         if OPEN_CLIP in self.formats:
             yield self._open_clip(folder, info, cache, check)
+        if TFLITE in self.formats:
+            from distill.deploy.tflite_file import write_tflite
+
+            path = folder / TFLITE_FILE
+            yield Written(
+                name=TFLITE, path=path, embed=write_tflite(path, self.embedding, info.preprocessing)
+            )
 
     def _timm(self, folder: Path, info: ModelInfo) -> Written:
         from distill.deploy.timm_folder import write_timm
@@ -82,3 +93,14 @@ class Libraries:
         bank = cache.text_bank("labels" if "labels" in cache.bank_names else info.bank)
         cosine = check_texts(clip, bank.texts[:TEXTS], bank.embeddings[:TEXTS])
         return replace(loaded(clip), more={"texts_cosine": cosine})
+
+
+def _check_tflite(info: ModelInfo) -> None:
+    from distill.deploy.tflite_file import import_litert
+
+    if info.objects is not None:
+        raise UserError(
+            "tflite holds students of photos, and this one is of episodes",
+            fix="leave tflite out of --formats.",
+        )
+    import_litert()

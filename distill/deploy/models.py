@@ -23,7 +23,7 @@ from distill.deploy.check_episodes import prepared_batches
 from distill.deploy.info import ONNX, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import Embed, open_graph
 from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
-from distill.deploy.timm_student import LIBRARIES
+from distill.deploy.timm_student import LIBRARIES, TFLITE
 from distill.deploy.weights_file import write_weights
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
@@ -32,7 +32,7 @@ from distill.student.names import HUB
 from distill.student.stages import StagesStudent, with_head
 from distill.student.weights_files import read_state_dict
 
-FORMATS = ("onnx", "torch", "safetensors", *LIBRARIES)
+FORMATS = ("onnx", "torch", "safetensors", *LIBRARIES, TFLITE)
 CALIBRATION_IMAGES = 128
 
 

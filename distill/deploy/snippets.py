@@ -13,7 +13,7 @@ from distill.student.names import TIMM, TORCHVISION, resolve
 from distill.student.own_code import own_code_in
 from distill.student.stages import LINEAR
 
-TFLITE = "model.tflite"
+TFLITE_FILE = "model.tflite"
 NAMES = 3
 
 
@@ -51,7 +51,7 @@ class Snippets:
             timm=TIMM if TIMM in info.measured else "",
             torchvision=_torchvision(info),
             openvino=next((ONNX[name] for name in info.precisions), ""),
-            tflite=TFLITE if TFLITE in info.files else "",
+            tflite=TFLITE_FILE if TFLITE_FILE in info.files else "",
             other_crop=OPEN_CLIP in info.measured and steps.crop != steps.resize,
         )
         return snippets if any(getattr(snippets, name) for name in EXAMPLES) else None

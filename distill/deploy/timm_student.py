@@ -19,6 +19,7 @@ from distill.student.stages import LINEAR
 
 OPEN_CLIP = "open_clip"
 LIBRARIES = (OPEN_CLIP, TIMM)
+TFLITE = "tflite"
 # Between a network of timm's and the student that its weights are of.
 SAME = 1e-4
 LEAVE_OUT = "leave {} out of --formats"

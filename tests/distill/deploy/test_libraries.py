@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,26 @@ def test_open_clip_and_timm_say_what_the_student_says_with_their_own_preprocessi
     bank = Model.open(exported).class_set()
     np.testing.assert_allclose(clip.texts(bank.texts), bank.embeddings, atol=1e-3)
     assert clip.teacher.model.logit_scale.exp().item() == pytest.approx(1 / info.temperature)
+
+
+@pytest.mark.long
+def test_a_file_for_litert_says_what_the_student_says_one_photo_at_a_time(trained, tmp_path):
+    pytest.importorskip("litert_torch", reason="the extra tflite is not installed")
+    options = ExportOptions(formats=("onnx", "tflite"), neighbours=0)
+    info = export_run(trained / "run", tmp_path / "model", options)
+    assert info.measured["tflite"]["splits"]["ood_test"]["largest_difference"] < 1e-4
+    photo = val_photos(trained)[0]
+    shutil.copy(photo, tmp_path / "model" / "photo.jpg")
+    label = predicted(tmp_path / "model", photo)
+    assert run_clean(examples(tmp_path / "model")["ai_edge_litert"], tmp_path / "model") == f"{label}\n"
+
+
+def test_a_converter_that_is_not_installed_is_named_before_any_work(trained, exported):
+    if find_spec("litert_torch") is not None:
+        pytest.skip("litert-torch is installed")
+    student = UnitEmbedding(build_student("timm:test_resnet", embed_dim=16, image_size=32)).eval()
+    with pytest.raises(UserError, match="litert_torch is not installed"):
+        Libraries.of(student, ModelInfo.load(exported), ("tflite",), EmbeddingCache.open(trained / "cache"))
 
 
 def test_a_text_bank_is_there_in_safetensors_as_well(exported):
