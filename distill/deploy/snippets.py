@@ -42,7 +42,7 @@ class Snippets:
             return None
         steps = info.preprocessing
         classes = (*info.id_classes, *info.ood_classes)[:NAMES]
-        one = [template for template in info.templates if template.count("{}") == 1]
+        one = [name for name in info.templates if "{}" in name and name.count("{") == name.count("}") == 1]
         snippets = cls(
             names=repr([" ".join(name.replace("_", " ").split()) for name in classes]),
             template=repr(one[0] if one else "a photo of {}"),
