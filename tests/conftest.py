@@ -221,7 +221,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     from distill.deploy.export import ExportOptions, export_run
 
     options = ExportOptions(
-        formats=("onnx", "torch", "safetensors"),
+        formats=("onnx", "torch", "safetensors", "open_clip", "timm"),
         precisions=("float32", "float16", "int8"),
         preprocessing="graph",
         license="mit",

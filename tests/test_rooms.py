@@ -78,6 +78,9 @@ DOORS = {
         "cache/sources/arrow_files.py",
         "scripts/benchmarks/sources.py",  # which writes parquet to be read
     },
+    "huggingface_hub": {
+        *("distill/deploy/card_data.py", "distill/deploy/push.py", "distill/student/first_weights.py"),
+    },
     "onnx": {"distill/deploy/onnx_files.py"},
     "onnxscript": {"distill/deploy/onnx_files.py"},
     "onnxruntime": {
@@ -85,6 +88,8 @@ DOORS = {
         "distill/deploy/onnx_files.py",
         "distill/deploy/templates/classify.py",
     },
+    "ai_edge_litert": {"distill/deploy/tflite_file.py"},
+    "litert_torch": {"distill/deploy/tflite_file.py"},
     "fastapi": {"distill/deploy/app.py"},
     "uvicorn": {"distill/deploy/serve.py", "distill/deploy/connections.py"},
 }

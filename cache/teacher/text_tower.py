@@ -41,8 +41,12 @@ def save_text_tower(
 
 @dataclass(frozen=True, kw_only=True)
 class TextTower:
-    """A frozen text tower: T texts -> embeddings [T, D], with learnt vectors in the place of some tokens."""
+    """A frozen text tower: T texts -> embeddings [T, D], with learnt vectors in the place of some tokens.
 
+    ``config`` is what it was built by, open_clip's ``text_cfg`` among it.
+    """
+
+    config: dict[str, Any]
     network: nn.Module
     tokenizer: Any
     width: int
@@ -75,6 +79,7 @@ class TextTower:
             problem = f"the text tower in {folder} is damaged ({reason_of(error)})"
             raise UserError(problem, fix=KEEP) from error
         return cls(
+            config=config,
             network=network.to(device),
             tokenizer=tokenizer,
             width=network.token_embedding.weight.shape[1],  # type: ignore[union-attr, index, arg-type]

@@ -101,6 +101,12 @@ def open_clip_name(model: str) -> str:
     return name
 
 
+def hub_name(model: str, pretrained: str) -> str:
+    """Return the hub's repository of a model's weights, ``ORG/NAME``; '' where open_clip knows of none."""
+    known = open_clip.get_pretrained_cfg(model.replace("/", "-"), pretrained) or {}
+    return "/".join(str(known.get("hf_hub") or "").split("/")[:2])
+
+
 def _from_name(name: str, pretrained: str | None) -> TeacherSource:
     tags = open_clip.list_pretrained_tags_by_model(name)
     if not pretrained:

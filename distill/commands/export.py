@@ -50,7 +50,7 @@ OBJECTS = {
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
 @option("--out", "New folder for the model.", FOLDER, required=True)
-@option("--formats A,B", "onnx,torch,safetensors.", default="onnx", callback=words)
+@option("--formats A,B", "onnx,torch,safetensors,open_clip,timm,tflite.", default="onnx", callback=words)
 @option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
 @option(
     "--preprocessing",
@@ -72,10 +72,13 @@ OBJECTS = {
     multiple=True,
 )
 @option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
+@option("--push ORG/NAME", "Upload the folder to the Hugging Face hub; a new repository is private.")
 @run_options
 @json_option("Print model.json's numbers as JSON.")
 @click.pass_context
-def export(ctx: click.Context, run: Path, out: Path, as_json: bool, **given: Any) -> None:
+def export(
+    ctx: click.Context, run: Path, out: Path, push: str | None, as_json: bool, **given: Any
+) -> None:
     """Write a folder that stands alone with RUN's student.
 
     A student of photos or of episodes; it holds class texts, measured accuracy and a model card too. Every
@@ -86,14 +89,31 @@ def export(ctx: click.Context, run: Path, out: Path, as_json: bool, **given: Any
       distill export runs/first --out models/first
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
       distill export runs/first --out models/open --vocabulary default
+      distill export runs/first --out models/clip --formats onnx,open_clip,timm --push me/my-birds
     """
-    from distill.deploy.card import notes_on
     from distill.deploy.export import ExportOptions, export_run
 
     vocabulary = _vocabulary(ctx, given)
     chosen = ExportOptions(vocabulary=vocabulary, **given)
+    if push is not None:
+        from distill.deploy.push import check_push
+
+        check_push(push)
     with working("exporting", "words" if vocabulary else "images") as progress:
         info = export_run(run, out, chosen, progress=progress)
+    _tell(run, out, info, as_json=as_json)
+    if push is not None:
+        from distill.deploy.push import push as push_folder
+
+        with working("uploading"):
+            address = push_folder(out, push)
+        click.echo(f"pushed to {address}", err=as_json)
+
+
+def _tell(run: Path, out: Path, info: ModelInfo, *, as_json: bool) -> None:
+    """Print what was exported."""
+    from distill.deploy.card import notes_on
+
     for name in info.unlike:
         warn(info.warning(name))
     if as_json:

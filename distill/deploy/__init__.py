@@ -4,12 +4,15 @@ Its files::
 
     export                    makes the folder; it and what checks it alone need torch and the run
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
+    libraries, timm_student, timm_folder, open_clip_folder, weights_file    what open_clip and timm load
+    tflite_file               what LiteRT loads
     run_texts, add_texts      the class sets of a run; more of them
-    check, check_photos, check_episodes    each file compared with the student
+    check, check_photos, check_loaded, check_episodes    each file compared with the student
     check_reject              "none of these", set and measured
-    info, card, card_pictures    model.json, and the README beside it
+    info, card, card_data, card_pictures, snippets    model.json, and the README beside it
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     vocabulary, vocabulary_rows    words to name images without candidates, small; their rows by the teacher
+    push                      the folder to the Hugging Face hub
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime
     predict, predict_episodes    labels for files

@@ -108,7 +108,8 @@ def _student_weights(model: Path, info: ModelInfo, options: BenchOptions) -> Pat
     """
     run = options.run
     if run is None:
-        return model / WEIGHTS if WEIGHTS in info.files and (not info.code or options.code) else None
+        whole = "safetensors" in info.measured
+        return model / WEIGHTS if whole and (not info.code or options.code) else None
     checkpoint = run / f"{info.checkpoint}.pt"
     if not checkpoint.is_file():
         raise UserError(f"{run} has no {checkpoint.name}", fix="give the run that was exported.")

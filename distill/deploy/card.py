@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from jinja2 import Environment, PackageLoader
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import printable
+from distill.deploy.card_data import front_matter
 from distill.deploy.card_pictures import RELIABILITY
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
+from distill.deploy.snippets import TFLITE_FILE, Snippets
 from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
 from distill.headline import one_class_notes
 from distill.judge.rejection import ACCEPTED, FAR
@@ -30,6 +31,10 @@ ABOUT_FILES = {
     WORDS: "the words that `predict --open` chooses from",
     ROWS: "their rows by the teacher, 8 bits on principal axes",
     LICENSE: "of the words, which are WordNet's",
+    "config.json": "what timm knows of `model.safetensors`",
+    "open_clip_config.json": "what open_clip knows of the file below",
+    "open_clip_model.safetensors": "the student and the teacher's text tower, as open_clip's CLIP",
+    TFLITE_FILE: "LiteRT (TensorFlow Lite), float32",
     NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 
@@ -53,8 +58,6 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         "numbers": lambda values: f"({', '.join(f'{value:g}' for value in values)})",
         "digits": lambda value, digits: f"{value:.{digits}f}" if isinstance(value, int | float) else "",
         "count_of": _count_of,
-        # JSON strings are YAML strings, whatever a name or licence holds.
-        "string_of_yaml": json.dumps,
     }
     card = environment.get_template("card.md").render(
         info=info,
@@ -67,6 +70,7 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         far=FAR,
         picture=RELIABILITY if RELIABILITY in info.files else "",
         notes=notes_on(info),
+        snippets=Snippets.of(info),
         told=lambda name: any(name in n for m in info.measured.values() for n in m["splits"].values()),
         other_data={
             split: numbers["other_data"]
@@ -76,7 +80,8 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         },
     )
     with replacing(folder / "README.md") as temporary:
-        temporary.write_text(card.strip() + "\n", encoding="utf-8")
+        text = f"---\n{front_matter(info).strip()}\n---\n\n{card.strip()}\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def notes_on(info: ModelInfo) -> list[str]:

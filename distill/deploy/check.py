@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from cache.runtime.errors import UserError
@@ -31,16 +32,24 @@ FLOAT32_DIFFERENCE = 1e-4
 # Below that a file's answers are no longer its student's.
 ALIKE = 0.98
 BATCH = 32
+Prepare = Callable[[Image.Image], NDArray[np.float32]]
+"""One RGB photo -> what a library's network takes of it, [3, S, S]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images."""
+    """A file that has just been written; ``embed`` runs it, ``where`` says who prepares its images.
+
+    ``prepare`` is the preprocessing of the library that loads it, where that brings its own; ``more`` is what
+    else was measured of it.
+    """
 
     name: str
     path: Path
     embed: Embed
     where: str = OUTSIDE
+    prepare: Prepare | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +270,7 @@ def with_compared(
     """Return ``info`` with what a file does on ``splits``; UserError where one must do more than it does."""
     if file.name not in ("float16", "int8"):
         check_float32(file.path.name, splits)
-    measured = {"bytes": file.path.stat().st_size, "splits": splits, "classes": classes, **more}
+    measured = {"bytes": file.path.stat().st_size, "splits": splits, "classes": classes, **more, **file.more}
     return replace(info, measured={**info.measured, file.name: measured})
 
 

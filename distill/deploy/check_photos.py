@@ -26,6 +26,7 @@ from distill.deploy.check import (
     embedded,
     with_compared,
 )
+from distill.deploy.check_loaded import as_loaded
 from distill.deploy.check_reject import RejectCheck
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, ModelInfo, Preprocessing
@@ -73,6 +74,8 @@ class PhotoCheck:
             info = replace(info, reject={**info.reject, file.name: reject})
             splits = {split: {**numbers, **shares[split]} for split, numbers in splits.items()}
         more: dict[str, Any] = dict(both_kinds(tests))
+        if file.prepare is not None:
+            more["as_loaded"] = as_loaded(file, {split: judged[split] for split in tests}, choices)
         if file.where == GRAPH:
             more["photos"] = photos_compared(file.path, file.embed, self.photos, steps)
             if file.name == "float32":

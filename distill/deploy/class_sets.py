@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import UserError, WrongOption, nearest_names
@@ -22,6 +24,7 @@ from distill.deploy.info import undamaged
 COLUMNS = ("labels", "classes", "texts")
 # A vocabulary among text banks, of which none can have this name.
 VOCABULARY = "the vocabulary"
+SAFETENSORS = ".safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,19 @@ class ClassSet:
         return places
 
     def save(self, path: Path) -> None:
-        """Write it as plain arrays that numpy reads without pickle, with a checksum; whole or not at all."""
+        """Write it as plain arrays that numpy reads without pickle, with a checksum; whole or not at all.
+
+        Beside them, for programs elsewhere, in safetensors: ``embeddings``, and the names as JSON in the
+        metadata.
+        """
         arrays = {name: np.array(getattr(self, name), dtype=np.str_) for name in COLUMNS}
         with replacing(path) as temporary:
             with open(temporary, "wb") as file:
                 np.savez(file, embeddings=self.embeddings, **arrays)  # type: ignore[arg-type]
             append_checksum(temporary)
+        names = {name: json.dumps(getattr(self, name), ensure_ascii=False) for name in COLUMNS}
+        with replacing(path.with_suffix(SAFETENSORS)) as temporary:
+            temporary.write_bytes(save({"embeddings": self.embeddings}, metadata=names))
 
     @classmethod
     def load(cls, path: Path, *, embed_dim: int) -> ClassSet:

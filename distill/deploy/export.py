@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
 from distill.deploy.card import write_card, write_example
+from distill.deploy.card_data import base_models
 from distill.deploy.card_pictures import draw_reliability
 from distill.deploy.check import judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
@@ -33,6 +35,7 @@ from distill.deploy.check_photos import PhotoCheck, photo_check
 from distill.deploy.check_reject import unknown_pictures
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
+from distill.deploy.libraries import Libraries
 from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
@@ -175,6 +178,8 @@ class _Export:
     def filled(self, name: str) -> ModelInfo:
         """Write everything but the card and ``model.json``, and return what belongs into the latter."""
         banks, own = class_sets_of(self.trained, self.head)
+        described = self._described(name, banks=tuple(banks), own=own)
+        libraries = Libraries.of(self.embedding, described, self.options.formats, self.head.cache)
         source = self.options.vocabulary
         banks, words = with_vocabulary(
             self.folder, source, self.trained, self.head, banks, own, self.progress
@@ -189,9 +194,12 @@ class _Export:
             if one.other_data:
                 self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
         options = self.options
-        for file in write_models(
+        written = write_models(
             self.folder, self.embedding, info, self.trained, options.formats, options.precisions
-        ):
+        )
+        if isinstance(check, PhotoCheck):
+            written = chain(written, libraries.written(self.folder, info, self.head.cache, check))
+        for file in written:
             self.progress.note(f"checking {file.path.name}")
             info = check.measured(info, file)
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
@@ -287,6 +295,7 @@ class _Export:
             "identity": trained.identity.to_json(),
             "pool": pool_words(trained.pool),
             "teacher": in_words(cache.teacher),
+            "base_model": base_models(cache.teacher, trained.config.student),
             "teacher_name": self.head.name,
             "config": to_toml(config),
         }

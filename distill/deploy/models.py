@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import subprocess
@@ -24,6 +23,8 @@ from distill.deploy.check_episodes import prepared_batches
 from distill.deploy.info import ONNX, PRECISIONS, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.model import Embed, open_graph
 from distill.deploy.onnx_files import UnitEmbedding, finish, traced, write_float16, write_float32, write_int8
+from distill.deploy.timm_student import LIBRARIES, TFLITE
+from distill.deploy.weights_file import write_weights
 from distill.judge.trained_run import TrainedRun
 from distill.robotics.student import build_episode_student
 from distill.student.build import NEW, Origin, build_student, made_of
@@ -31,7 +32,7 @@ from distill.student.names import HUB
 from distill.student.stages import StagesStudent, with_head
 from distill.student.weights_files import read_state_dict
 
-FORMATS = ("onnx", "torch", "safetensors")
+FORMATS = ("onnx", "torch", "safetensors", *LIBRARIES, TFLITE)
 CALIBRATION_IMAGES = 128
 
 
@@ -72,21 +73,15 @@ def write_models(
 
 
 def _weights(path: Path, embedding: UnitEmbedding, info: ModelInfo, origin: Origin) -> Written:
-    from safetensors.torch import save
-
     start, stop = embedding.start, embedding.stop or info.outputs
-    about = {
-        "arch": info.arch,
-        "outputs": str(info.outputs),
-        "image_size": str(info.image_size),
-        "kwargs": json.dumps(info.kwargs),
-        "input": json.dumps(made_of(embedding.student).normalisation.to_json()),
-        "embedding": f"{start}:{stop}",
-    }
-    # Bytes written by us: safetensors' own files can be read by their owner alone. Clones, because tied
-    # weights would be refused.
-    state = {name: value.clone() for name, value in embedding.student.state_dict().items()}
-    path.write_bytes(save(state, metadata=about))
+    write_weights(
+        path,
+        embedding.student.state_dict(),
+        info,
+        normalisation=made_of(embedding.student).normalisation,
+        outputs=info.outputs,
+        columns=(start, stop),
+    )
     again = embedding_of(info, read_state_dict(path), start, stop, origin=origin)
     return Written(name="safetensors", path=path, embed=embed_with(again))
 

@@ -58,7 +58,7 @@ def traced(embedding: nn.Module, steps: Preprocessing) -> torch.export.ExportedP
     """
     example = torch.zeros(EXAMPLE_IMAGES, steps.channels, steps.crop, steps.crop)
     try:
-        with _quiet():
+        with quiet():
             program = torch.export.export(
                 embedding, (example,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}
             )
@@ -84,7 +84,7 @@ def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, 
 
     ``sizes`` name the first axes of the input, which torch.export calls something like ``s40``.
     """
-    with _quiet():
+    with quiet():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -110,7 +110,7 @@ def _as_graph(program: torch.export.ExportedProgram, *, takes: str, gives: str, 
 def write_float16(path: Path, source: Path) -> None:
     """Write a float32 graph in float16, but for layer norms, what goes in and what comes out."""
     onnx = import_parts()
-    with _quiet():
+    with quiet():
         from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
         # onnxruntime 1.32 crashes when it opens a ViT whose layer norms are in float16.
@@ -131,7 +131,7 @@ def write_int8(path: Path, source: Path, batches: Iterable[NDArray[np.float32]])
     processors without VNNI overflow when they add up products.
     """
     import_parts()
-    with _quiet():
+    with quiet():
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -203,7 +203,7 @@ def import_parts() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what the exporters say of their own affairs from the user; errors come through."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

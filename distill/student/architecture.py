@@ -166,14 +166,7 @@ class Architecture:
     def _of_torchvision(self, outputs: int) -> nn.Module:
         name, image_size = self.name, self.image_size
         _check_size(name, image_size)
-        special: dict[str, Any] = {}
-        if name in ("inception_v3", "googlenet"):
-            special = _INCEPTION
-        elif name.startswith("vit_"):
-            special = {"image_size": image_size}
-        elif name == "maxvit_t":
-            special = {"input_size": (image_size, image_size)}
-        special |= self.arguments
+        special = torchvision_arguments(name, image_size) | self.arguments
         return torchvision_models().get_model(name, weights=None, num_classes=outputs, **special)
 
     def _of_timm(self, name: str, outputs: int, **given: Any) -> nn.Module:
@@ -269,6 +262,15 @@ def _asked_of_hub(name: str) -> Hub:
     if told.get("mean") and told.get("std"):
         own = Normalisation.of(told["mean"], told["std"], where=f"{HUB}:{name}")
     return Hub(name=architecture, arguments=dict(arguments or {}), normalisation=own)
+
+
+def torchvision_arguments(name: str, image_size: int) -> dict[str, Any]:
+    """Return what torchvision has to be told of a network beside its outputs, for images of a side."""
+    if name in ("inception_v3", "googlenet"):
+        return dict(_INCEPTION)
+    if name.startswith("vit_"):
+        return {"image_size": image_size}
+    return {"input_size": (image_size, image_size)} if name == "maxvit_t" else {}
 
 
 def _check_size(name: str, image_size: int) -> None:
