@@ -89,6 +89,14 @@ def has_pool(cache: EmbeddingCache) -> bool:
     return not cache.holds_episodes and bool(unlabelled_rows(cache))
 
 
+def is_pool_alone(cache: EmbeddingCache) -> bool:
+    """Say whether a cache has images to learn from of which none has a label."""
+    if not has_pool(cache):
+        return False
+    labelled = cache.journal.rows("train") if "train" in cache.split_names else 0
+    return labelled == unlabelled_rows(cache).get("train", 0)
+
+
 def unlabelled_rows(cache: EmbeddingCache) -> dict[str, int]:
     """Return how many images without a label each split that is learnt from has, where it has some."""
     counts: dict[str, int] = {}
@@ -202,6 +210,16 @@ def check_learnable_alone(config: RunConfig, cache: EmbeddingCache) -> None:
         takes_pool(config),
         f"every loss that takes images without a label has weight 0, and {cache.path} has a pool alone",
         f"switch one on: loss.mse=1; {add}",
+    )
+
+
+def check_share_of_none(config: RunConfig, cache: EmbeddingCache, *, unused: int) -> None:
+    """Refuse a share of every batch for images without a label where there are none, not even ``unused``."""
+    share = config.data.pool_share
+    require(
+        share <= 0 or unused > 0,
+        f"data.pool_share is {share:g}, and {cache.path} has no images without a label",
+        "leave it at -1, or add them (cache-features ... pool=PHOTOS).",
     )
 
 
