@@ -36,6 +36,7 @@ def test_a_wrong_setting_of_episodes_is_refused(settings, message):
         (["optim.ema=0.9", "train.head_only=trained"], "optim.ema is 0.9 with train.head_only=trained"),
         (["optim.average_with_start=0.5", "train.head_only=closed-form"], "optim.average_with_start is 0.5"),
         (["optim.gamma=-1"], "optim.gamma is -1"),
+        (["optim.lr=inf"], "optim.lr is inf"),
     ],
 )
 def test_what_would_do_nothing_or_climb_is_refused(settings, message):
