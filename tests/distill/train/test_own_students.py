@@ -189,12 +189,14 @@ def test_a_run_that_goes_on_needs_its_first_weights_no_more(made, tmp_path):
 def test_a_sweep_gives_its_code_to_the_runs_that_need_it(made, tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(
-        "[[runs]]\nname = 'own'\nstudent.arch = 'net.py:Net'\n[[runs]]\nname = 'half'\nstudent.arch = 'timm:test_resnet'\n"
+        "[[runs]]\nname = 'own'\nstudent.arch = 'there/net.py:Net'\n[[runs]]\nname = 'half'\nstudent.arch = 'timm:test_resnet'\n"
         "[[runs]]\nname = 'imagenet'\nstudent.arch = 'resnet18'\n"
         "[[runs]]\nname = 'same'\nstudent.arch = 'mobilenet_v2'\n"
     )
     sweep = load_sweep(path)
     place = Place(cache=made / "cache", data=made / "photos", out=tmp_path / "out", code=made / "net.py")
+    # As a run keeps it, so that the same command goes on: a folder is the command's affair.
+    assert sweep.runs[0].config.student.arch == "net.py:Net"
     given = {run.point: "--code" in train_command(run, place) for run in sweep.runs}
     assert given == {"own": True, "half": False, "imagenet": False, "same": False}
     # Students that are fed alike share a stream of batches.
