@@ -21,7 +21,8 @@ from distill.deploy.model import Model
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
-from distill.student.build import build_student
+from distill.student.build import Origin, build_student
+from distill.student.own_code import OwnCode
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
 from distill.sweep.together import groups_of
@@ -208,3 +209,21 @@ def test_code_that_fails_is_one_line_with_its_place(made, tmp_path):
     for name, message in (("broken", r"NameError: .*'undefined'.*, line 19"), ("Nett", "did you mean 'Net'")):
         with pytest.raises(UserError, match=message):
             train(config(f"student.arch=net.py:{name}"), **begun, code=made / "net.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def student(size):\n    return nn.Linear(size, size, depth=3)", "unexpected keyword.*, line 3"),
+        (
+            "class student(nn.Module):\n    def __init__(self, size):\n        super().__init__()\n"
+            "    def forward(self, images):\n        return self.layer(images)",
+            r"cannot take 32 px images \(AttributeError.*, line 6",
+        ),
+    ],
+)
+def test_code_that_fails_when_it_is_built_or_first_used_is_one_line_with_its_place(body, message, tmp_path):
+    (tmp_path / "own.py").write_text(f"from torch import nn\n{body}\n")
+    origin = Origin(code=OwnCode.read(tmp_path / "own.py"))
+    with pytest.raises(UserError, match=message):
+        build_student("own.py:student", embed_dim=3, image_size=32, origin=origin)
