@@ -13,7 +13,6 @@ from cache.runtime.errors import NO_CHECKSUM, UserError, other_schema, reason_of
 from cache.runtime.system_errors import read_error
 from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import SIDES, DataIdentity, digest_of, identity_in, refuse_other_data
-from distill.record.run_files import CHECKPOINTS, checkpoint_file
 
 SCHEMA_VERSION = 4
 NOT_TRAINED = "give the folder of a run that has trained."
@@ -32,8 +31,8 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     UserError if there is none, it is damaged, or another version wrote it.
     """
     if not path.is_file():
-        others = [name for name in CHECKPOINTS if checkpoint_file(path.parent, name).is_file()]
-        fix = f"that run has {', '.join(others)}: --checkpoint {others[0]}." if others else NOT_TRAINED
+        others = sorted(other.stem for other in path.parent.glob("*.pt"))
+        fix = f"that run has {', '.join(others)}: choose with --checkpoint." if others else NOT_TRAINED
         raise UserError(f"there is no checkpoint {path}", fix=fix)
     state = _loaded(path, device)
     version = state.get("schema_version") if isinstance(state, dict) else None

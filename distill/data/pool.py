@@ -90,25 +90,27 @@ def has_pool(cache: EmbeddingCache) -> bool:
 
 
 def is_pool_alone(cache: EmbeddingCache) -> bool:
-    """Say whether a cache has images to learn from of which none has a label."""
-    if not has_pool(cache):
+    """Say whether a cache has images to learn from of which none has a label; the first label ends it."""
+    if cache.holds_episodes or any((labels >= 0).any() for labels in _labels_of_train(cache)):
         return False
-    labelled = cache.journal.rows("train") if "train" in cache.split_names else 0
-    return labelled == unlabelled_rows(cache).get("train", 0)
+    return any(cache.journal.rows(name) for name in ("train", POOL) if name in cache.split_names)
 
 
 def unlabelled_rows(cache: EmbeddingCache) -> dict[str, int]:
     """Return how many images without a label each split that is learnt from has, where it has some."""
-    counts: dict[str, int] = {}
+    counts = {"train": sum(int((labels < 0).sum()) for labels in _labels_of_train(cache))}
+    if POOL in cache.split_names:
+        counts[POOL] = cache.journal.rows(POOL)
+    return {name: count for name, count in counts.items() if count}
+
+
+def _labels_of_train(cache: EmbeddingCache) -> Iterator[NDArray[np.int64]]:
+    """Yield the labels of train group by group, -1 for an image without one."""
     if "train" in cache.split_names:
         groups = cache.split("train").groups
         for group in groups.groups:
             keys = groups.keys_of(group)
-            labels = keys.labels(keys.class_names, several=False)[group.live_rows]
-            counts["train"] = counts.get("train", 0) + int((labels < 0).sum())
-    if POOL in cache.split_names:
-        counts[POOL] = cache.journal.rows(POOL)
-    return {name: count for name, count in counts.items() if count}
+            yield keys.labels(keys.class_names, several=False)[group.live_rows]
 
 
 def pool_places(share: float, *, labelled: int, pool: int, batch_size: int) -> int:
