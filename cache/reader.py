@@ -237,9 +237,11 @@ class EmbeddingCache:
         """Return what the manifest lists of one text bank; UserError with the nearest name for none."""
         if name not in self._own.banks:
             choices = f"{nearest_names(name, self.bank_names)}choose from {', '.join(self.bank_names)}."
+            command = f"distill cache add-texts {self.path} --bank {name} --text-file FILE"
+            add_one = f"add one: {command}, of lines CLASS<TAB>TEXT."
             raise UserError(
                 f"the cache {self.path} has no text bank {name!r}",
-                fix=choices if self.bank_names else f"add one: distill cache add-texts --bank {name}.",
+                fix=choices if self.bank_names else add_one,
             )
         return self._own.banks[name]
 

@@ -15,6 +15,7 @@ from cache.store.checksums import append_checksum, matches_appended_checksum
 from distill.data_identity import SIDES, DataIdentity, digest_of, identity_in, refuse_other_data
 
 SCHEMA_VERSION = 4
+NOT_TRAINED = "give the folder of a run that has trained."
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -30,7 +31,9 @@ def read_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     UserError if there is none, it is damaged, or another version wrote it.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}", fix="give the folder of a run that has trained.")
+        others = sorted(other.stem for other in path.parent.glob("*.pt"))
+        fix = f"that run has {', '.join(others)}: choose with --checkpoint." if others else NOT_TRAINED
+        raise UserError(f"there is no checkpoint {path}", fix=fix)
     state = _loaded(path, device)
     version = state.get("schema_version") if isinstance(state, dict) else None
     if version != SCHEMA_VERSION:

@@ -145,7 +145,7 @@ class OptimConfig:
         lambda shares: all(0 < share < 1 for share in shares),
         "give shares of the run, between 0 and 1: optim.milestones=[0.33,0.67].",
     )
-    gamma: float = 0.1
+    gamma: float = at_least(0, 0.1)
     warmup: float = accepted(0.0, lambda share: 0 <= share < 1, "give a share of the run, below 1.")
     decay_all: bool = False
     layer_decay: float = accepted(

@@ -30,6 +30,7 @@ def check_together(config: Config) -> None:
         "the closed-set baseline has no prompts: switch one of them off.",
     )
     _check_head(config)
+    _check_head_alone(config)
     for has, what in (
         (config.train.baseline, "train.baseline, which has no teacher"),
         (config.train.head_only != "off", "train.head_only, which takes pictures as they are"),
@@ -64,7 +65,7 @@ def check_together(config: Config) -> None:
 def _check_head(config: Config) -> None:
     """Refuse settings of a head that do not go together; UserError names them."""
     student, only = config.student, config.train.head_only
-    by_ridge, heads = "closed-form" in (only, student.head_start), config.train.heads
+    by_ridge = "closed-form" in (only, student.head_start)
     asked = f"train.head_only is {only}, student.head_start {student.head_start}"
     for wrong, problem, fix in (
         (
@@ -87,6 +88,14 @@ def _check_head(config: Config) -> None:
             f"student.feature_noise is {student.feature_noise} with student.head=linear",
             "set student.head=stages, or train the head alone: train.head_only=trained.",
         ),
+    ):
+        require(not wrong, problem, fix)
+
+
+def _check_head_alone(config: Config) -> None:
+    """Refuse settings that do not go with how a head alone is made; UserError names the first."""
+    student, only, heads, optim = config.student, config.train.head_only, config.train.heads, config.optim
+    for wrong, problem, fix in (
         (
             heads > 1 and only != "trained",
             f"train.heads is {heads} with train.head_only={only}",
@@ -96,6 +105,17 @@ def _check_head(config: Config) -> None:
             heads > 1 and student.head == "mlp",
             f"train.heads is {heads} with student.head=mlp, whose hidden layers have no mean",
             "set student.head=stages, or train.heads=1.",
+        ),
+        (
+            optim.ema > 0 and only != "off",
+            f"optim.ema is {optim.ema:g} with train.head_only={only}, which keeps no moving average",
+            "set optim.ema=0, or train.head_only=off.",
+        ),
+        (
+            optim.average_with_start > 0 and only == "closed-form",
+            f"optim.average_with_start is {optim.average_with_start:g} with train.head_only=closed-form, "
+            "whose head is its own start",
+            "set optim.average_with_start=0, or train.head_only=trained.",
         ),
         (
             config.data.mixup > 0 and only == "closed-form",

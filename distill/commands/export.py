@@ -76,9 +76,7 @@ OBJECTS = {
 @run_options
 @json_option("Print model.json's numbers as JSON.")
 @click.pass_context
-def export(
-    ctx: click.Context, run: Path, out: Path, push: str | None, as_json: bool, **given: Any
-) -> None:
+def export(ctx: click.Context, run: Path, out: Path, push: str | None, as_json: bool, **given: Any) -> None:
     """Write a folder that stands alone with RUN's student.
 
     A student of photos or of episodes; it holds class texts, measured accuracy and a model card too. Every

@@ -151,7 +151,7 @@ def train(
     """
     from distill.settings import with_settings
     from distill.student.own_code import with_code
-    from distill.train.default_recipe import config_of, default_recipe
+    from distill.train.default_recipe import config_of, default_recipe, default_settings
     from distill.train.resumed_settings import begun_with, cache_of
     from distill.train.run_folder import check_out
     from distill.train.start import train as run
@@ -168,7 +168,8 @@ def train(
         config = with_settings(begun, settings)
     else:
         taken = recipe or default_recipe(cache, settings, from_tars=not given["data_dir"])
-        config = config_of(taken, settings, named=recipe is not None)
+        fitted = () if recipe else default_settings(cache)
+        config = config_of(taken, (*fitted, *settings), named=recipe is not None)
     config, code = with_code(config, code, settings)
     given |= {"cache_dir": cache, "code": code}
     if plan:
@@ -176,7 +177,7 @@ def train(
         return
     given |= {"resume_run": resume_run, "command": sys.argv}
     if begun is None:
-        why = "" if recipe else ", as none is named"
+        why = "" if recipe else ", ".join((", as none is named", *fitted))
         given["notes"] = [f"recipe {taken}{why}; start {config.student.start}"]
     with working("training", UNITS[contents]) as progress:
         summary = run(config, out=out, progress=progress, **given)

@@ -89,18 +89,28 @@ def has_pool(cache: EmbeddingCache) -> bool:
     return not cache.holds_episodes and bool(unlabelled_rows(cache))
 
 
+def is_pool_alone(cache: EmbeddingCache) -> bool:
+    """Say whether a cache has images to learn from of which none has a label; the first label ends it."""
+    if cache.holds_episodes or any((labels >= 0).any() for labels in _labels_of_train(cache)):
+        return False
+    return any(cache.journal.rows(name) for name in ("train", POOL) if name in cache.split_names)
+
+
 def unlabelled_rows(cache: EmbeddingCache) -> dict[str, int]:
     """Return how many images without a label each split that is learnt from has, where it has some."""
-    counts: dict[str, int] = {}
+    counts = {"train": sum(int((labels < 0).sum()) for labels in _labels_of_train(cache))}
+    if POOL in cache.split_names:
+        counts[POOL] = cache.journal.rows(POOL)
+    return {name: count for name, count in counts.items() if count}
+
+
+def _labels_of_train(cache: EmbeddingCache) -> Iterator[NDArray[np.int64]]:
+    """Yield the labels of train group by group, -1 for an image without one."""
     if "train" in cache.split_names:
         groups = cache.split("train").groups
         for group in groups.groups:
             keys = groups.keys_of(group)
-            labels = keys.labels(keys.class_names, several=False)[group.live_rows]
-            counts["train"] = counts.get("train", 0) + int((labels < 0).sum())
-    if POOL in cache.split_names:
-        counts[POOL] = cache.journal.rows(POOL)
-    return {name: count for name, count in counts.items() if count}
+            yield keys.labels(keys.class_names, several=False)[group.live_rows]
 
 
 def pool_places(share: float, *, labelled: int, pool: int, batch_size: int) -> int:
@@ -202,6 +212,16 @@ def check_learnable_alone(config: RunConfig, cache: EmbeddingCache) -> None:
         takes_pool(config),
         f"every loss that takes images without a label has weight 0, and {cache.path} has a pool alone",
         f"switch one on: loss.mse=1; {add}",
+    )
+
+
+def check_share_of_none(config: RunConfig, cache: EmbeddingCache, *, unused: int) -> None:
+    """Refuse a share of every batch for images without a label where there are none, not even ``unused``."""
+    share = config.data.pool_share
+    require(
+        share <= 0 or unused > 0,
+        f"data.pool_share is {share:g}, and {cache.path} has no images without a label",
+        "leave it at -1, or add them (cache-features ... pool=PHOTOS).",
     )
 
 

@@ -24,6 +24,7 @@ from distill.data.pool import (
     PoolSource,
     check_learnable_alone,
     check_pool_apart,
+    check_share_of_none,
     classes_of_texts,
     learnt_splits,
     pool_sources,
@@ -111,6 +112,7 @@ def join_images(identities: IdentityReader, config: RunConfig) -> TrainingRows:
         texts = classes_of_texts(cache.teacher_cache(config.teachers[0]), config.text)
         joined = _relabelled(joined, texts, joined.labels)
     if not joined.pool:
+        check_share_of_none(config, cache, unused=joined.unused)
         return joined
     sources = pool_sources(joined.pool, folder.given)
     apart = check_pool_apart(cache, [*joined.pool])

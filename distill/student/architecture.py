@@ -151,7 +151,7 @@ class Architecture:
         try:
             student = build(outputs, **self.arguments)
         except Exception as error:  # the user's own code may raise anything
-            if "unexpected keyword argument" in str(error):
+            if any(f"unexpected keyword argument '{key}'" in str(error) for key in self.arguments):
                 raise
             raise UserError(
                 f"{self.arch} cannot be built ({self.code.told(error)})", fix="correct the file."

@@ -166,7 +166,7 @@ def build_student(
     elif start != SCRATCH:
         made = _load_file(student, architecture, embed_dim, Path(start), made)
     student.made = made  # type: ignore[assignment]
-    _check_output(student, arch, embed_dim, image_size)
+    _check_output(student, arch, embed_dim, image_size, architecture.code)
     return student
 
 
@@ -237,10 +237,19 @@ def probed(student: nn.Module, channels: int, side: int) -> Any:
         student.train(training)
 
 
-def _check_output(student: nn.Module, arch: str, embed_dim: int, image_size: int) -> None:
+def _check_output(
+    student: nn.Module, arch: str, embed_dim: int, image_size: int, code: OwnCode | None
+) -> None:
     try:
         output = probed(student, 3, image_size)
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except Exception as error:
+        if code is not None:  # which may raise anything
+            raise UserError(
+                f"{arch} cannot take {image_size} px images ({code.told(error)})",
+                fix="correct the file, or give another student.image_size.",
+            ) from error
+        if not isinstance(error, (RuntimeError, AssertionError, ValueError)):
+            raise
         own = getattr(student, "pretrained_cfg", {}).get("input_size", (0,))[-1]  # timm's
         hint = f"set student.image_size to {own}, its own size" if own else "give a larger student.image_size"
         raise UserError(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cache.runtime.errors import UserError
+
 
 def head_of(student: nn.Module) -> nn.Module:
     """Return what gives a student's embedding: what it says itself, as timm's do, else its last layer.
 
-    ValueError if it has neither a linear layer nor a convolution.
+    UserError if it has neither a linear layer nor a convolution.
     """
     own = student.get_classifier() if hasattr(student, "get_classifier") else None  # type: ignore[operator]
     if isinstance(own, tuple | list):  # of timm's distilled transformers
@@ -18,7 +20,10 @@ def head_of(student: nn.Module) -> nn.Module:
         return own
     layers = [part for part in student.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
     if not layers:
-        raise ValueError(f"{type(student).__name__} has no layer that could be its head")
+        raise UserError(
+            f"the student {type(student).__name__} has no layer that could be its head",
+            fix="give it a linear layer, or a get_classifier() that returns what gives the embedding.",
+        )
     return layers[-1]
 
 

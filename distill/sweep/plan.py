@@ -33,6 +33,7 @@ from cache.runtime.machine_limits import RUNS
 from distill.config import RunConfig
 from distill.config_fields import require
 from distill.settings import flat, load_recipe, parsed_settings, toml_file, toml_table, with_values
+from distill.student.own_code import with_code
 
 SWEEPS = Path(__file__).parents[1] / "recipes" / "sweeps"
 KEYS = ("question", "recipe", "seeds", "base", "grid", "one_at_a_time", "runs")
@@ -131,10 +132,11 @@ def _sweep(table: dict[str, Any], name: str, over: Settings) -> Sweep:
 
 
 def _config(values: Settings) -> RunConfig:
-    """Return the config of a recipe with other values of some settings."""
+    """Return the config of a recipe with other values of some settings, as a run of it keeps it."""
     recipe = values[RECIPE]
     require(isinstance(recipe, str), f"recipe is {recipe!r}, expected a text", 'write recipe = "...".')
-    return with_values(load_recipe(recipe), {name: value for name, value in values.items() if name != RECIPE})
+    given = {name: value for name, value in values.items() if name != RECIPE}
+    return with_code(with_values(load_recipe(recipe), given), None, ())[0]
 
 
 def _seeds(given: Any) -> list[int]:

@@ -9,7 +9,7 @@ from cache import EmbeddingCache
 from cache.runtime.errors import UserError
 from cache.store.spec import WEBDATASET
 from distill.config import SCRATCH, RunConfig
-from distill.data.pool import has_pool
+from distill.data.pool import has_pool, is_pool_alone
 from distill.settings import load_recipe, parsed_settings, with_settings
 
 EPISODES, FROM_SCRATCH = "robotics_efficientnet_b0", "small"
@@ -35,6 +35,11 @@ def default_recipe(cache_dir: Path, settings: Sequence[str], *, from_tars: bool 
         )
     takes_pool = given.get("data.pool_share", -1) != 0
     return WITH_POOL if takes_pool and has_pool(cache) else HEAD_FIRST
+
+
+def default_settings(cache_dir: Path) -> tuple[str, ...]:
+    """Return what a recipe that nobody named is changed by for a cache: without a label there is no cls."""
+    return ("loss.cls=0",) if is_pool_alone(EmbeddingCache.open(cache_dir)) else ()
 
 
 def config_of(recipe: str, settings: Sequence[str], *, named: bool = True) -> RunConfig:

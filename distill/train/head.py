@@ -22,7 +22,16 @@ from distill.data.pixel_sources import PixelMaker
 from distill.data.training_data import TrainingData
 from distill.judge.evaluate import metrics_of
 from distill.judge.model import judged
-from distill.student.closed_form import LAMBDAS, LinearHead, Rows, best_of, fit, mean_cosine, moments_of
+from distill.student.closed_form import (
+    LAMBDAS,
+    LinearHead,
+    Ridge,
+    Rows,
+    best_of,
+    fit,
+    mean_cosine,
+    moments_of,
+)
 from distill.student.photo_model import PhotoModel
 from distill.student.trunk_features import head_outputs, set_linear, standard_of
 from distill.train.feature_files import FeatureFiles, Features
@@ -33,6 +42,8 @@ CHOSEN_ON = ("class_val", "id_val")
 TRAIN = "train"
 # Of the training images without such a split, on which the cosine is looked at.
 HELD_OUT = 0.1
+# Of one row none differs from another.
+LEAST = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +158,7 @@ def by_ridge(data: HeadData, rows: Rows, session: Session) -> dict[str, Any]:
     began, ridge = time.perf_counter(), data.model.config.student.ridge
     scores: dict[float, float] = {}
     chosen_by = "given"
-    whole = fit(rows)
+    whole = _fitted(rows)
     head = whole.head(ridge) if ridge else None
     if head is None:
         split = next((name for name in CHOSEN_ON if name in data.splits), None)
@@ -157,9 +168,14 @@ def by_ridge(data: HeadData, rows: Rows, session: Session) -> dict[str, Any]:
         else:
             chosen_by = "cosine on a held-out tenth"
             aside = data.held_out(rows.at)
-            if not aside.any() or aside.all():
+            if not aside.any() or (~aside).sum() < LEAST:
                 aside = np.arange(len(rows)) % 10 == 0
-            part, others = fit(rows.where(~aside)), rows.where(aside)
+            if (~aside).sum() < LEAST:
+                raise UserError(
+                    f"{len(rows)} training images are too few to hold some out and choose lambda",
+                    fix="add training images, or give it: student.ridge=1.",
+                )
+            part, others = _fitted(rows.where(~aside)), rows.where(aside)
             ridge, _, scores = best_of(part, lambda head: mean_cosine(head, others))
             head = whole.head(ridge)
     _put(head, data)
@@ -173,6 +189,16 @@ def by_ridge(data: HeadData, rows: Rows, session: Session) -> dict[str, Any]:
         "images": {TRAIN: labelled, POOL: len(rows) - labelled},
         "seconds": time.perf_counter() - began,
     }
+
+
+def _fitted(rows: Rows) -> Ridge:
+    try:
+        return fit(rows)
+    except ValueError as error:
+        raise UserError(
+            f"no head can be made by ridge from {len(rows)} training images: {error}",
+            fix="add training images, or begin otherwise: student.head_start=random, train.head_only=off.",
+        ) from error
 
 
 def _put(head: LinearHead, data: HeadData) -> None:

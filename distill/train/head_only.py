@@ -65,13 +65,18 @@ def line_of(closed_form: dict[str, Any], history: list[dict[str, Any]]) -> str:
     """Return one line for people about a closed form, and a trained head."""
     parts = []
     if closed_form:
-        parts.append(f"closed form (lambda {closed_form['lambda']:g}, {closed_form['chosen_by']}): ")
-        parts[-1] += _accuracies(closed_form)
+        how = f"lambda {closed_form['lambda']:g}, {closed_form['chosen_by']}"
+        parts.append(_told(f"closed form ({how})", _accuracies(closed_form)))
     if len(history) > 1:
-        parts.append(f"trained head: {_accuracies(history[-1])}")
+        parts.append(_told("trained head", _accuracies(history[-1])))
         if mean := _accuracies(history[-1], of=f"{MEAN_HEAD}_"):
             parts.append(f"mean of heads: {mean}")
     return "; ".join(parts)
+
+
+def _told(what: str, accuracies: str) -> str:
+    """Return both, or where nothing is judged the first."""
+    return f"{what}: {accuracies}" if accuracies else what
 
 
 def _accuracies(numbers: dict[str, Any], *, of: str = "") -> str:

@@ -98,7 +98,8 @@ def _probed(session: Session, steps: int) -> dict[str, float]:
         try:
             if features := wants_head(run):
                 photos_of(session)
-            step = _seconds_of_step(run) if steps else 0.0
+            # Where nothing is judged a step says what an image takes, also of a head alone.
+            step = _seconds_of_step(run) if steps or not splits else 0.0
         finally:
             run.folder.close()
     image = _seconds_of_image(session) if splits else step / config.train.batch_size

@@ -39,20 +39,19 @@ def check_settings(
 ) -> None:
     """Make sure that a run can go on with ``config``, which computes in ``dtype``; CacheMismatch else.
 
-    More epochs are allowed to a schedule that does not end with the run, ``constant``.
+    More epochs are allowed where nothing is spread over the run: to the schedule ``constant``, no warm-up.
     """
     begun = from_toml(state["config"], where=str(where))
     changed = {name: line for name, line in differences(begun, config).items() if name not in FREE}
     then, now = state["precision"], precision_name(dtype)
     if then != now:
         changed["train.precision"] = f"train.precision: {then} -> {now}"
-    longer = config.train.epochs > begun.train.epochs
-    if longer and begun.optim.schedule == "constant":
+    longer, ends = config.train.epochs > begun.train.epochs, _bound_to_epochs(begun, config.train.epochs)
+    if longer and not ends:
         changed.pop("train.epochs")
     elif longer and [*changed] == ["train.epochs"]:
         raise CacheMismatch(
-            f"{where} is of a run of {begun.train.epochs} epochs, over which optim.schedule="
-            f"{begun.optim.schedule} spreads its rates: {config.train.epochs} have others from the start",
+            f"{where} is of a run of {begun.train.epochs} epochs, {ends}",
             fix=f"begin another run, from these weights with --start {where}.",
         )
     if changed:
@@ -60,6 +59,22 @@ def check_settings(
             f"{where} was trained with other settings ({'; '.join(changed.values())})",
             fix="resume with the same settings, or choose another --out.",
         )
+
+
+def _bound_to_epochs(begun: RunConfig, wanted: int) -> str:
+    """Return why a run cannot go on to ``wanted`` epochs, '' where nothing is spread over its own."""
+    if begun.train.head_only == "closed-form":
+        return "of which train.head_only=closed-form takes none: its head is done"
+    for name, spreads in (
+        ("train.head_only", begun.train.head_only != "off"),
+        ("optim.schedule", begun.optim.schedule != "constant"),
+        ("optim.warmup", begun.optim.warmup > 0),
+    ):
+        if spreads:
+            section, _, field = name.partition(".")
+            value = getattr(getattr(begun, section), field)
+            return f"over which {name}={value} spreads its rates: {wanted} have others from the start"
+    return ""
 
 
 def precision_name(dtype: torch.dtype | None) -> str:

@@ -74,7 +74,9 @@ def _cosine_between(start: float, end: float, share: float) -> float:
 
 
 def lost_schedule(config: OptimConfig, epochs: int) -> str:
-    """Return one line about a schedule by epoch that cannot do its work in so few epochs; "" where it can."""
+    """Return one line about a schedule that cannot do its work, or not in so few epochs; "" where it can."""
+    if config.schedule == "step" and not config.milestones:
+        return "the step schedule has no optim.milestones, so that its rate never falls"
     if config.schedule_by == "step" or config.schedule == "constant":
         return ""
     rates = [learning_rate(config, Moment(epoch=epoch, epochs=epochs)) for epoch in range(epochs)]

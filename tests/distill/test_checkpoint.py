@@ -33,3 +33,12 @@ def test_a_checkpoint_with_a_flipped_byte_is_refused_wherever_it_is(whole, tmp_p
     path.write_bytes(raw[:-1000])
     with pytest.raises(UserError, match="is damaged"):
         read_checkpoint(path)
+
+
+def test_of_a_checkpoint_that_a_run_has_not_the_others_are_named(tmp_path):
+    with pytest.raises(UserError, match="give the folder of a run that has trained"):
+        read_checkpoint(tmp_path / "last.pt")
+    for name in ("last", "ema"):
+        (tmp_path / f"{name}.pt").touch()
+    with pytest.raises(UserError, match="that run has ema, last: choose with --checkpoint"):
+        read_checkpoint(tmp_path / "best.pt")

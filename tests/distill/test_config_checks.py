@@ -28,3 +28,17 @@ from distill.settings import with_settings
 def test_a_wrong_setting_of_episodes_is_refused(settings, message):
     with pytest.raises(UserError, match=message):
         check_for_episodes(with_settings(RunConfig(), ["data.policy=flip", *settings]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["optim.ema=0.9", "train.head_only=trained"], "optim.ema is 0.9 with train.head_only=trained"),
+        (["optim.average_with_start=0.5", "train.head_only=closed-form"], "optim.average_with_start is 0.5"),
+        (["optim.gamma=-1"], "optim.gamma is -1"),
+        (["optim.lr=inf"], "optim.lr is inf"),
+    ],
+)
+def test_what_would_do_nothing_or_climb_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        with_settings(RunConfig(), settings)

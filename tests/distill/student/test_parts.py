@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
+from cache.runtime.errors import UserError
 from distill.robotics.student import build_episode_student
 from distill.student.build import build_student
 from distill.student.parts import head_of, head_parameters, trunk_batch_norms, trunk_parameters
@@ -28,5 +29,5 @@ def test_both_heads_of_episodes_and_their_bias_are_no_trunk():
 
 
 def test_a_student_without_layers_has_no_head():
-    with pytest.raises(ValueError, match="no layer that could be its head"):
+    with pytest.raises(UserError, match="no layer that could be its head"):
         head_of(nn.Sequential(nn.Flatten()))

@@ -9,7 +9,10 @@ from helpers.tar_caches import as_tars
 
 import cli
 from cache.runtime.errors import UserError, WrongOption
-from distill.train.default_recipe import config_of, default_recipe
+from distill.config import RunConfig
+from distill.data.pool import check_share_of_none
+from distill.settings import with_settings
+from distill.train.default_recipe import config_of, default_recipe, default_settings
 
 
 def test_the_recipe_goes_by_what_the_cache_has_and_by_a_start_from_scratch(cached, photos, tmp_path):
@@ -22,6 +25,22 @@ def test_the_recipe_goes_by_what_the_cache_has_and_by_a_start_from_scratch(cache
     assert default_recipe(tars, (), from_tars=False) == "head-first"
     with pytest.raises(UserError, match=r"is streamed, and head-first.*--data.*--start scratch"):
         default_recipe(tars, (), from_tars=True)
+
+
+def test_a_pool_alone_is_learnt_from_without_cls(tmp_path):
+    assert default_settings(import_pool_cache(tmp_path / "both").path) == ()
+    alone = import_pool_cache(tmp_path / "alone", labelled=()).path
+    assert config_of("pool", default_settings(alone), named=False).loss.cls == 0
+
+
+def test_a_share_for_images_without_a_label_is_refused_where_there_are_none(tmp_path):
+    cache, config = (
+        import_pool_cache(tmp_path / "both", pool=0),
+        with_settings(RunConfig(), ["data.pool_share=0.5"]),
+    )
+    check_share_of_none(config, cache, unused=1)
+    with pytest.raises(UserError, match=r"data\.pool_share is 0\.5, and .* has no images without a label"):
+        check_share_of_none(config, cache, unused=0)
 
 
 def test_what_does_not_fit_a_recipe_that_nobody_named_says_so():

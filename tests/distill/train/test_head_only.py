@@ -21,6 +21,7 @@ from distill.deploy.export import export_run
 from distill.judge.trained_run import evaluate_run
 from distill.settings import with_settings
 from distill.student.build import build_student
+from distill.train.head_only import line_of
 from distill.train.start import train as run
 from distill.train.trained_heads import BETWEEN_SEEDS
 
@@ -215,6 +216,25 @@ def test_images_of_the_pool_are_learnt_from_without_labels(photos, tmp_path):
     assert summary["status"] == "finished"
     with_captions = run(config("train.head_only=trained"), out=tmp_path / "captions", **common)
     assert with_captions["status"] == "finished"
+
+
+def test_a_head_that_nothing_judges_is_told_without_numbers():
+    closed_form = {"lambda": 1.0, "chosen_by": "given"}
+    assert line_of(closed_form, []) == "closed form (lambda 1, given)"
+    assert line_of(closed_form | {"id_test_accuracy": 5.0}, []).endswith("given): id_test 5.0%")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [(1, "no head can be made by ridge from 1 training images"), (2, "2 training images are too few")],
+)
+def test_too_few_images_for_a_head_by_ridge_are_one_line(tmp_path, images, message):
+    rng, photos = np.random.default_rng(0), tmp_path / "photos"
+    for i in range(images):
+        write_image(photos / "train" / "kiwi" / f"{i}.jpg", (90, 90, 90), rng)
+    make_pooled_cache(tmp_path / "cache", photos)
+    with pytest.raises(UserError, match=message):
+        run(config(CLOSED), cache_dir=tmp_path / "cache", data_dir=photos, out=tmp_path / "run")
 
 
 def make_pooled_cache(out, photos):

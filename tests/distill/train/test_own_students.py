@@ -21,7 +21,8 @@ from distill.deploy.model import Model
 from distill.fewshot.run import FewShotOptions, few_shot
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
-from distill.student.build import build_student
+from distill.student.build import Origin, build_student
+from distill.student.own_code import OwnCode
 from distill.sweep.plan import load_sweep
 from distill.sweep.run import Place, train_command
 from distill.sweep.together import groups_of
@@ -189,12 +190,14 @@ def test_a_run_that_goes_on_needs_its_first_weights_no_more(made, tmp_path):
 def test_a_sweep_gives_its_code_to_the_runs_that_need_it(made, tmp_path):
     path = tmp_path / "sweep.toml"
     path.write_text(
-        "[[runs]]\nname = 'own'\nstudent.arch = 'net.py:Net'\n[[runs]]\nname = 'half'\nstudent.arch = 'timm:test_resnet'\n"
+        "[[runs]]\nname = 'own'\nstudent.arch = 'there/net.py:Net'\n[[runs]]\nname = 'half'\nstudent.arch = 'timm:test_resnet'\n"
         "[[runs]]\nname = 'imagenet'\nstudent.arch = 'resnet18'\n"
         "[[runs]]\nname = 'same'\nstudent.arch = 'mobilenet_v2'\n"
     )
     sweep = load_sweep(path)
     place = Place(cache=made / "cache", data=made / "photos", out=tmp_path / "out", code=made / "net.py")
+    # As a run keeps it, so that the same command goes on: a folder is the command's affair.
+    assert sweep.runs[0].config.student.arch == "net.py:Net"
     given = {run.point: "--code" in train_command(run, place) for run in sweep.runs}
     assert given == {"own": True, "half": False, "imagenet": False, "same": False}
     # Students that are fed alike share a stream of batches.
@@ -206,3 +209,21 @@ def test_code_that_fails_is_one_line_with_its_place(made, tmp_path):
     for name, message in (("broken", r"NameError: .*'undefined'.*, line 19"), ("Nett", "did you mean 'Net'")):
         with pytest.raises(UserError, match=message):
             train(config(f"student.arch=net.py:{name}"), **begun, code=made / "net.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def student(size):\n    return nn.Linear(size, size, depth=3)", "unexpected keyword.*, line 3"),
+        (
+            "class student(nn.Module):\n    def __init__(self, size):\n        super().__init__()\n"
+            "    def forward(self, images):\n        return self.layer(images)",
+            r"cannot take 32 px images \(AttributeError.*, line 6",
+        ),
+    ],
+)
+def test_code_that_fails_when_it_is_built_or_first_used_is_one_line_with_its_place(body, message, tmp_path):
+    (tmp_path / "own.py").write_text(f"from torch import nn\n{body}\n")
+    origin = Origin(code=OwnCode.read(tmp_path / "own.py"))
+    with pytest.raises(UserError, match=message):
+        build_student("own.py:student", embed_dim=3, image_size=32, origin=origin)

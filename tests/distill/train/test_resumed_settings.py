@@ -9,7 +9,8 @@ from helpers.runs import SMALL, StopAt, numbers, same_run
 import cli
 from cache.runtime.errors import CacheMismatch
 from distill.config import RunConfig
-from distill.settings import with_settings
+from distill.settings import to_toml, with_settings
+from distill.train.resumed_settings import check_settings
 from distill.train.start import train as run
 from distill.train.stopping import Stopped
 
@@ -72,6 +73,20 @@ def test_a_constant_rate_goes_on_for_more_epochs_as_if_they_had_been_asked_for_a
     assert [line["loss_total"] for line in numbers(tmp_path / "cut")] == [
         line["loss_total"] for line in numbers(tmp_path / "whole")
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["optim.schedule=constant", "optim.warmup=0.5"], "optim.warmup=0.5 spreads its rates"),
+        (["optim.schedule=constant", "train.head_only=trained"], "train.head_only=trained spreads its rates"),
+        (["optim.schedule=constant", "train.head_only=closed-form"], "takes none: its head is done"),
+    ],
+)
+def test_more_epochs_are_refused_where_a_constant_rate_is_not_all_of_a_run(settings, message, tmp_path):
+    state = {"config": to_toml(config(*settings)), "precision": "float32"}
+    with pytest.raises(CacheMismatch, match=message):
+        check_settings(state, config(*settings, "train.epochs=9"), None, where=tmp_path)
 
 
 def test_more_epochs_of_a_schedule_that_ended_with_the_run_are_refused_with_what_to_do(train):

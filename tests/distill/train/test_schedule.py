@@ -147,3 +147,7 @@ def test_a_schedule_by_epoch_that_cannot_do_its_work_in_so_few_epochs_is_told(by
     assert message in told
     assert bool(told) == bool(message)
     assert "\n" not in told
+
+
+def test_a_step_schedule_without_milestones_is_told():
+    assert "its rate never falls" in lost_schedule(OptimConfig(schedule="step", milestones=()), 9)
