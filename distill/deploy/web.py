@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from cache.runtime.errors import UserError
+from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, ONNX, ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.new_folder import check_new, new_folder
-from distill.deploy.vocabulary import ROWS, WORDS
+from distill.deploy.vocabulary import ROWS
 from distill.deploy.web_runtime import Runtime, runtime_for_web
 
 # The smallest first: a page is fetched by phones.
@@ -33,8 +33,9 @@ OPTION = "--web"
 class WebPage:
     """What was written: the ``precision`` of its model, and the bytes of what a browser loads.
 
-    ``model_bytes`` is the graph, ``vocabulary_bytes`` words and rows, both as they are in the model's folder;
-    ``page_bytes`` is all of the page, ``runtime_bytes`` what of it is onnxruntime-web.
+    ``page_bytes`` is all of the folder; ``model_bytes``, ``vocabulary_bytes`` and ``runtime_bytes`` what of it
+    is the graph, the words with their rows, and onnxruntime-web. Each is packed with gzip and written in
+    base64: a host that compresses what it sends sends three quarters of it.
     """
 
     folder: Path
@@ -70,16 +71,30 @@ def write_web(
         _write_script(folder / "model.js", "MODEL", described_for_web(opened, size=len(content)))
         _write_script(folder / "vocabulary.js", "WORDS", _packed_vocabulary(opened))
         _write_script(folder / "weights.js", "WEIGHTS", _packed(content))
-        of_runtime = _write_runtime(folder, program)
-        written = sum(file.stat().st_size for file in folder.iterdir())
+        _write_runtime(folder, program)
+        size = {file.name: file.stat().st_size for file in folder.iterdir()}
     return WebPage(
         folder=out,
         precision=opened.precision,
-        model_bytes=len(content),
-        vocabulary_bytes=sum((model / name).stat().st_size for name in (WORDS, ROWS) if name in info.files),
-        runtime_bytes=of_runtime,
-        page_bytes=written,
+        model_bytes=size["weights.js"],
+        vocabulary_bytes=size["vocabulary.js"] if opened.vocabulary else 0,
+        runtime_bytes=size["onnxruntime.js"] + size["runtime.js"],
+        page_bytes=sum(size.values()),
     )
+
+
+def prepare_web(
+    out: Path, runtime: Path | None, *, preprocessing: str, model: Path, progress: Progress | None = None
+) -> None:
+    """Raise now what :func:`write_web` would raise once a run is exported into ``model``, minutes later."""
+    if preprocessing == GRAPH:
+        raise WrongOption(
+            "--web goes with --preprocessing outside alone", fix="a page prepares photos itself."
+        )
+    if out.resolve() == model.resolve():
+        raise WrongOption(f"--web and --out are both {out}", fix="give the page a folder of its own.")
+    check_new(out, OPTION)
+    runtime_for_web(runtime, progress=progress)
 
 
 def check_for_web(info: ModelInfo, model: Path) -> None:
@@ -160,11 +175,10 @@ def _packed_vocabulary(model: Model) -> dict[str, Any] | None:
     return {"words": vocabulary.words, "scale": scale, **rows}
 
 
-def _write_runtime(folder: Path, runtime: Runtime) -> int:
+def _write_runtime(folder: Path, runtime: Runtime) -> None:
     (folder / "onnxruntime.js").write_bytes(runtime.script)
     packed = {"glue": _packed(runtime.glue), "wasm": _packed(runtime.wasm)}
     _write_script(folder / "runtime.js", "RUNTIME", packed)
-    return sum((folder / name).stat().st_size for name in ("onnxruntime.js", "runtime.js"))
 
 
 def _packed(content: bytes) -> str:

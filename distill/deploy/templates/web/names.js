@@ -55,7 +55,7 @@ function asked(text, banks) {
   const classes = [], seen = new Set();
   for (const name of namesIn(text, banks)) {
     const found = find(name, banks);
-    if (!found) return { wrong: `no text for “${name}”`, name, near: nearest(name, banks) };
+    if (!found) return { wrong: `“${name}” is not known`, name, near: nearest(name, banks) };
     const [bank, place] = found, label = bank.labels[place];
     if (seen.has(label)) return { wrong: `“${label}” is there twice`, name, near: [] };
     seen.add(label);

@@ -25,7 +25,7 @@ function tellWrong(found) {
   at("wrong").hidden = !found;
   at("wrong").replaceChildren();
   if (!found) return;
-  at("wrong").append(found.near.length ? `${found.wrong}: did you mean` : found.wrong);
+  at("wrong").append(`${found.wrong}.${found.near.length ? " Did you mean" : ""}`);
   for (const name of found.near) {
     const button = made("button", name);
     button.type = "button";
