@@ -120,15 +120,15 @@ def torchmetrics_classification() -> ModuleType:
     return classification
 
 
-def calibration_error(confidence_N: Tensor, right_N: Tensor) -> float:
-    """Return the expected calibration error, 0 to 1 (Guo et al. 2017, arXiv 1706.04599), with 15 equal bins.
+def calibration_error(confidence_N: Tensor, right_N: Tensor, *, bins: int = BINS) -> float:
+    """Return the expected calibration error, 0 to 1 (Guo et al. 2017, arXiv 1706.04599), with equal bins.
 
     The mean distance of confidence and accuracy over bins of confidence, each as its share of the images.
     Confidences are softmax probabilities at whatever temperature the logits had.
     """
     return float(
         torchmetrics_classification().binary_calibration_error(
-            confidence_N, right_N.long(), n_bins=BINS, norm="l1"
+            confidence_N, right_N.long(), n_bins=bins, norm="l1"
         )
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from distill.commands.tables import (
 )
 
 if TYPE_CHECKING:
+    from distill.judge.calibration import Calibration
     from distill.judge.evaluate import SplitResult
 
 
@@ -72,8 +74,8 @@ def evaluate(
       distill evaluate artifacts/photos --teacher
       distill evaluate runs/first --on other-photos --template 'a photo of a {}'
     """
+    from distill.judge.calibration_of_run import judge_run
     from distill.judge.evaluate import both_kinds
-    from distill.judge.trained_run import evaluate_run
     from distill.robotics.metrics import EpisodeResult
 
     refuse_beside_on(ctx, given["on"], teacher=teacher, space=space)
@@ -91,8 +93,9 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    results: dict[str, Any] = (
-        _teacher_results(folder, given) if teacher else evaluate_run(folder, note=warn, **given)
+    results: dict[str, Any]
+    results, calibration = (
+        (_teacher_results(folder, given), None) if teacher else judge_run(folder, note=warn, **given)
     )
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else f"{folder}{_how(given)}"
@@ -100,22 +103,46 @@ def evaluate(
     both = {} if of_episodes else both_kinds(results)
     if as_json:
         others = {name: given[name] for name in ("eval_size", "eval_crop") if given[name] is not None}
-        print_json({**{name: {**result.to_json(), **others} for name, result in results.items()}, **both})
+        told = {"calibration": asdict(calibration)} if calibration is not None else {}
+        of_splits = {name: {**result.to_json(), **others} for name, result in results.items()}
+        print_json({**of_splits, **both, **told})
         return
-    if of_episodes:
-        groups = {
-            f"{name}{GROUPS[group]}": metrics
-            for name, result in results.items()
-            for group, metrics in result.groups.items()
-        }
-        object_table(title, groups)
-    else:
-        splits = {name: {**r.metrics(), **_about(r)} for name, r in results.items()}
-        accuracy_table(f"{title}: macro accuracy in percent", splits, both)
-        print_one_class({name: len(r.per_class) for name, r in results.items()}, splits)
+    (_print_objects if of_episodes else _print_photos)(title, results, both)
+    if calibration is not None:
+        _print_calibration(calibration, [*results])
     for result in results.values():
         for key, reason in result.unreadable.items():
             click.echo(printable(f"skipped {result.split}/{key}: {reason}"))
+
+
+def _print_objects(title: str, results: Mapping[str, Any], both: Mapping[str, float]) -> None:
+    del both  # of episodes there is no such number
+    groups = {
+        f"{name}{GROUPS[group]}": metrics
+        for name, result in results.items()
+        for group, metrics in result.groups.items()
+    }
+    object_table(title, groups)
+
+
+def _print_photos(title: str, results: Mapping[str, SplitResult], both: Mapping[str, float]) -> None:
+    splits = {name: {**r.metrics(), **_about(r)} for name, r in results.items()}
+    accuracy_table(f"{title}: macro accuracy in percent", splits, both)
+    print_one_class({name: len(r.per_class) for name, r in results.items()}, splits)
+
+
+def _print_calibration(calibration: Calibration, asked: Sequence[str]) -> None:
+    """Print how far the probabilities of some splits can be believed, before and after the fit."""
+    rows = [
+        [name, f"{one.classes} {among}", f"{one.images:,}", f"{one.before:.1f}", f"{one.ece:.1f}"]
+        for among, splits in (("of its own", calibration.splits), ("all", calibration.among_all))
+        for name, one in splits.items()
+        if name in asked
+    ]
+    if rows:
+        title = f"probabilities at the temperature {calibration.temperature:.4g}, fitted on "
+        heads = ["", "classes", "images", f"ECE at {calibration.trained_with:g}, %", "ECE, %"]
+        table(f"{title}{calibration.set_on_words}", heads, rows)
 
 
 def _how(given: Mapping[str, Any]) -> str:

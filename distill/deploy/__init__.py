@@ -6,7 +6,7 @@ Its files::
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     run_texts, add_texts      the class sets of a run; more of them
     check, check_photos, check_episodes    each file compared with the student
-    info, card                model.json, and the README beside it
+    info, card, card_pictures    model.json, and the README beside it
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import printable
+from distill.deploy.card_pictures import RELIABILITY
 from distill.deploy.check import ACCEPTED
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
@@ -24,6 +25,7 @@ ABOUT_FILES = {
     ONNX["int8"]: "ONNX, 8-bit weights and activations, calibrated on training images",
     PROGRAM: "torch.export program, float32",
     WEIGHTS: "the student's weights, float32",
+    RELIABILITY: "how often answers of some probability are right, drawn",
     NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 
@@ -58,6 +60,7 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         about_files=ABOUT_FILES,
         most_names=MOST_NAMES,
         accepted=ACCEPTED,
+        picture=RELIABILITY if RELIABILITY in info.files else "",
         notes=notes_on(info),
         told=lambda name: any(name in n for m in info.measured.values() for n in m["splits"].values()),
         other_data={

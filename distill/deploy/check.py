@@ -21,6 +21,7 @@ from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Preprocessing, Reject
 from distill.deploy.model import Embed
+from distill.judge.calibration import Compared
 from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
 from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
@@ -176,6 +177,20 @@ class Choices:
                 split=name,
                 class_names=part.split.class_names,
                 among=self.among,
+            )
+            for name, part in judged.items()
+        }
+
+    def compared(
+        self, judged: Mapping[str, Judged], rows: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, Compared]:
+        """Return unit embeddings [N, D] of every split beside all classes."""
+        columns = {name: self.among.columns(part.split.class_names) for name, part in judged.items()}
+        return {
+            name: Compared(
+                similarities=rows[name] @ self.texts.T,
+                labels=np.array(columns[name])[part.labels.numpy()],
+                own=tuple(columns[name]),
             )
             for name, part in judged.items()
         }

@@ -22,6 +22,7 @@ from distill.data.folders import Data
 from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
 from distill.deploy.card import write_card, write_example
+from distill.deploy.card_pictures import draw_reliability
 from distill.deploy.check import Choices, judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
 from distill.deploy.check_photos import PhotoCheck, raw_photos
@@ -32,6 +33,7 @@ from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
+from distill.judge.calibration import calibrated
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, toml_value, with_part
@@ -143,7 +145,9 @@ class _Export:
         for bank, classes in banks.items():
             classes.save(self.folder / bank_file(bank))
         info = self._described(name, banks=tuple(banks), own=own)
-        check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(info, banks)
+        info, check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(
+            info, banks
+        )
         for one in check.judged.values():
             if one.other_data:
                 self.progress.note(f"{one.split.name} is not what the run was judged on: {one.other_data}")
@@ -164,19 +168,27 @@ class _Export:
         student = student.folded() if isinstance(student, StagesStudent) else student
         return UnitEmbedding(student, self.head.start, self.head.stop).eval()
 
-    def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> PhotoCheck:
+    def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> tuple[ModelInfo, PhotoCheck]:
         trained, options = self.trained, self.options
         if options.neighbours:
             shown = neighbours_of(trained, self.head, banks[info.bank], most=options.neighbours)
             if shown is not None:
                 shown.save(self.folder / NEIGHBOURS)
         judged = judged_splits(trained, embed_with(self.embedding), most=options.check_images)
+        rows = {split: part.embeddings for split, part in judged.items()}
         choices = Choices.of(banks[info.bank], info.id_classes, info.temperature)
-        student = choices.judge(judged, {split: part.embeddings for split, part in judged.items()})
+        calibration = calibrated(choices.compared(judged, rows), trained_with=info.temperature)
+        if calibration is not None:
+            draw_reliability(self.folder, calibration)
+            info = replace(info, temperature=calibration.temperature, calibration=calibration)
+            choices = replace(choices, temperature=calibration.temperature)
         photos = raw_photos(judged) if options.preprocessing == GRAPH else []
-        return PhotoCheck(judged=judged, choices=choices, student=student, photos=photos)
+        student = choices.judge(judged, rows)
+        return info, PhotoCheck(judged=judged, choices=choices, student=student, photos=photos)
 
-    def _check_of_episodes(self, info: ModelInfo, banks: dict[str, ClassSet]) -> EpisodeCheck:
+    def _check_of_episodes(
+        self, info: ModelInfo, banks: dict[str, ClassSet]
+    ) -> tuple[ModelInfo, EpisodeCheck]:
         if self.options.preprocessing == GRAPH:
             raise WrongOption(
                 "--preprocessing graph is of photos: the cameras of an episode have sizes of their own",
@@ -186,7 +198,7 @@ class _Export:
         pair = banks[info.bank], banks[info.objects.negatives[info.bank]]
         embed, most = embed_with(self.embedding), self.options.check_images
         judged = judged_episodes(self.trained, embed, pair, most=most)
-        return EpisodeCheck(trained=self.trained, judged=judged, classes=len(pair[0]))
+        return info, EpisodeCheck(trained=self.trained, judged=judged, classes=len(pair[0]))
 
     def _described(self, name: str, *, banks: tuple[str, ...], own: str) -> ModelInfo:
         trained, head = self.trained, self.head

@@ -23,6 +23,7 @@ from cache.store.checksums import has_its_checksum, with_checksum
 from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
 from distill.config import HEADS
+from distill.judge.calibration import Calibration
 from distill.record.run_files import CHECKPOINTS
 
 NAME = "model.json"
@@ -161,7 +162,8 @@ class ModelInfo:
     ``bank`` the one that classifies unless another is chosen; ``measured`` what each precision does on the
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
     ``text_mean`` what is taken off the unit row of a text before it is compared, where the student is of the
-    teacher's centred space (the banks are so already), else empty; ``reject`` when an image is none of the
+    teacher's centred space (the banks are so already), else empty; ``calibration`` how ``temperature`` was
+    fitted, None where it is that of the training; ``reject`` when an image is none of the
     classes, by precision; ``objects`` how the objects of episodes are scored, None for photos; ``head`` and
     ``hidden`` are the student's (``student.head``); ``source`` where it comes from, in words: nothing is
     opened or loaded by them.
@@ -183,6 +185,7 @@ class ModelInfo:
     files: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     unlike: dict[str, float] = field(default_factory=dict)
+    calibration: Calibration | None = None
     reject: dict[str, Reject] = field(default_factory=dict)
     objects: ObjectScores | None = None
     head: str = "linear"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from torch import nn
+from torch import Tensor, nn
 
 from cache import EmbeddingCache
 from cache.runtime.devices import choose_device
@@ -79,9 +79,7 @@ def evaluate_run(run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Ope
     trained = open_trained(run, **opening)
     results: dict[str, Result] = {}
     for split in trained.judged(splits):
-        other_data = trained.other_data(split.name)
-        of_heads = judged(trained.model, outputs_of(trained.model, split), split, among=trained.competing)
-        results |= {name: replace(result, other_data=other_data) for name, result in of_heads.items()}
+        results |= trained.results(split, outputs_of(trained.model, split))
     return results
 
 
@@ -164,6 +162,12 @@ class TrainedRun:
         for head in self.heads:
             among = competing(among, head.cache.text_bank(self.config.text))
         return among
+
+    def results(self, split: EvalSplit, outputs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Result]:
+        """Judge the student's (outputs [B, ...], labels [B]) on a split, and say how it is other data."""
+        of_heads = judged(self.model, outputs, split, among=self.competing)
+        other_data = self.other_data(split.name)
+        return {name: replace(result, other_data=other_data) for name, result in of_heads.items()}
 
     def other_data(self, split: str) -> str:
         """Return in what a split is not the one that the run was trained with, '' where it is."""

@@ -5,7 +5,7 @@ Its files::
     collect, groups           run folders -> values; runs that differ in the seed alone
     tasks                     what photos and episodes are measured by
     statistics                tests of differences
-    tables, charts, curves, pictures    the pieces of the page
+    tables, charts, curves, calibration, pictures    the pieces of the page
     page                      one HTML file, with the main table as Markdown and CSV beside it
     compare                   two runs side by side
 """

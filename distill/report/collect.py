@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cache.runtime.errors import UserError, reason_of
+from cache.runtime.json_values import value_of
 from distill.config import RoboticsConfig
 from distill.data_identity import DataIdentity, Sides
+from distill.judge.calibration import Calibration
 from distill.judge.outputs import RunOutputs, load_outputs
 from distill.record.run_files import CONFIG, METRICS, OUTPUTS, SUMMARY
 from distill.settings import flat
@@ -37,7 +39,8 @@ class Run:
     ``settings`` are all of its config by dotted name, ``history`` one line of metrics an epoch; ``summary``
     is empty until the run has finished; ``outputs`` is None with the reason in ``note``. ``point`` is what
     the sweep that made it calls its settings, '' for none. ``identity`` is what the run was made from and
-    judged on, ``data`` what that is called among the runs that were collected with it.
+    judged on, ``data`` what that is called among the runs that were collected with it;
+    ``calibration`` how far its probabilities can be believed, None of episodes.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Run:
     point: str = ""
     identity: DataIdentity | None = None
     data: str = ""
+    calibration: Calibration | None = None
 
     @property
     def finished(self) -> bool:
@@ -265,6 +269,8 @@ def read_run(path: Path, name: str) -> Run:
             raise ValueError(f"{METRICS} or {SUMMARY} holds something other than numbers by name")
         _check_numbers(history, summary)
         identity = DataIdentity.from_json(summary["data"]) if "data" in summary else None
+        told = summary.get("calibration")
+        calibration = value_of(Calibration, told, name="calibration") if told is not None else None
     except (OSError, ValueError, RecursionError) as error:  # a ValueError of TOML, JSON or text decoding
         raise UserError(f"{path} cannot be read ({reason_of(error)})", fix="train it again.") from error
     outputs, note = None, f"no {OUTPUTS}" if summary else ""
@@ -284,6 +290,7 @@ def read_run(path: Path, name: str) -> Run:
         note=note,
         point=_sweep(path.parent)[1].get(path.name, ""),
         identity=identity,
+        calibration=calibration,
     )
 
 

@@ -81,13 +81,13 @@ def _table(
     )
 
 
-def _by_group(title: str, part: Part, columns: Sequence[tuple[str, Sequence[Cell]]], note: str = "") -> Table:
+def by_group(title: str, part: Part, columns: Sequence[tuple[str, Sequence[Cell]]], note: str = "") -> Table:
     """Return a table of a row a group, and one a teacher where there are cells for it."""
     groups = [(group.label, group.number) for group in part.groups]
     return _table(title, "setting", [*groups, *((one.label, None) for one in part.teachers)], columns, note)
 
 
-def _cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool = False) -> Cell:
+def mean_cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool = False) -> Cell:
     """Return the cell of a mean, with its deviation; an empty one for None."""
     if value is None:
         return Cell()
@@ -98,8 +98,8 @@ def _cell(value: Spread | None, digits: int = 1, *, unit: float = 1, best: bool 
 def _metric(part: Part, metric: str, heading: str, best: int | None = None) -> tuple[str, list[Cell]]:
     """Return a metric's column, of the students and the teachers."""
     digits = 1 if heading.endswith("(%)") else 3  # of shares, which are 0 to 1
-    own = [_cell(group.spread(metric), digits, best=i == best) for i, group in enumerate(part.groups)]
-    return heading, [*own, *(_cell(teacher.spread(TEACHER, metric), digits) for teacher in part.teachers)]
+    own = [mean_cell(group.spread(metric), digits, best=i == best) for i, group in enumerate(part.groups)]
+    return heading, [*own, *(mean_cell(teacher.spread(TEACHER, metric), digits) for teacher in part.teachers)]
 
 
 def main_table(part: Part) -> Table:
@@ -122,12 +122,12 @@ def main_table(part: Part) -> Table:
         ):
             beside = [group.spread(*path) for group in part.groups]
             if any(beside):
-                columns.append((f"{split_label(split)}, {words}", [_cell(value) for value in beside]))
+                columns.append((f"{split_label(split)}, {words}", [mean_cell(value) for value in beside]))
     for metric, heading in headings(part.task.gaps, part.splits).items():
-        columns.append((heading, [_cell(group.gap(metric)) for group in part.groups]))
+        columns.append((heading, [mean_cell(group.gap(metric)) for group in part.groups]))
     for name in part.settings:
         columns.append((name, [_setting_cell(group.values[name]) for group in part.groups]))
-    return _by_group("Results", part, columns)
+    return by_group("Results", part, columns)
 
 
 def _setting_cell(value: Any) -> Cell:
@@ -153,7 +153,7 @@ def further_table(part: Part) -> Table | None:
     columns = [_metric(part, metric, heading) for metric, heading in further.items()]
     both = any(group.numbers(name) for group in part.groups for name in further if name.endswith("_auroc"))
     title = f"{part.task.further_title}{', ID against OOD' if both else ''}"
-    table = _by_group(title, part, columns)
+    table = by_group(title, part, columns)
     return table if table.rows else None
 
 
@@ -170,7 +170,7 @@ def per_class_tables(part: Part) -> list[Table]:
         sides += [(one, key) for one in part.groups]
         columns = [("images", [images.get(name, Cell()) for name in names])]
         for one, where in sides:
-            cells = [_cell(one.spread(where, split, name)) for name in names]
+            cells = [mean_cell(one.spread(where, split, name)) for name in names]
             columns.append((f"{one.label} (%)", cells))
         heads = [(name, -1) for name in names]
         among = " among all" if part.task.confuses and _has_one_class(part, split) else ""
@@ -201,13 +201,13 @@ def space_tables(part: Part) -> list[Table]:
         columns = [
             (
                 f"{name} {'↓' if name in LOWER_IS_BETTER else '↑'}",
-                [_cell(group.spread("space", split, name), 3) for group in part.groups],
+                [mean_cell(group.spread("space", split, name), 3) for group in part.groups],
             )
             for name in names
         ]
         images = sorted({n for run in runs if (n := run.number("space", split, "images")) is not None})
         note = f"{' or '.join(f'{n:,}' for n in images)} {part.task.unit}"
-        tables.append(_by_group(split_label(split), part, columns, note))
+        tables.append(by_group(split_label(split), part, columns, note))
     return tables
 
 
@@ -216,11 +216,11 @@ def cost_table(part: Part) -> Table:
     columns = [
         (
             heading.format(unit=part.task.unit),
-            [_cell(group.spread(*names), digits, unit=unit) for group in part.groups],
+            [mean_cell(group.spread(*names), digits, unit=unit) for group in part.groups],
         )
         for heading, names, unit, digits in COST
     ]
-    return _by_group("Cost of a run", part, columns)
+    return by_group("Cost of a run", part, columns)
 
 
 def as_csv(runs: Sequence[Run]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from distill.config import RunConfig
+from distill.judge.calibration_of_run import calibration_of_run
 from distill.judge.evaluate import Result, SplitResult, metrics_of
 from distill.judge.model import fingerprint, judged, outputs_of, result_names, whole_outputs
 from distill.judge.space_of_split import space_of_split, teacher_has_rows
@@ -163,6 +165,7 @@ def summarize(
         "command": ["distill", *command[1:]],
         **more,
         **({"closed_form": position.closed_form} if position.closed_form else {}),
+        "calibration": _calibration(session, outputs),
         "space": _space(session, outputs),
         **_by_class(session, history, results),
     }
@@ -197,6 +200,14 @@ def _space(session: Session, outputs: Outputs) -> dict[str, dict[str, float]]:
         if teacher_has_rows(heads, split):
             space |= space_of_split(heads, [outputs[split.name]], split, session.config)
     return space
+
+
+def _calibration(session: Session, outputs: Outputs) -> dict[str, Any] | None:
+    """Return how far a student's probabilities can be believed; None of episodes, and without images."""
+    if isinstance(session.model, EpisodeModel):
+        return None
+    calibration = calibration_of_run(session.model, session.splits.values(), outputs)
+    return asdict(calibration) if calibration is not None else None
 
 
 def _by_class(

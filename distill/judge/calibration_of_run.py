@@ -1,0 +1,79 @@
+"""The calibration of a run's student: its outputs on every split, beside all classes of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache.runtime.errors import UserError
+from distill.data.stream import EvalSplit
+from distill.judge.calibration import FITTED_ON, Calibration, Compared, calibrated
+from distill.judge.evaluate import Result
+from distill.judge.model import outputs_of, whole_outputs
+from distill.judge.trained_run import Opening, open_trained
+from distill.student.classifier import AllClasses
+from distill.student.heads import classifiers_for
+from distill.student.photo_model import PhotoModel
+
+
+def judge_run(
+    run: Path, *, splits: Sequence[str] = (), **opening: Unpack[Opening]
+) -> tuple[dict[str, Result], Calibration | None]:
+    """Judge a run as :func:`distill.judge.trained_run.evaluate_run` does, and its student's calibration.
+
+    That is fitted on id_val, or where the run set none aside on id_test, whichever splits are asked for; it
+    is None of episodes, and of a run that has neither.
+    """
+    trained = open_trained(run, **opening)
+    model, asked = trained.model, trained.judged(splits)
+    results: dict[str, Result] = {}
+    outputs = {}
+    for split in asked:
+        batches = list(outputs_of(model, split))
+        results |= trained.results(split, batches)
+        if isinstance(model, PhotoModel):
+            rows, labels = zip(*batches, strict=True)
+            outputs[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(labels)
+    if not isinstance(model, PhotoModel):
+        return results, None
+    for name in FITTED_ON[:2]:
+        with suppress(UserError):  # the run set none aside, or its data has none
+            more = [] if name in outputs else trained.wanted([name])
+            outputs |= {split.name: whole_outputs(model, split) for split in more}
+            return results, calibration_of_run(model, [*asked, *more], outputs)
+    return results, None
+
+
+@torch.no_grad()
+def calibration_of_run(
+    model: PhotoModel, splits: Iterable[EvalSplit], outputs: Mapping[str, tuple[Tensor, Tensor]]
+) -> Calibration | None:
+    """Return the calibration of a student's first head; None without one, or without images to fit it on.
+
+    ``outputs`` are (outputs [N, ...], labels [N]) of every split's readable images.
+    """
+    among = AllClasses.of(model.folder.classes)
+    if not model.heads or not {*model.heads[0].cache.text_bank(model.config.text).class_folders}.issuperset(
+        among.names
+    ):
+        return None
+    temperature = model.config.loss.temperature
+    _, columns, classifier = classifiers_for(
+        model.config, model.heads, model.folder.class_names, among.names
+    )[0]
+    compared = {}
+    for split in splits:
+        rows, labels = outputs[split.name]
+        batches = rows[:, columns].split(model.config.train.eval_batch_size)
+        logits = torch.cat([classifier(batch.to(model.device)).float().cpu() for batch in batches])
+        own = among.columns(split.class_names)
+        compared[split.name] = Compared(
+            similarities=(logits * temperature).numpy(), labels=np.array(own)[labels.numpy()], own=tuple(own)
+        )
+    return calibrated(compared, trained_with=temperature)
