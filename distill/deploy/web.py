@@ -33,8 +33,8 @@ OPTION = "--web"
 class WebPage:
     """What was written: the ``precision`` of its model, and the bytes of what a browser loads.
 
-    ``page_bytes`` is all of the folder; ``model_bytes``, ``vocabulary_bytes`` and ``runtime_bytes`` what of it
-    is the graph, the words with their rows, and onnxruntime-web. Each is packed with gzip and written in
+    ``page_bytes`` is all of the folder; of it ``model_bytes`` are the graph's, ``vocabulary_bytes`` those of the
+    words and their rows, ``runtime_bytes`` onnxruntime-web's. Each is packed with gzip and written in
     base64: a host that compresses what it sends sends three quarters of it.
     """
 
@@ -140,7 +140,7 @@ def described_for_web(model: Model, *, size: int) -> dict[str, Any]:
         },
         "banks": [_described_bank(name, bank) for name, bank in model.banks.items()],
         "reject": _described_rejection(info, model.precision),
-        "about": "",
+        "about": _of_percentages(info),
     }
 
 
@@ -157,6 +157,12 @@ def _described_rejection(info: ModelInfo, precision: str) -> dict[str, Any] | No
     if reject is None:
         return None
     return {"score": "cosine", "threshold": reject.cosine, "near_chance": reject.near_chance}
+
+
+def _of_percentages(info: ModelInfo) -> str:
+    if info.calibration is None:
+        return "Its percentages are not calibrated."
+    return f"Its percentages are calibrated on {info.calibration.images:,} images."
 
 
 def _packed_vocabulary(model: Model) -> dict[str, Any] | None:

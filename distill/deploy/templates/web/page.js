@@ -3,7 +3,8 @@
 
 const at = id => document.getElementById(id);
 const SHOWN = 5;
-const state = { model: null, banks: [], vocabulary: null, embedding: null, times: null, work: Promise.resolve() };
+const TYPED = 300;  // milliseconds after the last letter
+const state = { model: null, banks: [], vocabulary: null, question: null, embedding: null, times: null, work: Promise.resolve(), typing: 0 };
 
 function made(tag, text = "", type = "") {
   const element = document.createElement(tag);
@@ -40,15 +41,23 @@ function tellWrong(found) {
 
 // The classes that are asked for: those typed, else all of the chosen bank; null where a name is unknown.
 function classesAsked() {
-  const bank = state.banks[Number(at("bank").value)];
-  if (!at("names").value.trim()) {
-    return { rows: bank.labels.map((_, place) => bank.row(place)), labels: bank.labels, bank };
-  }
+  const bank = state.banks[Number(at("bank").value)], text = at("names").value.trim();
+  if (!text) return bank.labels.map((label, place) => ({ label, row: bank.row(place) }));
   const others = [...state.banks.filter(one => one !== bank), ...(state.vocabulary ? [state.vocabulary] : [])];
-  const found = asked(at("names").value, [bank, ...others]);
+  const found = asked(text, [bank, ...others]);
   tellWrong(found.wrong ? found : null);
-  if (found.wrong || !found.classes.length) return null;
-  return { rows: found.classes.map(one => one.row), labels: found.classes.map(one => one.label), bank: null };
+  return found.classes?.length ? found.classes : null;
+}
+
+// The classes, their rows and what says that a picture is none of them: made when other names are asked for.
+function question() {
+  const key = JSON.stringify([at("bank").value, at("names").value]);
+  if (state.question?.key !== key) {
+    const classes = classesAsked(), rows = classes?.map(one => one.row);
+    const isNone = classes && rejecter(state.model.reject, rows, state.vocabulary);
+    state.question = classes && { key, labels: classes.map(one => one.label), rows, isNone };
+  }
+  return state.question;
 }
 
 function show(labels, scores, none) {
@@ -68,22 +77,22 @@ function show(labels, scores, none) {
 }
 
 function answer() {
+  if (!state.banks.length) return;
   tellWrong(null);
   tellKnown();
-  if (!state.embedding) return;
-  const classes = classesAsked();
-  at("found").hidden = !classes;
-  if (!classes) return;
-  const cosines = classes.rows.map(row => dot(row, state.embedding));
-  show(classes.labels, softmax(cosines, state.model.temperature), at("reject").checked && isNone(classes, cosines));
-  at("open").hidden = !state.vocabulary;
-  if (state.vocabulary) {
-    const places = largest(state.vocabulary.cosines(state.embedding), SHOWN);
-    at("words").replaceChildren(...places.map(place => made("span", state.vocabulary.labels[place])));
+  const { embedding, vocabulary } = state, wanted = question();
+  at("found").hidden = !wanted || !embedding;
+  if (!wanted || !embedding) return;
+  const cosines = wanted.rows.map(row => dot(row, embedding)), words = vocabulary?.cosines(embedding);
+  const none = at("reject").checked && wanted.isNone(cosines, words);
+  show(wanted.labels, softmax(cosines, state.model.temperature), none);
+  at("open").hidden = !vocabulary;
+  if (vocabulary) {
+    at("words").replaceChildren(...largest(words, SHOWN).map(place => made("span", vocabulary.labels[place])));
   }
-  const { decoding, preparing, embedding } = state.times, all = decoding + preparing + embedding;
+  const { decoding, preparing, inModel } = state.times, all = decoding + preparing + inModel;
   at("time").textContent = `${Math.round(all)} ms on this device: ${Math.round(decoding)} to decode, `
-    + `${Math.round(preparing)} to prepare, ${Math.round(embedding)} in the model.`;
+    + `${Math.round(preparing)} to prepare, ${Math.round(inModel)} in the model.`;
 }
 
 // One picture after another, the last one given counts: the model takes one at a time.
@@ -109,7 +118,7 @@ async function look(file) {
     tell(error.message, true);
     return;
   }
-  state.times = { decoding: times[1] - times[0], preparing: times[2] - times[1], embedding: times[3] - times[2] };
+  state.times = { decoding: times[1] - times[0], preparing: times[2] - times[1], inModel: times[3] - times[2] };
   tell("");
   URL.revokeObjectURL(at("shown").src);
   at("shown").src = URL.createObjectURL(file);
@@ -131,7 +140,11 @@ function listen() {
     take(event.dataTransfer.files[0]);
   };
   document.onpaste = event => take(event.clipboardData.files[0]);
-  for (const id of ["names", "bank", "reject"]) at(id).oninput = answer;
+  for (const id of ["bank", "reject"]) at(id).oninput = answer;
+  at("names").oninput = () => {
+    clearTimeout(state.typing);
+    state.typing = setTimeout(answer, TYPED);
+  };
 }
 
 // What is known before the model has started: its names, its size.
