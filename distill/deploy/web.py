@@ -33,7 +33,7 @@ OPTION = "--web"
 class WebPage:
     """What was written: the ``precision`` of its model, and the bytes of what a browser loads.
 
-    ``page_bytes`` is all of the folder; of it ``model_bytes`` are the graph's, ``vocabulary_bytes`` those of the
+    ``page_bytes`` is all of the folder; ``model_bytes`` are the graph's, ``vocabulary_bytes`` those of the
     words and their rows, ``runtime_bytes`` onnxruntime-web's. Each is packed with gzip and written in
     base64: a host that compresses what it sends sends three quarters of it.
     """
