@@ -33,6 +33,7 @@ from distill.commands.tables import percent, print_json, table, warn, working
 
 if TYPE_CHECKING:
     from distill.deploy.info import ModelInfo
+    from distill.deploy.vocabulary_rows import VocabularySource
 
 ACCURACIES = {
     "all_accuracy": "all classes",
@@ -62,6 +63,11 @@ OBJECTS = {
 @option("--teacher NAME", "Of several teachers: whose embedding  [default: the first]")
 @option("--license", "For the model card, e.g. mit.", default="unknown")
 @option("--check-images", "Images of each test split that files are compared on.", COUNT, 2000)
+@option(
+    "--vocabulary FILE|default",
+    "Words that the model can name without candidates, one a line; default: 20,000 that come along.",
+)
+@model_teacher_options
 @option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @option("--web DIR", "New folder for a page that runs it in a browser.", FOLDER)
 @option(
@@ -92,6 +98,7 @@ def export(
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
       distill export runs/first --out models/first --precisions float32,int8 --web page
       distill export models/first --web page
+      distill export runs/first --out models/open --vocabulary default
     """
     if web is None:
         refuse_given(ctx, "runtime", without="--web")
@@ -106,8 +113,9 @@ def export(
     from distill.deploy.export import ExportOptions, export_run
     from distill.deploy.web import prepare_web
 
-    chosen = ExportOptions(**given)
-    with working("exporting") as progress:
+    vocabulary = _vocabulary(ctx, given)
+    chosen = ExportOptions(vocabulary=vocabulary, **given)
+    with working("exporting", "words" if vocabulary else "images") as progress:
         if web is not None:
             prepare_web(web, runtime, model=out, preprocessing=chosen.preprocessing, progress=progress)
         info = export_run(run, out, chosen, progress=progress)
@@ -154,6 +162,18 @@ def _of_page(page: dict[str, Any]) -> str:
     )
 
 
+def _vocabulary(ctx: click.Context, given: dict[str, Any]) -> VocabularySource | None:
+    """Take what says the vocabulary out of ``given``."""
+    from distill.deploy.vocabulary_rows import VocabularySource
+
+    words = given.pop("vocabulary")
+    teacher = {name: given.pop(name) for name in ("teacher_model", "pretrained")}
+    if words is None:
+        refuse_given(ctx, *teacher, without="--vocabulary")
+        return None
+    return VocabularySource(words=Path(words), **teacher)
+
+
 def _measured(info: ModelInfo, percentages: tuple[str, ...]) -> list[list[str]]:
     return [
         [
@@ -182,8 +202,8 @@ def _measured(info: ModelInfo, percentages: tuple[str, ...]) -> list[list[str]]:
 def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """List MODEL's text banks, or add texts to them.
 
-    --add has them embedded by the teacher's text tower: what --cache keeps (cache-features
-    --keep-text-tower), or that of --teacher-model.
+    The size of its vocabulary is told too. --add has texts embedded by the teacher's text tower: what --cache
+    keeps (cache-features --keep-text-tower), or that of --teacher-model.
 
     \b
     Examples:
@@ -203,14 +223,18 @@ def texts(ctx: click.Context, model: Path, add: tuple[str, ...], as_json: bool, 
         refuse_given(ctx, "bank", "template", "cache", "teacher_model", "pretrained", without="--add")
     from distill.deploy.info import ModelInfo
     from distill.deploy.model import load_banks
+    from distill.deploy.vocabulary import WORDS
 
     info = ModelInfo.load(model)
     banks = {name: list(classes.labels) for name, classes in load_banks(model, info).items()}
     if as_json:
-        click.echo(json.dumps(banks, ensure_ascii=False, indent=2))
+        listed = {"banks": banks, "vocabulary": info.vocabulary}
+        click.echo(json.dumps(listed, ensure_ascii=False, indent=2))
         return
     for name, labels in banks.items():
         click.echo(printable(f"{name} ({len(labels)}): {', '.join(labels)}"))
+    if info.vocabulary:
+        click.echo(f"vocabulary: {info.vocabulary:,} words in {model / WORDS}")
     teacher = info.source["teacher"]
     click.echo(printable(f"embedded by the teacher {teacher['model']} ({teacher['pretrained']})"))
 

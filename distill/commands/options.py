@@ -134,15 +134,24 @@ def words(ctx: click.Context, option: click.Parameter, value: str | None) -> tup
     return tuple(word.strip() for word in (value or "").split(",") if word.strip())
 
 
-def lines(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Read every @FILE among values as one value a line."""
+def names_option(help: str) -> Decorator:
+    """Return --names: a,b,c or a file, repeatable; the command gets a tuple, of a file one value a line."""
+    more = "; repeatable, for names with commas; a file (@FILE, FILE.txt) has one a line."
+    return option("--names A,B,...|FILE", f"{help}{more}", multiple=True, callback=_names)
+
+
+def _names(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     read: list[str] = []
     for value in values:
+        # A name may be that of a file here, as 'lemon'; none ends in .txt.
+        if not value.startswith("@") and not value.endswith(".txt"):
+            read.append(value)
+            continue
         try:
-            text = read_text(Path(value[1:])).split("\n") if value.startswith("@") else [value]
+            text = read_text(Path(value.removeprefix("@")))
         except UserError as error:
             raise click.BadParameter(str(error), ctx=ctx, param=option) from error
-        read += [line.strip() for line in text if line.strip()] if value.startswith("@") else text
+        read += [line.strip() for line in text.split("\n") if line.strip()]
     return tuple(read)
 
 

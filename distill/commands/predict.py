@@ -18,7 +18,7 @@ from distill.commands.options import (
     batch_size,
     given_options,
     graph_options,
-    lines,
+    names_option,
     option,
 )
 from distill.commands.tables import table, warn, working
@@ -35,12 +35,8 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 @click.argument("model", type=EXISTING_FOLDER)
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @option("--bank NAME", "Text bank whose classes are chosen from  [default: the run's]")
-@option(
-    "--labels A,B,...|@FILE",
-    "From these labels of any text bank instead; repeatable, for labels with commas; @FILE has one a line.",
-    multiple=True,
-    callback=lines,
-)
+@names_option("From these instead: labels of any text bank, or words of the model's vocabulary")
+@option("--open open_", "From all words of the model's vocabulary instead.", bool)
 @option("--top", "Labels an image.", COUNT, 5)
 @option("--reject", "Say 'none of these' below the cosine that 95% of ID images reach.", bool)
 @option("--threshold", "Score from which an object is there  [default: the run's]", click.FloatRange(0, 1))
@@ -60,13 +56,17 @@ def predict(
     \b
     Examples:
       distill predict models/first photo.jpg
-      distill predict models/first photos/ --labels "red apple,lemon,plum" --reject --format jsonl
+      distill predict models/first photos/ --names "red apple,lemon,plum" --reject --format jsonl
+      distill predict models/first photo.jpg --open
       distill predict models/robot episodes/val.h5 --threshold 0.6
     """
     from distill.deploy.info import ModelInfo
 
-    if given_options(ctx, "labels") and not any(given["labels"]):
-        raise click.UsageError("--labels names nothing: give at least one, as --labels a,b,c.")
+    if given_options(ctx, "names") and not any(given["names"]):
+        raise click.UsageError("--names is empty: give at least one, as --names a,b,c.")
+    beside = given_options(ctx, "names", "bank", "reject")
+    if given["open_"] and beside:
+        raise click.UsageError(f"--open chooses from all words: leave {beside[0]} out.")
     if out is not None and not given_options(ctx, "format"):
         format = FORMATS.get(out.suffix, "jsonl")
     if out is not None and format == "table":
@@ -104,7 +104,9 @@ def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> 
         raise click.UsageError("--threshold is of models of episodes: photos have --reject.")
     files = image_files(images)
     opened = _opened(model, given["precision"], given["threads"])
-    classes = opened.class_set(bank=given["bank"], labels=given["labels"])
+    classes = (
+        opened.open_set if given["open_"] else opened.class_set(bank=given["bank"], names=given["names"])
+    )
     if given["reject"]:
         click.echo(opened.rejection().in_words(), err=True)
     return files, classes, partial(predict, opened, reject=given["reject"])
@@ -117,9 +119,11 @@ def _of_episodes(model: Path, files: tuple[Path, ...], given: dict[str, Any]) ->
 
     if given["reject"]:
         raise click.UsageError("--reject is of models of photos: episodes have --threshold.")
+    if given["open_"]:
+        raise click.UsageError("--open is of models of photos: objects of episodes have two texts each.")
     opened = EpisodeModel.open(model, precision=given["precision"], threads=given["threads"])
     warn(opened.info.warning(opened.precision))
-    objects = opened.objects(bank=given["bank"], labels=given["labels"])
+    objects = opened.objects(bank=given["bank"], names=given["names"])
     episodes = episodes_in(files, opened.scoring.keys)
     return episodes, objects, partial(predict_episodes, opened, threshold=given["threshold"])
 
@@ -187,7 +191,7 @@ def serve(model: Path, host: str, port: int, precision: str | None, threads: int
     \b
     Examples:
       distill serve models/first
-      curl --data-binary @photo.jpg "http://127.0.0.1:8000/predict?labels=rose,tulip&top=2"
+      curl --data-binary @photo.jpg "http://127.0.0.1:8000/predict?names=rose,tulip&top=2"
     """
     try:
         from distill.deploy.limits import Limits

@@ -8,6 +8,7 @@ Its files::
     check, check_photos, check_episodes    each file compared with the student
     info, card, card_pictures    model.json, and the README beside it
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
+    vocabulary, vocabulary_rows    words to name images without candidates, small; their rows by the teacher
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime
     predict, predict_episodes    labels for files

@@ -50,6 +50,7 @@ class LabelsAnswer(BaseModel):
     bank: str = Field(description="The one that classifies unless another is chosen.")
     banks: dict[str, list[str]]
     can_reject: bool = Field(description="Whether reject=true can be asked.")
+    vocabulary: int = Field(ge=0, description="How many words open=true chooses from.")
 
 
 class ErrorAnswer(BaseModel):
@@ -61,7 +62,7 @@ class ErrorAnswer(BaseModel):
 _RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 _WHY = {
     400: "The body is empty, or a form without a file.",
-    404: "The model has no such text bank or label.",
+    404: "The model has no such text bank or name.",
     408: "The body came too slowly.",
     413: "The body has too many bytes, or the image too many pixels.",
     415: "The body is no image, or a damaged one.",

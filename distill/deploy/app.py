@@ -31,7 +31,7 @@ from distill.deploy.model import Model
 from distill.deploy.neighbours import NEIGHBOURS, Neighbours
 
 BATCH = 32
-LabelName = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r'[^\s,"]'})]
+Name = Annotated[str, Field(json_schema_extra={"minLength": 1, "pattern": r'[^\s,"]'})]
 PAGE = Path(__file__).parent / "templates" / "page.html"
 # Nothing but what is in the page itself may run or be loaded in it.
 PAGE_POLICY = (
@@ -76,7 +76,12 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
     """Add what says something of the service: a page, its health, its labels."""
     page_text = PAGE.read_text(encoding="utf-8")
     banks = {name: list(classes.labels) for name, classes in model.banks.items()}
-    about = {"bank": model.info.bank, "banks": banks, "can_reject": model.precision in model.info.reject}
+    about = {
+        "bank": model.info.bank,
+        "banks": banks,
+        "can_reject": model.precision in model.info.reject,
+        "vocabulary": len(model.vocabulary) if model.vocabulary is not None else 0,
+    }
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -98,8 +103,9 @@ def _tell_about(app: FastAPI, model: Model, room: Room) -> None:
 def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -> None:
     """Add the path that labels an image."""
     class_set, shown = _class_sets(model), _shown(model)
-    wanted_labels = Query(
-        description="Choose from these: one label, or a,b,c; or the parameter repeated.",
+    wanted_names = Query(
+        description="Choose from these, labels of any bank or words of the vocabulary: one, or a,b,c; or the "
+        "parameter repeated.",
         json_schema_extra={"uniqueItems": True},
     )
     wanted_bank = Query(
@@ -110,6 +116,12 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
         json_schema_extra={} if model.precision in model.info.reject else {"enum": [False]},
     )
 
+    wanted_open = Query(
+        alias="open",
+        description="Choose from all words of the vocabulary; without names, bank and reject.",
+        json_schema_extra={} if model.vocabulary is not None else {"enum": [False]},
+    )
+
     @app.post(
         "/predict",
         openapi_extra=BODY,
@@ -118,7 +130,8 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
     )
     async def predict(
         request: Request,
-        labels: Annotated[list[LabelName], wanted_labels] = [],  # noqa: B006
+        names: Annotated[list[Name], wanted_names] = [],  # noqa: B006
+        open_: Annotated[bool, wanted_open] = False,
         bank: Annotated[str | SkipJsonSchema[None], wanted_bank] = None,
         top: Annotated[int, Query(ge=1, le=1000, description="How many labels.")] = 5,
         reject: Annotated[bool, wanted_reject] = False,
@@ -127,9 +140,11 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
         """Label the image in the body: its bytes as they are, or the first file of a multipart form."""
         began = time.perf_counter()
         try:
+            if open_ and (names or bank or reject):
+                raise Refused(422, "open chooses from all words: leave names, bank and reject out")
             if reject:
                 model.rejection()
-            classes = class_set(bank, tuple(labels))
+            classes = model.open_set if open_ else class_set(bank, tuple(names))
         except UserError as error:
             raise Refused(422, str(error)) from error
         image = await decoders.prepared(await _image_of(request))
@@ -147,18 +162,18 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
 
 
 def _class_sets(model: Model) -> Callable[[str | None, tuple[str, ...]], ClassSet]:
-    """Return what finds the class set of a bank's name and some labels, and remembers the last ones."""
+    """Return what finds the class set of a bank's name and some names, and remembers the last ones."""
 
     def class_set(bank: str | None, given: tuple[str, ...]) -> ClassSet:
         try:
-            return model.class_set(bank=bank, labels=given)
+            return model.class_set(bank=bank, names=given)
         except WrongOption:
             raise
-        except UserError as error:  # a bank or a label that is not there
+        except UserError as error:  # a bank or a name that is not there
             raise Refused(404, str(error)) from error
 
     remembered = lru_cache(maxsize=64)(class_set)
-    # Of a few labels: what clients can make it remember is bounded.
+    # Of a few names: what clients can make it remember is bounded.
     return lambda bank, given: (remembered if sum(map(len, given)) <= 1000 else class_set)(bank, given)
 
 

@@ -15,6 +15,7 @@ from distill.deploy.card_pictures import RELIABILITY
 from distill.deploy.check import ACCEPTED
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
+from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
 from distill.headline import one_class_notes
 
 EXAMPLE = "classify.py"
@@ -26,6 +27,9 @@ ABOUT_FILES = {
     PROGRAM: "torch.export program, float32",
     WEIGHTS: "the student's weights, float32",
     RELIABILITY: "how often answers of some probability are right, drawn",
+    WORDS: "the words that `predict --open` chooses from",
+    ROWS: "their rows by the teacher, 8 bits on principal axes",
+    LICENSE: "of the words, which are WordNet's",
     NEIGHBOURS: "some training images, small, with the teacher's embeddings; `distill serve` shows them",
 }
 

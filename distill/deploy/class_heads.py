@@ -93,7 +93,7 @@ def _told(trained: TrainedRun, head: Head, names: Mapping[str, str], wording: Wo
         return replace(head, texts=LearntTexts(texts.tower, texts.learner, dict(names))), (
             "learnt prompts and their names"
         )
-    templates = templates_of(wording.templates) or _templates(cache, bank)
+    templates = templates_of(wording.templates) or name_templates(cache, bank)
     own = template_bank(bank, names, templates)
     check_told_apart(own, [[*names]])
     encoder = _encoder(trained, cache, wording, lacking)
@@ -117,8 +117,8 @@ def _encoder(trained: TrainedRun, cache: EmbeddingCache, wording: Wording, lacki
     return TextTower.load(cache.path, files=cache.text_tower, device=device)
 
 
-def _templates(cache: EmbeddingCache, bank: str) -> tuple[str, ...]:
+def name_templates(cache: EmbeddingCache, bank: str) -> tuple[str, ...]:
     """Return the templates that a bank was made with, where they take a name alone; else the usual one."""
-    made_with = tuple(cache.listed_bank(bank).templates)
+    made_with = tuple(cache.listed_bank(bank).templates) if bank in cache.bank_names else ()
     takes_names = made_with and all(template.count("{}") == 1 and template != "{}" for template in made_with)
     return made_with if takes_names else (LABEL_TEMPLATE,)

@@ -64,14 +64,14 @@ class EpisodeModel(Shipped):
         assert self.info.objects is not None
         return self.info.objects
 
-    def objects(self, *, bank: str | None = None, labels: Sequence[str] = ()) -> Objects:
+    def objects(self, *, bank: str | None = None, names: Sequence[str] = ()) -> Objects:
         """Return the objects of a bank of positive texts, the model's own unless another is named.
 
-        UserError if there is no such bank, or label in it; the message names near ones.
+        UserError if there is no such bank, or name in it; the message tells near ones.
         """
         name, negatives = bank or self.info.bank, self.scoring.negatives
         of_positive = {one: classes for one, classes in self.banks.items() if one in negatives}
-        positive = self.class_set(bank=name, labels=labels, banks=of_positive)
+        positive = self.class_set(bank=name, names=names, banks=of_positive)
         negative = self.banks[negatives[name]]
         places = [negative.classes.index(of_object) for of_object in positive.classes]
         rows = negative.rows(places).embeddings

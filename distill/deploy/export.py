@@ -33,6 +33,7 @@ from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
+from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
 from distill.judge.calibration import calibrated
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
@@ -62,6 +63,7 @@ class ExportOptions:
     data_dir: Data = None
     cache_dir: Path | None = None
     code: Path | None = None
+    vocabulary: VocabularySource | None = None
 
     def __post_init__(self) -> None:
         for option, given, choices in (
@@ -142,9 +144,13 @@ class _Export:
     def filled(self, name: str) -> ModelInfo:
         """Write everything but the card and ``model.json``, and return what belongs into the latter."""
         banks, own = class_sets_of(self.trained, self.head)
+        source = self.options.vocabulary
+        banks, words = with_vocabulary(
+            self.folder, source, self.trained, self.head, banks, own, self.progress
+        )
         for bank, classes in banks.items():
             classes.save(self.folder / bank_file(bank))
-        info = self._described(name, banks=tuple(banks), own=own)
+        info = replace(self._described(name, banks=tuple(banks), own=own), vocabulary=words)
         info, check = (self._check_of_photos if info.objects is None else self._check_of_episodes)(
             info, banks
         )

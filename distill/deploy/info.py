@@ -163,10 +163,10 @@ class ModelInfo:
     test images; ``unlike`` the mean cosine to the student, by precision, of those that answer otherwise;
     ``text_mean`` what is taken off the unit row of a text before it is compared, where the student is of the
     teacher's centred space (the banks are so already), else empty; ``calibration`` how ``temperature`` was
-    fitted, None where it is that of the training; ``reject`` when an image is none of the
-    classes, by precision; ``objects`` how the objects of episodes are scored, None for photos; ``head`` and
-    ``hidden`` are the student's (``student.head``); ``source`` where it comes from, in words: nothing is
-    opened or loaded by them.
+    fitted, None where it is that of the training; ``reject`` when an image is none of the classes, by
+    precision; ``vocabulary`` how many words it can name without candidates; ``objects`` how the objects of
+    episodes are scored, None for photos; ``head`` and ``hidden`` are the student's (``student.head``);
+    ``source`` where it comes from, in words: nothing is opened or loaded by them.
     """
 
     name: str
@@ -195,6 +195,7 @@ class ModelInfo:
     image_size: int = 0
     kwargs: tuple[str, ...] = ()
     code: str = ""
+    vocabulary: int = 0
 
     def save(self, folder: Path) -> None:
         """Write ``model.json``, whole or not at all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +14,7 @@ from PIL import Image
 
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.sources.decoders import squash, squash_picture
-from distill.deploy.class_sets import ClassSet, labels_in, pick
+from distill.deploy.class_sets import VOCABULARY, ClassSet, names_in, pick
 from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
 from distill.deploy.vocabulary import ROWS, WORDS, Vocabulary
@@ -129,15 +129,15 @@ class Shipped:
         self,
         *,
         bank: str | None = None,
-        labels: Sequence[str] = (),
+        names: Sequence[str] = (),
         banks: Mapping[str, ClassSet] | None = None,
     ) -> ClassSet:
-        """Return the classes of a bank, the model's own unless another is named, or some labels of any.
+        """Return the classes of a bank, the model's own unless another is named, or those of some names.
 
-        ``labels`` are read as :func:`distill.deploy.class_sets.labels_in` says; ``banks`` are those to choose
-        from, all unless given.
+        ``names`` are read as :func:`distill.deploy.class_sets.names_in` says: labels of any bank, and what
+        none has is a word of the vocabulary. ``banks`` are those to choose from, all unless given.
 
-        UserError if there is no such bank or label; the message names near ones.
+        UserError if there is no such bank or name; the message tells near ones.
         """
         banks = self.banks if banks is None else banks
         if bank is not None and bank not in banks:
@@ -146,10 +146,32 @@ class Shipped:
                 fix=f"{nearest_names(bank, banks)}choose from {', '.join(banks)}.",
             )
         name = bank or self.info.bank
-        if not labels:
+        if not names:
             return banks[name]
         chosen = {name: banks[name], **({} if bank else banks)}
-        return pick(chosen, labels_in(labels, chosen))
+        if self.vocabulary is not None and bank is None:
+            chosen[VOCABULARY] = self.vocabulary.classes
+        return pick(chosen, names_in(names, chosen))
+
+    @cached_property
+    def open_set(self) -> ClassSet:
+        """The words of the vocabulary as classes; one that is a label of a text bank is of its class.
+
+        UserError where there is no vocabulary.
+        """
+        if self.vocabulary is None:
+            raise UserError(
+                f"{self.folder} has no vocabulary to name images from",
+                fix="export the run again with --vocabulary default, or choose names.",
+            )
+        words = self.vocabulary.classes
+        classes = [""] * len(words)
+        for bank in reversed(self.banks.values()):
+            for label, of_class in zip(bank.labels, bank.classes, strict=True):
+                place = words.find(label)
+                if place is not None:
+                    classes[place] = of_class
+        return replace(words, classes=tuple(classes))
 
 
 class Model(Shipped):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from distill.deploy.class_sets import ClassSet, unit
 from distill.deploy.info import undamaged
 
 WORDS, ROWS = "vocabulary.txt", "vocabulary.safetensors"
+# Of the words, where they are those that come with the package.
+LICENSE = "vocabulary.LICENSE"
 COMPONENTS = 128
 LARGEST_CODE = 127
 
@@ -82,7 +84,7 @@ class Vocabulary:
             return cls(words=tuple(words), rows=restored(arrays))
 
 
-def compressed(rows: NDArray[np.float32], components: int = COMPONENTS) -> dict[str, NDArray[np.generic]]:
+def compressed(rows: NDArray[np.float32], components: int = COMPONENTS) -> dict[str, NDArray[Any]]:
     """Return unit rows [N, D] as ``codes``, ``scale``, ``basis`` and ``mean``; see :class:`Vocabulary`."""
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = rows - mean
@@ -101,13 +103,13 @@ def compressed(rows: NDArray[np.float32], components: int = COMPONENTS) -> dict[
     }
 
 
-def restored(arrays: dict[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+def restored(arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Return the unit rows [N, D] of what :func:`compressed` returned."""
     codes, scale, basis, mean = (arrays[name] for name in ("codes", "scale", "basis", "mean"))
     return unit((codes.astype(np.float32) * scale) @ basis + mean)
 
 
-def check_arrays(arrays: dict[str, NDArray[np.generic]], *, words: int, embed_dim: int | None = None) -> None:
+def check_arrays(arrays: dict[str, NDArray[Any]], *, words: int, embed_dim: int | None = None) -> None:
     """Raise a ValueError for arrays that :func:`compressed` does not make of so many words."""
     codes, scale, basis, mean = (arrays[name] for name in ("codes", "scale", "basis", "mean"))
     kinds = [array.dtype.name for array in (codes, scale, basis, mean)]

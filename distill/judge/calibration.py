@@ -14,9 +14,15 @@ from numpy.typing import NDArray
 from distill.headline import SET_ASIDE
 
 BINS = 15
-# What a temperature was fitted on: images set aside; the ID test, where a run set none aside; the teacher's
-# answers, where no image has a label; the training images, which a student knows better than any other.
-FITTED_ON = ("id_val", "id_test", "teacher", "train")
+# By split, what a temperature is fitted on: images set aside; the ID test, where a run set none aside; images
+# of a pool, whose labels are the teacher's answers; training images, which a student knows best of all.
+FITTED_ON = {"id_val": "id_val", "id_test": "id_test", "pool_val": "teacher", "train": "training"}
+SET_ON = {
+    "id_val": "images set aside, id_val",
+    "id_test": "the ID test images, the run having set no id_val aside",
+    "teacher": "the teacher's own answers, no image having a label",
+    "training": "the training images, there being no others: it is too sure of itself on new ones",
+}
 # Of the temperature between its bounds, in natural logarithms: a hundredth of a percent.
 PRECISION = 1e-4
 
@@ -53,7 +59,7 @@ class Reliability:
 class Calibration:
     """The temperature that a student's cosines are divided by, and what it does on the test splits.
 
-    ``set_on`` is one of :data:`FITTED_ON`, of so many ``images``, among their own classes; ``trained_with``
+    ``set_on`` is one of :data:`SET_ON`, of so many ``images``, among their own classes; ``trained_with``
     the temperature of the training. ``splits`` are among each split's own classes, ``among_all`` where all
     classes of the data compete.
     """
@@ -66,7 +72,7 @@ class Calibration:
     among_all: dict[str, Reliability]
 
     def __post_init__(self) -> None:
-        if self.set_on not in FITTED_ON:
+        if self.set_on not in SET_ON:
             raise ValueError(f"the temperature is set on {self.set_on!r:.20}")
         if not (self.temperature > 0 and self.trained_with > 0):
             raise ValueError(f"temperatures are {self.temperature!r:.20} and {self.trained_with!r:.20}")
@@ -74,13 +80,7 @@ class Calibration:
     @property
     def set_on_words(self) -> str:
         """What it was fitted on, in words."""
-        what = {
-            "id_val": "images set aside, id_val",
-            "id_test": "the ID test images, the run having set no id_val aside",
-            "teacher": "the teacher's own answers, no image having a label",
-            "train": "the training images, there being no others: it is too sure of itself on new ones",
-        }
-        return what[self.set_on]
+        return SET_ON[self.set_on]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,10 @@ def calibrated(
     ``temperature`` is another one than the fitted, to be judged. None where that split has no image, or one
     class alone, whose answers are always right.
     """
-    set_on = next((name for name in FITTED_ON if name in splits), None)
-    if set_on is None or len(splits[set_on].own) < 2 or not len(splits[set_on].labels):
+    split = next((name for name in FITTED_ON if name in splits), None)
+    if split is None or len(splits[split].own) < 2 or not len(splits[split].labels):
         return None
-    fitted = fitted_temperature(*splits[set_on].among_own()) if temperature is None else temperature
+    fitted = fitted_temperature(*splits[split].among_own()) if temperature is None else temperature
     tests = {name: one for name, one in splits.items() if name not in SET_ASIDE} or dict(splits)
     tests = {name: one for name, one in tests.items() if len(one.labels)}
     among_own = {name: one.among_own() for name, one in tests.items() if len(one.own) > 1}
@@ -127,8 +127,8 @@ def calibrated(
     return Calibration(
         temperature=fitted,
         trained_with=trained_with,
-        set_on=set_on,
-        images=len(splits[set_on].labels),
+        set_on=FITTED_ON[split],
+        images=len(splits[split].labels),
         splits=of_splits,
         among_all=of_all,
     )

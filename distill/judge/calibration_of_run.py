@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cache.runtime.errors import UserError
 from distill.data.stream import EvalSplit
-from distill.judge.calibration import FITTED_ON, Calibration, Compared, calibrated
+from distill.judge.calibration import Calibration, Compared, calibrated
 from distill.judge.evaluate import Result
 from distill.judge.model import outputs_of, whole_outputs
 from distill.judge.trained_run import Opening, open_trained
@@ -42,7 +42,7 @@ def judge_run(
             outputs[split.name] = torch.cat([part.cpu() for part in rows]), torch.cat(labels)
     if not isinstance(model, PhotoModel):
         return results, None
-    for name in FITTED_ON[:2]:
+    for name in ("id_val", "id_test"):
         with suppress(UserError):  # the run set none aside, or its data has none
             more = [] if name in outputs else trained.wanted([name])
             outputs |= {split.name: whole_outputs(model, split) for split in more}
@@ -58,7 +58,9 @@ def calibration_of_run(
 
     ``outputs`` are (outputs [N, ...], labels [N]) of every split's readable images.
     """
-    among = AllClasses.of(model.folder.classes)
+    splits = list(splits)
+    # Those of a pool alone are no folder's.
+    among = AllClasses.of({**model.folder.classes, **{split.name: split.class_names for split in splits}})
     if not model.heads or not {*model.heads[0].cache.text_bank(model.config.text).class_folders}.issuperset(
         among.names
     ):

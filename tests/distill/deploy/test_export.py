@@ -82,7 +82,7 @@ def test_what_was_measured_is_in_the_card_and_is_what_it_is(trained, exported):
         assert f"| {split} | {numbers['images']} | {numbers['all_accuracy']:.1f} |" in card
         # Again, from the files alone.
         model = Model.open(exported)
-        classes = model.class_set(labels=info.id_classes if split == "id_test" else info.ood_classes)
+        classes = model.class_set(names=info.id_classes if split == "id_test" else info.ood_classes)
         folder = trained / "photos" / ("val_on_train" if split == "id_test" else "val")
         predictions = list(predict(model, image_files([folder]), classes))
         right = [Path(one.image).parent.name == one.labels[0].class_name for one in predictions]
@@ -150,7 +150,7 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
     for precision in ("float32", "int8"):
         model = Model.open(exported, precision=precision)
         photos = image_files([trained / "photos" / "val_on_train"])
-        predictions = list(predict(model, photos, model.class_set(labels=info.id_classes), reject=True))
+        predictions = list(predict(model, photos, model.class_set(names=info.id_classes), reject=True))
         assert sum(one.none_of_these for one in predictions) == 1  # of nine, the 5% below the quantile
         assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
         assert next(one for one in predictions if one.none_of_these).answer == "none of these"
@@ -175,7 +175,7 @@ def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_o
     model, reject = Model.open(learnt / "model"), info.reject["float32"]
     opened = open_trained(learnt / "run", device="cpu")
     (aside,) = opened.wanted(["id_val"])
-    id_texts = model.class_set(labels=info.id_classes).embeddings
+    id_texts = model.class_set(names=info.id_classes).embeddings
 
     def best(photos):
         return (

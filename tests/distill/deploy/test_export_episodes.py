@@ -140,7 +140,7 @@ def test_predict_gives_each_episodes_objects_as_lines(model, episodes, tmp_path)
     assert header.startswith("episode,answer,label_1,score_1")
     assert first.count(";") == 25  # all objects are there
     assert len(rest) == 16 + 6 + 14 - 1
-    two = invoke("predict", model, episodes / "val.h5", "--labels", "plain red circle,dotted blue star")
+    two = invoke("predict", model, episodes / "val.h5", "--names", "plain red circle,dotted blue star")
     assert "dotted blue star" in two.stdout
     assert invoke("predict", model, episodes / "val.h5", "--bank", "descriptions").exit_code == 0
 
@@ -191,7 +191,7 @@ def test_what_a_model_of_episodes_cannot_do_is_one_line(model, run, plain, episo
         (("predict", plain, ROOT / "README.md", "--threshold", 0.5), "--threshold is of models of episodes"),
         (("predict", model, tmp_path), "has no files of episodes"),
         (("predict", model, episodes, "--bank", "negative_labels"), "has no text bank 'negative_labels'"),
-        (("predict", model, episodes, "--labels", "plain red circel"), "did you mean 'plain red circle'"),
+        (("predict", model, episodes, "--names", "plain red circel"), "did you mean 'plain red circle'"),
         (("export", run, "--out", tmp_path / "x", "--preprocessing", "graph"), "is of photos"),
     ):
         asked = invoke(*words)

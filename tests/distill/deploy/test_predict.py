@@ -106,7 +106,7 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
     assert "lemon" in invoke("predict", plain, photos).stdout
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    ended = invoke("predict", plain, photos, broken, "--labels", "lemon,plum", "--format", "jsonl")
+    ended = invoke("predict", plain, photos, broken, "--names", "lemon,plum", "--format", "jsonl")
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert ended.exit_code == 0
     assert len(lines) == 7
@@ -125,9 +125,9 @@ def test_predictions_come_as_a_table_as_json_lines_and_as_csv(trained, plain, tm
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["predict", "MODEL", "PHOTO", "--labels", "lemonn"], 1, "did you mean 'lemon'"),
-        (["predict", "MODEL", "PHOTO", "--labels", ""], 2, "--labels names nothing"),
-        (["predict", "MODEL", "PHOTO", "--labels", "lemon,lemon"], 2, "is there twice"),
+        (["predict", "MODEL", "PHOTO", "--names", "lemonn"], 1, "did you mean 'lemon'"),
+        (["predict", "MODEL", "PHOTO", "--names", ""], 2, "--names is empty"),
+        (["predict", "MODEL", "PHOTO", "--names", "lemon,lemon"], 2, "is there twice"),
         (["predict", "MODEL", "PHOTO", "--bank", "lables"], 1, "did you mean 'labels'"),
         (["predict", "MODEL", "PHOTO", "--precision", "int8"], 1, "holds no ONNX model of precision int8"),
         (["predict", "MODEL", "nowhere.jpg"], 2, "nowhere.jpg"),
@@ -205,10 +205,10 @@ def test_new_texts_are_those_of_the_teacher_and_can_be_chosen(trained, plain, te
     np.testing.assert_allclose(banks["added"].embeddings[0], expected[0], atol=1e-5)
     np.testing.assert_allclose(banks["others"].embeddings[0], expected[1], atol=1e-5)
     added = invoke(
-        "predict", model, val_photos(trained)[0], "--labels", "Kiwi Fruit,lemon", "--format", "jsonl"
+        "predict", model, val_photos(trained)[0], "--names", "Kiwi Fruit,lemon", "--format", "jsonl"
     )
     assert {label["label"] for label in json.loads(added.stdout)["labels"]} == {"kiwi fruit", "lemon"}
-    assert json.loads(invoke("texts", model, "--json").stdout)["added"] == ["kiwi fruit"]
+    assert json.loads(invoke("texts", model, "--json").stdout)["banks"]["added"] == ["kiwi fruit"]
     other = tmp_path / "other"
     shutil.copytree(teacher_dir, other)
     weights = next(other.glob("*.safetensors"), None) or next(other.glob("*.bin"))

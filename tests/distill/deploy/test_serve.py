@@ -24,7 +24,7 @@ from helpers.services import Ask, connected, post, rest, running, serving
 from PIL import Image
 
 from distill.deploy.batching import Batcher
-from distill.deploy.class_sets import ClassSet, labels_in
+from distill.deploy.class_sets import ClassSet, names_in
 from distill.deploy.model import Model
 from distill.deploy.predict import predict
 
@@ -62,11 +62,11 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         ("/predict", raw[:-60], 415, "is damaged"),
         ("/predict", png_of(30_000), 413, "pixels"),
         ("/predict", wide.getvalue(), 413, "larger than 1 MB"),
-        ("/predict?labels=lemonn", raw, 404, "did you mean 'lemon'"),
-        ("/predict?labels=", raw, 422, "labels names nothing"),
+        ("/predict?names=lemonn", raw, 404, "did you mean 'lemon'"),
+        ("/predict?names=", raw, 422, "names is empty"),
         ("/predict?bank=x", raw, 404, "no text bank 'x'"),
         ("/predict?top=0", raw, 422, "top is '0'"),
-        ("/predict?labels=lemon,lemon", raw, 422, "'lemon' is there twice"),
+        ("/predict?names=lemon,lemon", raw, 422, "'lemon' is there twice"),
         ("/predict?neighbours=21", raw, 422, "neighbours is '21'"),
         ("/nothing", raw, 404, "Not Found"),
         ("/predict", None, 405, "Method Not Allowed"),
@@ -75,7 +75,7 @@ def test_the_service_says_what_is_wrong_in_one_line(service, trained):
         answered, answer = service(path, body)
         assert (answered, message in answer["error"]) == (status, True), (path, answer)
         assert "\n" not in answer["error"]
-    assert service("/predict?labels=plum&labels=lemon", raw)[1]["labels"][1]["label"] in ("plum", "lemon")
+    assert service("/predict?names=plum&names=lemon", raw)[1]["labels"][1]["label"] in ("plum", "lemon")
     form = (
         b'--B\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n%b\r\n--B--\r\n' % raw
     )
@@ -154,7 +154,7 @@ def bank_of(labels: tuple[str, ...], embed_dim: int = 16) -> ClassSet:
 def test_a_label_may_have_commas(values, expected):
     banks = {"a": bank_of(("plum", "fig", '5" pot')), "b": bank_of(("bell pepper, red", "bell pepper"))}
     assert (
-        tuple(name.lower().replace("_", " ").replace(",  ", ", ") for name in labels_in(values, banks))
+        tuple(name.lower().replace("_", " ").replace(",  ", ", ") for name in names_in(values, banks))
         == expected
     )
 
@@ -169,10 +169,10 @@ def test_a_label_with_commas_is_chosen_over_http_and_on_the_command_line(
     several, quoted = tmp_path / "labels.txt", quote('"bell pepper, red",plum')
     several.write_text("bell pepper, red\n\nplum\n")
     with running(Model.open(model)) as ask:
-        twice = ["--labels", "bell pepper, red", "--labels", "plum"]
+        twice = ["--names", "bell pepper, red", "--names", "plum"]
         for query, options in (
-            ("labels=bell+pepper,+red&labels=plum", twice),
-            (f"labels={quoted}", [f"--labels=@{several}"]),
+            ("names=bell+pepper,+red&names=plum", twice),
+            (f"names={quoted}", [f"--names=@{several}"]),
         ):
             status, answer = ask(f"/predict?{query}", photo.read_bytes())
             assert (status, {one["label"] for one in answer["labels"]}) == (200, {"bell pepper, red", "plum"})

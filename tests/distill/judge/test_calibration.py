@@ -105,7 +105,7 @@ def test_it_is_fitted_on_images_set_aside_among_their_own_classes_and_told_of_th
 def test_without_a_label_the_teachers_answers_stand_for_them():
     cosines, labels = drawn(0.1)
     answered = Compared(similarities=cosines, labels=labels, own=tuple(range(7)))
-    assert (found := calibrated({"teacher": answered}, trained_with=0.5)) is not None
+    assert (found := calibrated({"pool_val": answered}, trained_with=0.5)) is not None
     assert found.set_on == "teacher"
     assert "the teacher's own answers" in found.set_on_words
-    assert found.splits.keys() == {"teacher"}
+    assert found.splits.keys() == {"pool_val"}
