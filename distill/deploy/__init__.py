@@ -14,6 +14,7 @@ Its files::
     predict, predict_episodes    labels for files
     serve, connections, app   the service: it listens; who is connected; what is asked
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
+    web, web_runtime, templates/web    a page that does it all in a browser; onnxruntime-web, by its checksums
     bench                     latency, size and memory of each graph
     elsewhere, class_heads    a run judged zero-shot on images of any source; texts of their classes
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from safetensors.numpy import load_file
 from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
-from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, ONNX, ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.new_folder import check_new, new_folder
-from distill.deploy.vocabulary import ROWS
+from distill.deploy.vocabulary import LICENSE, ROWS
 from distill.deploy.web_runtime import Runtime, runtime_for_web
+from distill.judge.rejection import FAR, NEGLABEL, Scorer
 
 # The smallest first: a page is fetched by phones.
 SMALLEST_FIRST = ("int8", "float16", "float32")
@@ -70,6 +70,8 @@ def write_web(
             (folder / file.name).write_bytes(file.read_bytes())
         _write_script(folder / "model.js", "MODEL", described_for_web(opened, size=len(content)))
         _write_script(folder / "vocabulary.js", "WORDS", _packed_vocabulary(opened))
+        if LICENSE in info.files:
+            (folder / LICENSE).write_bytes((model / LICENSE).read_bytes())
         _write_script(folder / "weights.js", "WEIGHTS", _packed(content))
         _write_runtime(folder, program)
         size = {file.name: file.stat().st_size for file in folder.iterdir()}
@@ -138,25 +140,42 @@ def described_for_web(model: Model, *, size: int) -> dict[str, Any]:
             "exif": steps.decoding.exif,
             "max_pixels": steps.decoding.max_pixels,
         },
-        "banks": [_described_bank(name, bank) for name, bank in model.banks.items()],
+        "banks": [_described_bank(model, name) for name in model.banks],
         "reject": _described_rejection(info, model.precision),
         "about": _of_percentages(info),
     }
 
 
-def _described_bank(name: str, bank: ClassSet) -> dict[str, Any]:
-    """Return a text bank with rows of 16 bits: of a cosine that takes less than 1e-5."""
+def _described_bank(model: Model, name: str) -> dict[str, Any]:
+    """Return a text bank with rows of 16 bits, of a cosine that takes less than 1e-5.
+
+    ``far`` says of every word of the vocabulary whether it is far from all of the bank's names, where that is
+    asked: a phone would take seconds to find it out.
+    """
+    bank, reject = model.banks[name], model.info.reject.get(model.precision)
     scale = max(float(np.abs(bank.embeddings).max(initial=0)), 1e-12) / LARGEST_WHOLE
     rows = np.round(bank.embeddings / scale).astype("<i2")
     names = {"labels": bank.labels, "classes": bank.classes, "texts": bank.texts}
-    return {"name": name, **names, "scale": scale, "rows": _packed(rows.tobytes())}
+    described = {"name": name, **names, "scale": scale, "rows": _packed(rows.tobytes())}
+    if model.vocabulary is not None and reject is not None and reject.score == NEGLABEL:
+        scorer = Scorer(temperature=reject.temperature, words=model.vocabulary.rows)
+        far = np.zeros(len(model.vocabulary), dtype=np.uint8)
+        far[scorer.negatives(bank.embeddings)] = 1
+        described["far"] = _packed(far.tobytes())
+    return described
 
 
 def _described_rejection(info: ModelInfo, precision: str) -> dict[str, Any] | None:
     reject = info.reject.get(precision)
     if reject is None:
         return None
-    return {"score": "cosine", "threshold": reject.cosine, "near_chance": reject.near_chance}
+    return {
+        "score": reject.score,
+        "temperature": reject.temperature,
+        "thresholds": [asdict(one) for one in reject.thresholds],
+        "far": FAR,
+        "near_chance": any(one.near_chance for one in reject.unknown.values()),
+    }
 
 
 def _of_percentages(info: ModelInfo) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 import distill.deploy
 from cache.runtime.errors import UserError
 from cache.sources.resizing import resized
-from distill.deploy.class_sets import ClassSet, labels_in, pick, unit
+from distill.deploy.class_sets import ClassSet, names_in, pick, unit
 from distill.deploy.vocabulary import Vocabulary
 
 SCRIPTS = Path(distill.deploy.__file__).parent / "templates" / "web"
@@ -50,18 +50,11 @@ def test_a_page_squashes_photos_as_pillow_and_torch_do():
         assert np.abs(found.astype(int) - by_torch[0].permute(1, 2, 0).numpy()).max() <= 1, one.shape
 
 
-def test_scores_are_those_of_the_formulas_in_float64():
-    rng = np.random.default_rng(0)
-    names, negatives = rng.uniform(-0.2, 0.4, 7), rng.uniform(-0.2, 0.3, 40)
-    given = {"names": names.tolist(), "negatives": negatives.tolist()}
-    expression = """({softmax: softmax(given.names, 0.02), mcm: mcmScore(given.names, 0.02),
-        neglabel: neglabelScore(given.names, given.negatives, 0.01)})"""
-    found = by_node([SCRIPTS / "scores.js", SCRIPTS / "rejection.js"], expression, given)
-    shares = np.exp(names / 0.02) / np.exp(names / 0.02).sum()
-    np.testing.assert_allclose(found["softmax"], shares, rtol=1e-12)
-    assert found["mcm"] == pytest.approx(shares.max(), rel=1e-12)
-    own, others = np.exp(names / 0.01).sum(), np.exp(negatives / 0.01).sum()
-    assert found["neglabel"] == pytest.approx(own / (own + others), rel=1e-12)
+def test_probabilities_are_those_of_the_formula_in_float64():
+    cosines = np.random.default_rng(0).uniform(-0.2, 0.4, 7)
+    found = by_node([SCRIPTS / "scores.js"], "softmax(given, 0.02)", cosines.tolist())
+    shares = np.exp(cosines / 0.02) / np.exp(cosines / 0.02).sum()
+    np.testing.assert_allclose(found, shares, rtol=1e-12)
 
 
 def test_words_are_as_near_as_their_rows_and_the_farthest_are_found(tmp_path):
@@ -119,7 +112,7 @@ def test_names_that_are_typed_are_found_as_the_command_finds_them():
     given = {"labels": labels, "classes": bank.classes, "typed": [*typed, *wrong]}
     found = by_node([SCRIPTS / "names.js"], made, given)
     for text, answer in zip(typed, found, strict=False):
-        wanted = pick({"labels": bank}, labels_in(text.split("\n"), {"labels": bank}))
+        wanted = pick({"labels": bank}, names_in(text.split("\n"), {"labels": bank}))
         assert [one["label"] for one in answer["classes"]] == list(wanted.labels), text
     assert [answer.get("near") for answer in found[len(typed) :]] == [
         ["plum"],
@@ -130,7 +123,7 @@ def test_names_that_are_typed_are_found_as_the_command_finds_them():
     ]
     for text, answer in zip(wrong, found[len(typed) :], strict=True):
         with pytest.raises(UserError):
-            pick({"labels": bank}, labels_in([text], {"labels": bank}))
+            pick({"labels": bank}, names_in([text], {"labels": bank}))
         assert "wrong" in answer
 
 

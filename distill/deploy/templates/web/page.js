@@ -39,9 +39,8 @@ function tellWrong(found) {
   }
 }
 
-// The classes that are asked for: those typed, else all of the chosen bank; null where a name is unknown.
-function classesAsked() {
-  const bank = state.banks[Number(at("bank").value)], text = at("names").value.trim();
+// The classes that are asked for: those typed, else all of a bank; null where a name is unknown.
+function classesAsked(text, bank) {
   if (!text) return bank.labels.map((label, place) => ({ label, row: bank.row(place) }));
   const others = [...state.banks.filter(one => one !== bank), ...(state.vocabulary ? [state.vocabulary] : [])];
   const found = asked(text, [bank, ...others]);
@@ -51,10 +50,11 @@ function classesAsked() {
 
 // The classes, their rows and what says that a picture is none of them: made when other names are asked for.
 function question() {
-  const key = JSON.stringify([at("bank").value, at("names").value]);
+  const bank = state.banks[Number(at("bank").value)], text = at("names").value.trim();
+  const key = JSON.stringify([at("bank").value, text]);
   if (state.question?.key !== key) {
-    const classes = classesAsked(), rows = classes?.map(one => one.row);
-    const isNone = classes && rejecter(state.model.reject, rows, state.vocabulary);
+    const classes = classesAsked(text, bank), rows = classes?.map(one => one.row);
+    const isNone = classes && rejecter(state.model.reject, rows, state.vocabulary, text ? null : bank.far);
     state.question = classes && { key, labels: classes.map(one => one.label), rows, isNone };
   }
   return state.question;

@@ -1,17 +1,21 @@
 "use strict";
 // None of these: a score that is high where a picture is one of the names asked for, and what it must reach.
+// Scores are log odds, which do not saturate: of NegLabel (Jiang et al. 2024), and without words of MCM (Ming et al. 2022).
 
-// MCM (Ming et al. 2022): the largest probability among the names.
-function mcmScore(names, temperature) {
-  return Math.max(...softmax(names, temperature));
+function logSum(cosines, temperature) {
+  const best = cosines.reduce((most, cosine) => Math.max(most, cosine), -Infinity);
+  return best / temperature + Math.log(cosines.reduce((sum, cosine) => sum + Math.exp((cosine - best) / temperature), 0));
 }
 
-// NegLabel (Jiang et al. 2024): the share of the names beside words that are far from all of them.
-function neglabelScore(names, negatives, temperature) {
-  const best = [...names, ...negatives].reduce((most, cosine) => Math.max(most, cosine), -1);
-  const sum = cosines => cosines.reduce((all, cosine) => all + Math.exp((cosine - best) / temperature), 0);
-  const own = sum(names);
-  return own / (own + sum(negatives));
+// Of the names against words that are far from all of them.
+function neglabelOdds(names, negatives, temperature) {
+  return logSum(names, temperature) - logSum(negatives, temperature);
+}
+
+// Of the largest probability among the names: infinite with one name.
+function mcmOdds(names, temperature) {
+  const ordered = Array.from(names).sort((a, b) => b - a);
+  return ordered.length === 1 ? Infinity : ordered[0] / temperature - logSum(ordered.slice(1), temperature);
 }
 
 // The places of the `count` words that are farthest from the nearest of some rows.
@@ -23,14 +27,24 @@ function farFrom(rows, vocabulary, count) {
   return largest(nearest.map(cosine => -cosine), count);
 }
 
+// What must be reached with so many names: between two thresholds that were set, by the logarithm of the number.
+function leastOdds(thresholds, names) {
+  const above = thresholds.findIndex(one => one.names >= names);
+  if (above === 0) return thresholds[0].least;
+  if (above < 0) return thresholds.at(-1).least;
+  const [low, high] = [thresholds[above - 1], thresholds[above]];
+  const share = Math.log(names / low.names) / Math.log(high.names / low.names);
+  return low.least + share * (high.least - low.least);
+}
+
 // What says of cosines to the names, and to all words, whether a picture is none of these names.
-function rejecter(reject, rows, vocabulary) {
+// `far` are the words that are far from the names, where that is known.
+function rejecter(reject, rows, vocabulary, far) {
   if (!reject) return () => false;
-  const far = reject.score === "neglabel" ? farFrom(rows, vocabulary, reject.negatives) : [];
-  const scores = {
-    cosine: names => Math.max(...names),
-    mcm: names => mcmScore(names, reject.temperature),
-    neglabel: (names, words) => neglabelScore(names, far.map(place => words[place]), reject.temperature),
-  };
-  return (names, words) => scores[reject.score](names, words) < reject.threshold;
+  const least = leastOdds(reject.thresholds, rows.length), { temperature } = reject;
+  const words = reject.score === "neglabel" ? vocabulary.labels.length : 0;
+  const count = Math.max(0, Math.min(Math.round(reject.far * words), words - rows.length));
+  if (!count) return names => mcmOdds(names, temperature) < least;
+  const negatives = far ?? farFrom(rows, vocabulary, count);
+  return (names, words) => neglabelOdds(names, negatives.map(place => words[place]), temperature) < least;
 }

@@ -33,7 +33,11 @@ async function opened(model, weights, runtime) {
 async function banksOf(model) {
   const made = model.banks.map(async bank => new Bank(bank, await unpacked(bank.rows, Int16Array), model.embed_dim));
   const banks = await Promise.all(made);
-  for (const bank of banks) bank.places = placesOf(bank);
+  for (const [i, bank] of banks.entries()) {
+    bank.places = placesOf(bank);
+    const far = model.banks[i].far && await unpacked(model.banks[i].far);
+    bank.far = far && Array.from(far.keys()).filter(place => far[place]);
+  }
   return banks;
 }
 
