@@ -68,6 +68,11 @@ OBJECTS = {
     "Words that the model can name without candidates, one a line; default: 20,000 that come along.",
 )
 @model_teacher_options
+@option(
+    "--unknowns SOURCE",
+    "Pictures of something else, on which 'none of these' is measured. Repeatable.",
+    multiple=True,
+)
 @option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @option("--web DIR", "New folder for a page that runs it in a browser.", FOLDER)
 @option(

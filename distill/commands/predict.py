@@ -38,7 +38,7 @@ FORMATS = {".jsonl": "jsonl", ".csv": "csv"}
 @names_option("From these instead: labels of any text bank, or words of the model's vocabulary")
 @option("--open open_", "From all words of the model's vocabulary instead.", bool)
 @option("--top", "Labels an image.", COUNT, 5)
-@option("--reject", "Say 'none of these' below the cosine that 95% of ID images reach.", bool)
+@option("--reject", "Say 'none of these' of images of something else; 95% of ID images pass.", bool)
 @option("--threshold", "Score from which an object is there  [default: the run's]", click.FloatRange(0, 1))
 @option("--format", "How results are printed.", ["table", "jsonl", "csv"], "table")
 @option("--out", "Write them to this file instead; its ending chooses the format.", FILE_TO_WRITE)
@@ -108,7 +108,7 @@ def _of_photos(model: Path, images: tuple[Path, ...], given: dict[str, Any]) -> 
         opened.open_set if given["open_"] else opened.class_set(bank=given["bank"], names=given["names"])
     )
     if given["reject"]:
-        click.echo(opened.rejection().in_words(), err=True)
+        click.echo(opened.rejection(classes).in_words(), err=True)
     return files, classes, partial(predict, opened, reject=given["reject"])
 
 

@@ -6,6 +6,7 @@ Its files::
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     run_texts, add_texts      the class sets of a run; more of them
     check, check_photos, check_episodes    each file compared with the student
+    check_reject              "none of these", set and measured
     info, card, card_pictures    model.json, and the README beside it
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     vocabulary, vocabulary_rows    words to name images without candidates, small; their rows by the teacher

@@ -142,9 +142,9 @@ def _predict(app: FastAPI, model: Model, decoders: Decoders, batcher: Batcher) -
         try:
             if open_ and (names or bank or reject):
                 raise Refused(422, "open chooses from all words: leave names, bank and reject out")
-            if reject:
-                model.rejection()
             classes = model.open_set if open_ else class_set(bank, tuple(names))
+            if reject:
+                model.rejection(classes)
         except UserError as error:
             raise Refused(422, str(error)) from error
         image = await decoders.prepared(await _image_of(request))

@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader
 from cache.runtime.atomic_files import replacing
 from cache.runtime.errors import printable
 from distill.deploy.card_pictures import RELIABILITY
-from distill.deploy.check import ACCEPTED
 from distill.deploy.info import ONNX, PROGRAM, WEIGHTS, ModelInfo
 from distill.deploy.neighbours import NEIGHBOURS
 from distill.deploy.vocabulary import LICENSE, ROWS, WORDS
 from distill.headline import one_class_notes
+from distill.judge.rejection import ACCEPTED, FAR
 
 EXAMPLE = "classify.py"
 MOST_NAMES = 60
@@ -64,6 +64,7 @@ def write_card(folder: Path, info: ModelInfo) -> None:
         about_files=ABOUT_FILES,
         most_names=MOST_NAMES,
         accepted=ACCEPTED,
+        far=FAR,
         picture=RELIABILITY if RELIABILITY in info.files else "",
         notes=notes_on(info),
         told=lambda name: any(name in n for m in info.measured.values() for n in m["splits"].values()),

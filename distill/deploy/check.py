@@ -19,20 +19,17 @@ from distill.data.augment import eval_transform
 from distill.data.normalisation import Normalisation
 from distill.data.stream import EvalSplit
 from distill.deploy.class_sets import ClassSet
-from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Preprocessing, Reject
+from distill.deploy.info import GRAPH, OUTSIDE, ModelInfo, Preprocessing
 from distill.deploy.model import Embed
 from distill.judge.calibration import Compared
-from distill.judge.evaluate import OOD_SPLITS, SplitResult, both_kinds, evaluate
+from distill.judge.evaluate import SplitResult, evaluate
 from distill.judge.outputs import spread_sample
 from distill.judge.trained_run import TrainedRun
-from distill.metrics import auroc_interval
 from distill.student.classifier import AllClasses
 
 FLOAT32_DIFFERENCE = 1e-4
 # Below that a file's answers are no longer its student's.
 ALIKE = 0.98
-# Of ID images that the threshold takes for one of the classes.
-ACCEPTED = 0.95
 BATCH = 32
 
 
@@ -258,35 +255,6 @@ def unlike(measured_of: Mapping[str, dict[str, Any]]) -> dict[str, float]:
     return {name: cosine for name, cosine in least.items() if not cosine >= ALIKE}
 
 
-def reject_of(
-    rows: Mapping[str, NDArray[np.float32]], results: Mapping[str, SplitResult], id_texts: NDArray[np.float32]
-) -> Reject | None:
-    """Return when a graph's images are none of the classes; None without ID images.
-
-    The cosine is that which 95% of the images of id_val, or where the run set none aside of id_test, reach
-    with the nearest of the ID class texts [C, D]. ``rows`` are unit embeddings [N, D] by split, ``results``
-    those of the test splits.
-    """
-    set_on = next((name for name in ("id_val", "id_test") if name in rows), None)
-    if set_on is None:
-        return None
-    least = float(np.quantile(best_cosines(rows[set_on], id_texts), 1 - ACCEPTED))
-    ood = next((name for name in OOD_SPLITS if name in rows), None)
-    auroc = both_kinds(results).get("id_ood_auroc")
-    low = high = None
-    if auroc is not None and ood is not None:
-        low, high = auroc_interval(auroc, len(rows["id_test"]), len(rows[ood]))
-    return Reject(
-        cosine=least,
-        set_on=set_on,
-        id_kept=100 - rejected(rows["id_test"], id_texts, least) if "id_test" in rows else None,
-        ood_rejected=rejected(rows[ood], id_texts, least) if ood is not None else None,
-        auroc=auroc,
-        low=low,
-        high=high,
-    )
-
-
 def with_compared(
     info: ModelInfo, file: Written, splits: dict[str, dict[str, Any]], classes: int, **more: Any
 ) -> ModelInfo:
@@ -295,17 +263,6 @@ def with_compared(
         check_float32(file.path.name, splits)
     measured = {"bytes": file.path.stat().st_size, "splits": splits, "classes": classes, **more}
     return replace(info, measured={**info.measured, file.name: measured})
-
-
-def best_cosines(embeddings: NDArray[np.float32], texts: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cosine of every image [N, D] with the nearest of some texts [C, D]."""
-    best: NDArray[np.float32] = (embeddings @ texts.T).max(axis=1)
-    return best
-
-
-def rejected(embeddings: NDArray[np.float32], texts: NDArray[np.float32], least: float) -> float:
-    """Return the share of images in percent whose nearest text is farther than ``least``."""
-    return 100 * float((best_cosines(embeddings, texts) < least).mean())
 
 
 def places_of(classes: ClassSet, class_names: Sequence[str]) -> list[int]:

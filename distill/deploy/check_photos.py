@@ -17,19 +17,22 @@ from PIL import Image
 
 from cache.runtime.errors import UserError
 from cache.sources.decoding import UnreadableImage
+from distill.data.stream import EvalSplit
 from distill.deploy.check import (
     Choices,
     Judged,
     Written,
     compared,
     embedded,
-    reject_of,
-    rejected,
     with_compared,
 )
+from distill.deploy.check_reject import RejectCheck
+from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, ModelInfo, Preprocessing
 from distill.deploy.model import Embed
+from distill.judge.calibration import calibrated
 from distill.judge.evaluate import SplitResult, both_kinds
+from distill.judge.rejection import Rows
 
 PHOTOS_PER_SPLIT = 8
 # Pixels may differ by one where a mean lies between two whole numbers.
@@ -40,13 +43,15 @@ LEAST_COSINE = 0.999
 class PhotoCheck:
     """What the files of a student of photos are compared with: the student, on some images of every split.
 
-    ``student`` are its results, ``photos`` raw ones where a graph prepares them.
+    ``student`` are its results, ``photos`` raw ones where a graph prepares them; ``none`` sets "none of
+    these", where there are images to set it on.
     """
 
     judged: dict[str, Judged]
     choices: Choices
     student: dict[str, SplitResult]
     photos: list[Image.Image]
+    none: RejectCheck | None
 
     def measured(self, info: ModelInfo, file: Written) -> ModelInfo:
         """Return ``info`` with what a file does. Beside test images what was set aside is no result."""
@@ -59,18 +64,55 @@ class PhotoCheck:
         splits = {
             split: compared(judged[split], rows[split], tests[split], self.student[split]) for split in tests
         }
-        reject = reject_of(rows, tests, choices.id_texts)
-        if reject is not None:
+        if self.none is not None:
+            unknown = {
+                name: embedded(some, steps, file.embed, where=file.where)
+                for name, some in self.none.unknowns.items()
+            }
+            reject, shares = self.none.reject(choices.compared(judged, rows), rows, unknown)
             info = replace(info, reject={**info.reject, file.name: reject})
-            for split in splits:
-                splits[split]["rejected"] = rejected(rows[split], choices.id_texts, reject.cosine)
-                splits[split]["all_rejected"] = rejected(rows[split], choices.texts, reject.cosine)
+            splits = {split: {**numbers, **shares[split]} for split, numbers in splits.items()}
         more: dict[str, Any] = dict(both_kinds(tests))
         if file.where == GRAPH:
             more["photos"] = photos_compared(file.path, file.embed, self.photos, steps)
             if file.name == "float32":
                 check_photos(file.path.name, more["photos"])
         return with_compared(info, file, splits, len(choices.among.names), **more)
+
+
+def photo_check(
+    judged: dict[str, Judged],
+    bank: ClassSet,
+    info: ModelInfo,
+    *,
+    words: Rows | None,
+    unknowns: Mapping[str, EvalSplit],
+) -> tuple[ModelInfo, PhotoCheck]:
+    """Return ``info`` with the student's calibration, and what files are compared with.
+
+    The student said the embeddings of ``judged``; ``bank`` are its classes, ``words`` [V, D] the vocabulary.
+    UserError if there are ``unknowns``, and no ID images to set "none of these" on.
+    """
+    rows = {split: part.embeddings for split, part in judged.items()}
+    choices = Choices.of(bank, info.id_classes, info.temperature)
+    compared_rows = choices.compared(judged, rows)
+    calibration = calibrated(compared_rows, trained_with=info.temperature)
+    if calibration is not None:
+        info = replace(info, temperature=calibration.temperature, calibration=calibration)
+        choices = replace(choices, temperature=calibration.temperature)
+    none = RejectCheck.of(compared_rows, rows, choices, words=words, unknowns=unknowns)
+    if none is None and unknowns:
+        raise UserError(
+            "--unknowns are compared with ID images, and the run has none beside those of its training",
+            fix="train with --set data.id_val=0.1, or give ID test images in --data.",
+        )
+    return info, PhotoCheck(
+        judged=judged,
+        choices=choices,
+        student=choices.judge(judged, rows),
+        photos=raw_photos(judged) if info.preprocessing.where == GRAPH else [],
+        none=none,
+    )
 
 
 def raw_photos(judged: Mapping[str, Judged]) -> list[Image.Image]:

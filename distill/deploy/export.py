@@ -23,9 +23,10 @@ from distill.data.frames import FrameAugment, mean_and_deviation
 from distill.data.pool import pool_words
 from distill.deploy.card import write_card, write_example
 from distill.deploy.card_pictures import draw_reliability
-from distill.deploy.check import Choices, judged_splits, unlike
+from distill.deploy.check import judged_splits, unlike
 from distill.deploy.check_episodes import EpisodeCheck, judged_episodes
-from distill.deploy.check_photos import PhotoCheck, raw_photos
+from distill.deploy.check_photos import PhotoCheck, photo_check
+from distill.deploy.check_reject import unknown_pictures
 from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectScores, Preprocessing, bank_file
 from distill.deploy.models import FORMATS, embed_with, write_models
@@ -33,8 +34,8 @@ from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
 from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
+from distill.deploy.vocabulary import Vocabulary
 from distill.deploy.vocabulary_rows import VocabularySource, with_vocabulary
-from distill.judge.calibration import calibrated
 from distill.judge.trained_run import TrainedRun, open_trained
 from distill.robotics.student import EpisodeStudent
 from distill.settings import to_toml, toml_value, with_part
@@ -49,7 +50,8 @@ class ExportOptions:
     """What ``distill export`` can be told.
 
     ``check_images`` is how many images of each test split every file is compared on; ``neighbours`` how many
-    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers.
+    training images (small pictures and the teacher's embeddings) go along, to be shown beside answers;
+    ``unknowns`` are sources of pictures of none of the classes.
     """
 
     formats: tuple[str, ...] = ("onnx",)
@@ -64,6 +66,7 @@ class ExportOptions:
     cache_dir: Path | None = None
     code: Path | None = None
     vocabulary: VocabularySource | None = None
+    unknowns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for option, given, choices in (
@@ -176,25 +179,29 @@ class _Export:
 
     def _check_of_photos(self, info: ModelInfo, banks: dict[str, ClassSet]) -> tuple[ModelInfo, PhotoCheck]:
         trained, options = self.trained, self.options
+        most, sources = options.check_images, options.unknowns
+        unknowns = unknown_pictures(trained, sources, most=most, progress=self.progress)
         if options.neighbours:
             shown = neighbours_of(trained, self.head, banks[info.bank], most=options.neighbours)
             if shown is not None:
                 shown.save(self.folder / NEIGHBOURS)
-        judged = judged_splits(trained, embed_with(self.embedding), most=options.check_images)
-        rows = {split: part.embeddings for split, part in judged.items()}
-        choices = Choices.of(banks[info.bank], info.id_classes, info.temperature)
-        calibration = calibrated(choices.compared(judged, rows), trained_with=info.temperature)
-        if calibration is not None:
-            draw_reliability(self.folder, calibration)
-            info = replace(info, temperature=calibration.temperature, calibration=calibration)
-            choices = replace(choices, temperature=calibration.temperature)
-        photos = raw_photos(judged) if options.preprocessing == GRAPH else []
-        student = choices.judge(judged, rows)
-        return info, PhotoCheck(judged=judged, choices=choices, student=student, photos=photos)
+        words = Vocabulary.load(self.folder)
+        info, check = photo_check(
+            judged_splits(trained, embed_with(self.embedding), most=most),
+            banks[info.bank],
+            info,
+            words=words.rows if words is not None else None,
+            unknowns=unknowns,
+        )
+        if info.calibration is not None:
+            draw_reliability(self.folder, info.calibration)
+        return info, check
 
     def _check_of_episodes(
         self, info: ModelInfo, banks: dict[str, ClassSet]
     ) -> tuple[ModelInfo, EpisodeCheck]:
+        if self.options.unknowns:
+            raise WrongOption("--unknowns is of photos", fix="leave it out.")
         if self.options.preprocessing == GRAPH:
             raise WrongOption(
                 "--preprocessing graph is of photos: the cameras of an episode have sizes of their own",

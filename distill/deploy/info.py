@@ -24,6 +24,7 @@ from cache.store.read_errors import READ_ERRORS
 from cache.store.spec import IMPORTED
 from distill.config import HEADS
 from distill.judge.calibration import Calibration
+from distill.judge.rejection import Reject
 from distill.record.run_files import CHECKPOINTS
 
 NAME = "model.json"
@@ -38,8 +39,6 @@ MOST_OUTPUTS = 2**16 - 1
 EXPORT_AGAIN = "copy the folder again, or export the run again."
 SOURCE_WORDS = ("distill", "run", "checkpoint", "data", "fingerprint", "teacher_name", "config")
 TEACHER_WORDS = ("model", "pretrained", "weights_sha256")
-# An AUROC below WEAK puts an image of either kind on the wrong side of the other in two of five pairs.
-CHANCE, WEAK = 0.5, 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,50 +102,6 @@ class ObjectScores:
     def __post_init__(self) -> None:
         if not (-1 <= self.bias <= 1 and -1 <= self.threshold <= 1):
             raise ValueError(f"bias and threshold are {self.bias} and {self.threshold}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reject:
-    """When an image is none of the classes: below ``cosine``, which 95% of the images of ``set_on`` reach.
-
-    ``id_kept`` and ``ood_rejected`` are shares of the ID and the OOD test images in percent, with the ID
-    classes as the only labels; ``auroc`` (``low`` to ``high``: its 95% interval) says how well their best
-    cosines tell them apart, 0.5 is chance. What the run has no images for is None.
-    """
-
-    cosine: float
-    set_on: str
-    id_kept: float | None = None
-    ood_rejected: float | None = None
-    auroc: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.set_on not in ("id_val", "id_test"):
-            raise ValueError(f"reject is set on {self.set_on!r:.20}")
-        if (self.auroc is None) != (self.low is None) or (self.auroc is None) != (self.high is None):
-            raise ValueError("reject has an AUROC without its interval")
-
-    @property
-    def near_chance(self) -> bool:
-        """Whether ID and OOD images are told apart too badly to be acted on.
-
-        That is where the interval does not lie above chance, or the AUROC is below 0.6.
-        """
-        return self.auroc is not None and self.low is not None and (self.low <= CHANCE or self.auroc < WEAK)
-
-    def in_words(self) -> str:
-        """Return all of it as words."""
-        own = "" if self.set_on == "id_val" else ", the run having set no id_val aside"
-        words = f"'none of these' below a cosine of {self.cosine:.3f}, set on {self.set_on}{own}"
-        if self.id_kept is not None:
-            words += f"; among the ID classes it keeps {self.id_kept:.1f}% of the ID test images"
-        if self.ood_rejected is not None:
-            words += f" and rejects {self.ood_rejected:.1f}% of the OOD test images"
-        if self.auroc is not None:
-            words += f"; AUROC of ID against OOD {self.auroc:.3f} ({self.low:.3f} to {self.high:.3f})"
-        return words + (": near chance or worse, do not rely on it" if self.near_chance else "")
 
 
 @dataclass(frozen=True, kw_only=True)

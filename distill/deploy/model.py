@@ -15,11 +15,14 @@ from PIL import Image
 from cache.runtime.errors import UserError, nearest_names, reason_of
 from cache.sources.decoders import squash, squash_picture
 from distill.deploy.class_sets import VOCABULARY, ClassSet, names_in, pick
-from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, Reject, bank_file
+from distill.deploy.info import EXPORT_AGAIN, GRAPH, ModelInfo, bank_file
 from distill.deploy.onnx_door import check_one_file, import_onnxruntime
 from distill.deploy.vocabulary import ROWS, WORDS, Vocabulary
+from distill.judge.rejection import MCM, Reject, Scorer, least_odds
 
 NONE = "none of these"
+# Of how many class sets it is remembered which words are far from them.
+REMEMBERED = 64
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Prepared images -> unit embeddings."""
 
@@ -204,29 +207,73 @@ class Model(Shipped):
     ) -> list[Prediction]:
         """Return the best ``top`` classes of each image.
 
-        UserError if ``reject`` is asked of a model without a threshold for this precision.
+        UserError if ``reject`` is asked of a model without a threshold for this precision, or of such classes
+        that nothing can be said: see :meth:`rejection`.
         """
         similarities = embeddings @ classes.embeddings.T
         logits = similarities / self.info.temperature
         scores = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
         places = np.argsort(-similarities, axis=1, kind="stable")[:, :top]
-        best = similarities.max(axis=1)
-        none = best < self.rejection().cosine if reject else np.zeros(len(best), dtype=bool)
+        none = self.none_of(embeddings, classes) if reject else np.zeros(len(embeddings), dtype=bool)
         columns = zip(places, scores, similarities, none.tolist(), strict=True)
         return [
             Prediction(labels=labels_of(classes, at, of[at], cosines[at]), none_of_these=nothing)
             for at, of, cosines, nothing in columns
         ]
 
-    def rejection(self) -> Reject:
-        """Return when an image is none of the classes; UserError where that was not set."""
+    def none_of(self, embeddings: NDArray[np.float32], classes: ClassSet) -> NDArray[np.bool_]:
+        """Say of each image [B, D] whether it is none of some classes, whatever these are."""
+        least = least_odds(self.rejection(classes).thresholds, len(classes))
+        return self._scorer.odds(embeddings, classes.embeddings, self._far_from(classes)) < least
+
+    def rejection(self, classes: ClassSet | None = None) -> Reject:
+        """Return when an image is none of the classes.
+
+        UserError where that was not set, or cannot be said of ``classes``: of one without a vocabulary, or of
+        as many as it has words.
+        """
         if self.precision not in self.info.reject:
             raise UserError(
                 f"{self.folder} has no threshold to reject by: the run had no ID images to set it on",
                 fix="export a run with images set aside (data.id_val=0.1), or with ID test images in --data.",
             )
-        return self.info.reject[self.precision]
+        reject, names = self.info.reject[self.precision], 0 if classes is None else len(classes)
+        if reject.score == MCM and names == 1:
+            raise UserError(
+                f"{self.folder} has no vocabulary, and of one name alone nothing says what is none of it",
+                fix="ask for more names, or export the run again with --vocabulary default.",
+            )
+        words = len(self.vocabulary) if self.vocabulary is not None else 0
+        if reject.score != MCM and names >= words:
+            raise UserError(
+                f"{names:,} names are asked for, and the vocabulary of {self.folder} has {words:,} words, of "
+                "which some are to be none of them",
+                fix="ask for fewer names, or export the run again with a larger --vocabulary.",
+            )
+        return reject
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        reject = self.info.reject[self.precision]
+        words = self.vocabulary.rows if reject.score != MCM and self.vocabulary is not None else None
+        return Scorer(temperature=reject.temperature, words=words)
+
+    @cached_property
+    def _far(self) -> dict[tuple[tuple[str, ...], ...], NDArray[np.int64] | None]:
+        return {}
+
+    def _far_from(self, classes: ClassSet) -> NDArray[np.int64] | None:
+        """Return the words that are far from some classes, remembered of the last ones: each is 0.2 MB."""
+        key = (classes.labels, classes.texts)
+        kept = self._far
+        if key in kept:
+            return kept[key]
+        far = self._scorer.negatives(classes.embeddings)
+        if len(kept) >= REMEMBERED:
+            self.__dict__["_far"] = {}  # another thread may read the one before
+        self._far[key] = far
+        return far
 
 
 def labels_of(classes: ClassSet, places: Any, scores: Any, similarities: Any) -> tuple[Label, ...]:

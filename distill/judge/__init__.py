@@ -6,5 +6,6 @@ Its files::
     model, trained_run        a trained student, opened again and judged
     space, space_of_split     how close its embeddings are to the teacher's
     calibration, calibration_of_run    the temperature of its probabilities, and how far they are off
+    rejection                 when an image is of nothing that was asked for
     outputs                   what it says of every test image, kept
 """
