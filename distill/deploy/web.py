@@ -21,7 +21,7 @@ from distill.deploy.model import Model
 from distill.deploy.new_folder import check_new, new_folder
 from distill.deploy.vocabulary import LICENSE, ROWS
 from distill.deploy.web_runtime import Runtime, runtime_for_web
-from distill.judge.rejection import FAR, NEGLABEL, Scorer
+from distill.judge.rejection import FAR, NEGLABEL, far_from, negatives_of
 
 # The smallest first: a page is fetched by phones.
 SMALLEST_FIRST = ("int8", "float16", "float32")
@@ -158,9 +158,9 @@ def _described_bank(model: Model, name: str) -> dict[str, Any]:
     names = {"labels": bank.labels, "classes": bank.classes, "texts": bank.texts}
     described = {"name": name, **names, "scale": scale, "rows": _packed(rows.tobytes())}
     if model.vocabulary is not None and reject is not None and reject.score == NEGLABEL:
-        scorer = Scorer(temperature=reject.temperature, words=model.vocabulary.rows)
-        far = np.zeros(len(model.vocabulary), dtype=np.uint8)
-        far[scorer.negatives(bank.embeddings)] = 1
+        far = np.zeros(words := len(model.vocabulary), dtype=np.uint8)
+        count = negatives_of(words, len(bank))
+        far[far_from(bank.embeddings, model.vocabulary.rows, count=count)] = 1
         described["far"] = _packed(far.tobytes())
     return described
 

@@ -25,18 +25,25 @@ from distill.deploy.model import Model
 from distill.deploy.vocabulary import ROWS, WORDS, Vocabulary
 from distill.deploy.web import precision_for_web, write_web
 from distill.deploy.web_runtime import GLUE, SHA256, VERSION, WASM, kept_in, runtime_for_web
+from distill.judge.rejection import NEGLABEL, Threshold
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>document.title='owned'</script>"
 
+NEGLABEL_THRESHOLDS = (Threshold(names=1, least=-12.4), Threshold(names=5, least=-11.0))
+
 
 def with_words(model: Path, out: Path, words: tuple[str, ...]) -> Path:
-    """A copy of a model that has a vocabulary."""
+    """A copy of a model that has a vocabulary, and rejects by it."""
     shutil.copytree(model, out)
     info = ModelInfo.load(out)
     rows = unit(np.random.default_rng(0).normal(size=(len(words), info.embed_dim)))
     Vocabulary(words=words, rows=rows).save(out)
     files = {**info.files, **{name: sha256_of(out / name) for name in (WORDS, ROWS)}}
-    replace(info, files=files).save(out)
+    reject = {
+        name: replace(one, score=NEGLABEL, temperature=0.05, thresholds=NEGLABEL_THRESHOLDS)
+        for name, one in info.reject.items()
+    }
+    replace(info, files=files, reject=reject).save(out)
     return out
 
 
@@ -241,6 +248,26 @@ def test_a_page_answers_as_the_model_does(browser, page, named, pictures):
     assert {name for name, _ in shown(browser)} == {"zebra", "granny smith"}
     ask(browser, "zebra, Zebra")
     assert "is there twice" in browser.find_element("id", "wrong").text
+
+
+@pytest.mark.long
+def test_none_of_these_is_said_where_the_model_says_it(browser, page, named, pictures):
+    model = Model.open(named)
+    assert model.info.reject["float32"].score == "neglabel"
+    started(browser, (page / "index.html").as_uri())
+    said = set()
+    for path in pictures:
+        embedding = give(browser, path).astype(np.float32)
+        for names in ((), ("zebra", "word 3"), ("word 7",)):
+            classes = model.class_set(names=names)
+            browser.execute_script("at('reject').checked = true")
+            ask(browser, ", ".join(names))
+            none = browser.find_element("id", "best").text == "none of these"
+            assert none == bool(model.none_of(embedding[None], classes)[0]), (path.name, names)
+            said.add(none)
+    assert said == {True, False}
+    browser.execute_script("at('reject').checked = false; answer()")
+    assert browser.find_element("id", "best").text != "none of these"
 
 
 @pytest.mark.long

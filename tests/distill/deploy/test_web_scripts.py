@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cache.runtime.errors import UserError
 from cache.sources.resizing import resized
 from distill.deploy.class_sets import ClassSet, names_in, pick, unit
 from distill.deploy.vocabulary import Vocabulary
+from distill.judge.rejection import Threshold, least_odds, mcm_odds, neglabel_odds
 
 SCRIPTS = Path(distill.deploy.__file__).parent / "templates" / "web"
 SIZES = [(64, 50), (300, 401), (37, 129), (500, 70), (70, 500), (1, 1), (2, 700), (640, 479), (112, 112)]
@@ -55,6 +57,30 @@ def test_probabilities_are_those_of_the_formula_in_float64():
     found = by_node([SCRIPTS / "scores.js"], "softmax(given, 0.02)", cosines.tolist())
     shares = np.exp(cosines / 0.02) / np.exp(cosines / 0.02).sum()
     np.testing.assert_allclose(found, shares, rtol=1e-12)
+
+
+def test_none_of_these_is_decided_by_pythons_odds_and_threshold():
+    rng = np.random.default_rng(0)
+    names, negatives = rng.uniform(-0.2, 0.4, (2, 7)), rng.uniform(-0.2, 0.3, (2, 40))
+    thresholds = tuple(Threshold(names=n, least=least) for n, least in ((2, 1.5), (5, 0.5), (50, -3.0)))
+    numbers = (1, 2, 3, 5, 20, 50, 900)
+    given = {
+        "names": names.tolist(),
+        "negatives": negatives.tolist(),
+        "thresholds": [asdict(one) for one in thresholds],
+        "numbers": numbers,
+    }
+    expression = """({
+        neglabel: given.names.map((row, i) => neglabelOdds(row, given.negatives[i], 0.01)),
+        mcm: given.names.map(row => mcmOdds(row, 0.02)),
+        one: String(mcmOdds([0.3], 0.02)),
+        least: given.numbers.map(number => leastOdds(given.thresholds, number)),
+    })"""
+    found = by_node([SCRIPTS / "scores.js", SCRIPTS / "rejection.js"], expression, given)
+    np.testing.assert_allclose(found["neglabel"], neglabel_odds(names, negatives, 0.01), rtol=1e-9)
+    np.testing.assert_allclose(found["mcm"], mcm_odds(names, 0.02), rtol=1e-9)
+    assert found["one"] == "Infinity"
+    np.testing.assert_allclose(found["least"], [least_odds(thresholds, number) for number in numbers])
 
 
 def test_words_are_as_near_as_their_rows_and_the_farthest_are_found(tmp_path):

@@ -84,7 +84,8 @@ function answer() {
   at("found").hidden = !wanted || !embedding;
   if (!wanted || !embedding) return;
   const cosines = wanted.rows.map(row => dot(row, embedding)), words = vocabulary?.cosines(embedding);
-  const none = at("reject").checked && wanted.isNone(cosines, words);
+  at("reject").disabled = !wanted.isNone;
+  const none = Boolean(wanted.isNone) && at("reject").checked && wanted.isNone(cosines, words);
   show(wanted.labels, softmax(cosines, state.model.temperature), none);
   at("open").hidden = !vocabulary;
   if (vocabulary) {

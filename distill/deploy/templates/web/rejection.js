@@ -37,14 +37,14 @@ function leastOdds(thresholds, names) {
   return low.least + share * (high.least - low.least);
 }
 
-// What says of cosines to the names, and to all words, whether a picture is none of these names.
-// `far` are the words that are far from the names, where that is known.
+// What says of cosines to the names, and to all words, whether a picture is none of these names; null where nothing can
+// say so: of one name without other words, or of as many as there are words. `far` are the words far from the names, if known.
 function rejecter(reject, rows, vocabulary, far) {
-  if (!reject) return () => false;
+  if (!reject) return null;
   const least = leastOdds(reject.thresholds, rows.length), { temperature } = reject;
-  const words = reject.score === "neglabel" ? vocabulary.labels.length : 0;
-  const count = Math.max(0, Math.min(Math.round(reject.far * words), words - rows.length));
-  if (!count) return names => mcmOdds(names, temperature) < least;
+  if (reject.score === "mcm") return rows.length > 1 ? names => mcmOdds(names, temperature) < least : null;
+  const words = vocabulary.labels.length, count = Math.min(Math.round(reject.far * words), words - rows.length);
+  if (count < 1) return null;
   const negatives = far ?? farFrom(rows, vocabulary, count);
   return (names, words) => neglabelOdds(names, negatives.map(place => words[place]), temperature) < least;
 }
