@@ -2,7 +2,7 @@
 
 Its files::
 
-    export                    makes the folder; it and what checks it alone need torch and the run
+    export, new_folder        makes the folder; it and what checks it alone need torch and the run
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     run_texts, add_texts      the class sets of a run; more of them
     check, check_photos, check_episodes    each file compared with the student
