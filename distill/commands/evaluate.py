@@ -93,19 +93,19 @@ def evaluate(
     if space:
         _print_space(folder, given, as_json)
         return
-    results: dict[str, Any]
-    results, calibration = (
+    told: tuple[dict[str, Any], Calibration | None] = (
         (_teacher_results(folder, given), None) if teacher else judge_run(folder, note=warn, **given)
     )
+    results, calibration = told
     print_other_data(results)
     title = f"teacher of {folder}" if teacher else f"{folder}{_how(given)}"
     of_episodes = any(isinstance(result, EpisodeResult) for result in results.values())
     both = {} if of_episodes else both_kinds(results)
     if as_json:
         others = {name: given[name] for name in ("eval_size", "eval_crop") if given[name] is not None}
-        told = {"calibration": asdict(calibration)} if calibration is not None else {}
+        more = {"calibration": asdict(calibration)} if calibration is not None else {}
         of_splits = {name: {**result.to_json(), **others} for name, result in results.items()}
-        print_json({**of_splits, **both, **told})
+        print_json({**of_splits, **both, **more})
         return
     (_print_objects if of_episodes else _print_photos)(title, results, both)
     if calibration is not None:

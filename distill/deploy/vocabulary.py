@@ -15,23 +15,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as saved
 
 from cache.runtime.atomic_files import replacing
-from distill.deploy.class_sets import ClassSet, unit
+from distill.deploy.class_sets import ClassSet
 from distill.deploy.info import undamaged
 
 WORDS, ROWS = "vocabulary.txt", "vocabulary.safetensors"
 # Of the words, where they are those that come with the package.
 LICENSE = "vocabulary.LICENSE"
 COMPONENTS = 128
+EVENLY = 0.3
 LARGEST_CODE = 127
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """N words and their unit rows [N, D] float32, in the space of the student's embeddings.
+    """N words and their rows [N, D] float32: the product with an image's unit row is its cosine.
 
-    A folder keeps the rows less their mean, on their ``COMPONENTS`` principal axes, in 8 bits: ``codes`` int8
-    [N, K], one ``scale`` [1], ``basis`` [K, D] and ``mean`` [D]. A row is ``codes * scale @ basis + mean``,
-    made a unit row. One scale for all axes keeps their order, so that every axis is off by as much at most.
+    A folder keeps the rows less their mean, on a few axes, in 8 bits: ``codes`` int8 [N, K], one ``scale``
+    [1], ``basis`` [K, D] and ``mean`` [D]. A row is ``codes * scale @ basis + mean``, and no unit row again:
+    made one, it would be the longer the more of it was lost. The axes are the principal ones, not of the
+    rows, but of what images see of them (weighted PCA, as in reduced-rank regression): an error counts by how
+    far it moves cosines with images, of which a share ``EVENLY`` may be anywhere.
     """
 
     words: tuple[str, ...]
@@ -49,10 +52,12 @@ class Vocabulary:
         """The words as classes of no folder."""
         return ClassSet(labels=self.words, classes=("",) * len(self), texts=self.words, embeddings=self.rows)
 
-    def save(self, folder: Path, *, components: int = COMPONENTS) -> None:
-        """Write it into a model's folder, each file whole or not at all."""
+    def save(
+        self, folder: Path, *, images: NDArray[np.float32] | None = None, components: int = COMPONENTS
+    ) -> None:
+        """Write it into a model's folder, each file whole or not at all; ``images`` are unit rows [M, D]."""
         text = "".join(f"{word}\n" for word in self.words)
-        arrays = compressed(self.rows, components)
+        arrays = compressed(self.rows, images=images, components=components)
         content = saved(arrays, metadata={"words_sha256": sha256(text.encode()).hexdigest()})
         with replacing(folder / ROWS) as temporary:
             temporary.write_bytes(content)
@@ -84,29 +89,46 @@ class Vocabulary:
             return cls(words=tuple(words), rows=restored(arrays))
 
 
-def compressed(rows: NDArray[np.float32], components: int = COMPONENTS) -> dict[str, NDArray[Any]]:
-    """Return unit rows [N, D] as ``codes``, ``scale``, ``basis`` and ``mean``; see :class:`Vocabulary`."""
+def compressed(
+    rows: NDArray[np.float32], *, images: NDArray[np.float32] | None = None, components: int = COMPONENTS
+) -> dict[str, NDArray[Any]]:
+    """Return rows [N, D] as ``codes``, ``scale``, ``basis`` and ``mean``; see :class:`Vocabulary`."""
     mean = rows.mean(axis=0, dtype=np.float64)
-    centred = rows - mean
-    _, axes = np.linalg.eigh(centred.T @ centred)
+    root, back = _square_root(images, rows.shape[1])
+    seen = (rows - mean) @ root
+    _, axes = np.linalg.eigh(seen.T @ seen)
     basis = axes[:, ::-1].T[: min(components, len(rows))]
     # An axis has no sign of its own: the largest number of each is positive, on whatever machine.
     largest = np.take_along_axis(basis, np.abs(basis).argmax(axis=1)[:, None], axis=1)
     basis = basis * np.sign(largest)
-    parts = centred @ basis.T
+    parts = seen @ basis.T
     scale = max(float(np.abs(parts).max()), 1e-12) / LARGEST_CODE
     return {
         "codes": np.round(parts / scale).astype(np.int8),
         "scale": np.array([scale], dtype=np.float32),
-        "basis": np.ascontiguousarray(basis, dtype=np.float32),
+        "basis": np.ascontiguousarray(basis @ back, dtype=np.float32),
         "mean": mean.astype(np.float32),
     }
 
 
+def _square_root(
+    images: NDArray[np.float32] | None, size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the square root [D, D] of the second moment of images, some anywhere, and its inverse."""
+    if images is None or not len(images):
+        return np.eye(size), np.eye(size)
+    moment = images.T.astype(np.float64) @ images
+    moment = (1 - EVENLY) * moment * (size / np.trace(moment)) + EVENLY * np.eye(size)
+    values, vectors = np.linalg.eigh(moment)
+    root = np.sqrt(values)
+    return vectors * root @ vectors.T, vectors / root @ vectors.T
+
+
 def restored(arrays: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Return the unit rows [N, D] of what :func:`compressed` returned."""
+    """Return the rows [N, D] of what :func:`compressed` returned."""
     codes, scale, basis, mean = (arrays[name] for name in ("codes", "scale", "basis", "mean"))
-    return unit((codes.astype(np.float32) * scale) @ basis + mean)
+    rows: NDArray[np.float32] = (codes.astype(np.float32) * scale) @ basis + mean
+    return rows
 
 
 def check_arrays(arrays: dict[str, NDArray[Any]], *, words: int, embed_dim: int | None = None) -> None:

@@ -20,6 +20,7 @@ from cache.runtime.devices import choose_device
 from cache.runtime.errors import UserError, WrongOption
 from cache.runtime.progress import Progress
 from cache.sources.episodes import EpisodeFolder
+from cache.sources.splits import POOL
 from cache.store.npz_files import read_npz
 from cache.store.read_errors import READ_ERRORS
 from cache.teacher.sanity import check_texts
@@ -37,6 +38,8 @@ SHIPPED_LICENSE = SHIPPED_WORDS.parent / "LICENSE"
 MOST_WORDS = 200_000
 LONGEST_WORD = 200
 TEXTS_AT_ONCE = 256
+# Of a split, whose second moment weighs what is kept of the words.
+MOST_IMAGES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +102,25 @@ def with_vocabulary(
         labels = dict.fromkeys(_labels(trained, banks[own]))
         words += tuple(label for label in labels if folded(label) not in there)
         rows = _embedded(words, source, head, progress=progress)
-    Vocabulary(words=words, rows=rows).save(folder)
+    Vocabulary(words=words, rows=rows).save(folder, images=_images(head))
     if source.is_shipped:
         shutil.copyfile(SHIPPED_LICENSE, folder / LICENSE)
     if whole and whole != own and not {*banks[own].classes} <= {*banks[whole].classes}:
         banks = {name: classes for name, classes in banks.items() if name != whole}
     return banks, len(words)
+
+
+def _images(head: Head) -> NDArray[np.float32]:
+    """Return unit rows [M, D] of some of the images that a student learnt from, in its space."""
+    some: list[NDArray[np.float32]] = []
+    for name in ("train", POOL):
+        if name in head.cache.manifest.splits:
+            rows = head.cache.split(name).embeddings
+            at = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_IMAGES)).astype(np.int64))
+            some.append(rows[at].astype(np.float32))
+    if not some:
+        return np.empty((0, head.cache.embed_dim), dtype=np.float32)
+    return unit(head.in_its_space(torch.from_numpy(np.concatenate(some))).cpu().numpy())
 
 
 def _labels(trained: TrainedRun, bank: ClassSet) -> Iterator[str]:

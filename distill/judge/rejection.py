@@ -1,7 +1,7 @@
 """None of these: when an image is of nothing that was asked for, by its cosines with names and other words.
 
-Two scores, higher for an image of one of the names: NegLabel (Jiang et al., ICLR 2024, arXiv 2403.20078) by the
-words of a vocabulary that are far from all names, and without one MCM (Ming et al. 2022, arXiv 2211.13445).
+Two scores, higher for an image of one of the names: NegLabel (Jiang et al., ICLR 2024, arXiv 2403.20078) by
+the words of a vocabulary that are far from all names, and without one MCM (Ming et al. 2022, 2211.13445).
 Both depend on which names are asked for, so that a threshold is a function of their number. numpy alone: it
 serves what is shipped.
 
@@ -22,6 +22,8 @@ NEGLABEL, MCM = "neglabel", "mcm"
 NEGLABEL_TEMPERATURE, TEMPERATURES = 0.01, (0.01, 0.02, 0.05)
 # How often half of the classes are the unknown ones, and on how many images, to choose a temperature by.
 TURNS, CHOOSE_BY = 3, 500
+# How often classes are drawn into groups, to set a threshold by.
+GROUPINGS = 3
 # Of a vocabulary that are far from any names: the nearest tenth may say the same.
 FAR = 0.9
 # An AUROC below WEAK puts an image of either kind on the wrong side of the other in two of five pairs.
@@ -250,7 +252,7 @@ def thresholds_of(
     """Return what 95% of ID images [N, D] reach, by how many names are asked for.
 
     ``own`` [N] says which of all ``names`` [C, D] an image is of; the first ``asked`` are the ID classes. Of
-    fewer names each image is scored with those of a random group that its own is in, of more with other
+    fewer names each image is scored with those of random groups that its own is in, of more with other
     classes beside.
     """
     thresholds = []
@@ -274,12 +276,14 @@ def _counts(asked: int, names: int, *, least: int) -> list[int]:
 def _groups(
     own: NDArray[np.int64], *, count: int, asked: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Yield groups of ``count`` names, and which images are scored with them: each with one group."""
+    """Yield groups of ``count`` names, and which images are scored with them: each with a few groups."""
     if count >= asked:
         yield np.arange(count), np.ones(len(own), dtype=bool)
         return
-    order = np.random.default_rng(0).permutation(asked)
-    for start in range(0, asked, count):
-        members = order[start : start + count]
-        # The last group is filled with names of the first.
-        yield np.concatenate([members, order])[:count], np.isin(own, members)
+    rng = np.random.default_rng(0)
+    for _ in range(GROUPINGS):
+        order = rng.permutation(asked)
+        for start in range(0, asked, count):
+            members = order[start : start + count]
+            # The last group is filled with names of the first.
+            yield np.concatenate([members, order])[:count], np.isin(own, members)

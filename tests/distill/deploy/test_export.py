@@ -22,11 +22,12 @@ from cache.runtime.errors import UserError
 from cache.sources.decoding import load_rgb
 from cli import main
 from distill.config import RunConfig
-from distill.deploy.check import Written, reject_of, with_compared
+from distill.deploy.check import Written, with_compared
 from distill.deploy.export import ExportOptions, export_run
-from distill.deploy.info import ModelInfo, Reject
+from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict import image_files, predict
+from distill.judge.calibration import fitted_temperature
 from distill.judge.evaluate import metrics_of
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.metrics import harmonic_mean
@@ -155,8 +156,31 @@ def test_the_threshold_keeps_95_of_100_id_images(trained, exported):
         assert info.measured[precision]["splits"]["id_test"]["rejected"] == pytest.approx(100 / 9)
         assert next(one for one in predictions if one.none_of_these).answer == "none of these"
         assert info.reject[precision].id_kept == pytest.approx(100 - 100 / 9)
-        assert info.reject[precision].set_on == "id_test"
+        assert (info.reject[precision].set_on, info.reject[precision].score) == ("id_test", "mcm")
     assert "**the very test images**" in (exported / "README.md").read_text()
+
+
+def test_scores_are_softmax_at_the_temperature_that_was_fitted_and_the_card_shows_how_far_they_are_off(
+    trained, exported
+):
+    info, model = ModelInfo.load(exported), Model.open(exported)
+    photos = image_files([trained / "photos" / "val_on_train"])
+    rows = np.concatenate([model.embed(model.prepare(load_rgb(photo))[None]) for photo in photos])
+    classes = model.class_set(names=info.id_classes)
+    labels = np.array([classes.classes.index(photo.parent.name) for photo in photos])
+    fitted = fitted_temperature(rows @ classes.embeddings.T, labels)
+    assert info.temperature == info.calibration.temperature == pytest.approx(fitted, rel=1e-3)
+    assert (info.calibration.set_on, info.calibration.trained_with) == ("id_test", 0.07)
+    logits = rows.astype(np.float64) @ classes.embeddings.T / info.temperature
+    expected = np.exp(logits - logits.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    found = [[label.score for label in one.labels] for one in model.answer(rows, classes)]
+    np.testing.assert_allclose(found, -np.sort(-expected), rtol=1e-4)
+    card = (exported / "README.md").read_text()
+    ece = info.calibration.splits["id_test"]
+    assert f"| id_test | 9 | its own 3 classes | {ece.before:.1f} | {ece.ece:.1f} |" in card
+    assert "![How often answers of some probability are right](reliability.png)" in card
+    assert "reliability.png" in info.files
 
 
 @pytest.fixture(scope="module")
@@ -177,27 +201,37 @@ def test_the_threshold_is_set_on_images_set_aside_and_what_it_does_is_measured_o
     (aside,) = opened.wanted(["id_val"])
     id_texts = model.class_set(names=info.id_classes).embeddings
 
-    def best(photos):
-        return (
-            np.stack([model.embed(model.prepare(load_rgb(p))[None])[0] for p in photos]) @ id_texts.T
-        ).max(1)
+    def odds(photos):
+        rows = np.stack([model.embed(model.prepare(load_rgb(p))[None])[0] for p in photos])
+        scores = np.sort(np.exp(rows.astype(np.float64) @ id_texts.T / info.temperature))
+        return np.log(scores[:, -1] / scores[:, :-1].sum(axis=1))
 
     folders = [image_files([trained / "photos" / name]) for name in ("val_on_train", "val")]
-    kept, new = (best(folder) for folder in folders)
-    least = np.quantile(best([Path(image.where) for image in aside.pixels.samples]), 0.05)
-    assert (reject.set_on, reject.cosine) == ("id_val", pytest.approx(least, abs=1e-6))
+    kept, new = (odds(folder) for folder in folders)
+    least = np.quantile(odds([Path(image.where) for image in aside.pixels.samples]), 0.05)
+    of_three = next(one.least for one in reject.thresholds if one.names == 3)
+    assert (reject.set_on, reject.score, of_three) == ("id_val", "mcm", pytest.approx(least, abs=1e-4))
+    assert info.calibration.set_on == "id_val"
     assert reject.id_kept == pytest.approx(100 * (kept >= least).mean())
-    assert reject.ood_rejected == pytest.approx(100 * (new < least).mean())
-    assert reject.auroc == pytest.approx(np.mean([[a > b for b in new] for a in kept]))
+    told = reject.unknown["ood_test"]
+    assert (told.images, told.rejected) == (len(new), pytest.approx(100 * (new < least).mean()))
+    assert told.auroc == pytest.approx(np.mean([[a > b for b in new] for a in kept]))
+    assert told.fpr95 == pytest.approx(100 * (new >= np.quantile(kept, 0.05)).mean())
     assert set(info.measured["float32"]["splits"]) == {"id_test", "ood_test"}
     asked = invoke("predict", learnt / "model", folders[1][0], "--reject", "--format", "jsonl")
-    assert f"below a cosine of {least:.3f}, set on id_val; among the ID classes it keeps" in asked.stderr
+    assert "by MCM, without a vocabulary, set on id_val; among the ID classes it keeps" in asked.stderr
     assert json.loads(asked.stdout)["labels"]
 
 
 @pytest.mark.parametrize(
     ("auroc", "low", "high", "weak"),
-    [(0.58, 0.56, 0.6, True), (0.7, 0.45, 0.9, True), (0.2, 0.1, 0.3, True), (0.8, 0.7, 0.9, False)],
+    [
+        (0.58, 0.56, 0.6, True),
+        (0.7, 0.45, 0.9, True),
+        (0.2, 0.1, 0.3, True),
+        (0.62, 0.6, 0.7, False),
+        (0.8, 0.7, 0.9, False),
+    ],
 )
 def test_where_id_and_ood_are_hardly_told_apart_card_and_predict_say_so(
     trained, plain, tmp_path, auroc, low, high, weak
@@ -205,15 +239,16 @@ def test_where_id_and_ood_are_hardly_told_apart_card_and_predict_say_so(
     from distill.deploy.card import write_card
 
     info = ModelInfo.load(plain)
-    odd = replace(info.reject["float32"], auroc=auroc, low=low, high=high)
+    reject = info.reject["float32"]
+    odd = replace(reject.unknown["ood_test"], auroc=auroc, low=low, high=high)
     shutil.copytree(plain, tmp_path / "model")
-    changed = replace(info, reject={"float32": odd})
+    changed = replace(info, reject={"float32": replace(reject, unknown={"ood_test": odd})})
     changed.save(tmp_path / "model")
     write_card(tmp_path / "model", changed)
     assert ("do not rely on `--reject`" in (tmp_path / "model" / "README.md").read_text()) == weak
     printed = invoke("predict", tmp_path / "model", val_photos(trained)[0], "--reject").stderr
     assert ("near chance or worse, do not rely on it" in printed) == weak
-    assert f"AUROC of ID against OOD {auroc:.3f} ({low:.3f} to {high:.3f})" in printed
+    assert f"AUROC of ID against them {auroc:.3f}, {low:.3f} to {high:.3f}" in printed
 
 
 def test_no_file_that_is_published_holds_a_path_of_the_machine(trained, exported, teacher_dir):
@@ -323,23 +358,3 @@ def test_a_second_export_to_the_same_folder_is_told_who_writes_it(trained, tmp_p
     finally:
         holder.communicate()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_threshold_is_set_on_images_set_aside_where_there_are_any():
-    texts = np.eye(4, dtype=np.float32)[:2]
-    rows = {
-        "id_test": np.full((20, 4), 0.5, dtype=np.float32),
-        "id_val": np.tile(texts[:1], (20, 1)),
-    }
-    assert (reject := reject_of(rows, {}, texts)) is not None
-    assert (reject.set_on, reject.cosine) == ("id_val", 1.0)
-    assert (reject := reject_of({"id_test": rows["id_test"]}, {}, texts)) is not None
-    assert (reject.set_on, reject.cosine) == ("id_test", 0.5)
-
-
-@pytest.mark.parametrize(
-    ("auroc", "low", "doubtful"), [(0.58, 0.56, True), (0.62, 0.6, False), (0.9, 0.4, True)]
-)
-def test_an_auroc_that_is_weak_or_may_be_chance_is_not_relied_on(auroc, low, doubtful):
-    reject = Reject(cosine=0.3, set_on="id_val", auroc=auroc, low=low, high=0.99)
-    assert ("do not rely" in reject.in_words()) == doubtful

@@ -30,6 +30,14 @@ from distill.deploy.predict import predict
 from distill.settings import with_settings
 from distill.train.start import train as run
 
+REJECT = {
+    "score": "mcm",
+    "temperature": 0.1,
+    "thresholds": [{"names": 2, "least": 0.0}],
+    "set_on": "id_val",
+    "images": 9,
+}
+
 
 def test_onnxruntime_is_told_to_tell_nobody_before_it_is_imported(plain):
     code = (
@@ -328,10 +336,12 @@ def test_any_file_name_can_be_predicted_and_hidden_files_are_left_alone(trained,
         ("id_classes", ["ant", 3]),
         ("source", {"run": "/home/me/run"}),
         ("reject", {"float32": 0.3}),
-        ("reject", {"float32": {"cosine": "high", "set_on": "id_test"}}),
-        ("reject", {"float32": {"cosine": 0.3, "set_on": "id_test", "auroc": [1]}}),
-        ("reject", {"float32": {"cosine": 0.3, "set_on": "somewhere"}}),
-        ("reject", {"float32": {"cosine": 0.3, "set_on": "id_test", "auroc": 0.7}}),
+        ("reject", {"float32": {**REJECT, "thresholds": []}}),
+        ("reject", {"float32": {**REJECT, "thresholds": [{"names": 2, "least": "low"}]}}),
+        ("reject", {"float32": {**REJECT, "set_on": "somewhere"}}),
+        ("reject", {"float32": {**REJECT, "score": "cosine"}}),
+        ("reject", {"float32": {**REJECT, "unknown": {"ood_test": {"auroc": 0.7}}}}),
+        ("calibration", {"temperature": -1}),
     ],
 )
 def test_a_model_from_elsewhere_that_says_odd_things_is_refused_by_name(plain, tmp_path, name, value):
