@@ -108,10 +108,7 @@ def export(
     if web is None:
         refuse_given(ctx, "runtime", without="--web")
     elif (run / "model.json").is_file():
-        for unused in given_options(ctx, "out", *given):
-            raise click.UsageError(f"{unused} is of a run, and {run} is exported already: leave it out.")
-        page = _write_page(run, web, runtime)
-        print_json({"web": page}) if as_json else click.echo(_of_page(page))
+        _only_page(ctx, web, as_json, unused=("out", *given))
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")
@@ -135,6 +132,15 @@ def export(
     _tell(run, out, info)
     if page:
         click.echo(_of_page(page))
+
+
+def _only_page(ctx: click.Context, web: Path, as_json: bool, *, unused: tuple[str, ...]) -> None:
+    """Write the page of a model that is there."""
+    model = ctx.params["run"]
+    for option in given_options(ctx, *unused):
+        raise click.UsageError(f"{option} is of a run, and {model} is exported already: leave it out.")
+    page = _write_page(model, web, ctx.params["runtime"])
+    print_json({"web": page}) if as_json else click.echo(_of_page(page))
 
 
 def _tell(run: Path, out: Path, info: ModelInfo) -> None:
