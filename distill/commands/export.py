@@ -137,8 +137,8 @@ def export(
 def _only_page(ctx: click.Context, web: Path, as_json: bool, *, unused: tuple[str, ...]) -> None:
     """Write the page of a model that is there."""
     model = ctx.params["run"]
-    for option in given_options(ctx, *unused):
-        raise click.UsageError(f"{option} is of a run, and {model} is exported already: leave it out.")
+    for given in given_options(ctx, *unused):
+        raise click.UsageError(f"{given} is of a run, and {model} is exported already: leave it out.")
     page = _write_page(model, web, ctx.params["runtime"])
     print_json({"web": page}) if as_json else click.echo(_of_page(page))
 
