@@ -18,6 +18,19 @@ FLAGS = (
 )
 
 
+def skip_without_page() -> None:
+    """Skip a test that opens a page where there is no browser, or no onnxruntime-web."""
+    from cache.runtime.errors import UserError
+    from distill.deploy.web_runtime import runtime_for_web
+
+    if not (shutil.which("chromium") or shutil.which("google-chrome")) or not shutil.which("chromedriver"):
+        pytest.skip("chromium and chromedriver are not installed")
+    try:
+        runtime_for_web()
+    except UserError as error:
+        pytest.skip(f"no onnxruntime-web: {error.problem}")
+
+
 @contextmanager
 def chromium(profile: Path) -> Iterator[Any]:
     """Yield a driver of selenium's, its own log and that of its network kept."""
