@@ -39,7 +39,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
     "allocator": ([*STEP, "--embed-dim", 8], ["speedup"]),
     "load": (["--images", 300, "--epochs", 1], ["images/s", "peak memory"]),
     "million": (["--folder", "NEW", "--samples", 900, "--per-tar", 100, "--kill-at", 0.1], ["seconds"]),
-    "web": (["--models", "MODEL", "--photo", "PHOTO", "--repeats", 2], ["ms", "cosine"]),
+    "web": (["--models", "MODEL", "--photo", "PHOTO", "--repeats", 2], []),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
 }
 # Those that take no time are run with every change.
