@@ -13,6 +13,7 @@ from cache.runtime.errors import printable
 from distill.commands.episodes import EPISODES, PHOTOS, UNITS
 from distill.commands.options import (
     COUNT,
+    EXISTING,
     EXISTING_FOLDER,
     FILE_TO_WRITE,
     FOLDER,
@@ -20,6 +21,7 @@ from distill.commands.options import (
     WHOLE,
     code_option,
     device_option,
+    given_options,
     json_option,
     model_teacher_options,
     option,
@@ -49,7 +51,7 @@ OBJECTS = {
 
 @click.command()
 @click.argument("run", type=EXISTING_FOLDER)
-@option("--out", "New folder for the model.", FOLDER, required=True)
+@option("--out", "New folder for the model.", FOLDER)
 @option("--formats A,B", "onnx,torch,safetensors,open_clip,timm,tflite.", default="onnx", callback=words)
 @option("--precisions A,B", "Of the ONNX graph: float32,float16,int8.", default="float32", callback=words)
 @option(
@@ -73,10 +75,24 @@ OBJECTS = {
 )
 @option("--neighbours", "Small training images that go along, for 'distill serve'.", WHOLE, 200)
 @option("--push ORG/NAME", "Upload the folder to the Hugging Face hub; a new repository is private.")
+@option("--web DIR", "New folder for a page that runs it in a browser.", FOLDER)
+@option(
+    "--runtime DIR|TGZ",
+    "What 'npm pack onnxruntime-web' wrote, for --web  [default: npm fetches it]",
+    EXISTING,
+)
 @run_options
 @json_option("Print model.json's numbers as JSON.")
 @click.pass_context
-def export(ctx: click.Context, run: Path, out: Path, push: str | None, as_json: bool, **given: Any) -> None:
+def export(
+    ctx: click.Context,
+    run: Path,
+    out: Path | None,
+    web: Path | None,
+    push: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Write a folder that stands alone with RUN's student.
 
     A student of photos or of episodes; it holds class texts, measured accuracy and a model card too. Every
@@ -86,10 +102,21 @@ def export(ctx: click.Context, run: Path, out: Path, push: str | None, as_json: 
     Examples:
       distill export runs/first --out models/first
       distill export runs/first --out models/small --precisions float32,float16,int8 --preprocessing graph
+      distill export runs/first --out models/first --precisions float32,int8 --web page
+      distill export models/first --web page
       distill export runs/first --out models/open --vocabulary default
       distill export runs/first --out models/clip --formats onnx,open_clip,timm --push me/my-birds
     """
+    runtime = given.pop("runtime")
+    if web is None:
+        refuse_given(ctx, "runtime", without="--web")
+    elif (run / "model.json").is_file():
+        _only_page(ctx, web, as_json, unused=("out", "push", *given))
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
     from distill.deploy.export import ExportOptions, export_run
+    from distill.deploy.web import prepare_web
 
     vocabulary = _vocabulary(ctx, given)
     chosen = ExportOptions(vocabulary=vocabulary, **given)
@@ -98,26 +125,44 @@ def export(ctx: click.Context, run: Path, out: Path, push: str | None, as_json: 
 
         check_push(push)
     with working("exporting", "words" if vocabulary else "images") as progress:
+        if web is not None:
+            prepare_web(web, runtime, model=out, preprocessing=chosen.preprocessing, progress=progress)
         info = export_run(run, out, chosen, progress=progress)
-    _tell(run, out, info, as_json=as_json)
-    if push is not None:
-        from distill.deploy.push import push as push_folder
-
-        with working("uploading"):
-            address = push_folder(out, push)
-        click.echo(f"pushed to {address}", err=as_json)
-
-
-def _tell(run: Path, out: Path, info: ModelInfo, *, as_json: bool) -> None:
-    """Print what was exported."""
-    from distill.deploy.card import notes_on
-
     for name in info.unlike:
         warn(info.warning(name))
+    page = _write_page(out, web, runtime) if web is not None else {}
     if as_json:
         rejects = {name: asdict(reject) for name, reject in info.reject.items()}
-        print_json({"measured": info.measured, "unlike": info.unlike, "reject": rejects})
-        return
+        of_page = {"web": page} if page else {}
+        print_json({"measured": info.measured, "unlike": info.unlike, "reject": rejects, **of_page})
+    else:
+        _tell(run, out, info)
+        if page:
+            click.echo(_of_page(page))
+    if push is not None:
+        _push(out, push, as_json=as_json)
+
+
+def _push(out: Path, to: str, *, as_json: bool) -> None:
+    from distill.deploy.push import push
+
+    with working("uploading"):
+        address = push(out, to)
+    click.echo(f"pushed to {address}", err=as_json)
+
+
+def _only_page(ctx: click.Context, web: Path, as_json: bool, *, unused: tuple[str, ...]) -> None:
+    """Write the page of a model that is there."""
+    model = ctx.params["run"]
+    for given in given_options(ctx, *unused):
+        raise click.UsageError(f"{given} is of a run, and {model} is exported already: leave it out.")
+    page = _write_page(model, web, ctx.params["runtime"])
+    print_json({"web": page}) if as_json else click.echo(_of_page(page))
+
+
+def _tell(run: Path, out: Path, info: ModelInfo) -> None:
+    from distill.deploy.card import notes_on
+
     of_episodes = info.objects is not None
     told = {name for measured in info.measured.values() for n in measured["splits"].values() for name in n}
     columns = {name: head for name, head in (OBJECTS if of_episodes else ACCURACIES).items() if name in told}
@@ -127,6 +172,22 @@ def _tell(run: Path, out: Path, info: ModelInfo, *, as_json: bool) -> None:
         click.echo(f"note: {note}")
     what = "EPISODES.h5' names objects" if of_episodes else "PHOTO' labels images"
     click.echo(f"'distill predict {out} {what}; {out / 'README.md'} is the model card")
+
+
+def _write_page(model: Path, web: Path, runtime: Path | None) -> dict[str, Any]:
+    from distill.deploy.web import write_web
+
+    with working("writing the page") as progress:
+        return {**asdict(write_web(model, web, runtime=runtime, progress=progress)), "folder": str(web)}
+
+
+def _of_page(page: dict[str, Any]) -> str:
+    parts = {"the model": "model", "the vocabulary": "vocabulary", "onnxruntime-web": "runtime"}
+    sizes = [f"{name} {size / 1e6:.1f}" for name, part in parts.items() if (size := page[f"{part}_bytes"])]
+    return (
+        f"{page['folder']}: a page with the {page['precision']} model, {page['page_bytes'] / 1e6:.1f} MB "
+        f"({', '.join(sizes)}); open its index.html, or put the folder on any web server"
+    )
 
 
 def _vocabulary(ctx: click.Context, given: dict[str, Any]) -> VocabularySource | None:

@@ -2,7 +2,7 @@
 
 Its files::
 
-    export                    makes the folder; it and what checks it alone need torch and the run
+    export, new_folder        makes the folder; it and what checks it alone need torch and the run
     models, onnx_files, graph_preprocessing    weights, torch.export, ONNX in three precisions
     libraries, timm_student, timm_folder, open_clip_folder, weights_file    what open_clip and timm load
     tflite_file               what LiteRT loads
@@ -18,6 +18,7 @@ Its files::
     predict, predict_episodes    labels for files
     serve, connections, app   the service: it listens; who is connected; what is asked
     admission, limits, batching, decoding, answers    one request at a time, and what each may cost
+    web, web_runtime, templates/web    a page that does it all in a browser; onnxruntime-web, by its checksums
     bench                     latency, size and memory of each graph
     elsewhere, class_heads    a run judged zero-shot on images of any source; texts of their classes
 """

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -19,7 +16,6 @@ from cache.runtime.atomic_files import sha256_of
 from cache.runtime.errors import UserError, WrongOption, nearest_names
 from cache.runtime.locks import only_writer_of_file
 from cache.runtime.progress import Progress, Silent
-from cache.runtime.system_errors import write_error
 from cache.sources.episodes import EpisodeFolder
 from cache.store.spec import in_words
 from distill.config import PRETRAINED, SCRATCH
@@ -38,6 +34,7 @@ from distill.deploy.info import GRAPH, OUTSIDE, PRECISIONS, ModelInfo, ObjectSco
 from distill.deploy.libraries import Libraries
 from distill.deploy.models import FORMATS, embed_with, write_models
 from distill.deploy.neighbours import NEIGHBOURS, neighbours_of
+from distill.deploy.new_folder import new_folder
 from distill.deploy.onnx_files import UnitEmbedding, import_parts
 from distill.deploy.run_texts import class_sets_of, negatives_of
 from distill.deploy.vocabulary import Vocabulary
@@ -106,7 +103,7 @@ def export_run(
         note=progress.note,
     )
     head = _head(run, trained, options.teacher)
-    with only_writer_of_file(out.resolve()), _new_folder(out) as folder:
+    with only_writer_of_file(out.resolve()), new_folder(out) as folder:
         export = _Export(
             folder=folder, run=run, trained=trained, head=head, options=options, progress=progress
         )
@@ -137,31 +134,6 @@ def _head(run: Path, trained: TrainedRun, name: str | None) -> Head:
             fix="export a run of --prompts coop or none.",
         )
     return head
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside ``out`` that takes its place if the block succeeds."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not empty", fix="choose another --out, or remove it.")
-    out = out.resolve()
-    for leftover in out.parent.glob(f".{out.name}.*.export"):  # of an export that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex}.export")
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except UserError:
-        raise
-    except Exception as error:
-        if refused := write_error(out, error):
-            raise refused from error
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ LEAST: dict[str, tuple[list[object], list[str]]] = {
         ["--demo", "DEMO", "--teacher", "TEACHER", "--halves", 2, "--samples", 5],
         ["known", "images", "temperature"],
     ),
+    "web": (["--models", "MODEL", "--photo", "PHOTO", "--repeats", 2], []),
     "serve": (["--model", "MODEL", "--images", "PHOTOS", "--requests", 4, "--clients", 1, 2], ["by bare"]),
 }
 # Those that take no time are run with every change.
@@ -161,6 +162,11 @@ def test_benchmark_writes_its_table_with_hardware_and_versions(
     words, ratios = {**QUICK, **LEAST}[name]
     put: dict[object, object] = {"PHOTOS": photos, "TEACHER": f"local-dir:{teacher_dir}"}
     put["NEW"] = tmp_path / "new"
+    put["PHOTO"] = next(photos.glob("*/*/*.*"))
+    if name == "web":
+        from helpers.browsers import skip_without_page
+
+        skip_without_page()
     if name == "growth":  # whose teacher is the demo's, and knows these words
         words_of = ("red square", "blue star", "green circle", "white cross", "yellow ring", "black heart")
         called = dict(zip(sorted({path.name for path in photos.glob("*/*")}), words_of, strict=False))

@@ -23,6 +23,7 @@ from distill.deploy.export import ExportOptions, export_run
 from distill.deploy.info import ModelInfo
 from distill.deploy.model import Model
 from distill.deploy.predict_episodes import episodes_in, predict_episodes
+from distill.deploy.web import write_web
 from distill.judge.model import outputs_of
 from distill.judge.trained_run import evaluate_run, open_trained
 from distill.settings import with_settings
@@ -54,6 +55,11 @@ def model(run) -> Path:
     """All that can be exported of it."""
     export_run(run, run.parent / "model", ALL)
     return run.parent / "model"
+
+
+def test_a_model_of_episodes_is_no_page(model, tmp_path):
+    with pytest.raises(UserError, match="is a model of episodes, and a page is shown photos"):
+        write_web(model, tmp_path / "page")
 
 
 def student_scores(run: Path, split_name: str) -> np.ndarray:

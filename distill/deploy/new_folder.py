@@ -1,0 +1,42 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cache.runtime.errors import UserError
+from cache.runtime.system_errors import write_error
+
+
+def check_new(out: Path, option: str = "--out") -> None:
+    """Raise a UserError for a folder, given as ``option``, that holds something, or is none."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not empty", fix=f"choose another {option}, or remove it.")
+
+
+@contextmanager
+def new_folder(out: Path, option: str = "--out") -> Iterator[Path]:
+    """Yield a folder beside ``out`` that takes its place if the block succeeds; raises as check_new."""
+    check_new(out, option)
+    out = out.resolve()
+    for leftover in out.parent.glob(f".{out.name}.*.export"):  # of an export that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex}.export")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    except UserError:
+        raise
+    except Exception as error:
+        if refused := write_error(out, error):
+            raise refused from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,57 @@
+"use strict";
+// Embeddings and texts -> numbers: cosines, probabilities, and how much an image is like what was asked for.
+
+function dot(one, other, from = 0) {
+  let sum = 0;
+  for (let i = 0; i < one.length; i++) sum += one[i] * other[from + i];
+  return sum;
+}
+
+function softmax(cosines, temperature) {
+  const best = Math.max(...cosines);
+  const shares = Array.from(cosines, cosine => Math.exp((cosine - best) / temperature));
+  const all = shares.reduce((sum, share) => sum + share, 0);
+  return shares.map(share => share / all);
+}
+
+// The places of the largest `count` numbers, largest first.
+function largest(numbers, count) {
+  return Array.from(numbers.keys()).sort((a, b) => numbers[b] - numbers[a] || a - b).slice(0, count);
+}
+
+// A text bank of the model: whole numbers, of which `scale` makes unit rows of `size` numbers.
+class Bank {
+  constructor({ name, labels, classes, texts, scale }, numbers, size) {
+    Object.assign(this, { name, labels, classes, texts, scale, numbers, size });
+  }
+  row(place) {
+    return Float32Array.from(this.numbers.subarray(place * this.size, (place + 1) * this.size), n => n * this.scale);
+  }
+}
+
+// Words and their rows in 8 bits: codes * scale @ basis + mean, divided by its length.
+class Vocabulary {
+  constructor({ words, scale }, { codes, basis, mean, lengths }) {
+    Object.assign(this, { labels: words, classes: [], texts: [], scale, codes, basis, mean, lengths });
+    this.size = mean.length;
+    this.components = basis.length / mean.length;
+  }
+  row(place) {
+    const row = Float64Array.from(this.mean);
+    for (let k = 0; k < this.components; k++) {
+      const share = this.codes[place * this.components + k] * this.scale;
+      for (let i = 0; i < this.size; i++) row[i] += share * this.basis[k * this.size + i];
+    }
+    return Float32Array.from(row, number => number / this.lengths[place]);
+  }
+  // The cosine of every word with a unit row: without making any of its rows.
+  cosines(row) {
+    const share = dot(row, this.mean), parts = new Float32Array(this.components);
+    for (let k = 0; k < this.components; k++) parts[k] = dot(row, this.basis, k * this.size) * this.scale;
+    const found = new Float32Array(this.labels.length);
+    for (let i = 0; i < found.length; i++) {
+      found[i] = (share + dot(parts, this.codes, i * this.components)) / this.lengths[i];
+    }
+    return found;
+  }
+}
