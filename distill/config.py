@@ -16,8 +16,6 @@ from distill.config_fields import accepted, at_least, check_fields, one_of, requ
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 # The side of the paper's centre crop by that of the whole picture.
 PAPER_CROP = 224 / 256
-
-
 HEADS = ("linear", "stages", "mlp")
 
 
@@ -178,21 +176,21 @@ class OptimConfig:
 class DataConfig:
     """How training images are drawn.
 
-    ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole
-    batch, as the original research code; ``id_val`` is the share of train set aside to choose on;
-    ``seed`` decides the order and the augmentation, -1 leaves that to ``train.seed``;
-    ``pixels`` auto reads the images that the cache keeps, files always decodes; ``decoder`` of photos is
-    torchvision or pillow, auto the faster that loads, which the run then keeps to; ``device_images`` says
-    whether decoded images are kept on the device: auto on CUDA where they fit, on, off; ``memory_mb`` is how
-    much memory decoded images may take otherwise before they are decoded anew every epoch (never more than
-    half of the machine's); ``shuffle_buffer`` is how many images a process holds to mix them where a cache's
-    tars are streamed; ``workers`` are the processes that decode, -1 by the machine: all cores beside a
-    GPU, else one (never more than four a core, or 16); ``views`` replays the
-    crops that the cache keeps, each with the teacher's embedding of that very crop; ``shared_classes`` lets
-    classes be in train and in the OOD test as well; ``pool_share`` is the share of a batch that are images
-    without a label, -1 by their number; ``class_val`` is the share of train's classes set aside to choose on;
-    ``choose_by`` says which of both chooses the best checkpoint: auto is id_val where there is one;
-    ``balanced`` draws every class alike often.
+    ``policy`` is crop_flip, flip, randaugment or none; ``per_image`` false draws one crop for a whole batch,
+    as the original research code; ``id_val`` is the share of train set aside to choose on; ``seed`` decides
+    the order and the augmentation, -1 leaves that to ``train.seed``; ``pixels`` auto reads the images that
+    the cache keeps, files always decodes; ``decoder`` of photos is torchvision or pillow, auto the faster
+    that loads, which the run then keeps to; ``device_images`` says whether decoded images are kept on the
+    device: auto on CUDA where they fit, on, off; ``memory_mb`` is how much memory decoded images may take
+    otherwise before they are decoded anew every epoch (never more than half of the machine's);
+    ``shuffle_buffer`` is how many images a process holds to mix them where a cache's tars are streamed;
+    ``workers`` are the processes that decode, -1 by the machine: all cores beside a GPU, else one (never more
+    than four a core, or 16); ``views`` replays the crops that the cache keeps, each with the teacher's
+    embedding of that very crop; ``shared_classes`` lets classes be in train and in the OOD test as well;
+    ``pool_share`` is the share of a batch that are images without a label, -1 by their number; ``class_val``
+    is the share of train's classes set aside to choose on, ``pool_val`` that of a pool alone which is
+    compared with the teacher's answers; ``choose_by`` says whether id_val or class_val chooses the best
+    checkpoint, auto is id_val where there is one; ``balanced`` draws every class alike often.
     """
 
     repeat_epochs: int = at_least(1, 1, most=machine_limits.EPOCH_REPEATS)
@@ -215,6 +213,7 @@ class DataConfig:
         -1.0, lambda value: value == -1 or 0 <= value < 1, "give a share below 1, or -1: by their number."
     )
     class_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
+    pool_val: float = accepted(0.0, lambda value: 0 <= value < 1, "give a share below 1.")
     choose_by: str = one_of("auto", "id_val", "class_val")
     balanced: bool = False
 

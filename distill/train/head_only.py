@@ -86,7 +86,7 @@ def line_of(closed_form: dict[str, Any], history: list[dict[str, Any]]) -> str:
 
 
 def _accuracies(numbers: dict[str, Any]) -> str:
-    names = ("id_val", "class_val", "id_test", "ood_test", "ood_query")
+    names = ("id_val", "class_val", "pool_val", "id_test", "ood_test", "ood_query")
     return "  ".join(f"{n} {numbers[key]:.1f}%" for n in names if (key := f"{n}_accuracy") in numbers)
 
 
