@@ -7,6 +7,7 @@ Its files::
     run_texts, add_texts      the class sets of a run; more of them
     check, check_photos, check_episodes    each file compared with the student
     info, card                model.json, and the README beside it
+    replace                   a new model in the place of another, all its files at once
     class_sets, model, episode_model    texts and graphs: images or frames -> embeddings -> answers
     neighbours                training images shown beside an answer
     onnx_door                 the way to onnxruntime
