@@ -18,8 +18,8 @@ JUDGED = ("id_test", "ood_test", "id_val", "pool_val")
 # What a run without that split cannot say.
 UNMEASURED = {
     "id_test": "how often it is right on photos of a test: there are too few with a label to set some aside",
-    "ood_test": "how often it is right on names that it learnt nothing of: labelled photos of such in a folder "
-    "'val' would say",
+    "ood_test": "how often it is right on names that no label was learnt of: labelled photos of such in a "
+    "folder 'val' would say",
 }
 
 
@@ -69,7 +69,7 @@ def outcome_of(
 ) -> Outcome:
     """Measure the shipped model's latency, and put together what its model.json and the ``runs`` say."""
     info = ModelInfo.load(out)
-    (measured,) = bench_model(out, BenchOptions(rounds=2, repeats=50, threads=0)).values()
+    (measured,) = bench_model(out, BenchOptions(rounds=1, repeats=100, threads=0)).values()
     return Outcome(
         model=str(out),
         info=info,

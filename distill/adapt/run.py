@@ -49,6 +49,8 @@ CLOSED_FORM, TRAINED = "closed-form", "run"
 ID_VAL, POOL_VAL = 0.2, 0.1
 # A kill costs no more steps.
 SAVED_EVERY = 100
+# Images of each split that the first model is compared with its student on: it is to be there soon.
+FIRST_CHECK = 500
 
 
 def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome:
@@ -277,6 +279,8 @@ class _Work:
             new = self.options.work / "next" / self.options.out.resolve().name
             shutil.rmtree(new.parent, ignore_errors=True)
             export = ExportOptions(code=self.options.code)
+            if shipped is None:
+                export = replace(export, check_images=FIRST_CHECK)
             export_run(self.options.work / name, new, export, progress=self.progress)
             put_in_place(new, self.options.out, beside=WORK)
             shutil.rmtree(new.parent, ignore_errors=True)

@@ -14,6 +14,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from cache.runtime.atomic_files import remove_temporaries
 from distill.deploy.info import NAME
 
 CURRENT, VERSIONS = ".current", ".versions"
@@ -63,6 +64,10 @@ def settle(model: Path, *, beside: str) -> None:
                 path.unlink()
         (model / CURRENT).unlink()
     if (model / VERSIONS).is_dir():
+        remove_temporaries(model)
+        for folder in model.iterdir():
+            if folder.is_dir() and folder.name not in (beside, VERSIONS):
+                remove_temporaries(folder, below=True)
         shutil.rmtree(model / VERSIONS)
 
 
