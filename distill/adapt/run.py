@@ -22,7 +22,7 @@ from cache.runtime.errors import UserError
 from cache.runtime.locks import only_writer
 from cache.runtime.progress import Progress, Silent
 from distill.adapt.costs import Pace, bytes_needed, check_room, epochs_left, fitted, teachers_pace
-from distill.adapt.names import read_names
+from distill.adapt.names import Names, read_names
 from distill.adapt.options import WORK, AdaptOptions, in_words
 from distill.adapt.outcome import Outcome, outcome_of
 from distill.adapt.photo_list import write_photo_list
@@ -49,6 +49,8 @@ CLOSED_FORM, TRAINED = "closed-form", "run"
 ID_VAL, POOL_VAL = 0.2, 0.1
 # A kill costs no more steps.
 SAVED_EVERY = 100
+# The text bank that classifies: the names in the teacher's template.
+BANK = "labels"
 # Images of each split that the first model is compared with its student on: it is to be there soon.
 FIRST_CHECK = 500
 
@@ -63,10 +65,11 @@ def adapt(options: AdaptOptions, *, progress: Progress | None = None) -> Outcome
     Stopped
         After SIGTERM or Ctrl-C within training: the same command goes on.
     """
-    options = options.anywhere()
+    began, options = time.perf_counter(), options.anywhere()
     _check_out(options)
-    recipe = _recipe(options)
-    work = _Work(options=options, recipe=recipe, progress=progress or Silent(), began=time.perf_counter())
+    names = read_names(options.names) if options.names is not None else None
+    recipe, progress = _recipe(options), progress or Silent()
+    work = _Work(options=options, names=names, recipe=recipe, progress=progress, began=began)
     with only_writer(options.work):
         settle(options.out, beside=WORK)
         try:
@@ -100,9 +103,13 @@ def _recipe(options: AdaptOptions) -> RunConfig:
 
 @dataclass(kw_only=True)
 class _Work:
-    """One adaptation: what is asked for, how a student is trained, who is told, and when it began."""
+    """One adaptation: what is asked for, how a student is trained, who is told, and when it began.
+
+    ``names`` are None where a cache has them.
+    """
 
     options: AdaptOptions
+    names: Names | None
     recipe: RunConfig
     progress: Progress
     began: float
@@ -153,11 +160,11 @@ class _Work:
     def _cached(self) -> Path | None:
         """Have the teacher look at every photo; return the list of them, None of a cache that was given."""
         options, work = self.options, self.options.work
-        if options.cache is not None:
-            self.cache = EmbeddingCache.open(options.cache).path
+        names = self.names
+        if names is None:
+            assert options.cache is not None
+            self.cache = _with_texts(EmbeddingCache.open(options.cache)).path
             return None
-        assert options.names is not None
-        names = read_names(options.names)
         photos = look(options.sources, names)
         counts = ", ".join(f"{split} {count:,}" for split, count in photos.counts.items())
         self.progress.note(f"{len(photos.photos):,} photos ({counts}), {len(names.words):,} names")
@@ -304,6 +311,18 @@ class _Clock:
 
     def __exit__(self, *error: object) -> None:
         self._work._keep(self._work.state.took(self._what, time.perf_counter() - self._began))
+
+
+def _with_texts(cache: EmbeddingCache) -> EmbeddingCache:
+    """Return a cache of photos that has texts of its names; UserError for another."""
+    if cache.holds_episodes:
+        raise UserError(f"{cache.path} is no cache of photos of one label each", fix="give one that is.")
+    if BANK not in cache.bank_names:
+        raise UserError(
+            f"{cache.path} has no texts of names (no text bank {BANK!r}), by which a photo could be told",
+            fix="make it of a teacher with a text tower, or import it with --texts and --classes.",
+        )
+    return cache
 
 
 def score_of(summary: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
