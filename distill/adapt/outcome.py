@@ -67,7 +67,10 @@ class Outcome:
 def outcome_of(
     out: Path, runs: Mapping[str, dict[str, Any]], *, shipped: str, seconds: Mapping[str, float], report: Path
 ) -> Outcome:
-    """Measure the shipped model's latency, and put together what its model.json and the ``runs`` say."""
+    """Measure the shipped model's latency, and put together what its model.json and the ``runs`` say.
+
+    ``runs`` are summaries by name, ``shipped`` the one whose student the model is.
+    """
     info = ModelInfo.load(out)
     (measured,) = bench_model(out, BenchOptions(rounds=1, repeats=100, threads=0)).values()
     return Outcome(
@@ -82,7 +85,7 @@ def outcome_of(
         files={
             "card": str(out / "README.md"),
             "report": str(report),
-            "cache": info.source.get("cache", ""),
+            "cache": str(runs[shipped]["cache"]),
             "run": str(report.parent / shipped),
         },
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from cache.runtime.atomic_files import digest, sha256_of, write_json
 from cache.runtime.json_values import value_of
+from cache.store.manifest import NAME as MANIFEST
 from distill.adapt.options import AdaptOptions
 
 NAME = "adapt.json"
@@ -85,7 +86,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def inputs_of(options: Mapping[str, Any], cache: Path, photos: Path | None) -> str:
     """Return what names all that a run can depend on: what was asked for but the budget, cache and photos."""
     asked_for = {name: value for name, value in options.items() if name not in ("budget", "sources")}
-    files = [cache / "manifest.json", *([photos] if photos is not None else [])]
+    files = [cache / MANIFEST, *([photos] if photos is not None else [])]
     return digest([asked_for, *(sha256_of(file) for file in files)])
 
 
