@@ -16,6 +16,7 @@ _UNITS = {"h": 3600, "m": 60, "s": 1}
 class AdaptOptions:
     """What is asked for: ``sources`` and ``names``, or a ``cache`` that there is already.
 
+    Of a cache ``sources`` are where its photos are now, none: where they were.
     ``model`` and ``pretrained`` are the teacher's; ``arch`` and ``start`` the student's, ``code`` the file of
     one of one's own; ``budget`` is in seconds, None: the whole recipe.
     """
@@ -39,10 +40,8 @@ class AdaptOptions:
                 "photos: name a folder or a list" if not self.sources else "--names, a file with one a line"
             )
             raise WrongOption(f"there are no {missing}", fix="give both, or a finished --cache.")
-        if self.cache is not None and (self.sources or self.names):
-            raise WrongOption(
-                "--cache has its photos and names already", fix="leave SOURCE and --names out, or --cache."
-            )
+        if self.cache is not None and self.names:
+            raise WrongOption("--cache has its names already", fix="leave --names out, or --cache.")
         for source in map(Path, self.sources):
             if self.out.resolve().is_relative_to(source.resolve()) and source.is_dir():
                 raise WrongOption(

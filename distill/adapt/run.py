@@ -242,8 +242,13 @@ class _Work:
     def _probed(self, config: RunConfig) -> Pace:
         self.progress.note("trying a few steps")
         one = with_part(config, "train", epochs=1)
-        planned = plan(one, cache_dir=self.cache, data_dir=None, code=self.options.code)
+        planned = plan(one, cache_dir=self.cache, data_dir=self._moved, code=self.options.code)
         return Pace.of(planned, config.student.image_size)
+
+    @property
+    def _moved(self) -> tuple[str, ...]:
+        """Where the photos of a cache that was given are now; none: where they were."""
+        return self.options.sources if self.options.cache is not None else ()
 
     def _left(self) -> float:
         """Return the seconds of the budget that are left."""
@@ -261,7 +266,7 @@ class _Work:
         return train(
             config,
             cache_dir=self.cache,
-            data_dir=None,
+            data_dir=self._moved,
             out=out,
             resume_run=(out / CONFIG).is_file(),
             progress=self.progress,

@@ -54,7 +54,11 @@ def _budget(ctx: click.Context, option: click.Parameter, value: str | None) -> f
 @option("--budget TIME", "How long it may take, such as 10m  [default: the whole recipe]", callback=_budget)
 @option("--model", "The teacher: open_clip name, local-dir:FOLDER or hf-hub:ORG/REPO.", default=TEACHER)
 @option("--pretrained", "Weights of a named teacher: a tag or a checkpoint file.", default="openai")
-@option("--cache", "A finished cache in place of SOURCE, --names and teacher.", EXISTING_FOLDER)
+@option(
+    "--cache",
+    "A finished cache in place of --names and teacher; SOURCE where its photos moved.",
+    EXISTING_FOLDER,
+)
 @option("--arch", "The student: a torchvision or timm name  [default: tf_efficientnet_lite0]")
 @option("--start", "Its first weights: pretrained, scratch, or a file  [default: pretrained]")
 @code_option

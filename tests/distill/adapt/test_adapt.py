@@ -116,8 +116,10 @@ def test_a_budget_without_room_for_an_epoch_gives_the_closed_form(asked, tmp_pat
     assert not (tmp_path / "model" / "work" / "run").exists()
 
 
-def test_a_finished_cache_is_taken_with_its_names_and_photos(cached, tmp_path, forked):
-    done = run("adapt", "--cache", cached.path, "--out", tmp_path / "model", *SMALL, *CLOSED_FORM_ALONE)
+def test_a_finished_cache_is_taken_with_its_names_and_photos(cached, photos, tmp_path, forked):
+    done = run(
+        "adapt", photos, "--cache", cached.path, "--out", tmp_path / "model", *SMALL, *CLOSED_FORM_ALONE
+    )
     assert "the closed form" in done.stdout
     assert not (tmp_path / "model" / "work" / "cache").exists()
     wrong = run("adapt", "--cache", cached.path, "--names", tmp_path / "x", "--out", tmp_path / "m", status=2)
