@@ -73,7 +73,7 @@ def fitted(pace: Pace, seconds: float, *, epochs: int) -> tuple[int, int]:
 
 def epochs_left(pace: Pace, seconds: float, *, epochs: int) -> int:
     """Return how many epochs fit, ``epochs`` at most, once the features are there."""
-    return max(0, min(epochs, int((seconds * MARGIN - pace.judging) / max(pace.epoch, 1e-9))))
+    return max(0, min(epochs, int((seconds * MARGIN - 2 * pace.judging) / max(pace.epoch, 1e-9))))
 
 
 def _epochs_in(pace: Pace, seconds: float) -> int:

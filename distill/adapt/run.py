@@ -175,6 +175,7 @@ class _Work:
         if not self.state.seconds.get("teacher"):
             self._tell_costs(teacher, len(photos.photos))
         place = write_photo_list(work, photos.photos, names)
+        self.progress.start(0, "the teacher")
         done = cache_features([place], self.cache, teacher, progress=self.progress)
         if done.new_rows:
             self.progress.note(

@@ -2,8 +2,8 @@
 
 What `distill adapt` makes, and what each of its steps is worth: the closed form beside the student that is
 trained from it, macro accuracy in percent among the names that have labelled photos (ID) and among names that
-no label was learnt of (OOD). EfficientNet-Lite0 with ImageNet weights; 2 cores that other work took most of: times are
-long for what they are, and say how a budget is kept. The command prints the numbers.
+no label was learnt of (OOD). EfficientNet-Lite0 with ImageNet weights. Other work took most of the two cores:
+times and latencies are longer than they need be. The command prints the numbers.
 """
 
 COLUMNS = {
