@@ -106,6 +106,7 @@ def test_the_same_command_does_nothing_twice_and_more_photos_are_learnt_from(ask
     assert (tmp_path / "model" / "model.onnx").stat().st_mtime_ns != model
 
 
+@pytest.mark.long
 def test_a_budget_without_room_for_an_epoch_gives_the_closed_form(asked, tmp_path):
     done = run(*asked, *CLOSED_FORM_ALONE)
     assert "no epoch fits into the budget of 1 s" in done.stderr
@@ -116,6 +117,7 @@ def test_a_budget_without_room_for_an_epoch_gives_the_closed_form(asked, tmp_pat
     assert not (tmp_path / "model" / "work" / "run").exists()
 
 
+@pytest.mark.long
 def test_a_finished_cache_is_taken_with_its_names_and_photos(cached, photos, tmp_path, forked):
     done = run(
         "adapt", photos, "--cache", cached.path, "--out", tmp_path / "model", *SMALL, *CLOSED_FORM_ALONE
